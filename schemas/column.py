@@ -1,0 +1,126 @@
+"""Column and Table: the one description from which Arrow schemas, DDL, insert order and docs are rendered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import cached_property
+
+import pyarrow as pa
+
+UINT8 = pa.uint8()
+UINT16 = pa.uint16()
+UINT32 = pa.uint32()
+UINT64 = pa.uint64()
+TIME_US = pa.timestamp("us", tz="UTC")
+ADDRESS = pa.binary(16)
+UUID = pa.binary(16)
+NAME = pa.dictionary(pa.int32(), pa.string())
+ENUM = pa.dictionary(pa.int8(), pa.string())
+
+_CLICKHOUSE_TYPES = {
+    UINT8: "UInt8",
+    UINT16: "UInt16",
+    UINT32: "UInt32",
+    UINT64: "UInt64",
+    pa.float64(): "Float64",
+    TIME_US: "DateTime64(6, 'UTC')",
+    NAME: "LowCardinality(String)",
+    pa.string(): "String",
+}
+
+
+class Origin(Enum):
+    """Which part of vmflow fills a column."""
+
+    DECODE = "decode"
+    ENRICH = "enrich"
+    STORE = "store"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table.
+
+    `arrow` is the type between stages; `clickhouse` is derived from it unless given.  `names` are the values of an
+    enumeration, numbered from 0 in this order: never reorder, only append.  `missing` says what the column holds when
+    the exporter did not state the value.  `element` cites the registry element or structure the value comes from.
+    """
+
+    name: str
+    arrow: pa.DataType
+    doc: str
+    unit: str = ""
+    missing: str = "0"
+    element: str = ""
+    codec: str = ""
+    names: tuple[str, ...] = ()
+    clickhouse_type: str = ""
+    nullable: bool = False
+    alias: str = ""
+    """SQL expression of an ALIAS column: computed when read, never stored."""
+    origin: Origin = Origin.DECODE
+
+    def __post_init__(self) -> None:
+        if self.names and self.arrow != ENUM:
+            raise ValueError(f"column {self.name}: value names belong to enumerations")
+        if self.arrow == ENUM and not self.names:
+            raise ValueError(f"column {self.name}: an enumeration needs its value names")
+        if not self.doc.endswith("."):
+            raise ValueError(f"column {self.name}: the meaning must be a sentence")
+
+    @cached_property
+    def clickhouse(self) -> str:
+        """The ClickHouse type, without codec."""
+        if self.clickhouse_type:
+            kind = self.clickhouse_type
+        elif self.arrow == ENUM:
+            kind = "Enum8(" + ", ".join(f"'{name}' = {number}" for number, name in enumerate(self.names)) + ")"
+        else:
+            kind = _CLICKHOUSE_TYPES[self.arrow]
+        return f"Nullable({kind})" if self.nullable else kind
+
+    def code(self, name: str) -> int:
+        """The number of an enumeration value.  Raises ValueError if the column has no such value."""
+        return self.names.index(name)
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table: its columns in insert order, how ClickHouse sorts and partitions it, and how long rows live."""
+
+    name: str
+    doc: str
+    columns: tuple[Column, ...]
+    order_by: tuple[str, ...]
+    time: str
+    """The column that partitions and expires rows."""
+    ttl_days: int
+    partition: str = "toYYYYMMDD"
+    engine: str = "MergeTree"
+    _by_name: dict[str, Column] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        by_name = {column.name: column for column in self.columns}
+        if len(by_name) != len(self.columns):
+            raise ValueError(f"table {self.name}: a column name stands twice")
+        for name in (*self.order_by, self.time):
+            if name not in by_name:
+                raise ValueError(f"table {self.name}: no column {name!r}")
+        object.__setattr__(self, "_by_name", by_name)
+
+    def __getitem__(self, name: str) -> Column:
+        return self._by_name[name]
+
+    @property
+    def stored(self) -> tuple[Column, ...]:
+        """The columns that rows carry, in insert order: all but aliases."""
+        return tuple(column for column in self.columns if not column.alias)
+
+    def arrow(self, *origins: Origin) -> pa.Schema:
+        """Arrow schema of the stored columns, of these origins only if any are given."""
+        return pa.schema(
+            pa.field(column.name, column.arrow, nullable=column.nullable)
+            for column in self.stored
+            if not origins or column.origin in origins
+        )

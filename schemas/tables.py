@@ -1,0 +1,11 @@
+"""All tables, in the order in which they are created and documented."""
+
+from __future__ import annotations
+
+from schemas.counters import COUNTERS
+from schemas.drops import DROPS
+from schemas.exporters import EXPORTERS
+from schemas.flows import FLOWS
+from schemas.inventory import INVENTORY
+
+TABLES = (FLOWS, COUNTERS, DROPS, EXPORTERS, INVENTORY)
