@@ -1,0 +1,54 @@
+"""How kernels are compiled: one decorator, and one cache directory per state of the source.
+
+numba notices a change of a kernel's own file, but not of a kernel it calls in another file, nor of a constant it
+froze.  So the cache directory's name holds a digest of all the source that kernels are made of.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import numba
+
+F = TypeVar("F", bound=Callable[..., object])
+
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+def source_digest() -> str:
+    """Digest of the Python source of `decoders` and `schemas`, and of numba's version."""
+    digest = hashlib.sha256(numba.__version__.encode())
+    for folder in ("decoders", "schemas"):
+        for path in sorted((_ROOT / folder).glob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def cache_directory() -> Path:
+    """Where compiled kernels are kept: `VMFLOW_CACHE_DIR`, else the user's cache directory."""
+    base = os.environ.get("VMFLOW_CACHE_DIR")
+    if base:
+        return Path(base) / f"kernels-{source_digest()}"
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(home).expanduser() / "vmflow" / f"kernels-{source_digest()}"
+
+
+if "NUMBA_CACHE_DIR" not in os.environ:
+    numba.config.CACHE_DIR = str(cache_directory())
+
+
+def kernel(function: F) -> F:
+    """Compile `function`: releases the GIL, keeps array bounds checks, is cached on disk.
+
+    With `NUMBA_DISABLE_JIT=1` the function runs as plain Python, for fuzzing and debugging.
+    """
+    return numba.njit(nogil=True, cache=True, boundscheck=True, error_model="numpy")(function)  # type: ignore[no-any-return]
+
+
+def inline(function: F) -> F:
+    """Compile a small helper that kernels call; it is inlined by LLVM and needs no cache entry of its own."""
+    return numba.njit(nogil=True, boundscheck=True, error_model="numpy")(function)  # type: ignore[no-any-return]

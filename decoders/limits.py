@@ -1,0 +1,40 @@
+"""Every cap on what a sender can make the decoders keep or do, each with its argument."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Caps of one decoder.  All are checked before memory is taken."""
+
+    sessions: int = 16_384
+    """Exporter streams known at once: (address, port, protocol, domain) or (address, agent, sub-agent).  About 2 KiB
+    each, so 32 MiB.  A cloud of 1,000 hypervisors with 4 bridges each has 4,000."""
+    sources: int = 131_072
+    """sFlow data sources (interfaces and samplers) whose sequence and last counters are kept; about 300 octets each."""
+    templates_per_session: int = 1_024
+    """Open vSwitch announces 89 per bridge, large routers some hundreds."""
+    templates: int = 65_536
+    """Templates of all exporters together."""
+    template_fields: int = 1_000
+    """Fields of one template; Open vSwitch sends up to 68."""
+    held_octets_per_session: int = 64 * 1024
+    """Data waiting for its template, per stream: one second of a small exporter."""
+    held_octets: int = 16 * 2**20
+    """Data waiting for templates, all streams together."""
+    held_seconds: int = 600
+    """How long data waits: Open vSwitch repeats templates every 600 s by default."""
+    rows_per_batch: int = 262_144
+    """Rows allocated at once (about 350 octets each); larger batches are decoded in slices."""
+    rows_per_datagram: int = 65_536
+    """Rows one datagram may give: the largest possible count of 1-octet records."""
+    sflow_records_per_sample: int = 1_000
+    """Records of one sFlow sample."""
+    names: int = 16_384
+    """Distinct interface names kept; what comes above is stored as empty."""
+    name_octets: int = 255
+    """Longest name that is kept; interface names are at most 15 characters, port names 255."""
+    problems_per_batch: int = 1_024
+    """Problems of one batch that are listed with offset; all are counted."""

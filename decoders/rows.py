@@ -1,0 +1,197 @@
+"""Rows under construction: column arrays that kernels fill, and their way into Arrow without a copy.
+
+A table's decoded columns are grouped by width, so that a kernel takes five arrays instead of fifty and a compiled
+template can name its target as (group, index).  The constants below are those indices; they derive from `schemas`.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from decoders.jit import inline
+from schemas.column import ADDRESS, ENUM, NAME, TIME_US, UINT8, UINT16, UINT32, UINT64, Column, Origin, Table
+from schemas.flows import FLOWS
+
+G_U64, G_U32, G_U16, G_U8, G_ADDRESS = range(5)
+"""Column groups.  Times are in the 64-bit group (µs), names in the 32-bit group (index into the name table)."""
+
+_GROUP = {
+    UINT64: G_U64,
+    TIME_US: G_U64,
+    UINT32: G_U32,
+    NAME: G_U32,
+    UINT16: G_U16,
+    UINT8: G_U8,
+    ENUM: G_U8,
+    ADDRESS: G_ADDRESS,
+}
+
+
+class Rows(NamedTuple):
+    """Column arrays of one table, zero where nothing was written.  Shapes: [columns of the group, capacity]."""
+
+    u64: NDArray[np.uint64]
+    u32: NDArray[np.uint32]
+    u16: NDArray[np.uint16]
+    u8: NDArray[np.uint8]
+    address: NDArray[np.uint64]
+    """[columns, capacity, 2]: the 16 octets of an address in network order, as two words in memory order."""
+
+
+@cache
+def layout(table: Table) -> dict[str, tuple[int, int]]:
+    """Name of each decoded column of `table` -> (group, index in the group)."""
+    used = [0] * 5
+    places: dict[str, tuple[int, int]] = {}
+    for column in table.stored:
+        if column.origin is Origin.DECODE:
+            group = _GROUP[column.arrow]
+            places[column.name] = (group, used[group])
+            used[group] += 1
+    return places
+
+
+def new_rows(table: Table, capacity: int) -> Rows:
+    """Zeroed arrays for `capacity` rows.  The pages are taken from the system only when they are written."""
+    sizes = [0] * 5
+    for group, _ in layout(table).values():
+        sizes[group] += 1
+    return Rows(
+        np.zeros((sizes[G_U64], capacity), np.uint64),
+        np.zeros((sizes[G_U32], capacity), np.uint32),
+        np.zeros((sizes[G_U16], capacity), np.uint16),
+        np.zeros((sizes[G_U8], capacity), np.uint8),
+        np.zeros((sizes[G_ADDRESS], capacity, 2), np.uint64),
+    )
+
+
+@inline
+def clear_row(rows, row):  # type: ignore[no-untyped-def]
+    """Make `row` zero again after a roll-back."""
+    for c in range(rows.u64.shape[0]):
+        rows.u64[c, row] = 0
+    for c in range(rows.u32.shape[0]):
+        rows.u32[c, row] = 0
+    for c in range(rows.u16.shape[0]):
+        rows.u16[c, row] = 0
+    for c in range(rows.u8.shape[0]):
+        rows.u8[c, row] = 0
+    for c in range(rows.address.shape[0]):
+        rows.address[c, row, 0] = 0
+        rows.address[c, row, 1] = 0
+
+
+def batch(table: Table, rows: Rows, count: int, names: pa.Array) -> pa.RecordBatch:
+    """The first `count` rows as an immutable Arrow batch of the decoded columns of `table`.
+
+    `names` holds the strings that name columns index.  A 64-bit value of all ones in a nullable column is NULL.
+    """
+    columns = [column for column in table.stored if column.origin is Origin.DECODE]
+    places = layout(table)
+    arrays = [arrow_array(column, _values(rows, places[column.name], count), names) for column in columns]
+    return pa.RecordBatch.from_arrays(arrays, schema=table.arrow(Origin.DECODE))
+
+
+def _values(rows: Rows, place: tuple[int, int], count: int) -> NDArray[np.generic]:
+    group, index = place
+    values: NDArray[np.generic] = rows[group][index, :count]
+    return values
+
+
+ABSENT = 0xFFFF_FFFF_FFFF_FFFF
+"""What kernels write into a nullable 64-bit column for "not stated"."""
+
+
+def arrow_array(column: Column, values: NDArray[np.generic], names: pa.Array) -> pa.Array:
+    """One column as Arrow, sharing memory with `values` ([count], or [count, 2] for addresses)."""
+    count = len(values)
+    if column.arrow == NAME:
+        return pa.DictionaryArray.from_arrays(_buffer_array(pa.int32(), values, count), names, safe=False)
+    if column.arrow == ENUM:
+        return pa.DictionaryArray.from_arrays(_buffer_array(pa.int8(), values, count), _enum_names(column), safe=False)
+    if column.nullable:
+        return pa.array(values, type=column.arrow, mask=values == np.uint64(ABSENT))
+    return _buffer_array(column.arrow, values, count)
+
+
+def _buffer_array(kind: pa.DataType, values: NDArray[np.generic], count: int) -> pa.Array:
+    return pa.Array.from_buffers(kind, count, [None, pa.py_buffer(np.ascontiguousarray(values))])
+
+
+@cache
+def _enum_names(column: Column) -> pa.Array:
+    return pa.array(column.names, pa.string())
+
+
+def _flow(name: str) -> int:
+    return layout(FLOWS)[name][1]
+
+
+# 64-bit group of `flows`
+TIME_RECEIVED = _flow("time_received")
+FLOW_START = _flow("flow_start")
+FLOW_END = _flow("flow_end")
+PACKETS = _flow("packets")
+BYTES = _flow("bytes")
+FRAME_BYTES = _flow("frame_bytes")
+DROP_HINT_PACKETS = _flow("drop_hint_packets")
+SRC_MAC = _flow("src_mac")
+DST_MAC = _flow("dst_mac")
+# 32-bit group
+DOMAIN = _flow("domain")
+SAMPLING_RATE = _flow("sampling_rate")
+SAMPLES = _flow("samples")
+VNI = _flow("vni")
+TCP_SEQ = _flow("tcp_seq")
+IN_IF = _flow("in_if")
+OUT_IF = _flow("out_if")
+IN_IF_NAME = _flow("in_if_name")
+OUT_IF_NAME = _flow("out_if_name")
+# 16-bit group
+ETHER_TYPE = _flow("ether_type")
+VLAN = _flow("vlan")
+SRC_PORT = _flow("src_port")
+DST_PORT = _flow("dst_port")
+TCP_FLAGS = _flow("tcp_flags")
+DROP_REASON = _flow("drop_reason")
+# 8-bit group
+PROTOCOL = _flow("protocol")
+RATE_SOURCE = _flow("rate_source")
+TUNNEL = _flow("tunnel")
+IP_PROTOCOL = _flow("ip_protocol")
+ICMP_TYPE = _flow("icmp_type")
+ICMP_CODE = _flow("icmp_code")
+TOS = _flow("tos")
+TTL = _flow("ttl")
+FRAGMENT = _flow("fragment")
+OUT_KIND = _flow("out_kind")
+DIRECTION = _flow("direction")
+END_REASON = _flow("end_reason")
+# address group
+EXPORTER = _flow("exporter")
+AGENT = _flow("agent")
+OUTER_SRC_IP = _flow("outer_src_ip")
+OUTER_DST_IP = _flow("outer_dst_ip")
+SRC_IP = _flow("src_ip")
+DST_IP = _flow("dst_ip")
+
+# values of the enumerations
+PROTOCOL_SFLOW5, PROTOCOL_NETFLOW1, PROTOCOL_NETFLOW5, PROTOCOL_NETFLOW7, PROTOCOL_NETFLOW9, PROTOCOL_IPFIX = (
+    FLOWS["protocol"].code(name) for name in ("sflow5", "netflow1", "netflow5", "netflow7", "netflow9", "ipfix")
+)
+RATE_UNSTATED, RATE_OVERRIDE, RATE_RECORD, RATE_OPTIONS, RATE_HEADER = (
+    FLOWS["rate_source"].code(name) for name in ("unstated", "override", "record", "options", "header")
+)
+TUNNEL_VXLAN, TUNNEL_GENEVE, TUNNEL_GRE, TUNNEL_IPIP, TUNNEL_NVGRE, TUNNEL_VXLAN_GPE, TUNNEL_ERSPAN, TUNNEL_OTHER = (
+    FLOWS["tunnel"].code(name)
+    for name in ("vxlan", "geneve", "gre", "ipip", "nvgre", "vxlan_gpe", "erspan", "other")
+)
+OUT_INDEX, OUT_DISCARDED, OUT_MULTIPLE, OUT_LOCAL = (
+    FLOWS["out_kind"].code(name) for name in ("index", "discarded", "multiple", "local")
+)
+DIRECTION_INGRESS, DIRECTION_EGRESS = (FLOWS["direction"].code(name) for name in ("ingress", "egress"))

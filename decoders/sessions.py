@@ -1,0 +1,232 @@
+"""Exporter streams: who they are, what they sent, what of it was lost.
+
+A stream ("session") is what numbers its own datagrams: for sFlow (sender, agent, sub-agent); for NetFlow and IPFIX
+(sender, source port, version, domain).  RFC 7011 section 3.1 and facts 1.2, 2.1, 3.1.
+Session 0 stands for everybody beyond `Limits.sessions`: counted, never decoded.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decoders.errors import Reason
+from decoders.jit import inline
+from decoders.limits import Limits
+
+KEY_WORDS = 5
+"""Words of a session key: sender high, sender low, (version, port, domain) packed, agent high, agent low."""
+
+WINDOW = 64
+"""Datagrams remembered per session, to tell duplicates and late ones from loss (facts section 7)."""
+
+# Columns of Sessions.stats, running totals since the session was first seen (gauges are marked)
+(
+    S_DATAGRAMS,
+    S_OCTETS,
+    S_RECORDS,
+    S_COUNTER_RECORDS,
+    S_LOST,
+    S_SAMPLES_LOST,
+    S_AGENT_DROPS,
+    S_DUPLICATES,
+    S_REORDERED,
+    S_RESTARTS,
+    S_TEMPLATES,  # gauge
+    S_HELD_OCTETS,  # gauge
+    S_SAMPLING_RATE,  # gauge, last stated
+    S_DATAPATH_LOST,
+    S_DATAPATH_LOST_LAST,  # last total read from sFlow 2207, plus 1; 0 = none yet
+    S_LAST_SEEN_US,  # gauge
+    S_OVERRIDE_RATE,  # set by the owner: 0 = none
+    S_DENIED,  # set by the owner: 1 = the sender is not allowed
+    S_STATS,
+) = range(19)
+
+# Columns of Sessions.sequence
+Q_SEEN, Q_NEXT, Q_LAST, Q_UPTIME, Q_RING_AT, Q_CHECK_NEXT, Q_WORDS = range(7)
+
+
+class Sessions(NamedTuple):
+    """State arrays, one row per session."""
+
+    table: NDArray[np.int32]
+    """Open-addressing hash table of session numbers, 0 = free.  Its size is a power of two, twice the capacity."""
+    count: NDArray[np.int64]
+    """[1]: sessions in use, session 0 included."""
+    key: NDArray[np.uint64]
+    """[capacity, KEY_WORDS]"""
+    stats: NDArray[np.uint64]
+    """[capacity, S_STATS]"""
+    skew_us: NDArray[np.int64]
+    """[capacity]: export time − receive time of the last datagram; the least int64 = not stated."""
+    problems: NDArray[np.uint64]
+    """[capacity, number of reasons]"""
+    sequence: NDArray[np.int64]
+    """[capacity, Q_WORDS]"""
+    ring: NDArray[np.uint64]
+    """[capacity, WINDOW, 2]: (sequence + 1, fingerprint) of the last datagrams."""
+
+
+NO_SKEW = np.iinfo(np.int64).min
+
+
+def new_sessions(limits: Limits) -> Sessions:
+    """Empty state for `limits.sessions` sessions; memory is taken when a session is first written."""
+    capacity = limits.sessions + 1
+    slots = 1 << (2 * capacity - 1).bit_length()
+    count = np.ones(1, np.int64)
+    return Sessions(
+        np.zeros(slots, np.int32),
+        count,
+        np.zeros((capacity, KEY_WORDS), np.uint64),
+        np.zeros((capacity, S_STATS), np.uint64),
+        np.full(capacity, NO_SKEW, np.int64),
+        np.zeros((capacity, len(Reason)), np.uint64),
+        np.zeros((capacity, Q_WORDS), np.int64),
+        np.zeros((capacity, WINDOW, 2), np.uint64),
+    )
+
+
+@inline
+def mix(a, b):  # type: ignore[no-untyped-def]
+    """Mix word `b` into hash `a` (multiply and shift); both uint64."""
+    h = (np.uint64(a) ^ np.uint64(b)) * np.uint64(0x9E3779B97F4A7C15)
+    return h ^ (h >> np.uint64(29))
+
+
+@inline
+def pack_stream(version, port, domain):  # type: ignore[no-untyped-def]
+    """Third key word: version (8 bits), UDP source port (16), domain (32)."""
+    return (np.uint64(version) << np.uint64(48)) | (np.uint64(port) << np.uint64(32)) | np.uint64(domain)
+
+
+@inline
+def find_session(s, k0, k1, k2, k3, k4):  # type: ignore[no-untyped-def]
+    """Number of the session with this key, created if unknown; 0 if there is no room."""
+    mask = np.uint64(s.table.shape[0] - 1)
+    slot = mix(mix(mix(mix(mix(np.uint64(0), k0), k1), k2), k3), k4) & mask
+    while True:
+        number = np.int64(s.table[np.int64(slot)])
+        if number == 0:
+            break
+        if (
+            s.key[number, 0] == k0
+            and s.key[number, 1] == k1
+            and s.key[number, 2] == k2
+            and s.key[number, 3] == k3
+            and s.key[number, 4] == k4
+        ):
+            return number
+        slot = (slot + np.uint64(1)) & mask
+    number = s.count[0]
+    if number >= s.key.shape[0]:
+        return np.int64(0)
+    s.table[np.int64(slot)] = number
+    s.key[number, 0] = k0
+    s.key[number, 1] = k1
+    s.key[number, 2] = k2
+    s.key[number, 3] = k3
+    s.key[number, 4] = k4
+    s.count[0] = number + 1
+    return number
+
+
+@inline
+def fingerprint(octets, start, length):  # type: ignore[no-untyped-def]
+    """Hash of a datagram from its length, its first 64 octets and 64 more spread over the rest.
+
+    Enough to call two datagrams of one stream with the same sequence number the same: headers hold clock and uptime.
+    """
+    h = np.uint64(length)
+    head = min(length, 64)
+    for i in range(head):
+        h = (h ^ np.uint64(octets[start + i])) * np.uint64(0x100000001B3)
+    rest = length - head
+    if rest > 0:
+        step = max(rest // 64, 1)
+        i = np.int64(0)
+        while i < rest:
+            h = (h ^ np.uint64(octets[start + head + i])) * np.uint64(0x100000001B3)
+            i += step
+    return h | np.uint64(1)
+
+
+# Answers of track_sequence
+T_FIRST, T_OK, T_GAP, T_LATE, T_DUPLICATE, T_RESTART = range(6)
+
+
+@inline
+def track_sequence(s, number, sequence, units, last_index, uptime, print_):  # type: ignore[no-untyped-def]
+    """Follow the sequence number of one datagram and count loss, duplicates, late datagrams and restarts.
+
+    `sequence` is the header's (32 bits), `units` what it advances by: 1 per datagram, or the records in it.
+    `last_index`: the exporter may number the *last* record of a datagram (Open vSwitch NetFlow v5, facts 2.2).  A
+    datagram that starts at either expectation is in order.
+    `uptime` in ms, or −1 where the header has none.  Returns one of the T_ answers; the caller drops duplicates.
+    """
+    q = s.sequence
+    mask = np.int64(0xFFFFFFFF)
+    if q[number, Q_SEEN] == 0:
+        q[number, Q_SEEN] = 1
+        _remember(s, number, sequence, units, uptime, print_)
+        return T_FIRST
+    for i in range(WINDOW):
+        if s.ring[number, i, 0] == np.uint64(sequence) + np.uint64(1) and s.ring[number, i, 1] == print_:
+            s.stats[number, S_DUPLICATES] += np.uint64(1)
+            return T_DUPLICATE
+    ahead = (sequence - q[number, Q_NEXT]) & mask
+    if ahead == 0 or (last_index and sequence == ((q[number, Q_LAST] + units) & mask)):
+        _remember(s, number, sequence, units, uptime, print_)
+        return T_OK
+    behind = (q[number, Q_NEXT] - sequence) & mask
+    restarted = _uptime_fell(q[number, Q_UPTIME], uptime)
+    if restarted or (ahead >= np.int64(1 << 31) and behind > _reorder_reach(s, number, units)):
+        s.stats[number, S_RESTARTS] += np.uint64(1)
+        for i in range(WINDOW):
+            s.ring[number, i, 0] = np.uint64(0)
+        _remember(s, number, sequence, units, uptime, print_)
+        return T_RESTART
+    if ahead < np.int64(1 << 31):
+        s.stats[number, S_LOST] += np.uint64(ahead)
+        _remember(s, number, sequence, units, uptime, print_)
+        return T_GAP
+    late = np.uint64(units)
+    s.stats[number, S_REORDERED] += np.uint64(1)
+    s.stats[number, S_LOST] -= min(late, s.stats[number, S_LOST])
+    _ring_add(s, number, sequence, print_)
+    return T_LATE
+
+
+@inline
+def _uptime_fell(before, uptime):  # type: ignore[no-untyped-def]
+    """True if the exporter's uptime went back by more than reordering explains and did not wrap at 2^32 ms."""
+    if before < 0 or uptime < 0:
+        return False
+    back = before - uptime
+    return back > 60_000 and back < np.int64(0xFFFFFFFF) - 3_600_000
+
+
+@inline
+def _reorder_reach(s, number, units):  # type: ignore[no-untyped-def]
+    """How far back a sequence number may lie and still be called late: WINDOW datagrams of this one's size."""
+    return np.int64(WINDOW) * max(np.int64(units), np.int64(32))
+
+
+@inline
+def _remember(s, number, sequence, units, uptime, print_):  # type: ignore[no-untyped-def]
+    q = s.sequence
+    q[number, Q_LAST] = sequence
+    q[number, Q_NEXT] = (sequence + units) & np.int64(0xFFFFFFFF)
+    q[number, Q_UPTIME] = uptime
+    _ring_add(s, number, sequence, print_)
+
+
+@inline
+def _ring_add(s, number, sequence, print_):  # type: ignore[no-untyped-def]
+    at = s.sequence[number, Q_RING_AT]
+    s.ring[number, at, 0] = np.uint64(sequence) + np.uint64(1)
+    s.ring[number, at, 1] = print_
+    s.sequence[number, Q_RING_AT] = (at + 1) % WINDOW
