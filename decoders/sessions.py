@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoders.errors import Reason
-from decoders.jit import inline
+from decoders.jit import inline, kernel
 from decoders.limits import Limits
 
 KEY_WORDS = 5
@@ -55,7 +55,9 @@ class Sessions(NamedTuple):
     table: NDArray[np.int32]
     """Open-addressing hash table of session numbers, 0 = free.  Its size is a power of two, twice the capacity."""
     count: NDArray[np.int64]
-    """[1]: sessions in use, session 0 included."""
+    """[2]: session numbers given out so far, session 0 included; numbers waiting in `free`."""
+    free: NDArray[np.int32]
+    """[capacity]: a stack of numbers whose sessions were forgotten."""
     key: NDArray[np.uint64]
     """[capacity, KEY_WORDS]"""
     stats: NDArray[np.uint64]
@@ -70,17 +72,17 @@ class Sessions(NamedTuple):
     """[capacity, WINDOW, 2]: (sequence + 1, fingerprint) of the last datagrams."""
 
 
-NO_SKEW = np.iinfo(np.int64).min
+NO_SKEW = -(2**63)
 
 
 def new_sessions(limits: Limits) -> Sessions:
     """Empty state for `limits.sessions` sessions; memory is taken when a session is first written."""
     capacity = limits.sessions + 1
     slots = 1 << (2 * capacity - 1).bit_length()
-    count = np.ones(1, np.int64)
     return Sessions(
         np.zeros(slots, np.int32),
-        count,
+        np.array([1, 0], np.int64),
+        np.zeros(capacity, np.int32),
         np.zeros((capacity, KEY_WORDS), np.uint64),
         np.zeros((capacity, S_STATS), np.uint64),
         np.full(capacity, NO_SKEW, np.int64),
@@ -121,8 +123,13 @@ def find_session(s, k0, k1, k2, k3, k4):  # type: ignore[no-untyped-def]
         ):
             return number
         slot = (slot + np.uint64(1)) & mask
-    number = s.count[0]
-    if number >= s.key.shape[0]:
+    if s.count[1] > 0:
+        s.count[1] -= 1
+        number = np.int64(s.free[s.count[1]])
+    elif s.count[0] < s.key.shape[0]:
+        number = s.count[0]
+        s.count[0] = number + 1
+    else:
         return np.int64(0)
     s.table[np.int64(slot)] = number
     s.key[number, 0] = k0
@@ -130,8 +137,61 @@ def find_session(s, k0, k1, k2, k3, k4):  # type: ignore[no-untyped-def]
     s.key[number, 2] = k2
     s.key[number, 3] = k3
     s.key[number, 4] = k4
-    s.count[0] = number + 1
     return number
+
+
+@kernel
+def _rebuild(s, gone):  # type: ignore[no-untyped-def]
+    """Hash all sessions anew but those marked in `gone` ([capacity]), which are cleared and can be given out again."""
+    mask = np.uint64(s.table.shape[0] - 1)
+    s.table[:] = 0
+    for number in range(1, s.count[0]):
+        if gone[number]:
+            s.key[number, :] = 0
+            s.stats[number, :] = 0
+            s.skew_us[number] = NO_SKEW
+            s.problems[number, :] = 0
+            s.sequence[number, :] = 0
+            s.ring[number, :, :] = 0
+            s.free[s.count[1]] = number
+            s.count[1] += 1
+        elif s.key[number, 2] != 0 or s.key[number, 1] != 0 or s.key[number, 0] != 0:
+            slot = np.uint64(0)
+            for word in range(KEY_WORDS):
+                slot = mix(slot, s.key[number, word])
+            slot &= mask
+            while s.table[np.int64(slot)] != 0:
+                slot = (slot + np.uint64(1)) & mask
+            s.table[np.int64(slot)] = number
+
+
+def in_use(s: Sessions) -> NDArray[np.int64]:
+    """Numbers of the sessions that stand for a stream, session 0 not among them."""
+    used: NDArray[np.int64] = np.flatnonzero(s.stats[: int(s.count[0]), S_DATAGRAMS])
+    return used[used > 0]
+
+
+def forget(s: Sessions, numbers: NDArray[np.int64]) -> None:
+    """Drop these sessions; their numbers will stand for other streams, so whoever keeps state by number must follow."""
+    gone = np.zeros(len(s.key), np.bool_)
+    gone[numbers] = True
+    gone[0] = False
+    _rebuild(s, gone)
+
+
+def stale(s: Sessions, now_us: int, *, keep: int) -> NDArray[np.int64]:
+    """Sessions to forget so that at most `keep` remain: those that never gave a record first, then the longest silent.
+
+    Strangers (forged addresses, port scans) thus never push out an exporter that works.
+    """
+    numbers = in_use(s)
+    surplus = len(numbers) - keep
+    if surplus <= 0:
+        return numbers[:0]
+    useful = (s.stats[numbers, S_RECORDS] + s.stats[numbers, S_COUNTER_RECORDS]) > 0
+    silent_us = np.uint64(now_us) - np.minimum(s.stats[numbers, S_LAST_SEEN_US], np.uint64(now_us))
+    order = np.lexsort((-silent_us.astype(np.int64), useful))
+    return numbers[order[:surplus]]
 
 
 @inline
@@ -173,11 +233,12 @@ def track_sequence(s, number, sequence, units, last_index, uptime, print_):  # t
         q[number, Q_SEEN] = 1
         _remember(s, number, sequence, units, uptime, print_)
         return T_FIRST
-    for i in range(WINDOW):
-        if s.ring[number, i, 0] == np.uint64(sequence) + np.uint64(1) and s.ring[number, i, 1] == print_:
-            s.stats[number, S_DUPLICATES] += np.uint64(1)
-            return T_DUPLICATE
     ahead = (sequence - q[number, Q_NEXT]) & mask
+    if ahead != 0 or units == 0 or q[number, Q_LAST] == sequence:
+        for i in range(WINDOW):
+            if s.ring[number, i, 0] == np.uint64(sequence) + np.uint64(1) and s.ring[number, i, 1] == print_:
+                s.stats[number, S_DUPLICATES] += np.uint64(1)
+                return T_DUPLICATE
     if ahead == 0 or (last_index and sequence == ((q[number, Q_LAST] + units) & mask)):
         _remember(s, number, sequence, units, uptime, print_)
         return T_OK
