@@ -1,0 +1,194 @@
+"""Record batches → one ClickHouse Native block, straight from the Arrow buffers.
+
+A Native block is column after column: name, type, then the values as they lie in memory.  Arrow keeps fixed-width
+values the same way, so most columns are handed on without being touched; several batches become one block by putting
+the buffers of a column one behind the other.  Compared with the Arrow format this saves ClickHouse the conversion and
+us the concatenation (figures: bench/insert.py).
+
+Layouts (ClickHouse documentation, "Native format", and its serialisation classes):
+
+* block: varuint columns, varuint rows; per column: varuint length + name, varuint length + type, values
+* DateTime64, Enum8, IPv6, numbers: little-endian values.  UUID: two little-endian halves of the 16 octets
+* Nullable(T): one octet per row, 1 = NULL, then the values of all rows
+* Array(T): UInt64 end offset per row, then the elements.  Map(K, V): as Array(Tuple(K, V)), keys before values
+* LowCardinality(String): UInt64 1 before everything else of the column; then UInt64 index width | flags, UInt64 number
+  of keys, the keys, UInt64 rows, the indices
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from schemas.column import Column, Table
+
+Buffer = bytes | memoryview | npt.NDArray[np.generic]
+
+_LOW_CARDINALITY_VERSION = (1).to_bytes(8, "little")
+_HAS_KEYS = 1 << 9
+_NEED_UPDATE = 1 << 10
+_INDEX_TYPES = ((0, np.uint8, 1 << 8), (1, np.uint16, 1 << 16), (2, np.uint32, 1 << 32))
+
+
+def block(table: Table, batches: Sequence[pa.RecordBatch]) -> list[memoryview]:
+    """The rows of `batches` as one Native block for `table`, to be written one buffer after the other.
+
+    Every batch must have the stored columns of the table, in order, with their types; ValueError otherwise, or if a
+    value is NULL in a column that holds none.  No rows give an empty list: there is no empty insert.
+    """
+    rows = sum(batch.num_rows for batch in batches)
+    if rows == 0:
+        return []
+    columns = table.stored
+    out: list[Buffer] = [_varuint(len(columns)) + _varuint(rows)]
+    for batch in batches:
+        if batch.schema.names != [column.name for column in columns]:
+            raise ValueError(f"table {table.name}: {_difference(table, batch.schema)}")
+    for position, column in enumerate(columns):
+        arrays = [batch.column(position) for batch in batches if batch.num_rows]
+        for array in arrays:
+            if array.type != column.arrow:
+                raise ValueError(f"table {table.name}: column {column.name} is {array.type}, not {column.arrow}")
+            if array.null_count and not column.nullable:
+                raise ValueError(f"table {table.name}: column {column.name} has NULLs")
+        out.append(_text(column.name) + _text(column.clickhouse))
+        out.extend(_column(column, arrays))
+    return [memoryview(buffer).cast("B") for buffer in out if len(buffer)]
+
+
+def _difference(table: Table, schema: pa.Schema) -> str:
+    expected = {column.name for column in table.stored}
+    given = set(schema.names)
+    if missing := sorted(expected - given):
+        return f"columns missing: {', '.join(missing)}"
+    if unknown := sorted(given - expected):
+        return f"columns unknown: {', '.join(unknown)}"
+    return "columns in another order"
+
+
+def _varuint(number: int) -> bytes:
+    octets = bytearray()
+    while number > 0x7F:
+        octets.append(0x80 | number & 0x7F)
+        number >>= 7
+    octets.append(number)
+    return bytes(octets)
+
+
+def _text(text: str) -> bytes:
+    octets = text.encode()
+    return _varuint(len(octets)) + octets
+
+
+def _column(column: Column, arrays: list[pa.Array]) -> list[Buffer]:
+    kind = column.arrow
+    if column.clickhouse_type == "UUID":
+        # Two big-endian halves in Arrow, two little-endian ones in ClickHouse.
+        return [np.frombuffer(view, dtype=">u8").astype("<u8") for view in _values(arrays)]
+    if pa.types.is_list(kind):
+        return [*_offsets(arrays), *_values([_flat(array) for array in arrays])]
+    if pa.types.is_map(kind):
+        return _map(arrays)
+    if pa.types.is_dictionary(kind):
+        if kind.index_type == pa.int8():
+            return list(_enum(column, arrays))
+        return [_LOW_CARDINALITY_VERSION, *_low_cardinality(arrays)]
+    if pa.types.is_string(kind):
+        return [b"".join(_text(text) for text in chain.from_iterable(array.to_pylist() for array in arrays))]
+    if column.nullable:
+        return [*map(_null_map, arrays), *_values(arrays)]
+    return list(_values(arrays))
+
+
+def _values(arrays: Sequence[pa.Array]) -> list[memoryview]:
+    """The raw values of fixed-width arrays, without copying."""
+    views = []
+    for array in arrays:
+        width = array.type.byte_width
+        data = array.buffers()[1]
+        if data is None:
+            views.append(memoryview(bytes(width * len(array))))
+        else:
+            views.append(memoryview(data)[array.offset * width : (array.offset + len(array)) * width])
+    return views
+
+
+def _null_map(array: pa.Array) -> npt.NDArray[np.uint8]:
+    bitmap = array.buffers()[0]
+    if bitmap is None or array.null_count == 0:
+        return np.zeros(len(array), np.uint8)
+    bits = np.unpackbits(np.frombuffer(bitmap, np.uint8), bitorder="little")
+    return bits[array.offset : array.offset + len(array)] ^ 1
+
+
+def _enum(column: Column, arrays: Sequence[pa.Array]) -> list[Buffer]:
+    """Enumeration numbers.  The dictionary normally lists the names in order, so the indices are the numbers."""
+    out: list[Buffer] = []
+    for array in arrays:
+        names = tuple(array.dictionary.to_pylist())
+        if names == column.names[: len(names)]:
+            out.append(_values([array.indices])[0])
+        else:
+            try:
+                numbers = np.array([column.code(name) for name in names], np.int8)
+            except ValueError:
+                unknown = sorted(set(names) - set(column.names))
+                raise ValueError(f"column {column.name} has no value {unknown}") from None
+            out.append(numbers[array.indices.to_numpy()])
+    return out
+
+
+def _low_cardinality(arrays: Sequence[pa.Array]) -> list[Buffer]:
+    """Keys and indices, without the version that stands before the column.  Nothing for no rows."""
+    if not sum(map(len, arrays)):
+        return []
+    first = arrays[0].dictionary
+    if any(array.dictionary is not first and not array.dictionary.equals(first) for array in arrays[1:]):
+        arrays = pa.chunked_array(arrays).unify_dictionaries().chunks
+    keys = arrays[0].dictionary
+    if keys.null_count:
+        raise ValueError("a dictionary of names holds NULL")
+    code, width = next((code, width) for code, width, limit in _INDEX_TYPES if len(keys) <= limit)
+    return [
+        (code | _HAS_KEYS | _NEED_UPDATE).to_bytes(8, "little") + len(keys).to_bytes(8, "little"),
+        b"".join(map(_text, keys.to_pylist())),
+        sum(map(len, arrays)).to_bytes(8, "little"),
+        *(_indices(array).astype(width, copy=False) for array in arrays),
+    ]
+
+
+def _indices(array: pa.Array) -> npt.NDArray[np.generic]:
+    indices = array.indices
+    values: npt.NDArray[np.generic] = np.frombuffer(_values([indices])[0], np.dtype(indices.type.to_pandas_dtype()))
+    return values
+
+
+def _offsets(arrays: Sequence[pa.Array]) -> list[Buffer]:
+    """End offset of each row, counted through all arrays."""
+    out: list[Buffer] = []
+    before = 0
+    for array in arrays:
+        offsets = array.offsets.to_numpy().astype(np.uint64)
+        out.append(offsets[1:] - offsets[0] + np.uint64(before))
+        before += int(offsets[-1] - offsets[0])
+    return out
+
+
+def _flat(array: pa.Array) -> pa.Array:
+    """The elements of a list array that its rows refer to."""
+    first, last = array.offsets[0].as_py(), array.offsets[-1].as_py()
+    return array.values[first:last]
+
+
+def _map(arrays: Sequence[pa.Array]) -> list[Buffer]:
+    """Map(LowCardinality(String), UInt64).  The version of the keys stands before the offsets."""
+    keys, values = [], []
+    for array in arrays:
+        first, last = array.offsets[0].as_py(), array.offsets[-1].as_py()
+        keys.append(array.keys[first:last].dictionary_encode())
+        values.append(array.items[first:last])
+    return [_LOW_CARDINALITY_VERSION, *_offsets(arrays), *_low_cardinality(keys), *_values(values)]

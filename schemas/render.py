@@ -1,0 +1,179 @@
+"""Table → ClickHouse DDL, INSERT column lists and docs/columns.md.
+
+A statement is rendered as text with four `${…}` holes, so that the same frozen text (see `schemas.migrations`) serves
+a single server and a cluster: `${local}` ends the name of a table that holds rows, `${on_cluster}` is the `ON CLUSTER`
+clause, `${replicated}` begins the engine's name.  `fill` fills them.
+
+`python -m schemas.render` prints the DDL; with `--docs` it writes docs/columns.md.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from string import Template
+
+from schemas.column import Column, Origin, Table
+from schemas.tables import TABLES
+
+DOCS = Path(__file__).resolve().parent.parent / "docs" / "columns.md"
+
+INDEX_GRANULARITY = 8192
+
+DEDUPLICATION_WINDOW = 1000
+"""Insert blocks whose `insert_deduplication_token` a table remembers: more than a writer can have in doubt at once."""
+
+TABLE_SETTINGS = {
+    "index_granularity": INDEX_GRANULARITY,
+    "non_replicated_deduplication_window": DEDUPLICATION_WINDOW,
+    # Rows expire by whole partitions: dropping a part costs nothing, rewriting it without its old rows does.
+    "ttl_only_drop_parts": 1,
+    # A changed TTL must not rewrite the stored columns.
+    "materialize_ttl_recalculate_only": 1,
+}
+
+_CLUSTER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+
+
+def fill(statement: str, cluster: str | None = None) -> str:
+    """Fill the holes of a rendered or frozen statement for one server, or for `cluster`.
+
+    Raises ValueError for a cluster name that is not one.
+    """
+    if cluster is None:
+        holes = {"local": "", "on_cluster": "", "replicated": ""}
+    elif _CLUSTER_NAME.fullmatch(cluster):
+        holes = {"local": "_local", "on_cluster": f" ON CLUSTER `{cluster}`", "replicated": "Replicated"}
+    else:
+        raise ValueError(f"not a cluster name: {cluster!r}")
+    return Template(statement).substitute(holes)
+
+
+def column_sql(column: Column) -> str:
+    """One column of a CREATE TABLE statement."""
+    if column.alias:
+        return f"`{column.name}` {column.clickhouse} ALIAS {column.alias}"
+    codec = f" CODEC({column.codec})" if column.codec else ""
+    return f"`{column.name}` {column.clickhouse}{codec}"
+
+
+def ttl_sql(table: Table, days: int | None = None) -> str:
+    """The TTL expression of a table: `days`, else its own default, after its time column."""
+    days = table.ttl_days if days is None else days
+    if days < 1:
+        raise ValueError(f"table {table.name}: rows must live for at least one day, not {days}")
+    return f"toDateTime({table.time}) + toIntervalDay({days})"
+
+
+def create_table(table: Table, ttl_days: int | None = None) -> str:
+    """CREATE TABLE with holes (see `fill`)."""
+    columns = ",\n".join(f"    {column_sql(column)}" for column in table.columns)
+    settings = ", ".join(f"{name} = {value}" for name, value in TABLE_SETTINGS.items())
+    return (
+        f"CREATE TABLE IF NOT EXISTS {table.name}${{local}}${{on_cluster}}\n(\n{columns}\n)\n"
+        f"ENGINE = ${{replicated}}{table.engine}\n"
+        f"PARTITION BY {table.partition}({table.time})\n"
+        f"ORDER BY ({', '.join(table.order_by)})\n"
+        f"TTL {ttl_sql(table, ttl_days)}\n"
+        f"SETTINGS {settings}"
+    )
+
+
+def create_distributed(table: Table, cluster: str) -> str:
+    """The table that spreads rows over a cluster and asks all of it.
+
+    The sharding key is a hash of what a row holds: a retried batch must fall on the same shards, or its
+    deduplication token would not be known there.
+    """
+    key = f"cityHash64({', '.join(table.order_by)})"
+    return fill(
+        f"CREATE OR REPLACE TABLE {table.name}${{on_cluster}} AS {table.name}${{local}}\n"
+        f"ENGINE = Distributed('{cluster}', currentDatabase(), {table.name}${{local}}, {key})",
+        cluster,
+    )
+
+
+def ddl(
+    tables: Iterable[Table] = TABLES, ttl_days: Mapping[str, int] | None = None, cluster: str | None = None
+) -> list[str]:
+    """Every statement that makes these tables where none exist, in order, without trailing semicolons."""
+    days = ttl_days or {}
+    statements = []
+    for table in tables:
+        statements.append(fill(create_table(table, days.get(table.name)), cluster))
+        if cluster is not None:
+            statements.append(create_distributed(table, cluster))
+    return statements
+
+
+def insert_columns(table: Table) -> list[str]:
+    """Names of the columns that an INSERT carries, in order."""
+    return [column.name for column in table.stored]
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _column_row(column: Column) -> str:
+    kind = column.clickhouse
+    if column.names:
+        kind = "Enum8: " + ", ".join(f"`{name}`" for name in column.names)
+    elif column.nullable:
+        kind = f"{kind.removeprefix('Nullable(').removesuffix(')')} or NULL"
+    doc = column.doc
+    if column.alias:
+        doc += " Computed when read."
+    if column.origin is Origin.ENRICH:
+        doc += " Filled by the inventory."
+    missing = "" if column.alias else f"`{column.missing}`"
+    cells = (f"`{column.name}`", kind, column.unit, doc, missing, column.element)
+    return "| " + " | ".join(_cell(cell) for cell in cells) + " |"
+
+
+def docs() -> str:
+    """The text of docs/columns.md."""
+    lines = [
+        "# Tables and columns",
+        "",
+        "Written by `python -m schemas.render --docs` from `schemas/`: change it there.",
+        "",
+        "*Missing* is what a column holds when the exporter did not state the value. *Source* is the IPFIX information",
+        "element (by name and number) or the sFlow structure that the value comes from. Times are UTC.",
+        "",
+    ]
+    for table in TABLES:
+        lines += [
+            f"## {table.name}",
+            "",
+            table.doc,
+            "",
+            f"Rows live {table.ttl_days} days unless settings say otherwise, counted from `{table.time}`; "
+            f"sorted by {', '.join(f'`{name}`' for name in table.order_by)}; "
+            f"one partition per {'month' if table.partition == 'toYYYYMM' else 'day'}.",
+            "",
+            "| column | type | unit | meaning | missing | source |",
+            "|---|---|---|---|---|---|",
+            *(_column_row(column) for column in table.columns),
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def main(arguments: list[str]) -> int:
+    """Print the DDL, or write docs/columns.md."""
+    if arguments == ["--docs"]:
+        DOCS.parent.mkdir(exist_ok=True)
+        DOCS.write_text(docs(), encoding="utf-8")
+        return 0
+    if arguments:
+        print("usage: python -m schemas.render [--docs]", file=sys.stderr)
+        return 2
+    print(";\n\n".join(ddl()) + ";")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
