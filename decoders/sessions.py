@@ -42,8 +42,9 @@ WINDOW = 64
     S_LAST_SEEN_US,  # gauge
     S_OVERRIDE_RATE,  # set by the owner: 0 = none
     S_DENIED,  # set by the owner: 1 = the sender is not allowed
+    S_RULED,  # set by the owner: 1 = its rules are applied
     S_STATS,
-) = range(19)
+) = range(20)
 
 # Columns of Sessions.sequence
 Q_SEEN, Q_NEXT, Q_LAST, Q_UPTIME, Q_RING_AT, Q_CHECK_NEXT, Q_WORDS = range(7)
