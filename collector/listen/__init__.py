@@ -1,0 +1,1 @@
+"""The first stage: sockets in, batches of datagrams out."""

@@ -1,0 +1,83 @@
+"""Settings of the listener, and the error that tells which of them cannot be had."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from pydantic import BaseModel, Field, field_validator
+
+DEFAULT_PORTS = (6343, 2055, 4739)
+"""sFlow (IANA "sflow"), NetFlow (custom), IPFIX (IANA "ipfix").  Each takes every protocol."""
+
+
+class ListenError(Exception):
+    """A socket cannot be opened as the settings say.
+
+    `key` is the setting, `value` what it holds, `advice` what was expected or what to do.
+    """
+
+    def __init__(self, key: str, value: str, problem: str, advice: str) -> None:
+        super().__init__(f"{key}: {problem}; {advice}")
+        self.key = key
+        self.value = value
+        self.problem = problem
+        self.advice = advice
+
+
+class Endpoint(NamedTuple):
+    """Where to listen: an IP address or a name, and a UDP port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class ListenSettings(BaseModel, frozen=True, extra="forbid"):
+    """Where and how the service receives datagrams."""
+
+    # Loopback only: a collector that answers to the network is the operator's decision (`0.0.0.0:6343`, `[::]:6343`).
+    addresses: tuple[str, ...] = Field(
+        default=tuple(f"{host}:{port}" for port in DEFAULT_PORTS for host in ("127.0.0.1", "[::1]")),
+        min_length=1,
+        max_length=64,  # each costs descriptors, buffers and label values; nobody listens on more by hand
+    )
+
+    # 0.27 s of 1 Gbit/s, which covers the longest pauses of the process; the kernel holds it back until it is needed.
+    # The system may grant less (net.core.rmem_max): what it gave is a metric.
+    receive_buffer_octets: int = Field(default=32 * 2**20, ge=4096, le=2**30)
+
+    # Under load, a socket is left alone this long after it was emptied, so that batches grow: fewer wake-ups, less work
+    # per datagram for every later stage.  The first datagram after silence is never delayed.  Shortened by itself where
+    # the receive buffer would fill.  0 switches it off.
+    gather_milliseconds: float = Field(default=5.0, ge=0, le=100)
+
+    # Lets several processes share a port, each getting a part of the exporters; they would not notice each other
+    # otherwise, and two services started by mistake would each see half of the traffic.
+    share_ports: bool = False
+
+    @field_validator("addresses")
+    @classmethod
+    def _are_endpoints(cls, addresses: tuple[str, ...]) -> tuple[str, ...]:
+        if repeated := {address for address in addresses if addresses.count(address) > 1}:
+            raise ValueError(f"listed more than once: {', '.join(sorted(repeated))}")
+        for address in addresses:
+            parse_endpoint(address)
+        return addresses
+
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Return `addresses`, parsed."""
+        return tuple(parse_endpoint(address) for address in self.addresses)
+
+
+def parse_endpoint(text: str) -> Endpoint:
+    """Read `host:port` or `[IPv6]:port`.  Raises ValueError saying what is expected."""
+    host, colon, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError(f"{text!r}: write an IPv6 address in brackets, as in [::1]:6343")
+    if not colon or not host or not (port.isascii() and port.isdecimal()) or int(port) > 65_535:
+        raise ValueError(f"{text!r}: host:port is expected, as in 127.0.0.1:6343 or [::1]:6343")
+    return Endpoint(host, int(port))

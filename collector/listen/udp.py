@@ -1,0 +1,309 @@
+"""The listener: UDP sockets on the event loop, batches of datagrams handed to the next stage.
+
+Strategy.  A silent socket waits for readiness; its first datagram is read and handed over at once.  A socket that was
+just emptied is left alone for a few milliseconds and then read again, without asking for readiness, until a read finds
+nothing: at high rates each read brings many datagrams and the loop is free in between (network drivers do the same).
+One turn is one read of at most 1,024 datagrams, then the loop runs everything else that is due, so neither one socket
+nor a flood keeps others waiting.  What happens meanwhile waits in the kernel, with its time of arrival.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from types import TracebackType
+from typing import Self
+
+from prometheus_client import Counter, Gauge
+
+from collector.listen.recvmmsg import NO_TOTAL, Reader, Received, best_reader
+from collector.listen.settings import Endpoint, ListenSettings
+from collector.listen.sockets import granted_octets, memory_state, open_sockets
+from collector.log import get_log
+from collector.metrics import Metrics
+from collector.ports import Clock, Offer
+
+FILL_OCTETS_PER_SECOND = 200_000_000
+"""How fast a receive buffer is expected to fill at worst: 1 Gbit/s of full datagrams, kernel overhead included."""
+SHORTEST_PAUSE_SECONDS = 0.001
+"""The event loops' timers know no shorter one."""
+ERROR_PAUSE_SECONDS = 0.1
+"""After a read that failed: the reason does not vanish sooner, and the loop must not spin on it."""
+STATE_INTERVAL_SECONDS = 1.0
+"""How often queue length and drops are read where no datagram tells of them; scrapes are rarer."""
+DRAIN_TURNS = 256
+"""Reads per socket when stopping: a quarter of a million datagrams, more than any buffer allowed here holds."""
+
+_log = get_log("listen")
+
+
+def wall_clock_us() -> int:
+    """Return the time, microseconds since 1970 UTC."""
+    return time.time_ns() // 1000
+
+
+class Listener:
+    """Receives datagrams on the sockets of `settings` and hands them, in batches, to `offer`.
+
+    `offer` returns False if it dropped the batch, which it then has counted.  `clock_us` (µs since 1970 UTC) serves
+    where the kernel does not state the time of receipt.
+    """
+
+    def __init__(
+        self,
+        settings: ListenSettings,
+        metrics: Metrics,
+        offer: Offer,
+        *,
+        reader: Reader | None = None,
+        clock_us: Clock = wall_clock_us,
+    ) -> None:
+        self._settings = settings
+        self._offer = offer
+        self._reader = reader
+        self._clock_us = clock_us
+        self._families = _Families(metrics)
+        self._ports: list[_Port] = []
+        self._state_timer: asyncio.TimerHandle | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        await self.stop()
+
+    @property
+    def addresses(self) -> list[Endpoint]:
+        """Where the sockets are bound, in the order of the settings; ports that were 0 are the real ones."""
+        return [port.endpoint for port in self._ports]
+
+    async def start(self) -> None:
+        """Open the sockets and begin to read.  Raises ListenError, with no socket left open."""
+        sockets = await open_sockets(self._settings)
+        # From here on the kernel keeps what arrives, so a first start may take the time to compile.
+        if self._reader is None:
+            self._reader = best_reader()
+        self._reader.warm()
+        for sock in sockets:
+            pause = _pause_seconds(self._settings.gather_milliseconds / 1000, granted_octets(sock))
+            port = _Port(
+                sock,
+                reader=self._reader,
+                offer=self._offer,
+                clock_us=self._clock_us,
+                families=self._families,
+                pause_seconds=pause,
+            )
+            self._ports.append(port)
+            port.start()
+        self._report_buffers()
+        self._report_state()
+
+    async def stop(self) -> None:
+        """Stop reading, hand over what the kernel holds, close the sockets.  May be called again."""
+        if self._state_timer is not None:
+            self._state_timer.cancel()
+            self._state_timer = None
+        for port in self._ports:
+            port.pause()
+        stopped_us = self._clock_us()
+        for port in self._ports:
+            try:
+                await port.drain(stopped_us)
+            finally:
+                port.close()
+        self._ports = []
+
+    def _report_buffers(self) -> None:
+        asked = self._settings.receive_buffer_octets
+        granted = {str(port.endpoint): granted_octets(port.sock) for port in self._ports}
+        for address, octets in granted.items():
+            self._families.buffer_octets.labels(address).set(octets)
+            _log.info("listening", address=address, receive_buffer_octets=octets)
+        if min(granted.values()) < asked:
+            _log.warning(
+                "the receive buffers are smaller than asked for, bursts may be lost",
+                asked_octets=asked,
+                granted_octets=min(granted.values()),
+                remedy=f"sysctl -w net.core.rmem_max={asked}",
+            )
+
+    def _report_state(self) -> None:
+        """Read queue lengths and drops now, and again each second."""
+        for port in self._ports:
+            port.report_state()
+        loop = asyncio.get_running_loop()
+        self._state_timer = loop.call_later(STATE_INTERVAL_SECONDS, self._report_state)
+
+
+class _Families:
+    """The listener's metrics.  `address` is where a socket is bound: as many values as the settings have."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        def counter(name: str, documentation: str) -> Counter:
+            return metrics.counter(f"listen_{name}_total", documentation, ("address",))
+
+        def gauge(name: str, documentation: str) -> Gauge:
+            return metrics.gauge(f"listen_{name}", documentation, ("address",))
+
+        self.datagrams = counter("datagrams", "Datagrams read from the socket.")
+        self.octets = counter("octets", "Payload octets read from the socket.")
+        self.batches = counter("batches", "Batches handed to the next stage.")
+        self.kernel_drops = counter(
+            "kernel_drops", "Datagrams the kernel dropped at the socket: full receive buffer, or a wrong checksum."
+        )
+        self.truncated = counter("truncated", "Datagrams dropped because they were larger than UDP allows.")
+        self.errors = counter("errors", "Reads that failed.")
+        self.buffer_octets = gauge("receive_buffer_octets", "Receive buffer granted, in the unit of the setting.")
+        self.queue_octets = gauge(
+            "receive_queue_octets", "Kernel memory that waiting datagrams take, overhead included."
+        )
+
+
+class _Port:
+    """One socket: when it is read, and what its metrics say."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        reader: Reader,
+        offer: Offer,
+        clock_us: Clock,
+        families: _Families,
+        pause_seconds: float,
+    ) -> None:
+        self.sock = sock
+        self.endpoint = Endpoint(*sock.getsockname()[:2])
+        self._reader = reader
+        self._offer = offer
+        self._clock_us = clock_us
+        self._pause_seconds = pause_seconds
+        self._loop = asyncio.get_running_loop()
+        self._waiting = False
+        """True while the event loop watches the socket for readiness; else a timer is set, or it is paused."""
+        self._timer: asyncio.Handle | None = None
+        self._drops_total = 0
+        label = str(self.endpoint)
+        self._datagrams = families.datagrams.labels(label)
+        self._octets = families.octets.labels(label)
+        self._batches = families.batches.labels(label)
+        self._kernel_drops = families.kernel_drops.labels(label)
+        self._truncated = families.truncated.labels(label)
+        self._errors = families.errors.labels(label)
+        self._queue_octets = families.queue_octets.labels(label)
+
+    def start(self) -> None:
+        """Watch the socket."""
+        self._loop.add_reader(self.sock, self._turn)
+        self._waiting = True
+
+    def pause(self) -> None:
+        """Stop reading; what arrives waits in the kernel."""
+        if self._waiting:
+            self._loop.remove_reader(self.sock)
+            self._waiting = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    async def drain(self, until_us: int) -> None:
+        """Hand over what arrived before `until_us` (µs since 1970 UTC), letting the loop run between batches."""
+        for _ in range(DRAIN_TURNS):
+            try:
+                received = self._reader.read(self.sock, self._clock_us())
+            except OSError as error:
+                self._failed(error)
+                break
+            if received is None:
+                break
+            self._hand_over(received)
+            times = received.datagrams.time_received_us
+            if len(times) and times[-1] > until_us:
+                break
+            await asyncio.sleep(0)
+        self.report_state()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.sock.close()
+
+    def report_state(self) -> None:
+        """Take queue length and drop total from the kernel, where it tells them."""
+        state = memory_state(self.sock)
+        if state is not None:
+            self._queue_octets.set(state[0])
+            self._count_drops(state[1])
+
+    def _turn(self) -> None:
+        """Read once and decide when to read again."""
+        self._timer = None
+        try:
+            received = self._reader.read(self.sock, self._clock_us())
+        except OSError as error:
+            self._failed(error)
+            self._read_again(ERROR_PAUSE_SECONDS)
+            return
+        if received is None:
+            self._await_readiness()
+            return
+        # Settled before handing over: should the next stage raise, reading goes on.
+        self._read_again(0.0 if received.full else self._pause_seconds)
+        self._hand_over(received)
+
+    def _await_readiness(self) -> None:
+        if not self._waiting:
+            self._loop.add_reader(self.sock, self._turn)
+            self._waiting = True
+
+    def _read_again(self, seconds: float) -> None:
+        if seconds > 0:
+            self.pause()
+            self._timer = self._loop.call_later(seconds, self._turn)
+        elif not self._waiting:
+            self._timer = self._loop.call_soon(self._turn)
+        # Else readiness is reported again as long as datagrams wait.
+
+    def _hand_over(self, received: Received) -> None:
+        datagrams = received.datagrams
+        if received.drops_total != NO_TOTAL:
+            self._count_drops(received.drops_total)
+        if received.truncated:
+            self._truncated.inc(received.truncated)
+            _log.sampled("datagrams larger than UDP allows were dropped", key=self.endpoint)
+        if not len(datagrams):
+            return
+        self._datagrams.inc(len(datagrams))
+        self._octets.inc(int(datagrams.length.sum()))
+        self._batches.inc()
+        self._offer(datagrams)
+
+    def _count_drops(self, total: int) -> None:
+        """Add the growth of the kernel's total, which has 32 bits; one that comes late, from before, adds nothing."""
+        growth = (total - self._drops_total) & 0xFFFF_FFFF
+        if 0 < growth < 2**31:
+            self._drops_total = total
+            self._kernel_drops.inc(growth)
+            _log.sampled(
+                "the kernel drops datagrams: the receive buffer is full",
+                key=self.endpoint,
+                drops_total=total,
+                remedy="raise listen.receive_buffer_octets and net.core.rmem_max",
+            )
+
+    def _failed(self, error: OSError) -> None:
+        self._errors.inc()
+        _log.sampled("reading failed", key=self.endpoint, error=error)
+
+
+def _pause_seconds(wanted: float, granted: int) -> float:
+    """Return how long an emptied socket may be left alone: no longer than fills a quarter of its buffer.
+
+    `granted` octets count once here and twice in the kernel (`granted_octets`), hence the half.
+    """
+    pause = min(wanted, granted / 2 / FILL_OCTETS_PER_SECOND)
+    return pause if pause >= SHORTEST_PAUSE_SECONDS else 0.0

@@ -1,0 +1,172 @@
+"""Logs: one line per event, a short sentence and fields, through the standard library's `logging`.
+
+    log = get_log("listen")
+    log.info("listening", address="127.0.0.1:6343", receive_buffer_octets=8388608)
+    log.sampled("a datagram was cut", key=address, octets=70000)
+
+A line is text for a terminal (`time level component: event key=value …`) or one JSON object.  What comes from the
+network is quoted, so that it can neither break a line nor imitate a field.  What an outsider can cause is logged with
+`sampled` only; each datagram's share is in the metrics.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Literal, TextIO
+
+from pydantic import BaseModel
+
+ROOT = "vmflow"
+SAMPLE_INTERVAL_SECONDS = 60.0
+"""One line a minute and cause says that something is wrong; how much is in the metrics."""
+SAMPLED_KEYS = 256
+"""Causes that are told apart.  More share one line: a key may come from the network."""
+
+_FIELDS = "vmflow_fields"
+_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:/%@+[]")
+
+
+class LogSettings(BaseModel, frozen=True, extra="forbid"):
+    """How the service logs."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"  # text: the first reader is a person; collectors of logs want json
+
+
+class TextFormatter(logging.Formatter):
+    """`2026-01-31T12:00:00.123Z INFO listen: listening address=127.0.0.1:6343`"""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write the record as one line, an exception's trace after it."""
+        parts = [_time(record), record.levelname, f"{_component(record)}:", _one_line(record.getMessage())]
+        parts += [f"{key}={_quoted(value)}" for key, value in _fields(record).items()]
+        line = " ".join(parts)
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object: `time`, `level`, `component`, `event`, the fields, and `exception` where there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write the record as one line of JSON."""
+        entry: dict[str, object] = dict(_fields(record))
+        entry |= {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "component": _component(record),
+            "event": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry, default=str, ensure_ascii=True)
+
+
+class Log:
+    """Logs events of one component.  `clock` tells monotonic seconds, for `sampled`."""
+
+    def __init__(self, logger: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
+        self._logger = logger
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._sampled: dict[tuple[str, object], tuple[float, int]] = {}
+        """Cause -> when its line may be written again, and how many were kept back since the last."""
+
+    def debug(self, event: str, **fields: object) -> None:
+        """Log what only a developer wants to see."""
+        self._write(logging.DEBUG, event, fields)
+
+    def info(self, event: str, **fields: object) -> None:
+        """Log a change of state that the operator expects."""
+        self._write(logging.INFO, event, fields)
+
+    def warning(self, event: str, **fields: object) -> None:
+        """Log what the operator should mend."""
+        self._write(logging.WARNING, event, fields)
+
+    def error(self, event: str, **fields: object) -> None:
+        """Log what made something fail."""
+        self._write(logging.ERROR, event, fields)
+
+    def exception(self, event: str, **fields: object) -> None:
+        """Log the exception being handled, with its trace."""
+        self._write(logging.ERROR, event, fields, with_exception=True)
+
+    def sampled(
+        self, event: str, key: object = None, interval_seconds: float = SAMPLE_INTERVAL_SECONDS, **fields: object
+    ) -> bool:
+        """Warn at most once per `interval_seconds` for this event and `key` (hashable); tell how many were kept back.
+
+        Returns whether a line was written.
+        """
+        now = self._clock()
+        with self._lock:
+            cause = (event, key)
+            if cause not in self._sampled and len(self._sampled) >= SAMPLED_KEYS:
+                cause = (event, _FIELDS)
+                if cause not in self._sampled and len(self._sampled) >= 2 * SAMPLED_KEYS:
+                    return False  # events are written in the source: this many do not exist
+            due, kept_back = self._sampled.get(cause, (now, 0))
+            if now < due:
+                self._sampled[cause] = (due, kept_back + 1)
+                return False
+            self._sampled[cause] = (now + interval_seconds, 0)
+        if key is not None:
+            fields = {"key": key, **fields}
+        if kept_back:
+            fields["kept_back"] = kept_back
+        self._write(logging.WARNING, event, fields)
+        return True
+
+    def _write(self, level: int, event: str, fields: Mapping[str, object], with_exception: bool = False) -> None:
+        if self._logger.isEnabledFor(level):
+            self._logger.log(level, "%s", event, extra={_FIELDS: fields}, exc_info=with_exception, stacklevel=3)
+
+
+def get_log(component: str, clock: Callable[[], float] = time.monotonic) -> Log:
+    """Return the log of a component, named as its folder or file is."""
+    return Log(logging.getLogger(f"{ROOT}.{component}"), clock)
+
+
+def setup(settings: LogSettings, stream: TextIO | None = None) -> None:
+    """Send all logs, ours and the libraries', to `stream` (standard error) as `settings` say; calling again replaces.
+
+    Libraries log from the level `warning` on at most, unless ours is `debug`.
+    """
+    handler = logging.StreamHandler(sys.stderr if stream is None else stream)
+    handler.setFormatter(JsonFormatter() if settings.format == "json" else TextFormatter())
+    level = logging.getLevelNamesMapping()[settings.level.upper()]
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level if level <= logging.DEBUG else max(level, logging.WARNING))
+    logging.getLogger(ROOT).setLevel(level)
+    logging.captureWarnings(True)
+
+
+def _fields(record: logging.LogRecord) -> Mapping[str, object]:
+    fields: Mapping[str, object] = getattr(record, _FIELDS, {})
+    return fields
+
+
+def _component(record: logging.LogRecord) -> str:
+    return record.name.removeprefix(f"{ROOT}.")
+
+
+def _time(record: logging.LogRecord) -> str:
+    moment = datetime.fromtimestamp(record.created, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _one_line(text: str) -> str:
+    """Keep what is printable; write the rest, line ends among them, as escapes."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode("ascii") for sign in text)
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    return text if text and _PLAIN.issuperset(text) else json.dumps(text)

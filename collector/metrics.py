@@ -1,0 +1,136 @@
+"""Metrics: one registry that is passed in, families declared by the components they describe, labels that are bounded.
+
+    metrics = Metrics()
+    problems = metrics.counter("decode_problems_total", "Problems by exporter and reason.", ("exporter", "reason"))
+    problems.labels(metrics.exporters.label(address), "no_template").inc(3)
+
+Names are snake case and begin with `vmflow_`, which is added here.  Counters end in `_total`; amounts are in base units
+that the name states (octets, seconds).  Nothing here runs per datagram: stages add a batch's sum at a time.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Hashable, Sequence
+from ipaddress import IPv6Address
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+PREFIX = "vmflow_"
+EXPORTERS_LABELLED = 1000
+"""Exporters with a label value of their own.  A cloud's hypervisors fit; a label value costs Prometheus a few kB per
+family, and sender addresses can be forged."""
+OTHER = "other"
+"""The label value that all the rest share."""
+
+_NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*\Z")
+
+
+class CappedLabels:
+    """Label values of which there are at most `limit`, then `other`.
+
+    The first `limit` keys that are asked for have values of their own for as long as the process runs, so that a
+    series never changes its meaning.  May be used from several threads.
+    """
+
+    def __init__(self, limit: int = EXPORTERS_LABELLED) -> None:
+        self._limit = limit
+        self._known: dict[Hashable, str] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def label(self, key: Hashable) -> str:
+        """Return the label value for `key`: its text, or `other`.  A pair of numbers is an IP address in two halves."""
+        known = self._known.get(key)
+        if known is not None:
+            return known
+        with self._lock:
+            if len(self._known) >= self._limit:
+                return self._known.get(key, OTHER)
+            return self._known.setdefault(key, _text(key))
+
+
+class RunningTotals:
+    """Feeds a counter from totals that only grow, one per row of an array.
+
+    A row's label values are given once, when it appears; after that only rows that changed cost anything.
+    """
+
+    def __init__(self, family: Counter) -> None:
+        self._family = family
+        self._children: list[Counter] = []
+        self._last = np.zeros(0, dtype=np.int64)
+
+    def advance(self, labels: Sequence[Sequence[str]], totals: NDArray[np.int64]) -> None:
+        """Add each row's growth since the last call to the counter with the row's label values.
+
+        `labels` and `totals` have the same rows as before, and perhaps new ones at the end.  A total that shrank began
+        anew at 0.  Raises ValueError if the lengths differ or rows are missing.
+        """
+        if len(labels) != len(totals) or len(totals) < len(self._last):
+            raise ValueError(f"{len(labels)} label rows, {len(totals)} totals, {len(self._last)} rows before")
+        for values in labels[len(self._children) :]:
+            self._children.append(self._family.labels(*values))
+        growth = np.array(totals, dtype=np.int64)
+        shared = len(self._last)
+        growth[:shared] -= self._last
+        growth = np.where(growth < 0, totals, growth)
+        for row in np.nonzero(growth)[0].tolist():
+            self._children[row].inc(int(growth[row]))
+        self._last = np.array(totals, dtype=np.int64)
+
+
+class Metrics:
+    """Declares metric families in `registry` (a new one if none is given)."""
+
+    def __init__(self, registry: CollectorRegistry | None = None, exporters_labelled: int = EXPORTERS_LABELLED) -> None:
+        self.registry = CollectorRegistry() if registry is None else registry
+        self.exporters = CappedLabels(exporters_labelled)
+        """Label values for exporters, shared by all families so that one exporter is known in all or in none."""
+
+    def counter(self, name: str, documentation: str, labels: Sequence[str] = ()) -> Counter:
+        """Declare a counter.  Raises ValueError for a name that breaks the rules above or is taken."""
+        if not name.endswith("_total"):
+            raise ValueError(f"the name of counter {name!r} does not end in _total")
+        return Counter(_checked(name), documentation, labels, registry=self.registry)
+
+    def gauge(self, name: str, documentation: str, labels: Sequence[str] = ()) -> Gauge:
+        """Declare a gauge.  Raises ValueError as `counter` does."""
+        if name.endswith("_total"):
+            raise ValueError(f"the name of gauge {name!r} ends in _total")
+        return Gauge(_checked(name), documentation, labels, registry=self.registry)
+
+    def histogram(
+        self, name: str, documentation: str, buckets: Sequence[float], labels: Sequence[str] = ()
+    ) -> Histogram:
+        """Declare a histogram with upper bounds `buckets`, in the name's unit.  Raises ValueError as `counter` does."""
+        return Histogram(_checked(name), documentation, labels, registry=self.registry, buckets=buckets)
+
+    def value(self, name: str, **labels: str) -> float | None:
+        """Return what a sample, named without the prefix, stands at; None if it does not exist."""
+        return self.registry.get_sample_value(PREFIX + name, labels)
+
+
+def address_text(high: int, low: int) -> str:
+    """Write an address that comes in two halves as people write it: IPv4 without the mapping."""
+    address = IPv6Address(int(high) << 64 | int(low))
+    return str(address.ipv4_mapped or address)
+
+
+def _text(key: Hashable) -> str:
+    if isinstance(key, tuple) and len(key) == 2:
+        return address_text(*key)
+    if isinstance(key, IPv6Address):
+        return str(key.ipv4_mapped or key)
+    return str(key)
+
+
+def _checked(name: str) -> str:
+    if not _NAME.match(name) or name.startswith(PREFIX):
+        raise ValueError(f"metric name {name!r}: snake case without the prefix {PREFIX} is expected")
+    return PREFIX + name

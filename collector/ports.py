@@ -1,0 +1,34 @@
+"""What stages ask of one another.  Protocols only: a stage imports these, never another stage."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Protocol, Self
+
+from decoders.datagrams import Datagrams
+
+
+class Offer(Protocol):
+    """Where a source of datagrams hands them over; called on the event loop, so it must not wait."""
+
+    def __call__(self, datagrams: Datagrams, /) -> bool:
+        """Take a batch, or return False where there is no room: the taker has then counted the batch as dropped."""
+
+
+class Clock(Protocol):
+    """Tells the time, in the unit that the one who asks for a clock names."""
+
+    def __call__(self) -> int:
+        """Return the time as a whole number."""
+
+
+class Component(Protocol):
+    """A part of the service: its constructor opens nothing, entering starts it, leaving stops it."""
+
+    async def __aenter__(self) -> Self:
+        """Start.  Raises what keeps the component from running, with nothing left open."""
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        """Stop, finishing what was begun.  Does not raise for what `start` opened."""

@@ -1,0 +1,121 @@
+"""Where threads and the event loop meet.  No other module names a thread.
+
+A stage that must call something that blocks (a compiled kernel, an insert, libvirt) sends it through the `Bridge`, to
+the workers kept for that stage: a slow store cannot take the workers that decode.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from types import TracebackType
+from typing import Any, ParamSpec, Self, TypeVar
+
+from collector.log import get_log
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+STOP_DEADLINE_SECONDS = 10.0
+"""Long enough for an insert under way; systemd's own patience is 90 s."""
+
+_log = get_log("threads")
+
+
+class Bridge:
+    """Runs blocking calls on worker threads, by stage, and brings results back to the event loop.
+
+    `workers` names the stages and how many threads each may have; threads start when first needed.
+    """
+
+    def __init__(self, workers: Mapping[str, int], stop_deadline_seconds: float = STOP_DEADLINE_SECONDS) -> None:
+        self._workers = dict(workers)
+        self._deadline = stop_deadline_seconds
+        self._pools: dict[str, ThreadPoolExecutor] = {}
+        self._running: dict[Future[Any], str] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._idle: asyncio.Event | None = None
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._pools = {
+            stage: ThreadPoolExecutor(max_workers=count, thread_name_prefix=f"vmflow-{stage}")
+            for stage, count in self._workers.items()
+        }
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        await self.stop()
+
+    async def stop(self) -> list[str]:
+        """Refuse new calls, drop those not begun, and wait for those under way, up to the deadline.
+
+        Returns the stages whose calls are still under way then.  Such a thread cannot be ended from outside, and Python
+        waits for it at exit: a caller that must not wait ends the process with `os._exit`.
+        """
+        pools, self._pools = self._pools, {}
+        self._idle = asyncio.Event()
+        for pool in pools.values():
+            pool.shutdown(wait=False, cancel_futures=True)
+        if self._running:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._deadline):
+                    await self._idle.wait()
+        stuck = sorted(self._running.values())
+        if stuck:
+            _log.error("calls did not end in time", stages=",".join(stuck), deadline_seconds=self._deadline)
+            return stuck
+        for pool in pools.values():
+            pool.shutdown(wait=True)
+        return []
+
+    async def call(self, stage: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `function(*args, **kwargs)` on a thread of `stage`; return its result or raise its exception.
+
+        A caller that is cancelled stops waiting; a call that has begun still runs to its end.  Raises KeyError for an
+        unknown stage and RuntimeError if the bridge is not running.
+        """
+        if stage not in self._workers:
+            raise KeyError(stage)
+        pool = self._pools.get(stage)
+        if pool is None:
+            raise RuntimeError("the bridge is not running")
+        future: Future[T] = pool.submit(partial(function, *args, **kwargs))
+        self._running[future] = stage
+        future.add_done_callback(self._ended)
+        return await asyncio.wrap_future(future)
+
+    def post(self, function: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Have the event loop call `function` soon; for use on any thread.  False if the loop has ended."""
+        if self._loop is None:
+            raise RuntimeError("the bridge is not running")
+        try:
+            self._loop.call_soon_threadsafe(partial(function, *args, **kwargs))
+        except RuntimeError:
+            return False
+        return True
+
+    def _ended(self, future: Future[Any]) -> None:
+        """Forget a call that has ended; runs on its thread."""
+        self._running.pop(future, None)
+        if self._idle is not None and not self._running:
+            self.post(self._idle.set)
+
+
+def run(main: Coroutine[object, object, T], *, fast_loop: bool = True, debug: bool | None = None) -> T:
+    """Run `main` to its end on a new event loop: uvloop's where it is installed and `fast_loop` holds."""
+    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    if fast_loop:
+        try:
+            import uvloop  # noqa: PLC0415 - optional: missing on systems that it does not support
+        except ImportError:
+            pass
+        else:
+            factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory, debug=debug) as runner:
+        return runner.run(main)
