@@ -5,6 +5,8 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Protocol, Self
 
+import pyarrow as pa
+
 from decoders.datagrams import Datagrams
 
 
@@ -32,3 +34,13 @@ class Component(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         """Stop, finishing what was begun.  Does not raise for what `start` opened."""
+
+
+class Sink(Protocol):
+    """Where rows go; called on the event loop, so `offer` must not wait."""
+
+    def offer(self, table: str, batch: pa.RecordBatch, /) -> bool:
+        """Take a batch of rows of `table`, or return False: the taker has then counted its rows as dropped."""
+
+    async def ready(self) -> None:
+        """Wait until there is room again."""

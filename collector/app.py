@@ -1,0 +1,155 @@
+"""The service: the only module that knows every stage.  Started in order of the data path's end, stopped in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from collector.listen.udp import Listener, wall_clock_us
+from collector.log import get_log
+from collector.metrics import Metrics
+from collector.pipeline.streams import OwnLoss
+from collector.pipeline.work import STAGE as DECODE
+from collector.pipeline.work import Pipeline
+from collector.settings import InvalidSettings, Settings
+from collector.store.facade import Facade
+from collector.store.writer import Writer
+from collector.threads import Bridge
+from collector.web.server import Web
+
+STORE = "store"
+QUERY = "query"
+
+STOP_SECONDS = 20.0
+"""Deadline of an orderly stop; systemd waits 90 s before it kills."""
+
+LOOP_CHECK_SECONDS = 0.1
+
+_log = get_log("app")
+
+
+class Service:
+    """One collector.  `run` returns when it was asked to stop, and raises what kept it from starting."""
+
+    def __init__(self, settings: Settings, reload: Callable[[], Settings]) -> None:
+        self.settings = settings
+        self._reload = reload
+        self.metrics = Metrics(exporters_labelled=settings.pipeline.exporter_labels)
+        self.stopping = asyncio.Event()
+        self.started = asyncio.Event()
+        """Set once datagrams are taken and decoded."""
+        self._began = time.monotonic()
+
+    async def run(self) -> None:
+        """Start all stages, serve until `stopping` is set or a stage fails, then drain and stop."""
+        settings, metrics = self.settings, self.metrics
+        async with AsyncExitStack() as up:
+            bridge = await up.enter_async_context(
+                Bridge({DECODE: 1, STORE: 1, QUERY: settings.store.facade_queries}, stop_deadline_seconds=STOP_SECONDS)
+            )
+            self.writer = await up.enter_async_context(Writer(settings.store, metrics, partial(bridge.call, STORE)))
+            self.facade = await up.enter_async_context(Facade(settings.store, metrics, partial(bridge.call, QUERY)))
+            self.pipeline = await up.enter_async_context(
+                Pipeline(
+                    settings.pipeline, metrics, bridge, self.writer, wall_clock_us, template_file(settings)
+                )
+            )
+            self.pipeline.own_loss = self._own_loss
+            self.listener = await up.enter_async_context(Listener(settings.listen, metrics, self.pipeline.offer))
+            self.web = await up.enter_async_context(Web(settings.web, metrics.registry, self.health))
+            self._handle_signals(up)
+            watch = asyncio.create_task(self._watch_loop())
+            up.callback(watch.cancel)
+            await self._serve()
+            _log.info("stopping: draining what was received")
+        _log.info("stopped")
+
+    async def _serve(self) -> None:
+        pipeline = asyncio.create_task(self.pipeline.wait())
+        ready = asyncio.create_task(self.pipeline.ready.wait())
+        stopping = asyncio.create_task(self.stopping.wait())
+        try:
+            await asyncio.wait({ready, pipeline, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if ready.done():
+                self._announce()
+                self.started.set()
+            await asyncio.wait({pipeline, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if pipeline.done():
+                await pipeline
+        finally:
+            for task in (pipeline, ready, stopping):
+                task.cancel()
+
+    def _announce(self) -> None:
+        _log.info(
+            "ready",
+            listening=" ".join(str(address) for address in self.listener.addresses),
+            store=self.settings.store.shown_url,
+            sql=self.facade.url or "off",
+            web=self.web.url or "off",
+        )
+
+    def health(self) -> dict[str, Any]:
+        """State of the service, for /health."""
+        problem = self.writer.problem
+        status = "starting" if not self.pipeline.ready.is_set() else ("ok" if problem is None else "store")
+        return {
+            "status": status,
+            "version": metadata.version("vmflow"),
+            "uptime_seconds": round(time.monotonic() - self._began, 1),
+            "store": problem or "ok",
+            "inbox_octets": self.pipeline.inbox.octets,
+            "store_queue_octets": self.writer.queue_octets,
+        }
+
+    def _own_loss(self) -> OwnLoss:
+        kernel = self.listener.kernel_drops
+        return OwnLoss(kernel, self.pipeline.inbox.dropped_datagrams + self.writer.dropped_rows)
+
+    def _handle_signals(self, up: AsyncExitStack) -> None:
+        loop = asyncio.get_running_loop()
+        actions = {signal.SIGTERM: self.stopping.set, signal.SIGINT: self.stopping.set, signal.SIGHUP: self.reload}
+        for number, action in actions.items():
+            with contextlib.suppress(NotImplementedError, RuntimeError):  # not the main thread: tests
+                loop.add_signal_handler(number, action)
+                up.callback(loop.remove_signal_handler, number)
+
+    def reload(self) -> None:
+        """Read the settings again and take over what can change while running; a mistake changes nothing."""
+        try:
+            settings = self._reload()
+        except InvalidSettings as error:
+            _log.error("settings not reloaded", error=str(error))
+            return
+        self.pipeline.reload(settings.pipeline)
+        fixed = [name for name in ("listen", "store", "web") if getattr(settings, name) != getattr(self.settings, name)]
+        _log.info("settings reloaded", needs_restart=",".join(fixed) or "nothing")
+
+    async def _watch_loop(self) -> None:
+        """Measure how long the event loop keeps a timer waiting."""
+        lag = self.metrics.gauge("event_loop_lag_seconds", "Longest delay of a timer since the last look, of the last 10 s.")
+        worst, since = 0.0, time.monotonic()
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(LOOP_CHECK_SECONDS)
+            now = time.monotonic()
+            worst = max(worst, now - before - LOOP_CHECK_SECONDS)
+            lag.set(worst)
+            if now - since > 10:
+                worst, since = 0.0, now
+
+
+def template_file(settings: Settings) -> Path | None:
+    """Where templates are kept: as set, else beside the embedded store; None with a server and no setting."""
+    if settings.pipeline.template_file is not None:
+        return settings.pipeline.template_file
+    directory = settings.store.directory
+    return directory.parent / "templates.json" if directory is not None else None

@@ -1,0 +1,50 @@
+"""`vmflow check`: are the settings right, and what do they mean."""
+
+from __future__ import annotations
+
+import argparse
+import tomllib
+from typing import Any
+
+from collector.commands.common import add_settings_arguments, settings_or_none
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    add_settings_arguments(parser)
+    parser.add_argument("--dump", action="store_true", help="print every setting with its value, as TOML; secrets hidden")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check the settings without opening anything; exit code 2, with key, value and what was expected, if wrong."""
+    settings = settings_or_none(args)
+    if settings is None:
+        return 2
+    if args.dump:
+        print(as_toml(settings.model_dump(mode="json", exclude_none=True)))
+    else:
+        print(f"settings are right: {len(settings.listen.endpoints())} UDP sockets, store {settings.store.shown_url}")
+    return 0
+
+
+def as_toml(sections: dict[str, Any]) -> str:
+    """Sections of plain values as TOML.  The result is read back, so what cannot be read again is never printed."""
+    lines: list[str] = []
+    for section, values in sections.items():
+        lines += ["", f"[{section}]", *(f"{key} = {_value(value)}" for key, value in values.items())]
+    text = "\n".join(lines).strip()
+    tomllib.loads(text)
+    return text
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (int, float)):
+        return repr(value)
+    if isinstance(value, list):
+        return "[" + ", ".join(_value(item) for item in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_value(str(key))} = {_value(item)}" for key, item in value.items()) + "}"
+    escaped = "".join(f"\\u{ord(c):04x}" if ord(c) < 0x20 or c in '"\\' else c for c in str(value))
+    return f'"{escaped}"'

@@ -1,0 +1,36 @@
+"""What commands share: the arguments that name the settings, and how mistakes are told."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from collector.settings import InvalidSettings, Settings, load
+
+
+def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of commands that read settings."""
+    default = os.environ.get("VMFLOW_CONFIG")
+    parser.add_argument(
+        "--config", type=Path, default=Path(default) if default else None, metavar="FILE", help="settings file (TOML)"
+    )
+    parser.add_argument(
+        "--set", dest="overrides", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override one setting"
+    )
+
+
+def settings_or_none(args: argparse.Namespace) -> Settings | None:
+    """The settings that the arguments name, or None once the mistake is told on standard error."""
+    try:
+        return load(args.config, args.overrides)
+    except InvalidSettings as error:
+        complain(args.command, str(error))
+        return None
+
+
+def complain(command: str, message: str) -> None:
+    """Tell a person's mistake, one line each."""
+    for line in message.splitlines():
+        print(f"vmflow {command}: {line}", file=sys.stderr)

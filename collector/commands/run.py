@@ -1,0 +1,39 @@
+"""`vmflow run`: the service."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+
+from collector.app import Service
+from collector.commands.common import add_settings_arguments, complain, settings_or_none
+from collector.listen.settings import ListenError
+from collector.log import setup
+from collector.settings import Settings, load
+from collector.store.errors import StoreError
+from collector.threads import run as run_loop
+from collector.web.server import WebError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    add_settings_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the service until SIGTERM or Ctrl-C; exit code 0 after an orderly stop, 2 for settings that cannot be had."""
+    settings = settings_or_none(args)
+    if settings is None:
+        return 2
+    setup(settings.log)
+    try:
+        run_loop(_serve(settings, partial(load, args.config, args.overrides)))
+    except (ListenError, StoreError, WebError) as error:
+        complain("run", str(error))
+        return 2
+    return 0
+
+
+async def _serve(settings: Settings, reload: Callable[[], Settings]) -> None:
+    await Service(settings, reload).run()

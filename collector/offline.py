@@ -1,0 +1,157 @@
+"""`vmflow decode`: captures to JSON lines, CSV or Arrow, without a service."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+from collector.capture import CaptureError, CaptureProblems, read_batches
+from collector.pipeline.streams import Growths
+from collector.text import address_text, rows
+from decoders.datagrams import Datagrams
+from decoders.decoder import Decoded
+from decoders.dispatch import Decoder, ExporterRule
+from decoders.errors import REASONS
+from schemas.column import Origin, Table
+from schemas.counters import COUNTERS
+from schemas.drops import DROPS
+from schemas.flows import FLOWS
+from schemas.inventory import INVENTORY
+
+TABLES: dict[str, Table] = {"flows": FLOWS, "counters": COUNTERS, "drops": DROPS, "inventory": INVENTORY}
+LISTS = ("templates", "problems")
+FORMATS = ("json", "csv", "arrow")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("files", nargs="+", metavar="FILE", help="pcap or pcapng file, or - for standard input")
+    parser.add_argument("--table", choices=(*TABLES, *LISTS), default="flows", help="what to print (default: flows)")
+    parser.add_argument("--format", choices=FORMATS, default="json", help="JSON lines, CSV or Arrow IPC stream")
+    parser.add_argument(
+        "--sampling-rate", type=int, default=0, metavar="N", help="take this rate instead of the one exporters state"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no summary on standard error")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Decode all files in order, as one stream of datagrams; the exit code is 1 if a file could not be read."""
+    if args.format == "arrow" and args.table in LISTS:
+        print(f"vmflow decode: --format arrow goes with {', '.join(TABLES)}", file=sys.stderr)
+        return 2
+    decoder = Decoder(rules=_rules(args.sampling_rate))
+    captured = CaptureProblems()
+    failures = 0
+    printed = 0
+    write = _Writer(args.format, TABLES.get(args.table), sys.stdout.buffer)
+    for file in args.files:
+        try:
+            for batch in read_batches(file, captured):
+                decoded = decoder.decode(batch)
+                if args.table == "problems":
+                    printed += write.items(_problems(batch, decoded))
+                elif args.table in TABLES:
+                    printed += sum(write.batch(part) for part in getattr(decoded, args.table))
+        except CaptureError as error:
+            print(f"vmflow decode: {error}", file=sys.stderr)
+            failures += 1
+    if args.table == "templates":
+        printed += write.items(decoder.sets.describe_templates())
+    write.close()
+    if not args.quiet:
+        _summary(decoder, captured, printed, args.table)
+    return 1 if failures else 0
+
+
+def _rules(sampling_rate: int) -> list[ExporterRule]:
+    from ipaddress import IPv6Network  # noqa: PLC0415
+
+    return [ExporterRule(IPv6Network("::/0"), sampling_rate=sampling_rate)] if sampling_rate else []
+
+
+def _problems(batch: Datagrams, decoded: Decoded) -> Iterator[dict[str, Any]]:
+    """One entry per problem: when, from whom, at which octet of the datagram, why."""
+    for log in decoded.problems:
+        for datagram, offset, reason, detail in log.tolist():
+            packed = batch.address[datagram].astype(">u8").tobytes()
+            yield {
+                "time_us": int(batch.time_received_us[datagram]),
+                "exporter": address_text(packed),
+                "port": int(batch.port[datagram]),
+                "offset": offset,
+                "reason": REASONS[reason],
+                "detail": detail,
+            }
+
+
+def _summary(decoder: Decoder, captured: CaptureProblems, printed: int, table: str) -> None:
+    growth = Growths(decoder.shared.sessions).take()
+    problems = Counter(
+        {REASONS[index]: int(count) for index, count in enumerate(growth.problems.sum(axis=0)) if count}
+    )
+    shown = ", ".join(f"{count} {reason}" for reason, count in problems.most_common()) or "none"
+    print(
+        f"{captured.datagrams} datagrams, {printed} {table}; frames skipped: {captured}; decode problems: {shown}",
+        file=sys.stderr,
+    )
+
+
+class _Writer:
+    """Prints rows in one of the formats."""
+
+    def __init__(self, kind: str, table: Table | None, out: BinaryIO) -> None:
+        self._kind = kind
+        self._table = table
+        self._out = out
+        self._header = False
+        self._arrow: pa.ipc.RecordBatchStreamWriter | None = None
+        if kind == "arrow" and table is not None:
+            self._arrow = pa.ipc.new_stream(out, table.arrow(Origin.DECODE), options=_replacing_dictionaries())
+
+    def batch(self, batch: pa.RecordBatch) -> int:
+        """Print one batch; returns its number of rows."""
+        if self._arrow is not None:
+            self._arrow.write_batch(batch)
+            return int(batch.num_rows)
+        assert self._table is not None  # noqa: S101 - `run` gives batches of tables only
+        return self.items(rows(self._table, batch))
+
+    def items(self, items: Iterator[dict[str, Any]]) -> int:
+        """Print dictionaries; returns how many."""
+        count = 0
+        lines: list[str] = []
+        for item in items:
+            count += 1
+            lines.append(self._line(item))
+        self._out.write("".join(lines).encode())
+        return count
+
+    def _line(self, item: dict[str, Any]) -> str:
+        if self._kind == "json":
+            return json.dumps(item, ensure_ascii=False, separators=(",", ":")) + "\n"
+        line = io.StringIO()
+        writer = csv.DictWriter(line, list(item), lineterminator="\n")
+        if not self._header:
+            writer.writeheader()
+            self._header = True
+        writer.writerow(item)
+        return line.getvalue()
+
+    def close(self) -> None:
+        """End the stream."""
+        if self._arrow is not None:
+            self._arrow.close()
+        self._out.flush()
+
+
+def _replacing_dictionaries() -> pa.ipc.IpcWriteOptions:
+    """Let the name table grow from batch to batch."""
+    return pa.ipc.IpcWriteOptions(emit_dictionary_deltas=True)

@@ -1,0 +1,1 @@
+"""Stage two of the data path: from batches of datagrams to column batches."""

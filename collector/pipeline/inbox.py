@@ -1,0 +1,79 @@
+"""The queue between sockets and decoders: bounded in octets, newest dropped when full."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+import numpy as np
+
+from decoders.datagrams import Datagrams
+
+ROW_OCTETS = 56
+"""What one datagram costs beside its payload: the entries in the arrays of `Datagrams`."""
+
+
+class Inbox:
+    """Batches of datagrams in order of receipt.  All calls come from the event loop's thread."""
+
+    def __init__(self, limit_octets: int) -> None:
+        self.limit_octets = limit_octets
+        self.octets = 0
+        self.dropped_datagrams = 0
+        self.dropped_octets = 0
+        self._batches: deque[Datagrams] = deque()
+        self._arrived = asyncio.Event()
+        self._closed = False
+
+    def __len__(self) -> int:
+        return sum(len(batch) for batch in self._batches)
+
+    def offer(self, batch: Datagrams) -> bool:
+        """Queue `batch`, or drop and count it if the queue is full or closed; says whether it was queued."""
+        size = octets_of(batch)
+        if self._closed or self.octets + size > self.limit_octets:
+            self.dropped_datagrams += len(batch)
+            self.dropped_octets += int(batch.length.sum())
+            return False
+        self._batches.append(batch)
+        self.octets += size
+        self._arrived.set()
+        return True
+
+    async def take(self, limit_octets: int) -> Datagrams | None:
+        """Wait for datagrams, then return as many as fit in `limit_octets` (one batch at least); None once closed."""
+        while not self._batches:
+            if self._closed:
+                return None
+            self._arrived.clear()
+            await self._arrived.wait()
+        taken = [self._batches.popleft()]
+        size = octets_of(taken[0])
+        while self._batches and size + octets_of(self._batches[0]) <= limit_octets:
+            size += octets_of(self._batches[0])
+            taken.append(self._batches.popleft())
+        self.octets -= size
+        return taken[0] if len(taken) == 1 else concatenate(taken)
+
+    def close(self) -> None:
+        """Take nothing more; `take` gives what is left, then None."""
+        self._closed = True
+        self._arrived.set()
+
+
+def octets_of(batch: Datagrams) -> int:
+    """Memory a batch holds."""
+    return len(batch.octets) + ROW_OCTETS * len(batch)
+
+
+def concatenate(batches: list[Datagrams]) -> Datagrams:
+    """One batch of all datagrams, in order."""
+    base = np.cumsum([0, *(len(batch.octets) for batch in batches[:-1])])
+    return Datagrams(
+        np.concatenate([batch.octets for batch in batches]),
+        np.concatenate([batch.start + shift for batch, shift in zip(batches, base, strict=True)]),
+        np.concatenate([batch.length for batch in batches]),
+        np.concatenate([batch.address for batch in batches]),
+        np.concatenate([batch.port for batch in batches]),
+        np.concatenate([batch.time_received_us for batch in batches]),
+    )

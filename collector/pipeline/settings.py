@@ -1,0 +1,56 @@
+"""Settings of decoding."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+MAPPED = IPv6Network("::ffff:0:0/96")
+
+Network = IPv4Network | IPv6Network
+
+
+class ExporterSettings(BaseModel, frozen=True, extra="forbid"):
+    """What you know of the exporters in one network; the first entry that matches an exporter counts."""
+
+    network: Network
+    """Sender addresses, such as `192.0.2.11` or `192.0.2.0/24`."""
+    sampling_rate: Annotated[int, Field(ge=0, le=0xFFFF_FFFF)] = 0
+    """One in this many packets is sampled, whatever the exporter states; 0 = as it states.  Leave it at 0 for Open
+    vSwitch IPFIX, whose counts arrive scaled."""
+
+
+class PipelineSettings(BaseModel, frozen=True, extra="forbid"):
+    """How datagrams become rows."""
+
+    inbox_octets: Annotated[int, Field(ge=1 << 20)] = 64 * 2**20
+    """Datagrams waiting to be decoded, at most: half a second of 1 Gbit/s.  What comes when it is full is dropped and
+    counted (`vmflow_inbox_dropped_datagrams_total`)."""
+    batch_octets: Annotated[int, Field(ge=1 << 16)] = 4 * 2**20
+    """Datagrams decoded at once, at most.  About 20,000 rows: large enough that Python's part per batch is nothing."""
+    allow: tuple[Network, ...] = ()
+    """Networks that may export; empty = everybody who reaches the port."""
+    exporters: tuple[ExporterSettings, ...] = ()
+    """What is known of single exporters."""
+    share_templates_between_ports: bool = False
+    """True for exporters that send templates and data from different UDP ports."""
+    share_templates_between_domains: bool = False
+    """True for Open vSwitch before 3.2 with flow-based IPFIX: it sends templates in one domain only."""
+    report_seconds: Annotated[float, Field(gt=0)] = 10.0
+    """Interval of the rows in table `exporters`."""
+    template_file: Path | None = None
+    """Where templates are kept over a restart; default: `templates.json` in the data directory of the store."""
+    template_save_seconds: Annotated[float, Field(gt=0)] = 30.0
+    """How often templates are saved if they changed."""
+    exporter_labels: Annotated[int, Field(ge=1)] = 1_000
+    """Exporters with a metric label of their own; the others share `other`."""
+
+
+def mapped(network: Network) -> IPv6Network:
+    """The network as IPv6, IPv4 in its mapped form."""
+    if isinstance(network, IPv6Network):
+        return network
+    return IPv6Network((int(MAPPED.network_address) | int(network.network_address), 96 + network.prefixlen))

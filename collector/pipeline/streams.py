@@ -1,0 +1,217 @@
+"""What exporter streams did: rows of table `exporters` per interval, and running totals for /metrics.
+
+Reads the decoder's session arrays; call it on the decode thread only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from collector.metrics import OTHER, Metrics
+from decoders.errors import REASONS
+from decoders.sessions import (
+    NO_SKEW,
+    S_AGENT_DROPS,
+    S_COUNTER_RECORDS,
+    S_DATAGRAMS,
+    S_DATAPATH_LOST,
+    S_DUPLICATES,
+    S_HELD_OCTETS,
+    S_LOST,
+    S_OCTETS,
+    S_RECORDS,
+    S_REORDERED,
+    S_RESTARTS,
+    S_SAMPLES_LOST,
+    S_SAMPLING_RATE,
+    S_TEMPLATES,
+    Sessions,
+    in_use,
+)
+from schemas.column import Origin
+from schemas.exporters import EXPORTERS
+
+TOTALS = {
+    "datagrams": S_DATAGRAMS,
+    "octets": S_OCTETS,
+    "records": S_RECORDS,
+    "counter_records": S_COUNTER_RECORDS,
+    "export_lost": S_LOST,
+    "samples_lost": S_SAMPLES_LOST,
+    "agent_drops": S_AGENT_DROPS,
+    "datapath_lost": S_DATAPATH_LOST,
+    "duplicates": S_DUPLICATES,
+    "reordered": S_REORDERED,
+    "restarts": S_RESTARTS,
+}
+"""Columns that count up: an interval holds the difference."""
+
+GAUGES = {"templates": S_TEMPLATES, "held_octets": S_HELD_OCTETS, "sampling_rate": S_SAMPLING_RATE}
+"""Columns that hold the state at the end of the interval."""
+
+PROTOCOL_BY_VERSION = {0x85: 1, 1: 2, 5: 3, 7: 4, 9: 5, 10: 6}
+"""Version in a session key -> number in the enumeration `protocol`; anything else is 0, unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnLoss:
+    """Losses of the collector itself, running totals."""
+
+    kernel_drops: int = 0
+    queue_drops: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """What the streams that were heard since the last look did since then."""
+
+    numbers: NDArray[np.int64]
+    """[n] session numbers; 0 stands for senders beyond the limit."""
+    stats: NDArray[np.uint64]
+    """[n, S_STATS] growth of the running totals; meaningless for gauges."""
+    problems: NDArray[np.uint64]
+    """[n, reasons] growth."""
+
+
+class Growths:
+    """Takes differences of the sessions' running totals from look to look, also when a number changes its stream."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+        self._stats = np.zeros_like(sessions.stats)
+        self._problems = np.zeros_like(sessions.problems)
+        self._key = np.zeros_like(sessions.key)
+
+    def take(self) -> Growth:
+        """The growth since the last call."""
+        s = self._sessions
+        used = np.append(in_use(s), 0)
+        reused = used[(s.key[used] != self._key[used]).any(axis=1)]
+        self._stats[reused] = 0
+        self._problems[reused] = 0
+        self._key[reused] = s.key[reused]
+        heard = used[s.stats[used, S_DATAGRAMS] > self._stats[used, S_DATAGRAMS]]
+        stats, problems = s.stats[heard], s.problems[heard]
+        growth = Growth(
+            heard,
+            np.maximum(stats, self._stats[heard]) - self._stats[heard],
+            np.maximum(problems, self._problems[heard]) - self._problems[heard],
+        )
+        self._stats[heard], self._problems[heard] = stats, problems
+        return growth
+
+
+class StreamReporter:
+    """Makes the rows of table `exporters`."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+        self._growths = Growths(sessions)
+        self._time_us = 0
+        self._own = OwnLoss()
+
+    def report(self, time_us: int, own: OwnLoss) -> pa.RecordBatch | None:
+        """Rows for all streams heard since the last report, and one for the collector; None at the first call."""
+        first, since_us, before = self._time_us == 0, self._time_us, self._own
+        self._time_us, self._own = time_us, own
+        growth = self._growths.take() if not first else None
+        if growth is None:
+            return None
+        return self._rows(growth, time_us, time_us - since_us, OwnLoss(
+            own.kernel_drops - before.kernel_drops, own.queue_drops - before.queue_drops
+        ))
+
+    def _rows(self, growth: Growth, time_us: int, interval_us: int, own: OwnLoss) -> pa.RecordBatch:
+        numbers = growth.numbers
+        count = len(numbers) + 1
+        key = self._sessions.key[numbers]
+        skews = self._sessions.skew_us[numbers]
+        columns: dict[str, Any] = {
+            "time": np.full(count, time_us),
+            "interval_us": np.full(count, interval_us),
+            "exporter": [*addresses(key[:, 0:2]), bytes(16)],
+            "agent": [*addresses(key[:, 3:5]), bytes(16)],
+            "domain": np.append(key[:, 2] & np.uint64(0xFFFFFFFF), 0),
+            "source_port": np.append((key[:, 2] >> np.uint64(32)) & np.uint64(0xFFFF), 0),
+            "protocol": [*protocols(key), EXPORTERS["protocol"].names[0]],
+            "problems": [*_problem_maps(growth.problems), []],
+            "clock_skew_us": [*(None if skew == NO_SKEW else int(skew) for skew in skews), None],
+            "kernel_drops": np.append(np.zeros(count - 1), own.kernel_drops),
+            "queue_drops": np.append(np.zeros(count - 1), own.queue_drops),
+            "findings": [""] * count,
+        }
+        columns |= {name: np.append(growth.stats[:, index], 0) for name, index in TOTALS.items()}
+        columns |= {name: np.append(self._sessions.stats[numbers, index], 0) for name, index in GAUGES.items()}
+        schema = EXPORTERS.arrow(Origin.DECODE)
+        return pa.RecordBatch.from_arrays([_array(columns[field.name], field.type) for field in schema], schema=schema)
+
+
+class StreamMetrics:
+    """Feeds the metrics of exporter streams; labels are capped by `Metrics.exporters`."""
+
+    def __init__(self, sessions: Sessions, metrics: Metrics) -> None:
+        self._sessions = sessions
+        self._metrics = metrics
+        self._growths = Growths(sessions)
+        labels = ("exporter", "protocol")
+        self._counters = {
+            index: metrics.counter(f"exporter_{name}_total", f"{EXPORTERS[name].doc} By exporter.", labels)
+            for name, index in TOTALS.items()
+        }
+        self._problems = metrics.counter(
+            "decode_problems_total", "Pieces of datagrams that were not decoded, by reason.", ("exporter", "reason")
+        )
+        self._gauges = {
+            index: metrics.gauge(name, doc)
+            for index, name, doc in (
+                (S_TEMPLATES, "templates", "Templates known."),
+                (S_HELD_OCTETS, "held_octets", "Octets of data held until their template arrives."),
+            )
+        }
+        self._streams = metrics.gauge("exporter_streams", "Exporter streams known.")
+
+    def advance(self) -> None:
+        """Add what came since the last call."""
+        growth = self._growths.take()
+        s = self._sessions
+        names = protocols(s.key[growth.numbers])
+        for row, number in enumerate(growth.numbers):
+            exporter = self._metrics.exporters.label((int(s.key[number, 0]), int(s.key[number, 1]))) if number else OTHER
+            for index, counter in self._counters.items():
+                if growth.stats[row, index]:
+                    counter.labels(exporter, names[row]).inc(int(growth.stats[row, index]))
+            for reason in np.flatnonzero(growth.problems[row]):
+                self._problems.labels(exporter, REASONS[reason]).inc(int(growth.problems[row, reason]))
+        used = in_use(s)
+        self._streams.set(len(used))
+        for index, gauge in self._gauges.items():
+            gauge.set(int(s.stats[used, index].sum()))
+
+
+def addresses(words: NDArray[np.uint64]) -> list[bytes]:
+    """[n, 2] numbers -> n addresses of 16 octets."""
+    packed = words.astype(">u8").tobytes()
+    return [packed[at : at + 16] for at in range(0, len(packed), 16)]
+
+
+def protocols(key: NDArray[np.uint64]) -> list[str]:
+    """Protocol names of session keys."""
+    names = EXPORTERS["protocol"].names
+    return [names[PROTOCOL_BY_VERSION.get(int(version), 0)] for version in key[:, 2] >> np.uint64(48)]
+
+
+def _problem_maps(problems: NDArray[np.uint64]) -> list[list[tuple[str, int]]]:
+    return [[(REASONS[reason], int(row[reason])) for reason in np.flatnonzero(row)] for row in problems]
+
+
+def _array(values: Any, kind: pa.DataType) -> pa.Array:
+    if pa.types.is_dictionary(kind):
+        return pa.array(values, pa.string()).dictionary_encode().cast(kind)
+    if isinstance(values, np.ndarray):
+        values = values.astype(np.int64) if pa.types.is_timestamp(kind) else values.astype(kind.to_pandas_dtype())
+    return pa.array(values, kind)

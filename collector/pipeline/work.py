@@ -1,0 +1,194 @@
+"""The decode loop: takes datagrams from the inbox, decodes them on a worker thread, hands rows on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from ipaddress import IPv6Network
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pyarrow as pa
+
+from collector.log import get_log
+from collector.metrics import Metrics
+from collector.pipeline.inbox import Inbox
+from collector.pipeline.settings import PipelineSettings, mapped
+from collector.pipeline.state import load_state, save_state
+from collector.pipeline.streams import OwnLoss, StreamMetrics, StreamReporter
+from collector.ports import Clock, Sink
+from collector.threads import Bridge
+from decoders.datagrams import Datagrams
+from decoders.decoder import Decoded
+from decoders.dispatch import Decoder, ExporterRule
+
+STAGE = "decode"
+"""Name of the worker thread; one, so that the datagrams of an exporter are decoded in order."""
+
+SLOW_START_SECONDS = 2.0
+"""A start that takes longer is compiling; say so."""
+
+METRICS_SECONDS = 1.0
+"""How often the metrics of exporter streams are brought up to date."""
+
+_log = get_log("pipeline")
+
+
+def rules_of(settings: PipelineSettings) -> tuple[ExporterRule, ...]:
+    """The decoder's rules: who may export, and what is known of single exporters."""
+    known = tuple(
+        ExporterRule(mapped(entry.network), _allowed(settings, mapped(entry.network)), entry.sampling_rate)
+        for entry in settings.exporters
+    )
+    if not settings.allow:
+        return known
+    everybody = ExporterRule(IPv6Network("::/0"), allowed=False)
+    return (*known, *(ExporterRule(mapped(network)) for network in settings.allow), everybody)
+
+
+def _allowed(settings: PipelineSettings, network: IPv6Network) -> bool:
+    return not settings.allow or any(network.subnet_of(mapped(allowed)) for allowed in settings.allow)
+
+
+class Pipeline:
+    """Decodes what the listener offers and passes the rows to the sink.
+
+    Entering does not wait for the kernels to be compiled: datagrams queue meanwhile, and `ready` tells when it is done.
+    """
+
+    def __init__(
+        self, settings: PipelineSettings, metrics: Metrics, bridge: Bridge, sink: Sink, clock_us: Clock, state: Path | None
+    ) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._bridge = bridge
+        self._sink = sink
+        self._clock_us = clock_us
+        self._state_file = state
+        self.inbox = Inbox(settings.inbox_octets)
+        self.ready = asyncio.Event()
+        """Set once the kernels are compiled and datagrams are being decoded."""
+        self.own_loss: Callable[[], OwnLoss] = OwnLoss
+        """Answers with the collector's own losses so far; the composition root sets it."""
+        self._declare(metrics)
+
+    def _declare(self, metrics: Metrics) -> None:
+        inbox = self.inbox
+        metrics.gauge("inbox_octets", "Octets of datagrams waiting to be decoded.").set_function(lambda: inbox.octets)
+        self._dropped = metrics.counter("inbox_dropped_datagrams_total", "Datagrams dropped because the inbox was full.")
+        self._decode_seconds = metrics.counter("decode_seconds_total", "Time spent in decoding.")
+        self._decoded = metrics.counter("decoded_rows_total", "Rows decoded, by table.", ("table",))
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._run(), name="pipeline")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self.inbox.close()
+        await self._task
+
+    async def wait(self) -> None:
+        """Wait for the end of the decode loop.  Raises what ended it, if it was not `__aexit__`."""
+        await asyncio.shield(self._task)
+
+    async def _run(self) -> None:
+        """Compile or load the kernels while the inbox fills, then decode until the inbox is closed and empty."""
+        started = time.monotonic()
+        note = asyncio.create_task(self._note_slow_start())
+        try:
+            await self._bridge.call(STAGE, self._prepare)
+        finally:
+            note.cancel()
+        _log.info("decoders ready", seconds=round(time.monotonic() - started, 2))
+        self.ready.set()
+        tick = asyncio.create_task(self._tick())
+        try:
+            await self._work()
+        finally:
+            tick.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await tick
+        await self._report()
+        await self._save()
+
+    def offer(self, datagrams: Datagrams, /) -> bool:
+        """Queue datagrams for decoding; False, and counted, where there is no room."""
+        taken = self.inbox.offer(datagrams)
+        if not taken:
+            self._dropped.inc(len(datagrams))
+        return taken
+
+    def reload(self, settings: PipelineSettings) -> None:
+        """Take over who may export and what is known of exporters; the rest needs a restart."""
+        self._settings = settings
+        self._decoder.rules = rules_of(settings)
+
+    def _prepare(self) -> None:
+        self._decoder = Decoder(
+            rules=rules_of(self._settings),
+            port_in_key=not self._settings.share_templates_between_ports,
+            domain_in_key=not self._settings.share_templates_between_domains,
+        )
+        self._decoder.warm_up()
+        if self._state_file is not None:
+            load_state(self._decoder, self._state_file)
+        sessions = self._decoder.shared.sessions
+        self._reporter = StreamReporter(sessions)
+        self._reporter.report(self._clock_us(), OwnLoss())
+        self._stream_metrics = StreamMetrics(sessions, self._metrics)
+
+    async def _note_slow_start(self) -> None:
+        await asyncio.sleep(SLOW_START_SECONDS)
+        _log.info("compiling the decoders: once per version, up to a few minutes; sockets buffer meanwhile")
+
+    async def _work(self) -> None:
+        while (datagrams := await self.inbox.take(self._settings.batch_octets)) is not None:
+            started = time.perf_counter()
+            decoded = await self._bridge.call(STAGE, self._decoder.decode, datagrams)
+            self._decode_seconds.inc(time.perf_counter() - started)
+            self._hand_on(decoded)
+            await self._sink.ready()
+
+    def _hand_on(self, decoded: Decoded) -> None:
+        for table, batches in (
+            ("flows", decoded.flows),
+            ("interface_counters", decoded.counters),
+            ("drops", decoded.drops),
+            ("inventory", decoded.inventory),
+        ):
+            for batch in batches:
+                self._offer_rows(table, batch)
+
+    def _offer_rows(self, table: str, batch: pa.RecordBatch) -> None:
+        if batch.num_rows:
+            self._decoded.labels(table).inc(batch.num_rows)
+            self._sink.offer(table, batch)
+
+    async def _tick(self) -> None:
+        next_report = next_save = time.monotonic()
+        next_report += self._settings.report_seconds
+        while True:
+            await asyncio.sleep(METRICS_SECONDS)
+            await self._bridge.call(STAGE, self._stream_metrics.advance)
+            now = time.monotonic()
+            if now >= next_report:
+                next_report = now + self._settings.report_seconds
+                await self._report()
+            if now >= next_save:
+                next_save = now + self._settings.template_save_seconds
+                await self._save()
+
+    async def _report(self) -> None:
+        await self._bridge.call(STAGE, self._stream_metrics.advance)
+        rows = await self._bridge.call(STAGE, self._reporter.report, self._clock_us(), self.own_loss())
+        if rows is not None:
+            self._offer_rows("exporters", rows)
+
+    async def _save(self) -> None:
+        if self._state_file is not None:
+            await self._bridge.call(STAGE, save_state, self._decoder, self._state_file)

@@ -1,0 +1,133 @@
+"""All settings: the models of the stages, joined, and where their values come from."""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError as SourceError,
+    TomlConfigSettingsSource,
+)
+
+from collector.listen.settings import ListenSettings
+from collector.log import LogSettings
+from collector.pipeline.settings import PipelineSettings
+from collector.store.settings import StoreSettings
+from collector.web.settings import WebSettings
+
+PREFIX = "VMFLOW_"
+DELIMITER = "__"
+NOT_SETTINGS = frozenset({"VMFLOW_CONFIG", "VMFLOW_CACHE_DIR"})
+"""Variables with the prefix that are read elsewhere: the settings file's name, and where kernels are cached."""
+
+SECRET_PARTS = ("password", "token", "secret")
+"""A key with one of these in its name is never printed with its value."""
+
+
+class InvalidSettings(Exception):
+    """A setting cannot be used; the message names the key, the value and what was expected."""
+
+
+class Settings(BaseSettings):
+    """Settings of the service.
+
+    Rising order: defaults, TOML file, `VMFLOW_SECTION__KEY` variables, `--set section.key=value`.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter=DELIMITER, extra="forbid", frozen=True)
+    toml_file: ClassVar[Path | None] = None
+
+    listen: ListenSettings = ListenSettings()
+    pipeline: PipelineSettings = PipelineSettings()
+    store: StoreSettings = StoreSettings()
+    web: WebSettings = WebSettings()
+    log: LogSettings = LogSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Command line over environment over file."""
+        if cls.toml_file is None:
+            return init_settings, env_settings
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, cls.toml_file)
+
+
+def load(file: Path | None = None, overrides: list[str] | None = None) -> Settings:
+    """Read and check all settings.  Raises InvalidSettings for what cannot be used."""
+    if file is not None and not file.is_file():
+        raise InvalidSettings(f"{file}: no such file; give an existing TOML file with --config")
+    _refuse_unknown_variables()
+    from_file = type("Settings", (Settings,), {"toml_file": file, "__doc__": Settings.__doc__})
+    try:
+        settings: Settings = from_file(**_nested(overrides or []))
+    except ValidationError as error:
+        raise InvalidSettings(_explain(error)) from error
+    except (SourceError, tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise InvalidSettings(f"{file or 'environment'}: {error}") from error
+    return settings
+
+
+def _refuse_unknown_variables() -> None:
+    """A misspelt section in a variable's name would else be passed over in silence."""
+    for name in sorted(os.environ):
+        section = name.removeprefix(PREFIX).lower().split(DELIMITER)[0]
+        if name.startswith(PREFIX) and name not in NOT_SETTINGS and section not in Settings.model_fields:
+            raise InvalidSettings(
+                f"variable {name}: no section {section!r}; {PREFIX}SECTION{DELIMITER}KEY is expected, "
+                f"with one of the sections {', '.join(Settings.model_fields)}"
+            )
+
+
+def _nested(overrides: list[str]) -> dict[str, Any]:
+    """`section.key=value` items as nested dictionaries; a value that is JSON (list, number, true) counts as such."""
+    values: dict[str, Any] = {}
+    for item in overrides:
+        name, equals, text = item.partition("=")
+        section, dot, key = name.strip().partition(".")
+        if not (equals and dot and section and key) or "." in key:
+            raise InvalidSettings(f"--set {item}: section.key=value is expected, as in --set web.port=9090")
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        values.setdefault(section, {})[key] = value
+    return values
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors(include_url=False):
+        key = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{key}: no such setting{_alternatives(problem['loc'])}")
+        elif any(part in key.lower() for part in SECRET_PARTS):
+            lines.append(f"{key}: {problem['msg']}")
+        else:
+            lines.append(f"{key} = {problem['input']!r}: {problem['msg']}")
+    return "\n".join(lines)
+
+
+def _alternatives(path: tuple[int | str, ...]) -> str:
+    """The names that exist in the section of an unknown key."""
+    model: Any = Settings
+    for part in path[:-1]:
+        field = getattr(model, "model_fields", {}).get(part)
+        if field is None:
+            return ""
+        model = field.annotation
+    names = getattr(model, "model_fields", {})
+    return f"; expected one of {', '.join(sorted(names))}" if names else ""

@@ -1,0 +1,18 @@
+"""Settings of the web server."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+
+class WebSettings(BaseModel, frozen=True, extra="forbid"):
+    """Where /metrics and /health are served."""
+
+    enabled: bool = True
+    """False: no web server."""
+    host: str = "127.0.0.1"
+    """Address to bind; loopback unless you mean to let others read the metrics."""
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8080
+    """TCP port; 0 takes a free one."""
