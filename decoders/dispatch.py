@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from decoders import warm
 from decoders.datagrams import Datagrams
 from decoders.decoder import (
     K_LEGACY,
@@ -99,6 +100,18 @@ class Decoder:
             if len(picked):
                 self._contain(part.decode, batch, picked, session, decoded)
         return decoded
+
+    def warm_up(self) -> None:
+        """Compile every kernel, or load it from the cache.  Takes minutes the first time, half a second later."""
+        Decoder(Limits(sessions=16, sources=64, templates=16)).decode(warm.datagrams())
+
+    def changed_state(self) -> bytes | None:
+        """What must survive a restart (templates, sampler rates), or None if nothing changed since the last call."""
+        return self.sets.changed_state()
+
+    def load_state(self, state: bytes) -> None:
+        """Take over what `changed_state` gave.  Raises ValueError, with nothing taken over, if it is damaged."""
+        self.sets.load_state(state)
 
     def _contain(
         self,
