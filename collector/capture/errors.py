@@ -56,3 +56,10 @@ class CaptureProblems:
     def __str__(self) -> str:
         """`3 not_udp, 1 cut`, most frequent first; `none` if nothing was skipped."""
         return ", ".join(f"{count} {reason}" for reason, count in self.skipped.most_common() if count) or "none"
+
+    def add(self, other: CaptureProblems) -> None:
+        """Add the counts of another capture to these."""
+        self.frames += other.frames
+        self.datagrams += other.datagrams
+        self.joined += other.joined
+        self.skipped.update(other.skipped)
