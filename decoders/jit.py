@@ -50,5 +50,10 @@ def kernel(function: F) -> F:
 
 
 def inline(function: F) -> F:
-    """Compile a small helper that kernels call; it is inlined by LLVM and needs no cache entry of its own."""
-    return numba.njit(nogil=True, boundscheck=True, error_model="numpy")(function)  # type: ignore[no-any-return]
+    """Compile a helper that kernels call; it needs no cache entry of its own.
+
+    It is compiled without reference counts, whose updates would cost more than most helpers do: it may use arrays that
+    it is given, but not make one.  The kernel that calls it holds them all.
+    """
+    options = {"nogil": True, "boundscheck": True, "error_model": "numpy", "_nrt": False}
+    return numba.njit(**options)(function)  # type: ignore[no-any-return]

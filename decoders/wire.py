@@ -1,6 +1,6 @@
 """Reading big-endian integers inside compiled kernels.
 
-Callers check `offset + size <= end` once per structure; numba's own bounds check stands behind that.
+Callers check `offset + size <= end` once per structure; the check of each read stands behind that.
 """
 
 from __future__ import annotations
@@ -8,35 +8,36 @@ from __future__ import annotations
 import numpy as np
 
 from decoders.jit import inline
+from decoders.wire_load import loader
+
+
+_load16 = loader(2)
+_load32 = loader(4)
+_load64 = loader(8)
 
 
 @inline
 def u16(octets, at):  # type: ignore[no-untyped-def]
     """Unsigned 16 bits at offset `at`, as int64."""
-    return (np.int64(octets[at]) << 8) | np.int64(octets[at + 1])
+    return np.int64(_load16(octets, at))
 
 
 @inline
 def u32(octets, at):  # type: ignore[no-untyped-def]
     """Unsigned 32 bits at offset `at`, as int64."""
-    return (
-        (np.int64(octets[at]) << 24)
-        | (np.int64(octets[at + 1]) << 16)
-        | (np.int64(octets[at + 2]) << 8)
-        | np.int64(octets[at + 3])
-    )
+    return np.int64(_load32(octets, at))
 
 
 @inline
 def u64(octets, at):  # type: ignore[no-untyped-def]
     """Unsigned 64 bits at offset `at`, as uint64."""
-    return (np.uint64(u32(octets, at)) << np.uint64(32)) | np.uint64(u32(octets, at + 4))
+    return _load64(octets, at)
 
 
 @inline
 def mac(octets, at):  # type: ignore[no-untyped-def]
     """48 bits at offset `at`, as uint64."""
-    return (np.uint64(u16(octets, at)) << np.uint64(32)) | np.uint64(u32(octets, at + 2))
+    return (_load16(octets, at) << np.uint64(32)) | _load32(octets, at + 2)
 
 
 @inline
