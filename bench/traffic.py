@@ -1,0 +1,130 @@
+"""Export datagrams for benchmarks: real layouts, many addresses, sequence numbers that go on.
+
+`payloads(kind, exporter, first)` makes the datagrams of one exporter; the same call gives the same octets.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from collector.capture import read_capture
+
+ROOT = Path(__file__).resolve().parent.parent
+VMS = 2_000
+TIME = 1_790_000_000
+V5_RECORDS = 30
+SET_RECORDS = 24
+SFLOW_CAPTURE = ROOT / "fixtures/pcaps/ovs_sflow_tcp_udp_s64.pcap"
+
+KINDS = {
+    "netflow5": V5_RECORDS,
+    "netflow9": SET_RECORDS,
+    "ipfix": SET_RECORDS,
+    "ipfix_ovs": 1,
+    "sflow": 0,
+}
+"""Kind -> records in a datagram; 0 = as captured."""
+
+_V5 = np.dtype(
+    [
+        ("src", ">u4"), ("dst", ">u4"), ("next", ">u4"), ("in", ">u2"), ("out", ">u2"), ("packets", ">u4"),
+        ("octets", ">u4"), ("first", ">u4"), ("last", ">u4"), ("sport", ">u2"), ("dport", ">u2"), ("pad", "u1"),
+        ("flags", "u1"), ("protocol", "u1"), ("tos", "u1"), ("rest", "V8"),
+    ]
+)  # fmt: skip
+
+_FIELDS = (
+    (56, 6, "smac", "V6"), (80, 6, "dmac", "V6"), (8, 4, "src", ">u4"), (12, 4, "dst", ">u4"), (7, 2, "sport", ">u2"),
+    (11, 2, "dport", ">u2"), (4, 1, "protocol", "u1"), (6, 1, "flags", "u1"), (5, 1, "tos", "u1"), (10, 4, "in", ">u4"),
+    (14, 4, "out", ">u4"), (2, 4, "packets", ">u4"), (1, 4, "octets", ">u4"), (22, 4, "first", ">u4"),
+    (21, 4, "last", ">u4"), (61, 1, "direction", "u1"),
+)  # fmt: skip
+_SET = np.dtype([(name, kind) for _, _, name, kind in _FIELDS])
+
+
+def payloads(kind: str, exporter: int, count: int, first: int = 0) -> list[bytes]:
+    """`count` datagrams of exporter number `exporter`, beginning with its datagram number `first`."""
+    if kind == "sflow":
+        return _sflow(exporter, count, first)
+    if kind == "ipfix_ovs":
+        return _captured_ipfix(count, first)
+    records = KINDS[kind]
+    rng = np.random.default_rng([exporter, first])
+    if kind == "netflow5":
+        body = _records(rng, count * records, _V5)
+        sequence = (first + np.arange(count)) * records
+        return [
+            struct.pack("!HHIIIIBBH", 5, records, 60_000, TIME, 0, int(sequence[i]) & 0xFFFFFFFF, 0, exporter & 255, 0)
+            + body[i * records : (i + 1) * records].tobytes()
+            for i in range(count)
+        ]
+    body = _records(rng, count * records, _SET)
+    version = 9 if kind == "netflow9" else 10
+    return [_message(version, body[i * records : (i + 1) * records], exporter, first + i) for i in range(count)]
+
+
+def _records(rng: np.random.Generator, count: int, kind: np.dtype[np.void]) -> NDArray[np.void]:
+    rows = np.zeros(count, kind)
+    a, b = rng.integers(0, VMS, count), rng.integers(0, VMS, count)
+    rows["src"], rows["dst"] = (10 << 24) + a, (10 << 24) + b
+    rows["sport"], rows["dport"] = rng.integers(1024, 65_535, count), rng.choice([22, 53, 80, 443, 3306, 5432], count)
+    rows["packets"] = rng.geometric(0.05, count)
+    rows["octets"] = rows["packets"].astype(np.int64) * rng.integers(64, 1500, count)
+    rows["first"] = rng.integers(1, 40_000, count)
+    rows["last"] = rows["first"].astype(np.int64) + rng.integers(0, 20_000, count)
+    rows["protocol"], rows["flags"] = rng.choice([6, 6, 6, 17], count), 0x1B
+    rows["in"], rows["out"] = rng.integers(1, 64, count), rng.integers(1, 64, count)
+    if "smac" in (kind.names or ()):
+        rows["smac"], rows["dmac"] = _macs(a), _macs(b)
+    return rows
+
+
+def _macs(numbers: NDArray[np.int64]) -> NDArray[np.void]:
+    return (0x525400000000 + numbers).astype(">u8").view("V8").reshape(-1).view("u1").reshape(-1, 8)[:, 2:].copy().view("V6").ravel()
+
+
+def _message(version: int, records: NDArray[np.void], domain: int, number: int) -> bytes:
+    fields = b"".join(struct.pack("!HH", element, size) for element, size, _, _ in _FIELDS)
+    if version == 10:  # absolute times need no uptime
+        fields = fields.replace(struct.pack("!HH", 22, 4), struct.pack("!HH", 158, 4))
+        fields = fields.replace(struct.pack("!HH", 21, 4), struct.pack("!HH", 159, 4))
+    sets = b""
+    if number % 64 == 0:
+        sets = struct.pack("!4H", 0 if version == 9 else 2, 8 + len(fields), 300, len(_FIELDS)) + fields
+    body = records.tobytes()
+    sets += struct.pack("!HH", 300, 4 + len(body)) + body
+    if version == 9:
+        return struct.pack("!HHIIII", 9, len(records), 60_000, TIME, number & 0xFFFFFFFF, domain) + sets
+    return struct.pack("!HHIII", 10, 16 + len(sets), TIME, number * len(records) & 0xFFFFFFFF, domain) + sets
+
+
+def _sflow(exporter: int, count: int, first: int) -> list[bytes]:
+    """Real Open vSwitch datagrams, with agent, sequence and addresses of their own."""
+    captured = [item.payload for item in read_capture(SFLOW_CAPTURE)]
+    result = []
+    for i in range(count):
+        payload = bytearray(captured[(first + i) % len(captured)])
+        payload[8:12] = struct.pack("!I", (10 << 24) + 0x630000 + exporter)
+        payload[16:24] = struct.pack("!II", (first + i + 1) & 0xFFFFFFFF, 60_000 + (first + i))
+        result.append(bytes(payload))
+    return result
+
+
+def _captured_ipfix(count: int, first: int) -> list[bytes]:
+    """Real Open vSwitch datagrams with one record each; the templates come first."""
+    captured = [item.payload for item in read_capture(ROOT / "fixtures/pcaps/ovs_ipfix_nocache.pcap")]
+    sets = [struct.unpack("!H", payload[16:18])[0] for payload in captured]
+    templates = [p for p, s in zip(captured, sets, strict=True) if s < 256]
+    data = [p for p, s in zip(captured, sets, strict=True) if s >= 256]
+    result = [*templates] if first == 0 else []
+    number = max(first - len(templates), 0)
+    while len(result) < count:
+        payload = bytearray(data[number % len(data)])
+        payload[8:12] = struct.pack("!I", (number + 1) & 0xFFFFFFFF)
+        result.append(bytes(payload))
+        number += 1
+    return result[:count]
