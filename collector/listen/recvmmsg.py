@@ -137,7 +137,8 @@ def unpack(  # noqa: PLR0917 - compiled kernels take columns by position
     `near` to `control_halves` have a row per slot: the two pieces of its payload as 8-octet words, its length and
     flags, the sender (a struct sockaddr; its family once more as a number), and the control messages as 8 and 4 octet
     words.  `words` receives the payloads, each from a word of its own on: copied by words they cost a ninth of what
-    they cost by octets.  It must hold the lengths, each rounded up; the columns hold `count` rows.
+    they cost by octets.  It must hold the lengths, each rounded up (the gaps may hold anything); the columns hold
+    `count` rows.
 
     Returns how many datagrams were kept (the others were cut by the kernel, MSG_TRUNC) and the newest drop total or -1.
     """
@@ -253,7 +254,7 @@ class BatchReader:
         return received
 
     def _unpack(self, count: int, now_us: int) -> Received:
-        words = np.empty(int(((self._lengths[:count].astype(np.int64) + 7) >> 3).sum()), dtype=np.uint64)
+        words = np.empty((int(self._lengths[:count].sum()) + 7 * count) // 8, dtype=np.uint64)
         start = np.empty(count, dtype=np.int64)
         length = np.empty(count, dtype=np.int64)
         address = np.empty((count, 2), dtype=np.uint64)

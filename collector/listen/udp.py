@@ -84,15 +84,19 @@ class Listener:
     async def start(self) -> None:
         """Open the sockets and begin to read.  Raises ListenError, with no socket left open."""
         sockets = await open_sockets(self._settings)
-        # From here on the kernel keeps what arrives, so a first start may take the time to compile.
-        if self._reader is None:
-            self._reader = best_reader()
-        self._reader.warm()
+        try:
+            # From here on the kernel keeps what arrives, so a first start may take the time to compile.
+            reader = best_reader() if self._reader is None else self._reader
+            reader.warm()
+        except BaseException:
+            for sock in sockets:
+                sock.close()
+            raise
         for sock in sockets:
             pause = _pause_seconds(self._settings.gather_milliseconds / 1000, granted_octets(sock))
             port = _Port(
                 sock,
-                reader=self._reader,
+                reader=reader,
                 offer=self._offer,
                 clock_us=self._clock_us,
                 families=self._families,
