@@ -436,7 +436,9 @@ def test_a_machine_without_ipv6_listens_on_ipv4() -> None:
 
         run(main())
     """
-    network = "ip link set lo up && echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6 && echo ready && exec"
+    network = (
+        'ip link set lo up && echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6 && test -x "$1" && echo ready && exec'
+    )
     command = [unshare, "-rn", "sh", "-c", f'{network} "$@"', "sh", sys.executable, "-c", textwrap.dedent(script)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     if not done.stdout.startswith("ready"):
