@@ -67,7 +67,9 @@ COUNTERS = Table(
         Column("if_direction", UINT8, "0 unknown, 1 full duplex, 2 half, 3 in, 4 out.", element="ifDirection"),
         Column("if_status", UINT8, "Bit 0 administratively up, bit 1 operationally up.", element="ifStatus"),
         Column("promiscuous", UINT8, "1 if the interface is promiscuous.", element="ifPromiscuousMode"),
-        Column("datapath_id", UINT64, "OpenFlow datapath id of the bridge.", element="sFlow of_port (1004)", codec=ZSTD),
+        Column(
+            "datapath_id", UINT64, "OpenFlow datapath id of the bridge.", element="sFlow of_port (1004)", codec=ZSTD
+        ),
         Column("of_port", UINT32, "OpenFlow port number on that bridge.", element="sFlow of_port (1004)", codec=ZSTD),
         *(
             Column(name, UINT64, f"{doc}, total.", unit=unit, element=element, missing="NULL", nullable=True, codec=T64)

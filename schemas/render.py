@@ -25,8 +25,12 @@ INDEX_GRANULARITY = 8192
 DEDUPLICATION_WINDOW = 1000
 """Insert blocks whose `insert_deduplication_token` a table remembers: more than a writer can have in doubt at once."""
 
+WIDE_PART_ROWS = 2**20 + 1
+"""Parts of fewer rows keep all columns in one file: an insert that makes over a hundred files costs a third more."""
+
 TABLE_SETTINGS = {
     "index_granularity": INDEX_GRANULARITY,
+    "min_rows_for_wide_part": WIDE_PART_ROWS,
     "non_replicated_deduplication_window": DEDUPLICATION_WINDOW,
     # Rows expire by whole partitions: dropping a part costs nothing, rewriting it without its old rows does.
     "ttl_only_drop_parts": 1,

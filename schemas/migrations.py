@@ -1,0 +1,58 @@
+"""Numbered steps from each released state of the tables to the next.
+
+A step is frozen SQL text in `schemas/steps/NNNN_name.sql`: what was released is never edited, a change is a new file.
+Statements end with `;` at the end of a line and have the holes that `schemas.render.fill` fills.  Statements must be
+repeatable (`IF NOT EXISTS`), since a step that failed halfway is run again.  A test replays all steps from nothing and
+from every released state (`schemas/states/`) and compares with the schema rendered today.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+STEPS = Path(__file__).resolve().parent / "steps"
+STATES = Path(__file__).resolve().parent / "states"
+
+TABLE = "vmflow_migrations"
+"""Remembers which steps ran: one row per step."""
+
+CREATE_TABLE = (
+    f"CREATE TABLE IF NOT EXISTS {TABLE}${{on_cluster}}\n"
+    "(\n    `step` UInt32,\n    `name` String,\n    `applied` DateTime64(6, 'UTC') DEFAULT now64(6)\n)\n"
+    "ENGINE = ${replicated}ReplacingMergeTree\nORDER BY (step)"
+)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One migration: its number, its name, its statements with holes."""
+
+    number: int
+    name: str
+    statements: tuple[str, ...]
+
+
+def split(text: str) -> tuple[str, ...]:
+    """The statements of SQL text: each ends with `;` at the end of a line; lines beginning with `--` are comments."""
+    lines = [line for line in text.splitlines() if not line.startswith("--")]
+    parts = ("\n".join(lines) + "\n").split(";\n")
+    return tuple(statement for part in parts if (statement := part.strip()))
+
+
+@cache
+def steps() -> tuple[Step, ...]:
+    """All steps in order.  Raises ValueError if the numbers are not 1, 2, 3, …"""
+    found = []
+    for path in sorted(STEPS.glob("*.sql")):
+        number, _, name = path.stem.partition("_")
+        found.append(Step(int(number), name, split(path.read_text(encoding="utf-8"))))
+    if [step.number for step in found] != list(range(1, len(found) + 1)):
+        raise ValueError(f"migration steps are not numbered 1 to {len(found)}")
+    return tuple(found)
+
+
+def states() -> dict[str, Path]:
+    """Released states by version: the SQL that makes a store as that release left it."""
+    return {path.stem: path for path in sorted(STATES.glob("*.sql"))}
