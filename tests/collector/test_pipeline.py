@@ -1,0 +1,150 @@
+"""The inbox between sockets and decoders, who may export, and what is told of exporter streams."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from collector.metrics import Metrics
+from collector.pipeline.inbox import Inbox, octets_of
+from collector.pipeline.settings import ExporterSettings, PipelineSettings
+from collector.pipeline.streams import Growths, OwnLoss, StreamMetrics, StreamReporter
+from collector.pipeline.work import rules_of
+from decoders.datagrams import Datagrams
+from decoders.decoder import assign_batch, new_shared
+from decoders.limits import Limits
+from decoders.sessions import forget
+
+NETFLOW5 = b"\x00\x05" + bytes(40)
+
+
+def batch(*payloads: bytes, address: str = "192.0.2.1", port: int = 9) -> Datagrams:
+    return Datagrams.of((payload, address, port, 5) for payload in payloads)
+
+
+def contents(datagrams: Datagrams) -> list[bytes]:
+    spans = zip(datagrams.start, datagrams.length, strict=True)
+    return [datagrams.octets[start : start + length].tobytes() for start, length in spans]
+
+
+def test_batches_come_out_in_order_and_joined_up_to_the_limit() -> None:
+    async def scenario() -> list[list[bytes]]:
+        inbox = Inbox(1 << 20)
+        for payload in (b"one", b"two", b"three"):
+            assert inbox.offer(batch(payload, payload))
+        limit = 2 * octets_of(batch(b"two", b"two"))
+        taken = [await inbox.take(limit), await inbox.take(limit)]
+        inbox.close()
+        assert await inbox.take(limit) is None
+        return [contents(item) for item in taken if item is not None]
+
+    assert asyncio.run(scenario()) == [[b"one", b"one", b"two", b"two"], [b"three", b"three"]]
+
+
+def test_a_full_inbox_drops_the_newest_and_counts() -> None:
+    async def scenario() -> Inbox:
+        inbox = Inbox(octets_of(batch(b"x" * 100)))
+        assert inbox.offer(batch(b"x" * 100))
+        assert not inbox.offer(batch(b"y", b"zz"))
+        assert (await inbox.take(1) or batch()).octets.tobytes() == b"x" * 100
+        assert inbox.offer(batch(b"again"))
+        return inbox
+
+    inbox = asyncio.run(scenario())
+    assert (inbox.dropped_datagrams, inbox.dropped_octets) == (2, 3)
+    assert inbox.octets == octets_of(batch(b"again"))
+
+
+def test_take_waits_for_an_offer() -> None:
+    async def scenario() -> list[bytes]:
+        inbox = Inbox(1 << 20)
+        taking = asyncio.create_task(inbox.take(100))
+        await asyncio.sleep(0)
+        inbox.offer(batch(b"late"))
+        taken = await taking
+        assert taken is not None
+        return contents(taken)
+
+    assert asyncio.run(scenario()) == [b"late"]
+
+
+@pytest.mark.parametrize(
+    ("address", "allowed", "rate"),
+    [("192.0.2.11", True, 64), ("192.0.2.12", True, 0), ("198.51.100.1", False, 0), ("2001:db8::5", True, 0)],
+)
+def test_rules_say_who_may_export_and_at_which_rate(address: str, allowed: bool, rate: int) -> None:
+    from ipaddress import IPv6Address
+
+    from decoders.datagrams import address_halves
+
+    settings = PipelineSettings.model_validate(
+        {
+            "allow": ["192.0.2.0/24", "2001:db8::/32"],
+            "exporters": [{"network": "192.0.2.11", "sampling_rate": 64}, {"network": "198.51.100.0/24"}],
+        }
+    )
+    high, low = address_halves(address)
+    rule = next(rule for rule in rules_of(settings) if IPv6Address(high << 64 | low) in rule.network)
+
+    assert (rule.allowed, rule.sampling_rate) == (allowed, rate)
+
+
+def test_without_a_list_everybody_may_export() -> None:
+    assert rules_of(PipelineSettings()) == ()
+    assert rules_of(PipelineSettings(exporters=(ExporterSettings.model_validate({"network": "::1"}),)))[0].allowed
+
+
+def test_a_report_holds_the_growth_of_each_stream_and_our_own_losses() -> None:
+    shared = new_shared(Limits(sessions=8))
+    reporter = StreamReporter(shared.sessions)
+    assert reporter.report(1_000_000, OwnLoss(1, 1)) is None
+    assign_batch(shared, batch(NETFLOW5, NETFLOW5, b""))
+    first = reporter.report(11_000_000, OwnLoss(3, 5))
+    assign_batch(shared, batch(NETFLOW5))
+    second = reporter.report(21_000_000, OwnLoss(3, 5))
+    assert first is not None
+    assert second is not None
+
+    shown = [(row["protocol"], row["datagrams"], row["octets"], row["problems"]) for row in first.to_pylist()]
+    assert shown == [("netflow5", 2, 84, []), ("unknown", 1, 0, [("empty", 1)]), ("unknown", 0, 0, [])]
+    assert first.column("exporter")[0].as_py().hex() == "00000000000000000000ffffc0000201"
+    assert [(row["kernel_drops"], row["queue_drops"]) for row in first.to_pylist()] == [(0, 0), (0, 0), (2, 4)]
+    assert [row["datagrams"] for row in second.to_pylist()] == [1, 0]
+    assert second.column("interval_us")[0].as_py() == 10_000_000
+
+
+def test_a_number_that_changed_its_stream_begins_anew() -> None:
+    shared = new_shared(Limits(sessions=1))
+    growths = Growths(shared.sessions)
+    assign_batch(shared, batch(NETFLOW5, NETFLOW5, NETFLOW5))
+    assert growths.take().stats[0, 0] == 3
+    forget(shared.sessions, np.array([1]))
+    assign_batch(shared, batch(NETFLOW5, address="192.0.2.2"))
+
+    growth = growths.take()
+    assert growth.numbers.tolist() == [1]
+    assert growth.stats[0, 0] == 1
+
+
+def test_stream_metrics_are_capped_and_add_up() -> None:
+    shared = new_shared(Limits(sessions=8))
+    metrics = Metrics(exporters_labelled=2)
+    streams = StreamMetrics(shared.sessions, metrics)
+    for host in range(1, 5):
+        assign_batch(shared, batch(NETFLOW5, address=f"192.0.2.{host}"))
+    streams.advance()
+    assign_batch(shared, batch(NETFLOW5, b"", address="192.0.2.1"))
+    streams.advance()
+
+    def datagrams(exporter: str, protocol: str) -> float | None:
+        return metrics.value("exporter_datagrams_total", exporter=exporter, protocol=protocol)
+
+    assert datagrams("192.0.2.1", "netflow5") == 2
+    assert datagrams("192.0.2.1", "unknown") == 1
+    assert datagrams("192.0.2.2", "netflow5") == 1
+    assert datagrams("192.0.2.3", "netflow5") is None
+    assert datagrams("other", "netflow5") == 2
+    assert metrics.value("decode_problems_total", exporter="192.0.2.1", reason="empty") == 1
+    assert metrics.value("exporter_streams") == 5

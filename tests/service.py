@@ -1,0 +1,124 @@
+"""Runs the real service in a process of its own, for tests that go through UDP, the store and HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+FIXTURES = ROOT / "fixtures/pcaps"
+START_SECONDS = 400
+"""The first start on a machine compiles the kernels."""
+LOOPBACK = ["127.0.0.1:0", "[::1]:0"]
+
+
+@dataclass
+class Service:
+    """A running `vmflow run`."""
+
+    process: subprocess.Popen[str]
+    ready: dict[str, Any]
+    """Fields of the log line that says it is ready."""
+    log: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def udp(self) -> list[str]:
+        return str(self.ready["listening"]).split()
+
+    def query(self, sql: str) -> list[dict[str, Any]]:
+        """Rows of a query over the ClickHouse HTTP interface."""
+        request = urllib.request.Request(
+            f"{self.ready['sql']}/?database=vmflow&default_format=JSONEachRow", data=sql.encode()
+        )
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return [json.loads(line) for line in response.read().splitlines()]
+
+    def get(self, path: str) -> str:
+        """A page of the web server."""
+        with urllib.request.urlopen(f"{self.ready['web']}{path}", timeout=10) as response:
+            return str(response.read().decode())
+
+    def metric(self, name: str) -> float:
+        """Sum of all samples of a metric."""
+        lines = [line for line in self.get("/metrics").splitlines() if not line.startswith("#")]
+        values = [float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == name]
+        return sum(values)
+
+    def wait_for_rows(self, sql: str, count: int, seconds: float = 30) -> int:
+        """Ask `sql` (one number named `n`) until it reaches `count`, and a moment longer: too many would show."""
+        deadline = time.monotonic() + seconds
+        found = -1
+        while time.monotonic() < deadline:
+            found = int(self.query(sql)[0]["n"])
+            if found >= count:
+                time.sleep(0.5)
+                return int(self.query(sql)[0]["n"])
+            time.sleep(0.1)
+        return found
+
+    def stop(self, number: int = signal.SIGTERM, seconds: float = 40) -> int:
+        """Send a signal and wait for the end; returns the exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(seconds)
+
+
+@contextmanager
+def running(directory: Path, *overrides: str, store: str = "") -> Iterator[Service]:
+    """Start the service on free ports with its data in `directory`; kills it in the end if it still runs."""
+    command = [
+        sys.executable, "-m", "collector", "run",
+        "--set", f"listen.addresses={json.dumps(LOOPBACK)}",
+        "--set", f"store.url={store or f'chdb://{directory}/store'}",
+        "--set", f"pipeline.template_file={directory}/templates.json",
+        "--set", "store.http_port=0", "--set", "web.port=0", "--set", "log.format=json",
+    ]  # fmt: skip
+    for override in overrides:
+        command += ["--set", override]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("VMFLOW_")}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
+    log: list[dict[str, Any]] = []
+    ready = threading.Event()
+    reader = threading.Thread(target=_read, args=(process, log, ready), daemon=True)
+    reader.start()
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not ready.wait(0.1):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"the service did not start, exit code {process.poll()}: {log}")
+        yield Service(process, next(line for line in log if line.get("event") == "ready"), log)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        reader.join()
+        if process.stderr is not None:
+            process.stderr.close()
+
+
+def _read(process: subprocess.Popen[str], log: list[dict[str, Any]], ready: threading.Event) -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            entry = {"text": line.rstrip()}
+        log.append(entry)
+        if entry.get("event") == "ready":
+            ready.set()
+
+
+def replay(target: str, *files: Path, rate: int = 4000) -> None:
+    """Send captures with the product's own command, slowly enough for the smallest receive buffer."""
+    command = [sys.executable, "-m", "collector", "replay", *map(str, files), "--to", target, "--rate", str(rate)]
+    subprocess.run(command, check=True, cwd=ROOT, capture_output=True, timeout=120)

@@ -1,0 +1,77 @@
+"""The arrows between packages, read from the source: who may import whom."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("schemas", "decoders", "collector")
+ALLOWED = {"schemas": {"schemas"}, "decoders": {"schemas", "decoders"}, "collector": set(PACKAGES)}
+STAGES = ("capture", "listen", "pipeline", "enrich", "store", "analyze", "alert", "web", "replay")
+MAY_READ_CAPTURES = {"replay"}
+BANNED_IN_DECODERS = {
+    "asyncio", "socket", "time", "threading", "logging", "prometheus_client", "selectors", "subprocess", "random",
+    "pydantic", "pydantic_settings",
+}  # fmt: skip
+GPL = {"scapy"}
+
+
+def imports(file: Path) -> set[str]:
+    """Full names of all modules that `file` imports, wherever the statement stands."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            raise AssertionError(f"{file}: relative imports hide the arrow")
+    return found
+
+
+def sources(package: str) -> list[Path]:
+    files = sorted((ROOT / package).rglob("*.py"))
+    assert files, package
+    return files
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_packages_import_only_what_is_below(package: str) -> None:
+    for file in sources(package):
+        ours = {name.split(".")[0] for name in imports(file)} & set(PACKAGES)
+        assert ours <= ALLOWED[package], file
+
+
+def test_decoders_know_no_sockets_clocks_logs_or_settings() -> None:
+    for file in [*sources("decoders"), *sources("schemas")]:
+        assert not {name.split(".")[0] for name in imports(file)} & BANNED_IN_DECODERS, file
+
+
+def test_stages_do_not_import_stages() -> None:
+    for stage in STAGES:
+        for file in sorted((ROOT / "collector" / stage).rglob("*.py")):
+            others = {name.split(".")[1] for name in imports(file) if name.startswith("collector.")} & set(STAGES)
+            allowed = {stage} | ({"capture"} if stage in MAY_READ_CAPTURES else set())
+            assert others <= allowed, file
+
+
+def test_only_the_composition_root_imports_all_stages() -> None:
+    app = {name.split(".")[1] for name in imports(ROOT / "collector/app.py") if name.startswith("collector.")}
+    assert {"listen", "pipeline", "store", "web"} <= app
+
+
+def test_nothing_that_is_installed_imports_gpl_code() -> None:
+    for package in PACKAGES:
+        for file in sources(package):
+            assert not {name.split(".")[0] for name in imports(file)} & GPL, file
+
+
+def test_the_check_sees_a_forbidden_import(tmp_path: Path) -> None:
+    """The tests above would pass over anything if `imports` saw nothing."""
+    file = tmp_path / "x.py"
+    file.write_text("def f():\n    from collector.listen import udp\n    import time\n")
+
+    assert imports(file) == {"collector.listen.udp", "time"}
