@@ -1,0 +1,105 @@
+"""UDP to queryable rows: the real service, a sender on the same machine, at several rates."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.load import rows_per_datagram
+from tests.service import ROOT, Service, running
+
+RATES = {
+    "ipfix": (200_000, 500_000, 800_000, 1_200_000),
+    "netflow5": (200_000, 500_000, 800_000, 1_200_000),
+    "sflow": (100_000, 250_000, 400_000, 600_000),
+    "ipfix_ovs": (50_000, 100_000, 200_000),
+}
+SECONDS = 8.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """One kind at one rate."""
+
+    kind: str
+    sent_datagrams: int
+    received_datagrams: int
+    kernel_drops: int
+    queue_drops: int
+    rows: int
+    seconds: float
+    cpu_seconds: float
+    peak_mib: float
+    delay_seconds: float
+
+    def __str__(self) -> str:
+        lost = 100 * (1 - self.received_datagrams / self.sent_datagrams)
+        return (
+            f"{self.kind:10} sent {self.sent_datagrams * rows_per_datagram(self.kind) / self.seconds / 1e3:7.0f} k rows/s  "
+            f"stored {self.rows / self.seconds / 1e3:7.0f} k rows/s  lost {lost:5.2f} % of datagrams "
+            f"(kernel {self.kernel_drops}, queues {self.queue_drops})  CPU {self.cpu_seconds / max(self.rows, 1) * 1e6:5.2f} µs/row  "
+            f"RSS {self.peak_mib:.0f} MiB  all rows there {self.delay_seconds:.1f} s after the last datagram"
+        )
+
+
+def measure(kind: str, rate: float) -> Run:
+    """Run the service with an empty store, load it, count what arrived."""
+    with tempfile.TemporaryDirectory() as directory, running(Path(directory)) as service:
+        before = _cpu(service)
+        command = [sys.executable, "-m", "bench.load", kind, service.udp[0], "--rows-per-second", str(rate), "--seconds", str(SECONDS)]
+        sent = json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
+        ended = time.monotonic()
+        rows = _settled(service)
+        delay = time.monotonic() - ended - SETTLE_SECONDS
+        return Run(
+            kind,
+            sent["datagrams"],
+            int(service.metric("vmflow_listen_datagrams_total")),
+            int(service.metric("vmflow_listen_kernel_drops_total")),
+            int(service.metric("vmflow_inbox_dropped_datagrams_total") + service.metric("vmflow_store_dropped_rows_total")),
+            rows,
+            sent["seconds"],
+            _cpu(service) - before,
+            _peak_mib(service),
+            max(delay, 0.0),
+        )
+
+
+SETTLE_SECONDS = 2.0
+
+
+def _settled(service: Service) -> int:
+    """Rows once their number no longer grows."""
+    rows, since = -1, time.monotonic()
+    while time.monotonic() - since < SETTLE_SECONDS:
+        now = int(service.query("SELECT count() AS n FROM flows")[0]["n"])
+        if now != rows:
+            rows, since = now, time.monotonic()
+        time.sleep(0.1)
+    return rows
+
+
+def _cpu(service: Service) -> float:
+    fields = Path(f"/proc/{service.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _peak_mib(service: Service) -> float:
+    status = Path(f"/proc/{service.process.pid}/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+def main(kinds: list[str]) -> list[str]:
+    """Measure these kinds at all their rates; returns the lines of the report, printed as they come."""
+    lines = []
+    for kind in kinds:
+        for rate in RATES[kind]:
+            lines.append(str(measure(kind, rate)))
+            print(lines[-1], flush=True)
+    return lines
