@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml
 		|| { echo "Python 3.11 or newer is needed; set PYTHON=python3.12 or the like"; exit 1; }
 	@echo "installing into $(VENV) (about a minute the first time) ..."
 	@$(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed; on Debian: apt-get install python3-venv"; exit 1; }
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[embedded,replay,test]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[embedded,test]'
 	@touch $@
 
 demo: $(STAMP)

@@ -81,6 +81,11 @@ class Listener:
         """Where the sockets are bound, in the order of the settings; ports that were 0 are the real ones."""
         return [port.endpoint for port in self._ports]
 
+    @property
+    def kernel_drops(self) -> int:
+        """Datagrams the kernel dropped at our sockets so far, closed ones included."""
+        return self._families.dropped_datagrams
+
     async def start(self) -> None:
         """Open the sockets and begin to read.  Raises ListenError, with no socket left open."""
         sockets = await open_sockets(self._settings)
@@ -154,6 +159,8 @@ class _Families:
         def gauge(name: str, documentation: str) -> Gauge:
             return metrics.gauge(f"listen_{name}", documentation, ("address",))
 
+        self.dropped_datagrams = 0
+        """Sum of `kernel_drops` over all sockets."""
         self.datagrams = counter("datagrams", "Datagrams read from the socket.")
         self.octets = counter("octets", "Payload octets read from the socket.")
         self.batches = counter("batches", "Batches handed to the next stage.")
@@ -192,6 +199,7 @@ class _Port:
         """True while the event loop watches the socket for readiness; else a timer is set, or it is paused."""
         self._timer: asyncio.Handle | None = None
         self._drops_total = 0
+        self._families = families
         label = str(self.endpoint)
         self._datagrams = families.datagrams.labels(label)
         self._octets = families.octets.labels(label)
@@ -292,6 +300,7 @@ class _Port:
         if 0 < growth < 2**31:
             self._drops_total = total
             self._kernel_drops.inc(growth)
+            self._families.dropped_datagrams += growth
             _log.sampled(
                 "the kernel drops datagrams: the receive buffer is full",
                 key=self.endpoint,
