@@ -53,7 +53,7 @@ class Service:
         settings, metrics = self.settings, self.metrics
         async with AsyncExitStack() as up:
             bridge = await up.enter_async_context(
-                Bridge({DECODE: 1, STORE: 1, QUERY: settings.store.facade_queries}, stop_deadline_seconds=STOP_SECONDS)
+                Bridge({DECODE: 1, STORE: 1, QUERY: settings.store.endpoint.concurrent_queries}, stop_deadline_seconds=STOP_SECONDS)
             )
             self.writer = await up.enter_async_context(Writer(settings.store, metrics, partial(bridge.call, STORE)))
             self.facade = await up.enter_async_context(Facade(settings.store, metrics, partial(bridge.call, QUERY)))
@@ -92,7 +92,7 @@ class Service:
         _log.info(
             "ready",
             listening=" ".join(str(address) for address in self.listener.addresses),
-            store=self.settings.store.shown_url,
+            store=self.settings.store.url,
             sql=self.facade.url or "off",
             web=self.web.url or "off",
         )
@@ -151,5 +151,4 @@ def template_file(settings: Settings) -> Path | None:
     """Where templates are kept: as set, else beside the embedded store; None with a server and no setting."""
     if settings.pipeline.template_file is not None:
         return settings.pipeline.template_file
-    directory = settings.store.directory
-    return directory.parent / "templates.json" if directory is not None else None
+    return settings.store.directory.parent / "templates.json" if settings.store.embedded else None

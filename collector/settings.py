@@ -97,14 +97,19 @@ def _nested(overrides: list[str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for item in overrides:
         name, equals, text = item.partition("=")
-        section, dot, key = name.strip().partition(".")
-        if not (equals and dot and section and key) or "." in key:
+        path = name.strip().split(".")
+        if not equals or len(path) < 2 or "" in path:
             raise InvalidSettings(f"--set {item}: section.key=value is expected, as in --set web.port=9090")
         try:
             value = json.loads(text)
         except json.JSONDecodeError:
             value = text
-        values.setdefault(section, {})[key] = value
+        section = values
+        for part in path[:-1]:
+            section = section.setdefault(part, {})
+            if not isinstance(section, dict):
+                raise InvalidSettings(f"--set {item}: {part} was set to a value before")
+        section[path[-1]] = value
     return values
 
 
