@@ -23,6 +23,8 @@ from decoders.datagrams import Datagrams, address_halves
 __all__ = ["CaptureError", "CaptureProblems", "CapturedDatagram", "Skip", "batch_of", "read_batches", "read_capture"]
 
 BATCH_DATAGRAMS = 4096
+SHORT = frozenset((Skip.IP_HEADER, Skip.UDP_LENGTH))
+"""Reasons that a snap length brings about, too."""
 
 
 class CapturedDatagram(NamedTuple):
@@ -61,7 +63,7 @@ def read_capture(path: str | Path, problems: CaptureProblems | None = None) -> I
                     continue
                 found = datagram
             if found is not None:
-                problems.skipped[Skip.CUT if frame_cut and found is Skip.IP_HEADER else found] += 1
+                problems.skipped[Skip.CUT if frame_cut and found in SHORT else found] += 1
     finally:
         fragments.close()
 

@@ -140,6 +140,8 @@ def ipv4_of(frame: bytes, at: int) -> Packet | Piece | Skip:
     cut = end > len(frame)
     body = frame[at + header : end]
     if flags & 0x3FFF:
+        if not total:
+            return Skip.IP_HEADER
         offset, more = (flags & 0x1FFF) * 8, bool(flags & 0x2000)
         return Skip.CUT if cut else Piece(source, destination, protocol, identification, offset, more, body)
     return Packet(source, destination, protocol, body, cut)
@@ -161,7 +163,7 @@ def ipv6_of(frame: bytes, at: int) -> Packet | Piece | Skip:
     following, at = reached
     if following != FRAGMENT:
         return Packet(source, destination, following, frame[at:end], cut)
-    if at + 8 > min(end, len(frame)):
+    if not length or at + 8 > min(end, len(frame)):
         return Skip.CUT if cut else Skip.IP_HEADER
     offset_word, identification = _U16(frame, at + 2)[0], _U32(frame, at + 4)[0]
     piece = Piece(

@@ -304,6 +304,7 @@ def with_udp_length(length: int) -> bytes:
         (with_udp_length(0), ETHERNET, Skip.UDP_LENGTH),
         (with_udp_length(7), ETHERNET, Skip.UDP_LENGTH),
         (with_udp_length(8 + len(PAYLOAD) + 1), ETHERNET, Skip.UDP_LENGTH),
+        (WHOLE[:16] + b"\0\0\0\0\x20\0" + WHOLE[22:], ETHERNET, Skip.IP_HEADER),  # a fragment without a length
         (WHOLE[:-1], ETHERNET, Skip.CUT),
         (WHOLE[:36], ETHERNET, Skip.CUT),
         (ETH / IP(len=24, proto=17) / Raw(b"\0\1\0\2"), ETHERNET, Skip.UDP_LENGTH),
@@ -341,11 +342,12 @@ def test_shorter_udp_length_cuts_padding(tmp_path: Path) -> None:
 
 def test_frames_cut_by_the_snap_length(tmp_path: Path) -> None:
     """A prefix of a datagram is not handed on; a datagram of which only the padding behind it was cut, is."""
-    (tmp_path / "cut.pcap").write_bytes(pcap([WHOLE[:-3], WHOLE[:30], WHOLE, WHOLE + b"pad"], more=7))
+    offloaded = WHOLE[:16] + b"\0\0" + WHOLE[18:-1]  # IP total length 0
+    (tmp_path / "cut.pcap").write_bytes(pcap([WHOLE[:-3], WHOLE[:30], offloaded, WHOLE, WHOLE + b"pad"], more=7))
     datagrams, problems = read(tmp_path / "cut.pcap")
 
     assert [datagram.payload for datagram in datagrams] == [PAYLOAD, PAYLOAD]
-    assert problems.skipped == {Skip.CUT: 2}
+    assert problems.skipped == {Skip.CUT: 3}
 
 
 # --- fragments ---
