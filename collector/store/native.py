@@ -24,9 +24,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from schemas.column import Column, Table
+from schemas.column import Column, Origin, Table
 
 Buffer = bytes | memoryview | npt.NDArray[np.generic]
+
 
 _LOW_CARDINALITY_VERSION = (1).to_bytes(8, "little")
 _HAS_KEYS = 1 << 9
@@ -37,17 +38,17 @@ _INDEX_TYPES = ((0, np.uint8, 1 << 8), (1, np.uint16, 1 << 16), (2, np.uint32, 1
 def block(table: Table, batches: Sequence[pa.RecordBatch]) -> list[memoryview]:
     """The rows of `batches` as one Native block for `table`, to be written one buffer after the other.
 
-    Every batch must have the stored columns of the table, in order, with their types; ValueError otherwise, or if a
+    Every batch must have the same columns: those of the table with their types, in order, of which the columns that
+    enrichment fills may be left out (ClickHouse then takes their default: `missing`).  ValueError otherwise, or if a
     value is NULL in a column that holds none.  No rows give an empty list: there is no empty insert.
     """
     rows = sum(batch.num_rows for batch in batches)
     if rows == 0:
         return []
-    columns = table.stored
+    columns = columns_of(table, batches[0].schema)
     out: list[Buffer] = [_varuint(len(columns)) + _varuint(rows)]
-    for batch in batches:
-        if batch.schema.names != [column.name for column in columns]:
-            raise ValueError(f"table {table.name}: {_difference(table, batch.schema)}")
+    if any(batch.schema.names != batches[0].schema.names for batch in batches):
+        raise ValueError(f"table {table.name}: the batches have different columns")
     for position, column in enumerate(columns):
         arrays = [batch.column(position) for batch in batches if batch.num_rows]
         for array in arrays:
@@ -57,17 +58,24 @@ def block(table: Table, batches: Sequence[pa.RecordBatch]) -> list[memoryview]:
                 raise ValueError(f"table {table.name}: column {column.name} has NULLs")
         out.append(_text(column.name) + _text(column.clickhouse))
         out.extend(_column(column, arrays))
-    return [memoryview(buffer).cast("B") for buffer in out if len(buffer)]
+    return [_octets(buffer) for buffer in out if len(buffer)]
 
 
-def _difference(table: Table, schema: pa.Schema) -> str:
-    expected = {column.name for column in table.stored}
+def _octets(buffer: Buffer) -> memoryview:
+    return buffer.view(np.uint8).data if isinstance(buffer, np.ndarray) else memoryview(buffer)
+
+
+def columns_of(table: Table, schema: pa.Schema) -> tuple[Column, ...]:
+    """The table's columns that a batch has.  Raises ValueError, naming the columns, if they do not fit the table."""
     given = set(schema.names)
-    if missing := sorted(expected - given):
-        return f"columns missing: {', '.join(missing)}"
-    if unknown := sorted(given - expected):
-        return f"columns unknown: {', '.join(unknown)}"
-    return "columns in another order"
+    columns = tuple(column for column in table.stored if column.name in given)
+    if unknown := sorted(given - {column.name for column in columns}):
+        raise ValueError(f"table {table.name}: columns unknown: {', '.join(unknown)}")
+    if missing := [c.name for c in table.stored if c.name not in given and c.origin is not Origin.ENRICH]:
+        raise ValueError(f"table {table.name}: columns missing: {', '.join(missing)}")
+    if schema.names != [column.name for column in columns]:
+        raise ValueError(f"table {table.name}: columns in another order")
+    return columns
 
 
 def _varuint(number: int) -> bytes:
@@ -117,7 +125,7 @@ def _values(arrays: Sequence[pa.Array]) -> list[memoryview]:
     return views
 
 
-def _null_map(array: pa.Array) -> npt.NDArray[np.uint8]:
+def _null_map(array: pa.Array) -> npt.NDArray[np.generic]:
     bitmap = array.buffers()[0]
     if bitmap is None or array.null_count == 0:
         return np.zeros(len(array), np.uint8)

@@ -1,0 +1,126 @@
+"""One client for both kinds of store: the embedded engine (`chdb://`) and a ClickHouse server (`http(s)://`)."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import clickhouse_connect
+from clickhouse_connect.driver import Client
+from clickhouse_connect.driver import exceptions as driver
+
+from collector.store.errors import StoreError, StoreLockedError, StoreUnreachableError
+from collector.store.settings import StoreSettings
+
+# Set when the first engine of this process opens its directory: there is one engine, and one directory, per process.
+_owned: dict[Path, int] = {}
+
+
+TRANSIENT_CODES = frozenset(
+    {
+        3, 74, 75, 76,  # end of file, reading, writing, opening: a full or failing disk
+        159, 160,  # too slow
+        164,  # read only: a server that starts or recovers
+        173, 241,  # memory
+        198, 209, 210, 279,  # name service, network
+        202, 203, 252,  # too many queries, parts
+        225, 242, 254, 285, 286, 319, 999,  # replicas and their keeper
+        236, 394,  # shut down, cancelled
+        243,  # no room on the disk
+        425, 439,  # system error, no thread
+        516,  # password not yet changed on the server
+    }
+)  # fmt: skip
+"""ClickHouse error codes after which the same insert may succeed later."""
+
+
+def transient(error: BaseException) -> bool:
+    """Whether to try the same insert again: the network, the server's load or its disk, not our rows."""
+    if isinstance(error, driver.OperationalError | OSError):
+        return True
+    if isinstance(error, driver.DatabaseError):
+        if error.code is not None:
+            return error.code in TRANSIENT_CODES
+        # Without a code it is a proxy's answer or a broken one; our own mistakes have classes of their own.
+        return type(error) is driver.DatabaseError
+    return False
+
+
+def open_client(settings: StoreSettings, session: Mapping[str, Any] | None = None) -> Client:
+    """A connection with these ClickHouse settings, without a database selected.
+
+    Blocks.  Raises StoreError if the store cannot be opened, StoreLockedError if another process has it.
+    """
+    if settings.directory is not None:
+        return _open_embedded(settings.directory, settings, dict(session or {}))
+    extra: dict[str, Any] = {"ca_cert": settings.ca_file} if settings.ca_file else {}
+    try:
+        return clickhouse_connect.get_client(
+            dsn=settings.url,
+            username=settings.user or None,
+            password=settings.password.get_secret_value(),
+            settings=dict(session or {}),
+            connect_timeout=settings.connect_seconds,
+            send_receive_timeout=settings.insert_seconds,
+            autogenerate_session_id=False,
+            # The writer repeats failed inserts itself, with the token of the batch.
+            query_retries=0,
+            client_name="vmflow",
+            **extra,
+        )
+    except driver.Error as error:
+        kind = StoreUnreachableError if transient(error) else StoreError
+        raise kind(f"no use of ClickHouse at {settings.shown_url}: {first_line(error)}") from error
+
+
+def _open_embedded(directory: Path, settings: StoreSettings, session: dict[str, Any]) -> Client:
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise StoreError(f"cannot make the store's directory {directory}: {error.strerror}") from error
+    _own(directory)
+    options = {
+        "max_server_memory_usage": settings.memory_octets,
+        "background_pool_size": settings.merge_threads,
+        # The defaults are made for servers: 5 GB each.
+        "mark_cache_size": 64 * 2**20,
+        "index_mark_cache_size": 16 * 2**20,
+    }
+    try:
+        return clickhouse_connect.get_client(dsn=f"chdb://{directory}", settings=session, chdb_options=options)
+    except ImportError as error:
+        raise StoreError("the embedded store needs chDB: pip install 'vmflow[embedded]', or set store.url") from error
+    except driver.Error as error:
+        raise StoreError(f"cannot open the embedded store in {directory}: {first_line(error)}") from error
+
+
+def _own(directory: Path) -> None:
+    """Take the directory for this process: the engine's own message for a taken one says nothing."""
+    real = directory.resolve()
+    if real in _owned:
+        return
+    path = real / "vmflow.lock"
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreError(f"cannot write to the store's directory {real}: {error.strerror}") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        holder = os.pread(handle, 20, 0).decode(errors="replace").strip() or "unknown"
+        os.close(handle)
+        raise StoreLockedError(
+            f"the embedded store in {real} is open in another process (pid {holder}): "
+            "ask that one through its HTTP endpoint (`vmflow query` does), or stop it"
+        ) from None
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+    _owned[real] = handle
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, without the stack trace that ClickHouse adds."""
+    return str(error).strip().split("\n")[0][:500]

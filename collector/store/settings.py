@@ -1,0 +1,128 @@
+"""Settings of the store and of the SQL endpoint of the embedded store."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, Field, SecretStr, field_validator
+
+from schemas.tables import TABLES
+
+SCHEMES = ("chdb", "http", "https")
+
+
+def default_url() -> str:
+    """The embedded store in the service's own directory.
+
+    systemd names one in STATE_DIRECTORY; a person's is under the XDG data home.  Not the working directory: `vmflow
+    query` must find the same store wherever it is called from.
+    """
+    state = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
+    if state:
+        return f"chdb://{Path(state).resolve() / 'store'}"
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return f"chdb://{Path(data).resolve() / 'vmflow' / 'store'}"
+
+
+class StoreSettings(BaseModel, frozen=True, extra="forbid"):
+    """Where rows are kept, for how long, and how they get there."""
+
+    url: str = Field(default_factory=default_url)
+    """`chdb:///directory` (embedded), `http://host:8123` or `https://host:8443` (a ClickHouse server)."""
+    database: str = Field(default="vmflow", pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")
+    user: str = ""
+    password: SecretStr = SecretStr("")
+    cluster: str = Field(default="", pattern=r"^([A-Za-z_][A-Za-z0-9_.-]{0,63})?$")
+    """Name of the ClickHouse cluster: tables become Replicated… and Distributed."""
+    ca_file: str = ""
+    """PEM file of the authority that signed an https server's certificate, if it is not a public one."""
+
+    schema_setup: bool = True
+    """Create and migrate the tables at the start.  Off: only compare, and refuse to start if they differ."""
+    ttl_days: dict[str, int] = Field(default_factory=dict)
+    """Days that rows live, by table; for the others, see docs/columns.md."""
+
+    batch_rows: int = Field(default=500_000, ge=1, le=2**20)
+    """Rows of one insert: about 150 MB of flows.  Larger ones save little more, smaller ones cost more merging."""
+    batch_age_seconds: float = Field(default=1.0, gt=0, le=60)
+    """A smaller batch goes out at this age: rows can be asked for within two seconds."""
+    queue_octets: int = Field(default=384 * 2**20, ge=2**20)
+    """Rows waiting and in flight, all tables: over a second of the highest rate.  What exceeds it is dropped."""
+
+    retry_first_seconds: float = Field(default=0.2, gt=0)
+    retry_longest_seconds: float = Field(default=15, gt=0)
+    connect_seconds: float = Field(default=10, gt=0)
+    insert_seconds: float = Field(default=60, gt=0)
+    """An insert without an answer after this time is tried again, with the same token."""
+
+    memory_octets: int = Field(default=1000 * 2**20, ge=256 * 2**20)
+    """Bound of the embedded engine.  Together with the queue and the decoder it stays below 1.5 GiB in use."""
+    merge_threads: int = Field(default=1, ge=1, le=64)
+    """Background merges of the embedded engine: one leaves the other core of a small machine to inserts."""
+
+    drain_seconds: float = Field(default=12, gt=0)
+    """What is not stored this long after the stop is lost, and counted."""
+
+    sql_enabled: bool = True
+    """The ClickHouse HTTP endpoint in front of the embedded store: read only."""
+    sql_host: str = "127.0.0.1"
+    """It asks for no password, so it listens on loopback unless told otherwise."""
+    sql_port: int = Field(default=8123, ge=0, le=65535)
+    sql_queries: int = Field(default=4, ge=1, le=64)
+    """Queries at a time.  More wait; with four times as many waiting, a query is refused."""
+    sql_seconds: float = Field(default=60, gt=0)
+    """Longest time of a query."""
+    sql_octets: int = Field(default=512 * 2**20, ge=2**20)
+    """Memory of one query.  All of them share the store's bound, `memory_octets`."""
+    sql_result_rows: int = Field(default=1_000_000, ge=1)
+    sql_result_octets: int = Field(default=256 * 2**20, ge=2**16)
+    sql_request_octets: int = Field(default=2**20, ge=2**10)
+    """Longest request: query text, headers and parameters."""
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in SCHEMES:
+            raise ValueError(f"must begin with {', '.join(f'{scheme}://' for scheme in SCHEMES)}, not {url!r}")
+        if parts.scheme == "chdb" and (parts.netloc or len(parts.path) < 2):
+            raise ValueError("an embedded store is chdb:///absolute/directory, with three slashes")
+        if parts.scheme != "chdb" and not parts.hostname:
+            raise ValueError("the server's name is missing")
+        if parts.password is not None:
+            raise ValueError("the password belongs into the setting `password`, where it is kept out of logs")
+        return url
+
+    @field_validator("ttl_days")
+    @classmethod
+    def _check_ttl(cls, days: dict[str, int]) -> dict[str, int]:
+        known = {table.name for table in TABLES}
+        if unknown := sorted(set(days) - known):
+            raise ValueError(f"no such table: {', '.join(unknown)}; tables are {', '.join(sorted(known))}")
+        if wrong := sorted(name for name, value in days.items() if not 1 <= value <= 36500):
+            raise ValueError(f"must be 1 to 36500 days: {', '.join(wrong)}")
+        return days
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the store lives in this process."""
+        return self.url.startswith("chdb:")
+
+    @property
+    def directory(self) -> Path | None:
+        """Directory of the embedded store, None with a server."""
+        return Path(urlsplit(self.url).path) if self.embedded else None
+
+    @property
+    def shown_url(self) -> str:
+        """Where the rows are, for people: without user and options."""
+        parts = urlsplit(self.url)
+        port = f":{parts.port}" if parts.port else ""
+        return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
+
+    @property
+    def facade_queries(self) -> int:
+        """Threads that the SQL endpoint needs."""
+        return self.sql_queries

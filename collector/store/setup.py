@@ -1,0 +1,139 @@
+"""Bring the tables of a store to the state this release writes, or say how they differ."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from clickhouse_connect.driver import Client
+
+from collector.store.errors import SchemaError
+from collector.store.settings import StoreSettings
+from schemas.migrations import CREATE_TABLE, TABLE, Step, steps
+from schemas.render import create_distributed, fill, ttl_sql
+from schemas.tables import TABLES
+
+ColumnState = tuple[str, str, str]
+"""Type, codec and alias expression of a column, as ClickHouse states them."""
+
+_TTL_DAYS = re.compile(r"TTL .*toIntervalDay\((\d+)\)")
+
+
+@dataclass(frozen=True)
+class State:
+    """What a store holds: the steps that ran, and the columns by table."""
+
+    applied: frozenset[int]
+    columns: dict[str, dict[str, ColumnState]]
+
+
+def set_up(client: Client, settings: StoreSettings) -> list[str]:
+    """Create the database, run the migrations that have not run, set the TTLs; then check.
+
+    Blocks.  Returns what was done, one line each.  Raises SchemaError if the tables still differ, and the driver's
+    errors.
+    """
+    cluster = settings.cluster or None
+    done = []
+    client.command(fill(f"CREATE DATABASE IF NOT EXISTS {settings.database}${{on_cluster}}", cluster))
+    client.database = settings.database
+    client.command(fill(CREATE_TABLE, cluster))
+    applied = _applied(client)
+    if ahead := applied - {step.number for step in steps()}:
+        raise SchemaError(
+            f"database {settings.database} was made by a newer vmflow (migration {max(ahead)}): install that release"
+        )
+    for step in steps():
+        if step.number not in applied:
+            _apply(client, step, cluster)
+            done.append(f"migration {step.number} ({step.name})")
+    if cluster and done:
+        for table in TABLES:
+            client.command(create_distributed(table, cluster))
+    done += _set_ttls(client, settings)
+    check(client, settings)
+    return done
+
+
+def _apply(client: Client, step: Step, cluster: str | None) -> None:
+    for statement in step.statements:
+        client.command(fill(statement, cluster))
+    client.insert(TABLE, [[step.number, step.name]], column_names=["step", "name"])
+
+
+def _applied(client: Client) -> frozenset[int]:
+    return frozenset(number for (number,) in client.query(f"SELECT DISTINCT step FROM {TABLE}").result_rows)  # noqa: S608
+
+
+def _set_ttls(client: Client, settings: StoreSettings) -> list[str]:
+    """Change the TTL of the tables whose rows live longer or shorter than the settings say."""
+    cluster = settings.cluster or None
+    done = []
+    for table in TABLES:
+        name = fill(f"{table.name}${{local}}", cluster)
+        rows = client.query(
+            "SELECT engine_full FROM system.tables WHERE database = {database:String} AND name = {name:String}",
+            parameters={"database": settings.database, "name": name},
+        ).result_rows
+        found = _TTL_DAYS.search(str(rows[0][0])) if rows else None
+        days = settings.ttl_days.get(table.name, table.ttl_days)
+        if found is None or int(found[1]) != days:
+            client.command(
+                fill(f"ALTER TABLE {table.name}${{local}}${{on_cluster}} MODIFY TTL {ttl_sql(table, days)}", cluster)
+            )
+            done.append(f"rows of {table.name} live {days} days")
+    return done
+
+
+def columns(client: Client, database: str, tables: Iterable[str]) -> dict[str, dict[str, ColumnState]]:
+    """The columns of these tables, in order, as ClickHouse states them."""
+    found: dict[str, dict[str, ColumnState]] = {name: {} for name in tables}
+    for table, name, kind, codec, alias in client.query(
+        "SELECT table, name, type, compression_codec, default_expression FROM system.columns "
+        "WHERE database = {database:String} AND table IN {tables:Array(String)} ORDER BY table, position",
+        parameters={"database": database, "tables": list(found)},
+    ).result_rows:
+        found[table][name] = (kind, codec, alias)
+    return found
+
+
+def state(client: Client, settings: StoreSettings) -> State:
+    """What the store holds now.  A store without our database holds nothing."""
+    names = [fill(f"{table.name}${{local}}", settings.cluster or None) for table in TABLES]
+    present = client.query(
+        "SELECT count() FROM system.tables WHERE database = {database:String} AND name = {name:String}",
+        parameters={"database": settings.database, "name": TABLE},
+    ).result_rows[0][0]
+    applied: frozenset[int] = frozenset()
+    if present:
+        client.database = settings.database
+        applied = _applied(client)
+    return State(applied, columns(client, settings.database, names))
+
+
+def check(client: Client, settings: StoreSettings) -> None:
+    """Compare the store's columns with those this release writes.
+
+    Raises SchemaError that names the columns that are missing, unknown or of another type.  Codecs are the operator's
+    affair: they are not compared.
+    """
+    found = state(client, settings).columns
+    problems = []
+    for table in TABLES:
+        present = found[fill(f"{table.name}${{local}}", settings.cluster or None)]
+        if not present:
+            problems.append(f"table {table.name} is missing")
+            continue
+        for column in table.columns:
+            if column.name not in present:
+                problems.append(f"{table.name}.{column.name} is missing")
+            elif present[column.name][0] != column.clickhouse:
+                problems.append(
+                    f"{table.name}.{column.name} is {present[column.name][0]}, should be {column.clickhouse}"
+                )
+    if problems:
+        raise SchemaError(
+            f"the tables in database {settings.database} do not fit this release: {'; '.join(problems)}. "
+            "`vmflow schema --apply` migrates them"
+        )
