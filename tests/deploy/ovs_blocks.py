@@ -33,7 +33,7 @@ class Block:
 
 
 def read_blocks() -> dict[str, Block]:
-    """Return the blocks of deploy/ovs.md by name.  Raises KeyError for one without, AssertionError for a name used twice."""
+    """Return the blocks of deploy/ovs.md by name.  Raises if one has no name, or the name of another."""
     blocks: dict[str, Block] = {}
     for match in _FENCE.finditer((DEPLOY / "ovs.md").read_text()):
         info = dict(word.split("=", 1) for word in match["info"].split())
