@@ -10,7 +10,6 @@ import numpy as np
 from decoders.jit import inline
 from decoders.wire_load import loader
 
-
 _load16 = loader(2)
 _load32 = loader(4)
 _load64 = loader(8)

@@ -1,7 +1,7 @@
 """One machine load for a big-endian number: the reads that `decoders.wire` builds on.
 
-Written as `octets[at] << 8 | octets[at + 1]`, a 32-bit read costs four bounds checks, and the compiler may not merge the
-loads across them.  Here one check guards one unaligned load.  Without compilation the same is said in plain Python.
+Written as `octets[at] << 8 | octets[at + 1]`, a 32-bit read costs four bounds checks, and the compiler may not merge
+the loads across them.  Here one check guards one unaligned load.  Without compilation the same is said in plain Python.
 """
 
 from __future__ import annotations

@@ -1,0 +1,221 @@
+"""sFlow counter samples (formats 2 and 4) into rows of `interface_counters`, with the difference to the poll before."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from decoders.errors import Reason
+from decoders.jit import inline
+from decoders.names import intern
+from decoders.rows import ABSENT, layout
+from decoders.sessions import S_DATAPATH_LOST, S_DATAPATH_LOST_LAST, S_RESTARTS
+from decoders.sflow_records import (
+    C_DATAPATH,
+    C_ETHERNET,
+    C_HOST_NET,
+    C_INTERFACE,
+    C_NAME,
+    C_OF_PORT,
+    C_VIRT_NET,
+)
+from decoders.sflow_state import (
+    HALF32,
+    KIND_COUNTERS,
+    MASK32,
+    SEQ_LATE,
+    SEQ_OK,
+    W_POLLED,
+    W_UPTIME,
+    find_source,
+    report,
+    track_samples,
+)
+from decoders.wire import u32, u64
+from schemas.counters import COUNTERS, ETHERNET, TOTALS
+
+
+def _place(name: str) -> int:
+    return layout(COUNTERS)[name][1]
+
+
+TOTALS_AT = _place("in_octets")
+ETHERNET_AT = _place(f"eth_{ETHERNET[0]}")
+DELTAS_AT = _place("in_octets_delta")
+IF_SPEED = _place("if_speed")
+DATAPATH_ID = _place("datapath_id")
+INTERVAL_US = _place("interval_us")
+COUNTERS_TIME = _place("time_received")
+COUNTERS_DOMAIN = _place("domain")
+SOURCE_INDEX = _place("source_index")
+IF_INDEX = _place("if_index")
+IF_NAME = _place("if_name")
+IF_TYPE = _place("if_type")
+OF_PORT = _place("of_port")
+SOURCE_CLASS = _place("source_class")
+IF_DIRECTION = _place("if_direction")
+IF_STATUS = _place("if_status")
+PROMISCUOUS = _place("promiscuous")
+DELTA_STATE = _place("delta_state")
+COUNTERS_EXPORTER = _place("exporter")
+COUNTERS_AGENT = _place("agent")
+NUMBER_OF_TOTALS = len(TOTALS)
+NUMBER_OF_ETHERNET = len(ETHERNET)
+
+IN_OCTETS, IN_UNICAST, IN_DISCARDS, IN_ERRORS = 0, 1, 4, 5
+OUT_OCTETS, OUT_UNICAST, OUT_DISCARDS, OUT_ERRORS = 7, 8, 11, 12
+
+STATE_FIRST, STATE_OK, STATE_RESET = (COUNTERS["delta_state"].code(name) for name in ("first", "ok", "reset"))
+
+_ABSENT = np.uint64(ABSENT)
+_RECORD_SHORT = Reason.RECORD_SHORT.value
+
+
+@inline
+def has_counters(found):  # type: ignore[no-untyped-def]
+    """True if a sample holds counters of an interface: structure 1, 2, 2104 or 2006."""
+    return (found[C_INTERFACE, 0] | found[C_ETHERNET, 0] | found[C_VIRT_NET, 0] | found[C_HOST_NET, 0]) != 0
+
+
+@inline
+def count_datapath(octets, found, stats, session):  # type: ignore[no-untyped-def]
+    """Structure 2207: packets that Open vSwitch lost between kernel and daemon; the growth is kept in the session."""
+    at = found[C_DATAPATH, 0]
+    if at == 0:
+        return
+    lost = u32(octets, at + 8)
+    if lost == MASK32:
+        return
+    last = np.int64(stats[session, S_DATAPATH_LOST_LAST])
+    grown = (lost - (last - 1)) & MASK32
+    if last != 0 and grown < HALF32:
+        stats[session, S_DATAPATH_LOST] += np.uint64(grown)
+    stats[session, S_DATAPATH_LOST_LAST] = np.uint64(lost + 1)
+
+
+@inline
+def fill_counters(octets, source_class, index, found, problems, log, names, rows, row):  # type: ignore[no-untyped-def]
+    """Everything of a poll but its origin and its differences.  Source: facts 1.6."""
+    for i in range(NUMBER_OF_TOTALS):
+        rows.u64[TOTALS_AT + i, row] = _ABSENT
+        rows.u64[DELTAS_AT + i, row] = _ABSENT
+    rows.u64[INTERVAL_US, row] = _ABSENT
+    rows.u8[SOURCE_CLASS, row] = min(source_class, 255)
+    rows.u32[SOURCE_INDEX, row] = index
+    if source_class == 0:
+        rows.u32[IF_INDEX, row] = index
+    if found[C_INTERFACE, 0] != 0:
+        _generic(octets, found[C_INTERFACE, 0], rows, row)
+    elif found[C_VIRT_NET, 0] != 0:
+        _short(octets, found[C_VIRT_NET, 0], rows, row)
+    elif found[C_HOST_NET, 0] != 0:
+        _short(octets, found[C_HOST_NET, 0], rows, row)
+    at = found[C_ETHERNET, 0]
+    for i in range(NUMBER_OF_ETHERNET):
+        rows.u64[ETHERNET_AT + i, row] = _counter32(octets, at + 4 * i) if at != 0 else _ABSENT
+    at = found[C_OF_PORT, 0]
+    if at != 0:
+        rows.u64[DATAPATH_ID, row] = u64(octets, at)
+        rows.u32[OF_PORT, row] = u32(octets, at + 8)
+    at = found[C_NAME, 0]
+    if at != 0:
+        size = u32(octets, at)
+        if size > found[C_NAME, 1] - 4:
+            report(problems, log, at, _RECORD_SHORT, 1005)
+        else:
+            rows.u32[IF_NAME, row] = intern(names, octets, at + 4, size)
+
+
+@inline
+def _counter32(octets, at):  # type: ignore[no-untyped-def]
+    """A 32-bit counter; all ones is "not known" and never a number."""
+    value = u32(octets, at)
+    return _ABSENT if value == MASK32 else np.uint64(value)
+
+
+@inline
+def _generic(octets, at, rows, row):  # type: ignore[no-untyped-def]
+    """Structure 1, if_counters."""
+    rows.u32[IF_INDEX, row] = u32(octets, at)
+    rows.u32[IF_TYPE, row] = u32(octets, at + 4)
+    rows.u64[IF_SPEED, row] = u64(octets, at + 8)
+    rows.u8[IF_DIRECTION, row] = min(u32(octets, at + 16), 255)
+    rows.u8[IF_STATUS, row] = u32(octets, at + 20) & 3
+    rows.u64[TOTALS_AT + IN_OCTETS, row] = u64(octets, at + 24)
+    rows.u64[TOTALS_AT + OUT_OCTETS, row] = u64(octets, at + 56)
+    for i in range(6):
+        rows.u64[TOTALS_AT + IN_UNICAST + i, row] = _counter32(octets, at + 32 + 4 * i)
+    for i in range(5):
+        rows.u64[TOTALS_AT + OUT_UNICAST + i, row] = _counter32(octets, at + 64 + 4 * i)
+    rows.u8[PROMISCUOUS, row] = 1 if u32(octets, at + 84) == 1 else 0
+
+
+@inline
+def _short(octets, at, rows, row):  # type: ignore[no-untyped-def]
+    """Structures 2104 (VM) and 2006 (host): octets, packets, errors and drops, each way.
+
+    host-sflow fills both from the host's interfaces: received is what the host received (facts 1.6).
+    """
+    rows.u64[TOTALS_AT + IN_OCTETS, row] = u64(octets, at)
+    rows.u64[TOTALS_AT + IN_UNICAST, row] = _counter32(octets, at + 8)
+    rows.u64[TOTALS_AT + IN_ERRORS, row] = _counter32(octets, at + 12)
+    rows.u64[TOTALS_AT + IN_DISCARDS, row] = _counter32(octets, at + 16)
+    rows.u64[TOTALS_AT + OUT_OCTETS, row] = u64(octets, at + 20)
+    rows.u64[TOTALS_AT + OUT_UNICAST, row] = _counter32(octets, at + 28)
+    rows.u64[TOTALS_AT + OUT_ERRORS, row] = _counter32(octets, at + 32)
+    rows.u64[TOTALS_AT + OUT_DISCARDS, row] = _counter32(octets, at + 36)
+
+
+@inline
+def difference(octets, at, source_class, index, uptime, stats, session, words, clock, totals, rows, row):  # type: ignore[no-untyped-def]
+    """Deltas, interval and state of the poll in `row` against the poll before of the same source; then keep this one.
+
+    The counters were reset if the sample numbers or the uptime say so, or if the numbers cannot be growth.
+    """
+    slot = find_source(words, clock, session, KIND_COUNTERS, source_class, index)
+    answer, _ = track_samples(words, slot, u32(octets, at), np.int64(stats[session, S_RESTARTS]))
+    if answer == SEQ_LATE:  # a poll older than the one that is kept
+        rows.u8[DELTA_STATE, row] = STATE_RESET
+        return
+    elapsed = (uptime - words[slot, W_UPTIME]) & MASK32
+    if words[slot, W_POLLED] == 0:
+        rows.u8[DELTA_STATE, row] = STATE_FIRST
+    elif answer != SEQ_OK or elapsed >= HALF32 or not _is_growth(totals, slot, rows, row):
+        rows.u8[DELTA_STATE, row] = STATE_RESET
+    else:
+        rows.u8[DELTA_STATE, row] = STATE_OK
+        rows.u64[INTERVAL_US, row] = elapsed * 1_000
+        for i in range(NUMBER_OF_TOTALS):
+            rows.u64[DELTAS_AT + i, row] = _grown(totals[slot, i], rows.u64[TOTALS_AT + i, row], i)
+    words[slot, W_POLLED] = 1
+    words[slot, W_UPTIME] = uptime
+    for i in range(NUMBER_OF_TOTALS):
+        totals[slot, i] = rows.u64[TOTALS_AT + i, row]
+
+
+@inline
+def _grown(before, now, number):  # type: ignore[no-untyped-def]
+    """Growth of one counter: octets have 64 bits, the others wrap at 32.  Absent if either side is."""
+    if _ABSENT in (before, now):
+        return _ABSENT
+    if number in (IN_OCTETS, OUT_OCTETS):
+        return now - before if now >= before else _ABSENT
+    return np.uint64((np.int64(now) - np.int64(before)) & MASK32)
+
+
+@inline
+def _is_growth(totals, slot, rows, row):  # type: ignore[no-untyped-def]
+    """False if a counter went back: octets fell, a wrap would be half the range or more, or packets without octets."""
+    for i in range(NUMBER_OF_TOTALS):
+        before = totals[slot, i]
+        now = rows.u64[TOTALS_AT + i, row]
+        if now < before and _ABSENT not in (now, before):
+            if i in (IN_OCTETS, OUT_OCTETS):
+                return False
+            grown = _grown(before, now, i)
+            if grown >= np.uint64(HALF32):
+                return False
+            if i in (IN_UNICAST, OUT_UNICAST):
+                octets = _grown(totals[slot, i - 1], rows.u64[TOTALS_AT + i - 1, row], i - 1)
+                if octets != _ABSENT and grown > octets:
+                    return False
+    return True
