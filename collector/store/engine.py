@@ -1,0 +1,200 @@
+"""Runs one request's SQL on the embedded engine, for the HTTP endpoint.  Everything here blocks.
+
+Each query gets a connection of its own (0.3 ms): limits and settings are set first, `readonly = 1` last, and nothing
+of it is left for the next one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from collector.store.guard import RefusedError, check
+from collector.store.settings import StoreSettings
+
+READ_ONLY_SETTINGS = re.compile(
+    r"output_format_(?!schema)\w+|format_csv_delimiter|extremes|join_use_nulls|session_timezone|limit|offset"
+    r"|date_time_output_format|prefer_column_name_to_alias|use_client_time_zone|max_threads|max_block_size"
+)
+"""Settings a reader may choose: how the answer looks, not what it may cost or reach."""
+
+LIMITS = {"max_execution_time": 1.0, "max_result_rows": 1.0, "max_result_bytes": 1.0, "max_memory_usage": 1.0}
+"""Settings a reader may lower."""
+
+IGNORED_SETTINGS = frozenset(
+    {
+        "async_insert", "buffer_size", "cancel_http_readonly_queries_on_client_close", "client_protocol_version",
+        "compress", "decompress", "connect_timeout", "enable_http_compression",
+        "http_headers_progress_interval_ms", "http_zlib_compression_level", "log_queries",
+        "max_compress_block_size", "network_compression_method", "password", "query_id", "quota_key", "readonly",
+        "receive_timeout", "result_overflow_mode", "role", "send_progress_in_http_headers", "send_receive_timeout",
+        "send_timeout", "session_check", "session_id", "session_timeout", "user", "wait_end_of_query",
+        "wait_for_async_insert",
+    }
+)  # fmt: skip
+"""Parameters that mean nothing here: there are no sessions and users, the transport is ours, limits stay."""
+
+_CODE = re.compile(r"Code: (\d+)\.")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_INSERT = re.compile(
+    rb"\s*(?P<head>INSERT\s+INTO\s.*?)(?P<settings>\sSETTINGS\s[^\n]*?)?\s+FORMAT\s+(?P<format>\w+)[ \t]*\r?\n?",
+    re.DOTALL | re.IGNORECASE,
+)
+
+
+class QueryError(Exception):
+    """The engine's answer to a query it does not run.  `code` is ClickHouse's error code."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        found = _CODE.search(message)
+        self.code = int(found[1]) if found else 1002
+
+
+@dataclass(frozen=True)
+class Query:
+    """One request: SQL (and the rows of an insert behind it), and what its parameters say."""
+
+    sql: bytes
+    database: str
+    default_format: str
+    parameters: Mapping[str, str]
+    settings: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A result in its format, and the counts for the summary header."""
+
+    body: bytes
+    format: str
+    summary: str
+
+
+class Engine:
+    """The embedded engine as the endpoint uses it.  `writable` is for tests: it leaves out every restriction."""
+
+    def __init__(self, directory: Path, settings: StoreSettings, writable: bool = False) -> None:
+        import chdb  # noqa: PLC0415 - an extra: only the embedded store needs it
+
+        self._connect: Callable[[str], Any] = chdb.connect
+        self._path = str(directory.resolve())
+        self._settings = settings
+        self._writable = writable
+        self._hold = self._connect(self._path)
+        """Keeps the engine alive between queries."""
+        rows = self._hold.query("SELECT lower(name) FROM system.table_functions", "TabSeparated").bytes().decode()
+        self._table_functions = frozenset(rows.split())
+        self.timezone = self._hold.query("SELECT timezone()", "TabSeparated").bytes().decode().strip()
+
+    def close(self) -> None:
+        """Let go of the engine."""
+        self._hold.close()
+
+    def run(self, query: Query) -> Answer:
+        """Run one query.  Raises RefusedError or QueryError."""
+        chosen = self._chosen(query.settings)
+        insert = _INSERT.match(query.sql) if self._writable else None
+        if insert is not None:
+            return self._insert(query, insert, chosen)
+        try:
+            sql = query.sql.decode()
+        except UnicodeDecodeError as error:
+            raise RefusedError("The query is not UTF-8", 62, "SYNTAX_ERROR") from error
+        named = _trailing_format(sql) if self._writable else check(sql, self._table_functions)
+        return self._execute(query, sql, named or query.default_format, chosen)
+
+    def _chosen(self, settings: Mapping[str, str]) -> dict[str, str]:
+        """The request's settings that hold.  Raises RefusedError for those that a reader may not choose."""
+        chosen = {}
+        for name, value in settings.items():
+            if name in IGNORED_SETTINGS and not (self._writable and name == "async_insert"):
+                continue
+            if not _NAME.fullmatch(name):
+                raise RefusedError(f"Unknown setting {name[:60]!r}", 115, "UNKNOWN_SETTING")
+            if self._writable or READ_ONLY_SETTINGS.fullmatch(name):
+                chosen[name] = value
+            elif name in LIMITS:
+                chosen[name] = self._lower(name, value)
+            else:
+                raise RefusedError(f"Cannot modify {name!r} setting in readonly mode")
+        return chosen
+
+    def _limits(self) -> dict[str, float]:
+        settings = self._settings
+        return {
+            "max_execution_time": settings.sql_seconds,
+            "max_memory_usage": settings.sql_octets,
+            "max_result_rows": settings.sql_result_rows,
+            "max_result_bytes": settings.sql_result_octets,
+            # One core is left to those who store.
+            "max_threads": max(1, (os.cpu_count() or 1) // 2),
+        }
+
+    def _lower(self, name: str, value: str) -> str:
+        bound = self._limits()[name]
+        try:
+            asked = float(value)
+        except ValueError as error:
+            raise RefusedError(f"Setting {name} is a number, not {value[:40]!r}", 72, "CANNOT_PARSE_NUMBER") from error
+        # 0 means without limit.
+        lowered = min(asked, bound) if asked > 0 else bound
+        return str(lowered if name == "max_execution_time" else int(lowered))
+
+    def _execute(self, query: Query, sql: str, output: str, chosen: Mapping[str, str]) -> Answer:
+        connection = self._connect(self._path)
+        try:
+            if query.database:
+                connection.query(f"USE {_identifier(query.database)}", "TabSeparated")
+            values: dict[str, str] = dict(chosen)
+            if not self._writable:
+                limits = {name: str(value) for name, value in self._limits().items()}
+                values = {**limits, "allow_introspection_functions": "0", **chosen, "readonly": "1"}
+            if values:
+                sets = ", ".join(f"{name} = {_literal(value)}" for name, value in values.items())
+                connection.query(f"SET {sets}", "TabSeparated")
+            result = connection.query(sql, output, params=dict(query.parameters))
+            body = result.bytes() or b""
+            counts = {"read_rows": result.rows_read(), "read_bytes": result.bytes_read()}
+            if self._writable:
+                counts |= {"written_rows": result.rows_written(), "written_bytes": result.bytes_written()}
+            summary = {**counts, "result_bytes": len(body), "elapsed_ns": int(result.elapsed() * 1e9)}
+            return Answer(body, output, json.dumps({key: str(value) for key, value in summary.items()}))
+        except RuntimeError as error:  # chdb.ChdbError is one
+            raise QueryError(str(error)) from error
+        finally:
+            connection.close()
+
+    def _insert(self, query: Query, insert: re.Match[bytes], chosen: Mapping[str, str]) -> Answer:
+        """INSERT … FORMAT with rows behind it: the engine takes rows from a file only."""
+        with tempfile.NamedTemporaryFile(suffix=".insert") as file:
+            file.write(memoryview(query.sql)[insert.end() :])
+            file.flush()
+            head, output = insert["head"].decode(), insert["format"].decode()
+            clause = (insert["settings"] or b"").decode()
+            if chosen:
+                sets = ", ".join(f"{name} = {_literal(value)}" for name, value in chosen.items())
+                clause = f"{clause}, {sets}" if clause else f" SETTINGS {sets}"
+            return self._execute(query, f"{head} FROM INFILE '{file.name}'{clause} FORMAT {output}", "TabSeparated", {})
+
+
+def _trailing_format(sql: str) -> str | None:
+    found = re.search(r"\bFORMAT\s+(\w+)\s*;?\s*\Z", sql, re.IGNORECASE)
+    return found[1] if found else None
+
+
+def _identifier(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise RefusedError(f"Database {name[:60]!r} does not exist", 81, "UNKNOWN_DATABASE")
+    return f"`{name}`"
+
+
+def _literal(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"

@@ -1,0 +1,323 @@
+"""ClickHouse's HTTP interface in front of the embedded store, for clickhouse-connect, curl and Grafana: read only.
+
+chDB allows one process per directory, so the service itself answers SQL for others.  `guard` says what is refused,
+`engine` what a query may cost; `--writable` (tests and development only) lifts both, and stands in for a server:
+
+    python -m collector.store.facade --writable --path DIRECTORY --port 8123
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import errno
+import gzip
+import socket
+import sys
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from uuid import uuid4
+
+import uvicorn
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from collector.log import get_log
+from collector.metrics import Metrics
+from collector.store.client import open_client
+from collector.store.engine import Answer, Engine, Query, QueryError
+from collector.store.errors import StoreError
+from collector.store.guard import RefusedError
+from collector.store.settings import StoreSettings
+from collector.store.writer import Call
+
+CONTENT_TYPES = {
+    "TabSeparated": "text/tab-separated-values; charset=UTF-8",
+    "TabSeparatedWithNames": "text/tab-separated-values; charset=UTF-8",
+    "TabSeparatedWithNamesAndTypes": "text/tab-separated-values; charset=UTF-8",
+    "CSV": "text/csv; charset=UTF-8",
+    "CSVWithNames": "text/csv; charset=UTF-8",
+    "JSON": "application/json; charset=UTF-8",
+    "JSONCompact": "application/json; charset=UTF-8",
+    "JSONEachRow": "application/x-ndjson; charset=UTF-8",
+    "Pretty": "text/plain; charset=UTF-8",
+    "PrettyCompact": "text/plain; charset=UTF-8",
+    "Native": "application/octet-stream",
+}
+OWN_PARAMETERS = frozenset({"query", "database", "default_format"})
+HTTP_STATUS = {164: 403, 497: 403, 60: 404, 81: 404, 202: 503, 159: 500, 241: 500, 396: 500, 1002: 500}
+"""Status for error codes, as ClickHouse sends it; 400 for the rest: the query's own mistakes."""
+WAITING_PER_RUNNING = 4
+COMPRESS_FROM_OCTETS = 1024
+
+_log = get_log("sql")
+
+
+class Facade:
+    """The endpoint as a component.  With a ClickHouse server for a store, or switched off, it does nothing."""
+
+    def __init__(self, settings: StoreSettings, metrics: Metrics, call: Call, writable: bool = False) -> None:
+        self._settings = settings
+        self._call = call
+        self._writable = writable
+        self._running = asyncio.Semaphore(settings.sql_queries)
+        self._waiting = 0
+        self._engine: Engine | None = None
+        self._server: _Server | None = None
+        self.url = ""
+        """Where the endpoint answers; empty if it does not.  Known once entered."""
+        self._queries = metrics.counter("sql_queries_total", "Queries by outcome.", ("outcome",))
+
+    async def __aenter__(self) -> Self:
+        """Listen.  Raises StoreError if the address cannot be had."""
+        directory = self._settings.directory
+        if directory is None or not self._settings.sql_enabled:
+            return self
+        listening = _bind(self._settings)
+        try:
+            self._engine = await self._call(Engine, directory, self._settings, self._writable)
+        except BaseException:
+            listening.close()
+            raise
+        host, port = listening.getsockname()[:2]
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        config = uvicorn.Config(
+            self,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            http="h11",
+            ws="none",
+            server_header=False,
+            timeout_graceful_shutdown=3,
+        )
+        self._server = _Server(config)
+        self._task = asyncio.create_task(self._server.serve(sockets=[listening]), name="sql")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        if self._server is not None:
+            self._server.should_exit = True
+            await self._task
+        if self._engine is not None:
+            await self._call(self._engine.close)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request (ASGI)."""
+        request = Request(scope, receive)
+        try:
+            response = await self._answer(request)
+        except ClientDisconnect:
+            return
+        except (RefusedError, QueryError) as error:
+            self._queries.labels("refused" if isinstance(error, RefusedError) else "failed").inc()
+            response = _error(str(error), error.code)
+        except Exception:  # noqa: BLE001 - one request must not end the endpoint
+            self._queries.labels("failed").inc()
+            _log.exception("a query failed inside the endpoint")
+            response = _error("Code: 1002. DB::Exception: internal error, see the log. (UNKNOWN_EXCEPTION)", 1002)
+        response.headers["X-ClickHouse-Server-Display-Name"] = "vmflow"
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        if request.method not in ("GET", "POST", "HEAD"):
+            return PlainTextResponse("only GET and POST\n", 405)
+        if request.url.path in ("/ping", "/replicas_status"):
+            return PlainTextResponse("Ok.\n")
+        if request.url.path != "/":
+            return PlainTextResponse("There is no such path here; queries go to /\n", 404)
+        asked = request.query_params
+        body = await self._body(request)
+        if not body and "query" not in asked:
+            return PlainTextResponse("Ok.\n")
+        if asked.get("compress", "0") not in ("0", "false") or asked.get("decompress", "0") not in ("0", "false"):
+            raise RefusedError(
+                "ClickHouse's own block compression (compress=1) is not offered: use Accept-Encoding",
+                48,
+                "NOT_IMPLEMENTED",
+            )
+        identifier = asked.get("query_id") or str(uuid4())
+        query = _query(dict(asked), request, body, self._settings.database if not self._writable else "default")
+        answer = await self._run(query)
+        self._queries.labels("done").inc()
+        response = await self._call(_compressed, answer, request)
+        response.headers["X-ClickHouse-Query-Id"] = (
+            "".join(filter(str.isprintable, identifier)).encode("ascii", "replace").decode()[:200]
+        )
+        response.headers["X-ClickHouse-Format"] = answer.format
+        response.headers["X-ClickHouse-Summary"] = answer.summary
+        response.headers["X-ClickHouse-Timezone"] = self._engine.timezone if self._engine else "UTC"
+        return response
+
+    async def _run(self, query: Query) -> Answer:
+        """Run a query when its turn comes.  Raises RefusedError if too many wait."""
+        assert self._engine is not None  # noqa: S101 - requests come only while it is open
+        if self._waiting >= WAITING_PER_RUNNING * self._settings.sql_queries:
+            raise RefusedError("Too many simultaneous queries", 202, "TOO_MANY_SIMULTANEOUS_QUERIES")
+        self._waiting += 1
+        try:
+            async with self._running:
+                return await self._call(self._engine.run, query)
+        finally:
+            self._waiting -= 1
+
+    async def _body(self, request: Request) -> bytes:
+        """The request's body, decompressed.  Raises RefusedError if it is longer than allowed or not what it says."""
+        limit = 2**40 if self._writable else self._settings.sql_request_octets
+        chunks, size = [], 0
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > limit:
+                raise RefusedError(f"The request is longer than {limit} octets", 307, "TOO_MANY_BYTES")
+            chunks.append(chunk)
+        body = b"".join(chunks)
+        encoding = request.headers.get("content-encoding", "identity")
+        if not body or encoding in ("identity", ""):
+            return body
+        return await self._call(decompress, body, encoding, limit)
+
+
+class _Server(uvicorn.Server):
+    """Signals belong to the service."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _query(asked: dict[str, str], request: Request, body: bytes, database: str) -> Query:
+    head = asked.get("query", "").encode()
+    sql = head + b"\n" + body if head and body else head or body
+    parameters = {key.removeprefix("param_"): value for key, value in asked.items() if key.startswith("param_")}
+    settings = {
+        key: value for key, value in asked.items() if key not in OWN_PARAMETERS and not key.startswith("param_")
+    }
+    headers = request.headers
+    return Query(
+        sql,
+        asked.get("database") or headers.get("x-clickhouse-database") or database,
+        asked.get("default_format") or headers.get("x-clickhouse-format") or "TabSeparated",
+        parameters,
+        settings,
+    )
+
+
+def _error(message: str, code: int) -> Response:
+    headers = {"X-ClickHouse-Exception-Code": str(code)}
+    return PlainTextResponse(message.rstrip() + "\n", HTTP_STATUS.get(code, 400), headers)
+
+
+def _lz4(data: bytes) -> bytes:
+    import lz4.frame  # noqa: PLC0415 - comes with clickhouse-connect
+
+    packed: bytes = lz4.frame.compress(data)
+    return packed
+
+
+def _zstd(data: bytes) -> bytes:
+    from backports import zstd  # noqa: PLC0415 - comes with clickhouse-connect
+
+    return zstd.compress(data, 1)
+
+
+COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
+    "zstd": _zstd,
+    "lz4": _lz4,
+    "gzip": lambda data: gzip.compress(data, 1),
+    "deflate": lambda data: zlib.compress(data, 1),
+}
+"""Encodings we can send, the cheapest for the collector first."""
+
+
+def _compressed(answer: Answer, request: Request) -> Response:
+    """The response, compressed if the client asks for that (`enable_http_compression=1`) and takes an encoding."""
+    response_type = CONTENT_TYPES.get(answer.format, "application/octet-stream")
+    body, headers = answer.body, {}
+    if request.query_params.get("enable_http_compression") in ("1", "true") and len(body) >= COMPRESS_FROM_OCTETS:
+        accepted = {
+            part.split(";")[0].strip() for part in request.headers.get("accept-encoding", "").lower().split(",")
+        }
+        chosen = next((name for name in COMPRESSORS if name in accepted), None)
+        if chosen is not None:
+            body, headers = COMPRESSORS[chosen](body), {"Content-Encoding": chosen, "Vary": "Accept-Encoding"}
+    return Response(body, media_type=response_type, headers=headers)
+
+
+def decompress(body: bytes, encoding: str, limit: int) -> bytes:
+    """A request's body as it was before compression.  Raises RefusedError if broken or longer than `limit`."""
+    try:
+        if encoding in ("gzip", "deflate"):
+            unpacker: Any = zlib.decompressobj(47)  # 32 + 15: either header
+            data: bytes = unpacker.decompress(body, limit + 1)
+        elif encoding == "lz4":
+            import lz4.frame  # noqa: PLC0415
+
+            data = lz4.frame.LZ4FrameDecompressor().decompress(body, limit + 1)
+        elif encoding == "zstd":
+            from backports import zstd  # noqa: PLC0415
+
+            data = zstd.ZstdDecompressor().decompress(body, limit + 1)
+        else:
+            raise RefusedError(f"Unknown Content-Encoding {encoding[:40]!r}", 48, "NOT_IMPLEMENTED")
+    except RefusedError:
+        raise
+    except Exception as error:
+        raise RefusedError(f"The body is not {encoding}", 271, "CANNOT_DECOMPRESS") from error
+    if len(data) > limit:
+        raise RefusedError(f"The request is longer than {limit} octets", 307, "TOO_MANY_BYTES")
+    return data
+
+
+def _bind(settings: StoreSettings) -> socket.socket:
+    where = f"{settings.sql_host}:{settings.sql_port}"
+    try:
+        info = socket.getaddrinfo(settings.sql_host, settings.sql_port, type=socket.SOCK_STREAM)[0]
+        listening = socket.create_server(info[4][:2], family=info[0], backlog=128)
+    except OSError as error:
+        hint = (
+            "another vmflow or ClickHouse? set store.sql_port"
+            if error.errno == errno.EADDRINUSE
+            else "set store.sql_host"
+        )
+        raise StoreError(f"SQL endpoint on {where}: {error.strerror or error}; {hint}") from error
+    listening.setblocking(False)
+    return listening
+
+
+def main(arguments: list[str]) -> int:
+    """Serve a directory until interrupted; prints the address once it answers."""
+    parser = argparse.ArgumentParser(prog="python -m collector.store.facade", description=__doc__)
+    parser.add_argument("--path", type=Path, help="directory of the store; a new, temporary one if not given")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8123)
+    parser.add_argument("--writable", action="store_true", help="take every statement: for tests and development")
+    args = parser.parse_args(arguments)
+    path = args.path or Path(tempfile.mkdtemp(prefix="vmflow-"))
+    settings = StoreSettings(
+        url=f"chdb://{path.resolve()}", sql_host=args.host, sql_port=args.port, memory_octets=2**31
+    )
+    asyncio.run(_serve(settings, args.writable))
+    return 0
+
+
+async def _serve(settings: StoreSettings, writable: bool) -> None:
+    client = open_client(settings)
+    try:
+        async with Facade(settings, Metrics(), asyncio.to_thread, writable) as facade:
+            print(facade.url, flush=True)
+            await facade._task
+    finally:
+        client.close()
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        sys.exit(main(sys.argv[1:]))
