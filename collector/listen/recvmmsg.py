@@ -113,7 +113,7 @@ _NOTHING_WAITS = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR)
 
 
 @kernel
-def unpack( - compiled kernels take columns by position
+def unpack(
     count: int,
     near: NDArray[np.uint64],
     far: NDArray[np.uint64],
