@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
@@ -73,6 +74,7 @@ class Decoder:
             K_SETS: self.sets,
         }
         self._rules = tuple(rules)
+        self._saved = b""
 
     @property
     def rules(self) -> tuple[ExporterRule, ...]:
@@ -107,11 +109,16 @@ class Decoder:
 
     def changed_state(self) -> bytes | None:
         """What must survive a restart (templates, sampler rates), or None if nothing changed since the last call."""
-        return self.sets.changed_state()
+        state = json.dumps(self.sets.export_state(), separators=(",", ":")).encode()
+        if state == self._saved:
+            return None
+        self._saved = state
+        return state
 
     def load_state(self, state: bytes) -> None:
-        """Take over what `changed_state` gave.  Raises ValueError, with nothing taken over, if it is damaged."""
-        self.sets.load_state(state)
+        """Take over what `changed_state` gave.  Raises ValueError if it is damaged; entries that are wrong are left out."""
+        self.sets.import_state(json.loads(state))
+        self._saved = state
 
     def _contain(
         self,

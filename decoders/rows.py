@@ -188,8 +188,7 @@ RATE_UNSTATED, RATE_OVERRIDE, RATE_RECORD, RATE_OPTIONS, RATE_HEADER = (
     FLOWS["rate_source"].code(name) for name in ("unstated", "override", "record", "options", "header")
 )
 TUNNEL_VXLAN, TUNNEL_GENEVE, TUNNEL_GRE, TUNNEL_IPIP, TUNNEL_NVGRE, TUNNEL_VXLAN_GPE, TUNNEL_ERSPAN, TUNNEL_OTHER = (
-    FLOWS["tunnel"].code(name)
-    for name in ("vxlan", "geneve", "gre", "ipip", "nvgre", "vxlan_gpe", "erspan", "other")
+    FLOWS["tunnel"].code(name) for name in ("vxlan", "geneve", "gre", "ipip", "nvgre", "vxlan_gpe", "erspan", "other")
 )
 OUT_INDEX, OUT_DISCARDED, OUT_MULTIPLE, OUT_LOCAL = (
     FLOWS["out_kind"].code(name) for name in ("index", "discarded", "multiple", "local")

@@ -1,7 +1,7 @@
 """sFlow version 5: datagrams in, rows of `flows`, `interface_counters`, `drops` and `inventory` out.
 
-Strategy: a first kernel counts the samples of each datagram, so that rows are made in the right number; datagrams are
-then decoded in slices that stay within the limits, each by one call of `walk`.
+Strategy: datagrams are taken in slices whose rows stay within the limits.  One kernel follows the sequence numbers and
+lists the samples of a slice; one kernel for each kind of sample then fills as many rows as there are.
 """
 
 from __future__ import annotations
@@ -17,22 +17,33 @@ from decoders.datagrams import Datagrams
 from decoders.decoder import PROBLEM_FIELDS, Decoded, Shared
 from decoders.drop_reasons import DROP_REASONS, name_indices
 from decoders.names import intern
-from decoders.rows import layout, new_rows
-from decoders.sflow_hosts import HostReader
-from decoders.sflow_records import COUNTER_RECORDS, RECORDS
-from decoders.sflow_samples import EXTRAS, X_CLASS, X_FUNCTION, X_INDEX, X_LINUX, X_SUPPRESSED, X_TRAP
-from decoders.sflow_state import LOG_COUNT, forget_sources, new_sources
-from decoders.sflow_walk import (
-    COUNTS,
-    HOST_WORDS,
-    N_COUNTERS,
-    N_DROPS,
-    N_FLOWS,
-    N_HOSTS,
-    Work,
-    count_samples,
-    walk,
+from decoders.rows import Rows, layout, new_rows
+from decoders.sflow_counters import HOST_WORDS, decode_counters
+from decoders.sflow_drops import (
+    EXTRAS,
+    X_CLASS,
+    X_FUNCTION,
+    X_INDEX,
+    X_LINUX,
+    X_SUPPRESSED,
+    X_TRAP,
+    decode_drops,
 )
+from decoders.sflow_hosts import HostReader
+from decoders.sflow_index import (
+    FORMAT_COUNTERS,
+    FORMAT_COUNTERS_EXPANDED,
+    FORMAT_DROP,
+    FORMAT_FLOW,
+    FORMAT_FLOW_EXPANDED,
+    LEAST_SAMPLE,
+    M_FORMAT,
+    SAMPLE_WORDS,
+    index_samples,
+)
+from decoders.sflow_records import COUNTER_RECORDS, RECORDS
+from decoders.sflow_samples import decode_flows
+from decoders.sflow_state import LOG_COUNT, forget_sources, new_sources
 from schemas.column import Origin
 from schemas.counters import COUNTERS
 from schemas.drops import DROPS
@@ -64,11 +75,10 @@ class SflowDecoder:
         The datagrams are at least as long as their headers (`decoders.decoder.assign` sees to that).
         """
         decoded = Decoded()
-        bounds = np.zeros((len(picked), 3), np.int64)
-        count_samples(batch.octets, batch.start, batch.length, picked, bounds)
         room = self._shared.limits.problems_per_batch
-        for part in self._slices(bounds):
-            room -= self._decode(batch, picked[part], session, bounds[part].sum(axis=0), decoded, room)
+        with np.errstate(over="ignore"):  # hashes wrap on purpose; only uncompiled kernels would tell
+            for part in self._slices(batch.length[picked] // LEAST_SAMPLE):
+                room -= self._decode(batch, picked[part], session, decoded, room)
         return decoded
 
     def forget(self, numbers: NDArray[np.int64]) -> None:
@@ -76,8 +86,8 @@ class SflowDecoder:
         forget_sources(self._sources, numbers)
 
     def _slices(self, bounds: NDArray[np.int64]) -> Iterator[slice]:
-        """Runs of datagrams whose rows stay within the limit, each of at least one datagram."""
-        ends = np.cumsum(bounds.sum(axis=1))
+        """Runs of datagrams whose samples, at most `bounds` each, stay within the limit; each of at least one."""
+        ends = np.cumsum(bounds)
         first = 0
         before = 0
         while first < len(ends):
@@ -88,69 +98,50 @@ class SflowDecoder:
             first = last
 
     def _decode(
-        self,
-        batch: Datagrams,
-        picked: NDArray[np.int64],
-        session: NDArray[np.int64],
-        bound: NDArray[np.int64],
-        decoded: Decoded,
-        room: int,
+        self, batch: Datagrams, picked: NDArray[np.int64], session: NDArray[np.int64], decoded: Decoded, room: int
     ) -> int:
         """Decode one slice into `decoded`; `room`: problems that may be listed.  Returns how many were."""
-        shared = self._shared
-        work = Work(
-            flows=new_rows(FLOWS, int(bound[N_FLOWS]) + 1),
-            drops=new_rows(FLOWS, int(bound[N_DROPS]) + 1),
-            counters=new_rows(COUNTERS, int(bound[N_COUNTERS]) + 1),
-            extra=np.zeros((EXTRAS, int(bound[N_DROPS]) + 1), np.int64),
-            hosts=np.zeros((min(int(bound[N_COUNTERS]), HOSTS_PER_SLICE), HOST_WORDS), np.int64),
-            counts=np.zeros(COUNTS, np.int64),
-            log=np.zeros((1 + max(room, 0), PROBLEM_FIELDS), np.int64),
-            found=self._found,
-            text=self._text,
-            sessions=shared.sessions,
-            sources=self._sources,
-            names=shared.names,
-        )
-        with np.errstate(over="ignore"):  # hashes wrap on purpose; only uncompiled kernels would tell
-            walk(
-                batch.octets,
-                batch.start,
-                batch.length,
-                batch.address,
-                batch.time_received_us,
-                picked,
-                session,
-                shared.limits.sflow_records_per_sample,
-                work,
-            )
-        self._finish(work, batch, session, decoded)
-        return int(work.log[0, LOG_COUNT])
-
-    def _finish(self, work: Work, batch: Datagrams, session: NDArray[np.int64], decoded: Decoded) -> None:
-        """Rows to Arrow."""
-        counts = work.counts
-        names = self._shared.name_list.array()
-        if counts[N_FLOWS]:
-            decoded.flows.append(columns.batch(FLOWS, work.flows, int(counts[N_FLOWS]), names))
-        if counts[N_COUNTERS]:
-            decoded.counters.append(columns.batch(COUNTERS, work.counters, int(counts[N_COUNTERS]), names))
-        if counts[N_DROPS]:
-            decoded.drops.append(self._drops(work, int(counts[N_DROPS]), names))
-        if counts[N_HOSTS]:
-            inventory = self._hosts.read(batch, session, work.hosts[: counts[N_HOSTS]])
+        sessions = self._shared.sessions
+        log = np.zeros((1 + max(room, 0), PROBLEM_FIELDS), np.int64)
+        samples = np.zeros((int((batch.length[picked] // LEAST_SAMPLE).sum()), SAMPLE_WORDS), np.int64)
+        count = index_samples(batch.octets, batch.start, batch.length, picked, session, sessions, log, samples)
+        samples = samples[:count]
+        formats = np.bincount(samples[:, M_FORMAT], minlength=FORMAT_DROP + 1)
+        origin = (batch.octets, batch.start, batch.address, batch.time_received_us, session, samples)
+        common = (*origin, self._shared.limits.sflow_records_per_sample)
+        state = (sessions.stats, sessions.problems, log, self._found, self._sources)
+        flows = int(formats[FORMAT_FLOW] + formats[FORMAT_FLOW_EXPANDED])
+        if flows:
+            rows = new_rows(FLOWS, flows)
+            if filled := int(decode_flows(*common, rows, *state)):
+                decoded.flows.append(columns.batch(FLOWS, rows, filled, self._shared.name_list.array()))
+        counters = int(formats[FORMAT_COUNTERS] + formats[FORMAT_COUNTERS_EXPANDED])
+        if counters:
+            rows = new_rows(COUNTERS, counters)
+            hosts = np.zeros((min(counters, HOSTS_PER_SLICE), HOST_WORDS), np.int64)
+            filled, listed = decode_counters(*common, rows, *state, self._shared.names, hosts)
+            if filled:
+                decoded.counters.append(columns.batch(COUNTERS, rows, int(filled), self._shared.name_list.array()))
+            inventory = self._hosts.read(batch, session, hosts[:listed])
             if inventory is not None:
                 decoded.inventory.append(inventory)
-        if work.log[0, LOG_COUNT]:
-            decoded.problems.append(work.log[1 : 1 + work.log[0, LOG_COUNT]].copy())
+        if drops := int(formats[FORMAT_DROP]):
+            rows = new_rows(FLOWS, drops)
+            extra = np.zeros((EXTRAS, drops), np.int64)
+            decode_drops(*common, rows, extra, *state, self._shared.names, self._text)
+            decoded.drops.append(self._drops(rows, extra))
+        listed = int(log[0, LOG_COUNT])
+        if listed:
+            decoded.problems.append(log[1 : 1 + listed].copy())
+        return listed
 
-    def _drops(self, work: Work, count: int, names: pa.Array) -> pa.RecordBatch:
-        """Notices: packet columns from their rows laid out as `flows`, the others from `extra`."""
+    def _drops(self, packets: Rows, extra: NDArray[np.int64]) -> pa.RecordBatch:
+        """Notices: packet columns from rows laid out as `flows`, the others from `extra`."""
+        count = extra.shape[1]
         rows = new_rows(DROPS, count)
         flow_places = layout(FLOWS)
-        extra = work.extra[:, :count]
         group, index = flow_places["drop_reason"]
-        codes = np.minimum(work.drops[group][index, :count], len(self._reasons) - 1)
+        codes = np.minimum(packets[group][index], len(self._reasons) - 1)
         others = {
             "reason_name": self._reasons[codes],
             "source_class": extra[X_CLASS],
@@ -168,8 +159,8 @@ class SflowDecoder:
                 rows[group][index] = others[column.name]
             else:
                 from_group, from_index = flow_places[column.name]
-                rows[group][index] = work.drops[from_group][from_index, :count]
-        return columns.batch(DROPS, rows, count, names)
+                rows[group][index] = packets[from_group][from_index]
+        return columns.batch(DROPS, rows, count, self._shared.name_list.array())
 
     def _intern(self, name: str) -> int:
         octets = np.frombuffer(bytearray(name.encode()), np.uint8)

@@ -5,19 +5,36 @@ from __future__ import annotations
 import numpy as np
 
 from decoders.errors import Reason
-from decoders.jit import inline
+from decoders.jit import inline, kernel
 from decoders.names import intern
 from decoders.rows import ABSENT, layout
-from decoders.sessions import S_DATAPATH_LOST, S_DATAPATH_LOST_LAST, S_RESTARTS
+from decoders.sessions import S_COUNTER_RECORDS, S_DATAPATH_LOST, S_DATAPATH_LOST_LAST
+from decoders.sflow_index import (
+    FORMAT_COUNTERS,
+    FORMAT_COUNTERS_EXPANDED,
+    M_AT,
+    M_DATAGRAM,
+    M_END,
+    M_EPOCH,
+    M_FORMAT,
+    header_size,
+    put_origin,
+)
 from decoders.sflow_records import (
+    C_ADAPTERS,
     C_DATAPATH,
     C_ETHERNET,
+    C_HOST,
     C_HOST_NET,
     C_INTERFACE,
     C_NAME,
     C_OF_PORT,
+    C_PARENT,
     C_VIRT_NET,
+    COUNTER_FORMATS,
+    find_records,
 )
+from decoders.sflow_samples import source_of
 from decoders.sflow_state import (
     HALF32,
     KIND_COUNTERS,
@@ -28,6 +45,7 @@ from decoders.sflow_state import (
     W_UPTIME,
     find_source,
     report,
+    stand_at,
     track_samples,
 )
 from decoders.wire import u32, u64
@@ -67,17 +85,76 @@ OUT_OCTETS, OUT_UNICAST, OUT_DISCARDS, OUT_ERRORS = 7, 8, 11, 12
 STATE_FIRST, STATE_OK, STATE_RESET = (COUNTERS["delta_state"].code(name) for name in ("first", "ok", "reset"))
 
 _ABSENT = np.uint64(ABSENT)
+# Columns of a list of host structures: where they are in the batch's octets, 0 = not there
+H_DATAGRAM, H_CLASS, H_INDEX, H_HOST, H_HOST_END, H_ADAPTERS, H_ADAPTERS_END, H_PARENT, HOST_WORDS = range(9)
+
+_ROW_LIMIT = Reason.ROW_LIMIT.value
 _RECORD_SHORT = Reason.RECORD_SHORT.value
 
 
+@kernel
+def decode_counters(
+    octets, start, address, received, session, samples, limit, rows, stats, problems, log, found, sources, names, hosts
+):  # type: ignore[no-untyped-def]
+    """Decode the counter samples among `samples` into `rows`; list those with host structures in `hosts`.
+
+    Returns (rows filled, hosts listed).  `hosts` [n, HOST_WORDS] is read outside of the kernel.
+    """
+    row = np.int64(0)
+    listed = np.int64(0)
+    for m in range(samples.shape[0]):
+        form = samples[m, M_FORMAT]
+        if form not in (FORMAT_COUNTERS, FORMAT_COUNTERS_EXPANDED):
+            continue
+        i = samples[m, M_DATAGRAM]
+        at = samples[m, M_AT]
+        first = start[i] + header_size(octets, start[i])
+        stand_at(log, i, start[i], session[i])
+        source_class, index, body = source_of(octets, at, form == FORMAT_COUNTERS_EXPANDED)
+        count = u32(octets, body)
+        find_records(octets, body + 4, samples[m, M_END], count, limit, COUNTER_FORMATS, found, problems, log)
+        _count_datapath(octets, found, stats, session[i])
+        if found[C_HOST, 0] != 0 or found[C_ADAPTERS, 0] != 0:
+            if listed < hosts.shape[0]:
+                _list_host(i, source_class, index, found, hosts, listed)
+                listed += 1
+            else:
+                report(problems, log, at, _ROW_LIMIT, 2000)
+        if not _has_counters(found):
+            continue
+        rows.u64[COUNTERS_TIME, row] = received[i]
+        rows.u32[COUNTERS_DOMAIN, row] = u32(octets, first - 16)
+        put_origin(octets, start[i], address, i, (COUNTERS_EXPORTER, COUNTERS_AGENT), rows.address, row)
+        _fill(octets, source_class, index, found, problems, log, names, rows, row)
+        slot = find_source(sources.words, sources.clock, session[i], KIND_COUNTERS, source_class, index)
+        answer, _ = track_samples(sources.words, slot, u32(octets, at), samples[m, M_EPOCH])
+        _difference(answer, u32(octets, first - 8), sources.words, sources.totals, slot, rows, row)
+        stats[session[i], S_COUNTER_RECORDS] += np.uint64(1)
+        row += 1
+    return row, listed
+
+
 @inline
-def has_counters(found):  # type: ignore[no-untyped-def]
+def _list_host(datagram, source_class, index, found, hosts, row):  # type: ignore[no-untyped-def]
+    """Note where the host structures of a sample are."""
+    hosts[row, H_DATAGRAM] = datagram
+    hosts[row, H_CLASS] = source_class
+    hosts[row, H_INDEX] = index
+    hosts[row, H_HOST] = found[C_HOST, 0]
+    hosts[row, H_HOST_END] = found[C_HOST, 0] + found[C_HOST, 1]
+    hosts[row, H_ADAPTERS] = found[C_ADAPTERS, 0]
+    hosts[row, H_ADAPTERS_END] = found[C_ADAPTERS, 0] + found[C_ADAPTERS, 1]
+    hosts[row, H_PARENT] = found[C_PARENT, 0]
+
+
+@inline
+def _has_counters(found):  # type: ignore[no-untyped-def]
     """True if a sample holds counters of an interface: structure 1, 2, 2104 or 2006."""
     return (found[C_INTERFACE, 0] | found[C_ETHERNET, 0] | found[C_VIRT_NET, 0] | found[C_HOST_NET, 0]) != 0
 
 
 @inline
-def count_datapath(octets, found, stats, session):  # type: ignore[no-untyped-def]
+def _count_datapath(octets, found, stats, session):  # type: ignore[no-untyped-def]
     """Structure 2207: packets that Open vSwitch lost between kernel and daemon; the growth is kept in the session."""
     at = found[C_DATAPATH, 0]
     if at == 0:
@@ -93,7 +170,7 @@ def count_datapath(octets, found, stats, session):  # type: ignore[no-untyped-de
 
 
 @inline
-def fill_counters(octets, source_class, index, found, problems, log, names, rows, row):  # type: ignore[no-untyped-def]
+def _fill(octets, source_class, index, found, problems, log, names, rows, row):  # type: ignore[no-untyped-def]
     """Everything of a poll but its origin and its differences.  Source: facts 1.6."""
     for i in range(NUMBER_OF_TOTALS):
         rows.u64[TOTALS_AT + i, row] = _ABSENT
@@ -166,13 +243,11 @@ def _short(octets, at, rows, row):  # type: ignore[no-untyped-def]
 
 
 @inline
-def difference(octets, at, source_class, index, uptime, stats, session, words, clock, totals, rows, row):  # type: ignore[no-untyped-def]
+def _difference(answer, uptime, words, totals, slot, rows, row):  # type: ignore[no-untyped-def]
     """Deltas, interval and state of the poll in `row` against the poll before of the same source; then keep this one.
 
     The counters were reset if the sample numbers or the uptime say so, or if the numbers cannot be growth.
     """
-    slot = find_source(words, clock, session, KIND_COUNTERS, source_class, index)
-    answer, _ = track_samples(words, slot, u32(octets, at), np.int64(stats[session, S_RESTARTS]))
     if answer == SEQ_LATE:  # a poll older than the one that is kept
         rows.u8[DELTA_STATE, row] = STATE_RESET
         return

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from decoders.datagrams import Datagrams
 from decoders.errors import Reason
 from decoders.sessions import Sessions
-from decoders.sflow_walk import (
+from decoders.sflow_counters import (
     H_ADAPTERS,
     H_ADAPTERS_END,
     H_CLASS,

@@ -1,19 +1,21 @@
-"""sFlow flow samples (formats 1 and 3) and discarded-packet notices (format 5) into rows laid out as `flows`."""
+"""sFlow flow samples (formats 1 and 3) into rows of `flows`."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from decoders.errors import Reason
-from decoders.jit import inline
-from decoders.names import intern
+from decoders.jit import inline, kernel
 from decoders.packet import has_address
 from decoders.rows import (
+    AGENT,
     DIRECTION,
     DIRECTION_EGRESS,
     DIRECTION_INGRESS,
+    DOMAIN,
     DROP_HINT_PACKETS,
     DROP_REASON,
+    EXPORTER,
     FLOW_END,
     FLOW_START,
     IN_IF,
@@ -24,6 +26,8 @@ from decoders.rows import (
     OUT_LOCAL,
     OUT_MULTIPLE,
     PACKETS,
+    PROTOCOL,
+    PROTOCOL_SFLOW5,
     RATE_OVERRIDE,
     RATE_RECORD,
     RATE_SOURCE,
@@ -32,24 +36,31 @@ from decoders.rows import (
     TIME_RECEIVED,
     clear_row,
 )
-from decoders.sessions import S_AGENT_DROPS, S_OVERRIDE_RATE, S_RESTARTS, S_SAMPLES_LOST, S_SAMPLING_RATE
+from decoders.sessions import S_AGENT_DROPS, S_OVERRIDE_RATE, S_RECORDS, S_SAMPLES_LOST, S_SAMPLING_RATE
+from decoders.sflow_index import (
+    FORMAT_FLOW,
+    FORMAT_FLOW_EXPANDED,
+    M_AT,
+    M_DATAGRAM,
+    M_END,
+    M_EPOCH,
+    M_FORMAT,
+    header_size,
+    put_origin,
+)
 from decoders.sflow_packets import sampled_packet
 from decoders.sflow_records import (
-    DROP_FORMATS,
     FLOW_FORMATS,
-    R_FUNCTION,
-    R_LINUX,
     R_TIME,
-    R_TRAP,
     find_records,
 )
 from decoders.sflow_state import (
-    KIND_DROP,
     KIND_FLOW,
     SEQ_LATE,
     drops_since,
     find_source,
     report,
+    stand_at,
     track_samples,
 )
 from decoders.wire import u32, u64
@@ -60,46 +71,59 @@ LOCAL = 0x3FFF_FFFF
 CLOCK_REACH_US = 600_000_000
 """A packet's own time (1043) is taken if it is within 10 minutes of its receipt; an agent may hold a sample for 1 s."""
 
-# Extra columns of a notice, beside the packet
-X_CLASS, X_INDEX, X_SUPPRESSED, X_FUNCTION, X_TRAP, X_LINUX, EXTRAS = range(7)
-
 _RATE_ZERO = Reason.RATE_ZERO.value
 _NO_ADDRESS = Reason.NO_ADDRESS.value
 _TIME = Reason.TIME.value
-_RECORD_SHORT = Reason.RECORD_SHORT.value
+
+
+@kernel
+def decode_flows(octets, start, address, received, session, samples, limit, rows, stats, problems, log, found, sources):  # type: ignore[no-untyped-def]
+    """Decode the flow samples among `samples` into `rows`; returns how many rows are filled."""
+    row = np.int64(0)
+    for m in range(samples.shape[0]):
+        form = samples[m, M_FORMAT]
+        if form not in (FORMAT_FLOW, FORMAT_FLOW_EXPANDED):
+            continue
+        i = samples[m, M_DATAGRAM]
+        at = start[i]
+        stand_at(log, i, at, session[i])
+        rows.u64[TIME_RECEIVED, row] = received[i]
+        rows.u32[DOMAIN, row] = u32(octets, at + header_size(octets, at) - 16)
+        rows.u8[PROTOCOL, row] = PROTOCOL_SFLOW5
+        put_origin(octets, at, address, i, (EXPORTER, AGENT), rows.address, row)
+        records = _flow_fields(octets, samples, m, session[i], rows, row, stats, problems, log, sources)
+        find_records(
+            octets, records + 4, samples[m, M_END], u32(octets, records), limit, FLOW_FORMATS, found, problems, log
+        )
+        sampled_packet(octets, found, problems, log, rows, row)
+        if has_address(rows, row):
+            _times(octets, found, problems, log, rows, row)
+            stats[session[i], S_RECORDS] += np.uint64(1)
+            row += 1
+        else:
+            report(problems, log, samples[m, M_AT], _NO_ADDRESS, form)
+            clear_row(rows, row)
+    return row
 
 
 @inline
-def flow_sample(octets, at, end, expanded, limit, rows, row, stats, session, problems, log, found, words, clock):  # type: ignore[no-untyped-def]
-    """One flow sample; `at` and `end` bound its body, which is long enough for its fixed fields.
+def _flow_fields(octets, samples, m, session, rows, row, stats, problems, log, sources):  # type: ignore[no-untyped-def]
+    """The fixed fields of a flow sample.  Returns the offset of its number of records.
 
-    Returns True if `row` is filled; else it is zero again.  Source: sFlow 5 flow_sample, flow_sample_expanded.
+    Source: sFlow 5 flow_sample, flow_sample_expanded.
     """
+    at = samples[m, M_AT]
+    expanded = samples[m, M_FORMAT] == FORMAT_FLOW_EXPANDED
     source_class, index, body = source_of(octets, at, expanded)
-    rate = u32(octets, body)
-    drops = u32(octets, body + 8)
-    slot = find_source(words, clock, session, KIND_FLOW, source_class, index)
-    answer, missing = track_samples(words, slot, u32(octets, at), np.int64(stats[session, S_RESTARTS]))
-    _count_lost(stats, session, answer, missing)
-    stats[session, S_AGENT_DROPS] += np.uint64(drops_since(words, slot, drops, answer))
-    if expanded:
-        _interfaces(octets, body + 12, True, source_class, index, rows, row)
-        records = body + 28
-    else:
-        _interfaces(octets, body + 12, False, source_class, index, rows, row)
-        records = body + 20
-    count = u32(octets, records)
-    find_records(octets, records + 4, end, count, limit, FLOW_FORMATS, found, problems, log)
-    sampled_packet(octets, found, problems, log, rows, row)
-    if not has_address(rows, row):
-        report(problems, log, at, _NO_ADDRESS, 0)
-        clear_row(rows, row)
-        return False
-    _rate(rate, at, stats, session, problems, log, rows, row)
-    _times(octets, found, problems, log, rows, row)
+    slot = find_source(sources.words, sources.clock, session, KIND_FLOW, source_class, index)
+    answer, missing = track_samples(sources.words, slot, u32(octets, at), samples[m, M_EPOCH])
+    count_lost(stats, session, answer, missing)
+    stats[session, S_AGENT_DROPS] += np.uint64(drops_since(sources.words, slot, u32(octets, body + 8), answer))
+    _rate(u32(octets, body), at, stats, session, problems, log, rows, row)
+    _interfaces(octets, body + 12, expanded, source_class, index, rows, row)
     rows.u64[PACKETS, row] = 1
     rows.u32[SAMPLES, row] = 1
-    return True
+    return body + 28 if expanded else body + 20
 
 
 @inline
@@ -112,7 +136,8 @@ def source_of(octets, at, expanded):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _count_lost(stats, session, answer, missing):  # type: ignore[no-untyped-def]
+def count_lost(stats, session, answer, missing):  # type: ignore[no-untyped-def]
+    """Add missing samples to the session's count; a late one was counted as missing before."""
     if answer == SEQ_LATE:
         stats[session, S_SAMPLES_LOST] -= min(np.uint64(1), stats[session, S_SAMPLES_LOST])
     else:
@@ -181,72 +206,3 @@ def _times(octets, found, problems, log, rows, row):  # type: ignore[no-untyped-
             seen = received
     rows.u64[FLOW_START, row] = seen
     rows.u64[FLOW_END, row] = seen
-
-
-@inline
-def drop_notice(octets, at, end, limit, rows, row, extra, stats, session, problems, log, found, words, clock):  # type: ignore[no-untyped-def]
-    """One discarded-packet notice without its strings; as `flow_sample`.  Source: sflow_drops, discarded_packet."""
-    source_class = u32(octets, at + 4)
-    index = u32(octets, at + 8)
-    slot = find_source(words, clock, session, KIND_DROP, source_class, index)
-    answer, missing = track_samples(words, slot, u32(octets, at), np.int64(stats[session, S_RESTARTS]))
-    _count_lost(stats, session, answer, missing)
-    suppressed = drops_since(words, slot, u32(octets, at + 12), answer)
-    count = u32(octets, at + 28)
-    find_records(octets, at + 32, end, count, limit, DROP_FORMATS, found, problems, log)
-    sampled_packet(octets, found, problems, log, rows, row)
-    rows.u32[IN_IF, row] = u32(octets, at + 16)
-    rows.u32[OUT_IF, row] = u32(octets, at + 20)
-    rows.u16[DROP_REASON, row] = min(u32(octets, at + 24), 0xFFFF)
-    rows.u64[PACKETS, row] = 1
-    extra[X_CLASS, row] = min(source_class, 255)
-    extra[X_INDEX, row] = index
-    extra[X_SUPPRESSED, row] = suppressed
-
-
-@inline
-def drop_texts(octets, found, problems, log, extra, row, names, text):  # type: ignore[no-untyped-def]
-    """The strings of a notice: function (1038), trap (1041: `group/trap`), reason of the kernel (1042).
-
-    `text` is room for the joined name of a trap.
-    """
-    extra[X_FUNCTION, row] = _text(octets, found, R_FUNCTION, 1038, problems, log, names)
-    extra[X_LINUX, row] = _text(octets, found, R_LINUX, 1042, problems, log, names)
-    extra[X_TRAP, row] = 0
-    at = found[R_TRAP, 0]
-    if at == 0:
-        return
-    end = at + found[R_TRAP, 1]
-    group = u32(octets, at)
-    next_at = at + 4 + ((group + 3) & ~3)
-    if next_at + 4 > end or u32(octets, next_at) > end - next_at - 4:
-        report(problems, log, at, _RECORD_SHORT, 1041)
-        return
-    trap = u32(octets, next_at)
-    if group + 1 + trap > text.shape[0]:
-        names.missed[0] += 1
-        return
-    size = np.int64(0)
-    for i in range(group):
-        text[size] = octets[at + 4 + i]
-        size += 1
-    if group > 0 and trap > 0:
-        text[size] = 47  # "/"
-        size += 1
-    for i in range(trap):
-        text[size] = octets[next_at + 4 + i]
-        size += 1
-    extra[X_TRAP, row] = np.int64(intern(names, text, np.int64(0), size))
-
-
-@inline
-def _text(octets, found, place, number, problems, log, names):  # type: ignore[no-untyped-def]
-    """Index of the string that a record begins with; 0 if the record is not there or too short for it."""
-    at = found[place, 0]
-    if at == 0:
-        return np.int64(0)
-    size = u32(octets, at)
-    if size > found[place, 1] - 4:
-        report(problems, log, at, _RECORD_SHORT, number)
-        return np.int64(0)
-    return np.int64(intern(names, octets, at + 4, size))

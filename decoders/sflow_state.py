@@ -112,7 +112,7 @@ def track_samples(words, slot, sequence, epoch):  # type: ignore[no-untyped-def]
 
 @inline
 def drops_since(words, slot, drops, answer):  # type: ignore[no-untyped-def]
-    """Growth of a drop count (mod 2^32) since the last sample of its source; 0 for the first, after a reset, if it fell."""
+    """Growth of a drop count (mod 2^32) since the source's last sample; 0 for the first, after a reset, if it fell."""
     if answer == SEQ_LATE:
         return np.int64(0)
     grown = (drops - words[slot, W_DROPS]) & MASK32
@@ -124,6 +124,14 @@ def drops_since(words, slot, drops, answer):  # type: ignore[no-untyped-def]
 
 LOG_COUNT, LOG_DATAGRAM, LOG_START, LOG_SESSION = range(4)
 """Row 0 of a problem log: problems in it, and where the kernel is."""
+
+
+@inline
+def stand_at(log, datagram, start, session):  # type: ignore[no-untyped-def]
+    """Say in a problem log which datagram the kernel is at."""
+    log[0, LOG_DATAGRAM] = datagram
+    log[0, LOG_START] = start
+    log[0, LOG_SESSION] = session
 
 
 @inline

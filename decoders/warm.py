@@ -19,7 +19,9 @@ def _sflow() -> bytes:
     flow = struct.pack("!8I", 1, 2 << 24 | 1000, 1, 1, 0, 1, 2, 1) + header
     counters = struct.pack("!3I", 1, 1, 1) + struct.pack("!II", 1, 88) + bytes(88)
     dropped = struct.pack("!8I", 1, 0, 1, 0, 1, 0, 258, 1) + header
-    samples = b"".join(struct.pack("!II", kind, len(body)) + body for kind, body in ((1, flow), (2, counters), (5, dropped)))
+    samples = b"".join(
+        struct.pack("!II", kind, len(body)) + body for kind, body in ((1, flow), (2, counters), (5, dropped))
+    )
     return struct.pack("!II4sIIII", 5, 1, bytes(4), 0, 1, 1, 3) + samples
 
 
