@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from collector.store.guard import RefusedError, check
 from collector.store.settings import StoreSettings
@@ -83,7 +83,7 @@ class Engine:
     def __init__(self, directory: Path, settings: StoreSettings, writable: bool = False) -> None:
         import chdb  # noqa: PLC0415 - an extra: only the embedded store needs it
 
-        self._connect: Callable[[str], Any] = chdb.connect
+        self._connect = cast("Callable[[str], Any]", chdb.connect)
         self._path = str(directory.resolve())
         self._settings = settings
         self._writable = writable

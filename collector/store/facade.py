@@ -311,6 +311,7 @@ def main(arguments: list[str]) -> int:
 async def _serve(settings: StoreSettings, writable: bool) -> None:
     client = open_client(settings)
     try:
+        client.command(f"CREATE DATABASE IF NOT EXISTS {settings.database}")
         async with Facade(settings, Metrics(), asyncio.to_thread, writable) as facade:
             print(facade.url, flush=True)
             await facade._task

@@ -1,0 +1,76 @@
+"""`vmflow schema`: print the tables' DDL, say where a store stands, migrate it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from clickhouse_connect.driver import exceptions as driver
+
+from collector.commands.common import add_settings_arguments, complain, settings_or_none
+from collector.store.client import first_line, open_client
+from collector.store.errors import SchemaError, StoreError
+from collector.store.settings import StoreSettings
+from collector.store.setup import check, set_up, state
+from schemas.migrations import steps
+from schemas.render import ddl, docs
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    add_settings_arguments(parser)
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--apply", action="store_true", help="create or migrate the tables in the store")
+    what.add_argument("--state", action="store_true", help="say which migrations ran and whether the tables fit")
+    what.add_argument("--docs", metavar="FILE", type=Path, help="write the description of all columns to FILE")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Without an option, print the DDL of the tables as the settings ask for them."""
+    settings = settings_or_none(args)
+    if settings is None:
+        return 2
+    store = settings.store
+    if args.docs is not None:
+        args.docs.write_text(docs(), encoding="utf-8")
+        return 0
+    if not args.apply and not args.state:
+        print(";\n\n".join(ddl(ttl_days=store.ttl_days, cluster=store.cluster or None)) + ";")
+        return 0
+    try:
+        return _apply(store) if args.apply else _state(store)
+    except StoreError as error:
+        complain(args.command, str(error))
+    except driver.Error as error:
+        complain(args.command, first_line(error))
+    return 1
+
+
+def _apply(settings: StoreSettings) -> int:
+    client = open_client(settings)
+    try:
+        done = set_up(client, settings)
+    finally:
+        client.close()
+    print("\n".join(done) if done else "nothing to do: the tables fit this release")
+    return 0
+
+
+def _state(settings: StoreSettings) -> int:
+    """Print one line per migration.  Exit code 1 if the tables do not fit."""
+    directory = settings.directory
+    if directory is not None and not directory.exists():
+        raise StoreError(f"there is no store in {directory}: `vmflow schema --apply` or `vmflow run` makes it")
+    client = open_client(settings)
+    try:
+        applied = state(client, settings).applied
+        for step in steps():
+            print(f"{step.number:4}  {'applied' if step.number in applied else 'pending':8} {step.name}")
+        check(client, settings)
+    except SchemaError as error:
+        print(error)
+        return 1
+    finally:
+        client.close()
+    print("the tables fit this release")
+    return 0

@@ -1,0 +1,57 @@
+"""Stores for tests: the engine allows one directory per process, so all tests of a run share one, a database each."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from collector.store.settings import StoreSettings
+
+_numbers = count(1)
+
+
+@pytest.fixture(scope="session")
+def store_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of this process's embedded store."""
+    pytest.importorskip("chdb", reason="the embedded store needs chDB")
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture
+def embedded_store(store_directory: Path) -> StoreSettings:
+    """Settings of an embedded store with a database of its own, not yet set up."""
+    return StoreSettings(url=f"chdb://{store_directory}", database=f"test_{next(_numbers)}", sql_port=0)
+
+
+@pytest.fixture(scope="session")
+def clickhouse_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a ClickHouse server: our endpoint, writable, over an engine of its own in another process."""
+    pytest.importorskip("chdb", reason="the stand-in for a server needs chDB")
+    directory = tmp_path_factory.mktemp("server")
+    command = [sys.executable, "-m", "collector.store.facade", "--writable", "--path", str(directory), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        assert url.startswith("http://"), "the server did not start"
+        try:
+            yield url
+        finally:
+            process.terminate()
+
+
+@pytest.fixture
+def server_store(clickhouse_url: str) -> StoreSettings:
+    """Settings of a store on the server, with a database of its own, not yet set up."""
+    return StoreSettings(url=clickhouse_url, database=f"test_{next(_numbers)}")
+
+
+@pytest.fixture(params=["embedded_store", "server_store"])
+def any_store(request: pytest.FixtureRequest) -> StoreSettings:
+    """Either kind of store."""
+    settings: StoreSettings = request.getfixturevalue(request.param)
+    return settings
