@@ -1,0 +1,386 @@
+"""Templates compiled to plans: which octets of a record go to which column, worked out once per template.
+
+A plan is a list of operations in the order in which they run.  Fields that feed no column have no operation, so they
+cost nothing.  `decoders.fields` runs the plans of flow records, `decoders.options` those of options records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decoders import rows as r
+from decoders.elements import OVS, REVERSE, VARIABLE, describe, plausible
+
+(
+    OP_U64,  # number into the 64-bit group; `extra` 1: only where the column is still 0
+    OP_U32,
+    OP_U16,
+    OP_U8,
+    OP_MAC,
+    OP_IPV4,  # `extra` 1: not if the address is 0.0.0.0 (the template also has an IPv6 address)
+    OP_IPV6,  # `extra` 1: not if the address is ::
+    OP_NAME,
+    OP_TIME,  # `extra`: one of the UNIT_ codes
+    OP_UPTIME,  # ms of uptime; `extra`: the field of element 160 plus 1, 0 = none
+    OP_BEFORE,  # µs before the header's time
+    OP_DURATION,  # `extra`: µs per unit
+    OP_DIRECTION,
+    OP_DSCP,
+    OP_TYPE_CODE,
+    OP_FRAGMENT,
+    OP_FORWARDING,
+    OP_SEGMENT,
+    OP_OVS_TUNNEL,
+    OP_RATE,
+    OP_RATIO,  # `extra`: the field of the other number plus 1; rate = (a + b) / a
+    OP_QUOTIENT,  # rate = b / a
+    OP_PROBABILITY,
+    OP_SAMPLER,
+    OP_SECTION,  # part of a packet; `extra`: header protocol (1 Ethernet, 11 IP)
+) = range(25)
+
+UNIT_SECONDS, UNIT_MILLIS, UNIT_MICROS, UNIT_NTP_MICROS, UNIT_NTP_NANOS = range(5)
+
+OPS = 5
+"""Words of an operation: code, field, column, extra, 1 for the reverse row."""
+
+# Words of a plan's head
+(
+    P_FIELD,
+    P_FIELDS,
+    P_OP,
+    P_OPS,
+    P_FIXED,  # octets of a record, 0 if they vary
+    P_LEAST,  # least octets of a record
+    P_FLAGS,
+    P_WORDS,
+) = range(8)
+
+F_OPTIONS = 1
+"""The records describe the exporter: they never become rows."""
+F_REVERSE = 2
+"""A record may give a second row, for the reverse direction."""
+F_OVS = 4
+"""Made by Open vSwitch: counts are already scaled."""
+F_ICMP = 8
+"""ICMP type and code have elements of their own."""
+
+# Roles of fields in options records
+(
+    R_RATE,
+    R_SAMPLER,
+    R_INTERFACE,
+    R_ALGORITHM,
+    R_COUNT_INTERVAL,
+    R_COUNT_SPACE,
+    R_TIME_INTERVAL,
+    R_TIME_SPACE,
+    R_SIZE,
+    R_POPULATION,
+    R_PROBABILITY,
+    R_INIT_TIME,
+    R_ROLES,
+) = range(13)
+
+_ROLES = {
+    34: R_RATE,
+    50: R_RATE,
+    48: R_SAMPLER,
+    302: R_SAMPLER,
+    10: R_INTERFACE,
+    304: R_ALGORITHM,
+    305: R_COUNT_INTERVAL,
+    306: R_COUNT_SPACE,
+    307: R_TIME_INTERVAL,
+    308: R_TIME_SPACE,
+    309: R_SIZE,
+    310: R_POPULATION,
+    311: R_PROBABILITY,
+    160: R_INIT_TIME,
+}
+
+V9_SCOPES = {1: 144, 2: 10, 3: 141, 4: 0, 5: 145}
+"""NetFlow v9 scope type -> element; a cache has none."""
+
+Field = tuple[int, int, int]
+"""Enterprise, element, octets (or `VARIABLE`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A template as it was announced."""
+
+    version: int
+    options: bool
+    scopes: int
+    """How many of the fields, from the first, are scope."""
+    fields: tuple[Field, ...]
+
+    def describe(self) -> list[str]:
+        """The fields in the notation of the registry."""
+        return [describe(*field) for field in self.fields]
+
+    def least_octets(self) -> int:
+        """Octets of the shortest record."""
+        return sum(1 if size == VARIABLE else size for _, _, size in self.fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Arrays of one compiled template."""
+
+    head: NDArray[np.int64]
+    """[P_WORDS]; P_FIELD and P_OP are set by whoever puts plans together."""
+    sizes: NDArray[np.int64]
+    """[fields] octets, −1 where they vary."""
+    ops: NDArray[np.int64]
+    """[operations, OPS]"""
+
+
+class _Fields:
+    """Where the elements of a template stand."""
+
+    def __init__(self, template: Template) -> None:
+        self.at: dict[tuple[int, int], list[int]] = {}
+        self.size = [size for _, _, size in template.fields]
+        for index, (enterprise, number, size) in enumerate(template.fields):
+            if size == 0 or (template.version == 9 and not _v9_means(enterprise, number, size)):
+                continue
+            self.at.setdefault((enterprise, number), []).append(index)
+
+    def first(self, number: int, enterprise: int = 0) -> int:
+        """Index of the first field with this element, −1 if there is none."""
+        return self.at.get((enterprise, number), [-1])[0]
+
+    def has(self, *numbers: int, enterprise: int = 0) -> bool:
+        return any((enterprise, number) in self.at for number in numbers)
+
+
+def _v9_means(enterprise: int, number: int, size: int) -> bool:
+    """True if a v9 field is what its number says: vendors use types from 128 on as they like."""
+    return enterprise == 0 and (number < 128 or plausible(0, number, size))
+
+
+def compile_plan(template: Template) -> Plan:
+    """The plan of a template that the store accepted."""
+    fields = _Fields(template)
+    sizes = [-1 if size == VARIABLE else size for size in fields.size]
+    if template.options:
+        ops = [(role, index, 0, 0, 0) for index, role in _option_roles(fields)]
+        flags = F_OPTIONS
+    else:
+        compiler = _Compiler(template, fields)
+        ops = compiler.compile()
+        flags = compiler.flags
+    head = np.zeros(P_WORDS, np.int64)
+    head[P_FIELDS] = len(sizes)
+    head[P_OPS] = len(ops)
+    head[P_FIXED] = 0 if -1 in sizes else sum(sizes)
+    head[P_LEAST] = template.least_octets()
+    head[P_FLAGS] = flags
+    return Plan(head, np.array(sizes, np.int64), np.array(ops, np.int64).reshape(len(ops), OPS))
+
+
+def _option_roles(fields: _Fields) -> Iterable[tuple[int, int]]:
+    for (enterprise, number), places in fields.at.items():
+        if enterprise == 0 and number in _ROLES:
+            yield places[0], _ROLES[number]
+
+
+class _Compiler:
+    """Operations of a flow template, in the order in which they must run."""
+
+    def __init__(self, template: Template, fields: _Fields) -> None:
+        self.template = template
+        self.fields = fields
+        self.ops: list[tuple[int, int, int, int, int]] = []
+        self.flags = 0
+
+    def compile(self) -> list[tuple[int, int, int, int, int]]:
+        """All operations; sets `flags`."""
+        if _made_by_ovs(self.template):
+            self.flags |= F_OVS
+        self._sections()
+        self._counts()
+        self._times(0, 0)
+        self._layer_2()
+        self._layer_3_4()
+        self._interfaces()
+        self._tunnel()
+        self._sampling()
+        self._reverse()
+        return self.ops
+
+    def _add(self, op: int, field: int, column: int = 0, extra: int = 0, reverse: int = 0) -> bool:
+        if field < 0:
+            return False
+        self.ops.append((op, field, column, extra, reverse))
+        return True
+
+    def _any(self, op: int, column: int, numbers: Iterable[int], enterprise: int = 0, extra: int = 0) -> bool:
+        """The first of these elements that the template has."""
+        reverse = int(enterprise == REVERSE)
+        return any(self._add(op, self.fields.first(n, enterprise), column, extra, reverse) for n in numbers)
+
+    def _counts(self) -> None:
+        ovs = self.flags & F_OVS
+        packets: tuple[int, ...] = (2,) if ovs else (2, 86)
+        octets: tuple[int, ...] = (1,) if ovs else (1, 85)
+        self._any(OP_U64, r.FRAME_BYTES, (352,) if ovs else (352, 353))
+        self._any(OP_U64, r.DROP_HINT_PACKETS, (133,))
+        if not self.fields.has(*packets, *octets) and self.fields.has(231, 232, 298, 299):
+            self._any(OP_U64, r.BYTES, (231,))
+            self._any(OP_U64, r.PACKETS, (298,))
+            self._add(OP_U64, self.fields.first(232), r.BYTES, 0, 1)
+            self._add(OP_U64, self.fields.first(299), r.PACKETS, 0, 1)
+            if self.fields.has(232, 299):
+                self.flags |= F_REVERSE
+            return
+        self._any(OP_U64, r.PACKETS, packets)
+        self._any(OP_U64, r.BYTES, octets)
+
+    def _times(self, enterprise: int, reverse: int) -> None:
+        start = self._time(r.FLOW_START, enterprise, {156: 4, 154: 3, 152: 1, 158: -1, 150: 0, 22: -2}, reverse)
+        end = self._time(r.FLOW_END, enterprise, {157: 4, 155: 3, 153: 1, 159: -1, 151: 0, 21: -2}, reverse)
+        if not end:
+            end = self._time(r.FLOW_END, enterprise, {325: 4, 324: 3, 323: 1, 322: 0}, reverse)
+        if start != end:
+            missing = r.FLOW_END if start else r.FLOW_START
+            for number, unit in ((162, 1), (161, 1000)):
+                if self._add(OP_DURATION, self.fields.first(number, enterprise), missing, unit, reverse):
+                    break
+
+    def _time(self, column: int, enterprise: int, sources: dict[int, int], reverse: int) -> bool:
+        for number, unit in sources.items():
+            field = self.fields.first(number, enterprise)
+            if field < 0:
+                continue
+            if unit == -1:
+                return self._add(OP_BEFORE, field, column, 0, reverse)
+            if unit == -2:
+                return self._add(OP_UPTIME, field, column, self.fields.first(160) + 1, reverse)
+            return self._add(OP_TIME, field, column, unit, reverse)
+        return False
+
+    def _layer_2(self) -> None:
+        self._any(OP_MAC, r.SRC_MAC, (56, 81))
+        self._any(OP_MAC, r.DST_MAC, (80, 57))
+        self._any(OP_U16, r.ETHER_TYPE, (256,))
+        self._add(OP_U16, self.fields.first(58), r.VLAN)
+        self._add(OP_U16, self.fields.first(243), r.VLAN, 1)
+
+    def _layer_3_4(self) -> None:
+        for column, v4, v6 in ((r.SRC_IP, 8, 27), (r.DST_IP, 12, 28)):
+            both = int(self.fields.has(v4) and self.fields.has(v6))
+            self._any(OP_IPV4, column, (v4,), extra=both)
+            self._any(OP_IPV6, column, (v6,), extra=both)
+        self._any(OP_U8, r.IP_PROTOCOL, (4,))
+        if not self._any(OP_U8, r.TOS, (5,)):
+            self._any(OP_DSCP, r.TOS, (195,))
+        self._any(OP_U16, r.TCP_FLAGS, (6,))
+        for column, numbers in ((r.SRC_PORT, (7, 180, 182)), (r.DST_PORT, (11, 181, 183))):
+            for number in numbers:
+                self._add(OP_U16, self.fields.first(number), column, 1)
+        self._icmp(0)
+        self._any(OP_U8, r.TTL, (192, 52))
+        self._any(OP_U32, r.TCP_SEQ, (184,))
+        self._any(OP_FRAGMENT, r.FRAGMENT, (88,))
+        self._any(OP_U8, r.END_REASON, (136,))
+
+    def _icmp(self, enterprise: int) -> None:
+        before = len(self.ops)
+        reverse = int(enterprise == REVERSE)
+        for number in (32, 139):
+            self._add(OP_TYPE_CODE, self.fields.first(number, enterprise), 0, 0, reverse)
+        for number, column in ((176, r.ICMP_TYPE), (178, r.ICMP_TYPE), (177, r.ICMP_CODE), (179, r.ICMP_CODE)):
+            self._add(OP_U8, self.fields.first(number, enterprise), column, 1, reverse)
+        if len(self.ops) > before and not reverse:
+            self.flags |= F_ICMP
+
+    def _interfaces(self) -> None:
+        self._any(OP_U32, r.IN_IF, (10, 252))
+        self._any(OP_U32, r.OUT_IF, (14, 253))
+        for field, column in _interface_names(self.template).items():
+            self._add(OP_NAME, field, column)
+        self._any(OP_DIRECTION, r.DIRECTION, (61,))
+
+    def _tunnel(self) -> None:
+        self._any(OP_SEGMENT, r.VNI, (351,))
+        self._any(OP_OVS_TUNNEL, r.TUNNEL, (891,), OVS)
+        self._any(OP_U32, r.VNI, (892,), OVS)
+        self._any(OP_IPV4, r.OUTER_SRC_IP, (893,), OVS)
+        self._any(OP_IPV4, r.OUTER_DST_IP, (894,), OVS)
+        self._any(OP_FORWARDING, 0, (89,))
+
+    def _sampling(self) -> None:
+        for number in (34, 50):
+            self._add(OP_RATE, self.fields.first(number))
+        for op, number, other in ((OP_RATIO, 305, 306), (OP_RATIO, 307, 308), (OP_QUOTIENT, 309, 310)):
+            if self.fields.has(other):
+                self._add(op, self.fields.first(number), 0, self.fields.first(other) + 1)
+        self._add(OP_PROBABILITY, self.fields.first(311))
+        self._any(OP_SAMPLER, 0, (48, 302))
+
+    def _reverse(self) -> None:
+        if not any(enterprise == REVERSE for enterprise, _ in self.fields.at):
+            return
+        counted = self._any(OP_U64, r.PACKETS, (2, 86), REVERSE) | self._any(OP_U64, r.BYTES, (1, 85), REVERSE)
+        if not counted:
+            return
+        self.flags |= F_REVERSE
+        self._any(OP_U64, r.FRAME_BYTES, (352, 353), REVERSE)
+        self._times(REVERSE, 1)
+        self._any(OP_U16, r.TCP_FLAGS, (6,), REVERSE)
+        self._any(OP_U8, r.TOS, (5,), REVERSE)
+        self._any(OP_U8, r.TTL, (192, 52), REVERSE)
+        self._any(OP_U32, r.TCP_SEQ, (184,), REVERSE)
+        self._any(OP_DIRECTION, r.DIRECTION, (61,), REVERSE)
+        self._icmp(REVERSE)
+
+    def _sections(self) -> None:
+        """Parts of packets come first: what the record states of its own overwrites what they show."""
+        for number, protocol, length in ((315, 1, (312,)), (104, 1, (312,)), (313, 11, (224, 190))):
+            whole = max(self.fields.first(n) for n in length)
+            if self._add(OP_SECTION, self.fields.first(number), whole + 1, protocol):
+                break
+
+
+def _made_by_ovs(template: Template) -> bool:
+    """True for the templates of Open vSwitch, all of which start with the same elements (facts 4.4, 4.5)."""
+    plain = [number for enterprise, number, _ in template.fields if enterprise == 0]
+    head = [number for number in plain[:7] if number != 61]
+    foreign = {enterprise for enterprise, _, _ in template.fields} - {0, OVS}
+    cached = 158 in plain and 159 in plain
+    return (
+        template.fields[0] == (0, 138, 4)
+        and not foreign
+        and 352 in plain
+        and (head[:5] == [138, 56, 80, 256, 240] or (head[:2] == [138, 2] and not cached))
+    )
+
+
+def _interface_names(template: Template) -> dict[int, int]:
+    """Fields that hold interface names -> column.
+
+    A name belongs to the interface element before it (Open vSwitch, facts 4.4); where none stands before it, the first
+    name is that of the incoming interface and the second that of the outgoing one.
+    """
+    targets: dict[int, int] = {}
+    free = [r.IN_IF_NAME, r.OUT_IF_NAME]
+    unnamed: list[int] = []
+    for index, (enterprise, number, size) in enumerate(template.fields):
+        if enterprise != 0 or size == 0:
+            continue
+        if number in (10, 252):
+            unnamed.append(r.IN_IF_NAME)
+        elif number in (14, 253):
+            unnamed.append(r.OUT_IF_NAME)
+        elif number == 82 and free:
+            stated = [column for column in unnamed if column in free]
+            targets[index] = stated[0] if stated else free[0]
+            free.remove(targets[index])
+    return targets

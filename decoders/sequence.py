@@ -1,0 +1,208 @@
+"""Sequence numbers of NetFlow and IPFIX: what a datagram's number says about others that did not arrive (kernels).
+
+The standard number is that of the first record (v5, v7, IPFIX) or of the datagram (v9) among those of one domain.
+Exporters depart from it in two ways, both recognised by what fits, so that no loss is claimed where none is:
+
+- the number is that of the *last* record (Open vSwitch NetFlow v5, facts 2.2; softflowd IPFIX);
+- one counter runs through all domains of a stream (Open vSwitch IPFIX, facts 4.2).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decoders.jit import inline
+from decoders.limits import Limits
+from decoders.sessions import (
+    Q_NEXT,
+    S_DUPLICATES,
+    S_RESTARTS,
+    T_DUPLICATE,
+    T_LATE,
+    T_RESTART,
+    WINDOW,
+    Sessions,
+    find_session,
+    forget,
+    new_sessions,
+    track_sequence,
+)
+
+MASK = np.int64(0xFFFFFFFF)
+HALF = np.int64(1) << 31
+CERTAIN = 8
+"""Evidence is counted from −8 to 8: so many datagrams can overturn what was believed."""
+RESTART_RUN = 4
+"""So many datagrams far behind, in order among themselves, are a restart and not late ones."""
+
+# Words of an order; a stream (all domains of one sender's port) has the same words as a session
+(
+    O_SEEN,
+    O_RAW,  # the last number, as sent
+    O_UNITS,  # what that datagram held: data records
+    O_FLOWS,  # of these, flow records: softflowd counts only them
+    O_LAST_RECORD,  # above 0: numbers are those of last records
+    O_SHARED,  # above 0: one counter for all domains
+    O_UNKNOWN,  # 1: the last datagram held records that could not be counted
+    O_STREAM,
+    O_DOMAINS,
+    O_LATE_NEXT,
+    O_LATE_RUN,
+    O_WORDS,
+) = range(12)
+
+
+class Orders(NamedTuple):
+    """State of sequence tracking beside `Sessions.sequence`."""
+
+    session: NDArray[np.int64]
+    """[sessions, O_WORDS]"""
+    stream: NDArray[np.int64]
+    """[sessions, O_WORDS]"""
+    streams: Sessions
+    """Numbers streams as `Sessions` numbers sessions: the key is that of a session with domain 0."""
+
+
+def new_orders(limits: Limits) -> Orders:
+    """Empty state."""
+    capacity = limits.sessions + 1
+    return Orders(
+        np.zeros((capacity, O_WORDS), np.int64), np.zeros((capacity, O_WORDS), np.int64), new_sessions(limits)
+    )
+
+
+@inline
+def is_duplicate(orders, s, number, sequence, print_):  # type: ignore[no-untyped-def]
+    """True, and counted, if a datagram with these octets is among the last of its session.
+
+    A number ahead of all seen cannot be one: this keeps the search off the usual path.
+    """
+    order = orders.session
+    if order[number, O_SEEN] == 0:
+        return False
+    ahead = (sequence - order[number, O_RAW]) & MASK
+    if 0 < ahead < HALF:
+        return False
+    for i in range(WINDOW):
+        if s.ring[number, i, 0] != 0 and s.ring[number, i, 1] == print_:
+            s.stats[number, S_DUPLICATES] += np.uint64(1)
+            return True
+    return False
+
+
+@inline
+def stream_of(orders, s, number):  # type: ignore[no-untyped-def]
+    """Number of the stream that a session belongs to."""
+    known = orders.session[number, O_STREAM]
+    if known != 0:
+        return known
+    stream = s.key[number, 2] & ~np.uint64(0xFFFFFFFF)
+    found = find_session(orders.streams, s.key[number, 0], s.key[number, 1], stream, np.uint64(0), np.uint64(0))
+    orders.session[number, O_STREAM] = found
+    orders.stream[found, O_DOMAINS] += 1
+    return found
+
+
+@inline
+def _weigh(order, number, word, plus, minus):  # type: ignore[no-untyped-def]
+    """Count evidence for or against what a word believes."""
+    if plus and not minus and order[number, word] < CERTAIN:
+        order[number, word] += 1
+    elif minus and not plus and order[number, word] > -CERTAIN:
+        order[number, word] -= 1
+
+
+@inline
+def _fits(order, number, sequence, units, flows):  # type: ignore[no-untyped-def]
+    """Bit 1: in order by the standard; bit 2: in order if numbers are those of last records."""
+    ahead = (sequence - order[number, O_RAW]) & MASK
+    answer = 0
+    if ahead in (order[number, O_UNITS], order[number, O_FLOWS]):
+        answer |= 1
+    if ahead in (units, flows):
+        answer |= 2
+    return answer
+
+
+@inline
+def _note(order, number, sequence, units, flows, unknown):  # type: ignore[no-untyped-def]
+    order[number, O_SEEN] = 1
+    order[number, O_RAW] = sequence
+    order[number, O_UNITS] = units
+    order[number, O_FLOWS] = flows
+    order[number, O_UNKNOWN] = unknown
+
+
+@inline
+def follow(orders, s, number, sequence, units, flows, unknown, uptime, print_):  # type: ignore[no-untyped-def]
+    """Follow the number of one datagram; counts as `track_sequence` does and returns one of its answers.
+
+    `units`: what the datagram advances the number by; `flows`: the same without options records.  `unknown`: it also
+    held data without template, so that the next number says nothing about loss.
+    """
+    order = orders.session
+    stream = stream_of(orders, s, number)
+    shared = False
+    here = _fits(order, number, sequence, units, flows) if order[number, O_SEEN] != 0 else 0
+    there = 0
+    if orders.stream[stream, O_DOMAINS] > 1 and orders.stream[stream, O_SEEN] != 0:
+        there = _fits(orders.stream, stream, sequence, units, flows)
+        if order[number, O_SEEN] != 0:
+            _weigh(orders.stream, stream, O_SHARED, there != 0, here != 0)
+        shared = orders.stream[stream, O_SHARED] > 0
+    seen = there if shared else here
+    _weigh(order, number, O_LAST_RECORD, seen == 2, seen == 1)
+    last_record = order[number, O_LAST_RECORD] > 0
+    start = (sequence - units) & MASK if last_record else sequence
+
+    if order[number, O_SEEN] != 0:
+        before = orders.stream if shared else order
+        at = stream if shared else number
+        expected = before[at, O_RAW] if last_record else (before[at, O_RAW] + before[at, O_UNITS]) & MASK
+        ahead = (start - expected) & MASK
+        if seen != 0 or (before[at, O_UNKNOWN] != 0 and ahead < HALF):
+            expected = start
+        s.sequence[number, Q_NEXT] = expected
+    answer = track_sequence(s, number, start, units, False, uptime, print_)
+    if answer == T_DUPLICATE:
+        return answer
+    if answer == T_LATE:
+        answer = _late(order, s, number, sequence, units)
+    if answer != T_LATE:
+        _note(order, number, sequence, units, flows, unknown)
+        ahead = (sequence - orders.stream[stream, O_RAW]) & MASK
+        if ahead < HALF or answer == T_RESTART or orders.stream[stream, O_SEEN] == 0:
+            _note(orders.stream, stream, sequence, units, flows, unknown)
+    return answer
+
+
+@inline
+def _late(order, s, number, sequence, units):  # type: ignore[no-untyped-def]
+    """A run of late datagrams that are in order among themselves is an exporter that began anew."""
+    if sequence == order[number, O_LATE_NEXT]:
+        order[number, O_LATE_RUN] += 1
+    else:
+        order[number, O_LATE_RUN] = 1
+    order[number, O_LATE_NEXT] = (sequence + units) & MASK
+    if order[number, O_LATE_RUN] < RESTART_RUN or units == 0:
+        return T_LATE
+    order[number, O_LATE_RUN] = 0
+    s.stats[number, S_RESTARTS] += np.uint64(1)
+    s.sequence[number, Q_NEXT] = (sequence + units) & MASK
+    for i in range(WINDOW):
+        s.ring[number, i, 0] = np.uint64(0)
+    return T_RESTART
+
+
+def forget_orders(orders: Orders, sessions: NDArray[np.int64]) -> None:
+    """Forget the order of these sessions, and streams that none is left of."""
+    streams = orders.session[sessions, O_STREAM]
+    np.subtract.at(orders.stream[:, O_DOMAINS], streams, 1)
+    orders.session[sessions] = 0
+    empty = np.unique(streams[streams > 0])
+    empty = empty[orders.stream[empty, O_DOMAINS] <= 0]
+    orders.stream[empty] = 0
+    forget(orders.streams, empty)

@@ -1,0 +1,220 @@
+"""NetFlow v9 and IPFIX: the decoder that joins templates, held data, sequence numbers and the kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import IPv6Address
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decoders import frames
+from decoders.datagrams import Datagrams
+from decoders.decoder import Decoded, Shared
+from decoders.errors import Reason
+from decoders.fields import C_RECEIVED_US, C_SESSION, C_VERSION
+from decoders.held import expire, forget_held, new_held, waiting
+from decoders.rows import Rows, batch, new_rows
+from decoders.samplers import new_samplers
+from decoders.saved import load_state, save_state
+from decoders.sequence import forget_orders, new_orders
+from decoders.sessions import S_HELD_OCTETS
+from decoders.templates import TemplateStore, digest_of, parse_record
+from schemas.flows import FLOWS
+
+_SPARE_ROWS = 64
+"""Rows beyond what the known templates ask for: a first datagram seldom has more."""
+
+
+class SetsDecoder:
+    """Decodes NetFlow v9 and IPFIX datagrams; keeps what exporters announced between batches."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._limits = shared.limits
+        self.templates = TemplateStore(shared.limits, shared.sessions)
+        self.samplers = new_samplers(shared.limits)
+        self.held = new_held(shared.limits)
+        self._orders = new_orders(shared.limits)
+
+    def decode(self, datagrams: Datagrams, picked: NDArray[np.int64], session: NDArray[np.int64]) -> Decoded:
+        """Rows of the `picked` datagrams, in order; `session` is [len(datagrams)]."""
+        decoded = Decoded()
+        if len(picked) == 0:
+            return decoded
+        with np.errstate(over="ignore"):  # hashes wrap; numpy warns of it where kernels are not compiled
+            now_us = int(datagrams.time_received_us[picked].max())
+            expire(self.held, self._shared.sessions, now_us, self._limits.held_seconds * 1_000_000)
+            _Pass(self, self._shared, datagrams, picked, session, decoded).run()
+        return decoded
+
+    def known(self) -> frames.Known:
+        """The arrays as they are now: they are replaced when they grow."""
+        return frames.Known(
+            self._shared.sessions,
+            self._shared.names,
+            self.templates.table,
+            self.templates.pool.arrays,
+            self.samplers,
+            self.held,
+            self._orders,
+        )
+
+    def export_state(self) -> dict[str, object]:
+        """Templates and sampling rates as JSON-able data, for `import_state` after a restart of the collector."""
+        return save_state(self.templates, self.samplers, self._shared.sessions)
+
+    def import_state(self, state: object) -> int:
+        """Take over what `export_state` gave; returns how many entries were refused as damaged or out of bounds.
+
+        Raises ValueError, with nothing taken over, if it is not such state at all.
+        """
+        with np.errstate(over="ignore"):
+            return load_state(state, self.templates, self.samplers, self._shared.sessions, self._limits)
+
+    def forget(self, numbers: NDArray[np.int64]) -> None:
+        """Forget these sessions: their numbers will stand for other exporters."""
+        with np.errstate(over="ignore"):
+            for number in numbers.tolist():
+                self.templates.drop_session(number)
+            for array in self.samplers:
+                array[numbers] = 0
+            forget_held(self.held, self._shared.sessions, numbers)
+            forget_orders(self._orders, numbers)
+
+    def describe_templates(self) -> Iterator[dict[str, Any]]:
+        """One dictionary per template: who announced it, and its fields in the notation of the registry."""
+        key = self._shared.sessions.key
+        for session in self.templates.sessions():
+            high, low, stream = (int(word) for word in key[session, :3])
+            exporter = IPv6Address(high << 64 | low)
+            for number, template in self.templates.of_session(session):
+                yield {
+                    "exporter": str(exporter.ipv4_mapped or exporter),
+                    "port": stream >> 32 & 0xFFFF,
+                    "domain": stream & 0xFFFFFFFF,
+                    "version": template.version,
+                    "id": number,
+                    "options": template.options,
+                    "scopes": template.scopes,
+                    "fields": template.describe(),
+                }
+
+
+class _Pass:
+    """One batch on its way through the kernels."""
+
+    def __init__(
+        self,
+        decoder: SetsDecoder,
+        shared: Shared,
+        datagrams: Datagrams,
+        picked: NDArray[np.int64],
+        session: NDArray[np.int64],
+        decoded: Decoded,
+    ) -> None:
+        self._decoder = decoder
+        self._shared = shared
+        self._decoded = decoded
+        self._batch = frames.Batch(
+            datagrams.octets,
+            datagrams.start,
+            datagrams.length,
+            datagrams.time_received_us,
+            np.ascontiguousarray(picked, np.int64),
+            session,
+        )
+        self._work = frames.new_work(shared.limits, shared.domain_in_key)
+        self._work.state[frames.W_MESSAGE] = -1
+        self._left = 0
+        self._estimate()
+        self._rows = self._more_rows(0)
+
+    def run(self) -> None:
+        """Walk the batch to its end."""
+        state = self._work.state
+        known = self._decoder.known()
+        while True:
+            code = frames.walk(self._batch, self._work, known, self._rows)
+            if code == frames.I_ROWS:
+                self._estimate()
+                self._flush(int(state[frames.W_ROW0]), int(state[frames.W_NEED]))
+            elif code == frames.I_TEMPLATE:
+                self._template()
+                known = self._decoder.known()
+            elif code == frames.I_RESTART:
+                self._decoder.templates.drop_session(int(self._work.ctx[C_SESSION]))
+            else:
+                break
+        state[frames.W_ROW0] = state[frames.W_ROWS]
+        self._flush(int(state[frames.W_ROWS]), -1)
+        count = int(state[frames.W_PROBLEMS])
+        if count:
+            self._decoded.problems.append(self._work.log[:count].copy())
+
+    def _estimate(self) -> None:
+        """Reckon how many rows the rest of the batch gives, by the templates known now."""
+        known = self._decoder.known()
+        rest = self._batch._replace(picked=self._batch.picked[int(self._work.state[frames.W_DATAGRAM]) :])
+        self._left = int(frames.rows_wanted(rest, known.table, known.plans)) + _SPARE_ROWS
+
+    def _more_rows(self, need: int) -> Rows:
+        capacity = max(need, min(self._left, self._shared.limits.rows_per_batch))
+        return new_rows(FLOWS, capacity)
+
+    def _flush(self, keep_from: int, need: int) -> None:
+        """Hand out the rows up to `keep_from`; those behind it move to new arrays with room for `need` more.
+
+        A message that turns out malformed takes its rows back, so they wait for its end.
+        """
+        state = self._work.state
+        filled = int(state[frames.W_ROWS])
+        if keep_from:
+            names = self._shared.name_list.array()
+            self._decoded.flows.append(batch(FLOWS, self._rows, keep_from, names))
+        if need < 0:
+            return
+        before = self._rows
+        moved = filled - keep_from
+        self._rows = self._more_rows(moved + need)
+        for old, new in zip(before, self._rows, strict=True):
+            fresh: NDArray[Any] = new
+            fresh[:, :moved] = old[:, keep_from:filled]
+        state[frames.W_ROWS] = moved
+        state[frames.W_ROW0] = 0
+
+    def _template(self) -> None:
+        """Keep the template record that the pass stopped at, and decode what waited for it."""
+        state = self._work.state
+        context = self._work.ctx
+        at, end = int(state[frames.W_RECORD]), int(state[frames.W_RECORD_END])
+        octets = self._batch.octets
+        version, session = int(context[C_VERSION]), int(context[C_SESSION])
+        set_number = int(octets[state[frames.W_SET] + 1])
+        options = set_number in (1, 3)
+        number, template = parse_record(octets[at:end].tobytes(), version, options)
+        digest = int(digest_of(octets, at, end, version, int(options)))
+        store = self._decoder.templates
+        changed, gave_way = store.announce(session, number, template, digest, int(context[C_RECEIVED_US]))
+        problems = self._shared.sessions.problems
+        if changed:
+            problems[session, Reason.TEMPLATE_CHANGED] += np.uint64(1)
+        if gave_way:
+            problems[session, Reason.TEMPLATE_LIMIT] += np.uint64(1)
+        state[frames.W_RECORD] = end
+        if self._shared.sessions.stats[session, S_HELD_OCTETS]:
+            self._release(session, number)
+
+    def _release(self, session: int, number: int) -> None:
+        plan = self._decoder.templates.plan_of(session, number)
+        entries = waiting(self._decoder.held, session, number)
+        if plan is None or len(entries) == 0:
+            return
+        state = self._work.state
+        while len(entries):
+            done = frames.release(entries, plan, self._work, self._decoder.known(), self._rows)
+            entries = entries[done:]
+            if len(entries):
+                self._estimate()
+                self._flush(int(state[frames.W_ROW0]), int(state[frames.W_NEED]))
