@@ -171,7 +171,7 @@ class Facade:
 
     async def _body(self, request: Request) -> bytes:
         """The request's body, decompressed.  Raises RefusedError if it is longer than allowed or not what it says."""
-        limit = 2**40 if self._writable else self._settings.sql_request_octets
+        limit = 2**31 - 2 if self._writable else self._settings.sql_request_octets
         chunks, size = [], 0
         async for chunk in request.stream():
             size += len(chunk)
