@@ -29,7 +29,7 @@ STORE = "store"
 QUERY = "query"
 
 STOP_SECONDS = 20.0
-"""Deadline of an orderly stop; systemd waits 90 s before it kills."""
+"""Deadline of an orderly stop; the systemd unit waits 60 s before it kills."""
 
 LOOP_CHECK_SECONDS = 0.1
 
@@ -53,7 +53,7 @@ class Service:
         settings, metrics = self.settings, self.metrics
         async with AsyncExitStack() as up:
             bridge = await up.enter_async_context(
-                Bridge({DECODE: 1, STORE: 1, QUERY: settings.store.endpoint.concurrent_queries}, stop_deadline_seconds=STOP_SECONDS)
+                Bridge({DECODE: 1, STORE: 1, QUERY: settings.store.sql_queries}, stop_deadline_seconds=STOP_SECONDS)
             )
             self.writer = await up.enter_async_context(Writer(settings.store, metrics, partial(bridge.call, STORE)))
             self.facade = await up.enter_async_context(Facade(settings.store, metrics, partial(bridge.call, QUERY)))
@@ -151,4 +151,5 @@ def template_file(settings: Settings) -> Path | None:
     """Where templates are kept: as set, else beside the embedded store; None with a server and no setting."""
     if settings.pipeline.template_file is not None:
         return settings.pipeline.template_file
-    return settings.store.directory.parent / "templates.json" if settings.store.embedded else None
+    directory = settings.store.directory
+    return directory.parent / "templates.json" if directory is not None else None

@@ -81,7 +81,7 @@ def running(directory: Path, *overrides: str, store: str = "") -> Iterator[Servi
         "--set", f"listen.addresses={json.dumps(LOOPBACK)}",
         "--set", f"store.url={store or f'chdb://{directory}/store'}",
         "--set", f"pipeline.template_file={directory}/templates.json",
-        "--set", "store.endpoint.port=0", "--set", "web.port=0", "--set", "log.format=json",
+        "--set", "store.sql_port=0", "--set", "web.port=0", "--set", "log.format=json",
     ]  # fmt: skip
     for override in overrides:
         command += ["--set", override]

@@ -120,7 +120,7 @@ def test_hostile_datagrams_are_counted_and_the_next_capture_is_whole(service: Se
 def test_a_second_service_says_what_is_in_the_way(service: Service, tmp_path: Path) -> None:
     command = [
         sys.executable, "-m", "collector", "run", "--set", f'listen.addresses=["{service.udp[0]}"]',
-        "--set", f"store.url=chdb://{tmp_path}/store", "--set", "store.endpoint.port=0", "--set", "web.port=0",
+        "--set", f"store.url=chdb://{tmp_path}/store", "--set", "store.sql_port=0", "--set", "web.port=0",
     ]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
 

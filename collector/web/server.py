@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
@@ -28,13 +29,10 @@ class WebError(Exception):
 
 
 class _Server(uvicorn.Server):
-    def install_signal_handlers(self) -> None:
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
         """Signals belong to the service."""
-
-    def capture_signals(self) -> Any:  # the name since uvicorn 0.29
-        import contextlib  # noqa: PLC0415
-
-        return contextlib.nullcontext()
+        yield
 
 
 class Web:
@@ -44,14 +42,15 @@ class Web:
         self._settings = settings
         self._registry = registry
         self._health = health
-        self.port = settings.port
-        """The port that was bound; known once entered."""
+        self.url = ""
+        """Where it answers; empty if it is off.  Known once entered."""
 
     async def __aenter__(self) -> Self:
         if not self._settings.enabled:
             return self
         listening = _bind(self._settings)
-        self.port = listening.getsockname()[1]
+        host, port = listening.getsockname()[:2]
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         config = uvicorn.Config(self._application(), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=3)
         self._server = _Server(config)
         self._task = asyncio.create_task(self._server.serve(sockets=[listening]), name="web")
