@@ -1,0 +1,381 @@
+"""The ClickHouse HTTP endpoint over a real socket: clients that must work, and requests that must be refused."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import json
+import threading
+import urllib.error
+import urllib.parse
+import urllib.request
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from email.message import Message
+from pathlib import Path
+
+import clickhouse_connect
+import lz4.frame
+import pytest
+from backports import zstd
+from clickhouse_connect.driver import Client
+from clickhouse_connect.driver import exceptions as driver
+
+from collector.metrics import Metrics
+from collector.store.client import open_client
+from collector.store.errors import StoreError
+from collector.store.facade import Facade
+from collector.store.guard import RefusedError, check
+from collector.store.settings import StoreSettings
+from collector.store.setup import set_up
+from collector.store.writer import insert
+from schemas.flows import FLOWS
+from tests.collector.rows import batch
+
+ROWS = 500
+
+
+@dataclass
+class Endpoint:
+    """A running endpoint and its metrics."""
+
+    url: str
+    metrics: Metrics
+    settings: StoreSettings
+
+    def ask(
+        self, sql: str | bytes | None = None, headers: dict[str, str] | None = None, path: str = "/", **parameters: str
+    ) -> tuple[int, bytes, Message]:
+        """Status, body and headers of a POST of `sql`, or of a GET."""
+        url = f"{self.url}{path}?{urllib.parse.urlencode(parameters)}"
+        data = sql.encode() if isinstance(sql, str) else sql
+        request = urllib.request.Request(url, data=data, headers=headers or {})
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:
+                return response.status, response.read(), response.headers
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read(), error.headers
+
+
+@contextlib.contextmanager
+def served(settings: StoreSettings) -> Iterator[Endpoint]:
+    """The endpoint on an event loop of its own, in a thread."""
+    metrics = Metrics()
+    started = threading.Event()
+    found: dict[str, object] = {}
+
+    async def serve() -> None:
+        stop = asyncio.Event()
+        async with Facade(settings, metrics, asyncio.to_thread) as facade:
+            found.update(url=facade.url, loop=asyncio.get_running_loop(), stop=stop)
+            started.set()
+            await stop.wait()
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    assert started.wait(20)
+    try:
+        yield Endpoint(str(found["url"]), metrics, settings)
+    finally:
+        found["loop"].call_soon_threadsafe(found["stop"].set)  # type: ignore[attr-defined]
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def endpoint(store_directory: Path) -> Iterator[Endpoint]:
+    settings = StoreSettings(
+        url=f"chdb://{store_directory}",
+        database="test_facade",
+        sql_port=0,
+        sql_seconds=2,
+        sql_queries=2,
+        sql_result_rows=100_000,
+        sql_request_octets=20_000,
+    )
+    client = open_client(settings)
+    set_up(client, settings)
+    insert(client, FLOWS, [batch(FLOWS, ROWS)], "token")
+    with served(settings) as running:
+        yield running
+    client.command("DROP DATABASE test_facade SYNC")
+    client.close()
+
+
+@pytest.fixture
+def client(endpoint: Endpoint) -> Iterator[Client]:
+    parts = urllib.parse.urlsplit(endpoint.url)
+    client = clickhouse_connect.get_client(host=parts.hostname, port=parts.port)
+    yield client
+    client.close()
+
+
+def test_clickhouse_connect_queries_with_bound_parameters(client: Client) -> None:
+    assert client.query("SELECT count() FROM flows").result_rows == [(ROWS,)]
+    answer = client.query(
+        "SELECT number, {text:String} AS t, {list:Array(UInt8)} AS l FROM numbers(5) WHERE number >= {low:UInt8}",
+        parameters={"text": "it's a \t tab", "list": [1, 2], "low": 3},
+    )
+    assert answer.column_names == ("number", "t", "l")
+    assert answer.result_rows == [(3, "it's a \t tab", [1, 2]), (4, "it's a \t tab", [1, 2])]
+    assert int(answer.summary["read_rows"]) == 2
+
+
+def test_clickhouse_connect_frames_arrow_and_commands(client: Client) -> None:
+    assert client.query_df("SELECT number FROM numbers(70000)").shape == (70000, 1)
+    table = client.query_arrow("SELECT src_ip, time_received, src_vm FROM flows")
+    assert table.num_rows == ROWS
+    assert client.command("SELECT currentDatabase()") == "test_facade"
+    assert client.command("EXISTS TABLE flows") == 1
+    assert client.ping()
+
+
+def test_clickhouse_connect_raises_what_the_engine_says(client: Client) -> None:
+    with pytest.raises(driver.DatabaseError) as caught:
+        client.query("SELECT * FROM nope")
+    assert caught.value.code == 60
+    with pytest.raises(driver.DatabaseError) as caught:
+        client.command("DROP TABLE flows")
+    assert caught.value.code == 164
+
+
+def test_curl_like_requests(endpoint: Endpoint) -> None:
+    assert endpoint.ask(path="/ping")[:2] == (200, b"Ok.\n")
+    assert endpoint.ask()[:2] == (200, b"Ok.\n")
+    assert endpoint.ask(query="SELECT 1")[:2] == (200, b"1\n")
+    assert endpoint.ask("SELECT 1, 'a'")[:2] == (200, b"1\ta\n")
+    assert endpoint.ask("+ 1", query="SELECT 41")[:2] == (200, b"42\n")
+    assert endpoint.ask("SELECT {x:UInt8} + {y:UInt8}", param_x="40", param_y="2")[1] == b"42\n"
+    assert endpoint.ask("SELECT count() FROM one", database="system")[1] == b"1\n"
+    assert endpoint.ask("SELECT 1 AS a", default_format="JSONEachRow")[1] == b'{"a":1}\n'
+    assert endpoint.ask("SELECT 1 AS a FORMAT CSVWithNames", default_format="JSON")[1] == b'"a"\n1\n'
+    assert endpoint.ask(path="/nope", query="SELECT 1")[0] == 404
+
+
+def test_headers_say_what_came(endpoint: Endpoint) -> None:
+    status, body, headers = endpoint.ask("SELECT number FROM numbers(3) FORMAT JSON", query_id="my-query")
+
+    assert status == 200
+    assert [row["number"] for row in json.loads(body)["data"]] in ([0, 1, 2], ["0", "1", "2"])
+    assert headers["X-ClickHouse-Query-Id"] == "my-query"
+    assert headers["X-ClickHouse-Format"] == "JSON"
+    assert headers["Content-Type"] == "application/json; charset=UTF-8"
+    assert headers["X-ClickHouse-Timezone"]
+    summary = json.loads(headers["X-ClickHouse-Summary"])
+    assert summary["read_rows"] == "3"
+    assert int(summary["elapsed_ns"]) > 0
+
+
+def test_grafana_settings_and_a_compressed_query_are_taken(endpoint: Endpoint) -> None:
+    """What clickhouse-go sends over HTTP: the query gzipped in the body, its settings as parameters."""
+    status, body, headers = endpoint.ask(
+        gzip.compress(b"SELECT number FROM numbers(1000)"),
+        {"Content-Encoding": "gzip", "Accept-Encoding": "gzip"},
+        default_format="Native",
+        max_execution_time="60",
+        enable_http_compression="1",
+        client_protocol_version="54460",
+    )
+
+    assert status == 200
+    assert headers["Content-Encoding"] == "gzip"
+    block = gzip.decompress(body)
+    assert block.startswith(b"\x01\xe8\x07\x06number\x06UInt64")
+    assert len(block) == 17 + 8 * 1000
+
+
+@pytest.mark.parametrize(
+    ("encoding", "unpack"),
+    [
+        ("gzip", gzip.decompress),
+        ("deflate", zlib.decompress),
+        ("lz4", lz4.frame.decompress),
+        ("zstd", zstd.decompress),
+    ],
+)
+def test_answers_are_compressed_if_asked(endpoint: Endpoint, encoding: str, unpack: object) -> None:
+    sql = "SELECT toString(number) FROM numbers(5000)"
+    plain = endpoint.ask(sql)[1]
+
+    _, body, headers = endpoint.ask(sql, {"Accept-Encoding": encoding}, enable_http_compression="1")
+
+    assert headers["Content-Encoding"] == encoding
+    assert unpack(body) == plain  # type: ignore[operator]
+    assert endpoint.ask(sql, {"Accept-Encoding": encoding})[2]["Content-Encoding"] is None
+
+
+@pytest.mark.parametrize(("encoding", "pack"), [("lz4", lz4.frame.compress), ("zstd", zstd.compress)])
+def test_queries_may_be_compressed(endpoint: Endpoint, encoding: str, pack: object) -> None:
+    body = pack(b"SELECT 7")  # type: ignore[operator]
+    assert endpoint.ask(body, {"Content-Encoding": encoding})[:2] == (200, b"7\n")
+    assert endpoint.ask(b"nonsense", {"Content-Encoding": encoding})[2]["X-ClickHouse-Exception-Code"] == "271"
+
+
+def test_settings_that_shape_the_answer_hold_for_their_query_only(endpoint: Endpoint) -> None:
+    sql = "SELECT toUInt64(1) AS a FORMAT JSONEachRow"
+    assert endpoint.ask(sql, output_format_json_quote_64bit_integers="1")[1] == b'{"a":"1"}\n'
+    assert endpoint.ask(sql)[1] == b'{"a":1}\n'
+
+
+REFUSED = {
+    "SELECT file('/etc/passwd')": 497,
+    "SELECT `file`('/etc/passwd')": 497,
+    "SELECT \"FILE\" /* x */ ('/etc/passwd')": 497,
+    "SELECT arrayMap(file, ['/etc/passwd'])": 497,
+    "SELECT * FROM file('/etc/passwd', LineAsString)": 497,
+    "DESCRIBE TABLE file('/etc/passwd')": 497,
+    "SELECT * FROM url('http://127.0.0.1/', CSV)": 497,
+    "DESCRIBE TABLE url('http://127.0.0.1/', CSV)": 497,
+    "SELECT * FROM remote('127.0.0.1', system.one)": 497,
+    "SELECT * FROM s3('http://127.0.0.1/x')": 497,
+    "SELECT * FROM executable('x', CSV, 'a Int8')": 497,
+    "SELECT * FROM python(client)": 497,
+    "SELECT * FROM Python(client)": 497,
+    "SELECT * FROM eval('SELECT 1')": 497,
+    "SELECT * FROM view(SELECT file('/etc/passwd'))": 497,
+    "SELECT aiGenerate('x', 'y')": 497,
+    "SELECT 1 INTO OUTFILE 'vmflow-outfile'": 497,
+    "SELECT * FROM '/etc/passwd'": 60,
+    "SELECT * FROM default.`/etc/passwd`": 164,
+    "SELECT 1; SELECT 2": 62,
+    "SELECT 1 SETTINGS max_execution_time = 0": 164,
+    "SET max_threads = 1": 164,
+    "INSERT INTO flows (vni) VALUES (1)": 164,
+    "CREATE TABLE x (a UInt8) ENGINE = Memory": 164,
+    "DROP TABLE flows": 164,
+    "TRUNCATE TABLE flows": 164,
+    "ALTER TABLE flows DELETE WHERE 1": 164,
+    "KILL QUERY WHERE 1": 164,
+    "SYSTEM SHUTDOWN": 164,
+    "USE system": 164,
+    "ATTACH TABLE x": 164,
+    "SELECT 1 // ' \n , file('/etc/passwd') -- '": 62,
+    "SELECT 1 # ' \n , file('/etc/passwd') -- '": 62,
+    "SELECT $a$ file $a$": 62,
+    "SELECT \u201cfile\u201d('/etc/passwd')": 62,
+    "SELECT `fi\\x6ce`('/etc/passwd')": 62,
+    "SELECT {f:Identifier}('/etc/passwd')": 164,
+    "SELECT 'open": 62,
+    ";": 62,
+}
+
+
+@pytest.mark.parametrize("sql", REFUSED)
+def test_what_could_reach_beyond_the_tables_is_refused(endpoint: Endpoint, sql: str) -> None:
+    status, body, headers = endpoint.ask(sql)
+
+    assert headers["X-ClickHouse-Exception-Code"] == str(REFUSED[sql]), body
+    assert status in (400, 403, 404)
+    assert body.startswith(f"Code: {REFUSED[sql]}. DB::Exception: ".encode())
+    assert b"root:" not in body
+    assert not Path("vmflow-outfile").exists()
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT 'file(\\'/etc/passwd\\'); -- it''s text'",
+        "WITH 1 AS x SELECT x -- file('/etc/passwd')",
+        "(SELECT 1) UNION ALL (SELECT 2);",
+        "SELECT dst_ip AS `größe` FROM flows LIMIT 1 /* INTO OUTFILE */",
+        "SHOW TABLES",
+        "EXPLAIN SELECT count() FROM flows",
+        "SELECT 6 / 3, 5 - -1, [1][1], 1 ? 2 : 3, 'a' || 'b', 1 != 2",
+        "SELECT format('{} {}', 'a', 'b')",
+        "DESC flows",
+    ],
+)
+def test_what_only_reads_is_answered(endpoint: Endpoint, sql: str) -> None:
+    status, body, _ = endpoint.ask(sql)
+
+    assert (status, b"Exception" in body) == (200, False), body
+
+
+def test_settings_that_reach_further_are_refused(endpoint: Endpoint) -> None:
+    for name in ("max_memory_usage_for_user", "output_format_schema", "format_schema", "allow_ddl", "a b"):
+        status, body, headers = endpoint.ask("SELECT 1", **{name: "1"})
+        assert (status, headers["X-ClickHouse-Exception-Code"]) in ((403, "164"), (400, "115")), body
+    assert endpoint.ask("SELECT getSetting('readonly')", readonly="0")[1] == b"1\n"
+    assert endpoint.ask("SELECT getSetting('max_memory_usage')", max_memory_usage="0")[1] == b"536870912\n"
+    assert endpoint.ask("SELECT getSetting('max_memory_usage')", max_memory_usage="1000000")[1] == b"1000000\n"
+
+
+def test_clickhouse_block_compression_is_refused_clearly(endpoint: Endpoint) -> None:
+    _, body, headers = endpoint.ask("SELECT 1", compress="1")
+
+    assert headers["X-ClickHouse-Exception-Code"] == "48"
+    assert b"Accept-Encoding" in body
+
+
+def test_queries_are_bounded(endpoint: Endpoint) -> None:
+    def code(sql: str) -> str:
+        return str(endpoint.ask(sql)[2]["X-ClickHouse-Exception-Code"])
+
+    assert code("SELECT number FROM numbers(100001)") == "396"
+    assert code("SELECT sum(cityHash64(number)) FROM numbers(1000000000000)") == "159"
+    assert code("SELECT length(groupArray(number)) FROM numbers(400000000)") in ("241", "159")
+    assert code("SELECT '" + "x" * 20_000 + "'") == "307"
+    bomb = gzip.compress(b" " * 10_000_000)
+    assert endpoint.ask(bomb, {"Content-Encoding": "gzip"})[2]["X-ClickHouse-Exception-Code"] == "307"
+    assert code("SELECT 1") == "None"
+
+
+def test_too_many_queries_at_once_are_refused_and_the_others_answered(endpoint: Endpoint) -> None:
+    answers: list[tuple[int, bytes]] = []
+
+    def ask() -> None:
+        answers.append(endpoint.ask("SELECT sum(cityHash64(number)) FROM numbers(1000000000000)")[:2])
+
+    threads = [threading.Thread(target=ask) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    refused = [body for status, body in answers if status == 503]
+    assert len(refused) == 12 - 2 * 4
+    assert all(body.startswith(b"Code: 202.") for body in refused)
+    assert endpoint.ask("SELECT 1")[1] == b"1\n"
+
+
+def test_outcomes_are_counted(endpoint: Endpoint) -> None:
+    before = {
+        name: endpoint.metrics.value("sql_queries_total", outcome=name) or 0 for name in ("done", "failed", "refused")
+    }
+
+    endpoint.ask("SELECT 1")
+    endpoint.ask("SELECT nope")
+    endpoint.ask("DROP TABLE flows")
+
+    for name, count in before.items():
+        assert endpoint.metrics.value("sql_queries_total", outcome=name) == count + 1
+
+
+def test_an_address_in_use_is_named(endpoint: Endpoint) -> None:
+    port = urllib.parse.urlsplit(endpoint.url).port
+
+    async def enter() -> None:
+        async with Facade(endpoint.settings.model_copy(update={"sql_port": port}), Metrics(), asyncio.to_thread):
+            pass
+
+    with pytest.raises(StoreError, match=rf"SQL endpoint on 127.0.0.1:{port}: .*store.sql_port"):
+        asyncio.run(enter())
+
+
+def test_the_guard_names_the_format() -> None:
+    assert check("SELECT 1 FORMAT JSON;", frozenset()) == "JSON"
+    assert check("SELECT 1 FORMAT `JSON`", frozenset()) == "JSON"
+    assert check("SELECT 1", frozenset()) is None
+    with pytest.raises(RefusedError):
+        check("SELECT x.nope(1)", frozenset({"nope"}))
+
+
+def test_over_a_server_the_endpoint_does_nothing() -> None:
+    async def enter() -> str:
+        async with Facade(StoreSettings(url="http://127.0.0.1:9"), Metrics(), asyncio.to_thread) as facade:
+            return facade.url
+
+    assert asyncio.run(enter()) == ""
