@@ -49,6 +49,8 @@ from schemas.counters import COUNTERS
 from schemas.drops import DROPS
 from schemas.flows import FLOWS
 
+ROW_OCTETS = 72
+"""Octets of payload behind one row at the least: a sample's fixed fields and one record with addresses or counters."""
 HOSTS_PER_SLICE = 4_096
 """Counter samples with host structures read in one slice."""
 
@@ -77,7 +79,7 @@ class SflowDecoder:
         decoded = Decoded()
         room = self._shared.limits.problems_per_batch
         with np.errstate(over="ignore"):  # hashes wrap on purpose; only uncompiled kernels would tell
-            for part in self._slices(batch.length[picked] // LEAST_SAMPLE):
+            for part in self._slices(batch.length[picked] // ROW_OCTETS):
                 room -= self._decode(batch, picked[part], session, decoded, room)
         return decoded
 
@@ -86,7 +88,7 @@ class SflowDecoder:
         forget_sources(self._sources, numbers)
 
     def _slices(self, bounds: NDArray[np.int64]) -> Iterator[slice]:
-        """Runs of datagrams whose samples, at most `bounds` each, stay within the limit; each of at least one."""
+        """Runs of datagrams whose rows, at most `bounds` each, stay within the limit; each of at least one."""
         ends = np.cumsum(bounds)
         first = 0
         before = 0
