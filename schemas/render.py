@@ -25,8 +25,10 @@ INDEX_GRANULARITY = 8192
 DEDUPLICATION_WINDOW = 1000
 """Insert blocks whose `insert_deduplication_token` a table remembers: more than a writer can have in doubt at once."""
 
-WIDE_PART_ROWS = 2**20 + 1
-"""Parts of fewer rows keep all columns in one file: an insert that makes over a hundred files costs a third more."""
+WIDE_PART_ROWS = 2**18
+"""Parts of fewer rows keep all columns in one file: making over a hundred files costs a small insert a third more.
+
+For larger ones it makes no difference, and merging them is cheaper."""
 
 TABLE_SETTINGS = {
     "index_granularity": INDEX_GRANULARITY,

@@ -71,7 +71,7 @@ ENGINE = MergeTree
 PARTITION BY toYYYYMMDD(time_received)
 ORDER BY (time_received)
 TTL toDateTime(time_received) + toIntervalDay(7)
-SETTINGS index_granularity = 8192, min_rows_for_wide_part = 1048577, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;
+SETTINGS index_granularity = 8192, min_rows_for_wide_part = 262144, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;
 
 CREATE TABLE IF NOT EXISTS interface_counters
 (
@@ -137,7 +137,7 @@ ENGINE = MergeTree
 PARTITION BY toYYYYMMDD(time_received)
 ORDER BY (time_received, agent, if_index)
 TTL toDateTime(time_received) + toIntervalDay(30)
-SETTINGS index_granularity = 8192, min_rows_for_wide_part = 1048577, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;
+SETTINGS index_granularity = 8192, min_rows_for_wide_part = 262144, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;
 
 CREATE TABLE IF NOT EXISTS drops
 (
@@ -183,7 +183,7 @@ ENGINE = MergeTree
 PARTITION BY toYYYYMMDD(time_received)
 ORDER BY (time_received, agent)
 TTL toDateTime(time_received) + toIntervalDay(30)
-SETTINGS index_granularity = 8192, min_rows_for_wide_part = 1048577, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;
+SETTINGS index_granularity = 8192, min_rows_for_wide_part = 262144, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;
 
 CREATE TABLE IF NOT EXISTS exporters
 (
@@ -218,7 +218,7 @@ ENGINE = MergeTree
 PARTITION BY toYYYYMMDD(time)
 ORDER BY (time, exporter)
 TTL toDateTime(time) + toIntervalDay(90)
-SETTINGS index_granularity = 8192, min_rows_for_wide_part = 1048577, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;
+SETTINGS index_granularity = 8192, min_rows_for_wide_part = 262144, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;
 
 CREATE TABLE IF NOT EXISTS inventory
 (
@@ -241,6 +241,6 @@ ENGINE = MergeTree
 PARTITION BY toYYYYMM(valid_to)
 ORDER BY (mac, valid_from)
 TTL toDateTime(valid_to) + toIntervalDay(365)
-SETTINGS index_granularity = 8192, min_rows_for_wide_part = 1048577, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;
+SETTINGS index_granularity = 8192, min_rows_for_wide_part = 262144, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;
 
 INSERT INTO vmflow_migrations (step, name) VALUES (1, 'tables');

@@ -62,7 +62,7 @@ ENGINE = ${replicated}MergeTree
 PARTITION BY toYYYYMMDD(time_received)
 ORDER BY (time_received)
 TTL toDateTime(time_received) + toIntervalDay(7)
-SETTINGS index_granularity = 8192, min_rows_for_wide_part = 1048577, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;
+SETTINGS index_granularity = 8192, min_rows_for_wide_part = 262144, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;
 
 CREATE TABLE IF NOT EXISTS interface_counters${local}${on_cluster}
 (
@@ -128,7 +128,7 @@ ENGINE = ${replicated}MergeTree
 PARTITION BY toYYYYMMDD(time_received)
 ORDER BY (time_received, agent, if_index)
 TTL toDateTime(time_received) + toIntervalDay(30)
-SETTINGS index_granularity = 8192, min_rows_for_wide_part = 1048577, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;
+SETTINGS index_granularity = 8192, min_rows_for_wide_part = 262144, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;
 
 CREATE TABLE IF NOT EXISTS drops${local}${on_cluster}
 (
@@ -174,7 +174,7 @@ ENGINE = ${replicated}MergeTree
 PARTITION BY toYYYYMMDD(time_received)
 ORDER BY (time_received, agent)
 TTL toDateTime(time_received) + toIntervalDay(30)
-SETTINGS index_granularity = 8192, min_rows_for_wide_part = 1048577, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;
+SETTINGS index_granularity = 8192, min_rows_for_wide_part = 262144, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;
 
 CREATE TABLE IF NOT EXISTS exporters${local}${on_cluster}
 (
@@ -209,7 +209,7 @@ ENGINE = ${replicated}MergeTree
 PARTITION BY toYYYYMMDD(time)
 ORDER BY (time, exporter)
 TTL toDateTime(time) + toIntervalDay(90)
-SETTINGS index_granularity = 8192, min_rows_for_wide_part = 1048577, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;
+SETTINGS index_granularity = 8192, min_rows_for_wide_part = 262144, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;
 
 CREATE TABLE IF NOT EXISTS inventory${local}${on_cluster}
 (
@@ -232,4 +232,4 @@ ENGINE = ${replicated}MergeTree
 PARTITION BY toYYYYMM(valid_to)
 ORDER BY (mac, valid_from)
 TTL toDateTime(valid_to) + toIntervalDay(365)
-SETTINGS index_granularity = 8192, min_rows_for_wide_part = 1048577, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;
+SETTINGS index_granularity = 8192, min_rows_for_wide_part = 262144, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;

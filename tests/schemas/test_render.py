@@ -28,7 +28,7 @@ def test_a_table_in_full() -> None:
         "    `a` UInt64 CODEC(T64, LZ4),\n"
         "    `b` UInt64 ALIAS a * 2\n)\n"
         "ENGINE = MergeTree\nPARTITION BY toYYYYMMDD(a)\nORDER BY (a)\nTTL toDateTime(a) + toIntervalDay(3)\n"
-        "SETTINGS index_granularity = 8192, min_rows_for_wide_part = 1048577, "
+        "SETTINGS index_granularity = 8192, min_rows_for_wide_part = 262144, "
         "non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1"
     )
 
