@@ -42,30 +42,30 @@ class Service:
     def __init__(self, settings: Settings, reload: Callable[[], Settings]) -> None:
         self.settings = settings
         self._reload = reload
-        self.metrics = Metrics(exporters_labelled=settings.pipeline.exporter_labels)
         self.stopping = asyncio.Event()
-        self.started = asyncio.Event()
-        """Set once datagrams are taken and decoded."""
         self._began = time.monotonic()
+        self.metrics = Metrics(exporters_labelled=settings.pipeline.exporter_labels)
+        self.bridge = Bridge({DECODE: 1, STORE: 1, QUERY: settings.store.sql_queries}, STOP_SECONDS)
+        self.writer = Writer(settings.store, self.metrics, partial(self.bridge.call, STORE))
+        self.facade = Facade(settings.store, self.metrics, partial(self.bridge.call, QUERY))
+        self.pipeline = Pipeline(
+            settings.pipeline,
+            self.metrics,
+            self.bridge,
+            self.writer,
+            clock_us=wall_clock_us,
+            own_loss=self._own_loss,
+            state_file=template_file(settings),
+        )
+        self.listener = Listener(settings.listen, self.metrics, self.pipeline.offer)
+        self.web = Web(settings.web, self.metrics.registry, self.health)
 
     async def run(self) -> None:
         """Start all stages, serve until `stopping` is set or a stage fails, then drain and stop."""
-        settings, metrics = self.settings, self.metrics
         async with AsyncExitStack() as up:
-            bridge = await up.enter_async_context(
-                Bridge({DECODE: 1, STORE: 1, QUERY: settings.store.sql_queries}, stop_deadline_seconds=STOP_SECONDS)
-            )
-            self.writer = await up.enter_async_context(Writer(settings.store, metrics, partial(bridge.call, STORE)))
-            self.facade = await up.enter_async_context(Facade(settings.store, metrics, partial(bridge.call, QUERY)))
-            self.pipeline = await up.enter_async_context(
-                Pipeline(
-                    settings.pipeline, metrics, bridge, self.writer, wall_clock_us, template_file(settings)
-                )
-            )
-            self.pipeline.own_loss = self._own_loss
-            self.listener = await up.enter_async_context(Listener(settings.listen, metrics, self.pipeline.offer))
-            self.web = await up.enter_async_context(Web(settings.web, metrics.registry, self.health))
             self._handle_signals(up)
+            for component in (self.bridge, self.writer, self.facade, self.pipeline, self.listener, self.web):
+                await up.enter_async_context(component)
             watch = asyncio.create_task(self._watch_loop())
             up.callback(watch.cancel)
             await self._serve()
@@ -80,7 +80,6 @@ class Service:
             await asyncio.wait({ready, pipeline, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if ready.done():
                 self._announce()
-                self.started.set()
             await asyncio.wait({pipeline, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if pipeline.done():
                 await pipeline
@@ -111,8 +110,10 @@ class Service:
         }
 
     def _own_loss(self) -> OwnLoss:
-        kernel = self.listener.kernel_drops
-        return OwnLoss(kernel, self.pipeline.inbox.dropped_datagrams + self.writer.dropped_rows)
+        return OwnLoss(
+            kernel_drops=self.listener.kernel_drops,
+            queue_drops=self.pipeline.inbox.dropped_datagrams + self.writer.dropped_rows,
+        )
 
     def _handle_signals(self, up: AsyncExitStack) -> None:
         loop = asyncio.get_running_loop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from collector.capture import read_capture
 
 ROOT = Path(__file__).resolve().parent.parent
 FIXTURES = ROOT / "fixtures/pcaps"
@@ -122,3 +125,18 @@ def replay(target: str, *files: Path, rate: int = 4000) -> None:
     """Send captures with the product's own command, slowly enough for the smallest receive buffer."""
     command = [sys.executable, "-m", "collector", "replay", *map(str, files), "--to", target, "--rate", str(rate)]
     subprocess.run(command, check=True, cwd=ROOT, capture_output=True, timeout=120)
+
+
+def send(target: str, payloads: list[bytes], source: str, pause_seconds: float = 0.001) -> None:
+    """Send datagrams from one exporter address that no other test uses, so that nothing is taken for a duplicate."""
+    host, port = target.rsplit(":", 1)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as exporter:
+        exporter.bind((source, 0))
+        for payload in payloads:
+            exporter.sendto(payload, (host, int(port)))
+            time.sleep(pause_seconds)
+
+
+def payloads(name: str) -> list[bytes]:
+    """The datagrams of a fixture."""
+    return [item.payload for item in read_capture(FIXTURES / f"{name}.pcap")]

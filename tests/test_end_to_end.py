@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,7 +21,7 @@ from collector.capture import read_batches
 from collector.text import rows as text_rows
 from decoders.dispatch import Decoder
 from schemas.flows import FLOWS
-from tests.service import FIXTURES, ROOT, Service, replay, running
+from tests.service import FIXTURES, ROOT, Service, payloads, replay, running, send
 
 CAPTURES = sorted(FIXTURES.glob("*.pcap"))
 COLUMNS = (
@@ -76,7 +78,7 @@ def test_every_capture_over_udp_gives_its_rows_none_missing_none_twice(service: 
 
 def test_rows_can_be_asked_within_two_seconds(service: Service) -> None:
     before = int(service.query("SELECT count() AS n FROM flows")[0]["n"])
-    replay(service.udp[0], FIXTURES / "fprobe_v5.pcap")
+    send(service.udp[0], payloads("fprobe_v5"), "127.0.0.71")
     time.sleep(2)
 
     assert int(service.query("SELECT count() AS n FROM flows")[0]["n"]) == before + 26
@@ -94,21 +96,15 @@ def test_counters_and_exporters_are_stored_too(service: Service) -> None:
 
 
 def test_hostile_datagrams_are_counted_and_the_next_capture_is_whole(service: Service) -> None:
-    import random
-    import socket
-
-    host, port = service.udp[0].rsplit(":", 1)
     rng = random.Random(5)
     before = int(service.query("SELECT count() AS n FROM flows WHERE protocol = 'netflow5'")[0]["n"])
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-        sender.bind(("127.0.0.9", 0))
-        for start in (b"", b"\0\0\0\5", b"\0\5", b"\0\x09", b"\0\x0a", b"\0\1", b"\0\7"):
-            for _ in range(200):
-                sender.sendto(start + rng.randbytes(rng.randrange(0, 1400)), (host, int(port)))
-            time.sleep(0.05)
+    for start in (b"", b"\0\0\0\5", b"\0\5", b"\0\x09", b"\0\x0a", b"\0\1", b"\0\7"):
+        junk_datagrams = [start + rng.randbytes(rng.randrange(0, 1400)) for _ in range(200)]
+        send(service.udp[0], junk_datagrams, "127.0.0.9", pause_seconds=0)
+        time.sleep(0.05)
     time.sleep(1.5)
     junk = int(service.query("SELECT count() AS n FROM flows WHERE protocol = 'netflow5'")[0]["n"]) - before
-    replay(service.udp[0], FIXTURES / "softflowd_v5.pcap")
+    send(service.udp[0], payloads("softflowd_v5"), "127.0.0.72")
 
     sql = "SELECT count() AS n FROM flows WHERE protocol = 'netflow5'"
     assert service.wait_for_rows(sql, before + junk + 687) == before + junk + 687
@@ -141,27 +137,23 @@ def test_over_ipv6_the_same_rows_and_sigterm_loses_nothing(tmp_path: Path) -> No
 
 def test_templates_survive_a_restart(tmp_path: Path) -> None:
     """Open vSwitch repeats templates every ten minutes only: data must be decoded at once after a restart."""
-    import socket
-
-    from collector.capture import read_capture
-
-    captured = [item.payload for item in read_capture(FIXTURES / "ovs_ipfix_nocache.pcap")]
+    captured = payloads("ovs_ipfix_nocache")
     captured = [p for p in captured if p[12:16] == captured[-1][12:16]]
     templates = [p for p in captured if p[16:18] == b"\0\2"]
     data = [p for p in captured if p[16:18] > b"\0\xff"]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as exporter:
-        exporter.bind(("127.0.0.1", 0))
+        exporter.bind(("127.0.0.1", 0))  # one port for both: a template belongs to its stream
 
-        def send(to: Service, payloads: list[bytes]) -> None:
-            host, port = to.udp[0].rsplit(":", 1)
-            for payload in payloads:
-                exporter.sendto(payload, (host, int(port)))
+        def send_to(service: Service, datagrams: list[bytes]) -> None:
+            host, port = service.udp[0].rsplit(":", 1)
+            for datagram in datagrams:
+                exporter.sendto(datagram, (host, int(port)))
                 time.sleep(0.001)
 
         with running(tmp_path) as first:
-            send(first, templates)
+            send_to(first, templates)
             time.sleep(0.5)
             assert first.stop() == 0
         with running(tmp_path) as second:
-            send(second, data)
+            send_to(second, data)
             assert second.wait_for_rows("SELECT count() AS n FROM flows", len(data)) == len(data)

@@ -60,19 +60,27 @@ class Pipeline:
     """
 
     def __init__(
-        self, settings: PipelineSettings, metrics: Metrics, bridge: Bridge, sink: Sink, clock_us: Clock, state: Path | None
+        self,
+        settings: PipelineSettings,
+        metrics: Metrics,
+        bridge: Bridge,
+        sink: Sink,
+        *,
+        clock_us: Clock,
+        own_loss: Callable[[], OwnLoss],
+        state_file: Path | None,
     ) -> None:
+        """`own_loss` answers with the collector's own losses so far; `state_file` keeps templates over a restart."""
         self._settings = settings
         self._metrics = metrics
         self._bridge = bridge
         self._sink = sink
         self._clock_us = clock_us
-        self._state_file = state
+        self._own_loss = own_loss
+        self._state_file = state_file
         self.inbox = Inbox(settings.inbox_octets)
         self.ready = asyncio.Event()
         """Set once the kernels are compiled and datagrams are being decoded."""
-        self.own_loss: Callable[[], OwnLoss] = OwnLoss
-        """Answers with the collector's own losses so far; the composition root sets it."""
         self._declare(metrics)
 
     def _declare(self, metrics: Metrics) -> None:
@@ -185,7 +193,7 @@ class Pipeline:
 
     async def _report(self) -> None:
         await self._bridge.call(STAGE, self._stream_metrics.advance)
-        rows = await self._bridge.call(STAGE, self._reporter.report, self._clock_us(), self.own_loss())
+        rows = await self._bridge.call(STAGE, self._reporter.report, self._clock_us(), self._own_loss())
         if rows is not None:
             self._offer_rows("exporters", rows)
 
