@@ -11,7 +11,7 @@ import numpy as np
 
 from decoders import plan as p
 from decoders import rows as r
-from decoders.jit import inline, kernel
+from decoders.jit import forced, inline
 from decoders.names import intern
 from decoders.packet import parse_header
 from decoders.samplers import rate_of_number, rate_of_pair, sampler_rate
@@ -101,7 +101,7 @@ def uptime_us(header_us, uptime, value):  # type: ignore[no-untyped-def]
     return header_us - age * 1_000
 
 
-@kernel
+@inline
 def section(octets, at, size, protocol, frame_length, rows, row):  # type: ignore[no-untyped-def]
     """Take a packet section apart into `row` (elements 104, 313, 315)."""
     if size <= 0:
@@ -112,7 +112,7 @@ def section(octets, at, size, protocol, frame_length, rows, row):  # type: ignor
     rows.u64[r.PACKETS, row] = 1
 
 
-@inline
+@forced
 def run_numbers(octets, at, stride, n, ops, o, base, off, size, rows, row, step):  # type: ignore[no-untyped-def]
     """Operations that move a number or an address, over `n` records from `at`, `stride` octets apart."""
     code = ops[o, 0]
@@ -161,7 +161,7 @@ def run_numbers(octets, at, stride, n, ops, o, base, off, size, rows, row, step)
                 rows.address[column, i, 1] = swap64(low)
 
 
-@inline
+@forced
 def run_times(octets, at, stride, n, ops, o, base, off, size, ctx, rows, row, step):  # type: ignore[no-untyped-def]
     """Operations that make an absolute time; a time that cannot be stays all ones until the row is finished."""
     code = ops[o, 0]
@@ -210,7 +210,7 @@ def run_times(octets, at, stride, n, ops, o, base, off, size, ctx, rows, row, st
         rows.u64[column, i] = np.uint64(us) if us >= 0 else np.uint64(r.ABSENT)
 
 
-@inline
+@forced
 def run_special(octets, at, stride, n, ops, o, base, off, size, ctx, names, samplers, rows, row, step):  # type: ignore[no-untyped-def]
     """All other operations."""
     code = ops[o, 0]
@@ -331,7 +331,7 @@ def probability_rate(octets, at, size):  # type: ignore[no-untyped-def]
     return min(np.int64(1.0 / probability + 0.5), np.int64(0xFFFFFFFF))
 
 
-@inline
+@forced
 def run_plan(octets, at, stride, n, plans, number, ctx, names, samplers, rows, row, step):  # type: ignore[no-untyped-def]
     """Run all operations of plan `number` over `n` records; writes rows from `row`, `step` apart."""
     first = plans.head[number, p.P_OP]

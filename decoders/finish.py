@@ -8,7 +8,7 @@ from decoders import plan as p
 from decoders import rows as r
 from decoders.errors import Reason
 from decoders.fields import C_DOMAIN, C_HEADER_US, C_RECEIVED_US, C_SESSION, C_VERSION, MAPPED
-from decoders.jit import inline, kernel
+from decoders.jit import forced, inline
 from decoders.rows import clear_row
 from decoders.samplers import BY_INTERFACE, only_rate, sampler_rate
 from decoders.sessions import S_OVERRIDE_RATE, S_SAMPLING_RATE
@@ -27,7 +27,7 @@ MAPPED_ZERO = np.uint64(0xFFFF0000)
 """Second word, in memory order, of the mapped address 0.0.0.0."""
 
 
-@inline
+@forced
 def settle_times(rows, row, header_us):  # type: ignore[no-untyped-def]
     """Fill in and clamp the times of a row; True if one of them could not be (facts 3.4).
 
@@ -56,7 +56,7 @@ def settle_times(rows, row, header_us):  # type: ignore[no-untyped-def]
     return bad
 
 
-@inline
+@forced
 def settle_icmp(rows, row, stated):  # type: ignore[no-untyped-def]
     """ICMP has no ports: type and code stand in the destination port unless they have elements (facts section 7).
 
@@ -96,7 +96,7 @@ def addressless(rows, row):  # type: ignore[no-untyped-def]
     )
 
 
-@inline
+@forced
 def derive_ether_type(rows, row):  # type: ignore[no-untyped-def]
     """EtherType of the address family, where the record states none."""
     if rows.u16[r.ETHER_TYPE, row] != 0:
@@ -110,7 +110,7 @@ def derive_ether_type(rows, row):  # type: ignore[no-untyped-def]
         rows.u16[r.ETHER_TYPE, row] = ETHERTYPE_IPV4 if v4 else ETHERTYPE_IPV6
 
 
-@inline
+@forced
 def settle_rate(rows, row, samplers, session, override, common):  # type: ignore[no-untyped-def]
     """The sampling rate: override, record, options of its sampler, options of its interface, the only sampler, none."""
     if override > 0:
@@ -163,7 +163,7 @@ def mirror(rows, row, back, icmp):  # type: ignore[no-untyped-def]
         rows.u16[r.DST_PORT, back] = 0
 
 
-@kernel
+@forced
 def finish_rows(rows, row, n, step, flags, ctx, s, samplers):  # type: ignore[no-untyped-def]
     """Complete `n` records whose rows start at `row`, `step` apart (2: the next row is the reverse direction).
 
@@ -216,7 +216,7 @@ def finish_rows(rows, row, n, step, flags, ctx, s, samplers):  # type: ignore[no
     return to
 
 
-@inline
+@forced
 def _complete(rows, row, header_us, ctx, s, icmp, ovs):  # type: ignore[no-untyped-def]
     if settle_times(rows, row, header_us):
         s.problems[ctx[C_SESSION], Reason.TIME.value] += np.uint64(1)

@@ -27,7 +27,7 @@ from decoders.fields import (
 )
 from decoders.finish import finish_rows
 from decoders.held import H_LENGTH, H_LIVE, H_POSITION, Held, hold
-from decoders.jit import inline, kernel
+from decoders.jit import forced, inline, kernel
 from decoders.limits import Limits
 from decoders.names import Names
 from decoders.options import read_options
@@ -72,8 +72,9 @@ message restarted."""
     W_NEED,
     W_PROBLEMS,
     W_BAD,  # 1 = the message is given up
+    W_RELEASED,  # held sets decoded of those that were waiting
     W_WORDS,
-) = range(20)
+) = range(21)
 
 
 class Batch(NamedTuple):
@@ -92,6 +93,8 @@ class Work(NamedTuple):
 
     state: NDArray[np.int64]
     ctx: NDArray[np.int64]
+    held_ctx: NDArray[np.int64]
+    """As `ctx`, of a held set."""
     print_: NDArray[np.uint64]
     """[1]: fingerprint of the message."""
     log: NDArray[np.int64]
@@ -118,6 +121,7 @@ def new_work(limits: Limits, domain_in_key: bool) -> Work:
     return Work(
         np.zeros(W_WORDS, np.int64),
         np.zeros(C_WORDS, np.int64),
+        np.zeros(C_WORDS, np.int64),
         np.zeros(1, np.uint64),
         np.zeros((limits.problems_per_batch, 4), np.int64),
         np.array([limits.template_fields, limits.held_octets_per_session], np.int64),
@@ -139,7 +143,7 @@ def problem(b, w, k, reason, at, detail):  # type: ignore[no-untyped-def]
         w.state[W_PROBLEMS] = n + 1
 
 
-@inline
+@forced
 def sets_fit(octets, at, end):  # type: ignore[no-untyped-def]
     """Offset of the first set whose length cannot be, −1 if all can."""
     while at + 4 <= end:
@@ -150,7 +154,7 @@ def sets_fit(octets, at, end):  # type: ignore[no-untyped-def]
     return np.int64(-1)
 
 
-@kernel
+@forced
 def open_message(b, w, k):  # type: ignore[no-untyped-def]
     """Read the header of the message at W_MESSAGE.  True if its sets are to be walked (facts 3.1)."""
     st = w.state
@@ -211,7 +215,7 @@ def open_message(b, w, k):  # type: ignore[no-untyped-def]
     return True
 
 
-@kernel
+@forced
 def close_message(b, w, k):  # type: ignore[no-untyped-def]
     """Settle the counts of a message whose sets are walked."""
     st = w.state
@@ -301,7 +305,7 @@ def all_zero(octets, at, end):  # type: ignore[no-untyped-def]
     return True
 
 
-@kernel
+@forced
 def walk_templates(b, w, k, options, set_end):  # type: ignore[no-untyped-def]
     """Walk the records of a template set from W_RECORD.  I_TEMPLATE if one of them is new or different."""
     st = w.state
@@ -338,7 +342,7 @@ def walk_templates(b, w, k, options, set_end):  # type: ignore[no-untyped-def]
     return I_DONE
 
 
-@inline
+@forced
 def measure(octets, at, end, plans, number):  # type: ignore[no-untyped-def]
     """Offsets and sizes of the fields of one record of varying length; its octets, or −1 if it does not fit.
 
@@ -376,7 +380,7 @@ def fixed_count(octets, at, end, size):  # type: ignore[no-untyped-def]
     return n
 
 
-@kernel
+@forced
 def decode_set(octets, at, end, number, ctx, k, rows, state):  # type: ignore[no-untyped-def]
     """Decode the records `octets[at:end]` with plan `number` into `rows` from `state[W_ROWS]` on.
 
@@ -421,7 +425,7 @@ def decode_set(octets, at, end, number, ctx, k, rows, state):  # type: ignore[no
     return count, well
 
 
-@inline
+@forced
 def data_set(b, w, k, rows, at, end, number):  # type: ignore[no-untyped-def]
     """One data set of the message at hand: decode it, or hold it until its template comes."""
     st = w.state
@@ -450,7 +454,7 @@ def data_set(b, w, k, rows, at, end, number):  # type: ignore[no-untyped-def]
     return I_DONE
 
 
-@kernel
+@forced
 def walk_sets(b, w, k, rows):  # type: ignore[no-untyped-def]
     """Walk the sets of the open message from W_SET on."""
     st = w.state
@@ -487,7 +491,7 @@ def walk_sets(b, w, k, rows):  # type: ignore[no-untyped-def]
     return I_DONE
 
 
-@inline
+@forced
 def next_message(b, w, k):  # type: ignore[no-untyped-def]
     """After a message: a second one in the same payload if its version says so, else the next datagram (facts 3.1)."""
     st = w.state
@@ -503,9 +507,9 @@ def next_message(b, w, k):  # type: ignore[no-untyped-def]
     st[W_MESSAGE] = -1
 
 
-@kernel
-def walk(b, w, k, rows):  # type: ignore[no-untyped-def]
-    """Go on with the pass until it is done or something is wanted; returns one of the I_ codes."""
+@forced
+def walk_messages(b, w, k, rows):  # type: ignore[no-untyped-def]
+    """Walk messages until the pass is done or something is wanted; returns one of the I_ codes."""
     st = w.state
     while True:
         if st[W_OPEN] == 0:
@@ -519,15 +523,8 @@ def walk(b, w, k, rows):  # type: ignore[no-untyped-def]
                 next_message(b, w, k)
                 continue
             st[W_OPEN] = 1
-            if w.ctx[C_VERSION] == 9:
-                number = w.ctx[C_SESSION]
-                one = np.int64(1)
-                sequence = st[W_SEQUENCE]
-                answer = follow(
-                    k.orders, k.sessions, number, sequence, one, one, np.int64(0), w.ctx[C_UPTIME], w.print_[0]
-                )
-                if answer == T_RESTART and k.sessions.stats[number, S_TEMPLATES] != 0:
-                    return I_RESTART
+            if w.ctx[C_VERSION] == 9 and restarted(w, k):
+                return I_RESTART
         code = walk_sets(b, w, k, rows)
         if code != I_DONE:
             return code
@@ -535,30 +532,58 @@ def walk(b, w, k, rows):  # type: ignore[no-untyped-def]
         next_message(b, w, k)
 
 
-@kernel
+@forced
+def restarted(w, k):  # type: ignore[no-untyped-def]
+    """Follow the number of a v9 datagram, which is known before its sets; True if templates have to go."""
+    number = w.ctx[C_SESSION]
+    one = np.int64(1)
+    answer = follow(
+        k.orders, k.sessions, number, w.state[W_SEQUENCE], one, one, np.int64(0), w.ctx[C_UPTIME], w.print_[0]
+    )
+    return answer == T_RESTART and k.sessions.stats[number, S_TEMPLATES] != 0
+
+
+@forced
 def release(entries, plan, w, k, rows):  # type: ignore[no-untyped-def]
-    """Decode held sets with the plan of the template that came.  Returns how many; fewer than all if rows run out."""
+    """Decode held sets from number W_RELEASED on with the plan of the template that came; False if rows run out."""
     held = k.held
     s = k.sessions
-    ctx = np.zeros(C_WORDS, np.int64)
-    for n in range(entries.shape[0]):
-        entry = entries[n]
+    ctx = w.held_ctx
+    st = w.state
+    while st[W_RELEASED] < entries.shape[0]:
+        entry = entries[st[W_RELEASED]]
         for word in range(C_WORDS):
             ctx[word] = held.meta[entry, word]
         session = ctx[C_SESSION]
         ctx[C_INIT_MS] = k.samplers.init_ms[session]
         length = held.meta[entry, H_LENGTH]
         at = held.meta[entry, H_POSITION] % held.octets.shape[0]
-        records, well = decode_set(held.octets, at, at + length, plan, ctx, k, rows, w.state)
+        records, well = decode_set(held.octets, at, at + length, plan, ctx, k, rows, st)
         if records < 0:
-            return n
+            return False
         if not well:
             s.problems[session, Reason.FIELD_OVERRUN.value] += np.uint64(1)
         if k.plans.head[plan, p.P_FLAGS] & p.F_OPTIONS == 0:
             s.stats[session, S_RECORDS] += np.uint64(records)
         held.meta[entry, H_LIVE] = 0
         s.stats[session, S_HELD_OCTETS] -= np.uint64(length)
-    return entries.shape[0]
+        st[W_RELEASED] += 1
+    return True
+
+
+@kernel
+def walk(b, w, k, rows, entries, plan):  # type: ignore[no-untyped-def]
+    """Decode what `entries` of the held sets wait for `plan`, then go on with the pass; returns one of the I_ codes.
+
+    The one kernel of this module that counts references to arrays: in those below it, that would cost more than the
+    decoding.
+    """
+    if w.state[W_RELEASED] < entries.shape[0]:
+        if not release(entries, plan, w, k, rows):
+            return I_ROWS
+        # They are not part of the message that brought the template: should that be given up, they stay.
+        w.state[W_ROW0] = w.state[W_ROWS]
+    return walk_messages(b, w, k, rows)
 
 
 @kernel

@@ -57,3 +57,12 @@ def inline(function: F) -> F:
     """
     options = {"nogil": True, "boundscheck": True, "error_model": "numpy", "_nrt": False}
     return numba.njit(**options)(function)  # type: ignore[no-any-return]
+
+
+def forced(function: F) -> F:
+    """As `inline`, and always made part of its caller.
+
+    For the parts that a large kernel is cut into: a call would copy every array of every argument, some hundred words.
+    """
+    options = {"nogil": True, "boundscheck": True, "error_model": "numpy", "_nrt": False, "forceinline": True}
+    return numba.njit(**options)(function)  # type: ignore[no-any-return]

@@ -17,7 +17,7 @@ from decoders.decoder import Decoded, Shared
 from decoders.errors import Reason
 from decoders.fields import MAPPED, uptime_us
 from decoders.finish import ETHERTYPE_IPV4, settle_icmp, settle_times
-from decoders.jit import inline, kernel
+from decoders.jit import forced, inline, kernel
 from decoders.rows import Rows, batch, new_rows
 from decoders.sequence import Orders, follow, forget_orders, is_duplicate, new_orders
 from decoders.sessions import S_OVERRIDE_RATE, S_RECORDS, S_SAMPLING_RATE, Sessions, fingerprint
@@ -61,6 +61,11 @@ def count_rows(b, rows):  # type: ignore[no-untyped-def]
 @kernel
 def decode_records(b, s, orders, rows, log):  # type: ignore[no-untyped-def]
     """Decode datagrams into `rows`.  Returns (rows filled, problems listed in `log`)."""
+    return _decode(b, s, orders, rows, log)
+
+
+@forced
+def _decode(b, s, orders, rows, log):  # type: ignore[no-untyped-def]
     row = np.int64(0)
     listed = np.int64(0)
     for i in range(b.picked.shape[0]):
@@ -102,7 +107,7 @@ def decode_records(b, s, orders, rows, log):  # type: ignore[no-untyped-def]
     return row, listed
 
 
-@inline
+@forced
 def _records(octets, first, n, record, version, uptime, header_us, s, number, rows, row):  # type: ignore[no-untyped-def]
     """The columns that come from the records of one datagram."""
     for i in range(row, row + n):
@@ -133,7 +138,7 @@ def _records(octets, first, n, record, version, uptime, header_us, s, number, ro
         settle_icmp(rows, i, False)
 
 
-@inline
+@forced
 def _header(octets, at, n, version, received, s, number, rows, row):  # type: ignore[no-untyped-def]
     """The columns that come from the header of the datagram."""
     protocol = r.PROTOCOL_NETFLOW5

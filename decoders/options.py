@@ -6,11 +6,11 @@ import numpy as np
 
 from decoders import plan as p
 from decoders.fields import absolute_us, load, probability_rate
-from decoders.jit import inline
+from decoders.jit import forced, inline
 from decoders.samplers import BY_INTERFACE, announce, rate_of_number, rate_of_pair
 
 
-@inline
+@forced
 def read_options(octets, at, plans, number, session, samplers):  # type: ignore[no-untyped-def]
     """Take what matters out of one options record, whose field offsets stand in `plans.off` (facts 3.6)."""
     base = plans.head[number, p.P_FIELD]

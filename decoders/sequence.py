@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from decoders.jit import inline
+from decoders.jit import forced, inline
 from decoders.limits import Limits
 from decoders.sessions import (
     Q_NEXT,
@@ -74,7 +74,7 @@ def new_orders(limits: Limits) -> Orders:
     )
 
 
-@inline
+@forced
 def is_duplicate(orders, s, number, sequence, print_):  # type: ignore[no-untyped-def]
     """True, and counted, if a datagram with these octets is among the last of its session.
 
@@ -93,7 +93,7 @@ def is_duplicate(orders, s, number, sequence, print_):  # type: ignore[no-untype
     return False
 
 
-@inline
+@forced
 def stream_of(orders, s, number):  # type: ignore[no-untyped-def]
     """Number of the stream that a session belongs to."""
     known = orders.session[number, O_STREAM]
@@ -136,7 +136,7 @@ def _note(order, number, sequence, units, flows, unknown):  # type: ignore[no-un
     order[number, O_UNKNOWN] = unknown
 
 
-@inline
+@forced
 def follow(orders, s, number, sequence, units, flows, unknown, uptime, print_):  # type: ignore[no-untyped-def]
     """Follow the number of one datagram; counts as `track_sequence` does and returns one of its answers.
 

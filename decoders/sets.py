@@ -127,6 +127,8 @@ class _Pass:
         )
         self._work = frames.new_work(shared.limits, shared.domain_in_key)
         self._work.state[frames.W_MESSAGE] = -1
+        self._waiting = np.zeros(0, np.int64)
+        self._plan = 0
         self._left = 0
         self._estimate()
         self._rows = self._more_rows(0)
@@ -136,7 +138,7 @@ class _Pass:
         state = self._work.state
         known = self._decoder.known()
         while True:
-            code = frames.walk(self._batch, self._work, known, self._rows)
+            code = frames.walk(self._batch, self._work, known, self._rows, self._waiting, self._plan)
             if code == frames.I_ROWS:
                 self._estimate()
                 self._flush(int(state[frames.W_ROW0]), int(state[frames.W_NEED]))
@@ -207,14 +209,9 @@ class _Pass:
             self._release(session, number)
 
     def _release(self, session: int, number: int) -> None:
+        """Let the pass begin with what waited for this template."""
         plan = self._decoder.templates.plan_of(session, number)
-        entries = waiting(self._decoder.held, session, number)
-        if plan is None or len(entries) == 0:
-            return
-        state = self._work.state
-        while len(entries):
-            done = frames.release(entries, plan, self._work, self._decoder.known(), self._rows)
-            entries = entries[done:]
-            if len(entries):
-                self._estimate()
-                self._flush(int(state[frames.W_ROW0]), int(state[frames.W_NEED]))
+        if plan is not None:
+            self._plan = plan
+            self._waiting = waiting(self._decoder.held, session, number)
+            self._work.state[frames.W_RELEASED] = 0
