@@ -18,6 +18,7 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -34,6 +35,7 @@ from collector.store.client import open_client
 from collector.store.engine import Answer, Engine, Query, QueryError
 from collector.store.errors import StoreError
 from collector.store.guard import RefusedError
+from collector.store.revision import raise_revision
 from collector.store.settings import StoreSettings
 from collector.store.writer import Call
 
@@ -147,6 +149,9 @@ class Facade:
         identifier = asked.get("query_id") or str(uuid4())
         query = _query(dict(asked), request, body, self._settings.database if not self._writable else "default")
         answer = await self._run(query)
+        version = asked.get("client_protocol_version", "0")
+        if answer.format == "Native" and version.isdecimal() and not self._writable:
+            answer = replace(answer, body=await self._call(raise_revision, answer.body, int(version[:9])))
         self._queries.labels("done").inc()
         response = await self._call(_compressed, answer, request)
         response.headers["X-ClickHouse-Query-Id"] = (

@@ -183,8 +183,47 @@ def test_grafana_settings_and_a_compressed_query_are_taken(endpoint: Endpoint) -
     assert status == 200
     assert headers["Content-Encoding"] == "gzip"
     block = gzip.decompress(body)
-    assert block.startswith(b"\x01\xe8\x07\x06number\x06UInt64")
-    assert len(block) == 17 + 8 * 1000
+    header = b"\x01\x00\x02\xff\xff\xff\xff\x00" + b"\x01\xe8\x07\x06number\x06UInt64" + b"\x00"
+    assert block.startswith(header)
+    assert len(block) == len(header) + 8 * 1000
+
+
+EVERY_TYPE = """
+SELECT number AS n, toString(number * 7919) AS s, toLowCardinality(toString(number % 3)) AS l,
+  toLowCardinality(toNullable(if(number % 2, 'x', NULL))) AS ln, if(number % 2, number, NULL) AS o,
+  range(number % 4) AS a, arrayMap(x -> toString(x), range(number % 3)) AS sa,
+  map(toLowCardinality('k'), number) AS m, CAST((number, 'x'), 'Tuple(a UInt64, `b c` String)') AS t,
+  toIPv6('::1') AS i6, toIPv4('1.2.3.4') AS i4, generateUUIDv4() AS u, now64(6, 'UTC') AS d64, now() AS d,
+  toDecimal64(1.5, 3) AS de, toFixedString('abc', 5) AS f, CAST('a', 'Enum8(\\'a\\' = 1, \\'b(,\\' = 2)') AS e,
+  true AS b, toDate('2026-01-01') AS dt, toInt128(number) AS big, NULL AS nothing, [[1, 2], []] AS aa
+FROM numbers({rows}) FORMAT Native
+"""
+
+
+@pytest.mark.parametrize("rows", [0, 1, 70_000])
+def test_every_type_is_walked_to_the_end_of_its_block(endpoint: Endpoint, rows: int) -> None:
+    """All that a newer revision adds is taken out again: what is left must be what the engine wrote."""
+    sql = EVERY_TYPE.replace("generateUUIDv4()", "toUUID('01234567-89ab-cdef-0123-456789abcdef')")
+    sql = sql.replace("now64(6, 'UTC')", "toDateTime64(1, 6, 'UTC')").replace("now()", "toDateTime(1)")
+    plain = endpoint.ask(sql.replace("{rows}", str(rows)))[1]
+
+    status, raised, _ = endpoint.ask(sql.replace("{rows}", str(rows)), client_protocol_version="54460")
+
+    assert status == 200, raised
+    blocks = raised.count(b"\x01\x00\x02\xff\xff\xff\xff\x00\x16")
+    assert blocks == plain.count(b"\x01n\x06UInt64")
+    assert len(raised) == len(plain) + blocks * (8 + 22)
+    assert (
+        raised.replace(b"\x01\x00\x02\xff\xff\xff\xff\x00\x16", b"\x16")
+        .replace(b"\x01n\x06UInt64\x00", b"\x01n\x06UInt64")
+        .startswith(plain[:11])
+    )
+
+
+def test_types_of_an_unknown_layout_are_refused_at_newer_revisions(endpoint: Endpoint) -> None:
+    sql = "SELECT sumState(number) FROM numbers(3) FORMAT Native"
+    assert endpoint.ask(sql)[0] == 200
+    assert endpoint.ask(sql, client_protocol_version="54460")[2]["X-ClickHouse-Exception-Code"] == "48"
 
 
 @pytest.mark.parametrize(

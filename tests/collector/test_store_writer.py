@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +23,7 @@ from collector.store.errors import SchemaError, StoreError
 from collector.store.settings import StoreSettings
 from collector.store.setup import set_up
 from collector.store.writer import Writer, insert
+from schemas.drops import DROPS
 from schemas.flows import FLOWS
 from tests.collector.rows import batch
 
@@ -145,8 +150,6 @@ def test_refused_rows_are_dropped_and_counted_and_the_next_stored(any_store: Sto
             client = open_client(any_store)
             client.command(f"ALTER TABLE {any_store.database}.drops DROP COLUMN trap")
             client.close()
-            from schemas.drops import DROPS
-
             writer.offer("drops", batch(DROPS, 10))
             writer.offer("flows", batch(FLOWS, 10))
 
@@ -280,9 +283,6 @@ def test_without_schema_setup_a_mismatch_keeps_it_from_starting(any_store: Store
 
 
 def test_a_second_process_is_told_who_has_the_directory(embedded_store: StoreSettings) -> None:
-    import os
-    import subprocess
-    import sys
 
     open_client(embedded_store).close()
     code = (
@@ -324,3 +324,36 @@ def error(kind: type[driver.Error], code: int | None = None) -> driver.Error:
 )
 def test_which_errors_are_worth_another_try(problem: BaseException, again: bool) -> None:
     assert transient(problem) is again
+
+
+def test_acknowledged_rows_survive_kill_9(tmp_path: Path) -> None:
+    url = f"chdb://{tmp_path}/store"
+    code = (
+        "import sys, time\n"
+        "from collector.store.client import open_client\n"
+        "from collector.store.settings import StoreSettings\n"
+        "from collector.store.setup import set_up\n"
+        "from collector.store.writer import insert\n"
+        "from schemas.flows import FLOWS\n"
+        "from tests.collector.rows import batch\n"
+        "settings = StoreSettings(url=sys.argv[1])\n"
+        "if len(sys.argv) == 3:\n"
+        "    print(open_client(settings).query('SELECT count() FROM vmflow.flows').result_rows[0][0])\n"
+        "    sys.exit()\n"
+        "client, rows = open_client(settings), batch(FLOWS, 100)\n"
+        "set_up(client, settings)\n"
+        "while True:\n"
+        "    insert(client, FLOWS, [rows], str(time.time_ns()))\n"
+        "    print('stored', flush=True)\n"
+    )
+    command = [sys.executable, "-c", code, url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        acknowledged = sum(process.stdout.readline() == "stored\n" for _ in range(20))
+        process.kill()
+        acknowledged += len(process.stdout.read().splitlines())
+
+    answer = subprocess.run([*command, "count"], capture_output=True, text=True, check=True)
+
+    # The insert that was under way may have been stored without its answer.
+    assert int(answer.stdout) in (acknowledged * 100, acknowledged * 100 + 100)
