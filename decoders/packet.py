@@ -8,7 +8,7 @@ so the outer columns and the VNI are those of the tunnel directly around the pac
 
 from __future__ import annotations
 
-from decoders.jit import inline
+from decoders.jit import forced, inline
 from decoders.packet_layers import (
     HEADER_IPV4,
     HEADER_IPV6,
@@ -34,7 +34,7 @@ from decoders.rows import BYTES, DST_IP, DST_MAC, ETHER_TYPE, FRAGMENT, FRAME_BY
 from decoders.wire import u16
 
 
-@inline
+@forced
 def parse_header(octets, at, end, header_protocol, frame_length, rows, row):  # type: ignore[no-untyped-def]
     """Take the header `octets[at:end]` apart into `row`, which is zero in all columns that a packet fills.
 
@@ -43,18 +43,24 @@ def parse_header(octets, at, end, header_protocol, frame_length, rows, row):  # 
     IPFIX elements 104, 313 and 315 are such headers too: header protocols 1 or 11/12 by the first nibble.
     Source: sFlow 5 sampled_header; facts section 5 names the source of each layer.
     """
-    layer = first_layer(header_protocol)
-    if frame_length <= 0:
-        frame_length = end - at
-    if header_protocol not in (HEADER_IPV4, HEADER_IPV6):
-        rows.u64[FRAME_BYTES, row] = frame_length
-    rows.u64[BYTES, row] = frame_length
+    layer, frame_length = start_header(header_protocol, end - at, frame_length, rows, row)
     if layer == L_STOP:
         return P_UNKNOWN
     return parse_layers(octets, at, end, layer, at + frame_length, 0, rows, row)
 
 
 @inline
+def start_header(header_protocol, present, frame_length, rows, row):  # type: ignore[no-untyped-def]
+    """Set the lengths of a row before its layers are known.  Returns (first layer, octets of the frame)."""
+    if frame_length <= 0:
+        frame_length = present
+    if header_protocol not in (HEADER_IPV4, HEADER_IPV6):
+        rows.u64[FRAME_BYTES, row] = frame_length
+    rows.u64[BYTES, row] = frame_length
+    return first_layer(header_protocol), frame_length
+
+
+@forced
 def parse_layers(octets, at, end, layer, frame_end, result, rows, row):  # type: ignore[no-untyped-def]
     """The loop over layers, starting with `layer` at `at`.  `frame_end`: where the frame would end if it were whole."""
     tunnels = 0

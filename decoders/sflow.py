@@ -27,7 +27,6 @@ from decoders.sflow_drops import (
     X_LINUX,
     X_SUPPRESSED,
     X_TRAP,
-    decode_drops,
 )
 from decoders.sflow_hosts import HostReader
 from decoders.sflow_index import (
@@ -41,8 +40,8 @@ from decoders.sflow_index import (
     SAMPLE_WORDS,
     index_samples,
 )
-from decoders.sflow_records import COUNTER_RECORDS, RECORDS
-from decoders.sflow_samples import decode_flows
+from decoders.sflow_records import COUNTER_RECORDS, DROP_FORMATS, FLOW_FORMATS, RECORDS
+from decoders.sflow_samples import decode_packets
 from decoders.sflow_state import LOG_COUNT, forget_sources, new_sources
 from schemas.column import Origin
 from schemas.counters import COUNTERS
@@ -110,18 +109,20 @@ class SflowDecoder:
         samples = samples[:count]
         formats = np.bincount(samples[:, M_FORMAT], minlength=FORMAT_DROP + 1)
         origin = (batch.octets, batch.start, batch.address, batch.time_received_us, session, samples)
-        common = (*origin, self._shared.limits.sflow_records_per_sample)
+        limit = self._shared.limits.sflow_records_per_sample
         state = (sessions.stats, sessions.problems, log, self._found, self._sources)
+        texts = (self._shared.names, self._text)
         flows = int(formats[FORMAT_FLOW] + formats[FORMAT_FLOW_EXPANDED])
         if flows:
             rows = new_rows(FLOWS, flows)
-            if filled := int(decode_flows(*common, rows, *state)):
+            extra = np.zeros((EXTRAS, 1), np.int64)
+            if filled := int(decode_packets(*origin, False, FLOW_FORMATS, limit, rows, extra, *state, *texts)):
                 decoded.flows.append(columns.batch(FLOWS, rows, filled, self._shared.name_list.array()))
         counters = int(formats[FORMAT_COUNTERS] + formats[FORMAT_COUNTERS_EXPANDED])
         if counters:
             rows = new_rows(COUNTERS, counters)
             hosts = np.zeros((min(counters, HOSTS_PER_SLICE), HOST_WORDS), np.int64)
-            filled, listed = decode_counters(*common, rows, *state, self._shared.names, hosts)
+            filled, listed = decode_counters(*origin, limit, rows, *state, self._shared.names, hosts)
             if filled:
                 decoded.counters.append(columns.batch(COUNTERS, rows, int(filled), self._shared.name_list.array()))
             inventory = self._hosts.read(batch, session, hosts[:listed])
@@ -130,7 +131,7 @@ class SflowDecoder:
         if drops := int(formats[FORMAT_DROP]):
             rows = new_rows(FLOWS, drops)
             extra = np.zeros((EXTRAS, drops), np.int64)
-            decode_drops(*common, rows, extra, *state, self._shared.names, self._text)
+            decode_packets(*origin, True, DROP_FORMATS, limit, rows, extra, *state, *texts)
             decoded.drops.append(self._drops(rows, extra))
         listed = int(log[0, LOG_COUNT])
         if listed:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from decoders.errors import Reason
-from decoders.jit import inline
-from decoders.packet import guess_layer, parse_header, parse_layers
+from decoders.jit import forced, inline
+from decoders.packet import guess_layer, parse_layers, start_header
 from decoders.packet_layers import L_ETHERNET, L_STOP, P_NESTING, P_TAGGED, P_TUNNEL
 from decoders.packet_network import put_ipv4, put_ipv6
 from decoders.packet_tunnel import PORT_GENEVE, PORT_VXLAN_GPE, PORTS_VXLAN, enter_tunnel
@@ -62,7 +62,7 @@ _RECORD_SHORT = Reason.RECORD_SHORT.value
 _NESTED = Reason.NESTING.value
 
 
-@inline
+@forced
 def sampled_packet(octets, found, problems, log, rows, row):  # type: ignore[no-untyped-def]
     """Fill the packet columns of `row` from the records in `found`: the sampled header, else formats 2, 3 and 4."""
     at = found[R_HEADER, 0]
@@ -80,7 +80,7 @@ def sampled_packet(octets, found, problems, log, rows, row):  # type: ignore[no-
         _vlan_records(octets, found, rows, row)
 
 
-@inline
+@forced
 def _header(octets, at, found, problems, log, rows, row):  # type: ignore[no-untyped-def]
     """Record 1.  Returns P_ bits.  `frame_bytes` is frame length − stripped (facts 1.5)."""
     frame_length = u32(octets, at + 4)
@@ -92,28 +92,38 @@ def _header(octets, at, found, problems, log, rows, row):  # type: ignore[no-unt
         size = min(size, frame_length)
     whole = frame_length - stripped
     begin = at + 16
-    bits = parse_header(octets, begin, begin + size, u32(octets, at), whole, rows, row)
-    if bits & P_TUNNEL == 0:
-        place = found[R_DECAP_IN, 0] if found[R_DECAP_IN, 0] != 0 else found[R_DECAP_OUT, 0]
-        if place != 0:
-            bits |= _decapsulated(octets, begin, begin + size, begin + whole, u32(octets, place), rows, row)
+    end = begin + size
+    layer, whole = start_header(u32(octets, at), size, whole, rows, row)
+    bits = 0
+    here = begin
+    for _ in range(2):  # once more inside a tunnel that only records 1027 and 1028 tell of
+        if layer != L_STOP:
+            bits = parse_layers(octets, here, end, layer, begin + whole, bits, rows, row)
+            layer = L_STOP
+            if bits & P_TUNNEL == 0:
+                here, layer = _decapsulated(octets, begin, end, found)
+                if layer != L_STOP:
+                    enter_tunnel(TUNNEL_OTHER, -1, layer == L_ETHERNET, rows, row)
+                    rows.u64[BYTES, row] = max(begin + whole - here, 0)
+                    bits = P_TUNNEL
     if bits & P_NESTING != 0:
         report(problems, log, at, _NESTED, 1)
     return bits
 
 
 @inline
-def _decapsulated(octets, begin, end, frame_end, offset, rows, row):  # type: ignore[no-untyped-def]
-    """Records 1027, 1028: the inner packet stands at `offset` of a header whose tunnel we do not know ourselves."""
-    if offset == 0 or begin + offset >= end:
-        return 0
-    inner = begin + offset
-    layer = guess_layer(octets, inner, end)
-    if layer == L_STOP:
-        return 0
-    enter_tunnel(TUNNEL_OTHER, -1, layer == L_ETHERNET, rows, row)
-    rows.u64[BYTES, row] = max(frame_end - inner, 0)
-    return parse_layers(octets, inner, end, layer, frame_end, P_TUNNEL, rows, row)
+def _decapsulated(octets, begin, end, found):  # type: ignore[no-untyped-def]
+    """Records 1027, 1028: where the inner packet of a tunnel is that we do not know ourselves.
+
+    Returns (its offset, its layer); the layer is L_STOP if there is no record, or nothing that can be read.
+    """
+    place = found[R_DECAP_IN, 0] if found[R_DECAP_IN, 0] != 0 else found[R_DECAP_OUT, 0]
+    if place == 0:
+        return begin, L_STOP
+    inner = begin + u32(octets, place)
+    if inner == begin or inner >= end:
+        return begin, L_STOP
+    return inner, guess_layer(octets, inner, end)
 
 
 @inline

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoders.errors import Reason
-from decoders.jit import inline
+from decoders.jit import forced
 from decoders.sflow_state import report
 from decoders.wire import u32
 
@@ -102,7 +102,7 @@ _RECORD_SHORT = Reason.RECORD_SHORT.value
 _SKIPPED = Reason.SKIPPED_RECORD.value
 
 
-@inline
+@forced
 def find_records(octets, at, end, count, limit, formats, found, problems, log):  # type: ignore[no-untyped-def]
     """Note in `found` [places, 2] offset and length of the first record of each known format in `octets[at:end]`.
 

@@ -1,11 +1,11 @@
-"""sFlow flow samples (formats 1 and 3) into rows of `flows`."""
+"""sFlow samples that show a packet: flow samples (formats 1 and 3), and with `sflow_drops` the notices (format 5)."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from decoders.errors import Reason
-from decoders.jit import inline, kernel
+from decoders.jit import forced, inline, kernel
 from decoders.packet import has_address
 from decoders.rows import (
     AGENT,
@@ -36,9 +36,12 @@ from decoders.rows import (
     TIME_RECEIVED,
     clear_row,
 )
-from decoders.sessions import S_AGENT_DROPS, S_OVERRIDE_RATE, S_RECORDS, S_SAMPLES_LOST, S_SAMPLING_RATE
+from decoders.sessions import S_AGENT_DROPS, S_OVERRIDE_RATE, S_RECORDS, S_SAMPLING_RATE
+from decoders.sflow_drops import notice_fields, notice_texts
 from decoders.sflow_index import (
-    FORMAT_FLOW,
+    FORMAT_COUNTERS,
+    FORMAT_COUNTERS_EXPANDED,
+    FORMAT_DROP,
     FORMAT_FLOW_EXPANDED,
     M_AT,
     M_DATAGRAM,
@@ -50,13 +53,12 @@ from decoders.sflow_index import (
 )
 from decoders.sflow_packets import sampled_packet
 from decoders.sflow_records import (
-    FLOW_FORMATS,
     R_TIME,
     find_records,
 )
 from decoders.sflow_state import (
     KIND_FLOW,
-    SEQ_LATE,
+    count_lost,
     drops_since,
     find_source,
     report,
@@ -77,12 +79,35 @@ _TIME = Reason.TIME.value
 
 
 @kernel
-def decode_flows(octets, start, address, received, session, samples, limit, rows, stats, problems, log, found, sources):  # type: ignore[no-untyped-def]
-    """Decode the flow samples among `samples` into `rows`; returns how many rows are filled."""
+def decode_packets(
+    octets,
+    start,
+    address,
+    received,
+    session,
+    samples,
+    notices,
+    formats,
+    limit,
+    rows,
+    extra,
+    stats,
+    problems,
+    log,
+    found,
+    sources,
+    names,
+    text,
+):  # type: ignore[no-untyped-def]
+    """Decode the flow samples, or with `notices` the discarded-packet notices, among `samples`; returns rows filled.
+
+    `rows` is laid out as `flows`; what only notices have goes into `extra` [EXTRAS, n].  `formats`: the records to look
+    for; `limit`: how many are read of one sample; `text` is room for a joined name.
+    """
     row = np.int64(0)
     for m in range(samples.shape[0]):
         form = samples[m, M_FORMAT]
-        if form not in (FORMAT_FLOW, FORMAT_FLOW_EXPANDED):
+        if (form == FORMAT_DROP) != notices or form in (FORMAT_COUNTERS, FORMAT_COUNTERS_EXPANDED):
             continue
         i = samples[m, M_DATAGRAM]
         at = start[i]
@@ -91,12 +116,17 @@ def decode_flows(octets, start, address, received, session, samples, limit, rows
         rows.u32[DOMAIN, row] = u32(octets, at + header_size(octets, at) - 16)
         rows.u8[PROTOCOL, row] = PROTOCOL_SFLOW5
         put_origin(octets, at, address, i, (EXPORTER, AGENT), rows.address, row)
-        records = _flow_fields(octets, samples, m, session[i], rows, row, stats, problems, log, sources)
-        find_records(
-            octets, records + 4, samples[m, M_END], u32(octets, records), limit, FLOW_FORMATS, found, problems, log
-        )
+        if notices:
+            records = notice_fields(octets, samples, m, session[i], rows, row, extra, stats, sources)
+        else:
+            records = _flow_fields(octets, samples, m, session[i], rows, row, stats, problems, log, sources)
+        count = u32(octets, records)
+        find_records(octets, records + 4, samples[m, M_END], count, limit, formats, found, problems, log)
         sampled_packet(octets, found, problems, log, rows, row)
-        if has_address(rows, row):
+        if notices:
+            notice_texts(octets, found, problems, log, extra, row, names, text)
+            row += 1
+        elif has_address(rows, row):
             _times(octets, found, problems, log, rows, row)
             stats[session[i], S_RECORDS] += np.uint64(1)
             row += 1
@@ -106,7 +136,7 @@ def decode_flows(octets, start, address, received, session, samples, limit, rows
     return row
 
 
-@inline
+@forced
 def _flow_fields(octets, samples, m, session, rows, row, stats, problems, log, sources):  # type: ignore[no-untyped-def]
     """The fixed fields of a flow sample.  Returns the offset of its number of records.
 
@@ -133,15 +163,6 @@ def source_of(octets, at, expanded):  # type: ignore[no-untyped-def]
         return u32(octets, at + 4), u32(octets, at + 8), at + 12
     source = u32(octets, at + 4)
     return source >> 24, source & 0xFFFFFF, at + 8
-
-
-@inline
-def count_lost(stats, session, answer, missing):  # type: ignore[no-untyped-def]
-    """Add missing samples to the session's count; a late one was counted as missing before."""
-    if answer == SEQ_LATE:
-        stats[session, S_SAMPLES_LOST] -= min(np.uint64(1), stats[session, S_SAMPLES_LOST])
-    else:
-        stats[session, S_SAMPLES_LOST] += np.uint64(missing)
 
 
 @inline

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from decoders.errors import Reason
 from decoders.jit import inline
 from decoders.limits import Limits
-from decoders.sessions import mix
+from decoders.sessions import S_SAMPLES_LOST, mix
 from schemas.counters import TOTALS
 
 WAYS = 8
@@ -120,6 +120,15 @@ def drops_since(words, slot, drops, answer):  # type: ignore[no-untyped-def]
     if answer != SEQ_OK or grown >= HALF32:
         return np.int64(0)
     return grown
+
+
+@inline
+def count_lost(stats, session, answer, missing):  # type: ignore[no-untyped-def]
+    """Add missing samples to the session's count; a late one was counted as missing before."""
+    if answer == SEQ_LATE:
+        stats[session, S_SAMPLES_LOST] -= min(np.uint64(1), stats[session, S_SAMPLES_LOST])
+    else:
+        stats[session, S_SAMPLES_LOST] += np.uint64(missing)
 
 
 LOG_COUNT, LOG_DATAGRAM, LOG_START, LOG_SESSION = range(4)
