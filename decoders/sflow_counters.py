@@ -93,9 +93,9 @@ _RECORD_SHORT = Reason.RECORD_SHORT.value
 
 
 @kernel
-def decode_counters(
+def decode_counters(  # type: ignore[no-untyped-def]
     octets, start, address, received, session, samples, limit, rows, stats, problems, log, found, sources, names, hosts
-):  # type: ignore[no-untyped-def]
+):
     """Decode the counter samples among `samples` into `rows`; list those with host structures in `hosts`.
 
     Returns (rows filled, hosts listed).  `hosts` [n, HOST_WORDS] is read outside of the kernel.

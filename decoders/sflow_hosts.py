@@ -135,7 +135,7 @@ def _adapters(octets: bytes) -> list[tuple[int, int]] | None:
     count = int.from_bytes(octets[:4], "big")
     if count * 8 > len(octets) - 4:
         return None
-    found = []
+    found: list[tuple[int, int]] = []
     at = 4
     for _ in range(count):
         if at + 8 > len(octets):

@@ -126,14 +126,12 @@ def find_records(octets, at, end, count, limit, formats, found, problems, log): 
         if length > end - at - 8:
             report(problems, log, at, _RECORD_LENGTH, number)
             break
-        place = np.int64(0)
-        if number < formats.shape[0]:
-            place = np.int64(formats[number, 0])
-        if place == 0:
+        known = np.int64(formats[number, 0]) if number < formats.shape[0] else np.int64(0)
+        if known == 0:
             report(problems, log, at, _SKIPPED, number)
         elif length < formats[number, 1]:
             report(problems, log, at, _RECORD_SHORT, number)
-        elif found[place - 1, 0] == 0:
-            found[place - 1, 0] = at + 8
-            found[place - 1, 1] = length
+        elif found[known - 1, 0] == 0:
+            found[known - 1, 0] = at + 8
+            found[known - 1, 1] = length
         at += 8 + ((length + 3) & ~3)

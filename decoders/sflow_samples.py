@@ -79,7 +79,7 @@ _TIME = Reason.TIME.value
 
 
 @kernel
-def decode_packets(
+def decode_packets(  # type: ignore[no-untyped-def]
     octets,
     start,
     address,
@@ -98,7 +98,7 @@ def decode_packets(
     sources,
     names,
     text,
-):  # type: ignore[no-untyped-def]
+):
     """Decode the flow samples, or with `notices` the discarded-packet notices, among `samples`; returns rows filled.
 
     `rows` is laid out as `flows`; what only notices have goes into `extra` [EXTRAS, n].  `formats`: the records to look

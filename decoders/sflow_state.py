@@ -72,7 +72,8 @@ def find_source(words, clock, session, kind, source_class, index):  # type: igno
     buckets = np.uint64(words.shape[0] // WAYS)
     bucket = np.int64(mix(mix(np.uint64(0), np.uint64(key_a)), np.uint64(key_b)) % buckets) * WAYS
     slot = bucket
-    for candidate in range(bucket, bucket + WAYS):
+    for way in range(WAYS):
+        candidate = bucket + np.int64(way)
         if words[candidate, W_KEY_B] == key_b and words[candidate, W_KEY_A] == key_a:
             words[candidate, W_USED] = clock[0]
             return candidate
