@@ -15,12 +15,20 @@ from bench import decode, end_to_end
 def machine() -> str:
     """What the figures were taken on."""
     model = next(
-        (line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        (
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
         platform.machine(),
     )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("numba", "numpy", "pyarrow", "chdb", "clickhouse-connect"))
-    return f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} × {model}, {memory:.0f} GiB, Linux {platform.release()}, Python {platform.python_version()}, {versions}"
+    versions = ", ".join(
+        f"{name} {metadata.version(name)}" for name in ("numba", "numpy", "pyarrow", "chdb", "clickhouse-connect")
+    )
+    date = f"{datetime.now(UTC):%Y-%m-%d}"
+    system = f"Linux {platform.release()}, Python {platform.python_version()}"
+    return f"{date}, {os.cpu_count()} × {model}, {memory:.0f} GiB, {system}, {versions}"
 
 
 def main() -> None:

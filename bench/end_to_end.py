@@ -40,11 +40,13 @@ class Run:
 
     def __str__(self) -> str:
         lost = 100 * (1 - self.received_datagrams / self.sent_datagrams)
+        sent = self.sent_datagrams * rows_per_datagram(self.kind) / self.seconds / 1e3
+        cpu = self.cpu_seconds / max(self.rows, 1) * 1e6
         return (
-            f"{self.kind:10} sent {self.sent_datagrams * rows_per_datagram(self.kind) / self.seconds / 1e3:7.0f} k rows/s  "
-            f"stored {self.rows / self.seconds / 1e3:7.0f} k rows/s  lost {lost:5.2f} % of datagrams "
-            f"(kernel {self.kernel_drops}, queues {self.queue_drops})  CPU {self.cpu_seconds / max(self.rows, 1) * 1e6:5.2f} µs/row  "
-            f"RSS {self.peak_mib:.0f} MiB  all rows there {self.delay_seconds:.1f} s after the last datagram"
+            f"{self.kind:10} sent {sent:7.0f} k rows/s  stored {self.rows / self.seconds / 1e3:7.0f} k rows/s  "
+            f"lost {lost:5.2f} % of datagrams (kernel {self.kernel_drops}, queues {self.queue_drops})  "
+            f"CPU {cpu:5.2f} µs/row  RSS {self.peak_mib:.0f} MiB  "
+            f"all rows there {self.delay_seconds:.1f} s after the last datagram"
         )
 
 
@@ -52,7 +54,17 @@ def measure(kind: str, rate: float) -> Run:
     """Run the service with an empty store, load it, count what arrived."""
     with tempfile.TemporaryDirectory() as directory, running(Path(directory)) as service:
         before = _cpu(service)
-        command = [sys.executable, "-m", "bench.load", kind, service.udp[0], "--rows-per-second", str(rate), "--seconds", str(SECONDS)]
+        command = [
+            sys.executable,
+            "-m",
+            "bench.load",
+            kind,
+            service.udp[0],
+            "--rows-per-second",
+            str(rate),
+            "--seconds",
+            str(SECONDS),
+        ]
         sent = json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
         ended = time.monotonic()
         rows = _settled(service)
@@ -62,7 +74,10 @@ def measure(kind: str, rate: float) -> Run:
             sent["datagrams"],
             int(service.metric("vmflow_listen_datagrams_total")),
             int(service.metric("vmflow_listen_kernel_drops_total")),
-            int(service.metric("vmflow_inbox_dropped_datagrams_total") + service.metric("vmflow_store_dropped_rows_total")),
+            int(
+                service.metric("vmflow_inbox_dropped_datagrams_total")
+                + service.metric("vmflow_store_dropped_rows_total")
+            ),
             rows,
             sent["seconds"],
             _cpu(service) - before,

@@ -84,7 +84,17 @@ def _records(rng: np.random.Generator, count: int, kind: np.dtype[np.void]) -> N
 
 
 def _macs(numbers: NDArray[np.int64]) -> NDArray[np.void]:
-    return (0x525400000000 + numbers).astype(">u8").view("V8").reshape(-1).view("u1").reshape(-1, 8)[:, 2:].copy().view("V6").ravel()
+    return (
+        (0x525400000000 + numbers)
+        .astype(">u8")
+        .view("V8")
+        .reshape(-1)
+        .view("u1")
+        .reshape(-1, 8)[:, 2:]
+        .copy()
+        .view("V6")
+        .ravel()
+    )
 
 
 def _message(version: int, records: NDArray[np.void], domain: int, number: int) -> bytes:

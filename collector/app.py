@@ -19,7 +19,7 @@ from collector.metrics import Metrics
 from collector.pipeline.streams import OwnLoss
 from collector.pipeline.work import STAGE as DECODE
 from collector.pipeline.work import Pipeline
-from collector.settings import InvalidSettings, Settings
+from collector.settings import InvalidSettingsError, Settings
 from collector.store.facade import Facade
 from collector.store.writer import Writer
 from collector.threads import Bridge
@@ -127,7 +127,7 @@ class Service:
         """Read the settings again and take over what can change while running; a mistake changes nothing."""
         try:
             settings = self._reload()
-        except InvalidSettings as error:
+        except InvalidSettingsError as error:
             _log.error("settings not reloaded", error=str(error))
             return
         self.pipeline.reload(settings.pipeline)
@@ -136,7 +136,9 @@ class Service:
 
     async def _watch_loop(self) -> None:
         """Measure how long the event loop keeps a timer waiting."""
-        lag = self.metrics.gauge("event_loop_lag_seconds", "Longest delay of a timer since the last look, of the last 10 s.")
+        lag = self.metrics.gauge(
+            "event_loop_lag_seconds", "Longest delay of a timer since the last look, of the last 10 s."
+        )
         worst, since = 0.0, time.monotonic()
         while True:
             before = time.monotonic()

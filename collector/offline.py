@@ -94,9 +94,7 @@ def _problems(batch: Datagrams, decoded: Decoded) -> Iterator[dict[str, Any]]:
 
 def _summary(decoder: Decoder, captured: CaptureProblems, printed: int, table: str) -> None:
     growth = Growths(decoder.shared.sessions).take()
-    problems = Counter(
-        {REASONS[index]: int(count) for index, count in enumerate(growth.problems.sum(axis=0)) if count}
-    )
+    problems = Counter({REASONS[index]: int(count) for index, count in enumerate(growth.problems.sum(axis=0)) if count})
     shown = ", ".join(f"{count} {reason}" for reason, count in problems.most_common()) or "none"
     print(
         f"{captured.datagrams} datagrams, {printed} {table}; frames skipped: {captured}; decode problems: {shown}",

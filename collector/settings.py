@@ -13,8 +13,10 @@ from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    SettingsError as SourceError,
     TomlConfigSettingsSource,
+)
+from pydantic_settings import (
+    SettingsError as SourceError,
 )
 
 from collector.listen.settings import ListenSettings
@@ -32,7 +34,7 @@ SECRET_PARTS = ("password", "token", "secret")
 """A key with one of these in its name is never printed with its value."""
 
 
-class InvalidSettings(Exception):
+class InvalidSettingsError(Exception):
     """A setting cannot be used; the message names the key, the value and what was expected."""
 
 
@@ -67,17 +69,17 @@ class Settings(BaseSettings):
 
 
 def load(file: Path | None = None, overrides: list[str] | None = None) -> Settings:
-    """Read and check all settings.  Raises InvalidSettings for what cannot be used."""
+    """Read and check all settings.  Raises InvalidSettingsError for what cannot be used."""
     if file is not None and not file.is_file():
-        raise InvalidSettings(f"{file}: no such file; give an existing TOML file with --config")
+        raise InvalidSettingsError(f"{file}: no such file; give an existing TOML file with --config")
     _refuse_unknown_variables()
     from_file = type("Settings", (Settings,), {"toml_file": file, "__doc__": Settings.__doc__})
     try:
         settings: Settings = from_file(**_nested(overrides or []))
     except ValidationError as error:
-        raise InvalidSettings(_explain(error)) from error
+        raise InvalidSettingsError(_explain(error)) from error
     except (SourceError, tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise InvalidSettings(f"{file or 'environment'}: {error}") from error
+        raise InvalidSettingsError(f"{file or 'environment'}: {error}") from error
     return settings
 
 
@@ -86,7 +88,7 @@ def _refuse_unknown_variables() -> None:
     for name in sorted(os.environ):
         section = name.removeprefix(PREFIX).lower().split(DELIMITER)[0]
         if name.startswith(PREFIX) and name not in NOT_SETTINGS and section not in Settings.model_fields:
-            raise InvalidSettings(
+            raise InvalidSettingsError(
                 f"variable {name}: no section {section!r}; {PREFIX}SECTION{DELIMITER}KEY is expected, "
                 f"with one of the sections {', '.join(Settings.model_fields)}"
             )
@@ -99,7 +101,7 @@ def _nested(overrides: list[str]) -> dict[str, Any]:
         name, equals, text = item.partition("=")
         path = name.strip().split(".")
         if not equals or len(path) < 2 or "" in path:
-            raise InvalidSettings(f"--set {item}: section.key=value is expected, as in --set web.port=9090")
+            raise InvalidSettingsError(f"--set {item}: section.key=value is expected, as in --set web.port=9090")
         try:
             value = json.loads(text)
         except json.JSONDecodeError:
@@ -108,7 +110,7 @@ def _nested(overrides: list[str]) -> dict[str, Any]:
         for part in path[:-1]:
             section = section.setdefault(part, {})
             if not isinstance(section, dict):
-                raise InvalidSettings(f"--set {item}: {part} was set to a value before")
+                raise InvalidSettingsError(f"--set {item}: {part} was set to a value before")
         section[path[-1]] = value
     return values
 

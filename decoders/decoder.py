@@ -83,7 +83,7 @@ def assign(octets, start, length, address, port, received, s, port_in_key, domai
         else:
             version = u16(octets, at)
             if version == 0 and u16(octets, at + 2) == 5:
-                version = 5 | 0x80
+                version = np.int64(0x85)
                 family = u32(octets, at + 4) if size >= 8 else -1
                 body = 4 if family == 1 else (16 if family == 2 else 0)
                 if size < 24 + body:
@@ -117,7 +117,7 @@ def assign(octets, start, length, address, port, received, s, port_in_key, domai
                     kind[i] = K_SETS
             else:
                 reason = Reason.VERSION.value
-                version = 0
+                version = np.int64(0)
         if not port_in_key:
             stream_port = np.int64(0)
         if not domain_in_key and version in (9, 10):

@@ -116,7 +116,7 @@ class Decoder:
         return state
 
     def load_state(self, state: bytes) -> None:
-        """Take over what `changed_state` gave.  Raises ValueError if it is damaged; entries that are wrong are left out."""
+        """Take over what `changed_state` gave; wrong entries are left out.  Raises ValueError if it is damaged."""
         self.sets.import_state(json.loads(state))
         self._saved = state
 

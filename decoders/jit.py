@@ -10,11 +10,12 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import numba
 
-F = TypeVar("F", bound=Callable[..., object])
+Compiled = Callable[..., Any]
+"""A kernel.  Its argument types are numba's business: it refuses what it cannot compile."""
 
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -38,31 +39,38 @@ def cache_directory() -> Path:
 
 
 if "NUMBA_CACHE_DIR" not in os.environ:
-    numba.config.CACHE_DIR = str(cache_directory())
+    setattr(numba.config, "CACHE_DIR", str(cache_directory()))  # noqa: B010 - its stubs do not know it
 
 
-def kernel(function: F) -> F:
+def _njit(**options: Any) -> Callable[[Callable[..., Any]], Compiled]:
+    """What all kernels have in common, and `options`, some of which numba's stubs do not know."""
+    compiler: Any = numba.njit
+    decorator: Callable[[Callable[..., Any]], Compiled] = compiler(
+        nogil=True, boundscheck=True, error_model="numpy", **options
+    )
+    return decorator
+
+
+def kernel(function: Callable[..., Any]) -> Compiled:
     """Compile `function`: releases the GIL, keeps array bounds checks, is cached on disk.
 
     With `NUMBA_DISABLE_JIT=1` the function runs as plain Python, for fuzzing and debugging.
     """
-    return numba.njit(nogil=True, cache=True, boundscheck=True, error_model="numpy")(function)  # type: ignore[no-any-return]
+    return _njit(cache=True)(function)
 
 
-def inline(function: F) -> F:
+def inline(function: Callable[..., Any]) -> Compiled:
     """Compile a helper that kernels call; it needs no cache entry of its own.
 
     It is compiled without reference counts, whose updates would cost more than most helpers do: it may use arrays that
     it is given, but not make one.  The kernel that calls it holds them all.
     """
-    options = {"nogil": True, "boundscheck": True, "error_model": "numpy", "_nrt": False}
-    return numba.njit(**options)(function)  # type: ignore[no-any-return]
+    return _njit(_nrt=False)(function)
 
 
-def forced(function: F) -> F:
+def forced(function: Callable[..., Any]) -> Compiled:
     """As `inline`, and always made part of its caller.
 
     For the parts that a large kernel is cut into: a call would copy every array of every argument, some hundred words.
     """
-    options = {"nogil": True, "boundscheck": True, "error_model": "numpy", "_nrt": False, "forceinline": True}
-    return numba.njit(**options)(function)  # type: ignore[no-any-return]
+    return _njit(_nrt=False, forceinline=True)(function)

@@ -21,7 +21,7 @@ class Names(NamedTuple):
 
     table: NDArray[np.int32]
     """Open-addressing hash table of indices, 0 = free; its size is a power of two."""
-    count: NDArray[np.int64]
+    count: NDArray[np.int64]  # type: ignore[assignment] # shadows tuple.count, which nobody uses
     """[2]: octets used, strings (the empty one included)."""
     octets: NDArray[np.uint8]
     """The strings back to back."""

@@ -55,7 +55,7 @@ class Sessions(NamedTuple):
 
     table: NDArray[np.int32]
     """Open-addressing hash table of session numbers, 0 = free.  Its size is a power of two, twice the capacity."""
-    count: NDArray[np.int64]
+    count: NDArray[np.int64]  # type: ignore[assignment] # shadows tuple.count, which nobody uses
     """[2]: session numbers given out so far, session 0 included; numbers waiting in `free`."""
     free: NDArray[np.int32]
     """[capacity]: a stack of numbers whose sessions were forgotten."""
@@ -208,10 +208,8 @@ def fingerprint(octets, start, length):  # type: ignore[no-untyped-def]
     rest = length - head
     if rest > 0:
         step = max(rest // 64, 1)
-        i = np.int64(0)
-        while i < rest:
+        for i in range(0, rest, step):
             h = (h ^ np.uint64(octets[start + head + i])) * np.uint64(0x100000001B3)
-            i += step
     return h | np.uint64(1)
 
 
@@ -268,7 +266,7 @@ def _uptime_fell(before, uptime):  # type: ignore[no-untyped-def]
     if before < 0 or uptime < 0:
         return False
     back = before - uptime
-    return back > 60_000 and back < np.int64(0xFFFFFFFF) - 3_600_000
+    return back > 5_000 and back < np.int64(0xFFFFFFFF) - 3_600_000
 
 
 @inline

@@ -12,7 +12,9 @@ from collector.commands.common import add_settings_arguments, settings_or_none
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     add_settings_arguments(parser)
-    parser.add_argument("--dump", action="store_true", help="print every setting with its value, as TOML; secrets hidden")
+    parser.add_argument(
+        "--dump", action="store_true", help="print every setting with its value, as TOML; secrets hidden"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

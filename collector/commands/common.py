@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from collector.settings import InvalidSettings, Settings, load
+from collector.settings import InvalidSettingsError, Settings, load
 
 
 def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +25,7 @@ def settings_or_none(args: argparse.Namespace) -> Settings | None:
     """The settings that the arguments name, or None once the mistake is told on standard error."""
     try:
         return load(args.config, args.overrides)
-    except InvalidSettings as error:
+    except InvalidSettingsError as error:
         complain(args.command, str(error))
         return None
 

@@ -122,9 +122,12 @@ class StreamReporter:
         growth = self._growths.take() if not first else None
         if growth is None:
             return None
-        return self._rows(growth, time_us, time_us - since_us, OwnLoss(
-            own.kernel_drops - before.kernel_drops, own.queue_drops - before.queue_drops
-        ))
+        return self._rows(
+            growth,
+            time_us,
+            time_us - since_us,
+            OwnLoss(own.kernel_drops - before.kernel_drops, own.queue_drops - before.queue_drops),
+        )
 
     def _rows(self, growth: Growth, time_us: int, interval_us: int, own: OwnLoss) -> pa.RecordBatch:
         numbers = growth.numbers
@@ -181,7 +184,9 @@ class StreamMetrics:
         s = self._sessions
         names = protocols(s.key[growth.numbers])
         for row, number in enumerate(growth.numbers):
-            exporter = self._metrics.exporters.label((int(s.key[number, 0]), int(s.key[number, 1]))) if number else OTHER
+            exporter = (
+                self._metrics.exporters.label((int(s.key[number, 0]), int(s.key[number, 1]))) if number else OTHER
+            )
             for index, counter in self._counters.items():
                 if growth.stats[row, index]:
                     counter.labels(exporter, names[row]).inc(int(growth.stats[row, index]))

@@ -86,7 +86,9 @@ class Pipeline:
     def _declare(self, metrics: Metrics) -> None:
         inbox = self.inbox
         metrics.gauge("inbox_octets", "Octets of datagrams waiting to be decoded.").set_function(lambda: inbox.octets)
-        self._dropped = metrics.counter("inbox_dropped_datagrams_total", "Datagrams dropped because the inbox was full.")
+        self._dropped = metrics.counter(
+            "inbox_dropped_datagrams_total", "Datagrams dropped because the inbox was full."
+        )
         self._decode_seconds = metrics.counter("decode_seconds_total", "Time spent in decoding.")
         self._decoded = metrics.counter("decoded_rows_total", "Rows decoded, by table.", ("table",))
 

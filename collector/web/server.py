@@ -51,7 +51,9 @@ class Web:
         listening = _bind(self._settings)
         host, port = listening.getsockname()[:2]
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        config = uvicorn.Config(self._application(), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=3)
+        config = uvicorn.Config(
+            self._application(), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=3
+        )
         self._server = _Server(config)
         self._task = asyncio.create_task(self._server.serve(sockets=[listening]), name="web")
         return self

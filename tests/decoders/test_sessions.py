@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from decoders.decoder import assign_batch, new_shared
 from decoders.datagrams import Datagrams
+from decoders.decoder import assign_batch, new_shared
 from decoders.limits import Limits
 from decoders.sessions import (
     S_DATAGRAMS,
@@ -138,7 +138,9 @@ def test_random_loss_and_reordering_are_counted_exactly(permille: int) -> None:
 
 def shared_with(capacity: int) -> Sessions:
     shared = new_shared(Limits(sessions=capacity))
-    datagrams = [(b"\x00\x05" + bytes(40), f"192.0.2.{number}", 9, 1_000_000 * number) for number in range(1, capacity + 3)]
+    datagrams = [
+        (b"\x00\x05" + bytes(40), f"192.0.2.{number}", 9, 1_000_000 * number) for number in range(1, capacity + 3)
+    ]
     _, session = assign_batch(shared, Datagrams.of(datagrams))
     assert session.tolist() == [*range(1, capacity + 1), 0, 0]
     return shared.sessions
