@@ -28,8 +28,8 @@ class Result:
         rate = self.rows / self.median_seconds / 1e6
         best = self.rows / self.best_seconds / 1e6
         per_datagram = self.median_seconds / self.datagrams * 1e6
-        rows = self.rows / self.datagrams
-        return f"{self.kind:10} {rate:7.2f} M rows/s (best {best:.2f})  {per_datagram:6.2f} µs a datagram of {rows:.1f} rows"
+        datagram = f"{per_datagram:6.2f} µs a datagram of {self.rows / self.datagrams:.1f} rows"
+        return f"{self.kind:10} {rate:7.2f} M rows/s (best {best:.2f})  {datagram}"
 
 
 def measure(kind: str) -> Result:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from collector.settings import InvalidSettings, Settings, load
+from collector.settings import InvalidSettingsError, Settings, load
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 PORTS = (6343, 2055, 4739)
@@ -54,7 +54,7 @@ def test_a_misspelt_key_would_be_noticed(tmp_path: Path) -> None:
     wrong = tmp_path / "vmflow.toml"
     wrong.write_text((DEPLOY / "vmflow.toml").read_text().replace("addresses =", "adresses ="))
 
-    with pytest.raises(InvalidSettings, match=r"listen\.adresses: no such setting"):
+    with pytest.raises(InvalidSettingsError, match=r"listen\.adresses: no such setting"):
         load(wrong)
 
 
