@@ -42,9 +42,7 @@ def test_captures_decode_to_what_tshark_reads(stem: str) -> None:
         assert row["tos"] == int(line["tos"], 16)
         assert row["tcp_flags"] == int(line["tcpflags"], 16)
         assert (row["sampling_rate"], row["rate_source"]) == (1, "unstated")
-        assert (row["src_port"], row["dst_port"]) == (
-            (0, 0) if icmp else (int(line["srcport"]), int(line["dstport"]))
-        )
+        assert (row["src_port"], row["dst_port"]) == ((0, 0) if icmp else (int(line["srcport"]), int(line["dstport"])))
         if icmp and line["srcport"] == "0":
             assert row["icmp_type"] << 8 | row["icmp_code"] == int(line["dstport"])
         duration = round(float(line["timedelta"]) * 1e6)
