@@ -25,6 +25,9 @@ from collector.store.settings import StoreSettings
 FORMATS = {"csv": "CSVWithNames", "json": "JSONEachRow"}
 """Our names for ClickHouse formats; any other format's own name is taken, too."""
 
+WIDEST = 100_000
+"""Columns of the widest table that is printed to a file without breaking lines."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
@@ -139,5 +142,5 @@ def _print_table(answer: Any) -> None:
     console = Console()
     if not console.is_terminal:
         # A file has no width: do not break lines there.
-        console = Console(width=max(80, console.measure(table).maximum), soft_wrap=True)
+        console = Console(width=Console(width=WIDEST).measure(table).maximum + 1)
     console.print(table)
