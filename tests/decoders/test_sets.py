@@ -148,31 +148,34 @@ def ntp(us: int) -> bytes:
 
 
 START, END = NOW_US - 5_123_457, NOW_US - 1_000_001
+START_MS, END_MS = START // 1_000, END // 1_000
+BOOT_MS = NOW * 1_000 - 60_000
+SINCE_BOOT = (NOW_US - 55_000_000, NOW_US - 51_000_000)
 
 
 @pytest.mark.parametrize(
-    ("specs", "value", "start", "end"),
+    ("specs", "value", "expected"),
     [
-        ([(150, 4), (151, 4)], struct.pack("!II", NOW - 9, NOW - 2), NOW_US - 9_000_000, NOW_US - 2_000_000),
-        ([(152, 8), (153, 8)], struct.pack("!QQ", START // 1000, END // 1000), START // 1000 * 1000, END // 1000 * 1000),
-        ([(154, 8), (155, 8)], ntp(START) + ntp(END), START, END),
-        ([(156, 8), (157, 8)], ntp(START) + ntp(END), START, END),
-        ([(158, 4), (159, 4)], struct.pack("!II", 4_000_000, 1_500), NOW_US - 4_000_000, NOW_US - 1_500),
-        ([(152, 8), (161, 4)], struct.pack("!QI", START // 1000, 3_000), START // 1000 * 1000, START // 1000 * 1000 + 3_000_000),
-        ([(162, 4), (155, 8)], struct.pack("!I", 2_500_001) + ntp(END), END - 2_500_001, END),
-        ([(160, 8), (22, 4), (21, 4)], struct.pack("!QII", NOW * 1000 - 60_000, 5_000, 9_000), NOW_US - 55_000_000, NOW_US - 51_000_000),
-        ([(22, 4), (21, 4), (160, 8)], struct.pack("!IIQ", 5_000, 9_000, NOW * 1000 - 60_000), NOW_US - 55_000_000, NOW_US - 51_000_000),
-        ([(22, 4), (21, 4)], struct.pack("!II", 5_000, 9_000), NOW_US, NOW_US),
-        ([(323, 8)], struct.pack("!Q", NOW * 1000 - 7), NOW_US - 7_000, NOW_US - 7_000),
-        ([(152, 8)], struct.pack("!Q", NOW * 1000 - 7), NOW_US - 7_000, NOW_US),
-        ([(153, 8)], struct.pack("!Q", NOW * 1000 - 7), NOW_US - 7_000, NOW_US - 7_000),
-        ([(152, 8), (153, 8)], bytes(16), NOW_US, NOW_US),
+        ([(150, 4), (151, 4)], struct.pack("!II", NOW - 9, NOW - 2), (NOW_US - 9_000_000, NOW_US - 2_000_000)),
+        ([(152, 8), (153, 8)], struct.pack("!QQ", START_MS, END_MS), (START_MS * 1_000, END_MS * 1_000)),
+        ([(154, 8), (155, 8)], ntp(START) + ntp(END), (START, END)),
+        ([(156, 8), (157, 8)], ntp(START) + ntp(END), (START, END)),
+        ([(158, 4), (159, 4)], struct.pack("!II", 4_000_000, 1_500), (NOW_US - 4_000_000, NOW_US - 1_500)),
+        ([(152, 8), (161, 4)], struct.pack("!QI", START_MS, 3_000), (START_MS * 1_000, START_MS * 1_000 + 3_000_000)),
+        ([(162, 4), (155, 8)], struct.pack("!I", 2_500_001) + ntp(END), (END - 2_500_001, END)),
+        ([(160, 8), (22, 4), (21, 4)], struct.pack("!QII", BOOT_MS, 5_000, 9_000), SINCE_BOOT),
+        ([(22, 4), (21, 4), (160, 8)], struct.pack("!IIQ", 5_000, 9_000, BOOT_MS), SINCE_BOOT),
+        ([(22, 4), (21, 4)], struct.pack("!II", 5_000, 9_000), (NOW_US, NOW_US)),
+        ([(323, 8)], struct.pack("!Q", NOW * 1000 - 7), (NOW_US - 7_000, NOW_US - 7_000)),
+        ([(152, 8)], struct.pack("!Q", NOW * 1000 - 7), (NOW_US - 7_000, NOW_US)),
+        ([(153, 8)], struct.pack("!Q", NOW * 1000 - 7), (NOW_US - 7_000, NOW_US - 7_000)),
+        ([(152, 8), (153, 8)], bytes(16), (NOW_US, NOW_US)),
     ],
 )  # fmt: skip
-def test_times(specs: list[Spec], value: bytes, start: int, end: int) -> None:
+def test_times(specs: list[Spec], value: bytes, expected: tuple[int, int]) -> None:
     row = one(specs, value)
 
-    assert (row["flow_start"] - NOW_US, row["flow_end"] - NOW_US) == (start - NOW_US, end - NOW_US)
+    assert (row["flow_start"] - NOW_US, row["flow_end"] - NOW_US) == (expected[0] - NOW_US, expected[1] - NOW_US)
 
 
 def test_init_time_from_an_options_record() -> None:
@@ -273,8 +276,8 @@ def test_reverse_elements_are_a_second_row() -> None:
 
     def value(packets: int) -> bytes:
         return ENDS_VALUE + struct.pack(
-            "!6s6sHHBIIHQQIIIIHQQB", b"RT\0\0\0\1", b"RT\0\0\0\2", 5, 6, 6, 10, 1000, 0x02, NOW * 1000 - 9, NOW * 1000 - 1,
-            3, 4, packets, packets * 90, 0x12, NOW * 1000 - 8, NOW * 1000 - 2, 60,
+            "!6s6sHHBIIHQQIIIIHQQB", b"RT\0\0\0\1", b"RT\0\0\0\2", 5, 6, 6, 10, 1000, 0x02, NOW * 1000 - 9,
+            NOW * 1000 - 1, 3, 4, packets, packets * 90, 0x12, NOW * 1000 - 8, NOW * 1000 - 2, 60,
         )  # fmt: skip
 
     found = Collector().decode(ipfix(template(256, specs), in_set(256, value(0), value(7), value(0))))

@@ -25,8 +25,8 @@ SUMS = {
     "pmacct_nfprobe_v9": (30, 14156, 16417472),
     "pmacct_ipfix": (28, 14586, 16391275),
 }
-"""Rows, packets, octets.  softflowd_v9 has 6 records more than tshark reads (it stops at an option set); softflowd_ipfix
-has 517 rows of reverse counters."""
+"""Rows, packets, octets.  softflowd_v9 has 6 records more than tshark reads (it stops at an option set);
+softflowd_ipfix has 517 rows of reverse counters."""
 
 REVERSED = {
     "src_ip": "dst_ip",
@@ -197,7 +197,7 @@ def test_softflowd_biflows_give_two_rows() -> None:
 
 @pytest.mark.parametrize("stem", ["pmacct_nfprobe_v9", "pmacct_ipfix"])
 def test_netflow_package_counts_the_same(stem: str) -> None:
-    """Its template tables are per version.  softflowd v9 is left out: the package takes its unpadded sets for padded."""
+    """softflowd v9 is left out: the package takes its unpadded sets for padded ones."""
     known: dict[str, dict[Any, Any]] = {"netflow": {}, "ipfix": {}}
     packets = 0
     flows = 0
