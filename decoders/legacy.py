@@ -84,12 +84,12 @@ def _decode(b, s, orders, rows, log):  # type: ignore[no-untyped-def]
             sequence = u32(octets, at + 16)
             print_ = fingerprint(octets, at, size)
             if is_duplicate(orders, s, number, sequence, print_):
-                reason = Reason.DUPLICATE.value
+                reason = np.int64(Reason.DUPLICATE.value)
                 n = np.int64(0)
             else:
                 follow(orders, s, number, sequence, count, count, np.int64(0), uptime, print_)
         if reason < 0 and size != header + count * record:
-            reason = Reason.COUNT_MISMATCH.value
+            reason = np.int64(Reason.COUNT_MISMATCH.value)
         if reason >= 0:
             s.problems[number, reason] += np.uint64(1)
             if listed < log.shape[0]:

@@ -71,7 +71,7 @@ def intern(names, octets, start, length):  # type: ignore[no-untyped-def]
         slot = (slot + np.uint64(1)) & mask
     used = names.count[0]
     index = names.count[1]
-    if index + 2 > names.offset.shape[0] - 1 or used + length > names.octets.shape[0] or length > 255:
+    if index + 1 > names.offset.shape[0] - 1 or used + length > names.octets.shape[0] or length > 255:
         names.missed[0] += 1
         return np.uint32(0)
     for i in range(length):

@@ -74,7 +74,7 @@ def only_rate(samplers, session):  # type: ignore[no-untyped-def]
         stated = samplers.rate[session, slot]
         if stated == 0:
             continue
-        if rate != 0 and stated != rate:
+        if rate not in (0, stated):
             return np.int64(0)
         rate = stated
     return rate

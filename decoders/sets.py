@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from decoders import frames
+from decoders import frames, records
 from decoders.datagrams import Datagrams
 from decoders.decoder import Decoded, Shared
 from decoders.errors import Reason
@@ -125,8 +125,7 @@ class _Pass:
             np.ascontiguousarray(picked, np.int64),
             session,
         )
-        self._work = frames.new_work(shared.limits, shared.domain_in_key)
-        self._work.state[frames.W_MESSAGE] = -1
+        self._work = frames.new_work(shared.limits, shared.sessions, shared.domain_in_key)
         self._waiting = np.zeros(0, np.int64)
         self._plan = 0
         self._left = 0
@@ -138,7 +137,7 @@ class _Pass:
         state = self._work.state
         known = self._decoder.known()
         while True:
-            code = frames.walk(self._batch, self._work, known, self._rows, self._waiting, self._plan)
+            code = records.walk(self._batch, self._work, known, self._rows, self._waiting, self._plan)
             if code == frames.I_ROWS:
                 self._estimate()
                 self._flush(int(state[frames.W_ROW0]), int(state[frames.W_NEED]))
@@ -159,7 +158,7 @@ class _Pass:
         """Reckon how many rows the rest of the batch gives, by the templates known now."""
         known = self._decoder.known()
         rest = self._batch._replace(picked=self._batch.picked[int(self._work.state[frames.W_DATAGRAM]) :])
-        self._left = int(frames.rows_wanted(rest, known.table, known.plans)) + _SPARE_ROWS
+        self._left = int(records.rows_wanted(rest, known.table, known.plans)) + _SPARE_ROWS
 
     def _more_rows(self, need: int) -> Rows:
         capacity = max(need, min(self._left, self._shared.limits.rows_per_batch))
@@ -180,8 +179,7 @@ class _Pass:
         before = self._rows
         moved = filled - keep_from
         self._rows = self._more_rows(moved + need)
-        for old, new in zip(before, self._rows, strict=True):
-            fresh: NDArray[Any] = new
+        for old, fresh in zip(_arrays(before), _arrays(self._rows), strict=True):
             fresh[:, :moved] = old[:, keep_from:filled]
         state[frames.W_ROWS] = moved
         state[frames.W_ROW0] = 0
@@ -215,3 +213,8 @@ class _Pass:
             self._plan = plan
             self._waiting = waiting(self._decoder.held, session, number)
             self._work.state[frames.W_RELEASED] = 0
+
+
+def _arrays(rows: Rows) -> tuple[NDArray[Any], ...]:
+    """The column groups of `rows`, whatever their widths."""
+    return tuple(rows)

@@ -19,9 +19,9 @@ from decoders.jit import inline
 
 
 def _raw(bits: int) -> Any:
-    """An unchecked load of `bits` from a C-contiguous array of octets, as uint64.  Only `_load` below may call it."""
+    """An unchecked load of `bits` from a C-contiguous array of octets, as uint64.  Only `loader` below may call it."""
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def load(_context: Any, octets: Any, _at: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             array = context.make_array(signature.args[0])(context, builder, args[0])
@@ -37,7 +37,7 @@ def _raw(bits: int) -> Any:
 
 def loader(size: int) -> Callable[..., np.uint64]:
     """A compiled reader of `size` (2, 4 or 8) octets at an offset, as uint64; IndexError outside of the array."""
-    if numba.config.DISABLE_JIT:
+    if getattr(numba.config, "DISABLE_JIT"):  # noqa: B009 - its stubs do not know it
 
         def plain(octets, at):  # type: ignore[no-untyped-def]
             if at < 0 or at + size > octets.shape[0]:

@@ -81,7 +81,7 @@ def test_version_1_has_flags_behind_tos() -> None:
     assert (row["packets"], row["bytes"], row["src_port"], row["dst_port"]) == (10, 1000, 1000, 2000)
     assert (row["flow_start"], row["flow_end"]) == (HEADER_US - 10_000_000, HEADER_US - 5_000_000)
     theirs = netflow.parse_packet(datagram)
-    assert theirs.flows[0].TCP_FLAGS == row["tcp_flags"]
+    assert row["tcp_flags"] == theirs.flows[0].TCP_FLAGS
 
 
 def test_version_7_has_records_of_52_octets() -> None:
