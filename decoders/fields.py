@@ -331,7 +331,7 @@ def probability_rate(octets, at, size):  # type: ignore[no-untyped-def]
     return min(np.int64(1.0 / probability + 0.5), np.int64(0xFFFFFFFF))
 
 
-@inline
+@forced
 def run_plan(octets, at, stride, n, plans, number, ctx, names, samplers, rows, row, step):  # type: ignore[no-untyped-def]
     """Run all operations of plan `number` over `n` records; writes rows from `row`, `step` apart."""
     first = plans.head[number, p.P_OP]

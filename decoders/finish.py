@@ -163,7 +163,7 @@ def mirror(rows, row, back, icmp):  # type: ignore[no-untyped-def]
         rows.u16[r.DST_PORT, back] = 0
 
 
-@inline
+@forced
 def finish_rows(rows, row, n, step, flags, ctx, s, samplers):  # type: ignore[no-untyped-def]
     """Complete `n` records whose rows start at `row`, `step` apart (2: the next row is the reverse direction).
 
