@@ -12,7 +12,7 @@ help:
 	@echo "make run     run the service with the embedded store"
 	@echo "make bench   decode rates and UDP-to-rows rate on this machine"
 	@echo "make lint    ruff and mypy alone"
-	@echo "make docs    render docs/columns.md and docs/metrics.md from the code"
+	@echo "make docs    render docs/columns.md from schemas/"
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -105,7 +105,10 @@ class Decoder:
 
     def warm_up(self) -> None:
         """Compile every kernel, or load it from the cache.  Takes minutes the first time, half a second later."""
-        Decoder(Limits(sessions=16, sources=64, templates=16)).decode(warm.datagrams())
+        trial = Decoder(Limits(sessions=16, sources=64, templates=16))
+        trial.decode(warm.datagrams())
+        trial.load_state(trial.changed_state() or b"{}")
+        trial.forget(in_use(trial.shared.sessions))
 
     def changed_state(self) -> bytes | None:
         """What must survive a restart (templates, sampler rates), or None if nothing changed since the last call."""
@@ -151,10 +154,13 @@ class Decoder:
         capacity = self.shared.limits.sessions
         if len(batch) == 0 or int(sessions.count[0] - sessions.count[1]) <= capacity - capacity // 8:
             return
-        numbers = stale(sessions, int(batch.time_received_us.max()), keep=capacity * 3 // 4)
+        self.forget(stale(sessions, int(batch.time_received_us.max()), keep=capacity * 3 // 4))
+
+    def forget(self, numbers: NDArray[np.int64]) -> None:
+        """Drop these streams with all that is kept of them; should they come again, they begin anew."""
         for part in self._parts.values():
             part.forget(numbers)
-        forget(sessions, numbers)
+        forget(self.shared.sessions, numbers)
 
     def _apply_rules(self, number: int) -> None:
         """Copy the operator's word on this session's sender into the state that kernels read."""

@@ -177,7 +177,8 @@ def forget(s: Sessions, numbers: NDArray[np.int64]) -> None:
     gone = np.zeros(len(s.key), np.bool_)
     gone[numbers] = True
     gone[0] = False
-    _rebuild(s, gone)
+    with np.errstate(over="ignore"):  # hashes wrap on purpose; only uncompiled kernels would tell
+        _rebuild(s, gone)
 
 
 def stale(s: Sessions, now_us: int, *, keep: int) -> NDArray[np.int64]:

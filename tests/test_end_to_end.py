@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import clickhouse_connect
 import pytest
 
 from collector.capture import read_batches
@@ -168,6 +169,23 @@ def test_over_ipv6_the_same_rows_and_sigterm_loses_nothing(tmp_path: Path) -> No
     with running(tmp_path) as again:
         assert stored(again) == expected()
         assert again.stop(signal.SIGINT) == 0
+
+
+def test_a_clickhouse_server_holds_the_same_rows(tmp_path: Path, clickhouse_url: str) -> None:
+    """The writer over a real socket, to our own endpoint in another process, which stands in for a server."""
+    with running(tmp_path, "store.database=whole_way", store=clickhouse_url) as started:
+        assert started.ready["sql"] == "off"
+        for file in CAPTURES:
+            replay(started.udp[0], file)
+        assert started.stop() == 0
+    client = clickhouse_connect.get_client(dsn=clickhouse_url, database="whole_way")
+    try:
+        names = ", ".join(COLUMNS)
+        lines = client.raw_query(f"SELECT {names}, flow_start, flow_end FROM flows", fmt="JSONEachRow").splitlines()
+    finally:
+        client.close()
+
+    assert Counter(key(json.loads(line)) for line in lines) == expected()
 
 
 def test_templates_survive_a_restart(tmp_path: Path) -> None:
