@@ -28,7 +28,7 @@ from collector.web.server import Web
 STORE = "store"
 QUERY = "query"
 
-STOP_SECONDS = 20.0
+STOP_SECONDS = 15.0
 """Deadline of an orderly stop; the systemd unit waits 60 s before it kills."""
 
 LOOP_CHECK_SECONDS = 0.1

@@ -38,6 +38,8 @@ class Bridge:
         self._running: dict[Future[Any], str] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._idle: asyncio.Event | None = None
+        self.stuck: list[str] = []
+        """Stages whose calls did not end in time when the bridge was left: end the process with `os._exit` then."""
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
@@ -50,7 +52,7 @@ class Bridge:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
-        await self.stop()
+        self.stuck = await self.stop()
 
     async def stop(self) -> list[str]:
         """Refuse new calls, drop those not begun, and wait for those under way, up to the deadline.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 from functools import partial
 
@@ -28,12 +29,18 @@ def run(args: argparse.Namespace) -> int:
         return 2
     setup(settings.log)
     try:
-        run_loop(_serve(settings, partial(load, args.config, args.overrides)))
+        stuck = run_loop(_serve(settings, partial(load, args.config, args.overrides)))
     except (ListenError, StoreError, WebError) as error:
         complain("run", str(error))
         return 2
+    if stuck:
+        # Python would wait for their threads; all that can be saved is saved.
+        os._exit(0)
     return 0
 
 
-async def _serve(settings: Settings, reload: Callable[[], Settings]) -> None:
-    await Service(settings, reload).run()
+async def _serve(settings: Settings, reload: Callable[[], Settings]) -> list[str]:
+    """Run the service; returns the stages whose calls did not end."""
+    service = Service(settings, reload)
+    await service.run()
+    return service.bridge.stuck

@@ -100,6 +100,13 @@ class Pipeline:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         self.inbox.close()
+        if not self.ready.is_set() and not self._task.done():
+            # A compiler cannot be interrupted, and nobody who stops a service waits minutes for it.
+            _log.warning("stopped while compiling", datagrams_lost=len(self.inbox))
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            return
         await self._task
 
     async def wait(self) -> None:
