@@ -49,6 +49,8 @@ class _Part(Protocol):
 
     def forget(self, numbers: NDArray[np.int64]) -> None: ...
 
+    def begin_anew(self, numbers: NDArray[np.int64]) -> None: ...
+
 
 class Decoder:
     """Decodes batches of datagrams of all protocols; keeps what one datagram needs of those before it.
@@ -131,10 +133,15 @@ class Decoder:
         session: NDArray[np.int64],
         into: Decoded,
     ) -> None:
-        """Run one decoder; should it fail by a defect of ours, halve the batch until only the culprit is left out."""
+        """Run one decoder; should it fail by a defect of ours, halve the batch until only the culprit is left out.
+
+        The streams of a failed attempt begin anew, or its good datagrams would be taken for duplicates.  Their running
+        totals may then hold a datagram twice; rows never do.
+        """
         try:
             part = decode(batch, picked, session)
-        except (IndexError, ValueError, OverflowError, ZeroDivisionError, FloatingPointError):
+        except Exception:  # noqa: BLE001 - whatever the defect is, it must cost one datagram, not the service
+            self._begin_anew(np.unique(session[picked]))
             if len(picked) == 1:
                 self.shared.sessions.problems[session[picked[0]], Reason.INTERNAL] += np.uint64(1)
                 return
@@ -147,6 +154,13 @@ class Decoder:
         into.drops.extend(part.drops)
         into.inventory.extend(part.inventory)
         into.problems.extend(part.problems)
+
+    def _begin_anew(self, numbers: NDArray[np.int64]) -> None:
+        """Forget which datagrams of these streams were seen; their templates and totals stay."""
+        self.shared.sessions.ring[numbers] = 0
+        self.shared.sessions.sequence[numbers] = 0
+        for part in self._parts.values():
+            part.begin_anew(numbers)
 
     def _make_room(self, batch: Datagrams) -> None:
         """Forget streams before the table is full: those that never gave a record first, then the longest silent."""

@@ -19,7 +19,7 @@ from decoders.fields import MAPPED, uptime_us
 from decoders.finish import ETHERTYPE_IPV4, settle_icmp, settle_times
 from decoders.jit import forced, inline, kernel
 from decoders.rows import Rows, batch, new_rows
-from decoders.sequence import Orders, follow, forget_orders, is_duplicate, new_orders
+from decoders.sequence import Orders, begin_orders_anew, follow, forget_orders, is_duplicate, new_orders
 from decoders.sessions import S_OVERRIDE_RATE, S_RECORDS, S_SAMPLING_RATE, Sessions, fingerprint
 from decoders.wire import swap64, u16, u32
 from schemas.flows import FLOWS
@@ -206,6 +206,10 @@ class LegacyDecoder:
                 decoded.problems.append(log[:listed])
                 room -= listed
         return decoded
+
+    def begin_anew(self, numbers: NDArray[np.int64]) -> None:
+        """Forget which datagrams of these sessions were seen."""
+        begin_orders_anew(self._orders, numbers)
 
     def forget(self, numbers: NDArray[np.int64]) -> None:
         """Forget these sessions: their numbers will stand for other exporters."""

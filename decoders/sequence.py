@@ -197,6 +197,12 @@ def _late(order, s, number, sequence, units):  # type: ignore[no-untyped-def]
     return T_RESTART
 
 
+def begin_orders_anew(orders: Orders, sessions: NDArray[np.int64]) -> None:
+    """Take the next datagram of these sessions for the first one: it says nothing of loss."""
+    orders.session[sessions, O_SEEN] = 0
+    orders.stream[orders.session[sessions, O_STREAM], O_SEEN] = 0
+
+
 def forget_orders(orders: Orders, sessions: NDArray[np.int64]) -> None:
     """Forget the order of these sessions, and streams that none is left of."""
     streams = orders.session[sessions, O_STREAM]

@@ -18,7 +18,7 @@ from decoders.held import expire, forget_held, new_held, waiting
 from decoders.rows import Rows, batch, new_rows
 from decoders.samplers import new_samplers
 from decoders.saved import load_state, save_state
-from decoders.sequence import forget_orders, new_orders
+from decoders.sequence import begin_orders_anew, forget_orders, new_orders
 from decoders.sessions import S_HELD_OCTETS
 from decoders.templates import TemplateStore, digest_of, parse_record
 from schemas.flows import FLOWS
@@ -72,6 +72,10 @@ class SetsDecoder:
         """
         with np.errstate(over="ignore"):
             return load_state(state, self.templates, self.samplers, self._shared.sessions, self._limits)
+
+    def begin_anew(self, numbers: NDArray[np.int64]) -> None:
+        """Forget which datagrams of these sessions were seen."""
+        begin_orders_anew(self._orders, numbers)
 
     def forget(self, numbers: NDArray[np.int64]) -> None:
         """Forget these sessions: their numbers will stand for other exporters."""

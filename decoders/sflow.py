@@ -82,6 +82,9 @@ class SflowDecoder:
                 room -= self._decode(batch, picked[part], session, decoded, room)
         return decoded
 
+    def begin_anew(self, numbers: NDArray[np.int64]) -> None:
+        """The order of sFlow datagrams is kept in the sessions themselves: nothing to forget here."""
+
     def forget(self, numbers: NDArray[np.int64]) -> None:
         """Drop what is kept of these sessions: their numbers will stand for others."""
         forget_sources(self._sources, numbers)
