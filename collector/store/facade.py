@@ -11,13 +11,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import errno
 import gzip
-import socket
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +27,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from collector.http import BindError, Server, bind
 from collector.log import get_log
 from collector.metrics import Metrics
 from collector.store.client import open_client
@@ -71,7 +70,7 @@ class Facade:
         self._running = asyncio.Semaphore(settings.sql_queries)
         self._waiting = 0
         self._engine: Engine | None = None
-        self._server: _Server | None = None
+        self._server: Server | None = None
         self.url = ""
         """Where the endpoint answers; empty if it does not.  Known once entered."""
         self._queries = metrics.counter("sql_queries_total", "Queries by outcome.", ("outcome",))
@@ -81,14 +80,17 @@ class Facade:
         directory = self._settings.directory
         if directory is None or not self._settings.sql_enabled:
             return self
-        listening = _bind(self._settings)
+        try:
+            listening, url = bind(self._settings.sql_host, self._settings.sql_port)
+        except BindError as error:
+            hint = "another vmflow or ClickHouse? set store.sql_port" if error.taken else "set store.sql_host"
+            raise StoreError(f"SQL endpoint on {error}; {hint}") from error
         try:
             self._engine = await self._call(Engine, directory, self._settings, self._writable)
         except BaseException:
             listening.close()
             raise
-        host, port = listening.getsockname()[:2]
-        self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        self.url = url
         config = uvicorn.Config(
             self,
             log_config=None,
@@ -99,7 +101,7 @@ class Facade:
             server_header=False,
             timeout_graceful_shutdown=3,
         )
-        self._server = _Server(config)
+        self._server = Server(config)
         self._task = asyncio.create_task(self._server.serve(sockets=[listening]), name="sql")
         return self
 
@@ -190,14 +192,6 @@ class Facade:
         return await self._call(decompress, body, encoding, limit)
 
 
-class _Server(uvicorn.Server):
-    """Signals belong to the service."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 def _query(asked: dict[str, str], request: Request, body: bytes, database: str) -> Query:
     head = asked.get("query", "").encode()
     sql = head + b"\n" + body if head and body else head or body
@@ -279,22 +273,6 @@ def decompress(body: bytes, encoding: str, limit: int) -> bytes:
     if len(data) > limit:
         raise RefusedError(f"The request is longer than {limit} octets", 307, "TOO_MANY_BYTES")
     return data
-
-
-def _bind(settings: StoreSettings) -> socket.socket:
-    where = f"{settings.sql_host}:{settings.sql_port}"
-    try:
-        info = socket.getaddrinfo(settings.sql_host, settings.sql_port, type=socket.SOCK_STREAM)[0]
-        listening = socket.create_server(info[4][:2], family=info[0], backlog=128)
-    except OSError as error:
-        hint = (
-            "another vmflow or ClickHouse? set store.sql_port"
-            if error.errno == errno.EADDRINUSE
-            else "set store.sql_host"
-        )
-        raise StoreError(f"SQL endpoint on {where}: {error.strerror or error}; {hint}") from error
-    listening.setblocking(False)
-    return listening
 
 
 def main(arguments: list[str]) -> int:

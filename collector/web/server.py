@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from collector.http import BindError, Server, bind
 from collector.web.settings import WebSettings
 
 Health = Callable[[], dict[str, Any]]
@@ -26,13 +24,6 @@ Health = Callable[[], dict[str, Any]]
 
 class WebError(Exception):
     """The web server cannot start; the message says why and what to do."""
-
-
-class _Server(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Signals belong to the service."""
-        yield
 
 
 class Web:
@@ -48,13 +39,15 @@ class Web:
     async def __aenter__(self) -> Self:
         if not self._settings.enabled:
             return self
-        listening = _bind(self._settings)
-        host, port = listening.getsockname()[:2]
-        self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        try:
+            listening, self.url = bind(self._settings.host, self._settings.port)
+        except BindError as error:
+            hint = "another vmflow? set web.port" if error.taken else "set web.host and web.port"
+            raise WebError(f"web server on {error}; {hint}") from error
         config = uvicorn.Config(
             self._application(), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=3
         )
-        self._server = _Server(config)
+        self._server = Server(config)
         self._task = asyncio.create_task(self._server.serve(sockets=[listening]), name="web")
         return self
 
@@ -84,15 +77,3 @@ class Web:
     async def _answer_health(self, request: Request) -> Response:
         health = self._health()
         return JSONResponse(health, status_code=200 if health["status"] == "ok" else 503)
-
-
-def _bind(settings: WebSettings) -> socket.socket:
-    where = f"{settings.host}:{settings.port}"
-    try:
-        info = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listening = socket.create_server(info[4][:2], family=info[0], backlog=128)
-    except OSError as error:
-        hint = "another vmflow? set web.port" if error.errno == errno.EADDRINUSE else "set web.host and web.port"
-        raise WebError(f"web server on {where}: {error.strerror or error}; {hint}") from error
-    listening.setblocking(False)
-    return listening
