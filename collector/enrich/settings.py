@@ -1,0 +1,103 @@
+"""Settings of the inventory: which sources, how often they are asked, and how their answers are used."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+Address = IPv4Address | IPv6Address
+
+
+class SourceSettings(BaseModel, frozen=True, extra="forbid"):
+    """What all sources have in common."""
+
+    poll_seconds: Annotated[float, Field(gt=0, le=86_400)] = 30.0
+    """How often everything is read again; events, where the source has them, come on top."""
+    deadline_seconds: Annotated[float, Field(gt=0, le=3_600)] = 10.0
+    """A call that takes longer is given up: the last answer stays in use and its age grows."""
+
+
+class HostSourceSettings(SourceSettings):
+    """What sources that speak for one hypervisor have in common."""
+
+    host: str = ""
+    """Name of the hypervisor; empty = as it calls itself."""
+    exporters: tuple[Address, ...] = ()
+    """Addresses from which this hypervisor exports, beyond those that the source tells by itself: sFlow agent address,
+    sender address.  They say which switch saw a packet."""
+
+
+class LibvirtSettings(HostSourceSettings):
+    """One libvirt daemon, read only."""
+
+    uri: str = "qemu:///system"
+    """Connection URI, such as `qemu:///system`, `qemu+ssh://root@hv1/system`, `qemu+tls://hv1/system`."""
+    counters_seconds: Annotated[float, Field(ge=0, le=86_400)] = 10.0
+    """How often the counters of all virtual interfaces are read into `interface_counters`; 0 = never."""
+    guest_agent: bool = False
+    """Ask the guest agents for addresses, too: they answer slowly, or never where none runs."""
+
+
+class OvsdbSettings(HostSourceSettings):
+    """One Open vSwitch database."""
+
+    remote: str = "unix:/run/openvswitch/db.sock"
+    """`unix:/path/db.sock`, `tcp:192.0.2.11:6640` or `ssl:192.0.2.11:6640`."""
+    private_key_file: Path | None = None
+    certificate_file: Path | None = None
+    ca_file: Path | None = None
+    """For ssl: our key and certificate, and the authority that signed the database's."""
+    counters_seconds: Annotated[float, Field(ge=0, le=86_400)] = 0.0
+    """How often interface statistics go into `interface_counters`; 0 = never, since sFlow brings the same figures."""
+
+
+class OpenstackSettings(SourceSettings):
+    """One OpenStack cloud."""
+
+    poll_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
+    deadline_seconds: Annotated[float, Field(gt=0, le=3_600)] = 120.0
+    """Listing a hundred thousand ports takes many pages."""
+    cloud: str = "openstack"
+    """Name in clouds.yaml; credentials stand there, or in the OS_ variables."""
+    config_file: Path | None = None
+    """clouds.yaml to use; empty = where openstacksdk looks by itself."""
+    full_seconds: Annotated[float, Field(gt=0, le=604_800)] = 600.0
+    """How often everything is listed anew; between, only what changed, where the API tells."""
+
+
+class StaticSettings(SourceSettings):
+    """A file of your own."""
+
+    poll_seconds: Annotated[float, Field(gt=0, le=86_400)] = 2.0
+    """How often the file is looked at for changes."""
+    file: Path
+    """TOML or CSV, told apart by the ending; see docs/inventory.md."""
+
+
+class InventorySettings(BaseModel, frozen=True, extra="forbid"):
+    """Who is who."""
+
+    libvirt: tuple[LibvirtSettings, ...] = ()
+    ovsdb: tuple[OvsdbSettings, ...] = ()
+    openstack: tuple[OpenstackSettings, ...] = ()
+    static: tuple[StaticSettings, ...] = ()
+    in_band: bool = True
+    """Use what exporters say of their own interfaces: sFlow host structures, port names."""
+    host_names: Literal["short", "full"] = "short"
+    """`short`: hosts are told apart by the first label of their name, so `hv1` and `hv1.example.com` are one.  `full`
+    where the first labels repeat."""
+    start_seconds: Annotated[float, Field(ge=0, le=600)] = 5.0
+    """Decoding waits this long at the start for the first answer of every source; datagrams queue meanwhile."""
+    history_seconds: Annotated[float, Field(ge=0, le=604_800)] = 3_900.0
+    """How long an ended mapping is kept for flows that arrive late: more than an hour, the longest usual active
+    timeout."""
+    grace_seconds: Annotated[float, Field(ge=0, le=60)] = 3.0
+    """A sample may arrive this long after its interface has gone, or before it was known: sFlow agents hold samples for
+    up to a second, events take their time."""
+    write_seconds: Annotated[float, Field(ge=1, le=86_400)] = 300.0
+    """How often each mapping that still holds is confirmed in table `inventory`."""
+    interfaces: Annotated[int, Field(ge=1, le=10_000_000)] = 500_000
+    """Interfaces kept at most, ended ones that are still needed included; more are left out and counted."""
