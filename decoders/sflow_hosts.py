@@ -158,9 +158,11 @@ def _record_batch(columns: _Columns) -> pa.RecordBatch:
     values = {
         "valid_from": pa.array(columns.time, INVENTORY["valid_from"].arrow),
         "valid_to": pa.array(columns.time, INVENTORY["valid_to"].arrow),
+        "open": pa.array([1] * rows, pa.uint8()),
         "source": pa.DictionaryArray.from_arrays(
             pa.array([_SFLOW] * rows, pa.int8()), pa.array(INVENTORY["source"].names, pa.string())
         ),
+        "sources": _names(["sflow"] * rows),
         "vm_uuid": pa.array(columns.uuid, INVENTORY["vm_uuid"].arrow),
         "vm": _names(columns.vm),
         "host": _names(columns.host),
@@ -170,5 +172,10 @@ def _record_batch(columns: _Columns) -> pa.RecordBatch:
         "agent": pa.array(columns.agent, INVENTORY["agent"].arrow),
     }
     schema = INVENTORY.arrow(Origin.DECODE)
-    empty = _names([""] * rows)
-    return pa.RecordBatch.from_arrays([values.get(name, empty) for name in schema.names], schema=schema)
+    arrays = [values[field.name] if field.name in values else _nothing(field.type, rows) for field in schema]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _nothing(kind: pa.DataType, rows: int) -> pa.Array:
+    """A column that host structures say nothing about."""
+    return _names([""] * rows) if kind == NAME else pa.array([0] * rows, kind)

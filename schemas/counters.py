@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schemas.column import ENUM, NAME, UINT8, UINT32, UINT64, Column, Table
+from schemas.column import ENUM, NAME, UINT8, UINT32, UINT64, UUID, Column, Origin, Table
 from schemas.flows import T64, WHERE_FROM, ZSTD
 
 TOTALS = (
@@ -116,6 +116,25 @@ COUNTERS = Table(
             )
             for name, unit, doc, _ in TOTALS
         ),
+        *(
+            Column(name, NAME, doc, missing="''", origin=Origin.ENRICH, codec=ZSTD)
+            for name, doc in (
+                ("vm", "VM that the interface belongs to."),
+                ("project", "Project of the VM."),
+                ("host", "Hypervisor that has the interface."),
+                ("network", "Virtual network of the interface."),
+            )
+        ),
+        Column(
+            "vm_uuid",
+            UUID,
+            "UUID of the VM.",
+            clickhouse_type="UUID",
+            missing="zeros",
+            origin=Origin.ENRICH,
+            codec=ZSTD,
+        ),
+        Column("mac", UINT64, "MAC address of the VM's side.", origin=Origin.ENRICH, codec=ZSTD),
     ),
     order_by=("time_received", "agent", "if_index"),
     time="time_received",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from schemas.column import NAME, UINT8, UINT32, Column, Table
-from schemas.flows import FLOWS, ZSTD
+from schemas.flows import FLOWS, NAMED, ZSTD
 
 _PACKET = [
     "time_received",
@@ -58,6 +58,7 @@ DROPS = Table(
         Column("function", NAME, "Software function that dropped the packet.", missing="''", element="sFlow 1038"),
         Column("trap", NAME, "Hardware trap, `group/trap`.", missing="''", element="sFlow 1041"),
         Column("linux_reason", NAME, "Reason as the Linux kernel names it.", missing="''", element="sFlow 1042"),
+        *NAMED,
     ),
     order_by=("time_received", "agent"),
     time="time_received",

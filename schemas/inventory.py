@@ -1,30 +1,38 @@
-"""Table `inventory`: one VM interface for a validity interval."""
+"""Table `inventory`: one VM interface for a validity interval.
+
+An interval is written again every now and then while it holds, with a later `valid_to`, and once more when it ends.  The
+engine keeps the newest of the rows that agree in the sorting key; ask with FINAL to see no older one.
+"""
 
 from __future__ import annotations
 
 import pyarrow as pa
 
-from schemas.column import ADDRESS, ENUM, NAME, TIME_US, UINT32, UINT64, UUID, Column, Table
+from schemas.column import ADDRESS, ENUM, NAME, TIME_US, UINT8, UINT16, UINT32, UINT64, UUID, Column, Table
 from schemas.flows import DELTA, IPV6, ZSTD, mac_text
 
 INVENTORY = Table(
     "inventory",
-    "One VM interface, as one source knew it for an interval of time.",
+    "One VM interface on one hypervisor for an interval of time, put together from all sources. Ask with FINAL.",
     (
         Column("valid_from", TIME_US, "First time this was known to hold.", unit="µs since 1970", codec=DELTA),
         Column("valid_to", TIME_US, "Last time this was known to hold.", unit="µs since 1970", codec=DELTA),
+        Column("open", UINT8, "1 while it holds, 0 once it has ended at `valid_to`.", codec=ZSTD),
         Column(
             "source",
             ENUM,
-            "Who said so.",
+            "The best source that knows this interface.",
             names=("sflow", "libvirt", "ovsdb", "openstack", "static", "interface_name"),
             codec=ZSTD,
         ),
+        Column("sources", NAME, "All sources that know it, best first, joined by commas.", missing="''", codec=ZSTD),
         Column("vm_uuid", UUID, "UUID of the VM.", clickhouse_type="UUID", missing="zeros", codec=ZSTD),
         Column("vm", NAME, "Name of the VM.", missing="''", codec=ZSTD),
         Column("project", NAME, "Project of the VM.", missing="''", codec=ZSTD),
         Column("host", NAME, "Hypervisor of the VM; the sFlow agent address where no name is known.", missing="''"),
         Column("network", NAME, "Virtual network of the interface.", missing="''", codec=ZSTD),
+        Column("vni", UINT32, "VXLAN or Geneve network identifier of the network.", codec=ZSTD),
+        Column("vlan", UINT16, "VLAN id of the network on the wire.", codec=ZSTD),
         Column("mac", UINT64, "MAC address as a 48-bit number.", codec=ZSTD),
         Column("mac_text", UINT64, "MAC address in its usual form.", clickhouse_type="String", alias=mac_text("mac")),
         Column(
@@ -37,10 +45,18 @@ INVENTORY = Table(
         ),
         Column("port_name", NAME, "Name of the port on the hypervisor.", missing="''", codec=ZSTD),
         Column("if_index", UINT32, "ifIndex on the hypervisor.", codec=ZSTD),
-        Column("agent", ADDRESS, "sFlow agent of the hypervisor.", clickhouse_type=IPV6, missing="::", codec=ZSTD),
+        Column("of_port", UINT32, "OpenFlow port number on `bridge`.", codec=ZSTD),
+        Column("bridge", NAME, "Open vSwitch bridge of the port.", missing="''", codec=ZSTD),
+        Column("port_id", NAME, "Logical port: Neutron port id, OVS iface-id.", missing="''", codec=ZSTD),
+        Column("speed", UINT64, "What limits the interface.", unit="bit/s", codec=ZSTD),
+        Column(
+            "agent", ADDRESS, "First export address of the hypervisor.", clickhouse_type=IPV6, missing="::", codec=ZSTD
+        ),
+        Column("conflict", NAME, "Where sources differ: `field: who says what`.", missing="''", codec=ZSTD),
     ),
-    order_by=("mac", "valid_from"),
+    order_by=("mac", "valid_from", "vm_uuid", "host", "port_name"),
     time="valid_to",
+    engine="ReplacingMergeTree(valid_to)",
     ttl_days=365,
     partition="toYYYYMM",
 )
