@@ -1,0 +1,211 @@
+"""One interface out of what several sources say of it: who is believed, and where they differ.
+
+Statements about one MAC address are first told apart by VM (two networks may use the same MAC), then by hypervisor (a
+VM that migrates is on two).  Which hypervisors those are, the best source that names any decides: others add what
+they know of the port there, but no place of their own.  Every other field comes from the best source that has it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple
+
+from collector.enrich.source import NO_UUID, Interface, PortKind, Rank
+
+MAX_IPS = 64
+"""Addresses kept of one interface: more than an operator gives to one; routers would have thousands."""
+MAX_CONFLICT = 400
+"""Characters of the text that tells how sources differ."""
+
+VM_FIELDS = ("vm", "vm_uuid", "project", "network", "vni", "vlan", "speed", "port_id")
+PORT_FIELDS = ("port_name", "if_index", "of_port", "bridge", "kind")
+DISPUTED = ("vm", "project", "network", "vni", "vlan")
+"""Fields where a difference between sources is told."""
+
+_ID = re.compile(r"[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
+"""A UUID, with or without hyphens: a name that says nothing to people."""
+
+SOURCE_NAMES = {
+    Rank.LIBVIRT: "libvirt",
+    Rank.OVSDB: "ovsdb",
+    Rank.OPENSTACK: "openstack",
+    Rank.STATIC: "static",
+    Rank.SFLOW_HOST: "sflow",
+    Rank.INTERFACE_NAME: "interface_name",
+}
+"""Names as in the column `source` of table `inventory`."""
+
+
+class Statement(NamedTuple):
+    """What one source says of one interface."""
+
+    rank: Rank
+    interface: Interface
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """An interface on one hypervisor, put together from all sources."""
+
+    interface: Interface
+    ranks: tuple[Rank, ...]
+    """Sources that know it, best first."""
+    conflict: str = ""
+    """Where sources differ, for people; empty where they agree."""
+
+    def same_thing(self, other: Placement) -> bool:
+        """Whether both are the same interface of the same VM in the same place."""
+        a, b = self.interface, other.interface
+        return (a.mac, a.vm_uuid, a.host, a.port_name) == (b.mac, b.vm_uuid, b.host, b.port_name)
+
+    def refines(self, before: Placement) -> bool:
+        """Whether this says all that `before` said, and perhaps more: nothing has changed, something was learnt."""
+        a, b = before.interface, self.interface
+        known = all(
+            not getattr(a, name) or getattr(a, name) == getattr(b, name)
+            for name in ("host", "mac", *VM_FIELDS, *PORT_FIELDS)
+            if getattr(a, name) != NO_UUID
+        )
+        return known and set(a.ips) <= set(b.ips)
+
+
+def merge_interface(
+    statements: Iterable[Statement], ports: Callable[[str, str], Sequence[Statement]]
+) -> list[Placement]:
+    """The placements of all VMs that use one MAC address.
+
+    `ports(host, port_name)` answers with what sources say of a port without naming a MAC address.
+    """
+    ordered = sorted(statements, key=lambda statement: statement.rank)
+    return [_placement(place, every, ports) for every in _by_vm(ordered) for place in _by_place(every)]
+
+
+def merge_port(statements: Iterable[Statement]) -> Placement:
+    """One switch port that no source connects with a MAC address."""
+    ordered = sorted(statements, key=lambda statement: statement.rank)
+    return _placement(ordered, ordered, lambda _host, _name: ())
+
+
+def _by_vm(ordered: list[Statement]) -> Iterator[list[Statement]]:
+    """Statements grouped by the VM they speak of; each group keeps the order."""
+    groups: list[list[Statement]] = []
+    # Those with a UUID first: they are the groups that the others may join.
+    for statement in sorted(ordered, key=lambda statement: statement.interface.vm_uuid == NO_UUID):
+        group = next((group for group in groups if _same_vm(group, statement.interface)), None)
+        if group is None:
+            groups.append([statement])
+        else:
+            group.append(statement)
+    for group in groups:
+        yield sorted(group, key=lambda statement: statement.rank)
+
+
+def _same_vm(group: list[Statement], new: Interface) -> bool:
+    members = [statement.interface for statement in group]
+    uuids = {member.vm_uuid for member in members} - {NO_UUID}
+    if new.vm_uuid != NO_UUID and uuids:
+        return new.vm_uuid in uuids
+    if new.port_id and any(member.port_id == new.port_id for member in members):
+        return True
+    if new.vm and any(member.vm and member.vm != new.vm for member in members) and new.vm_uuid == NO_UUID and not uuids:
+        return False
+    return not any(_segments_differ(member, new) for member in members)
+
+
+def _segments_differ(a: Interface, b: Interface) -> bool:
+    """Whether two statements certainly speak of different networks."""
+    return any(
+        getattr(a, name) and getattr(b, name) and getattr(a, name) != getattr(b, name) for name in ("vni", "vlan")
+    ) or bool((a.vni and b.vlan and not b.vni) or (b.vni and a.vlan and not a.vni))
+
+
+def _by_place(group: list[Statement]) -> list[list[Statement]]:
+    """Statements grouped by hypervisor and port; those without a hypervisor stand alone only if no other has one."""
+    places: list[list[Statement]] = []
+    best: Rank | None = None
+    for statement in group:
+        if not statement.interface.host:
+            continue
+        place = next((place for place in places if _same_place(place, statement.interface)), None)
+        if place is not None:
+            place.append(statement)
+        elif best is None or statement.rank == best:
+            best = statement.rank
+            places.append([statement])
+    return places or [group]
+
+
+def _same_place(place: list[Statement], new: Interface) -> bool:
+    return all(
+        member.interface.host == new.host
+        and (not member.interface.port_name or not new.port_name or member.interface.port_name == new.port_name)
+        and (not member.interface.port_id or not new.port_id or member.interface.port_id == new.port_id)
+        for member in place
+    )
+
+
+def _placement(
+    place: list[Statement], every: list[Statement], ports: Callable[[str, str], Sequence[Statement]]
+) -> Placement:
+    """`place` speaks of this port, `every` of this VM's interface wherever it is."""
+    host = place[0].interface.host
+    name = next((s.interface.port_name for s in place if s.interface.port_name), "")
+    of_port = sorted([*place, *(ports(host, name) if host and name else ())], key=lambda s: s.rank)
+    elsewhere = [s for s in every if s.interface.host and s.interface.host != host]
+    values: dict[str, Any] = {"host": host, "mac": place[0].interface.mac}
+    # This place's own word first: the same MAC elsewhere may be a stale leftover.
+    of_vm = [*(s for s in every if s not in elsewhere), *elsewhere]
+    for field in VM_FIELDS:
+        values[field] = _first(field, of_vm)
+    for field in PORT_FIELDS:
+        values[field] = _first(field, of_port)
+    if values["mac"] and not values["kind"]:
+        values["kind"] = PortKind.VM
+    ips = dict.fromkeys(address for statement in every for address in statement.interface.ips)
+    values["ips"] = tuple(list(ips)[:MAX_IPS])
+    ranks = tuple(sorted({statement.rank for statement in (*of_vm, *of_port)}))
+    return Placement(Interface(**values), ranks, _conflict(host, every))
+
+
+_EMPTY = {field.name: field.default for field in fields(Interface)}
+
+
+def _first(field: str, ordered: Sequence[Statement]) -> Any:
+    """The value of the best source that has one; a bare id gives way to a name that people can read."""
+    found = [value for s in ordered if (value := getattr(s.interface, field)) != _EMPTY[field]]
+    if not found:
+        return _EMPTY[field]
+    return next((value for value in found if not _unreadable(field, value)), found[0])
+
+
+def _unreadable(field: str, value: Any) -> bool:
+    return field in ("vm", "project", "network") and _ID.fullmatch(value) is not None
+
+
+def _conflict(host: str, every: list[Statement]) -> str:
+    """What sources state differently, and who is believed."""
+    told: list[str] = []
+    for field in DISPUTED:
+        said: dict[Any, str] = {}
+        for rank, interface in every:
+            value = getattr(interface, field)
+            if value and not _unreadable(field, value):
+                said.setdefault(value, SOURCE_NAMES[rank])
+        if len(said) > 1:
+            told.append(f"{field}: " + ", ".join(f"{who} says {value}" for value, who in said.items()))
+    best = next((s.rank for s in every if s.interface.host == host), None)
+    # One source that names two hypervisors sees a migration, no conflict.
+    other = {
+        s.interface.host: SOURCE_NAMES[s.rank] for s in every if s.interface.host not in ("", host) and s.rank != best
+    }
+    if best is not None and other:
+        others = ", ".join(f"{who} says {name}" for name, who in other.items())
+        told.append(f"host: {SOURCE_NAMES[best]} says {host}, {others}")
+    return "; ".join(told)[:MAX_CONFLICT]
+
+
+def with_host(interface: Interface, host: str) -> Interface:
+    """The same statement under the name by which the hypervisor goes here."""
+    return interface if interface.host == host else replace(interface, host=host)
