@@ -13,12 +13,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from collector.enrich.sources import threads
+from collector.enrich.stage import Enrichment
 from collector.listen.udp import Listener, wall_clock_us
 from collector.log import get_log
 from collector.metrics import Metrics
 from collector.pipeline.streams import OwnLoss
 from collector.pipeline.work import STAGE as DECODE
 from collector.pipeline.work import Pipeline
+from collector.ports import Component
 from collector.settings import InvalidSettingsError, Settings
 from collector.store.facade import Facade
 from collector.store.writer import Writer
@@ -45,14 +48,17 @@ class Service:
         self.stopping = asyncio.Event()
         self._began = time.monotonic()
         self.metrics = Metrics(exporters_labelled=settings.pipeline.exporter_labels)
-        self.bridge = Bridge({DECODE: 1, STORE: 1, QUERY: settings.store.sql_queries}, STOP_SECONDS)
+        workers = {DECODE: 1, STORE: 1, QUERY: settings.store.sql_queries} | threads(settings.inventory)
+        self.bridge = Bridge(workers, STOP_SECONDS)
         self.writer = Writer(settings.store, self.metrics, partial(self.bridge.call, STORE))
         self.facade = Facade(settings.store, self.metrics, partial(self.bridge.call, QUERY))
+        self.enrichment = Enrichment(settings.inventory, self.metrics, self.bridge, self.writer, clock_us=wall_clock_us)
         self.pipeline = Pipeline(
             settings.pipeline,
             self.metrics,
             self.bridge,
             self.writer,
+            self.enrichment,
             clock_us=wall_clock_us,
             own_loss=self._own_loss,
             state_file=template_file(settings),
@@ -64,13 +70,17 @@ class Service:
         """Start all stages, serve until `stopping` is set or a stage fails, then drain and stop."""
         async with AsyncExitStack() as up:
             self._handle_signals(up)
-            for component in (self.bridge, self.writer, self.facade, self.pipeline, self.listener, self.web):
+            for component in self._components():
                 await up.enter_async_context(component)
             watch = asyncio.create_task(self._watch_loop())
             up.callback(watch.cancel)
             await self._serve()
             _log.info("stopping: draining what was received")
         _log.info("stopped")
+
+    def _components(self) -> tuple[Component, ...]:
+        """In the order in which they start: whoever takes before whoever gives."""
+        return (self.bridge, self.writer, self.facade, self.enrichment, self.pipeline, self.listener, self.web)
 
     async def _serve(self) -> None:
         pipeline = asyncio.create_task(self.pipeline.wait())
@@ -107,6 +117,7 @@ class Service:
             "store": problem or "ok",
             "inbox_octets": self.pipeline.inbox.octets,
             "store_queue_octets": self.writer.queue_octets,
+            "inventory": self.enrichment.health(),
         }
 
     def _own_loss(self) -> OwnLoss:
@@ -131,7 +142,11 @@ class Service:
             _log.error("settings not reloaded", error=str(error))
             return
         self.pipeline.reload(settings.pipeline)
-        fixed = [name for name in ("listen", "store", "web") if getattr(settings, name) != getattr(self.settings, name)]
+        fixed = [
+            name
+            for name in ("listen", "inventory", "store", "web")
+            if getattr(settings, name) != getattr(self.settings, name)
+        ]
         _log.info("settings reloaded", needs_restart=",".join(fixed) or "nothing")
 
     async def _watch_loop(self) -> None:

@@ -8,6 +8,7 @@ from typing import Protocol, Self
 import pyarrow as pa
 
 from decoders.datagrams import Datagrams
+from decoders.decoder import Decoded
 
 
 class Offer(Protocol):
@@ -44,3 +45,16 @@ class Sink(Protocol):
 
     async def ready(self) -> None:
         """Wait until there is room again."""
+
+
+class Enricher(Protocol):
+    """Adds names to what was decoded."""
+
+    def warm_up(self) -> None:
+        """Compile what must be compiled.  Blocks; called once, on the decode thread."""
+
+    async def first_answers(self) -> None:
+        """Wait until enough is known to begin, or the time for that is over."""
+
+    def name(self, decoded: Decoded, /) -> Decoded:
+        """Return the same rows with the columns that enrichment fills.  Blocks; called on the decode thread."""

@@ -19,6 +19,7 @@ from pydantic_settings import (
     SettingsError as SourceError,
 )
 
+from collector.enrich.settings import InventorySettings
 from collector.listen.settings import ListenSettings
 from collector.log import LogSettings
 from collector.pipeline.settings import PipelineSettings
@@ -49,6 +50,7 @@ class Settings(BaseSettings):
 
     listen: ListenSettings = ListenSettings()
     pipeline: PipelineSettings = PipelineSettings()
+    inventory: InventorySettings = InventorySettings()
     store: StoreSettings = StoreSettings()
     web: WebSettings = WebSettings()
     log: LogSettings = LogSettings()

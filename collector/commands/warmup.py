@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import time
 
+from collector.enrich.naming import Namer
+from collector.enrich.warm import warm_up
 from collector.listen.recvmmsg import best_reader
 from decoders.dispatch import Decoder
 from decoders.jit import cache_directory
@@ -19,5 +21,6 @@ def run(args: argparse.Namespace) -> int:
     started = time.monotonic()
     best_reader().warm()
     Decoder().warm_up()
+    warm_up(Namer(history_us=0, grace_us=0))
     print(f"decoders ready in {time.monotonic() - started:.1f} s; cached in {cache_directory()}")
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 import numpy as np
@@ -33,8 +34,8 @@ ROW = np.dtype(
         ("kind", np.uint8),
     ]
 )
-"""One interval.  `vm_id` is the same number for all interfaces of a VM; `host_id` 0 is no host.  The halves of a UUID, like
-those of an address, are words in memory order: what the 16 octets are when read as two native numbers."""
+"""One interval.  `vm_id` is the same number for all interfaces of a VM; `host_id` 0 is no host.  The halves of a UUID,
+like those of an address, are words in memory order: what the 16 octets are when read as two native numbers."""
 
 IP = np.dtype([("high", np.uint64), ("low", np.uint64), ("row", np.int32)])
 """An address of an interval; `row` 0 is free."""
@@ -68,6 +69,8 @@ class Columns:
         self._ips_used = 1
         self._ips_free: list[int] = []
         self._ips_of: dict[int, list[int]] = {}
+        self._array: pa.Array = pa.array([""], pa.string())
+        self._numbers = {"": 0}
         self._reset_names()
 
     def __len__(self) -> int:
@@ -195,7 +198,7 @@ class Columns:
             self.set(row, placement, int(values["valid_from"]), int(values["valid_to"]))
 
 
-def row_column(rows: NDArray[np.void], name: str) -> NDArray[np.generic]:
-    """One column of rows, contiguous."""
-    column: NDArray[np.generic] = np.ascontiguousarray(rows[name])
+def row_column(rows: NDArray[np.void], name: str) -> NDArray[Any]:
+    """One column of rows, contiguous, with the type that `ROW` or `IP` gives it."""
+    column: NDArray[Any] = np.ascontiguousarray(rows[name])
     return column

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from collector.enrich.columns import Columns
@@ -100,16 +100,30 @@ class History:
             return name
         return name.split(".")[0]
 
-    def addresses(self) -> dict[Address, str]:
-        """Hypervisor by address, as the best source says that knows it; none where two equally good ones differ."""
+    def addresses(self, better_than: Rank | None = None) -> dict[Address, str]:
+        """Hypervisor by address, as the best source says that knows it; none where two equally good ones differ.
+
+        With `better_than`, only what sources of a better rank say.
+        """
         found: dict[Address, tuple[Rank, str]] = {}
         for said in sorted(self._said.values(), key=lambda said: said.rank):
+            if better_than is not None and said.rank >= better_than:
+                break
             for host in said.hosts:
                 for address in host.addresses:
                     rank, name = found.setdefault(address, (said.rank, host.name))
                     if name != host.name and rank == said.rank:
                         found[address] = (rank, "")
         return {address: name for address, (_, name) in found.items() if name}
+
+    def heard_us(self, interval: Interval) -> int:
+        """When a source last confirmed an interval, or when it ended."""
+        if interval.valid_to != FOREVER:
+            return interval.valid_to
+        last = max(
+            (self._said[source].at_us for source in interval.placement.sources if source in self._said), default=0
+        )
+        return max(last, interval.known_from)
 
     def intervals(self) -> Iterator[Interval]:
         """All intervals that hold now."""
@@ -128,7 +142,7 @@ class History:
                 key: Hashable = interface.mac or port
                 said = table[key]  # type: ignore[index] # the key's kind goes with the table's
                 if new:
-                    said[source, interface] = Statement(rank, interface)
+                    said[source, interface] = Statement(rank, interface, source)
                 else:
                     said.pop((source, interface), None)
                 touched.add(key)
@@ -172,7 +186,7 @@ class History:
                 new.append(placement)
             else:
                 kept.append(same)
-                self._refine(same, placement)
+                self._refine(same, placement, boundary)
         ended = [interval for interval in intervals if interval not in kept]
         for interval in ended:
             self._close(interval, boundary)
@@ -208,9 +222,13 @@ class History:
         self.to_write.append(interval)
         return interval
 
-    def _refine(self, interval: Interval, placement: Placement) -> None:
+    def _refine(self, interval: Interval, placement: Placement, now: int) -> None:
         if placement == interval.placement:
             return
+        if not placement.same_thing(interval.placement):
+            # For people, what was known less well ends here: its row has another key.
+            self.to_write.append(replace(interval, valid_to=max(now, interval.known_from), row=-1))
+            interval.known_from = now
         interval.placement = placement
         if interval.row >= 0:
             self.columns.set(interval.row, placement, interval.valid_from, interval.valid_to)

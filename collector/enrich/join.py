@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collector.enrich.lookup import BY_INDEX, BY_NAME, BY_OF_PORT, find_host, find_ip, find_mac, find_port, has_ip
-from collector.enrich.snapshot import Tables
 from collector.enrich.source import PortKind
 from decoders.jit import inline, kernel
 from schemas.flows import FLOWS
@@ -109,8 +108,8 @@ def port_of(tables, host, name, number, of_ports, domain, time, grace, ip_high, 
 def by_its_port(tables, row, host, state, name, number, of_ports):  # type: ignore[no-untyped-def]
     """Whether a packet may have passed by the port of the VM in `row`, where the inventory does not have the port.
 
-    The VM must be on this hypervisor, and its own port not be known by what the record calls the port: it would have been
-    found.
+    The VM must be on this hypervisor, and its own port not be known by what the record calls the port: it would have
+    been found.
     """
     if state == AT_SWITCH or host == 0 or tables.host_id[row] != host:
         return False
@@ -195,8 +194,8 @@ def count_end(stats, row, mac, octets):  # type: ignore[no-untyped-def]
 def join(flows, tables, names, history, grace, named, stats):  # type: ignore[no-untyped-def]
     """Fill `named` for all rows, and add to `stats` [N_WORDS, 2] (ends, estimated octets).
 
-    `names` gives the inventory's number of each interface name of the batch, −1 where it has none; `history` and `grace`
-    are in µs.
+    `names` gives the inventory's number of each interface name of the batch, −1 where it has none; `history` and
+    `grace` are in µs.
     """
     exporter = np.zeros(4, np.uint64)
     host = np.int32(0)
@@ -223,7 +222,7 @@ def join(flows, tables, names, history, grace, named, stats):  # type: ignore[no
         of_ports = flows.protocol[i] == _NETFLOW5 and tables.host_of_ports[host] != 0
         domain = flows.domain[i]
         out_kind = flows.out_kind[i]
-        out_if = flows.out_if[i] if out_kind == _OUT_INDEX or out_kind == _OUT_UNKNOWN else np.uint32(0)
+        out_if = flows.out_if[i] if out_kind in (_OUT_INDEX, _OUT_UNKNOWN) else np.uint32(0)
         if of_ports and out_if >= OF_PORT_SPECIAL:
             out_kind, out_if = np.int8(_OUT_MULTIPLE), np.uint32(0)
         in_if = flows.in_if[i]

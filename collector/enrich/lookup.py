@@ -1,4 +1,4 @@
-"""Look-ups in the inventory's tables, for the join: which interface has this MAC, this address, this port, at this time.
+"""Look-ups in the inventory's tables, for the join: who has this MAC, this address, this port, at this time.
 
 Each answers with a row of the tables, 0 where nobody is known or where the evidence does not tell two VMs apart: an
 unknown end is better than a wrong one.  All parts are compiled into the join.
@@ -115,7 +115,7 @@ def find_port(tables, host, by, value, time, grace, ip_high, ip_low):  # type: i
 
 @inline
 def segment(tables, row, vni, vlan, near):  # type: ignore[no-untyped-def]
-    """How the network of `row` goes with the flow's VNI and VLAN and with the interface `near` (0: none) of its path."""
+    """How the network of `row` goes with the flow's VNI and VLAN and with an interface `near` it (0: none)."""
     told = False
     if vni != 0 and tables.vni[row] != 0:
         if tables.vni[row] == vni:

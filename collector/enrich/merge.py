@@ -8,7 +8,7 @@ they know of the port there, but no place of their own.  Every other field comes
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
@@ -43,6 +43,8 @@ class Statement(NamedTuple):
 
     rank: Rank
     interface: Interface
+    source: Hashable = None
+    """Which of the sources of this rank."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,9 @@ class Placement:
 
     interface: Interface
     ranks: tuple[Rank, ...]
-    """Sources that know it, best first."""
+    """Kinds of sources that know it, best first."""
+    sources: frozenset[Hashable] = frozenset()
+    """The sources that know it."""
     conflict: str = ""
     """Where sources differ, for people; empty where they agree."""
 
@@ -165,8 +169,9 @@ def _placement(
         values["kind"] = PortKind.VM
     ips = dict.fromkeys(address for statement in every for address in statement.interface.ips)
     values["ips"] = tuple(list(ips)[:MAX_IPS])
-    ranks = tuple(sorted({statement.rank for statement in (*of_vm, *of_port)}))
-    return Placement(Interface(**values), ranks, _conflict(host, every))
+    heard = (*of_vm, *of_port)
+    ranks = tuple(sorted({statement.rank for statement in heard}))
+    return Placement(Interface(**values), ranks, frozenset(s.source for s in heard), _conflict(host, every))
 
 
 _EMPTY = {field.name: field.default for field in fields(Interface)}
@@ -189,7 +194,7 @@ def _conflict(host: str, every: list[Statement]) -> str:
     told: list[str] = []
     for field in DISPUTED:
         said: dict[Any, str] = {}
-        for rank, interface in every:
+        for rank, interface, _ in every:
             value = getattr(interface, field)
             if value and not _unreadable(field, value):
                 said.setdefault(value, SOURCE_NAMES[rank])

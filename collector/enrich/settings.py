@@ -20,7 +20,7 @@ class SourceSettings(BaseModel, frozen=True, extra="forbid"):
     """A call that takes longer is given up: the last answer stays in use and its age grows."""
 
 
-class HostSourceSettings(SourceSettings):
+class HostSourceSettings(SourceSettings, frozen=True, extra="forbid"):
     """What sources that speak for one hypervisor have in common."""
 
     host: str = ""
@@ -30,7 +30,7 @@ class HostSourceSettings(SourceSettings):
     sender address.  They say which switch saw a packet."""
 
 
-class LibvirtSettings(HostSourceSettings):
+class LibvirtSettings(HostSourceSettings, frozen=True, extra="forbid"):
     """One libvirt daemon, read only."""
 
     uri: str = "qemu:///system"
@@ -41,7 +41,7 @@ class LibvirtSettings(HostSourceSettings):
     """Ask the guest agents for addresses, too: they answer slowly, or never where none runs."""
 
 
-class OvsdbSettings(HostSourceSettings):
+class OvsdbSettings(HostSourceSettings, frozen=True, extra="forbid"):
     """One Open vSwitch database."""
 
     remote: str = "unix:/run/openvswitch/db.sock"
@@ -54,7 +54,7 @@ class OvsdbSettings(HostSourceSettings):
     """How often interface statistics go into `interface_counters`; 0 = never, since sFlow brings the same figures."""
 
 
-class OpenstackSettings(SourceSettings):
+class OpenstackSettings(SourceSettings, frozen=True, extra="forbid"):
     """One OpenStack cloud."""
 
     poll_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
@@ -68,7 +68,7 @@ class OpenstackSettings(SourceSettings):
     """How often everything is listed anew; between, only what changed, where the API tells."""
 
 
-class StaticSettings(SourceSettings):
+class StaticSettings(SourceSettings, frozen=True, extra="forbid"):
     """A file of your own."""
 
     poll_seconds: Annotated[float, Field(gt=0, le=86_400)] = 2.0

@@ -1,20 +1,20 @@
 """The inventory at one moment, immutable, in tables that the join looks things up in.
 
-Every table is open addressing over `slots`, which hold the number of the first entry with a key (0 = none); entries with
-equal keys hang together by `next`.  Entry and row 0 stand for nothing.
+Every table is open addressing over `slots`, which hold the number of the first entry with a key (0 = none); entries
+with equal keys hang together by `next`.  Entry and row 0 stand for nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from collector.enrich.columns import ROW, Columns, address_words, row_column
+from collector.enrich.columns import Columns, address_words, row_column
 from collector.enrich.source import Address
 from decoders.jit import inline, kernel
 
@@ -124,21 +124,30 @@ def build(columns: Columns, addresses: Mapping[Address, str]) -> Snapshot:
     in_use = in_use[np.argsort(rows["valid_from"][ips["row"][in_use]], kind="stable")]
     ip_high, ip_low = row_column(ips, "high"), row_column(ips, "low")
     ip_slots, ip_next = _table(ip_high, ip_low, in_use)
+    plain = {name: row_column(rows, name) for name in Tables._fields if name in (rows.dtype.names or ())}
+    host_slots, host_high, host_low, host_of = hosts
     tables = Tables(
-        *(row_column(rows, name) for name in Tables._fields if name in ROW.names),  # type: ignore[arg-type]
-        mac_slots, mac_next, port_slots, port_next, key, port_row,
-        ip_slots, ip_next, ip_high, ip_low, row_column(ips, "row"),  # type: ignore[arg-type]
-        *hosts, _with_of_ports(rows, columns.host_count()),  # type: ignore[arg-type]
-    )  # fmt: skip
-    uuid = np.stack([rows["uuid_high"], rows["uuid_low"]], axis=1)
-    return Snapshot(
-        tables,
-        columns.strings(),
-        columns.numbers(),
-        row_column(rows, "vm"),
-        row_column(rows, "host"),
-        uuid,  # type: ignore[arg-type]
+        **plain,
+        mac_slots=mac_slots,
+        mac_next=mac_next,
+        port_slots=port_slots,
+        port_next=port_next,
+        port_key=key,
+        port_row=port_row,
+        ip_slots=ip_slots,
+        ip_next=ip_next,
+        ip_high=ip_high,
+        ip_low=ip_low,
+        ip_row=row_column(ips, "row"),
+        host_slots=host_slots,
+        host_high=host_high,
+        host_low=host_low,
+        host_of=host_of,
+        host_of_ports=_with_of_ports(rows, columns.host_count()),
     )
+    uuid = np.stack([rows["uuid_high"], rows["uuid_low"]], axis=1)
+    vm, host = row_column(rows, "vm"), row_column(rows, "host")
+    return Snapshot(tables, columns.strings(), columns.numbers(), vm, host, uuid)
 
 
 def _slots(entries: int) -> NDArray[np.int32]:
@@ -146,7 +155,7 @@ def _slots(entries: int) -> NDArray[np.int32]:
 
 
 def _table(
-    high: NDArray[np.generic], low: NDArray[np.generic], order: NDArray[np.int64]
+    high: NDArray[np.uint64], low: NDArray[np.uint64], order: NDArray[np.int64]
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Slots and chain of the entries in `order`."""
     slots, chain = _slots(len(order)), np.zeros(len(high), np.int32)
@@ -175,7 +184,7 @@ def _with_of_ports(rows: NDArray[np.void], hosts: int) -> NDArray[np.uint8]:
     return found
 
 
-def _host_table(columns: Columns, addresses: Mapping[Address, str]) -> tuple[NDArray[np.generic], ...]:
+def _host_table(columns: Columns, addresses: Mapping[Address, str]) -> tuple[NDArray[Any], ...]:
     """Slots, the words of each address, and the hypervisor's number."""
     high, low = np.zeros(len(addresses) + 1, np.uint64), np.zeros(len(addresses) + 1, np.uint64)
     host_of = np.zeros(len(addresses) + 1, np.int32)

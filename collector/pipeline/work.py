@@ -1,4 +1,4 @@
-"""The decode loop: takes datagrams from the inbox, decodes them on a worker thread, hands rows on."""
+"""The decode loop: takes datagrams from the inbox, decodes and names them on a worker thread, hands rows on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from collector.pipeline.inbox import Inbox
 from collector.pipeline.settings import PipelineSettings, mapped
 from collector.pipeline.state import load_state, save_state
 from collector.pipeline.streams import OwnLoss, StreamMetrics, StreamReporter
-from collector.ports import Clock, Sink
+from collector.ports import Clock, Enricher, Sink
 from collector.threads import Bridge
 from decoders.datagrams import Datagrams
 from decoders.decoder import Decoded
@@ -65,6 +65,7 @@ class Pipeline:
         metrics: Metrics,
         bridge: Bridge,
         sink: Sink,
+        enricher: Enricher,
         *,
         clock_us: Clock,
         own_loss: Callable[[], OwnLoss],
@@ -75,6 +76,7 @@ class Pipeline:
         self._metrics = metrics
         self._bridge = bridge
         self._sink = sink
+        self._enricher = enricher
         self._clock_us = clock_us
         self._own_loss = own_loss
         self._state_file = state_file
@@ -89,7 +91,7 @@ class Pipeline:
         self._dropped = metrics.counter(
             "inbox_dropped_datagrams_total", "Datagrams dropped because the inbox was full."
         )
-        self._decode_seconds = metrics.counter("decode_seconds_total", "Time spent in decoding.")
+        self._decode_seconds = metrics.counter("decode_seconds_total", "Time spent in decoding and naming.")
         self._decoded = metrics.counter("decoded_rows_total", "Rows decoded, by table.", ("table",))
 
     async def __aenter__(self) -> Self:
@@ -122,6 +124,7 @@ class Pipeline:
         finally:
             note.cancel()
         _log.info("decoders ready", seconds=round(time.monotonic() - started, 2))
+        await self._enricher.first_answers()
         self.ready.set()
         tick = asyncio.create_task(self._tick())
         try:
@@ -152,6 +155,7 @@ class Pipeline:
             domain_in_key=not self._settings.share_templates_between_domains,
         )
         self._decoder.warm_up()
+        self._enricher.warm_up()
         if self._state_file is not None:
             load_state(self._decoder, self._state_file)
         sessions = self._decoder.shared.sessions
@@ -166,10 +170,13 @@ class Pipeline:
     async def _work(self) -> None:
         while (datagrams := await self.inbox.take(self._settings.batch_octets)) is not None:
             started = time.perf_counter()
-            decoded = await self._bridge.call(STAGE, self._decoder.decode, datagrams)
+            decoded = await self._bridge.call(STAGE, self._decode, datagrams)
             self._decode_seconds.inc(time.perf_counter() - started)
             self._hand_on(decoded)
             await self._sink.ready()
+
+    def _decode(self, datagrams: Datagrams) -> Decoded:
+        return self._enricher.name(self._decoder.decode(datagrams))
 
     def _hand_on(self, decoded: Decoded) -> None:
         for table, batches in (

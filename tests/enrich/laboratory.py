@@ -60,8 +60,10 @@ def vms(counters: dict[str, Any], *, with_ips: bool = True) -> tuple[Interface, 
 
 
 def switches() -> tuple[Interface, ...]:
-    """The ports of both hypervisors, as OVSDB has them: vnet1 has ifIndex 7 and OpenFlow port 3, and so on; vnet102 is the
-    port of VM a2 in the captures that were made after it had moved to host b and back."""
+    """The ports of both hypervisors, as OVSDB has them: vnet1 has ifIndex 7 and OpenFlow port 3, and so on.
+
+    vnet102 is the port of VM a2 in the captures that were made after it had moved to host b and back.
+    """
     found = []
     for host in ("host-a", "host-b"):
         plain = (("vxlan0", "br-int", 1, 0, "vxlan"), ("patch-phy", "br-int", 2, 0, "patch"),

@@ -1,0 +1,163 @@
+"""What exporters say of their own interfaces: sFlow host structures and port names, gathered from decoded batches.
+
+The decode thread calls `observe`, the inventory's thread takes what is new; a lock keeps them apart.  Both tables are
+bounded: beyond that nothing new is learnt, and counted.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from ipaddress import IPv6Address
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from collector.enrich.naming import values
+from collector.enrich.source import Address, Host, Interface
+
+HOST_FORGOTTEN_US = 600_000_000
+"""A VM that host-sflow has not named for this long is gone: twenty polls of the usual 30 s."""
+
+
+class _Vm(NamedTuple):
+    """A VM interface as host-sflow states it."""
+
+    agent: Address
+    host: str
+    vm: str
+    uuid: UUID
+    if_index: int
+    seen_us: int
+
+
+class InBand:
+    """Gathers names from the stream; at most `capacity` of each kind."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._lock = threading.Lock()
+        self._seen: NDArray[np.uint64] = np.zeros(0, np.uint64)
+        self._names: dict[tuple[Address, int], str] = {}
+        self._indices: dict[tuple[Address, str], int] = {}
+        self._vms: dict[tuple[int, UUID], _Vm] = {}
+        self._changed = False
+        self.left_out = 0
+        """Names and VMs that found no room."""
+
+    def observe(self, counters: Iterable[pa.RecordBatch], inventory: Iterable[pa.RecordBatch]) -> None:
+        """Learn from decoded batches of `interface_counters` and of sFlow host structures."""
+        for batch in counters:
+            self._learn_names(batch)
+        for batch in inventory:
+            self._learn_vms(batch)
+
+    def take(self, now_us: int) -> bool:
+        """Whether anything has changed since the last call."""
+        with self._lock:
+            gone = [key for key, vm in self._vms.items() if vm.seen_us < now_us - HOST_FORGOTTEN_US]
+            for key in gone:
+                del self._vms[key]
+            changed, self._changed = self._changed or bool(gone), False
+            return changed
+
+    def ports(self, known: Mapping[Address, str]) -> tuple[tuple[Interface, ...], tuple[Host, ...]]:
+        """Ports by name and ifIndex; a hypervisor that no other source knows goes by its agent address."""
+        with self._lock:
+            names = dict(self._names)
+        hosts = {agent: known.get(agent) or str(agent) for agent, _ in names}
+        interfaces = tuple(
+            Interface(host=hosts[agent], port_name=name, if_index=index) for (agent, index), name in names.items()
+        )
+        return interfaces, tuple(Host(name=name, addresses=(agent,)) for agent, name in hosts.items())
+
+    def vms(self, known: Mapping[Address, str]) -> tuple[tuple[Interface, ...], tuple[Host, ...]]:
+        """VM interfaces of hypervisors that run host-sflow."""
+        with self._lock:
+            vms = dict(self._vms)
+        hosts = {vm.agent: known.get(vm.agent) or vm.host for vm in vms.values()}
+        interfaces = tuple(
+            Interface(host=hosts[vm.agent], mac=mac, vm=vm.vm, vm_uuid=vm.uuid, if_index=vm.if_index)
+            for (mac, _), vm in vms.items()
+        )
+        return interfaces, tuple(Host(name=name, addresses=(agent,)) for agent, name in hosts.items())
+
+    def _learn_names(self, batch: pa.RecordBatch) -> None:
+        """Port names of a batch of counters; those seen before cost no Python each."""
+        names = batch.column("if_name")
+        agent, index, name = values(batch.column("agent")), values(batch.column("if_index")), values(names)
+        keys = _keys(agent, index, name)
+        new = np.flatnonzero((name != 0) & (index != 0) & ~_among(keys, self._seen))
+        if not len(new):
+            return
+        with self._lock:
+            for row in new.tolist():
+                self._name(_address(agent[row]), int(index[row]), str(names[row].as_py()))
+            self._seen = np.union1d(self._seen, keys[new])
+            if len(self._seen) > 2 * self._capacity:
+                # Keys of ports long gone: what still is will be learnt again from the next poll.
+                self._seen = np.zeros(0, np.uint64)
+
+    def _name(self, agent: Address, index: int, name: str) -> None:
+        """A port has an ifIndex now: neither is used by another port any more."""
+        if self._names.get((agent, index)) == name:
+            return
+        if (agent, index) not in self._names and len(self._names) >= self._capacity:
+            self.left_out += 1
+            return
+        former_name = self._names.pop((agent, index), None)
+        if former_name is not None:
+            self._indices.pop((agent, former_name), None)
+        former_index = self._indices.pop((agent, name), None)
+        if former_index is not None:
+            self._names.pop((agent, former_index), None)
+        self._names[agent, index] = name
+        self._indices[agent, name] = index
+        self._changed = True
+
+    def _learn_vms(self, batch: pa.RecordBatch) -> None:
+        rows: list[dict[str, Any]] = batch.select(
+            ["valid_to", "mac", "vm", "vm_uuid", "host", "if_index", "agent"]
+        ).to_pylist()
+        seen = values(batch.column("valid_to"))
+        with self._lock:
+            for row, seen_us in zip(rows, seen.tolist(), strict=True):
+                key = row["mac"], UUID(bytes=row["vm_uuid"])
+                agent = _plain(IPv6Address(row["agent"]))
+                before = self._vms.get(key)
+                if before is None and len(self._vms) >= self._capacity:
+                    self.left_out += 1
+                    continue
+                now = _Vm(agent, row["host"], row["vm"], key[1], row["if_index"], seen_us)
+                self._vms[key] = now
+                self._changed |= before is None or before._replace(seen_us=seen_us) != now
+
+
+def _keys(agent: NDArray[np.uint64], index: NDArray[np.uint32], name: NDArray[np.int32]) -> NDArray[np.uint64]:
+    """One number for each (agent, ifIndex, name of the stream); a collision hides a name until the next change."""
+    with np.errstate(over="ignore"):
+        key = agent[:, 1] * np.uint64(0x9E3779B97F4A7C15) ^ agent[:, 0] * np.uint64(0xC2B2AE3D27D4EB4F)
+        mixed: NDArray[np.uint64] = (
+            key ^ (index.astype(np.uint64) << np.uint64(32) | name.astype(np.uint64))
+        ) * np.uint64(0xFF51AFD7ED558CCD)
+    return mixed
+
+
+def _among(keys: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Which keys are in the sorted array `known`."""
+    if not len(known):
+        return np.zeros(len(keys), np.bool_)
+    at = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+    found: NDArray[np.bool_] = known[at] == keys
+    return found
+
+
+def _address(words: NDArray[np.uint64]) -> Address:
+    return _plain(IPv6Address(words.tobytes()))
+
+
+def _plain(address: IPv6Address) -> Address:
+    return address.ipv4_mapped or address
