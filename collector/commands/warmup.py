@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import time
 
-from collector.enrich.naming import Namer
 from collector.enrich.warm import warm_up
 from collector.listen.recvmmsg import best_reader
 from decoders.dispatch import Decoder
@@ -21,6 +20,6 @@ def run(args: argparse.Namespace) -> int:
     started = time.monotonic()
     best_reader().warm()
     Decoder().warm_up()
-    warm_up(Namer(history_us=0, grace_us=0))
+    warm_up()
     print(f"decoders ready in {time.monotonic() - started:.1f} s; cached in {cache_directory()}")
     return 0

@@ -107,19 +107,24 @@ class Namer:
 
 
 def _columns(batch: pa.RecordBatch) -> Flows:
-    """The columns that the join reads; those that a table does not have are 0 (see table `drops`)."""
+    """The columns that the join reads.
+
+    Table `drops` has fewer: its rows come from sFlow, and a discarded packet is delivered to nobody (`local`).
+    """
     present = set(batch.schema.names)
     rows = batch.num_rows
+    constant = {"protocol": FLOWS["protocol"].code("sflow5"), "out_kind": FLOWS["out_kind"].code("local")}
+    renamed = {"octets": "bytes", "flow_end": "flow_end" if "flow_end" in present else "time_received"}
 
-    def column(name: str) -> NDArray[Any]:
+    def column(field: str) -> NDArray[Any]:
+        name = renamed.get(field, field)
         if name in present:
             return values(batch.column(name))
         kind = FLOWS[name].arrow
-        return np.zeros((rows, 2) if kind == ADDRESS else rows, _NUMPY.get(kind, kind.to_pandas_dtype()))
+        dtype = _NUMPY[kind] if kind in _NUMPY else kind.to_pandas_dtype()
+        return np.full((rows, 2) if kind == ADDRESS else rows, constant.get(name, 0), dtype)
 
-    flow_end = column("flow_end") if "flow_end" in present else column("time_received")
-    others = {"time_received": column("time_received"), "flow_end": flow_end, "octets": column("bytes")}
-    return Flows(*(others[name] if name in others else column(name) for name in Flows._fields))
+    return Flows(*map(column, Flows._fields))
 
 
 def _dictionary(batch: pa.RecordBatch) -> pa.Array:

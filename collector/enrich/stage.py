@@ -132,7 +132,7 @@ class Enrichment:
 
     def warm_up(self) -> None:
         """Compile the kernels, or load them.  Blocks."""
-        warm_up(self._namer)
+        warm_up()
 
     def name(self, decoded: Decoded) -> Decoded:
         """The same rows, named.  Host structures among them are learnt from: they are no rows of their own.

@@ -11,14 +11,12 @@ from schemas.drops import DROPS
 from schemas.flows import FLOWS
 
 
-def warm_up(namer: Namer) -> None:
+def warm_up() -> None:
     """Name a row of nothing in each table.  Blocks: half a minute where nothing is cached."""
-    totals, sightings = namer.totals.copy(), namer.sightings.copy()
+    namer = Namer(history_us=0, grace_us=0)
     namer.flows(_row(FLOWS))
     namer.drops(_row(DROPS))
     namer.counters(_row(COUNTERS))
-    namer.totals[:] = totals
-    namer.sightings[:] = sightings
 
 
 def _row(table: Table) -> pa.RecordBatch:
