@@ -25,6 +25,7 @@ COMMANDS = {
     "decode": Command("collector.offline", "decode captures to JSON lines, CSV or Arrow, without a service"),
     "query": Command("collector.store.query", "ask the running service, or the store if none runs, with SQL"),
     "exporters": Command("collector.commands.exporters", "who exports, how much, and what of it was lost"),
+    "inventory": Command("collector.commands.inventory", "who is who: VMs, interfaces; traffic without a name"),
     "check": Command("collector.commands.check", "check the settings and say what they mean"),
     "schema": Command("collector.store.schema", "print the tables' DDL; apply migrations"),
     "warmup": Command("collector.commands.warmup", "compile the decoders now, for images and first starts"),

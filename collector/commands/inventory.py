@@ -1,0 +1,341 @@
+"""`vmflow inventory`: who is who, since when and who says so; and which traffic has no name."""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from typing import Any, NamedTuple
+
+from clickhouse_connect.driver import Client
+from clickhouse_connect.driver import exceptions as driver
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from collector.commands.common import add_settings_arguments, complain, settings_or_none
+from collector.enrich.static import parse_mac
+from collector.settings import Settings
+from collector.store.client import first_line
+from collector.store.errors import StoreError
+from collector.store.query import FORMATS, _lines, _print_table, connect
+from collector.web.settings import WebSettings
+from schemas.inventory import INVENTORY
+
+KNOWN_SECONDS = 900
+"""An interval that holds is confirmed more often than this; an older one is what a service left that was killed."""
+PATTERNS = ("vm", "project", "host", "network")
+ONLY_KNOWN = (*PATTERNS, "source", "at", "history", "conflicts")
+"""Options that say nothing about traffic without names, or about sources."""
+HEALTH_OCTETS = 2**20
+EVERYBODY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""Where to ask a server that listens on all addresses."""
+
+BRIEF = ("vm", "project", "host", "network", "vni", "vlan", "mac", "ips", "port_name", "sources", "valid_from")
+"""Columns that fit a terminal."""
+
+# Results are named as the columns they come from; the inner query keeps the two apart.
+SHOWN = {
+    "vm_uuid": "if(empty(vm_uuid), '', toString(vm_uuid))",
+    "mac": "if(mac = 0, '', mac_text)",
+    "agent": "if(agent = toIPv6('::'), '', replaceRegexpOne(toString(agent), '^::ffff:', ''))",
+    "source": "toString(source)",
+}
+IPS = "arrayMap(ip -> replaceRegexpOne(toString(ip), '^::ffff:', ''), {})"
+
+KNOWN = """
+SELECT {columns}
+FROM (
+    SELECT *, mac_text FROM inventory FINAL
+    WHERE {conditions}
+    ORDER BY valid_from DESC
+    {newest}
+)
+ORDER BY project, vm, mac, valid_from DESC
+LIMIT {{most:UInt64}}
+"""
+NEWEST = "LIMIT 1 BY mac, vm_uuid, vm, host, port_name, network, vni, vlan"
+"""A service that was killed leaves intervals open: the one that its successor began counts."""
+
+UNATTRIBUTED = """
+SELECT if(mac_number = 0, '', lower(MACNumToString(mac_number))) AS mac,
+       {ips} AS ips,
+       uniqIf(address, address != toIPv6('::')) AS ip_count,
+       sum(packets) AS packets_estimated,
+       sum(octets) AS bytes_estimated,
+       min(time_received) AS first_seen,
+       max(time_received) AS last_seen,
+       {exporters} AS exporters
+FROM ({source_ends} UNION ALL {destination_ends})
+GROUP BY mac_number, if(mac_number = 0, address, toIPv6('::'))
+ORDER BY bytes_estimated DESC, mac, ips
+LIMIT {{most:UInt64}}
+"""
+END = """
+SELECT time_received, exporter, packets_estimated AS packets, bytes_estimated AS octets,
+       {end}_mac AS mac_number, {end}_ip AS address
+FROM flows
+WHERE time_received > now64(6) - toIntervalMinute({{minutes:UInt32}})
+  AND {end}_vm = '' AND empty({end}_vm_uuid)
+  AND ({end}_mac != 0 OR {end}_ip != toIPv6('::'))
+  AND bitAnd({end}_mac, 0x010000000000) = 0
+  AND {end}_ip < toIPv6('ff00::')
+  AND NOT {end}_ip BETWEEN toIPv6('::ffff:224.0.0.0') AND toIPv6('::ffff:255.255.255.255')
+  {filters}
+"""
+"""Traffic that comes from (or goes to) an end without a VM.  Broadcast MACs have the multicast bit, too."""
+
+
+class Answer(NamedTuple):
+    """Rows to print."""
+
+    column_names: Sequence[str]
+    result_rows: Sequence[Sequence[Any]]
+
+
+class SourceState(BaseModel, frozen=True):
+    """What /health says of one source of the inventory."""
+
+    up: bool
+    age_seconds: float | None
+    interfaces: int
+    error: str
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    add_settings_arguments(parser)
+    for name in PATTERNS:
+        also = ", or UUID" if name == "vm" else ""
+        parser.add_argument(f"--{name}", metavar="PATTERN", help=f"only this {name}: name{also}, with * and ?")
+    parser.add_argument("--mac", type=_mac, metavar="MAC", help="only this MAC address")
+    parser.add_argument("--ip", type=_ip, metavar="IP", help="only this IP address")
+    parser.add_argument("--source", choices=INVENTORY["source"].names, help="only what this source knows")
+    parser.add_argument("--conflicts", action="store_true", help="only where sources differ")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--at", type=_time, metavar="TIME", help="what was known then (UTC unless it names a zone)")
+    what.add_argument("--history", action="store_true", help="all intervals, ended ones too")
+    what.add_argument("--unattributed", action="store_true", help="traffic without a VM name, biggest first")
+    what.add_argument("--sources", action="store_true", help="how the sources are; asks the running service")
+    parser.add_argument("--minutes", type=int, default=60, metavar="N", help="--unattributed looks back this far (60)")
+    parser.add_argument("--most", type=int, default=1000, metavar="N", help="rows at most (default: 1000)")
+    parser.add_argument("-f", "--format", default="table", help="as for `vmflow query` (default: table)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ask and print; exit code 1 if nobody answers, 2 for a mistake in the call."""
+    settings = settings_or_none(args)
+    if settings is None:
+        return 2
+    if mistake := _mistake(args):
+        complain(args.command, mistake)
+        return 2
+    try:
+        if args.sources:
+            _print_sources(args, settings.web)
+        else:
+            _print_rows(args, settings)
+    except (StoreError, HealthError, driver.Error) as error:
+        complain(args.command, first_line(error) if isinstance(error, driver.Error) else str(error))
+        return 1
+    return 0
+
+
+def _mistake(args: argparse.Namespace) -> str:
+    if args.minutes < 1 or args.most < 1:
+        return "--minutes and --most must be 1 or more"
+    if args.unattributed or args.sources:
+        chosen = "--sources" if args.sources else "--unattributed"
+        useless = (*ONLY_KNOWN, "mac", "ip") if args.sources else ONLY_KNOWN
+        if names := [f"--{name}" for name in useless if getattr(args, name)]:
+            return f"{chosen} does not go together with {', '.join(names)}"
+    if args.sources and args.format not in ("table", *FORMATS):
+        return f"--format {args.format}: --sources prints {', '.join(('table', *FORMATS))}"
+    return ""
+
+
+def _mac(text: str) -> int:
+    try:
+        return parse_mac(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is {error}") from None
+
+
+def _ip(text: str) -> str:
+    """The address as the store keeps it, IPv4 mapped."""
+    try:
+        address = ip_address(text.strip())
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no IP address; 10.0.0.1 or 2001:db8::1 expected") from None
+    return f"::ffff:{address}" if address.version == 4 else str(address)
+
+
+def _time(text: str) -> int:
+    """µs since 1970."""
+    expected = "2026-11-25T15:01 or 2026-11-25T16:01+01:00 expected, UTC where no zone is named"
+    try:
+        time = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time; {expected}") from None
+    if not 1970 < time.year < 2200:
+        raise argparse.ArgumentTypeError(f"{text!r} is out of range; {expected}")
+    if time.tzinfo is None:
+        time = time.replace(tzinfo=UTC)
+    return (time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def _like(pattern: str) -> str:
+    """A shell pattern as LIKE has it."""
+    escaped = pattern.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return escaped.replace("*", "%").replace("?", "_")
+
+
+def known(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    """SQL and its parameters for what table `inventory` holds."""
+    parameters: dict[str, Any] = {"most": args.most}
+    conditions = ["1"]
+    for name in PATTERNS:
+        if (pattern := getattr(args, name)) is not None:
+            # The inventory keeps names of hosts in lower case.
+            parameters[name] = _like(pattern.lower() if name == "host" else pattern)
+            matches = f"{name} LIKE {{{name}:String}}"
+            conditions.append(f"({matches} OR toString(vm_uuid) LIKE {{vm:String}})" if name == "vm" else matches)
+    if args.mac is not None:
+        parameters["mac"] = args.mac
+        conditions.append("mac = {mac:UInt64}")
+    if args.ip is not None:
+        parameters["ip"] = args.ip
+        conditions.append("has(ips, toIPv6({ip:String}))")
+    if args.source is not None:
+        parameters["source"] = args.source
+        conditions.append("has(arrayMap(s -> trimBoth(s), splitByChar(',', toString(sources))), {source:String})")
+    if args.conflicts:
+        conditions.append("conflict != ''")
+    if not args.history:
+        conditions.append(_holds(args.at, parameters))
+    columns = [*BRIEF, *(("valid_to", "open") if args.history else ()), *(("conflict",) if args.conflicts else ())]
+    if args.format != "table":
+        columns = [column.name for column in INVENTORY.stored]
+    shown = {**SHOWN, "ips": _joined(IPS.format("ips"), args.format)}
+    sql = KNOWN.format(
+        columns=", ".join(f"{shown[name]} AS {name}" if name in shown else name for name in columns),
+        conditions=" AND ".join(conditions),
+        newest="" if args.history else NEWEST,
+    )
+    return sql, parameters
+
+
+def _holds(at: int | None, parameters: dict[str, Any]) -> str:
+    """Condition that an interval holds now, or that it held then."""
+    parameters["known"] = KNOWN_SECONDS
+    confirmed = "open = 1 AND valid_to > {} - toIntervalSecond({{known:UInt32}})"
+    if at is None:
+        return confirmed.format("now64(6)")
+    parameters["at"] = at
+    then = "fromUnixTimestamp64Micro({at:Int64})"
+    return f"valid_from <= {then} AND (valid_to > {then} OR ({confirmed.format(then)}))"
+
+
+def unattributed(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    """SQL and its parameters for the ends of flows that have no VM, by MAC address, or by IP where there is none."""
+    parameters: dict[str, Any] = {"most": args.most, "minutes": args.minutes}
+    filters = ""
+    if args.mac is not None:
+        parameters["mac"] = args.mac
+        filters += " AND {end}_mac = {{mac:UInt64}}"
+    if args.ip is not None:
+        parameters["ip"] = args.ip
+        filters += " AND {end}_ip = toIPv6({{ip:String}})"
+    source, destination = (END.format(end=end, filters=filters.format(end=end)) for end in ("src", "dst"))
+    seen = IPS.format("arraySort(groupUniqArrayIf(5)(address, address != toIPv6('::')))")
+    by = IPS.format("arraySort(groupUniqArray(10)(exporter))")
+    sql = UNATTRIBUTED.format(
+        ips=_joined(seen, args.format),
+        exporters=_joined(by, args.format),
+        source_ends=source,
+        destination_ends=destination,
+    )
+    return sql, parameters
+
+
+def _joined(texts: str, output: str) -> str:
+    """Lists as text where a format has none."""
+    return f"arrayStringConcat({texts}, ' ')" if output in ("table", "csv") else texts
+
+
+def _print_rows(args: argparse.Namespace, settings: Settings) -> None:
+    sql, parameters = unattributed(args) if args.unattributed else known(args)
+    client = connect(settings.store)
+    try:
+        answer = _answer(client, sql, parameters, args.format)
+    finally:
+        client.close()
+    if answer is None:
+        return
+    _show(answer, args.format)
+    if not answer.result_rows:
+        complain(args.command, _nothing(args))
+    elif len(answer.result_rows) == args.most:
+        complain(args.command, f"only the first {args.most} rows; --most N shows more")
+
+
+def _answer(client: Client, sql: str, parameters: dict[str, Any], output: str) -> Answer | None:
+    """The rows; or None once they have gone to standard output in a format of the store's own."""
+    if output in ("table", *FORMATS):
+        result = client.query(sql, parameters=parameters)
+        return Answer(result.column_names, result.result_rows)
+    sys.stdout.buffer.write(client.raw_query(sql, parameters=parameters, fmt=output))
+    sys.stdout.flush()
+    return None
+
+
+def _show(answer: Answer, output: str) -> None:
+    if output == "table":
+        _print_table(answer)
+    else:
+        print(_lines(answer, output), end="")
+
+
+def _nothing(args: argparse.Namespace) -> str:
+    """Why there may be no rows, in one line."""
+    if args.unattributed:
+        return f"all traffic of the last {args.minutes} minutes has VM names, or there was none (`vmflow exporters`)"
+    if args.history or args.at or args.conflicts or any(getattr(args, name) for name in (*PATTERNS, "source")):
+        return "nothing in the inventory is like that; `vmflow inventory` without filters shows what is known now"
+    if args.mac is not None or args.ip is not None:
+        return "nothing is known of this address now; --history shows what was, --unattributed whether it has traffic"
+    return "no VM is known: see `vmflow inventory --sources`, and docs/inventory.md on how to set sources"
+
+
+class HealthError(Exception):
+    """The running service cannot be asked how its sources are."""
+
+
+def _print_sources(args: argparse.Namespace, web: WebSettings) -> None:
+    sources = _sources(web)
+    rows = [(name, s.up, s.age_seconds, s.interfaces, s.error) for name, s in sorted(sources.items())]
+    _show(Answer(("source", "up", "age_seconds", "interfaces", "error"), rows), args.format)
+    if not rows:
+        complain(args.command, "no source is set; docs/inventory.md says how to set one")
+
+
+def _sources(web: WebSettings) -> dict[str, SourceState]:
+    """What /health of the running service says.  Raises HealthError."""
+    where = f"{web.host}:{web.port}"
+    if not web.enabled or not web.port:
+        raise HealthError("only the service's web server knows its sources: web.enabled and web.port must be set")
+    connection = http.client.HTTPConnection(EVERYBODY.get(web.host, web.host), web.port, timeout=5)
+    try:
+        connection.request("GET", "/health")
+        # 503 says that the service is not well; the sources are told all the same.
+        text = connection.getresponse().read(HEALTH_OCTETS)
+    except (OSError, http.client.HTTPException) as error:
+        raise HealthError(f"no service answers on {where} ({error}): start `vmflow run`, or set web.port") from error
+    finally:
+        connection.close()
+    try:
+        return TypeAdapter(dict[str, SourceState]).validate_python(json.loads(text)["inventory"])
+    except (ValueError, KeyError, TypeError, ValidationError) as error:
+        raise HealthError(f"{where}/health tells nothing of an inventory: is that a vmflow of this release?") from error
