@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import math
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -24,8 +25,9 @@ from collector.store.query import FORMATS, _lines, _print_table, connect
 from collector.web.settings import WebSettings
 from schemas.inventory import INVENTORY
 
-KNOWN_SECONDS = 900
-"""An interval that holds is confirmed more often than this; an older one is what a service left that was killed."""
+CONFIRMATIONS = 3
+"""An interval that holds is confirmed every `inventory.write_seconds`.  One that missed this many is what a killed
+service left, or its source does not answer."""
 PATTERNS = ("vm", "project", "host", "network")
 ONLY_KNOWN = (*PATTERNS, "source", "at", "history", "conflicts")
 """Options that say nothing about traffic without names, or about sources."""
@@ -192,9 +194,9 @@ def _like(pattern: str) -> str:
     return escaped.replace("*", "%").replace("?", "_")
 
 
-def known(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+def known(args: argparse.Namespace, write_seconds: float) -> tuple[str, dict[str, Any]]:
     """SQL and its parameters for what table `inventory` holds."""
-    parameters: dict[str, Any] = {"most": args.most}
+    parameters: dict[str, Any] = {"most": args.most, "known": math.ceil(CONFIRMATIONS * write_seconds)}
     conditions = ["1"]
     for name in PATTERNS:
         if (pattern := getattr(args, name)) is not None:
@@ -229,7 +231,6 @@ def known(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
 
 def _holds(at: int | None, parameters: dict[str, Any]) -> str:
     """Condition that an interval holds now, or that it held then."""
-    parameters["known"] = KNOWN_SECONDS
     confirmed = "open = 1 AND valid_to > {} - toIntervalSecond({{known:UInt32}})"
     if at is None:
         return confirmed.format("now64(6)")
@@ -266,7 +267,7 @@ def _joined(texts: str, output: str) -> str:
 
 
 def _print_rows(args: argparse.Namespace, settings: Settings) -> None:
-    sql, parameters = unattributed(args) if args.unattributed else known(args)
+    sql, parameters = unattributed(args) if args.unattributed else known(args, settings.inventory.write_seconds)
     client = connect(settings.store)
     try:
         answer = _answer(client, sql, parameters, args.format)
@@ -274,10 +275,11 @@ def _print_rows(args: argparse.Namespace, settings: Settings) -> None:
         client.close()
     if answer is None:
         return
-    _show(answer, args.format)
     if not answer.result_rows:
         complain(args.command, _nothing(args))
-    elif len(answer.result_rows) == args.most:
+        return
+    _show(answer, args.format)
+    if len(answer.result_rows) == args.most:
         complain(args.command, f"only the first {args.most} rows; --most N shows more")
 
 
@@ -306,7 +308,9 @@ def _nothing(args: argparse.Namespace) -> str:
         return "nothing in the inventory is like that; `vmflow inventory` without filters shows what is known now"
     if args.mac is not None or args.ip is not None:
         return "nothing is known of this address now; --history shows what was, --unattributed whether it has traffic"
-    return "no VM is known: see `vmflow inventory --sources`, and docs/inventory.md on how to set sources"
+    return (
+        "no VM is known now: `--sources` tells how the sources are, docs/inventory.md how to set them, --history more"
+    )
 
 
 class HealthError(Exception):
@@ -316,9 +320,10 @@ class HealthError(Exception):
 def _print_sources(args: argparse.Namespace, web: WebSettings) -> None:
     sources = _sources(web)
     rows = [(name, s.up, s.age_seconds, s.interfaces, s.error) for name, s in sorted(sources.items())]
-    _show(Answer(("source", "up", "age_seconds", "interfaces", "error"), rows), args.format)
     if not rows:
         complain(args.command, "no source is set; docs/inventory.md says how to set one")
+        return
+    _show(Answer(("source", "up", "age_seconds", "interfaces", "error"), rows), args.format)
 
 
 def _sources(web: WebSettings) -> dict[str, SourceState]:

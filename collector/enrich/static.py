@@ -192,8 +192,11 @@ class Static:
 
         Raises SourceSetupError if it cannot be used and never could, SourceError if it could be used before.
         """
+        self._look()
+        if self._mistake and self._seen != self._read:
+            # After a mistake we are asked less and less often: what was put right must not wait for the next time.
+            self._stopping.wait(self._settle)
         if self._report is None or self._changed():
-            self._look()
             self._read = self._seen
             try:
                 self._report, self._mistake = parse(self._file, _contents(self._file)), ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from ipaddress import ip_address
@@ -14,6 +15,9 @@ import pytest
 from collector.enrich.settings import StaticSettings
 from collector.enrich.source import Host, Interface, PortKind, Rank, SourceError, SourceSetupError
 from collector.enrich.static import COLUMNS, Static, parse, parse_mac
+from collector.settings import load
+
+ROOT = Path(__file__).resolve().parents[2]
 
 TOML = """
 [[interface]]
@@ -139,7 +143,7 @@ TOML_MISTAKES = {
     f'[[interface]]\n{MAC}\nvm_uuid = "7"': "vm_uuid = '7': input should be a valid UUID",
     f'[[interface]]\n{MAC}\nvm = "a\\nb"': r"vm = 'a\nb': printable characters expected",
     '[[interface]]\nvm = "web"': "[[interface]] 1: neither a VM's interface nor a port: mac is expected, or host",
-    f"[[interface]]\n{MAC}\n[[interface]]\n{MAC}": "2: mac = '52:54:00:0a:00:01' with the same network, vni and vlan stands at",
+    f"[[interface]]\n{MAC}\n[[interface]]\n{MAC}": "2: mac = '52:54:00:0a:00:01' with the same network, vni and",
     '[[host]]\nname = "hv1"': "a.toml [[host]] 1: addresses: field required",
     '[[host]]\nname = ""\naddresses = ["192.0.2.1"]': "[[host]] 1: name = '': string should have at least 1 character",
     '[[host]]\nname = "a"\naddresses = ["192.0.2.1"]\n[[host]]\nname = "b"\naddresses = ["192.0.2.1"]': (
@@ -154,7 +158,7 @@ CSV_MISTAKES = {
     "mac,vlan\n5254000a0001,4095\n": "a.csv line 2: vlan = 4095: input should be less than or equal to 4094",
     "mac,vlan\n5254000a0001,-1\n": "a.csv line 2: vlan = '-1': input should be a valid integer",
     "mac,ips\n5254000a0001,10.0.0.1;x\n": "a.csv line 2: ips.1 = 'x': no IP address",
-    "mac\n5254000a0001\n# c\n52:54:00:0a:00:01\n": "a.csv line 4: mac = '52:54:00:0a:00:01' with the same network, v",
+    "mac\n5254000a0001\n# c\n52:54:00:0a:00:01\n": "a.csv line 4: mac = '52:54:00:0a:00:01' with the same network, ",
     'mac,vm\n5254000a0001,"a\n': "a.csv line 2: no CSV: unexpected end of data",
     "host,port_name\nhv1,tap0\nhv1,tap0\n": "a.csv line 3: port_name = 'tap0' on host 'hv1' stands at",
 }
@@ -296,3 +300,67 @@ def test_interrupt_ends_a_wait(tmp_path: Path) -> None:
 
     assert ended == [False]
     source.close()
+
+
+def test_what_was_put_right_counts_at_the_next_question(tmp_path: Path) -> None:
+    """After a mistake nobody waits for changes: we are only asked again, after longer and longer pauses."""
+    file = tmp_path / "a.csv"
+    source = static(file, "mac,vm\n5254000a0001,a\n")
+    assert names(source) == ["a"]
+    file.write_text("nothing\n")
+    assert source.wait(20)
+    with pytest.raises(SourceError, match="no such column 'nothing'"):
+        source.read()
+
+    file.write_text("mac,vm\n5254000a0001,b\n")
+
+    assert names(source) == ["b"]
+
+
+DOCUMENTATION = (ROOT / "docs/inventory.md").read_text(encoding="utf-8")
+
+
+def blocks(kind: str) -> list[str]:
+    return re.findall(rf"^```{kind}\n(.*?)^```", DOCUMENTATION, re.MULTILINE | re.DOTALL)
+
+
+def test_the_documentations_settings_are_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each block by itself, and all of them together in one file."""
+    for name in [name for name in os.environ if name.startswith("VMFLOW_")]:
+        monkeypatch.delenv(name)
+    settings = [block for block in blocks("toml") if "inventory" in block.split("\n")[0]]
+    for number, text in enumerate([*settings, "\n".join(settings)]):
+        (tmp_path / f"{number}.toml").write_text(text)
+        inventory = load(tmp_path / f"{number}.toml").inventory
+
+    assert len(settings) == 5
+    given = [getattr(inventory, kind) for kind in ("libvirt", "ovsdb", "openstack", "static")]
+    assert [len(sources) for sources in given] == [1, 1, 1, 1]
+    assert (inventory.in_band, inventory.host_names) == (False, "full")
+    assert DOCUMENTATION.index("**libvirt**") < DOCUMENTATION.index("**OVSDB**") < DOCUMENTATION.index("**OpenStack**")
+
+
+def test_the_documentations_files_are_right(tmp_path: Path) -> None:
+    (toml,) = (block for block in blocks("toml") if block.startswith("[[interface]]"))
+    (table,) = blocks("csv")
+
+    report = static(tmp_path / "a.toml", toml).read()
+    assert [interface.vm or interface.port_name for interface in report.interfaces] == ["web-1", "eth0"]
+    assert report.hosts == (Host(name="hv1", addresses=(ip_address("192.0.2.11"),)),)
+    first, second = static(tmp_path / "a.csv", table).read().interfaces
+    assert (first.mac, first.ips) == (report.interfaces[0].mac, report.interfaces[0].ips)
+    assert (second.vm, second.mac) == ("web-2, spare", 0x5254000A0002)
+
+
+def test_the_documentation_lists_every_key() -> None:
+    table = DOCUMENTATION.split("| key | meaning |")[1].split("\n\n")[0]
+
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == list(COLUMNS)
+
+
+def test_the_documentation_names_metrics_that_exist() -> None:
+    source = (ROOT / "collector/enrich/stage.py").read_text(encoding="utf-8")
+    named = set(re.findall(r"`vmflow_(inventory_\w+)`", DOCUMENTATION))
+
+    assert len(named) >= 6
+    assert {name for name in named if f'"{name}"' not in source} == set()
