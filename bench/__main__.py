@@ -1,4 +1,4 @@
-"""`python -m bench [decode|end_to_end] [KIND …]`: print figures, with the machine they were taken on."""
+"""`python -m bench [decode|join|end_to_end] [KIND …]`: print figures, with the machine they were taken on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-from bench import decode, end_to_end
+from bench import decode, end_to_end, join
 
 
 def machine() -> str:
@@ -34,13 +34,16 @@ def machine() -> str:
 def main() -> None:
     """Run what was asked for, all by default."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=("all", "decode", "end_to_end"), default="all")
+    parser.add_argument("what", nargs="?", choices=("all", "decode", "join", "end_to_end"), default="all")
     parser.add_argument("kinds", nargs="*", help="for end_to_end: " + ", ".join(end_to_end.RATES))
     args = parser.parse_args()
     print(machine())
     if args.what in ("all", "decode"):
         print("\nDecode alone, one core, datagrams in memory to Arrow batches")
         print("\n".join(decode.main()))
+    if args.what in ("all", "join"):
+        print("\nNaming alone, one core, decoded batches to named batches")
+        print("\n".join(join.main()))
     if args.what in ("all", "end_to_end"):
         print("\nUDP to rows in the embedded store, sender on the same machine")
         end_to_end.main(args.kinds or list(end_to_end.RATES))

@@ -46,8 +46,8 @@ _FIELDS = (
 _SET = np.dtype([(name, kind) for _, _, name, kind in _FIELDS])
 
 
-def payloads(kind: str, exporter: int, count: int, first: int = 0) -> list[bytes]:
-    """`count` datagrams of exporter number `exporter`, beginning with its datagram number `first`."""
+def payloads(kind: str, exporter: int, count: int, first: int = 0, vms: int = VMS) -> list[bytes]:
+    """`count` datagrams of exporter number `exporter`, beginning with its datagram number `first`, among `vms` VMs."""
     if kind == "sflow":
         return _sflow(exporter, count, first)
     if kind == "ipfix_ovs":
@@ -55,21 +55,21 @@ def payloads(kind: str, exporter: int, count: int, first: int = 0) -> list[bytes
     records = KINDS[kind]
     rng = np.random.default_rng([exporter, first])
     if kind == "netflow5":
-        body = _records(rng, count * records, _V5)
+        body = _records(rng, count * records, _V5, vms)
         sequence = (first + np.arange(count)) * records
         return [
             struct.pack("!HHIIIIBBH", 5, records, 60_000, TIME, 0, int(sequence[i]) & 0xFFFFFFFF, 0, exporter & 255, 0)
             + body[i * records : (i + 1) * records].tobytes()
             for i in range(count)
         ]
-    body = _records(rng, count * records, _SET)
+    body = _records(rng, count * records, _SET, vms)
     version = 9 if kind == "netflow9" else 10
     return [_message(version, body[i * records : (i + 1) * records], exporter, first + i) for i in range(count)]
 
 
-def _records(rng: np.random.Generator, count: int, kind: np.dtype[np.void]) -> NDArray[np.void]:
+def _records(rng: np.random.Generator, count: int, kind: np.dtype[np.void], vms: int) -> NDArray[np.void]:
     rows = np.zeros(count, kind)
-    a, b = rng.integers(0, VMS, count), rng.integers(0, VMS, count)
+    a, b = rng.integers(0, vms, count), rng.integers(0, vms, count)
     rows["src"], rows["dst"] = (10 << 24) + a, (10 << 24) + b
     rows["sport"], rows["dport"] = rng.integers(1024, 65_535, count), rng.choice([22, 53, 80, 443, 3306, 5432], count)
     rows["packets"] = rng.geometric(0.05, count)

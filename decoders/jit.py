@@ -18,24 +18,25 @@ Compiled = Callable[..., Any]
 """A kernel.  Its argument types are numba's business: it refuses what it cannot compile."""
 
 _ROOT = Path(__file__).resolve().parent.parent
+_OWN = tuple(_ROOT.joinpath(folder) for folder in ("decoders", "schemas"))
 
 
-def source_digest() -> str:
-    """Digest of the Python source of `decoders` and `schemas`, and of numba's version."""
+def source_digest(*sources: Path) -> str:
+    """Digest of numba's version and of the source in these files and folders (default: `decoders` and `schemas`)."""
     digest = hashlib.sha256(numba.__version__.encode())
-    for folder in ("decoders", "schemas"):
-        for path in sorted((_ROOT / folder).glob("*.py")):
+    for source in sources or _OWN:
+        for path in [source] if source.is_file() else sorted(source.glob("*.py")):
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 
-def cache_directory() -> Path:
-    """Where compiled kernels are kept: `VMFLOW_CACHE_DIR`, else the user's cache directory."""
+def cache_directory(*sources: Path) -> Path:
+    """Where kernels made of these sources are kept: in `VMFLOW_CACHE_DIR`, else in the user's cache directory."""
     base = os.environ.get("VMFLOW_CACHE_DIR")
     if base:
-        return Path(base) / f"kernels-{source_digest()}"
+        return Path(base) / f"kernels-{source_digest(*sources)}"
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(home).expanduser() / "vmflow" / f"kernels-{source_digest()}"
+    return Path(home).expanduser() / "vmflow" / f"kernels-{source_digest(*sources)}"
 
 
 if "NUMBA_CACHE_DIR" not in os.environ:
@@ -57,6 +58,23 @@ def kernel(function: Callable[..., Any]) -> Compiled:
     With `NUMBA_DISABLE_JIT=1` the function runs as plain Python, for fuzzing and debugging.
     """
     return _njit(cache=True)(function)
+
+
+def kernel_of(*sources: Path) -> Callable[[Callable[..., Any]], Compiled]:
+    """`kernel` for code outside of `decoders`: cached under the digest of the files that it is made of."""
+    directory = str(cache_directory(*sources))
+
+    def decorate(function: Callable[..., Any]) -> Compiled:
+        # numba asks for the directory once, when it is told to cache the function.
+        before = numba.config.CACHE_DIR  # type: ignore[attr-defined] # its stubs do not know it
+        if "NUMBA_CACHE_DIR" not in os.environ:
+            setattr(numba.config, "CACHE_DIR", directory)  # noqa: B010
+        try:
+            return kernel(function)
+        finally:
+            setattr(numba.config, "CACHE_DIR", before)  # noqa: B010
+
+    return decorate
 
 
 def inline(function: Callable[..., Any]) -> Compiled:

@@ -19,9 +19,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from collector.enrich.kernels import kernel
 from collector.enrich.lookup import BY_INDEX, BY_NAME, BY_OF_PORT, find_host, find_ip, find_mac, find_port, has_ip
 from collector.enrich.source import PortKind
-from decoders.jit import inline, kernel
+from decoders.jit import forced
 from schemas.flows import FLOWS
 
 _UNKNOWN, _SOURCE, _DESTINATION, _BOTH, _TRANSIT, _EXTERNAL = (
@@ -85,7 +86,7 @@ class Named(NamedTuple):
     sighting: NDArray[np.int8]
 
 
-@inline
+@forced
 def port_of(tables, host, name, number, of_ports, domain, time, grace, ip_high, ip_low):  # type: ignore[no-untyped-def]
     """(what is known of a port, its row): by name, else by number; name −1 is one that the inventory does not have."""
     row = np.int32(0)
@@ -104,7 +105,7 @@ def port_of(tables, host, name, number, of_ports, domain, time, grace, ip_high, 
     return (AT_UNSTATED if name == 0 and number == 0 else AT_UNKNOWN), row
 
 
-@inline
+@forced
 def by_its_port(tables, row, host, state, name, number, of_ports):  # type: ignore[no-untyped-def]
     """Whether a packet may have passed by the port of the VM in `row`, where the inventory does not have the port.
 
@@ -119,7 +120,7 @@ def by_its_port(tables, row, host, state, name, number, of_ports):  # type: igno
     return number == 0 or known == 0
 
 
-@inline
+@forced
 def end_of(tables, mac, high, low, time, grace, host, vni, vlan, near, port_state, port_row):  # type: ignore[no-untyped-def]
     """Row of the VM interface at one end of a flow, 0 if nobody is known there."""
     if port_state == AT_VM:
@@ -141,7 +142,7 @@ def end_of(tables, mac, high, low, time, grace, host, vni, vlan, near, port_stat
     return row
 
 
-@inline
+@forced
 def sent_here(tables, row, host, state, port_row, name, number, of_ports, direction, encapsulated):  # type: ignore[no-untyped-def]
     """Whether the packet came in by the port of the VM that sent it."""
     if row == 0 or direction == _EGRESS:
@@ -152,7 +153,7 @@ def sent_here(tables, row, host, state, port_row, name, number, of_ports, direct
     return not encapsulated and by_its_port(tables, row, host, state, name, number, of_ports)
 
 
-@inline
+@forced
 def delivered_here(tables, row, host, state, port_row, name, number, of_ports, direction, out_kind, sent):  # type: ignore[no-untyped-def]
     """Whether the packet goes out to the port of the VM that it is for."""
     if row == 0:
@@ -167,7 +168,7 @@ def delivered_here(tables, row, host, state, port_row, name, number, of_ports, d
     return out_kind != _OUT_LOCAL and not (out_kind == _OUT_DISCARDED and sent)
 
 
-@inline
+@forced
 def sighting_of(sent, delivered, source, destination, host):  # type: ignore[no-untyped-def]
     """From where the switch saw the packet."""
     if sent:
@@ -181,7 +182,7 @@ def sighting_of(sent, delivered, source, destination, host):  # type: ignore[no-
     return _TRANSIT if source != 0 and destination != 0 else _EXTERNAL
 
 
-@inline
+@forced
 def count_end(stats, row, mac, octets):  # type: ignore[no-untyped-def]
     """Count an end that could be a VM's."""
     if mac & _MULTICAST == 0:

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from collector.enrich.kernels import kernel
 from collector.enrich.lookup import BY_INDEX, BY_NAME, find_host, find_port
 from collector.enrich.snapshot import Tables
-from decoders.jit import kernel
 
 
 @kernel

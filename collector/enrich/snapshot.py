@@ -15,8 +15,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from collector.enrich.columns import Columns, address_words, row_column
+from collector.enrich.kernels import kernel
 from collector.enrich.source import Address
-from decoders.jit import inline, kernel
+from decoders.jit import forced
 
 BY_INDEX, BY_NAME, BY_OF_PORT = range(1, 4)
 """How a port of a hypervisor is called: ifIndex, name, OpenFlow port number."""
@@ -76,15 +77,16 @@ class Snapshot:
     """[rows, 2]"""
 
 
-@inline
+@forced
 def mixed(a, b):  # type: ignore[no-untyped-def]
-    """Hash of two 64-bit words, good in its low bits (multiply and fold, twice)."""
-    h = (a ^ np.uint64(0x9E3779B97F4A7C15)) * np.uint64(0xFF51AFD7ED558CCD)
-    h = (h ^ (h >> np.uint64(32)) ^ b) * np.uint64(0xC4CEB9FE1A85EC53)
-    return h ^ (h >> np.uint64(29))
+    """Hash of two 64-bit words: the finish of MurmurHash3, so that the high octets of an address reach the low bits."""
+    h = a * np.uint64(0x9E3779B97F4A7C15) ^ b
+    h = (h ^ (h >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
+    h = (h ^ (h >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
+    return h ^ (h >> np.uint64(33))
 
 
-@inline
+@forced
 def port_key(host, by, value):  # type: ignore[no-untyped-def]
     """A port of a hypervisor as one word: 28 bits host, 4 bits kind of name, 32 bits value."""
     return (np.uint64(host) << np.uint64(36)) | (np.uint64(by) << np.uint64(32)) | np.uint64(value)

@@ -32,6 +32,8 @@ Buffer = bytes | memoryview | npt.NDArray[np.generic]
 _LOW_CARDINALITY_VERSION = (1).to_bytes(8, "little")
 _HAS_KEYS = 1 << 9
 _NEED_UPDATE = 1 << 10
+LARGE_DICTIONARY = 1024
+"""Dictionaries with more keys are cut to those in use: the inventory's has all names of a cloud."""
 _INDEX_TYPES = ((0, np.uint8, 1 << 8), (1, np.uint16, 1 << 16), (2, np.uint32, 1 << 32))
 
 
@@ -155,18 +157,42 @@ def _low_cardinality(arrays: Sequence[pa.Array]) -> list[Buffer]:
     if not sum(map(len, arrays)):
         return []
     first = arrays[0].dictionary
-    if any(array.dictionary is not first and not array.dictionary.equals(first) for array in arrays[1:]):
+    if not all(_same(array.dictionary, first) for array in arrays[1:]):
         arrays = pa.chunked_array(arrays).unify_dictionaries().chunks
     keys = arrays[0].dictionary
     if keys.null_count:
         raise ValueError("a dictionary of names holds NULL")
+    indices = [_indices(array) for array in arrays]
+    if len(keys) > LARGE_DICTIONARY:
+        keys, indices = _used_only(keys, indices)
     code, width = next((code, width) for code, width, limit in _INDEX_TYPES if len(keys) <= limit)
     return [
         (code | _HAS_KEYS | _NEED_UPDATE).to_bytes(8, "little") + len(keys).to_bytes(8, "little"),
         b"".join(map(_text, keys.to_pylist())),
         sum(map(len, arrays)).to_bytes(8, "little"),
-        *(_indices(array).astype(width, copy=False) for array in arrays),
+        *(numbers.astype(width, copy=False) for numbers in indices),
     ]
+
+
+def _same(one: pa.Array, other: pa.Array) -> bool:
+    """Whether two dictionaries are equal; those of one snapshot share their memory, and need not be compared."""
+    shared = len(one) == len(other) and one.offset == other.offset and _addresses(one) == _addresses(other)
+    return shared or bool(one.equals(other))
+
+
+def _addresses(array: pa.Array) -> list[int]:
+    return [0 if buffer is None else buffer.address for buffer in array.buffers()]
+
+
+def _used_only(
+    keys: pa.Array, indices: list[npt.NDArray[np.generic]]
+) -> tuple[pa.Array, list[npt.NDArray[np.generic]]]:
+    """The keys that the rows refer to, and the indices into them."""
+    used = np.zeros(len(keys), np.bool_)
+    for numbers in indices:
+        used[numbers] = True
+    renumbered = np.cumsum(used, dtype=np.int32) - np.int32(1)
+    return keys.filter(pa.array(used)), [renumbered[numbers] for numbers in indices]
 
 
 def _indices(array: pa.Array) -> npt.NDArray[np.generic]:
