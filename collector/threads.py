@@ -7,6 +7,7 @@ the workers kept for that stage: a slow store cannot take the workers that decod
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -107,6 +108,14 @@ class Bridge:
         self._running.pop(future, None)
         if self._idle is not None and not self._running:
             self.post(self._idle.set)
+
+
+def start_daemon(name: str, function: Callable[[], object]) -> None:
+    """Run `function` on a thread of its own that Python does not wait for at exit.
+
+    For loops of libraries that never return and cannot be ended from outside; all else goes through the `Bridge`.
+    """
+    threading.Thread(target=function, name=f"vmflow-{name}", daemon=True).start()
 
 
 def run(main: Coroutine[object, object, T], *, fast_loop: bool = True, debug: bool | None = None) -> T:
