@@ -1,6 +1,7 @@
 """Table `inventory`: one VM interface for a validity interval.
 
-An interval is written again every now and then while it holds, with a later `valid_to`, and once more when it ends.  The
+An interval is written again every now and then while it holds, with a later `valid_to`, and once more when it ends.
+The
 engine keeps the newest of the rows that agree in the sorting key; ask with FINAL to see no older one.
 """
 
@@ -54,7 +55,7 @@ INVENTORY = Table(
         ),
         Column("conflict", NAME, "Where sources differ: `field: who says what`.", missing="''", codec=ZSTD),
     ),
-    order_by=("mac", "valid_from", "vm_uuid", "host", "port_name"),
+    order_by=("mac", "valid_from", "vm_uuid", "host", "port_name", "vm", "network", "vni", "vlan"),
     time="valid_to",
     engine="ReplacingMergeTree(valid_to)",
     ttl_days=365,

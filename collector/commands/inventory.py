@@ -21,7 +21,7 @@ from collector.enrich.static import parse_mac
 from collector.settings import Settings
 from collector.store.client import first_line
 from collector.store.errors import StoreError
-from collector.store.query import FORMATS, _lines, _print_table, connect
+from collector.store.query import FORMATS, connect, show
 from collector.web.settings import WebSettings
 from schemas.inventory import INVENTORY
 
@@ -278,7 +278,7 @@ def _print_rows(args: argparse.Namespace, settings: Settings) -> None:
     if not answer.result_rows:
         complain(args.command, _nothing(args))
         return
-    _show(answer, args.format)
+    show(answer, args.format)
     if len(answer.result_rows) == args.most:
         complain(args.command, f"only the first {args.most} rows; --most N shows more")
 
@@ -291,13 +291,6 @@ def _answer(client: Client, sql: str, parameters: dict[str, Any], output: str) -
     sys.stdout.buffer.write(client.raw_query(sql, parameters=parameters, fmt=output))
     sys.stdout.flush()
     return None
-
-
-def _show(answer: Answer, output: str) -> None:
-    if output == "table":
-        _print_table(answer)
-    else:
-        print(_lines(answer, output), end="")
 
 
 def _nothing(args: argparse.Namespace) -> str:
@@ -323,7 +316,7 @@ def _print_sources(args: argparse.Namespace, web: WebSettings) -> None:
     if not rows:
         complain(args.command, "no source is set; docs/inventory.md says how to set one")
         return
-    _show(Answer(("source", "up", "age_seconds", "interfaces", "error"), rows), args.format)
+    show(Answer(("source", "up", "age_seconds", "interfaces", "error"), rows), args.format)
 
 
 def _sources(web: WebSettings) -> dict[str, SourceState]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
 from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from collector.enrich.merge import Placement
 from collector.enrich.source import Address, PortKind
@@ -17,21 +15,21 @@ ROW = np.dtype(
         ("valid_from", np.int64),
         ("valid_to", np.int64),
         ("mac", np.uint64),
-        ("uuid_high", np.uint64),
-        ("uuid_low", np.uint64),
         ("vm_id", np.int32),
         ("host_id", np.int32),
-        ("vm", np.int32),
-        ("project", np.int32),
-        ("host", np.int32),
         ("network", np.int32),
-        ("port_name", np.int32),
+        ("project", np.int32),
+        ("vni", np.uint32),
         ("bridge", np.int32),
         ("if_index", np.uint32),
         ("of_port", np.uint32),
-        ("vni", np.uint32),
+        ("port_name", np.int32),
         ("vlan", np.uint16),
         ("kind", np.uint8),
+        ("vm", np.int32),
+        ("host", np.int32),
+        ("uuid_high", np.uint64),
+        ("uuid_low", np.uint64),
     ]
 )
 """One interval.  `vm_id` is the same number for all interfaces of a VM; `host_id` 0 is no host.  The halves of a UUID,
@@ -107,21 +105,21 @@ class Columns:
             valid_from,
             valid_to,
             interface.mac,
-            high,
-            low,
             self._vm_id(interface.vm_uuid, interface.vm),
             self.host_id(interface.host),
-            self._string(interface.vm),
-            self._string(interface.project),
-            self._string(interface.host),
             self._string(interface.network),
-            self._string(interface.port_name),
+            self._string(interface.project),
+            interface.vni & 0xFFFF_FFFF,
             self._string(interface.bridge),
             interface.if_index & 0xFFFF_FFFF,
             interface.of_port & 0xFFFF_FFFF,
-            interface.vni & 0xFFFF_FFFF,
+            self._string(interface.port_name),
             interface.vlan & 0xFFFF,
             interface.kind or (PortKind.VM if interface.mac else PortKind.UNKNOWN),
+            self._string(interface.vm),
+            self._string(interface.host),
+            high,
+            low,
         )
         self._set_ips(row, [address_words(address) for address in interface.ips])
 
@@ -196,9 +194,3 @@ class Columns:
         for row, placement in self._placements.items():
             values = self.rows[row]
             self.set(row, placement, int(values["valid_from"]), int(values["valid_to"]))
-
-
-def row_column(rows: NDArray[np.void], name: str) -> NDArray[Any]:
-    """One column of rows, contiguous, with the type that `ROW` or `IP` gives it."""
-    column: NDArray[Any] = np.ascontiguousarray(rows[name])
-    return column

@@ -67,7 +67,9 @@ class Follower:
                 pause = PAUSE_FIRST_SECONDS
                 await self._on_thread(self.source.wait, self._followed.poll_seconds)
             else:
-                await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - not a secret
+                await asyncio.sleep(PAUSE_FIRST_SECONDS)
+                # A source may notice by itself that it is worth another try: a file that was corrected.
+                await self._on_thread(self.source.wait, pause * random.uniform(0.5, 1))  # noqa: S311 - not a secret
                 pause = min(pause * 2, PAUSE_LONGEST_SECONDS)
 
     async def read(self, *, raise_setup_errors: bool = False) -> bool:

@@ -45,6 +45,8 @@ class Said(NamedTuple):
     interfaces: frozenset[Interface]
     hosts: tuple[Host, ...]
     at_us: int
+    answer: object = None
+    """The interfaces as they came: a source that knows nothing new may give the same object again."""
 
 
 class History:
@@ -81,9 +83,13 @@ class History:
     ) -> None:
         """Take a source's whole present state, read at `at_us`; its newest change was at `changed_us` if not 0."""
         before = self._said.get(source, Said(rank, frozenset(), (), 0))
+        if before.answer is interfaces:
+            self._said[source] = before._replace(at_us=at_us)
+            self._forget(at_us)
+            return
         now = frozenset(with_host(interface, self.host_name(interface.host)) for interface in interfaces)
         named = tuple(Host(name=self.host_name(host.name), addresses=host.addresses) for host in hosts)
-        self._said[source] = Said(rank, now, named, at_us)
+        self._said[source] = Said(rank, now, named, at_us, interfaces)
         if named != before.hosts:
             self.changed = True
         touched = self._store(source, rank, now - before.interfaces, before.interfaces - now)

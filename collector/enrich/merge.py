@@ -21,6 +21,8 @@ MAX_CONFLICT = 400
 
 VM_FIELDS = ("vm", "vm_uuid", "project", "network", "vni", "vlan", "speed", "port_id")
 PORT_FIELDS = ("port_name", "if_index", "of_port", "bridge", "kind")
+KEY = ("mac", "vm_uuid", "host", "port_name", "vm", "network", "vni", "vlan")
+"""Fields that the sorting key of table `inventory` has besides the time."""
 DISPUTED = ("vm", "project", "network", "vni", "vlan")
 """Fields where a difference between sources is told."""
 
@@ -60,9 +62,9 @@ class Placement:
     """Where sources differ, for people; empty where they agree."""
 
     def same_thing(self, other: Placement) -> bool:
-        """Whether both are the same interface of the same VM in the same place."""
+        """Whether both are the same interface of the same VM in the same place: the key of table `inventory`."""
         a, b = self.interface, other.interface
-        return (a.mac, a.vm_uuid, a.host, a.port_name) == (b.mac, b.vm_uuid, b.host, b.port_name)
+        return all(getattr(a, name) == getattr(b, name) for name in KEY)
 
     def refines(self, before: Placement) -> bool:
         """Whether this says all that `before` said, and perhaps more: nothing has changed, something was learnt."""
@@ -84,6 +86,14 @@ def merge_interface(
     """
     ordered = sorted(statements, key=lambda statement: statement.rank)
     return [_placement(place, every, ports) for every in _by_vm(ordered) for place in _by_place(every)]
+
+
+def _as_stated(statement: Statement) -> Placement:
+    """What one source says, alone."""
+    interface = statement.interface
+    if not interface.kind or len(interface.ips) > MAX_IPS:
+        interface = replace(interface, kind=interface.kind or PortKind.VM, ips=interface.ips[:MAX_IPS])
+    return Placement(interface, (statement.rank,), frozenset([statement.source]))
 
 
 def merge_port(statements: Iterable[Statement]) -> Placement:

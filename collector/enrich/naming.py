@@ -62,12 +62,9 @@ class Namer:
         names = self._numbers(snapshot, batch.column("if_name").dictionary)
         rows = name_ports(batch, values, snapshot.tables, names, self._grace_us)
         columns = {
-            "vm": _strings(snapshot.vm[rows], snapshot),
-            "project": _strings(snapshot.tables.project[rows], snapshot),
-            "host": _strings(snapshot.host[rows], snapshot),
-            "network": _strings(snapshot.tables.network[rows], snapshot),
-            "vm_uuid": _sixteen(snapshot.uuid[rows]),
-            "mac": pa.array(snapshot.tables.mac[rows], pa.uint64()),
+            **{name: _strings(snapshot.names[name].take(rows), snapshot) for name in snapshot.names},
+            "vm_uuid": _sixteen(snapshot, rows),
+            "mac": pa.array(snapshot.mac.take(rows), pa.uint64()),
         }
         return _joined(COUNTERS, batch, columns)
 
@@ -82,17 +79,15 @@ class Namer:
             join(flows, snapshot.tables, names, self._history_us, self._grace_us, found, totals)
         if table is FLOWS:
             self.sightings += np.bincount(found.sighting, minlength=len(self.sightings))
-        source, destination, tables = found.source, found.destination, snapshot.tables
         columns = {
-            "src_vm": _strings(snapshot.vm[source], snapshot),
-            "dst_vm": _strings(snapshot.vm[destination], snapshot),
-            "src_project": _strings(tables.project[source], snapshot),
-            "dst_project": _strings(tables.project[destination], snapshot),
-            "src_host": _strings(snapshot.host[source], snapshot),
-            "dst_host": _strings(snapshot.host[destination], snapshot),
+            **{
+                f"{end}_{name}": _strings(snapshot.names[name].take(rows), snapshot)
+                for end, rows in (("src", found.source), ("dst", found.destination))
+                for name in ("vm", "project", "host")
+            },
             "network": _strings(found.network, snapshot),
-            "src_vm_uuid": _sixteen(snapshot.uuid[source]),
-            "dst_vm_uuid": _sixteen(snapshot.uuid[destination]),
+            "src_vm_uuid": _sixteen(snapshot, found.source),
+            "dst_vm_uuid": _sixteen(snapshot, found.destination),
             "sighting": pa.DictionaryArray.from_arrays(pa.array(found.sighting, pa.int8()), _SIGHTINGS, safe=False),
         }
         return _joined(table, batch, columns)
@@ -138,7 +133,9 @@ def _strings(numbers: NDArray[np.int32], snapshot: Snapshot) -> pa.Array:
     return pa.DictionaryArray.from_arrays(pa.array(numbers, pa.int32()), snapshot.strings, safe=False)
 
 
-def _sixteen(words: NDArray[np.uint64]) -> pa.Array:
+def _sixteen(snapshot: Snapshot, rows: NDArray[np.int32]) -> pa.Array:
+    # `take` with clipping is ten times as fast as indexing; every row number is one of the tables'.
+    words = snapshot.uuid.take(rows, axis=0, mode="clip")
     return pa.Array.from_buffers(ADDRESS, len(words), [None, pa.py_buffer(words)])
 
 

@@ -73,6 +73,8 @@ class StaticSettings(SourceSettings, frozen=True, extra="forbid"):
 
     poll_seconds: Annotated[float, Field(gt=0, le=86_400)] = 2.0
     """How often the file is looked at for changes."""
+    deadline_seconds: Annotated[float, Field(gt=0, le=3_600)] = 60.0
+    """A file of a hundred thousand interfaces takes several seconds."""
     file: Path
     """TOML or CSV, told apart by the ending; see docs/inventory.md."""
 

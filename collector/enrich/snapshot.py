@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from collector.enrich.columns import Columns, address_words, row_column
+from collector.enrich.columns import Columns, address_words
 from collector.enrich.kernels import kernel
 from collector.enrich.source import Address
 from decoders.jit import forced
@@ -71,8 +71,9 @@ class Snapshot:
     strings: pa.Array
     """Names by number."""
     string_numbers: Mapping[str, int]
-    vm: NDArray[np.int32]
-    host: NDArray[np.int32]
+    names: Mapping[str, NDArray[np.int32]]
+    """Numbers of `vm`, `host`, `project` and `network`, each [rows]."""
+    mac: NDArray[np.uint64]
     uuid: NDArray[np.uint64]
     """[rows, 2]"""
 
@@ -117,16 +118,16 @@ def build(columns: Columns, addresses: Mapping[Address, str]) -> Snapshot:
     rows = columns.rows[: columns.used].copy()
     ips = columns.ips[: columns.ips_used].copy()
     by_time = np.argsort(rows["valid_from"], kind="stable").astype(np.int64)
-    mac = row_column(rows, "mac")
+    mac = np.ascontiguousarray(rows["mac"])
     nothing = np.zeros(len(rows), np.uint64)
     mac_slots, mac_next = _table(mac, nothing, by_time[mac[by_time] != 0])
     key, port_row = _ports(rows, by_time)
     port_slots, port_next = _table(key, np.zeros(len(key), np.uint64), np.arange(1, len(key)))
     in_use = np.flatnonzero(ips["row"])
     in_use = in_use[np.argsort(rows["valid_from"][ips["row"][in_use]], kind="stable")]
-    ip_high, ip_low = row_column(ips, "high"), row_column(ips, "low")
+    ip_high, ip_low = np.ascontiguousarray(ips["high"]), np.ascontiguousarray(ips["low"])
     ip_slots, ip_next = _table(ip_high, ip_low, in_use)
-    plain = {name: row_column(rows, name) for name in Tables._fields if name in (rows.dtype.names or ())}
+    plain = {name: np.ascontiguousarray(rows[name]) for name in Tables._fields if name in (rows.dtype.names or ())}
     host_slots, host_high, host_low, host_of = hosts
     tables = Tables(
         **plain,
@@ -140,16 +141,16 @@ def build(columns: Columns, addresses: Mapping[Address, str]) -> Snapshot:
         ip_next=ip_next,
         ip_high=ip_high,
         ip_low=ip_low,
-        ip_row=row_column(ips, "row"),
+        ip_row=np.ascontiguousarray(ips["row"]),
         host_slots=host_slots,
         host_high=host_high,
         host_low=host_low,
         host_of=host_of,
         host_of_ports=_with_of_ports(rows, columns.host_count()),
     )
+    names = {name: np.ascontiguousarray(rows[name]) for name in ("vm", "host", "project", "network")}
     uuid = np.stack([rows["uuid_high"], rows["uuid_low"]], axis=1)
-    vm, host = row_column(rows, "vm"), row_column(rows, "host")
-    return Snapshot(tables, columns.strings(), columns.numbers(), vm, host, uuid)
+    return Snapshot(tables, columns.strings(), columns.numbers(), names, mac, uuid)
 
 
 def _slots(entries: int) -> NDArray[np.int32]:

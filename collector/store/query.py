@@ -95,14 +95,19 @@ def ask(client: Client, sql: str, output: str) -> None:
 
     `table` and `csv` and `json` print addresses in their usual form, `10.0.0.1` for a mapped IPv4 address.
     """
-    if output == "table":
-        _print_table(client.query(sql.strip().rstrip(";")))
-    elif output in FORMATS:
-        answer = client.query(sql.strip().rstrip(";"))
-        print(_lines(answer, output), end="")
+    if output == "table" or output in FORMATS:
+        show(client.query(sql.strip().rstrip(";")), output)
     else:
         sys.stdout.buffer.write(client.raw_query(sql.strip().rstrip(";"), fmt=output))
         sys.stdout.flush()
+
+
+def show(answer: Any, output: str) -> None:
+    """Print an answer (anything with `column_names` and `result_rows`) as `table`, `csv` or `json`."""
+    if output == "table":
+        _print_table(answer)
+    else:
+        print(_lines(answer, output), end="")
 
 
 def _plain(value: Any) -> Any:

@@ -50,6 +50,6 @@ CREATE TABLE IF NOT EXISTS inventory${local}${on_cluster}
 )
 ENGINE = ${replicated}ReplacingMergeTree(valid_to)
 PARTITION BY toYYYYMM(valid_to)
-ORDER BY (mac, valid_from, vm_uuid, host, port_name)
+ORDER BY (mac, valid_from, vm_uuid, host, port_name, vm, network, vni, vlan)
 TTL toDateTime(valid_to) + toIntervalDay(365)
 SETTINGS index_granularity = 8192, min_rows_for_wide_part = 262144, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;
