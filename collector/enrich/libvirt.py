@@ -36,7 +36,7 @@ class Libvirt:
         self._domains = Domains(
             self._libvirt, self.name, settings.poll_seconds, settings.guest_agent, clock=time.monotonic
         )
-        self._counters = Counters(settings.exporters[0] if settings.exporters else None)
+        self._counters = Counters()
         self._counters_due = 0.0
         """Monotonic seconds."""
         self._session: Session | None = None
@@ -57,14 +57,12 @@ class Libvirt:
             self._end_call()
 
     def wait(self, seconds: float) -> bool:
-        """True soon after an event, when counters are due, or where the connection was lost.
+        """True soon after an event, or where the connection was lost; False after `seconds`, or when interrupted.
 
-        False after `seconds`, or when interrupted.
+        False before `seconds` have passed, too, if counters are due: so they come evenly, whatever events do.
         """
         if self._session is not None and self._settings.counters_seconds > 0:
-            until_counters = self._counters_due - time.monotonic()
-            if until_counters < seconds:
-                return self._signals.wait(until_counters) or time.monotonic() >= self._counters_due
+            seconds = min(seconds, self._counters_due - time.monotonic())
         return self._signals.wait(seconds)
 
     def interrupt(self) -> None:
@@ -95,15 +93,19 @@ class Libvirt:
         )
         if not complete:
             self._signals.again()
+        addresses = tuple(dict.fromkeys(self._settings.exporters + session.addresses))
         counters = None
         if counters_due:
             self._counters_due = started + self._settings.counters_seconds
             counters = self._counters.rows(
-                [DomainStats(domain.UUID(), domain.ID(), values) for domain, values in stats], wall_us, monotonic_us
+                [DomainStats(domain.UUID(), domain.ID(), values) for domain, values in stats],
+                addresses[0] if addresses else None,
+                wall_us,
+                monotonic_us,
             )
         return Report(
             interfaces=self._domains.interfaces(domain.UUID() for domain, values in stats if self._runs_here(values)),
-            hosts=(Host(name=host, addresses=tuple(dict.fromkeys(self._settings.exporters + session.addresses))),),
+            hosts=(Host(name=host, addresses=addresses),),
             changed_us=changed_us,
             counters=counters,
         )

@@ -72,15 +72,16 @@ class Counters:
     libvirtd was restarted does not touch the counters.
     """
 
-    def __init__(self, agent: Address | None) -> None:
-        """`agent` is the address under which the hypervisor exports; None = not known, `::` in the rows."""
-        self._agent = np.frombuffer(_mapped(agent), np.uint64)
+    def __init__(self) -> None:
         self._before: _Poll | None = None
 
-    def rows(self, domains: Iterable[DomainStats], wall_us: int, monotonic_us: int) -> pa.RecordBatch | None:
+    def rows(
+        self, domains: Iterable[DomainStats], agent: Address | None, wall_us: int, monotonic_us: int
+    ) -> pa.RecordBatch | None:
         """All decoded columns of `interface_counters` for one poll; None if no interface has counters.
 
-        `wall_us` (µs since 1970) and `monotonic_us` (any zero) say when it was.
+        `agent` is an address under which the hypervisor exports, None = not known (`::` in the rows).  `wall_us` (µs
+        since 1970) and `monotonic_us` (any zero) say when the poll was.
         """
         poll = _read(domains, monotonic_us)
         count = len(poll.row)
@@ -99,7 +100,7 @@ class Counters:
         rows.u8[_PLACES["source"][1]] = COUNTERS["source"].code("libvirt")
         rows.u8[_PLACES["delta_state"][1]] = state
         rows.u32[_PLACES["if_name"][1]] = np.arange(count)
-        rows.address[_PLACES["agent"][1]] = self._agent
+        rows.address[_PLACES["agent"][1]] = np.frombuffer(_mapped(agent), np.uint64)
         return batch(COUNTERS, rows, count, pa.array([device for _, device in poll.row], pa.string()))
 
 
@@ -107,13 +108,13 @@ def _read(domains: Iterable[DomainStats], monotonic_us: int) -> _Poll:
     """The counters of all interfaces that have a device and at least one counter."""
     row: dict[tuple[bytes, str], int] = {}
     runs: list[int] = []
-    values: list[list[object]] = []
+    values: list[list[int]] = []
     for domain in domains:
         count = domain.values.get("net.count", 0)
         for number in range(min(count, MAX_INTERFACES) if isinstance(count, int) else 0):
             prefix = f"net.{number}."
             key = (domain.uuid, str(domain.values.get(f"{prefix}name", ""))[:MAX_TEXT])
-            read = [domain.values.get(prefix + name, ABSENT) for name in _FIELDS.values()]
+            read = [_counter(domain.values.get(prefix + name)) for name in _FIELDS.values()]
             if key[1] and key not in row and any(value != ABSENT for value in read):
                 row[key] = len(row)
                 runs.append(domain.number)
@@ -122,6 +123,11 @@ def _read(domains: Iterable[DomainStats], monotonic_us: int) -> _Poll:
     if values:
         totals[_TOTAL_ROWS] = np.array(values, np.uint64).T
     return _Poll(row, np.array(runs, np.int64), totals, monotonic_us)
+
+
+def _counter(value: object) -> int:
+    """A counter, or ABSENT for what is none."""
+    return value if isinstance(value, int) and 0 <= value < ABSENT else ABSENT
 
 
 def _differences(before: _Poll | None, now: _Poll) -> tuple[NDArray[np.uint8], NDArray[np.uint64], NDArray[np.uint64]]:
