@@ -28,7 +28,8 @@ def holds(tables, row, time, grace):  # type: ignore[no-untyped-def]
     """Whether a mapping holds at `time`."""
     if tables.valid_from[row] <= time < tables.valid_to[row]:
         return HELD
-    if tables.valid_from[row] - grace <= time < tables.valid_to[row] + grace:
+    # The grace goes to the time: an interval that still holds ends at the largest number there is.
+    if tables.valid_from[row] <= time + grace and time - grace < tables.valid_to[row]:
         return NEAR
     return NOT_HELD
 

@@ -114,7 +114,7 @@ def history() -> History:
     return History(capacity=10_000, history_us=HISTORY_US, short_names=True)
 
 
-def testbed_history(stem: str) -> History:
+def known_of(stem: str) -> History:
     """The inventory of a capture without a move, known from the beginning."""
     known = history()
     known.apply("vms", Rank.LIBVIRT, vms(load(f"{stem}.truth.json")["nic_counters"]), hosts(), at_us=1)
