@@ -16,7 +16,9 @@ from collector.enrich.naming import Namer
 from collector.enrich.snapshot import build
 from collector.enrich.source import Host, Interface, PortKind, Rank
 from decoders.dispatch import Decoder
-from tests.decoders.helpers import PCAPS, mac, rows
+from schemas.column import ADDRESS, ENUM, NAME, Origin
+from schemas.flows import FLOWS
+from tests.decoders.helpers import PCAPS, address, mac, rows
 
 HISTORY_US = 3_600_000_000
 GRACE_US = 3_000_000
@@ -141,3 +143,40 @@ def named(stem: str, known: History) -> list[dict[str, Any]]:
     """The flows of a capture with names."""
     join = namer(known)
     return rows([join.flows(batch) for batch in decoded(stem)[0]])
+
+
+def flow(**values: Any) -> pa.RecordBatch:
+    """One decoded row of `flows`; what is not given is missing.  Addresses and MACs as text, times in µs."""
+    columns = []
+    for column in FLOWS.stored:
+        if column.origin is not Origin.DECODE:
+            continue
+        value = values.pop(column.name, None)
+        if column.arrow == ENUM:
+            number = column.code(value) if value else 0
+            columns.append(
+                pa.DictionaryArray.from_arrays(pa.array([number], pa.int8()), pa.array(column.names, pa.string()))
+            )
+        elif column.arrow == NAME:
+            # Decoders give all columns one dictionary.
+            columns.append((column.name, value or ""))
+        elif column.arrow == ADDRESS:
+            columns.append(pa.array([address(value or "")], ADDRESS))
+        else:
+            columns.append(pa.array([mac(value) if isinstance(value, str) else value or 0], column.arrow))
+    assert not values, f"no such columns: {sorted(values)}"
+    names = pa.array(["", *sorted({column[1] for column in columns if isinstance(column, tuple)} - {""})], pa.string())
+    arrays = [
+        pa.DictionaryArray.from_arrays(pa.array([names.index(column[1]).as_py()], pa.int32()), names)
+        if isinstance(column, tuple)
+        else column
+        for column in columns
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=FLOWS.arrow(Origin.DECODE))
+
+
+def name_one(known: History, **values: Any) -> dict[str, Any]:
+    """The named row of one flow."""
+    values.setdefault("time_received", 10_000_000)
+    values.setdefault("flow_end", values["time_received"])
+    return rows([namer(known).flows(flow(**values))])[0]

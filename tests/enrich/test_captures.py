@@ -9,7 +9,7 @@ import pytest
 
 from collector.enrich.source import Interface, Rank
 from tests.decoders.helpers import PCAPS, address, mac, truth
-from tests.enrich.laboratory import UUID, history, hosts, load, named, ovsdb, known_of
+from tests.enrich.laboratory import UUID, history, hosts, known_of, load, named, ovsdb
 
 SENT = ("source", "both")
 RECEIVED = ("destination", "both")
