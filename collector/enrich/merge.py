@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from collector.enrich.source import NO_UUID, Interface, PortKind, Rank
 
@@ -72,7 +73,8 @@ class Placement:
         known = all(
             not getattr(a, name) or getattr(a, name) == getattr(b, name)
             for name in ("host", "mac", *VM_FIELDS, *PORT_FIELDS)
-            if getattr(a, name) != NO_UUID
+            # A VM that went by its UUID has got its name: learnt, too.
+            if getattr(a, name) != NO_UUID and not (name == "vm" and a.vm == _name_of(a.vm_uuid))
         )
         return known and set(a.ips) <= set(b.ips)
 
@@ -90,9 +92,15 @@ def merge_interface(
 
 def _as_stated(statement: Statement) -> Placement:
     """What one source says, alone."""
-    interface = statement.interface
-    if not interface.kind or len(interface.ips) > MAX_IPS:
-        interface = replace(interface, kind=interface.kind or PortKind.VM, ips=interface.ips[:MAX_IPS])
+    stated = statement.interface
+    interface = stated
+    if not stated.kind or not stated.vm or len(stated.ips) > MAX_IPS:
+        interface = replace(
+            stated,
+            kind=stated.kind or PortKind.VM,
+            vm=stated.vm or _name_of(stated.vm_uuid),
+            ips=stated.ips[:MAX_IPS],
+        )
     return Placement(interface, (statement.rank,), frozenset([statement.source]))
 
 
@@ -177,11 +185,17 @@ def _placement(
         values[field] = _first(field, of_port)
     if values["mac"] and not values["kind"]:
         values["kind"] = PortKind.VM
+    values["vm"] = values["vm"] or _name_of(values["vm_uuid"])
     ips = dict.fromkeys(address for statement in every for address in statement.interface.ips)
     values["ips"] = tuple(list(ips)[:MAX_IPS])
     heard = (*of_vm, *of_port)
     ranks = tuple(sorted({statement.rank for statement in heard}))
     return Placement(Interface(**values), ranks, frozenset(s.source for s in heard), _conflict(host, every))
+
+
+def _name_of(uuid: UUID) -> str:
+    """A VM that no source names goes by its UUID: pairs of VMs can be told apart."""
+    return str(uuid) if uuid.int else ""
 
 
 _EMPTY = {field.name: field.default for field in fields(Interface)}
