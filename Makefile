@@ -4,11 +4,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test run lint bench docs clean
+.PHONY: help demo test test-system run lint bench docs clean
 
 help:
 	@echo "make demo    install, start the service, replay real captures, show what SQL says"
-	@echo "make test    install, then run linters, type checks and all tests"
+	@echo "make test    install, then run linters, type checks and all tests but those that start daemons as root"
+	@echo "make test-system  install Open vSwitch, libvirt, QEMU and Neutron (Debian, root) and run the tests against them"
 	@echo "make run     run the service with the embedded store"
 	@echo "make bench   decode rates and UDP-to-rows rate on this machine"
 	@echo "make lint    ruff and mypy alone"
@@ -19,7 +20,15 @@ $(STAMP): pyproject.toml
 		|| { echo "Python 3.11 or newer is needed; set PYTHON=python3.12 or the like"; exit 1; }
 	@echo "installing into $(VENV) (about a minute the first time) ..."
 	@$(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed; on Debian: apt-get install python3-venv"; exit 1; }
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[embedded,test]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[embedded,openstack,ovsdb,test]'
+	@touch $@
+
+# libvirt-python is built against the system's libvirt, where that is installed.
+LIBVIRT := $(VENV)/.libvirt
+$(LIBVIRT): $(STAMP)
+	@if pkg-config --exists libvirt 2>/dev/null; then \
+		$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[libvirt]'; \
+	else echo "tests with libvirt will be skipped: they need libvirt-dev, pkg-config and a C compiler"; fi
 	@touch $@
 
 demo: $(STAMP)
@@ -33,8 +42,13 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint
+test: lint $(LIBVIRT)
 	$(BIN)/python -m pytest
+
+test-system: $(STAMP)
+	tests/system/install
+	@rm -f $(LIBVIRT) && $(MAKE) --no-print-directory $(LIBVIRT)
+	VMFLOW_SYSTEM=1 $(BIN)/python -m pytest tests/system
 
 bench: $(STAMP)
 	$(BIN)/python -m bench
