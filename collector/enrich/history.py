@@ -24,7 +24,7 @@ FOREVER = (1 << 63) - 1
 """End of an interval that still holds."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Interval:
     """A placement and the time for which it holds, µs since 1970."""
 
@@ -177,6 +177,8 @@ class History:
     def _replace(self, key: Hashable, placements: list[Placement], since: int, boundary: int) -> None:
         """Close what no longer holds, open what is new, leave alone what only became better known."""
         intervals = self._open.get(key, [])
+        # Taken now: an interval that is refined below may get its port by that.
+        ports_before = {_port_of(interval) for interval in intervals}
         kept: list[Interval] = []
         new: list[Placement] = []
         for placement in placements:
@@ -198,15 +200,17 @@ class History:
             self._close(interval, boundary)
         opened = [self._begin(p, boundary if any(_succeeds(p, old) for old in ended) else since, boundary) for p in new]
         if isinstance(key, int):
-            self._track_ports(key, intervals, [*kept, *opened], since, boundary)
+            self._track_ports(key, ports_before, [*kept, *opened], since, boundary)
         if kept or opened:
             self._open[key] = [*kept, *opened]
         else:
             self._open.pop(key, None)
 
-    def _track_ports(self, mac: int, before: list[Interval], after: list[Interval], since: int, boundary: int) -> None:
+    def _track_ports(
+        self, mac: int, was: set[tuple[str, str]], after: list[Interval], since: int, boundary: int
+    ) -> None:
         """Keep account of which MAC is on which port; a port that gets or loses its MAC is looked at again."""
-        was, now = ({_port_of(interval) for interval in some} for some in (before, after))
+        now = {_port_of(interval) for interval in after}
         for port in was - now:
             self._users[port].discard(mac)
             if not self._users[port]:
