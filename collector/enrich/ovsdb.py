@@ -124,6 +124,9 @@ class Ovsdb:
         self._idl = self._ovs.db.idl.Idl(
             self._settings.remote, helper, probe_interval=int(PROBE_SECONDS * 1000), leader_only=False
         )
+        if self._settings.counters_seconds:
+            # Counters change all the time: that alone is no reason to read.
+            self._idl.tables["Interface"].columns[STATISTICS].alert = False
         while not self._idl.has_ever_connected():
             if (left := until - time.monotonic()) <= 0:
                 raise SourceError(f"{self.name}: connected, but the contents did not come in time")

@@ -38,8 +38,6 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 TUNNELS = frozenset(
     {"vxlan", "geneve", "gre", "ip6gre", "erspan", "ip6erspan", "lisp", "stt", "gtpu", "bareudp", "srv6"}
 )
-    {"vxlan", "geneve", "gre", "ip6gre", "erspan", "ip6erspan", "lisp", "stt", "gtpu", "bareudp", "srv6"}
-)
 MAX_TEXT = 255
 _STATISTICS = {
     "in_octets": "rx_bytes",

@@ -6,6 +6,8 @@ Judges: the kernel's counters of each VM's interface, and what iperf3 says it se
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,8 +31,8 @@ GROUP BY src_vm, dst_vm
 
 
 def inventory(testbed: Testbed) -> list[str]:
-    """Settings that make the databases of both hypervisors sources, and give VMs names by a file."""
-    sources = [{"remote": testbed.ovsdb(host), "exporters": [address]} for host, address in HOSTS.items()]
+    """Settings that make the databases of both hypervisors sources."""
+    sources = [{"remote": testbed.ovsdb(host), "exporters": addresses} for host, addresses in HOSTS.items()]
     return [f"inventory.ovsdb={json.dumps(sources)}"]
 
 
@@ -146,9 +148,6 @@ def test_a_database_that_hangs_stops_nothing(testbed: Testbed, service: Service)
     """ovsdb-server of host a is stopped (SIGSTOP): rows go on, with names; the age rises; it comes back by itself."""
     source = f"ovsdb {testbed.ovsdb('a')}"
     pid = int((testbed.state / "pids" / "ovsdb-a").read_text().split()[0])
-    import os
-    import signal
-
     os.kill(pid, signal.SIGSTOP)
     try:
         until(lambda: not json.loads(service.get("/health"))["inventory"][source]["up"], 120)

@@ -18,8 +18,8 @@ PROGRAMS = {
     "tcpdump": "tcpdump",
     "ping": "iputils-ping",
 }
-HOSTS = {"a": "127.0.1.11", "b": "127.0.1.12"}
-"""Sender addresses of the hypervisors, where the collector listens on loopback."""
+HOSTS = {"a": ["127.0.1.11", "192.0.2.11"], "b": ["127.0.1.12", "192.0.2.12"]}
+"""Addresses of the hypervisors: sender where the collector listens on loopback, and sFlow agent."""
 
 
 def missing() -> str:
