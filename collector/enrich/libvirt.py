@@ -13,7 +13,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from collector.enrich.libvirt_counters import Counters, DomainStats
+from collector.enrich.counter_rows import CounterRows
+from collector.enrich.libvirt_counters import DomainStats, poll
 from collector.enrich.libvirt_domains import Domains
 from collector.enrich.libvirt_session import Session, Signals, load, shown_uri
 from collector.enrich.settings import LibvirtSettings
@@ -36,7 +37,8 @@ class Libvirt:
         self._domains = Domains(
             self._libvirt, self.name, settings.poll_seconds, settings.guest_agent, clock=time.monotonic
         )
-        self._counters = Counters()
+        self._counters = CounterRows("libvirt")
+        """Outlives a connection: that libvirtd was restarted does not touch the counters."""
         self._counters_due = 0.0
         """Monotonic seconds."""
         self._session: Session | None = None
@@ -97,12 +99,10 @@ class Libvirt:
         counters = None
         if counters_due:
             self._counters_due = started + self._settings.counters_seconds
-            counters = self._counters.rows(
-                [DomainStats(domain.UUID(), domain.ID(), values) for domain, values in stats],
-                addresses[0] if addresses else None,
-                wall_us,
-                monotonic_us,
+            polled = poll(
+                [DomainStats(domain.UUID(), domain.ID(), values) for domain, values in stats], wall_us, monotonic_us
             )
+            counters = self._counters.rows(polled, addresses[0] if addresses else None)
         return Report(
             interfaces=self._domains.interfaces(domain.UUID() for domain, values in stats if self._runs_here(values)),
             hosts=(Host(name=host, addresses=addresses),),

@@ -7,7 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from collector.enrich.libvirt_counters import Counters, DomainStats
+from collector.enrich import libvirt_counters
+from collector.enrich.counter_rows import CounterRows
+from collector.enrich.libvirt_counters import DomainStats
 from schemas.column import Origin
 from schemas.counters import COUNTERS, ETHERNET, TOTALS
 
@@ -29,8 +31,12 @@ def guest(tx: tuple[int, int] = (3544, 38), rx: tuple[int, int] = (4764, 56), ru
     return DomainStats(A, run, {"state.state": 1, "net.count": 1} | nic(0, "vnet0", tx, rx))
 
 
-def poll(counters: Counters, *domains: DomainStats, monotonic_us: int = 0) -> list[dict[str, Any]]:
-    batch = counters.rows(domains, AGENT, NOW_US, monotonic_us)
+def new() -> CounterRows:
+    return CounterRows("libvirt")
+
+
+def poll(counters: CounterRows, *domains: DomainStats, monotonic_us: int = 0) -> list[dict[str, Any]]:
+    batch = counters.rows(libvirt_counters.poll(domains, NOW_US, monotonic_us), AGENT)
     assert isinstance(batch, pa.RecordBatch)
     batch.validate(full=True)
     rows: list[dict[str, Any]] = batch.to_pylist()
@@ -38,14 +44,14 @@ def poll(counters: Counters, *domains: DomainStats, monotonic_us: int = 0) -> li
 
 
 def test_a_row_has_every_decoded_column() -> None:
-    batch = Counters().rows([guest()], AGENT, NOW_US, 0)
+    batch = new().rows(libvirt_counters.poll([guest()], NOW_US, 0), AGENT)
 
     assert batch is not None
     assert batch.schema.equals(COUNTERS.arrow(Origin.DECODE))
 
 
 def test_what_the_guest_sends_the_switch_receives() -> None:
-    (row,) = poll(Counters(), guest())
+    (row,) = poll(new(), guest())
 
     assert (row["in_octets"], row["in_unicast_packets"]) == (3544, 38)
     assert (row["out_octets"], row["out_unicast_packets"]) == (4764, 56)
@@ -56,7 +62,7 @@ def test_errors_and_drops_have_their_own_columns() -> None:
     names = ("bytes", "pkts", "errs", "drop")
     values |= {f"net.0.{way}.{name}": n for n, (way, name) in enumerate((w, n) for w in ("rx", "tx") for n in names)}
 
-    (row,) = poll(Counters(), DomainStats(A, 1, values))
+    (row,) = poll(new(), DomainStats(A, 1, values))
 
     stated = {name: row[name] for name, *_ in TOTALS if row[name] is not None}
     assert stated == {
@@ -72,7 +78,7 @@ def test_errors_and_drops_have_their_own_columns() -> None:
 
 
 def test_the_first_poll_has_totals_only() -> None:
-    (row,) = poll(Counters(), guest(), monotonic_us=5)
+    (row,) = poll(new(), guest(), monotonic_us=5)
 
     assert row["delta_state"] == "first"
     assert row["interval_us"] is None
@@ -86,13 +92,13 @@ def test_the_first_poll_has_totals_only() -> None:
 
 def test_an_address_is_ipv6_or_unknown() -> None:
     for agent, octets in ((ip_address("2001:db8::11"), ip_address("2001:db8::11").packed), (None, bytes(16))):
-        batch = Counters().rows([guest()], agent, NOW_US, 0)
+        batch = new().rows(libvirt_counters.poll([guest()], NOW_US, 0), agent)
         assert batch is not None
         assert batch.column("agent").to_pylist() == [octets]
 
 
 def test_the_second_poll_has_differences() -> None:
-    counters = Counters()
+    counters = new()
     poll(counters, guest(), monotonic_us=1_000_000)
 
     (row,) = poll(counters, guest(tx=(4000, 40), rx=(4764, 57)), monotonic_us=11_500_000)
@@ -104,7 +110,7 @@ def test_the_second_poll_has_differences() -> None:
 
 
 def test_a_counter_that_falls_was_reset() -> None:
-    counters = Counters()
+    counters = new()
     poll(counters, guest())
 
     (row,) = poll(counters, guest(tx=(9000, 90), rx=(4763, 57)), monotonic_us=1)
@@ -115,7 +121,7 @@ def test_a_counter_that_falls_was_reset() -> None:
 
 
 def test_a_domain_started_again_was_reset_even_if_it_counted_further() -> None:
-    counters = Counters()
+    counters = new()
     poll(counters, guest(run=1))
 
     (row,) = poll(counters, guest(tx=(90_000, 900), rx=(90_000, 900), run=2), monotonic_us=1)
@@ -124,7 +130,7 @@ def test_a_domain_started_again_was_reset_even_if_it_counted_further() -> None:
 
 
 def test_interfaces_are_told_apart_by_domain_and_device_not_by_number() -> None:
-    counters = Counters()
+    counters = new()
     first = {"net.count": 2} | nic(0, "vnet0", (100, 1), (0, 0)) | nic(1, "vnet1", (1000, 10), (0, 0))
     poll(counters, DomainStats(A, 1, first))
     swapped = {"net.count": 2} | nic(0, "vnet1", (1001, 11), (0, 0)) | nic(1, "vnet0", (102, 3), (0, 0))
@@ -140,9 +146,9 @@ def test_interfaces_are_told_apart_by_domain_and_device_not_by_number() -> None:
 
 
 def test_an_interface_that_was_away_begins_anew() -> None:
-    counters = Counters()
+    counters = new()
     poll(counters, guest())
-    assert counters.rows([], AGENT, NOW_US, 1) is None
+    assert counters.rows(libvirt_counters.poll([], NOW_US, 1), AGENT) is None
 
     (row,) = poll(counters, guest(tx=(9000, 90)), monotonic_us=2)
 
@@ -150,7 +156,7 @@ def test_an_interface_that_was_away_begins_anew() -> None:
 
 
 def test_a_counter_that_is_not_told_is_null_and_so_is_its_difference() -> None:
-    counters = Counters()
+    counters = new()
     values = dict(guest().values)
     del values["net.0.rx.drop"]
     poll(counters, DomainStats(A, 1, values))
@@ -166,7 +172,7 @@ def test_interfaces_without_device_or_counters_have_no_row() -> None:
     """A hostdev has no name; of a vhost-user port whose switch does not answer libvirt tells only the name."""
     values = {"net.count": 3, "net.1.name": "vhu0"} | nic(2, "vnet5", (1, 1), (2, 2))
 
-    (row,) = poll(Counters(), DomainStats(A, 1, values), DomainStats(B, 2, {"state.state": 1}))
+    (row,) = poll(new(), DomainStats(A, 1, values), DomainStats(B, 2, {"state.state": 1}))
 
     assert row["if_name"] == "vnet5"
 
@@ -174,20 +180,20 @@ def test_interfaces_without_device_or_counters_have_no_row() -> None:
 def test_a_daemon_that_counts_too_many_interfaces_is_not_followed() -> None:
     values = {"net.count": 10**18} | nic(0, "vnet0", (1, 1), (2, 2))
 
-    assert len(poll(Counters(), DomainStats(A, 1, values))) == 1
+    assert len(poll(new(), DomainStats(A, 1, values))) == 1
 
 
 def test_what_is_no_counter_is_null() -> None:
     values = dict(guest().values) | {"net.0.rx.bytes": -1, "net.0.tx.bytes": "many", "net.0.rx.pkts": 2**64}
 
-    (row,) = poll(Counters(), DomainStats(A, 1, values))
+    (row,) = poll(new(), DomainStats(A, 1, values))
 
     assert (row["in_octets"], row["out_octets"], row["out_unicast_packets"]) == (None, None, None)
     assert row["in_unicast_packets"] == 38
 
 
 def test_large_counters_keep_every_digit() -> None:
-    counters = Counters()
+    counters = new()
     poll(counters, guest(tx=(2**63, 2**40)))
 
     (row,) = poll(counters, guest(tx=(2**63 + 1, 2**40 + 1)), monotonic_us=1)

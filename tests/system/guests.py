@@ -1,7 +1,4 @@
-"""Real QEMU guests on two libvirtd, on the testbed beside the repository.  Its first start takes half a minute.
-
-`missing` says why they cannot run here; the fixtures bring them up and down.
-"""
+"""Real QEMU guests on two libvirtd, on the testbed beside the repository.  Its first start takes half a minute."""
 
 from __future__ import annotations
 
@@ -12,6 +9,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +18,10 @@ import pytest
 from collector.enrich.libvirt import Libvirt
 from collector.enrich.settings import LibvirtSettings
 from collector.enrich.source import Report
+from tests.system import testbed
+from tests.system.testbed import Testbed
 
-TESTBED = Path(__file__).parents[3] / "shared" / "testbed"
-NAME = os.environ.get("TESTBED_NAME", "lvsys")
-ENVIRONMENT = os.environ | {"TESTBED_NAME": NAME}
-STATE = Path(f"/run/testbed-{NAME}")
+TESTBED = Testbed(os.environ.get("TESTBED_NAME", "lvsys"))
 LONG = 60.0
 """Seconds until something that should happen is taken for lost."""
 HOST = "a"
@@ -33,35 +30,35 @@ PROGRAMS = {
     "libvirtd": "libvirt-daemon",
     "virsh": "libvirt-clients",
     "qemu-system-x86_64": "qemu-system-x86",
-    "ovs-vsctl": "openvswitch-switch",
-    "ip": "iproute2",
 }
 
 
 def missing() -> str:
-    """Why these tests cannot run here; empty if they can."""
-    if os.geteuid() != 0:
-        return "needs root: the testbed makes network namespaces"
-    if not Path("/dev/net/tun").exists():
-        return "needs /dev/net/tun"
-    if not (TESTBED / "vm").exists():
-        return "needs the testbed, expected in shared/testbed beside the repository"
+    """Why guests cannot run here; empty if they can."""
+    if reason := testbed.missing():
+        return reason
     if importlib.util.find_spec("libvirt") is None:
         return "needs libvirt-python (Debian, to build it: libvirt-dev pkg-config gcc python3-dev)"
     absent = sorted(package for program, package in PROGRAMS.items() if shutil.which(program) is None)
     return f"needs the Debian packages {' '.join(absent)}" if absent else ""
 
 
-def run(*command: str, check: bool = True) -> str:
-    """Output of a command.  What it printed is part of the error, if it fails."""
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False)
-    if check and done.returncode:
-        raise AssertionError(f"{' '.join(command)}: {done.stdout}{done.stderr}")
-    return done.stdout
+@pytest.fixture(scope="session")
+def guests() -> Iterator[None]:
+    """Two hypervisors with a guest each."""
+    if reason := missing():
+        pytest.skip(reason)
+    try:
+        TESTBED.run("up")
+        vm("up")
+        yield
+    finally:
+        TESTBED.run("down")
 
 
-def vm(*arguments: str, check: bool = True) -> str:
-    return run(str(TESTBED / "vm"), *arguments, check=check)
+def vm(*arguments: str) -> str:
+    """Output of `vm ARGUMENTS`."""
+    return TESTBED.run(*arguments, script="vm")
 
 
 def virsh(host: str, *arguments: str) -> str:
@@ -72,15 +69,15 @@ def uri(host: str) -> str:
     return vm("uri", host).strip()
 
 
-@pytest.fixture(scope="session")
-def guests() -> Iterator[None]:
-    """Two hypervisors with a guest each."""
+@contextmanager
+def plugged_in(file: Path, xml: str) -> Iterator[None]:
+    """Have guest-a another NIC, described by `xml`; `file` is for virsh to read."""
+    file.write_text(xml)
+    virsh(HOST, "attach-device", "guest-a", str(file), "--live")
     try:
-        run(str(TESTBED / "testbed"), "up")
-        vm("up")
         yield
     finally:
-        run(str(TESTBED / "testbed"), "down", check=False)
+        virsh(HOST, "detach-device", "guest-a", str(file), "--live")
 
 
 def new_source(host: str, **settings: Any) -> Libvirt:
@@ -108,7 +105,9 @@ def number(mac: str) -> int:
 
 
 def ovs(host: str, *arguments: str) -> str:
-    return run("env", f"OVS_RUNDIR={STATE / host}", "ovs-vsctl", "--timeout=10", *arguments).strip()
+    environment = os.environ | {"OVS_RUNDIR": str(TESTBED.state / host)}
+    command = ["ovs-vsctl", "--timeout=10", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def external_id(host: str, port: str, key: str) -> str:
@@ -117,6 +116,6 @@ def external_id(host: str, port: str, key: str) -> str:
 
 def tap(host: str, port: str) -> dict[str, Any]:
     """The kernel's counters of a device of a hypervisor, as the host counts."""
-    (found,) = json.loads(run("ip", "netns", "exec", f"{NAME}-{host}", "ip", "-j", "-s", "link", "show", "dev", port))
+    (found,) = json.loads(TESTBED.run("exec", host, "ip", "-j", "-s", "link", "show", "dev", port))
     counters: dict[str, Any] = found["stats64"]
     return counters

@@ -20,17 +20,14 @@ from collector.enrich.source import Interface, Report, SourceError
 from tests.system.guests import (
     HOST,
     LONG,
-    STATE,
+    TESTBED,
     guests,  # noqa: F401 - the fixture
-    missing,
     new_source,
     uri,
     virsh,
     vm,
 )
 
-if reason := missing():
-    pytest.skip(reason, allow_module_level=True)
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("guests")]
 
 
@@ -114,7 +111,7 @@ def migrate(source_host: str, target_host: str, address: str) -> None:
 
 def daemon_pid(host: str) -> int:
     """The libvirtd of a hypervisor, which the testbed started."""
-    pid = int((STATE / "pids" / f"libvirtd-{host}").read_text().split()[0])
+    pid = int((TESTBED.state / "pids" / f"libvirtd-{host}").read_text().split()[0])
     assert Path(f"/proc/{pid}/comm").read_text().strip() == "libvirtd"
     return pid
 
@@ -161,7 +158,7 @@ def test_a_daemon_killed_and_started_again() -> None:
     with pytest.raises(SourceError):
         made.read()
 
-    (STATE / "pids" / f"libvirtd-{HOST}").unlink()  # a dead child that nobody waits for still looks alive
+    (TESTBED.state / "pids" / f"libvirtd-{HOST}").unlink()  # a dead child that nobody waits for still looks alive
     vm("up")
     assert recovered(made).interfaces == expected
     assert_hears_events(made, HOST)
