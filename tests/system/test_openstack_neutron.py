@@ -138,12 +138,12 @@ def test_several_segments(neutron: Neutron, source: Openstack, network: Callable
     """A network with one segment of each kind has both numbers; which of two VLANs a port is in is not known."""
     vlans = [
         {"provider:network_type": "vlan", "provider:physical_network": wire, "provider:segmentation_id": tag}
-        for wire, tag in (("physnet1", 150), ("physnet2", 151))
+        for wire, tag in (("physnet1", 150), ("physnet1", 151), ("physnet2", 152))
     ]
     tunnel = {"provider:network_type": "vxlan", "provider:segmentation_id": 1555}
     for name, cidr, segments, numbers in (
         ("both", "10.0.0.0/24", [vlans[0], tunnel], (1555, 150)),
-        ("rack", "10.1.0.0/24", vlans, (0, 0)),
+        ("rack", "10.1.0.0/24", vlans[1:], (0, 0)),
     ):
         made = network(name, cidr, segments=segments)
         port = neutron.create("port", network_id=made["id"], device_id=VM.format(1), device_owner="compute:nova")
