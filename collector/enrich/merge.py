@@ -24,7 +24,7 @@ VM_FIELDS = ("vm", "vm_uuid", "project", "network", "vni", "vlan", "speed", "por
 PORT_FIELDS = ("port_name", "if_index", "of_port", "bridge", "kind")
 KEY = ("mac", "vm_uuid", "host", "port_name", "vm", "network", "vni", "vlan")
 """Fields that the sorting key of table `inventory` has besides the time."""
-DISPUTED = ("vm", "project", "network", "vni", "vlan")
+DISPUTED = ("vm", "vm_uuid", "project", "network", "vni", "vlan")
 """Fields where a difference between sources is told."""
 
 _ID = re.compile(r"[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
@@ -58,7 +58,7 @@ class Placement:
     ranks: tuple[Rank, ...]
     """Kinds of sources that know it, best first."""
     sources: frozenset[Hashable] = frozenset()
-    """The sources that know it."""
+    """The sources that know it in this place; what one says of the VM alone, or elsewhere, confirms no place."""
     conflict: str = ""
     """Where sources differ, for people; empty where they agree."""
 
@@ -71,10 +71,7 @@ class Placement:
         """Whether this says all that `before` said, and perhaps more: nothing has changed, something was learnt."""
         a, b = before.interface, self.interface
         known = all(
-            not getattr(a, name) or getattr(a, name) == getattr(b, name)
-            for name in ("host", "mac", *VM_FIELDS, *PORT_FIELDS)
-            # A VM that went by its UUID has got its name: learnt, too.
-            if getattr(a, name) != NO_UUID and not (name == "vm" and a.vm == _name_of(a.vm_uuid))
+            _keeps(name, getattr(a, name), getattr(b, name)) for name in ("host", "mac", *VM_FIELDS, *PORT_FIELDS)
         )
         return known and set(a.ips) <= set(b.ips)
 
@@ -87,6 +84,8 @@ def merge_interface(
     `ports(host, port_name)` answers with what sources say of a port without naming a MAC address.
     """
     ordered = sorted(statements, key=lambda statement: statement.rank)
+    if len(ordered) == 1 and not ports(ordered[0].interface.host, ordered[0].interface.port_name):
+        return [_as_stated(ordered[0])]
     return [_placement(place, every, ports) for every in _by_vm(ordered) for place in _by_place(every)]
 
 
@@ -115,25 +114,45 @@ def _by_vm(ordered: list[Statement]) -> Iterator[list[Statement]]:
     groups: list[list[Statement]] = []
     # Those with a UUID first: they are the groups that the others may join.
     for statement in sorted(ordered, key=lambda statement: statement.interface.vm_uuid == NO_UUID):
-        group = next((group for group in groups if _same_vm(group, statement.interface)), None)
-        if group is None:
+        fits = [_fit(group, statement.interface) for group in groups]
+        best = max(fits, default=_ANOTHER)
+        if best == _ANOTHER:
             groups.append([statement])
         else:
-            group.append(statement)
+            groups[fits.index(best)].append(statement)
     for group in groups:
         yield sorted(group, key=lambda statement: statement.rank)
 
 
-def _same_vm(group: list[Statement], new: Interface) -> bool:
+_ANOTHER, _POSSIBLE, _HOST, _NAME, _PORT, _UUID = range(6)
+"""By what a statement goes with those of a VM, best last; `_ANOTHER`: it speaks of another one."""
+
+
+def _fit(group: list[Statement], new: Interface) -> int:
     members = [statement.interface for statement in group]
     uuids = {member.vm_uuid for member in members} - {NO_UUID}
+    if new.vm_uuid != NO_UUID and new.vm_uuid in uuids:
+        return _UUID
+    # A port carries one VM: where two are named on it, one source is wrong.
+    if any(_same_port(member, new) for member in members):
+        return _PORT
     if new.vm_uuid != NO_UUID and uuids:
-        return new.vm_uuid in uuids
-    if new.port_id and any(member.port_id == new.port_id for member in members):
+        return _ANOTHER
+    named = {member.vm for member in members} - {""}
+    if new.vm and named and named != {new.vm} and new.vm_uuid == NO_UUID and not uuids:
+        return _ANOTHER
+    if any(_segments_differ(member, new) for member in members):
+        return _ANOTHER
+    if new.vm and new.vm in named:
+        return _NAME
+    return _HOST if new.host and any(member.host == new.host for member in members) else _POSSIBLE
+
+
+def _same_port(a: Interface, b: Interface) -> bool:
+    """Whether two statements about one MAC address certainly speak of the same interface."""
+    if a.port_id and a.port_id == b.port_id:
         return True
-    if new.vm and any(member.vm and member.vm != new.vm for member in members) and new.vm_uuid == NO_UUID and not uuids:
-        return False
-    return not any(_segments_differ(member, new) for member in members)
+    return bool(a.host and a.port_name) and (a.host, a.port_name) == (b.host, b.port_name)
 
 
 def _segments_differ(a: Interface, b: Interface) -> bool:
@@ -190,7 +209,7 @@ def _placement(
     values["ips"] = tuple(list(ips)[:MAX_IPS])
     heard = (*of_vm, *of_port)
     ranks = tuple(sorted({statement.rank for statement in heard}))
-    return Placement(Interface(**values), ranks, frozenset(s.source for s in heard), _conflict(host, every))
+    return Placement(Interface(**values), ranks, frozenset(s.source for s in of_port), _conflict(host, every))
 
 
 def _name_of(uuid: UUID) -> str:
@@ -209,6 +228,13 @@ def _first(field: str, ordered: Sequence[Statement]) -> Any:
     return next((value for value in found if not _unreadable(field, value)), found[0])
 
 
+def _keeps(field: str, before: Any, after: Any) -> bool:
+    """Whether a value has stayed, or has been learnt: what was a bare id may have got its name."""
+    if before in (_EMPTY[field], after):
+        return True
+    return bool(after) and _unreadable(field, before) and not _unreadable(field, after)
+
+
 def _unreadable(field: str, value: Any) -> bool:
     return field in ("vm", "project", "network") and _ID.fullmatch(value) is not None
 
@@ -220,15 +246,14 @@ def _conflict(host: str, every: list[Statement]) -> str:
         said: dict[Any, str] = {}
         for rank, interface, _ in every:
             value = getattr(interface, field)
-            if value and not _unreadable(field, value):
+            if value != _EMPTY[field] and not _unreadable(field, value):
                 said.setdefault(value, SOURCE_NAMES[rank])
         if len(said) > 1:
             told.append(f"{field}: " + ", ".join(f"{who} says {value}" for value, who in said.items()))
     best = next((s.rank for s in every if s.interface.host == host), None)
-    # One source that names two hypervisors sees a migration, no conflict.
-    other = {
-        s.interface.host: SOURCE_NAMES[s.rank] for s in every if s.interface.host not in ("", host) and s.rank != best
-    }
+    # What names two hypervisors sees a migration, no conflict.
+    migrating = {s.interface.host for s in every if s.rank == best} | {""}
+    other = {s.interface.host: SOURCE_NAMES[s.rank] for s in every if s.interface.host not in migrating}
     if best is not None and other:
         others = ", ".join(f"{who} says {name}" for name, who in other.items())
         told.append(f"host: {SOURCE_NAMES[best]} says {host}, {others}")
