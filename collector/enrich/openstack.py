@@ -95,14 +95,16 @@ class Openstack:
     def _read(self) -> Report:
         begun = time.monotonic()
         full = begun >= self._full_at
+        # Not kept if this fails half way: the next read would not find the changes again that this one had read.
+        report, self._report = self._report, None
         # Ports first: what they refer to existed before them.
         changed = self._ports.refresh(full=full)
         changed |= self._networks.refresh(full=full)
         changed |= self._read_servers(full)
         changed |= self._read_projects(full)
         changed |= full and self._read_hosts()
-        if changed or self._report is None:
-            self._report = Report(
+        if changed or report is None:
+            report = Report(
                 interfaces=interfaces(
                     self._ports.objects.values(), self._networks.objects, self._servers.objects, self._projects
                 ),
@@ -110,7 +112,8 @@ class Openstack:
             )
         if full:
             self._full_at = begun + self._full_seconds
-        return self._report
+        self._report = report
+        return report
 
     def _read_servers(self, full: bool) -> bool:
         if not full and "servers" in self._missing:
