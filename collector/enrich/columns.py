@@ -152,6 +152,10 @@ class Columns:
         """Number of a hypervisor; 0 for no name."""
         return self._hosts.setdefault(name, len(self._hosts))
 
+    def hosts(self) -> dict[str, int]:
+        """Number of each hypervisor, as of now."""
+        return {name: number for name, number in self._hosts.items() if number}
+
     def host_count(self) -> int:
         """Host numbers are below this."""
         return len(self._hosts)

@@ -139,7 +139,14 @@ class Libvirt:
     def _connect(self) -> Session:
         self._disconnect()
         keepalive_seconds = max(1, int(self._settings.deadline_seconds // 4))
-        self._session = Session(self._libvirt, self._settings.uri, keepalive_seconds, self._signals)
+        self._session = Session(
+            self._libvirt,
+            self._settings.uri,
+            keepalive_seconds,
+            self._signals,
+            # libvirt lets only such a connection ask guest agents; nothing is ever changed through it.
+            writable=self._settings.guest_agent,
+        )
         self._domains.connected()
         return self._session
 

@@ -134,10 +134,12 @@ class Signals:
 
 
 class Session:
-    """A read-only connection with its events.  Not for use by two threads at a time, `lost` apart."""
+    """A connection with its events.  Not for use by two threads at a time, `lost` apart."""
 
-    def __init__(self, libvirt: ModuleType, uri: str, keepalive_seconds: int, signals: Signals) -> None:
-        """Connect.  Raises libvirtError.
+    def __init__(
+        self, libvirt: ModuleType, uri: str, keepalive_seconds: int, signals: Signals, *, writable: bool = False
+    ) -> None:
+        """Connect, read-only unless `writable`.  Raises libvirtError.
 
         A daemon that answers nothing for `keepalive_seconds` times (KEEPALIVE_COUNT + 1) is taken for dead, which ends
         the call under way.  While the connection is being made nothing limits the wait: libvirt has no means for it.
@@ -148,7 +150,7 @@ class Session:
         self._callbacks: list[int] = []
         self.lost = False
         """The connection has ended by itself."""
-        self.connection: Any = libvirt.openReadOnly(uri)
+        self.connection: Any = libvirt.open(uri) if writable else libvirt.openReadOnly(uri)
         try:
             self._attempt(self.connection.setKeepAlive, keepalive_seconds, KEEPALIVE_COUNT)
             self._attempt(self.connection.registerCloseCallback, self._on_close, None)

@@ -15,11 +15,16 @@ from collector.enrich.snapshot import Tables
 
 
 @kernel
-def ports(time, exporter, agent, if_index, if_name, names, tables, grace, rows):  # type: ignore[no-untyped-def]
-    """Row of the inventory for each polled interface, 0 where it is not known; all arrays [n], addresses [n, 2]."""
+def ports(time, exporter, agent, if_index, if_name, names, tables, grace, known_host, rows):  # type: ignore[no-untyped-def]
+    """Row of the inventory for each polled interface, 0 where it is not known; all arrays [n], addresses [n, 2].
+
+    `known_host` is the number of the hypervisor where the poller knows it, else 0: the addresses tell.
+    """
     nobody = np.uint64(0)
     for i in range(time.shape[0]):
-        host = find_host(tables, agent[i, 0], agent[i, 1])
+        host = np.int32(known_host)
+        if host == 0:
+            host = find_host(tables, agent[i, 0], agent[i, 1])
         if host == 0:
             host = find_host(tables, exporter[i, 0], exporter[i, 1])
         row = np.int32(0)
@@ -36,10 +41,11 @@ def name_ports(
     tables: Tables,
     names: NDArray[np.int32],
     grace_us: int,
+    known_host: int,
 ) -> NDArray[np.int32]:
     """Rows of the inventory's tables for a batch of `interface_counters`."""
     rows = np.zeros(batch.num_rows, np.int32)
     columns = (values(batch.column(n)) for n in ("time_received", "exporter", "agent", "if_index", "if_name"))
     with np.errstate(over="ignore"):
-        ports(*columns, names, tables, grace_us, rows)
+        ports(*columns, names, tables, grace_us, known_host, rows)
     return rows

@@ -56,11 +56,14 @@ class Namer:
         """The same for `drops`: the packets are named as those of flows are, but count as nothing."""
         return self._with_names(DROPS, batch, np.zeros_like(self.totals))
 
-    def counters(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """A batch of `interface_counters` with the VM that each interface belongs to."""
+    def counters(self, batch: pa.RecordBatch, host: str = "") -> pa.RecordBatch:
+        """A batch of `interface_counters` with the VM that each interface belongs to.
+
+        `host` is the hypervisor that has them all, where that is known; else exporter and agent tell.
+        """
         snapshot = self.snapshot
         names = self._numbers(snapshot, batch.column("if_name").dictionary)
-        rows = name_ports(batch, values, snapshot.tables, names, self._grace_us)
+        rows = name_ports(batch, values, snapshot.tables, names, self._grace_us, snapshot.hosts.get(host, 0))
         columns = {
             **{name: _strings(snapshot.names[name].take(rows), snapshot) for name in snapshot.names},
             "vm_uuid": _sixteen(snapshot, rows),

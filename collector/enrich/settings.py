@@ -38,7 +38,8 @@ class LibvirtSettings(HostSourceSettings, frozen=True, extra="forbid"):
     counters_seconds: Annotated[float, Field(ge=0, le=86_400)] = 10.0
     """How often the counters of all virtual interfaces are read into `interface_counters`; 0 = never."""
     guest_agent: bool = False
-    """Ask the guest agents for addresses, too: they answer slowly, or never where none runs."""
+    """Ask the guest agents for addresses, too: they answer slowly, or never where none runs.  libvirt lets only
+    connections that may change domains ask them, so with this the connection is no longer a read-only one."""
 
 
 class OvsdbSettings(HostSourceSettings, frozen=True, extra="forbid"):

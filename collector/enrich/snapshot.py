@@ -71,6 +71,8 @@ class Snapshot:
     strings: pa.Array
     """Names by number."""
     string_numbers: Mapping[str, int]
+    hosts: Mapping[str, int]
+    """Number of each hypervisor by its name."""
     names: Mapping[str, NDArray[np.int32]]
     """Numbers of `vm`, `host`, `project` and `network`, each [rows]."""
     mac: NDArray[np.uint64]
@@ -150,7 +152,7 @@ def build(columns: Columns, addresses: Mapping[Address, str]) -> Snapshot:
     )
     names = {name: np.ascontiguousarray(rows[name]) for name in ("vm", "host", "project", "network")}
     uuid = np.stack([rows["uuid_high"], rows["uuid_low"]], axis=1)
-    return Snapshot(tables, columns.strings(), columns.numbers(), names, mac, uuid)
+    return Snapshot(tables, columns.strings(), columns.numbers(), columns.hosts(), names, mac, uuid)
 
 
 def _slots(entries: int) -> NDArray[np.int32]:

@@ -179,7 +179,8 @@ class Enrichment:
             return None
         self._build()
         self._counter_namer.snapshot = self._namer.snapshot
-        return self._counter_namer.counters(report.counters)
+        host = self._history.host_name(report.hosts[0].name) if len(report.hosts) == 1 else ""
+        return self._counter_namer.counters(report.counters, host)
 
     async def _rebuild(self) -> None:
         while True:
