@@ -7,6 +7,7 @@ objects are not used: they take most of the time of a long listing (see `opensta
 from __future__ import annotations
 
 import json
+import logging
 import re
 import threading
 import time
@@ -26,8 +27,8 @@ MAX_OBJECTS = 1_000_000
 """Objects of one kind: a cloud with more is none, or one that answers in circles."""
 MAX_OCTETS = 64 * 2**20
 """Octets of one answer: a page of a thousand servers has about 2 MiB, all hypervisors of a large cloud about 10."""
-MAX_REASON = 200
-"""Characters of a server's error message that are passed on."""
+MAX_REASON = 400
+"""Characters of an error message of others that are passed on."""
 DEADLINE_SHARE = 0.9
 """Part of the deadline after which a read ends by itself, so that nobody has to give it up."""
 
@@ -35,6 +36,7 @@ VERSIONS = {"network": "2", "compute": "2", "identity": "3"}
 """Major versions of the APIs.  No microversion is asked for: Nova then answers as 2.1 does, in every release."""
 
 _USER = re.compile(r"//[^/@\s]*@")
+_QUERY = re.compile(r"\?[^\s)'\"]*=[^\s)'\"]*")
 
 
 class RefusedError(SourceError):
@@ -53,6 +55,10 @@ def load() -> Any:
         raise SourceSetupError(
             f"inventory.openstack needs openstacksdk, which cannot be loaded ({error}): pip install 'vmflow[openstack]'"
         ) from error
+    for library in ("openstack", "keystoneauth"):
+        # What matters in their warnings is in our errors; some quote lines of clouds.yaml, passwords included.
+        logging.getLogger(library).addHandler(logging.NullHandler())
+        logging.getLogger(library).propagate = False
     return openstack
 
 
@@ -126,7 +132,12 @@ class Client:
             with closing(response):
                 body = self._body(where, response)
         except self._absent:
-            raise RefusedError(f"{where}: the cloud has no {service} service in its catalog", 0) from None
+            region = self._region.get_region_name(service)
+            raise RefusedError(
+                f"{where}: the cloud has no {service} service{f' in region {region}' if region else ''}, "
+                f"and clouds.yaml no {service}_endpoint_override",
+                0,
+            ) from None
         except self._unauthorized as error:
             raise SourceError(f"{where}: the credentials are not accepted: {_clean(error)}") from None
         except self._failures as error:
@@ -220,15 +231,21 @@ def find_region(name: str, settings: OpenstackSettings) -> Any:
     except (ConfigException, ClientException) as error:
         where = file or "clouds.yaml"
         raise SourceSetupError(f"{name}: {where}: cloud {settings.cloud!r}: {_clean(error)}") from None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # the SDK does not check what is in the file
+        where = file or "clouds.yaml"
+        raise SourceSetupError(
+            f"{name}: {where}: cloud {settings.cloud!r}: expected a mapping of names to clouds, and of each cloud to "
+            f"its settings, as openstacksdk documents it ({type(error).__name__})"
+        ) from None
 
 
 def _cloud_name(name: str, settings: OpenstackSettings, config: Any, loader: Any) -> str:
     """The name under which the SDK knows the cloud.  Raises SourceSetupError if it does not."""
     known = set(config.get_cloud_names())
-    if config.config_filename is None:
-        if config.envvar_key in known:
-            return str(config.envvar_key)  # no file, but OS_AUTH_URL and the like
-        known = set()  # the SDK makes up one without credentials
+    if config.config_filename is None and config.envvar_key in known:
+        return str(config.envvar_key)  # no file, but OS_AUTH_URL and the like
+    if known == {"defaults"}:
+        known = set()  # what the SDK makes up where there is none
     if settings.cloud in known:
         return settings.cloud
     if config.config_filename is not None:
@@ -252,9 +269,9 @@ def _versioned(service: str, endpoint: str | None) -> str | None:
 
 def _has_next(answer: Item, key: str) -> bool:
     """Whether there is a next page, as Neutron and Nova (`ports_links`) or Keystone (`links`) tell."""
-    for link in answer.get(f"{key}_links") or ():
-        if isinstance(link, dict) and link.get("rel") == "next":
-            return True
+    links = answer.get(f"{key}_links")
+    if isinstance(links, list):
+        return any(isinstance(link, dict) and link.get("rel") == "next" for link in links)
     links = answer.get("links")
     return isinstance(links, dict) and bool(links.get("next"))
 
@@ -275,7 +292,8 @@ def _reason(answer: object) -> str:
 
 
 def _clean(text: object) -> str:
-    """A text of others for a message of ours: one line, short, without user names and passwords in addresses."""
+    """A text of others for a message of ours: one line, short, without queries, user names
+    and passwords in addresses."""
     line = " ".join((text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)).split())
-    line = _USER.sub("//", line)
+    line = _QUERY.sub("", _USER.sub("//", line))
     return line if len(line) <= MAX_REASON else line[:MAX_REASON] + "..."
