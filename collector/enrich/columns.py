@@ -39,8 +39,8 @@ IP = np.dtype([("high", np.uint64), ("low", np.uint64), ("row", np.int32)])
 """An address of an interval; `row` 0 is free."""
 
 _FIRST_ROWS = 1024
-_STRINGS_KEPT = 100_000
-"""Strings that are kept at least before those no longer in use are thrown away."""
+_NAMES_KEPT = 100_000
+"""Strings, VMs and hypervisors that are kept at least before those no longer in use are thrown away."""
 
 
 def words(octets: bytes) -> tuple[int, int]:
@@ -133,7 +133,8 @@ class Columns:
         self.rows[row] = np.zeros((), ROW)
         self._set_ips(row, [])
         self._free.append(row)
-        if len(self._strings) > max(_STRINGS_KEPT, 16 * len(self._placements)):
+        names = max(len(self._strings), len(self._vms), len(self._hosts))
+        if names > max(_NAMES_KEPT, 16 * len(self._placements)):
             self._renumber()
 
     def strings(self) -> pa.Array:

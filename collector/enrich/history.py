@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from heapq import heappop, heappush
 from typing import NamedTuple
 
 from collector.enrich.columns import Columns
@@ -36,6 +37,8 @@ class Interval:
     valid_to: int = FOREVER
     row: int = -1
     """Its row in the columns; −1 where there was no room."""
+    shown_to: int = 0
+    """Newest time for which it was shown to hold: table `inventory` keeps the row with the latest."""
 
 
 class Said(NamedTuple):
@@ -45,8 +48,8 @@ class Said(NamedTuple):
     interfaces: frozenset[Interface]
     hosts: tuple[Host, ...]
     at_us: int
-    answer: object = None
-    """The interfaces as they came: a source that knows nothing new may give the same object again."""
+    answer: tuple[object, object] = (None, None)
+    """Interfaces and hosts as they came: a source that knows nothing new may give the same objects again."""
 
 
 class History:
@@ -63,7 +66,10 @@ class History:
         self._users: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
         """MAC addresses that have a placement on a port."""
         self._open: dict[Hashable, list[Interval]] = {}
-        self._ended: list[Interval] = []
+        self._ended: list[tuple[int, int]] = []
+        """End and row of those that have ended: a heap, so that each is looked at twice in its life."""
+        self._waiting: dict[int, Interval] = {}
+        """Those that hold but found no room, by identity, longest first."""
         self.columns = Columns()
         self.left_out = 0
         """Interfaces that found no room."""
@@ -83,19 +89,21 @@ class History:
     ) -> None:
         """Take a source's whole present state, read at `at_us`; its newest change was at `changed_us` if not 0."""
         before = self._said.get(source, Said(rank, frozenset(), (), 0))
-        if before.answer is interfaces:
+        if before.answer[0] is interfaces and before.answer[1] == hosts:
             self._said[source] = before._replace(at_us=at_us)
             self._forget(at_us)
             return
         now = frozenset(with_host(interface, self.host_name(interface.host)) for interface in interfaces)
         named = tuple(Host(name=self.host_name(host.name), addresses=host.addresses) for host in hosts)
-        self._said[source] = Said(rank, now, named, at_us, interfaces)
+        self._said[source] = Said(rank, now, named, at_us, (interfaces, hosts))
         if named != before.hosts:
             self.changed = True
         touched = self._store(source, rank, now - before.interfaces, before.interfaces - now)
         since = before.at_us
-        boundary = min(changed_us, at_us) if changed_us else at_us
-        for key in touched:
+        # At `since` the source still said otherwise, whatever its clock tells.
+        boundary = max(since, min(changed_us, at_us)) if changed_us else at_us
+        # MAC addresses first: a port that carries one needs no interval of its own.
+        for key in sorted(touched, key=lambda key: not isinstance(key, int)):
             self._remerge(key, since, boundary)
         self._forget(at_us)
 
@@ -123,13 +131,16 @@ class History:
         return {address: name for address, (_, name) in found.items() if name}
 
     def heard_us(self, interval: Interval) -> int:
-        """When a source last confirmed an interval, or when it ended."""
-        if interval.valid_to != FOREVER:
-            return interval.valid_to
-        last = max(
-            (self._said[source].at_us for source in interval.placement.sources if source in self._said), default=0
-        )
-        return max(last, interval.known_from)
+        """When a source last confirmed an interval, or when it ended; never earlier than told before.
+
+        A slow source may end what a quick one has confirmed since it was asked.
+        """
+        last = interval.valid_to
+        if last == FOREVER:
+            sources = interval.placement.sources
+            last = max((self._said[source].at_us for source in sources if source in self._said), default=0)
+        interval.shown_to = max(last, interval.known_from, interval.shown_to)
+        return interval.shown_to
 
     def intervals(self) -> Iterator[Interval]:
         """All intervals that hold now."""
@@ -226,43 +237,49 @@ class History:
         interval = Interval(placement, valid_from, now)
         if len(self.columns) >= self._capacity:
             self.left_out += 1
-            return interval
-        interval.row = self.columns.add(placement, valid_from, FOREVER)
+            self._waiting[id(interval)] = interval
+        else:
+            self._let_in(interval)
+        return interval
+
+    def _let_in(self, interval: Interval) -> None:
+        interval.row = self.columns.add(interval.placement, interval.valid_from, FOREVER)
         self.changed = True
         self.to_write.append(interval)
-        return interval
 
     def _refine(self, interval: Interval, placement: Placement, now: int) -> None:
         if placement == interval.placement:
             return
+        if interval.row < 0:
+            interval.placement = placement
+            return
         if not placement.same_thing(interval.placement):
             # For people, what was known less well ends here: its row has another key.
             self.to_write.append(replace(interval, valid_to=max(now, interval.known_from), row=-1))
-            interval.known_from = now
+            interval.known_from = interval.shown_to = now
         interval.placement = placement
-        if interval.row >= 0:
-            self.columns.set(interval.row, placement, interval.valid_from, interval.valid_to)
+        self.columns.set(interval.row, placement, interval.valid_from, interval.valid_to)
         self.changed = True
         self.to_write.append(interval)
 
     def _close(self, interval: Interval, now: int) -> None:
         interval.valid_to = max(now, interval.valid_from + 1)
-        if interval.row >= 0:
-            self.columns.end(interval.row, interval.valid_to)
-            self._ended.append(interval)
-            self.to_write.append(interval)
+        if interval.row < 0:
+            del self._waiting[id(interval)]
+            return
+        self.columns.end(interval.row, interval.valid_to)
+        heappush(self._ended, (interval.valid_to, interval.row))
+        self.to_write.append(interval)
         self.changed = True
 
     def _forget(self, now: int) -> None:
         """Drop ended intervals for which no flow can arrive any more."""
         limit = now - self._history_us
-        if not self._ended or min(interval.valid_to for interval in self._ended) > limit:
-            return
-        for interval in self._ended:
-            if interval.valid_to <= limit:
-                self.columns.remove(interval.row)
-        self._ended = [interval for interval in self._ended if interval.valid_to > limit]
-        self.changed = True
+        while self._ended and self._ended[0][0] <= limit:
+            self.columns.remove(heappop(self._ended)[1])
+            self.changed = True
+        while self._waiting and len(self.columns) < self._capacity:
+            self._let_in(self._waiting.pop(next(iter(self._waiting))))
 
 
 def _port_of(interval: Interval) -> tuple[str, str]:

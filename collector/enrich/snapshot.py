@@ -119,7 +119,8 @@ def build(columns: Columns, addresses: Mapping[Address, str]) -> Snapshot:
     hosts = _host_table(columns, addresses)
     rows = columns.rows[: columns.used].copy()
     ips = columns.ips[: columns.ips_used].copy()
-    by_time = np.argsort(rows["valid_from"], kind="stable").astype(np.int64)
+    # Of equally old rows of a port, the one with a VM's MAC address is found first.
+    by_time = np.lexsort((rows["mac"] != 0, rows["valid_from"])).astype(np.int64)
     mac = np.ascontiguousarray(rows["mac"])
     nothing = np.zeros(len(rows), np.uint64)
     mac_slots, mac_next = _table(mac, nothing, by_time[mac[by_time] != 0])
