@@ -70,9 +70,9 @@ class Client:
         load()
         from keystoneauth1 import exceptions as ks  # noqa: PLC0415
         from openstack import exceptions as sdk  # noqa: PLC0415
-        from requests import RequestException  # noqa: PLC0415
 
-        self._failures = (ks.ClientException, sdk.SDKException, RequestException)
+        self._failures = (ks.ClientException, sdk.SDKException, OSError)
+        """What a call raises: OSError is the base of requests' errors, and what it says of certificate files."""
         self._absent = ks.EndpointNotFound
         self._unauthorized = ks.Unauthorized
         self._name = name
@@ -124,8 +124,8 @@ class Client:
         """The JSON object that the API answers with.  Raises RefusedError, SourceError."""
         where = f"{self._name}: {service} {path}"
         try:
+            self._region.get_session().timeout = self._left()  # of signing in and finding endpoints
             adapter = self._adapter(service)
-            adapter.session.timeout = self._left()
             response = adapter.get(
                 path, params=dict(query), timeout=self._left(), stream=True, raise_exc=False, log=False
             )
@@ -179,9 +179,12 @@ class Client:
                 service_type=region.get_service_type(service),
                 interface=region.get_interface(service),
                 region_name=region.get_region_name(service),
-                endpoint_override=_versioned(service, region.get_endpoint(service)),
+                endpoint_override=region.get_endpoint(service),
                 version=VERSIONS[service],
             )
+            if service == "network":
+                # Usually written without its version, and not completed where there is no catalog.
+                adapter.endpoint_override = _with_version(adapter.endpoint_override or adapter.get_endpoint())
             self._adapters[service] = adapter
         return adapter
 
@@ -227,7 +230,9 @@ def find_region(name: str, settings: OpenstackSettings) -> Any:
             app_name="vmflow",
         )
         cloud = _cloud_name(name, settings, config, loader)
-        return config.get_one(cloud)
+        region = config.get_one(cloud)
+        region.get_session()
+        return region
     except (ConfigException, ClientException) as error:
         where = file or "clouds.yaml"
         raise SourceSetupError(f"{name}: {where}: cloud {settings.cloud!r}: {_clean(error)}") from None
@@ -260,9 +265,9 @@ def _cloud_name(name: str, settings: OpenstackSettings, config: Any, loader: Any
     )
 
 
-def _versioned(service: str, endpoint: str | None) -> str | None:
-    """An endpoint that clouds.yaml states; Neutron's is usually written without its version."""
-    if endpoint is None or service != "network" or endpoint.rstrip("/").endswith("/v2.0"):
+def _with_version(endpoint: str | None) -> str | None:
+    """The endpoint of Neutron's only version."""
+    if endpoint is None or endpoint.rstrip("/").endswith("/v2.0"):
         return endpoint
     return endpoint.rstrip("/") + "/v2.0"
 

@@ -154,6 +154,15 @@ def test_service_switched_off(cloud: Cloud, tmp_path: Path) -> None:
     source.close()
 
 
+def test_certificate_file_missing(tmp_path: Path) -> None:
+    """A `cacert` that is not there is named, not a crash."""
+    file = tmp_path / "clouds.yaml"
+    file.write_text(
+        "clouds: {lab: {auth_type: none, network_endpoint_override: 'https://127.0.0.1:1', cacert: /nowhere/ca.pem}}"
+    )
+    assert "/nowhere/ca.pem" in error_of(file)
+
+
 def test_user_in_address_is_hidden(tmp_path: Path) -> None:
     """A password within an address does not get into the message."""
     with socket.socket() as closed:

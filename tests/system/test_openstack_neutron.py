@@ -211,6 +211,30 @@ def test_changes_between_full_listings(
     assert key not in by_id(source)
 
 
+@pytest.mark.parametrize(
+    "access",
+    [
+        "auth_type: none, auth: {endpoint: 'URL'}",
+        "auth_type: admin_token, auth: {endpoint: 'URL', token: any}",
+        "auth_type: http_basic, auth: {endpoint: 'URL/v2.0', username: me, password: any}",
+    ],
+)
+def test_without_keystone(
+    neutron: Neutron, network: Callable[..., dict[str, Any]], tmp_path: Path, access: str
+) -> None:
+    """Other ways to get in; all services then have Neutron's address, where Nova and Keystone do not answer."""
+    blue = network("blue", "10.0.0.0/24", project_id=BLUE)
+    port = neutron.create(
+        "port", network_id=blue["id"], project_id=BLUE, device_id=VM.format(1), device_owner="compute:x"
+    )
+    file = tmp_path / "clouds.yaml"
+    file.write_text(f"clouds: {{lab: {{{access.replace('URL', neutron.url)}}}}}")
+    source = Openstack(OpenstackSettings(cloud="lab", config_file=file))
+    found = by_id(source)[port["id"]]
+    assert (found.vm, found.project, found.network) == ("", BLUE, "blue")
+    source.close()
+
+
 def test_server_down_and_up(neutron: Neutron, source: Openstack, network: Callable[..., dict[str, Any]]) -> None:
     """A server that is down is an error that names it; when it is back, so are the ports."""
     blue = network("blue", "10.0.0.0/24")
