@@ -9,7 +9,9 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
+from uuid import UUID
 
 from bench.load import rows_per_datagram
 from tests.service import ROOT, Service, running
@@ -21,6 +23,8 @@ RATES = {
     "ipfix_ovs": (50_000, 100_000, 200_000),
 }
 SECONDS = 8.0
+INTERFACES = 10_000
+"""Interfaces of the inventory: five times as many as send."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +54,12 @@ class Run:
         )
 
 
-def measure(kind: str, rate: float) -> Run:
-    """Run the service with an empty store, load it, count what arrived."""
-    with tempfile.TemporaryDirectory() as directory, running(Path(directory)) as service:
+def measure(kind: str, rate: float, interfaces: int = INTERFACES) -> Run:
+    """Run the service with an empty store and an inventory of `interfaces`, load it, count what arrived."""
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        running(Path(directory), *_inventory(directory, interfaces)) as service,
+    ):
         before = _cpu(service)
         command = [
             sys.executable,
@@ -84,6 +91,20 @@ def measure(kind: str, rate: float) -> Run:
             _peak_mib(service),
             max(delay, 0.0),
         )
+
+
+def _inventory(directory: str, interfaces: int) -> list[str]:
+    """Settings that name the VMs of `bench.traffic`, from a file."""
+    if not interfaces:
+        return []
+    file = Path(directory) / "inventory.csv"
+    lines = [
+        f"{0x5254_0000_0000 + n:012x},{IPv4Address((10 << 24) + n)},vm-{n:06},{UUID(int=n + 1)},project-{n % 100},"
+        f"host-{n % 16},network-{n % 300}\n"
+        for n in range(interfaces)
+    ]
+    file.write_text("mac,ips,vm,vm_uuid,project,host,network\n" + "".join(lines))
+    return [f"inventory.static={json.dumps([{'file': str(file)}])}"]
 
 
 SETTLE_SECONDS = 2.0

@@ -67,7 +67,7 @@ def _converter(column: Column) -> Callable[[Any], Any] | None:
         return address_text
     if column.clickhouse_type == "Array(IPv6)":
         return lambda addresses: [address_text(address) for address in addresses]
-    if column.clickhouse_type == "UUID":
+    if "UUID" in column.clickhouse:
         return lambda octets: str(UUID(bytes=octets))
     if column.name == "mac" or column.name.endswith("_mac"):
         return mac_text
@@ -79,6 +79,6 @@ def _converter(column: Column) -> Callable[[Any], Any] | None:
 def _missing(column: Column) -> Any:
     if column.names:
         return column.names[0]
-    if column.clickhouse_type == "UUID":
+    if "UUID" in column.clickhouse:
         return str(UUID(int=0))
     return "" if pa.types.is_dictionary(column.arrow) else 0

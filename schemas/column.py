@@ -16,6 +16,8 @@ TIME_US = pa.timestamp("us", tz="UTC")
 ADDRESS = pa.binary(16)
 UUID = pa.binary(16)
 NAME = pa.dictionary(pa.int32(), pa.string())
+NAMED_UUID = pa.dictionary(pa.int32(), UUID)
+"""UUIDs of few things in many rows: a number a row, as with names."""
 ENUM = pa.dictionary(pa.int8(), pa.string())
 
 _CLICKHOUSE_TYPES = {
@@ -26,6 +28,7 @@ _CLICKHOUSE_TYPES = {
     pa.float64(): "Float64",
     TIME_US: "DateTime64(6, 'UTC')",
     NAME: "LowCardinality(String)",
+    NAMED_UUID: "LowCardinality(UUID)",
     pa.string(): "String",
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schemas.column import ENUM, NAME, UINT8, UINT32, UINT64, UUID, Column, Origin, Table
+from schemas.column import ENUM, NAME, NAMED_UUID, UINT8, UINT32, UINT64, Column, Origin, Table
 from schemas.flows import T64, WHERE_FROM, ZSTD
 
 TOTALS = (
@@ -127,9 +127,8 @@ COUNTERS = Table(
         ),
         Column(
             "vm_uuid",
-            UUID,
+            NAMED_UUID,
             "UUID of the VM.",
-            clickhouse_type="UUID",
             missing="zeros",
             origin=Origin.ENRICH,
             codec=ZSTD,

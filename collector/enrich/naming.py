@@ -66,7 +66,7 @@ class Namer:
         rows = name_ports(batch, values, snapshot.tables, names, self._grace_us, snapshot.hosts.get(host, 0))
         columns = {
             **{name: _strings(snapshot.names[name].take(rows), snapshot) for name in snapshot.names},
-            "vm_uuid": _sixteen(snapshot, rows),
+            "vm_uuid": _uuids(rows, snapshot),
             "mac": pa.array(snapshot.mac.take(rows), pa.uint64()),
         }
         return _joined(COUNTERS, batch, columns)
@@ -89,8 +89,8 @@ class Namer:
                 for name in ("vm", "project", "host")
             },
             "network": _strings(found.network, snapshot),
-            "src_vm_uuid": _sixteen(snapshot, found.source),
-            "dst_vm_uuid": _sixteen(snapshot, found.destination),
+            "src_vm_uuid": _uuids(found.source, snapshot),
+            "dst_vm_uuid": _uuids(found.destination, snapshot),
             "sighting": pa.DictionaryArray.from_arrays(pa.array(found.sighting, pa.int8()), _SIGHTINGS, safe=False),
         }
         return _joined(table, batch, columns)
@@ -136,10 +136,8 @@ def _strings(numbers: NDArray[np.int32], snapshot: Snapshot) -> pa.Array:
     return pa.DictionaryArray.from_arrays(pa.array(numbers, pa.int32()), snapshot.strings, safe=False)
 
 
-def _sixteen(snapshot: Snapshot, rows: NDArray[np.int32]) -> pa.Array:
-    # `take` with clipping is ten times as fast as indexing; every row number is one of the tables'.
-    words = snapshot.uuid.take(rows, axis=0, mode="clip")
-    return pa.Array.from_buffers(ADDRESS, len(words), [None, pa.py_buffer(words)])
+def _uuids(rows: NDArray[np.int32], snapshot: Snapshot) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(pa.array(rows, pa.int32()), snapshot.uuids, safe=False)
 
 
 def _joined(table: Table, batch: pa.RecordBatch, columns: dict[str, pa.Array]) -> pa.RecordBatch:

@@ -18,6 +18,7 @@ from collector.enrich.columns import Columns, address_words
 from collector.enrich.kernels import kernel
 from collector.enrich.source import Address
 from decoders.jit import forced
+from schemas.column import UUID
 
 BY_INDEX, BY_NAME, BY_OF_PORT = range(1, 4)
 """How a port of a hypervisor is called: ifIndex, name, OpenFlow port number."""
@@ -76,8 +77,8 @@ class Snapshot:
     names: Mapping[str, NDArray[np.int32]]
     """Numbers of `vm`, `host`, `project` and `network`, each [rows]."""
     mac: NDArray[np.uint64]
-    uuid: NDArray[np.uint64]
-    """[rows, 2]"""
+    uuids: pa.Array
+    """UUID of the VM of each row: rows are the numbers by which columns of UUIDs name them."""
 
 
 @forced
@@ -152,8 +153,9 @@ def build(columns: Columns, addresses: Mapping[Address, str]) -> Snapshot:
         host_of_ports=_with_of_ports(rows, columns.host_count()),
     )
     names = {name: np.ascontiguousarray(rows[name]) for name in ("vm", "host", "project", "network")}
-    uuid = np.stack([rows["uuid_high"], rows["uuid_low"]], axis=1)
-    return Snapshot(tables, columns.strings(), columns.numbers(), columns.hosts(), names, mac, uuid)
+    words = np.stack([rows["uuid_high"], rows["uuid_low"]], axis=1)
+    uuids = pa.Array.from_buffers(UUID, len(words), [None, pa.py_buffer(words)])
+    return Snapshot(tables, columns.strings(), columns.numbers(), columns.hosts(), names, mac, uuids)
 
 
 def _slots(entries: int) -> NDArray[np.int32]:

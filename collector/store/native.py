@@ -11,14 +11,15 @@ Layouts (ClickHouse documentation, "Native format", and its serialisation classe
 * DateTime64, Enum8, IPv6, numbers: little-endian values.  UUID: two little-endian halves of the 16 octets
 * Nullable(T): one octet per row, 1 = NULL, then the values of all rows
 * Array(T): UInt64 end offset per row, then the elements.  Map(K, V): as Array(Tuple(K, V)), keys before values
-* LowCardinality(String): UInt64 1 before everything else of the column; then UInt64 index width | flags, UInt64 number
-  of keys, the keys, UInt64 rows, the indices
+* LowCardinality(String or UUID): UInt64 1 before everything else of the column; then UInt64 index width | flags, UInt64
+  number of keys, the keys, UInt64 rows, the indices
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +34,9 @@ _LOW_CARDINALITY_VERSION = (1).to_bytes(8, "little")
 _HAS_KEYS = 1 << 9
 _NEED_UPDATE = 1 << 10
 LARGE_DICTIONARY = 1024
-"""Dictionaries with more keys are cut to those in use: the inventory's has all names of a cloud."""
+ROWS_PER_KEY = 8
+"""A dictionary with more keys than this and than one for so many rows is cut to the keys in use: the inventory's has
+all names of a cloud.  Where there are rows enough, looking at each of them costs more than keys that nobody needs."""
 _INDEX_TYPES = ((0, np.uint8, 1 << 8), (1, np.uint16, 1 << 16), (2, np.uint32, 1 << 32))
 
 
@@ -97,8 +100,7 @@ def _text(text: str) -> bytes:
 def _column(column: Column, arrays: list[pa.Array]) -> list[Buffer]:
     kind = column.arrow
     if column.clickhouse_type == "UUID":
-        # Two big-endian halves in Arrow, two little-endian ones in ClickHouse.
-        return [np.frombuffer(view, dtype=">u8").astype("<u8") for view in _values(arrays)]
+        return [_uuids(view) for view in _values(arrays)]
     if pa.types.is_list(kind):
         return [*_offsets(arrays), *_values([_flat(array) for array in arrays])]
     if pa.types.is_map(kind):
@@ -112,6 +114,11 @@ def _column(column: Column, arrays: list[pa.Array]) -> list[Buffer]:
     if column.nullable:
         return [*map(_null_map, arrays), *_values(arrays)]
     return list(_values(arrays))
+
+
+def _uuids(octets: memoryview) -> npt.NDArray[np.generic]:
+    """Two big-endian halves in Arrow, two little-endian ones in ClickHouse."""
+    return np.frombuffer(octets, dtype=">u8").astype("<u8")
 
 
 def _values(arrays: Sequence[pa.Array]) -> list[memoryview]:
@@ -163,15 +170,38 @@ def _low_cardinality(arrays: Sequence[pa.Array]) -> list[Buffer]:
     if keys.null_count:
         raise ValueError("a dictionary of names holds NULL")
     indices = [_indices(array) for array in arrays]
-    if len(keys) > LARGE_DICTIONARY:
+    if len(keys) > max(LARGE_DICTIONARY, sum(map(len, arrays)) // ROWS_PER_KEY):
         keys, indices = _used_only(keys, indices)
     code, width = next((code, width) for code, width, limit in _INDEX_TYPES if len(keys) <= limit)
     return [
         (code | _HAS_KEYS | _NEED_UPDATE).to_bytes(8, "little") + len(keys).to_bytes(8, "little"),
-        b"".join(map(_text, keys.to_pylist())),
+        _TEXTS.of(keys),
         sum(map(len, arrays)).to_bytes(8, "little"),
         *(numbers.astype(width, copy=False) for numbers in indices),
     ]
+
+
+class _Texts:
+    """The keys of dictionaries as octets; the last ones are kept, since all columns of names share one, for long."""
+
+    def __init__(self) -> None:
+        self._kept: dict[pa.DataType, tuple[pa.Array, bytes]] = {}
+
+    def of(self, keys: pa.Array) -> bytes:
+        """Each text with its length before it; each UUID as ClickHouse has it."""
+        last, octets = self._kept.get(keys.type, (None, b""))
+        if last is not None and len(last) == len(keys) and _addresses(last) == _addresses(keys):
+            return octets
+        if pa.types.is_fixed_size_binary(keys.type):
+            octets = _uuids(_values([keys])[0]).tobytes()
+        else:
+            octets = b"".join(map(_text, keys.to_pylist()))
+        if len(keys) > LARGE_DICTIONARY:
+            self._kept[keys.type] = (keys, octets)
+        return octets
+
+
+_TEXTS = _Texts()
 
 
 def _same(one: pa.Array, other: pa.Array) -> bool:
@@ -185,19 +215,21 @@ def _addresses(array: pa.Array) -> list[int]:
 
 
 def _used_only(
-    keys: pa.Array, indices: list[npt.NDArray[np.generic]]
-) -> tuple[pa.Array, list[npt.NDArray[np.generic]]]:
+    keys: pa.Array, indices: list[npt.NDArray[np.integer[Any]]]
+) -> tuple[pa.Array, list[npt.NDArray[np.integer[Any]]]]:
     """The keys that the rows refer to, and the indices into them."""
     used = np.zeros(len(keys), np.bool_)
     for numbers in indices:
         used[numbers] = True
     renumbered = np.cumsum(used, dtype=np.int32) - np.int32(1)
-    return keys.filter(pa.array(used)), [renumbered[numbers] for numbers in indices]
+    return keys.filter(pa.array(used)), [renumbered.take(numbers) for numbers in indices]
 
 
-def _indices(array: pa.Array) -> npt.NDArray[np.generic]:
+def _indices(array: pa.Array) -> npt.NDArray[np.integer[Any]]:
     indices = array.indices
-    values: npt.NDArray[np.generic] = np.frombuffer(_values([indices])[0], np.dtype(indices.type.to_pandas_dtype()))
+    values: npt.NDArray[np.integer[Any]] = np.frombuffer(
+        _values([indices])[0], np.dtype(indices.type.to_pandas_dtype())
+    )
     return values
 
 

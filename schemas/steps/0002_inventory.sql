@@ -1,11 +1,15 @@
 -- Names of VMs in counters and drops; inventory as intervals put together from all sources.
 -- The rows of the former inventory (single observations by host-sflow) say nothing that the new one does not learn anew.
+ALTER TABLE flows${local}${on_cluster}
+    MODIFY COLUMN `src_vm_uuid` LowCardinality(UUID) CODEC(LZ4),
+    MODIFY COLUMN `dst_vm_uuid` LowCardinality(UUID) CODEC(LZ4);
+
 ALTER TABLE interface_counters${local}${on_cluster}
     ADD COLUMN IF NOT EXISTS `vm` LowCardinality(String) CODEC(ZSTD(1)) AFTER `out_errors_delta`,
     ADD COLUMN IF NOT EXISTS `project` LowCardinality(String) CODEC(ZSTD(1)) AFTER `vm`,
     ADD COLUMN IF NOT EXISTS `host` LowCardinality(String) CODEC(ZSTD(1)) AFTER `project`,
     ADD COLUMN IF NOT EXISTS `network` LowCardinality(String) CODEC(ZSTD(1)) AFTER `host`,
-    ADD COLUMN IF NOT EXISTS `vm_uuid` UUID CODEC(ZSTD(1)) AFTER `network`,
+    ADD COLUMN IF NOT EXISTS `vm_uuid` LowCardinality(UUID) CODEC(ZSTD(1)) AFTER `network`,
     ADD COLUMN IF NOT EXISTS `mac` UInt64 CODEC(ZSTD(1)) AFTER `vm_uuid`;
 
 ALTER TABLE drops${local}${on_cluster}
@@ -16,8 +20,8 @@ ALTER TABLE drops${local}${on_cluster}
     ADD COLUMN IF NOT EXISTS `src_host` LowCardinality(String) AFTER `dst_project`,
     ADD COLUMN IF NOT EXISTS `dst_host` LowCardinality(String) AFTER `src_host`,
     ADD COLUMN IF NOT EXISTS `network` LowCardinality(String) AFTER `dst_host`,
-    ADD COLUMN IF NOT EXISTS `src_vm_uuid` UUID CODEC(ZSTD(1)) AFTER `network`,
-    ADD COLUMN IF NOT EXISTS `dst_vm_uuid` UUID CODEC(ZSTD(1)) AFTER `src_vm_uuid`,
+    ADD COLUMN IF NOT EXISTS `src_vm_uuid` LowCardinality(UUID) CODEC(LZ4) AFTER `network`,
+    ADD COLUMN IF NOT EXISTS `dst_vm_uuid` LowCardinality(UUID) CODEC(LZ4) AFTER `src_vm_uuid`,
     ADD COLUMN IF NOT EXISTS `sighting` Enum8('unknown' = 0, 'source' = 1, 'destination' = 2, 'both' = 3, 'transit' = 4, 'external' = 5) CODEC(LZ4) AFTER `dst_vm_uuid`;
 
 DROP TABLE IF EXISTS inventory${local}${on_cluster} SYNC;

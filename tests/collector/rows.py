@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from schemas.column import ADDRESS, ENUM, NAME, TIME_US, Column, Table
+from schemas.column import ADDRESS, ENUM, NAME, NAMED_UUID, TIME_US, Column, Table
 
 NOW_US = time.time_ns() // 1000
 """Not a fixed time: old rows expire."""
@@ -25,7 +25,7 @@ def value(column: Column, rng: random.Random) -> Any:
         return rng.choice(["", "vm-1", "Größe", "a" * 200, f"vm-{rng.randrange(500)}"])
     if kind == TIME_US:
         return NOW_US + rng.randrange(3_600_000_000)
-    if kind == ADDRESS:  # UUIDs, too
+    if kind in (ADDRESS, NAMED_UUID):  # UUIDs, too
         return rng.randbytes(16)
     if pa.types.is_list(kind):
         return [rng.randbytes(16) for _ in range(rng.randrange(4))]
@@ -47,6 +47,8 @@ def batch(table: Table, rows: int, seed: int = 1, **fixed: Any) -> pa.RecordBatc
             arrays.append(pa.DictionaryArray.from_arrays(codes, pa.array(column.names, pa.string())))
         elif column.arrow == NAME:
             arrays.append(pa.array(values, pa.string()).dictionary_encode())
+        elif column.arrow == NAMED_UUID:
+            arrays.append(pa.array(values, ADDRESS).dictionary_encode())
         else:
             arrays.append(pa.array(values, column.arrow))
     return pa.RecordBatch.from_arrays(arrays, schema=table.arrow())

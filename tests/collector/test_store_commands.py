@@ -15,6 +15,7 @@ import pytest
 from collector.store.errors import StoreError
 from collector.store.query import connect
 from collector.store.settings import StoreSettings, default_url
+from schemas.migrations import steps
 from schemas.render import ddl, docs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,7 +41,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     options = ["--set", f"store.url=chdb://{directory}", "--set", "store.sql_port=1"]
     assert vmflow("schema", "--state", *options).stderr.startswith("vmflow schema: there is no store in ")
     applied = vmflow("schema", "--apply", *options)
-    assert applied.stdout == "migration 1 (tables)\n", applied.stderr
+    assert applied.stdout == "".join(f"migration {step.number} ({step.name})\n" for step in steps()), applied.stderr
     return options
 
 
@@ -56,7 +57,8 @@ def test_schema_writes_the_docs(tmp_path: Path) -> None:
 def test_schema_applies_once_and_tells_the_state(store: list[str]) -> None:
     assert vmflow("schema", "--apply", *store).stdout == "nothing to do: the tables fit this release\n"
     answer = vmflow("schema", "--state", *store)
-    assert answer.stdout == "   1  applied  tables\nthe tables fit this release\n"
+    lines = [f"{step.number:4}  applied  {step.name}" for step in steps()]
+    assert answer.stdout.splitlines() == [*lines, "the tables fit this release"]
     assert answer.returncode == 0
 
 

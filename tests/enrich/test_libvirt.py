@@ -320,12 +320,19 @@ def test_a_malformed_domain_costs_itself_only(many: Any, caplog: pytest.LogCaptu
     assert "domain left out" in caplog.text
 
 
-def test_agents_are_left_alone_where_libvirt_refuses_them(
-    test_source: Libvirt, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A read-only connection may not ask them: addresses of the other sources come all the same."""
+def test_only_a_connection_that_asks_guest_agents_may_change_domains(test_source: Libvirt) -> None:
+    """libvirt lets no read-only connection ask them; the addresses of the other sources come all the same."""
     made = source(guest_agent=True)
 
     assert made.read().interfaces[0].ips == test_source.read().interfaces[0].ips
+    for asked, refused in ((made, False), (test_source, True)):
+        assert asked._session is not None
+        domain = asked._session.connection.lookupByName("test")
+        try:
+            domain.suspend()
+            domain.resume()
+        except libvirt.libvirtError as error:
+            assert refused, error
+        else:
+            assert not refused
     made.close()
-    assert "guest agents cannot be asked" in caplog.text
