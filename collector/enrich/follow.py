@@ -7,7 +7,7 @@ import contextlib
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from collector.enrich.source import Report, Source, SourceError, SourceSetupError
 from collector.log import get_log
@@ -17,6 +17,8 @@ from collector.threads import Bridge
 PAUSE_FIRST_SECONDS = 1.0
 PAUSE_LONGEST_SECONDS = 60.0
 """While a source does not answer; half of it at random, so that many sources of one failed host do not march."""
+
+T = TypeVar("T")
 
 _log = get_log("inventory")
 
@@ -65,32 +67,38 @@ class Follower:
         while True:
             if await self.read():
                 pause = PAUSE_FIRST_SECONDS
-                await self._on_thread(self.source.wait, self._followed.poll_seconds)
+                await self._wait(self._followed.poll_seconds)
             else:
                 await asyncio.sleep(PAUSE_FIRST_SECONDS)
                 # A source may notice by itself that it is worth another try: a file that was corrected.
-                await self._on_thread(self.source.wait, pause * random.uniform(0.5, 1))  # noqa: S311 - not a secret
+                await self._wait(pause * random.uniform(0.5, 1))  # noqa: S311 - not a secret
                 pause = min(pause * 2, PAUSE_LONGEST_SECONDS)
 
     async def read(self, *, raise_setup_errors: bool = False) -> bool:
         """Ask once; says whether a report came.  Raises SourceSetupError if told to."""
         began = self._clock_us()
         try:
-            report = await self._within_deadline()
+            report = await self._within_deadline(0, self.source.read)
+            if report is not None:
+                await self._take(report, began)
         except SourceSetupError as error:
             if raise_setup_errors:
                 raise
             self._fail(str(error))
         except SourceError as error:
             self._fail(str(error))
-        except Exception as error:  # noqa: BLE001 - a defect in one source must not end the others
-            _log.exception("a source failed", source=self.source.name)
-            self._fail(f"{type(error).__name__}: {error}")
-        else:
-            if report is not None:
-                await self._take(report, began)
+        except Exception as error:  # noqa: BLE001 - a defect, here or in a source, must not end the following
+            self._defect(error)
         self.answered.set()
         return not self.problem
+
+    async def _wait(self, seconds: float) -> None:
+        """Let the source wait for something new."""
+        try:
+            await self._within_deadline(seconds, self.source.wait, seconds)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._defect(error)
+            await asyncio.sleep(seconds)
 
     async def stop(self) -> None:
         """Make the call under way end, and close the source unless it hangs."""
@@ -112,13 +120,14 @@ class Follower:
         self.read_at_us = began
         self.interfaces = len(report.interfaces)
 
-    async def _within_deadline(self) -> Report | None:
-        """The source's report; None, with the problem told, if it came too late to be believed."""
-        call = asyncio.ensure_future(self._on_thread(self.source.read))
-        done, _ = await asyncio.wait({call}, timeout=self._followed.deadline_seconds)
+    async def _within_deadline(self, extra: float, function: Callable[..., T], *args: Any) -> T | None:
+        """What the source answers; None, with the problem told, if it took longer than the deadline and `extra`."""
+        call = asyncio.ensure_future(self._on_thread(function, *args))
+        # Whoever is cancelled here does not ask for the result any more: that is no error to be told of at the end.
+        call.add_done_callback(lambda done: done.cancelled() or done.exception())
+        done, _ = await asyncio.wait({call}, timeout=extra + self._followed.deadline_seconds)
         if done:
-            report: Report = call.result()
-            return report
+            return call.result()
         self._fail(f"no answer within {self._followed.deadline_seconds:g} s")
         self.answered.set()
         # A thread cannot be interrupted: its end is waited for, what it brings is thrown away.
@@ -127,9 +136,14 @@ class Follower:
             _log.info("a source answered too late", source=self.source.name)
         return None
 
-    async def _on_thread(self, function: Callable[..., Any], *args: Any) -> Any:
+    async def _on_thread(self, function: Callable[..., T], *args: Any) -> T:
         self._call = asyncio.ensure_future(self._bridge.call(self._followed.stage, function, *args))
-        return await asyncio.shield(self._call)
+        answer: T = await asyncio.shield(self._call)
+        return answer
+
+    def _defect(self, error: Exception) -> None:
+        _log.exception("a source failed", source=self.source.name)
+        self._fail(f"{type(error).__name__}: {error}")
 
     def _fail(self, problem: str) -> None:
         self.problems += 1
