@@ -335,7 +335,7 @@ def test_a_message_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     needs_server()
     monkeypatch.setattr("collector.enrich.ovsdb_replica.MAX_OCTETS", 1 << 18)
     with answering(b'{"id":null,"method":"update3","params":["', b"x" * 65_536) as remote:
-        fail(Ovsdb(OvsdbSettings(remote=remote, deadline_seconds=600)), "more than 262144 octets at once")
+        fail(Ovsdb(OvsdbSettings(remote=remote, deadline_seconds=20)), "more than 262144 octets at once")
 
 
 def test_messages_without_end() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from ipaddress import ip_address
@@ -133,11 +134,12 @@ def test_what_is_not_counted_has_no_row(server: OvsdbServer, source: Ovsdb) -> N
     assert polled(source) == {}
     count(server, rx_crc_err=9)
     assert polled(source) == {}
-    count(server, rx_bytes=-1, tx_bytes=2**63 - 1)
+    count(server, rx_bytes=-1, rx_packets=-5, tx_bytes=2**63 - 1)
 
     row = polled(source)["vnet1"]
 
-    assert (row["in_octets"], row["out_octets"]) == (None, 2**63 - 1)
+    assert (row["in_octets"], row["in_unicast_packets"], row["out_octets"]) == (None, None, 2**63 - 1)
+    assert row["in_errors"] is None
 
 
 def test_counters_are_read_when_they_are_due(server: OvsdbServer) -> None:
@@ -145,8 +147,11 @@ def test_counters_are_read_when_they_are_due(server: OvsdbServer) -> None:
     with closing(Ovsdb(OvsdbSettings(remote=server.unix, counters_seconds=0.5))) as source:
         assert set(polled(source)) == {"vnet1"}
         assert polled(source) == {}
-        # Ends when counters are due, not after an hour.
+        # Ends when counters are due: not after an hour, nor with the change, which would make it True.
+        much_later = threading.Timer(20, server.vsctl, ("add-port", "br-int", "vnet2"))
+        much_later.start()
         assert not source.wait(3_600)
+        much_later.cancel()
         assert set(polled(source)) == {"vnet1"}
 
 
