@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from collector.enrich.kernels import kernel
 from collector.enrich.lookup import BY_INDEX, BY_NAME, BY_OF_PORT, find_host, find_ip, find_mac, find_port, has_ip
 from collector.enrich.source import PortKind
-from decoders.jit import forced
+from decoders.jit import forced, inline
 from schemas.flows import FLOWS
 
 _UNKNOWN, _SOURCE, _DESTINATION, _BOTH, _TRANSIT, _EXTERNAL = (
@@ -191,28 +191,23 @@ def count_end(stats, row, mac, octets):  # type: ignore[no-untyped-def]
         stats[which, 1] += octets
 
 
-@kernel
-def join(flows, tables, names, history, grace, named, stats):  # type: ignore[no-untyped-def]
-    """Fill `named` for all rows, and add to `stats` [N_WORDS, 2] (ends, estimated octets).
-
-    `names` gives the inventory's number of each interface name of the batch, −1 where it has none; `history` and
-    `grace` are in µs.
-    """
-    exporter = np.zeros(4, np.uint64)
+@inline
+def join_rows(flows, tables, names, history, grace, named, stats):  # type: ignore[no-untyped-def]
+    """The loop of `join`, in a helper, because those keep no reference counts."""
+    agent_high = agent_low = exporter_high = exporter_low = np.uint64(0)
     host = np.int32(0)
     for i in range(flows.time_received.shape[0]):
         if (
-            i == 0
-            or flows.agent[i, 1] != exporter[1]
-            or flows.agent[i, 0] != exporter[0]
-            or flows.exporter[i, 1] != exporter[3]
-            or flows.exporter[i, 0] != exporter[2]
+            flows.agent[i, 1] != agent_low
+            or flows.agent[i, 0] != agent_high
+            or flows.exporter[i, 1] != exporter_low
+            or flows.exporter[i, 0] != exporter_high
         ):
-            exporter[0], exporter[1] = flows.agent[i, 0], flows.agent[i, 1]
-            exporter[2], exporter[3] = flows.exporter[i, 0], flows.exporter[i, 1]
-            host = find_host(tables, exporter[0], exporter[1])
+            agent_high, agent_low = flows.agent[i, 0], flows.agent[i, 1]
+            exporter_high, exporter_low = flows.exporter[i, 0], flows.exporter[i, 1]
+            host = find_host(tables, agent_high, agent_low)
             if host == 0:
-                host = find_host(tables, exporter[2], exporter[3])
+                host = find_host(tables, exporter_high, exporter_low)
         time = min(flows.flow_end[i], flows.time_received[i])
         if time < flows.time_received[i] - history:
             # Older than anything that is kept: the exporter's clock, more likely than its cache.
@@ -261,3 +256,13 @@ def join(flows, tables, names, history, grace, named, stats):  # type: ignore[no
         octets = np.int64(flows.octets[i] * np.uint64(flows.sampling_rate[i]))
         count_end(stats, source, flows.src_mac[i], octets)
         count_end(stats, destination, flows.dst_mac[i], octets)
+
+
+@kernel
+def join(flows, tables, names, history, grace, named, stats):  # type: ignore[no-untyped-def]
+    """Fill `named` for all rows, and add to `stats` [N_WORDS, 2] (ends, estimated octets).
+
+    `names` gives the inventory's number of each interface name of the batch, −1 where it has none; `history` and
+    `grace` are in µs.
+    """
+    join_rows(flows, tables, names, history, grace, named, stats)

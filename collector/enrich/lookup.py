@@ -88,6 +88,9 @@ def find_port(tables, host, by, value, time, grace, ip_high, ip_low):  # type: i
     while tables.port_slots[slot] != 0 and tables.port_key[tables.port_slots[slot]] != key:
         slot = np.int64((np.uint64(slot) + np.uint64(1)) & mask)
     entry = tables.port_slots[slot]
+    if entry != 0 and tables.port_next[entry] == 0:
+        row = tables.port_row[entry]
+        return np.int32(0) if holds(tables, row, time, grace) == NOT_HELD else row
     best = np.int32(0)
     best_holds = NOT_HELD
     several = False
@@ -157,6 +160,10 @@ def find_mac(tables, mac, time, grace, host, vni, vlan, near):  # type: ignore[n
     while tables.mac_slots[slot] != 0 and tables.mac[tables.mac_slots[slot]] != mac:
         slot = np.int64((np.uint64(slot) + np.uint64(1)) & m)
     row = tables.mac_slots[slot]
+    if row != 0 and tables.mac_next[row] == 0:
+        # The usual case: one interface, which holds or not.
+        told_apart = vni != 0 and tables.vni[row] != 0 and tables.vni[row] != vni
+        return np.int32(0) if told_apart or holds(tables, row, time, grace) == NOT_HELD else row
     best = np.int32(0)
     best_score = -1
     unsure = False
