@@ -174,8 +174,12 @@ class Replica(ovs.db.idl.Idl):  # type: ignore[misc] # the library has no types
 
     def notify(self, event: str, row: Any, updates: Any = None) -> None:
         """Called by the library for each row that has changed; `updates` has the old values of columns that changed."""
-        columns = self.tables[row._table.name].columns
-        if event != ovs.db.idl.ROW_UPDATE or any(name != STATISTICS and hasattr(updates, name) for name in columns):
+        table = self.tables.get(row._table.name)
+        if table is None:
+            return  # the server's own database, of which older versions of the library tell
+        if event != ovs.db.idl.ROW_UPDATE or any(
+            name != STATISTICS and hasattr(updates, name) for name in table.columns
+        ):
             self.changed_us = time.time_ns() // 1_000
 
 

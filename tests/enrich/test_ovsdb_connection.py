@@ -346,7 +346,7 @@ def test_messages_without_end() -> None:
     """Each is small and harmless; the deadline ends them."""
     needs_server()
     with answering(b"", b'{"id":null,"method":"update3","params":["x","y",{}]}' * 100) as remote:
-        fail(Ovsdb(OvsdbSettings(remote=remote, deadline_seconds=1)), "no complete answer")
+        fail(Ovsdb(OvsdbSettings(remote=remote, deadline_seconds=1)), r"data without end|no complete answer")
 
 
 def fail(source: Ovsdb, why: str) -> None:
