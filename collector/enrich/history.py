@@ -56,7 +56,7 @@ class History:
     """All intervals that still matter.  Not safe for use by several threads at a time."""
 
     def __init__(self, capacity: int, history_us: int, short_names: bool) -> None:
-        """At most `capacity` intervals; ended ones are kept for `history_us`."""
+        """At most `capacity` intervals; ended ones are kept for `history_us` if what holds now leaves them room."""
         self._capacity = capacity
         self._history_us = history_us
         self._short = short_names
@@ -72,7 +72,7 @@ class History:
         """Those that hold but found no room, by identity, longest first."""
         self.columns = Columns()
         self.left_out = 0
-        """Interfaces that found no room."""
+        """Intervals that found no room, or had to make room for what holds now."""
         self.changed = False
         """Whether anything has changed since `arrays` was last asked; the asker resets it."""
         self.to_write: list[Interval] = []
@@ -235,12 +235,22 @@ class History:
 
     def _begin(self, placement: Placement, valid_from: int, now: int) -> Interval:
         interval = Interval(placement, valid_from, now)
-        if len(self.columns) >= self._capacity:
+        if self._room():
+            self._let_in(interval)
+        else:
             self.left_out += 1
             self._waiting[id(interval)] = interval
-        else:
-            self._let_in(interval)
         return interval
+
+    def _room(self) -> bool:
+        """Whether there is room for one more, if need be that of the interval that ended first."""
+        if len(self.columns) < self._capacity:
+            return True
+        if not self._ended:
+            return False
+        self.columns.remove(heappop(self._ended)[1])
+        self.left_out += 1
+        return True
 
     def _let_in(self, interval: Interval) -> None:
         interval.row = self.columns.add(interval.placement, interval.valid_from, FOREVER)
@@ -278,7 +288,7 @@ class History:
         while self._ended and self._ended[0][0] <= limit:
             self.columns.remove(heappop(self._ended)[1])
             self.changed = True
-        while self._waiting and len(self.columns) < self._capacity:
+        while self._waiting and self._room():
             self._let_in(self._waiting.pop(next(iter(self._waiting))))
 
 

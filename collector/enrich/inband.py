@@ -7,6 +7,7 @@ bounded: beyond that nothing new is learnt, and counted.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from ipaddress import IPv6Address
 from typing import Any, NamedTuple
@@ -21,6 +22,11 @@ from collector.enrich.source import Address, Host, Interface
 
 HOST_FORGOTTEN_US = 600_000_000
 """A VM that host-sflow has not named for this long is gone: twenty polls of the usual 30 s."""
+VMS_PER_MAC = 64
+"""Senders may be forged: each VM of a MAC address is looked at for each flow with that address."""
+
+_GROUP_BIT = 1 << 40
+"""Set in a MAC address that means many receivers."""
 
 
 class _Vm(NamedTuple):
@@ -34,6 +40,13 @@ class _Vm(NamedTuple):
     seen_us: int
 
 
+class _Port(NamedTuple):
+    """Name of a port, and the number under which `_seen` has it."""
+
+    name: str
+    key: int
+
+
 class InBand:
     """Gathers names from the stream; at most `capacity` of each kind."""
 
@@ -41,9 +54,11 @@ class InBand:
         self._capacity = capacity
         self._lock = threading.Lock()
         self._seen: NDArray[np.uint64] = np.zeros(0, np.uint64)
-        self._names: dict[tuple[Address, int], str] = {}
+        self._names: dict[tuple[Address, int], _Port] = {}
         self._indices: dict[tuple[Address, str], int] = {}
         self._vms: dict[tuple[int, UUID], _Vm] = {}
+        self._vms_of: Counter[int] = Counter()
+        """VMs by MAC address."""
         self._changed = False
         self.left_out = 0
         """Names and VMs that found no room."""
@@ -61,6 +76,9 @@ class InBand:
             gone = [key for key, vm in self._vms.items() if vm.seen_us < now_us - HOST_FORGOTTEN_US]
             for key in gone:
                 del self._vms[key]
+                self._vms_of[key[0]] -= 1
+                if not self._vms_of[key[0]]:
+                    del self._vms_of[key[0]]
             changed, self._changed = self._changed or bool(gone), False
             return changed
 
@@ -70,7 +88,7 @@ class InBand:
             names = dict(self._names)
         hosts = {agent: known.get(agent) or str(agent) for agent, _ in names}
         interfaces = tuple(
-            Interface(host=hosts[agent], port_name=name, if_index=index) for (agent, index), name in names.items()
+            Interface(host=hosts[agent], port_name=port.name, if_index=index) for (agent, index), port in names.items()
         )
         return interfaces, tuple(Host(name=name, addresses=(agent,)) for agent, name in hosts.items())
 
@@ -94,29 +112,36 @@ class InBand:
         if not len(new):
             return
         with self._lock:
+            gone: list[int] = []
             for row in new.tolist():
-                self._name(_address(agent[row]), int(index[row]), str(names[row].as_py()))
-            self._seen = np.union1d(self._seen, keys[new])
+                gone += self._name(
+                    _address(agent[row]), int(index[row]), _Port(str(names[row].as_py()), int(keys[row]))
+                )
+            # What is not so any more may become so again.
+            self._seen = np.setdiff1d(np.union1d(self._seen, keys[new]), np.array(gone, np.uint64))
             if len(self._seen) > 2 * self._capacity:
                 # Keys of ports long gone: what still is will be learnt again from the next poll.
                 self._seen = np.zeros(0, np.uint64)
 
-    def _name(self, agent: Address, index: int, name: str) -> None:
-        """A port has an ifIndex now: neither is used by another port any more."""
-        if self._names.get((agent, index)) == name:
-            return
-        if (agent, index) not in self._names and len(self._names) >= self._capacity:
+    def _name(self, agent: Address, index: int, port: _Port) -> list[int]:
+        """A port has an ifIndex now: neither is used by another port any more; returns the keys of those others."""
+        before = self._names.get((agent, index))
+        if before is not None and before.name == port.name:
+            return []
+        if before is None and (agent, port.name) not in self._indices and len(self._names) >= self._capacity:
             self.left_out += 1
-            return
-        former_name = self._names.pop((agent, index), None)
-        if former_name is not None:
-            self._indices.pop((agent, former_name), None)
-        former_index = self._indices.pop((agent, name), None)
+            return []
+        gone = []
+        if before is not None:
+            del self._names[agent, index], self._indices[agent, before.name]
+            gone.append(before.key)
+        former_index = self._indices.pop((agent, port.name), None)
         if former_index is not None:
-            self._names.pop((agent, former_index), None)
-        self._names[agent, index] = name
-        self._indices[agent, name] = index
+            gone.append(self._names.pop((agent, former_index)).key)
+        self._names[agent, index] = port
+        self._indices[agent, port.name] = index
         self._changed = True
+        return gone
 
     def _learn_vms(self, batch: pa.RecordBatch) -> None:
         rows: list[dict[str, Any]] = batch.select(
@@ -125,12 +150,16 @@ class InBand:
         seen = values(batch.column("valid_to"))
         with self._lock:
             for row, seen_us in zip(rows, seen.tolist(), strict=True):
+                if not row["mac"] or row["mac"] & _GROUP_BIT:
+                    continue  # belongs to no interface
                 key = row["mac"], UUID(bytes=row["vm_uuid"])
                 agent = _plain(IPv6Address(row["agent"]))
                 before = self._vms.get(key)
-                if before is None and len(self._vms) >= self._capacity:
-                    self.left_out += 1
-                    continue
+                if before is None:
+                    if len(self._vms) >= self._capacity or self._vms_of[key[0]] >= VMS_PER_MAC:
+                        self.left_out += 1
+                        continue
+                    self._vms_of[key[0]] += 1
                 now = _Vm(agent, row["host"], row["vm"], key[1], row["if_index"], seen_us)
                 self._vms[key] = now
                 self._changed |= before is None or before._replace(seen_us=seen_us) != now

@@ -201,11 +201,20 @@ def test_what_finds_no_room_is_counted_and_comes_in_when_there_is_room_again() -
     (gone, *_) = [vm for vm in vms if vm.mac in known]
     (never, late) = [vm for vm in vms if vm.mac not in known]
     inventory.read(530, *(vm for vm in vms if vm not in (gone, never)))
-    assert len(inventory.rows()) == 3  # the one that ended is kept for late flows
-    inventory.read(530 + HISTORY_US, *(vm for vm in vms if vm not in (gone, never)))
+    # What holds now comes before what late flows might need.
     assert {held.mac for held in inventory.rows()} == (known | {late.mac}) - {gone.mac}
     assert {held.valid_to for held in inventory.rows()} == {FOREVER}
-    assert inventory.history.left_out == 2
+    assert inventory.history.left_out == 3
+
+
+def test_a_port_that_flaps_takes_no_room_from_what_holds() -> None:
+    inventory = Inventory(capacity=10)
+    for at in range(500, 600):
+        inventory.read(at, replace(HERE, if_index=at), source="names", rank=Rank.INTERFACE_NAME)
+    assert len(inventory.rows()) == 10
+    vms = [replace(THERE, mac=MAC + n, port_name=f"vnet{n}", vm_uuid=UUID(int=n + 1)) for n in range(1, 10)]
+    inventory.read(600, *vms)
+    assert {held.mac for held in inventory.rows() if held.valid_to == FOREVER} == {MAC, *(vm.mac for vm in vms)}
 
 
 def test_a_port_is_in_the_columns_once_with_its_mac_while_a_vm_is_on_it(inventory: Inventory) -> None:
