@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
 from collector.enrich.follow import Followed
 from collector.enrich.settings import InventorySettings
 from collector.enrich.source import Source
@@ -41,7 +44,17 @@ def sources(settings: InventorySettings) -> list[Followed]:
         from collector.enrich.static import Static  # noqa: PLC0415 - as the others
 
         made.append((Static(static), static.poll_seconds, static.deadline_seconds))
+    _tell_apart([source for source, _, _ in made])
     return [Followed(source, _thread(number), poll, deadline) for number, (source, poll, deadline) in enumerate(made)]
+
+
+def _tell_apart(made: Sequence[Source]) -> None:
+    """Number those with the same name, such as a cloud in two configuration files: what each says is kept by name."""
+    seen: Counter[str] = Counter()
+    for source in made:
+        seen[source.name] += 1
+        if seen[source.name] > 1:
+            source.name = f"{source.name} ({seen[source.name]})"
 
 
 def _every(poll_seconds: float, counters_seconds: float) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
@@ -35,6 +36,11 @@ from schemas.flows import FLOWS
 
 REBUILD_SECONDS = 0.1
 """Changes that come closer together than this share one new snapshot."""
+IDLE_SHARE = 4
+"""A new snapshot, and what was learnt from the stream, are followed by a pause of this many times what they took: with
+100,000 interfaces they take a tenth of a second and more than a second of Python, which the decoders need, too."""
+IN_BAND_SHARE = 4
+"""Names from the stream get one part in this of the room for interfaces, VMs in it another: senders can be forged."""
 TICK_SECONDS = 1.0
 """How often names from the stream are taken over and metrics brought up to date."""
 
@@ -58,14 +64,15 @@ class Enrichment:
         history_us = int(settings.history_seconds * 1e6)
         self._history = History(settings.interfaces, history_us, settings.host_names == "short")
         self._namer = Namer(history_us, int(settings.grace_seconds * 1e6))
-        self._in_band = InBand(settings.interfaces)
+        self._in_band = InBand(max(1, settings.interfaces // IN_BAND_SHARE))
         self._followers: list[Follower] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._dirty = asyncio.Event()
         self._counter_namer = Namer(history_us, int(settings.grace_seconds * 1e6))
         """A join of the inventory's own thread, for counters that sources read."""
         self._known: dict[Address, str] = {}
-        self._next_write = self._next_count = time.monotonic()
+        self._next_write = self._next_count = self._next_learn = time.monotonic()
+        self._build_seconds = 0.0
         self._vms = self._conflicts = self._interfaces = 0
         self._declare(metrics)
 
@@ -104,7 +111,7 @@ class Enrichment:
             if follower.source.rank is Rank.STATIC:
                 await follower.read(raise_setup_errors=True)
         self._tasks = [asyncio.create_task(follower.run(), name=follower.source.name) for follower in self._followers]
-        self._tasks += [asyncio.create_task(self._rebuild(), name="inventory"), asyncio.create_task(self._tick())]
+        self._tasks += [asyncio.create_task(_for_ever(step), name="inventory") for step in (self._rebuild, self._tick)]
         return self
 
     async def __aexit__(
@@ -183,36 +190,40 @@ class Enrichment:
         return self._counter_namer.counters(report.counters, host)
 
     async def _rebuild(self) -> None:
-        while True:
-            await self._dirty.wait()
-            self._dirty.clear()
-            await self._bridge.call(INVENTORY_THREAD, self._build)
-            await asyncio.sleep(REBUILD_SECONDS)
+        """Make the snapshot anew once it is out of date."""
+        await asyncio.sleep(max(REBUILD_SECONDS, IDLE_SHARE * self._build_seconds))
+        await self._dirty.wait()
+        self._dirty.clear()
+        await self._bridge.call(INVENTORY_THREAD, self._build)
 
     def _build(self) -> None:
         """Make the snapshot anew if anything has changed."""
         if self._history.changed:
-            self._history.changed = False
+            began = time.monotonic()
             self._namer.snapshot = build(self._history.columns, self._history.addresses())
+            self._history.changed = False
+            self._build_seconds = time.monotonic() - began
 
     async def _tick(self) -> None:
-        while True:
-            await asyncio.sleep(TICK_SECONDS)
-            if await self._bridge.call(INVENTORY_THREAD, self._learn):
-                self._dirty.set()
-            now = time.monotonic()
-            every = now >= self._next_write
-            if every:
-                self._next_write = now + self._settings.write_seconds
-            self._sink_rows(await self._bridge.call(INVENTORY_THREAD, self._rows, every=every))
-            if now >= self._next_count:
-                self._next_count = now + COUNT_SECONDS
-                await self._bridge.call(INVENTORY_THREAD, self._count)
-            self._advance()
+        """Do what is due from time to time."""
+        await asyncio.sleep(TICK_SECONDS)
+        if await self._bridge.call(INVENTORY_THREAD, self._learn):
+            self._dirty.set()
+        now = time.monotonic()
+        every = now >= self._next_write
+        if every:
+            self._next_write = now + self._settings.write_seconds
+        self._sink_rows(await self._bridge.call(INVENTORY_THREAD, self._rows, every=every))
+        if now >= self._next_count:
+            self._next_count = now + COUNT_SECONDS
+            await self._bridge.call(INVENTORY_THREAD, self._count)
+        self._advance()
 
     def _learn(self) -> bool:
         """Take over what exporters have said of themselves; says whether it was new."""
-        now = self._clock_us()
+        began, now = time.monotonic(), self._clock_us()
+        if began < self._next_learn:
+            return False
         known = self._history.addresses(better_than=Rank.SFLOW_HOST)
         if not self._in_band.take(now) and known == self._known:
             return False
@@ -220,6 +231,7 @@ class Enrichment:
         vms, hosts = self._in_band.vms(known)
         self._history.apply("sFlow host structures", Rank.SFLOW_HOST, vms, hosts, now)
         self._learn_ports(now)
+        self._next_learn = time.monotonic() + IDLE_SHARE * (time.monotonic() - began)
         return True
 
     def _learn_ports(self, now: int) -> None:
@@ -231,7 +243,7 @@ class Enrichment:
         changed, self._history.to_write = self._history.to_write, []
         intervals = list({id(interval): interval for interval in changed}.values())
         if every:
-            held = list(self._history.intervals())
+            held = [interval for interval in self._history.intervals() if interval.row >= 0]
             holding = {id(interval) for interval in held}
             intervals = [interval for interval in intervals if id(interval) not in holding] + held
         return inventory_rows(self._history, intervals, self._agents()) if intervals else None
@@ -271,3 +283,12 @@ class Enrichment:
         self._totals[0].advance(labels, totals[:, 0])
         self._totals[1].advance(labels, totals[:, 1])
         self._totals[2].advance([(name,) for name in FLOWS["sighting"].names], self._namer.sightings.copy())
+
+
+async def _for_ever(step: Callable[[], Awaitable[None]]) -> None:
+    """Take a step again and again, until cancelled: a defect must not end what keeps the inventory fresh."""
+    while True:
+        try:
+            await step()
+        except Exception:  # noqa: BLE001 - see above
+            _log.exception("the inventory failed: tried again", step=step.__name__)
