@@ -132,7 +132,7 @@ def test_every_row_holds_what_was_written_last(worlds: list[tuple[dict[int, Row]
                 assert strings[snapshot.names[name][number]] == getattr(said, name)
             assert strings[tables.port_name[number]] == said.port_name
             assert strings[tables.bridge[number]] == said.bridge
-            assert snapshot.uuid[number].tobytes() == said.vm_uuid.bytes
+            assert snapshot.uuids[number].as_py() == said.vm_uuid.bytes
             assert snapshot.mac[number] == tables.mac[number] == said.mac
             for name in ("if_index", "of_port", "vni", "vlan"):
                 assert getattr(tables, name)[number] == getattr(said, name)
