@@ -41,6 +41,10 @@ def test_each_commented_line_of_the_example_is_right(tmp_path: Path) -> None:
     settings = load(everything)
 
     assert given == {
+        "inventory.libvirt",
+        "inventory.ovsdb",
+        "inventory.openstack",
+        "inventory.static",
         "listen.addresses", "listen.receive_buffer_octets",
         "pipeline.allow", "pipeline.share_templates_between_domains", "pipeline.exporters",
         "store.url", "store.user", "store.ttl_days",
@@ -48,6 +52,7 @@ def test_each_commented_line_of_the_example_is_right(tmp_path: Path) -> None:
     }  # fmt: skip
     assert settings.listen.receive_buffer_octets == Settings().listen.receive_buffer_octets
     assert settings.store.ttl_days == {"flows": 14, "interface_counters": 90}
+    assert settings.inventory.libvirt[0].uri == "qemu+ssh://vmflow@hv1/system"
 
 
 def test_a_misspelt_key_would_be_noticed(tmp_path: Path) -> None:
