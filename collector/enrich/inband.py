@@ -59,6 +59,8 @@ class InBand:
         self._vms: dict[tuple[int, UUID], _Vm] = {}
         self._vms_of: Counter[int] = Counter()
         """VMs by MAC address."""
+        self._made: dict[tuple[Address, int], Interface] = {}
+        """The ports told last: most of a hundred thousand are the same the next time."""
         self._changed = False
         self.left_out = 0
         """Names and VMs that found no room."""
@@ -87,10 +89,14 @@ class InBand:
         with self._lock:
             names = dict(self._names)
         hosts = {agent: known.get(agent) or str(agent) for agent, _ in names}
-        interfaces = tuple(
-            Interface(host=hosts[agent], port_name=port.name, if_index=index) for (agent, index), port in names.items()
-        )
-        return interfaces, tuple(Host(name=name, addresses=(agent,)) for agent, name in hosts.items())
+        made, self._made = self._made, {}
+        for (agent, index), port in names.items():
+            host = hosts[agent]
+            same = made.get((agent, index))
+            if same is None or same.host != host or same.port_name != port.name:
+                same = Interface(host=host, port_name=port.name, if_index=index)
+            self._made[agent, index] = same
+        return tuple(self._made.values()), tuple(Host(name=name, addresses=(agent,)) for agent, name in hosts.items())
 
     def vms(self, known: Mapping[Address, str]) -> tuple[tuple[Interface, ...], tuple[Host, ...]]:
         """VM interfaces of hypervisors that run host-sflow."""
