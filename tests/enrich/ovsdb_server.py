@@ -44,8 +44,12 @@ class OvsdbServer:
 
     def __enter__(self) -> Self:
         subprocess.run(["ovsdb-tool", "create", str(self._directory / "conf.db"), str(SCHEMA)], check=True)
-        self.start()
-        self.vsctl("init")
+        try:
+            self.start()
+            self.vsctl("init")
+        except BaseException:
+            self.stop()  # what fails to enter is never left
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
