@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from collector.metrics import Metrics
 from collector.pipeline.inbox import Inbox, octets_of
 from collector.pipeline.settings import ExporterSettings, PipelineSettings
 from collector.pipeline.streams import Growths, OwnLoss, StreamMetrics, StreamReporter
-from collector.pipeline.work import rules_of
+from collector.pipeline.work import STAGE, Pipeline, rules_of
+from collector.threads import Bridge
 from decoders.datagrams import Datagrams
-from decoders.decoder import assign_batch, new_shared
+from decoders.decoder import Decoded, assign_batch, new_shared
 from decoders.limits import Limits
 from decoders.sessions import forget
+from tests.decoders.helpers import payloads, truth
 
 NETFLOW5 = b"\x00\x05" + bytes(40)
 
@@ -148,3 +151,51 @@ def test_stream_metrics_are_capped_and_add_up() -> None:
     assert datagrams("other", "netflow5") == 2
     assert metrics.value("decode_problems_total", exporter="192.0.2.1", reason="empty") == 1
     assert metrics.value("exporter_streams") == 5
+
+
+class BrokenEnricher:
+    """Names whose code has a defect."""
+
+    def warm_up(self) -> None:
+        pass
+
+    async def first_answers(self) -> None:
+        pass
+
+    def name(self, decoded: Decoded, /) -> Decoded:
+        raise IndexError("a defect")
+
+
+class Rows:
+    """A sink that keeps what it is offered."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[str, pa.RecordBatch]] = []
+
+    def offer(self, table: str, batch: pa.RecordBatch, /) -> bool:
+        self.batches.append((table, batch))
+        return True
+
+    async def ready(self) -> None:
+        pass
+
+
+def test_a_defect_in_naming_costs_names_and_no_rows() -> None:
+    metrics, sink = Metrics(), Rows()
+
+    async def scenario() -> None:
+        async with Bridge({STAGE: 1}) as bridge:
+            pipeline = Pipeline(
+                PipelineSettings(), metrics, bridge, sink, BrokenEnricher(),
+                clock_us=lambda: 1_000_000, own_loss=OwnLoss, state_file=None,
+            )  # fmt: skip
+            async with pipeline:
+                await pipeline.ready.wait()
+                pipeline.offer(Datagrams.of(payloads("softflowd_v5")))
+
+    asyncio.run(scenario())
+
+    flows = [batch for table, batch in sink.batches if table == "flows"]
+    expected = len(truth("softflowd_v5", "records"))
+    assert sum(batch.num_rows for batch in flows) == expected == metrics.value("unnamed_rows_total")
+    assert all("src_vm" not in batch.schema.names for batch in flows)

@@ -1,4 +1,4 @@
-"""End to end, live: two Open vSwitch hypervisors export to the running service, OVSDB names the VMs, SQL shows who sent.
+"""End to end, live: two Open vSwitch hypervisors export to the service, OVSDB names the VMs, SQL shows who sent.
 
 Judges: the kernel's counters of each VM's interface, and what iperf3 says it sent.
 """
@@ -9,14 +9,14 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.service import Service, running
-from tests.system.testbed import HOSTS, Testbed
+from tests.system.testbed import HOSTS, Testbed, until
 
 pytestmark = pytest.mark.system
 
@@ -60,13 +60,6 @@ def service(testbed: Testbed, names: Path, tmp_path_factory: pytest.TempPathFact
             yield started
         finally:
             testbed.run("export-off")
-
-
-def until(holds: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "did not happen"
-        time.sleep(0.25)
 
 
 def pairs(service: Service, protocol: str) -> dict[tuple[str, str], dict[str, Any]]:

@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,14 @@ def missing() -> str:
         return "needs the testbed, expected in shared/testbed beside the repository"
     absent = sorted(package for program, package in PROGRAMS.items() if shutil.which(program) is None)
     return f"needs the Debian packages {' '.join(absent)}" if absent else ""
+
+
+def until(holds: Callable[[], bool], seconds: float = 90) -> None:
+    """Wait until something holds; an error if it does not within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "did not happen"
+        time.sleep(0.25)
 
 
 class Testbed:
