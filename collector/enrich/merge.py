@@ -222,10 +222,16 @@ _EMPTY = {field.name: field.default for field in fields(Interface)}
 
 def _first(field: str, ordered: Sequence[Statement]) -> Any:
     """The value of the best source that has one; a bare id gives way to a name that people can read."""
-    found = [value for s in ordered if (value := getattr(s.interface, field)) != _EMPTY[field]]
-    if not found:
-        return _EMPTY[field]
-    return next((value for value in found if not _unreadable(field, value)), found[0])
+    empty = found = _EMPTY[field]
+    for statement in ordered:
+        value = getattr(statement.interface, field)
+        if value == empty:
+            continue
+        if not _unreadable(field, value):
+            return value
+        if found == empty:
+            found = value
+    return found
 
 
 def _keeps(field: str, before: Any, after: Any) -> bool:
