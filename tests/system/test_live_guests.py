@@ -81,13 +81,13 @@ def test_vnic_counters_of_libvirt_have_the_vm_and_agree_with_sflow(service: Serv
     vm("load", "a", "1")
     time.sleep(4)
     rows = service.query(
-        "SELECT source, max(in_octets) AS octets, any(vm) AS vm, any(host) AS host FROM interface_counters "
+        "SELECT source, max(in_octets) AS octets, any(host) AS hypervisor FROM interface_counters "
         "WHERE vm = 'guest-a' GROUP BY source"
     )
 
     by_source = {row["source"]: row for row in rows}
     assert set(by_source) == {"libvirt", "sflow"}
-    assert {row["host"] for row in rows} == {"host-a"}
+    assert {row["hypervisor"] for row in rows} == {"host-a"}
     libvirt, sflow = (int(by_source[name]["octets"]) for name in ("libvirt", "sflow"))
     # Polls are up to two seconds apart, and the guest sends a ping a second.
     assert abs(libvirt - sflow) < 2_000
