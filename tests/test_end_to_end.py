@@ -229,4 +229,4 @@ def test_a_service_that_still_compiles_can_be_stopped(tmp_path: Path) -> None:
         rest = process.stderr.read()
 
         assert process.wait(60) == 0
-        assert "stopped while compiling" in rest
+        assert "stopped before decoding began" in rest

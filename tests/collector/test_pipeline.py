@@ -12,7 +12,7 @@ from collector.metrics import Metrics
 from collector.pipeline.inbox import Inbox, octets_of
 from collector.pipeline.settings import ExporterSettings, PipelineSettings
 from collector.pipeline.streams import Growths, OwnLoss, StreamMetrics, StreamReporter
-from collector.pipeline.work import STAGE, Pipeline, rules_of
+from collector.pipeline.work import INBOX_CHECK_SECONDS, STAGE, Pipeline, rules_of
 from collector.threads import Bridge
 from decoders.datagrams import Datagrams
 from decoders.decoder import Decoded, assign_batch, new_shared
@@ -199,3 +199,43 @@ def test_a_defect_in_naming_costs_names_and_no_rows() -> None:
     expected = len(truth("softflowd_v5", "records"))
     assert sum(batch.num_rows for batch in flows) == expected == metrics.value("unnamed_rows_total")
     assert all("src_vm" not in batch.schema.names for batch in flows)
+
+
+class LateEnricher(BrokenEnricher):
+    """Names whose sources never answer."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+
+    async def first_answers(self) -> None:
+        self.asked.set()
+        await asyncio.Event().wait()
+
+    def name(self, decoded: Decoded, /) -> Decoded:
+        return decoded
+
+
+def test_names_are_waited_for_only_while_there_is_room() -> None:
+    sink = Rows()
+    datagrams = Datagrams.of(payloads("softflowd_v5"))
+    size = octets_of(datagrams)
+
+    async def scenario() -> bool:
+        enricher = LateEnricher()
+        async with Bridge({STAGE: 1}) as bridge:
+            pipeline = Pipeline(
+                PipelineSettings(inbox_octets=max(2**20, 3 * size)), Metrics(), bridge, sink, enricher,
+                clock_us=lambda: 1_000_000, own_loss=OwnLoss, state_file=None,
+            )  # fmt: skip
+            async with pipeline:
+                pipeline.offer(datagrams)
+                await enricher.asked.wait()
+                await asyncio.sleep(3 * INBOX_CHECK_SECONDS)
+                waited = not pipeline.ready.is_set()
+                while pipeline.inbox.octets < pipeline.inbox.limit_octets // 2:
+                    assert pipeline.offer(datagrams)
+                await pipeline.ready.wait()
+            return waited
+
+    assert asyncio.run(scenario())
+    assert sink.batches
