@@ -345,6 +345,8 @@ def _stated(host: str, truth: bool) -> st.SearchStrategy[Interface]:
             host=where,
             port_name=port,
             if_index=int(port[-1:] or 0),
+            # Only who knows a port without its VM knows its bridge.
+            bridge="" if mac else "br-int",
             mac=mac,
             **({"vm": vm[0] if truth else "lie", "vm_uuid": vm[1] if truth else NO_UUID} if known and mac else {}),
         ),

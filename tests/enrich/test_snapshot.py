@@ -119,6 +119,7 @@ def worlds() -> list[tuple[dict[int, Row], Snapshot]]:
     patch.undo()
     assert len(world.columns.strings()) < 6 * CHANGES / 10, "names that no row has are thrown away"
     assert world.columns.used <= 302, "free rows are used again"
+    assert world.columns.ips_used <= 302 * 3, "and free entries of addresses"
     return states
 
 
