@@ -1,8 +1,8 @@
 """Which mapping held when: statements of all sources in, intervals in columns out.
 
 `apply` takes a source's whole present state, finds what is new in it, puts the interfaces concerned together anew
-(`merge.py`), and opens and closes intervals.  It costs Python per change, not per interface; `arrays` hands the columns
-to the snapshot without touching single rows.
+(`merge.py`), and opens and closes intervals.  It costs Python per change, not per interface; the snapshot takes the
+`columns` without touching single rows.
 
 When a mapping begins: what a source says in its first answer is taken to have held before; what appears later, since
 the source was last read; what takes the place of another mapping, since the change was seen (by an event, else by the
@@ -74,7 +74,7 @@ class History:
         self.left_out = 0
         """Intervals that found no room, or had to make room for what holds now."""
         self.changed = False
-        """Whether anything has changed since `arrays` was last asked; the asker resets it."""
+        """Whether anything has changed since a snapshot was last taken; who takes one resets it."""
         self.to_write: list[Interval] = []
         """Intervals begun, refined or ended since the asker last emptied this."""
 
