@@ -83,10 +83,16 @@ def merge_interface(
 
     `ports(host, port_name)` answers with what sources say of a port without naming a MAC address.
     """
-    ordered = sorted(statements, key=lambda statement: statement.rank)
+    ordered = sorted(statements, key=_in_order)
     if len(ordered) == 1 and not ports(ordered[0].interface.host, ordered[0].interface.port_name):
         return [_as_stated(ordered[0])]
     return [_placement(place, every, ports) for every in _by_vm(ordered) for place in _by_place(every)]
+
+
+def _in_order(statement: Statement) -> tuple[Rank, int, str, str, str]:
+    """Best source first, and always the same among equals: what holds must not depend on who answered first."""
+    interface = statement.interface
+    return statement.rank, interface.vm_uuid.int, interface.host, interface.port_name, str(statement.source)
 
 
 def _as_stated(statement: Statement) -> Placement:
@@ -179,12 +185,26 @@ def _by_place(group: list[Statement]) -> list[list[Statement]]:
 
 
 def _same_place(place: list[Statement], new: Interface) -> bool:
-    return all(
-        member.interface.host == new.host
-        and (not member.interface.port_name or not new.port_name or member.interface.port_name == new.port_name)
-        and (not member.interface.port_id or not new.port_id or member.interface.port_id == new.port_id)
-        for member in place
-    )
+    return all(member.interface.host == new.host and _same_name(member.interface, new) for member in place)
+
+
+def _same_name(a: Interface, b: Interface) -> bool:
+    """Whether two ports of one hypervisor may be the same: by the logical port where both tell, else by their names.
+
+    With OpenStack's hybrid plug, the tap of libvirt and the port of Open vSwitch have one id and two names (facts 6.4).
+    """
+    if a.port_id and b.port_id:
+        return a.port_id == b.port_id
+    return not a.port_name or not b.port_name or a.port_name == b.port_name
+
+
+def _port_order(place: list[Statement]) -> Callable[[Statement], tuple[bool, Rank]]:
+    """In which order sources are believed of a port: best first, but where it has two names, Open vSwitch before all.
+
+    It is the ports of the switch that exporters name.
+    """
+    two_names = len({s.interface.port_name for s in place} - {""}) > 1
+    return lambda statement: (two_names and statement.rank is not Rank.OVSDB, statement.rank)
 
 
 def _placement(
@@ -192,8 +212,9 @@ def _placement(
 ) -> Placement:
     """`place` speaks of this port, `every` of this VM's interface wherever it is."""
     host = place[0].interface.host
-    name = next((s.interface.port_name for s in place if s.interface.port_name), "")
-    of_port = sorted([*place, *(ports(host, name) if host and name else ())], key=lambda s: s.rank)
+    order = _port_order(place)
+    name = next((s.interface.port_name for s in sorted(place, key=order) if s.interface.port_name), "")
+    of_port = sorted([*place, *(ports(host, name) if host and name else ())], key=order)
     elsewhere = [s for s in every if s.interface.host and s.interface.host != host]
     values: dict[str, Any] = {"host": host, "mac": place[0].interface.mac}
     # This place's own word first: the same MAC elsewhere may be a stale leftover.

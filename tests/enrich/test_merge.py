@@ -297,3 +297,17 @@ def test_the_order_in_which_sources_answer_says_nothing(statements: list[Stateme
     expected = merged(*statements)
     random.shuffle(statements)
     assert merged(*statements) == expected
+
+
+def test_hybrid_plug_is_one_port_with_the_numbers_of_open_vswitch() -> None:
+    """libvirt knows the tap on the Linux bridge, Open vSwitch its own end of the cable: exporters name the latter."""
+    tap = Interface(mac=1, vm="web", vm_uuid=UUID(int=5), host="h", port_name="tap0123abcd-ef", port_id="p-1")
+    qvo = Interface(
+        mac=1, vm_uuid=UUID(int=5), host="h", port_name="qvo0123abcd-ef", port_id="p-1", if_index=17, of_port=4,
+        bridge="br-int",
+    )  # fmt: skip
+
+    (placed,) = merge_interface([Statement(Rank.LIBVIRT, tap), Statement(Rank.OVSDB, qvo)], lambda _host, _name: ())
+
+    found = placed.interface
+    assert (found.vm, found.port_name, found.if_index, found.of_port) == ("web", "qvo0123abcd-ef", 17, 4)
