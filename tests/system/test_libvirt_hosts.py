@@ -151,7 +151,7 @@ def test_a_daemon_that_hangs_ends_the_call_and_is_found_again() -> None:
 
 
 def restart_if_gone(pid: int) -> None:
-    """Start libvirtd again, as systemd would, if it did not outlive being stopped: Debian's 9.0 segfaults now and then."""
+    """Start libvirtd again, as systemd would, where it did not outlive its stop: Debian's 9.0 may segfault."""
     time.sleep(1)
     if not Path(f"/proc/{pid}/exe").exists():
         (TESTBED.state / "pids" / f"libvirtd-{HOST}").unlink()
