@@ -85,14 +85,14 @@ LATENCY = Table(
         Column(
             "clock",
             ENUM,
-            "Which clocks took part: one and the `same`, or two whose offset is `bounded` by traffic in both directions.",
+            "Which clocks took part: one and the `same`, or two whose offset is `bounded` by traffic both ways.",
             names=("same", "bounded"),
             missing="same",
             codec=LZ4,
         ),
         _signed_us(
             "clock_offset_us",
-            "Estimate of clock at the destination − clock at the source, taken out of `latency_us`; NULL with one clock.",
+            "Estimate of clock at destination − clock at source, taken out of `latency_us`; NULL with one clock.",
             nullable=True,
         ),
         Column(
