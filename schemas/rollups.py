@@ -1,0 +1,130 @@
+"""Rollups: sums per window that ClickHouse keeps up to date as rows of `flows` arrive.
+
+    flows ──► pair_10s ──► pair_1m ──► pair_1h        each arrow is a materialised view (`schemas.rollup_views`)
+                 ├──► vm_10s ──► vm_1m ──► vm_1h
+                 └──► host_10s ──► host_1m ──► host_1h
+    interface_counters ──► interface_10s ──► interface_1m ──► interface_1h
+    drops ──► pair_10s, as `drops`
+
+Every row says in `sighting` from where the packets were seen, so one packet stands in several rows of a pair: at its
+source, at its destination, in transit.  Nothing is counted twice as long as one sighting is summed at a time; the
+views in `schemas.views` do that.  All levels hold parts of sums: ask with GROUP BY, or ask the views.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from schemas.column import NAME, UINT32, UINT64, UUID, Column, Table
+from schemas.flows import FLOWS, LZ4, T64, ZSTD
+
+LEVELS = {"10s": 10, "1m": 60, "1h": 3600}
+"""Seconds of a window, by the end of the table's name."""
+
+TTL_DAYS = {"10s": 2, "1m": 30, "1h": 400}
+
+PARTITIONS = {"10s": "toYYYYMMDD", "1m": "toYYYYMMDD", "1h": "toYYYYMM"}
+
+CONNECTIONS = "uniqCombined(14)"
+"""Distinct connections: exact up to some hundreds, then with a standard error below 1 %; at most 12 kB a row."""
+
+FLOAT = pa.float64()
+FLOAT_CODEC = "Gorilla, LZ4"
+TIME_S = pa.timestamp("s", tz="UTC")
+
+
+def _time(level: str) -> Column:
+    doc = f"Begin of the window of {LEVELS[level]} s."
+    return Column("time", TIME_S, doc, unit="s since 1970", clickhouse_type="DateTime('UTC')", codec="DoubleDelta, LZ4")
+
+
+def _name(name: str, doc: str) -> Column:
+    return Column(name, NAME, doc, missing="''", codec=LZ4)
+
+
+def _uuid(name: str, doc: str) -> Column:
+    return Column(name, UUID, doc, clickhouse_type="UUID", missing="zeros", codec=ZSTD)
+
+
+def _sum(name: str, unit: str, doc: str) -> Column:
+    """A sum of shares: a record that spans windows gives each its part, so these are no whole numbers."""
+    return Column(
+        name, FLOAT, doc, unit=unit, clickhouse_type="SimpleAggregateFunction(sum, Float64)", codec=FLOAT_CODEC
+    )
+
+
+def _count(name: str, unit: str, doc: str) -> Column:
+    return Column(name, UINT64, doc, unit=unit, clickhouse_type="SimpleAggregateFunction(sum, UInt64)", codec=T64)
+
+
+SIGHTING = Column(
+    "sighting",
+    FLOWS["sighting"].arrow,
+    "From where the packets were seen; `unknown` for drops of unknown place.",
+    names=FLOWS["sighting"].names,
+    missing="unknown",
+    codec=LZ4,
+)
+
+PAIR_KEYS = (
+    _name("src_vm", "Name of the sending VM; empty: not a VM that the inventory knows."),
+    _name("dst_vm", "Name of the receiving VM; empty: not a VM that the inventory knows, or several."),
+    _uuid("src_vm_uuid", "UUID of the sending VM."),
+    _uuid("dst_vm_uuid", "UUID of the receiving VM."),
+    _name("src_host", "Hypervisor of the sending VM; a VM that moves has a row for each."),
+    _name("dst_host", "Hypervisor of the receiving VM."),
+    _name("network", "Virtual network."),
+    SIGHTING,
+)
+
+MEASURES = (
+    _sum("records", "rows", "Rows of `flows`."),
+    _sum("samples", "packets", "Sampled packets; a record whose rate nobody states counts as one."),
+    _sum("packets", "packets", "Packets, estimated: counts × sampling rate."),
+    _sum("packets_variance", "packets²", "Variance of `packets` that sampling causes; 0 if nothing was sampled."),
+    _sum("octets", "octets", "Layer 3 octets, estimated."),
+    _sum("octets_variance", "octets²", "Variance of `octets` that sampling causes."),
+    _sum("frame_octets", "octets", "Layer 2 octets without FCS, estimated; 0 where the exporter does not state them."),
+    _sum("first_packets", "packets", "Of `packets`, those of the window's first second."),
+    _sum("last_packets", "packets", "Of `packets`, those of the window's last second."),
+    _sum("rate_unstated", "rows", "Rows whose sampling rate nobody states."),
+    Column(
+        "sampling_rate_max",
+        UINT32,
+        "Highest sampling rate.",
+        clickhouse_type="SimpleAggregateFunction(max, UInt32)",
+        codec=LZ4,
+    ),
+    _count("drop_hint_packets", "packets", "Packets of which an exporter says it discarded them: a hint, no loss."),
+    _count("drops", "packets", "Discarded-packet notices, with those that the agent held back (table `drops`)."),
+    _count("connections_opened", "connections", "TCP connections that the source asked for: SYN without ACK, estimated."),
+    _count("connections_accepted", "connections", "Answers to such: SYN with ACK, estimated."),
+    _count("connections_reset", "packets", "TCP packets with RST, estimated."),
+    _count("tcp_flags_missing", "rows", "TCP rows that show no flags: connections opened in them are not seen."),
+    Column(
+        "connections",
+        pa.binary(),
+        f"Distinct connections: 5-tuples, both directions alike. Read with {CONNECTIONS.replace('(', 'Merge(')}.",
+        unit="state",
+        clickhouse_type=f"AggregateFunction({CONNECTIONS}, UInt64)",
+        missing="none",
+    ),
+)
+
+
+def _pairs(level: str) -> Table:
+    return Table(
+        f"pair_{level}",
+        f"What one VM sent to another in {LEVELS[level]} s, by where it was seen.",
+        (_time(level), *PAIR_KEYS, *MEASURES),
+        order_by=("time", *(column.name for column in PAIR_KEYS)),
+        time="time",
+        ttl_days=TTL_DAYS[level],
+        partition=PARTITIONS[level],
+        engine="AggregatingMergeTree",
+    )
+
+
+PAIRS = tuple(_pairs(level) for level in LEVELS)
+
+ROLLUPS = PAIRS
