@@ -175,7 +175,8 @@ BOUNDED = f"""
         known AND (NOT any_up OR low <= up) AND (NOT any_down OR high >= down) AS believed,
         if(any_down, if(believed, greatest(down, low), down), low) AS least_offset,
         if(any_up, if(believed, least(up, high), up), high) AS most_offset,
-        (any_up OR believed) AND (any_down OR believed) AND least_offset <= most_offset AS bounded,
+        (any_up OR believed) AND (any_down OR believed) AS two_sided,
+        two_sided AND most_offset - least_offset BETWEEN 0 AND {{longest:Int64}} AS bounded,
         intDiv(least_offset + most_offset, 2) AS middle,
         if(one_switch, 0, if(ahead, middle, -middle)) AS clock_ahead,
         if(one_switch, 0, greatest(most_offset - middle, middle - least_offset)) AS clock_error
