@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from schemas.column import mark_of
 from schemas.pair_view import pair_metrics
+from schemas.reconciliation import RECONCILIATION
 from schemas.rollups import LEVELS
 
 
@@ -31,7 +32,12 @@ def suffix(level: str) -> str:
     return "" if level == "10s" else f"_{level}"
 
 
-VIEWS = tuple(
+_PAIRS = tuple(
     View(f"pair_metrics{suffix(level)}", f"What one VM sends to another, per window of {seconds} s.", pair_metrics(level))
     for level, seconds in LEVELS.items()
+)
+
+VIEWS = (
+    *_PAIRS,
+    View("reconciliation", "Samples against counters of the last hour, per interface and exporter.", RECONCILIATION),
 )

@@ -46,6 +46,11 @@ class AnalyzeSettings(BaseModel, frozen=True, extra="forbid"):
     clock_lookback_seconds: float = Field(default=600, ge=10, le=86_400)
     """How long a bound of two clocks' offset is of use: after that, 50 ppm have made it 30 ms wide."""
 
+    doctor_enabled: bool = True
+    """Look what is wrong with exporters, and note it in the column `findings` of table `exporters`."""
+    doctor_seconds: float = Field(default=60, ge=1, le=86_400)
+    """How often.  The look goes back as far, and at least a minute."""
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.check_seconds > self.idle_seconds:

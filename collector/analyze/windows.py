@@ -11,20 +11,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Self
 
 from clickhouse_connect.driver import Client
 
+from collector.analyze.call import Call
 from collector.analyze.latency import LatencyRules, store_latency
 from collector.analyze.settings import AnalyzeSettings
 from collector.analyze.watermark import LEVELS, SECOND_US, SHORTEST, Watermark, WatermarkRules
 from collector.log import get_log
 from collector.metrics import Metrics
 from collector.ports import Clock, OnWindowClosed, WindowClosed
-
-T = TypeVar("T")
 
 SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 
@@ -33,13 +32,6 @@ STALE_WINDOWS = 6
 up, not query its way through an hour."""
 
 _log = get_log("analyze")
-
-
-class Call(Protocol):
-    """Runs a function on the worker thread of this stage, of which there is one."""
-
-    def __call__(self, function: Callable[..., T], /, *args: Any) -> Awaitable[T]:
-        """Return what the function returns, or raise what it raises."""
 
 
 class Windows:

@@ -1,4 +1,4 @@
--- Latency of VM pairs.
+-- Latency of VM pairs; age of templates in exporters.
 CREATE TABLE IF NOT EXISTS latency${local}${on_cluster}
 (
     `time` DateTime64(6, 'UTC') CODEC(Delta, LZ4),
@@ -30,3 +30,6 @@ PARTITION BY toYYYYMMDD(time)
 ORDER BY (time, src_vm_uuid, dst_vm_uuid)
 TTL toDateTime(time) + toIntervalDay(90)
 SETTINGS index_granularity = 8192, min_rows_for_wide_part = 262144, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;
+
+ALTER TABLE exporters${local}${on_cluster}
+    ADD COLUMN IF NOT EXISTS `template_age_us` Nullable(UInt64) CODEC(T64, ZSTD(1)) AFTER `templates`;
