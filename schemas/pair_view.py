@@ -18,7 +18,7 @@ from schemas.intervals import (
     effective_samples,
     log_half_width,
 )
-from schemas.rollup_views import EDGE_SECONDS
+from schemas.flow_feed import EDGE_SECONDS
 from schemas.rollups import CONNECTIONS, LEVELS
 
 KEYS = "time, src_vm, dst_vm, src_vm_uuid, dst_vm_uuid, network"

@@ -16,10 +16,12 @@ from pathlib import Path
 from string import Template
 
 from schemas.column import Column, Origin, Table
-from schemas.rollup_views import FEEDS, Feed
+from schemas.feed import Feed
+from schemas.rollup_views import FEEDS
 from schemas.rollups import ROLLUPS
 from schemas.tables import TABLES
-from schemas.views import VIEWS, View
+from schemas.view import View
+from schemas.views import VIEWS
 
 STORED = (*TABLES, *ROLLUPS)
 """All tables that hold rows: those that are inserted into, and those that ClickHouse fills from them."""

@@ -5,39 +5,38 @@ A view is made anew when its text changes, so it needs no migration.  `docs/metr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 
-from schemas.column import mark_of
+from schemas.end_view import end_metrics
+from schemas.exporter_view import exporter_metrics
+from schemas.interface_view import interface_metrics
 from schemas.pair_view import pair_metrics
 from schemas.reconciliation import RECONCILIATION
 from schemas.rollups import LEVELS
+from schemas.speeds import speed_settings
+from schemas.view import View, suffix
 
 
-@dataclass(frozen=True)
-class View:
-    """A named query."""
-
-    name: str
-    doc: str
-    select: str
-
-    @property
-    def mark(self) -> str:
-        """Stands in the view's comment: tells whether a store has this text."""
-        return mark_of(self.select)
+def _views_of(level: str) -> tuple[View, ...]:
+    per = f"per window of {LEVELS[level]} s"
+    end = suffix(level)
+    return (
+        View(f"pair_metrics{end}", f"What one VM sends to another, {per}.", pair_metrics(level)),
+        View(f"interface_metrics{end}", f"Counters of one interface, {per}.", interface_metrics(level)),
+        View(f"vm_metrics{end}", f"What one VM sends and receives, {per}.", end_metrics("vm", level)),
+        View(f"host_metrics{end}", f"What the VMs of one hypervisor send and receive, {per}.", end_metrics("host", level)),
+        View(f"exporter_metrics{end}", f"What one exporter reports and what of it is lost, {per}.", exporter_metrics(level)),
+    )
 
 
-def suffix(level: str) -> str:
-    """End of a view's name: nothing for windows of 10 s, else the level."""
-    return "" if level == "10s" else f"_{level}"
+def views(interface_speeds: Mapping[str, int]) -> tuple[View, ...]:
+    """All views, in the order in which they are made: a view stands behind those that it asks."""
+    return (
+        speed_settings(interface_speeds),
+        *(view for level in LEVELS for view in _views_of(level)),
+        View("reconciliation", "Samples against counters of the last hour, per interface and exporter.", RECONCILIATION),
+    )
 
 
-_PAIRS = tuple(
-    View(f"pair_metrics{suffix(level)}", f"What one VM sends to another, per window of {seconds} s.", pair_metrics(level))
-    for level, seconds in LEVELS.items()
-)
-
-VIEWS = (
-    *_PAIRS,
-    View("reconciliation", "Samples against counters of the last hour, per interface and exporter.", RECONCILIATION),
-)
+VIEWS = views({})
+"""The views where the settings state no speeds."""

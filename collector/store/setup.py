@@ -17,7 +17,7 @@ from collector.store.settings import StoreSettings
 from schemas.migrations import CREATE_TABLE, TABLE, Step, steps
 from schemas.render import STORED, create_distributed, create_feed, create_view, fill, ttl_sql
 from schemas.rollup_views import FEEDS
-from schemas.views import VIEWS
+from schemas.views import views
 
 ColumnState = tuple[str, str, str]
 """Type, codec and alias expression of a column, as ClickHouse states them."""
@@ -108,7 +108,7 @@ def _set_views(client: Client, settings: StoreSettings) -> list[str]:
         else:
             continue
         changed.append(feed.name)
-    for view in VIEWS:
+    for view in views(settings.interface_speeds):
         if marks.get(view.name) != view.mark:
             client.command(fill(create_view(view), cluster))
             changed.append(view.name)
@@ -118,7 +118,7 @@ def _set_views(client: Client, settings: StoreSettings) -> list[str]:
 def _marks(client: Client, settings: StoreSettings) -> dict[str, str]:
     rows = client.query(
         "SELECT name, comment FROM system.tables WHERE database = {database:String} AND name IN {names:Array(String)}",
-        parameters={"database": settings.database, "names": [view.name for view in (*FEEDS, *VIEWS)]},
+        parameters={"database": settings.database, "names": [view.name for view in (*FEEDS, *views({}))]},
     ).result_rows
     return {str(name): str(comment) for name, comment in rows}
 
@@ -169,7 +169,7 @@ def check(client: Client, settings: StoreSettings) -> None:
                 problems.append(
                     f"{table.name}.{column.name} is {present[column.name][0]}, should be {column.clickhouse}"
                 )
-    for view in (*FEEDS, *VIEWS):
+    for view in (*FEEDS, *views(settings.interface_speeds)):
         if view.name not in found.marks:
             problems.append(f"view {view.name} is missing")
         elif found.marks[view.name] != view.mark:
