@@ -30,11 +30,12 @@ whose records got lost are left out while that is in the look-back: the first re
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from enum import StrEnum
+from typing import Any, Self
 
 from clickhouse_connect.driver import Client
 
-from collector.analyze.latency_sql import COUNT, INSERT
+from collector.analyze.latency_sql import INSERT, RECORDS, STREAMS
 from collector.analyze.settings import AnalyzeSettings
 from collector.analyze.watermark import SECOND_US
 
@@ -52,6 +53,7 @@ class LatencyRules:
     drift_ppm: float
     lookback_us: int
     flows: int
+    records: int
     seconds: float
     octets: int
 
@@ -65,18 +67,27 @@ class LatencyRules:
             drift_ppm=settings.clock_drift_ppm,
             lookback_us=round(settings.clock_lookback_seconds * SECOND_US),
             flows=settings.latency_flows,
+            records=settings.latency_records,
             seconds=settings.latency_seconds,
             octets=settings.latency_octets,
         )
 
 
-def store_latency(client: Client, start_us: int, end_us: int, since_us: int, rules: LatencyRules) -> None:
+class Result(StrEnum):
+    """How it went with one window."""
+
+    OK = "ok"
+    TOO_MANY = "too_many"
+    """There are more records in the look-back than may be read."""
+
+
+def store_latency(client: Client, start_us: int, end_us: int, since_us: int, rules: LatencyRules) -> Result:
     """Work out what the records received from `start_us` to before `end_us` (µs since 1970) complete; store it.
 
-    `since_us` is since when rows come in without a break.  Blocks, for `rules.seconds` at most; raises the driver's
-    errors.
+    `since_us` is since when rows come in without a break.  Blocks, for `rules.seconds` a statement at most; raises the
+    driver's errors.
     """
-    parameters = {
+    parameters: dict[str, Any] = {
         "start": start_us,
         "end": end_us,
         "oldest": start_us - rules.quiet_us - rules.delay_us,
@@ -91,10 +102,23 @@ def store_latency(client: Client, start_us: int, end_us: int, since_us: int, rul
     limits = {
         "max_execution_time": rules.seconds,
         "max_memory_usage": rules.octets,
+        # Records of a connection are laid side by side in arrays: whole blocks of them would take the memory.
+        "max_block_size": 8192,
+        "max_threads": 1,
         # A profile of the server must not change what the statements mean.
         "join_use_nulls": 0,
     }
-    flows = int(client.query(COUNT, parameters=parameters, settings=limits).result_rows[0][0])
-    if flows:
-        thin = -(-flows // rules.flows)
-        client.command(INSERT, parameters={**parameters, "thin": thin}, settings=limits)
+    if client.query(RECORDS, parameters=parameters, settings=limits).result_rows[0][0] > rules.records:
+        return Result.TOO_MANY
+    streams = client.query(STREAMS, parameters=parameters, settings=limits).result_rows
+    if streams:
+        exporters, domains, known_us, resolutions, flows = zip(*streams, strict=True)
+        parameters |= {
+            "exporters": [str(exporter) for exporter in exporters],
+            "domains": list(domains),
+            "known_us": list(known_us),
+            "resolutions": list(resolutions),
+            "thin": -(-sum(flows) // rules.flows),
+        }
+        client.command(INSERT, parameters=parameters, settings=limits)
+    return Result.OK

@@ -29,35 +29,37 @@ SCOPE = f"""
     AND sighting IN ('source', 'destination', 'both', 'transit')"""
 """Records of Open vSwitch between two VMs in the look-back."""
 
-COUNT = f"""
-SELECT uniq(src_ip, src_port, dst_ip, dst_port, ip_protocol, src_vm_uuid, dst_vm_uuid)
-FROM flows
-WHERE {SCOPE}"""  # noqa: S608 - nothing from outside
+RECORDS = f"""
+SELECT sum(records) FROM exporters
+WHERE protocol = 'ipfix' AND time >= {_time("oldest")} AND time < {_time("end")}"""  # noqa: S608 - nothing from outside
+"""About how many records there are to read."""
 
-EXPORTERS = f"""
-        SELECT
-            exporter, domain, known_us,
-            multiIf(
-                max(toUnixTimestamp64Micro(flow_start) % 1000000) = 0, 1000000,
-                max(toUnixTimestamp64Micro(flow_start) % 1000) = 0, 1000,
-                1
-            ) AS resolution_us
-        FROM flows
-        GLOBAL INNER JOIN
-        (
-            SELECT
-                exporter,
-                min(toUnixTimestamp64Micro(time)) AS known_us,
-                sumIf(export_lost, time >= {_time("oldest")}) AS lost
-            FROM exporters
-            WHERE time >= {_time("known")} AND time < {_time("end")} AND datagrams > 0
-            GROUP BY exporter
-            HAVING lost = 0
-        ) AS heard USING (exporter)
-        WHERE {SCOPE}
-        GROUP BY exporter, domain, known_us
-        HAVING min(packets) = 1"""  # noqa: S608
-"""Streams that are certainly unsampled and whose records are all there."""
+STREAMS = f"""
+SELECT
+    exporter, domain, known_us,
+    multiIf(
+        max(toUnixTimestamp64Micro(flow_start) % 1000000) = 0, 1000000,
+        max(toUnixTimestamp64Micro(flow_start) % 1000) = 0, 1000,
+        1
+    ) AS resolution,
+    uniqCombined(12)(bitXor(cityHash64(src_ip, src_port), cityHash64(dst_ip, dst_port)), src_port < dst_port) AS flows
+FROM flows
+GLOBAL INNER JOIN
+(
+    SELECT
+        exporter,
+        min(toUnixTimestamp64Micro(time)) AS known_us,
+        sumIf(export_lost, time >= {_time("oldest")}) AS lost
+    FROM exporters
+    WHERE time >= {_time("known")} AND time < {_time("end")} AND datagrams > 0
+    GROUP BY exporter
+    HAVING lost = 0
+) AS heard USING (exporter)
+WHERE {SCOPE}
+GROUP BY exporter, domain, known_us
+HAVING min(packets) = 1
+ORDER BY exporter, domain"""  # noqa: S608
+"""Streams that are certainly unsampled and whose records are all there, and how many flows each has."""
 
 FIRSTS = f"""
     SELECT
@@ -66,16 +68,23 @@ FIRSTS = f"""
         min((toUnixTimestamp64Micro(flow_start), toUnixTimestamp64Micro(time_received), packets, bytes)) AS earliest,
         max(sighting IN ('source', 'both')) AS sourced,
         max(sighting IN ('destination', 'both')) AS delivered,
-        max(resolution_us) AS resolution,
+        max(stream.3) AS resolution,
         max((network, src_project, dst_project, src_host, dst_host)) AS names
     FROM flows
     GLOBAL INNER JOIN
-    ({EXPORTERS}
+    (
+        SELECT
+            arrayJoin(arrayZip(
+                {{exporters:Array(String)}}, {{domains:Array(UInt32)}}, {{resolutions:Array(Int64)}},
+                {{known_us:Array(Int64)}}
+            )) AS stream,
+            toIPv6(stream.1) AS exporter,
+            stream.2 AS domain
     ) AS unsampled USING (exporter, domain)
     WHERE {SCOPE}
         AND bitXor(cityHash64(src_ip, src_port), cityHash64(dst_ip, dst_port)) % {{thin:UInt64}} = 0
     GROUP BY exporter, src_vm_uuid, dst_vm_uuid, src_vm, dst_vm, src_ip, dst_ip, src_port, dst_port, ip_protocol
-    HAVING arrived >= greatest({{oldest:Int64}}, {{since:Int64}}, max(known_us)) + {{quiet:Int64}}"""  # noqa: S608
+    HAVING arrived >= greatest({{oldest:Int64}}, {{since:Int64}}, max(stream.4)) + {{quiet:Int64}}"""  # noqa: S608
 """The first record of each new flow at each exporter."""
 
 CONNECTIONS = f"""
@@ -95,8 +104,9 @@ CONNECTIONS = f"""
             ),
             'Tuple(ahead UInt8, exporter IPv6, start Int64, received Int64, packets UInt64, bytes UInt64,
             arrived Int64, sourced UInt8, delivered UInt8, resolution Int64, src_vm_uuid UUID, dst_vm_uuid UUID,
-            src_vm String, dst_vm String, network String, src_project String, dst_project String, src_host String,
-            dst_host String)'
+            src_vm LowCardinality(String), dst_vm LowCardinality(String), network LowCardinality(String),
+            src_project LowCardinality(String), dst_project LowCardinality(String),
+            src_host LowCardinality(String), dst_host LowCardinality(String))'
         ) AS seen
     FROM
     ({FIRSTS}

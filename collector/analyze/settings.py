@@ -30,9 +30,13 @@ class AnalyzeSettings(BaseModel, frozen=True, extra="forbid"):
     latency_seconds: float = Field(default=8, gt=0)
     """Longest time of that: less than a window, so that it cannot fall behind."""
     latency_octets: int = Field(default=256 * 2**20, ge=2**20)
-    """Memory of that query: a quarter of what the embedded store may have.  About 300,000 flows at a time."""
-    latency_flows: int = Field(default=200_000, ge=1)
-    """New flows that are looked at per window; of more, as many taken at random."""
+    """Memory of that query: a quarter of what the embedded store may have."""
+    latency_flows: int = Field(default=50_000, ge=1)
+    """Flows that are looked at per window, by switch; of more, about as many, taken at random.  Each takes 2 to 3 kB of
+    memory for a moment, and all of them 2 s of a core."""
+    latency_records: int = Field(default=10_000_000, ge=1)
+    """IPFIX records received in `flow_quiet_seconds` + `record_delay_seconds` of which latency is worked out: 100,000 a
+    second take half of a core.  With more there are no readings, and that is counted."""
     flow_quiet_seconds: float = Field(default=60, ge=1, le=3600)
     """A flow of which nothing was heard for this long counts as new.  Must be longer than the exporter's
     `cache_active_timeout` (10 s recommended), or the parts of one flow would look like new ones."""

@@ -18,7 +18,7 @@ from typing import Self
 from clickhouse_connect.driver import Client
 
 from collector.analyze.call import Call
-from collector.analyze.latency import LatencyRules, store_latency
+from collector.analyze.latency import LatencyRules, Result, store_latency
 from collector.analyze.settings import AnalyzeSettings
 from collector.analyze.watermark import LEVELS, SECOND_US, SHORTEST, Watermark, WatermarkRules
 from collector.log import get_log
@@ -65,7 +65,7 @@ class Windows:
         self._rules = LatencyRules.of(settings)
         self._subscribers: list[tuple[str, OnWindowClosed]] = []
         self._client: Client | None = None
-        self._query: asyncio.Future[None] | None = None
+        self._query: asyncio.Future[Result] | None = None
         """The latency query under way: still set after its deadline, for as long as its thread is busy."""
         self._task: asyncio.Task[None] | None = None
         self._counted = {"late": 0, **dict.fromkeys(LEVELS, 0)}
@@ -97,10 +97,11 @@ class Windows:
         self._latency_runs = metrics.counter(
             "latency_runs_total",
             "Windows whose latency was worked out (ok), or not: the store answered with an error (failed) or too late "
-            "(deadline), was still busy with a window before (busy), or the window was too old (stale).",
+            "(deadline), was still busy with a window before (busy), there were too many records (too_many), or the "
+            "window was too old (stale).",
             ("result",),
         )
-        for result in ("ok", "failed", "deadline", "busy", "stale"):
+        for result in (*Result, "failed", "deadline", "busy", "stale"):
             self._latency_runs.labels(result)
         self._latency_time = metrics.histogram("latency_query_seconds", "Time of one latency query.", SECONDS)
 
@@ -183,15 +184,15 @@ class Windows:
             self._latency_runs.labels("failed").inc()
             _log.sampled("latency of a window not worked out", key=type(error).__name__, error=str(error)[:300])
         else:
-            self._latency_runs.labels("ok").inc()
+            self._latency_runs.labels(self._query.result()).inc()
             self._latency_time.observe(time.monotonic() - begun)
 
-    def _store_latency(self, start_us: int, end_us: int, since_us: int) -> None:
+    def _store_latency(self, start_us: int, end_us: int, since_us: int) -> Result:
         """Blocks.  Raises the driver's errors, with the connection closed."""
         if self._client is None:
             self._client = self._connect()
         try:
-            store_latency(self._client, start_us, end_us, since_us, self._rules)
+            return store_latency(self._client, start_us, end_us, since_us, self._rules)
         except Exception:
             self._close_client()
             raise
@@ -203,7 +204,7 @@ class Windows:
             client.close()
 
 
-def _retrieve(query: asyncio.Future[None]) -> None:
+def _retrieve(query: asyncio.Future[Result]) -> None:
     """Take the exception of a query that nobody waits for any more, or asyncio would complain about it."""
     if not query.cancelled():
         query.exception()

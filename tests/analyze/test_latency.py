@@ -321,12 +321,26 @@ def test_of_too_many_flows_some_are_looked_at(client: Client) -> None:
     path = Path(up_us=2 * MS, down_us=2 * MS)
     add(client, [row for at in every(9_000, BASE_US, 1_000) for row in path.connection(at)])
 
-    close(client, 1, SETTINGS.model_copy(update={"latency_flows": 400}))
+    close(client, 1, SETTINGS.model_copy(update={"latency_flows": 800}))
 
     (reading,) = readings(client, "handshake")
-    # Both directions count as a flow each: 2,000, of which one in five is looked at.
+    # Both directions count as a flow each, at both switches: 4,000, of which about one in five is looked at.
     assert 100 <= reading["samples"] <= 320
     assert reading["latency_us"] == 4_000
+
+
+def test_more_records_than_may_be_read_are_left_alone(client: Client) -> None:
+    path = Path(up_us=2 * MS, down_us=2 * MS)
+    add(client, path.connection(BASE_US + SECOND_US))
+    heard(client, BASE_US + 2 * SECOND_US, *BOTH, records=501)
+    start, rules = BASE_US, LatencyRules.of(SETTINGS.model_copy(update={"latency_records": 1_001}))
+
+    assert store_latency(client, start, start + WINDOW_US, 0, rules) == "too_many"
+    assert readings(client) == []
+
+    rules = LatencyRules.of(SETTINGS.model_copy(update={"latency_records": 1_002}))
+    assert store_latency(client, start, start + WINDOW_US, 0, rules) == "ok"
+    assert len(readings(client)) == 3
 
 
 def test_overlapping_addresses_of_two_tenants_are_two_pairs(client: Client) -> None:
