@@ -241,10 +241,14 @@ def test_a_lost_syn_is_no_latency(client: Client) -> None:
 
 
 def test_two_first_records_that_are_not_the_same_packet_make_no_reading(client: Client) -> None:
-    """The record of the SYN at the client's switch was lost: its next packet looks like the first."""
-    path = Path(up_us=2 * MS, down_us=2 * MS)
+    """The record of the SYN at the client's switch was lost: the client's next packet, an ACK, looks like the first.
+
+    With clocks of 1 ms the two directions do not contradict each other: the offset would come out as −2 ms.
+    """
+    path = Path(up_us=2 * MS, down_us=2 * MS, resolution_us=1_000)
     rows = path.connection(BASE_US + SECOND_US)
-    rows[0] |= {"flow_start": rows[0]["flow_start"] + 50_000, "flow_end": rows[0]["flow_end"] + 50_000, "bytes": 52}
+    later = {name: rows[0][name] + 4 * MS + 300 for name in ("time_received", "flow_start", "flow_end")}
+    rows[0] |= later | {"flow_start": rows[0]["flow_start"] + 4 * MS, "bytes": 52}
     add(client, rows)
 
     close(client, 1)
