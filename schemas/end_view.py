@@ -66,8 +66,7 @@ def _traffic(what: str, keys: str, level: str) -> str:
         FROM {what}_{level}
         GROUP BY {network} {keys}
     )
-    GROUP BY {keys}
-    SETTINGS prefer_column_name_to_alias = 1"""
+    GROUP BY {keys}"""
 
 
 def _counted(keys: str, level: str) -> str:
@@ -77,11 +76,10 @@ def _counted(keys: str, level: str) -> str:
     SELECT
         {keys},
         {sums},
-        max(utilisation) AS utilisation,
+        max(utilisation) AS highest_utilisation,
         argMax(interface, ifNull(utilisation, -1)) AS busiest_interface
     FROM interface_metrics{suffix(level)}
-    GROUP BY {keys}
-    SETTINGS prefer_column_name_to_alias = 1"""
+    GROUP BY {keys}"""
 
 
 def end_metrics(what: str, level: str) -> str:
@@ -102,17 +100,18 @@ def end_metrics(what: str, level: str) -> str:
             ("packets", "packets_per_second", f"1 / {seconds}"),
         )
     )
-    packets, discards = "in_packets + out_packets", "in_discards + out_discards"
-    errors = "in_errors + out_errors"
+    packets, discards, errors = (f"ifNull(in_{name} + out_{name}, 0)" for name in ("packets", "discards", "errors"))
+    # Where nothing joins there are zeros or NULLs: the reader's settings decide.
+    counted = ",\n    ".join(f"ifNull({name}, 0) AS counted_{name}" for name in _COUNTERS[:4])
     first = "time,\n    vm,\n    host" if what == "vm" else "time,\n    host"
     last = ",\n    vm_uuid" if what == "vm" else ""
     return f"""SELECT
     {first},
     {rates},
-    utilisation,
-    busiest_interface,
-    if({packets} + {discards} > 0, ({discards}) / ({packets} + {discards}), NULL) AS loss_ratio,
-    if({packets} + {errors} > 0, ({errors}) / ({packets} + {errors}), NULL) AS error_ratio,
+    highest_utilisation AS utilisation,
+    ifNull(busiest_interface, '') AS busiest_interface,
+    if({packets} + {discards} > 0, {discards} / ({packets} + {discards}), NULL) AS loss_ratio,
+    if({packets} + {errors} > 0, {errors} / ({packets} + {errors}), NULL) AS error_ratio,
     connections,
     if(sampling_rate = 1 AND sent_rate_unstated + received_rate_unstated = 0, 'exact', 'at least')
         AS connections_evidence,
@@ -127,10 +126,7 @@ def end_metrics(what: str, level: str) -> str:
     sent_samples,
     received_samples,
     sampling_rate,
-    in_octets AS counted_in_octets,
-    out_octets AS counted_out_octets,
-    in_packets AS counted_in_packets,
-    out_packets AS counted_out_packets{last}
+    {counted}{last}
 FROM ({_traffic(what, keys, level)}
 ) AS traffic
 LEFT JOIN ({_counted(keys, level)}

@@ -71,5 +71,4 @@ FROM (
         argMax(findings, ends) AS findings
     FROM (SELECT {window} AS time, * EXCEPT time FROM (SELECT * EXCEPT time, time AS ends FROM exporters))
     GROUP BY {KEYS}
-    SETTINGS prefer_column_name_to_alias = 1
 )"""

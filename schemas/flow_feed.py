@@ -17,8 +17,8 @@ from __future__ import annotations
 from schemas.feed import Feed, names
 from schemas.rollups import CONNECTIONS, LEVELS, PAIR_KEYS
 
-LONGEST_SECONDS = 600
-"""How far back a record may reach: the default active timeout of NetFlow in Open vSwitch (facts 2.2)."""
+LONGEST_SECONDS = 660
+"""How far back a record may reach: the default active timeout of NetFlow in Open vSwitch (facts 2.2), and a minute."""
 
 EDGE_SECONDS = 1
 """What is seen this close to the end of a window may be reported in the next: sFlow agents send once a second."""

@@ -22,7 +22,6 @@ from schemas.flow_feed import EDGE_SECONDS
 from schemas.rollups import CONNECTIONS, LEVELS
 
 KEYS = "time, src_vm, dst_vm, src_vm_uuid, dst_vm_uuid, network"
-REVERSED = "time, dst_vm AS src_vm, src_vm AS dst_vm, dst_vm_uuid AS src_vm_uuid, src_vm_uuid AS dst_vm_uuid, network"
 
 _SIDES = {"sent": "source", "received": "destination", "within": "both"}
 
@@ -79,14 +78,19 @@ def _answers(level: str) -> str:
     split = ",\n            ".join(_by_side("sum", measure, " " * 12) for measure in measures)
     return f"""
     SELECT
-        {KEYS},
+        time AS answer_time,
+        src_vm AS answering_vm,
+        dst_vm AS asking_vm,
+        src_vm_uuid AS answering_uuid,
+        dst_vm_uuid AS asking_uuid,
+        network AS answer_network,
         {once("packets")} AS answer_packets,
         {once("connections_accepted")} AS accepted,
         {once("tcp_flags_missing")} AS answers_without_flags,
         {once("sampling_rate_max", "max")} AS answer_rate
     FROM (
         SELECT
-            {REVERSED},
+            {KEYS},
             {split},
             {_by_side("max", "sampling_rate_max", " " * 12)}
         FROM pair_{level}
@@ -108,7 +112,8 @@ def _latency(level: str) -> str:
             sum(samples) AS readings,
             toInt64(round(sum(latency_us * samples) / readings)) AS latency,
             max(spread_us) AS spread,
-            toNullable(toUInt64(round(sum(jitter_us * samples) / sumIf(samples, jitter_us IS NOT NULL)))) AS jitter
+            sumIf(samples, jitter_us IS NOT NULL) AS jitter_readings,
+            if(jitter_readings > 0, toUInt64(sum(jitter_us * samples) / greatest(jitter_readings, 1)), NULL) AS jitter
         FROM latency
         GROUP BY time, src_vm, dst_vm, src_vm_uuid, dst_vm_uuid, network, method, trip
     )
@@ -178,7 +183,8 @@ def _figures(level: str) -> str:
     FROM ({_sums(level)}
     ) AS sums
     LEFT JOIN ({_answers(level)}
-    ) AS answers USING ({KEYS})
+    ) AS answers ON sums.time = answer_time AND sums.src_vm = asking_vm AND sums.dst_vm = answering_vm
+        AND sums.src_vm_uuid = asking_uuid AND sums.dst_vm_uuid = answering_uuid AND sums.network = answer_network
     LEFT JOIN ({_latency(level)}
     ) AS readings USING ({KEYS})"""
 

@@ -22,6 +22,7 @@ from collector.store.writer import insert
 from decoders.datagrams import Datagrams
 from decoders.dispatch import Decoder
 from schemas.column import ENUM, NAME, Table
+from schemas.render import STORED
 from schemas.tables import TABLES
 from tests.decoders.helpers import PCAPS, address, mac, payloads, rows
 
@@ -44,6 +45,13 @@ def store(settings: StoreSettings) -> Iterator[Client]:
         client.command(f"DROP DATABASE {settings.database} SYNC")
     finally:
         client.close()
+
+
+def emptied(client: Client) -> Client:
+    """The same store without rows: making one takes seconds."""
+    for table in STORED:
+        client.command(f"TRUNCATE TABLE {table.name} SYNC")
+    return client
 
 
 def truth_of(stem: str) -> dict[str, Any]:
@@ -83,6 +91,21 @@ def named(stem: str) -> tuple[dict[str, Any], ...]:
         host = next(name for text, name in HOSTS.items() if address(text) == row["exporter"])
         row |= ends(source, destination)
         row["sighting"] = sighting(source, destination, host, discarded=row["out_kind"] == "discarded")
+    return tuple(found)
+
+
+@cache
+def polls(stem: str) -> tuple[dict[str, Any], ...]:
+    """The interface counters of a capture, named by host and port."""
+    cards = {(card["host"], card["port"]): card for card in truth_of(stem)["nic_counters"].values()}
+    datagrams = payloads(stem)
+    shift = moved_us(datagrams[0][3])
+    found = rows(Decoder().decode(Datagrams.of(datagrams)).counters)
+    for row in found:
+        row["time_received"] += shift
+        host = next(name for text, name in HOSTS.items() if address(text) == row["agent"])
+        card = cards.get((host, row["if_name"]), NOBODY)
+        row |= {"host": host, "vm": card["vm"], "vm_uuid": UUID(card["uuid"]).bytes, "network": f"tenant-{card['tag']}"}
     return tuple(found)
 
 
