@@ -42,12 +42,16 @@ class Export:
         return (last // WINDOW_US + 1) * WINDOW_US
 
 
+def shift_us(stem: str) -> int:
+    """What is added to all times: whole seconds, for the resolution of the exporter's clock must stay as it is."""
+    return (BASE_US - payloads(stem)[0][3]) // SECOND_US * SECOND_US + 2 * SECOND_US
+
+
 @cache
 def export(stem: str) -> Export:
     """Decode a capture of the lab and name the ends of its flows."""
     datagrams = payloads(stem)
-    # Whole seconds: the resolution of the exporter's clock must stay as it is.
-    shift = (BASE_US - datagrams[0][3]) // SECOND_US * SECOND_US + 2 * SECOND_US
+    shift = shift_us(stem)
     decoded = Decoder().decode(Datagrams.of(datagrams))
     flows, counters = rows(decoded.flows), rows(decoded.counters)
     for row in (*flows, *counters):
