@@ -15,10 +15,11 @@ from clickhouse_connect.driver import Client
 
 from collector.__main__ import main
 from collector.analyze.checks import CHECKS
-from collector.analyze.doctor import Doctor, Finding, examine
+from collector.analyze.doctor import LIMITS, Doctor, Finding, examine
 from collector.analyze.settings import AnalyzeSettings
 from collector.metrics import Metrics
 from collector.store.client import open_client
+from collector.store.engine import Engine, Query
 from collector.store.settings import StoreSettings
 from collector.threads import Bridge, run
 from tests.analyze import named
@@ -457,3 +458,21 @@ def test_the_loop_of_the_service_looks_by_itself(client: Client, embedded_store:
                     await asyncio.sleep(0.01)
 
     run(scenario(), debug=True)
+
+
+def test_the_running_service_answers_the_doctor(client: Client, embedded_store: StoreSettings) -> None:
+    """Where a service runs, the command asks through the read-only endpoint: it must let all queries pass."""
+    heard(client, BASE_US + SECOND_US, HOST, restarts=1)
+    assert embedded_store.directory is not None
+    engine = Engine(embedded_store.directory, embedded_store)
+    limits = {name: str(value) for name, value in LIMITS.items()}
+    found = []
+    try:
+        for check in CHECKS:
+            sql = check.sql.format(since=BASE_US, recent=BASE_US, until=BASE_US + WINDOW_US)
+            answer = engine.run(Query(sql.encode(), embedded_store.database, "JSONEachRow", {}, limits))
+            found += [check.code for _ in answer.body.splitlines()]
+    finally:
+        engine.close()
+
+    assert found == ["restarted"]
