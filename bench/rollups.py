@@ -157,6 +157,8 @@ VIEWS = (
     "SELECT count(), sum(packets), max(loss_high) FROM pair_metrics WHERE time = '{window}'",
     "SELECT * FROM pair_metrics WHERE time = '{window}' ORDER BY bits_per_second DESC LIMIT 20",
     "SELECT * FROM pair_metrics WHERE time = '{window}' AND src_vm = 'vm-0007'",
+    "SELECT * FROM vm_metrics WHERE time = '{window}' ORDER BY sent_bits_per_second DESC LIMIT 20",
+    "SELECT * FROM host_metrics WHERE time = '{window}'",
 )
 
 

@@ -1,5 +1,7 @@
 """The views `vm_metrics` and `host_metrics`: what a VM, or all VMs of a hypervisor, sent and received per window.
 
+`vm_10s` … `host_1h` show each row of the pairs twice, as sent by one end and as received by the other.
+
 Traffic comes from the sightings at the VM's own port (`source` and `both` for what it sent, `destination` and `both` for
 what it received).  Where the exporters are blind there in a whole network, what was seen at the other end counts.
 Utilisation, loss and errors come from the counters of the interfaces.
@@ -7,8 +9,10 @@ Utilisation, loss and errors come from the counters of the interfaces.
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from schemas.intervals import bound
-from schemas.rollups import CONNECTIONS, LEVELS
+from schemas.rollups import CONNECTIONS, LEVELS, MEASURES
 from schemas.view import suffix
 
 _ENDS = {"sent": ("source", "destination"), "received": ("destination", "source")}
@@ -28,6 +32,24 @@ _COUNTERS = (
 )
 _MERGE = CONNECTIONS.replace("(", "Merge(")
 _MERGE_STATE = CONNECTIONS.replace("(", "MergeState(")
+
+
+def end_rows(what: str, level: str) -> str:
+    """The query of the view `vm_…` or `host_…`: rows of pairs as rows of their ends, not added up.
+
+    Two queries in one, so that a condition on the VM reaches the sorting key of the pairs.
+    """
+    measures = ", ".join(column.name for column in MEASURES)
+
+    def half(side: str, direction: str) -> str:
+        vm = f"{side}_vm AS vm, {side}_vm_uuid AS vm_uuid, network, " if what == "vm" else ""
+        known = f"{side}_vm != '' OR {side}_vm_uuid != toUUID('{UUID(int=0)}')" if what == "vm" else f"{side}_host != ''"
+        return (
+            f"SELECT time, {vm}{side}_host AS host, '{direction}' AS direction, sighting, {measures}\n"
+            f"FROM pair_{level}\nWHERE {known}"
+        )
+
+    return f"{half('src', 'sent')}\nUNION ALL\n{half('dst', 'received')}"
 
 
 def _once(measure: str, direction: str) -> str:

@@ -1,10 +1,10 @@
 """Rollups: sums per window that ClickHouse keeps up to date as rows of `flows` arrive.
 
-    flows ──► pair_10s ──► pair_1m ──► pair_1h        each arrow is a materialised view (`schemas.rollup_views`)
-                 └──► vm_10s ──► vm_1m ──► vm_1h
-                        └──► host_10s ──► host_1m ──► host_1h
-    interface_counters ──► interface_10s ──► interface_1m ──► interface_1h
-    drops ──► pair_10s, as `drops`
+    flows, drops ──► pair_10s ──► pair_1m ──► pair_1h                     each arrow is a materialised view
+    interface_counters ──► interface_10s ──► interface_1m ──► interface_1h     (`schemas.rollup_views`)
+
+What VMs and hypervisors sent and received, `vm_10s` to `host_1h`, are plain views of the pairs (`schemas.end_view`):
+each materialised view takes 15 to 35 ms of every insert, however few the rows are (bench/rollups.py).
 
 Every row says in `sighting` from where the packets were seen, so one packet stands in several rows of a pair: at its
 source, at its destination, in transit.  Nothing is counted twice as long as one sighting is summed at a time; the
@@ -154,26 +154,6 @@ INTERFACE_MEASURES = (
     ),
 )
 
-END_KEYS = (
-    _name("vm", "Name of the VM."),
-    _uuid("vm_uuid", "UUID of the VM."),
-    _name("host", "Hypervisor of the VM."),
-    _name("network", "Virtual network."),
-)
-
-DIRECTION = Column(
-    "direction",
-    ENUM,
-    "Whether the row is about what was `sent` or `received`.",
-    names=("sent", "received"),
-    missing="sent",
-    codec=LZ4,
-)
-
-VM_KEYS = (*END_KEYS, DIRECTION, SIGHTING)
-HOST_KEYS = (_name("host", "Hypervisor."), DIRECTION, SIGHTING)
-
-
 def _table(name: str, doc: str, level: str, keys: tuple[Column, ...], measures: tuple[Column, ...]) -> Table:
     return Table(
         f"{name}_{level}",
@@ -192,8 +172,6 @@ def _levels(name: str, doc: str, keys: tuple[Column, ...], measures: tuple[Colum
 
 
 PAIRS = _levels("pair", "What one VM sent to another, by where it was seen,", PAIR_KEYS, MEASURES)
-VMS = _levels("vm", "What one VM sent and received, by where it was seen,", VM_KEYS, MEASURES)
-HOSTS = _levels("host", "What the VMs of one hypervisor sent and received, by where it was seen,", HOST_KEYS, MEASURES)
 INTERFACES = _levels("interface", "What the counters of one interface say", INTERFACE_KEYS, INTERFACE_MEASURES)
 
-ROLLUPS = (*PAIRS, *VMS, *HOSTS, *INTERFACES)
+ROLLUPS = (*PAIRS, *INTERFACES)

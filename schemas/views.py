@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from schemas.end_view import end_metrics
+from schemas.end_view import end_metrics, end_rows
 from schemas.exporter_view import exporter_metrics
 from schemas.interface_view import interface_metrics
 from schemas.pair_view import pair_metrics
@@ -23,6 +23,8 @@ def _views_of(level: str) -> tuple[View, ...]:
     return (
         View(f"pair_metrics{end}", f"What one VM sends to another, {per}.", pair_metrics(level)),
         View(f"interface_metrics{end}", f"Counters of one interface, {per}.", interface_metrics(level)),
+        View(f"vm_{level}", f"`pair_{level}` by VM: each row as sent and as received.", end_rows("vm", level)),
+        View(f"host_{level}", f"`pair_{level}` by hypervisor: each row as sent and as received.", end_rows("host", level)),
         View(f"vm_metrics{end}", f"What one VM sends and receives, {per}.", end_metrics("vm", level)),
         View(f"host_metrics{end}", f"What the VMs of one hypervisor send and receive, {per}.", end_metrics("host", level)),
         View(f"exporter_metrics{end}", f"What one exporter reports and what of it is lost, {per}.", exporter_metrics(level)),
