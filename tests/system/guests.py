@@ -69,6 +69,14 @@ def uri(host: str) -> str:
     return vm("uri", host).strip()
 
 
+def restart_if_gone(host: str, pid: int) -> None:
+    """Start libvirtd again, as systemd would, where it did not outlive its stop: Debian's 9.0 may segfault."""
+    time.sleep(1)
+    if not Path(f"/proc/{pid}/exe").exists():
+        (TESTBED.state / "pids" / f"libvirtd-{host}").unlink()
+        vm("up")
+
+
 @contextmanager
 def plugged_in(file: Path, xml: str) -> Iterator[None]:
     """Have guest-a another NIC, described by `xml`; `file` is for virsh to read."""

@@ -23,6 +23,7 @@ from tests.system.guests import (
     TESTBED,
     guests,  # noqa: F401 - the fixture
     new_source,
+    restart_if_gone,
     uri,
     virsh,
     vm,
@@ -145,17 +146,9 @@ def test_a_daemon_that_hangs_ends_the_call_and_is_found_again() -> None:
     finally:
         os.kill(pid, signal.SIGCONT)
 
-    restart_if_gone(pid)
+    restart_if_gone(HOST, pid)
     assert recovered(made).interfaces == expected
     made.close()
-
-
-def restart_if_gone(pid: int) -> None:
-    """Start libvirtd again, as systemd would, where it did not outlive its stop: Debian's 9.0 may segfault."""
-    time.sleep(1)
-    if not Path(f"/proc/{pid}/exe").exists():
-        (TESTBED.state / "pids" / f"libvirtd-{HOST}").unlink()
-        vm("up")
 
 
 def test_a_daemon_killed_and_started_again() -> None:

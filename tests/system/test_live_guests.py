@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.service import Service, running
-from tests.system.guests import TESTBED, guests, uri, vm  # noqa: F401 - `guests` is a fixture
+from tests.system.guests import TESTBED, guests, restart_if_gone, uri, vm  # noqa: F401 - `guests` is a fixture
 from tests.system.testbed import HOSTS, until
 
 pytestmark = pytest.mark.system
@@ -110,4 +110,5 @@ def test_a_libvirtd_that_hangs_stops_nothing(service: Service, host: str) -> Non
     finally:
         os.kill(pid, signal.SIGCONT)
 
+    restart_if_gone(host, pid)
     until(lambda: source(service, host)["up"] and source(service, host)["age_seconds"] < DEADLINE_SECONDS)
