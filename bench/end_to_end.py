@@ -8,6 +8,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,9 +52,9 @@ class Run:
         )
 
 
-def measure(kind: str, rate: float) -> Run:
-    """Run the service with an empty store, load it, count what arrived."""
-    with tempfile.TemporaryDirectory() as directory, running(Path(directory)) as service:
+def measure(kind: str, rate: float, prepare: Callable[[Path], None] = lambda _: None) -> Run:
+    """Run the service with an empty store, or one that `prepare` made; load it, count what arrived."""
+    with tempfile.TemporaryDirectory() as directory, _prepared(Path(directory), prepare) as service:
         before = _cpu(service)
         command = [
             sys.executable,
@@ -84,6 +86,13 @@ def measure(kind: str, rate: float) -> Run:
             _peak_mib(service),
             max(delay, 0.0),
         )
+
+
+@contextmanager
+def _prepared(directory: Path, prepare: Callable[[Path], None]) -> Iterator[Service]:
+    prepare(directory)
+    with running(directory) as service:
+        yield service
 
 
 SETTLE_SECONDS = 2.0

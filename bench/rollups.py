@@ -1,9 +1,11 @@
 """What the rollups cost on the way in, and how fast the views answer.
 
     python -m bench.rollups [--pairs 1000 10000 100000] [--rows 500000] [--batches 6]
+    python -m bench.rollups --udp ipfix:800000 sflow:400000
 
-The same named rows go into a store with and one without the feeds of the rollups, in turns.  CPU seconds are those of
-this process, engine and background merges included, until no merge runs any more.  Then the views are asked for one
+With `--udp`, the real service takes datagrams at that rate, in turns with the feeds and with feeds that let no row
+through.  Else the same named rows go into a store with and one without the feeds of the rollups.  CPU seconds are those
+of this process, engine and background merges included, until no merge runs any more.  Then the views are asked for one
 window in which every pair was active, as merged as the engine left them.
 """
 
@@ -11,24 +13,30 @@ from __future__ import annotations
 
 import argparse
 import resource
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from clickhouse_connect.driver import Client
 from numpy.typing import NDArray
 
+from bench import end_to_end
 from bench.__main__ import machine
 from bench.rows import flows
 from collector.store.client import open_client
 from collector.store.settings import StoreSettings
 from collector.store.setup import set_up
 from collector.store.writer import INSERT_SETTINGS, insert
+from schemas import render
 from schemas.flows import FLOWS
 from schemas.rollup_views import FEEDS
+from tests.service import ROOT
 
 VMS = 2000
 HOSTS = 60
@@ -172,14 +180,48 @@ def _ask(client: Client, sql: str, times: int) -> None:
     print(f"    {min(taken):5.2f} to {max(taken):5.2f} s: {sql} ({len(answer)} rows{first})", flush=True)
 
 
+def silence(directory: Path) -> None:
+    """Make a store whose feeds let nothing through, in a process of its own: an engine stays with its process."""
+    subprocess.run([sys.executable, "-m", "bench.rollups", "--silence", str(directory)], cwd=ROOT, check=True)
+
+
+def _silence(directory: str) -> None:
+    settings = StoreSettings(url=f"chdb://{directory}/store")
+    client = open_client(settings)
+    set_up(client, settings)
+    for feed in FEEDS:
+        # The comment stays, so the service takes the view for its own.
+        select = render.fill(feed.select.rpartition("\nSETTINGS")[0] or feed.select)
+        client.command(f"ALTER TABLE {feed.name} MODIFY QUERY SELECT * FROM ({select}) WHERE 0")
+    client.close()
+
+
+def udp(loads: Iterable[str], rounds: int) -> None:
+    """The service under load, without and with rollups."""
+    for load in loads:
+        kind, rate = load.split(":")
+        for _ in range(rounds):
+            print("without rollups:", end_to_end.measure(kind, float(rate), silence), flush=True)
+            print("with    rollups:", end_to_end.measure(kind, float(rate)), flush=True)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, nargs="*", default=[1_000, 10_000, 100_000])
     parser.add_argument("--rows", type=int, default=500_000, help="rows of one insert")
     parser.add_argument("--batches", type=int, default=6)
+    parser.add_argument("--udp", nargs="*", metavar="KIND:RATE", help=f"kinds: {', '.join(end_to_end.RATES)}")
+    parser.add_argument("--rounds", type=int, default=2, help="with --udp")
+    parser.add_argument("--silence", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.silence:
+        _silence(args.silence)
+        return
     print(machine())
+    if args.udp:
+        udp(args.udp, args.rounds)
+        return
     with tempfile.TemporaryDirectory() as directory:
         for count in args.pairs:
             compare(directory, count, args.rows, args.batches)

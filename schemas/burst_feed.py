@@ -2,8 +2,8 @@
 
 The Linux datapath of Open vSwitch decides on sampling before it cuts a super-packet into segments; if sampled, every
 segment becomes a sample (facts 1.8).  So k samples come together or not at all: the estimate stays right, its variance
-is N (N − 1) k² instead of N (N − 1) k, and N (N − 1) (Σ length)² for octets.  `pair_10s_from_flows` has added the part of
-independent samples; this feed adds the rest.
+is N (N − 1) k² instead of N (N − 1) k, and N (N − 1) (Σ length)² for octets.  `pair_10s_from_flows` has added the part
+of independent samples; this feed adds the rest.
 
 A burst: samples of one TCP connection at one agent whose sequence numbers follow one another without a gap, reported
 within a second.  Independent samples lie next to each other, too, if the rate N is low: k in a row by chance once in
@@ -51,7 +51,8 @@ FROM (
                         - toUnixTimestamp64Micro(lagInFrame(time_received) OVER before) <= {LONGEST_US}) AS starts
             FROM flows${{local}}
             WHERE protocol = 'sflow5' AND ip_protocol = 6 AND sampling_rate > 1
-            WINDOW before AS (PARTITION BY flow ORDER BY time_received, tcp_seq ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)
+            WINDOW before AS
+                (PARTITION BY flow ORDER BY time_received, tcp_seq ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)
         )
     )
     GROUP BY flow, burst

@@ -2,8 +2,8 @@
 
 `vm_10s` … `host_1h` show each row of the pairs twice, as sent by one end and as received by the other.
 
-Traffic comes from the sightings at the VM's own port (`source` and `both` for what it sent, `destination` and `both` for
-what it received).  Where the exporters are blind there in a whole network, what was seen at the other end counts.
+Traffic comes from the sightings at the VM's own port (`source` and `both` for what it sent, `destination` and `both`
+for what it received).  Where the exporters are blind there in a whole network, what was seen at the other end counts.
 Utilisation, loss and errors come from the counters of the interfaces.
 """
 
@@ -43,7 +43,9 @@ def end_rows(what: str, level: str) -> str:
 
     def half(side: str, direction: str) -> str:
         vm = f"{side}_vm AS vm, {side}_vm_uuid AS vm_uuid, network, " if what == "vm" else ""
-        known = f"{side}_vm != '' OR {side}_vm_uuid != toUUID('{UUID(int=0)}')" if what == "vm" else f"{side}_host != ''"
+        known = (
+            f"{side}_vm != '' OR {side}_vm_uuid != toUUID('{UUID(int=0)}')" if what == "vm" else f"{side}_host != ''"
+        )
         return (
             f"SELECT time, {vm}{side}_host AS host, '{direction}' AS direction, sighting, {measures}\n"
             f"FROM pair_{level}\nWHERE {known}"
@@ -67,7 +69,9 @@ def _traffic(what: str, keys: str, level: str) -> str:
     split = [(measure, way) for way in _ENDS for measure in _TRAFFIC] + [(measure, "sent") for measure in _OPENED]
     once = ",\n            ".join(_once(measure, way) for measure, way in split)
     sums = ",\n        ".join(f"sum({way}_{measure}) AS {way}_{measure}" for measure, way in split)
-    network, inner_host, host = ("network,", "max(host) AS host,", "max(host) AS host,") if what == "vm" else ("", "", "")
+    network, inner_host, host = (
+        ("network,", "max(host) AS host,", "max(host) AS host,") if what == "vm" else ("", "", "")
+    )
     return f"""
     SELECT
         {keys},
@@ -111,7 +115,11 @@ def end_metrics(what: str, level: str) -> str:
 
     def interval(way: str, measure: str, name: str, factor: str) -> str:
         value = f"{way}_{measure}"
-        parts = {"": value, "_low": bound(value, f"{value}_variance", "-"), "_high": bound(value, f"{value}_variance", "+")}
+        parts = {
+            "": value,
+            "_low": bound(value, f"{value}_variance", "-"),
+            "_high": bound(value, f"{value}_variance", "+"),
+        }
         return ",\n    ".join(f"({sql}) * {factor} AS {way}_{name}{end}" for end, sql in parts.items())
 
     rates = ",\n    ".join(

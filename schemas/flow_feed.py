@@ -69,7 +69,8 @@ _SHARE = f"""
         length_us = 0 ? 1.
             : (least(end_us, begin_us + {WINDOW_US}) - greatest(start_us, begin_us)) / length_us AS share,
         length_us = 0 ? toFloat64(start_us < begin_us + {EDGE_US})
-            : greatest(0, least(end_us, begin_us + {EDGE_US}) - greatest(start_us, begin_us)) / length_us AS share_first,
+            : greatest(0, least(end_us, begin_us + {EDGE_US}) - greatest(start_us, begin_us)) / length_us
+            AS share_first,
         length_us = 0 ? toFloat64(start_us >= begin_us + {WINDOW_US - EDGE_US})
             : greatest(0, least(end_us, begin_us + {WINDOW_US}) - greatest(start_us, begin_us + {WINDOW_US - EDGE_US}))
                 / length_us AS share_last

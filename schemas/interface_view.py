@@ -59,8 +59,8 @@ def interface_metrics(level: str) -> str:
     -- Where nothing joins there are zeros or NULLs: the reader's settings decide.
     toUInt64(ifNull(multiIf(set_speed > 0, set_speed, known_speed > 0, known_speed, if_speed > 0, if_speed,
         default_speed), 0)) AS speed,
-    multiIf(set_speed > 0, 'settings', known_speed > 0, ifNull(known_by, ''), if_speed > 0, 'sflow', default_speed > 0, 'default',
-        'unknown') AS speed_source,
+    multiIf(set_speed > 0, 'settings', known_speed > 0, ifNull(known_by, ''), if_speed > 0, 'sflow',
+        default_speed > 0, 'default', 'unknown') AS speed_source,
     {_ratio("in_discards + out_discards", "in_packets + out_packets")} AS loss_ratio,
     {_ratio("in_errors + out_errors", "in_packets + out_packets")} AS error_ratio,
     in_octets,

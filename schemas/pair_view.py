@@ -1,7 +1,7 @@
 """The view `pair_metrics`: bandwidth, loss, connections, errors, drops of one VM pair, one direction, per window.
 
-**What is counted.**  A packet is seen at its source, at its destination, and in between.  Volume is what was seen at the
-source (`source` and `both`); where the exporters are blind there, what was seen at the destination.
+**What is counted.**  A packet is seen at its source, at its destination, and in between.  Volume is what was seen at
+the source (`source` and `both`); where the exporters are blind there, what was seen at the destination.
 
 **Loss.**  Sent is what was seen at the source only (`source`), received what was seen at the destination only
 (`destination`).  What one switch saw at both ends (`both`) was seen once: it says nothing about loss, and as it would
@@ -10,6 +10,7 @@ stand in both sums it would only hide the loss of the rest.
 
 from __future__ import annotations
 
+from schemas.flow_feed import EDGE_SECONDS
 from schemas.intervals import (
     LEAST_SAMPLES_BOTH,
     LEAST_SAMPLES_SIDE,
@@ -18,7 +19,6 @@ from schemas.intervals import (
     effective_samples,
     log_half_width,
 )
-from schemas.flow_feed import EDGE_SECONDS
 from schemas.rollups import CONNECTIONS, LEVELS
 
 KEYS = "time, src_vm, dst_vm, src_vm_uuid, dst_vm_uuid, network"

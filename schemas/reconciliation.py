@@ -36,7 +36,7 @@ _COUNTED = f"""
     FROM interface_counters
     WHERE source = 'sflow' AND delta_state = 'ok' AND in_octets_delta IS NOT NULL AND interval_us IS NOT NULL
         AND time_received > now() - toIntervalMinute({LOOK_BACK_MINUTES})
-    GROUP BY agent, domain, if_index"""  # noqa: S608 - nothing from outside
+    GROUP BY agent, domain, if_index"""
 
 _ESTIMATED = f"""
     SELECT
@@ -50,7 +50,7 @@ _ESTIMATED = f"""
     GLOBAL INNER JOIN ({_COUNTED}
     ) AS polls USING (agent, domain, if_index)
     WHERE time_received > begins AND time_received <= ends
-    GROUP BY agent, domain, if_index"""  # noqa: S608
+    GROUP BY agent, domain, if_index"""
 
 
 _VERDICT = f"""multiIf(
@@ -119,4 +119,4 @@ FROM
         ) AS estimated USING (agent, domain, if_index)
     )
     WINDOW stream AS (PARTITION BY agent, domain)
-)"""  # noqa: S608
+)"""

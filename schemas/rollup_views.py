@@ -15,9 +15,7 @@ def pairs_from_drops() -> Feed:
     """Discarded-packet notices count in the window in which they came."""
     window = f"toDateTime(toStartOfInterval(time_received, toIntervalSecond({LEVELS['10s']})), 'UTC')"
     keys = names(PAIR_KEYS)
-    select = (
-        f"SELECT {window} AS time, {keys}, count() AS drops\nFROM drops${{local}}\nGROUP BY time, {keys}\n"
-    )
+    select = f"SELECT {window} AS time, {keys}, count() AS drops\nFROM drops${{local}}\nGROUP BY time, {keys}\n"
     return Feed("pair_10s_from_drops", "drops", "pair_10s", select)
 
 

@@ -23,7 +23,7 @@ def speed_settings(speeds: Mapping[str, int]) -> View:
         rows.append(f"tuple({_literal(host)}, {_literal(interface)}, toUInt64({speed}))")
     kind = "Array(Tuple(String, String, UInt64))"
     select = (
-        "SELECT tupleElement(stated, 1) AS host, tupleElement(stated, 2) AS interface, tupleElement(stated, 3) AS speed\n"
-        f"FROM (SELECT arrayJoin(CAST([{', '.join(rows)}], '{kind}')) AS stated)"
+        "SELECT tupleElement(stated, 1) AS host, tupleElement(stated, 2) AS interface, tupleElement(stated, 3) AS speed"
+        f"\nFROM (SELECT arrayJoin(CAST([{', '.join(rows)}], '{kind}')) AS stated)"
     )
     return View("speed_settings", "Speeds of interfaces by the settings (`store.interface_speeds`).", select)

@@ -24,10 +24,18 @@ def _views_of(level: str) -> tuple[View, ...]:
         View(f"pair_metrics{end}", f"What one VM sends to another, {per}.", pair_metrics(level)),
         View(f"interface_metrics{end}", f"Counters of one interface, {per}.", interface_metrics(level)),
         View(f"vm_{level}", f"`pair_{level}` by VM: each row as sent and as received.", end_rows("vm", level)),
-        View(f"host_{level}", f"`pair_{level}` by hypervisor: each row as sent and as received.", end_rows("host", level)),
+        View(
+            f"host_{level}", f"`pair_{level}` by hypervisor: each row as sent and as received.", end_rows("host", level)
+        ),
         View(f"vm_metrics{end}", f"What one VM sends and receives, {per}.", end_metrics("vm", level)),
-        View(f"host_metrics{end}", f"What the VMs of one hypervisor send and receive, {per}.", end_metrics("host", level)),
-        View(f"exporter_metrics{end}", f"What one exporter reports and what of it is lost, {per}.", exporter_metrics(level)),
+        View(
+            f"host_metrics{end}", f"What the VMs of one hypervisor send and receive, {per}.", end_metrics("host", level)
+        ),
+        View(
+            f"exporter_metrics{end}",
+            f"What one exporter reports and what of it is lost, {per}.",
+            exporter_metrics(level),
+        ),
     )
 
 
@@ -36,7 +44,9 @@ def views(interface_speeds: Mapping[str, int]) -> tuple[View, ...]:
     return (
         speed_settings(interface_speeds),
         *(view for level in LEVELS for view in _views_of(level)),
-        View("reconciliation", "Samples against counters of the last hour, per interface and exporter.", RECONCILIATION),
+        View(
+            "reconciliation", "Samples against counters of the last hour, per interface and exporter.", RECONCILIATION
+        ),
     )
 
 

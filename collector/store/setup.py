@@ -14,9 +14,11 @@ from clickhouse_connect.driver import Client
 
 from collector.store.errors import SchemaError
 from collector.store.settings import StoreSettings
+from schemas.feed import Feed
 from schemas.migrations import CREATE_TABLE, TABLE, Step, steps
 from schemas.render import STORED, create_distributed, create_feed, create_view, fill, ttl_sql
 from schemas.rollup_views import FEEDS
+from schemas.view import View
 from schemas.views import views
 
 ColumnState = tuple[str, str, str]
@@ -115,10 +117,15 @@ def _set_views(client: Client, settings: StoreSettings) -> list[str]:
     return [f"views {', '.join(changed)}"] if changed else []
 
 
+def _wanted(settings: StoreSettings) -> tuple[Feed | View, ...]:
+    """All views that a store has."""
+    return (*FEEDS, *views(settings.interface_speeds))
+
+
 def _marks(client: Client, settings: StoreSettings) -> dict[str, str]:
     rows = client.query(
         "SELECT name, comment FROM system.tables WHERE database = {database:String} AND name IN {names:Array(String)}",
-        parameters={"database": settings.database, "names": [view.name for view in (*FEEDS, *views({}))]},
+        parameters={"database": settings.database, "names": [view.name for view in _wanted(settings)]},
     ).result_rows
     return {str(name): str(comment) for name, comment in rows}
 
@@ -169,7 +176,7 @@ def check(client: Client, settings: StoreSettings) -> None:
                 problems.append(
                     f"{table.name}.{column.name} is {present[column.name][0]}, should be {column.clickhouse}"
                 )
-    for view in (*FEEDS, *views(settings.interface_speeds)):
+    for view in _wanted(settings):
         if view.name not in found.marks:
             problems.append(f"view {view.name} is missing")
         elif found.marks[view.name] != view.mark:

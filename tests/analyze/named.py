@@ -32,7 +32,7 @@ HOSTS = {"192.0.2.11": "host-a", "192.0.2.12": "host-b"}
 HOUR_US = 3_600_000_000
 NOBODY = {"vm": "", "uuid": str(UUID(int=0)), "host": "", "tag": 0}
 
-_tokens = count(1)
+_labels = count(1)
 
 
 @contextmanager
@@ -85,11 +85,10 @@ def named(stem: str) -> tuple[dict[str, Any], ...]:
     shift = moved_us(datagrams[0][3])
     found = rows(Decoder().decode(Datagrams.of(datagrams)).flows)
     for row in found:
-        for column in ("time_received", "flow_start", "flow_end"):
-            row[column] += shift
+        row.update({column: row[column] + shift for column in ("time_received", "flow_start", "flow_end")})
         source, destination = (by_mac.get(row[column], NOBODY) for column in ("src_mac", "dst_mac"))
         host = next(name for text, name in HOSTS.items() if address(text) == row["exporter"])
-        row |= ends(source, destination)
+        row.update(ends(source, destination))
         row["sighting"] = sighting(source, destination, host, discarded=row["out_kind"] == "discarded")
     return tuple(found)
 
@@ -105,7 +104,9 @@ def polls(stem: str) -> tuple[dict[str, Any], ...]:
         row["time_received"] += shift
         host = next(name for text, name in HOSTS.items() if address(text) == row["agent"])
         card = cards.get((host, row["if_name"]), NOBODY)
-        row |= {"host": host, "vm": card["vm"], "vm_uuid": UUID(card["uuid"]).bytes, "network": f"tenant-{card['tag']}"}
+        row.update(
+            {"host": host, "vm": card["vm"], "vm_uuid": UUID(card["uuid"]).bytes, "network": f"tenant-{card['tag']}"}
+        )
     return tuple(found)
 
 
@@ -138,6 +139,8 @@ def batch(table: Table, found: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
             arrays.append(pa.DictionaryArray.from_arrays(codes, pa.array(column.names, pa.string())))
         elif column.arrow == NAME:
             arrays.append(pa.array(values, pa.string()).dictionary_encode())
+        elif pa.types.is_dictionary(column.arrow):
+            arrays.append(pa.array(values, column.arrow.value_type).dictionary_encode())
         else:
             arrays.append(pa.array(values, column.arrow))
     return pa.RecordBatch.from_arrays(arrays, schema=table.arrow())
@@ -150,6 +153,8 @@ def _missing(kind: pa.DataType, names: Sequence[str], nullable: bool) -> Any:
         return names[0]
     if kind == NAME or pa.types.is_string(kind):
         return ""
+    if pa.types.is_dictionary(kind):
+        return _missing(kind.value_type, names, nullable)
     if pa.types.is_fixed_size_binary(kind):
         return bytes(kind.byte_width)
     if pa.types.is_list(kind) or pa.types.is_map(kind):
@@ -157,10 +162,10 @@ def _missing(kind: pa.DataType, names: Sequence[str], nullable: bool) -> Any:
     return 0
 
 
-def add(client: Client, found: Sequence[Mapping[str, Any]], table: str = "flows", token: str = "") -> None:
+def add(client: Client, found: Sequence[Mapping[str, Any]], table: str = "flows", label: str = "") -> None:
     """Insert rows as the writer does."""
     chosen = next(known for known in TABLES if known.name == table)
-    insert(client, chosen, [batch(chosen, found)], token or f"test-{next(_tokens)}")
+    insert(client, chosen, [batch(chosen, found)], label or f"test-{next(_labels)}")
 
 
 def ask(client: Client, sql: str) -> list[dict[str, Any]]:
@@ -205,6 +210,3 @@ def flow(source: Mapping[str, Any], destination: Mapping[str, Any], seen: str, *
         "flow_start": BEGIN_US + round(started * 1e6),
     }
     return row | values
-
-
-

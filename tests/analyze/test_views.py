@@ -261,7 +261,13 @@ def test_polls_are_shared_out_over_the_time_between(client: Client) -> None:
 
 
 def test_loss_and_errors_of_an_interface(client: Client) -> None:
-    counted = {"in_unicast_packets": 900, "out_unicast_packets": 50, "in_discards": 30, "out_discards": 20, "out_errors": 50}
+    counted = {
+        "in_unicast_packets": 900,
+        "out_unicast_packets": 50,
+        "in_discards": 30,
+        "out_discards": 20,
+        "out_errors": 50,
+    }
     add(client, [poll(20, **counted)], "interface_counters")
 
     row = only(client, "SELECT * FROM interface_metrics_1m")
@@ -285,7 +291,11 @@ def test_two_sources_of_one_interface_count_once(client: Client) -> None:
 
     row = only(client, "SELECT * FROM interface_metrics_1m")
     assert (row["counters_from"], row["in_octets"]) == ("sflow", 1_000)
-    add(client, [libvirt | {"time_received": BEGIN_US + second * 1_000_000} for second in (30, 40)], "interface_counters")
+    add(
+        client,
+        [libvirt | {"time_received": BEGIN_US + second * 1_000_000} for second in (30, 40)],
+        "interface_counters",
+    )
     assert only(client, "SELECT * FROM interface_metrics_1m")["counters_from"] == "libvirt"
 
 
@@ -349,7 +359,11 @@ def test_changed_settings_change_the_view_only(any_store: StoreSettings) -> None
 def test_vms_have_the_counters_of_their_interfaces(client: Client) -> None:
     add(client, [flow(A, B, "source", received=5)])
     uuid = {"vm_uuid": flow(A, B, "source")["src_vm_uuid"]}
-    add(client, [poll(20, in_octets=2_500, in_unicast_packets=90, in_discards=10, if_speed=10_000, **uuid)], "interface_counters")
+    add(
+        client,
+        [poll(20, in_octets=2_500, in_unicast_packets=90, in_discards=10, if_speed=10_000, **uuid)],
+        "interface_counters",
+    )
 
     row = only(client, "SELECT * FROM vm_metrics_1m WHERE vm = 'a'")
     assert (row["utilisation"], row["busiest_interface"]) == (0.1, "vnet1")
@@ -380,14 +394,26 @@ def test_the_losses_of_exporters_are_no_traffic_loss(client: Client) -> None:
 
 
 def latency(method: str, trip: str, spread: int, **values: Any) -> dict[str, Any]:
-    ends = {name: value for name, value in flow(A, B, "source").items() if name.startswith(("src_vm", "dst_vm", "network"))}
-    row = {"time": BEGIN_US, "interval_us": 10_000_000, "method": method, "trip": trip, "spread_us": spread, "samples": 4}
+    ends = {
+        name: value for name, value in flow(A, B, "source").items() if name.startswith(("src_vm", "dst_vm", "network"))
+    }
+    row = {
+        "time": BEGIN_US,
+        "interval_us": 10_000_000,
+        "method": method,
+        "trip": trip,
+        "spread_us": spread,
+        "samples": 4,
+    }
     return row | ends | values
 
 
 def test_latency_is_that_of_the_best_method(client: Client) -> None:
     add(client, [flow(A, B, "source", received=5)])
-    assert only(client, "SELECT latency_us, latency_method FROM pair_metrics") == {"latency_us": None, "latency_method": ""}
+    assert only(client, "SELECT latency_us, latency_method FROM pair_metrics") == {
+        "latency_us": None,
+        "latency_method": "",
+    }
     add(
         client,
         [
@@ -401,4 +427,3 @@ def test_latency_is_that_of_the_best_method(client: Client) -> None:
     assert (row["latency_us"], row["latency_spread_us"], row["jitter_us"]) == (20_000, 900, 70)
     assert (row["latency_method"], row["latency_trip"]) == ("one_way", "one_way")
     assert only(client, "SELECT latency_us FROM pair_metrics_1h")["latency_us"] == 20_000
-

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from clickhouse_connect.driver import Client
@@ -95,7 +94,11 @@ def test_traffic_of_a_vm_lies_within_its_interval(embedded: Client, stem: str, v
     row = ask(embedded, f"SELECT * FROM vm_metrics_1h WHERE vm = '{vm}'")[0]
 
     way = {"tx": "sent", "rx": "received"}[direction]
-    assert row[f"{way}_packets_per_second_low"] * 3600 <= counted["packets"] <= row[f"{way}_packets_per_second_high"] * 3600
+    assert (
+        row[f"{way}_packets_per_second_low"] * 3600
+        <= counted["packets"]
+        <= row[f"{way}_packets_per_second_high"] * 3600
+    )
     octets = counted["bytes"] - 14 * counted["packets"]
     assert row[f"{way}_bits_per_second_low"] * 450 <= octets <= row[f"{way}_bits_per_second_high"] * 450
     assert row["connections_evidence"] == "at least"
@@ -130,7 +133,7 @@ def test_vms_on_one_hypervisor_are_seen_by_one_switch(embedded: Client) -> None:
 
 
 def test_interface_counters_of_a_capture(embedded: Client) -> None:
-    """What the polls say a VM's port did is what lies between its first and its last poll: never more than the NIC did."""
+    """What the polls say lies between the first and the last of them: never more than the NIC did."""
     stem = "ovs_sflow_lossy"
     add(embedded, polls(stem), "interface_counters")
 

@@ -34,7 +34,9 @@ def empty(client: Client) -> Client:
 
 def packets(client: Client, table: str = "pair_10s") -> dict[int, float]:
     """Packets by the window's begin, in seconds after BEGIN_US."""
-    rows = ask(client, f"SELECT toUnixTimestamp(time) AS at, sum(packets) AS packets FROM {table} GROUP BY at ORDER BY at")
+    rows = ask(
+        client, f"SELECT toUnixTimestamp(time) AS at, sum(packets) AS packets FROM {table} GROUP BY at ORDER BY at"
+    )
     return {row["at"] - BEGIN_US // 1_000_000: row["packets"] for row in rows}
 
 
@@ -141,7 +143,9 @@ def totals(client: Client) -> list[list[tuple[Any, ...]]]:
         ]
         keys = ", ".join(table.order_by)
         found.append(
-            client.query(f"SELECT {keys}, {', '.join(sums)} FROM {table.name} GROUP BY {keys} ORDER BY {keys}").result_rows
+            client.query(
+                f"SELECT {keys}, {', '.join(sums)} FROM {table.name} GROUP BY {keys} ORDER BY {keys}"
+            ).result_rows
         )
     return found
 
@@ -171,16 +175,18 @@ def random_rows(seed: int, count: int) -> list[dict[str, Any]]:
 
 def test_late_reordered_and_repeated_records_give_the_same_totals(empty: Client) -> None:
     rows = random_rows(1, 400)
-    add(empty, rows, token="all at once")
+    add(empty, rows, label="all at once")
     expected = totals(empty)
-    connections = "SELECT src_vm, dst_vm, uniqCombinedMerge(12)(connections) AS n FROM pair_1m GROUP BY 1, 2 ORDER BY 1, 2"
+    connections = (
+        "SELECT src_vm, dst_vm, uniqCombinedMerge(12)(connections) AS n FROM pair_1m GROUP BY 1, 2 ORDER BY 1, 2"
+    )
     counted = ask(empty, connections)
     emptied(empty)
 
     random.Random(2).shuffle(rows)
     for number in range(0, len(rows), 90):
         for _ in range(2):  # the second has the token of the first: a repeated insert
-            add(empty, rows[number : number + 90], token=f"part {number}")
+            add(empty, rows[number : number + 90], label=f"part {number}")
 
     assert totals(empty) == expected
     assert ask(empty, connections) == counted
@@ -191,10 +197,10 @@ def test_an_insert_that_failed_halfway_is_completed_by_its_repetition(empty: Cli
     rows = random_rows(3, 50)
     empty.command("RENAME TABLE pair_1m TO pair_1m_away")
     with pytest.raises(driver.Error):
-        add(empty, rows, token="halfway")
+        add(empty, rows, label="halfway")
     empty.command("RENAME TABLE pair_1m_away TO pair_1m")
-    add(empty, rows, token="halfway")
-    add(empty, rows, token="halfway")
+    add(empty, rows, label="halfway")
+    add(empty, rows, label="halfway")
 
     found = {
         table: ask(empty, f"SELECT sum({column}) AS n FROM {table}")[0]["n"]
@@ -225,7 +231,9 @@ def test_connections_count_both_directions_once_and_fragments_not(empty: Client)
 
 def test_drops_count_in_the_pair_and_never_as_loss(empty: Client) -> None:
     notice: Mapping[str, Any] = {
-        name: value for name, value in flow(A, B, "source", received=3).items() if name not in ("flow_start", "flow_end")
+        name: value
+        for name, value in flow(A, B, "source", received=3).items()
+        if name not in ("flow_start", "flow_end")
     }
     add(empty, [notice, notice], "drops")
     add(empty, [flow(A, B, seen, received=4) for seen in ("source", "destination")])
