@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from clickhouse_connect.driver import Client
 
+from collector.store.engine import Engine, Query
 from collector.store.settings import StoreSettings
 from tests.analyze.named import BEGIN_US, add, ask, flow, named, polls, store, vm
 
@@ -56,6 +57,17 @@ def test_a_query_finds_something(filled: Client, title: str, sql: str) -> None:
     rows = ask(filled, sql)
 
     assert rows, title
+
+
+def test_the_read_only_endpoint_answers_them(filled: Client, store_directory: Path) -> None:
+    """People ask through the SQL endpoint of the service: its guard and `readonly` must let all of them pass."""
+    engine = Engine(store_directory, StoreSettings(url=f"chdb://{store_directory}", database="page", sql_port=0))
+    try:
+        answers = {title: engine.run(Query(sql.encode(), "page", "JSONEachRow", {}, {})) for title, sql in QUERIES}
+    finally:
+        engine.close()
+
+    assert [title for title, answer in answers.items() if not answer.body] == []
 
 
 def test_figures_named_on_the_page_are_columns(filled: Client) -> None:
