@@ -42,6 +42,10 @@ does not name a port."""
 OF_PORT_SPECIAL = 65_533
 """OpenFlow numbers from here on mean no single port in NetFlow of Open vSwitch (facts 2.2): none, several or flood."""
 
+OCTETS_MOST = np.uint64(1 << 40)
+"""What one row may add to the totals of /metrics: a forged count must not make them run over.  A tebibyte is more than
+a link of 100 Gbit/s carries in a minute; the row itself keeps what was reported."""
+
 _MULTICAST = np.uint64(1 << 40)
 """The group bit of a MAC address."""
 
@@ -183,6 +187,14 @@ def sighting_of(sent, delivered, source, destination, host):  # type: ignore[no-
 
 
 @forced
+def estimated(octets, rate):  # type: ignore[no-untyped-def]
+    """Octets × sampling rate for the totals, at most `OCTETS_MOST`."""
+    if rate != 0 and octets > OCTETS_MOST // rate:
+        return np.int64(OCTETS_MOST)
+    return np.int64(octets * rate)
+
+
+@forced
 def count_end(stats, row, mac, octets):  # type: ignore[no-untyped-def]
     """Count an end that could be a VM's."""
     if mac & _MULTICAST == 0:
@@ -253,7 +265,7 @@ def join_rows(flows, tables, names, history, grace, named, stats):  # type: igno
         if network == 0:
             network = tables.network[destination]
         named.network[i] = network
-        octets = np.int64(flows.octets[i] * np.uint64(flows.sampling_rate[i]))
+        octets = estimated(flows.octets[i], np.uint64(flows.sampling_rate[i]))
         count_end(stats, source, flows.src_mac[i], octets)
         count_end(stats, destination, flows.dst_mac[i], octets)
 

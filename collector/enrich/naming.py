@@ -14,7 +14,7 @@ from collector.enrich.snapshot import Snapshot, empty
 from schemas.column import ADDRESS, ENUM, NAME, TIME_US, Origin, Table
 from schemas.counters import COUNTERS
 from schemas.drops import DROPS
-from schemas.flows import FLOWS, NAMED
+from schemas.flows import FLOWS
 
 _SIGHTINGS = pa.array(FLOWS["sighting"].names, pa.string())
 _NUMPY = {NAME: np.int32, ENUM: np.int8, TIME_US: np.int64, ADDRESS: np.uint64}
@@ -147,6 +147,5 @@ def _joined(table: Table, batch: pa.RecordBatch, columns: dict[str, pa.Array]) -
     )
 
 
-NAMED_COLUMNS = tuple(column.name for column in NAMED)
 ENRICHED = {table.name: table.arrow(Origin.ENRICH).names for table in (FLOWS, DROPS, COUNTERS)}
 """Columns that the join adds, by table."""

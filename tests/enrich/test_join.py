@@ -306,6 +306,17 @@ def test_ends_are_counted_by_whether_they_have_a_name() -> None:
     assert join.totals.tolist() == [[2, 1007], [1, 1000]]
 
 
+@pytest.mark.parametrize(("octets", "rate"), [(2**63, 1), (2**64 - 1, 2**32 - 1), (2**40, 2)])
+def test_a_forged_count_does_not_make_the_totals_run_over(octets: int, rate: int) -> None:
+    join = namer(PAIR)
+    batch = flow(src_mac=C, dst_mac="ff:ff:ff:ff:ff:ff", bytes=octets, sampling_rate=rate, time_received=5, flow_end=5)
+
+    named = join.flows(batch)
+
+    assert join.totals.tolist() == [[0, 0], [1, 2**40]]
+    assert named.column("bytes").to_pylist() == [octets]
+
+
 def test_names_of_the_batch_may_change_between_snapshots() -> None:
     """The stream's names are numbered by the decoder, the inventory's by the snapshot: both may grow."""
     join = namer(PAIR)
