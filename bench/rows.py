@@ -33,7 +33,10 @@ def _missing(column: Column, rows: int) -> pa.Array:
     kind = column.arrow
     if pa.types.is_dictionary(kind):
         indices = pa.array(np.zeros(rows, np.dtype(kind.index_type.to_pandas_dtype())))
-        return pa.DictionaryArray.from_arrays(indices, pa.array(column.names or [""]))
+        if column.names:
+            return pa.DictionaryArray.from_arrays(indices, pa.array(column.names))
+        none = "" if pa.types.is_string(kind.value_type) else bytes(kind.value_type.byte_width)
+        return pa.DictionaryArray.from_arrays(indices, pa.array([none], kind.value_type))
     if pa.types.is_fixed_size_binary(kind):
         return pa.Array.from_buffers(kind, rows, [None, pa.py_buffer(bytes(kind.byte_width * rows))])
     return pa.array(np.zeros(rows, np.int64)).cast(kind)
@@ -65,9 +68,8 @@ def flows(rows: int, start_us: int, span_us: int = 200_000, seed: int = 1, datag
     uuids = rng.integers(0, 2**63, (VMS, 2), dtype=np.uint64)
 
     def uuid() -> pa.Array:
-        return pa.Array.from_buffers(
-            pa.binary(16), rows, [None, pa.py_buffer(uuids[rng.integers(0, VMS, rows)].tobytes())]
-        )
+        keys = pa.Array.from_buffers(pa.binary(16), VMS, [None, pa.py_buffer(uuids.tobytes())])
+        return pa.DictionaryArray.from_arrays(pa.array(rng.integers(0, VMS, rows).astype(np.int32)), keys)
 
     def mac() -> pa.Array:
         return pa.array((0x525400000000 + rng.integers(0, VMS, rows)).astype(np.uint64))

@@ -1,7 +1,8 @@
-"""What stages ask of one another.  Protocols only: a stage imports these, never another stage."""
+"""What stages ask of and tell one another: a stage imports these, never another stage.  No behaviour stands here."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -58,3 +59,26 @@ class Enricher(Protocol):
 
     def name(self, decoded: Decoded, /) -> Decoded:
         """Return the same rows with the columns that enrichment fills.  Blocks; called on the decode thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class WindowClosed:
+    """A window is over: all rows that are not late are in the store."""
+
+    level: str
+    """`10s`, `1m` or `1h`."""
+    start_us: int
+    """µs since 1970, a multiple of the window's length."""
+    end_us: int
+    """The first microsecond behind the window."""
+    partial: bool
+    """True if the service was not watching at the window's start: its sums are too low."""
+    epoch: int
+    """Grows when the system clock was set back: only then can a window close a second time, with another epoch."""
+
+
+class OnWindowClosed(Protocol):
+    """Who wants to know of closed windows; called on the event loop, one window after the other."""
+
+    async def __call__(self, window: WindowClosed, /) -> None:
+        """Do what is due.  An exception is logged and counted; taking too long is, too."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
+from hashlib import sha256
 
 import pyarrow as pa
 
@@ -127,3 +128,8 @@ class Table:
             for column in self.stored
             if not origins or column.origin in origins
         )
+
+
+def mark_of(select: str) -> str:
+    """Stands in the comment of a view in the store: tells whether the view has this text."""
+    return f"vmflow {sha256(select.encode()).hexdigest()[:16]}"

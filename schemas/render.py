@@ -16,7 +16,15 @@ from pathlib import Path
 from string import Template
 
 from schemas.column import Column, Origin, Table
+from schemas.feed import Feed
+from schemas.rollup_views import FEEDS
+from schemas.rollups import ROLLUPS
 from schemas.tables import TABLES
+from schemas.view import View
+from schemas.views import VIEWS
+
+STORED = (*TABLES, *ROLLUPS)
+"""All tables that hold rows: those that are inserted into, and those that ClickHouse fills from them."""
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "columns.md"
 
@@ -101,16 +109,35 @@ def create_distributed(table: Table, cluster: str) -> str:
     )
 
 
+def create_feed(feed: Feed) -> str:
+    """CREATE MATERIALIZED VIEW with holes: on a cluster each server fills its own part of the rollup."""
+    return (
+        f"CREATE MATERIALIZED VIEW IF NOT EXISTS {feed.name}${{on_cluster}} TO {feed.target}${{local}}\n"
+        f"AS {feed.select}\nCOMMENT '{feed.mark}'"
+    )
+
+
+def create_view(view: View) -> str:
+    """CREATE VIEW with holes, in place of one that there may be."""
+    return f"CREATE OR REPLACE VIEW {view.name}${{on_cluster}} AS\n{view.select}\nCOMMENT '{view.mark}'"
+
+
 def ddl(
-    tables: Iterable[Table] = TABLES, ttl_days: Mapping[str, int] | None = None, cluster: str | None = None
+    tables: Iterable[Table] = STORED,
+    ttl_days: Mapping[str, int] | None = None,
+    cluster: str | None = None,
+    feeds: Iterable[Feed] = FEEDS,
+    views: Iterable[View] = VIEWS,
 ) -> list[str]:
-    """Every statement that makes these tables where none exist, in order, without trailing semicolons."""
+    """Every statement that makes these where none exist, in order, without trailing semicolons."""
     days = ttl_days or {}
     statements = []
     for table in tables:
         statements.append(fill(create_table(table, days.get(table.name)), cluster))
         if cluster is not None:
             statements.append(create_distributed(table, cluster))
+    statements += [fill(create_feed(feed), cluster) for feed in feeds]
+    statements += [fill(create_view(view), cluster) for view in views]
     return statements
 
 
@@ -150,7 +177,7 @@ def docs() -> str:
         "element (by name and number) or the sFlow structure that the value comes from. Times are UTC.",
         "",
     ]
-    for table in TABLES:
+    for table in STORED:
         lines += [
             f"## {table.name}",
             "",

@@ -7,5 +7,6 @@ from schemas.drops import DROPS
 from schemas.exporters import EXPORTERS
 from schemas.flows import FLOWS
 from schemas.inventory import INVENTORY
+from schemas.latency import LATENCY
 
-TABLES = (FLOWS, COUNTERS, DROPS, EXPORTERS, INVENTORY)
+TABLES = (FLOWS, COUNTERS, DROPS, EXPORTERS, INVENTORY, LATENCY)

@@ -1,11 +1,17 @@
-"""`vmflow exporters`: who exports, how much, and what of it was lost."""
+"""`vmflow exporters`: who exports, how much, and what of it was lost; with --doctor, what is wrong with them."""
 
 from __future__ import annotations
 
 import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
 
+from clickhouse_connect.driver import Client
 from clickhouse_connect.driver import exceptions as driver
 
+from collector.analyze.doctor import Finding, examine
 from collector.commands.common import add_settings_arguments, complain, settings_or_none
 from collector.store.client import first_line
 from collector.store.errors import StoreError
@@ -33,6 +39,8 @@ ORDER BY datagrams DESC
 LIMIT {most}
 """
 
+DOCTOR_FORMATS = ("table", "json")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
@@ -40,6 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--minutes", type=int, default=60, metavar="N", help="look back this far (default: 60)")
     parser.add_argument("--most", type=int, default=100, metavar="N", help="rows at most (default: 100)")
     parser.add_argument("-f", "--format", default="table", help="as for `vmflow query` (default: table)")
+    parser.add_argument(
+        "--doctor",
+        action="store_true",
+        help="say what is wrong with each, and what repairs it (table or json)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -50,13 +63,45 @@ def run(args: argparse.Namespace) -> int:
     if args.minutes < 1 or args.most < 1:
         complain(args.command, "--minutes and --most must be 1 or more")
         return 2
+    if args.doctor and args.format not in DOCTOR_FORMATS:
+        complain(args.command, f"--doctor goes with --format {' or '.join(DOCTOR_FORMATS)}")
+        return 2
     try:
         client = connect(settings.store)
         try:
-            ask(client, SQL.format(minutes=args.minutes, most=args.most), args.format)
+            if args.doctor:
+                tell(findings(client, args.minutes)[: args.most], args.format)
+            else:
+                ask(client, SQL.format(minutes=args.minutes, most=args.most), args.format)
         finally:
             client.close()
     except (StoreError, driver.Error) as error:
         complain(args.command, first_line(error) if isinstance(error, driver.Error) else str(error))
         return 1
     return 0
+
+
+def findings(client: Client, minutes: int) -> list[Finding]:
+    """What is wrong with the exporters heard in the last `minutes`."""
+    return examine(client, time.time_ns() // 1000, minutes * 60)
+
+
+def tell(found: Sequence[Finding], output: str) -> None:
+    """Print findings, for people or as JSON lines."""
+    if output == "json":
+        for finding in found:
+            fields = ("code", "exporter", "agent", "domain", "protocol", "sentence", "repair")
+            print(json.dumps({name: getattr(finding, name) for name in fields}, ensure_ascii=False))
+        return
+    if not found:
+        print("nothing found")
+    for finding in found:
+        # Names of interfaces come from the network: only what can be printed.
+        sentence = "".join(sign if sign.isprintable() else "?" for sign in finding.sentence)
+        stream = f"{finding.exporter} {finding.protocol}, domain {finding.domain}"
+        if finding.agent not in ("::", finding.exporter):
+            stream += f", agent {finding.agent}"
+        print(f"{stream}: {finding.code}\n  {sentence}")
+        for line in finding.repair:
+            print(f"    {line}")
+    sys.stdout.flush()

@@ -6,7 +6,7 @@ Reads the decoder's session arrays; call it on the decode thread only.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +33,7 @@ from decoders.sessions import (
     Sessions,
     in_use,
 )
+from decoders.templates import Table as TemplateTable
 from schemas.column import Origin
 from schemas.exporters import EXPORTERS
 
@@ -53,6 +54,11 @@ TOTALS = {
 
 GAUGES = {"templates": S_TEMPLATES, "held_octets": S_HELD_OCTETS, "sampling_rate": S_SAMPLING_RATE}
 """Columns that hold the state at the end of the interval."""
+
+NEVER = -1
+
+TEMPLATES_PER_SESSION = 65_536
+"""Template ids: a key of the template table is session × this + id."""
 
 PROTOCOL_BY_VERSION = {0x85: 1, 1: 2, 5: 3, 7: 4, 9: 5, 10: 6}
 """Version in a session key -> number in the enumeration `protocol`; anything else is 0, unknown."""
@@ -106,11 +112,28 @@ class Growths:
         return growth
 
 
+class Findings(Protocol):
+    """Tells what is known to be wrong with a stream; called on the decode thread."""
+
+    def __call__(self, exporter: bytes, agent: bytes, domain: int, protocol: str, /) -> str:
+        """Return codes joined by commas; addresses have 16 octets."""
+
+
+def no_findings(_exporter: bytes, _agent: bytes, _domain: int, _protocol: str, /) -> str:
+    """Nobody looks."""
+    return ""
+
+
 class StreamReporter:
     """Makes the rows of table `exporters`."""
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(
+        self, sessions: Sessions, templates: TemplateTable | None = None, findings: Findings = no_findings
+    ) -> None:
+        """`templates` is the decoder's table of templates; without it their age is not told."""
         self._sessions = sessions
+        self._templates = templates
+        self._findings = findings
         self._growths = Growths(sessions)
         self._time_us = 0
         self._own = OwnLoss()
@@ -134,24 +157,36 @@ class StreamReporter:
         count = len(numbers) + 1
         key = self._sessions.key[numbers]
         skews = self._sessions.skew_us[numbers]
+        exporters, agents = addresses(key[:, 0:2]), addresses(key[:, 3:5])
+        domains = (key[:, 2] & np.uint64(0xFFFFFFFF)).tolist()
         columns: dict[str, Any] = {
             "time": np.full(count, time_us),
             "interval_us": np.full(count, interval_us),
-            "exporter": [*addresses(key[:, 0:2]), bytes(16)],
-            "agent": [*addresses(key[:, 3:5]), bytes(16)],
-            "domain": np.append(key[:, 2] & np.uint64(0xFFFFFFFF), 0),
+            "exporter": [*exporters, bytes(16)],
+            "agent": [*agents, bytes(16)],
+            "domain": [*domains, 0],
             "source_port": np.append((key[:, 2] >> np.uint64(32)) & np.uint64(0xFFFF), 0),
             "protocol": [*protocols(key), EXPORTERS["protocol"].names[0]],
             "problems": [*_problem_maps(growth.problems), []],
             "clock_skew_us": [*(None if skew == NO_SKEW else int(skew) for skew in skews), None],
             "kernel_drops": np.append(np.zeros(count - 1), own.kernel_drops),
             "queue_drops": np.append(np.zeros(count - 1), own.queue_drops),
-            "findings": [""] * count,
+            "template_age_us": [*self._template_ages(numbers, time_us), None],
+            "findings": [*map(self._findings, exporters, agents, domains, protocols(key)), ""],
         }
         columns |= {name: np.append(growth.stats[:, index], 0) for name, index in TOTALS.items()}
         columns |= {name: np.append(self._sessions.stats[numbers, index], 0) for name, index in GAUGES.items()}
         schema = EXPORTERS.arrow(Origin.DECODE)
         return pa.RecordBatch.from_arrays([_array(columns[field.name], field.type) for field in schema], schema=schema)
+
+    def _template_ages(self, numbers: NDArray[np.int64], time_us: int) -> list[int | None]:
+        """For each session, the time since its last template came; None where it has none."""
+        if self._templates is None:
+            return [None] * len(numbers)
+        newest = np.full(len(self._sessions.key), NEVER, np.int64)
+        used = self._templates.key >= 0
+        np.maximum.at(newest, self._templates.key[used] // TEMPLATES_PER_SESSION, self._templates.refreshed_us[used])
+        return [None if when == NEVER else max(0, time_us - when) for when in newest[numbers].tolist()]
 
 
 class StreamMetrics:

@@ -19,7 +19,7 @@ from collector.metrics import Metrics
 from collector.pipeline.inbox import Inbox
 from collector.pipeline.settings import PipelineSettings, mapped
 from collector.pipeline.state import load_state, save_state
-from collector.pipeline.streams import OwnLoss, StreamMetrics, StreamReporter
+from collector.pipeline.streams import Findings, OwnLoss, StreamMetrics, StreamReporter, no_findings
 from collector.ports import Clock, Enricher, Sink
 from collector.threads import Bridge
 from decoders.datagrams import Datagrams
@@ -74,8 +74,12 @@ class Pipeline:
         clock_us: Clock,
         own_loss: Callable[[], OwnLoss],
         state_file: Path | None,
+        findings: Findings = no_findings,
     ) -> None:
-        """`own_loss` answers with the collector's own losses so far; `state_file` keeps templates over a restart."""
+        """`own_loss` answers with the collector's own losses so far; `state_file` keeps templates over a restart.
+
+        `findings` tells what the exporter doctor knows of a stream.
+        """
         self._settings = settings
         self._metrics = metrics
         self._bridge = bridge
@@ -84,6 +88,7 @@ class Pipeline:
         self._clock_us = clock_us
         self._own_loss = own_loss
         self._state_file = state_file
+        self._findings = findings
         self.inbox = Inbox(settings.inbox_octets)
         self.ready = asyncio.Event()
         """Set once the kernels are compiled and datagrams are being decoded."""
@@ -177,7 +182,7 @@ class Pipeline:
         if self._state_file is not None:
             load_state(self._decoder, self._state_file)
         sessions = self._decoder.shared.sessions
-        self._reporter = StreamReporter(sessions)
+        self._reporter = StreamReporter(sessions, self._decoder.sets.templates.table, self._findings)
         self._reporter.report(self._clock_us(), OwnLoss())
         self._stream_metrics = StreamMetrics(sessions, self._metrics)
 

@@ -14,6 +14,7 @@ from collector.store.settings import StoreSettings
 from collector.store.setup import check, set_up, state
 from schemas.migrations import steps
 from schemas.render import ddl, docs
+from schemas.views import views
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
         args.docs.write_text(docs(), encoding="utf-8")
         return 0
     if not args.apply and not args.state:
-        print(";\n\n".join(ddl(ttl_days=store.ttl_days, cluster=store.cluster or None)) + ";")
+        print(";\n\n".join(_ddl(store)) + ";")
         return 0
     try:
         return _apply(store) if args.apply else _state(store)
@@ -44,6 +45,11 @@ def run(args: argparse.Namespace) -> int:
     except driver.Error as error:
         complain(args.command, first_line(error))
     return 1
+
+
+def _ddl(settings: StoreSettings) -> list[str]:
+    speeds = views(settings.interface_speeds)
+    return ddl(ttl_days=settings.ttl_days, cluster=settings.cluster or None, views=speeds)
 
 
 def _apply(settings: StoreSettings) -> int:

@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, SecretStr, field_validator
 
-from schemas.tables import TABLES
+from schemas.render import STORED
+from schemas.speeds import EVERY
 
 SCHEMES = ("chdb", "http", "https")
 
@@ -43,6 +44,9 @@ class StoreSettings(BaseModel, frozen=True, extra="forbid"):
     """Create and migrate the tables at the start.  Off: only compare, and refuse to start if they differ."""
     ttl_days: dict[str, int] = Field(default_factory=dict)
     """Days that rows live, by table; for the others, see docs/columns.md."""
+
+    interface_speeds: dict[str, int] = Field(default_factory=dict)
+    """Speeds in bit/s for the utilisation, by `host/interface`; `*` is for those of which nobody else says anything."""
 
     batch_rows: int = Field(default=500_000, ge=1, le=2**20)
     """Rows of one insert: about 150 MB of flows.  Larger ones save little more, smaller ones cost more merging."""
@@ -98,12 +102,23 @@ class StoreSettings(BaseModel, frozen=True, extra="forbid"):
     @field_validator("ttl_days")
     @classmethod
     def _check_ttl(cls, days: dict[str, int]) -> dict[str, int]:
-        known = {table.name for table in TABLES}
+        known = {table.name for table in STORED}
         if unknown := sorted(set(days) - known):
             raise ValueError(f"no such table: {', '.join(unknown)}; tables are {', '.join(sorted(known))}")
         if wrong := sorted(name for name, value in days.items() if not 1 <= value <= 36500):
             raise ValueError(f"must be 1 to 36500 days: {', '.join(wrong)}")
         return days
+
+    @field_validator("interface_speeds")
+    @classmethod
+    def _check_speeds(cls, speeds: dict[str, int]) -> dict[str, int]:
+        for where, speed in speeds.items():
+            host, _, interface = where.partition("/")
+            if where != EVERY and not (host and interface):
+                raise ValueError(f"must be `host/interface` or `{EVERY}`, not {where!r}")
+            if not 1 <= speed < 2**63:
+                raise ValueError(f"{where}: a speed is 1 to 2**63 - 1 bit/s, not {speed}")
+        return speeds
 
     @property
     def embedded(self) -> bool:

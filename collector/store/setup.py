@@ -1,4 +1,8 @@
-"""Bring the tables of a store to the state this release writes, or say how they differ."""
+"""Bring the tables and views of a store to the state this release writes, or say how they differ.
+
+Tables hold rows, so numbered migrations change them.  Views hold nothing: they are made from the text of this release,
+and made anew where the text in the store is another one; a mark in the view's comment tells.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,12 @@ from clickhouse_connect.driver import Client
 
 from collector.store.errors import SchemaError
 from collector.store.settings import StoreSettings
+from schemas.feed import Feed
 from schemas.migrations import CREATE_TABLE, TABLE, Step, steps
-from schemas.render import create_distributed, fill, ttl_sql
-from schemas.tables import TABLES
+from schemas.render import STORED, create_distributed, create_feed, create_view, fill, ttl_sql
+from schemas.rollup_views import FEEDS
+from schemas.view import View
+from schemas.views import views
 
 ColumnState = tuple[str, str, str]
 """Type, codec and alias expression of a column, as ClickHouse states them."""
@@ -22,14 +29,15 @@ _TTL_DAYS = re.compile(r"TTL .*toIntervalDay\((\d+)\)")
 
 @dataclass(frozen=True)
 class State:
-    """What a store holds: the steps that ran, and the columns by table."""
+    """What a store holds: the steps that ran, the columns by table, the marks of our views by name."""
 
     applied: frozenset[int]
     columns: dict[str, dict[str, ColumnState]]
+    marks: dict[str, str]
 
 
 def set_up(client: Client, settings: StoreSettings) -> list[str]:
-    """Create the database, run the migrations that have not run, set the TTLs; then check.
+    """Create the database, run the migrations that have not run, set the TTLs, make the views; then check.
 
     Blocks.  Returns what was done, one line each.  Raises SchemaError if the tables still differ, and the driver's
     errors.
@@ -49,9 +57,10 @@ def set_up(client: Client, settings: StoreSettings) -> list[str]:
             _apply(client, step, cluster)
             done.append(f"migration {step.number} ({step.name})")
     if cluster and done:
-        for table in TABLES:
+        for table in STORED:
             client.command(create_distributed(table, cluster))
     done += _set_ttls(client, settings)
+    done += _set_views(client, settings)
     check(client, settings)
     return done
 
@@ -70,7 +79,7 @@ def _set_ttls(client: Client, settings: StoreSettings) -> list[str]:
     """Change the TTL of the tables whose rows live longer or shorter than the settings say."""
     cluster = settings.cluster or None
     done = []
-    for table in TABLES:
+    for table in STORED:
         name = fill(f"{table.name}${{local}}", cluster)
         rows = client.query(
             "SELECT engine_full FROM system.tables WHERE database = {database:String} AND name = {name:String}",
@@ -84,6 +93,41 @@ def _set_ttls(client: Client, settings: StoreSettings) -> list[str]:
             )
             done.append(f"rows of {table.name} live {days} days")
     return done
+
+
+def _set_views(client: Client, settings: StoreSettings) -> list[str]:
+    """Make the views that are missing or have another text."""
+    cluster = settings.cluster or None
+    marks = _marks(client, settings)
+    changed = []
+    for feed in FEEDS:
+        if feed.name not in marks:
+            client.command(fill(create_feed(feed), cluster))
+        elif marks[feed.name] != feed.mark:
+            # Not dropped and made again: rows that arrive in between would be in no rollup.
+            client.command(fill(f"ALTER TABLE {feed.name}${{on_cluster}} MODIFY QUERY {feed.select}", cluster))
+            client.command(fill(f"ALTER TABLE {feed.name}${{on_cluster}} MODIFY COMMENT '{feed.mark}'", cluster))
+        else:
+            continue
+        changed.append(feed.name)
+    for view in views(settings.interface_speeds):
+        if marks.get(view.name) != view.mark:
+            client.command(fill(create_view(view), cluster))
+            changed.append(view.name)
+    return [f"views {', '.join(changed)}"] if changed else []
+
+
+def _wanted(settings: StoreSettings) -> tuple[Feed | View, ...]:
+    """All views that a store has."""
+    return (*FEEDS, *views(settings.interface_speeds))
+
+
+def _marks(client: Client, settings: StoreSettings) -> dict[str, str]:
+    rows = client.query(
+        "SELECT name, comment FROM system.tables WHERE database = {database:String} AND name IN {names:Array(String)}",
+        parameters={"database": settings.database, "names": [view.name for view in _wanted(settings)]},
+    ).result_rows
+    return {str(name): str(comment) for name, comment in rows}
 
 
 def columns(client: Client, database: str, tables: Iterable[str]) -> dict[str, dict[str, ColumnState]]:
@@ -100,7 +144,7 @@ def columns(client: Client, database: str, tables: Iterable[str]) -> dict[str, d
 
 def state(client: Client, settings: StoreSettings) -> State:
     """What the store holds now.  A store without our database holds nothing."""
-    names = [fill(f"{table.name}${{local}}", settings.cluster or None) for table in TABLES]
+    names = [fill(f"{table.name}${{local}}", settings.cluster or None) for table in STORED]
     present = client.query(
         "SELECT count() FROM system.tables WHERE database = {database:String} AND name = {name:String}",
         parameters={"database": settings.database, "name": TABLE},
@@ -109,19 +153,19 @@ def state(client: Client, settings: StoreSettings) -> State:
     if present:
         client.database = settings.database
         applied = _applied(client)
-    return State(applied, columns(client, settings.database, names))
+    return State(applied, columns(client, settings.database, names), _marks(client, settings))
 
 
 def check(client: Client, settings: StoreSettings) -> None:
-    """Compare the store's columns with those this release writes.
+    """Compare the store's columns and views with those of this release.
 
-    Raises SchemaError that names the columns that are missing, unknown or of another type.  Codecs are the operator's
+    Raises SchemaError that names what is missing or different.  Codecs are the operator's
     affair: they are not compared.
     """
-    found = state(client, settings).columns
+    found = state(client, settings)
     problems = []
-    for table in TABLES:
-        present = found[fill(f"{table.name}${{local}}", settings.cluster or None)]
+    for table in STORED:
+        present = found.columns[fill(f"{table.name}${{local}}", settings.cluster or None)]
         if not present:
             problems.append(f"table {table.name} is missing")
             continue
@@ -132,6 +176,11 @@ def check(client: Client, settings: StoreSettings) -> None:
                 problems.append(
                     f"{table.name}.{column.name} is {present[column.name][0]}, should be {column.clickhouse}"
                 )
+    for view in _wanted(settings):
+        if view.name not in found.marks:
+            problems.append(f"view {view.name} is missing")
+        elif found.marks[view.name] != view.mark:
+            problems.append(f"view {view.name} has another text")
     if problems:
         raise SchemaError(
             f"the tables in database {settings.database} do not fit this release: {'; '.join(problems)}. "

@@ -40,6 +40,17 @@ ROOM = 0.75
 
 SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300)
 
+INSERT_SETTINGS = {
+    # Asynchronous inserts would answer before the rows are stored.
+    "async_insert": 0,
+    # A repeated insert adds nothing to the rollups, too, and adds what a failed attempt left out.
+    "deduplicate_blocks_in_dependent_materialized_views": 1,
+    # Rollup rows of one block are aggregated already; merging them once more before they are written takes a third of
+    # the insert's time (figures: bench/rollups.py).
+    "optimize_on_insert": 0,
+}
+"""ClickHouse settings of the connection that inserts."""
+
 _log = get_log("store")
 
 
@@ -205,8 +216,7 @@ class Writer:
 
     def _open(self) -> Client:
         """Connect; create or check the tables.  Blocks."""
-        # asynchronous inserts would answer before the rows are stored.
-        client = open_client(self._settings, {"async_insert": 0})
+        client = open_client(self._settings, INSERT_SETTINGS)
         try:
             if self._settings.schema_setup:
                 for line in set_up(client, self._settings):

@@ -17,6 +17,8 @@ from collector.store.query import connect
 from collector.store.settings import StoreSettings, default_url
 from schemas.migrations import steps
 from schemas.render import ddl, docs
+from schemas.rollup_views import FEEDS
+from schemas.views import VIEWS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,7 +43,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     options = ["--set", f"store.url=chdb://{directory}", "--set", "store.sql_port=1"]
     assert vmflow("schema", "--state", *options).stderr.startswith("vmflow schema: there is no store in ")
     applied = vmflow("schema", "--apply", *options)
-    assert applied.stdout == "".join(f"migration {step.number} ({step.name})\n" for step in steps()), applied.stderr
+    lines = [f"migration {step.number} ({step.name})" for step in steps()]
+    views = ", ".join(view.name for view in (*FEEDS, *VIEWS))
+    assert applied.stdout.splitlines() == [*lines, f"views {views}"], applied.stderr
     return options
 
 
@@ -123,6 +127,8 @@ def test_the_default_store_is_where_the_service_may_write(monkeypatch: pytest.Mo
         ({"ttl_days": {"nope": 1}}, "no such table: nope"),
         ({"ttl_days": {"flows": 0}}, "1 to 36500 days: flows"),
         ({"database": "a; DROP"}, "should match pattern"),
+        ({"interface_speeds": {"vnet1": 5}}, "must be `host/interface`"),
+        ({"interface_speeds": {"host/vnet1": 0}}, "a speed is 1 to"),
         ({"unknown": 1}, "Extra inputs are not permitted"),
     ],
 )

@@ -12,10 +12,11 @@ from collector.store.errors import SchemaError
 from collector.store.settings import StoreSettings
 from collector.store.setup import check, columns, set_up, state
 from schemas.migrations import TABLE, split, states, steps
-from schemas.render import ddl
-from schemas.tables import TABLES
+from schemas.render import STORED, ddl
+from schemas.rollup_views import FEEDS
+from schemas.views import VIEWS
 
-NAMES = [table.name for table in TABLES]
+NAMES = [table.name for table in STORED]
 ENGINES = "SELECT name, engine_full FROM system.tables WHERE database = {d:String} AND name != {m:String} ORDER BY name"
 
 
@@ -40,6 +41,8 @@ def rendered(client: Client, embedded_store: StoreSettings) -> object:
     for statement in ddl():
         client.command(statement)
     found = schema(client, embedded_store.database)
+    for view in (*VIEWS, *FEEDS):
+        client.command(f"DROP VIEW {view.name} SYNC")
     for name in NAMES:
         client.command(f"DROP TABLE {name} SYNC")
     return found
@@ -50,7 +53,8 @@ def test_all_steps_from_nothing_give_the_schema_of_today(
 ) -> None:
     done = set_up(client, embedded_store)
 
-    assert done == [f"migration {step.number} ({step.name})" for step in steps()]
+    views = ", ".join(view.name for view in (*FEEDS, *VIEWS))
+    assert done == [*(f"migration {step.number} ({step.name})" for step in steps()), f"views {views}"]
     assert schema(client, embedded_store.database) == rendered
     assert set_up(client, embedded_store) == []
     assert state(client, embedded_store).applied == {step.number for step in steps()}

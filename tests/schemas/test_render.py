@@ -34,7 +34,7 @@ def test_a_table_in_full() -> None:
 
 
 def test_a_cluster_has_replicated_tables_below_a_distributed_one() -> None:
-    local, distributed = ddl([SMALL], cluster="prod")
+    local, distributed = ddl([SMALL], cluster="prod", feeds=(), views=())
 
     assert local.startswith("CREATE TABLE IF NOT EXISTS small_local ON CLUSTER `prod`\n")
     assert "ENGINE = ReplicatedMergeTree\n" in local

@@ -1,0 +1,62 @@
+"""Settings of windows and of what is computed per window."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import BaseModel, Field, model_validator
+
+
+class AnalyzeSettings(BaseModel, frozen=True, extra="forbid"):
+    """When windows close, and how latency is worked out."""
+
+    lateness_seconds: float = Field(default=5, ge=0, le=600)
+    """A window closes this long after its end, by the newest time of receipt: rows wait up to 1 s for their insert
+    (`store.batch_age_seconds`), and decoding and inserting a second of full load take about as long again."""
+    idle_seconds: float = Field(default=5, gt=0, le=600)
+    """With nothing received for this long, the clock moves windows on instead: silence must be seen, too."""
+    check_seconds: float = Field(default=0.5, gt=0, le=60)
+    """How often to look whether a window is over: a twentieth of the shortest one."""
+    clock_step_seconds: float = Field(default=60, gt=0)
+    """A system clock that goes back by more than this was set: windows begin anew.  Less is waited out."""
+    catch_up_windows: int = Field(default=360, ge=1, le=100_000)
+    """Windows of one length that close at once after a pause of the process: an hour of the shortest ones.  Older ones
+    are passed over, and counted."""
+    subscriber_seconds: float = Field(default=5, gt=0)
+    """A subscriber that takes longer over one window is cut off, and counted: half of the shortest window."""
+
+    latency_enabled: bool = True
+    """Work out latency from unsampled Open vSwitch IPFIX, once per 10 s."""
+    latency_seconds: float = Field(default=8, gt=0)
+    """Longest time of that: less than a window, so that it cannot fall behind."""
+    latency_octets: int = Field(default=256 * 2**20, ge=2**20)
+    """Memory of that query: a quarter of what the embedded store may have."""
+    latency_flows: int = Field(default=50_000, ge=1)
+    """Flows that are looked at per window, by switch; of more, about as many, taken at random.  Each takes 2 to 3 kB of
+    memory for a moment, and all of them 2 s of a core."""
+    latency_records: int = Field(default=10_000_000, ge=1)
+    """IPFIX records received in `flow_quiet_seconds` + `record_delay_seconds` of which latency is worked out: 100,000 a
+    second take half of a core.  With more there are no readings, and that is counted."""
+    flow_quiet_seconds: float = Field(default=60, ge=1, le=3600)
+    """A flow of which nothing was heard for this long counts as new.  Must be longer than the exporter's
+    `cache_active_timeout` (10 s recommended), or the parts of one flow would look like new ones."""
+    record_delay_seconds: float = Field(default=30, ge=1, le=3600)
+    """Longest time between the receipt of the first records of the two directions of a flow, or of two switches:
+    `cache_active_timeout` and some more."""
+    longest_us: int = Field(default=900_000, ge=1)
+    """A longer time is no latency but a lost first packet: TCP repeats it after 1 s at the earliest (RFC 6298)."""
+    clock_drift_ppm: float = Field(default=50, ge=0, le=100_000)
+    """How fast the clocks of two hosts may run apart: quartz without correction, at worst."""
+    clock_lookback_seconds: float = Field(default=600, ge=10, le=86_400)
+    """How long a bound of two clocks' offset is of use: after that, 50 ppm have made it 30 ms wide."""
+
+    doctor_enabled: bool = True
+    """Look what is wrong with exporters, and note it in the column `findings` of table `exporters`."""
+    doctor_seconds: float = Field(default=60, ge=1, le=86_400)
+    """How often.  The look goes back as far, and at least a minute."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.check_seconds > self.idle_seconds:
+            raise ValueError("check_seconds must not be longer than idle_seconds")
+        return self

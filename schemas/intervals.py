@@ -1,0 +1,41 @@
+"""95 % intervals as SQL expressions: what sampling leaves open of an estimate, and of the ratio of two.
+
+Both were chosen by their coverage over many draws (tests/analyze/test_view_coverage.py); the rule "± 1.96 √(1/n)" of
+design 5.5 covers 96 to 100 % of them: it forgets that of packets sampled 1 in N, 1/N are known.
+"""
+
+from __future__ import annotations
+
+Z = 1.96
+"""Standard deviations on either side that hold 95 % of a normal distribution."""
+
+LEAST_SAMPLES_SIDE = 10
+LEAST_SAMPLES_BOTH = 60
+"""Effective samples below which a ratio of two estimates is not told, on each side and in both together.
+
+The sum of both says nothing about their ratio, so asking for it does not favour some ratios: of the windows that pass,
+95 % of the intervals are right, also where only one window in ten passes.  Asking much of each side alone would pick
+the windows in which one side is too high by chance."""
+
+
+def bound(estimate: str, variance: str, sign: str) -> str:
+    """Lower (`-`) or upper (`+`) end of the interval of an estimate.
+
+    Solves (estimate − truth)² = Z² · truth · w with w = variance / estimate, the packets (or octets) that one sample
+    stands for: the score interval of a Poisson count.  Never below 0, and right for few samples, too.  Without variance
+    it is the estimate itself.
+    """
+    weight = f"({variance} / {estimate})"
+    middle = f"{estimate} + {Z * Z / 2:.4f} * {weight}"
+    half = f"{Z} * sqrt({variance} + {Z * Z / 4:.4f} * {weight} * {weight})"
+    return f"if({estimate} > 0, greatest(0, {middle} {sign} {half}), 0)"
+
+
+def effective_samples(estimate: str, variance: str) -> str:
+    """Independent samples that would leave the same variance; infinity where nothing was sampled."""
+    return f"if({variance} > 0, {estimate} * {estimate} / {variance}, if({estimate} > 0, inf, 0))"
+
+
+def log_half_width(whole: str, whole_variance: str, part: str, part_variance: str) -> str:
+    """Half the interval of ln(part / whole), for estimates that do not depend on each other, both above 0."""
+    return f"{Z} * sqrt({whole_variance} / ({whole} * {whole}) + {part_variance} / ({part} * {part}))"

@@ -1,0 +1,182 @@
+"""Rollups: sums per window that ClickHouse keeps up to date as rows of `flows` arrive.
+
+    flows, drops ──► pair_10s ──► pair_1m ──► pair_1h                     each arrow is a materialised view
+    interface_counters ──► interface_10s ──► interface_1m ──► interface_1h     (`schemas.rollup_views`)
+
+What VMs and hypervisors sent and received, `vm_10s` to `host_1h`, are plain views of the pairs (`schemas.end_view`):
+each materialised view takes 15 to 35 ms of every insert, however few the rows are (bench/rollups.py).
+
+Every row says in `sighting` from where the packets were seen, so one packet stands in several rows of a pair: at its
+source, at its destination, in transit.  Nothing is counted twice as long as one sighting is summed at a time; the
+views in `schemas.views` do that.  All levels hold parts of sums: ask with GROUP BY, or ask the views.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from schemas.column import NAME, NAMED_UUID, UINT8, UINT32, UINT64, Column, Table
+from schemas.counters import COUNTERS
+from schemas.flows import FLOWS, LZ4, T64
+
+LEVELS = {"10s": 10, "1m": 60, "1h": 3600}
+"""Seconds of a window, by the end of the table's name."""
+
+TTL_DAYS = {"10s": 2, "1m": 30, "1h": 400}
+
+PARTITIONS = {"10s": "toYYYYMMDD", "1m": "toYYYYMMDD", "1h": "toYYYYMM"}
+
+CONNECTIONS = "uniqCombined(12)"
+"""Distinct connections: nearly exact up to some hundreds, then with a standard error of 1.6 %; at most 3 kB a row."""
+
+FLOAT = pa.float64()
+FLOAT_CODEC = "LZ4"
+TIME_S = pa.timestamp("s", tz="UTC")
+
+
+def _time(level: str) -> Column:
+    doc = f"Begin of the window of {LEVELS[level]} s."
+    return Column("time", TIME_S, doc, unit="s since 1970", clickhouse_type="DateTime('UTC')", codec="DoubleDelta, LZ4")
+
+
+def _name(name: str, doc: str) -> Column:
+    return Column(name, NAME, doc, missing="''", codec=LZ4)
+
+
+def _uuid(name: str, doc: str) -> Column:
+    return Column(name, NAMED_UUID, doc, missing="zeros", codec=LZ4)
+
+
+def _sum(name: str, unit: str, doc: str) -> Column:
+    """A sum of shares: a record that spans windows gives each its part, so these are no whole numbers."""
+    return Column(
+        name, FLOAT, doc, unit=unit, clickhouse_type="SimpleAggregateFunction(sum, Float64)", codec=FLOAT_CODEC
+    )
+
+
+def _count(name: str, unit: str, doc: str) -> Column:
+    return Column(name, UINT64, doc, unit=unit, clickhouse_type="SimpleAggregateFunction(sum, UInt64)", codec=T64)
+
+
+SIGHTING = Column(
+    "sighting",
+    FLOWS["sighting"].arrow,
+    "From where the packets were seen; `unknown` for drops of unknown place.",
+    names=FLOWS["sighting"].names,
+    missing="unknown",
+    codec=LZ4,
+)
+
+PAIR_KEYS = (
+    _name("src_vm", "Name of the sending VM; empty: not a VM that the inventory knows."),
+    _name("dst_vm", "Name of the receiving VM; empty: not a VM that the inventory knows, or several."),
+    _uuid("src_vm_uuid", "UUID of the sending VM."),
+    _uuid("dst_vm_uuid", "UUID of the receiving VM."),
+    _name("src_host", "Hypervisor of the sending VM; a VM that moves has a row for each."),
+    _name("dst_host", "Hypervisor of the receiving VM."),
+    _name("network", "Virtual network."),
+    SIGHTING,
+)
+
+MEASURES = (
+    _sum("records", "rows", "Rows of `flows`."),
+    _sum("samples", "packets", "Sampled packets; a record whose rate nobody states counts as one."),
+    _sum("packets", "packets", "Packets, estimated: counts × sampling rate."),
+    _sum("packets_variance", "packets²", "Variance of `packets` that sampling causes; 0 if nothing was sampled."),
+    _sum("octets", "octets", "Layer 3 octets, estimated."),
+    _sum("octets_variance", "octets²", "Variance of `octets` that sampling causes."),
+    _sum("frame_octets", "octets", "Layer 2 octets without FCS, estimated; 0 where the exporter does not state them."),
+    _sum("first_packets", "packets", "Of `packets`, those of the window's first second."),
+    _sum("last_packets", "packets", "Of `packets`, those of the window's last second."),
+    _sum("rate_unstated", "rows", "Rows whose sampling rate nobody states."),
+    Column(
+        "sampling_rate_max",
+        UINT32,
+        "Highest sampling rate.",
+        clickhouse_type="SimpleAggregateFunction(max, UInt32)",
+        codec=LZ4,
+    ),
+    _count("drop_hint_packets", "packets", "Packets of which an exporter says it discarded them: a hint, no loss."),
+    _count("drops", "packets", "Discarded-packet notices (table `drops`): a lower bound, agents limit them."),
+    _count(
+        "connections_opened", "connections", "TCP connections that the source asked for: SYN without ACK, estimated."
+    ),
+    _count("connections_accepted", "connections", "Answers to such: SYN with ACK, estimated."),
+    _count("connections_reset", "packets", "TCP packets with RST, estimated."),
+    _count("tcp_flags_missing", "rows", "TCP rows that show no flags: connections opened in them are not seen."),
+    Column(
+        "connections",
+        pa.binary(),
+        f"Distinct connections: 5-tuples, both directions alike. Read with {CONNECTIONS.replace('(', 'Merge(')}.",
+        unit="state",
+        clickhouse_type=f"AggregateFunction({CONNECTIONS}, UInt64)",
+        missing="none",
+    ),
+)
+
+
+INTERFACE_KEYS = (
+    _name("host", "Hypervisor that has the interface."),
+    *(COUNTERS[name] for name in ("agent", "source", "if_index", "if_name", "vm")),
+    _uuid("vm_uuid", "UUID of the VM."),
+    COUNTERS["network"],
+)
+
+COUNTED = {
+    "octets": "octets",
+    "packets": "packets",
+    "discards": "packets",
+    "errors": "packets",
+}
+"""What is counted in each direction, with its unit."""
+
+INTERFACE_MEASURES = (
+    _sum("covered_seconds", "s", "Part of the window that lies between two polls."),
+    *(
+        _sum(f"{way}_{name}", unit, f"{name.capitalize()} {meaning}.")
+        for way, meaning in (
+            ("in", "that the switch received from the interface (at a VM's port: that the VM sent)"),
+            ("out", "that the switch sent to the interface"),
+        )
+        for name, unit in COUNTED.items()
+    ),
+    Column(
+        "if_speed",
+        UINT64,
+        "Speed as the agent states it; 0 where it cannot be right (Open vSwitch states 100 Mbit/s for what it does not "
+        "know, and since 3.2 speeds from 4.3 Gbit/s without their upper bits).",
+        unit="bit/s",
+        clickhouse_type="SimpleAggregateFunction(max, UInt64)",
+        codec=T64,
+    ),
+    Column(
+        "half_duplex",
+        UINT8,
+        "1 if both directions share the speed.",
+        clickhouse_type="SimpleAggregateFunction(max, UInt8)",
+        codec=LZ4,
+    ),
+)
+
+
+def _table(name: str, doc: str, level: str, keys: tuple[Column, ...], measures: tuple[Column, ...]) -> Table:
+    return Table(
+        f"{name}_{level}",
+        f"{doc} in {LEVELS[level]} s.",
+        (_time(level), *keys, *measures),
+        order_by=("time", *(column.name for column in keys)),
+        time="time",
+        ttl_days=TTL_DAYS[level],
+        partition=PARTITIONS[level],
+        engine="AggregatingMergeTree",
+    )
+
+
+def _levels(name: str, doc: str, keys: tuple[Column, ...], measures: tuple[Column, ...]) -> tuple[Table, ...]:
+    return tuple(_table(name, doc, level, keys, measures) for level in LEVELS)
+
+
+PAIRS = _levels("pair", "What one VM sent to another, by where it was seen,", PAIR_KEYS, MEASURES)
+INTERFACES = _levels("interface", "What the counters of one interface say", INTERFACE_KEYS, INTERFACE_MEASURES)
+
+ROLLUPS = (*PAIRS, *INTERFACES)
