@@ -117,6 +117,11 @@ class Table:
         return self._by_name[name]
 
     @property
+    def holds_rows(self) -> bool:
+        """Whether rows stay in the table; one that does not feeds others."""
+        return self.engine != "Null"
+
+    @property
     def stored(self) -> tuple[Column, ...]:
         """The columns that rows carry, in insert order: all but aliases."""
         return tuple(column for column in self.columns if not column.alias)

@@ -361,10 +361,21 @@ NAMED = (
     ),
 )
 
+STORED = (
+    Column(
+        "rollup_group",
+        UINT64,
+        "Inserts whose sums come into `pair_10s` together; see table `rollup_groups`.",
+        missing="0: in no rollup",
+        origin=Origin.STORE,
+        codec="Delta, LZ4",
+    ),
+)
+
 FLOWS = Table(
     "flows",
     "One decoded flow record or packet sample.",
-    (*WHERE_FROM, *WHEN, *HOW_MUCH, *LAYER_2, *TUNNEL, *LAYER_3_4, *INTERFACES, *NAMED),
+    (*WHERE_FROM, *WHEN, *HOW_MUCH, *LAYER_2, *TUNNEL, *LAYER_3_4, *INTERFACES, *NAMED, *STORED),
     # Rows come in this order already, so an insert need not sort; a second key would make it.
     order_by=("time_received",),
     time="time_received",

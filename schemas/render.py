@@ -84,10 +84,12 @@ def ttl_sql(table: Table, days: int | None = None) -> str:
 def create_table(table: Table, ttl_days: int | None = None) -> str:
     """CREATE TABLE with holes (see `fill`)."""
     columns = ",\n".join(f"    {column_sql(column)}" for column in table.columns)
+    begin = f"CREATE TABLE IF NOT EXISTS {table.name}${{local}}${{on_cluster}}\n(\n{columns}\n)\nENGINE = "
+    if not table.holds_rows:
+        return f"{begin}{table.engine}"
     settings = ", ".join(f"{name} = {value}" for name, value in TABLE_SETTINGS.items())
     return (
-        f"CREATE TABLE IF NOT EXISTS {table.name}${{local}}${{on_cluster}}\n(\n{columns}\n)\n"
-        f"ENGINE = ${{replicated}}{table.engine}\n"
+        f"{begin}${{replicated}}{table.engine}\n"
         f"PARTITION BY {table.partition}({table.time})\n"
         f"ORDER BY ({', '.join(table.order_by)})\n"
         f"TTL {ttl_sql(table, ttl_days)}\n"
@@ -183,7 +185,9 @@ def docs() -> str:
             "",
             table.doc,
             "",
-            f"Rows live {table.ttl_days} days unless settings say otherwise, counted from `{table.time}`; "
+            "It holds no rows."
+            if not table.holds_rows
+            else f"Rows live {table.ttl_days} days unless settings say otherwise, counted from `{table.time}`; "
             f"sorted by {', '.join(f'`{name}`' for name in table.order_by)}; "
             f"one partition per {'month' if table.partition == 'toYYYYMM' else 'day'}.",
             "",

@@ -1,7 +1,12 @@
 """Rollups: sums per window that ClickHouse keeps up to date as rows of `flows` arrive.
 
-    flows, drops ──► pair_10s ──► pair_1m ──► pair_1h                     each arrow is a materialised view
-    interface_counters ──► interface_10s ──► interface_1m ──► interface_1h     (`schemas.rollup_views`)
+    flows ──► collector/rollup ──► pair_10s_in ──► pair_10s ──► pair_1m ──► pair_1h
+              sums rows in memory                     ▲      each arrow behind `…_in`, `drops` and `interface_counters`
+                                          drops ──────┘      is a materialised view (`schemas.rollup_views`)
+    interface_counters ──► interface_10s ──► interface_1m ──► interface_1h
+
+Rows of `flows` are summed in the process, once per 10 s: materialised views over each insert take 1 to 3 CPU seconds
+per million rows (bench/rollups.py).
 
 What VMs and hypervisors sent and received, `vm_10s` to `host_1h`, are plain views of the pairs (`schemas.end_view`):
 each materialised view takes 15 to 35 ms of every insert, however few the rows are (bench/rollups.py).
@@ -13,9 +18,11 @@ views in `schemas.views` do that.  All levels hold parts of sums: ask with GROUP
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pyarrow as pa
 
-from schemas.column import NAME, NAMED_UUID, UINT8, UINT32, UINT64, Column, Table
+from schemas.column import ENUM, NAME, NAMED_UUID, UINT8, UINT32, UINT64, Column, Table
 from schemas.counters import COUNTERS
 from schemas.flows import FLOWS, LZ4, T64
 
@@ -77,6 +84,16 @@ PAIR_KEYS = (
     _name("network", "Virtual network."),
     SIGHTING,
 )
+
+PAIR = Column(
+    "pair",
+    UINT64,
+    "Hash of the names and UUIDs of both VMs and the network, in this direction: compares faster than they do.",
+    codec=LZ4,
+)
+
+PAIR_HASH = "cityHash64({src}_vm, {dst}_vm, {src}_vm_uuid, {dst}_vm_uuid, network)"
+"""SQL of `pair`: `src` and `dst` in this order, or in the other for the answers."""
 
 MEASURES = (
     _sum("records", "rows", "Rows of `flows`."),
@@ -176,7 +193,58 @@ def _levels(name: str, doc: str, keys: tuple[Column, ...], measures: tuple[Colum
     return tuple(_table(name, doc, level, keys, measures) for level in LEVELS)
 
 
-PAIRS = _levels("pair", "What one VM sent to another, by where it was seen,", PAIR_KEYS, MEASURES)
+PAIRS = _levels("pair", "What one VM sent to another, by where it was seen,", (PAIR, *PAIR_KEYS), MEASURES)
 INTERFACES = _levels("interface", "What the counters of one interface say", INTERFACE_KEYS, INTERFACE_MEASURES)
 
-ROLLUPS = (*PAIRS, *INTERFACES)
+
+def _plain(column: Column) -> Column:
+    """A summed column as its values come in."""
+    kind = column.clickhouse.removeprefix("SimpleAggregateFunction(").split(", ")[-1].rstrip(")")
+    return replace(column, clickhouse_type=kind, codec="")
+
+
+PAIR_INPUT = Table(
+    "pair_10s_in",
+    "Sums of `flows` on their way into `pair_10s`; holds nothing.",
+    (
+        replace(PAIRS[0]["time"], arrow=UINT32, codec=""),
+        *(replace(column, codec="") for column in PAIR_KEYS),
+        *(_plain(column) for column in MEASURES if column.name not in ("connections", "drops")),
+        Column(
+            "connection_hashes",
+            pa.list_(UINT64),
+            "Hashes of the distinct connections.",
+            clickhouse_type="Array(UInt64)",
+            missing="empty",
+        ),
+    ),
+    order_by=("time",),
+    time="time",
+    ttl_days=1,
+    engine="Null",
+)
+
+GROUPS = Table(
+    "rollup_groups",
+    "One state of one group of inserts of `flows` (column `rollup_group`): stored first as `open`, then as `done`.",
+    (
+        Column("time", pa.timestamp("us", tz="UTC"), "When the group came into this state.", unit="µs since 1970"),
+        Column("rollup_group", UINT64, "The group: a number that no other has.", codec=LZ4),
+        Column("service", pa.string(), "Which service made it (setting `rollup.service`).", codec=LZ4),
+        Column(
+            "state",
+            ENUM,
+            "`open`: rows are being stored; `done`: their sums are in the rollups; `failed`: they were refused.",
+            names=("open", "done", "failed"),
+            codec=LZ4,
+        ),
+        Column("flow_rows", UINT64, "Rows of `flows` in the group; 0 while it is open.", unit="rows", codec=T64),
+    ),
+    order_by=("time",),
+    time="time",
+    ttl_days=30,
+    partition="toYYYYMM",
+)
+"""What lets a service that was killed find the rows that it stored but did not sum."""
+
+ROLLUPS = (*PAIRS, *INTERFACES, PAIR_INPUT, GROUPS)

@@ -141,7 +141,7 @@ def _uuids(rows: NDArray[np.int32], snapshot: Snapshot) -> pa.Array:
 
 
 def _joined(table: Table, batch: pa.RecordBatch, columns: dict[str, pa.Array]) -> pa.RecordBatch:
-    schema = table.arrow()
+    schema = table.arrow(Origin.DECODE, Origin.ENRICH)
     return pa.RecordBatch.from_arrays(
         [columns[name] if name in columns else batch.column(name) for name in schema.names], schema=schema
     )

@@ -43,8 +43,8 @@ _INDEX_TYPES = ((0, np.uint8, 1 << 8), (1, np.uint16, 1 << 16), (2, np.uint32, 1
 def block(table: Table, batches: Sequence[pa.RecordBatch]) -> list[memoryview]:
     """The rows of `batches` as one Native block for `table`, to be written one buffer after the other.
 
-    Every batch must have the same columns: those of the table with their types, in order, of which the columns that
-    enrichment fills may be left out (ClickHouse then takes their default: `missing`).  ValueError otherwise, or if a
+    Every batch must have the same columns: those of the table with their types, in order, of which only the decoded
+    ones must not be left out (ClickHouse then takes their default: `missing`).  ValueError otherwise, or if a
     value is NULL in a column that holds none.  No rows give an empty list: there is no empty insert.
     """
     rows = sum(batch.num_rows for batch in batches)
@@ -76,7 +76,7 @@ def columns_of(table: Table, schema: pa.Schema) -> tuple[Column, ...]:
     columns = tuple(column for column in table.stored if column.name in given)
     if unknown := sorted(given - {column.name for column in columns}):
         raise ValueError(f"table {table.name}: columns unknown: {', '.join(unknown)}")
-    if missing := [c.name for c in table.stored if c.name not in given and c.origin is not Origin.ENRICH]:
+    if missing := [c.name for c in table.stored if c.name not in given and c.origin is Origin.DECODE]:
         raise ValueError(f"table {table.name}: columns missing: {', '.join(missing)}")
     if schema.names != [column.name for column in columns]:
         raise ValueError(f"table {table.name}: columns in another order")

@@ -102,7 +102,7 @@ class StoreSettings(BaseModel, frozen=True, extra="forbid"):
     @field_validator("ttl_days")
     @classmethod
     def _check_ttl(cls, days: dict[str, int]) -> dict[str, int]:
-        known = {table.name for table in STORED}
+        known = {table.name for table in STORED if table.holds_rows}
         if unknown := sorted(set(days) - known):
             raise ValueError(f"no such table: {', '.join(unknown)}; tables are {', '.join(sorted(known))}")
         if wrong := sorted(name for name, value in days.items() if not 1 <= value <= 36500):

@@ -80,6 +80,8 @@ def _set_ttls(client: Client, settings: StoreSettings) -> list[str]:
     cluster = settings.cluster or None
     done = []
     for table in STORED:
+        if not table.holds_rows:
+            continue
         name = fill(f"{table.name}${{local}}", cluster)
         rows = client.query(
             "SELECT engine_full FROM system.tables WHERE database = {database:String} AND name = {name:String}",
