@@ -13,6 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from collector.analyze.doctor import Doctor
+from collector.analyze.windows import Windows
 from collector.enrich.sources import threads
 from collector.enrich.stage import Enrichment
 from collector.listen.udp import Listener, wall_clock_us
@@ -22,14 +24,21 @@ from collector.pipeline.streams import OwnLoss
 from collector.pipeline.work import STAGE as DECODE
 from collector.pipeline.work import Pipeline
 from collector.ports import Component
+from collector.rollup.rollups import Rollups
 from collector.settings import InvalidSettingsError, Settings
+from collector.store.client import open_in_database, transient
 from collector.store.facade import Facade
-from collector.store.writer import Writer
+from collector.store.writer import INSERT_SETTINGS, Writer, insert
 from collector.threads import Bridge
 from collector.web.server import Web
+from schemas.flows import FLOWS
 
 STORE = "store"
 QUERY = "query"
+SUM = "sum"
+ROLLUP = "rollup"
+ANALYZE = "analyze"
+DOCTOR = "doctor"
 
 STOP_SECONDS = 15.0
 """Deadline of an orderly stop; the systemd unit waits 60 s before it kills."""
@@ -48,9 +57,34 @@ class Service:
         self.stopping = asyncio.Event()
         self._began = time.monotonic()
         self.metrics = Metrics(exporters_labelled=settings.pipeline.exporter_labels)
-        workers = {DECODE: 1, STORE: 1, QUERY: settings.store.sql_queries} | threads(settings.inventory)
-        self.bridge = Bridge(workers, STOP_SECONDS)
-        self.writer = Writer(settings.store, self.metrics, partial(self.bridge.call, STORE))
+        single = dict.fromkeys((DECODE, STORE, SUM, ROLLUP, ANALYZE, DOCTOR), 1)
+        self.bridge = Bridge(single | {QUERY: settings.store.sql_queries} | threads(settings.inventory), STOP_SECONDS)
+        connect = partial(open_in_database, settings.store, INSERT_SETTINGS)
+        self.windows = Windows(
+            settings.analyze,
+            self.metrics,
+            partial(self.bridge.call, ANALYZE),
+            connect,
+            clock_us=wall_clock_us,
+            waiting=self._waiting,
+        )
+        self.doctor = Doctor(
+            settings.analyze, self.metrics, partial(self.bridge.call, DOCTOR), connect, clock_us=wall_clock_us
+        )
+        self.rollups = Rollups(
+            settings.rollup,
+            self.metrics,
+            partial(self.bridge.call, SUM),
+            partial(self.bridge.call, ROLLUP),
+            connect,
+            insert,
+            transient,
+            self.windows.observe,
+            lateness_seconds=settings.analyze.lateness_seconds,
+            idle_seconds=settings.analyze.idle_seconds,
+            clock_us=wall_clock_us,
+        )
+        self.writer = Writer(settings.store, self.metrics, partial(self.bridge.call, STORE), self.rollups)
         self.facade = Facade(settings.store, self.metrics, partial(self.bridge.call, QUERY))
         self.enrichment = Enrichment(settings.inventory, self.metrics, self.bridge, self.writer, clock_us=wall_clock_us)
         self.pipeline = Pipeline(
@@ -62,6 +96,7 @@ class Service:
             clock_us=wall_clock_us,
             own_loss=self._own_loss,
             state_file=template_file(settings),
+            findings=self.doctor.codes,
         )
         self.listener = Listener(settings.listen, self.metrics, self.pipeline.offer)
         self.web = Web(settings.web, self.metrics.registry, self.health)
@@ -80,7 +115,18 @@ class Service:
 
     def _components(self) -> tuple[Component, ...]:
         """In the order in which they start: whoever takes before whoever gives."""
-        return (self.bridge, self.writer, self.facade, self.enrichment, self.pipeline, self.listener, self.web)
+        return (
+            self.bridge,
+            self.rollups,
+            self.writer,
+            self.facade,
+            self.enrichment,
+            self.windows,
+            self.doctor,
+            self.pipeline,
+            self.listener,
+            self.web,
+        )
 
     async def _serve(self) -> None:
         pipeline = asyncio.create_task(self.pipeline.wait())
@@ -126,6 +172,10 @@ class Service:
             queue_drops=self.pipeline.inbox.dropped_datagrams + self.writer.dropped_rows,
         )
 
+    def _waiting(self) -> bool:
+        """Whether rows were received that no rollup has yet."""
+        return self.writer.waiting(FLOWS.name) or self.rollups.pending
+
     def _handle_signals(self, up: AsyncExitStack) -> None:
         loop = asyncio.get_running_loop()
         actions = {signal.SIGTERM: self.stopping.set, signal.SIGINT: self.stopping.set, signal.SIGHUP: self.reload}
@@ -144,7 +194,7 @@ class Service:
         self.pipeline.reload(settings.pipeline)
         fixed = [
             name
-            for name in ("listen", "inventory", "store", "web")
+            for name in ("listen", "inventory", "store", "rollup", "analyze", "web")
             if getattr(settings, name) != getattr(self.settings, name)
         ]
         _log.info("settings reloaded", needs_restart=",".join(fixed) or "nothing")

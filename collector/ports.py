@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import pyarrow as pa
 
 from decoders.datagrams import Datagrams
 from decoders.decoder import Decoded
+
+T = TypeVar("T")
+
+
+class Call(Protocol):
+    """Runs a function on a worker thread of a stage, one at a time."""
+
+    def __call__(self, function: Callable[..., T], /, *args: Any) -> Awaitable[T]:
+        """Return what the function returns, or raise what it raises."""
 
 
 class Offer(Protocol):
@@ -59,6 +69,16 @@ class Enricher(Protocol):
 
     def name(self, decoded: Decoded, /) -> Decoded:
         """Return the same rows with the columns that enrichment fills.  Blocks; called on the decode thread."""
+
+
+class Rollup(Protocol):
+    """Sums rows of `flows` that are stored; called on the event loop, for one insert after the other."""
+
+    async def group(self) -> int:
+        """The number to store in column `rollup_group` with the next rows.  Raises what keeps it from being noted."""
+
+    async def stored(self, group: int, batches: Sequence[pa.RecordBatch], /) -> None:
+        """These rows are in the store with this number; none, if the store refused them."""
 
 
 @dataclass(frozen=True, slots=True)

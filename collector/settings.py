@@ -19,10 +19,12 @@ from pydantic_settings import (
     SettingsError as SourceError,
 )
 
+from collector.analyze.settings import AnalyzeSettings
 from collector.enrich.settings import InventorySettings
 from collector.listen.settings import ListenSettings
 from collector.log import LogSettings
 from collector.pipeline.settings import PipelineSettings
+from collector.rollup.settings import RollupSettings
 from collector.store.settings import StoreSettings
 from collector.web.settings import WebSettings
 
@@ -52,6 +54,8 @@ class Settings(BaseSettings):
     pipeline: PipelineSettings = PipelineSettings()
     inventory: InventorySettings = InventorySettings()
     store: StoreSettings = StoreSettings()
+    rollup: RollupSettings = RollupSettings()
+    analyze: AnalyzeSettings = AnalyzeSettings()
     web: WebSettings = WebSettings()
     log: LogSettings = LogSettings()
 

@@ -16,13 +16,12 @@ from typing import Any, Self
 
 from clickhouse_connect.driver import Client
 
-from collector.analyze.call import Call
 from collector.analyze.checks import CHECKS, Check
 from collector.analyze.settings import AnalyzeSettings
 from collector.analyze.watermark import SECOND_US
 from collector.log import get_log
 from collector.metrics import Metrics
-from collector.ports import Clock
+from collector.ports import Call, Clock
 
 FLOW_SECONDS = 300
 """Time of `flows` that is looked at, at most: the table of many rows."""

@@ -59,15 +59,17 @@ class Watermark:
         if self._next_us and oldest_us < self._next_us[SHORTEST]:
             self.late += 1
 
-    def advance(self, now_us: int) -> list[WindowClosed]:
+    def advance(self, now_us: int, waiting: bool = False) -> list[WindowClosed]:
         """It is `now_us` by the system clock: the windows that have closed since the last call, in order of their ends.
+
+        While received rows are `waiting`, the clock alone closes no window.
 
         Of windows that end together, the shortest comes first.
         """
         if not self._next_us or now_us < self._now_us - self._rules.step_us:
             self._begin(now_us)
         self._now_us = max(self._now_us, now_us)
-        heard_us = max(self._newest_us, now_us - self._rules.idle_us)
+        heard_us = self._newest_us if waiting else max(self._newest_us, now_us - self._rules.idle_us)
         # Nothing can have been received after now: a newer time was taken before the clock was set back a little.
         self.time_us = max(self.time_us, min(heard_us, now_us) - self._rules.lateness_us)
         closed = [window for level in LEVELS for window in self._close(level)]

@@ -17,13 +17,12 @@ from typing import Self
 
 from clickhouse_connect.driver import Client
 
-from collector.analyze.call import Call
 from collector.analyze.latency import LatencyRules, Result, store_latency
 from collector.analyze.settings import AnalyzeSettings
 from collector.analyze.watermark import LEVELS, SECOND_US, SHORTEST, Watermark, WatermarkRules
 from collector.log import get_log
 from collector.metrics import Metrics
-from collector.ports import Clock, OnWindowClosed, WindowClosed
+from collector.ports import Call, Clock, OnWindowClosed, WindowClosed
 
 SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 
@@ -38,7 +37,8 @@ class Windows:
     """Closes windows.  A component: entering starts to watch, leaving ends it without closing further windows.
 
     All methods are for the event loop's thread.  `connect` opens a client with our database selected; it blocks, and
-    is called through `call`.  `clock_us` is the system clock, µs since 1970.
+    is called through `call`.  `clock_us` is the system clock, µs since 1970.  `waiting` tells whether rows were
+    received that are not in the rollups yet.
     """
 
     def __init__(
@@ -49,8 +49,10 @@ class Windows:
         connect: Callable[[], Client],
         *,
         clock_us: Clock,
+        waiting: Callable[[], bool] = lambda: False,
     ) -> None:
         self._settings = settings
+        self._waiting = waiting
         self._call = call
         self._connect = connect
         self._clock_us = clock_us
@@ -115,7 +117,7 @@ class Windows:
             self._failures.labels(name, reason)
 
     def observe(self, newest_time_us: int, oldest_time_us: int) -> None:
-        """Rows were received, between these two times."""
+        """Rows that were received between these two times are in the rollups."""
         self._watermark.observe(newest_time_us, oldest_time_us)
 
     async def __aenter__(self) -> Self:
@@ -135,7 +137,7 @@ class Windows:
 
     async def _run(self) -> None:
         while True:
-            for window in self._watermark.advance(self._clock_us()):
+            for window in self._watermark.advance(self._clock_us(), self._waiting()):
                 await self._close(window)
             self._count()
             await asyncio.sleep(self._settings.check_seconds)

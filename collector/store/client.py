@@ -6,6 +6,7 @@ import fcntl
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import clickhouse_connect
@@ -17,6 +18,8 @@ from collector.store.settings import StoreSettings
 
 # Set when the first engine of this process opens its directory: there is one engine, and one directory, per process.
 _owned: dict[Path, int] = {}
+_owning = Lock()
+"""Two stages may open the first client at the same time."""
 
 
 TRANSIENT_CODES = frozenset(
@@ -76,6 +79,13 @@ def open_client(settings: StoreSettings, session: Mapping[str, Any] | None = Non
         raise kind(f"no use of ClickHouse at {settings.shown_url}: {first_line(error)}") from error
 
 
+def open_in_database(settings: StoreSettings, session: Mapping[str, Any] | None = None) -> Client:
+    """As `open_client`, with our database selected."""
+    client = open_client(settings, session)
+    client.database = settings.database
+    return client
+
+
 def _open_embedded(directory: Path, settings: StoreSettings, session: dict[str, Any]) -> Client:
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -99,7 +109,11 @@ def _open_embedded(directory: Path, settings: StoreSettings, session: dict[str, 
 
 def _own(directory: Path) -> None:
     """Take the directory for this process: the engine's own message for a taken one says nothing."""
-    real = directory.resolve()
+    with _owning:
+        _own_once(directory.resolve())
+
+
+def _own_once(real: Path) -> None:
     if real in _owned:
         return
     path = real / "vmflow.lock"

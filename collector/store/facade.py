@@ -30,13 +30,13 @@ from starlette.types import Receive, Scope, Send
 from collector.http import BindError, Server, bind
 from collector.log import get_log
 from collector.metrics import Metrics
+from collector.ports import Call
 from collector.store.client import open_client
 from collector.store.engine import Answer, Engine, Query, QueryError
 from collector.store.errors import StoreError
 from collector.store.guard import RefusedError
 from collector.store.revision import raise_revision
 from collector.store.settings import StoreSettings
-from collector.store.writer import Call
 
 CONTENT_TYPES = {
     "TabSeparated": "text/tab-separated-values; charset=UTF-8",

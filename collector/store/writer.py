@@ -14,26 +14,27 @@ import contextlib
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Self
 from uuid import uuid4
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from clickhouse_connect.driver import Client
 
 from collector.log import get_log
 from collector.metrics import Metrics
+from collector.ports import Call, Rollup
 from collector.store.client import first_line, open_client, transient
 from collector.store.errors import StoreUnreachableError
 from collector.store.native import block, columns_of
 from collector.store.settings import StoreSettings
 from collector.store.setup import check, set_up
 from schemas.column import Table
+from schemas.flows import FLOWS
 from schemas.tables import TABLES
-
-T = TypeVar("T")
 
 ROOM = 0.75
 """`ready` waits until the queue is filled less than this: filling it to the brim again and again costs more."""
@@ -52,13 +53,6 @@ INSERT_SETTINGS = {
 """ClickHouse settings of the connection that inserts."""
 
 _log = get_log("store")
-
-
-class Call(Protocol):
-    """Runs a function on the store's worker thread."""
-
-    def __call__(self, function: Callable[..., T], /, *args: Any) -> Awaitable[T]:
-        """Return what the function returns, or raise what it raises."""
 
 
 class Backlog:
@@ -106,8 +100,10 @@ class Writer:
     All methods are for the event loop's thread; what blocks goes through `call`.
     """
 
-    def __init__(self, settings: StoreSettings, metrics: Metrics, call: Call) -> None:
+    def __init__(self, settings: StoreSettings, metrics: Metrics, call: Call, rollup: Rollup | None = None) -> None:
+        """`rollup` is told of the rows of `flows` that are stored."""
         self._settings = settings
+        self._rollup = rollup
         self._call = call
         self._client: Client | None = None
         self._backlogs = {table.name: Backlog(table) for table in TABLES}
@@ -140,6 +136,10 @@ class Writer:
     def queue_octets(self) -> int:
         """Octets of rows waiting or in flight."""
         return self._octets
+
+    def waiting(self, table: str) -> bool:
+        """Whether rows of `table` wait."""
+        return self._backlogs[table].rows > 0
 
     @property
     def problem(self) -> str | None:
@@ -273,24 +273,33 @@ class Writer:
         """Insert; after a transient error, again, as often as it takes."""
         self._inserts += 1
         token = f"{self._token}-{self._inserts}"
+        rollup = self._rollup if table is FLOWS else None
+        group: int | None = None
         for pause in self._pauses():
             begun = time.monotonic()
             try:
                 if self._client is None:
                     self._client = await self._call(self._open)
-                await self._call(insert, self._client, table, batches, token)
+                if rollup is not None and group is None:
+                    # Asked for once: an attempt whose answer was lost may have stored the rows with this number.
+                    group = await rollup.group()
+                await self._call(insert, self._client, table, batches, token, group or 0)
             except Exception as error:  # noqa: BLE001 - every kind of failure must leave the writer running
                 if not (transient(error) or isinstance(error, StoreUnreachableError)):
                     _log.error(
                         "rows dropped: refused by the store", table=table.name, rows=rows, error=first_line(error)
                     )
                     self._drop(table.name, rows, "refused")
+                    if rollup is not None and group is not None:
+                        await rollup.stored(group, [])
                     return
                 self._fail(error)
                 self._retries.labels(table.name).inc()
                 await asyncio.sleep(pause)
                 continue
             self._done(table, batches, rows, time.monotonic() - begun)
+            if rollup is not None and group is not None:
+                await rollup.stored(group, batches)
             return
 
     def _pauses(self) -> Iterator[float]:
@@ -331,11 +340,17 @@ class _Buffers:
         return next(self._left, b"")
 
 
-def insert(client: Client, table: Table, batches: list[pa.RecordBatch], token: str) -> None:
+def insert(client: Client, table: Table, batches: list[pa.RecordBatch], token: str, group: int = 0) -> None:
     """Insert the batches as one block; a second insert with the same token stores nothing.
 
-    Blocks.  Raises ValueError if the batches do not fit the table, else the driver's errors.
+    `group` goes into the column `rollup_group` of `flows`.  Blocks.  Raises ValueError if the batches do not fit the
+    table, else the driver's errors.
     """
+    if group:
+        batches = [
+            batch.append_column("rollup_group", pa.array(np.full(batch.num_rows, group, np.uint64)))
+            for batch in batches
+        ]
     buffers = block(table, batches)
     if not buffers:
         return

@@ -1,0 +1,179 @@
+"""Groups of inserts in the store: opened before the first row is stored, done when its sums are.
+
+Everything here blocks and raises the driver's errors.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from uuid import UUID
+
+import pyarrow as pa
+from clickhouse_connect.driver import Client
+
+from collector.rollup.kernel import Rows
+from collector.rollup.sums import PairSums
+from schemas.column import ADDRESS, ENUM, NAME, NAMED_UUID, Column, Table
+from schemas.flows import FLOWS
+from schemas.rollups import GROUPS, PAIR_INPUT
+
+StoreRows = Callable[[Client, Table, list[pa.RecordBatch], str], None]
+"""Inserts batches of one table as one block, once per token."""
+
+LOOKBACK_DAYS = 7
+"""How old a group may be that is still summed after a start: as long as rows of `flows` live by default."""
+
+SPAN_US = 86_400_000_000
+"""Rows of a group were received at most this long before it was opened (they waited) or after (it was left open)."""
+
+
+class GroupStore:
+    """Reads and writes groups.  One client, made when first needed, and made anew after an error."""
+
+    def __init__(self, service: str, connect: Callable[[], Client], store_rows: StoreRows) -> None:
+        self._service = service
+        self._connect = connect
+        self._store_rows = store_rows
+        self._client: Client | None = None
+
+    def close(self) -> None:
+        """Let go of the store."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def open(self, group: int) -> None:
+        """Note that rows of this group are about to be stored."""
+        self._note(group, "open", 0)
+
+    def end(self, group: int, state: str, rows: int) -> None:
+        """Note that the group is `done`, or that its sums were refused: `failed`."""
+        self._note(group, state, rows)
+
+    def store(self, group: int, sums: pa.RecordBatch) -> None:
+        """Store the sums of a group, which a second call with the same group does not repeat."""
+        client = self._opened()
+        try:
+            # A group has one block of sums, however often it is summed: so its number tells them apart.
+            self._store_rows(client, PAIR_INPUT, [as_input(sums)], f"rollup-{group}")
+        except Exception:
+            self.close()
+            raise
+
+    def left_open(self) -> list[int]:
+        """Groups of this service that a former run did not finish, oldest first."""
+        client = self._opened()
+        try:
+            rows = client.query(
+                "SELECT rollup_group FROM rollup_groups "
+                "WHERE service = {service:String} AND time > now() - toIntervalDay({days:UInt32}) "
+                "GROUP BY rollup_group HAVING countIf(state != 'open') = 0 ORDER BY min(time)",
+                parameters={"service": self._service, "days": LOOKBACK_DAYS},
+            ).result_rows
+        except Exception:
+            self.close()
+            raise
+        return [int(number) for (number,) in rows]
+
+    def read_back(self, group: int, sums: PairSums) -> int:
+        """Add the stored rows of a group to `sums`.  Returns how many did not fit."""
+        client = self._opened()
+        try:
+            opened_us = int(
+                client.query(
+                    "SELECT toUnixTimestamp64Micro(min(time)) FROM rollup_groups WHERE rollup_group = {group:UInt64}",
+                    parameters={"group": group},
+                ).result_rows[0][0]
+            )
+            over = 0
+            for batch in rows_of(client, group, opened_us - SPAN_US, opened_us + SPAN_US):
+                left = sums.add(batch)
+                over += left.num_rows if left is not None else 0
+        except Exception:
+            self.close()
+            raise
+        return over
+
+    def _note(self, group: int, state: str, rows: int) -> None:
+        code = GROUPS["state"].code(state)
+        columns = [
+            pa.array([time.time_ns() // 1000], GROUPS["time"].arrow),
+            pa.array([group], pa.uint64()),
+            pa.array([self._service], pa.string()),
+            pa.DictionaryArray.from_arrays(pa.array([code], pa.int8()), pa.array(GROUPS["state"].names)),
+            pa.array([rows], pa.uint64()),
+        ]
+        client = self._opened()
+        try:
+            batch = pa.RecordBatch.from_arrays(columns, schema=GROUPS.arrow())
+            self._store_rows(client, GROUPS, [batch], f"rollup-{group}-{state}")
+        except Exception:
+            self.close()
+            raise
+
+    def _opened(self) -> Client:
+        if self._client is None:
+            self._client = self._connect()
+        return self._client
+
+
+def as_input(sums: pa.RecordBatch) -> pa.RecordBatch:
+    """Sums as rows of `pair_10s_in`, whose times have 4 octets."""
+    seconds = sums.column("time").cast(pa.int64()).cast(pa.uint32())
+    columns = [seconds if name == "time" else sums.column(name) for name in PAIR_INPUT.arrow().names]
+    return pa.RecordBatch.from_arrays(columns, schema=PAIR_INPUT.arrow())
+
+
+def rows_of(client: Client, group: int, since_us: int, until_us: int) -> Iterator[pa.RecordBatch]:
+    """The stored rows of a group, received between these times, as they were before they were stored."""
+    columns = [FLOWS[name] for name in Rows._fields]
+    chosen = ", ".join(f"{_as_arrow(column)} AS {column.name}_" for column in columns)
+    sql = (
+        f"SELECT {chosen} FROM flows "  # noqa: S608 - columns of the schema
+        "WHERE rollup_group = {group:UInt64} AND time_received >= fromUnixTimestamp64Micro({since:Int64}) "
+        "AND time_received <= fromUnixTimestamp64Micro({until:Int64})"
+    )
+    stream = client.query_arrow_stream(
+        sql,
+        parameters={"group": group, "since": since_us, "until": until_us},
+        settings={"output_format_arrow_low_cardinality_as_dictionary": 1, "output_format_arrow_string_as_string": 1},
+    )
+    with stream as tables:
+        for table in tables:
+            batches = table.to_batches() if isinstance(table, pa.Table) else [table]
+            for batch in batches:
+                yield pa.RecordBatch.from_arrays(
+                    [_as_flows(column, array) for column, array in zip(columns, batch.columns, strict=True)],
+                    schema=pa.schema([(column.name, column.arrow) for column in columns]),
+                )
+
+
+def _as_arrow(column: Column) -> str:
+    """SQL that gives a column in a form that Arrow has."""
+    if column.arrow == ENUM:
+        return f"toInt8({column.name})"
+    if column.arrow == NAMED_UUID:
+        return f"toLowCardinality(toString({column.name}))"
+    if column.clickhouse.startswith("DateTime64"):
+        return f"toUnixTimestamp64Micro({column.name})"
+    if column.arrow == ADDRESS:
+        return f"toFixedString(reinterpretAsString({column.name}), 16)"
+    return column.name
+
+
+def _as_flows(column: Column, array: pa.Array) -> pa.Array:
+    """The inverse of `_as_arrow`."""
+    if column.arrow == ENUM:
+        return pa.DictionaryArray.from_arrays(array, pa.array(column.names))
+    if column.arrow in (NAME, NAMED_UUID):
+        encoded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
+        keys: Sequence[str | None] = encoded.dictionary.to_pylist()
+        texts = ["" if key is None else key for key in keys]
+        values = (
+            pa.array(texts, pa.string())
+            if column.arrow == NAME
+            else pa.array([UUID(text).bytes if text else bytes(16) for text in texts], pa.binary(16))
+        )
+        return pa.DictionaryArray.from_arrays(encoded.indices.cast(pa.int32()), values)
+    return array.cast(column.arrow)
