@@ -1,0 +1,204 @@
+"""Sums of VM pairs per window of 10 s, made in the process from the batches that were stored.
+
+    add(batch) ──► compiled loop ──► sums by (window, pair, sighting) ──► take() ──► rows of `pair_10s`
+
+The meaning of every column is that of the feeds in `schemas.flow_feed` and `schemas.burst_feed`, whose SQL these sums
+take the place of: a materialised view costs ten times as much (figures: bench/sums.py, bench/rollups.py).
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from collector.rollup import tables as layout
+from collector.rollup.kernel import Numbers, Rows, add_rows, enter_groups, enter_links, sorted_links
+from collector.rollup.names import Names
+from collector.rollup.tables import GROUPS, LINKS, MOST_WINDOWS, WIDTH, WORD
+from schemas.column import ADDRESS, ENUM, NAME, NAMED_UUID, TIME_US, UUID, Origin, Table
+from schemas.flows import FLOWS
+from schemas.rollups import FLOAT, LEVELS, MEASURES, PAIR_KEYS, TIME_S
+
+HASHES = pa.list_(pa.uint64())
+
+SUMMED = tuple(column for column in MEASURES if column.name in WORD)
+"""The measures that come from rows of `flows`, but for the connections."""
+
+SCHEMA = pa.schema(
+    [
+        pa.field("time", TIME_S, nullable=False),
+        *(pa.field(column.name, column.arrow, nullable=False) for column in (*PAIR_KEYS, *SUMMED)),
+        pa.field("connection_hashes", HASHES, nullable=False),
+    ]
+)
+"""Rows of `pair_10s`, with the distinct hashes of connections instead of the state that counts them."""
+
+_NUMPY = {NAME: np.int32, NAMED_UUID: np.int32, ENUM: np.int8, TIME_US: np.int64, ADDRESS: np.uint64}
+_KEY_OF = {"src_vm": (0, 32), "dst_vm": (0, 0), "src_vm_uuid": (1, 32), "dst_vm_uuid": (1, 0), "src_host": (2, 32),
+           "dst_host": (2, 0), "network": (3, 32), "sighting": (3, 0)}  # fmt: skip
+"""Word and first bit of each key in the words of a group."""
+_WINDOW = 4
+
+
+class PairSums:
+    """Sums of the rows added since they were taken.  Not safe for threads: one at a time; the loop releases the GIL."""
+
+    def __init__(self, most_groups: int, most_connections: int, *, seed: int | None = None) -> None:
+        """Hold up to `most_groups` sums (200 octets each, with their slots) and `most_connections` distinct
+        connections of them (20 to 45 octets each).  `seed` is for tests that have to be the same every time.
+
+        Raises ValueError if one record may not fit.
+        """
+        if min(most_groups, most_connections) < MOST_WINDOWS:
+            raise ValueError(f"one record needs room for {MOST_WINDOWS} groups and as many connections")
+        self._most_groups = most_groups
+        self._most_connections = most_connections
+        chosen = np.random.default_rng(secrets.randbits(128) if seed is None else seed)
+        self._tables = layout.make(chosen.integers(0, 2**64, 2, np.uint64))
+        self._names = {NAME: Names(pa.string()), NAMED_UUID: Names(UUID)}
+        self.rows = 0
+        """Rows added since the sums were taken."""
+        self.oldest_us = 0
+        """Least `time_received` of these rows; 0 if there are none."""
+        self.newest_us = 0
+        """Greatest `time_received` of these rows; 0 if there are none."""
+
+    @property
+    def groups(self) -> int:
+        """Sums that are held."""
+        return int(self._tables.used[GROUPS])
+
+    @property
+    def connections(self) -> int:
+        """Distinct connections of these sums."""
+        return int(self._tables.used[LINKS])
+
+    @property
+    def full(self) -> bool:
+        """Three quarters of what may be held are in use: the next batch might not fit."""
+        return 4 * self.groups > 3 * self._most_groups or 4 * self.connections > 3 * self._most_connections
+
+    def add(self, batch: pa.RecordBatch) -> pa.RecordBatch | None:
+        """Add named rows of `flows`.  Returns the rows that do not fit any more, None if all did: take, and add those.
+
+        A column that the batch lacks counts as missing.  Raises ValueError, with nothing added, for a column of
+        another type than the table has, or with NULLs.
+        """
+        if not batch.num_rows:
+            return None
+        rows, numbers = self._columns(batch)
+        first = 0
+        with np.errstate(over="ignore"):  # hashes wrap on purpose; only uncompiled kernels would tell
+            while True:
+                groups = min(self._tables.groups, self._most_groups)
+                connections = min(self._tables.connections, self._most_connections)
+                first = add_rows(rows, numbers, self._tables, first, groups, connections)
+                if first == batch.num_rows or not self._grow():
+                    break
+        self._count(rows.time_received[:first])
+        return batch.slice(first) if first < batch.num_rows else None
+
+    def take(self) -> pa.RecordBatch:
+        """All sums, one row a group in no order, and start anew."""
+        tables, groups = self._tables, self.groups
+        words = tables.words[: groups * WIDTH].reshape(groups, WIDTH)
+        columns = {"time": pa.array((words[:, _WINDOW] * np.uint64(LEVELS["10s"])).astype(np.int64), pa.int64())}
+        for key in PAIR_KEYS:
+            word, bit = _KEY_OF[key.name]
+            codes = (words[:, word] >> np.uint64(bit)).astype(_NUMPY[key.arrow])
+            values = pa.array(key.names) if key.names else self._names[key.arrow].values()
+            columns[key.name] = pa.DictionaryArray.from_arrays(pa.array(codes), values, safe=False)
+        for column in SUMMED:
+            of = words if column.arrow != FLOAT else words.view(np.float64)
+            columns[column.name] = pa.array(of[:, WORD[column.name]].astype(column.arrow.to_pandas_dtype()))
+        ends, hashes = np.zeros(groups + 1, np.int32), np.empty(self.connections, np.uint64)
+        sorted_links(tables.links, ends, hashes)
+        columns["connection_hashes"] = pa.ListArray.from_arrays(pa.array(ends), pa.array(hashes))
+        columns["time"] = columns["time"].cast(TIME_S)
+        self._tables = layout.emptied(tables)
+        for names in self._names.values():
+            names.clear()
+        self.rows = self.oldest_us = self.newest_us = 0
+        return pa.RecordBatch.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
+
+    def _grow(self) -> bool:
+        """Make the table larger that has no room for a record; False if it may not be."""
+        tables = self._tables
+        if self.groups + MOST_WINDOWS > min(tables.groups, self._most_groups):
+            if tables.groups >= self._most_groups:
+                return False
+            self._tables = layout.with_groups(tables, min(2 * tables.groups, self._most_groups))
+            enter_groups(self._tables)
+            return True
+        if tables.connections >= self._most_connections:
+            return False
+        self._tables = layout.with_links(tables, min(2 * tables.connections, self._most_connections))
+        enter_links(tables.links, self._tables.links, self._tables.used)
+        return True
+
+    def _count(self, received: NDArray[np.int64]) -> None:
+        """Take note of the rows that were added."""
+        if len(received):
+            oldest, newest = int(received.min()), int(received.max())
+            self.oldest_us = min(oldest, self.oldest_us) if self.rows else oldest
+            self.newest_us = max(newest, self.newest_us)
+            self.rows += len(received)
+
+    def _columns(self, batch: pa.RecordBatch) -> tuple[Rows, Numbers]:
+        """What the loop reads of a batch."""
+        rows = Rows(*(_values(batch, name) for name in Rows._fields))
+        return rows, Numbers(*(self._numbers(batch, name, getattr(rows, name)) for name in Numbers._fields))
+
+    def _numbers(self, batch: pa.RecordBatch, name: str, codes: NDArray[np.int32]) -> NDArray[np.int32]:
+        """The numbers of a column's names."""
+        names = self._names[FLOWS[name].arrow]
+        if name in batch.schema.names:
+            return names.numbers(batch.column(name).dictionary, codes)
+        return np.array([names.number("" if FLOWS[name].arrow == NAME else bytes(16))], np.int32)
+
+
+def _values(batch: pa.RecordBatch, name: str) -> NDArray[Any]:
+    """The values of a column, not copied: codes of names and enumerations, µs, two words in memory order an address.
+
+    Raises ValueError for a column of the wrong type or with NULLs.
+    """
+    kind = FLOWS[name].arrow
+    dtype = np.dtype(_NUMPY[kind] if kind in _NUMPY else kind.to_pandas_dtype())
+    width = 2 if kind == ADDRESS else 1
+    values = np.zeros(batch.num_rows * width, dtype)
+    if name in batch.schema.names:
+        array = batch.column(name)
+        if array.type != kind or array.null_count:
+            raise ValueError(f"column {name} is {array.type} with {array.null_count} NULLs, not {kind} without")
+        numbers = array.indices if pa.types.is_dictionary(kind) else array
+        first = numbers.offset * width
+        values = np.frombuffer(numbers.buffers()[1], dtype)[first : first + len(values)]
+    values.flags.writeable = False
+    return values
+
+
+def warm_up() -> None:
+    """Compile all kernels before they are needed.  Blocks: some seconds where nothing is cached."""
+    sums = PairSums(1 << 20, 1 << 20)
+    sums.add(_row(FLOWS))
+    enter_groups(sums._tables)
+    enter_links(sums._tables.links, np.zeros_like(sums._tables.links), sums._tables.used)
+    sums.take()
+
+
+def _row(table: Table) -> pa.RecordBatch:
+    """One row in which everything is missing."""
+    columns = []
+    for column in table.stored:
+        kind = column.arrow
+        if pa.types.is_dictionary(kind):
+            none = [""] if pa.types.is_string(kind.value_type) else [bytes(16)]
+            indices = pa.array([0], kind.index_type)
+            columns.append(pa.DictionaryArray.from_arrays(indices, pa.array(column.names or none, kind.value_type)))
+        else:
+            columns.append(pa.array([bytes(16)] if kind == ADDRESS else [0], kind))
+    return pa.RecordBatch.from_arrays(columns, schema=table.arrow(*Origin))
