@@ -37,7 +37,7 @@ HOUR_US = 3_600_000_000
 NOBODY = {"vm": "", "uuid": str(UUID(int=0)), "host": "", "tag": 0}
 
 _labels = count(1)
-_SUMS = PairSums(2**16, 2**18)
+_SUMS = PairSums(2**18, 2**20)
 
 
 @contextmanager
@@ -172,11 +172,14 @@ def _missing(kind: pa.DataType, names: Sequence[str], nullable: bool) -> Any:
 def add(client: Client, found: Sequence[Mapping[str, Any]], table: str = "flows", label: str = "") -> None:
     """Insert rows as the writer does."""
     chosen = next(known for known in TABLES if known.name == table)
-    label = label or f"test-{next(_labels)}"
-    rows_made = batch(chosen, found)
-    insert(client, chosen, [rows_made], label)
-    if chosen is FLOWS and rows_made.num_rows:
-        assert _SUMS.add(rows_made) is None
+    store_rows(client, chosen, batch(chosen, found), label or f"test-{next(_labels)}")
+
+
+def store_rows(client: Client, table: Table, made: pa.RecordBatch, label: str) -> None:
+    """Insert rows, and their sums as the rollups do."""
+    insert(client, table, [made], label)
+    if table is FLOWS and made.num_rows:
+        assert _SUMS.add(made) is None
         insert(client, PAIR_INPUT, [as_input(_SUMS.take())], f"sums-{label}")
 
 

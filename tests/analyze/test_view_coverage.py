@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 
 from bench.rows import batch
 from collector.store.settings import StoreSettings
-from collector.store.writer import insert
 from schemas.column import TIME_US
 from schemas.flows import FLOWS
-from tests.analyze.named import BEGIN_US, ask, emptied, store
+from tests.analyze.named import BEGIN_US, ask, emptied, store, store_rows
 
 DRAWS = 2_000
 BLOCK = 500_000
@@ -73,7 +72,7 @@ def add(client: Client, pair: Ints, seen: str, rate: int, **columns: Any) -> Non
         **{name: value if isinstance(value, pa.Array) else pa.array(value) for name, value in values.items()},
     )
     for start in range(0, rows, BLOCK):
-        insert(client, FLOWS, [made.slice(start, BLOCK)], f"{seen}-{rate}-{start}")
+        store_rows(client, FLOWS, made.slice(start, BLOCK), f"{seen}-{rate}-{start}")
 
 
 def answers(client: Client) -> dict[int, dict[str, Any]]:
