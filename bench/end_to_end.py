@@ -54,11 +54,11 @@ class Run:
         )
 
 
-def measure(kind: str, rate: float, interfaces: int = INTERFACES) -> Run:
+def measure(kind: str, rate: float, interfaces: int = INTERFACES, *options: str) -> Run:
     """Run the service with an empty store and an inventory of `interfaces`, load it, count what arrived."""
     with (
         tempfile.TemporaryDirectory() as directory,
-        running(Path(directory), *_inventory(directory, interfaces)) as service,
+        running(Path(directory), *_inventory(directory, interfaces), *options) as service,
     ):
         before = _cpu(service)
         command = [

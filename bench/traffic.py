@@ -15,6 +15,8 @@ from collector.capture import read_capture
 
 ROOT = Path(__file__).resolve().parent.parent
 VMS = 2_000
+PARTNERS = 5
+"""VMs that one VM sends to: 10,000 pairs."""
 TIME = 1_790_000_000
 V5_RECORDS = 30
 SET_RECORDS = 24
@@ -69,7 +71,8 @@ def payloads(kind: str, exporter: int, count: int, first: int = 0, vms: int = VM
 
 def _records(rng: np.random.Generator, count: int, kind: np.dtype[np.void], vms: int) -> NDArray[np.void]:
     rows = np.zeros(count, kind)
-    a, b = rng.integers(0, vms, count), rng.integers(0, vms, count)
+    a = rng.integers(0, vms, count)
+    b = (a + 1 + 37 * rng.integers(0, PARTNERS, count)) % vms
     rows["src"], rows["dst"] = (10 << 24) + a, (10 << 24) + b
     rows["sport"], rows["dport"] = rng.integers(1024, 65_535, count), rng.choice([22, 53, 80, 443, 3306, 5432], count)
     rows["packets"] = rng.geometric(0.05, count)

@@ -84,7 +84,8 @@ class Service:
             idle_seconds=settings.analyze.idle_seconds,
             clock_us=wall_clock_us,
         )
-        self.writer = Writer(settings.store, self.metrics, partial(self.bridge.call, STORE), self.rollups)
+        rollup = self.rollups if settings.rollup.enabled else None
+        self.writer = Writer(settings.store, self.metrics, partial(self.bridge.call, STORE), rollup)
         self.facade = Facade(settings.store, self.metrics, partial(self.bridge.call, QUERY))
         self.enrichment = Enrichment(settings.inventory, self.metrics, self.bridge, self.writer, clock_us=wall_clock_us)
         self.pipeline = Pipeline(

@@ -10,6 +10,8 @@ from pydantic import BaseModel, Field
 class RollupSettings(BaseModel, frozen=True, extra="forbid"):
     """How rows are summed before their sums are stored."""
 
+    enabled: bool = True
+    """Without rollups the views of pairs, VMs and hypervisors are empty."""
     service: str = Field(default_factory=socket.gethostname, min_length=1, max_length=200)
     """Name of this service in table `rollup_groups`: after a kill, a service of the same name sums what was left.  Two
     services that write to one server need two names; a container needs one that stays."""
