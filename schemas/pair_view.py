@@ -19,9 +19,13 @@ from schemas.intervals import (
     effective_samples,
     log_half_width,
 )
-from schemas.rollups import CONNECTIONS, LEVELS
+from schemas.rollups import CONNECTIONS, LEVELS, PAIR_HASH
 
-KEYS = "time, src_vm, dst_vm, src_vm_uuid, dst_vm_uuid, network"
+KEYS = "time, pair, src_vm, dst_vm"
+"""What tells pairs apart is `pair`; the names stand beside it so that a condition on a VM reaches the rollup."""
+
+OTHERS = ("src_vm_uuid", "dst_vm_uuid", "network")
+"""What is the same in all rows of a pair."""
 
 _SIDES = {"sent": "source", "received": "destination", "within": "both"}
 
@@ -60,6 +64,7 @@ def _sums(level: str) -> str:
     return f"""
     SELECT
         {KEYS},
+        {", ".join(f"any({name}) AS {name}" for name in OTHERS)},
         max(src_host) AS src_host,
         max(dst_host) AS dst_host,
         {split},
@@ -81,9 +86,7 @@ def _answers(level: str) -> str:
         time AS answer_time,
         src_vm AS answering_vm,
         dst_vm AS asking_vm,
-        src_vm_uuid AS answering_uuid,
-        dst_vm_uuid AS asking_uuid,
-        network AS answer_network,
+        {PAIR_HASH.format(src="dst", dst="src")} AS answered_pair,
         {once("packets")} AS answer_packets,
         {once("connections_accepted")} AS accepted,
         {once("tcp_flags_missing")} AS answers_without_flags,
@@ -91,6 +94,7 @@ def _answers(level: str) -> str:
     FROM (
         SELECT
             {KEYS},
+            {", ".join(f"any({name}) AS {name}" for name in OTHERS)},
             {split},
             {_by_side("max", "sampling_rate_max", " " * 12)}
         FROM pair_{level}
@@ -108,14 +112,15 @@ def _latency(level: str) -> str:
     FROM (
         SELECT
             toDateTime(toStartOfInterval(time, toIntervalSecond({LEVELS[level]})), 'UTC') AS time,
-            src_vm, dst_vm, src_vm_uuid, dst_vm_uuid, network, method, trip,
+            {PAIR_HASH.format(src="src", dst="dst")} AS pair,
+            src_vm, dst_vm, method, trip,
             sum(samples) AS readings,
             toInt64(round(sum(latency_us * samples) / readings)) AS latency,
             max(spread_us) AS spread,
             sumIf(samples, jitter_us IS NOT NULL) AS jitter_readings,
             if(jitter_readings > 0, toUInt64(sum(jitter_us * samples) / greatest(jitter_readings, 1)), NULL) AS jitter
         FROM latency
-        GROUP BY time, src_vm, dst_vm, src_vm_uuid, dst_vm_uuid, network, method, trip
+        GROUP BY {KEYS}, method, trip
     )
     GROUP BY {KEYS}"""
 
@@ -183,8 +188,8 @@ def _figures(level: str) -> str:
     FROM ({_sums(level)}
     ) AS sums
     LEFT JOIN ({_answers(level)}
-    ) AS answers ON sums.time = answer_time AND sums.src_vm = asking_vm AND sums.dst_vm = answering_vm
-        AND sums.src_vm_uuid = asking_uuid AND sums.dst_vm_uuid = answering_uuid AND sums.network = answer_network
+    ) AS answers ON sums.time = answer_time AND sums.pair = answered_pair AND sums.src_vm = asking_vm
+        AND sums.dst_vm = answering_vm
     LEFT JOIN ({_latency(level)}
     ) AS readings USING ({KEYS})"""
 
