@@ -73,6 +73,11 @@ def of_http(status: int) -> Answer:
     return Answer(False, status < 500 and status not in RETRIED_STATUS, f"HTTP {status}")
 
 
+def _of_failure(status: int) -> Answer:
+    """Some services answer 200 and say in the text that they do not take it."""
+    return Answer(False, False, f"HTTP {status} with a refusal") if status < 300 else of_http(status)
+
+
 def of_smtp(code: int) -> Answer:
     """The answer that a failing SMTP reply code is: 5yz is permanent (RFC 5321 section 4.2.1)."""
     return Answer(False, code >= 500, f"SMTP {code}")
@@ -83,7 +88,7 @@ def of_texts(texts: list[str]) -> Answer:
 
     With several codes (a message to several people) it is permanent only if all are.
     """
-    found = [of_http(int(code)) for text in texts for code in _HTTP.findall(text)]
+    found = [_of_failure(int(code)) for text in texts for code in _HTTP.findall(text)]
     for text in texts:
         found += [of_smtp(int(one or other)) for one, other in _SMTP.findall(text) if int(one or other) >= 400]
     if found:

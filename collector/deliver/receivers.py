@@ -47,6 +47,9 @@ class AppriseReceiver:
         service = _service(self._name, self._settings.read_url(self._name))
         # Per read and per connect; the worker holds the time of the whole attempt.
         service.socket_read_timeout = service.socket_connect_timeout = self._settings.timeout_seconds
+        if service.request_rate_per_sec == NotifyBase.request_rate_per_sec:
+            # The pause of 5.5 s is no service's own limit but apprise's default; ours is `per_minute`.
+            service.request_rate_per_sec = 0
         self._most = int(service.body_maxlen)
         self._apprise = apprise.Apprise(asset=service.asset)
         self._apprise.add(service)
@@ -107,6 +110,8 @@ def quieten() -> None:
         logger = logging.getLogger(name)
         logger.addHandler(logging.NullHandler())
         logger.propagate = False
+    # Its details are written at this level only, and read from its answer.
+    logging.getLogger("apprise").setLevel(logging.DEBUG)
 
 
 def _service(name: str, url: str) -> NotifyBase:

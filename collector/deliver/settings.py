@@ -48,8 +48,8 @@ class ReceiverSettings(BaseModel, frozen=True, extra="forbid"):
     retry_longest_seconds: float = Field(default=120, gt=0, le=86_400)
     retry_total_seconds: float = Field(default=3600, gt=0, le=7 * 86_400)
     """A message older than this is given up after its next attempt: later, people look at the alerts themselves."""
-    per_minute: float = Field(default=20, gt=0, le=6000)
-    """Messages a minute; more wait.  WeCom takes 20 a minute from a bot; an SMS costs money."""
+    per_minute: int = Field(default=20, ge=1, le=6000)
+    """Messages in any minute; more wait.  WeCom takes 20 a minute from a bot; an SMS costs money."""
     queue_groups: int = Field(default=1000, ge=1, le=100_000)
     """Messages waiting.  More are not taken, and counted: an hour of one message in 4 s."""
     resend_seconds: float = Field(default=60, ge=1, le=3600)
@@ -60,7 +60,7 @@ class ReceiverSettings(BaseModel, frozen=True, extra="forbid"):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        given = [name for name in ("url", "url_file", "url_env") if getattr(self, name)]
+        given = [name for name in ("url", "url_file", "url_env") if getattr(self, name) not in (None, "")]
         if len(given) != 1:
             raise ValueError(f"exactly one of url, url_file, url_env is expected, not {', '.join(given) or 'none'}")
         if self.url_env.startswith("VMFLOW_"):
@@ -105,9 +105,11 @@ class DeliverSettings(BaseModel, frozen=True, extra="forbid"):
             return values
         hidden = {}
         for name, receiver in values["receivers"].items():
-            if isinstance(receiver, Mapping) and isinstance(receiver.get("url"), str):
-                receiver = {**receiver, "url": SecretStr(receiver["url"])}  # noqa: PLW2901 - the same one, hidden
-            hidden[name] = receiver
+            url = receiver.get("url") if isinstance(receiver, Mapping) else None
+            if url is None or isinstance(url, SecretStr):
+                hidden[name] = receiver
+            else:
+                hidden[name] = {**receiver, "url": SecretStr(url if isinstance(url, str) else "")}
         return {**values, "receivers": hidden}
 
     @field_validator("public_url")

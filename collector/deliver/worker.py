@@ -21,6 +21,8 @@ from collector.log import get_log
 
 T = TypeVar("T")
 
+MINUTE_SECONDS = 60.0
+
 Result = Literal["delivered", "refused", "expired", "dropped", "left"]
 """`refused`: the receiver will never take it.  `expired`: given up after retries.  `dropped`: the queue was full.
 `left`: not sent before the stop, and so offered again after the next start."""
@@ -80,8 +82,8 @@ class Worker:
         self._stopping = asyncio.Event()
         self._under_way: tuple[object, asyncio.Task[Answer]] | None = None
         """A call that has not come back, and what it is about."""
-        self._allowance = settings.per_minute
-        self._counted_at: float | None = None
+        self._sent: deque[float] = deque(maxlen=settings.per_minute)
+        """When the last messages were sent (loop time)."""
         self._refresh_at: float | None = None
 
     @property
@@ -179,20 +181,14 @@ class Worker:
             return Answer(False, False, type(error).__name__)
 
     async def _allowed(self) -> bool:
-        """Wait until one more message a minute is allowed; False if the stop came first."""
+        """Wait until one more message is allowed in this minute; False if the stop came first."""
         loop = asyncio.get_running_loop()
-        rate = self._settings.per_minute / 60
-        most = max(1.0, self._settings.per_minute)
-        while True:
-            now = loop.time()
-            if self._counted_at is not None:
-                self._allowance = min(most, self._allowance + rate * (now - self._counted_at))
-            self._counted_at = now
-            if self._allowance >= 1:
-                self._allowance -= 1
-                return True
-            if await self._sleep((1 - self._allowance) / rate):
+        if len(self._sent) == self._sent.maxlen:
+            wait = self._sent[0] + MINUTE_SECONDS - loop.time()
+            if wait > 0 and await self._sleep(wait):
                 return False
+        self._sent.append(loop.time())
+        return True
 
     async def _refresh(self) -> None:
         """Repeat what the receiver would forget, if it is due."""
@@ -211,9 +207,8 @@ class Worker:
         self._wake.clear()
         if self._stopping.is_set():
             return
-        due = None if self._refresh_at is None else self._refresh_at
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(due):
+            async with asyncio.timeout_at(self._refresh_at):
                 await self._wake.wait()
 
     async def _sleep(self, seconds: float) -> bool:
