@@ -47,7 +47,6 @@ class AlertmanagerReceiver:
         self._firing: dict[str, Notice] = {}
         """By fingerprint: what must be told again."""
         self.not_kept = 0
-        """Firing alerts that found no room among those told again."""
         self._pool = urllib3.PoolManager()
         self._url = ""
         self._headers: dict[str, str] = {}

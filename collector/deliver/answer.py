@@ -25,6 +25,11 @@ TROUBLES = (
 """What may be told of an error message of a library.  Nothing else of it is passed on: it may quote the address, and
 addresses of receivers have secrets in them."""
 
+BUSY_CODES = frozenset({-1, 40014, 42001, 45009, 45033})
+"""`errcode` of WeCom that goes away by itself: busy, token out of date, too many messages, too many at once.  Others
+are mistakes."""
+
+_ERRCODE = re.compile(r"\berrcode=(-?\d{1,9})\b")
 _HTTP = re.compile(r"\berror=(\d{3})\b")
 _SMTP = re.compile(r"\((\d{3}), b?['\"]|\brefused: (\d{3}) ")
 
@@ -52,6 +57,8 @@ class Receiver(Protocol):
 
     refresh_seconds: float | None
     """How often `refresh` is due; None: never."""
+    not_kept: int
+    """Firing alerts so far that found no room among those that `refresh` repeats."""
 
     def open(self) -> None:
         """Read the secrets and prepare.  Sends nothing.  Raises DeliverError."""
@@ -84,12 +91,13 @@ def of_smtp(code: int) -> Answer:
 
 
 def of_texts(texts: list[str]) -> Answer:
-    """What the messages of a library say about a failure: codes of HTTP and SMTP, or a known trouble.
+    """What the messages of a library say about a failure: codes of HTTP, SMTP and WeCom, or a trouble.
 
     With several codes (a message to several people) it is permanent only if all are.
     """
     found = [_of_failure(int(code)) for text in texts for code in _HTTP.findall(text)]
     for text in texts:
+        found += [Answer(False, int(code) not in BUSY_CODES, f"WeCom {code}") for code in _ERRCODE.findall(text)]
         found += [of_smtp(int(one or other)) for one, other in _SMTP.findall(text) if int(one or other) >= 400]
     if found:
         reason = ", ".join(sorted({answer.reason for answer in found}))

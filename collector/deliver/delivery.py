@@ -56,10 +56,20 @@ class Delivery:
         refreshes = metrics.counter(
             "notification_refreshes_total", "Times that all firing alerts were told again.", ("receiver", "result")
         )
+        not_kept = metrics.counter(
+            "notification_not_kept_total",
+            "Firing alerts beyond `most_firing`: told, but not told again.",
+            ("receiver",),
+        )
         self._unknown = results.labels(OTHER, "unknown")
         self._workers = {
             name: Worker(
-                name, settings.receivers[name], receiver, call, Counts(name, results, retries, refreshes), on_delivered
+                name,
+                settings.receivers[name],
+                receiver,
+                call,
+                Counts(name, results, retries, refreshes, not_kept),
+                on_delivered,
             )
             for name, receiver in self._receivers.items()
         }

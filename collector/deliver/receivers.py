@@ -10,12 +10,14 @@ import logging
 
 import apprise
 from apprise import AppriseAsset, NotifyBase, NotifyFormat, NotifyType
+from apprise.plugins.wecombot import NotifyWeComBot
 
 from collector.alert.notice import Group, Severity
 from collector.deliver.alertmanager import AlertmanagerReceiver
 from collector.deliver.answer import DELIVERED, Answer, DeliverError, Receiver, of_texts
 from collector.deliver.message import render
 from collector.deliver.settings import DeliverSettings, Language, ReceiverSettings
+from collector.deliver.wecom import WeComBot
 
 SHORT_BELOW = 320
 """Services that take no more characters than this are SMS gateways: two parts at most."""
@@ -34,6 +36,7 @@ class AppriseReceiver:
     """One receiver behind an apprise URL."""
 
     refresh_seconds: float | None = None
+    not_kept = 0
 
     def __init__(self, name: str, settings: ReceiverSettings) -> None:
         self._name = name
@@ -139,7 +142,7 @@ def _service(name: str, url: str) -> NotifyBase:
         )
     if not service.enabled:
         raise DeliverError(f"{where}: apprise needs another package for {service.service_name}, which is not installed")
-    return service
+    return WeComBot.of(service) if type(service) is NotifyWeComBot else service
 
 
 def receivers(settings: DeliverSettings) -> dict[str, Receiver]:

@@ -47,11 +47,12 @@ class OnDelivered(Protocol):
 class Counts:
     """Metrics of one receiver."""
 
-    def __init__(self, name: str, results: Counter, retries: Counter, refreshes: Counter) -> None:
+    def __init__(self, name: str, results: Counter, retries: Counter, refreshes: Counter, not_kept: Counter) -> None:
         self.results: dict[Result, Counter] = {
             result: results.labels(name, result) for result in ("delivered", "refused", "expired", "dropped", "left")
         }
         self.retries: Counter = retries.labels(name)
+        self.not_kept: Counter = not_kept.labels(name)
         self.refreshes: dict[bool, Counter] = {
             True: refreshes.labels(name, "ok"),
             False: refreshes.labels(name, "failed"),
@@ -85,6 +86,7 @@ class Worker:
         self._sent: deque[float] = deque(maxlen=settings.per_minute)
         """When the last messages were sent (loop time)."""
         self._refresh_at: float | None = None
+        self._not_kept = 0
 
     @property
     def waiting(self) -> int:
@@ -168,6 +170,8 @@ class Worker:
         except TimeoutError:
             return Answer(False, False, f"no answer within {self._settings.timeout_seconds:g} s")
         self._under_way = None
+        self._counts.not_kept.inc(self._receiver.not_kept - self._not_kept)
+        self._not_kept = self._receiver.not_kept
         if subject is not about:
             # What has come back at last was about something that was given up meanwhile.
             return await self._attempt(about, function, *args)

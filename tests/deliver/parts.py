@@ -130,13 +130,20 @@ class Handler(BaseHTTPRequestHandler):
         """Be quiet."""
 
 
+class Server(ThreadingHTTPServer):
+    """Quiet about clients that hang up."""
+
+    def handle_error(self, *args: Any) -> None:
+        """Tests look at what the client says."""
+
+
 @contextmanager
 def endpoint(*statuses: int, gate_open: bool = True) -> Iterator[Endpoint]:
     """Serve on a free port of loopback."""
     made = Endpoint("", list(statuses))
     if gate_open:
         made.open_gate.set()
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, made)) as server:
+    with Server(("127.0.0.1", 0), partial(Handler, made)) as server:
         made.address = f"127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=partial(server.serve_forever, 0.01))
         thread.start()

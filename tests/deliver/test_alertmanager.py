@@ -149,6 +149,18 @@ def test_many_alerts_go_in_several_requests_and_few_are_kept() -> None:
     assert made.not_kept == 1090
 
 
+def test_what_is_not_kept_is_counted() -> None:
+    async def main() -> None:
+        settings = receiver(f"http://{hook.address}", kind="alertmanager", most_firing=2)
+        async with running({"am": settings}) as stage:
+            stage.delivery.offer(group(*[loss(number) for number in range(5)], to=("am",)))
+            await stage.until(1)
+            assert stage.metrics.value("notification_not_kept_total", receiver="am") == 3
+
+    with endpoint() as hook:
+        asyncio.run(main())
+
+
 def test_labels_are_such_that_alertmanager_takes_them(server: Alertmanager) -> None:
     now = now_us()
     labels = {"src-vm": "a\nb", "1st": "x", "empty": "", "dst_vm": "名" * 200}
@@ -165,7 +177,11 @@ def test_labels_are_such_that_alertmanager_takes_them(server: Alertmanager) -> N
 
 @pytest.mark.parametrize(
     ("status", "expected"),
-    [(500, Answer(False, False, "HTTP 500")), (400, Answer(False, True, "HTTP 400")), (302, Answer(False, True, "HTTP 302"))],
+    [
+        (500, Answer(False, False, "HTTP 500")),
+        (400, Answer(False, True, "HTTP 400")),
+        (302, Answer(False, True, "HTTP 302")),
+    ],
 )
 def test_what_it_does_not_take(status: int, expected: Answer) -> None:
     with endpoint(status) as hook:

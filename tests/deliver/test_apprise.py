@@ -172,6 +172,7 @@ def test_sms_gateway_of_ones_own() -> None:
 
 def test_wecom() -> None:
     with endpoint() as server:
+        server.answer = b'{"errcode":0,"errmsg":"ok"}'
         made = opened("wecombot://key-of-ours/", language="zh")
         (service,) = made._apprise
         assert service.api_url == "https://qyapi.weixin.qq.com/cgi-bin/webhook/send?key=key-of-ours"
@@ -186,6 +187,31 @@ def test_wecom() -> None:
     assert "阈值：1 %" in content
     # https://developer.work.weixin.qq.com/document/path/91770: at most 2048 octets of UTF-8.
     assert len(content.encode()) <= 2048
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"errcode":93000,"errmsg":"invalid webhook url"}', Answer(False, True, "WeCom 93000")),
+        ('{"errcode":45009,"errmsg":"api freq out of limit"}', Answer(False, False, "WeCom 45009")),
+        ("<html>", Answer(False, False, "WeCom -1")),
+    ],
+)
+def test_wecom_says_no_with_status_200(text: str, expected: Answer) -> None:
+    with endpoint() as server:
+        server.answer = text.encode()
+        made = opened("https://qyapi.weixin.qq.com/cgi-bin/webhook/send?key=key-of-ours")
+        (service,) = made._apprise
+        service.api_url = f"http://{server.address}/"
+        assert made.send(group()) == expected
+
+
+def test_wecom_with_an_http_error() -> None:
+    with endpoint(502) as server:
+        made = opened("wecombot://key-of-ours/")
+        (service,) = made._apprise
+        service.api_url = f"http://{server.address}/"
+        assert made.send(group()) == Answer(False, False, "HTTP 502")
 
 
 @pytest.mark.parametrize("octets", [100, 400, 1000, 2048, 4096, 100_000])
