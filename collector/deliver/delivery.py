@@ -85,9 +85,11 @@ class Delivery:
     async def __aenter__(self) -> Self:
         for receiver in self._receivers.values():
             await self._call(receiver.open)
-        self._tasks = [
+        self._tasks = [  # a worker ends at the stop only: `_ended` tells if a defect ends it before
             asyncio.create_task(worker.run(), name=f"deliver {name}") for name, worker in self._workers.items()
         ]
+        for task in self._tasks:
+            task.add_done_callback(self._ended)
         return self
 
     async def __aexit__(
@@ -105,6 +107,12 @@ class Delivery:
             if worker.waiting:
                 _log.warning("alerts not sent before the stop", receiver=name, messages=worker.waiting)
             worker.leave()
+
+    @staticmethod
+    def _ended(task: asyncio.Task[None]) -> None:
+        """Log what ended a worker, if it was a defect: its receiver gets nothing until the next start."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("a worker has ended", worker=task.get_name(), error=type(error).__name__)
 
     def offer(self, group: Group, /) -> None:
         """Take a group for each of its receivers.  A name that no receiver has is counted and reported as given up."""

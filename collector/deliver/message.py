@@ -5,11 +5,12 @@ Names of VMs come from the network and from users of the cloud: they are made pr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from collector.alert.notice import Event, Group, Notice, Severity
-from collector.deliver.figures import clock, duration, figure, figures, moment
+from collector.deliver.figures import SECOND_US, clock, duration, figure, figures, moment
 from collector.deliver.settings import Language
 from collector.deliver.templates import WORDS, Words
 
@@ -64,12 +65,18 @@ def worst_first(notices: Sequence[Notice]) -> list[Notice]:
 
 def _excess(notice: Notice) -> float:
     """How many times the threshold the value is, or the threshold the value: rules look upwards and downwards."""
-    if notice.value is None:
+    value, threshold = _known(notice.value), _known(notice.threshold)
+    if value is None or notice.condition == "absent":
         return float("inf")
-    if not notice.threshold:
-        return abs(notice.value)
-    ratio = abs(notice.value / notice.threshold)
+    if not threshold:
+        return abs(value)
+    ratio = abs(value / threshold)
     return max(ratio, 1 / ratio) if ratio else float("inf")
+
+
+def _known(value: float | None) -> float | None:
+    """The value, or None for what is no number."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def clean(text: str, most: int = NAME_SIGNS) -> str:
@@ -101,18 +108,27 @@ def _measure(notice: Notice, words: Words) -> str:
 def _figure(notice: Notice, words: Words, samples: bool = True) -> str:
     """`loss 6.1 % [4.8–7.5 %], 21,040 samples`"""
     if notice.condition == "absent":
-        return words.silent if notice.event != "resolved" else ""
+        return _silence(notice, words) if notice.event != "resolved" else ""
     name = _measure(notice, words)
-    if notice.value is None:
+    value, low, high, count = (_known(one) for one in (notice.value, notice.low, notice.high, notice.samples))
+    if value is None:
         return f"{name} {words.insufficient}"
-    if notice.low is not None and notice.high is not None:
-        (value, low, high), unit = figures([notice.value, notice.low, notice.high], notice.unit, notice.measure)
-        text = f"{name} {f'{value} {unit}'.rstrip()} [{f'{low}–{high} {unit}'.rstrip()}]"
+    if low is not None and high is not None:
+        (shown, lower, upper), unit = figures([value, low, high], notice.unit, notice.measure)
+        text = f"{name} {f'{shown} {unit}'.rstrip()} [{f'{lower}–{upper} {unit}'.rstrip()}]"
     else:
-        text = f"{name} {figure(notice.value, notice.unit, notice.measure)}"
-    if samples and notice.samples is not None:
-        text += words.comma + words.samples.format(f"{notice.samples:,.0f}")
+        text = f"{name} {figure(value, notice.unit, notice.measure)}"
+    if samples and count is not None:
+        text += words.comma + words.samples.format(f"{count:,.0f}")
     return text
+
+
+def _silence(notice: Notice, words: Words) -> str:
+    """How long nothing came; the value of such an alert is in seconds."""
+    seconds = _known(notice.value)
+    if seconds is None:
+        return words.silent
+    return words.silent_for.format(duration(round(seconds * SECOND_US), words.durations))
 
 
 def _since(notice: Notice, words: Words, template: str) -> str:
@@ -126,11 +142,12 @@ def _since(notice: Notice, words: Words, template: str) -> str:
 def _condition(notice: Notice, words: Words) -> str:
     """What the figure was compared with; empty where nothing is known of it."""
     template = words.conditions.get(notice.condition, words.conditions["threshold"])
-    if notice.threshold is None:
+    threshold = _known(notice.threshold)
+    if threshold is None:
         return ""
     if notice.condition == "absent":
-        return template.format(f"{notice.threshold:,.0f} × {notice.level}")
-    return template.format(figure(notice.threshold, notice.unit, notice.measure))
+        return template.format(duration(round(threshold * SECOND_US), words.durations))
+    return template.format(figure(threshold, notice.unit, notice.measure))
 
 
 def _labels(notice: Notice, words: Words) -> Iterator[str]:
@@ -152,7 +169,7 @@ def _details(notice: Notice, words: Words) -> Iterator[str]:
     yield _since(notice, words, words.since)
     if condition := _condition(notice, words):
         yield condition
-    if notice.value is not None:
+    if _known(notice.value) is not None and notice.condition != "absent":
         yield words.window.format(notice.level, moment(notice.window_start_us))
     if notice.evidence:
         yield words.evidence.format(clean(notice.evidence))

@@ -24,6 +24,7 @@ class Words:
     comma: str
     colon: str
     silent: str
+    silent_for: str
     insufficient: str
     since: str
     line_since: str
@@ -82,12 +83,13 @@ ENGLISH = Words(
         "threshold": "Threshold: {}",
         "trend": "Heads for the limit of {}",
         "baseline": "Usual at this hour: {}",
-        "absent": "Nothing received for longer than {}",
+        "absent": "Threshold: {}",
     },
     samples="{} samples",
     comma=", ",
     colon=": ",
     silent="silent, nothing received",
+    silent_for="nothing received for {}",
     insufficient="no figure",
     since="Since: {} ({})",
     line_since="since {} ({})",
@@ -149,12 +151,13 @@ CHINESE = Words(
         "threshold": "阈值：{}",
         "trend": "正趋向上限 {}",
         "baseline": "该时段常值：{}",
-        "absent": "未收到数据已超过 {}",
+        "absent": "阈值：{}",
     },
     samples="样本 {} 个",
     comma="，",
     colon="：",
     silent="静默，未收到数据",
+    silent_for="已有 {} 未收到数据",
     insufficient="无数值",
     since="开始时间：{}（{}）",
     line_since="始于 {}（{}）",

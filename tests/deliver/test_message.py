@@ -71,6 +71,32 @@ def test_silence_has_no_figure() -> None:
     assert "Window" not in message.text
 
 
+def test_silence_tells_how_long() -> None:
+    silent = replace(
+        LOSS, scope="exporter", labels={"exporter": "192.0.2.11"}, condition="absent", measure="", unit="s",
+        value=240.0, low=None, high=None, samples=None, evidence="", threshold=180.0,
+    )  # fmt: skip
+    english, chinese = render(group(silent), "en", 10), render(group(silent), "zh", 10)
+
+    assert english.title == "[FIRING critical] 192.0.2.11 nothing received for 4 min (pair_loss)"
+    assert chinese.title == "[告警 严重] 192.0.2.11 已有 4 分 未收到数据 (pair_loss)"
+    assert "Threshold: 3 min" in english.text.splitlines()
+    assert english.short == "FIRING critical: 192.0.2.11 nothing received for 4 min since 12:00 UTC"
+    resolved = render(group(replace(silent, event="resolved")), "en", 10)
+    assert resolved.title == "[RESOLVED critical] 192.0.2.11 (pair_loss)"
+
+
+def test_what_is_no_number_is_left_out() -> None:
+    nan = float("nan")
+    odd = replace(LOSS, value=nan, low=nan, high=nan, samples=nan, threshold=nan)
+    text = render(group(odd, loss(1)), "en", 10).text + render(group(odd), "en", 10).text
+
+    assert "nan" not in text
+    assert "web-1 → db-1: loss no figure" in text
+    half = replace(LOSS, low=nan)
+    assert render(group(half), "en", 10).title == "[FIRING critical] web-1 → db-1 loss 6.1 % (pair_loss)"
+
+
 def test_many_alerts_are_one_message_worst_first() -> None:
     notices = [loss(number, value=number / 100, low=None, high=None) for number in range(2, 42)]
     message = render(group(*notices), "en", 9)
