@@ -63,7 +63,7 @@ def opened(url: str, **values: Any) -> AppriseReceiver:
 
 
 def mail_url(port: int) -> str:
-    return f"mailto://127.0.0.1:{port}/?from=vmflow@example.net&to=ops@example.net&mode=insecure&format=text"
+    return f"mailto://127.0.0.1:{port}/?from=vmflow@example.net&to=ops@example.net&mode=insecure"
 
 
 def test_mail() -> None:
@@ -91,6 +91,8 @@ def test_hostile_names_make_no_header() -> None:
 
     (mail,) = mailbox.mails
     assert mail["Bcc"] is None
+    assert mail.get_content_type() == "text/plain"  # so markup in names is none
+    assert "<script>" in mail.get_content()
     assert mailbox.recipients == [["ops@example.net"]]
 
 
