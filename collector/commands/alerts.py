@@ -7,7 +7,7 @@ import time
 
 from collector.commands.common import add_settings_arguments, complain, settings_or_none
 from collector.deliver.answer import DeliverError
-from collector.deliver.receivers import receivers
+from collector.deliver.kinds import receivers
 from collector.deliver.sample import sample
 from collector.deliver.settings import DeliverSettings
 

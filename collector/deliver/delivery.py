@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from collector.alert.notice import Group
-from collector.deliver.receivers import receivers
+from collector.deliver.kinds import receivers
 from collector.deliver.settings import DeliverSettings
 from collector.deliver.worker import Call, Counts, OnDelivered, Worker
 from collector.log import get_log

@@ -13,10 +13,9 @@ from apprise import AppriseAsset, NotifyBase, NotifyFormat, NotifyType
 from apprise.plugins.wecombot import NotifyWeComBot
 
 from collector.alert.notice import Group, Severity
-from collector.deliver.alertmanager import AlertmanagerReceiver
-from collector.deliver.answer import DELIVERED, Answer, DeliverError, Receiver, of_texts
+from collector.deliver.answer import DELIVERED, Answer, DeliverError, of_texts
 from collector.deliver.message import render
-from collector.deliver.settings import DeliverSettings, Language, ReceiverSettings
+from collector.deliver.settings import Language, ReceiverSettings
 from collector.deliver.wecom import WeComBot
 
 SHORT_BELOW = 320
@@ -143,14 +142,3 @@ def _service(name: str, url: str) -> NotifyBase:
     if not service.enabled:
         raise DeliverError(f"{where}: apprise needs another package for {service.service_name}, which is not installed")
     return WeComBot.of(service) if type(service) is NotifyWeComBot else service
-
-
-def receivers(settings: DeliverSettings) -> dict[str, Receiver]:
-    """The receivers that are set, by name, not yet open."""
-    made: dict[str, Receiver] = {}
-    for name, one in settings.receivers.items():
-        if one.kind == "alertmanager":
-            made[name] = AlertmanagerReceiver(name, one, settings.public_url)
-        else:
-            made[name] = AppriseReceiver(name, one)
-    return made

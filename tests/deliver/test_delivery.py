@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from collector.deliver.answer import DeliverError
 from tests.deliver.parts import Endpoint, endpoint, group, loss, receiver, running
+
+ROOT = Path(__file__).parents[2]
 
 
 def titles(server: Endpoint) -> list[str]:
@@ -251,3 +256,16 @@ def test_no_receivers_is_fine() -> None:
         assert stage.told == []
 
     asyncio.run(main())
+
+
+def test_apprise_is_loaded_only_where_it_is_used() -> None:
+    code = (
+        "import sys\n"
+        "from collector.deliver.kinds import receivers\n"
+        "from collector.deliver.settings import DeliverSettings\n"
+        "made = receivers(DeliverSettings.model_validate({'receivers': {'am': {'kind': 'alertmanager', 'url': 'http://a'}}}))\n"
+        "made['am'].open()\n"
+        "print('apprise' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert done.stdout == "False\n"

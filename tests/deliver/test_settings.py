@@ -9,7 +9,7 @@ import pytest
 
 from collector.commands.check import as_toml
 from collector.deliver.answer import DeliverError
-from collector.deliver.receivers import receivers
+from collector.deliver.kinds import receivers
 from collector.deliver.settings import DeliverSettings, ReceiverSettings
 from collector.settings import InvalidSettingsError, Settings, load
 
