@@ -1,0 +1,251 @@
+"""A group of notices as a message: title, text and a short form, in the receiver's language.
+
+Names of VMs come from the network and from users of the cloud: they are made printable and cut before they get in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from collector.alert.notice import Event, Group, Notice, Severity
+from collector.deliver.figures import SECOND_US, clock, duration, figure, figures, moment
+from collector.deliver.settings import Language
+from collector.deliver.templates import WORDS, Words
+
+SHORT_SIGNS = 140
+"""Longest short form: one SMS of the plain alphabet is 160 signs, and gateways add a few of their own."""
+TITLE_SIGNS = 200
+NAME_SIGNS = 80
+TEXT_SIGNS = 2000
+"""Of one rule's summary, runbook or query."""
+MOST_LABELS = 16
+
+EVENT_RANK: dict[Event, int] = {"escalated": 0, "firing": 1, "acknowledged": 2, "resolved": 3}
+SEVERITY_RANK: dict[Severity, int] = {"critical": 0, "warning": 1, "info": 2}
+
+_ASCII = str.maketrans({"→": "->", "–": "-", "…": "...", "µ": "u", "[": "(", "]": ")"})
+"""Outside of the alphabet of SMS (3GPP TS 23.038), or two signs in it: one of them would halve what a message holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What a receiver gets."""
+
+    title: str
+    """One line, up to 200 characters."""
+    text: str
+    short: str
+    """All of it in one line of up to 140 characters."""
+
+
+def render(group: Group, language: Language, lines: int) -> Message:
+    """Write the message of a group; of several notices the worst `lines` are named one by one, worst first.
+
+    Raises ValueError for a group without notices.
+    """
+    if not group.notices:
+        raise ValueError(f"group {group.key!r} has no notices")
+    words = WORDS[language]
+    notices = worst_first(group.notices)
+    written = _details(notices[0], words) if len(notices) == 1 else _many(notices, words, lines)
+    return Message(_title(group, notices, words), "\n".join(written), _short(group, notices, words, language))
+
+
+def worst_first(notices: Sequence[Notice]) -> list[Notice]:
+    """Firing before resolved, by severity, then by how far the figure is from its threshold, silence first of all."""
+    return sorted(
+        notices,
+        key=lambda one: (
+            EVENT_RANK[one.event], SEVERITY_RANK[one.severity], -_excess(one), one.since_us, _who(one, WORDS["en"])
+        ),
+    )  # fmt: skip
+
+
+def _excess(notice: Notice) -> float:
+    """How many times the threshold the value is, or the threshold the value: rules look upwards and downwards."""
+    value, threshold = _known(notice.value), _known(notice.threshold)
+    if value is None or notice.condition == "absent":
+        return float("inf")
+    if not threshold:
+        return abs(value)
+    ratio = abs(value / threshold)
+    return max(ratio, 1 / ratio) if ratio else float("inf")
+
+
+def _known(value: float | None) -> float | None:
+    """The value, or None for what is no number."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def clean(text: str, most: int = NAME_SIGNS) -> str:
+    """One line of what can be printed, up to `most` characters."""
+    line = "".join(sign if sign.isprintable() else " " if sign in "\r\n\t" else "?" for sign in text)
+    return line if len(line) <= most else line[: most - 1] + "…"
+
+
+def _block(text: str) -> str:
+    """Several lines, each of what can be printed."""
+    return "\n".join(clean(line, TEXT_SIGNS) for line in text.strip().splitlines())[:TEXT_SIGNS]
+
+
+def _who(notice: Notice, words: Words) -> str:
+    labels = {name: clean(text) for name, text in notice.labels.items()}
+    if notice.scope == "pair":
+        return f"{labels.get('src_vm', '?')} → {labels.get('dst_vm', '?')}"
+    if notice.scope == "interface":
+        return f"{labels.get('host', '')} {labels.get('interface', '?')}".strip()
+    if notice.scope == "service":
+        return words.service
+    return labels.get(notice.scope, "") or "?"
+
+
+def _measure(notice: Notice, words: Words) -> str:
+    return words.measures.get(notice.measure) or clean(notice.measure.removesuffix("_ratio").replace("_", " "))
+
+
+def _figure(notice: Notice, words: Words, samples: bool = True) -> str:
+    """`loss 6.1 % [4.8–7.5 %], 21,040 samples`"""
+    if notice.condition == "absent":
+        return _silence(notice, words) if notice.event != "resolved" else ""
+    name = _measure(notice, words)
+    value, low, high, count = (_known(one) for one in (notice.value, notice.low, notice.high, notice.samples))
+    if value is None:
+        return f"{name} {words.insufficient}"
+    if low is not None and high is not None:
+        (shown, lower, upper), unit = figures([value, low, high], notice.unit, notice.measure)
+        text = f"{name} {f'{shown} {unit}'.rstrip()} [{f'{lower}–{upper} {unit}'.rstrip()}]"
+    else:
+        text = f"{name} {figure(value, notice.unit, notice.measure)}"
+    if samples and count is not None:
+        text += words.comma + words.samples.format(f"{count:,.0f}")
+    return text
+
+
+def _silence(notice: Notice, words: Words) -> str:
+    """How long nothing came; the value of such an alert is in seconds."""
+    seconds = _known(notice.value)
+    if seconds is None:
+        return words.silent
+    return words.silent_for.format(duration(round(seconds * SECOND_US), words.durations))
+
+
+def _since(notice: Notice, words: Words, template: str) -> str:
+    """Since when; of what has ended, from when to when."""
+    lasted = words.lasted.format(duration(notice.now_us - notice.since_us, words.durations))
+    if notice.event == "resolved":
+        return words.ended.format(moment(notice.since_us), moment(notice.now_us), lasted)
+    return template.format(moment(notice.since_us), lasted)
+
+
+def _condition(notice: Notice, words: Words) -> str:
+    """What the figure was compared with; empty where nothing is known of it."""
+    template = words.conditions.get(notice.condition, words.conditions["threshold"])
+    threshold = _known(notice.threshold)
+    if threshold is None:
+        return ""
+    if notice.condition == "absent":
+        return template.format(duration(round(threshold * SECOND_US), words.durations))
+    return template.format(figure(threshold, notice.unit, notice.measure))
+
+
+def _labels(notice: Notice, words: Words) -> Iterator[str]:
+    """One line per label, the known ones first."""
+    known = [name for name in words.labels if notice.labels.get(name)]
+    others = sorted(name for name, text in notice.labels.items() if text and name not in words.labels)
+    for name in (known + others)[:MOST_LABELS]:
+        yield f"{words.labels.get(name) or clean(name)}{words.colon}{clean(notice.labels[name])}"
+
+
+def _details(notice: Notice, words: Words) -> Iterator[str]:
+    """Text about one alert."""
+    event = words.events[notice.event]
+    about = words.colon.join(part for part in (_who(notice, words), _figure(notice, words)) if part)
+    yield f"{event}{words.colon}{about}"
+    if notice.summary:
+        yield _block(notice.summary)
+    yield ""
+    yield _since(notice, words, words.since)
+    if condition := _condition(notice, words):
+        yield condition
+    if _known(notice.value) is not None and notice.condition != "absent":
+        yield words.window.format(notice.level, moment(notice.window_start_us))
+    if notice.evidence:
+        yield words.evidence.format(clean(notice.evidence))
+    yield from _labels(notice, words)
+    yield words.rule.format(clean(notice.rule))
+    yield words.severity.format(words.severities[notice.severity])
+    yield from _where_to_look(notice, words)
+    yield words.alert.format(notice.alert_id)
+
+
+def _where_to_look(notice: Notice, words: Words) -> Iterator[str]:
+    if notice.runbook:
+        yield words.runbook.format(clean(notice.runbook, TEXT_SIGNS))
+    if notice.sql:
+        yield words.sql
+        yield _block(notice.sql)
+
+
+def _many(notices: list[Notice], words: Words, lines: int) -> Iterator[str]:
+    """Text about several alerts: one line each, then what helps with the worst."""
+    for notice in notices[:lines]:
+        about = words.colon.join(part for part in (_who(notice, words), _figure(notice, words)) if part)
+        yield f"{words.events[notice.event]}{words.colon}{about}{words.comma}{_since(notice, words, words.line_since)}"
+    if len(notices) > lines:
+        yield words.more.format(len(notices) - lines)
+    yield ""
+    worst = notices[0]
+    if condition := _condition(worst, words):
+        yield condition
+    # Only what all have in common may stand here without saying whose it is.
+    for name in words.labels:
+        values = {notice.labels.get(name, "") for notice in notices}
+        if len(values) == 1 and (value := values.pop()):
+            yield f"{words.labels[name]}{words.colon}{clean(value)}"
+    yield words.rule.format(", ".join(sorted({clean(notice.rule) for notice in notices})[:MOST_LABELS]))
+    yield from _where_to_look(worst, words)
+
+
+def _events(notices: list[Notice], words: Words) -> str:
+    """`FIRING`, or with several events `FIRING 30, RESOLVED 2`."""
+    counts = {event: sum(notice.event == event for notice in notices) for event in EVENT_RANK}
+    present = {event: count for event, count in counts.items() if count}
+    if len(present) == 1:
+        return words.events[next(iter(present))]
+    return words.comma.join(f"{words.events[event]} {count}" for event, count in present.items())
+
+
+def _title(group: Group, notices: list[Notice], words: Words) -> str:
+    worst = notices[0]
+    head = f"[{_events(notices, words)} {words.severities[group.severity]}]"
+    about = " ".join(part for part in (_who(worst, words), _figure(worst, words, samples=False)) if part)
+    if len(notices) > 1:
+        about = f"{words.alerts.format(len(notices))}{words.colon}{about}"
+    return clean(f"{head} {about} ({clean(worst.rule)})", TITLE_SIGNS)
+
+
+def _short(group: Group, notices: list[Notice], words: Words, language: Language) -> str:
+    """The worst in one line.  Names give way first, so that event, figure and time are always there."""
+    worst = notices[0]
+    head = f"{_events(notices, words)} {words.severities[group.severity]}{words.colon}"
+    tail = f" {_figure(worst, words, samples=False)}".rstrip() + words.short_since.format(clock(worst.since_us))
+    if len(notices) > 1:
+        tail += words.short_more.format(len(notices) - 1)
+    who = _who(worst, words)
+    if language == "en":
+        head, who, tail = (text.translate(_ASCII) for text in (head, who, tail))
+    return (head + _shortened(who, SHORT_SIGNS - len(head) - len(tail)) + tail)[:SHORT_SIGNS]
+
+
+def _shortened(who: str, room: int) -> str:
+    """Names cut to `room` characters; of two names, each to its half."""
+    if len(who) <= room:
+        return who
+    for arrow in ("->", "→"):
+        first, found, second = who.partition(f" {arrow} ")
+        if found:
+            half = max(1, (room - len(arrow)) // 2)
+            return f"{first[: half - 1]}~{arrow}{second[: half - 1]}~"
+    return who[: max(0, room - 1)] + "~"
