@@ -49,8 +49,8 @@ def by_process(taken: Iterable[pa.RecordBatch]) -> Sums:
     """What was taken, parts of a group added up."""
     found: Sums = {}
     connections: dict[tuple[Any, ...], set[int]] = {}
-    for batch in taken:
-        for row in batch.to_pylist():
+    for part in taken:
+        for row in part.to_pylist():
             row["time"] = int(row["time"].timestamp())
             key = tuple(row.pop(name) for name in KEYS)
             connections.setdefault(key, set()).update(row.pop("connection_hashes"))
