@@ -114,9 +114,8 @@ def link_slot(links, connection, group):  # type: ignore[no-untyped-def]
 
 
 @forced
-def link(links, used, connection, group):  # type: ignore[no-untyped-def]
-    """Enter a connection of a group, once.  The caller has seen that it fits."""
-    slot = link_slot(links, connection, group)
+def link(links, used, slot, connection, group):  # type: ignore[no-untyped-def]
+    """Enter a connection of a group, once; `slot` is its `link_slot`.  The caller has seen that it fits."""
     while True:
         known = links[slot]
         if known["hash"] == ZERO:
@@ -135,7 +134,8 @@ def enter_links(old, links, used):  # type: ignore[no-untyped-def]
     used[LINKS] = 0
     for at in range(old.shape[0]):
         if old[at]["hash"] != ZERO:
-            link(links, used, old[at]["hash"], old[at]["group"])
+            connection, group = old[at]["hash"], old[at]["group"]
+            link(links, used, link_slot(links, connection, group), connection, group)
 
 
 @kernel

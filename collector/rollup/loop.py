@@ -17,7 +17,7 @@ import numpy as np
 import schemas.flow_feed
 from collector.rollup.bursts import add_burst
 from collector.rollup.kernels import kernel
-from collector.rollup.lookup import LOW, ONE, ZERO, group_of, link
+from collector.rollup.lookup import LOW, ONE, ZERO, group_of, link, link_slot
 from collector.rollup.plan import (
     ACCEPTED,
     FLAGLESS,
@@ -165,11 +165,18 @@ def add_block(rows, tables, first, placed):  # type: ignore[no-untyped-def]
 @forced
 def connect_block(tables, placed):  # type: ignore[no-untyped-def]
     """Enter the connections of the placed windows."""
+    links, entries, plans = tables.links, tables.entries, tables.plans
     for at in range(placed):
-        entry = tables.entries[at]
-        connection = tables.plans[entry["plan"]]["connection"]
-        if connection != ZERO:
-            link(tables.links, tables.used, connection, entry["group"])
+        entry = entries[at]
+        connection = plans[entry["plan"]]["connection"]
+        slot = link_slot(links, connection, entry["group"])
+        entry["connection"] = connection
+        entry["slot"] = slot
+        entry["peek"] = links[slot]["hash"]  # as in `peek_block`
+    for at in range(placed):
+        entry = entries[at]
+        if entry["connection"] != ZERO:
+            link(links, tables.used, entry["slot"], entry["connection"], entry["group"])
 
 
 @kernel

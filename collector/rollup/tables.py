@@ -72,7 +72,7 @@ PLAN = np.dtype(
     ]
 )
 """What a row adds to its windows; see `plan.py`."""
-ENTRY = np.dtype([("group", _U), ("window", _I), ("plan", _I), ("peek", _U)])
+ENTRY = np.dtype([("group", _U), ("window", _I), ("plan", _I), ("peek", _U), ("connection", _U), ("slot", _U)])
 """One window of one row of a block."""
 
 BURSTS = 1 << 14
