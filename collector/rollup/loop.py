@@ -17,7 +17,7 @@ import numpy as np
 import schemas.flow_feed
 from collector.rollup.bursts import add_burst
 from collector.rollup.kernels import kernel
-from collector.rollup.lookup import LOW, ONE, ZERO, group_of, link, link_slot
+from collector.rollup.lookup import LOW, ONE, ZERO, first_slot, group_of, link, link_slot
 from collector.rollup.plan import (
     ACCEPTED,
     FLAGLESS,
@@ -44,7 +44,7 @@ def plan_block(rows, numbers, tables, first):  # type: ignore[no-untyped-def]
     for k in range(count):
         i, plan = first + k, tables.plans[k]
         plan_times(rows, i, plan)
-        if not plan_key(rows, numbers, i, plan, tables.slots):
+        if not plan_key(rows, numbers, i, plan):
             tables.used[NAMELESS] = 1
             return k
         plan_amounts(rows, i, plan)
@@ -56,14 +56,20 @@ def plan_block(rows, numbers, tables, first):  # type: ignore[no-untyped-def]
 def peek_block(tables, count):  # type: ignore[no-untyped-def]
     """Read from the groups that the planned rows most likely add to.  Nobody needs what is read, but it is in the cache
     when it is needed."""
-    groups, entries, plans = tables.groups, tables.entries, tables.plans
+    slots, groups, entries, plans = tables.slots, tables.groups, tables.entries, tables.plans
     for k in range(count):
-        first, last = plans[k]["first_slot"] & LOW, plans[k]["last_slot"] & LOW
+        plan = plans[k]
+        plan["first_slot"] = slots[first_slot(slots, plan["hash"], plan["first"])] & LOW
+        plan["last_slot"] = slots[first_slot(slots, plan["hash"], plan["last"])] & LOW
+    for k in range(count):
+        first, last = plans[k]["first_slot"], plans[k]["last_slot"]
         peek = ZERO
         if first != ZERO:
-            peek = groups[first - ONE]["vms"] ^ groups[first - ONE]["sampling_rate_max"]
+            group = groups[first - ONE]
+            peek = group["vms"] ^ group["sampling_rate_max"] ^ group["connections_opened"]
         if last not in (ZERO, first):
-            peek ^= groups[last - ONE]["vms"] ^ groups[last - ONE]["sampling_rate_max"]
+            group = groups[last - ONE]
+            peek ^= group["vms"] ^ group["sampling_rate_max"]
         entries[k]["peek"] = peek
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import schemas.flow_feed
-from collector.rollup.lookup import HALF, MIX_A, ONE, ZERO, U, end_hash, first_slot, key_hash, mixed
+from collector.rollup.lookup import HALF, MIX_A, ONE, ZERO, U, end_hash, key_hash, mixed
 from decoders.jit import forced
 from schemas.flows import FLOWS
 
@@ -91,7 +91,7 @@ def plan_times(rows, i, plan):  # type: ignore[no-untyped-def]
 
 
 @forced
-def plan_key(rows, numbers, i, plan, slots):  # type: ignore[no-untyped-def]
+def plan_key(rows, numbers, i, plan):  # type: ignore[no-untyped-def]
     """The pair; False if one of its names has no number yet."""
     src_vm, dst_vm = numbers.src_vm[rows.src_vm[i]], numbers.dst_vm[rows.dst_vm[i]]
     src_uuid, dst_uuid = numbers.src_vm_uuid[rows.src_vm_uuid[i]], numbers.dst_vm_uuid[rows.dst_vm_uuid[i]]
@@ -104,8 +104,6 @@ def plan_key(rows, numbers, i, plan, slots):  # type: ignore[no-untyped-def]
     plan["hosts"] = U(src_host) << HALF | U(dst_host)
     plan["network_sighting"] = U(network) << HALF | U(rows.sighting[i])
     plan["hash"] = key_hash(plan["vms"], plan["uuids"], plan["hosts"], plan["network_sighting"])
-    plan["first_slot"] = slots[first_slot(slots, plan["hash"], plan["first"])]
-    plan["last_slot"] = slots[first_slot(slots, plan["hash"], plan["last"])]
     return True
 
 

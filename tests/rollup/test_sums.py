@@ -236,7 +236,7 @@ def with_one_hash() -> str:
     for module in (lookup, loop):
         module.link_slot = lambda *_: np.uint64(0)
     lookup.tag_of = lambda *_: np.uint64(0)
-    lookup.first_slot = plan.first_slot = lambda *_: np.uint64(0)
+    lookup.first_slot = loop.first_slot = lambda *_: np.uint64(0)
     return fingerprint()
 
 
