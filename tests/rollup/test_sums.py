@@ -128,8 +128,24 @@ def test_taking_starts_anew() -> None:
     first = summed(batches(rows, 100), made)
 
     assert (made.rows, made.oldest_us, made.newest_us, made.groups, made.connections) == (0, 0, 0, 0, 0)
-    assert made.take().num_rows == 0
+    nothing = made.take()
+    assert (nothing.num_rows, len(nothing.column("src_vm").dictionary)) == (0, 0)
     assert_same(summed(batches(rows, 100), made), first)
+
+
+def test_a_burst_goes_over_batches_and_is_cut_by_taking() -> None:
+    """Six segments of one super-packet, sampled at 1 in 64: k samples have the variance 64 × 63 × k²."""
+    sample = {"received": 1, "sampling_rate": 64, "ip_protocol": 6, "bytes": 1500}
+    rows = [flow(*VMS[:2], "source", tcp_seq=1448 * number, **sample) for number in range(6)]
+    three, other_three = batches(rows, 3)
+    made = sums()
+
+    def variances(parts: list[pa.RecordBatch]) -> list[tuple[float, float]]:
+        return [(one["packets_variance"], one["octets_variance"]) for one in summed(parts, made).values()]
+
+    assert variances([three, other_three]) == [(64 * 63 * 36, 64 * 63 * 9000**2)]
+    assert variances([three]) == [(64 * 63 * 9, 64 * 63 * 4500**2)]
+    assert variances([other_three]) == [(64 * 63 * 9, 64 * 63 * 4500**2)]
 
 
 def test_what_does_not_fit_is_given_back_and_nothing_is_lost() -> None:
@@ -222,10 +238,22 @@ def test_columns_of_another_type_and_nulls_are_refused() -> None:
     assert (made.rows, made.take().num_rows) == (0, 0)
 
 
+def apart() -> list[dict[str, Any]]:
+    """Rows that differ in one key each, which makes a group of every one."""
+    one = flow(*VMS[:2], "source", received=1)
+    names = ("src_vm", "dst_vm", "src_host", "dst_host", "network")
+    others = [one | {name: "other"} for name in names]
+    others += [one | {name: bytes(16)} for name in ("src_vm_uuid", "dst_vm_uuid")]
+    return [one, *others, one | {"sighting": "transit"}, flow(*VMS[:2], "source", received=11)]
+
+
+def test_every_key_makes_a_group_of_its_own() -> None:
+    assert [one["records"] for one in summed(batches(apart(), 100)).values()] == [1] * 9
+
+
 def fingerprint() -> str:
     """Everything that some rows add up to, in exact digits; times in seconds after BEGIN_US."""
-    parts = [*batches(draw(18, 150), 70), *batches(draw_bursts(18, 60), 60)]
-    found = summed(parts)
+    found = summed([*batches(apart(), 5), *batches(draw(18, 150), 70), *batches(draw_bursts(18, 60), 60)])
     return repr(sorted((key[0] - BEGIN_US // 1_000_000, key[1:], sorted(one.items())) for key, one in found.items()))
 
 
