@@ -2,8 +2,9 @@
 
     python -m bench.sums [--pairs 1000 10000 100000] [--rows 50000] [--batches 40]
 
-Rows are those of bench/rollups.py: IPFIX-like, half of them in two windows, each with a connection of its own.  A window
-of 10 s holds all batches, so the sums grow as they do in service.  The last line has a pair of its own for every row.
+Rows are those of bench/rollups.py: IPFIX-like, half of them in two windows, each with a connection of its own.  All
+batches are of one window of 10 s, so the sums grow as they do in service.  The last line has a pair of its own for
+every row.
 """
 
 from __future__ import annotations
@@ -44,10 +45,23 @@ def measure(label: str, batches: list[pa.RecordBatch], links: int) -> str:
 
 
 def made(pairs: int, rows: int, batches: int) -> list[pa.RecordBatch]:
-    """Batches of one window."""
+    """Batches of one window, with one dictionary a column, as the join gives batches that of the inventory."""
     known = make_pairs(pairs)
     span = WINDOW_US // batches
-    return [batch(known, rows, START_US + number * span, span, number) for number in range(batches)]
+    out = [batch(known, rows, START_US + number * span, span, number) for number in range(batches)]
+    first = out[0]
+    return [
+        pa.RecordBatch.from_arrays(
+            [
+                pa.DictionaryArray.from_arrays(column.indices, like.dictionary)
+                if pa.types.is_dictionary(like.type)
+                else column
+                for column, like in zip(one.columns, first.columns, strict=True)
+            ],
+            schema=first.schema,
+        )
+        for one in out
+    ]
 
 
 def few_connections(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:

@@ -12,7 +12,7 @@ from uuid import UUID
 import pyarrow as pa
 from clickhouse_connect.driver import Client
 
-from collector.rollup.kernel import Rows
+from collector.rollup.plan import Rows
 from collector.rollup.sums import PairSums
 from schemas.column import ADDRESS, ENUM, NAME, NAMED_UUID, Column, Table
 from schemas.flows import FLOWS

@@ -1,6 +1,6 @@
 """Names and UUIDs as numbers of this process: batches bring dictionaries of their own.
 
-Only what rows refer to is looked up, once per dictionary: an inventory has more names than a batch has rows.  That a
+Only what rows refer to is looked up, and once: an inventory has more names than a batch has rows.  That a
 dictionary is known is told by the memory it lies in, which is held so that nothing else can come to lie there.
 """
 
@@ -12,12 +12,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from collector.rollup.kernel import unknown_codes
+from collector.rollup.lookup import UNKNOWN, unknown_codes
 
 MOST_DICTIONARIES = 64
 """Dictionaries that are remembered; a batch has two after the join, eight at most."""
-
-UNKNOWN = -1
 
 
 class Names:
@@ -36,27 +34,24 @@ class Names:
         """The number of one value."""
         return self._numbers.setdefault(value, len(self._numbers))
 
-    def numbers(self, dictionary: pa.Array, codes: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Number of each value of a dictionary, [values]; right for those that `codes` ([rows]) refer to.
-
-        Raises IndexError for a code that the dictionary does not have.
-        """
+    def numbers(self, dictionary: pa.Array) -> NDArray[np.int32]:
+        """Number of each value of a dictionary, [values]; `UNKNOWN` for those that nobody has asked for."""
         place = _place(dictionary)
-        known = self._known.get(place)
-        if known is None:
+        if place not in self._known:
             if len(self._known) >= MOST_DICTIONARIES:
                 del self._known[next(iter(self._known))]
-            known = self._known[place] = (dictionary, np.full(len(dictionary), UNKNOWN, np.int32))
-        numbers = known[1]
+            self._known[place] = (dictionary, np.full(len(dictionary), UNKNOWN, np.int32))
+        return self._known[place][1]
+
+    def ask(self, dictionary: pa.Array, codes: NDArray[np.int32], numbers: NDArray[np.int32]) -> None:
+        """Fill the `numbers` of a dictionary for all `codes` ([rows]).
+
+        Raises IndexError, with nothing filled, for a code that the dictionary does not have.
+        """
         asked = np.empty(min(len(codes), len(numbers)), np.int32)
-        try:
-            found = asked[: unknown_codes(codes, numbers, asked)]
-        except IndexError:
-            del self._known[place]  # some codes are marked, and have no number
-            raise
+        found = asked[: unknown_codes(codes, numbers, asked)]
         if len(found):
             numbers[found] = [self.number(value) for value in dictionary.take(pa.array(found)).to_pylist()]
-        return numbers
 
     def clear(self) -> None:
         """Forget all."""

@@ -16,16 +16,18 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from collector.rollup import tables as layout
-from collector.rollup.kernel import Numbers, Rows, add_rows, enter_groups, enter_links, sorted_links
+from collector.rollup.lookup import enter_groups, enter_links, sorted_links
+from collector.rollup.loop import add_rows
 from collector.rollup.names import Names
-from collector.rollup.tables import GROUPS, LINKS, MOST_WINDOWS, WIDTH, WORD
+from collector.rollup.plan import Numbers, Rows
+from collector.rollup.tables import COUNTS, FLOATS, GROUPS, LINKS, MOST_WINDOWS, NAMELESS
 from schemas.column import ADDRESS, ENUM, NAME, NAMED_UUID, TIME_US, UUID, Origin, Table
 from schemas.flows import FLOWS
-from schemas.rollups import FLOAT, LEVELS, MEASURES, PAIR_KEYS, TIME_S
+from schemas.rollups import LEVELS, MEASURES, PAIR_KEYS, TIME_S
 
 HASHES = pa.list_(pa.uint64())
 
-SUMMED = tuple(column for column in MEASURES if column.name in WORD)
+SUMMED = tuple(column for column in MEASURES if column.name in {*FLOATS, *COUNTS, "sampling_rate_max"})
 """The measures that come from rows of `flows`, but for the connections."""
 
 SCHEMA = pa.schema(
@@ -38,10 +40,17 @@ SCHEMA = pa.schema(
 """Rows of `pair_10s`, with the distinct hashes of connections instead of the state that counts them."""
 
 _NUMPY = {NAME: np.int32, NAMED_UUID: np.int32, ENUM: np.int8, TIME_US: np.int64, ADDRESS: np.uint64}
-_KEY_OF = {"src_vm": (0, 32), "dst_vm": (0, 0), "src_vm_uuid": (1, 32), "dst_vm_uuid": (1, 0), "src_host": (2, 32),
-           "dst_host": (2, 0), "network": (3, 32), "sighting": (3, 0)}  # fmt: skip
-"""Word and first bit of each key in the words of a group."""
-_WINDOW = 4
+_KEY_OF = {
+    "src_vm": ("vms", 32),
+    "dst_vm": ("vms", 0),
+    "src_vm_uuid": ("uuids", 32),
+    "dst_vm_uuid": ("uuids", 0),
+    "src_host": ("hosts", 32),
+    "dst_host": ("hosts", 0),
+    "network": ("network_sighting", 32),
+    "sighting": ("network_sighting", 0),
+}
+"""Word of a group and its first bit where each key lies."""
 
 
 class PairSums:
@@ -93,32 +102,33 @@ class PairSums:
         rows, numbers = self._columns(batch)
         first = 0
         with np.errstate(over="ignore"):  # hashes wrap on purpose; only uncompiled kernels would tell
-            while True:
-                groups = min(self._tables.groups, self._most_groups)
-                connections = min(self._tables.connections, self._most_connections)
-                first = add_rows(rows, numbers, self._tables, first, groups, connections)
-                if first == batch.num_rows or not self._grow():
+            while first < batch.num_rows:
+                tables = self._tables
+                groups = min(len(tables.groups), self._most_groups)
+                connections = min(tables.connections, self._most_connections)
+                first = add_rows(rows, numbers, tables, first, groups, connections)
+                if tables.used[NAMELESS]:
+                    self._ask(batch, rows, numbers)
+                elif first < batch.num_rows and not self._grow():
                     break
         self._count(rows.time_received[:first])
         return batch.slice(first) if first < batch.num_rows else None
 
     def take(self) -> pa.RecordBatch:
         """All sums, one row a group in no order, and start anew."""
-        tables, groups = self._tables, self.groups
-        words = tables.words[: groups * WIDTH].reshape(groups, WIDTH)
-        columns = {"time": pa.array((words[:, _WINDOW] * np.uint64(LEVELS["10s"])).astype(np.int64), pa.int64())}
+        tables = self._tables
+        groups = tables.groups[: self.groups]
+        columns = {"time": pa.array(groups["window"] * LEVELS["10s"]).cast(TIME_S)}
         for key in PAIR_KEYS:
             word, bit = _KEY_OF[key.name]
-            codes = (words[:, word] >> np.uint64(bit)).astype(_NUMPY[key.arrow])
+            codes = (groups[word] >> np.uint64(bit)).astype(_NUMPY[key.arrow])
             values = pa.array(key.names) if key.names else self._names[key.arrow].values()
             columns[key.name] = pa.DictionaryArray.from_arrays(pa.array(codes), values, safe=False)
         for column in SUMMED:
-            of = words if column.arrow != FLOAT else words.view(np.float64)
-            columns[column.name] = pa.array(of[:, WORD[column.name]].astype(column.arrow.to_pandas_dtype()))
-        ends, hashes = np.zeros(groups + 1, np.int32), np.empty(self.connections, np.uint64)
+            columns[column.name] = pa.array(groups[column.name].astype(column.arrow.to_pandas_dtype()))
+        ends, hashes = np.zeros(len(groups) + 1, np.int32), np.empty(self.connections, np.uint64)
         sorted_links(tables.links, ends, hashes)
         columns["connection_hashes"] = pa.ListArray.from_arrays(pa.array(ends), pa.array(hashes))
-        columns["time"] = columns["time"].cast(TIME_S)
         self._tables = layout.emptied(tables)
         for names in self._names.values():
             names.clear()
@@ -128,11 +138,11 @@ class PairSums:
     def _grow(self) -> bool:
         """Make the table larger that has no room for a record; False if it may not be."""
         tables = self._tables
-        if self.groups + MOST_WINDOWS > min(tables.groups, self._most_groups):
-            if tables.groups >= self._most_groups:
+        if self.groups + MOST_WINDOWS > min(len(tables.groups), self._most_groups):
+            if len(tables.groups) >= self._most_groups:
                 return False
-            self._tables = layout.with_groups(tables, min(2 * tables.groups, self._most_groups))
-            enter_groups(self._tables)
+            self._tables = layout.with_groups(tables, min(2 * len(tables.groups), self._most_groups))
+            enter_groups(self._tables.slots, self._tables.groups, self.groups)
             return True
         if tables.connections >= self._most_connections:
             return False
@@ -150,15 +160,25 @@ class PairSums:
 
     def _columns(self, batch: pa.RecordBatch) -> tuple[Rows, Numbers]:
         """What the loop reads of a batch."""
-        rows = Rows(*(_values(batch, name) for name in Rows._fields))
-        return rows, Numbers(*(self._numbers(batch, name, getattr(rows, name)) for name in Numbers._fields))
+        return (
+            Rows(*(_values(batch, name) for name in Rows._fields)),
+            Numbers(*(self._numbers(batch, name) for name in Numbers._fields)),
+        )
 
-    def _numbers(self, batch: pa.RecordBatch, name: str, codes: NDArray[np.int32]) -> NDArray[np.int32]:
+    def _numbers(self, batch: pa.RecordBatch, name: str) -> NDArray[np.int32]:
         """The numbers of a column's names."""
-        names = self._names[FLOWS[name].arrow]
+        kind = FLOWS[name].arrow
+        names = self._names[kind]
         if name in batch.schema.names:
-            return names.numbers(batch.column(name).dictionary, codes)
-        return np.array([names.number("" if FLOWS[name].arrow == NAME else bytes(16))], np.int32)
+            return names.numbers(batch.column(name).dictionary)
+        return np.array([names.number("" if kind == NAME else bytes(16))], np.int32)
+
+    def _ask(self, batch: pa.RecordBatch, rows: Rows, numbers: Numbers) -> None:
+        """Get numbers for all names of a batch: the loop has met one that has none."""
+        for name in Numbers._fields:
+            if name in batch.schema.names:
+                dictionary = batch.column(name).dictionary
+                self._names[FLOWS[name].arrow].ask(dictionary, getattr(rows, name), getattr(numbers, name))
 
 
 def _values(batch: pa.RecordBatch, name: str) -> NDArray[Any]:
@@ -185,8 +205,9 @@ def warm_up() -> None:
     """Compile all kernels before they are needed.  Blocks: some seconds where nothing is cached."""
     sums = PairSums(1 << 20, 1 << 20)
     sums.add(_row(FLOWS))
-    enter_groups(sums._tables)
-    enter_links(sums._tables.links, np.zeros_like(sums._tables.links), sums._tables.used)
+    tables = sums._tables
+    enter_groups(np.zeros_like(tables.slots), tables.groups, sums.groups)
+    enter_links(tables.links, np.zeros_like(tables.links), tables.used)
     sums.take()
 
 

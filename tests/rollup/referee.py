@@ -105,6 +105,9 @@ def _common(rng: random.Random) -> dict[str, Any]:
         "dst_ip": rng.choice(ADDRESSES),
         "agent": rng.choice(ADDRESSES),
         "domain": rng.randrange(3),
+        # Each key on its own, too: a VM that moves, two with one name, one with two networks.
+        **({rng.choice(["src_host", "dst_host", "network"]): "other"} if rng.random() < 0.1 else {}),
+        **({rng.choice(["src_vm_uuid", "dst_vm_uuid"]): bytes(15) + b"1"} if rng.random() < 0.1 else {}),
     }
 
 

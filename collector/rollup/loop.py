@@ -1,0 +1,206 @@
+"""The compiled loop: each record to the windows in which it flowed.
+
+Rows go through it in blocks, each step for all rows of a block before the next step.  The steps are short and their
+rows do not depend on each other, so the processor waits for the memory of many rows at once: that is what most of the
+time goes to.
+
+    plan     what a row adds and to which pair (`plan.py`)
+    place    which group it is in each window (`lookup.py`)
+    add      to the sums of that group; bursts (`bursts.py`)
+    connect  the row's connection to those of the group
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+import schemas.flow_feed
+from collector.rollup.bursts import add_burst
+from collector.rollup.kernels import kernel
+from collector.rollup.lookup import LOW, ONE, ZERO, first_slot, group_of, link, link_slot
+from collector.rollup.plan import (
+    ACCEPTED,
+    FLAGLESS,
+    OPENED,
+    SFLOW5,
+    TCP,
+    WAS_RESET,
+    WINDOW_US,
+    plan_amounts,
+    plan_events,
+    plan_key,
+    plan_times,
+)
+from collector.rollup.tables import BLOCK, ENTRIES, GROUPS, LINKS, MOST_WINDOWS, NAMELESS
+from decoders.jit import forced
+
+EDGE_US = schemas.flow_feed.EDGE_US
+
+
+@forced
+def plan_block(rows, numbers, tables, first):  # type: ignore[no-untyped-def]
+    """Plan the rows from `first` on; returns how many, fewer than a block if a name has no number."""
+    count = min(BLOCK, rows.time_received.shape[0] - first)
+    for k in range(count):
+        i, plan = first + k, tables.plans[k]
+        plan_times(rows, i, plan)
+        if not plan_key(rows, numbers, i, plan):
+            tables.used[NAMELESS] = 1
+            return k
+        plan_amounts(rows, i, plan)
+        plan_events(rows, i, plan, tables.seeds)
+    return count
+
+
+@forced
+def peek_block(tables, count):  # type: ignore[no-untyped-def]
+    """Read from the groups that the planned rows most likely add to.  Nobody needs what is read, but it is in the cache
+    when it is needed."""
+    slots, groups, entries, plans = tables.slots, tables.groups, tables.entries, tables.plans
+    for k in range(count):
+        plan = plans[k]
+        plan["first_slot"] = slots[first_slot(slots, plan["hash"], plan["first"])] & LOW
+        plan["last_slot"] = slots[first_slot(slots, plan["hash"], plan["last"])] & LOW
+    for k in range(count):
+        first, last = plans[k]["first_slot"], plans[k]["last_slot"]
+        peek = ZERO
+        if first != ZERO:
+            group = groups[first - ONE]
+            peek = group["vms"] ^ group["sampling_rate_max"] ^ group["connections_opened"]
+        if last not in (ZERO, first):
+            group = groups[last - ONE]
+            peek ^= group["vms"] ^ group["sampling_rate_max"]
+        entries[k]["peek"] = peek
+
+
+@forced
+def place_block(tables, count, groups, connections):  # type: ignore[no-untyped-def]
+    """Find the group of each window of the planned rows; returns how many rows fit, and how many windows they have."""
+    placed = 0
+    for k in range(count):
+        if (
+            placed + MOST_WINDOWS > ENTRIES
+            or tables.used[GROUPS] + MOST_WINDOWS > groups
+            or tables.used[LINKS] + placed + MOST_WINDOWS > connections
+        ):
+            return k, placed
+        plan = tables.plans[k]
+        for window in range(plan["first"], plan["last"] + 1):
+            entry = tables.entries[placed]
+            entry["group"] = group_of(tables, plan, window)
+            entry["window"] = window
+            entry["plan"] = k
+            placed += 1
+    return count, placed
+
+
+@forced
+def add_part(group, plan, window):  # type: ignore[no-untyped-def]
+    """The share of a record that lasted for some time."""
+    start, end = plan["start"], plan["end"]
+    begin, length = window * WINDOW_US, np.float64(end - start)
+    share = np.float64(min(end, begin + WINDOW_US) - max(start, begin)) / length
+    group["records"] += share
+    group["packets"] += plan["packets"] * share
+    group["octets"] += plan["octets"] * share
+    group["samples"] += plan["samples"] * share
+    group["packets_variance"] += plan["packets_variance"] * share
+    group["octets_variance"] += plan["octets_variance"] * share
+    group["frame_octets"] += plan["frame_octets"] * share
+    group["rate_unstated"] += plan["unstated"] * share
+    first = min(end, begin + EDGE_US) - max(start, begin)
+    if first > 0:
+        group["first_packets"] += plan["packets"] * (np.float64(first) / length)
+    last = min(end, begin + WINDOW_US) - max(start, begin + WINDOW_US - EDGE_US)
+    if last > 0:
+        group["last_packets"] += plan["packets"] * (np.float64(last) / length)
+
+
+@forced
+def add_whole(group, plan, window):  # type: ignore[no-untyped-def]
+    """A record of one moment."""
+    group["records"] += 1.0
+    group["packets"] += plan["packets"]
+    group["octets"] += plan["octets"]
+    group["samples"] += plan["samples"]
+    group["packets_variance"] += plan["packets_variance"]
+    group["octets_variance"] += plan["octets_variance"]
+    group["frame_octets"] += plan["frame_octets"]
+    group["rate_unstated"] += plan["unstated"]
+    within = plan["start"] - window * WINDOW_US
+    if within < EDGE_US:
+        group["first_packets"] += plan["packets"]
+    if within >= WINDOW_US - EDGE_US:
+        group["last_packets"] += plan["packets"]
+
+
+@forced
+def add_once(group, plan):  # type: ignore[no-untyped-def]
+    """What counts in the first window of a record only, whole."""
+    group["drop_hint_packets"] += plan["drop_hint"]
+    events = plan["events"]
+    if events & OPENED:
+        group["connections_opened"] += plan["rate"]
+    if events & ACCEPTED:
+        group["connections_accepted"] += plan["rate"]
+    if events & WAS_RESET:
+        group["connections_reset"] += plan["rate"]
+    if events & FLAGLESS:
+        group["tcp_flags_missing"] += ONE
+
+
+@forced
+def add_block(rows, tables, first, placed):  # type: ignore[no-untyped-def]
+    """Add the placed windows of the rows from `first` on."""
+    for at in range(placed):
+        entry = tables.entries[at]
+        plan, group, window = tables.plans[entry["plan"]], tables.groups[entry["group"]], entry["window"]
+        if plan["start"] == plan["end"]:
+            add_whole(group, plan, window)
+        else:
+            add_part(group, plan, window)
+        group["sampling_rate_max"] = max(group["sampling_rate_max"], plan["rate"])
+        if window == plan["first"] and plan["events"] | plan["drop_hint"] != ZERO:
+            add_once(group, plan)
+        if window == plan["last"] and plan["rate"] > ONE:
+            i = first + entry["plan"]
+            if rows.protocol[i] == SFLOW5 and rows.ip_protocol[i] == TCP:
+                add_burst(rows, tables, i, entry["group"])
+
+
+@forced
+def connect_block(tables, placed):  # type: ignore[no-untyped-def]
+    """Enter the connections of the placed windows."""
+    links, entries, plans = tables.links, tables.entries, tables.plans
+    for at in range(placed):
+        entry = entries[at]
+        connection = plans[entry["plan"]]["connection"]
+        slot = link_slot(links, connection, entry["group"])
+        entry["connection"] = connection
+        entry["slot"] = slot
+        entry["peek"] = links[slot]["hash"]  # as in `peek_block`
+    for at in range(placed):
+        entry = entries[at]
+        if entry["connection"] != ZERO:
+            link(links, tables.used, entry["slot"], entry["connection"], entry["group"])
+
+
+@kernel
+def add_rows(rows, numbers, tables, first, groups, connections):  # type: ignore[no-untyped-def]
+    """Add rows from `first` on to tables for so many groups and connections.
+
+    Returns the number of rows, or the first row that is not sure to fit, or one of whose names has no number; then
+    `used[NAMELESS]` is 1.
+    """
+    count = rows.time_received.shape[0]
+    while first < count:
+        tables.used[NAMELESS] = 0
+        planned = plan_block(rows, numbers, tables, first)
+        peek_block(tables, planned)
+        done, placed = place_block(tables, planned, groups, connections)
+        add_block(rows, tables, first, placed)
+        connect_block(tables, placed)
+        first += done
+        if done == 0:
+            return first
+    return first

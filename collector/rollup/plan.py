@@ -1,0 +1,152 @@
+"""What a record adds to its windows, and which windows these are.
+
+Defined by the SQL of `schemas.flow_feed`; names here are theirs.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+import schemas.flow_feed
+from collector.rollup.lookup import HALF, MIX_A, ONE, ZERO, U, end_hash, key_hash, mixed
+from decoders.jit import forced
+from schemas.flows import FLOWS
+
+WINDOW_US = schemas.flow_feed.WINDOW_US
+LONGEST_US = schemas.flow_feed.LONGEST_SECONDS * 1_000_000
+
+SFLOW5 = FLOWS["protocol"].code("sflow5")
+NETFLOW5 = FLOWS["protocol"].code("netflow5")
+UNSTATED = FLOWS["rate_source"].code("unstated")
+TCP = 6
+IPV4, IPV6 = 0x0800, 0x86DD
+SYN, RST, ACK = 2, 4, 16
+LATER_FRAGMENT = 2
+
+OPENED, ACCEPTED, WAS_RESET, FLAGLESS = U(1), U(2), U(4), U(8)
+"""Bits of `events`."""
+
+
+class Rows(NamedTuple):
+    """The columns that the loop reads, [rows] each, addresses [2 × rows]; all read-only, so that one compiled loop
+    serves all batches.  Names are codes of the batch's dictionaries."""
+
+    time_received: NDArray[np.int64]
+    flow_start: NDArray[np.int64]
+    flow_end: NDArray[np.int64]
+    protocol: NDArray[np.int8]
+    rate_source: NDArray[np.int8]
+    packets: NDArray[np.uint64]
+    bytes: NDArray[np.uint64]
+    frame_bytes: NDArray[np.uint64]
+    sampling_rate: NDArray[np.uint32]
+    samples: NDArray[np.uint32]
+    drop_hint_packets: NDArray[np.uint64]
+    ether_type: NDArray[np.uint16]
+    ip_protocol: NDArray[np.uint8]
+    tcp_flags: NDArray[np.uint16]
+    tcp_seq: NDArray[np.uint32]
+    fragment: NDArray[np.uint8]
+    src_port: NDArray[np.uint16]
+    dst_port: NDArray[np.uint16]
+    src_ip: NDArray[np.uint64]
+    dst_ip: NDArray[np.uint64]
+    agent: NDArray[np.uint64]
+    domain: NDArray[np.uint32]
+    sighting: NDArray[np.int8]
+    src_vm: NDArray[np.int32]
+    dst_vm: NDArray[np.int32]
+    src_vm_uuid: NDArray[np.int32]
+    dst_vm_uuid: NDArray[np.int32]
+    src_host: NDArray[np.int32]
+    dst_host: NDArray[np.int32]
+    network: NDArray[np.int32]
+
+
+class Numbers(NamedTuple):
+    """Number of each value of the dictionaries that the names in `Rows` refer to, [values] each; -1: not known yet."""
+
+    src_vm: NDArray[np.int32]
+    dst_vm: NDArray[np.int32]
+    src_vm_uuid: NDArray[np.int32]
+    dst_vm_uuid: NDArray[np.int32]
+    src_host: NDArray[np.int32]
+    dst_host: NDArray[np.int32]
+    network: NDArray[np.int32]
+
+
+@forced
+def plan_times(rows, i, plan):  # type: ignore[no-untyped-def]
+    """When the record flowed, held against the time of receipt, and its windows."""
+    received, stated = rows.time_received[i], rows.flow_end[i]
+    end = received if stated > received or stated < received - LONGEST_US else stated
+    start = min(max(end - max(stated - rows.flow_start[i], 0), received - LONGEST_US), end)
+    plan["start"] = start
+    plan["end"] = end
+    plan["first"] = start // WINDOW_US
+    plan["last"] = max(end - 1, start) // WINDOW_US
+
+
+@forced
+def plan_key(rows, numbers, i, plan):  # type: ignore[no-untyped-def]
+    """The pair; False if one of its names has no number yet."""
+    src_vm, dst_vm = numbers.src_vm[rows.src_vm[i]], numbers.dst_vm[rows.dst_vm[i]]
+    src_uuid, dst_uuid = numbers.src_vm_uuid[rows.src_vm_uuid[i]], numbers.dst_vm_uuid[rows.dst_vm_uuid[i]]
+    src_host, dst_host = numbers.src_host[rows.src_host[i]], numbers.dst_host[rows.dst_host[i]]
+    network = numbers.network[rows.network[i]]
+    if src_vm | dst_vm | src_uuid | dst_uuid | src_host | dst_host | network < 0:
+        return False
+    plan["vms"] = U(src_vm) << HALF | U(dst_vm)
+    plan["uuids"] = U(src_uuid) << HALF | U(dst_uuid)
+    plan["hosts"] = U(src_host) << HALF | U(dst_host)
+    plan["network_sighting"] = U(network) << HALF | U(rows.sighting[i])
+    plan["hash"] = key_hash(plan["vms"], plan["uuids"], plan["hosts"], plan["network_sighting"])
+    return True
+
+
+@forced
+def plan_amounts(rows, i, plan):  # type: ignore[no-untyped-def]
+    """How much the record stands for, with its variances."""
+    count, length = np.float64(rows.packets[i]), np.float64(rows.bytes[i])
+    rate = np.float64(rows.sampling_rate[i])
+    packets, octets = count * rate, length * rate
+    plan["rate"] = U(rows.sampling_rate[i])
+    plan["packets"] = packets
+    plan["octets"] = octets
+    plan["frame_octets"] = np.float64(rows.frame_bytes[i]) * rate
+    if rows.rate_source[i] != UNSTATED or rows.protocol[i] == NETFLOW5:
+        plan["unstated"] = 0.0
+        plan["samples"] = np.float64(rows.samples[i])
+        plan["packets_variance"] = packets * (rate - 1.0)
+        plan["octets_variance"] = 0.0 if count == 0.0 else octets * length / count * (rate - 1.0)
+    else:
+        plan["unstated"] = 1.0
+        plan["samples"] = 1.0
+        plan["packets_variance"] = packets * packets
+        plan["octets_variance"] = octets * octets
+
+
+@forced
+def plan_events(rows, i, plan, seeds):  # type: ignore[no-untyped-def]
+    """What counts in the first window only, and the connection: a hash alike for both directions, 0 for none."""
+    protocol, fragment, ether_type = rows.ip_protocol[i], rows.fragment[i], rows.ether_type[i]
+    plan["drop_hint"] = rows.drop_hint_packets[i] * U(rows.sampling_rate[i])
+    plan["connection"] = ZERO
+    if fragment != LATER_FRAGMENT and ether_type in (IPV4, IPV6):
+        source = end_hash(rows.src_ip[2 * i], rows.src_ip[2 * i + 1], U(rows.src_port[i]), seeds)
+        destination = end_hash(rows.dst_ip[2 * i], rows.dst_ip[2 * i + 1], U(rows.dst_port[i]), seeds)
+        plan["connection"] = max(mixed(source + destination + U(protocol) * MIX_A), ONE)
+    events = ZERO
+    if protocol == TCP:
+        flags = rows.tcp_flags[i]
+        if flags & SYN:
+            answer = flags & ACK and (rows.protocol[i] == SFLOW5 or rows.src_port[i] < rows.dst_port[i])
+            events = ACCEPTED if answer else OPENED
+        if flags & RST:
+            events |= WAS_RESET
+        if flags == 0 and fragment != LATER_FRAGMENT:
+            events = FLAGLESS
+    plan["events"] = events
