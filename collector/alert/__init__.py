@@ -1,0 +1,1 @@
+"""Alerts: rules over closed windows, and the state of what they found."""
