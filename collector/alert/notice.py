@@ -28,7 +28,8 @@ class Notice:
     measure: str
     """Column of the view, such as `loss`."""
     unit: str
-    """Unit of `value`, `low`, `high` and `threshold` as the schema names it; empty for a number without unit."""
+    """Unit of `value`, `low`, `high` and `threshold`: ratio (0 to 1), bit/s, packets/s, µs, s, packets ... as in
+    `collector.alert.measures`."""
     value: float | None
     """None where the alert is about absence."""
     low: float | None
@@ -64,6 +65,7 @@ class Group:
     """Notices that make one message."""
 
     key: str
+    """Of this message alone: the same when it is offered again after a restart."""
     severity: Severity
     """The highest of the notices."""
     receivers: tuple[str, ...]
