@@ -52,6 +52,8 @@ class ScopeView:
     hosts: tuple[str, ...]
     uuids: tuple[str, ...]
     """Columns with UUIDs of VMs, for a filter's `project` patterns."""
+    naming: tuple[str, ...]
+    """Labels that find a series again: not those that change while it lives."""
     measures: Mapping[str, Measure]
 
     def name(self, level: str) -> str:
@@ -131,6 +133,7 @@ SCOPES: Mapping[Scope, ScopeView] = {
         vms=("src_vm", "dst_vm"),
         hosts=("src_host", "dst_host"),
         uuids=("src_vm_uuid", "dst_vm_uuid"),
+        naming=("src_vm", "dst_vm", "network"),
         measures=_PAIR,
     ),
     "vm": ScopeView(
@@ -142,6 +145,7 @@ SCOPES: Mapping[Scope, ScopeView] = {
         vms=("vm",),
         hosts=("host",),
         uuids=("vm_uuid",),
+        naming=("vm",),
         measures=_ENDS,
     ),
     "host": ScopeView(
@@ -153,6 +157,7 @@ SCOPES: Mapping[Scope, ScopeView] = {
         vms=(),
         hosts=("host",),
         uuids=(),
+        naming=("host",),
         measures=_ENDS,
     ),
     "interface": ScopeView(
@@ -164,6 +169,7 @@ SCOPES: Mapping[Scope, ScopeView] = {
         vms=("vm",),
         hosts=("host",),
         uuids=("vm_uuid",),
+        naming=("host", "interface"),
         measures=_INTERFACE,
     ),
     "exporter": ScopeView(
@@ -180,6 +186,7 @@ SCOPES: Mapping[Scope, ScopeView] = {
         vms=(),
         hosts=(),
         uuids=(),
+        naming=("exporter", "agent", "domain", "protocol"),
         measures=_EXPORTER,
     ),
     "service": ScopeView(
@@ -191,6 +198,7 @@ SCOPES: Mapping[Scope, ScopeView] = {
         vms=(),
         hosts=(),
         uuids=(),
+        naming=(),
         measures=_EXPORTER,
     ),
 }

@@ -23,6 +23,9 @@ MOST_TREND_WINDOWS = 240
 FIGURES = frozenset({"rule", "severity", "measure", "value", "low", "high", "threshold", "samples", "since", "level"})
 """What a text template may name, beside the labels of the scope."""
 
+COUNTS = frozenset({"connections", "packets", "octets", "problems", "datagrams", "restarts"})
+"""Units of measures that grow with the length of the window."""
+
 Pattern = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -140,6 +143,11 @@ class Rule(BaseModel, frozen=True, extra="forbid"):
         if self.condition == "baseline":
             if self.above is not None or self.below is not None or self.clear is not None:
                 raise ValueError("condition baseline takes deviations and direction, no above, below or clear")
+            if self.level != "1h" and self.about.unit in COUNTS:
+                raise ValueError(
+                    f"level = {self.level!r}: baselines are made of hours, and {self.measure} counts per window; "
+                    "expected level 1h, or a measure per second"
+                )
             return
         if (self.above is None) == (self.below is None):
             raise ValueError(f"condition {self.condition} takes exactly one of above and below")
@@ -199,8 +207,8 @@ def check_template(text: str, names: frozenset[str]) -> None:
 
 
 DEFAULTS = (
-    # A day of 1,000 pairs has 8.6 million windows of 10 s.  By chance the 95 % interval lies beyond in 1 of 40 of them, in
-    # six one after the other in 1 of 4 · 10⁹; beyond 5.6 standard deviations lies 1 of 10⁸ (bench/alerts.py).
+    # A day of 1,000 pairs has 8.6 million windows of 10 s.  By chance the 95 % interval lies beyond in 1 of 40 of them,
+    # in six one after the other in 1 of 4 · 10⁹; beyond 5.6 standard deviations lies 1 of 10⁸ (bench/alerts.py).
     Rule(
         name="pair_loss",
         scope="pair",
