@@ -25,6 +25,7 @@ EVENTS = (
     "measured",
     "inhibited",
     "silenced",
+    "told",
 )
 
 
@@ -97,7 +98,7 @@ ALERTS = Table(
         _time("stale_since", "Since when nothing is measured of it; 1970 while something is."),
         *_FIGURES,
         _figure("worst", "Value furthest beyond the limit so far."),
-        Column("told", UINT8, "1 if its message was handed over to delivery.", codec=LZ4),
+        _time("told", "When its message was handed over to delivery; 1970 if it was not."),
         Column("held_back", UINT8, "1 if a silence or another alert keeps its message back.", codec=LZ4),
         Column("escalations", UINT32, "How often it was escalated.", unit="times", codec=LZ4),
         _text("summary", "Sentence of the rule, filled in."),
@@ -118,7 +119,7 @@ EVENTS_TABLE = Table(
         _enum(
             "event",
             "What happened. `stale`: nothing is measured any more; `measured`: again something. `inhibited`, "
-            "`silenced`: its message is kept back.",
+            "`silenced`: its message is kept back; `told`: it is handed over to delivery.",
             EVENTS,
         ),
         _text("who", "Who or what did it."),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -64,10 +64,13 @@ class AlertSettings(BaseModel, frozen=True, extra="forbid"):
     baseline_least_days: int = Field(default=3, ge=3, le=28)
     """Days with a value in the same hour without which a baseline says nothing; three of the same weekday are taken
     alone, so that a Sunday is compared with Sundays."""
-    group_least: int = Field(default=2, ge=2)
-    """Alerts of one rule on one hypervisor that make one message together."""
+    group_by: Literal["host", "rule", "none"] = "host"
+    """What makes one message together of the alerts of one rule that come at the same time: those of one hypervisor
+    (of a pair: either of its two, whichever has more of them), all, or none."""
     group_most: int = Field(default=200, ge=1, le=1000)
     """Alerts in one message; more make another one."""
+    silences: int = Field(default=1000, ge=1, le=100_000)
+    """Silences at a time."""
     outbox_seconds: float = Field(default=86_400, ge=60, le=31 * 86_400)
     """A message that is not delivered after so long is not offered again at the next start."""
 
