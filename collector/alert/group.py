@@ -114,7 +114,7 @@ class Teller:
         for alert, event, names in due:
             if names:
                 heaps.setdefault((alert.rule.name, event, names), []).append(alert)
-        told = []
+        told: list[Told] = []
         for (rule, event, names), alerts in heaps.items():
             for place, members in self._split(alerts).items():
                 for first in range(0, len(members), self._settings.group_most):
