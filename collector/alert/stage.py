@@ -87,6 +87,7 @@ class Alerts:
         self._epoch = 0
         self._wake = asyncio.Event()
         self._loaded = asyncio.Event()
+        self._working = False
         self._task: asyncio.Task[None] | None = None
         self._counted = {"refused": 0, "dropped": 0}
         self._declare(metrics)
@@ -109,6 +110,7 @@ class Alerts:
         )
         for reason in ("late", "partial"):
             self._passed_over.labels(reason)
+        self._defects = metrics.counter("alert_defects_total", "Windows lost to a defect of vmflow itself.")
         self._messages = metrics.counter("alert_messages_total", "Messages handed over to delivery.", ("severity",))
         self._refused = metrics.counter("alerts_refused_total", "Alerts not begun: too many states.")
         self._left_out = metrics.counter(
@@ -116,6 +118,11 @@ class Alerts:
         )
         self._write_failures = metrics.counter("alert_write_failures_total", "Attempts to write states that failed.")
         self._rows_dropped = metrics.counter("alert_rows_dropped_total", "Rows of states that could not be written.")
+
+    @property
+    def busy(self) -> bool:
+        """Whether a settled window waits or is being evaluated, or a former state is being read."""
+        return not self._loaded.is_set() or self._wake.is_set() or self._working
 
     async def window_closed(self, window: WindowClosed, /) -> None:
         """Take a closed window: it is evaluated once it is settled."""
@@ -188,7 +195,20 @@ class Alerts:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            await self._act(self._work, self._due(), self._take_deliveries())
+            self._working = True
+            # One window at a time: what fires and ends while many wait is told of, too.
+            for window in self._due():
+                await self._guarded(self._evaluate, window)
+            await self._guarded(self._note, self._take_deliveries())
+            self._working = False
+
+    async def _guarded(self, function: Callable[..., tuple[bool, list[Change]]], argument: object) -> None:
+        """A defect of our own costs one window, never the stage."""
+        try:
+            await self._act(function, argument)
+        except Exception as error:  # noqa: BLE001 - see above
+            self._defects.inc()
+            _log.sampled("alerts failed over a window", key=type(error).__name__, error=repr(error)[:300])
 
     async def _load(self) -> None:
         """Read what a former run left behind; what it could not deliver is offered again."""
@@ -249,34 +269,27 @@ class Alerts:
         self._flush()
         return done, told
 
-    def _work(self, windows: list[WindowClosed], deliveries: list[_Delivery]) -> tuple[bool, list[Change]]:
-        self._note(deliveries)
-        changes: list[Change] = []
-        for window in windows:
-            begun = time.monotonic()
-            changes += self._evaluate(window)
-            self._seconds.labels(window.level).observe(time.monotonic() - begun)
-        return True, changes
-
-    def _evaluate(self, window: WindowClosed) -> list[Change]:
-        rules = [rule.name for rule in self._rules.values() if rule.level == window.level]
+    def _evaluate(self, window: WindowClosed) -> tuple[bool, list[Change]]:
+        begun = time.monotonic()
         try:
             client = self._open()
         except Exception as error:  # noqa: BLE001 - a store that is down costs windows, not the stage
-            for name in rules:
-                self._failures.labels(name).inc()
-            _log.sampled("rules not evaluated: no store", key=type(error).__name__, error=str(error)[:300])
-            return []
+            self._failed({rule.name: error for rule in self._rules.values() if rule.level == window.level})
+            return False, []
         outcome = self._evaluator.evaluate(client, window.level, window.start_us, window.end_us)
         for name in outcome.evaluated:
             self._evaluations.labels(name).inc()
         self._left_out.inc(outcome.left_out)
-        for name, error in outcome.failed.items():
+        self._failed(outcome.failed)
+        self._seconds.labels(window.level).observe(time.monotonic() - begun)
+        return not outcome.failed, outcome.changes
+
+    def _failed(self, errors: Mapping[str, BaseException]) -> None:
+        for name, error in errors.items():
             self._failures.labels(name).inc()
             _log.sampled("a rule was not evaluated", key=name, rule=name, error=str(error)[:300])
-        if outcome.failed:
+        if errors:
             self._close()
-        return outcome.changes
 
     def _acknowledge(self, alert_id: str, who: str) -> tuple[bool, list[Change]]:
         book = self._evaluator.book
@@ -324,9 +337,10 @@ class Alerts:
         self._flush()
         self._close()
 
-    def _note(self, deliveries: list[_Delivery]) -> None:
+    def _note(self, deliveries: list[_Delivery]) -> tuple[bool, list[Change]]:
         for one in deliveries:
             self._store.keep_delivery(one.message, one.receiver, one.state, self._clock_us())
+        return True, []
 
     def _flush(self) -> None:
         """Write what changed.  A store that refuses does not keep people from being told: the rows wait."""
