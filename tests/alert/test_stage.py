@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from clickhouse_connect.driver import Client
@@ -13,8 +14,8 @@ from collector.alert.settings import AlertSettings, Route
 from collector.store.settings import StoreSettings
 from collector.threads import run
 from tests.alert.live import SECOND_US, Taken, running, traffic
-from tests.analyze.exports import heard
 from tests.analyze.named import BEGIN_US, HOUR_US, add, ask, emptied, store, vm
+from tests.decoders.helpers import address
 
 ROUTES = (Route(receivers=("mail",)),)
 VMS = [vm(f"vm{number}", f"host-{number % 3}") for number in range(11)]
@@ -39,10 +40,20 @@ def client(made: Client) -> Client:
 
 def lossy(client: Client, fault: range, windows: int = 30, lost: int = 50) -> None:
     """Ten pairs that talk for so many windows; the fourth loses 5 % in the windows of `fault`."""
+    rows = []
     for number, (source, target) in enumerate(PAIRS):
         for window in range(windows):
             gone = lost if number == 3 and window in fault else 0
-            add(client, traffic(source, target, range(window * 10, window * 10 + 10), gone))
+            rows += traffic(source, target, range(window * 10, window * 10 + 10), gone)
+    add(client, rows)
+
+
+def report(at_us: int, exporter: str, datagrams: int) -> dict[str, Any]:
+    """A row of `exporters`: what an IPFIX stream sent in the 10 s before."""
+    return {
+        "time": at_us, "interval_us": 10 * SECOND_US, "exporter": address(exporter), "protocol": "ipfix",
+        "source_port": 7, "datagrams": datagrams,
+    }  # fmt: skip
 
 
 def test_a_lossy_pair_is_told_of_once_with_its_evidence_and_once_when_it_ends(
@@ -164,11 +175,13 @@ def test_missing_data_neither_ends_an_alert_nor_stays_unsaid(client: Client, set
 
 def test_an_exporter_that_stops_is_told_of_and_its_return(client: Client, settings: StoreSettings) -> None:
     """192.0.2.1 is heard in minutes 0 to 2 and 7 on, 192.0.2.2 always."""
+    rows = []
     for minute in range(12):
         for second in range(10, 61, 10):
             at = BEGIN_US + (minute * 60 + second) * SECOND_US
-            heard(client, at, "192.0.2.2", source_port=7)
-            heard(client, at, "192.0.2.1", source_port=7, datagrams=0 if 3 <= minute < 7 else 5)
+            stopped = 0 if 3 <= minute < 7 else 5
+            rows += [report(at, "192.0.2.2", 1), report(at, "192.0.2.1", stopped)]
+    add(client, rows, "exporters")
     alerts = AlertSettings(routes=ROUTES, settle_seconds=0)
 
     async def scenario() -> Taken:
@@ -192,10 +205,8 @@ def test_an_exporter_that_stops_is_told_of_and_its_return(client: Client, settin
 
 
 def test_a_silent_exporter_stays_known_over_a_restart(client: Client, settings: StoreSettings) -> None:
-    for second in range(10, 61, 10):
-        heard(client, BEGIN_US + second * SECOND_US, "192.0.2.1", source_port=7)
-    for second in range(610, 661, 10):
-        heard(client, BEGIN_US + second * SECOND_US, "192.0.2.1", source_port=7)
+    seconds = (*range(10, 61, 10), *range(610, 661, 10))
+    add(client, [report(BEGIN_US + second * SECOND_US, "192.0.2.1", 1) for second in seconds], "exporters")
     alerts = AlertSettings(routes=ROUTES, settle_seconds=0)
 
     async def part(minutes: range) -> Taken:
@@ -214,8 +225,8 @@ def test_a_busy_interface(client: Client, settings: StoreSettings, total: int, e
     octets = 10**9 // 8 * 60 * total // 100
     poll = {
         "time_received": BEGIN_US + 60 * SECOND_US, "source": "sflow", "host": "host-1", "if_index": 3,
-        "if_name": "eth3", "if_speed": 10**9, "if_direction": "full_duplex", "delta_us": 60 * SECOND_US,
-        "interval_us": 60 * SECOND_US, "in_octets_delta": octets,
+        "if_name": "eth3", "if_speed": 10**9, "if_direction": 1, "delta_state": "ok",
+        "interval_us": 60 * SECOND_US, "in_octets_delta": octets, "in_unicast_packets_delta": octets // 1000,
     }  # fmt: skip
     add(client, [poll], "interface_counters")
 
@@ -235,10 +246,11 @@ def test_a_busy_interface(client: Client, settings: StoreSettings, total: int, e
 
 def test_our_own_loss_keeps_the_loss_of_pairs_back(client: Client, settings: StoreSettings) -> None:
     lossy(client, range(6, 12))
+    rows = []
     for window in range(30):
         at = BEGIN_US + (window + 1) * 10 * SECOND_US
-        row = {"time": at, "interval_us": 10 * SECOND_US, "queue_drops": 9 if 5 <= window < 8 else 0}
-        add(client, [row], "exporters")
+        rows.append({"time": at, "interval_us": 10 * SECOND_US, "queue_drops": 9 if 5 <= window < 8 else 0})
+    add(client, rows, "exporters")
 
     async def scenario() -> Taken:
         async with running(settings, AlertSettings(routes=ROUTES, settle_seconds=0)) as live:
@@ -313,9 +325,10 @@ def test_silence_acknowledge_and_resolve(client: Client, settings: StoreSettings
 def test_forty_vms_of_a_hypervisor_make_one_message(client: Client, settings: StoreSettings) -> None:
     """All that `sick` sends is lossy, and so is one pair elsewhere."""
     targets = [vm(f"t{number}", f"host-{number}") for number in range(40)]
+    rows = traffic(vm("x", "host-1"), vm("y", "host-2"), range(10), 100)
     for number, target in enumerate(targets):
-        add(client, traffic(vm(f"s{number}", "sick"), target, range(10), 100))
-    add(client, traffic(vm("x", "host-1"), vm("y", "host-2"), range(10), 100))
+        rows += traffic(vm(f"s{number}", "sick"), target, range(10), 100)
+    add(client, rows)
 
     async def scenario() -> Taken:
         async with running(settings, AlertSettings(routes=ROUTES, settle_seconds=0)) as live:
