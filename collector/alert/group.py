@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from uuid import uuid4
 
+from collector.alert.measures import LEVEL_US
 from collector.alert.notice import Event, Group, Notice, Severity
 from collector.alert.rules import Rule
 from collector.alert.settings import AlertSettings, Route
@@ -15,6 +16,9 @@ from collector.alert.state import SECOND_US, Alert, Book, Change
 from collector.alert.text import notice
 
 RANK: Mapping[Severity, int] = {"info": 0, "warning": 1, "critical": 2}
+
+ENDED = 1000
+"""Ended alerts that are remembered, for what they kept back."""
 
 Entity = tuple[str, str]
 """`vm` or `host`, and its name."""
@@ -57,18 +61,20 @@ class Teller:
     def __init__(self, settings: AlertSettings) -> None:
         self._settings = settings
         self.silences: dict[str, Silence] = {}
+        self._ended: deque[Alert] = deque(maxlen=ENDED)
 
     def tell(self, book: Book, changes: Sequence[Change], now_us: int) -> tuple[list[Change], list[Told]]:
         """Messages that are due, and what changed by that."""
         self.silences = {name: one for name, one in self.silences.items() if one.until_us > now_us}
         due: list[tuple[Alert, Event, tuple[str, ...]]] = []
+        self._ended.extend(change.alert for change in changes if change.event == "resolved")
         for change in changes:
             if change.event in ("resolved", "acknowledged") and change.alert.told_us:
                 event: Event = "resolved" if change.event == "resolved" else "acknowledged"
                 due.append((change.alert, event, self._all_receivers(change.alert)))
         more: list[Change] = []
         lasting = list(book.lasting())
-        shades = _Shades(lasting)
+        shades = _Shades((*self._ended, *lasting), now_us)
         for alert in lasting:
             if alert.status != "firing":
                 continue
@@ -141,22 +147,32 @@ class Teller:
 
 
 class _Shades:
-    """Which VMs and hypervisors have an alert of a rule."""
+    """Alerts that may keep others back: those that last, and those that ended a short while ago."""
 
-    def __init__(self, lasting: Iterable[Alert]) -> None:
-        self._by_rule: dict[str, set[Entity]] = {}
-        self._everywhere: set[str] = set()
-        for alert in lasting:
-            if alert.rule.scope == "service":
-                self._everywhere.add(alert.rule.name)
-            self._by_rule.setdefault(alert.rule.name, set()).update(entities(alert))
+    def __init__(self, alerts: Iterable[Alert], now_us: int) -> None:
+        self._now_us = now_us
+        self._by_rule: dict[str, list[Alert]] = {}
+        for alert in alerts:
+            self._by_rule.setdefault(alert.rule.name, []).append(alert)
 
     def over(self, alert: Alert) -> str | None:
         """The rule that keeps this alert back, if any."""
-        own = entities(alert)
+        own: set[Entity] | None = None
+        # What had the same cause ends a little later, when its own windows are clear: it must not be told of then.
+        linger_us = (alert.rule.windows_to_clear + 2) * LEVEL_US[alert.rule.level]
         for rule in alert.rule.inhibited_by:
-            if rule in self._everywhere or own & self._by_rule.get(rule, set()):
-                return rule
+            for other in self._by_rule.get(rule, ()):
+                if not other.lasts and self._now_us - other.resolved_us > linger_us:
+                    continue
+                if other.rule.scope == "service":
+                    return rule
+                if other.rule.scope == alert.rule.scope:
+                    if other.series == alert.series:
+                        return rule
+                    continue
+                own = entities(alert) if own is None else own
+                if own & entities(other):
+                    return rule
         return None
 
 

@@ -92,8 +92,8 @@ class Rule(BaseModel, frozen=True, extra="forbid"):
     only: Filter = Filter()
     """Which series; all by default."""
     inhibited_by: tuple[str, ...] = ()
-    """Rules whose firing alert keeps this one's messages back, where both name the same VM or hypervisor.  An alert
-    about the service itself concerns everything."""
+    """Rules whose alert keeps this one's messages back: of the same scope for the same series, of another scope where
+    both name the same VM or hypervisor.  An alert about the service itself concerns everything."""
     text: str = Field(default="", max_length=1000)
     """Sentence of the message; {value}, {src_vm} and so on are filled in."""
     runbook: str = Field(default="", max_length=500)
@@ -221,6 +221,21 @@ DEFAULTS = (
         clear_seconds=60,
         severity="critical",
         inhibited_by=("service_kernel_drops", "service_queue_drops"),
+        text="{src_vm} → {dst_vm} loses {value} [{low} – {high}] of its packets",
+    ),
+    # Where few packets are sampled, 10 s hold too few of them to tell.
+    Rule(
+        name="pair_loss_lasting",
+        scope="pair",
+        measure="loss_ratio",
+        level="1m",
+        above=0.01,
+        clear=0.005,
+        for_seconds=300,
+        certain_sigmas=5.6,
+        clear_seconds=180,
+        severity="warning",
+        inhibited_by=("pair_loss", "service_kernel_drops", "service_queue_drops"),
         text="{src_vm} → {dst_vm} loses {value} [{low} – {high}] of its packets",
     ),
     # Within one data centre round trips take less than 1 ms; 20 ms is felt by every application.

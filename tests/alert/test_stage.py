@@ -245,7 +245,8 @@ def test_a_busy_interface(client: Client, settings: StoreSettings, total: int, e
 
 
 def test_our_own_loss_keeps_the_loss_of_pairs_back(client: Client, settings: StoreSettings) -> None:
-    lossy(client, range(6, 12))
+    """The queue's alert ends after six clear windows, 8 to 13; 80 s later the pair's own loss is told of."""
+    lossy(client, range(6, 30))
     rows = []
     for window in range(30):
         at = BEGIN_US + (window + 1) * 10 * SECOND_US
@@ -259,15 +260,31 @@ def test_our_own_loss_keeps_the_loss_of_pairs_back(client: Client, settings: Sto
 
     taken = run(scenario())
 
-    # The queue's alert ends after six clear windows, 8 to 13; by then the pair is clear for two.
-    assert [(n.event, n.rule) for n in taken.notices] == [
-        ("firing", "service_queue_drops"),
-        ("resolved", "service_queue_drops"),
-        ("firing", "pair_loss"),
-        ("resolved", "pair_loss"),
+    assert [(n.event, n.rule, (n.window_start_us - BEGIN_US) // SECOND_US) for n in taken.notices] == [
+        ("firing", "service_queue_drops", 50),
+        ("resolved", "service_queue_drops", 130),
+        ("firing", "pair_loss", 210),
     ]
     inhibited = ask(client, "SELECT rule, who FROM alert_events WHERE event = 'inhibited'")
     assert inhibited == [{"rule": "pair_loss", "who": "service_queue_drops"}]
+
+
+def test_the_same_loss_seen_in_longer_windows_is_told_of_once(client: Client, settings: StoreSettings) -> None:
+    """Lost in the first two minutes: the alert of 1 min begins when that of 10 s lasts, and ends after it."""
+    lossy(client, range(0, 12), windows=48)
+
+    async def scenario() -> Taken:
+        async with running(settings, AlertSettings(routes=ROUTES, settle_seconds=0)) as live:
+            for minute in range(8):
+                await live.close("10s", range(minute * 6, minute * 6 + 6))
+                await live.close("1m", [minute])
+            return live.taken
+
+    taken = run(scenario())
+
+    assert [(n.event, n.rule) for n in taken.notices] == [("firing", "pair_loss"), ("resolved", "pair_loss")]
+    ended = ask(client, "SELECT rule, status FROM alerts FINAL ORDER BY rule")
+    assert ended == [{"rule": rule, "status": "resolved"} for rule in ("pair_loss", "pair_loss_lasting")]
 
 
 def test_windows_wait_until_they_are_settled_and_partial_ones_are_passed_over(
