@@ -1,6 +1,6 @@
 """Conditions over whole columns: which series of a window are beyond the limit, which are clear, which say nothing.
 
-    frame ──► Threshold, Absent (`silence.py`), Trend (`trend.py`), Baseline (`baseline.py`) ──► Verdict
+    frame ──► Threshold, Absent (`silence.py`), Trend, Baseline (each in a file of its name) ──► Verdict
 
 Only rows that are beyond, or that have a state, become objects; that is done by `state.py`.
 """
@@ -16,9 +16,6 @@ from clickhouse_connect.driver import Client
 
 from collector.alert.frame import Flags, Floats, Frame, Limits, Series
 from collector.alert.rules import Rule
-
-SIGMAS = 1.96
-"""Standard deviations on either side of a 95 % interval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +62,8 @@ class Figures:
 
     data: Flags
     value: Floats
+    centre: Floats
+    """As `value`, but not cut off at the ends of what makes sense: a window may gain what its neighbour lost."""
     low: Floats
     high: Floats
     samples: Floats
@@ -78,7 +77,8 @@ def figures(rule: Rule, frame: Frame) -> Figures:
     samples = frame.figures.get(f"{rule.measure}_samples", np.full(len(value), np.nan))
     data = np.isfinite(value) & np.isfinite(low) & np.isfinite(high)
     passes = frame.passes.get(rule.name)
-    return Figures(data if passes is None else data & passes, value, low, high, samples)
+    centre = frame.figures.get(f"{rule.measure}_centre", value)
+    return Figures(data if passes is None else data & passes, value, centre, low, high, samples)
 
 
 def labeller(rule: Rule, frame: Frame) -> Callable[[int], dict[str, str]]:
@@ -90,57 +90,3 @@ def evidence(rule: Rule, frame: Frame) -> Callable[[int], str]:
     """Tells the state of the evidence of a row of the frame."""
     words = frame.texts.get(f"{rule.measure}_evidence")
     return (lambda row: "") if words is None else (lambda row: str(words[row].as_py()))
-
-
-class Threshold:
-    """Beyond a limit: the whole interval, where the measure has one."""
-
-    def __init__(self, rule: Rule) -> None:
-        self.rule = rule
-
-    def prepare(self, client: Client, start_us: int, limits: Limits) -> None:
-        """Nothing to remember."""
-
-    def judge(self, frame: Frame) -> Verdict:
-        """Judge each window for itself."""
-        rule, found = self.rule, figures(self.rule, frame)
-        limit, clear = rule.limit, rule.limit if rule.clear is None else rule.clear
-        near = found.low if rule.sign > 0 else found.high
-        beyond = found.data & (near > limit if rule.sign > 0 else near < limit)
-        return Verdict(
-            series=frame.series,
-            data=found.data,
-            beyond=beyond,
-            certain=beyond & self._certain(found.value, near),
-            clear=found.data & ~beyond & (found.value <= clear if rule.sign > 0 else found.value >= clear),
-            value=found.value,
-            low=found.low,
-            high=found.high,
-            threshold=np.full(len(frame.series), limit),
-            samples=found.samples,
-            labels=labeller(rule, frame),
-            evidence=evidence(rule, frame),
-            bounded=bool(rule.about.low),
-        )
-
-    def _certain(self, value: Floats, near: Floats) -> Flags:
-        """Whether the near end is beyond the limit even for the wider interval of `certain_sigmas`."""
-        rule = self.rule
-        if rule.certain_sigmas is None:
-            return np.zeros(len(value), bool)
-        far = widened(value, near, rule.certain_sigmas / SIGMAS, survival=rule.about.survival)
-        return far > rule.limit if rule.sign > 0 else far < rule.limit
-
-
-def widened(value: Floats, end: Floats, factor: float, *, survival: bool) -> Floats:
-    """The end of the interval that is `factor` times as wide, on the scale on which it is symmetric.
-
-    The interval of a loss is that of ln(1 − loss), which makes few samples count for less than a straight line would.
-    """
-    straight = value + (end - value) * factor
-    if not survival:
-        return straight
-    left = 1 - value
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        bent = 1 - left * ((1 - end) / left) ** factor
-    return np.where(left > 0, bent, straight)

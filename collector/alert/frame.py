@@ -20,7 +20,7 @@ Flags = NDArray[np.bool_]
 Series = NDArray[np.uint64]
 
 SECOND_US = 1_000_000
-PARTS = ("", "_low", "_high", "_samples")
+PARTS = ("", "_low", "_high", "_samples", "_centre")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Frame:
     present: Flags
     """Whether the row is a sign of life."""
     figures: Mapping[str, Floats]
-    """`measure`, `measure_low`, `measure_high`, `measure_samples`; NaN where nothing can be told."""
+    """`measure`, `measure_low`, `_high`, `_samples`, `_centre`; NaN where nothing can be told."""
     texts: Mapping[str, pa.Array]
     """Labels; `measure_evidence`."""
     passes: Mapping[str, Flags]
@@ -115,7 +115,7 @@ def query(view: ScopeView, level: str, rules: Iterable[Rule]) -> tuple[str, dict
     columns += [f"{sql} AS label_{name}" for name, sql in view.labels.items()]
     rules = tuple(rules)
     for name, measure in _watched(rules).items():
-        for part, sql in zip(PARTS, (name, measure.low, measure.high, measure.samples), strict=True):
+        for part, sql in zip(PARTS, (name, measure.low, measure.high, measure.samples, measure.centre), strict=True):
             if sql:
                 columns.append(f"ifNull(toFloat64({sql}), nan) AS m_{name}{part}")
         if measure.evidence:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from uuid import uuid4
@@ -16,6 +17,11 @@ from collector.alert.state import SECOND_US, Alert, Book, Change
 from collector.alert.text import notice
 
 RANK: Mapping[Severity, int] = {"info": 0, "warning": 1, "critical": 2}
+
+Due = tuple[Alert, Event, tuple[str, ...]]
+"""A message about one alert, and its receivers."""
+
+SILENCE = "silence"
 
 ENDED = 1000
 """Ended alerts that are remembered, for what they kept back."""
@@ -62,11 +68,12 @@ class Teller:
         self._settings = settings
         self.silences: dict[str, Silence] = {}
         self._ended: deque[Alert] = deque(maxlen=ENDED)
+        self._messages = 0
 
     def tell(self, book: Book, changes: Sequence[Change], now_us: int) -> tuple[list[Change], list[Told]]:
         """Messages that are due, and what changed by that."""
         self.silences = {name: one for name, one in self.silences.items() if one.until_us > now_us}
-        due: list[tuple[Alert, Event, tuple[str, ...]]] = []
+        due: list[Due] = []
         self._ended.extend(change.alert for change in changes if change.event == "resolved")
         for change in changes:
             if change.event in ("resolved", "acknowledged") and change.alert.told_us:
@@ -74,35 +81,35 @@ class Teller:
                 due.append((change.alert, event, self._all_receivers(change.alert)))
         more: list[Change] = []
         lasting = list(book.lasting())
-        shades = _Shades((*self._ended, *lasting), now_us)
+        inhibitors = {name for alert in lasting for name in alert.rule.inhibited_by}
+        shades = _Shades((*self._ended, *lasting), inhibitors, now_us)
         for alert in lasting:
             if alert.status != "firing":
                 continue
-            reason = self._kept_back(alert, shades)
             if alert.told_us == 0:
-                if reason is not None:
-                    if not alert.held_back:
-                        alert.held_back = True
-                        more.append(Change(alert, "silenced" if reason == "silence" else "inhibited", reason))
-                    continue
-                alert.told_us, alert.held_back = now_us, False
-                more.append(Change(alert, "told"))
-                due.append((alert, "firing", receivers(self._settings.routes, alert.rule)))
-            elif reason is None:
-                more += self._escalate(alert, now_us, due)
+                reason = self._kept_back(alert, shades)
+                if reason is None:
+                    alert.told_us, alert.held_back = now_us, False
+                    more.append(Change(alert, "told"))
+                    due.append((alert, "firing", receivers(self._settings.routes, alert.rule)))
+                elif not alert.held_back:
+                    alert.held_back = True
+                    more.append(Change(alert, "silenced" if reason == SILENCE else "inhibited", reason))
+            else:
+                more += self._escalate(alert, shades, now_us, due)
         return more, self._grouped(due, now_us)
 
     def _kept_back(self, alert: Alert, shades: _Shades) -> str | None:
         if any(silence.matches(alert) for silence in self.silences.values()):
-            return "silence"
+            return SILENCE
         return shades.over(alert)
 
-    def _escalate(self, alert: Alert, now_us: int, due: list[tuple[Alert, Event, tuple[str, ...]]]) -> list[Change]:
-        changes = []
+    def _escalate(self, alert: Alert, shades: _Shades, now_us: int, due: list[Due]) -> list[Change]:
+        changes: list[Change] = []
         ladder = steps(self._settings.routes, alert.rule)
         while alert.escalations < len(ladder):
             seconds, receiver = ladder[alert.escalations]
-            if now_us < alert.told_us + seconds * SECOND_US:
+            if now_us < alert.told_us + seconds * SECOND_US or self._kept_back(alert, shades) is not None:
                 break
             alert.escalations += 1
             changes.append(Change(alert, "escalated", receiver))
@@ -114,7 +121,7 @@ class Teller:
         ladder = [receiver for _, receiver in steps(self._settings.routes, alert.rule)[: alert.escalations]]
         return tuple(dict.fromkeys((*receivers(self._settings.routes, alert.rule), *ladder)))
 
-    def _grouped(self, due: Iterable[tuple[Alert, Event, tuple[str, ...]]], now_us: int) -> list[Told]:
+    def _grouped(self, due: Iterable[Due], now_us: int) -> list[Told]:
         """One message for each rule, event, receivers and hypervisor."""
         heaps: dict[tuple[str, Event, tuple[str, ...]], list[Alert]] = {}
         for alert, event, names in due:
@@ -126,7 +133,8 @@ class Teller:
                 for first in range(0, len(members), self._settings.group_most):
                     part = members[first : first + self._settings.group_most]
                     notices = tuple(notice(alert, event, now_us) for alert in part)
-                    key = f"{rule}/{event}/{place or 'all'}/{now_us}/{len(told)}"
+                    self._messages += 1
+                    key = f"{rule}/{event}/{place or 'all'}/{now_us}/{self._messages}"
                     told.append(Told(Group(key, _worst(notices), names, notices), tuple(part)))
         return told
 
@@ -146,33 +154,50 @@ class Teller:
         return places
 
 
+@dataclass(slots=True)
+class _Shade:
+    """What alerts of one rule cover, and until when (µs); those that last have no end."""
+
+    scope: str
+    series: dict[int, float] = field(default_factory=dict)
+    entities: dict[Entity, float] = field(default_factory=dict)
+    until_us: float = 0
+
+
 class _Shades:
     """Alerts that may keep others back: those that last, and those that ended a short while ago."""
 
-    def __init__(self, alerts: Iterable[Alert], now_us: int) -> None:
+    def __init__(self, alerts: Iterable[Alert], rules: Container[str], now_us: int) -> None:
         self._now_us = now_us
-        self._by_rule: dict[str, list[Alert]] = {}
+        self._by_rule: dict[str, _Shade] = {}
         for alert in alerts:
-            self._by_rule.setdefault(alert.rule.name, []).append(alert)
+            if alert.rule.name in rules:
+                self._add(alert)
+
+    def _add(self, alert: Alert) -> None:
+        until_us = math.inf if alert.lasts else alert.resolved_us
+        shade = self._by_rule.setdefault(alert.rule.name, _Shade(alert.rule.scope))
+        shade.until_us = max(shade.until_us, until_us)
+        shade.series[alert.series] = max(shade.series.get(alert.series, 0), until_us)
+        for entity in entities(alert):
+            shade.entities[entity] = max(shade.entities.get(entity, 0), until_us)
 
     def over(self, alert: Alert) -> str | None:
         """The rule that keeps this alert back, if any."""
-        own: set[Entity] | None = None
         # What had the same cause ends a little later, when its own windows are clear: it must not be told of then.
         linger_us = (alert.rule.windows_to_clear + 2) * LEVEL_US[alert.rule.level]
         for rule in alert.rule.inhibited_by:
-            for other in self._by_rule.get(rule, ()):
-                if not other.lasts and self._now_us - other.resolved_us > linger_us:
-                    continue
-                if other.rule.scope == "service":
-                    return rule
-                if other.rule.scope == alert.rule.scope:
-                    if other.series == alert.series:
-                        return rule
-                    continue
-                own = entities(alert) if own is None else own
-                if own & entities(other):
-                    return rule
+            shade = self._by_rule.get(rule)
+            if shade is None:
+                continue
+            if shade.scope == "service":
+                until_us = shade.until_us
+            elif shade.scope == alert.rule.scope:
+                until_us = shade.series.get(alert.series, 0)
+            else:
+                until_us = max((shade.entities.get(entity, 0) for entity in entities(alert)), default=0)
+            if until_us + linger_us >= self._now_us:
+                return rule
         return None
 
 

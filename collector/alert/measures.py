@@ -30,6 +30,8 @@ class Measure:
     """SQL of what the value rests on."""
     evidence: str = ""
     """Column that puts the evidence into a word."""
+    centre: str = ""
+    """SQL of the value without being cut off where it makes no sense, for sums over windows."""
     survival: bool = False
     """The interval is symmetric in ln(1 − value): that of a share that is lost."""
 
@@ -70,7 +72,15 @@ def _plain(unit: str, *columns: str) -> dict[str, Measure]:
 
 
 _PAIR = {
-    "loss_ratio": Measure("ratio", "loss_low", "loss_high", "samples", "loss_evidence", survival=True),
+    "loss_ratio": Measure(
+        "ratio",
+        "loss_low",
+        "loss_high",
+        "samples",
+        "loss_evidence",
+        centre="1 - received_packets / sent_packets",
+        survival=True,
+    ),
     "error_ratio": Measure("ratio", "error_low", "error_high", "samples"),
     "latency_us": Measure("µs", "latency_us - latency_spread_us", "latency_us + latency_spread_us"),
     **_bounded("bits_per_second", "bit/s", "samples"),

@@ -66,8 +66,9 @@ class Rule(BaseModel, frozen=True, extra="forbid"):
     """The alert ends only when the value is back behind this (hysteresis).  None: behind the limit."""
     for_seconds: float = Field(default=0, ge=0, le=86_400)
     """Windows beyond the limit, one after the other, of so many seconds in all.  0: one window is enough."""
-    certain_sigmas: float | None = Field(default=None, ge=1.96, le=20)
-    """An interval of so many standard deviations that is wholly beyond fires at once, without `for_seconds`."""
+    certain_windows: float | None = Field(default=None, ge=1000, le=1e15)
+    """`threshold` of a measure with an interval: add up the evidence from window to window, and fire without
+    `for_seconds` where it would be wrong once in so many windows of a series.  Many weak windows then fire, too."""
     clear_seconds: float = Field(default=60, ge=0, le=86_400)
     """Clear windows, one after the other, of so many seconds in all, end the alert."""
     windows: int = Field(default=3, ge=1, le=1000)
@@ -136,8 +137,12 @@ class Rule(BaseModel, frozen=True, extra="forbid"):
                 f"measure = {self.measure!r}: view {self.view.view} of scope {self.scope} has no such measure; "
                 f"expected one of {', '.join(sorted(self.view.measures))}"
             )
-        if self.certain_sigmas is not None and not self.about.low:
-            raise ValueError(f"certain_sigmas = {self.certain_sigmas:g}: measure {self.measure} has no interval")
+        if self.certain_windows is not None and (self.condition != "threshold" or not self.about.low):
+            bounded = ", ".join(name for name, one in self.view.measures.items() if one.low) or "none in this scope"
+            raise ValueError(
+                f"certain_windows = {self.certain_windows:g}: expected with condition threshold and a measure that has "
+                f"an interval: {bounded}"
+            )
 
     def _check_limits(self) -> None:
         if self.condition == "baseline":
@@ -208,7 +213,7 @@ def check_template(text: str, names: frozenset[str]) -> None:
 
 DEFAULTS = (
     # A day of 1,000 pairs has 8.6 million windows of 10 s.  By chance the 95 % interval lies beyond in 1 of 40 of them,
-    # in six one after the other in 1 of 4 · 10⁹; beyond 5.6 standard deviations lies 1 of 10⁸ (bench/alerts.py).
+    # in six one after the other in 1 of 4 · 10⁹; the evidence adds up to too much in 1 of 10⁹ (bench/alerts.py).
     Rule(
         name="pair_loss",
         scope="pair",
@@ -217,7 +222,7 @@ DEFAULTS = (
         above=0.01,
         clear=0.005,
         for_seconds=60,
-        certain_sigmas=5.6,
+        certain_windows=1e9,
         clear_seconds=60,
         severity="critical",
         inhibited_by=("service_kernel_drops", "service_queue_drops"),
@@ -232,7 +237,7 @@ DEFAULTS = (
         above=0.01,
         clear=0.005,
         for_seconds=300,
-        certain_sigmas=5.6,
+        certain_windows=1e8,
         clear_seconds=180,
         severity="warning",
         inhibited_by=("pair_loss", "service_kernel_drops", "service_queue_drops"),

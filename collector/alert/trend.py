@@ -12,7 +12,8 @@ import numpy as np
 from clickhouse_connect.driver import Client
 from numpy.typing import NDArray
 
-from collector.alert.conditions import SIGMAS, Verdict, evidence, figures, labeller
+from collector.alert.conditions import Verdict, evidence, figures, labeller
+from collector.alert.evidence import SIGMAS
 from collector.alert.frame import Floats, Frame, Limits, read
 from collector.alert.measures import SECONDS
 from collector.alert.rules import Rule

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from collector.alert.baseline import Baseline
-from collector.alert.conditions import Threshold, widened
+from collector.alert.evidence import decision
+from collector.alert.frame import Frame
 from collector.alert.rules import Rule
 from collector.alert.settings import AlertSettings
 from collector.alert.silence import Absent
 from collector.alert.state import Book
+from collector.alert.threshold import Threshold
 from collector.alert.trend import Trend, slopes
 from tests.alert.frames import NAN, frame, happened, step
 
@@ -39,26 +44,62 @@ def test_below_uses_the_upper_end() -> None:
     assert verdict.clear.tolist() == [False, False, False, True]
 
 
-def test_a_wider_interval_is_wider_on_the_scale_of_the_ratio() -> None:
-    """95 %: ln(received / sent) ± 1.96 s with s = 0.1, received / sent = 0.5.  5 standard deviations: ± 5 s."""
-    value, low = 1 - 0.5, 1 - 0.5 * np.exp(0.196)
-
-    far = widened(np.array([value]), np.array([low]), 5 / 1.96, survival=True)
-
-    assert far[0] == pytest.approx(1 - 0.5 * np.exp(0.5))
-
-
-def test_few_samples_do_not_fire_at_once_and_many_do() -> None:
-    """50 % lost.  60 and 30 samples: s = √(1/60 + 1/30) = 0.224, ln 2 = 3.1 s.  6,000 and 3,000: 31 s."""
-    rule = LOSS.model_copy(update={"certain_sigmas": 5.6, "for_seconds": 60})
+def loss_frame(rule: Rule, number: int, values: dict[int, float], sigma: float) -> Frame:
+    """Losses as ln(sent / received), with this standard deviation; the share is cut off at 0, as in the view."""
+    centre = {one: 1 - math.exp(-value) for one, value in values.items()}
     spans = {
-        number: (1 - 0.5 * np.exp(1.96 * s), 1 - 0.5 * np.exp(-1.96 * s)) for number, s in ((1, 0.224), (2, 0.0224))
+        one: (max(0, 1 - math.exp(-value + 1.96 * sigma)), max(0, 1 - math.exp(-value - 1.96 * sigma)))
+        for one, value in values.items()
     }
+    made = frame(rule, number, {one: max(0, value) for one, value in centre.items()}, spans)
+    return replace(
+        made, figures={**made.figures, "loss_ratio_centre": np.array([centre[one] for one in sorted(centre)])}
+    )
 
-    verdict = Threshold(rule).judge(frame(rule, 0, {1: 0.5, 2: 0.5}, spans))
 
-    assert verdict.beyond.tolist() == [True, True]
-    assert verdict.certain.tolist() == [False, True]
+EVIDENT = LOSS.model_copy(update={"certain_windows": 1e6, "for_seconds": 3600, "level": "1m"})
+
+
+def test_many_weak_windows_fire_as_one_strong_one_does() -> None:
+    """Distance from the limit in standard deviations: 30, 2, and 0.5, less 0.5 for each window; 11.96 decide.
+
+    2 adds 1.5 a window: the eighth makes 12.  Siegmund: exp(b) − b − 1 = 0.5 · 10⁶ has b = 13.12, less 1.166.
+    """
+    sigma, limit = 0.02, -math.log(1 - 0.01)
+    judge, book = Threshold(EVIDENT), Book(AlertSettings())
+    values = {1: limit + 30 * sigma, 2: limit + 2 * sigma, 3: limit + 0.5 * sigma, 4: 0.0}
+
+    seen = happened(judge, book, [loss_frame(EVIDENT, n, values, sigma) for n in range(40)])
+
+    assert decision(1e6) == pytest.approx(11.956, abs=0.01)
+    assert seen == [(0, 1, "firing"), (7, 2, "firing")]
+
+
+def test_without_a_shift_the_evidence_decides_as_rarely_as_it_says() -> None:
+    """1 in 1,000 windows of a series: 200 series over 1,000 windows, each at its first time, cross about 200 · 0.63."""
+    rng = np.random.default_rng(4)
+    rule = EVIDENT.model_copy(update={"certain_windows": 1000.0})
+    judge, limit = Threshold(rule), -math.log(1 - 0.01)
+    crossed: set[int] = set()
+    for number in range(1000):
+        values = dict(enumerate(limit + rng.normal(0, 0.02, 200)))
+        verdict = judge.judge(loss_frame(rule, number, values, 0.02))
+        crossed |= set(verdict.series[verdict.certain].tolist())
+
+    assert 95 <= len(crossed) <= 150
+
+
+def test_what_falls_into_the_next_window_is_no_loss() -> None:
+    """Exact counts: up to 0.9 s of the traffic of a minute is counted a window later, another share each time."""
+    rng = np.random.default_rng(5)
+    judge, late = Threshold(EVIDENT), np.zeros(300)
+    for number in range(200):
+        later = rng.uniform(0, 0.9 / 60, 300)
+        values = dict(enumerate(-np.log(1 - later + late)))
+        verdict = judge.judge(loss_frame(EVIDENT, number, values, 1e-6))
+        late = later
+
+        assert not verdict.certain.any()
 
 
 def test_absence_counts_windows_without_a_sign_of_life_and_ends_with_one() -> None:
