@@ -40,7 +40,7 @@ def main(directory: str, what: str) -> None:
     client = open_client(settings)
     set_up(client, settings)
     if what == "kill":
-        add(client, traffic(vm("a", "host-1"), vm("b", "host-2"), range(20), 100), label="once")
+        add(client, traffic(vm("a", "host-1"), vm("b", "host-2"), range(20), 200), label="once")
     alerts = AlertSettings(routes=(Route(receivers=("mail",)),), settle_seconds=0)
 
     async def scenario() -> None:
