@@ -104,10 +104,7 @@ class Evaluator:
 
 
 def cut(frame: Frame, most: int) -> tuple[Frame, int]:
-    """The frame with at most `most` series, and 1 if there were more: the query stops there, so nobody knows how many.
-
-    Series stand in the order of their hash, so the same ones are left out each time.
-    """
+    """The frame with at most `most` series, and how many were left out: those with the highest hashes, each time."""
     if len(frame.series) <= most:
         return frame, 0
     return (
@@ -119,7 +116,7 @@ def cut(frame: Frame, most: int) -> tuple[Frame, int]:
             texts={name: values[:most] for name, values in frame.texts.items()},
             passes={name: values[:most] for name, values in frame.passes.items()},
         ),
-        1,
+        len(frame.series) - most,
     )
 
 

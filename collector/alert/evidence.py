@@ -6,7 +6,8 @@ average (Siegmund 1985).  A value that is far beyond gets there in one window, o
 
 What the intervals do not hold is that both sides of a pair report with a delay of their own: up to `EDGE_SECONDS` of
 traffic may fall into the neighbour window at one of them.  That adds nothing over several windows, as what one
-gains the next loses; so a second sum, of the plain distances, must be more than such a delay can explain.
+gains the next loses; so a second sum, of the plain distances, must be more than such a delay can explain: the share of a
+second in the window, and what chance puts into that second.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ OVERSHOOT = 1.166
 """What the last step adds on average (Siegmund)."""
 FURTHEST = 1000.0
 """Standard deviations that count of one window: an exact value has none."""
+EDGE_SIGMAS = 4.0
+EDGE_PACKETS = 4.0
+"""A second that holds x packets on average may hold x + 4 √x + 4: with few packets that is a large share of them."""
 BEYOND = 0.5
 """How far the sum goes beyond what decides: what has fired must not take long to end."""
 SLACK = 1.1
@@ -56,7 +60,7 @@ class Evidence:
         self._rule = rule
         self._decision = decision(windows)
         # The numbers of a share that is lost are shares of the traffic, others know no edges of windows.
-        self._explained = EDGE_SECONDS / SECONDS[rule.level] if rule.about.survival else 0.0
+        self._share = EDGE_SECONDS / SECONDS[rule.level] if rule.about.survival else 0.0
         self._series: Series = np.zeros(0, np.uint64)
         self._sums: Floats = np.zeros(0)
         self._plain: Floats = np.zeros(0)
@@ -70,12 +74,20 @@ class Evidence:
         steps = np.clip(steps, -FURTHEST, FURTHEST) - ALLOWANCE
         before, plain = self._of(series)
         sums = np.where(found.data, np.clip(before + steps, 0, self._decision + BEYOND), before)
-        most = self._explained * SLACK if self._explained else np.inf
+        explained = self._explained_by_edges(found)
+        most = explained * SLACK if self._share else np.inf
         plain = np.where(found.data, np.clip(plain + distance, 0, most), plain)
         plain[sums == 0] = 0
         self._keep(series, sums, plain, found.data, end_us)
-        certain = found.data & (sums > self._decision) & (plain > self._explained)
+        certain = found.data & (sums > self._decision) & (plain > explained)
         return certain, sums < self._decision / 2
+
+    def _explained_by_edges(self, found: Figures) -> Floats:
+        """Share of the traffic that may have come a window later; where samples are not told, of plain proportion."""
+        share = self._share
+        with np.errstate(divide="ignore", invalid="ignore"):
+            chance = (EDGE_SIGMAS * np.sqrt(share * found.samples) + EDGE_PACKETS) / found.samples
+        return share + np.where(np.isfinite(chance) & (share > 0), chance, 0.0)
 
     def _distances(self, found: Figures) -> tuple[Floats, Floats]:
         """How far beyond the limit, on the scale on which the interval is symmetric, and the standard deviation."""

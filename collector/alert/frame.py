@@ -20,6 +20,7 @@ Flags = NDArray[np.bool_]
 Series = NDArray[np.uint64]
 
 SECOND_US = 1_000_000
+MARGIN = 2
 PARTS = ("", "_low", "_high", "_samples", "_centre")
 
 
@@ -67,19 +68,20 @@ class Frame:
 def read(
     client: Client, view: ScopeView, level: str, rules: Iterable[Rule], start_us: int, end_us: int, limits: Limits
 ) -> Iterator[Frame]:
-    """The windows from `start_us` to before `end_us`, in order; those without rows are empty frames.
+    """The windows from `start_us` to before `end_us`, in order, series by their hash; without rows, empty frames.
 
-    Blocks.  Raises the driver's errors.  A window with `limits.rows` + 1 rows has more: the caller cuts it off.
+    Blocks.  Raises the driver's errors.  A window may have up to `MARGIN` times `limits.rows` rows: the caller cuts
+    them off, the same series each time.  Of more rows than that, any are read.
     """
     rules = tuple(rules)
     sql, parameters = query(view, level, rules)
     length = LEVEL_US[level]
-    parameters |= {"start": start_us // SECOND_US, "end": end_us // SECOND_US, "rows": limits.rows + 1}
+    parameters |= {"start": start_us // SECOND_US, "end": end_us // SECOND_US, "rows": MARGIN * limits.rows}
     table = client.query_arrow(sql, parameters=parameters, settings=limits.settings())
-    begins = _numbers(table, "window", np.int64) * SECOND_US
-    order = None if np.all(begins[1:] >= begins[:-1]) else np.argsort(begins, kind="stable")
-    if order is not None:
-        table, begins = table.take(pa.array(order)), begins[order]
+    begins, series = _numbers(table, "window", np.int64) * SECOND_US, _numbers(table, "series", np.uint64)
+    # Put in order here: in the query it takes a third of the time.
+    order = np.lexsort((series, begins))
+    table, begins = table.take(pa.array(order)), begins[order]
     for start in range(start_us, end_us, length):
         first, last = np.searchsorted(begins, (start, start + 1))
         yield _frame(table.slice(int(first), int(last - first)), view, rules, start, start + length)
@@ -126,7 +128,7 @@ def query(view: ScopeView, level: str, rules: Iterable[Rule]) -> tuple[str, dict
     sql = (
         f"SELECT {', '.join(columns)} FROM {view.name(level)} "  # noqa: S608 - our own names
         "WHERE time >= toDateTime({start:UInt32}, 'UTC') AND time < toDateTime({end:UInt32}, 'UTC') "
-        f"AND {view.where} ORDER BY window, series LIMIT {{rows:UInt64}} BY window"
+        f"AND {view.where} LIMIT {{rows:UInt64}} BY window"
     )
     return sql, parameters
 

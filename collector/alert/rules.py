@@ -213,7 +213,7 @@ def check_template(text: str, names: frozenset[str]) -> None:
 
 DEFAULTS = (
     # A day of 1,000 pairs has 8.6 million windows of 10 s.  By chance the 95 % interval lies beyond in 1 of 40 of them,
-    # in six one after the other in 1 of 4 · 10⁹; the evidence adds up to too much in 1 of 10⁹ (bench/alerts.py).
+    # in six one after the other in 1 of 4 · 10⁹; the evidence adds up to too much in 1 of 10⁸ (bench/alerts.py).
     Rule(
         name="pair_loss",
         scope="pair",
@@ -222,7 +222,7 @@ DEFAULTS = (
         above=0.01,
         clear=0.005,
         for_seconds=60,
-        certain_windows=1e9,
+        certain_windows=1e8,
         clear_seconds=60,
         severity="critical",
         inhibited_by=("service_kernel_drops", "service_queue_drops"),
@@ -237,7 +237,7 @@ DEFAULTS = (
         above=0.01,
         clear=0.005,
         for_seconds=300,
-        certain_windows=1e8,
+        certain_windows=1e7,
         clear_seconds=180,
         severity="warning",
         inhibited_by=("pair_loss", "service_kernel_drops", "service_queue_drops"),

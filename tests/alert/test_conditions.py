@@ -89,6 +89,15 @@ def test_without_a_shift_the_evidence_decides_as_rarely_as_it_says() -> None:
     assert 95 <= len(crossed) <= 150
 
 
+def test_evidence_of_a_rate_adds_up_too() -> None:
+    """Two standard deviations above the limit, each window: the eighth fires, as for losses."""
+    rule = Rule(name="busy", scope="pair", measure="bits_per_second", above=100, certain_windows=1e6, for_seconds=3600)
+    spans = {1: (102 - 1.96, 102 + 1.96)}
+    frames = [frame(rule, n, {1: 102.0}, spans) for n in range(12)]
+
+    assert happened(Threshold(rule), Book(AlertSettings()), frames) == [(7, 1, "firing")]
+
+
 def test_what_falls_into_the_next_window_is_no_loss() -> None:
     """Exact counts: up to 0.9 s of the traffic of a minute is counted a window later, another share each time."""
     rng = np.random.default_rng(5)

@@ -15,6 +15,7 @@ import pytest
 from clickhouse_connect.driver import Client
 
 from collector.alert.baseline import Baseline
+from collector.alert.evaluate import cut
 from collector.alert.frame import Limits, expression, read
 from collector.alert.measures import SCOPES, SECONDS
 from collector.alert.rules import Rule
@@ -61,14 +62,17 @@ def test_the_enumerations_of_the_tables_are_those_of_the_rules() -> None:
     assert set(schema.SCOPES) == set(SCOPES)
 
 
-def test_a_frame_is_cut_one_series_behind_the_limit(client: Client) -> None:
+def test_of_too_many_series_the_same_are_left_out_each_time(client: Client) -> None:
     rule = Rule(name="x", scope="pair", measure="packets", level="10s", above=1)
     add(client, [flow(vm(f"a{n}"), vm("b"), "source", received=5) for n in range(8)])
 
     (frame,) = read(client, rule.view, "10s", [rule], BEGIN_US, BEGIN_US + 10_000_000, Limits(60, 2**30, 5))
+    least, left_out = cut(frame, 5)
 
-    assert len(frame.series) == 6
     assert frame.series.tolist() == sorted(frame.series.tolist())
+    assert left_out == 3
+    assert least.series.tolist() == frame.series.tolist()[:5]
+    assert least.labels(4, ["src_vm"]) == frame.labels(4, ["src_vm"])
 
 
 @pytest.mark.parametrize(
