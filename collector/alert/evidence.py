@@ -6,8 +6,8 @@ average (Siegmund 1985).  A value that is far beyond gets there in one window, o
 
 What the intervals do not hold is that both sides of a pair report with a delay of their own: up to `EDGE_SECONDS` of
 traffic may fall into the neighbour window at one of them.  That adds nothing over several windows, as what one
-gains the next loses; so a second sum, of the plain distances, must be more than such a delay can explain: the share of a
-second in the window, and what chance puts into that second.
+gains the next loses; so a second sum, of the plain distances, must be more than such a delay can explain: the share
+of a second in the window, and what chance puts into that second.
 """
 
 from __future__ import annotations
