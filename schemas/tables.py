@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from schemas.alerts import ALERT_TABLES
 from schemas.counters import COUNTERS
 from schemas.drops import DROPS
 from schemas.exporters import EXPORTERS
@@ -9,4 +10,4 @@ from schemas.flows import FLOWS
 from schemas.inventory import INVENTORY
 from schemas.latency import LATENCY
 
-TABLES = (FLOWS, COUNTERS, DROPS, EXPORTERS, INVENTORY, LATENCY)
+TABLES = (FLOWS, COUNTERS, DROPS, EXPORTERS, INVENTORY, LATENCY, *ALERT_TABLES)

@@ -1,0 +1,261 @@
+"""What evaluation costs, and how often the default rules are wrong.
+
+    python -m bench.alerts speed [--pairs 100000]
+    python -m bench.alerts days [--pairs 1000] [--hours 48] [--faults 40]
+
+`speed`: one window of so many pairs in the embedded store, in which each pair was active: the query of the view, the
+conditions over its columns, the states; once while one pair in a thousand is beyond the limit.
+
+`days`: rows of `pair_10s` as exporters would have caused them, with a rhythm of a day and injected losses, then the
+default rules for pairs over all windows, through the views.  A third of the pairs is not sampled, a third 1 in 64, a
+third 1 in 400.  Of the packets of the last second, up to seven in ten are counted in the next window at the
+destination, another share in each window: exporters report with up to a second of delay.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from clickhouse_connect.driver import Client
+from numpy.typing import NDArray
+
+from bench.__main__ import machine
+from collector.alert.evaluate import Evaluator
+from collector.alert.frame import Limits, read
+from collector.alert.history import Tally, replay
+from collector.alert.rules import DEFAULTS
+from collector.alert.settings import AlertSettings
+from collector.alert.threshold import Threshold
+from collector.store.client import open_client
+from collector.store.settings import StoreSettings
+from collector.store.setup import set_up
+
+SECOND_US = 1_000_000
+WINDOW_S = 10
+DAY_S = 86_400
+HOSTS = 60
+RATES = np.array([1, 64, 400])
+BACKGROUND = 1e-4
+"""Loss of pairs that are well: no network loses nothing."""
+RULES = {rule.name: rule for rule in DEFAULTS}
+Numbers = NDArray[np.int64]
+
+
+@contextmanager
+def made() -> Iterator[Client]:
+    """An embedded store that keeps all that is written here."""
+    days = {"pair_10s": 30, "pair_1m": 30}
+    with tempfile.TemporaryDirectory() as directory:
+        settings = StoreSettings(url=f"chdb://{Path(directory) / 'store'}", sql_port=0, ttl_days=days)
+        client = open_client(settings)
+        set_up(client, settings)
+        yield client
+        client.close()
+
+
+def insert(client: Client, begins_s: Numbers, pair: Numbers, seen: str, **measures: NDArray[np.float64]) -> None:
+    """Rows of `pair_10s`: one per window and pair, as one vantage point saw it."""
+    count = len(pair)
+    names = pa.array([f"vm-{number:06d}" for number in range(2 * (int(pair.max()) + 1))])
+    hosts = pa.array([f"host-{number:02d}" for number in range(HOSTS)])
+    columns = {
+        "time": pa.array(begins_s.astype(np.uint32)),
+        "src_vm": names.take(pa.array(2 * pair)),
+        "dst_vm": names.take(pa.array(2 * pair + 1)),
+        "src_host": hosts.take(pa.array(pair % HOSTS)),
+        "dst_host": hosts.take(pa.array((pair * 7 + 1) % HOSTS)),
+        "network": pa.array(np.full(count, "net")),
+        "sighting": pa.array(np.full(count, seen)),
+        **{name: pa.array(values) for name, values in measures.items()},
+    }
+    client.insert_arrow("pair_10s", pa.table(columns))
+
+
+def report(rng: np.random.Generator, packets: Numbers, rate: Numbers) -> dict[str, NDArray[np.float64]]:
+    """What a switch reports of so many packets per window, sampled 1 in `rate`."""
+    seen = rng.binomial(packets, 1 / rate)
+    first = rng.binomial(seen, 1 / WINDOW_S)
+    last = rng.binomial(seen - first, 1 / (WINDOW_S - 1))
+    variance = (rate * (rate - 1.0)) * seen
+    return {
+        "packets": (seen * rate).astype(np.float64),
+        "packets_variance": variance,
+        "octets": (seen * rate * 800).astype(np.float64),
+        "octets_variance": variance * 800**2,
+        "samples": seen.astype(np.float64),
+        "first_packets": (first * rate).astype(np.float64),
+        "last_packets": (last * rate).astype(np.float64),
+    }
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A pair that loses packets for a while."""
+
+    pair: int
+    begin_s: int
+    end_s: int
+    loss: float
+
+
+def make_faults(rng: np.random.Generator, count: int, pairs: int, begin_s: int, hours: int) -> list[Fault]:
+    """Losses of 3 to 20 % for 10 to 60 minutes, each in a pair of its own, one per hour and pair at most."""
+    found = []
+    for pair in rng.choice(pairs, count, replace=False).tolist():
+        start = begin_s + int(rng.integers(600, hours * 3600 - 4200)) // WINDOW_S * WINDOW_S
+        found.append(Fault(pair, start, start + int(rng.integers(60, 360)) * WINDOW_S, float(rng.uniform(0.03, 0.2))))
+    return found
+
+
+def fill(client: Client, rng: np.random.Generator, pairs: int, begin_s: int, hours: int, faults: list[Fault]) -> None:
+    """The rows of all windows, hour by hour."""
+    rate = RATES[np.arange(pairs) % len(RATES)]
+    # Packets per second: a few tens of some, thousands of others; with 1 in 400 only the busier ones show anything.
+    speed = rng.lognormal(np.log(200), 1, pairs) * np.where(rate == 400, 20, np.where(rate == 64, 5, 1))
+    phase = rng.normal(0, 3600, pairs)
+    late: Numbers = np.zeros(pairs, np.int64)
+    for hour in range(hours):
+        times = begin_s + hour * 3600 + np.arange(360) * WINDOW_S
+        rhythm = 0.55 + 0.45 * np.sin(2 * np.pi * (times[:, None] + phase) / DAY_S)
+        burst = rng.lognormal(0, 0.3, (360, pairs))
+        packets = rng.poisson(speed * WINDOW_S * rhythm * burst)
+        loss = np.full((360, pairs), BACKGROUND)
+        for fault in faults:
+            loss[(times >= fault.begin_s) & (times < fault.end_s), fault.pair] = fault.loss
+        arrived = rng.binomial(packets, 1 - loss)
+        delayed = rng.binomial(arrived, rng.uniform(0, 0.7, arrived.shape) / WINDOW_S)
+        before = np.vstack((late, delayed[:-1]))
+        late = delayed[-1]
+        number = np.broadcast_to(np.arange(pairs), packets.shape).ravel()
+        begins = np.repeat(times, pairs)
+        rates = np.broadcast_to(rate, packets.shape).ravel()
+        for side, counted in (("source", packets), ("destination", arrived - delayed + before)):
+            told = report(rng, counted.ravel(), rates)
+            here = told["samples"] > 0
+            insert(
+                client,
+                begins[here],
+                number[here],
+                side,
+                sampling_rate_max=rates[here].astype(np.uint32),
+                **{name: values[here] for name, values in told.items()},
+            )
+
+
+def days(pairs: int, hours: int, faults: int) -> None:
+    """Print what the default rules for pairs would have said."""
+    rng = np.random.default_rng(11)
+    begin_s = (int(time.time()) // DAY_S - 3) * DAY_S
+    injected = make_faults(rng, faults, pairs, begin_s, hours)
+    with made() as client:
+        begun = time.monotonic()
+        fill(client, rng, pairs, begin_s, hours, injected)
+        print(f"{hours} h of {pairs} pairs written in {time.monotonic() - begun:.0f} s")
+        begun = time.monotonic()
+        rules = [RULES["pair_loss"], RULES["pair_loss_lasting"]]
+        span = (begin_s * SECOND_US, (begin_s + hours * 3600) * SECOND_US)
+        tallies = replay(client, rules, AlertSettings(), *span)
+        print(f"replayed in {time.monotonic() - begun:.0f} s")
+        found: set[int] = set()
+        for tally in tallies:
+            found |= tell(tally, injected, hours)
+        print(f"{len(found)} of {len(injected)} faults found")
+        for number, fault in enumerate(injected):
+            if number not in found:
+                print(f"  missed: {fault}, sampled 1 in {RATES[fault.pair % len(RATES)]}, {seen(client, fault)}")
+
+
+def tell(tally: Tally, injected: list[Fault], hours: int) -> set[int]:
+    """Print what one rule would have said; returns the numbers of the faults that it found."""
+    found, wrong, delays = set(), [], []
+    for alert in tally.alerts:
+        pair = int(alert.labels["src_vm"][3:]) // 2
+        hit = next((n for n, f in enumerate(injected) if f.pair == pair and _during(f, alert.since_us)), None)
+        if hit is None:
+            wrong.append(alert)
+        elif hit not in found:
+            found.add(hit)
+            delays.append(alert.fired_us / SECOND_US - injected[hit].begin_s)
+    delay = f"{np.median(delays):.0f} s, at most {max(delays):.0f} s" if delays else "-"
+    print(
+        f"{tally.rule.name}: {tally.windows} windows, {tally.fired} alerts, {len(wrong)} false "
+        f"({len(wrong) * 24 / hours:.2f} a day), {len(found)} faults; begin of the fault to alert: median {delay}"
+    )
+    for alert in wrong[:10]:
+        print(f"  false: pair {alert.labels['src_vm']} {alert.low} {alert.value} {alert.samples} {alert.evidence}")
+    return found
+
+
+def seen(client: Client, fault: Fault) -> str:
+    """What the minutes of a fault rest on."""
+    told, count, samples = client.query(
+        "SELECT countIf(loss_ratio IS NOT NULL), count(), avg(samples) FROM pair_metrics_1m "
+        f"WHERE src_vm = 'vm-{2 * fault.pair:06d}' AND time >= toDateTime({fault.begin_s}, 'UTC') "
+        f"AND time < toDateTime({fault.end_s}, 'UTC')"
+    ).result_rows[0]
+    return f"loss can be told in {told} of {count} minutes, {samples:.0f} samples in each"
+
+
+def _during(fault: Fault, since_us: int) -> bool:
+    """Whether a window that begins then holds a part of the fault; the longest of them are a minute."""
+    return (fault.begin_s - 60) * SECOND_US < since_us < fault.end_s * SECOND_US
+
+
+def speed(pairs: int) -> None:
+    """Print what one window costs."""
+    rng = np.random.default_rng(12)
+    begin_s = int(time.time()) // 3600 * 3600 - 3600
+    rate = np.full(pairs, 64)
+    packets = rng.poisson(20_000, pairs)
+    lossy = np.arange(pairs) % 1000 == 0
+    arrived = rng.binomial(packets, np.where(lossy, 0.7, 1 - BACKGROUND))
+    rule = RULES["pair_loss"]
+    with made() as client:
+        for side, counted in (("source", packets), ("destination", arrived)):
+            told = report(rng, counted, rate)
+            begins = np.full(pairs, begin_s)
+            insert(client, begins, np.arange(pairs), side, sampling_rate_max=rate.astype(np.uint32), **told)
+        start, end = begin_s * SECOND_US, (begin_s + WINDOW_S) * SECOND_US
+        limits = Limits(60, 4 * 2**30, 200_000)
+        reads, judges, states = [], [], []
+        for _ in range(5):
+            begun = time.monotonic()
+            (frame,) = read(client, rule.view, rule.level, [rule], start, end, limits)
+            reads.append(time.monotonic() - begun)
+            evaluator = Evaluator(AlertSettings(), [rule])
+            begun = time.monotonic()
+            verdict = Threshold(rule).judge(frame)
+            judges.append(time.monotonic() - begun)
+            begun = time.monotonic()
+            changes = evaluator.book.apply(rule, verdict, start, end)
+            states.append(time.monotonic() - begun)
+    print(f"{len(frame.series)} series, {len(changes)} begin to fire; median of 5")
+    for what, seconds in (("query of the view", reads), ("condition", judges), ("states", states)):
+        print(f"  {what}: {np.median(seconds) * 1000:.1f} ms")
+
+
+def main() -> None:
+    """Run what was asked for."""
+    parser = argparse.ArgumentParser(prog="python -m bench.alerts", description=__doc__)
+    parser.add_argument("what", choices=("speed", "days"))
+    parser.add_argument("--pairs", type=int)
+    parser.add_argument("--hours", type=int, default=48)
+    parser.add_argument("--faults", type=int, default=40)
+    args = parser.parse_args()
+    print(machine())
+    if args.what == "speed":
+        speed(args.pairs or 100_000)
+    else:
+        days(args.pairs or 1000, args.hours, args.faults)
+
+
+if __name__ == "__main__":
+    main()

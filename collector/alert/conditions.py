@@ -1,0 +1,92 @@
+"""Conditions over whole columns: which series of a window are beyond the limit, which are clear, which say nothing.
+
+    frame ──► Threshold, Absent (`silence.py`), Trend, Baseline (each in a file of its name) ──► Verdict
+
+Only rows that are beyond, or that have a state, become objects; that is done by `state.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from clickhouse_connect.driver import Client
+
+from collector.alert.frame import Flags, Floats, Frame, Limits, Series
+from collector.alert.rules import Rule
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one rule says about one window; all columns have a row per series."""
+
+    series: Series
+    data: Flags
+    """False: nothing can be told, which neither raises an alert nor ends one."""
+    beyond: Flags
+    certain: Flags
+    """Beyond without any doubt: fires at once."""
+    clear: Flags
+    value: Floats
+    low: Floats
+    """As `value` where the measure has no interval."""
+    high: Floats
+    threshold: Floats
+    samples: Floats
+    """NaN where the view does not say."""
+    labels: Callable[[int], dict[str, str]]
+    evidence: Callable[[int], str]
+    bounded: bool
+    """Whether `low` and `high` mean anything."""
+    gone: Flags | None = None
+    """Series that will not come back: their alerts end."""
+
+
+class Judge(Protocol):
+    """One rule with what it has to remember."""
+
+    rule: Rule
+
+    def prepare(self, client: Client, start_us: int, limits: Limits) -> None:
+        """Read what is needed for a window that begins at `start_us`.  Blocks; raises the driver's errors."""
+
+    def judge(self, frame: Frame) -> Verdict:
+        """Judge the next window."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """The measure of one rule in a frame."""
+
+    data: Flags
+    value: Floats
+    centre: Floats
+    """As `value`, but not cut off at the ends of what makes sense: a window may gain what its neighbour lost."""
+    low: Floats
+    high: Floats
+    samples: Floats
+
+
+def figures(rule: Rule, frame: Frame) -> Figures:
+    """The rule's measure, and where it can be told of a series that the rule is about."""
+    value = frame.figures[rule.measure]
+    low = frame.figures.get(f"{rule.measure}_low", value)
+    high = frame.figures.get(f"{rule.measure}_high", value)
+    samples = frame.figures.get(f"{rule.measure}_samples", np.full(len(value), np.nan))
+    data = np.isfinite(value) & np.isfinite(low) & np.isfinite(high)
+    passes = frame.passes.get(rule.name)
+    centre = frame.figures.get(f"{rule.measure}_centre", value)
+    return Figures(data if passes is None else data & passes, value, centre, low, high, samples)
+
+
+def labeller(rule: Rule, frame: Frame) -> Callable[[int], dict[str, str]]:
+    """Tells the labels of a row of the frame."""
+    return lambda row: frame.labels(row, rule.view.labels)
+
+
+def evidence(rule: Rule, frame: Frame) -> Callable[[int], str]:
+    """Tells the state of the evidence of a row of the frame."""
+    words = frame.texts.get(f"{rule.measure}_evidence")
+    return (lambda row: "") if words is None else (lambda row: str(words[row].as_py()))

@@ -1,0 +1,128 @@
+"""Evaluation of windows: one query per scope and level, all rules of it over its columns, states brought up to date."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from clickhouse_connect.driver import Client
+
+from collector.alert.baseline import Baseline
+from collector.alert.conditions import Judge
+from collector.alert.frame import Frame, Limits, read
+from collector.alert.notice import Scope
+from collector.alert.rules import Rule
+from collector.alert.settings import AlertSettings
+from collector.alert.silence import Absent
+from collector.alert.state import Alert, Book, Change
+from collector.alert.threshold import Threshold
+from collector.alert.trend import Trend
+
+ORDER: tuple[Scope, ...] = ("service", "exporter", "host", "interface", "vm", "pair")
+"""What may keep other alerts back goes first."""
+
+
+def judge_of(rule: Rule, settings: AlertSettings) -> Judge:
+    """The condition of a rule."""
+    if rule.condition == "absent":
+        return Absent(rule, settings.series)
+    if rule.condition == "trend":
+        return Trend(rule, settings.series)
+    if rule.condition == "baseline":
+        return Baseline(rule, settings.series, settings.baseline_days, settings.baseline_least_days)
+    return Threshold(rule)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one window brought."""
+
+    changes: list[Change]
+    evaluated: tuple[str, ...]
+    """Names of the rules that were evaluated."""
+    failed: dict[str, BaseException]
+    """By name of rule, why it was not."""
+    left_out: int
+    """Series that were not looked at, for lack of room."""
+
+
+class Evaluator:
+    """All rules and their states."""
+
+    def __init__(self, settings: AlertSettings, rules: Sequence[Rule]) -> None:
+        self.book = Book(settings)
+        self._limits = Limits(settings.query_seconds, settings.query_octets, settings.series)
+        self._most = settings.series
+        self._judges = [judge_of(rule, settings) for rule in rules]
+
+    def restore(self, alerts: Iterable[Alert]) -> None:
+        """Take over alerts of a former run."""
+        for alert in alerts:
+            self.book.restore(alert)
+        for judge in self._judges:
+            if isinstance(judge, Absent):
+                # What fell silent before the restart is in no window any more.
+                last = {
+                    alert.series: (alert.labels, alert.window_end_us - round((alert.value or 0) * 1_000_000))
+                    for alert in self.book.of_rule(judge.rule.name)
+                }
+                judge.adopt(last)
+
+    def evaluate(self, client: Client, level: str, start_us: int, end_us: int) -> Outcome:
+        """Evaluate the rules of this level over the window.  Blocks.  A query that fails costs its own rules only."""
+        outcome = Outcome([], (), {}, 0)
+        for scope in ORDER:
+            judges = [judge for judge in self._judges if (judge.rule.scope, judge.rule.level) == (scope, level)]
+            if judges:
+                outcome = self._scope(client, judges, start_us, end_us, outcome)
+        return outcome
+
+    def _scope(self, client: Client, judges: list[Judge], start_us: int, end_us: int, before: Outcome) -> Outcome:
+        failed = dict(before.failed)
+        ready = []
+        for judge in judges:
+            try:
+                judge.prepare(client, start_us, self._limits)
+            except Exception as error:  # noqa: BLE001 - whatever the store says, the other rules go on
+                failed[judge.rule.name] = error
+            else:
+                ready.append(judge)
+        if not ready:
+            return replace(before, failed=failed)
+        rules = [judge.rule for judge in ready]
+        try:
+            (frame,) = read(client, rules[0].view, rules[0].level, rules, start_us, end_us, self._limits)
+        except Exception as error:  # noqa: BLE001 - as above
+            return replace(before, failed=failed | dict.fromkeys((rule.name for rule in rules), error))
+        frame, left_out = cut(frame, self._most)
+        changes = list(before.changes)
+        for judge in ready:
+            changes += self.book.apply(judge.rule, judge.judge(frame), start_us, end_us)
+            left_out += _left_out(judge)
+        names = (*before.evaluated, *(rule.name for rule in rules))
+        return Outcome(changes, names, failed, before.left_out + left_out)
+
+
+def cut(frame: Frame, most: int) -> tuple[Frame, int]:
+    """The frame with at most `most` series, and how many were left out: those with the highest hashes, each time."""
+    if len(frame.series) <= most:
+        return frame, 0
+    return (
+        replace(
+            frame,
+            series=frame.series[:most],
+            present=frame.present[:most],
+            figures={name: values[:most] for name, values in frame.figures.items()},
+            texts={name: values[:most] for name, values in frame.texts.items()},
+            passes={name: values[:most] for name, values in frame.passes.items()},
+        ),
+        len(frame.series) - most,
+    )
+
+
+def _left_out(judge: Judge) -> int:
+    """What a condition had no room for since the last window."""
+    if not isinstance(judge, Absent | Trend):
+        return 0
+    count, judge.left_out = judge.left_out, 0
+    return count

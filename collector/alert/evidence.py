@@ -1,0 +1,123 @@
+"""Evidence that adds up from window to window, so that many weak windows say what one strong one does.
+
+Per series a cumulative sum (Page 1954): each window adds its distance beyond the limit in standard deviations, less
+`ALLOWANCE`, and the sum never falls below 0.  Where nothing is wrong it reaches `decision(n)` once in n windows on
+average (Siegmund 1985).  A value that is far beyond gets there in one window, one that is little beyond in many.
+
+What the intervals do not hold is that both sides of a pair report with a delay of their own: up to `EDGE_SECONDS` of
+traffic may fall into the neighbour window at one of them.  That adds nothing over several windows, as what one
+gains the next loses; so a second sum, of the plain distances, must be more than such a delay can explain: the share
+of a second in the window, and what chance puts into that second.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from collector.alert.conditions import Figures
+from collector.alert.frame import SECOND_US, Flags, Floats, Series
+from collector.alert.measures import SECONDS
+from collector.alert.rules import Rule
+from schemas.flow_feed import EDGE_SECONDS
+
+SIGMAS = 1.96
+"""Standard deviations on either side of a 95 % interval."""
+ALLOWANCE = 0.5
+"""Half of the smallest shift, in standard deviations of one window, that is of interest."""
+OVERSHOOT = 1.166
+"""What the last step adds on average (Siegmund)."""
+FURTHEST = 1000.0
+"""Standard deviations that count of one window: an exact value has none."""
+EDGE_SIGMAS = 4.0
+EDGE_PACKETS = 4.0
+"""A second that holds x packets on average may hold x + 4 √x + 4: with few packets that is a large share of them."""
+BEYOND = 0.5
+"""How far the sum goes beyond what decides: what has fired must not take long to end."""
+SLACK = 1.1
+"""The same for the plain sum, as a factor."""
+FORGOTTEN_US = 3600 * SECOND_US
+"""Evidence of a series of which nothing was measured for so long is of no use any more."""
+
+
+def decision(windows: float) -> float:
+    """The sum that a series without a shift reaches once in so many windows.
+
+    Siegmund: windows = (exp(2 k b) − 2 k b − 1) / (2 k²) with allowance k and b = decision + OVERSHOOT.
+    """
+    wanted = windows * 2 * ALLOWANCE**2 + 1
+    b = math.log(wanted)
+    for _ in range(20):
+        b = math.log(wanted + b * 2 * ALLOWANCE) / (2 * ALLOWANCE)
+    return b - OVERSHOOT
+
+
+class Evidence:
+    """The sums of the series that have any."""
+
+    def __init__(self, rule: Rule, windows: float) -> None:
+        self._rule = rule
+        self._decision = decision(windows)
+        # The numbers of a share that is lost are shares of the traffic, others know no edges of windows.
+        self._share = EDGE_SECONDS / SECONDS[rule.level] if rule.about.survival else 0.0
+        self._series: Series = np.zeros(0, np.uint64)
+        self._sums: Floats = np.zeros(0)
+        self._plain: Floats = np.zeros(0)
+        self._last_us = np.zeros(0, np.int64)
+
+    def add(self, series: Series, found: Figures, end_us: int) -> tuple[Flags, Flags]:
+        """Add a window: which series are beyond for certain, and which have no evidence left worth the name."""
+        distance, sigma = self._distances(found)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            steps = np.where(sigma > 0, distance / sigma, np.sign(distance) * FURTHEST)
+        steps = np.clip(steps, -FURTHEST, FURTHEST) - ALLOWANCE
+        before, plain = self._of(series)
+        sums = np.where(found.data, np.clip(before + steps, 0, self._decision + BEYOND), before)
+        explained = self._explained_by_edges(found)
+        most = explained * SLACK if self._share else np.inf
+        plain = np.where(found.data, np.clip(plain + distance, 0, most), plain)
+        plain[sums == 0] = 0
+        self._keep(series, sums, plain, found.data, end_us)
+        certain = found.data & (sums > self._decision) & (plain > explained)
+        return certain, sums < self._decision / 2
+
+    def _explained_by_edges(self, found: Figures) -> Floats:
+        """Share of the traffic that may have come a window later; where samples are not told, of plain proportion."""
+        share = self._share
+        with np.errstate(divide="ignore", invalid="ignore"):
+            chance = (EDGE_SIGMAS * np.sqrt(share * found.samples) + EDGE_PACKETS) / found.samples
+        return share + np.where(np.isfinite(chance) & (share > 0), chance, 0.0)
+
+    def _distances(self, found: Figures) -> tuple[Floats, Floats]:
+        """How far beyond the limit, on the scale on which the interval is symmetric, and the standard deviation."""
+        rule = self._rule
+        if not rule.about.survival:
+            near = found.low if rule.sign > 0 else found.high
+            return (found.centre - rule.limit) * rule.sign, np.abs(found.centre - near) / SIGMAS
+        with np.errstate(divide="ignore", invalid="ignore"):
+            lost = -np.log1p(-found.centre)
+            # The upper end: the lower one stops at 0.
+            half = np.abs(-np.log1p(-found.high) - lost)
+        limit = -math.log1p(-rule.limit)
+        return np.where(found.data, (lost - limit) * rule.sign, 0.0), half / SIGMAS
+
+    def _of(self, series: Series) -> tuple[Floats, Floats]:
+        sums, plain = np.zeros(len(series)), np.zeros(len(series))
+        if len(self._series):
+            places = np.minimum(np.searchsorted(self._series, series), len(self._series) - 1)
+            known = self._series[places] == series
+            sums[known], plain[known] = self._sums[places[known]], self._plain[places[known]]
+        return sums, plain
+
+    def _keep(self, series: Series, sums: Floats, plain: Floats, data: Flags, end_us: int) -> None:
+        """Replace the series that were measured; those with a sum of 0 need no memory."""
+        told = series[data]
+        rest = ~np.isin(self._series, told) & (self._last_us > end_us - FORGOTTEN_US)
+        new = data & (sums > 0)
+        joined = np.concatenate((self._series[rest], series[new]))
+        order = np.argsort(joined, kind="stable")
+        self._series = joined[order]
+        self._sums = np.concatenate((self._sums[rest], sums[new]))[order]
+        self._plain = np.concatenate((self._plain[rest], plain[new]))[order]
+        self._last_us = np.concatenate((self._last_us[rest], np.full(int(new.sum()), end_us)))[order]

@@ -1,0 +1,184 @@
+"""Windows as columns: what a view says about all series of a scope, without an object per series."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from clickhouse_connect.driver import Client
+from numpy.typing import NDArray
+
+from collector.alert.measures import LEVEL_US, Measure, ScopeView
+from collector.alert.rules import Filter, Rule
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+Series = NDArray[np.uint64]
+
+SECOND_US = 1_000_000
+MARGIN = 2
+PARTS = ("", "_low", "_high", "_samples", "_centre")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a query may cost."""
+
+    seconds: float
+    octets: int
+    rows: int
+    """Rows per window; more are left out."""
+
+    def settings(self) -> dict[str, Any]:
+        """As ClickHouse settings.  A profile of the server must not change what the views mean."""
+        return {
+            "max_execution_time": self.seconds,
+            "max_memory_usage": self.octets,
+            "join_use_nulls": 0,
+            "session_timezone": "UTC",
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One window of one scope; all columns have a row per series."""
+
+    start_us: int
+    end_us: int
+    series: Series
+    """Hash of the series' keys."""
+    present: Flags
+    """Whether the row is a sign of life."""
+    figures: Mapping[str, Floats]
+    """`measure`, `measure_low`, `_high`, `_samples`, `_centre`; NaN where nothing can be told."""
+    texts: Mapping[str, pa.Array]
+    """Labels; `measure_evidence`."""
+    passes: Mapping[str, Flags]
+    """By name of rule: which series its filter lets through.  Rules without a filter are not in it."""
+
+    def labels(self, row: int, names: Iterable[str]) -> dict[str, str]:
+        """The labels of one series."""
+        return {name: str(self.texts[name][row].as_py()) for name in names}
+
+
+def read(
+    client: Client, view: ScopeView, level: str, rules: Iterable[Rule], start_us: int, end_us: int, limits: Limits
+) -> Iterator[Frame]:
+    """The windows from `start_us` to before `end_us`, in order, series by their hash; without rows, empty frames.
+
+    Blocks.  Raises the driver's errors.  A window may have up to `MARGIN` times `limits.rows` rows: the caller cuts
+    them off, the same series each time.  Of more rows than that, any are read.
+    """
+    rules = tuple(rules)
+    sql, parameters = query(view, level, rules)
+    length = LEVEL_US[level]
+    parameters |= {"start": start_us // SECOND_US, "end": end_us // SECOND_US, "rows": MARGIN * limits.rows}
+    table = client.query_arrow(sql, parameters=parameters, settings=limits.settings())
+    begins, series = _numbers(table, "window", np.int64) * SECOND_US, _numbers(table, "series", np.uint64)
+    # Put in order here: in the query it takes a third of the time.
+    order = np.lexsort((series, begins))
+    table, begins = table.take(pa.array(order)), begins[order]
+    for start in range(start_us, end_us, length):
+        first, last = np.searchsorted(begins, (start, start + 1))
+        yield _frame(table.slice(int(first), int(last - first)), view, rules, start, start + length)
+
+
+def _frame(table: pa.Table, view: ScopeView, rules: tuple[Rule, ...], start_us: int, end_us: int) -> Frame:
+    figures = {}
+    texts = {name: _text(table, f"label_{name}") for name in view.labels}
+    for name, measure in _watched(rules).items():
+        for part in PARTS:
+            if f"m_{name}{part}" in table.column_names:
+                figures[f"{name}{part}"] = _numbers(table, f"m_{name}{part}", np.float64)
+        if measure.evidence:
+            texts[f"{name}_evidence"] = _text(table, f"e_{name}")
+    passes = {rule.name: _numbers(table, f"pass_{rule.name}", np.uint8) > 0 for rule in rules if rule.only != Filter()}
+    present = _numbers(table, "present", np.uint8) > 0
+    return Frame(start_us, end_us, _numbers(table, "series", np.uint64), present, figures, texts, passes)
+
+
+def _numbers(table: pa.Table, name: str, kind: Any) -> NDArray[Any]:
+    return np.asarray(table.column(name).to_numpy(), dtype=kind)
+
+
+def _text(table: pa.Table, name: str) -> pa.Array:
+    return table.column(name).combine_chunks()
+
+
+def query(view: ScopeView, level: str, rules: Iterable[Rule]) -> tuple[str, dict[str, Any]]:
+    """SQL for all that these rules (of one scope and level) need, and its parameters but for time and limit."""
+    parameters: dict[str, Any] = {}
+    columns = ["toUnixTimestamp(time) AS window", f"sipHash64({', '.join(view.keys)}) AS series"]
+    columns.append(f"toUInt8({view.present}) AS present")
+    columns += [f"{sql} AS label_{name}" for name, sql in view.labels.items()]
+    rules = tuple(rules)
+    for name, measure in _watched(rules).items():
+        for part, sql in zip(PARTS, (name, measure.low, measure.high, measure.samples, measure.centre), strict=True):
+            if sql:
+                columns.append(f"ifNull(toFloat64({sql}), nan) AS m_{name}{part}")
+        if measure.evidence:
+            columns.append(f"toString({measure.evidence}) AS e_{name}")
+    for rule in rules:
+        if rule.only != Filter():
+            columns.append(f"toUInt8({_filter(rule, parameters)}) AS pass_{rule.name}")
+    sql = (
+        f"SELECT {', '.join(columns)} FROM {view.name(level)} "  # noqa: S608 - our own names
+        "WHERE time >= toDateTime({start:UInt32}, 'UTC') AND time < toDateTime({end:UInt32}, 'UTC') "
+        f"AND {view.where} LIMIT {{rows:UInt64}} BY window"
+    )
+    return sql, parameters
+
+
+def _watched(rules: Iterable[Rule]) -> dict[str, Measure]:
+    return {rule.measure: rule.about for rule in rules if rule.measure}
+
+
+def _filter(rule: Rule, parameters: dict[str, Any]) -> str:
+    """SQL that is true for the series that the rule's filter lets through."""
+    view, only = rule.view, rule.only
+    parts = []
+    for names, patterns in ((view.vms, only.vm), (view.hosts, only.host), (("network",), only.network)):
+        if patterns:
+            hole = _hole(parameters, patterns)
+            parts.append("(" + " OR ".join(f"match(toString({name}), {hole})" for name in names) + ")")
+    if only.project:
+        hole = _hole(parameters, only.project)
+        known = f"(SELECT vm_uuid FROM inventory WHERE match(toString(project), {hole}))"  # noqa: S608 - a parameter
+        parts.append("(" + " OR ".join(f"{name} IN {known}" for name in view.uuids) + ")")
+    return " AND ".join(parts)
+
+
+def _hole(parameters: dict[str, Any], patterns: Iterable[str]) -> str:
+    name = f"p{len(parameters)}"
+    parameters[name] = expression(patterns)
+    return f"{{{name}:String}}"
+
+
+def expression(patterns: Iterable[str]) -> str:
+    """A regular expression (RE2) for what matches one of the patterns; only `*` and `?` mean something."""
+    parts = []
+    for pattern in patterns:
+        pieces = {"*": ".*", "?": "."}
+        parts.append("".join(pieces[sign] if sign in pieces else re.escape(sign) for sign in pattern))
+    return f"^(?s:{'|'.join(parts)})$"
+
+
+def quoted(text: str) -> str:
+    """A text as SQL writes it: names come from the network."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def closer(rule: Rule, labels: Mapping[str, str], start_us: int, end_us: int) -> str:
+    """A query that shows the series from some windows before to now."""
+    span = 12 * LEVEL_US[rule.level]
+    first, last = (start_us - span) // SECOND_US, end_us // SECOND_US
+    conditions = [f"time >= toDateTime({first}, 'UTC')", f"time < toDateTime({last}, 'UTC')"]
+    if rule.scope == "service":
+        conditions.append("exporter = '::'")
+    conditions += [f"{rule.view.labels[name]} = {quoted(labels[name])}" for name in rule.view.naming]
+    where = " AND ".join(conditions)
+    return f"SELECT * FROM {rule.view.name(rule.level)} WHERE {where} ORDER BY time"  # noqa: S608 - to be read by people

@@ -1,0 +1,239 @@
+"""Who is told of what: silences, inhibition, routes, escalation, and one message for what belongs together."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from uuid import uuid4
+
+from collector.alert.measures import LEVEL_US
+from collector.alert.notice import Event, Group, Notice, Severity
+from collector.alert.rules import Rule
+from collector.alert.settings import AlertSettings, Route
+from collector.alert.state import SECOND_US, Alert, Book, Change
+from collector.alert.text import notice
+
+RANK: Mapping[Severity, int] = {"info": 0, "warning": 1, "critical": 2}
+
+Due = tuple[Alert, Event, tuple[str, ...]]
+"""A message about one alert, and its receivers."""
+
+SILENCE = "silence"
+
+ENDED = 1000
+"""Ended alerts that are remembered, for what they kept back."""
+
+Entity = tuple[str, str]
+"""`vm` or `host`, and its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """Alerts that match are not told of until it ends."""
+
+    matchers: Mapping[str, str]
+    """Label, `rule`, `severity` or `scope` → pattern; all must match."""
+    until_us: int
+    made_us: int
+    who: str = ""
+    comment: str = ""
+    silence_id: str = field(default_factory=lambda: uuid4().hex)
+
+    def matches(self, alert: Alert) -> bool:
+        """Whether the alert is kept back."""
+        names = {
+            **alert.labels,
+            "rule": alert.rule.name,
+            "severity": alert.rule.severity,
+            "scope": alert.rule.scope,
+        }
+        return all(fnmatchcase(names.get(label, ""), pattern) for label, pattern in self.matchers.items())
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One message, and the alerts that it is about."""
+
+    group: Group
+    alerts: tuple[Alert, ...]
+
+
+class Teller:
+    """Turns states into messages.  Nothing here reads a clock or a store."""
+
+    def __init__(self, settings: AlertSettings) -> None:
+        self._settings = settings
+        self.silences: dict[str, Silence] = {}
+        self._ended: deque[Alert] = deque(maxlen=ENDED)
+        self._messages = 0
+
+    def tell(self, book: Book, changes: Sequence[Change], now_us: int) -> tuple[list[Change], list[Told]]:
+        """Messages that are due, and what changed by that."""
+        self.silences = {name: one for name, one in self.silences.items() if one.until_us > now_us}
+        due: list[Due] = []
+        self._ended.extend(change.alert for change in changes if change.event == "resolved")
+        for change in changes:
+            if change.event in ("resolved", "acknowledged") and change.alert.told_us:
+                event: Event = "resolved" if change.event == "resolved" else "acknowledged"
+                due.append((change.alert, event, self._all_receivers(change.alert)))
+        more: list[Change] = []
+        lasting = list(book.lasting())
+        inhibitors = {name for alert in lasting for name in alert.rule.inhibited_by}
+        shades = _Shades((*self._ended, *lasting), inhibitors, now_us)
+        for alert in lasting:
+            if alert.status != "firing":
+                continue
+            if alert.told_us == 0:
+                reason = self._kept_back(alert, shades)
+                if reason is None:
+                    alert.told_us, alert.held_back = now_us, False
+                    more.append(Change(alert, "told"))
+                    due.append((alert, "firing", receivers(self._settings.routes, alert.rule)))
+                elif not alert.held_back:
+                    alert.held_back = True
+                    more.append(Change(alert, "silenced" if reason == SILENCE else "inhibited", reason))
+            else:
+                more += self._escalate(alert, shades, now_us, due)
+        return more, self._grouped(due, now_us)
+
+    def _kept_back(self, alert: Alert, shades: _Shades) -> str | None:
+        if any(silence.matches(alert) for silence in self.silences.values()):
+            return SILENCE
+        return shades.over(alert)
+
+    def _escalate(self, alert: Alert, shades: _Shades, now_us: int, due: list[Due]) -> list[Change]:
+        changes: list[Change] = []
+        ladder = steps(self._settings.routes, alert.rule)
+        while alert.escalations < len(ladder):
+            seconds, receiver = ladder[alert.escalations]
+            if now_us < alert.told_us + seconds * SECOND_US or self._kept_back(alert, shades) is not None:
+                break
+            alert.escalations += 1
+            changes.append(Change(alert, "escalated", receiver))
+            due.append((alert, "escalated", (receiver,)))
+        return changes
+
+    def _all_receivers(self, alert: Alert) -> tuple[str, ...]:
+        """Everybody who was told of it."""
+        ladder = [receiver for _, receiver in steps(self._settings.routes, alert.rule)[: alert.escalations]]
+        return tuple(dict.fromkeys((*receivers(self._settings.routes, alert.rule), *ladder)))
+
+    def _grouped(self, due: Iterable[Due], now_us: int) -> list[Told]:
+        """One message for each rule, event, receivers and hypervisor."""
+        heaps: dict[tuple[str, Event, tuple[str, ...]], list[Alert]] = {}
+        for alert, event, names in due:
+            if names:
+                heaps.setdefault((alert.rule.name, event, names), []).append(alert)
+        told: list[Told] = []
+        for (rule, event, names), alerts in heaps.items():
+            for place, members in self._split(alerts).items():
+                for first in range(0, len(members), self._settings.group_most):
+                    part = members[first : first + self._settings.group_most]
+                    notices = tuple(notice(alert, event, now_us) for alert in part)
+                    self._messages += 1
+                    key = f"{rule}/{event}/{place or 'all'}/{now_us}/{self._messages}"
+                    told.append(Told(Group(key, _worst(notices), names, notices), tuple(part)))
+        return told
+
+    def _split(self, alerts: list[Alert]) -> dict[str, list[Alert]]:
+        """Alerts by the place that they have in common."""
+        if self._settings.group_by == "rule":
+            return {"": alerts}
+        if self._settings.group_by == "none":
+            return {alert.fingerprint: [alert] for alert in alerts}
+        hosts = [[alert.labels[name] for name in alert.rule.view.hosts if alert.labels.get(name)] for alert in alerts]
+        counts = Counter(host for names in hosts for host in set(names))
+        places: dict[str, list[Alert]] = {}
+        for alert, names in zip(alerts, hosts, strict=True):
+            # Where both hypervisors have the same number of alerts, the sender's goes first.
+            place = max(names, key=lambda name: counts[name], default="")
+            places.setdefault(place, []).append(alert)
+        return places
+
+
+@dataclass(slots=True)
+class _Shade:
+    """What alerts of one rule cover, and until when (µs); those that last have no end."""
+
+    scope: str
+    series: dict[int, float] = field(default_factory=dict)
+    entities: dict[Entity, float] = field(default_factory=dict)
+    until_us: float = 0
+
+
+class _Shades:
+    """Alerts that may keep others back: those that last, and those that ended a short while ago."""
+
+    def __init__(self, alerts: Iterable[Alert], rules: Container[str], now_us: int) -> None:
+        self._now_us = now_us
+        self._by_rule: dict[str, _Shade] = {}
+        for alert in alerts:
+            if alert.rule.name in rules:
+                self._add(alert)
+
+    def _add(self, alert: Alert) -> None:
+        until_us = math.inf if alert.lasts else alert.resolved_us
+        shade = self._by_rule.setdefault(alert.rule.name, _Shade(alert.rule.scope))
+        shade.until_us = max(shade.until_us, until_us)
+        shade.series[alert.series] = max(shade.series.get(alert.series, 0), until_us)
+        for entity in entities(alert):
+            shade.entities[entity] = max(shade.entities.get(entity, 0), until_us)
+
+    def over(self, alert: Alert) -> str | None:
+        """The rule that keeps this alert back, if any."""
+        # What had the same cause ends a little later, when its own windows are clear: it must not be told of then.
+        linger_us = (alert.rule.windows_to_clear + 2) * LEVEL_US[alert.rule.level]
+        for rule in alert.rule.inhibited_by:
+            shade = self._by_rule.get(rule)
+            if shade is None:
+                continue
+            if shade.scope == "service":
+                until_us = shade.until_us
+            elif shade.scope == alert.rule.scope:
+                until_us = shade.series.get(alert.series, 0)
+            else:
+                until_us = max((shade.entities.get(entity, 0) for entity in entities(alert)), default=0)
+            if until_us + linger_us >= self._now_us:
+                return rule
+        return None
+
+
+def entities(alert: Alert) -> set[Entity]:
+    """VMs and hypervisors that an alert names."""
+    view = alert.rule.view
+    found = {("vm", alert.labels.get(name, "")) for name in view.vms}
+    found |= {("host", alert.labels.get(name, "")) for name in view.hosts}
+    return {entity for entity in found if entity[1]}
+
+
+def routes_of(routes: Iterable[Route], rule: Rule) -> list[Route]:
+    """The routes that are for alerts of this rule."""
+    return [
+        route
+        for route in routes
+        if (not route.severities or rule.severity in route.severities)
+        and (not route.scopes or rule.scope in route.scopes)
+        and (not route.rules or rule.name in route.rules)
+    ]
+
+
+def receivers(routes: Iterable[Route], rule: Rule) -> tuple[str, ...]:
+    """Who gets every message about this rule, each once."""
+    return tuple(dict.fromkeys(name for route in routes_of(routes, rule) for name in route.receivers))
+
+
+def steps(routes: Iterable[Route], rule: Rule) -> list[tuple[float, str]]:
+    """Whom to tell while nobody acknowledges: seconds after the first message, and the receiver."""
+    found = [
+        (number * route.escalate_seconds, receiver)
+        for route in routes_of(routes, rule)
+        for number, receiver in enumerate(route.escalate_to, 1)
+    ]
+    return sorted(found, key=lambda step: step[0])
+
+
+def _worst(notices: Sequence[Notice]) -> Severity:
+    return max((one.severity for one in notices), key=lambda severity: RANK[severity])

@@ -1,0 +1,101 @@
+"""Settings of alerts: rules, who gets what, and bounds."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, Field, model_validator
+
+from collector.alert.notice import Scope, Severity
+from collector.alert.rules import DEFAULTS, Rule
+
+
+class Route(BaseModel, frozen=True, extra="forbid"):
+    """Who gets which alerts.  All routes that match count."""
+
+    severities: tuple[Severity, ...] = ()
+    """Empty: all."""
+    scopes: tuple[Scope, ...] = ()
+    """Empty: all."""
+    rules: tuple[str, ...] = ()
+    """Names of rules; empty: all."""
+    receivers: tuple[str, ...] = Field(min_length=1)
+    """Names of receivers that get every message."""
+    escalate_to: tuple[str, ...] = ()
+    """Receivers that are told one after the other while nobody acknowledges."""
+    escalate_seconds: float = Field(default=900, ge=10, le=86_400)
+    """Time before the first of them, and between each two."""
+
+
+class AlertSettings(BaseModel, frozen=True, extra="forbid"):
+    """What raises alerts and who hears of them."""
+
+    enabled: bool = True
+    """False: no rule is evaluated."""
+    rules: tuple[Rule, ...] = Field(default=(), max_length=200)
+    """Rules beside the default ones, or in place of those with the same name."""
+    default_rules: bool = True
+    """False: only the rules that stand here."""
+    routes: tuple[Route, ...] = Field(default=(), max_length=100)
+    """Without one, alerts stand in the tables and are sent to nobody."""
+    settle_seconds: float = Field(default=10, ge=0, le=3600)
+    """A window is looked at so long after its end: exporters report flows up to their active timeout (10 s recommended)
+    late, and what only one side has reported looks like loss."""
+    query_seconds: float = Field(default=8, gt=0, le=300)
+    """Longest time of one query: less than the shortest window, so that evaluation cannot fall behind for long."""
+    query_octets: int = Field(default=512 * 2**20, ge=2**20)
+    """Memory of one query."""
+    series: int = Field(default=200_000, ge=1, le=2_000_000)
+    """Series of one scope in one window that are read; more are left out, and that is counted."""
+    states: int = Field(default=20_000, ge=1, le=1_000_000)
+    """Alerts that are pending or firing at a time; more are not begun, and that is counted."""
+    waiting_windows: int = Field(default=400, ge=1, le=10_000)
+    """Closed windows that wait for their evaluation: an hour of the shortest ones.  More are passed over, counted."""
+    pending_seconds: float = Field(default=600, ge=10)
+    """A pending alert of which nothing is measured for so long is forgotten."""
+    flap_count: int = Field(default=3, ge=2, le=100)
+    """An alert that was raised so often within `flap_seconds` flaps: it ends only after `flap_clear_seconds`."""
+    flap_seconds: float = Field(default=3600, ge=60, le=86_400)
+    """See `flap_count`."""
+    flap_clear_seconds: float = Field(default=1800, ge=10, le=86_400)
+    """Clear windows of so many seconds end an alert that flaps, instead of the rule's `clear_seconds`."""
+    baseline_days: int = Field(default=28, ge=3, le=366)
+    """How far a baseline looks back."""
+    baseline_least_days: int = Field(default=3, ge=3, le=28)
+    """Days with a value in the same hour without which a baseline says nothing; three of the same weekday are taken
+    alone, so that a Sunday is compared with Sundays."""
+    group_by: Literal["host", "rule", "none"] = "host"
+    """What makes one message together of the alerts of one rule that come at the same time: those of one hypervisor
+    (of a pair: either of its two, whichever has more of them), all, or none."""
+    group_most: int = Field(default=200, ge=1, le=1000)
+    """Alerts in one message; more make another one."""
+    silences: int = Field(default=1000, ge=1, le=100_000)
+    """Silences at a time."""
+    outbox_seconds: float = Field(default=86_400, ge=60, le=31 * 86_400)
+    """A message that is not delivered after so long is not offered again at the next start."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        names = [rule.name for rule in self.rules]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"rules: the name {name!r} stands twice")
+        known = {rule.name for rule in (*DEFAULTS, *self.rules)}
+        for rule in self.rules:
+            for other in rule.inhibited_by:
+                if other not in known or other == rule.name:
+                    raise ValueError(
+                        f"rule {rule.name}: inhibited_by = {other!r}: expected the name of another rule, "
+                        f"one of {', '.join(sorted(known - {rule.name}))}"
+                    )
+        for route in self.routes:
+            for name in route.rules:
+                if name not in known:
+                    raise ValueError(f"route: rule = {name!r}: expected one of {', '.join(sorted(known))}")
+        return self
+
+    def active(self) -> tuple[Rule, ...]:
+        """The rules that are evaluated."""
+        own = {rule.name for rule in self.rules}
+        defaults = tuple(rule for rule in DEFAULTS if rule.name not in own) if self.default_rules else ()
+        return tuple(rule for rule in (*defaults, *self.rules) if rule.enabled)

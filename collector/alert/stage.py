@@ -1,0 +1,363 @@
+"""The stage: closed windows in, messages out.
+
+    WindowClosed ──► waits until it is settled ──► worker: evaluate, tell, write ──► Outbox
+                     bounded, else passed over     one at a time                     each group after its rows
+
+States belong to the worker thread; the event loop touches them never.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeVar
+
+from clickhouse_connect.driver import Client
+
+from collector.alert.evaluate import Evaluator
+from collector.alert.group import Silence, Teller, Told
+from collector.alert.measures import SCOPES
+from collector.alert.notice import Group, Outbox
+from collector.alert.settings import AlertSettings
+from collector.alert.state import SECOND_US, Change
+from collector.alert.store import AlertStore
+from collector.log import get_log
+from collector.metrics import Metrics
+from collector.ports import Clock, WindowClosed
+
+SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+LOAD_AGAIN_SECONDS = 5.0
+"""After a failed attempt to read the former state: as long as the writer waits between its own attempts, about."""
+MATCHABLE = frozenset({"rule", "severity", "scope"}).union(*(view.labels for view in SCOPES.values()))
+
+T = TypeVar("T")
+
+_log = get_log("alert")
+
+
+class Call(Protocol):
+    """Runs a function on the worker thread of this stage, one at a time."""
+
+    def __call__(self, function: Callable[..., T], /, *args: Any) -> Awaitable[T]:
+        """Return what the function returns, or raise what it raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Delivery:
+    message: str
+    receiver: str
+    state: str
+
+
+class Alerts:
+    """Evaluates rules when windows close.  A component.
+
+    Public methods are for the event loop's thread.  `connect` opens a client with our database selected; it blocks, and
+    is called through `call`, whose worker must not be shared.  `clock_us` is the system clock, µs since 1970.
+    """
+
+    def __init__(
+        self,
+        settings: AlertSettings,
+        metrics: Metrics,
+        call: Call,
+        connect: Callable[[], Client],
+        outbox: Outbox,
+        *,
+        clock_us: Clock,
+    ) -> None:
+        self._settings = settings
+        self._call = call
+        self._connect = connect
+        self._outbox = outbox
+        self._clock_us = clock_us
+        self._rules = {rule.name: rule for rule in settings.active()}
+        self._evaluator = Evaluator(settings, tuple(self._rules.values()))
+        self._teller = Teller(settings)
+        self._store = AlertStore()
+        self._client: Client | None = None
+        self._waiting: list[WindowClosed] = []
+        self._deliveries: list[_Delivery] = []
+        self._newest_us = 0
+        self._epoch = 0
+        self._wake = asyncio.Event()
+        self._loaded = asyncio.Event()
+        self._working = False
+        self._task: asyncio.Task[None] | None = None
+        self._counted = {"refused": 0, "dropped": 0}
+        self._declare(metrics)
+
+    def _declare(self, metrics: Metrics) -> None:
+        self._firing = metrics.gauge(
+            "alerts_firing", "Alerts that have fired and not ended, acknowledged ones, too.", ("rule",)
+        )
+        self._pending = metrics.gauge("alerts_pending", "Series beyond a limit, but not for long enough.", ("rule",))
+        self._evaluations = metrics.counter("alert_evaluations_total", "Rules evaluated.", ("rule",))
+        self._failures = metrics.counter("alert_evaluation_failures_total", "Rules not evaluated.", ("rule",))
+        for rule in self._rules:
+            for family in (self._firing, self._pending, self._evaluations, self._failures):
+                family.labels(rule)
+        self._seconds = metrics.histogram("alert_evaluation_seconds", "Time of one evaluation.", SECONDS, ("level",))
+        self._passed_over = metrics.counter(
+            "alert_windows_passed_over_total",
+            "Windows not evaluated: too many waited (late), or the service was not watching at their begin (partial).",
+            ("reason",),
+        )
+        for reason in ("late", "partial"):
+            self._passed_over.labels(reason)
+        self._defects = metrics.counter("alert_defects_total", "Windows lost to a defect of vmflow itself.")
+        self._messages = metrics.counter("alert_messages_total", "Messages handed over to delivery.", ("severity",))
+        self._refused = metrics.counter("alerts_refused_total", "Alerts not begun: too many states.")
+        self._left_out = metrics.counter(
+            "alert_series_left_out_total", "Series that a rule did not look at, at least: too many."
+        )
+        self._write_failures = metrics.counter("alert_write_failures_total", "Attempts to write states that failed.")
+        self._rows_dropped = metrics.counter("alert_rows_dropped_total", "Rows of states that could not be written.")
+
+    @property
+    def busy(self) -> bool:
+        """Whether a settled window waits or is being evaluated, or a former state is being read."""
+        return not self._loaded.is_set() or self._wake.is_set() or self._working
+
+    async def window_closed(self, window: WindowClosed, /) -> None:
+        """Take a closed window: it is evaluated once it is settled."""
+        if not self._rules or not self._settings.enabled:
+            return
+        if window.epoch != self._epoch:
+            self._epoch, self._newest_us = window.epoch, 0
+        self._newest_us = max(self._newest_us, window.end_us)
+        if window.partial:
+            self._passed_over.labels("partial").inc()
+        elif any(rule.level == window.level for rule in self._rules.values()):
+            self._waiting.append(window)
+            excess = len(self._waiting) - self._settings.waiting_windows
+            if excess > 0:
+                self._passed_over.labels("late").inc(excess)
+                del self._waiting[:excess]
+        self._wake.set()
+
+    def delivered(self, group: Group, receiver: str, ok: bool) -> None:
+        """A receiver has the message, or (`ok` false) delivery gave it up."""
+        self._deliveries.append(_Delivery(group.key, receiver, "delivered" if ok else "given_up"))
+        self._wake.set()
+
+    async def acknowledge(self, alert_id: str, who: str) -> bool:
+        """Somebody takes an alert on.  False if no alert with this id is firing."""
+        return await self._act(self._acknowledge, alert_id, who)
+
+    async def resolve(self, alert_id: str, who: str) -> bool:
+        """Somebody ends an alert.  False if none with this id lasts."""
+        return await self._act(self._resolve, alert_id, who)
+
+    async def silence(self, matchers: Mapping[str, str], until_us: int, who: str, comment: str = "") -> str:
+        """Keep messages back, of alerts that match, until a time (µs since 1970); returns the silence's id.
+
+        Raises ValueError for matchers that match nothing or everything, a time gone by, or too many silences.
+        """
+        if not matchers or not set(matchers) <= MATCHABLE:
+            raise ValueError(f"matchers {dict(matchers)}: expected at least one of {', '.join(sorted(MATCHABLE))}")
+        made_us = self._clock_us()
+        if until_us <= made_us:
+            raise ValueError(f"until = {until_us}: a time to come is expected, µs since 1970")
+        silence = Silence(dict(matchers), until_us, made_us, who, comment)
+        if not await self._act(self._silence, silence, made_us):
+            raise ValueError(f"there are {self._settings.silences} silences already")
+        return silence.silence_id
+
+    async def end_silence(self, silence_id: str) -> bool:
+        """End a silence now.  False if there is none with this id."""
+        return await self._act(self._end_silence, silence_id, self._clock_us())
+
+    async def __aenter__(self) -> Self:
+        if self._settings.enabled:
+            self._task = asyncio.create_task(self._run(), name="alerts")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        task, self._task = self._task, None
+        if task is None:
+            return
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        # What is not written now is offered again at the next start.
+        await self._call(self._finish, self._take_deliveries())
+
+    async def _run(self) -> None:
+        await self._load()
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            self._working = True
+            # One window at a time: what fires and ends while many wait is told of, too.
+            for window in self._due():
+                await self._guarded(self._evaluate, window)
+            await self._guarded(self._note, self._take_deliveries())
+            self._working = False
+
+    async def _guarded(self, function: Callable[..., tuple[bool, list[Change]]], argument: object) -> None:
+        """A defect of our own costs one window, never the stage."""
+        try:
+            await self._act(function, argument)
+        except Exception as error:  # noqa: BLE001 - see above
+            self._defects.inc()
+            _log.sampled("alerts failed over a window", key=type(error).__name__, error=repr(error)[:300])
+
+    async def _load(self) -> None:
+        """Read what a former run left behind; what it could not deliver is offered again."""
+        while True:
+            try:
+                waiting = await self._call(self._read_former, self._clock_us())
+            except Exception as error:  # noqa: BLE001 - whatever the store says, the service goes on
+                _log.sampled("state of alerts not read: trying again", key=type(error).__name__, error=str(error)[:300])
+                await asyncio.sleep(LOAD_AGAIN_SECONDS)
+                continue
+            break
+        self._loaded.set()
+        for group in waiting:
+            self._outbox.offer(group)
+        self._count()
+
+    def _due(self) -> list[WindowClosed]:
+        """Windows that are settled, oldest first."""
+        settled_us = self._newest_us - round(self._settings.settle_seconds * SECOND_US)
+        due = [window for window in self._waiting if window.end_us <= settled_us or window.epoch != self._epoch]
+        self._waiting = [window for window in self._waiting if window not in due]
+        return due
+
+    def _take_deliveries(self) -> list[_Delivery]:
+        taken, self._deliveries = self._deliveries, []
+        return taken
+
+    async def _act(self, function: Callable[..., tuple[bool, list[Change]]], *args: Any) -> bool:
+        """Change states on the worker, write what changed, then hand over the messages."""
+        await self._loaded.wait()
+        done, told = await self._call(self._change, function, args, self._clock_us())
+        for one in told:
+            self._messages.labels(one.group.severity).inc()
+            self._outbox.offer(one.group)
+        self._count()
+        return done
+
+    def _count(self) -> None:
+        """Bring the metrics up to the states; the worker is idle."""
+        book = self._evaluator.book
+        for name in self._rules:
+            counts = Counter(alert.lasts for alert in book.of_rule(name))
+            self._firing.labels(name).set(counts[True])
+            self._pending.labels(name).set(counts[False])
+        self._refused.inc(book.refused - self._counted["refused"])
+        self._rows_dropped.inc(self._store.dropped - self._counted["dropped"])
+        self._counted = {"refused": book.refused, "dropped": self._store.dropped}
+
+    # On the worker thread.
+
+    def _change(
+        self, function: Callable[..., tuple[bool, list[Change]]], args: tuple[Any, ...], now_us: int
+    ) -> tuple[bool, list[Told]]:
+        """Blocks."""
+        done, changes = function(*args)
+        more, told = self._teller.tell(self._evaluator.book, changes, now_us)
+        self._store.keep([*changes, *more], told, now_us)
+        self._flush()
+        return done, told
+
+    def _evaluate(self, window: WindowClosed) -> tuple[bool, list[Change]]:
+        begun = time.monotonic()
+        try:
+            client = self._open()
+        except Exception as error:  # noqa: BLE001 - a store that is down costs windows, not the stage
+            self._failed({rule.name: error for rule in self._rules.values() if rule.level == window.level})
+            return False, []
+        outcome = self._evaluator.evaluate(client, window.level, window.start_us, window.end_us)
+        for name in outcome.evaluated:
+            self._evaluations.labels(name).inc()
+        self._left_out.inc(outcome.left_out)
+        self._failed(outcome.failed)
+        self._seconds.labels(window.level).observe(time.monotonic() - begun)
+        return not outcome.failed, outcome.changes
+
+    def _failed(self, errors: Mapping[str, BaseException]) -> None:
+        for name, error in errors.items():
+            self._failures.labels(name).inc()
+            _log.sampled("a rule was not evaluated", key=name, rule=name, error=str(error)[:300])
+        if errors:
+            self._close()
+
+    def _acknowledge(self, alert_id: str, who: str) -> tuple[bool, list[Change]]:
+        book = self._evaluator.book
+        alert = book.find(alert_id)
+        changes = [] if alert is None else book.acknowledge(alert, self._clock_us(), who)
+        return bool(changes), changes
+
+    def _resolve(self, alert_id: str, who: str) -> tuple[bool, list[Change]]:
+        book = self._evaluator.book
+        alert = book.find(alert_id)
+        changes = [] if alert is None else book.resolve(alert, self._clock_us(), who)
+        return bool(changes), changes
+
+    def _silence(self, silence: Silence, now_us: int) -> tuple[bool, list[Change]]:
+        if len(self._teller.silences) >= self._settings.silences:
+            return False, []
+        self._teller.silences[silence.silence_id] = silence
+        self._store.keep_silence(silence, now_us)
+        return True, []
+
+    def _end_silence(self, silence_id: str, now_us: int) -> tuple[bool, list[Change]]:
+        silence = self._teller.silences.pop(silence_id, None)
+        if silence is not None:
+            self._store.keep_silence(replace(silence, until_us=now_us), now_us)
+        return silence is not None, []
+
+    def _read_former(self, now_us: int) -> list[Group]:
+        """Blocks.  Raises the driver's errors."""
+        recent_us = now_us - round(self._settings.flap_seconds * SECOND_US)
+        outbox_us = now_us - round(self._settings.outbox_seconds * SECOND_US)
+        try:
+            found = self._store.load(self._open(), self._rules, recent_us, outbox_us, now_us)
+        except Exception:
+            self._close()
+            raise
+        self._evaluator.restore(found.alerts)
+        self._teller.silences = {silence.silence_id: silence for silence in found.silences}
+        for alert_id in found.orphans:
+            _log.info("alert ended: its rule is gone", alert=alert_id)
+        self._flush()
+        return found.waiting
+
+    def _finish(self, deliveries: list[_Delivery]) -> None:
+        self._note(deliveries)
+        self._flush()
+        self._close()
+
+    def _note(self, deliveries: list[_Delivery]) -> tuple[bool, list[Change]]:
+        for one in deliveries:
+            self._store.keep_delivery(one.message, one.receiver, one.state, self._clock_us())
+        return True, []
+
+    def _flush(self) -> None:
+        """Write what changed.  A store that refuses does not keep people from being told: the rows wait."""
+        try:
+            self._store.flush(self._open())
+        except Exception as error:  # noqa: BLE001 - as above
+            self._write_failures.inc()
+            _log.sampled("state of alerts not written", key=type(error).__name__, error=str(error)[:300])
+            self._close()
+
+    def _open(self) -> Client:
+        if self._client is None:
+            self._client = self._connect()
+        return self._client
+
+    def _close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            with contextlib.suppress(Exception):  # a broken connection may refuse even that
+                client.close()

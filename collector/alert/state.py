@@ -1,0 +1,252 @@
+"""State of alerts: pending → firing → acknowledged → resolved, one per rule and series.
+
+    beyond for long enough ──► firing ──► clear for long enough ──► resolved
+    pending                     │  ▲ acknowledge                     an alert that flaps has to be clear for longer
+       └── not beyond: forgotten└──┘
+    nothing measured: the state stays as it is, and says so (`stale`)
+
+Nothing here reads a clock or a store.  Only rows that are beyond, or that have a state, cost Python.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+from uuid import uuid4
+
+import numpy as np
+
+from collector.alert.conditions import Verdict
+from collector.alert.measures import SECONDS
+from collector.alert.rules import Rule
+from collector.alert.settings import AlertSettings
+
+Status = Literal["pending", "firing", "acknowledged", "resolved"]
+Happened = Literal[
+    "firing", "resolved", "escalated", "acknowledged", "stale", "measured", "inhibited", "silenced", "told"
+]
+"""`schemas.alerts.EVENTS`."""
+
+SECOND_US = 1_000_000
+FLAPPING_KNOWN = 20_000
+"""Series whose former alerts are remembered, to know flapping; the oldest are forgotten first."""
+
+Key = tuple[str, int]
+"""Rule and series."""
+
+
+@dataclass(slots=True)
+class Alert:
+    """One alert.  Times are µs since 1970, 0 where something has not happened."""
+
+    rule: Rule
+    series: int
+    labels: dict[str, str]
+    since_us: int
+    alert_id: str = field(default_factory=lambda: uuid4().hex)
+    status: Status = "pending"
+    version: int = 0
+    fired_us: int = 0
+    acknowledged_us: int = 0
+    acknowledged_by: str = ""
+    resolved_us: int = 0
+    resolved_by: str = ""
+    stale_us: int = 0
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    samples: float | None = None
+    evidence: str = ""
+    threshold: float | None = None
+    worst: float | None = None
+    window_start_us: int = 0
+    window_end_us: int = 0
+    windows_beyond: int = 0
+    windows_clear: int = 0
+    told_us: int = 0
+    held_back: bool = False
+    escalations: int = 0
+
+    @property
+    def fingerprint(self) -> str:
+        """Of rule and series."""
+        return hashlib.blake2b(f"{self.rule.name} {self.series}".encode(), digest_size=16).hexdigest()
+
+    @property
+    def lasts(self) -> bool:
+        """Whether it has fired and not ended."""
+        return self.status in ("firing", "acknowledged")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something that happened to an alert."""
+
+    alert: Alert
+    event: Happened
+    who: str = ""
+
+
+class Book:
+    """All alerts that are pending or last, and when former ones fired."""
+
+    def __init__(self, settings: AlertSettings) -> None:
+        self._settings = settings
+        self._alerts: dict[Key, Alert] = {}
+        self._of_rule: dict[str, dict[int, Alert]] = {}
+        self._fired: dict[Key, deque[int]] = {}
+        """When the alerts of a series fired within `flap_seconds`, oldest series first."""
+        self.refused = 0
+        """Alerts that were not begun, for lack of room."""
+
+    def __len__(self) -> int:
+        return len(self._alerts)
+
+    def lasting(self) -> Iterator[Alert]:
+        """Alerts that have fired and not ended."""
+        return (alert for alert in list(self._alerts.values()) if alert.lasts)
+
+    def of_rule(self, rule: str) -> list[Alert]:
+        """Alerts of one rule, pending ones, too."""
+        return list(self._of_rule.get(rule, {}).values())
+
+    def find(self, alert_id: str) -> Alert | None:
+        """The alert that lasts and has this id."""
+        return next((alert for alert in self.lasting() if alert.alert_id == alert_id), None)
+
+    def restore(self, alert: Alert) -> None:
+        """Take over an alert of a former run: one that lasts, or one that is resolved and counts for flapping."""
+        self._note_fired(alert)
+        if alert.lasts:
+            self._put(alert)
+
+    def apply(self, rule: Rule, verdict: Verdict, start_us: int, end_us: int) -> list[Change]:
+        """Take what a rule says about a window; returns what changed, in the order of the series."""
+        known = self._of_rule.setdefault(rule.name, {})
+        stateful = np.fromiter(known, np.uint64, len(known))
+        has_state = np.isin(verdict.series, stateful)
+        rows = np.flatnonzero(verdict.data & (verdict.beyond | has_state))
+        changes = []
+        told = set()
+        for row in rows.tolist():
+            series = int(verdict.series[row])
+            told.add(series)
+            alert = known.get(series)
+            if alert is None:
+                alert = self._begin(rule, series, verdict, row, start_us)
+                if alert is None:
+                    continue
+            changes += self._step(alert, verdict, row, start_us, end_us)
+        for series, alert in list(known.items()):
+            if series not in told:
+                changes += self._unmeasured(alert, end_us)
+        return changes
+
+    def _begin(self, rule: Rule, series: int, verdict: Verdict, row: int, start_us: int) -> Alert | None:
+        if len(self._alerts) >= self._settings.states:
+            self.refused += 1
+            return None
+        alert = Alert(rule, series, verdict.labels(row), start_us)
+        self._put(alert)
+        return alert
+
+    def _step(self, alert: Alert, verdict: Verdict, row: int, start_us: int, end_us: int) -> list[Change]:
+        changes = []
+        if alert.stale_us:
+            alert.stale_us = 0
+            if alert.lasts:
+                changes.append(Change(alert, "measured"))
+        self._note(alert, verdict, row, start_us, end_us)
+        if verdict.gone is not None and verdict.gone[row]:
+            return changes + self._end(alert, end_us, "forgotten")
+        if verdict.beyond[row]:
+            alert.windows_beyond += 1
+            alert.windows_clear = 0
+            enough = alert.windows_beyond >= alert.rule.windows_to_fire or bool(verdict.certain[row])
+            if alert.status == "pending" and enough:
+                changes.append(self._fire(alert, end_us))
+            return changes
+        if alert.status == "pending":
+            self._drop(alert)
+            return changes
+        alert.windows_clear = alert.windows_clear + 1 if verdict.clear[row] else 0
+        if alert.windows_clear >= self._windows_to_clear(alert, end_us):
+            changes += self._end(alert, end_us, "clear")
+        return changes
+
+    def _note(self, alert: Alert, verdict: Verdict, row: int, start_us: int, end_us: int) -> None:
+        """Keep the figures of the window."""
+        alert.value = float(verdict.value[row])
+        alert.low = float(verdict.low[row]) if verdict.bounded else None
+        alert.high = float(verdict.high[row]) if verdict.bounded else None
+        samples = float(verdict.samples[row])
+        alert.samples = samples if math.isfinite(samples) else None
+        alert.threshold = float(verdict.threshold[row])
+        alert.evidence = verdict.evidence(row)
+        alert.window_start_us, alert.window_end_us = start_us, end_us
+        if verdict.beyond[row] and (
+            alert.worst is None or abs(alert.value - alert.threshold) > abs(alert.worst - alert.threshold)
+        ):
+            alert.worst = alert.value
+
+    def _unmeasured(self, alert: Alert, end_us: int) -> list[Change]:
+        """Nothing can be told of it: it neither fires nor ends."""
+        if alert.status == "pending":
+            if end_us - alert.window_end_us > self._settings.pending_seconds * SECOND_US:
+                self._drop(alert)
+            return []
+        if alert.stale_us:
+            return []
+        alert.stale_us = end_us
+        return [Change(alert, "stale")]
+
+    def _fire(self, alert: Alert, end_us: int) -> Change:
+        alert.status, alert.fired_us = "firing", end_us
+        self._note_fired(alert)
+        return Change(alert, "firing")
+
+    def acknowledge(self, alert: Alert, now_us: int, who: str) -> list[Change]:
+        """Somebody takes it on: no more escalation.  A second acknowledgement changes nothing."""
+        if alert.status != "firing":
+            return []
+        alert.status, alert.acknowledged_us, alert.acknowledged_by = "acknowledged", now_us, who
+        return [Change(alert, "acknowledged", who)]
+
+    def resolve(self, alert: Alert, now_us: int, who: str) -> list[Change]:
+        """Somebody ends it.  If its condition still holds, the next windows begin a new one."""
+        return self._end(alert, now_us, who)
+
+    def _end(self, alert: Alert, end_us: int, who: str) -> list[Change]:
+        self._drop(alert)
+        if not alert.lasts:
+            return []
+        alert.status, alert.resolved_us, alert.resolved_by = "resolved", end_us, who
+        return [Change(alert, "resolved", who)]
+
+    def _windows_to_clear(self, alert: Alert, end_us: int) -> int:
+        fired = self._fired.get((alert.rule.name, alert.series), deque())
+        recent = sum(when > end_us - self._settings.flap_seconds * SECOND_US for when in fired)
+        if recent < self._settings.flap_count:
+            return alert.rule.windows_to_clear
+        longer = math.ceil(self._settings.flap_clear_seconds / SECONDS[alert.rule.level])
+        return max(alert.rule.windows_to_clear, longer)
+
+    def _note_fired(self, alert: Alert) -> None:
+        key = (alert.rule.name, alert.series)
+        fired = self._fired.pop(key, deque(maxlen=self._settings.flap_count))
+        fired.append(alert.fired_us)
+        self._fired[key] = fired
+        if len(self._fired) > FLAPPING_KNOWN:
+            del self._fired[next(iter(self._fired))]
+
+    def _put(self, alert: Alert) -> None:
+        self._alerts[alert.rule.name, alert.series] = alert
+        self._of_rule.setdefault(alert.rule.name, {})[alert.series] = alert
+
+    def _drop(self, alert: Alert) -> None:
+        self._alerts.pop((alert.rule.name, alert.series), None)
+        self._of_rule.get(alert.rule.name, {}).pop(alert.series, None)

@@ -1,0 +1,193 @@
+"""`vmflow rules`: the rules of alerts, what they would have done, and which limits would have been quiet."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import time
+import tomllib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clickhouse_connect.driver import exceptions as driver
+from pydantic import ValidationError
+
+from collector.alert.history import Advice, Tally, replay, suggest
+from collector.alert.rules import Rule
+from collector.alert.settings import AlertSettings
+from collector.alert.text import clock, figure
+from collector.commands.common import add_settings_arguments, complain, settings_or_none
+from collector.settings import Settings
+from collector.store.client import first_line
+from collector.store.errors import StoreError
+from collector.store.query import connect, show
+
+UNITS = {"m": 60, "h": 3600, "d": 86_400}
+QUIET = 1.0
+"""Alerts a day that a proposed limit may give."""
+EXAMPLES = 5
+"""Alerts that are shown per rule."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Rows to print."""
+
+    column_names: Sequence[str]
+    result_rows: Sequence[Sequence[Any]]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    add_settings_arguments(parser)
+    parser.add_argument(
+        "what",
+        choices=("list", "test", "suggest"),
+        help="list the rules; test those of FILE over stored windows; suggest limits",
+    )
+    parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="for test: TOML with [[alerts.rules]]")
+    parser.add_argument("--since", default="1d", metavar="TIME", help="look back: 90m, 12h, 7d (default: 1d)")
+    parser.add_argument("--rule", action="append", default=[], metavar="NAME", help="only this rule; may be repeated")
+    parser.add_argument("-f", "--format", default="table", choices=("table", "csv", "json"), help="default: table")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Answer; exit code 2 for a mistake in the call, settings or FILE, 1 if the store cannot be asked."""
+    settings = settings_or_none(args)
+    if settings is None:
+        return 2
+    try:
+        alerts = read_rules(args.file) if args.what == "test" else alerts_of(settings)
+        seconds = look_back(args.since)
+        rules = chosen(alerts, args.rule)
+    except ValueError as error:
+        complain(args.command, str(error))
+        return 2
+    if args.what == "list":
+        show(listed(rules), args.format)
+        return 0
+    try:
+        client = connect(settings.store)
+        try:
+            now_us = time.time_ns() // 1000
+            span = (now_us - round(seconds * 1_000_000), now_us)
+            if args.what == "test":
+                show(tested(replay(client, rules, alerts, *span), seconds), args.format)
+            else:
+                show(suggested(suggest(client, rules, alerts, *span)), args.format)
+        finally:
+            client.close()
+    except (StoreError, driver.Error) as error:
+        complain(args.command, first_line(error) if isinstance(error, driver.Error) else str(error))
+        return 1
+    return 0
+
+
+def alerts_of(settings: Settings) -> AlertSettings:
+    """The section `alerts`."""
+    found = getattr(settings, "alerts", None)
+    return found if isinstance(found, AlertSettings) else AlertSettings()
+
+
+def read_rules(path: Path | None) -> AlertSettings:
+    """The section `alerts` of a file.  Raises ValueError that names key, value and what was expected."""
+    if path is None:
+        raise ValueError("test needs a FILE with [[alerts.rules]]")
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    try:
+        return AlertSettings.model_validate(content.get("alerts", {}))
+    except ValidationError as error:
+        raise ValueError("\n".join(explained(error))) from error
+
+
+def explained(error: ValidationError) -> Iterable[str]:
+    """One line per mistake."""
+    for problem in error.errors(include_url=False):
+        key = ".".join(("alerts", *(str(part) for part in problem["loc"])))
+        # A mistake of a whole rule names key and value itself.
+        given = "" if isinstance(problem["input"], dict) else f" = {problem['input']!r}"
+        yield f"{key}{given}: {problem['msg'].removeprefix('Value error, ')}"
+
+
+def look_back(text: str) -> float:
+    """Seconds of `90m`, `12h` or `7d`.  Raises ValueError for anything else."""
+    match = re.fullmatch(r"(\d{1,6})([mhd])", text)
+    if match is None or int(match[1]) == 0:
+        raise ValueError(f"--since {text}: a time such as 90m, 12h or 7d is expected")
+    return int(match[1]) * UNITS[match[2]]
+
+
+def chosen(alerts: AlertSettings, names: Sequence[str]) -> list[Rule]:
+    """The active rules, those with these names if any are given.  Raises ValueError for a name that no rule has."""
+    rules = {rule.name: rule for rule in alerts.active()}
+    for name in names:
+        if name not in rules:
+            raise ValueError(f"--rule {name}: expected one of {', '.join(rules)}")
+    return [rules[name] for name in names] if names else list(rules.values())
+
+
+def condition(rule: Rule) -> str:
+    """When the rule fires, in words."""
+    unit = rule.about.unit
+    if rule.condition == "absent":
+        return f"silent for {rule.windows} windows"
+    if rule.condition == "baseline":
+        return f"{rule.measure} {rule.deviations:g} deviations {rule.direction} of what is usual"
+    side = "above" if rule.sign > 0 else "below"
+    words = f"{rule.measure} {side} {figure(rule.limit, unit)}"
+    if rule.condition == "trend":
+        words += f" within {rule.within_seconds / 3600:g} h"
+    return words + (f" for {rule.for_seconds:g} s" if rule.for_seconds else "")
+
+
+def listed(rules: Iterable[Rule]) -> Answer:
+    """The rules."""
+    names = ("rule", "severity", "scope", "level", "fires", "clears")
+    rows = []
+    for rule in rules:
+        clear = "" if rule.clear is None else f"{figure(rule.clear, rule.about.unit)} "
+        rows.append(
+            (rule.name, rule.severity, rule.scope, rule.level, condition(rule), f"{clear}{rule.clear_seconds:g} s")
+        )
+    return Answer(names, rows)
+
+
+def tested(tallies: Iterable[Tally], seconds: float) -> Answer:
+    """What each rule would have done."""
+    names = ("rule", "fires", "windows", "alerts", "per_day", "series", "examples")
+    rows = []
+    for tally in tallies:
+        examples = "; ".join(_example(alert) for alert in tally.alerts[:EXAMPLES])
+        count: Any = f"≥ {tally.fired}" if tally.refused else tally.fired
+        per_day = round(tally.fired * 86_400 / seconds, 2)
+        rows.append(
+            (tally.rule.name, condition(tally.rule), tally.windows, count, per_day, len(tally.series), examples)
+        )
+    return Answer(names, rows)
+
+
+def _example(alert: Any) -> str:
+    series = " → ".join(alert.labels[name] for name in alert.rule.view.naming[:2] if alert.labels.get(name))
+    end = clock(alert.resolved_us)[11:] if alert.resolved_us else "…"
+    return f"{series} {figure(alert.worst, alert.rule.about.unit)} {clock(alert.fired_us)}–{end}".strip()
+
+
+def suggested(found: Sequence[Advice]) -> Answer:
+    """Limits with the number of alerts that each would have given; of each rule the lowest quiet one is proposed."""
+    names = ("rule", "fires", "alerts", "per_day", "series", "note")
+    rows = []
+    proposed: set[str] = set()
+    for advice in found:
+        name = advice.rule.name
+        note = "present limit" if advice.present else ""
+        if not advice.present and advice.per_day <= QUIET and name not in proposed:
+            proposed.add(name)
+            note = "proposed"
+        count: Any = f"≥ {advice.tally.fired}" if advice.tally.refused else advice.tally.fired
+        rows.append((name, condition(advice.rule), count, round(advice.per_day, 2), len(advice.tally.series), note))
+    return Answer(names, rows)

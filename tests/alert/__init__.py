@@ -1,0 +1,1 @@
+"""Alerts: rules, states and messages over a real store."""

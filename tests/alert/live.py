@@ -1,0 +1,113 @@
+"""The alerts stage over a real store whose windows close when a test says so."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from clickhouse_connect.driver import Client
+
+from collector.alert.notice import Group, Notice
+from collector.alert.settings import AlertSettings
+from collector.alert.stage import Alerts
+from collector.metrics import Metrics
+from collector.ports import WindowClosed
+from collector.store.client import open_client
+from collector.store.settings import StoreSettings
+from collector.threads import Bridge
+from tests.analyze.named import BEGIN_US, flow
+
+SECOND_US = 1_000_000
+LENGTHS = {"10s": 10 * SECOND_US, "1m": 60 * SECOND_US, "1h": 3600 * SECOND_US}
+
+
+@dataclass
+class Taken:
+    """An outbox that keeps what it is offered."""
+
+    groups: list[Group] = field(default_factory=list)
+
+    def offer(self, group: Group, /) -> None:
+        self.groups.append(group)
+
+    @property
+    def notices(self) -> list[Notice]:
+        return [notice for group in self.groups for notice in group.notices]
+
+    def told(self) -> list[tuple[str, str, str]]:
+        """Event, rule and series of each notice, in order."""
+        return [(n.event, n.rule, "→".join(filter(None, _named(n.labels)))) for n in self.notices]
+
+
+def _named(labels: Mapping[str, str]) -> tuple[str, ...]:
+    names = ("src_vm", "dst_vm") if "src_vm" in labels else ("vm", "exporter", "interface")
+    return tuple(labels.get(name, "") for name in names)
+
+
+@dataclass
+class Running:
+    """A running stage with its clock and its outbox."""
+
+    alerts: Alerts
+    metrics: Metrics
+    taken: Taken
+    now_us: int = BEGIN_US
+    evaluated: float = 0
+
+    async def close(self, level: str, numbers: Iterable[int], *, partial: bool = False) -> None:
+        """Close windows of one level, counted from BEGIN_US, and wait until their rules were evaluated."""
+        for number in numbers:
+            start = BEGIN_US + number * LENGTHS[level]
+            self.now_us = start + LENGTHS[level] + 5 * SECOND_US
+            await self.alerts.window_closed(WindowClosed(level, start, start + LENGTHS[level], partial, 1))
+            await self.idle()
+
+    async def idle(self) -> None:
+        """Wait until nothing waits any more and the worker has done what it was given."""
+        async with asyncio.timeout(60):
+            while self.alerts.busy:  # noqa: ASYNC110 - the stage tells nobody when it is idle
+                await asyncio.sleep(0.002)
+
+    def count(self, name: str, **labels: str) -> float | None:
+        return self.metrics.value(name, **labels)
+
+
+def connect(settings: StoreSettings) -> Client:
+    client = open_client(settings)
+    client.database = settings.database
+    return client
+
+
+@asynccontextmanager
+async def running(store: StoreSettings, settings: AlertSettings, taken: Taken | None = None) -> AsyncIterator[Running]:
+    """The stage, with all windows settled as they close unless the settings say otherwise."""
+    metrics, outbox = Metrics(), taken or Taken()
+    async with Bridge({"alert": 1}) as bridge:
+        alerts = Alerts(
+            settings,
+            metrics,
+            partial(bridge.call, "alert"),
+            partial(connect, store),
+            outbox,
+            clock_us=lambda: found.now_us,
+        )
+        found = Running(alerts, metrics, outbox)
+        async with alerts:
+            yield found
+
+
+def traffic(
+    source: Mapping[str, Any], target: Mapping[str, Any], seconds: range, lost: int = 0
+) -> list[dict[str, Any]]:
+    """1,000 packets a second, of which so many do not arrive; both switches report each second in its middle."""
+    rows = []
+    for second in seconds:
+        for seen, packets in (("source", 1000), ("destination", 1000 - lost)):
+            rows.append(
+                flow(source, target, seen, received=second + 0.5, packets=packets, samples=packets, bytes=100 * packets)
+            )
+    return rows

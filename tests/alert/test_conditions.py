@@ -1,0 +1,244 @@
+"""Conditions over columns whose truth is known by arithmetic."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from collector.alert.baseline import Baseline
+from collector.alert.evidence import decision
+from collector.alert.frame import Frame
+from collector.alert.rules import Rule
+from collector.alert.settings import AlertSettings
+from collector.alert.silence import Absent
+from collector.alert.state import Book
+from collector.alert.threshold import Threshold
+from collector.alert.trend import Trend, slopes
+from tests.alert.frames import NAN, frame, happened, step
+
+LOSS = Rule(name="loss", scope="pair", measure="loss_ratio", level="10s", above=0.01, clear=0.005, clear_seconds=20)
+USE = Rule(name="use", scope="interface", measure="utilisation", above=0.9, clear=0.8, clear_seconds=60)
+
+
+def test_only_a_whole_interval_beyond_the_limit_counts() -> None:
+    spans = {1: (0.011, 0.2), 2: (0.01, 0.2), 3: (0.0, 0.9), 5: (NAN, NAN)}
+
+    verdict = Threshold(LOSS).judge(frame(LOSS, 0, {1: 0.05, 2: 0.05, 3: 0.5, 4: NAN, 5: 0.5}, spans))
+
+    assert verdict.beyond.tolist() == [True, False, False, False, False]
+    assert verdict.data.tolist() == [True, True, True, False, False]
+    assert verdict.labels(0)["src_vm"] == "src_vm-1"
+
+
+def test_below_uses_the_upper_end() -> None:
+    rule = Rule(name="idle", scope="pair", measure="bits_per_second", below=100, clear=200)
+
+    verdict = Threshold(rule).judge(
+        frame(rule, 0, {1: 50, 2: 50, 3: 150, 4: 300}, {1: (40, 99), 2: (40, 101), 3: (140, 160), 4: (250, 350)})
+    )
+
+    assert verdict.beyond.tolist() == [True, False, False, False]
+    assert verdict.clear.tolist() == [False, False, False, True]
+
+
+def loss_frame(rule: Rule, number: int, values: dict[int, float], sigma: float) -> Frame:
+    """Losses as ln(sent / received), with this standard deviation; the share is cut off at 0, as in the view."""
+    centre = {one: 1 - math.exp(-value) for one, value in values.items()}
+    spans = {
+        one: (max(0, 1 - math.exp(-value + 1.96 * sigma)), max(0, 1 - math.exp(-value - 1.96 * sigma)))
+        for one, value in values.items()
+    }
+    made = frame(rule, number, {one: max(0, value) for one, value in centre.items()}, spans)
+    return replace(
+        made, figures={**made.figures, "loss_ratio_centre": np.array([centre[one] for one in sorted(centre)])}
+    )
+
+
+EVIDENT = LOSS.model_copy(update={"certain_windows": 1e6, "for_seconds": 3600, "level": "1m"})
+
+
+def test_many_weak_windows_fire_as_one_strong_one_does() -> None:
+    """Distance from the limit in standard deviations: 30, 2, and 0.5, less 0.5 for each window; 11.96 decide.
+
+    2 adds 1.5 a window: the eighth makes 12.  Siegmund: exp(b) − b − 1 = 0.5 · 10⁶ has b = 13.12, less 1.166.
+    """
+    sigma, limit = 0.02, -math.log(1 - 0.01)
+    judge, book = Threshold(EVIDENT), Book(AlertSettings())
+    values = {1: limit + 30 * sigma, 2: limit + 2 * sigma, 3: limit + 0.5 * sigma, 4: 0.0}
+
+    seen = happened(judge, book, [loss_frame(EVIDENT, n, values, sigma) for n in range(40)])
+
+    assert decision(1e6) == pytest.approx(11.956, abs=0.01)
+    assert seen == [(0, 1, "firing"), (7, 2, "firing")]
+
+
+def test_without_a_shift_the_evidence_decides_as_rarely_as_it_says() -> None:
+    """1 in 1,000 windows of a series: 200 series over 1,000 windows, each at its first time, cross about 200 · 0.63."""
+    rng = np.random.default_rng(4)
+    rule = EVIDENT.model_copy(update={"certain_windows": 1000.0})
+    judge, limit = Threshold(rule), -math.log(1 - 0.01)
+    crossed: set[int] = set()
+    for number in range(1000):
+        values = dict(enumerate(limit + rng.normal(0, 0.02, 200)))
+        verdict = judge.judge(loss_frame(rule, number, values, 0.02))
+        crossed |= set(verdict.series[verdict.certain].tolist())
+
+    assert 95 <= len(crossed) <= 150
+
+
+def test_evidence_of_a_rate_adds_up_too() -> None:
+    """Two standard deviations above the limit, each window: the eighth fires, as for losses."""
+    rule = Rule(name="busy", scope="pair", measure="bits_per_second", above=100, certain_windows=1e6, for_seconds=3600)
+    spans = {1: (102 - 1.96, 102 + 1.96)}
+    frames = [frame(rule, n, {1: 102.0}, spans) for n in range(12)]
+
+    assert happened(Threshold(rule), Book(AlertSettings()), frames) == [(7, 1, "firing")]
+
+
+def test_what_falls_into_the_next_window_is_no_loss() -> None:
+    """Exact counts: up to 0.9 s of the traffic of a minute is counted a window later, another share each time."""
+    rng = np.random.default_rng(5)
+    judge, late = Threshold(EVIDENT), np.zeros(300)
+    for number in range(200):
+        later = rng.uniform(0, 0.9 / 60, 300)
+        values = dict(enumerate(-np.log(1 - later + late)))
+        verdict = judge.judge(loss_frame(EVIDENT, number, values, 1e-6))
+        late = later
+
+        assert not verdict.certain.any()
+
+
+def test_absence_counts_windows_without_a_sign_of_life_and_ends_with_one() -> None:
+    rule = Rule(name="gone", scope="exporter", condition="absent", level="1m", windows=2)
+    judge, book = Absent(rule, 10), Book(AlertSettings())
+    alive, silent = {1: 1.0, 2: 1.0}, {1: 1.0}
+
+    seen = happened(judge, book, [frame(rule, n, alive if n in (0, 1, 6) else silent) for n in range(8)])
+
+    assert seen == [(3, 2, "firing"), (6, 2, "resolved")]
+
+
+def test_who_stays_away_is_forgotten_with_a_word_about_it() -> None:
+    rule = Rule(name="gone", scope="exporter", condition="absent", level="1m", windows=2, forget_seconds=300)
+    judge, book = Absent(rule, 10), Book(AlertSettings())
+    changes = [step(judge, book, frame(rule, n, {1: 1.0, 2: 1.0} if n == 0 else {1: 1.0})) for n in range(8)]
+
+    ended = [(number, one.event, one.who) for number, found in enumerate(changes) for one in found]
+
+    assert ended == [(2, "firing", ""), (5, "resolved", "forgotten")]
+    assert len(judge) == 1
+
+
+def test_absence_remembers_no_more_series_than_allowed() -> None:
+    rule = Rule(name="gone", scope="exporter", condition="absent", level="1m")
+    judge = Absent(rule, 3)
+
+    judge.judge(frame(rule, 0, dict.fromkeys(range(10), 1.0)))
+
+    assert (len(judge), judge.left_out) == (3, 7)
+
+
+def test_a_slope_is_not_moved_by_a_third_of_wild_values() -> None:
+    history = np.arange(60) * 0.5 + 3
+    wild = history.copy()
+    wild[::4] += 1000
+    gaps = history.copy()
+    gaps[5:20] = np.nan
+
+    slope, low, high = slopes(np.array([history, wild, gaps]))
+
+    assert slope[0] == low[0] == high[0] == pytest.approx(0.5)
+    assert slope[1] == pytest.approx(0.5, abs=0.01)
+    assert slope[2] == pytest.approx(0.5)
+
+
+def test_the_interval_of_a_slope_holds_the_truth_in_95_of_100() -> None:
+    rng = np.random.default_rng(1)
+    history = np.arange(60) * 0.02 + rng.normal(0, 1, (1000, 60))
+
+    _, low, high = slopes(history)
+
+    assert 0.93 <= np.mean((low <= 0.02) & (high >= 0.02)) <= 0.975
+
+
+def test_a_trend_fires_when_the_limit_is_near_enough() -> None:
+    """From 50 % up by 0.2 points a minute: 95 % is 225 minutes away at first, 165 after an hour, < 3 h after 45."""
+    rule = Rule(
+        name="filling", scope="interface", condition="trend", measure="utilisation", above=0.95, look_back=30,
+        within_seconds=3 * 3600,
+    )  # fmt: skip
+    rng = np.random.default_rng(2)
+    judge, book = Trend(rule, 100), Book(AlertSettings())
+    noise = rng.normal(0, 0.0005, (120, 2))
+    frames = [frame(rule, n, {1: 0.5 + 0.002 * n + noise[n, 0], 2: 0.8 + noise[n, 1]}) for n in range(120)]
+
+    seen = happened(judge, book, frames)
+
+    assert [(series, event) for _, series, event in seen] == [(1, "firing")]
+    assert 40 <= seen[0][0] <= 50
+
+
+def test_noise_below_the_limit_is_no_trend() -> None:
+    rule = Rule(name="filling", scope="interface", condition="trend", measure="utilisation", above=0.95)
+    rng = np.random.default_rng(3)
+    judge, book = Trend(rule, 1000), Book(AlertSettings())
+    frames = [frame(rule, n, dict(enumerate(rng.normal(0.5, 0.05, 300)))) for n in range(120)]
+
+    assert happened(judge, book, frames) == []
+
+
+def test_hysteresis_ends_an_alert_only_behind_the_clear_level() -> None:
+    values = [0.95, 0.85, 0.85, 0.79, 0.85, 0.95, 0.5]
+
+    seen = happened(Threshold(USE), Book(AlertSettings()), [frame(USE, n, {1: v}) for n, v in enumerate(values)])
+
+    assert seen == [(0, 1, "firing"), (3, 1, "resolved"), (5, 1, "firing"), (6, 1, "resolved")]
+
+
+def test_for_needs_windows_one_after_the_other_and_missing_ones_count_neither_way() -> None:
+    rule = USE.model_copy(update={"for_seconds": 180})
+    values = [0.95, 0.95, 0.1, 0.95, NAN, 0.95, 0.95]
+
+    seen = happened(Threshold(rule), Book(AlertSettings()), [frame(rule, n, {1: v}) for n, v in enumerate(values)])
+
+    assert seen == [(6, 1, "firing")]
+
+
+def test_an_alert_that_flaps_ends_only_after_a_long_clear_time() -> None:
+    """On and off each minute: with three alerts within the hour the third one lasts until 10 minutes are clear."""
+    settings = AlertSettings(flap_count=3, flap_seconds=3600, flap_clear_seconds=600)
+    values = [0.95, 0.1] * 8 + [0.1] * 20
+
+    seen = happened(Threshold(USE), Book(settings), [frame(USE, n, {1: v}) for n, v in enumerate(values)])
+
+    assert [(number, event) for number, _, event in seen] == [
+        (0, "firing"), (1, "resolved"), (2, "firing"), (3, "resolved"), (4, "firing"), (24, "resolved"),
+    ]  # fmt: skip
+
+
+def test_states_are_bounded_and_what_is_refused_is_counted() -> None:
+    book = Book(AlertSettings(states=5))
+
+    changes = step(Threshold(USE), book, frame(USE, 0, dict.fromkeys(range(8), 0.99)))
+
+    assert len(changes) == len(book) == 5
+    assert book.refused == 3
+
+
+def test_a_baseline_knows_what_is_usual() -> None:
+    rule = Rule(
+        name="odd", scope="host", condition="baseline", measure="sent_bits_per_second", deviations=5, least_spread=0.1
+    )
+    judge = Baseline(rule, 10, 28, 3)
+    judge._series = np.array([1, 2], np.uint64)
+    judge._usual, judge._spread = np.array([100.0, 100.0]), np.array([1.0, 30.0])
+
+    verdict = judge.judge(frame(rule, 0, {1: 151, 2: 151, 3: 1e9}))
+
+    # Spread of the first: at least 10 % of 100, so 50 off is allowed; of the second 150 off; the third is new.
+    assert verdict.beyond.tolist() == [True, False, False]
+    assert verdict.data.tolist() == [True, True, False]
+    assert verdict.threshold[:2].tolist() == [150, 250]

@@ -1,0 +1,384 @@
+"""Known faults in a real store: each is told of once, names both VMs, and ends; nothing else is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clickhouse_connect.driver import Client
+
+from collector.alert.rules import Rule
+from collector.alert.settings import AlertSettings, Route
+from collector.store.settings import StoreSettings
+from collector.threads import run
+from tests.alert.live import SECOND_US, Taken, running, traffic
+from tests.analyze.named import BEGIN_US, HOUR_US, add, ask, emptied, store, vm
+from tests.decoders.helpers import address
+
+ROUTES = (Route(receivers=("mail",)),)
+VMS = [vm(f"vm{number}", f"host-{number % 3}") for number in range(11)]
+PAIRS = [(VMS[number], VMS[number + 1]) for number in range(10)]
+
+
+@pytest.fixture(scope="module")
+def settings(store_directory: Path) -> StoreSettings:
+    return StoreSettings(url=f"chdb://{store_directory}", database="alerting", sql_port=0)
+
+
+@pytest.fixture(scope="module")
+def made(settings: StoreSettings) -> Iterator[Client]:
+    with store(settings) as client:
+        yield client
+
+
+@pytest.fixture
+def client(made: Client) -> Client:
+    return emptied(made)
+
+
+def lossy(client: Client, fault: range, windows: int = 30, lost: int = 50) -> None:
+    """Ten pairs that talk for so many windows; the fourth loses 5 % in the windows of `fault`."""
+    rows = []
+    for number, (source, target) in enumerate(PAIRS):
+        for window in range(windows):
+            gone = lost if number == 3 and window in fault else 0
+            rows += traffic(source, target, range(window * 10, window * 10 + 10), gone)
+    add(client, rows)
+
+
+def report(at_us: int, exporter: str, datagrams: int) -> dict[str, Any]:
+    """A row of `exporters`: what an IPFIX stream sent in the 10 s before."""
+    return {
+        "time": at_us, "interval_us": 10 * SECOND_US, "exporter": address(exporter), "protocol": "ipfix",
+        "source_port": 7, "datagrams": datagrams,
+    }  # fmt: skip
+
+
+def test_a_lossy_pair_is_told_of_once_with_its_evidence_and_once_when_it_ends(
+    client: Client, settings: StoreSettings
+) -> None:
+    """5 %, in windows 6 to 11.  One window proves nothing: a second of its traffic could have come a window later.
+
+    Three windows lose 3 · 4 % more than the limit, and so more than the 10 % that this would explain.  Afterwards, with
+    σ = 0.0045, four windows use the evidence up, and six that are clear end the alert: window 20.
+    """
+    lossy(client, range(6, 12))
+    alerts = AlertSettings(routes=ROUTES, settle_seconds=0)
+
+    async def scenario() -> tuple[Taken, list[tuple[str, str, str]]]:
+        async with running(settings, alerts) as live:
+            await live.close("10s", range(8))
+            assert live.taken.told() == []
+            await live.close("10s", [8])
+            early = live.taken.told()
+            await live.close("10s", range(9, 20))
+            assert live.taken.told() == early
+            await live.close("10s", range(20, 30))
+            assert live.count("alerts_firing", rule="pair_loss") == 0
+            return live.taken, early
+
+    taken, early = run(scenario())
+
+    pair = "vm3→vm4"
+    assert early == [("firing", "pair_loss", pair)]
+    assert taken.told() == [("firing", "pair_loss", pair), ("resolved", "pair_loss", pair)]
+    notice = taken.notices[0]
+    assert (notice.labels["src_host"], notice.labels["dst_host"]) == ("host-0", "host-1")
+    assert notice.value == pytest.approx(0.05)
+    assert notice.low is not None
+    assert notice.high is not None
+    assert 0.01 < notice.low <= 0.05 <= notice.high < 0.1
+    assert notice.evidence == "exact"
+    assert notice.samples == 10_000
+    assert notice.since_us == BEGIN_US + 60 * SECOND_US
+    assert notice.window_start_us == BEGIN_US + 80 * SECOND_US
+    assert notice.summary.startswith("vm3 → vm4 loses 5 % [")
+    assert ask(client, notice.sql)[-1]["loss_ratio"] == pytest.approx(0.05)
+    assert taken.groups[0].receivers == ("mail",)
+    assert taken.notices[1].window_end_us == BEGIN_US + 210 * SECOND_US
+    (row,) = ask(client, "SELECT * FROM alerts FINAL")
+    assert (row["status"], row["resolved_by"], row["alert_id"]) == ("resolved", "clear", notice.alert_id)
+    events = [row["event"] for row in ask(client, "SELECT event FROM alert_events ORDER BY time, event")]
+    assert events == ["firing", "told", "resolved"]
+
+
+def test_a_restart_in_between_tells_nothing_twice_and_forgets_nothing(client: Client, settings: StoreSettings) -> None:
+    lossy(client, range(6, 12))
+    alerts = AlertSettings(routes=ROUTES, settle_seconds=0)
+
+    async def first() -> Taken:
+        async with running(settings, alerts) as live:
+            await live.close("10s", range(9))
+            live.alerts.delivered(live.taken.groups[0], "mail", True)
+            return live.taken
+
+    async def second() -> Taken:
+        async with running(settings, alerts) as live:
+            await live.close("10s", range(9, 30))
+            return live.taken
+
+    before, after = run(first()), run(second())
+
+    assert [n.event for n in before.notices] == ["firing"]
+    assert [n.event for n in after.notices] == ["resolved"]
+    assert after.notices[0].alert_id == before.notices[0].alert_id
+
+
+def test_what_was_not_delivered_is_offered_again_until_it_is(client: Client, settings: StoreSettings) -> None:
+    lossy(client, range(6, 7), windows=7, lost=200)
+    alerts = AlertSettings(routes=(Route(receivers=("mail", "sms")),), settle_seconds=0)
+
+    async def first() -> Taken:
+        async with running(settings, alerts) as live:
+            await live.close("10s", range(7))
+            live.alerts.delivered(live.taken.groups[0], "sms", True)
+            return live.taken
+
+    async def again(receiver: str | None) -> Taken:
+        async with running(settings, alerts) as live:
+            live.now_us = BEGIN_US + 90 * SECOND_US
+            await live.idle()
+            if receiver is not None:
+                live.alerts.delivered(live.taken.groups[0], receiver, True)
+            return live.taken
+
+    told, waiting, rest = run(first()), run(again("mail")), run(again(None))
+
+    assert told.groups[0].receivers == ("mail", "sms")
+    assert [(group.key, group.receivers) for group in waiting.groups] == [(told.groups[0].key, ("mail",))]
+    assert waiting.notices == told.notices
+    assert rest.groups == []
+
+
+def test_missing_data_neither_ends_an_alert_nor_stays_unsaid(client: Client, settings: StoreSettings) -> None:
+    """The destination's exporter says nothing in windows 9 to 18: blind.  Then all is well again, for ten windows."""
+    source, target = PAIRS[0]
+    add(client, traffic(source, target, range(0, 60)))
+    add(client, traffic(source, target, range(60, 90), 50))
+    add(client, [row for row in traffic(source, target, range(90, 190)) if row["sighting"] == "source"])
+    add(client, traffic(source, target, range(190, 300)))
+    alerts = AlertSettings(routes=ROUTES, settle_seconds=0)
+
+    async def scenario() -> tuple[Taken, float | None]:
+        async with running(settings, alerts) as live:
+            await live.close("10s", range(19))
+            assert [n.event for n in live.taken.notices] == ["firing"]
+            lasting = live.count("alerts_firing", rule="pair_loss")
+            await live.close("10s", range(19, 30))
+            return live.taken, lasting
+
+    taken, lasting = run(scenario())
+
+    assert lasting == 1
+    assert [n.event for n in taken.notices] == ["firing", "resolved"]
+    assert taken.notices[1].window_end_us == BEGIN_US + 280 * SECOND_US
+    events = [row["event"] for row in ask(client, "SELECT event FROM alert_events ORDER BY time, event")]
+    assert events == ["firing", "told", "stale", "measured", "resolved"]
+
+
+def test_an_exporter_that_stops_is_told_of_and_its_return(client: Client, settings: StoreSettings) -> None:
+    """192.0.2.1 is heard in minutes 0 to 2 and 7 on, 192.0.2.2 always."""
+    rows = []
+    for minute in range(12):
+        for second in range(10, 61, 10):
+            at = BEGIN_US + (minute * 60 + second) * SECOND_US
+            stopped = 0 if 3 <= minute < 7 else 5
+            rows += [report(at, "192.0.2.2", 1), report(at, "192.0.2.1", stopped)]
+    add(client, rows, "exporters")
+    alerts = AlertSettings(routes=ROUTES, settle_seconds=0)
+
+    async def scenario() -> Taken:
+        async with running(settings, alerts) as live:
+            await live.close("1m", range(5))
+            assert live.taken.notices == []
+            await live.close("1m", [5])
+            assert [n.event for n in live.taken.notices] == ["firing"]
+            await live.close("1m", range(6, 12))
+            return live.taken
+
+    taken = run(scenario())
+
+    assert taken.told() == [
+        ("firing", "exporter_absent", "192.0.2.1"),
+        ("resolved", "exporter_absent", "192.0.2.1"),
+    ]
+    notice = taken.notices[0]
+    assert (notice.value, notice.unit, notice.threshold, notice.low) == (180, "s", 180, None)
+    assert notice.labels["protocol"] == "ipfix"
+
+
+def test_a_silent_exporter_stays_known_over_a_restart(client: Client, settings: StoreSettings) -> None:
+    seconds = (*range(10, 61, 10), *range(610, 661, 10))
+    add(client, [report(BEGIN_US + second * SECOND_US, "192.0.2.1", 1) for second in seconds], "exporters")
+    alerts = AlertSettings(routes=ROUTES, settle_seconds=0)
+
+    async def part(minutes: range) -> Taken:
+        async with running(settings, alerts) as live:
+            await live.close("1m", minutes)
+            return live.taken
+
+    assert [n.event for n in run(part(range(5))).notices] == ["firing"]
+    assert [n.event for n in run(part(range(5, 9))).notices if n.event != "firing"] == []
+    assert [n.event for n in run(part(range(9, 13))).notices if n.event != "firing"] == ["resolved"]
+
+
+@pytest.mark.parametrize(("total", "expected"), [(96, ["firing"]), (80, [])])
+def test_a_busy_interface(client: Client, settings: StoreSettings, total: int, expected: list[str]) -> None:
+    """A port of 1 Gbit/s that is used at so many hundredths for one minute."""
+    octets = 10**9 // 8 * 60 * total // 100
+    poll = {
+        "time_received": BEGIN_US + 60 * SECOND_US, "source": "sflow", "host": "host-1", "if_index": 3,
+        "if_name": "eth3", "if_speed": 10**9, "if_direction": 1, "delta_state": "ok",
+        "interval_us": 60 * SECOND_US, "in_octets_delta": octets, "in_unicast_packets_delta": octets // 1000,
+    }  # fmt: skip
+    add(client, [poll], "interface_counters")
+
+    async def scenario() -> Taken:
+        async with running(settings, AlertSettings(routes=ROUTES, settle_seconds=0)) as live:
+            await live.close("1m", range(1))
+            return live.taken
+
+    taken = run(scenario())
+
+    assert [n.event for n in taken.notices] == expected
+    for notice in taken.notices:
+        assert notice.rule == "interface_utilisation"
+        assert notice.labels["interface"] == "eth3"
+        assert notice.value == pytest.approx(0.96)
+
+
+def test_our_own_loss_keeps_the_loss_of_pairs_back(client: Client, settings: StoreSettings) -> None:
+    """The queue's alert ends after six clear windows, 8 to 13; 80 s later the pair's own loss is told of."""
+    lossy(client, range(6, 30))
+    rows = []
+    for window in range(30):
+        at = BEGIN_US + (window + 1) * 10 * SECOND_US
+        rows.append({"time": at, "interval_us": 10 * SECOND_US, "queue_drops": 9 if 5 <= window < 8 else 0})
+    add(client, rows, "exporters")
+
+    async def scenario() -> Taken:
+        async with running(settings, AlertSettings(routes=ROUTES, settle_seconds=0)) as live:
+            await live.close("10s", range(30))
+            return live.taken
+
+    taken = run(scenario())
+
+    assert [(n.event, n.rule, (n.window_start_us - BEGIN_US) // SECOND_US) for n in taken.notices] == [
+        ("firing", "service_queue_drops", 50),
+        ("resolved", "service_queue_drops", 130),
+        ("firing", "pair_loss", 210),
+    ]
+    inhibited = ask(client, "SELECT rule, who FROM alert_events WHERE event = 'inhibited'")
+    assert inhibited == [{"rule": "pair_loss", "who": "service_queue_drops"}]
+
+
+def test_the_same_loss_seen_in_longer_windows_is_told_of_once(client: Client, settings: StoreSettings) -> None:
+    """Lost in the first two minutes: the alert of 1 min begins when that of 10 s lasts, and ends after it."""
+    lossy(client, range(0, 12), windows=48)
+
+    async def scenario() -> Taken:
+        async with running(settings, AlertSettings(routes=ROUTES, settle_seconds=0)) as live:
+            for minute in range(8):
+                await live.close("10s", range(minute * 6, minute * 6 + 6))
+                await live.close("1m", [minute])
+            return live.taken
+
+    taken = run(scenario())
+
+    assert [(n.event, n.rule) for n in taken.notices] == [("firing", "pair_loss"), ("resolved", "pair_loss")]
+    ended = ask(client, "SELECT rule, status FROM alerts FINAL ORDER BY rule")
+    assert ended == [{"rule": rule, "status": "resolved"} for rule in ("pair_loss", "pair_loss_lasting")]
+
+
+def test_windows_wait_until_they_are_settled_and_partial_ones_are_passed_over(
+    client: Client, settings: StoreSettings
+) -> None:
+    lossy(client, range(0, 4), windows=4, lost=200)
+
+    async def scenario() -> None:
+        async with running(settings, AlertSettings(routes=ROUTES)) as live:
+            await live.close("10s", [0], partial=True)
+            await live.close("10s", [1])
+            assert live.taken.notices == []
+            assert live.count("alert_evaluations_total", rule="pair_loss") == 0
+            await live.close("10s", [2])
+            assert [n.window_start_us for n in live.taken.notices] == [BEGIN_US + 10 * SECOND_US]
+            assert live.count("alert_windows_passed_over_total", reason="partial") == 1
+
+    run(scenario())
+
+
+def test_silence_acknowledge_and_resolve(client: Client, settings: StoreSettings) -> None:
+    lossy(client, range(6, 30))
+    route = Route(receivers=("mail",), escalate_to=("chief", "boss"), escalate_seconds=30)
+
+    async def scenario() -> Taken:
+        async with running(settings, AlertSettings(routes=(route,), settle_seconds=0)) as live:
+            live.now_us = BEGIN_US
+            with pytest.raises(ValueError, match="expected at least one of"):
+                await live.alerts.silence({"colour": "red"}, BEGIN_US + 1, "me")
+            await live.alerts.silence({"src_vm": "vm3", "rule": "pair_*"}, BEGIN_US + 100 * SECOND_US, "me")
+            await live.close("10s", range(9))
+            assert live.taken.notices == []
+            await live.close("10s", range(9, 14))  # the silence is over at 100 s: told at 105 s, escalated at 135 s
+            assert [(n.event, g.receivers) for g in live.taken.groups for n in g.notices] == [
+                ("firing", ("mail",)),
+                ("escalated", ("chief",)),
+            ]
+            (row,) = ask(client, "SELECT alert_id FROM alerts FINAL")
+            assert await live.alerts.acknowledge(row["alert_id"], "ann")
+            assert not await live.alerts.acknowledge(row["alert_id"], "bob")
+            await live.close("10s", range(14, 20))
+            assert [n.event for n in live.taken.notices[2:]] == ["acknowledged"]
+            assert await live.alerts.resolve(row["alert_id"], "ann")
+            assert not await live.alerts.resolve(row["alert_id"], "ann")
+            return live.taken
+
+    taken = run(scenario())
+
+    assert taken.notices[-1].event == "resolved"
+    assert taken.groups[-1].receivers == ("mail", "chief")
+    (row,) = ask(client, "SELECT * FROM alerts FINAL")
+    assert (row["acknowledged_by"], row["resolved_by"], row["escalations"]) == ("ann", "ann", 1)
+
+
+def test_forty_vms_of_a_hypervisor_make_one_message(client: Client, settings: StoreSettings) -> None:
+    """All that `sick` sends is lossy, and so is one pair elsewhere."""
+    targets = [vm(f"t{number}", f"host-{number}") for number in range(40)]
+    rows = traffic(vm("x", "host-1"), vm("y", "host-2"), range(10), 200)
+    for number, target in enumerate(targets):
+        rows += traffic(vm(f"s{number}", "sick"), target, range(10), 200)
+    add(client, rows)
+
+    async def scenario() -> Taken:
+        async with running(settings, AlertSettings(routes=ROUTES, settle_seconds=0)) as live:
+            await live.close("10s", range(1))
+            return live.taken
+
+    taken = run(scenario())
+
+    assert sorted(len(group.notices) for group in taken.groups) == [1, 40]
+    assert len({group.key for group in taken.groups}) == 2
+
+
+def test_a_filter_by_vm_and_project(client: Client, settings: StoreSettings) -> None:
+    for number in range(4):
+        add(client, traffic(vm(f"web{number}"), vm(f"db{number}"), range(10), 100))
+    row = {"mac": 1, "valid_from": 0, "valid_to": BEGIN_US + 24 * HOUR_US, "source": "static", "project": "shop"}
+    add(client, [row | {"vm": "web2", "vm_uuid": b"web2............"}], "inventory")
+    common = {"scope": "pair", "measure": "loss_ratio", "level": "10s", "above": 0.01}
+    rules = (
+        Rule(name="of_web1", only={"vm": ["web1"], "host": ["host-?"]}, **common),  # type: ignore[arg-type]
+        Rule(name="of_shop", only={"project": ["sh*"]}, **common),  # type: ignore[arg-type]
+        Rule(name="elsewhere", only={"vm": ["*"], "host": ["rack*"]}, **common),  # type: ignore[arg-type]
+    )
+
+    async def scenario() -> Taken:
+        alerts = AlertSettings(rules=rules, default_rules=False, routes=ROUTES, settle_seconds=0)
+        async with running(settings, alerts) as live:
+            await live.close("10s", range(1))
+            return live.taken
+
+    assert sorted(run(scenario()).told()) == [("firing", "of_shop", "web2→db2"), ("firing", "of_web1", "web1→db1")]

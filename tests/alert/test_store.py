@@ -1,0 +1,143 @@
+"""What the store holds: measures against the views, baselines from history, and a process that is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clickhouse_connect.driver import Client
+
+from collector.alert.baseline import Baseline
+from collector.alert.evaluate import cut
+from collector.alert.frame import Limits, expression, read
+from collector.alert.measures import SCOPES, SECONDS
+from collector.alert.rules import Rule
+from collector.store.settings import StoreSettings
+from schemas import alerts as schema
+from tests.analyze.named import BEGIN_US, HOUR_US, add, emptied, flow, store, vm
+
+LIMITS = Limits(60, 2**30, 1000)
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def made(store_directory: Path) -> Iterator[Client]:
+    with store(StoreSettings(url=f"chdb://{store_directory}", database="alert_store", sql_port=0)) as client:
+        yield client
+
+
+@pytest.fixture
+def client(made: Client) -> Client:
+    return emptied(made)
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("level", SECONDS)
+def test_every_measure_is_a_column_of_its_view(client: Client, scope: str, level: str) -> None:
+    """And every label, key and interval can be asked for: one rule per measure, in one query."""
+    view = SCOPES[scope]  # type: ignore[index]
+    described = {str(row[0]): str(row[1]) for row in client.query(f"DESCRIBE {view.name(level)}").result_rows}
+    for measure in view.measures:
+        assert any(kind in described[measure] for kind in ("Float64", "Int64", "UInt32")), measure
+    rules = [
+        Rule(name=f"r_{measure}", scope=scope, measure=measure, above=1, only={})  # type: ignore[arg-type]
+        for measure in view.measures
+    ]
+
+    (frame,) = read(client, view, level, rules, BEGIN_US, BEGIN_US + SECONDS[level] * 1_000_000, LIMITS)
+
+    assert len(frame.series) == 0
+    assert set(frame.figures) >= set(view.measures)
+
+
+def test_the_enumerations_of_the_tables_are_those_of_the_rules() -> None:
+    assert schema.SCOPES == ("pair", "vm", "interface", "host", "exporter", "service")
+    assert set(schema.SCOPES) == set(SCOPES)
+
+
+def test_of_too_many_series_the_same_are_left_out_each_time(client: Client) -> None:
+    rule = Rule(name="x", scope="pair", measure="packets", level="10s", above=1)
+    add(client, [flow(vm(f"a{n}"), vm("b"), "source", received=5) for n in range(8)])
+
+    (frame,) = read(client, rule.view, "10s", [rule], BEGIN_US, BEGIN_US + 10_000_000, Limits(60, 2**30, 5))
+    least, left_out = cut(frame, 5)
+
+    assert frame.series.tolist() == sorted(frame.series.tolist())
+    assert left_out == 3
+    assert least.series.tolist() == frame.series.tolist()[:5]
+    assert least.labels(4, ["src_vm"]) == frame.labels(4, ["src_vm"])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "matches"),
+    [("web*", "web1", 1), ("web*", "aweb1", 0), ("w?b", "web", 1), ("a.b", "axb", 0), ("a'\\b*", "a'\\b\n2", 1)],
+)
+def test_patterns_mean_what_people_mean(client: Client, pattern: str, text: str, matches: int) -> None:
+    sql = "SELECT match({text:String}, {pattern:String})"
+    answer = client.query(sql, parameters={"text": text, "pattern": expression([pattern])})
+
+    assert answer.result_rows[0][0] == matches
+
+
+def test_a_baseline_reads_the_same_hour_of_other_days(client: Client) -> None:
+    """24 days: in this hour 100 packets more each day of the week, in the one before 9,000; today is not read."""
+    day = 24 * HOUR_US
+    hour_us = BEGIN_US // HOUR_US * HOUR_US
+    rows = []
+    for back in range(25):
+        packets = 100 * (back % 7 + 1)
+        at = (hour_us - back * day - BEGIN_US) / 1e6 + 30
+        rows.append(flow(vm("a"), vm("b"), "source", received=at, packets=packets if back else 5000))
+        rows.append(flow(vm("a"), vm("b"), "source", received=at - 3600, packets=9000))
+    rows += [flow(vm("new"), vm("b"), "source", received=(hour_us - n * day - BEGIN_US) / 1e6 + 30) for n in (1, 2)]
+    add(client, rows)
+    rule = Rule(name="odd", scope="pair", condition="baseline", measure="packets_per_second", level="1h")
+    judge = Baseline(rule, 1000, 28, 3)
+
+    judge.prepare(client, hour_us, LIMITS)
+    (frame,) = read(client, rule.view, "1h", [rule], hour_us, hour_us + HOUR_US, LIMITS)
+    verdict = judge.judge(frame)
+
+    # The same weekday is 7, 14 and 21 days ago: 100 packets each.  The pair `new` has two days only: nothing is said.
+    assert judge._series.tolist() == frame.series.tolist()
+    assert judge._usual.tolist() == [pytest.approx(100 / 3600)]
+    assert judge._spread.tolist() == [0]
+    assert verdict.value.tolist() == [pytest.approx(5000 / 3600)]
+    assert np.all(verdict.beyond)
+
+
+def child(directory: Path, what: str) -> tuple[int, list[dict[str, object]]]:
+    """Run the stage in a process of its own; what it was offered, line by line."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.alert.kill", str(directory), what],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert lines or what == "nothing", done.stderr
+    return done.returncode, lines
+
+
+def test_kill_9_between_firing_and_delivery(tmp_path: Path) -> None:
+    """Killed as the message is handed over: the next start has it, the one after delivery has not."""
+    code, told = child(tmp_path, "kill")
+    assert code == -signal.SIGKILL
+    assert [line["event"] for line in told] == ["firing"]
+
+    code, again = child(tmp_path, "deliver")
+    assert code == 0
+    assert again == told
+
+    code, none = child(tmp_path, "nothing")
+    assert (code, none) == (0, [])
