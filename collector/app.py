@@ -13,13 +13,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from collector.alert.stage import Alerts
 from collector.analyze.doctor import Doctor
 from collector.analyze.windows import Windows
+from collector.deliver.delivery import Delivery
+from collector.deliver.delivery import threads as delivery_threads
 from collector.enrich.sources import threads
 from collector.enrich.stage import Enrichment
 from collector.listen.udp import Listener, wall_clock_us
 from collector.log import get_log
 from collector.metrics import Metrics
+from collector.notice import Group
 from collector.pipeline.streams import OwnLoss
 from collector.pipeline.work import STAGE as DECODE
 from collector.pipeline.work import Pipeline
@@ -39,6 +43,8 @@ SUM = "sum"
 ROLLUP = "rollup"
 ANALYZE = "analyze"
 DOCTOR = "doctor"
+ALERT = "alert"
+DELIVER = "deliver"
 
 STOP_SECONDS = 15.0
 """Deadline of an orderly stop; the systemd unit waits 60 s before it kills."""
@@ -57,8 +63,14 @@ class Service:
         self.stopping = asyncio.Event()
         self._began = time.monotonic()
         self.metrics = Metrics(exporters_labelled=settings.pipeline.exporter_labels)
-        single = dict.fromkeys((DECODE, STORE, SUM, ROLLUP, ANALYZE, DOCTOR), 1)
-        self.bridge = Bridge(single | {QUERY: settings.store.sql_queries} | threads(settings.inventory), STOP_SECONDS)
+        single = dict.fromkeys((DECODE, STORE, SUM, ROLLUP, ANALYZE, DOCTOR, ALERT), 1)
+        self.bridge = Bridge(
+            single
+            | {QUERY: settings.store.sql_queries}
+            | threads(settings.inventory)
+            | {DELIVER: delivery_threads(settings.deliver)},
+            STOP_SECONDS,
+        )
         connect = partial(open_in_database, settings.store, INSERT_SETTINGS)
         self.windows = Windows(
             settings.analyze,
@@ -68,6 +80,21 @@ class Service:
             clock_us=wall_clock_us,
             waiting=self._waiting,
         )
+        self.delivery = Delivery(
+            settings.deliver,
+            self.metrics,
+            partial(self.bridge.call, DELIVER),
+            on_delivered=self._delivered,
+        )
+        self.alerts: Alerts = Alerts(
+            settings.alerts,
+            self.metrics,
+            partial(self.bridge.call, ALERT),
+            connect,
+            self.delivery,
+            clock_us=wall_clock_us,
+        )
+        self.windows.subscribe("alert", self.alerts.window_closed)
         self.doctor = Doctor(
             settings.analyze, self.metrics, partial(self.bridge.call, DOCTOR), connect, clock_us=wall_clock_us
         )
@@ -122,6 +149,8 @@ class Service:
             self.writer,
             self.facade,
             self.enrichment,
+            self.alerts,
+            self.delivery,
             self.windows,
             self.doctor,
             self.pipeline,
@@ -165,6 +194,7 @@ class Service:
             "inbox_octets": self.pipeline.inbox.octets,
             "store_queue_octets": self.writer.queue_octets,
             "inventory": self.enrichment.health(),
+            "messages_waiting": self.delivery.waiting,
         }
 
     def _own_loss(self) -> OwnLoss:
@@ -172,6 +202,10 @@ class Service:
             kernel_drops=self.listener.kernel_drops,
             queue_drops=self.pipeline.inbox.dropped_datagrams + self.writer.dropped_rows,
         )
+
+    def _delivered(self, group: Group, receiver: str, ok: bool) -> None:
+        """Delivery and alerts know each other only here."""
+        self.alerts.delivered(group, receiver, ok)
 
     def _waiting(self) -> bool:
         """Whether rows were received that no rollup has yet."""
@@ -195,7 +229,7 @@ class Service:
         self.pipeline.reload(settings.pipeline)
         fixed = [
             name
-            for name in ("listen", "inventory", "store", "rollup", "analyze", "web")
+            for name in ("listen", "inventory", "store", "rollup", "analyze", "alerts", "deliver", "web")
             if getattr(settings, name) != getattr(self.settings, name)
         ]
         _log.info("settings reloaded", needs_restart=",".join(fixed) or "nothing")

@@ -6,9 +6,9 @@ import json
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -19,7 +19,9 @@ from pydantic_settings import (
     SettingsError as SourceError,
 )
 
+from collector.alert.settings import AlertSettings
 from collector.analyze.settings import AnalyzeSettings
+from collector.deliver.settings import DeliverSettings
 from collector.enrich.settings import InventorySettings
 from collector.listen.settings import ListenSettings
 from collector.log import LogSettings
@@ -56,8 +58,19 @@ class Settings(BaseSettings):
     store: StoreSettings = StoreSettings()
     rollup: RollupSettings = RollupSettings()
     analyze: AnalyzeSettings = AnalyzeSettings()
+    alerts: AlertSettings = AlertSettings()
+    deliver: DeliverSettings = DeliverSettings()
     web: WebSettings = WebSettings()
     log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _check_receivers(self) -> Self:
+        for number, route in enumerate(self.alerts.routes):
+            for name in (*route.receivers, *route.escalate_to):
+                if name not in self.deliver.receivers:
+                    known = ", ".join(sorted(self.deliver.receivers)) or "none"
+                    raise ValueError(f"alerts.routes.{number}: no receiver {name!r}; deliver.receivers are {known}")
+        return self
 
     @classmethod
     def settings_customise_sources(
@@ -128,6 +141,9 @@ def _explain(error: ValidationError) -> str:
         if problem["type"] == "extra_forbidden":
             lines.append(f"{key}: no such setting{_alternatives(problem['loc'])}")
         elif any(part in key.lower() for part in SECRET_PARTS):
+            lines.append(f"{key}: {problem['msg']}")
+        elif isinstance(problem["input"], dict):
+            # A whole table says nothing; the message names its key and value.
             lines.append(f"{key}: {problem['msg']}")
         else:
             lines.append(f"{key} = {problem['input']!r}: {problem['msg']}")

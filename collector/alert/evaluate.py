@@ -10,13 +10,13 @@ from clickhouse_connect.driver import Client
 from collector.alert.baseline import Baseline
 from collector.alert.conditions import Judge
 from collector.alert.frame import Frame, Limits, read
-from collector.alert.notice import Scope
 from collector.alert.rules import Rule
 from collector.alert.settings import AlertSettings
 from collector.alert.silence import Absent
 from collector.alert.state import Alert, Book, Change
 from collector.alert.threshold import Threshold
 from collector.alert.trend import Trend
+from collector.notice import Scope
 
 ORDER: tuple[Scope, ...] = ("service", "exporter", "host", "interface", "vm", "pair")
 """What may keep other alerts back goes first."""

@@ -10,11 +10,11 @@ from fnmatch import fnmatchcase
 from uuid import uuid4
 
 from collector.alert.measures import LEVEL_US
-from collector.alert.notice import Event, Group, Notice, Severity
 from collector.alert.rules import Rule
 from collector.alert.settings import AlertSettings, Route
 from collector.alert.state import SECOND_US, Alert, Book, Change
 from collector.alert.text import notice
+from collector.notice import Event, Group, Notice, Severity
 
 RANK: Mapping[Severity, int] = {"info": 0, "warning": 1, "critical": 2}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from collector.alert.notice import Scope
+from collector.notice import Scope
 from schemas.view import suffix
 
 SECONDS = {"10s": 10, "1m": 60, "1h": 3600}

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from collector.alert.measures import SCOPES, SECONDS, Measure, ScopeView
-from collector.alert.notice import Scope, Severity
+from collector.notice import Scope, Severity
 
 Condition = Literal["threshold", "absent", "trend", "baseline"]
 Level = Literal["10s", "1m", "1h"]

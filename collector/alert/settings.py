@@ -6,8 +6,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from collector.alert.notice import Scope, Severity
 from collector.alert.rules import DEFAULTS, Rule
+from collector.notice import Scope, Severity
 
 
 class Route(BaseModel, frozen=True, extra="forbid"):

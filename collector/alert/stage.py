@@ -22,12 +22,12 @@ from clickhouse_connect.driver import Client
 from collector.alert.evaluate import Evaluator
 from collector.alert.group import Silence, Teller, Told
 from collector.alert.measures import SCOPES
-from collector.alert.notice import Group, Outbox
 from collector.alert.settings import AlertSettings
 from collector.alert.state import SECOND_US, Change
 from collector.alert.store import AlertStore
 from collector.log import get_log
 from collector.metrics import Metrics
+from collector.notice import Group, Outbox
 from collector.ports import Clock, WindowClosed
 
 SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)

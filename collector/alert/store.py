@@ -19,10 +19,10 @@ from uuid import uuid4
 from clickhouse_connect.driver import Client
 
 from collector.alert.group import Silence, Told
-from collector.alert.notice import Group, Notice
 from collector.alert.rules import Rule
 from collector.alert.state import Alert, Change
 from collector.alert.text import summary
+from collector.notice import Group, Notice
 from schemas.alerts import ALERTS, EVENTS_TABLE, OUTBOX, SILENCES
 from schemas.column import TIME_US, Table
 

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 from collector.alert.frame import closer
 from collector.alert.measures import LEVEL_US
-from collector.alert.notice import Event, Notice
 from collector.alert.state import SECOND_US, Alert
+from collector.notice import Event, Notice
 
 _PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 

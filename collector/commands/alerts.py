@@ -25,8 +25,7 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_or_none(args)
     if settings is None:
         return 2
-    deliver: DeliverSettings = settings.deliver  # type: ignore[attr-defined]
-    return try_receiver(args.command, deliver, args.receiver)
+    return try_receiver(args.command, settings.deliver, args.receiver)
 
 
 def try_receiver(command: str, settings: DeliverSettings, name: str) -> int:

@@ -87,8 +87,7 @@ def run(args: argparse.Namespace) -> int:
 
 def alerts_of(settings: Settings) -> AlertSettings:
     """The section `alerts`."""
-    found = getattr(settings, "alerts", None)
-    return found if isinstance(found, AlertSettings) else AlertSettings()
+    return settings.alerts
 
 
 def read_rules(path: Path | None) -> AlertSettings:

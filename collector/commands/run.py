@@ -9,6 +9,7 @@ from functools import partial
 
 from collector.app import Service
 from collector.commands.common import add_settings_arguments, complain, settings_or_none
+from collector.deliver.answer import DeliverError
 from collector.enrich.source import SourceError
 from collector.listen.settings import ListenError
 from collector.log import setup
@@ -31,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     setup(settings.log)
     try:
         stuck = run_loop(_serve(settings, partial(load, args.config, args.overrides)))
-    except (ListenError, SourceError, StoreError, WebError) as error:
+    except (DeliverError, ListenError, SourceError, StoreError, WebError) as error:
         complain("run", str(error))
         return 2
     if stuck:

@@ -7,6 +7,7 @@ import time
 
 from collector.enrich.warm import warm_up
 from collector.listen.recvmmsg import best_reader
+from collector.rollup.sums import warm_up as warm_up_sums
 from decoders.dispatch import Decoder
 from decoders.jit import cache_directory
 
@@ -21,5 +22,6 @@ def run(args: argparse.Namespace) -> int:
     best_reader().warm()
     Decoder().warm_up()
     warm_up()
+    warm_up_sums()
     print(f"decoders ready in {time.monotonic() - started:.1f} s; cached in {cache_directory()}")
     return 0

@@ -18,11 +18,11 @@ from urllib.parse import unquote, urlsplit
 
 import urllib3
 
-from collector.alert.notice import Group, Notice
 from collector.deliver.answer import DELIVERED, TROUBLES, Answer, DeliverError, of_http
 from collector.deliver.figures import SECOND_US
 from collector.deliver.message import clean, render
 from collector.deliver.settings import ReceiverSettings
+from collector.notice import Group, Notice
 
 PATH = "/api/v2/alerts"
 BATCH = 500

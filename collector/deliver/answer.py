@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Protocol
 
-from collector.alert.notice import Group
+from collector.notice import Group
 
 RETRIED_STATUS = frozenset({408, 421, 423, 425, 429})
 """HTTP codes below 500 that may go away by themselves: time-outs, too early, too many requests (RFC 9110, RFC 6585)."""

@@ -15,12 +15,12 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
-from collector.alert.notice import Group
 from collector.deliver.kinds import receivers
 from collector.deliver.settings import DeliverSettings
 from collector.deliver.worker import Call, Counts, OnDelivered, Worker
 from collector.log import get_log
 from collector.metrics import OTHER, Metrics
+from collector.notice import Group
 
 _log = get_log("deliver")
 

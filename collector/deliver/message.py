@@ -9,10 +9,10 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from collector.alert.notice import Event, Group, Notice, Severity
 from collector.deliver.figures import SECOND_US, clock, duration, figure, figures, moment
 from collector.deliver.settings import Language
 from collector.deliver.templates import WORDS, Words
+from collector.notice import Event, Group, Notice, Severity
 
 SHORT_SIGNS = 140
 """Longest short form: one SMS of the plain alphabet is 160 signs, and gateways add a few of their own."""

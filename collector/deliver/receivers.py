@@ -12,11 +12,11 @@ import apprise
 from apprise import AppriseAsset, NotifyBase, NotifyFormat, NotifyType
 from apprise.plugins.wecombot import NotifyWeComBot
 
-from collector.alert.notice import Group, Severity
 from collector.deliver.answer import DELIVERED, Answer, DeliverError, of_texts
 from collector.deliver.message import render
 from collector.deliver.settings import Language, ReceiverSettings
 from collector.deliver.wecom import WeComBot
+from collector.notice import Group, Severity
 
 SHORT_BELOW = 320
 """Services that take no more characters than this are SMS gateways: two parts at most."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from uuid import uuid4
 
-from collector.alert.notice import Event, Group, Notice
 from collector.deliver.figures import SECOND_US
 from collector.deliver.settings import Language
+from collector.notice import Event, Group, Notice
 
 SUMMARIES: dict[Language, str] = {
     "en": "This is a test of vmflow. Nothing is wrong, and nothing is to be done.",

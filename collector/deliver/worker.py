@@ -14,10 +14,10 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from prometheus_client import Counter
 
-from collector.alert.notice import Group
 from collector.deliver.answer import Answer, Receiver
 from collector.deliver.settings import ReceiverSettings
 from collector.log import get_log
+from collector.notice import Group
 
 T = TypeVar("T")
 

@@ -8,8 +8,8 @@ import signal
 import sys
 from pathlib import Path
 
-from collector.alert.notice import Group
 from collector.alert.settings import AlertSettings, Route
+from collector.notice import Group
 from collector.store.client import open_client
 from collector.store.settings import StoreSettings
 from collector.store.setup import set_up

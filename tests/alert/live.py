@@ -11,10 +11,10 @@ from typing import Any
 
 from clickhouse_connect.driver import Client
 
-from collector.alert.notice import Group, Notice
 from collector.alert.settings import AlertSettings
 from collector.alert.stage import Alerts
 from collector.metrics import Metrics
+from collector.notice import Group, Notice
 from collector.ports import WindowClosed
 from collector.store.client import open_client
 from collector.store.settings import StoreSettings
