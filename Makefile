@@ -43,7 +43,8 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 test: lint $(LIBVIRT)
-	$(BIN)/python -m pytest
+	@$(BIN)/vmflow warmup
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-system: $(STAMP)
 	tests/system/install
