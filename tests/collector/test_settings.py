@@ -41,7 +41,10 @@ def test_lists_come_as_json() -> None:
     ("override", "told"),
     [
         ("web.prot=1", "web.prot: no such setting; expected one of enabled, host, port"),
-        ("wed.port=1", "wed: no such setting; expected one of inventory, listen, log, pipeline, store, web"),
+        (
+            "wed.port=1",
+            "wed: no such setting; expected one of alerts, analyze, deliver, inventory, listen, log, pipeline, rollup, store, web",
+        ),
         ("web.port=many", "web.port = 'many'"),
         ("web.port", "section.key=value is expected"),
         ("port=1", "section.key=value is expected"),

@@ -108,7 +108,7 @@ def test_an_insert_repeated_after_an_unclear_answer_is_stored_once(
     """The rows arrive, the answer does not: the writer must try again, and the store must know the token."""
     attempts: list[str] = []
 
-    def unclear(client: Client, table: Any, batches: Any, token: str) -> None:
+    def unclear(client: Client, table: Any, batches: Any, token: str, group: int) -> None:
         attempts.append(token)
         insert(client, table, batches, token)
         if len(attempts) == 1:

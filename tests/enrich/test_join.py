@@ -333,7 +333,7 @@ def test_the_batch_keeps_its_columns_and_order() -> None:
 
     named = namer(PAIR).flows(batch)
 
-    assert named.schema == FLOWS.arrow()
+    assert named.schema == FLOWS.arrow(Origin.DECODE, Origin.ENRICH)
     assert named.select(batch.schema.names).equals(batch)
     assert namer(PAIR).flows(batch.slice(0, 0)).num_rows == 0
 
