@@ -142,6 +142,9 @@ def _explain(error: ValidationError) -> str:
             lines.append(f"{key}: no such setting{_alternatives(problem['loc'])}")
         elif any(part in key.lower() for part in SECRET_PARTS):
             lines.append(f"{key}: {problem['msg']}")
+        elif not key:
+            # Sections that do not fit one another: the message names them.
+            lines.append(problem["msg"].removeprefix("Value error, "))
         elif isinstance(problem["input"], dict):
             # A whole table says nothing; the message names its key and value.
             lines.append(f"{key}: {problem['msg']}")
