@@ -140,20 +140,20 @@ def test_all_stored_rows_are_summed_once_in_groups_that_end_with_their_window(an
     assert not bench.rollups.pending
 
 
-def test_connections_are_counted_over_groups(any_store: StoreSettings) -> None:
+def test_connections_are_counted_over_groups(embedded_store: StoreSettings) -> None:
     async def scenario() -> None:
-        async with started(Bench(any_store, RollupSettings(service="one"))) as bench:
+        async with started(Bench(embedded_store, RollupSettings(service="one"))) as bench:
             for second in (0, 16):
                 await bench.store(rows(50, BEGIN_US + second * SECOND_US))
 
     asyncio.run(scenario())
 
-    assert ask(any_store, "SELECT uniqCombinedMerge(12)(connections) FROM pair_1m")[0][0] == 50
+    assert ask(embedded_store, "SELECT uniqCombinedMerge(12)(connections) FROM pair_1m")[0][0] == 50
 
 
-def test_silence_ends_a_group_by_the_clock(any_store: StoreSettings) -> None:
+def test_silence_ends_a_group_by_the_clock(embedded_store: StoreSettings) -> None:
     async def scenario() -> None:
-        async with started(Bench(any_store, RollupSettings(service="one"))) as bench:
+        async with started(Bench(embedded_store, RollupSettings(service="one"))) as bench:
             await bench.store(rows(10))
             bench.now_us = BEGIN_US + 9_900_000
             await asyncio.sleep(1.2)
@@ -222,17 +222,17 @@ def test_what_is_read_back_is_what_was_stored(embedded_store: StoreSettings) -> 
     assert sorted_rows(back) == sorted_rows(direct)
 
 
-def test_the_groups_of_another_service_are_left_alone(any_store: StoreSettings) -> None:
-    prepared(any_store)
-    killed(any_store, [rows(10)], "other", 9, sums=False)
+def test_the_groups_of_another_service_are_left_alone(embedded_store: StoreSettings) -> None:
+    prepared(embedded_store)
+    killed(embedded_store, [rows(10)], "other", 9, sums=False)
 
     async def scenario() -> None:
-        async with started(Bench(any_store, RollupSettings(service="one"))) as bench:
+        async with started(Bench(embedded_store, RollupSettings(service="one"))) as bench:
             await bench.store(rows(3, BEGIN_US + SECOND_US))
 
     asyncio.run(scenario())
 
-    assert summed(any_store)[0] == 3
+    assert summed(embedded_store)[0] == 3
 
 
 def test_sums_wait_for_a_store_that_fails_and_are_stored_once(any_store: StoreSettings) -> None:
@@ -259,7 +259,7 @@ def test_sums_wait_for_a_store_that_fails_and_are_stored_once(any_store: StoreSe
     assert summed(any_store) == (100, 100 * PACKETS)
 
 
-def test_sums_that_are_refused_are_counted_and_the_next_ones_stored(any_store: StoreSettings) -> None:
+def test_sums_that_are_refused_are_counted_and_the_next_ones_stored(embedded_store: StoreSettings) -> None:
     refused = iter([True])
 
     def refusing(client: Client, table: Table, batches: list[pa.RecordBatch], token: str) -> None:
@@ -268,7 +268,7 @@ def test_sums_that_are_refused_are_counted_and_the_next_ones_stored(any_store: S
         insert(client, table, batches, token)
 
     async def scenario() -> Bench:
-        made = Bench(any_store, RollupSettings(service="one"), refusing)
+        made = Bench(embedded_store, RollupSettings(service="one"), refusing)
         async with started(made) as bench:
             await bench.store(rows(100))
             await bench.store(rows(20, BEGIN_US + 16 * SECOND_US))
@@ -279,12 +279,12 @@ def test_sums_that_are_refused_are_counted_and_the_next_ones_stored(any_store: S
 
     assert bench.count("rollup_unsummed_rows_total") == 120
     assert bench.count("rollup_groups_total", result="failed") == 1
-    assert summed(any_store)[0] == 3
+    assert summed(embedded_store)[0] == 3
 
 
-def test_more_pairs_than_the_memory_holds_end_the_group_early_and_none_is_lost(any_store: StoreSettings) -> None:
+def test_more_pairs_than_the_memory_holds_end_the_group_early_and_none_is_lost(embedded_store: StoreSettings) -> None:
     async def scenario() -> Bench:
-        made = Bench(any_store, RollupSettings(service="one", most_sums=1024, stop_seconds=20))
+        made = Bench(embedded_store, RollupSettings(service="one", most_sums=1024, stop_seconds=20))
         async with started(made) as bench:
             for number in range(4):
                 await bench.store(rows(500, BEGIN_US + number * SECOND_US, pairs=500))
@@ -293,7 +293,7 @@ def test_more_pairs_than_the_memory_holds_end_the_group_early_and_none_is_lost(a
 
     bench = asyncio.run(scenario())
 
-    assert summed(any_store)[0] == 3500
+    assert summed(embedded_store)[0] == 3500
     assert bench.count("rollup_groups_total", result="read_back") == 1  # 1500 pairs do not fit in 1024
     assert bench.count("rollup_unsummed_rows_total") == 0
 
