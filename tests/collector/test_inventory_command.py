@@ -5,12 +5,14 @@ from __future__ import annotations
 import http.server
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import IPv6Address
 from typing import Any
 from uuid import UUID
 
+import pyarrow as pa
 import pytest
 
 from collector.__main__ import main
@@ -62,13 +64,27 @@ ROWS = [
 ]  # fmt: skip
 
 
+BEGUN_US: list[int] = []
+"""When the rows were stored: the file may have been read long before its tests run."""
+
+
+def later(row: pa.RecordBatch, by_us: int) -> pa.RecordBatch:
+    """The row with its interval moved."""
+    for name in ("valid_from", "valid_to"):
+        position, column = row.schema.get_field_index(name), row.column(name)
+        moved = pa.array([value + by_us for value in column.cast(pa.int64()).to_pylist()]).cast(column.type)
+        row = row.set_column(position, row.schema.field(position), moved)
+    return row
+
+
 @pytest.fixture(scope="module")
 def store(store_directory: Any) -> StoreSettings:
     settings = StoreSettings(url=f"chdb://{store_directory}", database="inventory_command", sql_port=0)
     client = open_client(settings)
     set_up(client, settings)
+    BEGUN_US.append(time.time_ns() // 1000)
     for number, row in enumerate(ROWS):
-        insert(client, INVENTORY, [row], f"inventory-{number}")
+        insert(client, INVENTORY, [later(row, BEGUN_US[-1] - NOW_US)], f"inventory-{number}")
     client.close()
     return settings
 
@@ -174,7 +190,7 @@ def test_what_was_known_at_a_time(vmflow: Vmflow, store: StoreSettings) -> None:
         client = open_client(store)
         text = client.query(
             "SELECT replaceOne(toString(fromUnixTimestamp64Micro({at:Int64}, 'UTC')), ' ', 'T')",
-            parameters={"at": NOW_US - ago},
+            parameters={"at": BEGUN_US[-1] - ago},
         ).result_rows[0][0]
         client.close()
         return vmflow.vms("--at", str(text) + "Z")
