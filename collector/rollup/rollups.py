@@ -100,6 +100,8 @@ class Rollups:
         self._clock_us = clock_us
         self._sums = PairSums(settings.most_sums, settings.most_connections)
         self._open: Group | None = None
+        self._ours: set[int] | None = set()
+        """Groups opened before it is known what a former run left; None from then on."""
         self._held = False
         """An insert with the open group's number is under way."""
         self._to_sum: asyncio.Queue[tuple[Group, Sequence[pa.RecordBatch]]] = asyncio.Queue()
@@ -163,6 +165,8 @@ class Rollups:
         """The number of the open group, noted in the store before any row has it.  Raises the driver's errors."""
         if self._open is None:
             number = secrets.randbits(63) | 1
+            if self._ours is not None:
+                self._ours.add(number)
             await self._store_call(self._store.open, number)
             self._open = Group(number, opened=time.monotonic())
         self._held = True
@@ -218,7 +222,10 @@ class Rollups:
 
     async def _sum_all(self) -> None:
         """Sum rows and take sums, in the order in which they were stored."""
-        await self._sum_call(warm_up)
+        try:
+            await self._sum_call(warm_up)
+        except Exception as error:  # noqa: BLE001 - what cannot be compiled fails again, and is counted, with rows
+            _log.error("sums not compiled", error=repr(error)[:300])
         while True:
             group, batches = await self._to_sum.get()
             if batches:
@@ -245,7 +252,8 @@ class Rollups:
         try:
             sums = await self._sum_call(self._sums.take)
         except Exception as error:  # noqa: BLE001 - as above
-            group.broken = True
+            # What it still holds would be counted with the next group.
+            self._sums = PairSums(self._settings.most_sums, self._settings.most_connections)
             _log.sampled("sums not taken: rows will be read back", key=type(error).__name__, error=repr(error)[:300])
         else:
             if not group.broken and len(self._waiting) < self._settings.waiting_groups:
@@ -278,7 +286,7 @@ class Rollups:
                 _log.sampled("the store does not say yet which sums are missing", key="recover", error=str(error)[:300])
                 await asyncio.sleep(self._settings.retry_seconds)
                 continue
-            ours = {group.number for group in self._waiting} | ({self._open.number} if self._open else set())
+            ours, self._ours = self._ours or set(), None
             left = [Group(number) for number in numbers if number not in ours]
             if left:
                 _log.info("summing rows that a former run stored", groups=len(left))
@@ -299,7 +307,7 @@ class Rollups:
                     _log.error("sums refused by the store", group=group.number, error=str(error)[:300])
                     state = "failed"
                     self._unsummed.inc(group.rows)
-                    with contextlib.suppress(Exception):
+                    with contextlib.suppress(Exception):  # then it stays open, and is tried at the next start
                         await self._store_call(self._store.end, group.number, state, group.rows)
                     break
                 self._retries.inc()

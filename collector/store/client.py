@@ -42,7 +42,7 @@ TRANSIENT_CODES = frozenset(
 
 def transient(error: BaseException) -> bool:
     """Whether to try the same insert again: the network, the server's load or its disk, not our rows."""
-    if isinstance(error, driver.OperationalError | OSError):
+    if isinstance(error, StoreUnreachableError | driver.OperationalError | OSError):
         return True
     if isinstance(error, driver.DatabaseError):
         if error.code is not None:

@@ -285,7 +285,7 @@ class Writer:
                     group = await rollup.group()
                 await self._call(insert, self._client, table, batches, token, group or 0)
             except Exception as error:  # noqa: BLE001 - every kind of failure must leave the writer running
-                if not (transient(error) or isinstance(error, StoreUnreachableError)):
+                if not transient(error):
                     _log.error(
                         "rows dropped: refused by the store", table=table.name, rows=rows, error=first_line(error)
                     )

@@ -19,6 +19,7 @@ from collector.rollup.rollups import Rollups
 from collector.rollup.settings import RollupSettings
 from collector.rollup.sums import PairSums
 from collector.store.client import open_client, open_in_database, transient
+from collector.store.errors import StoreUnreachableError
 from collector.store.settings import StoreSettings
 from collector.store.setup import set_up
 from collector.store.writer import INSERT_SETTINGS, Writer, insert
@@ -62,7 +63,13 @@ def summed(settings: StoreSettings) -> tuple[float, float]:
 class Bench:
     """A writer and rollups over one store; the clock stands still unless a test moves it."""
 
-    def __init__(self, store: StoreSettings, rollup: RollupSettings, store_rows: StoreRows = insert) -> None:
+    def __init__(
+        self,
+        store: StoreSettings,
+        rollup: RollupSettings,
+        store_rows: StoreRows = insert,
+        connect: Callable[[], Client] | None = None,
+    ) -> None:
         self.metrics = Metrics()
         self.now_us = BEGIN_US
         self.heard: list[tuple[int, int]] = []
@@ -71,7 +78,7 @@ class Bench:
             self.metrics,
             asyncio.to_thread,
             asyncio.to_thread,
-            partial(open_in_database, store, INSERT_SETTINGS),
+            connect or partial(open_in_database, store, INSERT_SETTINGS),
             store_rows,
             transient,
             lambda newest, oldest: self.heard.append((newest, oldest)),
@@ -257,6 +264,37 @@ def test_sums_wait_for_a_store_that_fails_and_are_stored_once(any_store: StoreSe
 
     assert bench.count("rollup_retries_total") == 4
     assert summed(any_store) == (100, 100 * PACKETS)
+
+
+def test_sums_wait_for_a_store_that_cannot_be_reached(embedded_store: StoreSettings) -> None:
+    """The connection breaks with the first insert of sums, and three further ones cannot be had."""
+    broken, refused = iter([True]), iter(range(3))
+    away = False
+
+    def breaking(client: Client, table: Table, batches: list[pa.RecordBatch], token: str) -> None:
+        nonlocal away
+        if table is PAIR_INPUT and next(broken, False):
+            away = True
+            raise driver.OperationalError("connection reset")
+        insert(client, table, batches, token)
+
+    def connect() -> Client:
+        if away and next(refused, None) is not None:
+            raise StoreUnreachableError("nobody answers")
+        return open_in_database(embedded_store, INSERT_SETTINGS)
+
+    async def scenario() -> Bench:
+        settings = RollupSettings(service="one", retry_seconds=0.05, stop_seconds=20)
+        made = Bench(embedded_store, settings, breaking, connect)
+        async with started(made) as bench:
+            await bench.store(rows(100))
+        return made
+
+    bench = asyncio.run(scenario())
+
+    assert bench.count("rollup_retries_total") == 4
+    assert bench.count("rollup_unsummed_rows_total") == 0
+    assert summed(embedded_store) == (100, 100 * PACKETS)
 
 
 def test_sums_that_are_refused_are_counted_and_the_next_ones_stored(embedded_store: StoreSettings) -> None:
