@@ -1,25 +1,20 @@
-"""What the rollups cost on the way in, and how fast the views answer.
+"""What the rollups cost the service, and how fast the views answer.
 
-    python -m bench.rollups [--pairs 1000 10000 100000] [--rows 500000] [--batches 6]
-    python -m bench.rollups --udp ipfix:800000 sflow:400000
+    python -m bench.rollups [--pairs 1000 10000 100000]
+    python -m bench.rollups --udp ipfix:500000 sflow:250000
 
-With `--udp`, the real service takes datagrams at that rate, in turns with the feeds and with feeds that let no row
-through.  Else the same named rows go into a store with and one without the feeds of the rollups.  CPU seconds are those
-of this process, engine and background merges included, until no merge runs any more.  Then the views are asked for one
-window in which every pair was active, as merged as the engine left them.
+With `--udp`, the real service takes datagrams at that rate, in turns without and with rollups.  Else the sums of
+made-up rows go into a store, and the views are asked for one window in which every pair was active.  bench/sums.py
+measures the summing itself.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -29,14 +24,14 @@ from numpy.typing import NDArray
 from bench import end_to_end
 from bench.__main__ import machine
 from bench.rows import flows
+from collector.rollup.groups import as_input
+from collector.rollup.sums import PairSums
 from collector.store.client import open_client
 from collector.store.settings import StoreSettings
 from collector.store.setup import set_up
 from collector.store.writer import INSERT_SETTINGS, insert
-from schemas import render
 from schemas.flows import FLOWS
-from schemas.rollup_views import FEEDS
-from tests.service import ROOT
+from schemas.rollups import PAIR_INPUT
 
 VMS = 2000
 HOSTS = 60
@@ -96,70 +91,30 @@ def batch(pairs: Pairs, rows: int, start_us: int, span_us: int, seed: int) -> pa
     return pa.RecordBatch.from_arrays([columns[name] for name in made.schema.names], schema=made.schema)
 
 
-def cpu_seconds() -> float:
-    """CPU time of this process, engine included."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
-
-
-def _settled(client: Client) -> None:
-    """Wait until no merge runs any more."""
-    quiet = 0
-    while quiet < 10:
-        merges = client.query("SELECT count() FROM system.merges").result_rows[0][0]
-        quiet = 0 if merges else quiet + 1
-        time.sleep(0.1)
-
-
-def store(directory: str, name: str, *, rollups: bool) -> Client:
-    """A store of its own, with the feeds or without."""
-    settings = StoreSettings(url=f"chdb://{directory}", database=name)
-    client = open_client(settings, INSERT_SETTINGS)
-    set_up(client, settings)
-    if not rollups:
-        for feed in FEEDS:
-            client.command(f"DROP VIEW {feed.name} SYNC")
-    return client
-
-
-def fill(client: Client, batches: Iterable[pa.RecordBatch], token: str) -> tuple[float, float, float]:
-    """Wall seconds of the inserts, CPU seconds of the inserts, CPU seconds with all merges."""
-    wall = busy = 0.0
-    begun = cpu_seconds()
-    for number, rows in enumerate(batches):
-        before, cpu = time.perf_counter(), cpu_seconds()
-        insert(client, FLOWS, [rows], f"{token}-{number}")
-        wall += time.perf_counter() - before
-        busy += cpu_seconds() - cpu
-    _settled(client)
-    return wall, busy, cpu_seconds() - begun
-
-
 def compare(directory: str, count: int, rows: int, batches: int) -> None:
-    """Insert the same rows with and without rollups; then ask the views."""
+    """Sum rows of `count` pairs over 20 s, store the sums in two parts, ask the views for a window in their middle."""
     pairs = make_pairs(count)
     start = (time.time_ns() // 1000 // WINDOW_US - 6) * WINDOW_US
     span = 2 * WINDOW_US // batches
-    made = [batch(pairs, rows, start + WINDOW_US // 2 + number * span, span, number) for number in range(batches)]
-    clients = {kind: store(directory, f"{kind}_{count}", rollups=kind == "with") for kind in ("without", "with")}
-    warm = batch(pairs, rows, start - 20 * WINDOW_US, span, 99)
-    for client in clients.values():
-        fill(client, [warm], "warm")
-    million = rows * batches / 1e6
-    for kind, client in clients.items():
-        wall, busy, total = (seconds / million for seconds in fill(client, made, kind))
-        print(
-            f"{count:7} pairs, {kind:7} rollups: insert {wall:5.2f} s wall, {busy:5.2f} s CPU, "
-            f"{total:5.2f} s CPU with merges, per million rows",
-            flush=True,
-        )
-    client = clients["with"]
+    settings = StoreSettings(url=f"chdb://{directory}", database=f"pairs_{count}")
+    client = open_client(settings, INSERT_SETTINGS)
+    set_up(client, settings)
+    sums = PairSums(2**20, 2**23)
+    stored = 0
+    for number in range(batches):
+        rest = sums.add(batch(pairs, rows, start + WINDOW_US // 2 + number * span, span, number))
+        if rest is not None:
+            raise SystemExit(f"{rest.num_rows} rows found no room: use fewer --rows")
+        if number in (batches // 2 - 1, batches - 1):
+            taken = sums.take()
+            stored += taken.num_rows
+            insert(client, PAIR_INPUT, [as_input(taken)], f"sums-{number}")
+    print(f"{count:7} pairs, {stored} sums stored", flush=True)
     window = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(start / 1e6 + 10))
     for sql in VIEWS:
         _ask(client, sql.format(window=window), 3)
-    for client in clients.values():
-        client.command(f"DROP DATABASE {client.database} SYNC")
-        client.close()
+    client.command(f"DROP DATABASE {client.database} SYNC")
+    client.close()
 
 
 VIEWS = (
@@ -181,44 +136,25 @@ def _ask(client: Client, sql: str, times: int) -> None:
     print(f"    {min(taken):5.2f} to {max(taken):5.2f} s: {sql} ({len(answer)} rows{first})", flush=True)
 
 
-def silence(directory: Path) -> None:
-    """Make a store whose feeds let nothing through, in a process of its own: an engine stays with its process."""
-    subprocess.run([sys.executable, "-m", "bench.rollups", "--silence", str(directory)], cwd=ROOT, check=True)
-
-
-def _silence(directory: str) -> None:
-    settings = StoreSettings(url=f"chdb://{directory}/store")
-    client = open_client(settings)
-    set_up(client, settings)
-    for feed in FEEDS:
-        # The comment stays, so the service takes the view for its own.
-        select = render.fill(feed.select.rpartition("\nSETTINGS")[0] or feed.select)
-        client.command(f"ALTER TABLE {feed.name} MODIFY QUERY SELECT * FROM ({select}) WHERE 0")
-    client.close()
-
-
 def udp(loads: Iterable[str], rounds: int) -> None:
     """The service under load, without and with rollups."""
     for load in loads:
         kind, rate = load.split(":")
         for _ in range(rounds):
-            print("without rollups:", end_to_end.measure(kind, float(rate), silence), flush=True)
-            print("with    rollups:", end_to_end.measure(kind, float(rate)), flush=True)
+            for enabled in ("false", "true"):
+                run = end_to_end.measure(kind, float(rate), end_to_end.INTERFACES, f"rollup.enabled={enabled}")
+                print(f"rollups {enabled:5}:", run, flush=True)
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, nargs="*", default=[1_000, 10_000, 100_000])
-    parser.add_argument("--rows", type=int, default=500_000, help="rows of one insert")
-    parser.add_argument("--batches", type=int, default=6)
+    parser.add_argument("--rows", type=int, default=125_000, help="rows of one batch")
+    parser.add_argument("--batches", type=int, default=8)
     parser.add_argument("--udp", nargs="*", metavar="KIND:RATE", help=f"kinds: {', '.join(end_to_end.RATES)}")
     parser.add_argument("--rounds", type=int, default=2, help="with --udp")
-    parser.add_argument("--silence", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.silence:
-        _silence(args.silence)
-        return
     print(machine())
     if args.udp:
         udp(args.udp, args.rounds)

@@ -1,4 +1,4 @@
-"""The feed that widens intervals for bursts: segments cut from one super-packet are one sample, not many.
+"""Bursts, as SQL (see `schemas.flow_feed`): segments cut from one super-packet are one sample, not many.
 
 The Linux datapath of Open vSwitch decides on sampling before it cuts a super-packet into segments; if sampled, every
 segment becomes a sample (facts 1.8).  So k samples come together or not at all: the estimate stays right, its variance

@@ -1,4 +1,6 @@
-"""The feed from `flows` to `pair_10s`: what each record adds to which window.
+"""What each record of `flows` adds to which window of `pair_10s`: the definition, as SQL.
+
+The service sums in the process (`collector/rollup`); this text says what, and judges it in tests/rollup.
 
 **Windows.**  A record counts in the windows in which it flowed, in proportion to time.  Its time is the exporter's,
 held against the time of receipt: a record cannot end after it was received, and one that ends more than

@@ -3,7 +3,7 @@
     add(batch) ──► compiled loop ──► sums by (window, pair, sighting) ──► take() ──► rows of `pair_10s`
 
 The meaning of every column is that of the feeds in `schemas.flow_feed` and `schemas.burst_feed`, whose SQL these sums
-take the place of: a materialised view costs ten times as much (figures: bench/sums.py, bench/rollups.py).
+take the place of: a materialised view costs ten times as much (figures: bench/results).
 """
 
 from __future__ import annotations
