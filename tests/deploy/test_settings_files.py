@@ -41,13 +41,16 @@ def test_each_commented_line_of_the_example_is_right(tmp_path: Path) -> None:
     settings = load(everything)
 
     assert given == {
+        "alerts.routes",
+        "deliver.receivers",
         "inventory.libvirt",
         "inventory.ovsdb",
         "inventory.openstack",
         "inventory.static",
         "listen.addresses", "listen.receive_buffer_octets",
         "pipeline.allow", "pipeline.share_templates_between_domains", "pipeline.exporters",
-        "store.url", "store.user", "store.ttl_days",
+        "rollup.service",
+        "store.url", "store.user", "store.ttl_days", "store.interface_speeds",
         "web.host", "web.port",
     }  # fmt: skip
     assert settings.listen.receive_buffer_octets == Settings().listen.receive_buffer_octets
