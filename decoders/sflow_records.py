@@ -34,8 +34,9 @@ from decoders.wire import u32
     R_FUNCTION,
     R_TRAP,
     R_LINUX,
+    R_TCP,
     RECORDS,
-) = range(19)
+) = range(20)
 
 # Counter records, facts 1.6
 (
@@ -52,7 +53,7 @@ from decoders.wire import u32
     COUNTER_RECORDS,
 ) = range(11)
 
-_FLOW_FORMATS = {
+_PACKET_FORMATS = {
     1: (R_HEADER, 16),
     2: (R_ETHERNET, 20),
     3: (R_IPV4, 32),
@@ -69,7 +70,8 @@ _FLOW_FORMATS = {
     1030: (R_VNI_IN, 4),
     1043: (R_TIME, 8),
 }
-_DROP_FORMATS = {**_FLOW_FORMATS, 1038: (R_FUNCTION, 4), 1041: (R_TRAP, 8), 1042: (R_LINUX, 4)}
+_FLOW_FORMATS = {**_PACKET_FORMATS, 2209: (R_TCP, 48)}
+_DROP_FORMATS = {**_PACKET_FORMATS, 1038: (R_FUNCTION, 4), 1041: (R_TRAP, 8), 1042: (R_LINUX, 4)}
 _COUNTER_FORMATS = {
     1: (C_INTERFACE, 88),
     2: (C_ETHERNET, 52),

@@ -66,7 +66,8 @@ LATENCY = Table(
             "spread_us",
             UINT64,
             "Uncertainty: the true median lies within `latency_us` ± this. From the resolution of the exporter's clock "
-            "and, with two clocks, the bound of their offset. How readings differ is `jitter_us`.",
+            "and, with two clocks, the bound of their offset; with `tcp_info` the median of the mean deviations that "
+            "TCP states. How readings differ is `jitter_us`.",
             unit="µs",
             codec=T64,
         ),

@@ -6,6 +6,10 @@ the source (`source` and `both`); where the exporters are blind there, what was 
 **Loss.**  Sent is what was seen at the source only (`source`), received what was seen at the destination only
 (`destination`).  What one switch saw at both ends (`both`) was seen once: it says nothing about loss, and as it would
 stand in both sums it would only hide the loss of the rest.
+
+**Total loss.**  Nothing received is an observation only where somebody watched: the receiving VM was itself seen
+sending in this window, so the exporter at its port was alive, and packets that its hypervisor delivered were seen
+within the last day, so that exporter does look at what goes out to ports.  Else it is blindness.
 """
 
 from __future__ import annotations
@@ -26,6 +30,12 @@ KEYS = "time, pair, src_vm, dst_vm"
 
 OTHERS = ("src_vm_uuid", "dst_vm_uuid", "network")
 """What is the same in all rows of a pair."""
+
+SEEING_HOURS = 25
+"""How far back a hypervisor was seen delivering: today and the hour before."""
+
+NONE_SEEN = 3.69
+"""Upper end of the 95 % interval of a Poisson count of which nothing was seen: −ln 0.025."""
 
 _SIDES = {"sent": "source", "received": "destination", "within": "both"}
 
@@ -102,6 +112,27 @@ def _answers(level: str) -> str:
     )"""
 
 
+def _watched(level: str) -> str:
+    """VMs that were seen sending, and how many packets one sample at their port stands for."""
+    return f"""
+    SELECT
+        time,
+        src_vm AS dst_vm,
+        src_vm_uuid AS dst_vm_uuid,
+        1 AS watched,
+        1 + sum(packets_variance) / sum(packets) AS watched_weight,
+        sum(rate_unstated) = 0 AND max(sampling_rate_max) = 1 AS watched_exactly
+    FROM pair_{level}
+    WHERE sighting IN ('source', 'both') AND packets > 0
+    GROUP BY time, src_vm, src_vm_uuid"""
+
+
+_SEEING = f"""
+    SELECT dst_host FROM pair_1h
+    WHERE time > now() - INTERVAL {SEEING_HOURS} HOUR AND sighting IN ('destination', 'both') AND dst_host != ''"""
+"""Hypervisors whose exporters see what goes out to the ports of VMs."""
+
+
 def _latency(level: str) -> str:
     """The best reading of each pair: one way before round trips, then the one with the least uncertainty."""
     return f"""
@@ -153,7 +184,13 @@ def _figures(level: str) -> str:
         {once("sampling_rate_max", "max")} AS all_sampling_rate,
         {sent} AS sent_effective,
         {received} AS received_effective,
+        sent_packets > 0 AND received_packets + within_packets = 0 AND watched AND src_host != dst_host
+            AND dst_host IN ({_SEEING}) AS all_lost,
         multiIf(
+            all_lost AND {_EXACT} AND watched_exactly, 'exact',
+            all_lost AND sent_effective >= {LEAST_SAMPLES_BOTH}
+                AND sent_packets >= {LEAST_SAMPLES_SIDE} * watched_weight, 'measured',
+            all_lost, 'insufficient',
             sent_packets = 0 OR received_packets = 0, 'blind',
             {_EXACT}, 'exact',
             sent_effective + received_effective >= {LEAST_SAMPLES_BOTH}
@@ -162,6 +199,12 @@ def _figures(level: str) -> str:
         evidence IN ('exact', 'measured') AS loss_known,
         received_packets / sent_packets AS arrived,
         {half} AS half_width,
+        {bound("sent_packets", "sent_packets_variance", "-")} AS sent_low,
+        multiIf(
+            NOT all_lost, arrived * exp(half_width),
+            evidence = 'exact', 0,
+            least(1, {NONE_SEEN} * watched_weight / sent_low)) AS most_arrived,
+        if(all_lost, 0, arrived * exp(-half_width)) AS least_arrived,
         -- What is seen in the first or last second at one side may fall into the neighbour window at the other.  Steady
         -- traffic loses at one end of the window what it gains at the other, but for chance.
         greatest(sent_first_packets, received_first_packets) AS first_second,
@@ -191,7 +234,9 @@ def _figures(level: str) -> str:
     ) AS answers ON sums.time = answer_time AND sums.pair = answered_pair AND sums.src_vm = asking_vm
         AND sums.dst_vm = answering_vm
     LEFT JOIN ({_latency(level)}
-    ) AS readings USING ({KEYS})"""
+    ) AS readings USING ({KEYS})
+    LEFT JOIN ({_watched(level)}
+    ) AS watchers USING (time, dst_vm, dst_vm_uuid)"""
 
 
 def pair_metrics(level: str) -> str:
@@ -217,8 +262,8 @@ def pair_metrics(level: str) -> str:
     {interval("bits_per_second", "octets", f"8 / {seconds}")},
     {interval("packets_per_second", "packets", f"1 / {seconds}")},
     if(loss_known, greatest(0, 1 - arrived), NULL) AS loss_ratio,
-    if(loss_known, greatest(0, 1 - arrived * exp(half_width) - edge), NULL) AS loss_low,
-    if(loss_known, least(1, greatest(0, 1 - arrived * exp(-half_width) + edge)), NULL) AS loss_high,
+    if(loss_known, greatest(0, 1 - most_arrived - edge), NULL) AS loss_low,
+    if(loss_known, least(1, greatest(0, 1 - least_arrived + edge)), NULL) AS loss_high,
     evidence AS loss_evidence,
     if(latency_samples > 0, best.3, NULL) AS latency_us,
     if(latency_samples > 0, best.4, NULL) AS latency_spread_us,

@@ -1,4 +1,8 @@
-"""Latency of VM pairs, out of the start times of unsampled Open vSwitch IPFIX records: one statement per window.
+"""Latency of VM pairs: from start times in unsampled Open vSwitch IPFIX records, and as TCP states it in sFlow.
+
+`tcp_info`, sFlow with 2209: a sample of a host's own connection comes with the round trip time that TCP of this host
+has measured (smoothed, RFC 6298) and its mean deviation.  Told is, per pair, direction of the packets and exporter, the
+median of both; the deviation is taken as the uncertainty.  Busy connections are sampled more often, and weigh more.
 
 What is read: the *first* record of each flow at each exporter.  A flow is new if nothing was heard of it for `quiet`,
 by time of receipt, and if its exporter was known before that: what is left are first packets, not later parts of a long
@@ -35,7 +39,7 @@ from typing import Any, Self
 
 from clickhouse_connect.driver import Client
 
-from collector.analyze.latency_sql import INSERT, RECORDS, STREAMS
+from collector.analyze.latency_sql import INSERT, RECORDS, STATED, STREAMS
 from collector.analyze.settings import AnalyzeSettings
 from collector.analyze.watermark import SECOND_US
 
@@ -108,6 +112,7 @@ def store_latency(client: Client, start_us: int, end_us: int, since_us: int, rul
         # A profile of the server must not change what the statements mean.
         "join_use_nulls": 0,
     }
+    client.command(STATED, parameters=parameters, settings=limits)
     if client.query(RECORDS, parameters=parameters, settings=limits).result_rows[0][0] > rules.records:
         return Result.TOO_MANY
     streams = client.query(STREAMS, parameters=parameters, settings=limits).result_rows

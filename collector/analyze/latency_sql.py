@@ -239,3 +239,29 @@ FROM
 
 INSERT = f"INSERT INTO latency ({', '.join(COLUMNS)}) {ROWS}"
 """One row per pair, method and window of the first packets."""
+
+STATED_COLUMNS = {
+    "time": _time("start"),
+    "interval_us": "toUInt64({end:Int64} - {start:Int64})",
+    **{name: name for name in PAIR},
+    "method": "'tcp_info'",
+    "trip": "'round_trip'",
+    "latency_us": "toInt64(round(quantileExact(0.5)(tcp_rtt_us)))",
+    "spread_us": "toUInt64(round(quantileExact(0.5)(tcp_rtt_deviation_us)))",
+    "latency_min_us": "toInt64(min(if(tcp_rtt_min_us > 0, tcp_rtt_min_us, tcp_rtt_us)))",
+    "jitter_us": "toUInt64(round(avg(tcp_rtt_deviation_us)))",
+    "samples": "toUInt32(count())",
+    "clock": "'same'",
+    "src_exporter": "exporter",
+    "dst_exporter": "exporter",
+}
+"""Columns of table `latency` out of round trips that TCP states, and what each is made of."""
+
+STATED = f"""
+INSERT INTO latency ({", ".join(STATED_COLUMNS)})
+SELECT {", ".join(f"{expression} AS {name}_" for name, expression in STATED_COLUMNS.items())}
+FROM flows
+WHERE time_received >= {_time("start")} AND time_received < {_time("end")}
+    AND protocol = 'sflow5' AND tcp_rtt_us > 0 AND src_vm != '' AND dst_vm != ''
+GROUP BY exporter, {", ".join(PAIR)}"""  # noqa: S608
+"""One row per pair and exporter of the samples received in the window whose round trip time is stated (sFlow 2209)."""

@@ -365,3 +365,29 @@ def test_overlapping_addresses_of_two_tenants_are_two_pairs(client: Client) -> N
         ("a", 4_000),
         ("x", 14_000),
     ]
+
+
+def stated(src: str, dst: str, milliseconds: float, deviation_us: int = 900, **values: Any) -> dict[str, Any]:
+    """A sample of a host's own TCP packet, with what TCP says (sFlow 2209)."""
+    ends = {"src": named.vm(src, f"host-{src}"), "dst": named.vm(dst, f"host-{dst}")}
+    times = {"time_received": BASE_US + 3 * SECOND_US, "sampling_rate": 100}
+    round_trip = {"tcp_rtt_us": round(milliseconds * MS), "tcp_rtt_deviation_us": deviation_us}
+    return named.flow(ends["src"], ends["dst"], "source") | times | round_trip | values
+
+
+def test_round_trips_that_tcp_states_are_told_by_pair_direction_and_exporter(any_store: StoreSettings) -> None:
+    with named.store(any_store) as client:
+        add(client, [stated("a", "b", at, 100 * n, tcp_rtt_min_us=9_000) for n, at in enumerate((41, 40, 55), start=1)])
+        add(client, [stated("b", "a", 30), stated("b", "a", 0), stated("a", "", 70)])
+        add(client, [stated("a", "b", 90, time_received=BASE_US + WINDOW_US)])
+        add(client, [stated("a", "b", 44, protocol="ipfix")])
+
+        close(client, 1)
+
+        there, back = readings(client, "tcp_info")
+    assert (there["src_vm"], there["dst_vm"], back["src_vm"]) == ("a", "b", "b")
+    assert (there["latency_us"], there["latency_min_us"], there["samples"]) == (41_000, 9_000, 3)
+    assert (there["spread_us"], there["jitter_us"]) == (200, 200)  # of deviations of 100, 200, 300 µs
+    assert (back["latency_us"], back["latency_min_us"], back["samples"]) == (30_000, 30_000, 1)
+    assert {row["trip"] for row in (there, back)} == {"round_trip"}
+    assert (there["time"], there["interval_us"]) == (BASE_US, WINDOW_US)

@@ -115,6 +115,64 @@ def test_one_vantage_point_is_blind_for_loss(client: Client, seen: str) -> None:
     assert row["counted_at"] == ("destination" if seen == "destination" else "source")
 
 
+def deliveries(client: Client) -> None:
+    """In the window before, the exporter of host-2 saw a packet go out to `b`."""
+    add(client, [flow(vm("c", "host-3"), B, "destination", received=-5)])
+
+
+ALIVE = {"received": 4, "packets": 2, "samples": 2}
+
+
+def test_nothing_received_is_total_loss_where_somebody_watched(client: Client) -> None:
+    deliveries(client)
+    add(client, [flow(A, B, "source", received=5)] * 50 + [flow(B, A, "source", **ALIVE)])
+
+    row = only(client, "SELECT * FROM pair_metrics WHERE src_vm = 'a'")
+    assert (row["loss_evidence"], row["loss_ratio"], row["loss_low"], row["loss_high"]) == ("exact", 1, 1, 1)
+    # What `a` hears nothing of in turn is not known: host-1 was never seen delivering.
+    assert only(client, "SELECT * FROM pair_metrics WHERE src_vm = 'b'")["loss_evidence"] == "blind"
+
+
+def test_nothing_of_few_samples_is_total_loss_within_its_interval(client: Client) -> None:
+    sampled = {"sampling_rate": 16, "rate_source": "record"}
+    deliveries(client)
+    add(client, [flow(A, B, "source", received=5, **sampled)] * 100 + [flow(B, A, "source", received=4, **sampled)])
+
+    row = only(client, "SELECT * FROM pair_metrics WHERE src_vm = 'a'")
+    assert (row["loss_evidence"], row["loss_ratio"], row["loss_high"]) == ("measured", 1, 1)
+    # Of which nothing was seen, up to 3.69 samples could have been expected: 59 packets of about 1600, at least 1300.
+    assert 1 - 59.04 / 1300 < row["loss_low"] < 1 - 59.04 / 1600
+
+
+def test_nothing_of_too_few_samples_is_insufficient(client: Client) -> None:
+    deliveries(client)
+    sampled = {"sampling_rate": 16, "rate_source": "record", "received": 5}
+    add(client, [flow(A, B, "source", **sampled)] * 40 + [flow(B, A, "source", **ALIVE)])
+    # Many packets, but at the port of the receiving VM one in 10,000 is looked at.
+    other = vm("d", "host-2")
+    add(client, [flow(A, other, "source", received=5, packets=50_000, samples=50_000)])
+    add(client, [flow(other, A, "source", received=5, sampling_rate=10_000, rate_source="record")])
+
+    rows = ask(client, "SELECT dst_vm, loss_evidence, loss_ratio FROM pair_metrics WHERE src_vm = 'a' ORDER BY dst_vm")
+    assert [tuple(row.values()) for row in rows] == [("b", "insufficient", None), ("d", "insufficient", None)]
+
+
+@pytest.mark.parametrize(
+    "why", ["the receiver was not seen", "its exporter sees no deliveries", "of another tenant", "on one host"]
+)
+def test_nothing_received_is_blindness_where_nobody_watched(client: Client, why: str) -> None:
+    if why != "its exporter sees no deliveries":
+        deliveries(client)
+    namesake = B | {"uuid": "00000000-0000-0000-0000-00000000beef"}
+    sender = A | {"host": "host-2"} if why == "on one host" else A
+    watched = {"the receiver was not seen": [], "of another tenant": [flow(namesake, A, "source", **ALIVE)]}
+    add(client, watched.get(why, [flow(B, sender, "source", **ALIVE)]))
+    add(client, [flow(sender, B, "source", received=5)] * 50)
+
+    row = only(client, f"SELECT * FROM pair_metrics WHERE src_vm = 'a' AND time >= toDateTime({BEGIN_US // 1_000_000})")
+    assert (row["loss_evidence"], row["loss_ratio"]) == ("blind", None)
+
+
 def test_what_is_seen_at_no_end_has_no_volume(client: Client) -> None:
     add(client, [flow(A, B, "transit", received=5)] * 50)
 

@@ -256,7 +256,26 @@ def test_a_packet_has_its_own_time_where_it_is_stated_and_plausible() -> None:
         assert sflow.problems == {Reason.TIME: 1}
 
 
-@pytest.mark.parametrize("number", [1002, 1003, 1006, 1013, 1036, 1038, 2100, 2209, 4095])
+TCP_INFO = (2, 1448, 1448, 3, 1, 2, 1500, 41_234, 1_250, 10, 3, 40_007)
+"""2209: sent; round trip 41.234 ms ± 1.25 ms, least 40.007 ms."""
+
+
+def test_the_round_trip_that_tcp_states_stands_beside_the_packet() -> None:
+    row = one(flow_sample(item(2209, words(*TCP_INFO)), header(FRAME)))
+    subset(row, tcp_rtt_us=41_234, tcp_rtt_deviation_us=1_250, tcp_rtt_min_us=40_007, dst_port=80)
+    before_the_first = item(2209, words(*TCP_INFO[:7], 0, 250_000, 10, 3, 0xFFFF_FFFF))
+    subset(one(flow_sample(header(FRAME), before_the_first)), tcp_rtt_us=0, tcp_rtt_min_us=0)
+    sflow = Sflow()
+    without, short = (
+        flow_sample(header(FRAME)),
+        flow_sample(item(2209, words(*TCP_INFO[:11])), header(FRAME), sequence=2),
+    )
+    found = rows(sflow.decode(datagram(without, short)).flows)
+    assert [row["tcp_rtt_us"] for row in found] == [0, 0]
+    assert sflow.problems == {Reason.RECORD_SHORT: 1}
+
+
+@pytest.mark.parametrize("number", [1002, 1003, 1006, 1013, 1036, 1038, 2100, 2210, 4095])
 def test_formats_that_feed_no_column_are_skipped_by_length_and_counted(number: int) -> None:
     sflow = Sflow()
     found = rows(sflow.decode(datagram(flow_sample(item(number, b"\xff" * 24), header(FRAME)))).flows)
