@@ -112,8 +112,14 @@ def _answers(level: str) -> str:
     )"""
 
 
+_SEEING = f"""
+    SELECT dst_host FROM pair_1h
+    WHERE time > now() - INTERVAL {SEEING_HOURS} HOUR AND sighting IN ('destination', 'both') AND dst_host != ''"""
+"""Hypervisors whose exporters see what goes out to the ports of VMs."""
+
+
 def _watched(level: str) -> str:
-    """VMs that were seen sending, and how many packets one sample at their port stands for."""
+    """VMs seen sending, where deliveries are seen, too, and how many packets one sample at their port stands for."""
     return f"""
     SELECT
         time,
@@ -123,14 +129,8 @@ def _watched(level: str) -> str:
         1 + sum(packets_variance) / sum(packets) AS watched_weight,
         sum(rate_unstated) = 0 AND max(sampling_rate_max) = 1 AS watched_exactly
     FROM pair_{level}
-    WHERE sighting IN ('source', 'both') AND packets > 0
+    WHERE sighting IN ('source', 'both') AND packets > 0 AND src_host IN ({_SEEING})
     GROUP BY time, src_vm, src_vm_uuid"""
-
-
-_SEEING = f"""
-    SELECT dst_host FROM pair_1h
-    WHERE time > now() - INTERVAL {SEEING_HOURS} HOUR AND sighting IN ('destination', 'both') AND dst_host != ''"""
-"""Hypervisors whose exporters see what goes out to the ports of VMs."""
 
 
 def _latency(level: str) -> str:
@@ -184,8 +184,7 @@ def _figures(level: str) -> str:
         {once("sampling_rate_max", "max")} AS all_sampling_rate,
         {sent} AS sent_effective,
         {received} AS received_effective,
-        sent_packets > 0 AND received_packets + within_packets = 0 AND watched AND src_host != dst_host
-            AND dst_host IN ({_SEEING}) AS all_lost,
+        sent_packets > 0 AND received_packets + within_packets = 0 AND watched AND src_host != dst_host AS all_lost,
         multiIf(
             all_lost AND {_EXACT} AND watched_exactly, 'exact',
             all_lost AND sent_effective >= {LEAST_SAMPLES_BOTH}
