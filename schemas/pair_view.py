@@ -37,9 +37,13 @@ SEEING_HOURS = 25
 NONE_SEEN = 3.69
 """Upper end of the 95 % interval of a Poisson count of which nothing was seen: −ln 0.025."""
 
+LEAST_EXPECTED = 20
+"""Samples to be expected before none of them counts as total loss: by chance, none is seen once in 5 · 10⁸."""
+
 _SIDES = {"sent": "source", "received": "destination", "within": "both"}
 
 _SPLIT = (
+    "records",
     "packets",
     "packets_variance",
     "octets",
@@ -187,8 +191,8 @@ def _figures(level: str) -> str:
         sent_packets > 0 AND received_packets + within_packets = 0 AND watched AND src_host != dst_host AS all_lost,
         multiIf(
             all_lost AND {_EXACT} AND watched_exactly, 'exact',
-            all_lost AND sent_effective >= {LEAST_SAMPLES_BOTH}
-                AND sent_packets >= {LEAST_SAMPLES_SIDE} * watched_weight, 'measured',
+            all_lost AND sent_effective >= {LEAST_SAMPLES_BOTH} AND sent_packets >= {LEAST_EXPECTED} * watched_weight,
+                'measured',
             all_lost, 'insufficient',
             sent_packets = 0 OR received_packets = 0, 'blind',
             {_EXACT}, 'exact',
@@ -289,6 +293,7 @@ def pair_metrics(level: str) -> str:
     received_packets,
     within_packets,
     elsewhere_packets,
+    {once("records")} AS records,
     all_samples AS samples,
     all_sampling_rate AS sampling_rate,
     all_rate_unstated AS rate_unstated,
