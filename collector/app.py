@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from collector.alert.desk import Desk
 from collector.alert.stage import Alerts
 from collector.analyze.doctor import Doctor
 from collector.analyze.windows import Windows
@@ -93,7 +94,9 @@ class Service:
             connect,
             self.delivery,
             clock_us=wall_clock_us,
+            remember=self.delivery.remember,
         )
+        desk = Desk(self.alerts, settings.alerts.active(), partial(self.bridge.call, QUERY), connect)
         self.windows.subscribe("alert", self.alerts.window_closed)
         self.doctor = Doctor(
             settings.analyze, self.metrics, partial(self.bridge.call, DOCTOR), connect, clock_us=wall_clock_us
@@ -127,7 +130,7 @@ class Service:
             findings=self.doctor.codes,
         )
         self.listener = Listener(settings.listen, self.metrics, self.pipeline.offer)
-        self.web = Web(settings.web, self.metrics.registry, self.health)
+        self.web = Web(settings.web, self.metrics.registry, self.health, desk)
 
     async def run(self) -> None:
         """Start all stages, serve until `stopping` is set or a stage fails, then drain and stop."""

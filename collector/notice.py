@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -71,6 +71,20 @@ class Group:
     receivers: tuple[str, ...]
     """Names of the receivers, from the routes."""
     notices: tuple[Notice, ...]
+
+
+class OnNotice(Protocol):
+    """Who wants to know of each alert that people are told of; called on the event loop, so it must not wait."""
+
+    def __call__(self, notice: Notice, /) -> None:
+        """Take a notice.  It is offered once, and never again: not after a restart, either."""
+
+
+class Remember(Protocol):
+    """Who has to tell some receivers again of what fires; called on the event loop, once, after a start."""
+
+    async def __call__(self, groups: Sequence[Group], /) -> None:
+        """Take alerts that last and were told of before the start: one group for each receiver."""
 
 
 class Outbox(Protocol):

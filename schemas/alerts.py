@@ -1,4 +1,5 @@
-"""Tables of alerts: `alerts` with one row per alert, `alert_events` with each change, messages on their way, silences.
+"""Tables of alerts: `alerts` with one row per alert, `alert_events` with each change, messages on their way, silences,
+runs of actions.
 
 `alerts`, `alert_outbox` and `alert_silences` hold the newest state of each key: ask with FINAL.
 """
@@ -27,6 +28,8 @@ EVENTS = (
     "silenced",
     "told",
 )
+ACTION_KINDS = ("command", "webhook")
+ACTION_RESULTS = ("ok", "failed", "late", "limited", "dry_run", "stopped")
 
 
 def _time(name: str, doc: str, missing: str = "1970-01-01") -> Column:
@@ -123,6 +126,7 @@ EVENTS_TABLE = Table(
             EVENTS,
         ),
         _text("who", "Who or what did it."),
+        _text("comment", "What the person said about it; empty if nobody did."),
         *_FIGURES,
     ),
     order_by=("time", "alert_id"),
@@ -173,4 +177,32 @@ SILENCES = Table(
     engine="ReplacingMergeTree(version)",
 )
 
-ALERT_TABLES = (ALERTS, EVENTS_TABLE, OUTBOX, SILENCES)
+ACTION_RUNS = Table(
+    "action_runs",
+    "One run of an action: what an alert made vmflow do, or would have made it do (audit).",
+    (
+        _time("time", "When it ended, or was refused."),
+        _name("action", "Name of the action in the settings."),
+        _enum("kind", "What it is.", ACTION_KINDS),
+        _enum(
+            "result",
+            "What became of it. `dry_run`: not run, since the settings say so; `limited`: not run, since it ran too "
+            "often; `failed`: could not be run, exit code other than 0, or an HTTP status other than 2xx; `late`: "
+            "stopped at its time limit; `stopped`: stopped with the service.",
+            ACTION_RESULTS,
+        ),
+        _name("event", "Change of the alert: firing, resolved, escalated or acknowledged."),
+        _name("rule", "Name of the rule."),
+        Column("alert_id", STRING, "The alert, as in `alerts`.", codec=ZSTD),
+        _text("target", "Command and arguments as JSON; of a webhook, its host."),
+        _name("status", "`exit 0`, `signal 9`, `HTTP 200`; empty if it did not get so far."),
+        Column("duration_us", UINT64, "How long it took.", unit="µs", codec=T64),
+        _text("output", "Begin of what it printed or answered, or why it could not be run."),
+    ),
+    order_by=("time", "action"),
+    time="time",
+    ttl_days=400,
+    partition="toYYYYMM",
+)
+
+ALERT_TABLES = (ALERTS, EVENTS_TABLE, OUTBOX, SILENCES, ACTION_RUNS)

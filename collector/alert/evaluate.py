@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 from clickhouse_connect.driver import Client
 
 from collector.alert.baseline import Baseline
@@ -38,8 +39,8 @@ class Outcome:
     """What one window brought."""
 
     changes: list[Change]
-    evaluated: tuple[str, ...]
-    """Names of the rules that were evaluated."""
+    evaluated: dict[str, int]
+    """By name of each rule that was evaluated, the series that it looked at."""
     failed: dict[str, BaseException]
     """By name of rule, why it was not."""
     left_out: int
@@ -70,7 +71,7 @@ class Evaluator:
 
     def evaluate(self, client: Client, level: str, start_us: int, end_us: int) -> Outcome:
         """Evaluate the rules of this level over the window.  Blocks.  A query that fails costs its own rules only."""
-        outcome = Outcome([], (), {}, 0)
+        outcome = Outcome([], {}, {}, 0)
         for scope in ORDER:
             judges = [judge for judge in self._judges if (judge.rule.scope, judge.rule.level) == (scope, level)]
             if judges:
@@ -99,8 +100,8 @@ class Evaluator:
         for judge in ready:
             changes += self.book.apply(judge.rule, judge.judge(frame), start_us, end_us)
             left_out += _left_out(judge)
-        names = (*before.evaluated, *(rule.name for rule in rules))
-        return Outcome(changes, names, failed, before.left_out + left_out)
+        looked_at = {judge.rule.name: _looked_at(judge, frame) for judge in ready}
+        return Outcome(changes, before.evaluated | looked_at, failed, before.left_out + left_out)
 
 
 def cut(frame: Frame, most: int) -> tuple[Frame, int]:
@@ -118,6 +119,14 @@ def cut(frame: Frame, most: int) -> tuple[Frame, int]:
         ),
         len(frame.series) - most,
     )
+
+
+def _looked_at(judge: Judge, frame: Frame) -> int:
+    """Series that the rule is about: those that it remembers, or those of the window that pass its filter."""
+    if isinstance(judge, Absent):
+        return len(judge)
+    passes = frame.passes.get(judge.rule.name)
+    return int(np.count_nonzero(frame.present if passes is None else frame.present & passes))
 
 
 def _left_out(judge: Judge) -> int:

@@ -99,6 +99,15 @@ class Teller:
                 more += self._escalate(alert, shades, now_us, due)
         return more, self._grouped(due, now_us)
 
+    def told_before(self, book: Book, now_us: int) -> list[Group]:
+        """Alerts that last and were told of by a former run: one group for each receiver, none of them to be sent."""
+        heaps: dict[str, list[Notice]] = {}
+        for alert in book.lasting():
+            if alert.told_us:
+                for name in self._all_receivers(alert):
+                    heaps.setdefault(name, []).append(notice(alert, "firing", now_us))
+        return [Group("", _worst(notices), (name,), tuple(notices)) for name, notices in heaps.items()]
+
     def _kept_back(self, alert: Alert, shades: _Shades) -> str | None:
         if any(silence.matches(alert) for silence in self.silences.values()):
             return SILENCE

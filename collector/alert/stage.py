@@ -12,10 +12,10 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Self
 
 from clickhouse_connect.driver import Client
 
@@ -25,26 +25,21 @@ from collector.alert.measures import SCOPES
 from collector.alert.settings import AlertSettings
 from collector.alert.state import SECOND_US, Change
 from collector.alert.store import AlertStore
+from collector.alert.text import notice
 from collector.log import get_log
 from collector.metrics import Metrics
-from collector.notice import Group, Outbox
-from collector.ports import Clock, WindowClosed
+from collector.notice import Event, Group, Notice, OnNotice, Outbox, Remember
+from collector.ports import Call, Clock, WindowClosed
 
 SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 LOAD_AGAIN_SECONDS = 5.0
 """After a failed attempt to read the former state: as long as the writer waits between its own attempts, about."""
+FINISH_SECONDS = 5.0
+"""Longest wait for the last write at a stop, a third of what the service takes for all: what is not written is told
+again after the next start."""
 MATCHABLE = frozenset({"rule", "severity", "scope"}).union(*(view.labels for view in SCOPES.values()))
 
-T = TypeVar("T")
-
 _log = get_log("alert")
-
-
-class Call(Protocol):
-    """Runs a function on the worker thread of this stage, one at a time."""
-
-    def __call__(self, function: Callable[..., T], /, *args: Any) -> Awaitable[T]:
-        """Return what the function returns, or raise what it raises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +49,24 @@ class _Delivery:
     state: str
 
 
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """When a rule was last looked at.  Times are µs since 1970, 0 where it has not happened."""
+
+    evaluated_us: int = 0
+    window_end_us: int = 0
+    series: int = 0
+    failed_us: int = 0
+    error: str = ""
+    """What went wrong at `failed_us`; stays until something else does."""
+
+
 class Alerts:
     """Evaluates rules when windows close.  A component.
 
     Public methods are for the event loop's thread.  `connect` opens a client with our database selected; it blocks, and
     is called through `call`, whose worker must not be shared.  `clock_us` is the system clock, µs since 1970.
+    `remember` hears after a start of what was told before, `on_notice` of each alert that people are told of.
     """
 
     def __init__(
@@ -70,12 +78,16 @@ class Alerts:
         outbox: Outbox,
         *,
         clock_us: Clock,
+        remember: Remember | None = None,
+        on_notice: OnNotice | None = None,
     ) -> None:
         self._settings = settings
         self._call = call
         self._connect = connect
         self._outbox = outbox
         self._clock_us = clock_us
+        self._remember = remember
+        self._on_notice = on_notice
         self._rules = {rule.name: rule for rule in settings.active()}
         self._evaluator = Evaluator(settings, tuple(self._rules.values()))
         self._teller = Teller(settings)
@@ -90,6 +102,10 @@ class Alerts:
         self._working = False
         self._task: asyncio.Task[None] | None = None
         self._counted = {"refused": 0, "dropped": 0}
+        self.looked: dict[str, Looked] = {name: Looked() for name in self._rules}
+        """By rule.  The worker replaces entries, and changes none."""
+        self.counts: dict[str, tuple[int, int]] = dict.fromkeys(self._rules, (0, 0))
+        """By rule: series that are pending, alerts that last."""
         self._declare(metrics)
 
     def _declare(self, metrics: Metrics) -> None:
@@ -120,6 +136,15 @@ class Alerts:
         self._rows_dropped = metrics.counter("alert_rows_dropped_total", "Rows of states that could not be written.")
 
     @property
+    def enabled(self) -> bool:
+        """Whether rules are evaluated."""
+        return self._settings.enabled
+
+    def now_us(self) -> int:
+        """The clock of the stage, µs since 1970."""
+        return self._clock_us()
+
+    @property
     def busy(self) -> bool:
         """Whether a settled window waits or is being evaluated, or a former state is being read."""
         return not self._loaded.is_set() or self._wake.is_set() or self._working
@@ -146,13 +171,13 @@ class Alerts:
         self._deliveries.append(_Delivery(group.key, receiver, "delivered" if ok else "given_up"))
         self._wake.set()
 
-    async def acknowledge(self, alert_id: str, who: str) -> bool:
+    async def acknowledge(self, alert_id: str, who: str, comment: str = "") -> bool:
         """Somebody takes an alert on.  False if no alert with this id is firing."""
-        return await self._act(self._acknowledge, alert_id, who)
+        return await self._act(self._acknowledge, alert_id, who, comment)
 
-    async def resolve(self, alert_id: str, who: str) -> bool:
+    async def resolve(self, alert_id: str, who: str, comment: str = "") -> bool:
         """Somebody ends an alert.  False if none with this id lasts."""
-        return await self._act(self._resolve, alert_id, who)
+        return await self._act(self._resolve, alert_id, who, comment)
 
     async def silence(self, matchers: Mapping[str, str], until_us: int, who: str, comment: str = "") -> str:
         """Keep messages back, of alerts that match, until a time (µs since 1970); returns the silence's id.
@@ -188,7 +213,11 @@ class Alerts:
         with contextlib.suppress(asyncio.CancelledError):
             await task
         # What is not written now is offered again at the next start.
-        await self._call(self._finish, self._take_deliveries())
+        try:
+            async with asyncio.timeout(FINISH_SECONDS):
+                await self._call(self._finish, self._take_deliveries())
+        except TimeoutError:
+            _log.warning("last state of alerts not written in time", deadline_seconds=FINISH_SECONDS)
 
     async def _run(self) -> None:
         await self._load()
@@ -214,12 +243,14 @@ class Alerts:
         """Read what a former run left behind; what it could not deliver is offered again."""
         while True:
             try:
-                waiting = await self._call(self._read_former, self._clock_us())
+                waiting, told = await self._call(self._read_former, self._clock_us())
             except Exception as error:  # noqa: BLE001 - whatever the store says, the service goes on
                 _log.sampled("state of alerts not read: trying again", key=type(error).__name__, error=str(error)[:300])
                 await asyncio.sleep(LOAD_AGAIN_SECONDS)
                 continue
             break
+        if self._remember is not None:
+            await self._remember(told)
         self._loaded.set()
         for group in waiting:
             self._outbox.offer(group)
@@ -239,10 +270,13 @@ class Alerts:
     async def _act(self, function: Callable[..., tuple[bool, list[Change]]], *args: Any) -> bool:
         """Change states on the worker, write what changed, then hand over the messages."""
         await self._loaded.wait()
-        done, told = await self._call(self._change, function, args, self._clock_us())
+        done, told, notices = await self._call(self._change, function, args, self._clock_us())
         for one in told:
             self._messages.labels(one.group.severity).inc()
             self._outbox.offer(one.group)
+        if self._on_notice is not None:
+            for one_notice in notices:
+                self._on_notice(one_notice)
         self._count()
         return done
 
@@ -251,6 +285,7 @@ class Alerts:
         book = self._evaluator.book
         for name in self._rules:
             counts = Counter(alert.lasts for alert in book.of_rule(name))
+            self.counts[name] = (counts[False], counts[True])
             self._firing.labels(name).set(counts[True])
             self._pending.labels(name).set(counts[False])
         self._refused.inc(book.refused - self._counted["refused"])
@@ -261,13 +296,13 @@ class Alerts:
 
     def _change(
         self, function: Callable[..., tuple[bool, list[Change]]], args: tuple[Any, ...], now_us: int
-    ) -> tuple[bool, list[Told]]:
+    ) -> tuple[bool, list[Told], list[Notice]]:
         """Blocks."""
         done, changes = function(*args)
         more, told = self._teller.tell(self._evaluator.book, changes, now_us)
         self._store.keep([*changes, *more], told, now_us)
         self._flush()
-        return done, told
+        return done, told, _notices([*changes, *more], now_us) if self._on_notice else []
 
     def _evaluate(self, window: WindowClosed) -> tuple[bool, list[Change]]:
         begun = time.monotonic()
@@ -277,8 +312,11 @@ class Alerts:
             self._failed({rule.name: error for rule in self._rules.values() if rule.level == window.level})
             return False, []
         outcome = self._evaluator.evaluate(client, window.level, window.start_us, window.end_us)
-        for name in outcome.evaluated:
+        for name, series in outcome.evaluated.items():
             self._evaluations.labels(name).inc()
+            self.looked[name] = replace(
+                self.looked[name], evaluated_us=self._clock_us(), window_end_us=window.end_us, series=series
+            )
         self._left_out.inc(outcome.left_out)
         self._failed(outcome.failed)
         self._seconds.labels(window.level).observe(time.monotonic() - begun)
@@ -287,20 +325,21 @@ class Alerts:
     def _failed(self, errors: Mapping[str, BaseException]) -> None:
         for name, error in errors.items():
             self._failures.labels(name).inc()
+            self.looked[name] = replace(self.looked[name], failed_us=self._clock_us(), error=str(error)[:300])
             _log.sampled("a rule was not evaluated", key=name, rule=name, error=str(error)[:300])
         if errors:
             self._close()
 
-    def _acknowledge(self, alert_id: str, who: str) -> tuple[bool, list[Change]]:
+    def _acknowledge(self, alert_id: str, who: str, comment: str) -> tuple[bool, list[Change]]:
         book = self._evaluator.book
         alert = book.find(alert_id)
-        changes = [] if alert is None else book.acknowledge(alert, self._clock_us(), who)
+        changes = [] if alert is None else book.acknowledge(alert, self._clock_us(), who, comment)
         return bool(changes), changes
 
-    def _resolve(self, alert_id: str, who: str) -> tuple[bool, list[Change]]:
+    def _resolve(self, alert_id: str, who: str, comment: str) -> tuple[bool, list[Change]]:
         book = self._evaluator.book
         alert = book.find(alert_id)
-        changes = [] if alert is None else book.resolve(alert, self._clock_us(), who)
+        changes = [] if alert is None else book.resolve(alert, self._clock_us(), who, comment)
         return bool(changes), changes
 
     def _silence(self, silence: Silence, now_us: int) -> tuple[bool, list[Change]]:
@@ -316,8 +355,8 @@ class Alerts:
             self._store.keep_silence(replace(silence, until_us=now_us), now_us)
         return silence is not None, []
 
-    def _read_former(self, now_us: int) -> list[Group]:
-        """Blocks.  Raises the driver's errors."""
+    def _read_former(self, now_us: int) -> tuple[list[Group], list[Group]]:
+        """Messages that wait, and what was told before.  Blocks.  Raises the driver's errors."""
         recent_us = now_us - round(self._settings.flap_seconds * SECOND_US)
         outbox_us = now_us - round(self._settings.outbox_seconds * SECOND_US)
         try:
@@ -330,7 +369,7 @@ class Alerts:
         for alert_id in found.orphans:
             _log.info("alert ended: its rule is gone", alert=alert_id)
         self._flush()
-        return found.waiting
+        return found.waiting, self._teller.told_before(self._evaluator.book, now_us)
 
     def _finish(self, deliveries: list[_Delivery]) -> None:
         self._note(deliveries)
@@ -361,3 +400,20 @@ class Alerts:
         if client is not None:
             with contextlib.suppress(Exception):  # a broken connection may refuse even that
                 client.close()
+
+
+def _notices(changes: list[Change], now_us: int) -> list[Notice]:
+    """What people are told of, whether or not a route names somebody: nothing that is kept back, or ends untold."""
+    notices = []
+    for change in changes:
+        event: Event
+        if change.event == "told":
+            event = "firing"
+        elif change.event == "escalated":
+            event = "escalated"
+        elif change.event in ("resolved", "acknowledged") and change.alert.told_us:
+            event = "resolved" if change.event == "resolved" else "acknowledged"
+        else:
+            continue
+        notices.append(notice(change.alert, event, now_us))
+    return notices

@@ -89,6 +89,7 @@ class Change:
     alert: Alert
     event: Happened
     who: str = ""
+    comment: str = ""
 
 
 class Book:
@@ -209,23 +210,23 @@ class Book:
         self._note_fired(alert)
         return Change(alert, "firing")
 
-    def acknowledge(self, alert: Alert, now_us: int, who: str) -> list[Change]:
+    def acknowledge(self, alert: Alert, now_us: int, who: str, comment: str = "") -> list[Change]:
         """Somebody takes it on: no more escalation.  A second acknowledgement changes nothing."""
         if alert.status != "firing":
             return []
         alert.status, alert.acknowledged_us, alert.acknowledged_by = "acknowledged", now_us, who
-        return [Change(alert, "acknowledged", who)]
+        return [Change(alert, "acknowledged", who, comment)]
 
-    def resolve(self, alert: Alert, now_us: int, who: str) -> list[Change]:
+    def resolve(self, alert: Alert, now_us: int, who: str, comment: str = "") -> list[Change]:
         """Somebody ends it.  If its condition still holds, the next windows begin a new one."""
-        return self._end(alert, now_us, who)
+        return self._end(alert, now_us, who, comment)
 
-    def _end(self, alert: Alert, end_us: int, who: str) -> list[Change]:
+    def _end(self, alert: Alert, end_us: int, who: str, comment: str = "") -> list[Change]:
         self._drop(alert)
         if not alert.lasts:
             return []
         alert.status, alert.resolved_us, alert.resolved_by = "resolved", end_us, who
-        return [Change(alert, "resolved", who)]
+        return [Change(alert, "resolved", who, comment)]
 
     def _windows_to_clear(self, alert: Alert, end_us: int) -> int:
         fired = self._fired.get((alert.rule.name, alert.series), deque())

@@ -212,7 +212,14 @@ def _finite(value: float | None) -> float | None:
 
 def _event_row(change: Change, now_us: int) -> Row:
     alert = change.alert
-    return {**_series(alert), **_figures(alert), "time": now_us, "event": change.event, "who": change.who}
+    return {
+        **_series(alert),
+        **_figures(alert),
+        "time": now_us,
+        "event": change.event,
+        "who": change.who,
+        "comment": change.comment,
+    }
 
 
 def _outbox_rows(told: Told, now_us: int) -> Iterable[Row]:

@@ -10,7 +10,7 @@ start what was not reported as delivered or given up.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -125,7 +125,7 @@ class Delivery:
             _log.sampled("alert for a receiver that is not set", key=name)
             self._on_delivered(group, name, False)
 
-    async def remember(self, groups: Iterable[Group]) -> None:
+    async def remember(self, groups: Sequence[Group], /) -> None:
         """After a start: tell of alerts that fire and were delivered before, for receivers that need to be told again.
 
         Without this, Alertmanager would take them for resolved.

@@ -1,25 +1,32 @@
-"""HTTP server for /metrics and /health, on the service's own event loop."""
+"""HTTP server for /metrics, /health and the API, on the service's own event loop."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from importlib import metadata
 from types import TracebackType
 from typing import Any, Self
 
 import uvicorn
+from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from collector.desk import AlertDesk
 from collector.http import BindError, Server, bind
+from collector.web import api, problems
+from collector.web.origin import OwnPagesOnly
 from collector.web.settings import WebSettings
 
 Health = Callable[[], dict[str, Any]]
 """Answers with the state of the service; key `status` is `ok`, `starting` or what is wrong."""
+
+CONNECTIONS = 200
+"""Requests and idle connections at a time; more are told 503."""
 
 
 class WebError(Exception):
@@ -29,10 +36,11 @@ class WebError(Exception):
 class Web:
     """Serves until left.  Raises WebError from entering if the address cannot be bound."""
 
-    def __init__(self, settings: WebSettings, registry: CollectorRegistry, health: Health) -> None:
+    def __init__(self, settings: WebSettings, registry: CollectorRegistry, health: Health, desk: AlertDesk) -> None:
         self._settings = settings
         self._registry = registry
         self._health = health
+        self._desk = desk
         self.url = ""
         """Where it answers; empty if it is off.  Known once entered."""
 
@@ -45,7 +53,12 @@ class Web:
             hint = "another vmflow? set web.port" if error.taken else "set web.host and web.port"
             raise WebError(f"web server on {error}; {hint}") from error
         config = uvicorn.Config(
-            self._application(), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=3
+            self._application(),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=3,
+            limit_concurrency=CONNECTIONS,
         )
         self._server = Server(config)
         self._task = asyncio.create_task(self._server.serve(sockets=[listening]), name="web")
@@ -58,17 +71,28 @@ class Web:
             self._server.should_exit = True
             await self._task
 
-    def _application(self) -> Starlette:
-        return Starlette(
+    def _application(self) -> FastAPI:
+        app = FastAPI(
+            title="vmflow",
+            summary="Alerts of VM-to-VM traffic: list, acknowledge, resolve, silence; rules and their state.",
+            version=metadata.version("vmflow"),
+            openapi_url="/api/openapi.json",
+            docs_url=None,  # the usual pages load their scripts from elsewhere
+            redoc_url=None,
             routes=[
                 Route("/", self._home),
                 Route("/metrics", self._metrics),
                 Route("/health", self._answer_health),
-            ]
+            ],
         )
+        app.state.desk = self._desk
+        app.include_router(api.router)
+        problems.handle(app)
+        app.add_middleware(OwnPagesOnly, prefix="/api", names=(self._settings.host, *self._settings.names))
+        return app
 
     async def _home(self, request: Request) -> Response:
-        return PlainTextResponse("vmflow\n\n/metrics  for Prometheus\n/health   is it well\n")
+        return PlainTextResponse("vmflow\n\n/metrics  for Prometheus\n/health   is it well\n/api/openapi.json\n")
 
     async def _metrics(self, request: Request) -> Response:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))

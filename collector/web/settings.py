@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, StringConstraints
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$")]
 
 
 class WebSettings(BaseModel, frozen=True, extra="forbid"):
-    """Where /metrics and /health are served."""
+    """Where /metrics, /health and the API are served."""
 
     enabled: bool = True
     """False: no web server."""
     host: str = "127.0.0.1"
-    """Address to bind; loopback unless you mean to let others read the metrics."""
+    """Address to bind; loopback unless you mean to let others read the metrics and end alerts."""
     port: Annotated[int, Field(ge=0, le=65_535)] = 8080
     """TCP port; 0 takes a free one."""
+    names: tuple[Name, ...] = Field(default=(), max_length=100)
+    """Names under which people reach the API, beside IP addresses, localhost and `host`: a request for another name is
+    refused, so that no page of somebody else can point a name of its own here."""

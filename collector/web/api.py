@@ -1,0 +1,168 @@
+"""Routes below /api/v1: alerts, silences, rules."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request
+
+from collector.desk import AlertCard, AlertDesk, AlertQuery
+from collector.web import models
+
+PAGE = 1000
+"""Most rows of one answer."""
+HISTORY = 100_000
+"""Furthest offset."""
+SCOPE_USER = "vmflow.user"
+"""Where a login, if there is one, leaves the user's name in the ASGI scope."""
+
+_CURSOR = re.compile(r"([0-9]{1,18})-([0-9a-f]{32})")
+
+Id = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="32 hexadecimal digits.")]
+Limit = Annotated[int, Query(ge=1, le=PAGE)]
+Offset = Annotated[int, Query(ge=0, le=HISTORY)]
+Rules = Annotated[list[models.Short], Query(max_length=200)]
+
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"model": models.Problem, "description": text}
+    for status, text in {
+        403: "A page of another site asks.",
+        415: "The body is not application/json.",
+        421: "The Host header names somebody else.",
+        422: "The request is not valid.",
+        503: "The store does not answer, or alerts are off.",
+    }.items()
+}
+_ABSENT: dict[int | str, dict[str, Any]] = {404: {"model": models.Problem, "description": "None has this id."}}
+_OVER: dict[int | str, dict[str, Any]] = {409: {"model": models.Problem, "description": "Its state does not allow it."}}
+
+router = APIRouter(prefix="/api/v1", responses=_PROBLEMS)
+
+
+def _desk(request: Request) -> AlertDesk:
+    desk: AlertDesk = request.app.state.desk
+    return desk
+
+
+Desk = Annotated[AlertDesk, Depends(_desk)]
+
+
+@dataclass(frozen=True, slots=True)
+class _By:
+    who: str
+    comment: str
+
+
+def _by(request: Request, act: models.Act) -> _By:
+    """Who acts: whoever is logged in, else who the body says."""
+    who = str(request.scope.get(SCOPE_USER) or act.who)
+    if not who:
+        raise HTTPException(422, "who: a name is expected, of the person who does this")
+    return _By(who, act.comment)
+
+
+@router.get("/alerts", tags=["alerts"])
+async def list_alerts(
+    desk: Desk,
+    state: Annotated[list[models.State], Query(description="Any of these; all by default.")] = [],  # noqa: B006 - FastAPI copies it
+    severity: Annotated[list[models.Severity], Query(description="Any of these; all by default.")] = [],  # noqa: B006
+    rule: Annotated[Rules, Query(description="Names of rules; all by default.")] = [],  # noqa: B006
+    vm: Annotated[str, Query(max_length=200, description="Name of a VM at either end; * and ? match.")] = "",
+    limit: Limit = 100,
+    cursor: Annotated[str, Query(max_length=64, description="`next_cursor` of the page before.")] = "",
+) -> models.AlertList:
+    """Alerts, those that fired last first."""
+    query = AlertQuery(tuple(state), tuple(severity), tuple(rule), vm, limit + 1, _before(cursor))
+    cards = await desk.alerts(query)
+    following = _cursor(cards[limit - 1]) if len(cards) > limit else None
+    return models.AlertList(alerts=[models.Alert.model_validate(card) for card in cards[:limit]], next_cursor=following)
+
+
+@router.get("/alerts/{alert_id}", tags=["alerts"], responses=_ABSENT)
+async def show_alert(desk: Desk, alert_id: Id, limit: Limit = 100, offset: Offset = 0) -> models.AlertDetail:
+    """One alert and what happened to it, oldest first; limit and offset are for the history."""
+    card = await _card(desk, alert_id)
+    events = await desk.history(card, limit, offset)
+    return models.AlertDetail(
+        alert=models.Alert.model_validate(card), history=[models.Event.model_validate(event) for event in events]
+    )
+
+
+@router.post("/alerts/{alert_id}/acknowledge", tags=["alerts"], responses=_ABSENT | _OVER)
+async def acknowledge(request: Request, desk: Desk, alert_id: Id, act: models.Act) -> models.Alert:
+    """Take an alert on: it is not escalated any more."""
+    by = _by(request, act)
+    if not await desk.acknowledge(alert_id, by.who, by.comment):
+        card = await _card(desk, alert_id)
+        raise HTTPException(409, f"it is {card.state}, not firing")
+    return models.Alert.model_validate(await _card(desk, alert_id))
+
+
+@router.post("/alerts/{alert_id}/resolve", tags=["alerts"], responses=_ABSENT | _OVER)
+async def resolve(request: Request, desk: Desk, alert_id: Id, act: models.Act) -> models.Alert:
+    """End an alert.  If its condition still holds, the next windows begin a new one."""
+    by = _by(request, act)
+    if not await desk.resolve(alert_id, by.who, by.comment):
+        card = await _card(desk, alert_id)
+        raise HTTPException(409, f"it is {card.state} already")
+    return models.Alert.model_validate(await _card(desk, alert_id))
+
+
+@router.get("/silences", tags=["silences"])
+async def list_silences(
+    desk: Desk,
+    ended: Annotated[bool, Query(description="Former ones, too.")] = False,
+    limit: Limit = 100,
+    offset: Offset = 0,
+) -> models.SilenceList:
+    """Silences, newest first."""
+    cards = await desk.silences(limit, offset, ended=ended)
+    return models.SilenceList(silences=[models.Silence.model_validate(card) for card in cards])
+
+
+@router.post("/silences", tags=["silences"], status_code=201)
+async def make_silence(request: Request, desk: Desk, wanted: models.SilenceRequest) -> models.Made:
+    """Keep messages of alerts that match back until a time.  States go on; what still fires then is told."""
+    by = _by(request, wanted)
+    try:
+        until = models.micros(wanted.ends(datetime.now(UTC)))
+        return models.Made(silence_id=await desk.silence(wanted.matchers, until, by.who, by.comment))
+    except ValueError as error:
+        raise HTTPException(422, str(error)) from error
+
+
+@router.post("/silences/{silence_id}/end", tags=["silences"], responses=_ABSENT, status_code=204)
+async def end_silence(request: Request, desk: Desk, silence_id: Id, act: models.Act) -> None:
+    """End a silence now."""
+    _by(request, act)
+    if not await desk.end_silence(silence_id):
+        raise HTTPException(404, "there is no such silence that lasts")
+
+
+@router.get("/rules", tags=["rules"])
+async def list_rules(desk: Desk) -> models.RuleList:
+    """The rules that are evaluated, and how that goes."""
+    return models.RuleList(rules=[models.Rule.model_validate(card) for card in desk.rules()])
+
+
+async def _card(desk: AlertDesk, alert_id: str) -> AlertCard:
+    card = await desk.alert(alert_id)
+    if card is None:
+        raise HTTPException(404, "there is no such alert")
+    return card
+
+
+def _cursor(card: AlertCard) -> str:
+    return f"{card.fired}-{card.alert_id}"
+
+
+def _before(cursor: str) -> tuple[int, str] | None:
+    if not cursor:
+        return None
+    found = _CURSOR.fullmatch(cursor)
+    if found is None:
+        raise HTTPException(422, f"cursor = {cursor!r}: next_cursor of the page before is expected")
+    return int(found[1]), found[2]

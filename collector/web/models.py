@@ -1,0 +1,201 @@
+"""What the API answers and takes.  Times are RFC 3339; null where something has not happened."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Literal, Self
+
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+
+State = Literal["firing", "acknowledged", "resolved"]
+Severity = Literal["info", "warning", "critical"]
+Scope = Literal["pair", "vm", "interface", "host", "exporter", "service"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LONGEST_SILENCE = timedelta(days=366)
+
+
+def moment(time_us: object) -> object:
+    """µs since 1970 as a time; 0 as None."""
+    if isinstance(time_us, int):
+        return _EPOCH + timedelta(microseconds=time_us) if time_us else None
+    return time_us
+
+
+def micros(time: datetime) -> int:
+    """A time as µs since 1970."""
+    return (time - _EPOCH) // timedelta(microseconds=1)
+
+
+When = Annotated[datetime | None, BeforeValidator(moment)]
+Who = Annotated[str, StringConstraints(strip_whitespace=True, max_length=100)]
+Comment = Annotated[str, StringConstraints(strip_whitespace=True, max_length=1000)]
+Short = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+class Card(BaseModel):
+    """Made from a card of the desk."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
+class Alert(Card):
+    """One alert.  `unit` is that of value, low, high, threshold and worst: ratio (0 to 1), bit/s, µs, s and so on."""
+
+    alert_id: str = Field(description="32 hexadecimal digits, for one alert from its begin to its end.")
+    fingerprint: str = Field(description="Of rule and series: the next alert of the same series has it, too.")
+    rule: str
+    severity: Severity
+    scope: Scope
+    labels: dict[str, str] = Field(description="Names of the series: src_vm, dst_vm, vm, host, interface, exporter.")
+    state: State
+    summary: str = Field(description="Sentence of the rule, filled in.")
+    since: When = Field(description="Begin of the first window beyond the limit.")
+    fired: When
+    acknowledged: When
+    acknowledged_by: str
+    resolved: When
+    resolved_by: str = Field(description="Who or what ended it: a person, clear, forgotten, rule removed.")
+    stale_since: When = Field(description="Since when nothing is measured of it: its state stays.")
+    told: When = Field(description="When its message was handed over to delivery.")
+    held_back: bool = Field(description="A silence or another alert keeps its message back.")
+    escalations: int
+    measure: str = Field(description="Column of the view; empty for absence.")
+    unit: str
+    value: float | None
+    low: float | None = Field(description="Lower end of the 95 % interval; null where there is none.")
+    high: float | None
+    samples: float | None = Field(description="What the value rests on.")
+    threshold: float | None
+    worst: float | None = Field(description="Value furthest beyond the limit so far.")
+    evidence: str
+    condition: str
+    level: str = Field(description="Length of the windows: 10s, 1m or 1h.")
+    window_start: When = Field(description="Begin of the window of the value.")
+    window_end: When
+
+
+class AlertList(BaseModel):
+    """One page of alerts, those that fired last first."""
+
+    alerts: list[Alert]
+    next_cursor: str | None = Field(description="Give it as `cursor` to get the next page; null on the last one.")
+
+
+class Event(Card):
+    """One change of an alert."""
+
+    time: When
+    event: str = Field(
+        description="firing, told, acknowledged, escalated, resolved; stale, measured (nothing is measured, again "
+        "something); silenced, inhibited (its message is kept back)."
+    )
+    who: str
+    comment: str
+    value: float | None
+    low: float | None
+    high: float | None
+    unit: str
+    window_end: When
+
+
+class AlertDetail(BaseModel):
+    """One alert and what happened to it, oldest first."""
+
+    alert: Alert
+    history: list[Event]
+
+
+class Silence(Card):
+    """One silence: messages of alerts that match are kept back."""
+
+    silence_id: str
+    matchers: dict[str, str]
+    made: When
+    until: When
+    who: str
+    comment: str
+
+
+class SilenceList(BaseModel):
+    """Silences, newest first."""
+
+    silences: list[Silence]
+
+
+class Rule(Card):
+    """One rule that is evaluated.  `unit` is that of above and below."""
+
+    name: str
+    scope: Scope
+    condition: str
+    measure: str
+    unit: str
+    level: str
+    severity: Severity
+    above: float | None
+    below: float | None
+    pending: int = Field(description="Series beyond the limit, but not for long enough.")
+    firing: int = Field(description="Alerts that have fired and not ended, acknowledged ones, too.")
+    series: int = Field(description="Series that it looked at last.")
+    evaluated: When
+    window_end: When = Field(description="End of the last window that it looked at.")
+    failed: When = Field(description="When it was last not evaluated.")
+    error: str = Field(description="Why not; stays until another error.")
+
+
+class RuleList(BaseModel):
+    """The rules that are evaluated, by name."""
+
+    rules: list[Rule]
+
+
+class Act(BaseModel, extra="forbid"):
+    """Who does something, and why."""
+
+    who: Who = Field(default="", description="Needed where vmflow knows no login; else the login's name counts.")
+    comment: Comment = ""
+
+
+class SilenceRequest(Act):
+    """A new silence.  Exactly one of `until` and `seconds` says when it ends."""
+
+    matchers: dict[Short, Short] = Field(
+        min_length=1,
+        max_length=20,
+        description="Label (src_vm, dst_vm, vm, host ...), rule, severity or scope, and a pattern with * and ?. "
+        "All must match.",
+    )
+    until: AwareDatetime | None = None
+    seconds: float | None = Field(default=None, gt=0, description="From now.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.until is None) == (self.seconds is None):
+            raise ValueError("exactly one of until and seconds is expected")
+        return self
+
+    def ends(self, now: datetime) -> datetime:
+        """When it ends.  Raises ValueError for a time gone by, or one more than 366 days away."""
+        if self.seconds is not None and self.seconds > LONGEST_SILENCE.total_seconds():
+            raise ValueError(f"seconds = {self.seconds:g}: at most 366 days are expected")
+        end = self.until or now + timedelta(seconds=self.seconds or 0)
+        if not now < end <= now + LONGEST_SILENCE:
+            raise ValueError(f"until = {end.isoformat()}: a time within the next 366 days is expected")
+        return end
+
+
+class Made(BaseModel):
+    """What was made."""
+
+    silence_id: str
+
+
+class Problem(BaseModel):
+    """What went wrong (RFC 9457)."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    errors: list[str] = Field(default=[], description="Of a request that is not valid: where, what was found and why.")

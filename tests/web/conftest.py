@@ -1,0 +1,32 @@
+"""One server for all tests of the API and of the command over it: ten pairs, of which the fourth and fifth lose."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from collector.alert.settings import AlertSettings, Route
+from collector.store.settings import StoreSettings
+from tests.alert.live import traffic
+from tests.analyze.named import add, store, vm
+from tests.web.served import Served, served
+
+NAMES = [f"vm{number}" for number in range(11)]
+
+
+@pytest.fixture(scope="session")
+def desk(store_directory: Path) -> Iterator[Served]:
+    """Pairs vm3→vm4 and vm4→vm5 lose 20 % from the first window to the last; four windows are closed."""
+    settings = StoreSettings(url=f"chdb://{store_directory}", database="desk", sql_port=0)
+    with store(settings) as client:
+        vms = [vm(name, f"host-{number % 3}") for number, name in enumerate(NAMES)]
+        rows = []
+        for number in range(10):
+            rows += traffic(vms[number], vms[number + 1], range(100), 200 if number in (3, 4) else 0)
+        add(client, rows)
+        alerts = AlertSettings(routes=(Route(receivers=("mail",)),), settle_seconds=0, group_by="none")
+        with served(settings, alerts) as running:
+            running.close("10s", range(4))
+            yield running

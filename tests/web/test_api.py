@@ -1,0 +1,228 @@
+"""The API over a real store: what it lists, what people do, and what it refuses."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tests.analyze.named import BEGIN_US
+from tests.web.served import Served
+
+NOBODY = "0" * 32
+BEGIN = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=BEGIN_US)
+
+
+def alerts(desk: Served, query: str = "") -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = desk.get(f"/api/v1/alerts?{query}").json["alerts"]
+    return found
+
+
+def of(desk: Served, source: str) -> dict[str, Any]:
+    (found,) = [alert for alert in alerts(desk) if alert["labels"]["src_vm"] == source]
+    return found
+
+
+def test_alerts_are_listed_with_their_figures(desk: Served) -> None:
+    answer = desk.get("/api/v1/alerts?severity=critical&rule=pair_loss&vm=vm3")
+
+    assert answer.status == 200
+    assert answer.json["next_cursor"] is None
+    (alert,) = answer.json["alerts"]
+    assert (alert["labels"]["src_vm"], alert["labels"]["dst_vm"]) == ("vm3", "vm4")
+    assert (alert["rule"], alert["severity"], alert["scope"]) == ("pair_loss", "critical", "pair")
+    assert (alert["value"], alert["unit"], alert["threshold"]) == (pytest.approx(0.2), "ratio", 0.01)
+    assert datetime.fromisoformat(alert["since"]) == BEGIN
+    assert alert["resolved"] is None
+    assert alert["summary"].startswith("vm3 → vm4 loses 20 % [")
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("", {"vm3", "vm4"}),
+        ("state=firing&state=acknowledged", {"vm3", "vm4"}),
+        ("state=resolved", set()),
+        ("severity=info", set()),
+        ("rule=pair_latency", set()),
+        ("vm=vm5", {"vm4"}),
+        ("vm=vm4", {"vm3", "vm4"}),
+        ("vm=v?4", {"vm3", "vm4"}),
+        ("vm=*5", {"vm4"}),
+        ("vm=%25", set()),  # no wildcard here
+        ("vm=vm_", set()),
+    ],
+)
+def test_filters(desk: Served, query: str, expected: set[str]) -> None:
+    assert {alert["labels"]["src_vm"] for alert in alerts(desk, query)} == expected
+
+
+def test_pages_hold_each_alert_once(desk: Served) -> None:
+    first = desk.get("/api/v1/alerts?limit=1").json
+    second = desk.get(f"/api/v1/alerts?limit=1&cursor={first['next_cursor']}").json
+
+    assert second["next_cursor"] is None
+    found = [alert["alert_id"] for alert in first["alerts"] + second["alerts"]]
+    assert found == [alert["alert_id"] for alert in alerts(desk)]
+    assert len(set(found)) == 2
+
+
+def test_somebody_takes_an_alert_on_and_ends_it(desk: Served) -> None:
+    alert_id = of(desk, "vm4")["alert_id"]
+    path = f"/api/v1/alerts/{alert_id}"
+
+    desk.live.now_us += 1_000_000
+    taken = desk.post(f"{path}/acknowledge", {"who": "ann", "comment": "a cable"})
+    again = desk.post(f"{path}/acknowledge", {"who": "bob"})
+    desk.live.now_us += 1_000_000
+    ended = desk.post(f"{path}/resolve", {"who": "bob", "comment": "replaced"})
+    too_late = desk.post(f"{path}/resolve", {"who": "bob"})
+
+    assert (taken.status, taken.json["state"], taken.json["acknowledged_by"]) == (200, "acknowledged", "ann")
+    assert (again.status, again.json["detail"]) == (409, "it is acknowledged, not firing")
+    assert (ended.status, ended.json["state"], ended.json["resolved_by"]) == (200, "resolved", "bob")
+    assert (too_late.status, too_late.json["detail"]) == (409, "it is resolved already")
+    shown = desk.get(path).json
+    assert shown["alert"] == ended.json
+    assert [(one["event"], one["who"], one["comment"]) for one in shown["history"]] == [
+        ("firing", "", ""), ("told", "", ""), ("acknowledged", "ann", "a cable"), ("resolved", "bob", "replaced"),
+    ]  # fmt: skip
+    assert [one["event"] for one in desk.get(f"{path}?limit=2&offset=1").json["history"]] == ["told", "acknowledged"]
+    assert [notice.event for notice in desk.live.taken.notices if notice.alert_id == alert_id] == [
+        "firing", "acknowledged", "resolved",
+    ]  # fmt: skip
+    # The pair still loses: the next windows begin a new alert of the same series.
+    desk.close("10s", range(4, 10))
+    (new,) = alerts(desk, "vm=vm5&state=firing")
+    assert new["alert_id"] != alert_id
+    assert new["fingerprint"] == ended.json["fingerprint"]
+
+
+def test_silences(desk: Served) -> None:
+    body = {"matchers": {"src_vm": "web-*", "rule": "pair_loss"}, "seconds": 3600, "who": "ann", "comment": "moving"}
+    made = desk.post("/api/v1/silences", body)
+
+    assert made.status == 201
+    silence_id = made.json["silence_id"]
+    (listed,) = desk.get("/api/v1/silences").json["silences"]
+    assert (listed["silence_id"], listed["matchers"], listed["who"], listed["comment"]) == (
+        silence_id, {"src_vm": "web-*", "rule": "pair_loss"}, "ann", "moving",
+    )  # fmt: skip
+    assert datetime.fromisoformat(listed["until"]) > datetime.now(UTC) + timedelta(seconds=3500)
+    path = f"/api/v1/silences/{silence_id}/end"
+    assert desk.post(path, {"who": "bob"}).status == 204
+    assert desk.post(path, {"who": "bob"}).status == 404
+    assert desk.get("/api/v1/silences").json["silences"] == []
+    assert [one["silence_id"] for one in desk.get("/api/v1/silences?ended=true").json["silences"]] == [silence_id]
+
+
+def test_rules_and_their_state(desk: Served) -> None:
+    rules = {rule["name"]: rule for rule in desk.get("/api/v1/rules").json["rules"]}
+
+    loss = rules["pair_loss"]
+    assert (loss["series"], loss["pending"], loss["firing"]) == (10, 0, 2)
+    assert (loss["measure"], loss["unit"], loss["above"], loss["below"]) == ("loss_ratio", "ratio", 0.01, None)
+    assert (datetime.fromisoformat(loss["window_end"]) - BEGIN).total_seconds() % 10 == 0
+    assert datetime.fromisoformat(loss["window_end"]) >= BEGIN + timedelta(seconds=40)
+    assert loss["evaluated"] is not None
+    assert (loss["failed"], loss["error"]) == (None, "")
+    assert rules["pair_latency"]["evaluated"] is None  # no window of 1 min was closed
+    assert list(rules) == sorted(rules)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "told"),
+    [
+        (f"alerts/{NOBODY}/acknowledge", {"who": "ann"}, 404, "there is no such alert"),
+        (f"alerts/{NOBODY}/resolve", {"who": "  "}, 422, "who: a name is expected"),
+        ("alerts/abc/resolve", {"who": "ann"}, 422, "path.alert_id = 'abc': String should match"),
+        (f"alerts/{NOBODY}/resolve", {"who": "ann", "why": 1}, 422, "body.why = '1': Extra inputs"),
+        ("silences", {"matchers": {}, "seconds": 5, "who": "a"}, 422, "body.matchers"),
+        ("silences", {"matchers": {"rule": "*"}, "who": "a"}, 422, "exactly one of until and seconds"),
+        ("silences", {"matchers": {"colour": "red"}, "seconds": 5, "who": "a"}, 422, "expected at least one of"),
+        ("silences", {"matchers": {"rule": "x"}, "until": "2020-01-01T00:00:00Z", "who": "a"}, 422, "366 days"),
+        ("silences", {"matchers": {"rule": "x"}, "until": "2027-01-01T00:00:00", "who": "a"}, 422, "timezone"),
+        ("silences", {"matchers": {"rule": "x"}, "seconds": 1e18, "who": "a"}, 422, "366 days"),
+        (f"silences/{NOBODY}/end", {"who": "ann"}, 404, "no such silence"),
+    ],
+)
+def test_mistakes_are_told(desk: Served, path: str, body: object, status: int, told: str) -> None:
+    answer = desk.post(f"/api/v1/{path}", body)
+
+    assert (answer.status, answer.json["status"]) == (status, status)
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert told in answer.body.decode()
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("limit=1001", "query.limit = '1001': Input should be less than or equal to 1000"),
+        ("state=pending", "query.state.0 = 'pending': Input should be 'firing', 'acknowledged' or 'resolved'"),
+        ("cursor=x", "cursor = 'x': next_cursor of the page before is expected"),
+    ],
+)
+def test_queries_that_are_wrong(desk: Served, query: str, told: str) -> None:
+    answer = desk.get(f"/api/v1/alerts?{query}")
+
+    assert answer.status == 422
+    assert told in (answer.json["detail"], *answer.json["errors"])
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 404),
+        ({"Content-Type": "application/json; charset=utf-8"}, 404),
+        ({"Content-Type": "text/plain"}, 415),
+        ({"Content-Type": "application/x-www-form-urlencoded"}, 415),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-origin"}, 404),
+        ({"Host": "evil.example"}, 421),
+        ({"Host": "127.0.0.1.evil.example"}, 421),
+        ({"Host": "localhost:1"}, 404),
+        ({"Host": "[::1]:8080"}, 404),
+        ({"Host": "[::1"}, 421),
+    ],
+)
+def test_pages_of_others_change_nothing(desk: Served, headers: dict[str, str], status: int) -> None:
+    answer = desk.post(f"/api/v1/alerts/{NOBODY}/resolve", {"who": "ann"}, **headers)
+
+    assert answer.status == status
+    assert "access-control-allow-origin" not in answer.headers
+
+
+def test_a_page_of_ours_may(desk: Served) -> None:
+    assert desk.post(f"/api/v1/alerts/{NOBODY}/resolve", {"who": "ann"}, Origin=desk.url).status == 404
+
+
+def test_reading_needs_our_name_too_but_metrics_do_not(desk: Served) -> None:
+    assert desk.get("/api/v1/alerts", Host="evil.example").status == 421
+    assert desk.get("/metrics", Host="prometheus-target.example").status == 200
+    assert desk.ask("OPTIONS", "/api/v1/alerts", None, {"Origin": "http://evil.example"}).status == 405
+
+
+def test_bodies_are_bounded(desk: Served) -> None:
+    json = {"Content-Type": "application/json"}
+    assert desk.ask("POST", "/api/v1/silences", b"x" * 65_537, json).status == 413
+    assert desk.ask("POST", "/api/v1/silences", None, json | {"Transfer-Encoding": "chunked"}).status == 411
+
+
+def test_it_is_documented(desk: Served) -> None:
+    api = desk.get("/api/openapi.json").json
+
+    assert set(api["paths"]) == {
+        "/api/v1/alerts", "/api/v1/alerts/{alert_id}", "/api/v1/alerts/{alert_id}/acknowledge",
+        "/api/v1/alerts/{alert_id}/resolve", "/api/v1/silences", "/api/v1/silences/{silence_id}/end", "/api/v1/rules",
+    }  # fmt: skip
+    for path, methods in api["paths"].items():
+        for method, about in methods.items():
+            assert about["summary"], (path, method)
+            assert about["description"].endswith("."), (path, method)
+            assert "503" in about["responses"]
+    assert desk.get("/docs").status == 404
+    assert re.search(r"^vmflow_alerts_firing\{", desk.get("/metrics").body.decode(), re.MULTILINE)
