@@ -27,7 +27,7 @@ COMMANDS = {
     "exporters": Command("collector.commands.exporters", "who exports, how much, and what of it was lost"),
     "inventory": Command("collector.commands.inventory", "who is who: VMs, interfaces; traffic without a name"),
     "rules": Command("collector.commands.rules", "rules of alerts: list, test over stored windows, suggest limits"),
-    "alerts": Command("collector.commands.alerts", "try a receiver of alerts"),
+    "alerts": Command("collector.commands.alerts", "alerts: list, acknowledge, resolve, silence; try a receiver"),
     "check": Command("collector.commands.check", "check the settings and say what they mean"),
     "schema": Command("collector.store.schema", "print the tables' DDL; apply migrations"),
     "warmup": Command("collector.commands.warmup", "compile the decoders now, for images and first starts"),

@@ -24,6 +24,8 @@ class AlertQuery:
     rules: tuple[str, ...] = ()
     vm: str = ""
     """Name of a VM at either end; `*` and `?` stand for any characters."""
+    id_begin: str = ""
+    """How the id begins."""
     limit: int = 100
     before: tuple[int, str] | None = None
     """Continue behind this alert: when it fired, and its id."""

@@ -44,7 +44,7 @@ class Desk:
         fired_us, alert_id = query.before or (0, "")
         parameters = {
             "states": list(query.states), "severities": list(query.severities), "rules": list(query.rules),
-            "vm": like(query.vm), "limit": query.limit, "fired": fired_us, "id": alert_id,
+            "vm": like(query.vm), "begin": query.id_begin, "limit": query.limit, "fired": fired_us, "id": alert_id,
         }  # fmt: skip
         return [alert_card(row) for row in await self._read(ALERTS, parameters)]
 

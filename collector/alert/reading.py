@@ -36,6 +36,7 @@ SELECT {_columns(schema.ALERTS)} FROM (
     WHERE (empty({{states:Array(String)}}) OR has({{states:Array(String)}}, toString(status)))
       AND (empty({{severities:Array(String)}}) OR has({{severities:Array(String)}}, toString(severity)))
       AND (empty({{rules:Array(String)}}) OR has({{rules:Array(String)}}, toString(rule)))
+      AND startsWith(alert_id, {{begin:String}})
       AND ({{vm:String}} = '' OR {_VMS})
       AND ({{fired:Int64}} = 0 OR (time, alert_id) < ({_FIRED}, {{id:String}}))
     ORDER BY time DESC, alert_id DESC

@@ -1,49 +1,173 @@
-"""`vmflow alerts`: try the receivers of alerts."""
+"""`vmflow alerts`: look at the alerts of the running service and act on them; try the receivers."""
 
 from __future__ import annotations
 
 import argparse
-import time
+import getpass
+import json
+import re
+from collections.abc import Callable
+from typing import Any
 
+from collector.commands import desk_text
 from collector.commands.common import add_settings_arguments, complain, settings_or_none
-from collector.deliver.answer import DeliverError
-from collector.deliver.kinds import receivers
-from collector.deliver.sample import sample
-from collector.deliver.settings import DeliverSettings
+from collector.commands.desk_client import DeskClient, RefusedError, ServiceError, url_of, whole_id
+from collector.commands.receivers import try_receiver
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+LASTING = ("firing", "acknowledged")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    listing = _asking(actions, "list", "alerts that last, those that fired last first")
+    listing.add_argument("--all", action="store_true", help="resolved ones, too")
+    listing.add_argument("--severity", action="append", choices=("info", "warning", "critical"), help="may be repeated")
+    listing.add_argument("--rule", action="append", metavar="NAME", help="only this rule; may be repeated")
+    listing.add_argument("--vm", metavar="PATTERN", help="VM at either end; * and ? stand for any characters")
+    listing.add_argument("--most", type=int, default=100, metavar="N", help="at most so many, 1 to 1000 (default: 100)")
+    for name, text in (("show", "all about one alert"), ("history", "what happened to one alert")):
+        _asking(actions, name, text).add_argument("id", metavar="ID", help="id of the alert, or how it begins")
+    for name, text in (("ack", "take an alert on: it is not escalated any more"), ("resolve", "end an alert")):
+        acting = _acting(actions, name, text)
+        acting.add_argument("id", metavar="ID", help="id of the alert, or how it begins")
+        acting.add_argument("comment", nargs="?", default="", metavar="COMMENT", help="why")
+    silence = _acting(actions, "silence", "keep messages of alerts that match back for some time")
+    silence.add_argument("duration", metavar="DURATION", help="such as 30m, 2h or 7d")
+    silence.add_argument("matchers", nargs="+", metavar="NAME=PATTERN", help="such as src_vm=web-*; all must match")
+    silence.add_argument("--comment", default="", help="why")
+    _asking(actions, "silences", "silences that last").add_argument(
+        "--all", action="store_true", help="ended ones, too"
+    )
+    _acting(actions, "unsilence", "end a silence").add_argument("id", metavar="ID", help="id of the silence")
+    _asking(actions, "rules", "rules, and how their evaluation goes")
     test = actions.add_parser("test-receiver", help="send a test message to one receiver, and say what happened")
     test.add_argument("receiver", metavar="NAME", help="name of the receiver in [deliver.receivers]")
     add_settings_arguments(test)
 
 
+def _asking(actions: Any, name: str, text: str) -> argparse.ArgumentParser:
+    """An action that talks to the service."""
+    parser: argparse.ArgumentParser = actions.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    parser.add_argument(
+        "--url", metavar="URL", help="address of the service (default: from settings web.host, web.port)"
+    )
+    parser.add_argument("--json", action="store_true", help="print what the API answers")
+    add_settings_arguments(parser)
+    return parser
+
+
+def _acting(actions: Any, name: str, text: str) -> argparse.ArgumentParser:
+    """An action that changes something."""
+    parser = _asking(actions, name, text)
+    parser.add_argument("--who", default="", metavar="NAME", help="who does it (default: you)")
+    return parser
+
+
 def run(args: argparse.Namespace) -> int:
-    """Do what is asked; exit code 1 if the receiver did not take the message, 2 for a mistake in call or settings."""
+    """Do what is asked; exit code 1 if the service or receiver does not, 2 for a mistake in call or settings."""
     settings = settings_or_none(args)
     if settings is None:
         return 2
-    return try_receiver(args.command, settings.deliver, args.receiver)
-
-
-def try_receiver(command: str, settings: DeliverSettings, name: str) -> int:
-    """Send a test message, once.  Alertmanager shows it as an alert that ends by itself after some minutes."""
-    made = receivers(settings)
-    if name not in made:
-        complain(command, f"no receiver {name!r}; there are {', '.join(sorted(made)) or 'none: set deliver.receivers'}")
-        return 2
-    receiver = made[name]
+    if args.action == "test-receiver":
+        return try_receiver(args.command, settings.deliver, args.receiver)
     try:
-        receiver.open()
-    except DeliverError as error:
-        complain(command, str(error))
+        ACTIONS[args.action](DeskClient(args.url or url_of(settings.web)), args)
+    except (RefusedError, ValueError) as error:
+        complain(args.command, str(error))
         return 2
-    answer = receiver.send(sample(name, time.time_ns() // 1000, settings.receivers[name].language))
-    if answer.ok:
-        print(f"{name}: taken; look whether it has arrived")
-        return 0
-    again = "would not be tried again" if answer.permanent else "would be tried again"
-    complain(command, f"{name}: not delivered: {answer.reason} ({again})")
-    return 1
+    except ServiceError as error:
+        complain(args.command, str(error))
+        return 1
+    return 0
+
+
+def seconds(text: str) -> int:
+    """Seconds of `30m`, `2h` or `7d`.  Raises ValueError for anything else."""
+    found = re.fullmatch(r"(\d{1,6})([smhd])", text)
+    if found is None or int(found[1]) == 0:
+        raise ValueError(f"{text}: a duration such as 30m, 2h or 7d is expected")
+    return int(found[1]) * UNITS[found[2]]
+
+
+def matchers(items: list[str]) -> dict[str, str]:
+    """Name and pattern of each `name=pattern`.  Raises ValueError for what is none."""
+    found: dict[str, str] = {}
+    for item in items:
+        name, equals, pattern = item.partition("=")
+        if not (name and equals and pattern) or name in found:
+            raise ValueError(f"{item}: name=pattern is expected, each name once, such as src_vm=web-*")
+        found[name] = pattern
+    return found
+
+
+def _list(client: DeskClient, args: argparse.Namespace) -> None:
+    state = None if args.all else LASTING
+    answer = client.get("/alerts", state=state, severity=args.severity, rule=args.rule, vm=args.vm, limit=args.most)
+    _print(args, answer, lambda: desk_text.alerts(answer["alerts"]))
+
+
+def _show(client: DeskClient, args: argparse.Namespace) -> None:
+    answer = client.get(f"/alerts/{client.alert_id(args.id)}", limit=1)
+    _print(args, answer["alert"], lambda: desk_text.alert(answer["alert"]))
+
+
+def _history(client: DeskClient, args: argparse.Namespace) -> None:
+    answer = client.get(f"/alerts/{client.alert_id(args.id)}", limit=1000)
+    _print(args, answer["history"], lambda: desk_text.events(answer["history"]))
+
+
+def _act(client: DeskClient, args: argparse.Namespace) -> None:
+    verb = {"ack": "acknowledge"}.get(args.action, args.action)
+    body = {"who": _who(args), "comment": args.comment}
+    answer = client.post(f"/alerts/{client.alert_id(args.id)}/{verb}", body)
+    _print(args, answer, lambda: desk_text.alerts([answer]))
+
+
+def _silence(client: DeskClient, args: argparse.Namespace) -> None:
+    body = {
+        "matchers": matchers(args.matchers), "seconds": seconds(args.duration), "who": _who(args),
+        "comment": args.comment,
+    }  # fmt: skip
+    answer = client.post("/silences", body)
+    _print(args, answer, lambda: print(answer["silence_id"]))
+
+
+def _silences(client: DeskClient, args: argparse.Namespace) -> None:
+    answer = client.get("/silences", ended="true" if args.all else None, limit=1000)
+    _print(args, answer, lambda: desk_text.silences(answer["silences"]))
+
+
+def _unsilence(client: DeskClient, args: argparse.Namespace) -> None:
+    client.post(f"/silences/{whole_id(args.id)}/end", {"who": _who(args)})
+    _print(args, {}, lambda: print("ended"))
+
+
+def _rules(client: DeskClient, args: argparse.Namespace) -> None:
+    answer = client.get("/rules")
+    _print(args, answer, lambda: desk_text.rules(answer["rules"]))
+
+
+def _who(args: argparse.Namespace) -> str:
+    return args.who or getpass.getuser()
+
+
+def _print(args: argparse.Namespace, answer: object, table: Callable[[], None]) -> None:
+    if args.json:
+        print(json.dumps(answer, ensure_ascii=False, indent=2))
+    else:
+        table()
+
+
+ACTIONS: dict[str, Callable[[DeskClient, argparse.Namespace], None]] = {
+    "list": _list,
+    "show": _show,
+    "history": _history,
+    "ack": _act,
+    "resolve": _act,
+    "silence": _silence,
+    "silences": _silences,
+    "unsilence": _unsilence,
+    "rules": _rules,
+}

@@ -71,11 +71,12 @@ async def list_alerts(
     severity: Annotated[list[models.Severity], Query(description="Any of these; all by default.")] = [],  # noqa: B006
     rule: Annotated[Rules, Query(description="Names of rules; all by default.")] = [],  # noqa: B006
     vm: Annotated[str, Query(max_length=200, description="Name of a VM at either end; * and ? match.")] = "",
+    id: Annotated[str, Query(pattern="^[0-9a-f]{0,32}$", description="How the id begins.")] = "",  # noqa: A002 - its name in the URL
     limit: Limit = 100,
     cursor: Annotated[str, Query(max_length=64, description="`next_cursor` of the page before.")] = "",
 ) -> models.AlertList:
     """Alerts, those that fired last first."""
-    query = AlertQuery(tuple(state), tuple(severity), tuple(rule), vm, limit + 1, _before(cursor))
+    query = AlertQuery(tuple(state), tuple(severity), tuple(rule), vm, id, limit + 1, _before(cursor))
     cards = await desk.alerts(query)
     following = _cursor(cards[limit - 1]) if len(cards) > limit else None
     return models.AlertList(alerts=[models.Alert.model_validate(card) for card in cards[:limit]], next_cursor=following)

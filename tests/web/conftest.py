@@ -1,8 +1,9 @@
-"""One server for all tests of the API and of the command over it: ten pairs, of which the fourth and fifth lose."""
+"""One server for the tests of a module, of the API or of the command over it: ten pairs, of which the fourth and fifth lose."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -13,13 +14,14 @@ from tests.alert.live import traffic
 from tests.analyze.named import add, store, vm
 from tests.web.served import Served, served
 
+_numbers = count(1)
 NAMES = [f"vm{number}" for number in range(11)]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def desk(store_directory: Path) -> Iterator[Served]:
     """Pairs vm3→vm4 and vm4→vm5 lose 20 % from the first window to the last; four windows are closed."""
-    settings = StoreSettings(url=f"chdb://{store_directory}", database="desk", sql_port=0)
+    settings = StoreSettings(url=f"chdb://{store_directory}", database=f"desk_{next(_numbers)}", sql_port=0)
     with store(settings) as client:
         vms = [vm(name, f"host-{number % 3}") for number, name in enumerate(NAMES)]
         rows = []
