@@ -152,7 +152,7 @@ def restored(row: Mapping[str, Any], rule: Rule) -> Alert:
     return Alert(
         rule,
         int(row["series"]),
-        dict(row["labels"]),
+        dict.fromkeys(rule.view.labels, "") | row["labels"],  # an older release may have known fewer
         since_us=row["since"],
         alert_id=row["alert_id"],
         status=row["status"],

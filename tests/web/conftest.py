@@ -1,4 +1,4 @@
-"""One server for the tests of a module, of the API or of the command over it: ten pairs, of which the fourth and fifth lose."""
+"""One server for the tests of a module: ten pairs, of which the fourth and the fifth lose."""
 
 from __future__ import annotations
 
