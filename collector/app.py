@@ -13,6 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from collector.act.stage import Actions
+from collector.act.stage import threads as action_threads
 from collector.alert.desk import Desk
 from collector.alert.stage import Alerts
 from collector.analyze.doctor import Doctor
@@ -24,7 +26,7 @@ from collector.enrich.stage import Enrichment
 from collector.listen.udp import Listener, wall_clock_us
 from collector.log import get_log
 from collector.metrics import Metrics
-from collector.notice import Group
+from collector.notice import Group, Notice
 from collector.pipeline.streams import OwnLoss
 from collector.pipeline.work import STAGE as DECODE
 from collector.pipeline.work import Pipeline
@@ -46,6 +48,7 @@ ANALYZE = "analyze"
 DOCTOR = "doctor"
 ALERT = "alert"
 DELIVER = "deliver"
+ACT = "act"
 
 STOP_SECONDS = 15.0
 """Deadline of an orderly stop; the systemd unit waits 60 s before it kills."""
@@ -69,7 +72,7 @@ class Service:
             single
             | {QUERY: settings.store.sql_queries}
             | threads(settings.inventory)
-            | {DELIVER: delivery_threads(settings.deliver)},
+            | {DELIVER: delivery_threads(settings.deliver), ACT: action_threads(settings.act)},
             STOP_SECONDS,
         )
         connect = partial(open_in_database, settings.store, INSERT_SETTINGS)
@@ -95,6 +98,7 @@ class Service:
             self.delivery,
             clock_us=wall_clock_us,
             remember=self.delivery.remember,
+            on_notice=self._act if settings.act.enabled else None,
         )
         desk = Desk(self.alerts, settings.alerts.active(), partial(self.bridge.call, QUERY), connect)
         self.windows.subscribe("alert", self.alerts.window_closed)
@@ -116,6 +120,9 @@ class Service:
         )
         rollup = self.rollups if settings.rollup.enabled else None
         self.writer = Writer(settings.store, self.metrics, partial(self.bridge.call, STORE), rollup)
+        self.actions = Actions(
+            settings.act, self.metrics, partial(self.bridge.call, ACT), self.writer, clock_us=wall_clock_us
+        )
         self.facade = Facade(settings.store, self.metrics, partial(self.bridge.call, QUERY))
         self.enrichment = Enrichment(settings.inventory, self.metrics, self.bridge, self.writer, clock_us=wall_clock_us)
         self.pipeline = Pipeline(
@@ -152,6 +159,7 @@ class Service:
             self.writer,
             self.facade,
             self.enrichment,
+            self.actions,
             self.alerts,
             self.delivery,
             self.windows,
@@ -210,6 +218,10 @@ class Service:
         """Delivery and alerts know each other only here."""
         self.alerts.delivered(group, receiver, ok)
 
+    def _act(self, notice: Notice) -> None:
+        """As above, for actions."""
+        self.actions.offer(notice)
+
     def _waiting(self) -> bool:
         """Whether rows were received that no rollup has yet."""
         return self.writer.waiting(FLOWS.name) or self.rollups.pending
@@ -232,7 +244,7 @@ class Service:
         self.pipeline.reload(settings.pipeline)
         fixed = [
             name
-            for name in ("listen", "inventory", "store", "rollup", "analyze", "alerts", "deliver", "web")
+            for name in ("listen", "inventory", "store", "rollup", "analyze", "alerts", "deliver", "act", "web")
             if getattr(settings, name) != getattr(self.settings, name)
         ]
         _log.info("settings reloaded", needs_restart=",".join(fixed) or "nothing")

@@ -19,6 +19,7 @@ from pydantic_settings import (
     SettingsError as SourceError,
 )
 
+from collector.act.settings import ActSettings
 from collector.alert.settings import AlertSettings
 from collector.analyze.settings import AnalyzeSettings
 from collector.deliver.settings import DeliverSettings
@@ -60,6 +61,7 @@ class Settings(BaseSettings):
     analyze: AnalyzeSettings = AnalyzeSettings()
     alerts: AlertSettings = AlertSettings()
     deliver: DeliverSettings = DeliverSettings()
+    act: ActSettings = ActSettings()
     web: WebSettings = WebSettings()
     log: LogSettings = LogSettings()
 
@@ -70,6 +72,16 @@ class Settings(BaseSettings):
                 if name not in self.deliver.receivers:
                     known = ", ".join(sorted(self.deliver.receivers)) or "none"
                     raise ValueError(f"alerts.routes.{number}: no receiver {name!r}; deliver.receivers are {known}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_actions(self) -> Self:
+        rules = {rule.name for rule in self.alerts.active()}
+        for name, action in self.act.actions.items():
+            for rule in action.rules:
+                if rule not in rules:
+                    known = ", ".join(sorted(rules)) or "none"
+                    raise ValueError(f"act.actions.{name}.rules: no rule {rule!r}; expected one of {known}")
         return self
 
     @classmethod

@@ -10,7 +10,20 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("schemas", "decoders", "collector")
 ALLOWED = {"schemas": {"schemas"}, "decoders": {"schemas", "decoders"}, "collector": set(PACKAGES)}
-STAGES = ("capture", "listen", "pipeline", "enrich", "store", "rollup", "analyze", "alert", "deliver", "web", "replay")
+STAGES = (
+    "capture",
+    "listen",
+    "pipeline",
+    "enrich",
+    "store",
+    "rollup",
+    "analyze",
+    "alert",
+    "deliver",
+    "act",
+    "web",
+    "replay",
+)
 MAY_READ_CAPTURES = {"replay"}
 BANNED_IN_DECODERS = {
     "asyncio", "socket", "time", "threading", "logging", "prometheus_client", "selectors", "subprocess", "random",

@@ -1,0 +1,1 @@
+"""The act stage: what alerts make vmflow do, if the settings say so."""
