@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,7 +14,7 @@ from clickhouse_connect.driver import Client
 from collector.alert.settings import AlertSettings
 from collector.alert.stage import Alerts
 from collector.metrics import Metrics
-from collector.notice import Group, Notice
+from collector.notice import Group, Notice, OnNotice
 from collector.ports import WindowClosed
 from collector.store.client import open_client
 from collector.store.settings import StoreSettings
@@ -83,8 +83,15 @@ def connect(settings: StoreSettings) -> Client:
 
 
 @asynccontextmanager
-async def running(store: StoreSettings, settings: AlertSettings, taken: Taken | None = None) -> AsyncIterator[Running]:
-    """The stage, with all windows settled as they close unless the settings say otherwise."""
+async def running(
+    store: StoreSettings,
+    settings: AlertSettings,
+    taken: Taken | None = None,
+    *,
+    on_notice: OnNotice | None = None,
+    left: Callable[[], object] = lambda: None,
+) -> AsyncIterator[Running]:
+    """The stage, with all windows settled as they close unless the settings say otherwise; then calls `left`."""
     metrics, outbox = Metrics(), taken or Taken()
     async with Bridge({"alert": 1}) as bridge:
         alerts = Alerts(
@@ -94,10 +101,12 @@ async def running(store: StoreSettings, settings: AlertSettings, taken: Taken | 
             partial(connect, store),
             outbox,
             clock_us=lambda: found.now_us,
+            on_notice=on_notice,
         )
         found = Running(alerts, metrics, outbox)
         async with alerts:
             yield found
+        left()
 
 
 def traffic(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -382,3 +384,43 @@ def test_a_filter_by_vm_and_project(client: Client, settings: StoreSettings) -> 
             return live.taken
 
     assert sorted(run(scenario()).told()) == [("firing", "of_shop", "web2→db2"), ("firing", "of_web1", "web1→db1")]
+
+
+def test_whoever_acts_hears_of_what_people_are_told_of(client: Client, settings: StoreSettings) -> None:
+    """No route names anybody, and vm4 is silenced; what a silence keeps back is told to nobody, its end neither."""
+    for number in (3, 4):
+        add(client, traffic(*PAIRS[number], range(10), 200))
+        add(client, traffic(*PAIRS[number], range(10, 200)))
+    heard: list[tuple[str, str]] = []
+
+    async def scenario() -> Taken:
+        alerts = AlertSettings(settle_seconds=0)
+        async with running(settings, alerts, on_notice=lambda n: heard.append((n.event, n.labels["src_vm"]))) as live:
+            live.now_us = BEGIN_US
+            await live.alerts.silence({"src_vm": "vm4"}, BEGIN_US + 3600 * SECOND_US, "me")
+            await live.close("10s", range(20))
+            return live.taken
+
+    assert run(scenario()).groups == []
+    assert heard == [("firing", "vm3"), ("resolved", "vm3")]
+
+
+def test_a_store_that_hangs_does_not_keep_the_service_from_stopping(
+    settings: StoreSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("collector.alert.stage.FINISH_SECONDS", 0.1)
+    gate = threading.Event()
+
+    def connect(_: StoreSettings) -> Client:
+        gate.wait(60)
+        raise OSError("gone")
+
+    monkeypatch.setattr("tests.alert.live.connect", connect)
+
+    async def scenario() -> None:
+        async with running(settings, AlertSettings(), left=lambda: (stopped.append(gate.is_set()), gate.set())):
+            await asyncio.sleep(0.05)
+
+    stopped: list[bool] = []
+    run(scenario())
+    assert stopped == [False]  # it was left while the store still hung

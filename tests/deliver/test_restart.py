@@ -1,4 +1,4 @@
-"""The whole service after a restart: Alertmanager keeps what fired before, and the API knows it."""
+"""The whole service after a restart: Alertmanager keeps what fired before, the API ends it, an action runs."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ from tests.deliver.alertmanager_server import MISSING, PROGRAM, alertmanager
 from tests.deliver.parts import SECOND_US, endpoint
 from tests.service import running
 
+NOTE = {
+    "kind": "command", "rules": ["pair_loss"], "events": ["firing", "resolved"],
+    "argv": ["/bin/sh", "-c", 'echo "$ALERT_LABEL_SRC_VM is well"'],
+}  # fmt: skip
 LOSS = next(rule for rule in DEFAULTS if rule.name == "pair_loss")
 
 
@@ -52,6 +56,8 @@ def test_alertmanager_is_told_again_of_what_fired_before_the_start(tmp_path: Pat
             f"store.database={server_store.database}",
             f"deliver.receivers={json.dumps({'am': receiver})}",
             'alerts.routes=[{"receivers": ["am"]}]',
+            "act.enabled=true",
+            f"act.actions={json.dumps({'note': NOTE})}",
         )
         with running(tmp_path, *overrides, store=server_store.url) as service:
             (alert,) = server.wait(bool)
@@ -67,8 +73,13 @@ def test_alertmanager_is_told_again_of_what_fired_before_the_start(tmp_path: Pat
                 resolved = json.loads(answer.read())
             server.wait(lambda alerts: not alerts)
             assert service.stop() == 0
+    with open_client(server_store) as client:
+        sql = f"SELECT action, event, alert_id, status, output FROM {server_store.database}.action_runs"
+        runs = client.query(sql).result_rows
 
     assert alert["labels"]["fingerprint"] == still["labels"]["fingerprint"] == lasting.fingerprint
     assert alert["labels"]["src_vm"] == "web-0"
     assert {card["alert_id"] for card in cards} == {lasting.alert_id, silenced.alert_id}
     assert (resolved["state"], resolved["resolved_by"]) == ("resolved", "ann")
+    # Nothing runs again for what fired before the start.
+    assert runs == [("note", "resolved", lasting.alert_id, "exit 0", "web-0 is well\n")]
