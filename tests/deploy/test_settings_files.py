@@ -41,6 +41,7 @@ def test_each_commented_line_of_the_example_is_right(tmp_path: Path) -> None:
     settings = load(everything)
 
     assert given == {
+        "act.enabled", "act.actions",
         "alerts.routes",
         "deliver.receivers",
         "inventory.libvirt",
@@ -51,7 +52,7 @@ def test_each_commented_line_of_the_example_is_right(tmp_path: Path) -> None:
         "pipeline.allow", "pipeline.share_templates_between_domains", "pipeline.exporters",
         "rollup.service",
         "store.url", "store.user", "store.ttl_days", "store.interface_speeds",
-        "web.host", "web.port",
+        "web.host", "web.port", "web.names",
     }  # fmt: skip
     assert settings.listen.receive_buffer_octets == Settings().listen.receive_buffer_octets
     assert settings.store.ttl_days == {"flows": 14, "interface_counters": 90}
