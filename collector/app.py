@@ -49,6 +49,7 @@ DOCTOR = "doctor"
 ALERT = "alert"
 DELIVER = "deliver"
 ACT = "act"
+DESK = "desk"
 
 STOP_SECONDS = 15.0
 """Deadline of an orderly stop; the systemd unit waits 60 s before it kills."""
@@ -67,7 +68,7 @@ class Service:
         self.stopping = asyncio.Event()
         self._began = time.monotonic()
         self.metrics = Metrics(exporters_labelled=settings.pipeline.exporter_labels)
-        single = dict.fromkeys((DECODE, STORE, SUM, ROLLUP, ANALYZE, DOCTOR, ALERT), 1)
+        single = dict.fromkeys((DECODE, STORE, SUM, ROLLUP, ANALYZE, DOCTOR, ALERT, DESK), 1)
         self.bridge = Bridge(
             single
             | {QUERY: settings.store.sql_queries}
@@ -100,7 +101,7 @@ class Service:
             remember=self.delivery.remember,
             on_notice=self._act if settings.act.enabled else None,
         )
-        desk = Desk(self.alerts, settings.alerts.active(), partial(self.bridge.call, QUERY), connect)
+        desk = Desk(self.alerts, settings.alerts.active(), partial(self.bridge.call, DESK), connect)
         self.windows.subscribe("alert", self.alerts.window_closed)
         self.doctor = Doctor(
             settings.analyze, self.metrics, partial(self.bridge.call, DOCTOR), connect, clock_us=wall_clock_us

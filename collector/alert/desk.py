@@ -1,4 +1,4 @@
-"""The desk: what people ask of alerts and do about them.  Lists come from the store, on threads of its readers."""
+"""The desk: what people ask of alerts and do about them.  Lists come from the store, on a thread of the desk."""
 
 from __future__ import annotations
 

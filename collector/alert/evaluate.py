@@ -47,6 +47,18 @@ class Outcome:
     """Series that were not looked at, for lack of room."""
 
 
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """When a rule was last looked at.  Times are µs since 1970, 0 where it has not happened."""
+
+    evaluated_us: int = 0
+    window_end_us: int = 0
+    series: int = 0
+    failed_us: int = 0
+    error: str = ""
+    """What went wrong at `failed_us`; stays until something else does."""
+
+
 class Evaluator:
     """All rules and their states."""
 

@@ -19,16 +19,16 @@ from typing import Any, Self
 
 from clickhouse_connect.driver import Client
 
-from collector.alert.evaluate import Evaluator
+from collector.alert.evaluate import Evaluator, Looked
 from collector.alert.group import Silence, Teller, Told
 from collector.alert.measures import SCOPES
 from collector.alert.settings import AlertSettings
 from collector.alert.state import SECOND_US, Change
 from collector.alert.store import AlertStore
-from collector.alert.text import notice
+from collector.alert.text import notices
 from collector.log import get_log
 from collector.metrics import Metrics
-from collector.notice import Event, Group, Notice, OnNotice, Outbox, Remember
+from collector.notice import Group, Notice, OnNotice, Outbox, Remember
 from collector.ports import Call, Clock, WindowClosed
 
 SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
@@ -47,18 +47,6 @@ class _Delivery:
     message: str
     receiver: str
     state: str
-
-
-@dataclass(frozen=True, slots=True)
-class Looked:
-    """When a rule was last looked at.  Times are µs since 1970, 0 where it has not happened."""
-
-    evaluated_us: int = 0
-    window_end_us: int = 0
-    series: int = 0
-    failed_us: int = 0
-    error: str = ""
-    """What went wrong at `failed_us`; stays until something else does."""
 
 
 class Alerts:
@@ -270,13 +258,13 @@ class Alerts:
     async def _act(self, function: Callable[..., tuple[bool, list[Change]]], *args: Any) -> bool:
         """Change states on the worker, write what changed, then hand over the messages."""
         await self._loaded.wait()
-        done, told, notices = await self._call(self._change, function, args, self._clock_us())
+        done, told, heard = await self._call(self._change, function, args, self._clock_us())
         for one in told:
             self._messages.labels(one.group.severity).inc()
             self._outbox.offer(one.group)
         if self._on_notice is not None:
-            for one_notice in notices:
-                self._on_notice(one_notice)
+            for notice in heard:
+                self._on_notice(notice)
         self._count()
         return done
 
@@ -302,7 +290,7 @@ class Alerts:
         more, told = self._teller.tell(self._evaluator.book, changes, now_us)
         self._store.keep([*changes, *more], told, now_us)
         self._flush()
-        return done, told, _notices([*changes, *more], now_us) if self._on_notice else []
+        return done, told, notices([*changes, *more], now_us) if self._on_notice else []
 
     def _evaluate(self, window: WindowClosed) -> tuple[bool, list[Change]]:
         begun = time.monotonic()
@@ -400,20 +388,3 @@ class Alerts:
         if client is not None:
             with contextlib.suppress(Exception):  # a broken connection may refuse even that
                 client.close()
-
-
-def _notices(changes: list[Change], now_us: int) -> list[Notice]:
-    """What people are told of, whether or not a route names somebody: nothing that is kept back, or ends untold."""
-    notices = []
-    for change in changes:
-        event: Event
-        if change.event == "told":
-            event = "firing"
-        elif change.event == "escalated":
-            event = "escalated"
-        elif change.event in ("resolved", "acknowledged") and change.alert.told_us:
-            event = "resolved" if change.event == "resolved" else "acknowledged"
-        else:
-            continue
-        notices.append(notice(change.alert, event, now_us))
-    return notices

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from collector.alert.frame import closer
 from collector.alert.measures import LEVEL_US
-from collector.alert.state import SECOND_US, Alert
+from collector.alert.state import SECOND_US, Alert, Change
 from collector.notice import Event, Notice
 
 _PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -83,3 +84,20 @@ def notice(alert: Alert, event: Event, now_us: int) -> Notice:
         runbook=rule.runbook,
         sql=closer(rule, alert.labels, alert.since_us, end_us),
     )
+
+
+def notices(changes: Iterable[Change], now_us: int) -> list[Notice]:
+    """What people are told of, whether or not a route names somebody: nothing that is kept back, or ends untold."""
+    found = []
+    for change in changes:
+        event: Event
+        if change.event == "told":
+            event = "firing"
+        elif change.event == "escalated":
+            event = "escalated"
+        elif change.event in ("resolved", "acknowledged") and change.alert.told_us:
+            event = "resolved" if change.event == "resolved" else "acknowledged"
+        else:
+            continue
+        found.append(notice(change.alert, event, now_us))
+    return found

@@ -42,7 +42,7 @@ _OVER: dict[int | str, dict[str, Any]] = {409: {"model": models.Problem, "descri
 router = APIRouter(prefix="/api/v1", responses=_PROBLEMS)
 
 
-def _desk(request: Request) -> AlertDesk:
+async def _desk(request: Request) -> AlertDesk:
     desk: AlertDesk = request.app.state.desk
     return desk
 

@@ -59,7 +59,7 @@ class OwnPagesOnly:
         if kind != "application/json":
             return 415, f"content type {kind[:100]!r}: application/json is expected"
         length = headers.get("content-length", "")
-        if not length.isascii() or not length.isdigit():
+        if "transfer-encoding" in headers or not length.isascii() or not length.isdigit():
             return 411, "a body with its length is expected"
         if int(length[:10]) > BODY_OCTETS:
             return 413, f"{length[:10]} octets: at most {BODY_OCTETS} are taken"
