@@ -101,10 +101,11 @@ async def run_command(settings: ActionSettings, data: bytes, environment: Mappin
 async def _feed(process: asyncio.subprocess.Process, data: bytes) -> None:
     """Write all of standard input; a command need not read it."""
     assert process.stdin is not None  # noqa: S101 - it is a pipe
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+    # uvloop says RuntimeError where the pipe is closed already: the command ended before it was written to.
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError, RuntimeError):
         process.stdin.write(data)
         await process.stdin.drain()
-    process.stdin.close()
+        process.stdin.close()
 
 
 async def _read(process: asyncio.subprocess.Process, kept: bytearray, most: int) -> None:

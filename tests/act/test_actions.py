@@ -22,7 +22,7 @@ from collector.metrics import Metrics
 from collector.settings import InvalidSettingsError, load
 from collector.store.settings import StoreSettings
 from collector.store.writer import insert
-from collector.threads import Bridge
+from collector.threads import Bridge, run
 from schemas.alerts import ACTION_RUNS
 from tests.analyze.named import ask, store
 from tests.deliver.parts import LOSS, NOON_US, endpoint
@@ -93,7 +93,7 @@ def once(action: ActionSettings, count: int = 1) -> list[dict[str, Any]]:
                 stage.actions.offer(HOSTILE)
             return await stage.audit.until(count)
 
-    return asyncio.run(main())
+    return run(main())
 
 
 def test_a_command_gets_the_alert_as_data_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,6 +127,19 @@ def test_how_a_command_ends(code: str, result: str, status: str, output: str) ->
     (row,) = once(python(code, output_octets=100))
 
     assert (row["result"], row["status"], row["output"]) == (result, status, output)
+
+
+def test_a_command_need_not_read_the_alert() -> None:
+    """It may end before the alert is written, or after a part of one that is larger than the pipe."""
+    many = {f"label_{number}": "x" * 4000 for number in range(50)}
+
+    async def main() -> None:
+        async with running(it=command("/bin/true", per_minute=600)) as stage:
+            for number in range(100):
+                stage.actions.offer(replace(LOSS, labels=many if number % 2 else {}))
+            assert {(row["result"], row["status"]) for row in await stage.audit.until(100)} == {("ok", "exit 0")}
+
+    run(main())
 
 
 def test_a_program_that_is_not_there() -> None:
@@ -176,7 +189,7 @@ def test_only_what_it_is_for_makes_it_run(tmp_path: Path) -> None:
             stage.actions.offer(replace(LOSS, event="resolved"))
         assert stage.audit.rows == []
 
-    asyncio.run(main())
+    run(main())
     assert (tmp_path / "x").read_text() == "."
 
 
@@ -193,7 +206,7 @@ def test_a_stop_kills_what_runs_and_notes_what_waits(tmp_path: Path) -> None:
                     await asyncio.sleep(0.01)
         return stage.audit.rows
 
-    rows = asyncio.run(main())
+    rows = run(main())
 
     assert sorted((row["result"], row["output"]) for row in rows) == [("stopped", "killed"), ("stopped", "not begun")]
     with pytest.raises(ProcessLookupError):
@@ -233,7 +246,7 @@ def test_the_store_takes_the_audit(embedded_store: StoreSettings) -> None:
             await stage.audit.until(1)
             return stage.audit.batches[0]
 
-    batch = asyncio.run(main())
+    batch = run(main())
     with store(embedded_store) as client:
         insert(client, ACTION_RUNS, [batch], "token")
         (row,) = ask(client, "SELECT action, kind, result, event, rule, status, output, time FROM action_runs")
