@@ -12,6 +12,7 @@ import json
 import os
 import re
 import signal
+from asyncio.subprocess import Process, SubprocessStreamProtocol
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
@@ -68,8 +69,11 @@ def variables(action: str, notice: Notice) -> dict[str, str]:
 
 async def run_command(settings: ActionSettings, data: bytes, environment: Mapping[str, str]) -> Ended:
     """Run `argv` in a session of its own; if it takes too long or is cancelled, all of the session is killed."""
+    loop = asyncio.get_running_loop()
     try:
-        process = await asyncio.create_subprocess_exec(
+        # As asyncio.create_subprocess_exec does, which does not give the transport away.
+        transport, protocol = await loop.subprocess_exec(
+            lambda: SubprocessStreamProtocol(limit=CHUNK_OCTETS, loop=loop),
             *settings.argv,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
@@ -80,6 +84,7 @@ async def run_command(settings: ActionSettings, data: bytes, environment: Mappin
         )
     except OSError as error:
         return Ended("failed", "", f"cannot be run: {error.strerror or error}")
+    process = Process(transport, protocol, loop)
     kept = bytearray()
     ended = False
     try:
@@ -93,7 +98,8 @@ async def run_command(settings: ActionSettings, data: bytes, environment: Mappin
         if not ended:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+        # What left the session may hold the pipes for as long as it lives: nobody waits for it.
+        transport.close()
     status = f"exit {code}" if code >= 0 else f"signal {-code}"
     return Ended("ok" if code == 0 else "failed", status, _text(kept))
 
