@@ -29,6 +29,8 @@ Result = Literal["ok", "failed", "late", "limited", "dry_run", "stopped"]
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 VARIABLE_CHARACTERS = 4096
 CHUNK_OCTETS = 65_536
+REAP_SECONDS = 2.0
+"""Longest wait for the end of a process that was killed; one that hangs in the kernel may take for ever."""
 
 _NOT_NAME = re.compile(r"[^A-Z0-9_]")
 
@@ -100,6 +102,9 @@ async def run_command(settings: ActionSettings, data: bytes, environment: Mappin
                 os.killpg(process.pid, signal.SIGKILL)
         # What left the session may hold the pipes for as long as it lives: nobody waits for it.
         transport.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(REAP_SECONDS):
+                await process.wait()
     status = f"exit {code}" if code >= 0 else f"signal {-code}"
     return Ended("ok" if code == 0 else "failed", status, _text(kept))
 
