@@ -80,6 +80,8 @@ class StoreSettings(BaseModel, frozen=True, extra="forbid"):
     """Longest time of a query."""
     sql_octets: int = Field(default=512 * 2**20, ge=2**20)
     """Memory of one query.  All of them share the store's bound, `memory_octets`."""
+    sql_disk_octets: int = Field(default=2 * 2**30, ge=2**20)
+    """Temporary files of one query, when it sorts or groups more than fits into its memory."""
     sql_result_rows: int = Field(default=1_000_000, ge=1)
     sql_result_octets: int = Field(default=256 * 2**20, ge=2**16)
     sql_request_octets: int = Field(default=2**20, ge=2**10)
