@@ -13,6 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from collector.access.entrance import Entrance
+from collector.access.settings import AccessError
 from collector.alert.stage import Alerts
 from collector.analyze.doctor import Doctor
 from collector.analyze.windows import Windows
@@ -45,6 +47,7 @@ ANALYZE = "analyze"
 DOCTOR = "doctor"
 ALERT = "alert"
 DELIVER = "deliver"
+LOGIN = "login"
 
 STOP_SECONDS = 15.0
 """Deadline of an orderly stop; the systemd unit waits 60 s before it kills."""
@@ -63,7 +66,7 @@ class Service:
         self.stopping = asyncio.Event()
         self._began = time.monotonic()
         self.metrics = Metrics(exporters_labelled=settings.pipeline.exporter_labels)
-        single = dict.fromkeys((DECODE, STORE, SUM, ROLLUP, ANALYZE, DOCTOR, ALERT), 1)
+        single = dict.fromkeys((DECODE, STORE, SUM, ROLLUP, ANALYZE, DOCTOR, ALERT, LOGIN), 1)
         self.bridge = Bridge(
             single
             | {QUERY: settings.store.sql_queries}
@@ -113,7 +116,8 @@ class Service:
         )
         rollup = self.rollups if settings.rollup.enabled else None
         self.writer = Writer(settings.store, self.metrics, partial(self.bridge.call, STORE), rollup)
-        self.facade = Facade(settings.store, self.metrics, partial(self.bridge.call, QUERY))
+        self.entrance = Entrance(settings.access, self.metrics, partial(self.bridge.call, LOGIN))
+        self.facade = Facade(settings.store, self.metrics, partial(self.bridge.call, QUERY), entrance=self.entrance)
         self.enrichment = Enrichment(settings.inventory, self.metrics, self.bridge, self.writer, clock_us=wall_clock_us)
         self.pipeline = Pipeline(
             settings.pipeline,
@@ -127,7 +131,7 @@ class Service:
             findings=self.doctor.codes,
         )
         self.listener = Listener(settings.listen, self.metrics, self.pipeline.offer)
-        self.web = Web(settings.web, self.metrics.registry, self.health)
+        self.web = Web(settings.web, self.metrics.registry, self.health, self.entrance)
 
     async def run(self) -> None:
         """Start all stages, serve until `stopping` is set or a stage fails, then drain and stop."""
@@ -227,9 +231,13 @@ class Service:
             _log.error("settings not reloaded", error=str(error))
             return
         self.pipeline.reload(settings.pipeline)
+        try:
+            self.entrance.reload()
+        except AccessError as error:
+            _log.error("certificate not reloaded, the old one stays", error=str(error))
         fixed = [
             name
-            for name in ("listen", "inventory", "store", "rollup", "analyze", "alerts", "deliver", "web")
+            for name in ("listen", "inventory", "store", "rollup", "analyze", "alerts", "deliver", "web", "access")
             if getattr(settings, name) != getattr(self.settings, name)
         ]
         _log.info("settings reloaded", needs_restart=",".join(fixed) or "nothing")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -19,6 +20,7 @@ from pydantic_settings import (
     SettingsError as SourceError,
 )
 
+from collector.access.settings import AccessError, AccessSettings
 from collector.alert.settings import AlertSettings
 from collector.analyze.settings import AnalyzeSettings
 from collector.deliver.settings import DeliverSettings
@@ -35,8 +37,10 @@ DELIMITER = "__"
 NOT_SETTINGS = frozenset({"VMFLOW_CONFIG", "VMFLOW_CACHE_DIR"})
 """Variables with the prefix that are read elsewhere: the settings file's name, and where kernels are cached."""
 
-SECRET_PARTS = ("password", "token", "secret")
+SECRET_PARTS = ("password", "token", "secret", "users")
 """A key with one of these in its name is never printed with its value."""
+
+_LOGIN_IN_URL = re.compile(r"(?<=//)[^/@\s]*(?=@)")
 
 
 class InvalidSettingsError(Exception):
@@ -61,6 +65,7 @@ class Settings(BaseSettings):
     alerts: AlertSettings = AlertSettings()
     deliver: DeliverSettings = DeliverSettings()
     web: WebSettings = WebSettings()
+    access: AccessSettings = AccessSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")
@@ -70,6 +75,17 @@ class Settings(BaseSettings):
                 if name not in self.deliver.receivers:
                     known = ", ".join(sorted(self.deliver.receivers)) or "none"
                     raise ValueError(f"alerts.routes.{number}: no receiver {name!r}; deliver.receivers are {known}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_access(self) -> Self:
+        try:
+            if self.web.enabled:
+                self.access.check_address(self.web.host, "web.host")
+            if self.store.embedded and self.store.sql_enabled:
+                self.access.check_address(self.store.sql_host, "store.sql_host")
+        except AccessError as error:
+            raise ValueError(str(error)) from error
         return self
 
     @classmethod
@@ -150,7 +166,7 @@ def _explain(error: ValidationError) -> str:
             lines.append(f"{key}: {problem['msg']}")
         else:
             lines.append(f"{key} = {problem['input']!r}: {problem['msg']}")
-    return "\n".join(lines)
+    return _LOGIN_IN_URL.sub("***", "\n".join(lines))
 
 
 def _alternatives(path: tuple[int | str, ...]) -> str:

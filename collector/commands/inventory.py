@@ -268,7 +268,7 @@ def _joined(texts: str, output: str) -> str:
 
 def _print_rows(args: argparse.Namespace, settings: Settings) -> None:
     sql, parameters = unattributed(args) if args.unattributed else known(args, settings.inventory.write_seconds)
-    client = connect(settings.store)
+    client = connect(settings.store, settings.access)
     try:
         answer = _answer(client, sql, parameters, args.format)
     finally:

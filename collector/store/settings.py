@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import BaseModel, Field, SecretStr, field_validator
 
@@ -72,7 +72,7 @@ class StoreSettings(BaseModel, frozen=True, extra="forbid"):
     sql_enabled: bool = True
     """The ClickHouse HTTP endpoint in front of the embedded store: read only."""
     sql_host: str = "127.0.0.1"
-    """It asks for no password, so it listens on loopback unless told otherwise."""
+    """An address that others can reach needs logins: section `access`."""
     sql_port: int = Field(default=8123, ge=0, le=65535)
     sql_queries: int = Field(default=4, ge=1, le=64)
     """Queries at a time.  More wait; with four times as many waiting, a query is refused."""
@@ -97,7 +97,7 @@ class StoreSettings(BaseModel, frozen=True, extra="forbid"):
             raise ValueError("an embedded store is chdb:///absolute/directory, with three slashes")
         if parts.scheme != "chdb" and not parts.hostname:
             raise ValueError("the server's name is missing")
-        if parts.password is not None:
+        if parts.password is not None or any("pass" in key or "token" in key for key in parse_qs(parts.query)):
             raise ValueError("the password belongs into the setting `password`, where it is kept out of logs")
         return url
 

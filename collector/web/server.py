@@ -7,7 +7,6 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-import uvicorn
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
@@ -15,7 +14,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from collector.http import BindError, Server, bind
+from collector.access.entrance import Entrance
+from collector.http import BindError, bind, server
 from collector.web.settings import WebSettings
 
 Health = Callable[[], dict[str, Any]]
@@ -29,8 +29,9 @@ class WebError(Exception):
 class Web:
     """Serves until left.  Raises WebError from entering if the address cannot be bound."""
 
-    def __init__(self, settings: WebSettings, registry: CollectorRegistry, health: Health) -> None:
+    def __init__(self, settings: WebSettings, registry: CollectorRegistry, health: Health, entrance: Entrance) -> None:
         self._settings = settings
+        self._entrance = entrance
         self._registry = registry
         self._health = health
         self.url = ""
@@ -39,15 +40,13 @@ class Web:
     async def __aenter__(self) -> Self:
         if not self._settings.enabled:
             return self
+        context = self._entrance.context()
         try:
-            listening, self.url = bind(self._settings.host, self._settings.port)
+            listening, self.url = bind(self._settings.host, self._settings.port, self._entrance.scheme)
         except BindError as error:
             hint = "another vmflow? set web.port" if error.taken else "set web.host and web.port"
             raise WebError(f"web server on {error}; {hint}") from error
-        config = uvicorn.Config(
-            self._application(), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=3
-        )
-        self._server = Server(config)
+        self._server = server(self._entrance.gate(self._application()), context)
         self._task = asyncio.create_task(self._server.serve(sockets=[listening]), name="web")
         return self
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import threading
 import urllib.error
 import urllib.parse
@@ -12,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from email.message import Message
 
+from collector.access.entrance import Entrance
+from collector.access.settings import AccessSettings
 from collector.metrics import Metrics
 from collector.store.facade import Facade
 from collector.store.settings import StoreSettings
@@ -24,6 +27,8 @@ class Endpoint:
     url: str
     metrics: Metrics
     settings: StoreSettings
+    context: ssl.SSLContext | None = None
+    """What the client trusts, where the endpoint speaks TLS."""
 
     def ask(
         self, sql: str | bytes | None = None, headers: dict[str, str] | None = None, path: str = "/", **parameters: str
@@ -33,7 +38,7 @@ class Endpoint:
         data = sql.encode() if isinstance(sql, str) else sql
         request = urllib.request.Request(url, data=data, headers=headers or {})
         try:
-            with urllib.request.urlopen(request, timeout=30) as response:
+            with urllib.request.urlopen(request, timeout=30, context=self.context) as response:
                 return response.status, response.read(), response.headers
         except urllib.error.HTTPError as error:
             with error:
@@ -41,7 +46,7 @@ class Endpoint:
 
 
 @contextlib.contextmanager
-def served(settings: StoreSettings) -> Iterator[Endpoint]:
+def served(settings: StoreSettings, access: AccessSettings | None = None) -> Iterator[Endpoint]:
     """The endpoint on an event loop of its own, in a thread."""
     metrics = Metrics()
     started = threading.Event()
@@ -49,7 +54,8 @@ def served(settings: StoreSettings) -> Iterator[Endpoint]:
 
     async def serve() -> None:
         stop = asyncio.Event()
-        async with Facade(settings, metrics, asyncio.to_thread) as facade:
+        entrance = Entrance(access or AccessSettings(), metrics, asyncio.to_thread)
+        async with Facade(settings, metrics, asyncio.to_thread, entrance=entrance) as facade:
             found.update(url=facade.url, loop=asyncio.get_running_loop(), stop=stop)
             started.set()
             await stop.wait()
