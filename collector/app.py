@@ -22,6 +22,7 @@ from collector.deliver.delivery import Delivery
 from collector.deliver.delivery import threads as delivery_threads
 from collector.enrich.sources import threads
 from collector.enrich.stage import Enrichment
+from collector.listen.stream import StreamListener
 from collector.listen.udp import Listener, wall_clock_us
 from collector.log import get_log
 from collector.metrics import Metrics
@@ -131,6 +132,14 @@ class Service:
             findings=self.doctor.codes,
         )
         self.listener = Listener(settings.listen, self.metrics, self.pipeline.offer)
+        self.streams = StreamListener(
+            settings.listen,
+            self.metrics,
+            self.pipeline.offer,
+            room=self.pipeline.room,
+            allowed=self.pipeline.allows,
+            clock_us=wall_clock_us,
+        )
         self.web = Web(settings.web, self.metrics.registry, self.health, self.entrance)
 
     async def run(self) -> None:
@@ -159,6 +168,7 @@ class Service:
             self.doctor,
             self.pipeline,
             self.listener,
+            self.streams,
             self.web,
         )
 
@@ -181,6 +191,7 @@ class Service:
         _log.info(
             "ready",
             listening=" ".join(str(address) for address in self.listener.addresses),
+            streams=" ".join(str(address) for address in self.streams.addresses) or "none",
             store=self.settings.store.url,
             sql=self.facade.url or "off",
             web=self.web.url or "off",
