@@ -40,7 +40,11 @@ NOT_SETTINGS = frozenset({"VMFLOW_CONFIG", "VMFLOW_CACHE_DIR"})
 SECRET_PARTS = ("password", "token", "secret", "users")
 """A key with one of these in its name is never printed with its value."""
 
+SECRET_KEYS = re.compile(r"deliver\.receivers(\.[^.]+)?")
+"""Keys that hold a secret where people write a URL in place of a table."""
+
 _LOGIN_IN_URL = re.compile(r"(?<=//)[^/@\s]*(?=@)")
+_SECRET_IN_URL = re.compile(r"(?<=[?&])([^=&\s]*(?:pass|token|secret|key)[^=&\s]*)=[^&\s']*", re.IGNORECASE)
 
 
 class InvalidSettingsError(Exception):
@@ -156,7 +160,7 @@ def _explain(error: ValidationError) -> str:
         key = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
             lines.append(f"{key}: no such setting{_alternatives(problem['loc'])}")
-        elif any(part in key.lower() for part in SECRET_PARTS):
+        elif any(part in key.lower() for part in SECRET_PARTS) or SECRET_KEYS.fullmatch(key):
             lines.append(f"{key}: {problem['msg']}")
         elif not key:
             # Sections that do not fit one another: the message names them.
@@ -166,7 +170,7 @@ def _explain(error: ValidationError) -> str:
             lines.append(f"{key}: {problem['msg']}")
         else:
             lines.append(f"{key} = {problem['input']!r}: {problem['msg']}")
-    return _LOGIN_IN_URL.sub("***", "\n".join(lines))
+    return _SECRET_IN_URL.sub(r"\1=***", _LOGIN_IN_URL.sub("***", "\n".join(lines)))
 
 
 def _alternatives(path: tuple[int | str, ...]) -> str:
