@@ -244,6 +244,7 @@ class Service:
         self.pipeline.reload(settings.pipeline)
         try:
             self.entrance.reload()
+            self.streams.reload()
         except AccessError as error:
             _log.error("certificate not reloaded, the old one stays", error=str(error))
         fixed = [

@@ -87,6 +87,10 @@ class AccessSettings(BaseModel, frozen=True, extra="forbid"):
     key_file: Path | None = None
     """PEM file with the certificate's private key, without a passphrase."""
 
+    ca_file: Path | None = None
+    """PEM file of the authority that signed it, for this machine's `vmflow query`, if it is not a public one.  The
+    certificate must name `store.sql_host`."""
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         names = [user.name for user in self.users] + [token.name for token in self.tokens]

@@ -23,7 +23,7 @@ from typing import Self, cast
 import numpy as np
 from prometheus_client import Counter, Gauge
 
-from collector.access.tls import server_context
+from collector.access.tls import load_certificate, server_context
 from collector.listen.settings import ListenError, ListenSettings, StreamEndpoint
 from collector.log import get_log
 from collector.metrics import Metrics
@@ -97,19 +97,20 @@ class StreamListener:
         self._open = 0
         self._listening: list[socket.socket] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._tls: ssl.SSLContext | None = None
         self.addresses: list[StreamEndpoint] = []
         """Where the sockets are bound, in the order of the settings; ports that were 0 are the real ones."""
 
     async def __aenter__(self) -> Self:
         """Listen.  Raises ListenError or AccessError, with no socket left open."""
-        context = self._context()
+        self._tls = self._context()
         try:
             for endpoint in self.settings.stream_endpoints():
                 sock = _listen(endpoint)
                 self._listening.append(sock)
                 bound = StreamEndpoint(endpoint.scheme, *sock.getsockname()[:2])
                 self.addresses.append(bound)
-                self._start(self._accept(sock, bound, context if endpoint.scheme == "tls" else None))
+                self._start(self._accept(sock, bound, self._tls if endpoint.scheme == "tls" else None))
             if self._listening:
                 self._start(self._look())
         except BaseException:
@@ -127,6 +128,12 @@ class StreamListener:
         if settings.certificate_file is None or settings.key_file is None:
             return None
         return server_context("listen", settings.certificate_file, settings.key_file, settings.client_ca_file)
+
+    def reload(self) -> None:
+        """Read certificate and key again, for new connections.  Raises AccessError; then the old ones stay."""
+        settings = self.settings
+        if self._tls is not None and settings.certificate_file is not None and settings.key_file is not None:
+            load_certificate(self._tls, "listen", settings.certificate_file, settings.key_file)
 
     def _start(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -74,7 +74,7 @@ def connect(settings: StoreSettings, access: AccessSettings) -> Client:
                 "url": f"{'https' if secure else 'http'}://{host}:{settings.sql_port}",
                 "user": "",
                 "password": access.client_token,
-                "ca_file": str(access.certificate_file or ""),
+                "ca_file": str(access.ca_file or ""),
             }
         )
         return _with_database(open_client(service), settings)

@@ -20,6 +20,7 @@ import pytest
 import trustme
 from clickhouse_connect.driver import exceptions as driver
 from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -31,6 +32,8 @@ from collector.access.settings import AccessError, AccessSettings
 from collector.access.tls import server_context
 from collector.metrics import Metrics
 from collector.store.client import open_client
+from collector.store.errors import StoreError
+from collector.store.query import connect
 from collector.store.settings import StoreSettings
 from collector.web.server import Web
 from collector.web.settings import WebSettings
@@ -248,6 +251,23 @@ def test_sql_over_tls(store: StoreSettings, authority: trustme.CA, tmp_path: Pat
             socket.create_connection((str(parts.hostname), int(parts.port or 0))) as plain,
         ):
             old.wrap_socket(plain, server_hostname="127.0.0.1")
+
+
+def test_the_query_command_shows_its_token_over_tls(
+    store: StoreSettings, authority: trustme.CA, tmp_path: Path
+) -> None:
+    certificate, key = _files(authority, tmp_path, "one")
+    ca = tmp_path / "ca.crt"
+    authority.cert_pem.write_to_path(str(ca))
+    files = {"certificate_file": certificate, "key_file": key, "ca_file": ca}
+    access = SETTINGS.model_copy(update={**files, "client_token": SecretStr(TOKEN)})
+    with served(store, access) as running:
+        here = store.model_copy(update={"sql_port": urlsplit(running.url).port})
+        client = connect(here, access)
+        assert client.query("SELECT 1").result_rows == [(1,)]
+        client.close()
+        with pytest.raises(StoreError):
+            connect(here, access.model_copy(update={"client_token": SecretStr("wrong")}))
 
 
 def test_a_new_certificate_is_taken_over_while_running(authority: trustme.CA, tmp_path: Path) -> None:

@@ -41,13 +41,15 @@ def test_each_commented_line_of_the_example_is_right(tmp_path: Path) -> None:
     settings = load(everything)
 
     assert given == {
+        "access.users", "access.tokens", "access.certificate_file", "access.key_file",
         "alerts.routes",
         "deliver.receivers",
         "inventory.libvirt",
         "inventory.ovsdb",
         "inventory.openstack",
         "inventory.static",
-        "listen.addresses", "listen.receive_buffer_octets",
+        "listen.addresses", "listen.receive_buffer_octets", "listen.streams", "listen.certificate_file",
+        "listen.key_file", "listen.client_ca_file",
         "pipeline.allow", "pipeline.share_templates_between_domains", "pipeline.exporters",
         "rollup.service",
         "store.url", "store.user", "store.ttl_days", "store.interface_speeds",
