@@ -12,6 +12,7 @@ port of the sender, and both are those of the connection.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 import struct
@@ -127,7 +128,11 @@ class StreamListener:
         settings = self.settings
         if settings.certificate_file is None or settings.key_file is None:
             return None
-        return server_context("listen", settings.certificate_file, settings.key_file, settings.client_ca_file)
+        context = server_context("listen", settings.certificate_file, settings.key_file, settings.client_ca_file)
+        # Exporters never read.  A ticket that lies unread when they close makes their kernel reset the connection, and
+        # what was still on its way is lost.
+        context.num_tickets = 0
+        return context
 
     def reload(self) -> None:
         """Read certificate and key again, for new connections.  Raises AccessError; then the old ones stay."""
@@ -274,9 +279,10 @@ class _Connection(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Count the end."""
+        """Hand on what came whole, and count the end."""
         if self._timer is not None:
             self._timer.cancel()
+        self._hand_on_rest()
         reason = self._reason or ("end" if exc is None and not self._buffer else "cut" if self._buffer else "error")
         self._owner.families.closed.labels(self._label, reason).inc()
         self._owner.connections.discard(self)
@@ -296,6 +302,7 @@ class _Connection(asyncio.Protocol):
     def end(self, reason: str) -> None:
         """Close, for this reason."""
         self._reason = self._reason or reason
+        self._hand_on_rest()
         self._buffer.clear()
         self._transport.abort()
 
@@ -306,11 +313,7 @@ class _Connection(asyncio.Protocol):
                 if not self._owner.room(ends[-1] + MESSAGE_COST_OCTETS * len(ends)):
                     self._wait()
                     return
-                self._owner.offer(self._batch(ends))
-                self._messages.inc(len(ends))
-                self._octets.inc(ends[-1])
-                self._whole = self._loop.time()
-                del self._buffer[: ends[-1]]
+                self._offer(ends)
         except BrokenMessageError as error:
             _log.sampled("no IPFIX message", key=self._label, source=self._peer[0], wrong=str(error))
             self.end(str(error))
@@ -318,6 +321,19 @@ class _Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer = None
             self._transport.resume_reading()
+
+    def _hand_on_rest(self) -> None:
+        """Hand whole messages on without asking for room: there is no later, and what is dropped then is counted."""
+        with contextlib.suppress(BrokenMessageError):
+            while ends := whole_messages(self._buffer):
+                self._offer(ends)
+
+    def _offer(self, ends: list[int]) -> None:
+        self._owner.offer(self._batch(ends))
+        self._messages.inc(len(ends))
+        self._octets.inc(ends[-1])
+        self._whole = self._loop.time()
+        del self._buffer[: ends[-1]]
 
     def _wait(self) -> None:
         if self._timer is None:

@@ -28,7 +28,7 @@ def test_defaults_of_the_table_are_those_of_the_settings() -> None:
 
 
 def test_commands_and_files_exist() -> None:
-    for command in re.findall(r"`?vmflow ([a-z]+) ", TEXT):
+    for command in re.findall(r"`vmflow ([a-z]+)", TEXT):
         assert command in COMMANDS, command
     for file in re.findall(r"`((?:tests|deploy|docs)/[\w./-]+)`", TEXT):
         assert (ROOT / file).exists(), file

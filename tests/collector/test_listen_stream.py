@@ -218,6 +218,32 @@ def test_without_room_the_connection_waits_and_nothing_is_lost() -> None:
     assert waits >= 1
 
 
+@pytest.mark.parametrize("scheme", ["tcp", "tls"])
+def test_an_exporter_that_never_reads_loses_nothing_when_it_closes(certificates: Certificates, scheme: str) -> None:
+    """A TLS 1.3 server sends tickets: unread, they would make the exporter's kernel reset the connection."""
+    count = 5000
+    room = Room()
+
+    def export(port: int) -> None:
+        context = ssl.create_default_context(cafile=str(certificates.ca))
+        with socket.create_connection(("127.0.0.1", port)) as plain:
+            sock = context.wrap_socket(plain, server_hostname="127.0.0.1") if scheme == "tls" else plain
+            sock.sendall(message(1000) * count)
+            sock.close()
+
+    async def scenario() -> int:
+        inbox = Inbox()
+        settings = certificates.settings() | {"streams": (f"{scheme}://127.0.0.1:0",)}
+        async with listening(inbox, room, **settings) as (listener, metrics):
+            asyncio.get_running_loop().call_later(0.3, setattr, room, "free", True)
+            room.free = False
+            await asyncio.to_thread(export, listener.addresses[0].port)
+            await until(lambda: closed(listener, metrics, "end") == 1)
+        return len(inbox)
+
+    assert asyncio.run(scenario()) == count
+
+
 def test_connections_are_bounded() -> None:
     async def scenario() -> dict[str, float | None]:
         async with listening(Inbox(), stream_connections=3, stream_connections_per_source=2) as (listener, metrics):
