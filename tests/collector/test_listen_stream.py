@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import socket
 import ssl
@@ -441,6 +442,7 @@ SOFTFLOWD = shutil.which("softflowd")
 
 @pytest.mark.network
 @pytest.mark.skipif(SOFTFLOWD is None, reason="softflowd is missing: apt-get install softflowd")
+@pytest.mark.skipif(os.geteuid() != 0, reason="capturing on lo needs root")
 def test_softflowd_exports_over_tcp_to_the_service(tmp_path: Path) -> None:
     """An exporter that nobody here wrote, on the loopback interface: its own count of packets is the truth."""
     with services.running(tmp_path, 'listen.streams=["tcp://127.0.0.1:0"]') as service:
