@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test test-system run lint bench docs clean
+.PHONY: help demo test test-system run lint bench docs lock audit clean
 
 help:
 	@echo "make demo    install, start the service, replay real captures, show what SQL says"
@@ -13,6 +13,8 @@ help:
 	@echo "make run     run the service with the embedded store"
 	@echo "make bench   decode rates and UDP-to-rows rate on this machine"
 	@echo "make lint    ruff and mypy alone"
+	@echo "make lock    pin what the images install, with hashes (needs an index of packages)"
+	@echo "make audit   ask for known defects of what the images install (needs pypi.org and osv.dev)"
 	@echo "make docs    render docs/columns.md from schemas/"
 
 $(STAMP): pyproject.toml
@@ -56,6 +58,19 @@ bench: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/python -m schemas.render --docs
+
+# Versions and hashes of everything in the images, for all platforms; no address of an index goes in.
+LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-annotate --no-header \
+	--no-emit-index-url --no-emit-find-links --upgrade pyproject.toml deploy/build-requirements.in
+lock: $(STAMP)
+	@$(BIN)/pip install --quiet --disable-pip-version-check '.[release]'
+	$(LOCK) --extra embedded --extra ovsdb --extra openstack --output-file deploy/requirements.lock
+	$(LOCK) --output-file deploy/requirements-server.lock
+
+# --strict: a package that could not be asked about is a failure, not a pass; so is a machine without the Internet.
+audit: $(STAMP)
+	@$(BIN)/pip install --quiet --disable-pip-version-check '.[release]'
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement deploy/requirements.lock
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

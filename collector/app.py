@@ -13,6 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from collector.access.entrance import Entrance
+from collector.access.settings import AccessError
 from collector.act.stage import Actions
 from collector.act.stage import threads as action_threads
 from collector.alert.desk import Desk
@@ -23,6 +25,7 @@ from collector.deliver.delivery import Delivery
 from collector.deliver.delivery import threads as delivery_threads
 from collector.enrich.sources import threads
 from collector.enrich.stage import Enrichment
+from collector.listen.stream import StreamListener
 from collector.listen.udp import Listener, wall_clock_us
 from collector.log import get_log
 from collector.metrics import Metrics
@@ -50,6 +53,7 @@ ALERT = "alert"
 DELIVER = "deliver"
 ACT = "act"
 DESK = "desk"
+LOGIN = "login"
 
 STOP_SECONDS = 15.0
 """Deadline of an orderly stop; the systemd unit waits 60 s before it kills."""
@@ -68,7 +72,7 @@ class Service:
         self.stopping = asyncio.Event()
         self._began = time.monotonic()
         self.metrics = Metrics(exporters_labelled=settings.pipeline.exporter_labels)
-        single = dict.fromkeys((DECODE, STORE, SUM, ROLLUP, ANALYZE, DOCTOR, ALERT, DESK), 1)
+        single = dict.fromkeys((DECODE, STORE, SUM, ROLLUP, ANALYZE, DOCTOR, ALERT, DESK, LOGIN), 1)
         self.bridge = Bridge(
             single
             | {QUERY: settings.store.sql_queries}
@@ -124,7 +128,8 @@ class Service:
         self.actions = Actions(
             settings.act, self.metrics, partial(self.bridge.call, ACT), self.writer, clock_us=wall_clock_us
         )
-        self.facade = Facade(settings.store, self.metrics, partial(self.bridge.call, QUERY))
+        self.entrance = Entrance(settings.access, self.metrics, partial(self.bridge.call, LOGIN))
+        self.facade = Facade(settings.store, self.metrics, partial(self.bridge.call, QUERY), entrance=self.entrance)
         self.enrichment = Enrichment(settings.inventory, self.metrics, self.bridge, self.writer, clock_us=wall_clock_us)
         self.pipeline = Pipeline(
             settings.pipeline,
@@ -138,7 +143,15 @@ class Service:
             findings=self.doctor.codes,
         )
         self.listener = Listener(settings.listen, self.metrics, self.pipeline.offer)
-        self.web = Web(settings.web, self.metrics.registry, self.health, desk)
+        self.streams = StreamListener(
+            settings.listen,
+            self.metrics,
+            self.pipeline.offer,
+            room=self.pipeline.room,
+            allowed=self.pipeline.allows,
+            clock_us=wall_clock_us,
+        )
+        self.web = Web(settings.web, self.metrics.registry, self.health, desk, self.entrance)
 
     async def run(self) -> None:
         """Start all stages, serve until `stopping` is set or a stage fails, then drain and stop."""
@@ -167,6 +180,7 @@ class Service:
             self.doctor,
             self.pipeline,
             self.listener,
+            self.streams,
             self.web,
         )
 
@@ -189,6 +203,7 @@ class Service:
         _log.info(
             "ready",
             listening=" ".join(str(address) for address in self.listener.addresses),
+            streams=" ".join(str(address) for address in self.streams.addresses) or "none",
             store=self.settings.store.url,
             sql=self.facade.url or "off",
             web=self.web.url or "off",
@@ -243,9 +258,25 @@ class Service:
             _log.error("settings not reloaded", error=str(error))
             return
         self.pipeline.reload(settings.pipeline)
+        try:
+            self.entrance.reload()
+            self.streams.reload()
+        except AccessError as error:
+            _log.error("certificate not reloaded, the old one stays", error=str(error))
         fixed = [
             name
-            for name in ("listen", "inventory", "store", "rollup", "analyze", "alerts", "deliver", "act", "web")
+            for name in (
+                "listen",
+                "inventory",
+                "store",
+                "rollup",
+                "analyze",
+                "alerts",
+                "deliver",
+                "act",
+                "web",
+                "access",
+            )
             if getattr(settings, name) != getattr(self.settings, name)
         ]
         _log.info("settings reloaded", needs_restart=",".join(fixed) or "nothing")

@@ -2,12 +2,48 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import socket
+import ssl
 from collections.abc import Iterator
 
 import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+CONNECTIONS = 200
+"""Connections at a time; more are told 503."""
+REQUEST_SECONDS = 20.0
+"""How long the head of a request may take, from the connection (or the last answer) on."""
+
+
+class TimedProtocol(H11Protocol):
+    """HTTP/1.1 that closes connections on which no request comes: uvicorn itself would wait for ever."""
+
+    _seen: object = None
+    """The request that the last look found."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the clock."""
+        super().connection_made(transport)
+        self._late = self.loop.call_later(REQUEST_SECONDS, self._check)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the clock."""
+        self._late.cancel()
+        super().connection_lost(exc)
+
+    def _check(self) -> None:
+        """Close if no request came since the last look, or one whose body does not end; abort what did not close."""
+        same = self.cycle is None or self.cycle is self._seen
+        if self.transport.is_closing():
+            self.transport.abort()
+        elif same and (self.cycle is None or self.cycle.response_complete or self.cycle.more_body):
+            self.transport.close()
+        self._seen = self.cycle
+        self._late = self.loop.call_later(REQUEST_SECONDS, self._check)
 
 
 class Server(uvicorn.Server):
@@ -19,6 +55,25 @@ class Server(uvicorn.Server):
         yield
 
 
+def server(app: ASGIApp, context: ssl.SSLContext | None = None) -> Server:
+    """A server for `app`, with TLS if there is a context; bounded in connections and in the time for a request."""
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,  # addresses of requests may hold passwords
+        lifespan="off",
+        http=TimedProtocol,
+        ws="none",
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=CONNECTIONS,
+        timeout_graceful_shutdown=3,
+    )
+    config.load()
+    config.ssl = context
+    return Server(config)
+
+
 class BindError(Exception):
     """An address cannot be bound.  `taken`: another process has it."""
 
@@ -27,7 +82,7 @@ class BindError(Exception):
         self.taken = error.errno == errno.EADDRINUSE
 
 
-def bind(host: str, port: int) -> tuple[socket.socket, str]:
+def bind(host: str, port: int, scheme: str = "http") -> tuple[socket.socket, str]:
     """A listening TCP socket and the URL that reaches it; port 0 takes a free one.  Raises BindError."""
     try:
         info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -36,4 +91,4 @@ def bind(host: str, port: int) -> tuple[socket.socket, str]:
         raise BindError(host, port, error) from error
     listening.setblocking(False)
     name, number = listening.getsockname()[:2]
-    return listening, f"http://{f'[{name}]' if ':' in name else name}:{number}"
+    return listening, f"{scheme}://{f'[{name}]' if ':' in name else name}:{number}"

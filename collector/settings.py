@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -19,6 +20,7 @@ from pydantic_settings import (
     SettingsError as SourceError,
 )
 
+from collector.access.settings import AccessError, AccessSettings
 from collector.act.settings import ActSettings
 from collector.alert.settings import AlertSettings
 from collector.analyze.settings import AnalyzeSettings
@@ -36,8 +38,14 @@ DELIMITER = "__"
 NOT_SETTINGS = frozenset({"VMFLOW_CONFIG", "VMFLOW_CACHE_DIR"})
 """Variables with the prefix that are read elsewhere: the settings file's name, and where kernels are cached."""
 
-SECRET_PARTS = ("password", "token", "secret")
+SECRET_PARTS = ("password", "token", "secret", "users")
 """A key with one of these in its name is never printed with its value."""
+
+SECRET_KEYS = re.compile(r"deliver\.receivers(\.[^.]+)?")
+"""Keys that hold a secret where people write a URL in place of a table."""
+
+_LOGIN_IN_URL = re.compile(r"(?<=//)[^/@\s]*(?=@)")
+_SECRET_IN_URL = re.compile(r"(?<=[?&])([^=&\s]*(?:pass|token|secret|key)[^=&\s]*)=[^&\s']*", re.IGNORECASE)
 
 
 class InvalidSettingsError(Exception):
@@ -63,6 +71,7 @@ class Settings(BaseSettings):
     deliver: DeliverSettings = DeliverSettings()
     act: ActSettings = ActSettings()
     web: WebSettings = WebSettings()
+    access: AccessSettings = AccessSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")
@@ -82,6 +91,17 @@ class Settings(BaseSettings):
                 if rule not in rules:
                     known = ", ".join(sorted(rules)) or "none"
                     raise ValueError(f"act.actions.{name}.rules: no rule {rule!r}; expected one of {known}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_access(self) -> Self:
+        try:
+            if self.web.enabled:
+                self.access.check_address(self.web.host, "web.host")
+            if self.store.embedded and self.store.sql_enabled:
+                self.access.check_address(self.store.sql_host, "store.sql_host")
+        except AccessError as error:
+            raise ValueError(str(error)) from error
         return self
 
     @classmethod
@@ -152,7 +172,7 @@ def _explain(error: ValidationError) -> str:
         key = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
             lines.append(f"{key}: no such setting{_alternatives(problem['loc'])}")
-        elif any(part in key.lower() for part in SECRET_PARTS):
+        elif any(part in key.lower() for part in SECRET_PARTS) or SECRET_KEYS.fullmatch(key):
             lines.append(f"{key}: {problem['msg']}")
         elif not key:
             # Sections that do not fit one another: the message names them.
@@ -162,7 +182,7 @@ def _explain(error: ValidationError) -> str:
             lines.append(f"{key}: {problem['msg']}")
         else:
             lines.append(f"{key} = {problem['input']!r}: {problem['msg']}")
-    return "\n".join(lines)
+    return _SECRET_IN_URL.sub(r"\1=***", _LOGIN_IN_URL.sub("***", "\n".join(lines)))
 
 
 def _alternatives(path: tuple[int | str, ...]) -> str:

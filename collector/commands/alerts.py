@@ -73,7 +73,8 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "test-receiver":
         return try_receiver(args.command, settings.deliver, args.receiver)
     try:
-        ACTIONS[args.action](DeskClient(args.url or url_of(settings.web)), args)
+        scheme = "https" if settings.access.certificate_file else "http"
+        ACTIONS[args.action](DeskClient(args.url or url_of(settings.web, scheme), settings.access), args)
     except (RefusedError, ValueError) as error:
         complain(args.command, str(error))
         return 2

@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     if args.dump:
         print(as_toml(settings.model_dump(mode="json", exclude_none=True)))
     else:
-        print(f"settings are right: {len(settings.listen.endpoints())} UDP sockets, store {settings.store.url}")
+        print(f"settings are right: {len(settings.listen.endpoints())} UDP sockets, store {settings.store.shown_url}")
     return 0
 
 

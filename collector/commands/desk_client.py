@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 
 import urllib3
 
+from collector.access.settings import AccessSettings
 from collector.web.settings import WebSettings
 
 TIMEOUT_SECONDS = 30.0
@@ -29,8 +30,12 @@ class RefusedError(Exception):
 class DeskClient:
     """Asks one service.  Its methods raise ServiceError and RefusedError."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, access: AccessSettings | None = None) -> None:
         self._url = url.rstrip("/")
+        access = access or AccessSettings()
+        token = access.client_token.get_secret_value()
+        self._login = {"Authorization": f"Bearer {token}"} if token else {}
+        self._pool = urllib3.PoolManager(ca_certs=str(access.ca_file) if access.ca_file else None)
 
     def get(self, path: str, **query: Any) -> Any:
         """The answer to a question; what is None is left out of the query."""
@@ -53,11 +58,11 @@ class DeskClient:
 
     def _ask(self, method: str, path: str, body: bytes | None) -> Any:
         try:
-            answer = urllib3.request(
+            answer = self._pool.request(
                 method,
                 f"{self._url}/api/v1{path}",
                 body=body,
-                headers={"Content-Type": "application/json"} if body is not None else {},
+                headers=self._login | ({"Content-Type": "application/json"} if body is not None else {}),
                 timeout=TIMEOUT_SECONDS,
                 retries=False,
                 redirect=False,
@@ -90,7 +95,7 @@ def whole_id(text: str) -> str:
     return text
 
 
-def url_of(settings: WebSettings) -> str:
+def url_of(settings: WebSettings, scheme: str = "http") -> str:
     """Where a service with these settings answers on this machine.  Raises ValueError where that cannot be said."""
     if not settings.enabled:
         raise ValueError("web.enabled = false: the API is off; give --url for another service")
@@ -100,10 +105,10 @@ def url_of(settings: WebSettings) -> str:
     try:
         address = ip_address(host)
     except ValueError:
-        return f"http://{host}:{settings.port}"
+        return f"{scheme}://{host}:{settings.port}"
     if address.is_unspecified:
         host = "::1" if isinstance(address, IPv6Address) else "127.0.0.1"
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{settings.port}"
 
 
 def _reason(error: Exception) -> str:

@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         complain(args.command, f"--doctor goes with --format {' or '.join(DOCTOR_FORMATS)}")
         return 2
     try:
-        client = connect(settings.store)
+        client = connect(settings.store, settings.access)
         try:
             if args.doctor:
                 tell(findings(client, args.minutes)[: args.most], args.format)

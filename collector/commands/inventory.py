@@ -6,6 +6,7 @@ import argparse
 import http.client
 import json
 import math
+import ssl
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ from clickhouse_connect.driver import Client
 from clickhouse_connect.driver import exceptions as driver
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from collector.access.settings import AccessSettings
 from collector.commands.common import add_settings_arguments, complain, settings_or_none
 from collector.enrich.static import parse_mac
 from collector.settings import Settings
@@ -136,7 +138,7 @@ def run(args: argparse.Namespace) -> int:
         return 2
     try:
         if args.sources:
-            _print_sources(args, settings.web)
+            _print_sources(args, settings.web, settings.access)
         else:
             _print_rows(args, settings)
     except (StoreError, HealthError, driver.Error) as error:
@@ -268,7 +270,7 @@ def _joined(texts: str, output: str) -> str:
 
 def _print_rows(args: argparse.Namespace, settings: Settings) -> None:
     sql, parameters = unattributed(args) if args.unattributed else known(args, settings.inventory.write_seconds)
-    client = connect(settings.store)
+    client = connect(settings.store, settings.access)
     try:
         answer = _answer(client, sql, parameters, args.format)
     finally:
@@ -310,8 +312,8 @@ class HealthError(Exception):
     """The running service cannot be asked how its sources are."""
 
 
-def _print_sources(args: argparse.Namespace, web: WebSettings) -> None:
-    sources = _sources(web)
+def _print_sources(args: argparse.Namespace, web: WebSettings, access: AccessSettings) -> None:
+    sources = _sources(web, access)
     rows = [(name, s.up, s.age_seconds, s.interfaces, s.error) for name, s in sorted(sources.items())]
     if not rows:
         complain(args.command, "no source is set; docs/inventory.md says how to set one")
@@ -319,13 +321,17 @@ def _print_sources(args: argparse.Namespace, web: WebSettings) -> None:
     show(Answer(("source", "up", "age_seconds", "interfaces", "error"), rows), args.format)
 
 
-def _sources(web: WebSettings) -> dict[str, SourceState]:
+def _sources(web: WebSettings, access: AccessSettings) -> dict[str, SourceState]:
     """What /health of the running service says.  Raises HealthError."""
     where = f"{web.host}:{web.port}"
     if not web.enabled or not web.port:
         raise HealthError("only the service's web server knows its sources: web.enabled and web.port must be set")
-    connection = http.client.HTTPConnection(EVERYBODY.get(web.host, web.host), web.port, timeout=5)
+    host = EVERYBODY.get(web.host, web.host)
+    connection = http.client.HTTPConnection(host, web.port, timeout=5)
     try:
+        if access.certificate_file is not None:
+            context = ssl.create_default_context(cafile=access.ca_file)
+            connection = http.client.HTTPSConnection(host, web.port, timeout=5, context=context)
         connection.request("GET", "/health")
         # 503 says that the service is not well; the sources are told all the same.
         text = connection.getresponse().read(HEALTH_OCTETS)

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         show(listed(rules), args.format)
         return 0
     try:
-        client = connect(settings.store)
+        client = connect(settings.store, settings.access)
         try:
             now_us = time.time_ns() // 1000
             span = (now_us - round(seconds * 1_000_000), now_us)

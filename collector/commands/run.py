@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from functools import partial
 
+from collector.access.settings import AccessError
 from collector.act.settings import ActionError
 from collector.app import Service
 from collector.commands.common import add_settings_arguments, complain, settings_or_none
@@ -33,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     setup(settings.log)
     try:
         stuck = run_loop(_serve(settings, partial(load, args.config, args.overrides)))
-    except (ActionError, DeliverError, ListenError, SourceError, StoreError, WebError) as error:
+    except (AccessError, ActionError, DeliverError, ListenError, SourceError, StoreError, WebError) as error:
         complain("run", str(error))
         return 2
     if stuck:

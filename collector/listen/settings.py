@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, Self
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 DEFAULT_PORTS = (6343, 2055, 4739)
 """sFlow (IANA "sflow"), NetFlow (custom), IPFIX (IANA "ipfix").  Each takes every protocol."""
@@ -34,6 +35,17 @@ class Endpoint(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+class StreamEndpoint(NamedTuple):
+    """Where to take connections: `tcp` or `tls`, an IP address or a name, and a TCP port."""
+
+    scheme: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{Endpoint(self.host, self.port)}"
+
+
 class ListenSettings(BaseModel, frozen=True, extra="forbid"):
     """Where and how the service receives datagrams."""
 
@@ -57,6 +69,40 @@ class ListenSettings(BaseModel, frozen=True, extra="forbid"):
     # otherwise, and two services started by mistake would each see half of the traffic.
     share_ports: bool = False
 
+    streams: tuple[str, ...] = Field(default=(), max_length=16)
+    """IPFIX over TCP or TLS (RFC 7011 section 10.4), such as `tcp://0.0.0.0:4739` and `tls://0.0.0.0:4740`."""
+    stream_connections: int = Field(default=256, ge=1, le=10_000)
+    """Connections at a time.  Each holds up to 0.4 MB where the service is slower than its exporters."""
+    stream_connections_per_source: int = Field(default=8, ge=1, le=10_000)
+    """Connections at a time from one address: exporters open one, or one for each of their processes."""
+    stream_idle_seconds: float = Field(default=1800, gt=0)
+    """A connection on which nothing came for this long is closed; exporters send templates or data more often."""
+    stream_message_seconds: float = Field(default=30, gt=0)
+    """How long one message may take from its first octet to its last."""
+    certificate_file: Path | None = None
+    """PEM file with the certificate of the `tls://` addresses, and those that signed it."""
+    key_file: Path | None = None
+    """PEM file with the certificate's private key, without a passphrase."""
+    client_ca_file: Path | None = None
+    """PEM file of the authorities that sign exporters' certificates: with it, exporters need one."""
+
+    @model_validator(mode="after")
+    def _have_certificates(self) -> Self:
+        if (self.certificate_file is None) != (self.key_file is None):
+            raise ValueError("certificate_file and key_file belong together: set both or none")
+        if self.certificate_file is None and any(address.startswith("tls:") for address in self.streams):
+            raise ValueError("tls:// addresses need certificate_file and key_file")
+        return self
+
+    @field_validator("streams")
+    @classmethod
+    def _are_streams(cls, streams: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(streams)) < len(streams):
+            raise ValueError("an address is listed more than once")
+        for address in streams:
+            parse_stream(address)
+        return streams
+
     @field_validator("addresses")
     @classmethod
     def _are_endpoints(cls, addresses: tuple[str, ...]) -> tuple[str, ...]:
@@ -69,6 +115,18 @@ class ListenSettings(BaseModel, frozen=True, extra="forbid"):
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Return `addresses`, parsed."""
         return tuple(parse_endpoint(address) for address in self.addresses)
+
+    def stream_endpoints(self) -> tuple[StreamEndpoint, ...]:
+        """Return `streams`, parsed."""
+        return tuple(parse_stream(address) for address in self.streams)
+
+
+def parse_stream(text: str) -> StreamEndpoint:
+    """Read `tcp://host:port` or `tls://host:port`.  Raises ValueError saying what is expected."""
+    scheme, separator, rest = text.partition("://")
+    if not separator or scheme not in ("tcp", "tls"):
+        raise ValueError(f"{text!r}: tcp://host:port or tls://host:port is expected")
+    return StreamEndpoint(scheme, *parse_endpoint(rest))
 
 
 def parse_endpoint(text: str) -> Endpoint:

@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from ipaddress import IPv6Network
+from ipaddress import IPv6Network, ip_network
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -165,6 +165,15 @@ class Pipeline:
         if not taken:
             self._dropped.inc(len(datagrams))
         return taken
+
+    def room(self, octets: int) -> bool:
+        """Whether the inbox takes this many octets more, and half of it is still left for UDP, which cannot wait."""
+        return self.inbox.octets + octets <= self.inbox.limit_octets // 2
+
+    def allows(self, address: str) -> bool:
+        """Whether the settings let this address export."""
+        parsed = mapped(ip_network(address))
+        return not self._settings.allow or any(parsed.subnet_of(mapped(network)) for network in self._settings.allow)
 
     def reload(self, settings: PipelineSettings) -> None:
         """Take over who may export and what is known of exporters; the rest needs a restart."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from threading import Lock
 from typing import Any
+from urllib.parse import urlsplit
 
 import clickhouse_connect
 from clickhouse_connect.driver import Client
@@ -63,6 +64,8 @@ def open_client(settings: StoreSettings, session: Mapping[str, Any] | None = Non
     try:
         return clickhouse_connect.get_client(
             dsn=settings.url,
+            # From the DSN it takes TLS for ports 443 and 8443 only, and would send the password in clear to others.
+            interface=urlsplit(settings.url).scheme,
             username=settings.user or None,
             password=settings.password.get_secret_value(),
             settings=dict(session or {}),

@@ -15,16 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from collector.store.guard import RefusedError, check
+from collector.store.guard import EngineNames, RefusedError, check, check_format
 from collector.store.settings import StoreSettings
 
 READ_ONLY_SETTINGS = re.compile(
     r"output_format_(?!schema)\w+|format_csv_delimiter|extremes|join_use_nulls|session_timezone|limit|offset"
-    r"|date_time_output_format|prefer_column_name_to_alias|use_client_time_zone|max_threads|max_block_size"
+    r"|date_time_output_format|prefer_column_name_to_alias|use_client_time_zone"
 )
 """Settings a reader may choose: how the answer looks, not what it may cost or reach."""
 
-LIMITS = {"max_execution_time": 1.0, "max_result_rows": 1.0, "max_result_bytes": 1.0, "max_memory_usage": 1.0}
+LIMITS = frozenset(
+    {"max_execution_time", "max_result_rows", "max_result_bytes", "max_memory_usage", "max_threads", "max_block_size"}
+)
 """Settings a reader may lower."""
 
 IGNORED_SETTINGS = frozenset(
@@ -39,6 +41,9 @@ IGNORED_SETTINGS = frozenset(
     }
 )  # fmt: skip
 """Parameters that mean nothing here: there are no sessions and users, the transport is ours, limits stay."""
+
+ENGINE_BLOCK_ROWS = 65_409
+"""ClickHouse's own default of max_block_size."""
 
 _CODE = re.compile(r"Code: (\d+)\.")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -89,9 +94,14 @@ class Engine:
         self._writable = writable
         self._hold = self._connect(self._path)
         """Keeps the engine alive between queries."""
-        rows = self._hold.query("SELECT lower(name) FROM system.table_functions", "TabSeparated").bytes().decode()
-        self._table_functions = frozenset(rows.split())
+        self._names = EngineNames(
+            self._words("SELECT lower(name) FROM system.table_functions"),
+            self._words("SELECT lower(name) FROM system.tables WHERE database = 'system'"),
+        )
         self.timezone = self._hold.query("SELECT timezone()", "TabSeparated").bytes().decode().strip()
+
+    def _words(self, sql: str) -> frozenset[str]:
+        return frozenset(self._hold.query(sql, "TabSeparated").bytes().decode().split())
 
     def close(self) -> None:
         """Let go of the engine."""
@@ -107,8 +117,11 @@ class Engine:
             sql = query.sql.decode()
         except UnicodeDecodeError as error:
             raise RefusedError("The query is not UTF-8", 62, "SYNTAX_ERROR") from error
-        named = _trailing_format(sql) if self._writable else check(sql, self._table_functions)
-        return self._execute(query, sql, named or query.default_format, chosen)
+        if self._writable:
+            named = _trailing_format(sql)
+        else:
+            named = check(sql, self._names, query.database, query.parameters.values())
+        return self._execute(query, sql, named or check_format(query.default_format), chosen)
 
     def _chosen(self, settings: Mapping[str, str]) -> dict[str, str]:
         """The request's settings that hold.  Raises RefusedError for those that a reader may not choose."""
@@ -135,6 +148,9 @@ class Engine:
             "max_result_bytes": settings.sql_result_octets,
             # One core is left to those who store.
             "max_threads": max(1, (os.cpu_count() or 1) // 2),
+            "max_block_size": ENGINE_BLOCK_ROWS,
+            # Sorting and grouping that exceed a share of the memory go to the disk, which the store needs itself.
+            "max_temporary_data_on_disk_size_for_query": settings.sql_disk_octets,
         }
 
     def _lower(self, name: str, value: str) -> str:

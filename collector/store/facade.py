@@ -22,12 +22,12 @@ from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
 
-import uvicorn
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from collector.http import BindError, Server, bind
+from collector.access.entrance import Entrance
+from collector.http import BindError, Server, bind, server
 from collector.log import get_log
 from collector.metrics import Metrics
 from collector.ports import Call
@@ -56,6 +56,7 @@ HTTP_STATUS = {164: 403, 497: 403, 60: 404, 81: 404, 202: 503, 159: 500, 241: 50
 """Status for error codes, as ClickHouse sends it; 400 for the rest: the query's own mistakes."""
 WAITING_PER_RUNNING = 4
 COMPRESS_FROM_OCTETS = 1024
+PIECE_OCTETS = 256 * 1024
 
 _log = get_log("sql")
 
@@ -63,12 +64,23 @@ _log = get_log("sql")
 class Facade:
     """The endpoint as a component.  With a ClickHouse server for a store, or switched off, it does nothing."""
 
-    def __init__(self, settings: StoreSettings, metrics: Metrics, call: Call, writable: bool = False) -> None:
+    def __init__(
+        self,
+        settings: StoreSettings,
+        metrics: Metrics,
+        call: Call,
+        writable: bool = False,
+        entrance: Entrance | None = None,
+    ) -> None:
+        """Without an `entrance` (tests, development) nobody is asked who he is."""
         self._settings = settings
+        self._entrance = entrance
         self._call = call
         self._writable = writable
         self._running = asyncio.Semaphore(settings.sql_queries)
         self._waiting = 0
+        self._sending = 0
+        """Octets of the answers that clients have not taken yet."""
         self._engine: Engine | None = None
         self._server: Server | None = None
         self.url = ""
@@ -76,12 +88,13 @@ class Facade:
         self._queries = metrics.counter("sql_queries_total", "Queries by outcome.", ("outcome",))
 
     async def __aenter__(self) -> Self:
-        """Listen.  Raises StoreError if the address cannot be had."""
+        """Listen.  Raises StoreError if the address cannot be had, AccessError if the certificate cannot."""
         directory = self._settings.directory
         if directory is None or not self._settings.sql_enabled:
             return self
+        context = self._entrance.context() if self._entrance is not None else None
         try:
-            listening, url = bind(self._settings.sql_host, self._settings.sql_port)
+            listening, url = bind(self._settings.sql_host, self._settings.sql_port, "https" if context else "http")
         except BindError as error:
             hint = "another vmflow or ClickHouse? set store.sql_port" if error.taken else "set store.sql_host"
             raise StoreError(f"SQL endpoint on {error}; {hint}") from error
@@ -91,17 +104,10 @@ class Facade:
             listening.close()
             raise
         self.url = url
-        config = uvicorn.Config(
-            self,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            http="h11",
-            ws="none",
-            server_header=False,
-            timeout_graceful_shutdown=3,
-        )
-        self._server = Server(config)
+        app: ASGIApp = self
+        if self._entrance is not None:
+            app = self._entrance.gate(self, only_reads=True, refuse=_refusal)
+        self._server = server(app, context)
         self._task = asyncio.create_task(self._server.serve(sockets=[listening]), name="sql")
         return self
 
@@ -129,7 +135,19 @@ class Facade:
             _log.exception("a query failed inside the endpoint")
             response = _error("Code: 1002. DB::Exception: internal error, see the log. (UNKNOWN_EXCEPTION)", 1002)
         response.headers["X-ClickHouse-Server-Display-Name"] = "vmflow"
-        await response(scope, receive, send)
+        await self._send(response, send)
+
+    async def _send(self, response: Response, send: Send) -> None:
+        """Send an answer; one that is not taken in the time of a query is given up, and its connection closed."""
+        octets = len(response.body)
+        self._sending += octets
+        try:
+            async with asyncio.timeout(self._settings.sql_seconds):
+                await _in_pieces(response, send)
+        except TimeoutError:
+            self._queries.labels("not_taken").inc()
+        finally:
+            self._sending -= octets
 
     async def _answer(self, request: Request) -> Response:
         if request.method not in ("GET", "POST", "HEAD"):
@@ -167,6 +185,8 @@ class Facade:
     async def _run(self, query: Query) -> Answer:
         """Run a query when its turn comes.  Raises RefusedError if too many wait."""
         assert self._engine is not None  # noqa: S101 - requests come only while it is open
+        if self._sending > self._settings.sql_result_octets:
+            raise RefusedError("Too many answers that clients do not take", 202, "TOO_MANY_SIMULTANEOUS_QUERIES")
         if self._waiting >= WAITING_PER_RUNNING * self._settings.sql_queries:
             raise RefusedError("Too many simultaneous queries", 202, "TOO_MANY_SIMULTANEOUS_QUERIES")
         self._waiting += 1
@@ -209,9 +229,26 @@ def _query(asked: dict[str, str], request: Request, body: bytes, database: str) 
     )
 
 
+async def _in_pieces(response: Response, send: Send) -> None:
+    """Send a response piece by piece: uvicorn waits for the client before each piece, not after the last."""
+    await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+    body = memoryview(response.body)
+    for at in range(0, len(body), PIECE_OCTETS):
+        await send({"type": "http.response.body", "body": bytes(body[at : at + PIECE_OCTETS]), "more_body": True})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
 def _error(message: str, code: int) -> Response:
     headers = {"X-ClickHouse-Exception-Code": str(code)}
     return PlainTextResponse(message.rstrip() + "\n", HTTP_STATUS.get(code, 400), headers)
+
+
+def _refusal(status: int, message: str) -> Response:
+    """What the gate refuses, as ClickHouse says it."""
+    code, name = (516, "AUTHENTICATION_FAILED") if status in (401, 429) else (497, "ACCESS_DENIED")
+    response = _error(f"Code: {code}. DB::Exception: {message}. ({name})", code)
+    response.status_code = status
+    return response
 
 
 def _lz4(data: bytes) -> bytes:

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from collector.access.settings import AccessSettings
 from collector.commands.common import add_settings_arguments, complain, settings_or_none
 from collector.store.client import first_line, open_client
 from collector.store.errors import StoreError
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
         return 2
     sql = sys.stdin.read() if args.sql == "-" else args.sql
     try:
-        client = connect(settings.store)
+        client = connect(settings.store, settings.access)
         try:
             ask(client, sql, args.format)
         finally:
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def connect(settings: StoreSettings) -> Client:
+def connect(settings: StoreSettings, access: AccessSettings) -> Client:
     """The running service if one answers, else the store itself; with our database selected.
 
     Raises StoreError, among others for an embedded store that does not exist yet.
@@ -67,7 +68,15 @@ def connect(settings: StoreSettings) -> Client:
     directory = settings.directory
     if directory is not None and settings.sql_enabled and _listens(settings.sql_host, settings.sql_port):
         host = f"[{settings.sql_host}]" if ":" in settings.sql_host else settings.sql_host
-        service = settings.model_copy(update={"url": f"http://{host}:{settings.sql_port}"})
+        secure = access.certificate_file is not None
+        service = settings.model_copy(
+            update={
+                "url": f"{'https' if secure else 'http'}://{host}:{settings.sql_port}",
+                "user": "",
+                "password": access.client_token,
+                "ca_file": str(access.ca_file or ""),
+            }
+        )
         return _with_database(open_client(service), settings)
     if directory is not None and not (directory / "metadata").exists() and not (directory / "store").exists():
         raise StoreError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import BaseModel, Field, SecretStr, field_validator
 
@@ -72,7 +72,7 @@ class StoreSettings(BaseModel, frozen=True, extra="forbid"):
     sql_enabled: bool = True
     """The ClickHouse HTTP endpoint in front of the embedded store: read only."""
     sql_host: str = "127.0.0.1"
-    """It asks for no password, so it listens on loopback unless told otherwise."""
+    """An address that others can reach needs logins: section `access`."""
     sql_port: int = Field(default=8123, ge=0, le=65535)
     sql_queries: int = Field(default=4, ge=1, le=64)
     """Queries at a time.  More wait; with four times as many waiting, a query is refused."""
@@ -80,6 +80,8 @@ class StoreSettings(BaseModel, frozen=True, extra="forbid"):
     """Longest time of a query."""
     sql_octets: int = Field(default=512 * 2**20, ge=2**20)
     """Memory of one query.  All of them share the store's bound, `memory_octets`."""
+    sql_disk_octets: int = Field(default=2 * 2**30, ge=2**20)
+    """Temporary files of one query, when it sorts or groups more than fits into its memory."""
     sql_result_rows: int = Field(default=1_000_000, ge=1)
     sql_result_octets: int = Field(default=256 * 2**20, ge=2**16)
     sql_request_octets: int = Field(default=2**20, ge=2**10)
@@ -95,7 +97,7 @@ class StoreSettings(BaseModel, frozen=True, extra="forbid"):
             raise ValueError("an embedded store is chdb:///absolute/directory, with three slashes")
         if parts.scheme != "chdb" and not parts.hostname:
             raise ValueError("the server's name is missing")
-        if parts.password is not None:
+        if parts.password is not None or any("pass" in key or "token" in key for key in parse_qs(parts.query)):
             raise ValueError("the password belongs into the setting `password`, where it is kept out of logs")
         return url
 

@@ -47,7 +47,7 @@ class OwnPagesOnly:
         """Status and reason, or None."""
         host = headers.get("host", "")
         if not self._ours(host):
-            return 421, f"host {host[:100]!r} is not a name of this service; set web.names to the names that it has"
+            return 421, f"host {host[:100]!r} is not a name of this service; set access.names to the names that it has"
         if method in SAFE:
             return None
         origin = headers.get("origin")

@@ -8,7 +8,6 @@ from importlib import metadata
 from types import TracebackType
 from typing import Any, Self
 
-import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -16,8 +15,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from collector.access.entrance import Entrance
 from collector.desk import AlertDesk
-from collector.http import BindError, Server, bind
+from collector.http import BindError, bind, server
 from collector.web import api, problems
 from collector.web.origin import OwnPagesOnly
 from collector.web.settings import WebSettings
@@ -25,7 +25,6 @@ from collector.web.settings import WebSettings
 Health = Callable[[], dict[str, Any]]
 """Answers with the state of the service; key `status` is `ok`, `starting` or what is wrong."""
 
-CONNECTIONS = 200
 """Requests and idle connections at a time; more are told 503."""
 
 
@@ -36,8 +35,11 @@ class WebError(Exception):
 class Web:
     """Serves until left.  Raises WebError from entering if the address cannot be bound."""
 
-    def __init__(self, settings: WebSettings, registry: CollectorRegistry, health: Health, desk: AlertDesk) -> None:
+    def __init__(
+        self, settings: WebSettings, registry: CollectorRegistry, health: Health, desk: AlertDesk, entrance: Entrance
+    ) -> None:
         self._settings = settings
+        self._entrance = entrance
         self._registry = registry
         self._health = health
         self._desk = desk
@@ -47,20 +49,13 @@ class Web:
     async def __aenter__(self) -> Self:
         if not self._settings.enabled:
             return self
+        context = self._entrance.context()
         try:
-            listening, self.url = bind(self._settings.host, self._settings.port)
+            listening, self.url = bind(self._settings.host, self._settings.port, self._entrance.scheme)
         except BindError as error:
             hint = "another vmflow? set web.port" if error.taken else "set web.host and web.port"
             raise WebError(f"web server on {error}; {hint}") from error
-        config = uvicorn.Config(
-            self._application(),
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            timeout_graceful_shutdown=3,
-            limit_concurrency=CONNECTIONS,
-        )
-        self._server = Server(config)
+        self._server = server(self._entrance.gate(self._application()), context)
         self._task = asyncio.create_task(self._server.serve(sockets=[listening]), name="web")
         return self
 
@@ -88,7 +83,7 @@ class Web:
         app.state.desk = self._desk
         app.include_router(api.router)
         problems.handle(app)
-        app.add_middleware(OwnPagesOnly, prefix="/api", names=(self._settings.host, *self._settings.names))
+        app.add_middleware(OwnPagesOnly, prefix="/api", names=(self._settings.host, *self._entrance.names))
         return app
 
     async def _home(self, request: Request) -> Response:

@@ -15,9 +15,6 @@ class WebSettings(BaseModel, frozen=True, extra="forbid"):
     enabled: bool = True
     """False: no web server."""
     host: str = "127.0.0.1"
-    """Address to bind; loopback unless you mean to let others read the metrics and end alerts."""
+    """Address to bind; one that others can reach needs logins: section `access`."""
     port: Annotated[int, Field(ge=0, le=65_535)] = 8080
     """TCP port; 0 takes a free one."""
-    names: tuple[Name, ...] = Field(default=(), max_length=100)
-    """Names under which people reach the API, beside IP addresses, localhost and `host`: a request for another name is
-    refused, so that no page of somebody else can point a name of its own here."""

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gzip
 import json
 import threading
-import urllib.error
 import urllib.parse
-import urllib.request
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from email.message import Message
 from pathlib import Path
 
 import clickhouse_connect
@@ -27,62 +22,15 @@ from collector.metrics import Metrics
 from collector.store.client import open_client
 from collector.store.errors import StoreError
 from collector.store.facade import Facade
-from collector.store.guard import RefusedError, check
+from collector.store.guard import EngineNames, RefusedError, check
 from collector.store.settings import StoreSettings
 from collector.store.setup import set_up
 from collector.store.writer import insert
 from schemas.flows import FLOWS
 from tests.collector.rows import batch
+from tests.collector.sql_endpoint import Endpoint, served
 
 ROWS = 500
-
-
-@dataclass
-class Endpoint:
-    """A running endpoint and its metrics."""
-
-    url: str
-    metrics: Metrics
-    settings: StoreSettings
-
-    def ask(
-        self, sql: str | bytes | None = None, headers: dict[str, str] | None = None, path: str = "/", **parameters: str
-    ) -> tuple[int, bytes, Message]:
-        """Status, body and headers of a POST of `sql`, or of a GET."""
-        url = f"{self.url}{path}?{urllib.parse.urlencode(parameters)}"
-        data = sql.encode() if isinstance(sql, str) else sql
-        request = urllib.request.Request(url, data=data, headers=headers or {})
-        try:
-            with urllib.request.urlopen(request, timeout=30) as response:
-                return response.status, response.read(), response.headers
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read(), error.headers
-
-
-@contextlib.contextmanager
-def served(settings: StoreSettings) -> Iterator[Endpoint]:
-    """The endpoint on an event loop of its own, in a thread."""
-    metrics = Metrics()
-    started = threading.Event()
-    found: dict[str, object] = {}
-
-    async def serve() -> None:
-        stop = asyncio.Event()
-        async with Facade(settings, metrics, asyncio.to_thread) as facade:
-            found.update(url=facade.url, loop=asyncio.get_running_loop(), stop=stop)
-            started.set()
-            await stop.wait()
-
-    thread = threading.Thread(target=asyncio.run, args=(serve(),))
-    thread.start()
-    assert started.wait(20)
-    try:
-        yield Endpoint(str(found["url"]), metrics, settings)
-    finally:
-        found["loop"].call_soon_threadsafe(found["stop"].set)  # type: ignore[attr-defined]
-        thread.join(20)
-        assert not thread.is_alive()
 
 
 @pytest.fixture(scope="module")
@@ -405,11 +353,12 @@ def test_an_address_in_use_is_named(endpoint: Endpoint) -> None:
 
 
 def test_the_guard_names_the_format() -> None:
-    assert check("SELECT 1 FORMAT JSON;", frozenset()) == "JSON"
-    assert check("SELECT 1 FORMAT `JSON`", frozenset()) == "JSON"
-    assert check("SELECT 1", frozenset()) is None
+    names = EngineNames(frozenset({"nope"}), frozenset())
+    assert check("SELECT 1 FORMAT JSON;", names) == "JSON"
+    assert check("SELECT 1 FORMAT `JSON`", names) == "JSON"
+    assert check("SELECT 1", names) is None
     with pytest.raises(RefusedError):
-        check("SELECT x.nope(1)", frozenset({"nope"}))
+        check("SELECT x.nope(1)", names)
 
 
 def test_over_a_server_the_endpoint_does_nothing() -> None:

@@ -357,7 +357,7 @@ def test_how_the_sources_are(capsys: pytest.CaptureFixture[str]) -> None:
         "libvirt qemu:///system": {"up": True, "age_seconds": 1.5, "interfaces": 3, "error": ""},
     }
     with health(503, json.dumps({"status": "inventory", "inventory": state}).encode()) as port:
-        rows = Vmflow(capsys, f"web.port={port}", "web.host=0.0.0.0").rows("--sources")
+        rows = Vmflow(capsys, f"web.port={port}", "web.host=0.0.0.0", "access.anonymous=true").rows("--sources")
         table = Vmflow(capsys, f"web.port={port}")("--sources")[0].splitlines()
 
     assert rows == [{"source": name, **state[name]} for name in sorted(state)]

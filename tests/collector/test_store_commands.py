@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from collector.access.settings import AccessSettings
 from collector.store.errors import StoreError
 from collector.store.query import connect
 from collector.store.settings import StoreSettings, default_url
@@ -101,12 +102,12 @@ def test_query_without_service_or_store_says_what_to_do(tmp_path: Path) -> None:
 def test_query_asks_the_endpoint_if_it_answers(clickhouse_url: str, tmp_path: Path) -> None:
     port = int(clickhouse_url.rsplit(":", 1)[1])
 
-    client = connect(StoreSettings(url=f"chdb://{tmp_path}/none", sql_port=port, database="system"))
+    client = connect(StoreSettings(url=f"chdb://{tmp_path}/none", sql_port=port, database="system"), AccessSettings())
 
     assert client.query("SELECT count() FROM one").result_rows == [(1,)]
     client.close()
     with pytest.raises(StoreError, match="no service answers"):
-        connect(StoreSettings(url=f"chdb://{tmp_path}/none", sql_port=1))
+        connect(StoreSettings(url=f"chdb://{tmp_path}/none", sql_port=1), AccessSettings())
 
 
 def test_the_default_store_is_where_the_service_may_write(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

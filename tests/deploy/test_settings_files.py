@@ -41,6 +41,7 @@ def test_each_commented_line_of_the_example_is_right(tmp_path: Path) -> None:
     settings = load(everything)
 
     assert given == {
+        "access.users", "access.tokens", "access.names", "access.certificate_file", "access.key_file",
         "act.enabled", "act.actions",
         "alerts.routes",
         "deliver.receivers",
@@ -48,11 +49,12 @@ def test_each_commented_line_of_the_example_is_right(tmp_path: Path) -> None:
         "inventory.ovsdb",
         "inventory.openstack",
         "inventory.static",
-        "listen.addresses", "listen.receive_buffer_octets",
+        "listen.addresses", "listen.receive_buffer_octets", "listen.streams", "listen.certificate_file",
+        "listen.key_file", "listen.client_ca_file",
         "pipeline.allow", "pipeline.share_templates_between_domains", "pipeline.exporters",
         "rollup.service",
         "store.url", "store.user", "store.ttl_days", "store.interface_speeds",
-        "web.host", "web.port", "web.names",
+        "web.host", "web.port",
     }  # fmt: skip
     assert settings.listen.receive_buffer_octets == Settings().listen.receive_buffer_octets
     assert settings.store.ttl_days == {"flows": 14, "interface_counters": 90}

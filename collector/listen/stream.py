@@ -1,0 +1,372 @@
+"""IPFIX over TCP and TLS (RFC 7011 section 10.4): connections in, batches of messages out.
+
+Strategy.  Each connection is a stream of messages, each with its length in octets 2 and 3 of its header.  What a read
+brought is cut into whole messages and handed on as one batch, as if each were a datagram; the rest waits for the next
+read.  Nothing is dropped: where the next stage has no room, the connection is not read until it has, and TCP slows the
+exporter down.  A message that is none ends its connection, since nobody knows where the next one begins.
+
+A connection is a transport session of its own (sections 8.1 and 10.4): the decoders know sessions by address and source
+port of the sender, and both are those of the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import struct
+from collections import Counter as Counts
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import Self, cast
+
+import numpy as np
+from prometheus_client import Counter, Gauge
+
+from collector.access.tls import load_certificate, server_context
+from collector.listen.settings import ListenError, ListenSettings, StreamEndpoint
+from collector.log import get_log
+from collector.metrics import Metrics
+from collector.ports import Clock, Offer
+from decoders.datagrams import Datagrams, address_halves
+
+HEADER_OCTETS = 16
+VERSION = 10
+_HEAD = struct.Struct("!HH")
+
+BATCH_OCTETS = 128 * 1024
+BATCH_MESSAGES = 2048
+MESSAGE_COST_OCTETS = 64
+"""What a message takes in a batch beside its octets.  A batch is thus 320 KiB at most, less than half of any inbox."""
+ROOM_PAUSE_SECONDS = 0.01
+"""How long a connection waits before it asks again whether there is room."""
+LOOK_SECONDS = 5.0
+"""How often silent connections are looked for."""
+HANDSHAKE_SECONDS = 10.0
+ACCEPT_PAUSE_SECONDS = 0.1
+"""After a connection that could not be accepted: usually the process has no descriptor left."""
+
+Allowed = Callable[[str], bool]
+"""Whether an address may export."""
+Room = Callable[[int], bool]
+"""Whether the next stage has room for this many octets."""
+
+_log = get_log("listen")
+
+
+class BrokenMessageError(Exception):
+    """What came is no IPFIX message; the text is the reason's name in the metric."""
+
+
+def whole_messages(octets: bytes | bytearray) -> list[int]:
+    """Offsets at which the whole messages at the start of `octets` end, in order, up to the size of a batch.
+
+    Raises BrokenMessageError if the first one is of another version, or shorter than its own header.
+    """
+    ends: list[int] = []
+    at = 0
+    while len(octets) - at >= _HEAD.size and at < BATCH_OCTETS and len(ends) < BATCH_MESSAGES:
+        version, length = _HEAD.unpack_from(octets, at)
+        broken = "version" if version != VERSION else "length" if length < HEADER_OCTETS else ""
+        if broken and not ends:
+            raise BrokenMessageError(broken)
+        if broken or at + length > len(octets):
+            break
+        at += length
+        ends.append(at)
+    return ends
+
+
+class StreamListener:
+    """Takes connections at the stream addresses of `settings` and hands their messages to `offer`.
+
+    `room` is asked before, so that `offer` does not refuse.  `clock_us` tells µs since 1970 UTC.
+    """
+
+    def __init__(
+        self, settings: ListenSettings, metrics: Metrics, offer: Offer, *, room: Room, allowed: Allowed, clock_us: Clock
+    ) -> None:
+        self.settings = settings
+        self.offer = offer
+        self.room = room
+        self.clock_us = clock_us
+        self.families = _Families(metrics)
+        self.connections: set[_Connection] = set()
+        self._allowed = allowed
+        self._by_source: Counts[str] = Counts()
+        self._open = 0
+        self._listening: list[socket.socket] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._tls: ssl.SSLContext | None = None
+        self.addresses: list[StreamEndpoint] = []
+        """Where the sockets are bound, in the order of the settings; ports that were 0 are the real ones."""
+
+    async def __aenter__(self) -> Self:
+        """Listen.  Raises ListenError or AccessError, with no socket left open."""
+        self._tls = self._context()
+        try:
+            for endpoint in self.settings.stream_endpoints():
+                sock = _listen(endpoint)
+                self._listening.append(sock)
+                bound = StreamEndpoint(endpoint.scheme, *sock.getsockname()[:2])
+                self.addresses.append(bound)
+                self._start(self._accept(sock, bound, self._tls if endpoint.scheme == "tls" else None))
+            if self._listening:
+                self._start(self._look())
+        except BaseException:
+            await self._stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        await self._stop()
+
+    def _context(self) -> ssl.SSLContext | None:
+        settings = self.settings
+        if settings.certificate_file is None or settings.key_file is None:
+            return None
+        context = server_context("listen", settings.certificate_file, settings.key_file, settings.client_ca_file)
+        # Exporters never read.  A ticket that lies unread when they close makes their kernel reset the connection, and
+        # what was still on its way is lost.
+        context.num_tickets = 0
+        return context
+
+    def reload(self) -> None:
+        """Read certificate and key again, for new connections.  Raises AccessError; then the old ones stay."""
+        settings = self.settings
+        if self._tls is not None and settings.certificate_file is not None and settings.key_file is not None:
+            load_certificate(self._tls, "listen", settings.certificate_file, settings.key_file)
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        for sock in self._listening:
+            sock.close()
+        self._listening = []
+        for connection in list(self.connections):
+            connection.end("stop")
+        await asyncio.sleep(0)
+
+    async def _accept(self, sock: socket.socket, endpoint: StreamEndpoint, context: ssl.SSLContext | None) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                accepted, peer = await loop.sock_accept(sock)
+            except OSError as error:
+                _log.sampled("connection not accepted", key=endpoint, error=error)
+                await asyncio.sleep(ACCEPT_PAUSE_SECONDS)
+                continue
+            source = str(peer[0]).partition("%")[0]
+            refused = self._refused(source)
+            if refused:
+                self.families.refused.labels(str(endpoint), refused).inc()
+                _log.sampled("connection refused", key=endpoint, source=source, reason=refused)
+                accepted.close()
+                continue
+            self._open += 1
+            self._by_source[source] += 1
+            self._start(self._serve(accepted, (source, peer[1]), endpoint, context))
+
+    def _refused(self, source: str) -> str:
+        """Why a connection from `source` is not taken; empty if it is."""
+        if not self._allowed(source):
+            return "not_allowed"
+        if self._open >= self.settings.stream_connections:
+            return "connections"
+        if self._by_source[source] >= self.settings.stream_connections_per_source:
+            return "source"
+        return ""
+
+    async def _serve(
+        self, accepted: socket.socket, peer: tuple[str, int], endpoint: StreamEndpoint, context: ssl.SSLContext | None
+    ) -> None:
+        """Have a connection from its handshake to its end."""
+        connection = _Connection(self, peer, endpoint)
+        try:
+            accepted.setblocking(False)
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            seconds = HANDSHAKE_SECONDS if context is not None else None
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: connection, accepted, ssl=context, ssl_handshake_timeout=seconds
+            )
+            await connection.lost.wait()
+        except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError
+            accepted.close()
+            self.families.closed.labels(str(endpoint), "handshake").inc()
+            _log.sampled("connection failed", key=endpoint, source=peer[0], error=error)
+        finally:
+            self._open -= 1
+            self._by_source[peer[0]] -= 1
+            if not self._by_source[peer[0]]:
+                del self._by_source[peer[0]]
+
+    async def _look(self) -> None:
+        """Close connections that have been silent for too long."""
+        while True:
+            await asyncio.sleep(min(LOOK_SECONDS, self.settings.stream_message_seconds))
+            now = asyncio.get_running_loop().time()
+            for connection in list(self.connections):
+                connection.look(now)
+
+
+class _Families:
+    """Metric families; the label values are bounded by the settings and by the reasons named here."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        def counter(name: str, documentation: str, *labels: str) -> Counter:
+            return metrics.counter(f"listen_stream_{name}_total", documentation, ("address", *labels))
+
+        self.messages = counter("messages", "IPFIX messages read from connections.")
+        self.octets = counter("octets", "Octets of these messages.")
+        self.waits = counter("waits", "Times a connection was not read because the next stage had no room.")
+        self.closed = counter("closed", "Connections that ended, by reason.", "reason")
+        self.refused = counter("refused", "Connections that were not taken, by reason.", "reason")
+        self.connections: Gauge = metrics.gauge("listen_stream_connections", "Connections now.", ("address",))
+
+
+class _Connection(asyncio.Protocol):
+    """One connection: cuts what comes into messages."""
+
+    def __init__(self, owner: StreamListener, peer: tuple[str, int], endpoint: StreamEndpoint) -> None:
+        label = str(endpoint)
+        families = owner.families
+        self.lost = asyncio.Event()
+        self._owner = owner
+        self._peer = peer
+        self._halves = address_halves(peer[0])
+        self._buffer = bytearray()
+        """Octets that were not handed on: the begin of a message, or more where there was no room."""
+        self._label = label
+        self._messages = families.messages.labels(label)
+        self._octets = families.octets.labels(label)
+        self._waits = families.waits.labels(label)
+        self._gauge = families.connections.labels(label)
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        """Set while the connection is not read."""
+        self._reason = ""
+        self._heard = self._loop.time()
+        self._whole = self._heard
+        """When the last octets came, and since when a message may be on its way."""
+        self._transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin, after the handshake where there is one."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._owner.connections.add(self)
+        self._gauge.inc()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what a read brought: 256 KiB at most."""
+        if not self._buffer:
+            self._whole = self._loop.time()
+        self._heard = self._loop.time()
+        self._buffer += data
+        self._hand_on()
+
+    def eof_received(self) -> bool:
+        """The exporter has ended the connection, perhaps in the middle of a message."""
+        if self._buffer:
+            self._reason = self._reason or "cut"
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Hand on what came whole, and count the end."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._hand_on_rest()
+        reason = self._reason or ("end" if exc is None and not self._buffer else "cut" if self._buffer else "error")
+        self._owner.families.closed.labels(self._label, reason).inc()
+        self._owner.connections.discard(self)
+        self._gauge.dec()
+        self.lost.set()
+
+    def look(self, now: float) -> None:
+        """End the connection if nothing came for long, or a message does not end."""
+        if self._timer is not None:
+            return  # it is we who do not read
+        settings = self._owner.settings
+        if self._buffer and now - self._whole > settings.stream_message_seconds:
+            self.end("slow")
+        elif now - self._heard > settings.stream_idle_seconds:
+            self.end("idle")
+
+    def end(self, reason: str) -> None:
+        """Close, for this reason."""
+        self._reason = self._reason or reason
+        self._hand_on_rest()
+        self._buffer.clear()
+        self._transport.abort()
+
+    def _hand_on(self) -> None:
+        """Hand whole messages on while there is room, else stop reading until there is."""
+        try:
+            while ends := whole_messages(self._buffer):
+                if not self._owner.room(ends[-1] + MESSAGE_COST_OCTETS * len(ends)):
+                    self._wait()
+                    return
+                self._offer(ends)
+        except BrokenMessageError as error:
+            _log.sampled("no IPFIX message", key=self._label, source=self._peer[0], wrong=str(error))
+            self.end(str(error))
+            return
+        if self._timer is not None:
+            self._timer = None
+            self._transport.resume_reading()
+
+    def _hand_on_rest(self) -> None:
+        """Hand whole messages on without asking for room: there is no later, and what is dropped then is counted."""
+        with contextlib.suppress(BrokenMessageError):
+            while ends := whole_messages(self._buffer):
+                self._offer(ends)
+
+    def _offer(self, ends: list[int]) -> None:
+        self._owner.offer(self._batch(ends))
+        self._messages.inc(len(ends))
+        self._octets.inc(ends[-1])
+        self._whole = self._loop.time()
+        del self._buffer[: ends[-1]]
+
+    def _wait(self) -> None:
+        if self._timer is None:
+            self._waits.inc()
+            self._transport.pause_reading()
+        self._timer = self._loop.call_later(ROOM_PAUSE_SECONDS, self._hand_on)
+
+    def _batch(self, ends: list[int]) -> Datagrams:
+        count = len(ends)
+        end = np.array(ends, dtype=np.int64)
+        start = np.zeros(count, dtype=np.int64)
+        start[1:] = end[:-1]
+        return Datagrams(
+            np.frombuffer(self._buffer[: ends[-1]], dtype=np.uint8),
+            start,
+            end - start,
+            np.tile(np.array(self._halves, dtype=np.uint64), (count, 1)),
+            np.full(count, self._peer[1], dtype=np.int64),
+            np.full(count, self._owner.clock_us(), dtype=np.int64),
+        )
+
+
+def _listen(endpoint: StreamEndpoint) -> socket.socket:
+    """A listening socket.  Raises ListenError."""
+    try:
+        info = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)[0]
+        sock = socket.create_server(info[4][:2], family=info[0], backlog=128)
+    except OSError as error:
+        raise ListenError(
+            "listen.streams",
+            str(endpoint),
+            f"{endpoint} cannot be opened ({error.strerror or error})",
+            "is another collector there? `ss -tlpn` shows who it is",
+        ) from error
+    sock.setblocking(False)
+    return sock

@@ -1,0 +1,353 @@
+"""The gate in front of the SQL endpoint and the web server, over real sockets, with TLS and without."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import clickhouse_connect
+import httpx
+import pytest
+import trustme
+from clickhouse_connect.driver import exceptions as driver
+from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from collector import http
+from collector.access.entrance import Entrance
+from collector.access.settings import AccessError, AccessSettings
+from collector.access.tls import server_context
+from collector.metrics import Metrics
+from collector.store.client import open_client
+from collector.store.errors import StoreError
+from collector.store.query import connect
+from collector.store.settings import StoreSettings
+from collector.web.server import Web
+from collector.web.settings import WebSettings
+from tests.access.test_login import HASH, PASSWORD, SETTINGS, TOKEN
+from tests.collector.sql_endpoint import Endpoint, served
+
+
+@pytest.fixture(scope="module")
+def store(store_directory: Path) -> Iterator[StoreSettings]:
+    settings = StoreSettings(url=f"chdb://{store_directory}", database="default", sql_port=0)
+    client = open_client(settings)
+    yield settings
+    client.close()
+
+
+@pytest.fixture(scope="module")
+def guarded(store: StoreSettings) -> Iterator[Endpoint]:
+    with served(store, SETTINGS) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def unguarded(store: StoreSettings) -> Iterator[Endpoint]:
+    with served(store, AccessSettings.model_validate({"names": ["flows.example.net"]})) as running:
+        yield running
+
+
+def basic(user: str, secret: str) -> dict[str, str]:
+    return {"Authorization": "Basic " + base64.b64encode(f"{user}:{secret}".encode()).decode()}
+
+
+def test_without_a_login_sql_is_refused_as_clickhouse_does(guarded: Endpoint) -> None:
+    status, body, headers = guarded.ask("SELECT 1")
+
+    assert (status, headers["X-ClickHouse-Exception-Code"]) == (401, "516")
+    assert headers["WWW-Authenticate"].startswith("Basic ")
+    assert body.startswith(b"Code: 516. DB::Exception: ")
+    assert guarded.ask(path="/ping")[:2] == (200, b"Ok.\n")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        basic("ann", PASSWORD),
+        basic("grafana", TOKEN),
+        {"Authorization": f"Bearer {TOKEN}"},
+        {"X-ClickHouse-User": "ann", "X-ClickHouse-Key": PASSWORD},
+        {"X-ClickHouse-Key": TOKEN},
+    ],
+)
+def test_every_way_of_a_clickhouse_client_to_log_in(guarded: Endpoint, headers: dict[str, str]) -> None:
+    assert guarded.ask("SELECT 1", headers)[:2] == (200, b"1\n")
+
+
+def test_parameters_log_in_too(guarded: Endpoint) -> None:
+    assert guarded.ask("SELECT 1", user="ann", password=PASSWORD)[:2] == (200, b"1\n")
+    assert guarded.ask("SELECT 1", user="ann", password="wrong")[0] == 401
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "Basic",
+        "Basic ?",
+        "Basic " + base64.b64encode(b"ann").decode(),
+        "Basic " + base64.b64encode(b"\xff:\xff").decode(),
+        "Bearer",
+        "Bearer " + HASH,
+        "Digest x",
+        "Negotiate x",
+    ],
+)
+def test_broken_headers_let_nobody_in(guarded: Endpoint, value: str) -> None:
+    assert guarded.ask("SELECT 1", {"Authorization": value})[0] in (401, 429)
+
+
+def test_clickhouse_connect_logs_in(guarded: Endpoint) -> None:
+    parts = urlsplit(guarded.url)
+    client = clickhouse_connect.get_client(host=parts.hostname, port=parts.port, username="ann", password=PASSWORD)
+    assert client.query("SELECT 1").result_rows == [(1,)]
+    client.close()
+    with pytest.raises(driver.DatabaseError):
+        clickhouse_connect.get_client(host=parts.hostname, port=parts.port, username="ann", password="wrong")
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "attacker.example"}, 403),
+        ({"Host": "127.0.0.1.attacker.example"}, 403),
+        ({"Host": ""}, 403),
+        ({"Host": "flows.example.net:8123"}, 200),
+        ({"Host": "localhost:1"}, 200),
+        ({"Host": "[::1]:1"}, 200),
+        ({"Origin": "http://attacker.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Host": "localhost", "Origin": "http://localhost"}, 200),
+    ],
+)
+def test_pages_of_other_sites_get_nothing(unguarded: Endpoint, headers: dict[str, str], status: int) -> None:
+    """DNS rebinding: the page's own name points to this machine, so the browser takes both for one site."""
+    assert unguarded.ask("SELECT 1", headers)[0] == status
+
+
+def test_a_connection_without_a_request_is_closed(unguarded: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "REQUEST_SECONDS", 0.2)
+    parts = urlsplit(unguarded.url)
+    for sent in (
+        b"",
+        b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n",
+        b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\nSE",
+    ):
+        with socket.create_connection((str(parts.hostname), int(parts.port or 0)), timeout=20) as connection:
+            connection.sendall(sent)
+            assert connection.recv(1000) == b""
+    assert unguarded.ask("SELECT 1")[1] == b"1\n"
+
+
+def test_an_answer_that_nobody_takes_is_given_up(store: StoreSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client reads nothing: the answer does not fit into the buffers of the sockets."""
+    monkeypatch.setattr(http, "REQUEST_SECONDS", 0.2)
+    impatient = store.model_copy(update={"sql_seconds": 0.5, "sql_result_octets": 2**20})
+    with served(impatient.model_copy(update={"sql_result_octets": 64 * 2**20})) as running:
+        parts = urlsplit(running.url)
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect((str(parts.hostname), int(parts.port or 0)))
+            sql = b"SELECT repeat('x', 1000) FROM numbers(30000)"
+            head = f"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(sql)}\r\n\r\n"
+            connection.sendall(head.encode() + sql)
+            for _ in range(400):
+                if running.metrics.value("sql_queries_total", outcome="not_taken"):
+                    break
+                assert running.ask("SELECT 1")[1] == b"1\n"
+        assert running.metrics.value("sql_queries_total", outcome="not_taken") == 1
+
+
+class _App:
+    """A web server of our own kind, with a route that changes something."""
+
+    def __init__(self, access: AccessSettings) -> None:
+        async def change(request: Request) -> JSONResponse:
+            return JSONResponse({"who": request.scope.get("vmflow.user")})
+
+        app = Starlette(
+            routes=[Route("/metrics", change), Route("/health", change), Route("/x", change, methods=["GET", "POST"])]
+        )
+        self.app = Entrance(access, Metrics(), asyncio.to_thread).gate(app)
+
+    def ask(self, method: str, path: str, headers: dict[str, str] | None = None) -> tuple[int, Any]:
+        async def run() -> httpx.Response:
+            transport = httpx.ASGITransport(app=self.app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+                return await client.request(method, path, headers=headers)
+
+        answer = asyncio.run(run())
+        return answer.status_code, answer.json() if answer.status_code == 200 else answer.text
+
+
+def test_readers_read_and_operators_change() -> None:
+    app = _App(SETTINGS)
+    reader, operator = {"Authorization": f"Bearer {TOKEN}"}, basic("ann", PASSWORD)
+
+    assert app.ask("GET", "/x")[0] == 401
+    assert app.ask("POST", "/x")[0] == 401
+    assert app.ask("GET", "/x", reader) == (200, {"who": "grafana"})
+    assert app.ask("POST", "/x", reader) == (403, "grafana is a reader: an operator is needed to change anything\n")
+    assert app.ask("POST", "/x", operator) == (200, {"who": "ann"})
+    assert app.ask("GET", "/health") == (200, {"who": None})
+    assert app.ask("GET", "/metrics")[0] == 401
+    # ClickHouse's ways are for the SQL endpoint: a link must not carry a login.
+    assert app.ask("GET", f"/x?user=ann&password={PASSWORD}")[0] == 401
+
+
+def test_metrics_can_be_left_open() -> None:
+    app = _App(SETTINGS.model_copy(update={"metrics_open": True}))
+    assert app.ask("GET", "/metrics")[0] == 200
+    assert app.ask("GET", "/x")[0] == 401
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+def _files(authority: trustme.CA, directory: Path, name: str) -> tuple[Path, Path]:
+    made = authority.issue_cert("127.0.0.1", common_name=name)
+    certificate, key = directory / f"{name}.crt", directory / f"{name}.key"
+    made.cert_chain_pems[0].write_to_path(str(certificate))
+    made.private_key_pem.write_to_path(str(key))
+    return certificate, key
+
+
+def _trust(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
+
+
+def test_sql_over_tls(store: StoreSettings, authority: trustme.CA, tmp_path: Path) -> None:
+    certificate, key = _files(authority, tmp_path, "one")
+    access = SETTINGS.model_copy(update={"certificate_file": certificate, "key_file": key})
+    with served(store, access) as running:
+        assert running.url.startswith("https://127.0.0.1:")
+        running.context = _trust(authority)
+        assert running.ask("SELECT 1", basic("ann", PASSWORD))[:2] == (200, b"1\n")
+        old = _trust(authority)
+        with pytest.warns(DeprecationWarning, match="TLSv1"):
+            old.minimum_version = ssl.TLSVersion.TLSv1
+        with pytest.warns(DeprecationWarning, match="TLSv1"):
+            old.maximum_version = ssl.TLSVersion.TLSv1_1
+        parts = urlsplit(running.url)
+        with (
+            pytest.raises((ssl.SSLError, ConnectionError)),
+            socket.create_connection((str(parts.hostname), int(parts.port or 0))) as plain,
+        ):
+            old.wrap_socket(plain, server_hostname="127.0.0.1")
+
+
+def test_the_query_command_shows_its_token_over_tls(
+    store: StoreSettings, authority: trustme.CA, tmp_path: Path
+) -> None:
+    certificate, key = _files(authority, tmp_path, "one")
+    ca = tmp_path / "ca.crt"
+    authority.cert_pem.write_to_path(str(ca))
+    files = {"certificate_file": certificate, "key_file": key, "ca_file": ca}
+    access = SETTINGS.model_copy(update={**files, "client_token": SecretStr(TOKEN)})
+    with served(store, access) as running:
+        here = store.model_copy(update={"sql_port": urlsplit(running.url).port})
+        client = connect(here, access)
+        assert client.query("SELECT 1").result_rows == [(1,)]
+        client.close()
+        with pytest.raises(StoreError):
+            connect(here, access.model_copy(update={"client_token": SecretStr("wrong")}))
+
+
+def test_a_new_certificate_is_taken_over_while_running(authority: trustme.CA, tmp_path: Path) -> None:
+    certificate, key = _files(authority, tmp_path, "one")
+    access = AccessSettings(certificate_file=certificate, key_file=key)
+
+    async def run() -> list[int]:
+        entrance = Entrance(access, Metrics(), asyncio.to_thread)
+        async with Web(WebSettings(port=0), CollectorRegistry(), lambda: {"status": "ok"}, entrance) as web:
+            parts = urlsplit(web.url)
+            serials = []
+            for step in range(3):
+                reader, writer = await asyncio.open_connection(
+                    parts.hostname, parts.port, ssl=_trust(authority), server_hostname="127.0.0.1"
+                )
+                serials.append(int(writer.get_extra_info("peercert")["serialNumber"], 16))
+                writer.write(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+                assert json.loads((await reader.read()).partition(b"\r\n\r\n")[2]) == {"status": "ok"}
+                writer.close()
+                if step == 0:
+                    fresh, fresh_key = _files(authority, tmp_path, "two")
+                    fresh.replace(certificate)
+                    fresh_key.replace(key)
+                    entrance.reload()
+                else:
+                    certificate.write_text("nonsense")
+                    with pytest.raises(AccessError, match="no certificate in"):
+                        entrance.reload()
+            return serials
+
+    first, second, third = asyncio.run(run())
+    assert first != second == third
+
+
+def test_errors_name_the_file(authority: trustme.CA, tmp_path: Path) -> None:
+    certificate, key = _files(authority, tmp_path, "one")
+    _, other = _files(authority, tmp_path, "two")
+    encrypted, empty = tmp_path / "encrypted.key", tmp_path / "empty"
+    subprocess.run(["openssl", "pkey", "-in", key, "-aes256", "-passout", "pass:secret", "-out", encrypted], check=True)
+    empty.touch()
+    for files, message in {
+        (tmp_path / "absent", key): r"access\.certificate_file = .*absent: No such file",
+        (certificate, tmp_path / "absent"): r"access\.key_file = .*absent: No such file",
+        (certificate, other): "not the key of the certificate",
+        (certificate, encrypted): "the key is encrypted",
+        (empty, key): "PEM files are expected",
+        (certificate, empty): "PEM files are expected",
+    }.items():
+        with pytest.raises(AccessError, match=message):
+            server_context("access", *files)
+    with pytest.raises(AccessError, match="no PEM certificates"):
+        server_context("access", certificate, key, empty)
+
+
+def _vmflow(*arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "collector", *arguments]
+    return subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_the_command_makes_lines_that_the_settings_take(tmp_path: Path) -> None:
+    user = _vmflow("passwd", "ann", "--role", "operator", text=PASSWORD + "\n")
+    token = _vmflow("passwd", "grafana", "--token")
+    assert (user.returncode, token.returncode) == (0, 0)
+    assert PASSWORD not in user.stdout + user.stderr
+    file = tmp_path / "vmflow.toml"
+    file.write_text(
+        f"[access]\nusers = [{user.stdout.strip()}]\ntokens = [{token.stdout.strip()}]\n[web]\nhost = '0.0.0.0'\n"
+    )
+
+    assert _vmflow("check", "--config", str(file)).returncode == 0
+    shown = _vmflow("check", "--dump", "--config", str(file)).stdout
+    assert "$argon2id$" not in shown
+    assert "sha256:" not in shown
+    assert _vmflow("passwd", "a b", text=PASSWORD).returncode == 2
+    assert "8 to 1024 characters" in _vmflow("passwd", "ann", text="short\n").stderr
+
+
+def test_the_service_does_not_start_open_to_others() -> None:
+    for setting in ("web.host=0.0.0.0", "store.sql_host=::"):
+        ended = _vmflow("run", "--set", setting)
+        assert ended.returncode == 2
+        assert setting.partition("=")[0] in ended.stderr
+        assert "vmflow passwd" in ended.stderr

@@ -1,0 +1,71 @@
+"""The SQL endpoint in a thread of its own, and how tests ask it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import threading
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from email.message import Message
+
+from collector.access.entrance import Entrance
+from collector.access.settings import AccessSettings
+from collector.metrics import Metrics
+from collector.store.facade import Facade
+from collector.store.settings import StoreSettings
+
+
+@dataclass
+class Endpoint:
+    """A running endpoint and its metrics."""
+
+    url: str
+    metrics: Metrics
+    settings: StoreSettings
+    context: ssl.SSLContext | None = None
+    """What the client trusts, where the endpoint speaks TLS."""
+
+    def ask(
+        self, sql: str | bytes | None = None, headers: dict[str, str] | None = None, path: str = "/", **parameters: str
+    ) -> tuple[int, bytes, Message]:
+        """Status, body and headers of a POST of `sql`, or of a GET."""
+        url = f"{self.url}{path}?{urllib.parse.urlencode(parameters)}"
+        data = sql.encode() if isinstance(sql, str) else sql
+        request = urllib.request.Request(url, data=data, headers=headers or {})
+        try:
+            with urllib.request.urlopen(request, timeout=30, context=self.context) as response:
+                return response.status, response.read(), response.headers
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read(), error.headers
+
+
+@contextlib.contextmanager
+def served(settings: StoreSettings, access: AccessSettings | None = None) -> Iterator[Endpoint]:
+    """The endpoint on an event loop of its own, in a thread."""
+    metrics = Metrics()
+    started = threading.Event()
+    found: dict[str, object] = {}
+
+    async def serve() -> None:
+        stop = asyncio.Event()
+        entrance = Entrance(access or AccessSettings(), metrics, asyncio.to_thread)
+        async with Facade(settings, metrics, asyncio.to_thread, entrance=entrance) as facade:
+            found.update(url=facade.url, loop=asyncio.get_running_loop(), stop=stop)
+            started.set()
+            await stop.wait()
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    assert started.wait(20)
+    try:
+        yield Endpoint(str(found["url"]), metrics, settings)
+    finally:
+        found["loop"].call_soon_threadsafe(found["stop"].set)  # type: ignore[attr-defined]
+        thread.join(20)
+        assert not thread.is_alive()
