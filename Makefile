@@ -63,13 +63,13 @@ docs: $(STAMP)
 LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-annotate --no-header \
 	--no-emit-index-url --no-emit-find-links --upgrade pyproject.toml deploy/build-requirements.in
 lock: $(STAMP)
-	@$(BIN)/pip install --quiet --disable-pip-version-check '.[release]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[release]'
 	$(LOCK) --extra embedded --extra ovsdb --extra openstack --output-file deploy/requirements.lock
 	$(LOCK) --output-file deploy/requirements-server.lock
 
 # --strict: a package that could not be asked about is a failure, not a pass; so is a machine without the Internet.
 audit: $(STAMP)
-	@$(BIN)/pip install --quiet --disable-pip-version-check '.[release]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[release]'
 	$(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement deploy/requirements.lock
 
 clean:

@@ -19,7 +19,6 @@ import httpx
 import pytest
 import trustme
 from clickhouse_connect.driver import exceptions as driver
-from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -35,8 +34,6 @@ from collector.store.client import open_client
 from collector.store.errors import StoreError
 from collector.store.query import connect
 from collector.store.settings import StoreSettings
-from collector.web.server import Web
-from collector.web.settings import WebSettings
 from tests.access.test_login import HASH, PASSWORD, SETTINGS, TOKEN
 from tests.collector.sql_endpoint import Endpoint, served
 
@@ -276,9 +273,13 @@ def test_a_new_certificate_is_taken_over_while_running(authority: trustme.CA, tm
 
     async def run() -> list[int]:
         entrance = Entrance(access, Metrics(), asyncio.to_thread)
-        async with Web(WebSettings(port=0), CollectorRegistry(), lambda: {"status": "ok"}, entrance) as web:
-            parts = urlsplit(web.url)
-            serials = []
+        app = Starlette(routes=[Route("/health", lambda request: JSONResponse({"status": "ok"}))])
+        listening, url = http.bind("127.0.0.1", 0, entrance.scheme)
+        web = http.server(entrance.gate(app), entrance.context())
+        serving = asyncio.create_task(web.serve(sockets=[listening]))
+        parts = urlsplit(url)
+        serials = []
+        try:
             for step in range(3):
                 reader, writer = await asyncio.open_connection(
                     parts.hostname, parts.port, ssl=_trust(authority), server_hostname="127.0.0.1"
@@ -296,7 +297,10 @@ def test_a_new_certificate_is_taken_over_while_running(authority: trustme.CA, tm
                     certificate.write_text("nonsense")
                     with pytest.raises(AccessError, match="no certificate in"):
                         entrance.reload()
-            return serials
+        finally:
+            web.should_exit = True
+            await serving
+        return serials
 
     first, second, third = asyncio.run(run())
     assert first != second == third

@@ -16,8 +16,9 @@ from collector.access.settings import AccessError, AccessSettings
 from collector.metrics import Metrics
 
 PASSWORD = "correct horse"
-# Made by argon2-cffi itself with little work, so that tests are quick; `verify` takes the work from the hash.
-HASH = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
+# Made by argon2-cffi itself with little work, so that tests are quick; with a salt that stays, since
+# the workers of pytest-xdist must find the same tests.
+HASH = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD, salt=b"0123456789abcdef")
 TOKEN = "a-token-of-a-program"
 TOKEN_HASH = "sha256:" + hashlib.sha256(TOKEN.encode()).hexdigest()
 SETTINGS = AccessSettings.model_validate(

@@ -13,6 +13,8 @@ from typing import Any
 
 import urllib3
 
+from collector.access.entrance import Entrance
+from collector.access.settings import AccessSettings
 from collector.alert.desk import Desk
 from collector.alert.settings import AlertSettings
 from collector.store.settings import StoreSettings
@@ -62,16 +64,17 @@ class Served:
 
 
 @contextmanager
-def served(store: StoreSettings, settings: AlertSettings) -> Iterator[Served]:
-    """Serve until left."""
+def served(store: StoreSettings, settings: AlertSettings, access: AccessSettings | None = None) -> Iterator[Served]:
+    """Serve until left; without `access`, nobody has to log in."""
     ready: threading.Event = threading.Event()
     found: list[Served] = []
     stop: list[asyncio.Event] = []
 
     async def main() -> None:
-        async with running(store, settings) as live, Bridge({"query": 2}) as bridge:
+        async with running(store, settings) as live, Bridge({"query": 2, "login": 1}) as bridge:
             desk = Desk(live.alerts, settings.active(), partial(bridge.call, "query"), partial(connect, store))
-            web = Web(WebSettings(port=0), live.metrics.registry, lambda: {"status": "ok"}, desk)
+            entrance = Entrance(access or AccessSettings(), live.metrics, partial(bridge.call, "login"))
+            web = Web(WebSettings(port=0), live.metrics.registry, lambda: {"status": "ok"}, desk, entrance)
             async with web:
                 found.append(Served(web.url, live, asyncio.get_running_loop()))
                 stop.append(asyncio.Event())
