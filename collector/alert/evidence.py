@@ -8,9 +8,6 @@ What the intervals do not hold is that both sides of a pair report with a delay 
 traffic may fall into the neighbour window at one of them.  That adds nothing over several windows, as what one
 gains the next loses; so a second sum, of the plain distances, must be more than such a delay can explain: the share
 of a second in the window, and what chance puts into that second.
-
-One window is enough where nothing is estimated (each record one packet, no sampling) and the traffic was as strong in
-the window before: then what is late at the end of this one is made up for at its beginning, but for chance.
 """
 
 from __future__ import annotations
@@ -21,7 +18,7 @@ import numpy as np
 
 from collector.alert.conditions import Figures
 from collector.alert.frame import SECOND_US, Flags, Floats, Series
-from collector.alert.measures import LEVEL_US, SECONDS
+from collector.alert.measures import SECONDS
 from collector.alert.rules import Rule
 from schemas.flow_feed import EDGE_SECONDS
 
@@ -33,8 +30,6 @@ OVERSHOOT = 1.166
 """What the last step adds on average (Siegmund)."""
 FURTHEST = 1000.0
 """Standard deviations that count of one window: an exact value has none."""
-STEADY = 0.5
-"""Traffic of the window before, as a share of this one's, that makes up for what is late."""
 MOST_OF_ONE = 0.6
 """Of what has to be explained, that one window in which nothing arrived counts: a report of one side may be missing."""
 EDGE_SIGMAS = 4.0
@@ -72,8 +67,6 @@ class Evidence:
         self._sums: Floats = np.zeros(0)
         self._plain: Floats = np.zeros(0)
         self._last_us = np.zeros(0, np.int64)
-        self._former: tuple[int, Series, Floats] = (0, self._series, self._sums)
-        """End of the window before; its series, in order; their samples."""
 
     def add(self, series: Series, found: Figures, end_us: int) -> tuple[Flags, Flags]:
         """Add a window: which series are beyond for certain, and which have no evidence left worth the name."""
@@ -90,23 +83,7 @@ class Evidence:
         plain[sums == 0] = 0
         self._keep(series, sums, plain, found.data, end_us)
         certain = found.data & (sums > self._decision) & (plain > explained)
-        certain |= self._at_once(series, found, end_us)
         return certain, sums < self._decision / 2
-
-    def _at_once(self, series: Series, found: Figures, end_us: int) -> Flags:
-        """Where one window proves it: see above.  The whole interval is beyond, by more than chance does."""
-        rule = self._rule
-        former_us, known, samples = self._former
-        before = np.zeros(len(series))
-        if len(known) and former_us == end_us - LEVEL_US[rule.level]:
-            places = np.minimum(np.searchsorted(known, series), len(known) - 1)
-            before = np.where(known[places] == series, samples[places], 0.0)
-        order = np.argsort(series, kind="stable")
-        self._former = end_us, series[order], found.samples[order]
-        near = found.low if rule.sign > 0 else found.high
-        far = (near - rule.limit) * rule.sign > 0
-        clearly = (found.centre - rule.limit) * rule.sign > self._chance(found)
-        return found.data & found.point & far & clearly & (before >= STEADY * found.samples)
 
     def _explained_by_edges(self, found: Figures) -> Floats:
         """Share of the traffic that may have come a window later; where samples are not told, of plain proportion."""

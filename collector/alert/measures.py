@@ -32,8 +32,6 @@ class Measure:
     """Column that puts the evidence into a word."""
     centre: str = ""
     """SQL of the value without being cut off where it makes no sense, for sums over windows."""
-    point: str = ""
-    """SQL of whether the value is exact and each packet stands in the window in which its exporter saw it."""
     survival: bool = False
     """The interval is symmetric in ln(1 − value): that of a share that is lost."""
 
@@ -81,7 +79,6 @@ _PAIR = {
         "samples",
         "loss_evidence",
         centre="1 - received_packets / sent_packets",
-        point="loss_evidence = 'exact' AND records >= 0.95 * packets",
         survival=True,
     ),
     "error_ratio": Measure("ratio", "error_low", "error_high", "samples"),
