@@ -29,7 +29,7 @@ KINDS = ("sflow", "legacy", "netflow9", "ipfix", "header")
 TIME_US = 1_700_000_000_000_000
 REPAIR, SECOND_SENDER = 1, 2
 MAX_DATAGRAMS = 8
-LEAST_OCTETS = {"sflow5": 72, "netflow1": 52, "netflow5": 48, "netflow7": 52, "netflow9": 0.5, "ipfix": 0.5}
+LEAST_OCTETS = {"sflow5": 72, "netflow1": 48, "netflow5": 48, "netflow7": 52, "netflow9": 0.5, "ipfix": 0.5}
 """Octets of input that a flow row takes at least; a NetFlow v9 or IPFIX record of one octet may give a row each way."""
 COUNTER_OCTETS = 28
 """An interface counter sample takes more: its header alone has 20 octets, its shortest record 8 and a body."""

@@ -70,12 +70,12 @@ def _tunnels() -> list[bytes]:
     """Tunnel in tunnel, tags, extension headers."""
     ethernet = bytes.fromhex("020000000002020000000001")
     udp = bytes.fromhex("30390035001c0000") + bytes(20)
-    inner4 = bytes.fromhex("45000030000100004011000" "00a0000010a000002") + udp
+    inner4 = bytes.fromhex("4500003000010000401100000a0000010a000002") + udp
     vxlan = ethernet + b"\x08\0" + bytes.fromhex("450000640001000040110000c0000201c0000202")
-    vxlan += bytes.fromhex("303912b500500000" "0800000000002a00") + ethernet + b"\x08\0" + inner4
-    gre = ethernet + b"\x08\0" + bytes.fromhex("4500006400010000402f0000c0000201c0000202" "00000800") + inner4
+    vxlan += bytes.fromhex("303912b5005000000800000000002a00") + ethernet + b"\x08\0" + inner4
+    gre = ethernet + b"\x08\0" + bytes.fromhex("4500006400010000402f0000c0000201c000020200000800") + inner4
     ipv6 = ethernet + b"\x86\xdd" + bytes.fromhex("6000000000300040") + bytes(31) + b"\1"
-    ipv6 += bytes.fromhex("3c00000000000000" "1100000000000000") + udp
-    tagged = ethernet + bytes.fromhex("8100002a" "88a8000b" "8847" "000641ff") + inner4
-    arp = ethernet + bytes.fromhex("0806" "0001080006040001") + bytes(20)
+    ipv6 += bytes.fromhex("3c000000000000001100000000000000") + udp
+    tagged = ethernet + bytes.fromhex("8100002a88a8000b8847000641ff") + inner4
+    arp = ethernet + bytes.fromhex("08060001080006040001") + bytes(20)
     return [vxlan, gre, ipv6, tagged, arp]

@@ -106,16 +106,18 @@ def test_the_largest_datagrams_give_exactly_the_records_that_fit() -> None:
 @pytest.mark.parametrize(
     ("message", "records", "reason"),
     [
-        (v5(record5(), count=65_535), 1, Reason.COUNT),
-        (datagram(flow_sample(header(ETHERNET + b"\x08\0" + bytes(20))), count=0xFFFFFFFF), 1, Reason.COUNT_MISMATCH),
+        (v5(record5(), count=65_535), 1, Reason.COUNT_MISMATCH),
+        (datagram(flow_sample(header(ETHERNET + b"\x08\0" + bytes(20))), count=0xFFFFFFFF), 1, Reason.COUNT),
         (v9(template(256, BASE, version=9), in_set(256, base()), count=65_535), 1, Reason.COUNT_MISMATCH),
-        (ipfix(template(256, BASE), in_set(256, base()), length=65_535), 1, Reason.MESSAGE_LENGTH),
-        (ipfix(in_set(2, struct.pack("!HH", 256, 65_535) + bytes(60_000))), 0, Reason.TEMPLATE_FIELDS),
+        (ipfix(template(256, BASE), in_set(256, base()), length=65_535), 0, Reason.MESSAGE_LENGTH),
+        (ipfix(template(256, [(1, 4)] * 1_001)), 0, Reason.TEMPLATE_FIELDS),
+        (ipfix(in_set(2, struct.pack("!HH", 256, 65_535) + bytes(60_000))), 0, Reason.TEMPLATE_MALFORMED),
         (ipfix(in_set(2, struct.pack("!HH", 256, 900) + bytes(40))), 0, Reason.TEMPLATE_MALFORMED),
         (ipfix(template(256, [(8, 0), (12, 0)]), in_set(256, bytes(60_000))), 0, Reason.TEMPLATE_EMPTY),
         (ipfix(in_set(2, struct.pack("!HH", 256, 0))), 0, Reason.WITHDRAWAL),
         (ipfix(in_set(256)[:2] + b"\0\0" + bytes(60_000)), 0, Reason.SET_LENGTH),
     ],
+    ids=range(10),
 )
 def test_counts_and_lengths_that_lie_are_counted(message: bytes, records: int, reason: Reason) -> None:
     decoded, problems = decode(message)
