@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test test-system run lint bench docs lock audit clean
+.PHONY: help demo test test-system run lint bench fuzz docs lock audit clean
 
 help:
 	@echo "make demo    install, start the service, replay real captures, show what SQL says"
@@ -12,6 +12,7 @@ help:
 	@echo "make test-system  install Open vSwitch, libvirt, QEMU and Neutron (Debian, root) and run the tests against them"
 	@echo "make run     run the service with the embedded store"
 	@echo "make bench   decode rates and UDP-to-rows rate on this machine"
+	@echo "make fuzz    ten minutes of coverage-guided fuzzing of the decoders; MINUTES=60 for more"
 	@echo "make lint    ruff and mypy alone"
 	@echo "make lock    pin what the images install, with hashes (needs an index of packages)"
 	@echo "make audit   ask for known defects of what the images install (needs pypi.org and osv.dev)"
@@ -55,6 +56,12 @@ test-system: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m bench
+
+# What it finds is left in .fuzz/; the name of the harness comes first.
+MINUTES ?= 10
+fuzz: $(STAMP)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
 
 docs: $(STAMP)
 	$(BIN)/python -m schemas.render --docs

@@ -7,7 +7,9 @@ new or different template costs Python's time.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -165,6 +167,7 @@ class TemplateStore:
         self._sessions = sessions
         self._entries: dict[int, dict[int, int]] = {}
         self._templates: dict[int, Template] = {}
+        self._aging: dict[int, deque[tuple[int, int]]] = {}
         self._free: list[int] = []
         self._next = 0
         self.table = new_table(limits.templates)
@@ -204,8 +207,7 @@ class TemplateStore:
                 if not known:
                     del self._entries[session]
                     return changed, gave_way
-                oldest = min(known, key=lambda one: int(self.table.refreshed_us[known[one]]))
-                self._forget(known.pop(oldest))
+                self._forget(known.pop(self._oldest(session, known)))
             entry = self._new_entry()
             known[number] = entry
             insert_entry(self.table, entry, session * 65_536 + number)
@@ -220,9 +222,26 @@ class TemplateStore:
 
     def drop_session(self, session: int) -> None:
         """Forget all templates of a session: its exporter restarted."""
+        self._aging.pop(session, None)
         for entry in self._entries.pop(session, {}).values():
             self._forget(entry)
         self._sessions.stats[session, S_TEMPLATES] = 0
+
+    def _oldest(self, session: int, known: dict[int, int]) -> int:
+        """Id of the template that was announced longest ago.
+
+        A datagram may bring 8,000 templates, each of which pushes one out: they are put in order once for many, and
+        whoever was announced again since then is passed over.
+        """
+        aging = self._aging.setdefault(session, deque())
+        refreshed_us = self.table.refreshed_us
+        while True:
+            if not aging:
+                ages = [(int(refreshed_us[entry]), number) for number, entry in known.items()]
+                aging.extend(sorted(ages, key=itemgetter(0)))
+            when, number = aging.popleft()
+            if number in known and refreshed_us[known[number]] == when:
+                return number
 
     def _new_entry(self) -> int:
         if self._free:

@@ -215,6 +215,23 @@ def test_templates_are_bounded_per_session() -> None:
     assert collector.decode(ipfix(in_set(256, short(1)), sequence=2)) == []
 
 
+def test_the_template_announced_longest_ago_gives_way_and_one_announced_again_stays() -> None:
+    """Also after others had to go: the order was made before the repetition."""
+    collector = Collector(Limits(sessions=8, templates_per_session=4))
+
+    def known_after(*numbers: int) -> list[int]:
+        for number in numbers:
+            collector.time_us += 1
+            # Another second, or what is said again would be a duplicate.
+            collector.decode(ipfix(template(number, BASE), seconds=collector.time_us % 1_000))
+        return [number for number, _ in collector.decoder.sets.templates.of_session(1)]
+
+    assert known_after(256, 257, 258, 259, 260) == [257, 258, 259, 260]
+    assert known_after(257, 261) == [257, 259, 260, 261]
+    assert known_after(262, 263) == [257, 261, 262, 263]
+    assert known_after(264) == [261, 262, 263, 264]
+
+
 def test_templates_are_bounded_in_total() -> None:
     collector = Collector(tight(templates=4))
     for port in range(1, 7):
