@@ -144,7 +144,7 @@ class Rollups:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
-        self._held = False
+        # A group with an insert of which nobody heard is left open: the next start reads it back.
         self._end()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.stop_seconds):

@@ -208,6 +208,26 @@ def test_what_a_killed_service_left_is_summed_once_at_the_next_start(any_store: 
     assert summed(any_store)[0] == 350
 
 
+def test_a_stop_amid_an_insert_leaves_its_group_to_the_next_start(embedded_store: StoreSettings) -> None:
+    """The store has taken the rows, but the writer is stopped before it hears of it."""
+
+    async def scenario(amid: bool) -> None:
+        async with started(Bench(embedded_store, RollupSettings(service="one"))) as bench:
+            if amid:
+                await bench.store(rows(100))
+                client = open_in_database(embedded_store, INSERT_SETTINGS)
+                insert(client, FLOWS, [rows(50)], "not heard of", await bench.rollups.group())
+                client.close()
+            else:
+                await bench.until(lambda: bench.count("rollup_groups_total", result="read_back") == 1)
+
+    prepared(embedded_store)
+    asyncio.run(scenario(amid=True))
+    asyncio.run(scenario(amid=False))
+
+    assert summed(embedded_store) == (150, 150 * PACKETS)
+
+
 def test_what_is_read_back_is_what_was_stored(embedded_store: StoreSettings) -> None:
     """Every column that sums need comes back as it went in."""
     prepared(embedded_store)
