@@ -88,8 +88,6 @@ def report(rng: np.random.Generator, packets: Numbers, rate: Numbers) -> dict[st
     last = rng.binomial(seen - first, 1 / (WINDOW_S - 1))
     variance = (rate * (rate - 1.0)) * seen
     return {
-        # Where nothing is sampled, each record is a packet: then one window may be proof.
-        "records": seen.astype(np.float64),
         "packets": (seen * rate).astype(np.float64),
         "packets_variance": variance,
         "octets": (seen * rate * 800).astype(np.float64),

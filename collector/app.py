@@ -258,11 +258,11 @@ class Service:
             _log.error("settings not reloaded", error=str(error))
             return
         self.pipeline.reload(settings.pipeline)
-        try:
-            self.entrance.reload()
-            self.streams.reload()
-        except AccessError as error:
-            _log.error("certificate not reloaded, the old one stays", error=str(error))
+        for servers in (self.entrance, self.streams):
+            try:
+                servers.reload()
+            except AccessError as error:
+                _log.error("certificate not reloaded, the old one stays", error=str(error))
         fixed = [
             name
             for name in (

@@ -35,13 +35,14 @@ LATENCY = Table(
         Column(
             "time",
             TIME_US,
-            "Begin of the window that the readings fall into, by the time of their first packet; time of a probe.",
+            "Begin of the window that the readings fall into, by the time of their first packet (`tcp_info`: of their "
+            "receipt); time of a probe.",
             unit="µs since 1970",
             codec=DELTA,
         ),
         Column("interval_us", UINT64, "Length of the window; 0 for a single reading.", unit="µs", codec=T64),
-        _name("src_vm", "Name of the sending VM; with `round_trip`, of the one that asked."),
-        _name("dst_vm", "Name of the receiving VM; with `round_trip`, of the one that answered."),
+        _name("src_vm", "Name of the sending VM; with `handshake`, of the one that asked."),
+        _name("dst_vm", "Name of the receiving VM; with `handshake`, of the one that answered."),
         _name("src_project", "Project of the sending VM."),
         _name("dst_project", "Project of the receiving VM."),
         _name("src_host", "Hypervisor of the sending VM."),
@@ -76,7 +77,7 @@ LATENCY = Table(
             "jitter_us",
             UINT64,
             "Mean distance of the readings from their median; the offset of clocks has no part in it. NULL for one "
-            "reading.",
+            "reading. With `tcp_info` the mean of the mean deviations that TCP states.",
             unit="µs",
             missing="NULL",
             nullable=True,

@@ -43,7 +43,6 @@ LEAST_EXPECTED = 20
 _SIDES = {"sent": "source", "received": "destination", "within": "both"}
 
 _SPLIT = (
-    "records",
     "packets",
     "packets_variance",
     "octets",
@@ -188,7 +187,8 @@ def _figures(level: str) -> str:
         {once("sampling_rate_max", "max")} AS all_sampling_rate,
         {sent} AS sent_effective,
         {received} AS received_effective,
-        sent_packets > 0 AND received_packets + within_packets = 0 AND watched AND src_host != dst_host AS all_lost,
+        sent_packets > 0 AND received_packets + within_packets = 0 AND watched
+            AND dst_host != '' AND src_host != dst_host AS all_lost,
         multiIf(
             all_lost AND {_EXACT} AND watched_exactly, 'exact',
             all_lost AND sent_effective >= {LEAST_SAMPLES_BOTH} AND sent_packets >= {LEAST_EXPECTED} * watched_weight,
@@ -293,7 +293,6 @@ def pair_metrics(level: str) -> str:
     received_packets,
     within_packets,
     elsewhere_packets,
-    {once("records")} AS records,
     all_samples AS samples,
     all_sampling_rate AS sampling_rate,
     all_rate_unstated AS rate_unstated,

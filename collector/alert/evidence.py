@@ -87,14 +87,10 @@ class Evidence:
 
     def _explained_by_edges(self, found: Figures) -> Floats:
         """Share of the traffic that may have come a window later; where samples are not told, of plain proportion."""
-        return self._share + self._chance(found)
-
-    def _chance(self, found: Figures) -> Floats:
-        """What chance puts into one second, as a share of the window's traffic."""
         share = self._share
         with np.errstate(divide="ignore", invalid="ignore"):
             chance = (EDGE_SIGMAS * np.sqrt(share * found.samples) + EDGE_PACKETS) / found.samples
-        return np.where(np.isfinite(chance) & (share > 0), chance, 0.0)
+        return share + np.where(np.isfinite(chance) & (share > 0), chance, 0.0)
 
     def _distances(self, found: Figures) -> tuple[Floats, Floats]:
         """How far beyond the limit, on the scale on which the interval is symmetric, and the standard deviation."""

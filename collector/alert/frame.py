@@ -117,8 +117,7 @@ def query(view: ScopeView, level: str, rules: Iterable[Rule]) -> tuple[str, dict
     columns += [f"{sql} AS label_{name}" for name, sql in view.labels.items()]
     rules = tuple(rules)
     for name, measure in _watched(rules).items():
-        sources = (name, measure.low, measure.high, measure.samples, measure.centre)
-        for part, sql in zip(PARTS, sources, strict=True):
+        for part, sql in zip(PARTS, (name, measure.low, measure.high, measure.samples, measure.centre), strict=True):
             if sql:
                 columns.append(f"ifNull(toFloat64({sql}), nan) AS m_{name}{part}")
         if measure.evidence:

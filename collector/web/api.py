@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request
 
+from collector.access.gate import SCOPE_USER
 from collector.desk import AlertCard, AlertDesk, AlertQuery
 from collector.web import models
 
@@ -16,8 +17,6 @@ PAGE = 1000
 """Most rows of one answer."""
 HISTORY = 100_000
 """Furthest offset."""
-SCOPE_USER = "vmflow.user"
-"""Where a login, if there is one, leaves the user's name in the ASGI scope."""
 
 _CURSOR = re.compile(r"([0-9]{1,18})-([0-9a-f]{32})")
 

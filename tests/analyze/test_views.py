@@ -158,16 +158,26 @@ def test_nothing_of_too_few_samples_is_insufficient(client: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    "why", ["the receiver was not seen", "its exporter sees no deliveries", "of another tenant", "on one host"]
+    "why",
+    [
+        "the receiver was not seen",
+        "its exporter sees no deliveries",
+        "of another tenant",
+        "on one host",
+        "nobody knows it",
+    ],
 )
 def test_nothing_received_is_blindness_where_nobody_watched(client: Client, why: str) -> None:
     if why != "its exporter sees no deliveries":
         deliveries(client)
     namesake = B | {"uuid": "00000000-0000-0000-0000-00000000beef"}
     sender = A | {"host": "host-2"} if why == "on one host" else A
+    receiver = NOBODY if why == "nameless" else B
     watched = {"the receiver was not seen": [], "of another tenant": [flow(namesake, A, "source", **ALIVE)]}
     add(client, watched.get(why, [flow(B, sender, "source", **ALIVE)]))
-    add(client, [flow(sender, B, "source", received=5)] * 50)
+    # Somebody without a name sends from host-2, too: it stands in no relation to the receiver without a name.
+    add(client, [flow(NOBODY | {"host": "host-2"}, sender, "source", **ALIVE)])
+    add(client, [flow(sender, receiver, "source", received=5)] * 50)
 
     row = only(client, f"SELECT * FROM pair_metrics WHERE src_vm = 'a' AND time >= toDateTime({BEGIN_US // 1_000_000})")
     assert (row["loss_evidence"], row["loss_ratio"]) == ("blind", None)

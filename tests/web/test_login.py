@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from collector.__main__ import main
-from collector.access.settings import AccessSettings
 from collector.alert.settings import AlertSettings
 from collector.store.settings import StoreSettings
-from tests.access.test_login import HASH, PASSWORD, TOKEN, TOKEN_HASH
+from tests.access.test_login import PASSWORD, SETTINGS, TOKEN
 from tests.alert.live import traffic
 from tests.analyze.named import add, store, vm
 from tests.web.served import Served, served
@@ -23,18 +22,11 @@ OPERATOR = {"Authorization": "Basic " + b64encode(f"ann:{PASSWORD}".encode()).de
 
 @pytest.fixture(scope="module")
 def guarded(store_directory: Path) -> Iterator[Served]:
-    """One pair that loses 20 %; `ann` is an operator, token `grafana` a reader, token `bot` an operator."""
-    bot = {"name": "bot", "token_hash": "sha256:" + "00" * 32, "role": "operator"}
-    access = AccessSettings.model_validate(
-        {
-            "users": [{"name": "ann", "password_hash": HASH, "role": "operator"}],
-            "tokens": [{"name": "grafana", "token_hash": TOKEN_HASH}, bot],
-        }
-    )
+    """One pair that loses 20 %; `ann` is an operator, token `grafana` a reader."""
     settings = StoreSettings(url=f"chdb://{store_directory}", database="guarded", sql_port=0)
     with store(settings) as client:
         add(client, traffic(vm("a", "host-1"), vm("b", "host-2"), range(100), 200))
-        with served(settings, AlertSettings(settle_seconds=0), access) as running:
+        with served(settings, AlertSettings(settle_seconds=0), SETTINGS) as running:
             running.close("10s", range(4))
             yield running
 
