@@ -164,7 +164,7 @@ def test_nothing_of_too_few_samples_is_insufficient(client: Client) -> None:
         "its exporter sees no deliveries",
         "of another tenant",
         "on one host",
-        "nobody knows it",
+        "nameless",
     ],
 )
 def test_nothing_received_is_blindness_where_nobody_watched(client: Client, why: str) -> None:
