@@ -102,6 +102,8 @@ class Table:
     ttl_days: int
     partition: str = "toYYYYMMDD"
     engine: str = "MergeTree"
+    primary_key: tuple[str, ...] = ()
+    """The first columns of `order_by` that are held in memory as an index, where these are not all."""
     _by_name: dict[str, Column] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

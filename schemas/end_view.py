@@ -12,6 +12,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from schemas.intervals import bound
+from schemas.one_protocol import counted_pairs
 from schemas.rollups import CONNECTIONS, LEVELS, MEASURES
 from schemas.view import suffix
 
@@ -48,7 +49,7 @@ def end_rows(what: str, level: str) -> str:
         )
         return (
             f"SELECT time, {vm}{side}_host AS host, '{direction}' AS direction, sighting, {measures}\n"
-            f"FROM pair_{level}\nWHERE {known}"
+            f"FROM {counted_pairs(level)}\nWHERE {known}"
         )
 
     return f"{half('src', 'sent')}\nUNION ALL\n{half('dst', 'received')}"

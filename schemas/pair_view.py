@@ -23,6 +23,7 @@ from schemas.intervals import (
     effective_samples,
     log_half_width,
 )
+from schemas.one_protocol import counted_pairs
 from schemas.rollups import CONNECTIONS, LEVELS, PAIR_HASH
 
 KEYS = "time, pair, src_vm, dst_vm"
@@ -86,7 +87,7 @@ def _sums(level: str) -> str:
         {CONNECTIONS.replace("(", "Merge(")}(connections) AS connections,
         sum(drop_hint_packets) AS drop_hint_packets,
         sum(drops) AS drops
-    FROM pair_{level}
+    FROM {counted_pairs(level)}
     GROUP BY {KEYS}"""
 
 
@@ -110,7 +111,7 @@ def _answers(level: str) -> str:
             {", ".join(f"any({name}) AS {name}" for name in OTHERS)},
             {split},
             {_by_side("max", "sampling_rate_max", " " * 12)}
-        FROM pair_{level}
+        FROM {counted_pairs(level)}
         GROUP BY {KEYS}
     )"""
 
@@ -131,7 +132,7 @@ def _watched(level: str) -> str:
         1 AS watched,
         1 + sum(packets_variance) / sum(packets) AS watched_weight,
         sum(rate_unstated) = 0 AND max(sampling_rate_max) = 1 AS watched_exactly
-    FROM pair_{level}
+    FROM {counted_pairs(level)}
     WHERE sighting IN ('source', 'both') AND packets > 0 AND src_host IN ({_SEEING})
     GROUP BY time, src_vm, src_vm_uuid"""
 

@@ -74,6 +74,15 @@ SIGHTING = Column(
     codec=LZ4,
 )
 
+FEED_PROTOCOL = Column(
+    "protocol",
+    FLOWS["protocol"].arrow,
+    "Export protocol that told of the packets: a switch may report each packet by several.  `unknown` for drops.",
+    names=FLOWS["protocol"].names,
+    missing="unknown",
+    codec=LZ4,
+)
+
 PAIR_KEYS = (
     _name("src_vm", "Name of the sending VM; empty: not a VM that the inventory knows."),
     _name("dst_vm", "Name of the receiving VM; empty: not a VM that the inventory knows, or several."),
@@ -83,6 +92,7 @@ PAIR_KEYS = (
     _name("dst_host", "Hypervisor of the receiving VM."),
     _name("network", "Virtual network."),
     SIGHTING,
+    FEED_PROTOCOL,
 )
 
 PAIR = Column(
@@ -91,6 +101,20 @@ PAIR = Column(
     "Hash of the names and UUIDs of both VMs and the network, in this direction: compares faster than they do.",
     codec=LZ4,
 )
+
+VANTAGE = Column(
+    "vantage",
+    UINT64,
+    "Hash of who saw the packets at the VM's port: the name of the hypervisor, of the VM where that is not known; 0 for "
+    "packets seen in between.",
+    codec=LZ4,
+)
+
+VANTAGE_HASH = """multiIf(
+        sighting IN ('source', 'both'), cityHash64(if(src_host != '', src_host, src_vm)),
+        sighting = 'destination', cityHash64(if(dst_host != '', dst_host, dst_vm)),
+        0)"""
+"""SQL of `vantage`."""
 
 PAIR_HASH = "cityHash64({src}_vm, {dst}_vm, {src}_vm_uuid, {dst}_vm_uuid, network)"
 """SQL of `pair`: `src` and `dst` in this order, or in the other for the answers."""
@@ -177,15 +201,18 @@ INTERFACE_MEASURES = (
 
 
 def _table(name: str, doc: str, level: str, keys: tuple[Column, ...], measures: tuple[Column, ...]) -> Table:
+    order = ("time", *(column.name for column in keys))
     return Table(
         f"{name}_{level}",
         f"{doc} in {LEVELS[level]} s.",
         (_time(level), *keys, *measures),
-        order_by=("time", *(column.name for column in keys)),
+        order_by=order,
         time="time",
         ttl_days=TTL_DAYS[level],
         partition=PARTITIONS[level],
         engine="AggregatingMergeTree",
+        # What came into the order later cannot come into the index of tables that are there.
+        primary_key=tuple(column for column in order if column not in (FEED_PROTOCOL.name, VANTAGE.name)),
     )
 
 
@@ -193,7 +220,7 @@ def _levels(name: str, doc: str, keys: tuple[Column, ...], measures: tuple[Colum
     return tuple(_table(name, doc, level, keys, measures) for level in LEVELS)
 
 
-PAIRS = _levels("pair", "What one VM sent to another, by where it was seen,", (PAIR, *PAIR_KEYS), MEASURES)
+PAIRS = _levels("pair", "What one VM sent to another, by where it was seen,", (PAIR, *PAIR_KEYS, VANTAGE), MEASURES)
 INTERFACES = _levels("interface", "What the counters of one interface say", INTERFACE_KEYS, INTERFACE_MEASURES)
 
 

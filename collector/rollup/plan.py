@@ -26,6 +26,9 @@ IPV4, IPV6 = 0x0800, 0x86DD
 SYN, RST, ACK = 2, 4, 16
 LATER_FRAGMENT = 2
 
+OCTET = U(8)
+"""Bits of a sighting; the protocol lies above it."""
+
 OPENED, ACCEPTED, WAS_RESET, FLAGLESS = U(1), U(2), U(4), U(8)
 """Bits of `events`."""
 
@@ -102,7 +105,7 @@ def plan_key(rows, numbers, i, plan):  # type: ignore[no-untyped-def]
     plan["vms"] = U(src_vm) << HALF | U(dst_vm)
     plan["uuids"] = U(src_uuid) << HALF | U(dst_uuid)
     plan["hosts"] = U(src_host) << HALF | U(dst_host)
-    plan["network_sighting"] = U(network) << HALF | U(rows.sighting[i])
+    plan["network_sighting"] = U(network) << HALF | U(rows.protocol[i]) << OCTET | U(rows.sighting[i])
     plan["hash"] = key_hash(plan["vms"], plan["uuids"], plan["hosts"], plan["network_sighting"])
     return True
 

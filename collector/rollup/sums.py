@@ -48,6 +48,7 @@ _KEY_OF = {
     "src_host": ("hosts", 32),
     "dst_host": ("hosts", 0),
     "network": ("network_sighting", 32),
+    "protocol": ("network_sighting", 8),
     "sighting": ("network_sighting", 0),
 }
 """Word of a group and its first bit where each key lies."""
