@@ -49,6 +49,7 @@ PROOF_SIGMAS = 6.0
 """A day of 1,000 pairs has 8.6 million windows: chance goes this far in one of 10⁹."""
 RULES = {rule.name: rule for rule in DEFAULTS}
 Numbers = NDArray[np.int64]
+Parts = tuple[Numbers, Numbers, Numbers]
 
 
 @contextmanager
@@ -81,11 +82,10 @@ def insert(client: Client, begins_s: Numbers, pair: Numbers, seen: str, **measur
     client.insert_arrow("pair_10s", pa.table(columns))
 
 
-def report(rng: np.random.Generator, packets: Numbers, rate: Numbers) -> dict[str, NDArray[np.float64]]:
-    """What a switch reports of so many packets per window, sampled 1 in `rate`."""
-    seen = rng.binomial(packets, 1 / rate)
-    first = rng.binomial(seen, 1 / WINDOW_S)
-    last = rng.binomial(seen - first, 1 / (WINDOW_S - 1))
+def report(rng: np.random.Generator, parts: Parts, rate: Numbers) -> dict[str, NDArray[np.float64]]:
+    """What a switch reports of the packets of each window, sampled 1 in `rate`."""
+    first, middle, last = (rng.binomial(part, 1 / rate) for part in parts)
+    seen = first + middle + last
     variance = (rate * (rate - 1.0)) * seen
     return {
         "packets": (seen * rate).astype(np.float64),
@@ -96,6 +96,13 @@ def report(rng: np.random.Generator, packets: Numbers, rate: Numbers) -> dict[st
         "first_packets": (first * rate).astype(np.float64),
         "last_packets": (last * rate).astype(np.float64),
     }
+
+
+def parts(rng: np.random.Generator, packets: Numbers) -> Parts:
+    """Packets of windows: those of the first second, of the eight in the middle, of the last one."""
+    first = rng.binomial(packets, 1 / WINDOW_S)
+    last = rng.binomial(packets - first, 1 / (WINDOW_S - 1))
+    return first, packets - first - last, last
 
 
 @dataclass(frozen=True)
@@ -132,15 +139,17 @@ def fill(client: Client, rng: np.random.Generator, pairs: int, begin_s: int, hou
         loss = np.full((360, pairs), BACKGROUND)
         for fault in faults:
             loss[(times >= fault.begin_s) & (times < fault.end_s), fault.pair] = fault.loss
-        arrived = rng.binomial(packets, 1 - loss)
-        delayed = rng.binomial(arrived, rng.uniform(0, 0.7, arrived.shape) / WINDOW_S)
+        sent = parts(rng, packets)
+        first, middle, last = (rng.binomial(part, 1 - loss) for part in sent)
+        delayed = rng.binomial(last, rng.uniform(0, 0.7, last.shape))
         before = np.vstack((late, delayed[:-1]))
         late = delayed[-1]
         number = np.broadcast_to(np.arange(pairs), packets.shape).ravel()
         begins = np.repeat(times, pairs)
         rates = np.broadcast_to(rate, packets.shape).ravel()
-        for side, counted in (("source", packets), ("destination", arrived - delayed + before)):
-            told = report(rng, counted.ravel(), rates)
+        for side, counted in (("source", sent), ("destination", (first + before, middle, last - delayed))):
+            first, middle, last = (part.ravel() for part in counted)
+            told = report(rng, (first, middle, last), rates)
             here = told["samples"] > 0
             insert(
                 client,
@@ -148,6 +157,7 @@ def fill(client: Client, rng: np.random.Generator, pairs: int, begin_s: int, hou
                 number[here],
                 side,
                 sampling_rate_max=rates[here].astype(np.uint32),
+                records=told["samples"][here],
                 **{name: values[here] for name, values in told.items()},
             )
 
@@ -244,7 +254,7 @@ def speed(pairs: int) -> None:
     rule = RULES["pair_loss"]
     with made() as client:
         for side, counted in (("source", packets), ("destination", arrived)):
-            told = report(rng, counted, rate)
+            told = report(rng, parts(rng, counted), rate)
             begins = np.full(pairs, begin_s)
             insert(client, begins, np.arange(pairs), side, sampling_rate_max=rate.astype(np.uint32), **told)
         start, end = begin_s * SECOND_US, (begin_s + WINDOW_S) * SECOND_US

@@ -41,9 +41,13 @@ NONE_SEEN = 3.69
 LEAST_EXPECTED = 20
 """Samples to be expected before none of them counts as total loss: by chance, none is seen once in 5 · 10⁸."""
 
+DELAY_CHANGE_SECONDS = 0.1
+"""How much the delay between both ends, with what their clocks differ, may change within a window."""
+
 _SIDES = {"sent": "source", "received": "destination", "within": "both"}
 
 _SPLIT = (
+    "records",
     "packets",
     "packets_variance",
     "octets",
@@ -183,6 +187,8 @@ def _figures(level: str) -> str:
         {once("octets")} AS all_octets,
         {once("octets_variance")} AS all_octets_variance,
         {once("frame_octets")} AS all_frame_octets,
+        (sent_packets + received_packets + within_packets) / (sent_records + received_records + within_records)
+            AS packets_per_record,
         {once("samples")} AS all_samples,
         {once("rate_unstated")} AS all_rate_unstated,
         {once("sampling_rate_max", "max")} AS all_sampling_rate,
@@ -210,13 +216,18 @@ def _figures(level: str) -> str:
             least(1, {NONE_SEEN} * watched_weight / sent_low)) AS most_arrived,
         if(all_lost, 0, arrived * exp(-half_width)) AS least_arrived,
         -- What is seen in the first or last second at one side may fall into the neighbour window at the other.  Steady
-        -- traffic loses at one end of the window what it gains at the other, but for chance.
+        -- traffic loses at one end of the window what it gains at the other, but for chance.  Where the delay changes,
+        -- the first or last second holds less at one side than at the other; in the middle of a window, a change of the
+        -- delay leaves no such trace.
         greatest(sent_first_packets, received_first_packets) AS first_second,
         greatest(sent_last_packets, received_last_packets) AS last_second,
         {Z} * sqrt(greatest(sent_sampling_rate_max, received_sampling_rate_max, 1) * (first_second + last_second))
             AS edge_noise,
         abs(last_second - first_second) AS edge_step,
-        if(evidence = 'exact', least(edge_step + edge_noise, greatest(first_second, last_second)),
+        greatest(
+            abs(sent_first_packets - received_first_packets) + abs(sent_last_packets - received_last_packets),
+            {DELAY_CHANGE_SECONDS / EDGE_SECONDS} * greatest(first_second, last_second)) AS edge_shift,
+        if(evidence = 'exact', least(edge_step + edge_shift + edge_noise, greatest(first_second, last_second)),
             greatest(edge_step - edge_noise, 0)) / sent_packets AS edge,
         {once("connections_opened")} AS opened,
         {once("connections_reset")} AS reset,
@@ -294,6 +305,7 @@ def pair_metrics(level: str) -> str:
     received_packets,
     within_packets,
     elsewhere_packets,
+    if(counted, packets_per_record, NULL) AS packets_per_record,
     all_samples AS samples,
     all_sampling_rate AS sampling_rate,
     all_rate_unstated AS rate_unstated,

@@ -88,7 +88,7 @@ def create_table(table: Table, ttl_days: int | None = None) -> str:
     if not table.holds_rows:
         return f"{begin}{table.engine}"
     settings = ", ".join(f"{name} = {value}" for name, value in TABLE_SETTINGS.items())
-    primary_key = f"PRIMARY KEY ({', '.join(table.primary_key)})\n" if table.primary_key not in ((), table.order_by) else ""
+    primary_key = f"PRIMARY KEY ({', '.join(table.primary_key)})\n" if table.primary_key else ""
     return (
         f"{begin}${{replicated}}{table.engine}\n"
         f"PARTITION BY {table.partition}({table.time})\n"

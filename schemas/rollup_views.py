@@ -6,7 +6,17 @@ from itertools import pairwise
 
 from schemas.feed import Feed, coarser, names
 from schemas.interface_feed import interfaces_from_counters
-from schemas.rollups import CONNECTIONS, FEED_PROTOCOL, INTERFACES, LEVELS, PAIR_HASH, PAIR_INPUT, PAIR_KEYS, PAIRS, VANTAGE_HASH
+from schemas.rollups import (
+    CONNECTIONS,
+    FEED_PROTOCOL,
+    INTERFACES,
+    LEVELS,
+    PAIR_HASH,
+    PAIR_INPUT,
+    PAIR_KEYS,
+    PAIRS,
+    VANTAGE_HASH,
+)
 
 _HASH = PAIR_HASH.format(src="src", dst="dst")
 
@@ -26,7 +36,8 @@ def pairs_from_sums() -> Feed:
     """Sums that the process has made of rows of `flows`; connections become a state that can be merged."""
     columns = [column.name for column in PAIR_INPUT.stored if column.name != "connection_hashes"]
     state = f"arrayReduce('{CONNECTIONS.replace('(', 'State(')}', connection_hashes) AS connections"
-    select = f"SELECT {', '.join(columns)}, {_HASH} AS pair, {VANTAGE_HASH} AS vantage, {state}\nFROM {PAIR_INPUT.name}${{local}}"
+    hashes = f"{_HASH} AS pair, {VANTAGE_HASH} AS vantage"
+    select = f"SELECT {', '.join(columns)}, {hashes}, {state}\nFROM {PAIR_INPUT.name}${{local}}"
     return Feed("pair_10s_from_sums", PAIR_INPUT.name, "pair_10s", select)
 
 

@@ -105,7 +105,7 @@ PAIR = Column(
 VANTAGE = Column(
     "vantage",
     UINT64,
-    "Hash of who saw the packets at the VM's port: the name of the hypervisor, of the VM where that is not known; 0 for "
+    "Hash of who saw the packets at the VM's port: the hypervisor's name, or the VM's where that is not known; 0 for "
     "packets seen in between.",
     codec=LZ4,
 )
@@ -202,6 +202,8 @@ INTERFACE_MEASURES = (
 
 def _table(name: str, doc: str, level: str, keys: tuple[Column, ...], measures: tuple[Column, ...]) -> Table:
     order = ("time", *(column.name for column in keys))
+    # What came into the order later cannot come into the index of tables that are there.
+    index = tuple(column for column in order if column not in (FEED_PROTOCOL.name, VANTAGE.name))
     return Table(
         f"{name}_{level}",
         f"{doc} in {LEVELS[level]} s.",
@@ -211,8 +213,7 @@ def _table(name: str, doc: str, level: str, keys: tuple[Column, ...], measures: 
         ttl_days=TTL_DAYS[level],
         partition=PARTITIONS[level],
         engine="AggregatingMergeTree",
-        # What came into the order later cannot come into the index of tables that are there.
-        primary_key=tuple(column for column in order if column not in (FEED_PROTOCOL.name, VANTAGE.name)),
+        primary_key=index if index != order else (),
     )
 
 

@@ -67,6 +67,8 @@ class Figures:
     low: Floats
     high: Floats
     samples: Floats
+    point: Flags
+    """The value is exact, and each packet stands in the window in which it was seen."""
 
 
 def figures(rule: Rule, frame: Frame) -> Figures:
@@ -78,7 +80,8 @@ def figures(rule: Rule, frame: Frame) -> Figures:
     data = np.isfinite(value) & np.isfinite(low) & np.isfinite(high)
     passes = frame.passes.get(rule.name)
     centre = frame.figures.get(f"{rule.measure}_centre", value)
-    return Figures(data if passes is None else data & passes, value, centre, low, high, samples)
+    point = frame.figures.get(f"{rule.measure}_point", np.zeros(len(value))) > 0
+    return Figures(data if passes is None else data & passes, value, centre, low, high, samples, point)
 
 
 def labeller(rule: Rule, frame: Frame) -> Callable[[int], dict[str, str]]:

@@ -8,6 +8,10 @@ What the intervals do not hold is that both sides of a pair report with a delay 
 traffic may fall into the neighbour window at one of them.  That adds nothing over several windows, as what one
 gains the next loses; so a second sum, of the plain distances, must be more than such a delay can explain: the share
 of a second in the window, and what chance puts into that second.
+
+One window is enough where nothing is estimated and each record is one packet.  The interval of such a loss holds what
+delays put into the neighbour windows, as far as the counts at the ends of the window show it; it must be beyond as a
+whole, and its middle by more than chance does to the packets of a second.
 """
 
 from __future__ import annotations
@@ -83,14 +87,27 @@ class Evidence:
         plain[sums == 0] = 0
         self._keep(series, sums, plain, found.data, end_us)
         certain = found.data & (sums > self._decision) & (plain > explained)
+        certain |= self._at_once(found)
         return certain, sums < self._decision / 2
+
+    def _at_once(self, found: Figures) -> Flags:
+        """Where one window proves it: see above."""
+        rule = self._rule
+        near = found.low if rule.sign > 0 else found.high
+        beyond = (near - rule.limit) * rule.sign > 0
+        clearly = (found.centre - rule.limit) * rule.sign > self._chance(found)
+        return found.data & found.point & beyond & clearly & (found.centre < 1)
 
     def _explained_by_edges(self, found: Figures) -> Floats:
         """Share of the traffic that may have come a window later; where samples are not told, of plain proportion."""
+        return self._share + self._chance(found)
+
+    def _chance(self, found: Figures) -> Floats:
+        """What chance does to the packets of a second, as a share of all."""
         share = self._share
         with np.errstate(divide="ignore", invalid="ignore"):
             chance = (EDGE_SIGMAS * np.sqrt(share * found.samples) + EDGE_PACKETS) / found.samples
-        return share + np.where(np.isfinite(chance) & (share > 0), chance, 0.0)
+        return np.where(np.isfinite(chance) & (share > 0), chance, 0.0)
 
     def _distances(self, found: Figures) -> tuple[Floats, Floats]:
         """How far beyond the limit, on the scale on which the interval is symmetric, and the standard deviation."""

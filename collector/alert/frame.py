@@ -21,7 +21,7 @@ Series = NDArray[np.uint64]
 
 SECOND_US = 1_000_000
 MARGIN = 2
-PARTS = ("", "_low", "_high", "_samples", "_centre")
+PARTS = ("", "_low", "_high", "_samples", "_centre", "_point")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Frame:
     present: Flags
     """Whether the row is a sign of life."""
     figures: Mapping[str, Floats]
-    """`measure`, `measure_low`, `_high`, `_samples`, `_centre`; NaN where nothing can be told."""
+    """`measure`, `measure_low`, `_high`, `_samples`, `_centre`, `_point`; NaN where nothing can be told."""
     texts: Mapping[str, pa.Array]
     """Labels; `measure_evidence`."""
     passes: Mapping[str, Flags]
@@ -117,7 +117,9 @@ def query(view: ScopeView, level: str, rules: Iterable[Rule]) -> tuple[str, dict
     columns += [f"{sql} AS label_{name}" for name, sql in view.labels.items()]
     rules = tuple(rules)
     for name, measure in _watched(rules).items():
-        for part, sql in zip(PARTS, (name, measure.low, measure.high, measure.samples, measure.centre), strict=True):
+        for part, sql in zip(
+            PARTS, (name, measure.low, measure.high, measure.samples, measure.centre, measure.point), strict=True
+        ):
             if sql:
                 columns.append(f"ifNull(toFloat64({sql}), nan) AS m_{name}{part}")
         if measure.evidence:

@@ -32,6 +32,8 @@ class Measure:
     """Column that puts the evidence into a word."""
     centre: str = ""
     """SQL of the value without being cut off where it makes no sense, for sums over windows."""
+    point: str = ""
+    """SQL of whether the value is exact and each packet stands in the window in which its exporter saw it."""
     survival: bool = False
     """The interval is symmetric in ln(1 − value): that of a share that is lost."""
 
@@ -71,6 +73,9 @@ def _plain(unit: str, *columns: str) -> dict[str, Measure]:
     return {column: Measure(unit) for column in columns}
 
 
+MOST_PER_RECORD = 1.05
+"""Packets per record up to which records hold single packets: those of more are shared out over their time."""
+
 _PAIR = {
     "loss_ratio": Measure(
         "ratio",
@@ -79,6 +84,7 @@ _PAIR = {
         "samples",
         "loss_evidence",
         centre="1 - received_packets / sent_packets",
+        point=f"loss_evidence = 'exact' AND packets_per_record <= {MOST_PER_RECORD}",
         survival=True,
     ),
     "error_ratio": Measure("ratio", "error_low", "error_high", "samples"),

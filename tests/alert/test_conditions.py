@@ -111,15 +111,35 @@ def test_what_falls_into_the_next_window_is_no_loss() -> None:
         assert not verdict.certain.any()
 
 
-def exact_frame(number: int, values: dict[int, tuple[float, float]]) -> Frame:
-    """Windows of 10 s without sampling: loss and packets, by series."""
+def exact_frame(number: int, values: dict[int, tuple[float, float]], half: float = 0.005, point: float = 1) -> Frame:
+    """Windows of 10 s without sampling: loss and packets, by series; half an interval; if each record is a packet."""
     losses = {one: value[0] for one, value in values.items()}
-    made = frame(EXACT, number, losses, {one: (loss - 0.005, loss + 0.005) for one, loss in losses.items()})
+    made = frame(EXACT, number, losses, {one: (loss - half, loss + half) for one, loss in losses.items()})
     samples = np.array([values[one][1] for one in sorted(values)])
-    return replace(made, figures={**made.figures, "loss_ratio_samples": samples})
+    extra = {"loss_ratio_samples": samples, "loss_ratio_point": np.full(len(samples), point)}
+    return replace(made, figures={**made.figures, **extra})
 
 
 EXACT = LOSS.model_copy(update={"certain_windows": 1e8, "for_seconds": 600})
+
+
+def test_one_window_of_single_packets_proves_a_loss_beyond_what_chance_and_delays_do() -> None:
+    """Of 10,000 packets, chance puts up to 4 √1000 + 4 = 130 into one second: 5 % is beyond 1 % by more, 2 % is not."""
+    lost = {1: (0.05, 10_000.0), 2: (0.02, 10_000.0), 3: (0.05, 1_000.0)}
+
+    assert happened(Threshold(EXACT), Book(AlertSettings()), [exact_frame(0, lost)]) == [(0, 1, "firing")]
+
+
+def test_one_window_whose_interval_reaches_the_limit_is_no_proof() -> None:
+    assert happened(Threshold(EXACT), Book(AlertSettings()), [exact_frame(0, {1: (0.05, 10_000.0)}, half=0.041)]) == []
+
+
+def test_records_of_whole_flows_need_more_windows() -> None:
+    """Their packets are shared out evenly over their time: what really was in this window is not known."""
+    frames = [exact_frame(number, {1: (0.05, 10_000.0)}, point=0) for number in range(6)]
+
+    (fired,) = happened(Threshold(EXACT), Book(AlertSettings()), frames)
+    assert fired[0] > 0
 
 
 def test_nothing_received_needs_a_second_window_since_a_report_may_be_missing() -> None:

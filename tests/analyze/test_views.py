@@ -92,6 +92,30 @@ def test_steady_traffic_keeps_its_interval_narrow(client: Client) -> None:
     assert 0.02 < row["loss_low"] <= 0.05 <= row["loss_high"] < 0.08
 
 
+@pytest.mark.parametrize(("begins", "delay", "fell_out"), [(9, 0.7, 0.07), (5, 0.09, 0.01)])
+def test_a_delay_that_grows_within_the_window_is_no_loss(
+    client: Client, begins: float, delay: float, fell_out: float
+) -> None:
+    """A thousand packets a second, none lost: from second `begins` on, all arrive later."""
+    rows = []
+    for tick in range(-20, 120):
+        sent = tick / 10 + 0.05
+        rows.append(flow(A, B, "source", received=sent, packets=100, samples=100))
+        arrived = sent + (delay if sent >= begins else 0)
+        rows.append(flow(A, B, "destination", received=arrived, packets=100, samples=100))
+    add(client, rows)
+
+    row = only(client, f"SELECT * FROM pair_metrics WHERE time = toDateTime({BEGIN_US // 1_000_000}, 'UTC')")
+    assert (row["loss_evidence"], row["loss_ratio"]) == ("exact", pytest.approx(fell_out))
+    assert row["loss_low"] == 0
+
+
+def test_packets_per_record_tells_what_is_shared_out(client: Client) -> None:
+    add(client, [flow(A, B, "source", received=5)] * 6 + [flow(A, B, "destination", received=5, packets=5, samples=5)])
+
+    assert only(client, "SELECT packets_per_record FROM pair_metrics")["packets_per_record"] == pytest.approx(11 / 7)
+
+
 def test_one_switch_that_sees_both_ends_hides_no_loss(client: Client) -> None:
     """900 packets within one hypervisor before the VM moved, then 100 of which 10 are lost on the way."""
     rows = [flow(A, B, "both", received=3, packets=900, samples=900)]
