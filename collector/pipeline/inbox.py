@@ -12,8 +12,8 @@ from decoders.datagrams import Datagrams
 
 ROW_OCTETS = 56
 """What one datagram costs beside its payload: the entries in the arrays of `Datagrams`."""
-ENOUGH_SHARE = 4
-"""One part in this of what may be taken is worth taking: what a batch costs by itself is then a fifth of the whole."""
+ENOUGH_SHARE = 2
+"""One part in this of what may be taken is worth taking: what a batch costs by itself is then a tenth of the whole."""
 
 
 class Inbox:

@@ -32,7 +32,7 @@ class PipelineSettings(BaseModel, frozen=True, extra="forbid"):
     batch_octets: Annotated[int, Field(ge=1 << 16)] = 4 * 2**20
     """Datagrams decoded at once, at most.  About 20,000 rows: large enough that Python's part per batch is nothing."""
     gather_milliseconds: Annotated[float, Field(ge=0, le=1_000)] = 50.0
-    """While fewer than a quarter of `batch_octets` wait, more are waited for, this long: a batch costs about a
+    """While less than half of `batch_octets` waits, more are waited for, this long: a batch costs about a
     millisecond by itself, whatever is in it, and the store gathers for a second anyway.  0 switches it off."""
     allow: tuple[Network, ...] = ()
     """Networks that may export; empty = everybody who reaches the port."""
