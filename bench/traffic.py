@@ -20,6 +20,7 @@ PARTNERS = 5
 TIME = 1_790_000_000
 V5_RECORDS = 30
 SET_RECORDS = 24
+TEMPLATE = 300
 SAMPLES = 6
 SFLOW_CAPTURE = ROOT / "fixtures/pcaps/ovs_sflow_tcp_udp_s64.pcap"
 
@@ -119,18 +120,42 @@ def _macs(numbers: NDArray[np.int64]) -> NDArray[np.void]:
 
 
 def _message(version: int, records: NDArray[np.void], domain: int, number: int) -> bytes:
+    sets = _announcement(version) if number % 64 == 0 else b""
+    sets += _data_set(TEMPLATE, records)
+    if version == 9:
+        return struct.pack("!HHIIII", 9, len(records), 60_000, TIME, number & 0xFFFFFFFF, domain) + sets
+    return _ipfix(sets, domain, number * len(records))
+
+
+def _announcement(version: int, template: int = TEMPLATE) -> bytes:
     fields = b"".join(struct.pack("!HH", element, size) for element, size, _, _ in _FIELDS)
     if version == 10:  # absolute times need no uptime
         fields = fields.replace(struct.pack("!HH", 22, 4), struct.pack("!HH", 158, 4))
         fields = fields.replace(struct.pack("!HH", 21, 4), struct.pack("!HH", 159, 4))
-    sets = b""
-    if number % 64 == 0:
-        sets = struct.pack("!4H", 0 if version == 9 else 2, 8 + len(fields), 300, len(_FIELDS)) + fields
+    return struct.pack("!4H", 0 if version == 9 else 2, 8 + len(fields), template, len(_FIELDS)) + fields
+
+
+def _data_set(template: int, records: NDArray[np.void]) -> bytes:
     body = records.tobytes()
-    sets += struct.pack("!HH", 300, 4 + len(body)) + body
-    if version == 9:
-        return struct.pack("!HHIIII", 9, len(records), 60_000, TIME, number & 0xFFFFFFFF, domain) + sets
-    return struct.pack("!HHIII", 10, 16 + len(sets), TIME, number * len(records) & 0xFFFFFFFF, domain) + sets
+    return struct.pack("!HH", template, 4 + len(body)) + body
+
+
+def _ipfix(sets: bytes, domain: int, sequence: int) -> bytes:
+    return struct.pack("!HHIII", 10, 16 + len(sets), TIME, sequence & 0xFFFFFFFF, domain) + sets
+
+
+def ipfix_template(template: int, sequence: int) -> bytes:
+    """An IPFIX message that announces `template`, with the fields of all others."""
+    return _ipfix(_announcement(10, template), 0, sequence)
+
+
+def ipfix_data(templates: list[int], sequences: list[int], vms: int = VMS) -> list[bytes]:
+    """IPFIX messages of `SET_RECORDS` records each, by these templates and with these sequence numbers."""
+    rows = _records(np.random.default_rng(sequences[:1]), len(templates) * SET_RECORDS, _SET, vms)
+    return [
+        _ipfix(_data_set(template, rows[i * SET_RECORDS : (i + 1) * SET_RECORDS]), 0, sequence)
+        for i, (template, sequence) in enumerate(zip(templates, sequences, strict=True))
+    ]
 
 
 def _sflow(exporter: int, count: int, first: int) -> list[bytes]:
