@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test test-system run lint bench fuzz docs lock audit clean
+.PHONY: help demo test test-system run lint bench bench-peers fuzz docs lock audit clean
 
 help:
 	@echo "make demo    install, start the service, replay real captures, show what SQL says"
@@ -12,6 +12,7 @@ help:
 	@echo "make test-system  install Open vSwitch, libvirt, QEMU and Neutron (Debian, root) and run the tests against them"
 	@echo "make run     run the service with the embedded store"
 	@echo "make bench   decode rates and UDP-to-rows rate on this machine"
+	@echo "make bench-peers  nfcapd, sfcapd, nfacctd, sfacctd and vmflow on the same stream (half an hour; Debian, root)"
 	@echo "make fuzz    ten minutes of coverage-guided fuzzing of the decoders; MINUTES=60 for more"
 	@echo "make lint    ruff and mypy alone"
 	@echo "make lock    pin what the images install, with hashes (needs an index of packages)"
@@ -56,6 +57,10 @@ test-system: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m bench
+
+# KINDS="ipfix sflow_switch" for some of the exports only.
+bench-peers: $(STAMP)
+	$(BIN)/python -m bench.peers $(KINDS)
 
 # What it finds is left in .fuzz/; the name of the harness comes first.
 MINUTES ?= 10

@@ -94,17 +94,23 @@ def measure(kind: str, rate: float, interfaces: int = INTERFACES, *options: str)
 
 
 def _inventory(directory: str, interfaces: int) -> list[str]:
-    """Settings that name the VMs of `bench.traffic`, from a file."""
+    """Settings that name the VMs."""
     if not interfaces:
         return []
-    file = Path(directory) / "inventory.csv"
+    file = inventory_file(Path(directory), interfaces)
+    return [f"inventory.static={json.dumps([{'file': str(file)}])}"]
+
+
+def inventory_file(directory: Path, interfaces: int = INTERFACES) -> Path:
+    """A file that names the VMs of `bench.traffic`."""
+    file = directory / "inventory.csv"
     lines = [
         f"{0x5254_0000_0000 + n:012x},{IPv4Address((10 << 24) + n)},vm-{n:06},{UUID(int=n + 1)},project-{n % 100},"
         f"host-{n % 16},network-{n % 300}\n"
         for n in range(interfaces)
     ]
     file.write_text("mac,ips,vm,vm_uuid,project,host,network\n" + "".join(lines))
-    return [f"inventory.static={json.dumps([{'file': str(file)}])}"]
+    return file
 
 
 SETTLE_SECONDS = 2.0

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import socket
 import time
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench import traffic
 from collector.replay.sendmmsg import Batch
@@ -22,58 +24,58 @@ DATAGRAMS = 256
 BURST = 32
 """Datagrams in one system call: what a busy link brings in half a millisecond."""
 
-SEQUENCE_AT = {"netflow5": 16, "netflow9": 12, "ipfix": 8, "ipfix_ovs": 8, "sflow": 16}
+SEQUENCE_AT = {"netflow5": 16, "netflow9": 12, "ipfix": 8, "ipfix_ovs": 8, "sflow": 16, "sflow_switch": 16}
+
+
+class Burst:
+    """Datagrams that go out in one call."""
+
+    def __init__(self, kind: str, payloads: list[bytes]) -> None:
+        self.batch = Batch(payloads)
+        self.records = sum(records(kind, payload) for payload in payloads)
+        length = np.array([len(payload) for payload in payloads])
+        start = np.cumsum(length) - length
+        self._places = (start + SEQUENCE_AT[kind])[:, None] + np.arange(4)
+
+    def send(self, through: socket.socket, step: int) -> None:
+        """Send, then let every sequence number go on by `step`."""
+        sent = 0
+        while sent < len(self.batch):
+            sent += self.batch.send(through, sent)
+        octets: NDArray[np.uint8] = self.batch.octets
+        raw = np.ascontiguousarray(octets[self._places]).view(">u4").astype(np.uint64) + np.uint64(step)
+        octets[self._places] = (raw & np.uint64(0xFFFFFFFF)).astype(">u4").view(np.uint8).reshape(self._places.shape)
 
 
 class Exporter:
-    """One exporter's datagrams, cut into bursts; `send` sends the next burst with sequence numbers that go on."""
+    """One exporter's datagrams, cut into bursts."""
 
     def __init__(self, kind: str, number: int, target: tuple[str, int]) -> None:
         payloads = traffic.payloads(kind, number, DATAGRAMS)
-        self.bursts = [Batch(payloads[at : at + BURST]) for at in range(0, DATAGRAMS, BURST)]
-        unit = 1 if kind in ("netflow9", "sflow") else traffic.KINDS[kind]
-        self._step = DATAGRAMS * unit
-        self._at = [_sequence_places(burst, SEQUENCE_AT[kind]) for burst in self.bursts]
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.bind((f"127.9.{number >> 8}.{number & 255}", 0))
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
-        self.socket.connect(target)
+        self._bursts = [Burst(kind, payloads[at : at + BURST]) for at in range(0, DATAGRAMS, BURST)]
+        self._step = DATAGRAMS * (1 if kind in ("netflow9", "sflow", "sflow_switch") else traffic.KINDS[kind])
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind((f"127.9.{number >> 8}.{number & 255}", 0))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
+        self._socket.connect(target)
         self._next = 0
 
     def send(self) -> int:
-        """Send one burst; returns its datagrams."""
-        burst = self.bursts[self._next]
-        sent = 0
-        while sent < len(burst):
-            sent += burst.send(self.socket, sent)
-        octets = burst._octets
-        places = self._at[self._next]
-        raw = np.ascontiguousarray(octets[places]).view(">u4").astype(np.uint64) + np.uint64(self._step)
-        octets[places] = (raw & np.uint64(0xFFFFFFFF)).astype(">u4").view(np.uint8).reshape(places.shape)
-        self._next = (self._next + 1) % len(self.bursts)
-        return sent
+        """Send the next burst; returns its records."""
+        burst = self._bursts[self._next]
+        burst.send(self._socket, self._step)
+        self._next = (self._next + 1) % len(self._bursts)
+        return burst.records
 
 
-def _sequence_places(burst: Batch, offset: int) -> np.ndarray:
-    burst._octets.flags.writeable or _make_writable(burst)
-    length = np.array([len(payload) for payload in burst.payloads])
-    start = np.cumsum(length) - length
-    return (start + offset)[:, None] + np.arange(4)
-
-
-def _make_writable(burst: Batch) -> None:
-    """Give the burst's datagrams memory that may be changed, and let the kernel's vectors point there."""
-    octets = burst._octets.copy()
-    shift = octets.ctypes.data - burst._octets.ctypes.data
-    burst._vectors["base"] = (burst._vectors["base"].astype(np.int64) + shift).astype(np.uint64)
-    burst._octets = octets
+def records(kind: str, payload: bytes) -> int:
+    """Flow records, or flow samples, in one datagram."""
+    return _flow_samples(payload) if kind == "sflow" else traffic.KINDS[kind]
 
 
 def rows_per_datagram(kind: str) -> float:
     """Rows a datagram gives on average."""
-    if kind != "sflow":
-        return float(traffic.KINDS[kind])
-    return float(np.mean([_flow_samples(payload) for payload in traffic.payloads("sflow", 0, DATAGRAMS)]))
+    return float(np.mean([records(kind, payload) for payload in traffic.payloads(kind, 0, DATAGRAMS)]))
 
 
 def _flow_samples(payload: bytes) -> int:
@@ -89,21 +91,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("kind", choices=traffic.KINDS)
     parser.add_argument("target")
-    parser.add_argument("--rows-per-second", type=float, required=True)
+    parser.add_argument("--rows-per-second", type=float, default=math.inf, help="default: flat out")
     parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--exporters", type=int, default=EXPORTERS)
     args = parser.parse_args()
     host, port = args.target.rsplit(":", 1)
-    exporters = [Exporter(args.kind, number, (host, int(port))) for number in range(EXPORTERS)]
-    rate = args.rows_per_second / rows_per_datagram(args.kind)
+    exporters = [Exporter(args.kind, number, (host, int(port))) for number in range(args.exporters)]
     started = time.perf_counter()
     sent = turn = 0
     while (now := time.perf_counter() - started) < args.seconds:
-        if sent > rate * now:
-            time.sleep(max(0.0, sent / rate - now))
-        sent += exporters[turn % EXPORTERS].send()
+        if sent > args.rows_per_second * now:
+            time.sleep(max(0.0, sent / args.rows_per_second - now))
+        sent += exporters[turn % args.exporters].send()
         turn += 1
     took = time.perf_counter() - started
-    print(json.dumps({"datagrams": sent, "seconds": took, "cpu_seconds": time.process_time()}))
+    print(json.dumps({"datagrams": turn * BURST, "records": sent, "seconds": took, "cpu_seconds": time.process_time()}))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ PARTNERS = 5
 TIME = 1_790_000_000
 V5_RECORDS = 30
 SET_RECORDS = 24
+TEMPLATE = 300
+SAMPLES = 6
 SFLOW_CAPTURE = ROOT / "fixtures/pcaps/ovs_sflow_tcp_udp_s64.pcap"
 
 KINDS = {
@@ -28,8 +30,9 @@ KINDS = {
     "ipfix": SET_RECORDS,
     "ipfix_ovs": 1,
     "sflow": 0,
+    "sflow_switch": SAMPLES,
 }
-"""Kind -> records in a datagram; 0 = as captured."""
+"""Kind -> records in a datagram; 0 = as captured.  `sflow` is Open vSwitch with tunnels, which sfcapd cannot read."""
 
 _V5 = np.dtype(
     [
@@ -38,6 +41,20 @@ _V5 = np.dtype(
         ("flags", "u1"), ("protocol", "u1"), ("tos", "u1"), ("rest", "V8"),
     ]
 )  # fmt: skip
+
+_SAMPLE = np.dtype(
+    [
+        ("type", ">u4"), ("length", ">u4"), ("sequence", ">u4"), ("source", ">u4"), ("rate", ">u4"), ("pool", ">u4"),
+        ("drops", ">u4"), ("in", ">u4"), ("out", ">u4"), ("records", ">u4"), ("raw", ">u4"), ("raw_length", ">u4"),
+        ("header_protocol", ">u4"), ("frame_length", ">u4"), ("stripped", ">u4"), ("header_length", ">u4"),
+        ("dmac", "V6"), ("smac", "V6"), ("ether_type", ">u2"), ("version", "u1"), ("tos", "u1"),
+        ("octets", ">u2"), ("id", ">u2"), ("fragment", ">u2"), ("ttl", "u1"), ("protocol", "u1"), ("checksum", ">u2"),
+        ("src", ">u4"), ("dst", ">u4"), ("sport", ">u2"), ("dport", ">u2"), ("tcp_sequence", ">u4"), ("ack", ">u4"),
+        ("data_offset", "u1"), ("flags", "u1"), ("rest", "V80"), ("switch", ">u4"), ("switch_length", ">u4"),
+        ("vlan_in", ">u4"), ("priority_in", ">u4"), ("vlan_out", ">u4"), ("priority_out", ">u4"),
+    ]
+)  # fmt: skip
+"""A flow sample with 128 octets of a packet's header and its VLAN (sFlow v5, section 5.3)."""
 
 _FIELDS = (
     (56, 6, "smac", "V6"), (80, 6, "dmac", "V6"), (8, 4, "src", ">u4"), (12, 4, "dst", ">u4"), (7, 2, "sport", ">u2"),
@@ -52,6 +69,8 @@ def payloads(kind: str, exporter: int, count: int, first: int = 0, vms: int = VM
     """`count` datagrams of exporter number `exporter`, beginning with its datagram number `first`, among `vms` VMs."""
     if kind == "sflow":
         return _sflow(exporter, count, first)
+    if kind == "sflow_switch":
+        return _switch_sflow(exporter, count, first, vms)
     if kind == "ipfix_ovs":
         return _captured_ipfix(count, first)
     records = KINDS[kind]
@@ -101,18 +120,42 @@ def _macs(numbers: NDArray[np.int64]) -> NDArray[np.void]:
 
 
 def _message(version: int, records: NDArray[np.void], domain: int, number: int) -> bytes:
+    sets = _announcement(version) if number % 64 == 0 else b""
+    sets += _data_set(TEMPLATE, records)
+    if version == 9:
+        return struct.pack("!HHIIII", 9, len(records), 60_000, TIME, number & 0xFFFFFFFF, domain) + sets
+    return _ipfix(sets, domain, number * len(records))
+
+
+def _announcement(version: int, template: int = TEMPLATE) -> bytes:
     fields = b"".join(struct.pack("!HH", element, size) for element, size, _, _ in _FIELDS)
     if version == 10:  # absolute times need no uptime
         fields = fields.replace(struct.pack("!HH", 22, 4), struct.pack("!HH", 158, 4))
         fields = fields.replace(struct.pack("!HH", 21, 4), struct.pack("!HH", 159, 4))
-    sets = b""
-    if number % 64 == 0:
-        sets = struct.pack("!4H", 0 if version == 9 else 2, 8 + len(fields), 300, len(_FIELDS)) + fields
+    return struct.pack("!4H", 0 if version == 9 else 2, 8 + len(fields), template, len(_FIELDS)) + fields
+
+
+def _data_set(template: int, records: NDArray[np.void]) -> bytes:
     body = records.tobytes()
-    sets += struct.pack("!HH", 300, 4 + len(body)) + body
-    if version == 9:
-        return struct.pack("!HHIIII", 9, len(records), 60_000, TIME, number & 0xFFFFFFFF, domain) + sets
-    return struct.pack("!HHIII", 10, 16 + len(sets), TIME, number * len(records) & 0xFFFFFFFF, domain) + sets
+    return struct.pack("!HH", template, 4 + len(body)) + body
+
+
+def _ipfix(sets: bytes, domain: int, sequence: int) -> bytes:
+    return struct.pack("!HHIII", 10, 16 + len(sets), TIME, sequence & 0xFFFFFFFF, domain) + sets
+
+
+def ipfix_template(template: int, sequence: int) -> bytes:
+    """An IPFIX message that announces `template`, with the fields of all others."""
+    return _ipfix(_announcement(10, template), 0, sequence)
+
+
+def ipfix_data(templates: list[int], sequences: list[int], vms: int = VMS) -> list[bytes]:
+    """IPFIX messages of `SET_RECORDS` records each, by these templates and with these sequence numbers."""
+    rows = _records(np.random.default_rng(sequences[:1]), len(templates) * SET_RECORDS, _SET, vms)
+    return [
+        _ipfix(_data_set(template, rows[i * SET_RECORDS : (i + 1) * SET_RECORDS]), 0, sequence)
+        for i, (template, sequence) in enumerate(zip(templates, sequences, strict=True))
+    ]
 
 
 def _sflow(exporter: int, count: int, first: int) -> list[bytes]:
@@ -125,6 +168,30 @@ def _sflow(exporter: int, count: int, first: int) -> list[bytes]:
         payload[16:24] = struct.pack("!II", (first + i + 1) & 0xFFFFFFFF, 60_000 + (first + i))
         result.append(bytes(payload))
     return result
+
+
+def _switch_sflow(exporter: int, count: int, first: int, vms: int) -> list[bytes]:
+    """What a plain switch samples of TCP between VMs.  The checksums in the sampled headers are 0."""
+    rng = np.random.default_rng([exporter, first])
+    number = count * SAMPLES
+    flows, rows = _records(rng, number, _SET, vms), np.zeros(number, _SAMPLE)
+    for name in ("smac", "dmac", "src", "dst", "sport", "dport", "in", "out"):
+        rows[name] = flows[name]
+    rows["type"], rows["length"], rows["source"], rows["rate"], rows["records"] = 1, _SAMPLE.itemsize - 8, 1, 64, 2
+    rows["sequence"] = first * SAMPLES + np.arange(1, number + 1)
+    rows["pool"] = rows["sequence"] * np.uint32(64)
+    rows["raw"], rows["raw_length"], rows["header_protocol"], rows["header_length"] = 1, 16 + 128, 1, 128
+    rows["octets"] = rng.integers(128, 1500, number)
+    rows["frame_length"], rows["stripped"] = rows["octets"] + 18, 4
+    rows["ether_type"], rows["version"], rows["ttl"], rows["protocol"] = 0x0800, 0x45, 64, 6
+    rows["data_offset"], rows["flags"] = 0x50, 0x10
+    rows["switch"], rows["switch_length"], rows["vlan_in"], rows["vlan_out"] = 1001, 16, 100, 100
+    agent = (10 << 24) + 0x630000 + exporter
+    return [
+        struct.pack("!7I", 5, 1, agent, 0, (first + i + 1) & 0xFFFFFFFF, 60_000 + first + i, SAMPLES)
+        + rows[i * SAMPLES : (i + 1) * SAMPLES].tobytes()
+        for i in range(count)
+    ]
 
 
 def _captured_ipfix(count: int, first: int) -> list[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from decoders.datagrams import Datagrams
 
 ROW_OCTETS = 56
 """What one datagram costs beside its payload: the entries in the arrays of `Datagrams`."""
+ENOUGH_SHARE = 2
+"""One part in this of what may be taken is worth taking: what a batch costs by itself is then a tenth of the whole."""
 
 
 class Inbox:
@@ -23,6 +26,8 @@ class Inbox:
         self.dropped_octets = 0
         self._batches: deque[Datagrams] = deque()
         self._arrived = asyncio.Event()
+        self._enough = asyncio.Event()
+        self._enough_octets = 0
         self._closed = False
 
     def __len__(self) -> int:
@@ -38,15 +43,21 @@ class Inbox:
         self._batches.append(batch)
         self.octets += size
         self._arrived.set()
+        if self.octets >= self._enough_octets:
+            self._enough.set()
         return True
 
-    async def take(self, limit_octets: int) -> Datagrams | None:
-        """Wait for datagrams, then return as many as fit in `limit_octets` (one batch at least); None once closed."""
+    async def take(self, limit_octets: int, gather_seconds: float = 0.0) -> Datagrams | None:
+        """Wait for datagrams, then return as many as fit in `limit_octets` (one batch at least); None once closed.
+
+        While there are few, more are waited for, up to `gather_seconds`.
+        """
         while not self._batches:
             if self._closed:
                 return None
             self._arrived.clear()
             await self._arrived.wait()
+        await self._gather(limit_octets // ENOUGH_SHARE, gather_seconds)
         taken = [self._batches.popleft()]
         size = octets_of(taken[0])
         while self._batches and size + octets_of(self._batches[0]) <= limit_octets:
@@ -55,10 +66,20 @@ class Inbox:
         self.octets -= size
         return taken[0] if len(taken) == 1 else concatenate(taken)
 
+    async def _gather(self, enough_octets: int, seconds: float) -> None:
+        if seconds <= 0 or self._closed or self.octets >= enough_octets:
+            return
+        self._enough_octets = enough_octets
+        self._enough.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._enough.wait()
+
     def close(self) -> None:
         """Take nothing more; `take` gives what is left, then None."""
         self._closed = True
         self._arrived.set()
+        self._enough.set()
 
 
 def octets_of(batch: Datagrams) -> int:

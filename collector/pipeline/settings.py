@@ -31,6 +31,9 @@ class PipelineSettings(BaseModel, frozen=True, extra="forbid"):
     counted (`vmflow_inbox_dropped_datagrams_total`)."""
     batch_octets: Annotated[int, Field(ge=1 << 16)] = 4 * 2**20
     """Datagrams decoded at once, at most.  About 20,000 rows: large enough that Python's part per batch is nothing."""
+    gather_milliseconds: Annotated[float, Field(ge=0, le=1_000)] = 50.0
+    """While less than half of `batch_octets` waits, more are waited for, this long: a batch costs about a
+    millisecond by itself, whatever is in it, and the store gathers for a second anyway.  0 switches it off."""
     allow: tuple[Network, ...] = ()
     """Networks that may export; empty = everybody who reaches the port."""
     exporters: tuple[ExporterSettings, ...] = ()

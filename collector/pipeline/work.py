@@ -200,12 +200,15 @@ class Pipeline:
         _log.info("compiling the decoders: once per version, up to a few minutes; sockets buffer meanwhile")
 
     async def _work(self) -> None:
-        while (datagrams := await self.inbox.take(self._settings.batch_octets)) is not None:
+        while (datagrams := await self._next()) is not None:
             started = time.perf_counter()
             decoded = await self._bridge.call(STAGE, self._decode, datagrams)
             self._decode_seconds.inc(time.perf_counter() - started)
             self._hand_on(decoded)
             await self._sink.ready()
+
+    async def _next(self) -> Datagrams | None:
+        return await self.inbox.take(self._settings.batch_octets, self._settings.gather_milliseconds / 1000)
 
     def _decode(self, datagrams: Datagrams) -> Decoded:
         """Decode and name.  A defect of ours in naming costs the names of one batch, never its rows."""

@@ -54,11 +54,12 @@ class Batch:
             return
         count = len(payloads)
         # These three stay referenced: the headers hold plain addresses.
-        self._octets = np.frombuffer(b"".join(payloads) or b"\0", dtype=np.uint8)
+        self.octets = np.frombuffer(bytearray(b"".join(payloads) or b"\0"), dtype=np.uint8)
+        """All payloads, one after the other: what `send` sends.  May be written to between two calls."""
         self._vectors = np.zeros(count, IOVEC)
         self._messages = np.zeros(count, MMSGHDR)
         length = np.fromiter(map(len, payloads), np.uint64, count)
-        self._vectors["base"] = np.cumsum(length) - length + np.uint64(self._octets.ctypes.data)
+        self._vectors["base"] = np.cumsum(length) - length + np.uint64(self.octets.ctypes.data)
         self._vectors["length"] = length
         step = np.arange(count, dtype=np.uint64) * np.uint64(IOVEC.itemsize)
         self._messages["iov"] = step + np.uint64(self._vectors.ctypes.data)

@@ -46,6 +46,53 @@ def test_batches_come_out_in_order_and_joined_up_to_the_limit() -> None:
     assert asyncio.run(scenario()) == [[b"one", b"one", b"two", b"two"], [b"three", b"three"]]
 
 
+async def others() -> None:
+    """Let every other task run until it waits."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def test_few_datagrams_wait_for_more() -> None:
+    """The wait of a minute ends once a quarter of a batch is there; else this test would hang."""
+    limit = 12 * octets_of(batch(b"one"))
+
+    async def scenario() -> Datagrams | None:
+        inbox = Inbox(1 << 20)
+        assert inbox.offer(batch(b"one"))
+        taking = asyncio.create_task(inbox.take(limit, 60))
+        await others()
+        assert inbox.offer(batch(b"two"))
+        await others()
+        assert not taking.done()
+        assert inbox.offer(batch(b"end"))
+        return await taking
+
+    assert contents(asyncio.run(scenario()) or batch()) == [b"one", b"two", b"end"]
+
+
+def test_a_stop_ends_the_wait_for_more() -> None:
+    async def scenario() -> list[Datagrams | None]:
+        inbox = Inbox(1 << 20)
+        assert inbox.offer(batch(b"last"))
+        taking = asyncio.create_task(inbox.take(1 << 20, 60))
+        await others()
+        inbox.close()
+        return [await taking, await inbox.take(1 << 20, 60)]
+
+    last, end = asyncio.run(scenario())
+    assert contents(last or batch()) == [b"last"]
+    assert end is None
+
+
+def test_few_datagrams_wait_no_longer_than_is_set() -> None:
+    async def scenario() -> Datagrams | None:
+        inbox = Inbox(1 << 20)
+        assert inbox.offer(batch(b"alone"))
+        return await inbox.take(1 << 20, 0.01)
+
+    assert contents(asyncio.run(scenario()) or batch()) == [b"alone"]
+
+
 def test_a_full_inbox_drops_the_newest_and_counts() -> None:
     async def scenario() -> Inbox:
         inbox = Inbox(octets_of(batch(b"x" * 100)))

@@ -1,0 +1,251 @@
+"""How cost grows with exporters, templates, pairs of VMs and interfaces.
+
+    python -m bench.growth [--save FILE] [exporters|templates|pairs|interfaces …]
+
+Each series does the same work with ten times as many of something and prints, per step, CPU time of this thread:
+
+  per record     once everything is known; a flat line is best
+  per one more   what has to be done for each exporter, template, pair or interface itself
+
+and a verdict: a step is worse than linear if one of the two grew by more than the number did, noise allowed for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+
+from bench import traffic
+from bench.__main__ import machine
+from bench.join import inventory
+from bench.sums import made
+from collector.enrich.history import History
+from collector.enrich.naming import Namer
+from collector.enrich.snapshot import Snapshot, build
+from collector.enrich.source import Host, Interface, Rank
+from collector.enrich.warm import warm_up as warm_up_names
+from collector.metrics import Metrics
+from collector.pipeline.streams import OwnLoss, StreamMetrics, StreamReporter
+from collector.rollup.sums import PairSums
+from collector.rollup.sums import warm_up as warm_up_sums
+from decoders.datagrams import Datagrams
+from decoders.dispatch import Decoder
+
+DATAGRAMS = 2_048
+"""In a batch: 3 MB, as the service takes them under load."""
+ROUNDS = 7
+NOISE = 1.3
+"""A cost may grow by this much more than the number before the step counts as worse than linear."""
+INTERFACES = 10_000
+TEMPLATES_OF_ONE = 500
+"""Templates of one exporter; more exporters take the rest."""
+HISTORY_US = 3_600_000_000
+SUMS, CONNECTIONS = 2**19, 2**21
+"""As the settings of the rollups have it."""
+PAIR_ROWS, PAIR_BATCHES = 50_000, 20
+
+
+@dataclass(frozen=True)
+class Step:
+    """One point of a series.  Times in µs of CPU."""
+
+    number: int
+    per_record: float
+    per_more: float
+    """Of each exporter, template, pair or interface."""
+
+
+class DataPath:
+    """Decoding and naming in this thread, with an inventory."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.decoder = Decoder()
+        self.namer = Namer(HISTORY_US, 3_000_000)
+        self.namer.snapshot = snapshot
+
+    def run(self, payloads: list[tuple[bytes, int]], records: int) -> float:
+        """Take (payload, number of its sender); returns µs.  Raises AssertionError if `records` do not come out."""
+        batch = Datagrams.of(
+            (payload, f"127.9.{sender >> 8}.{sender & 255}", 2055, traffic.TIME * 1_000_000)
+            for payload, sender in payloads
+        )
+        rows = 0
+        began = time.thread_time()
+        for part in self.decoder.decode(batch).flows:
+            rows += self.namer.flows(part).num_rows
+        took = time.thread_time() - began
+        assert rows == records, f"{rows} rows of {records} records"
+        return 1e6 * took
+
+
+def exporters(count: int) -> Step:
+    """The same datagrams from `count` senders; each one more has metrics, each second, and a row, each ten."""
+    path = DataPath(_snapshot(_history(INTERFACES, inventory(INTERFACES))))
+    sessions = path.decoder.shared.sessions
+    metrics = StreamMetrics(sessions, Metrics())
+    reporter = StreamReporter(sessions, path.decoder.sets.templates.table)
+    reporter.report(1, OwnLoss())
+    each = DATAGRAMS // count
+    records = each * count * traffic.SET_RECORDS
+    taken, told = [], []
+    for turn in range(ROUNDS + 1):
+        payloads = [
+            (payload, sender)
+            for sender in range(count)
+            for payload in traffic.payloads("ipfix", sender, each, turn * each)
+        ]
+        taken.append(path.run(payloads, records) / records)
+        began = time.thread_time()
+        metrics.advance()
+        advanced = time.thread_time()
+        reporter.report(turn + 2, OwnLoss())
+        told.append(1e6 * (advanced - began + (time.thread_time() - advanced) / 10) / count)
+    return Step(count, median(taken[1:]), median(told[1:]))
+
+
+def templates(count: int) -> Step:
+    """Data of `count` templates in turn; each one more has to be taken in."""
+    senders = -(-count // TEMPLATES_OF_ONE)
+    sequence = [0] * senders
+    learnt, taken = [], []
+    snapshot = _snapshot(_history(INTERFACES, inventory(INTERFACES)))
+    for _ in range(3):
+        path = DataPath(snapshot)
+        path.run([(traffic.ipfix_template(299, 0), sender) for sender in range(senders)], 0)
+        announced = [(traffic.ipfix_template(300 + n // senders, 0), n % senders) for n in range(count)]
+        learnt.append(path.run(announced, 0) / count)
+    for turn in range(ROUNDS):
+        chosen = [(turn * DATAGRAMS + k) % count for k in range(DATAGRAMS)]
+        sequences = []
+        for number in chosen:
+            sequences.append(sequence[number % senders])
+            sequence[number % senders] += traffic.SET_RECORDS
+        payloads = traffic.ipfix_data([300 + number // senders for number in chosen], sequences)
+        records = DATAGRAMS * traffic.SET_RECORDS
+        taken.append(path.run(list(zip(payloads, (n % senders for n in chosen), strict=True)), records) / records)
+    return Step(count, median(taken), median(learnt))
+
+
+def pairs(count: int) -> Step:
+    """A window's rows of `count` pairs, summed; each sum more has to be taken out."""
+    batches = made(count, PAIR_ROWS, PAIR_BATCHES)
+    added, taken = [], []
+    for _ in range(3):
+        sums = PairSums(SUMS, CONNECTIONS)
+        adding, taking, groups = 0.0, 0.0, 0
+        for batch in batches:
+            rest = batch
+            while rest is not None:
+                began = time.thread_time()
+                rest = sums.add(rest)
+                adding += time.thread_time() - began
+                if rest is not None or batch is batches[-1]:
+                    groups += sums.groups
+                    began = time.thread_time()
+                    sums.take()
+                    taking += time.thread_time() - began
+        added.append(1e6 * adding / (PAIR_ROWS * PAIR_BATCHES))
+        taken.append(1e6 * taking / groups)
+    return Step(count, median(added), median(taken))
+
+
+def interfaces(count: int) -> Step:
+    """Records among `count` VMs, decoded and named; each interface more has to be taken in and indexed."""
+    learnt = []
+    for _ in range(3):
+        known = inventory(count)
+        began = time.thread_time()
+        snapshot = _snapshot(_history(count, known))
+        learnt.append(1e6 * (time.thread_time() - began) / count)
+    path = DataPath(snapshot)
+    each = DATAGRAMS // 16
+    records = DATAGRAMS * traffic.SET_RECORDS
+    taken = []
+    for turn in range(ROUNDS):
+        payloads = [
+            (payload, sender)
+            for sender in range(16)
+            for payload in traffic.payloads("ipfix", sender, each, turn * each, vms=count)
+        ]
+        taken.append(path.run(payloads, records) / records)
+    return Step(count, median(taken[1:]), median(learnt))
+
+
+def _history(count: int, known: tuple[tuple[Interface, ...], tuple[Host, ...]]) -> History:
+    history = History(capacity=2 * count, history_us=HISTORY_US, short_names=True)
+    history.apply("static", Rank.STATIC, *known, at_us=1)
+    return history
+
+
+def _snapshot(history: History) -> Snapshot:
+    return build(history.columns, history.addresses())
+
+
+@dataclass(frozen=True)
+class Series:
+    """What grows, how far, and what the two costs are."""
+
+    measure: Callable[[int], Step]
+    numbers: tuple[int, ...]
+    record: str
+    more: str
+
+
+SERIES = {
+    "exporters": Series(exporters, (1, 10, 100, 1_000), "decode and name", "metrics and row of an exporter, a second"),
+    "templates": Series(templates, (1, 10, 100, 1_000, 10_000), "decode and name", "take in a template"),
+    "pairs": Series(pairs, (1_000, 10_000, 100_000, 1_000_000), "sum", "take out a sum"),
+    "interfaces": Series(interfaces, (1_000, 10_000, 100_000), "decode and name", "take in an interface, index it"),
+}
+
+
+def verdicts(name: str, steps: list[Step]) -> list[str]:
+    """The steps that are worse than linear; none is as it should be."""
+    found = []
+    for before, after in pairwise(steps):
+        step = f"{name} {before.number} → {after.number}"
+        grown = after.number / before.number
+        if after.per_record > before.per_record * grown * NOISE:
+            found.append(
+                f"{name} {before.number} → {after.number}: the cost of a record grew more than {grown:.0f}-fold"
+            )
+        if after.per_more > before.per_more * NOISE:
+            found.append(f"{step}: {after.per_more / before.per_more:.2f} × the cost of one more")
+    return found
+
+
+def main() -> None:
+    """Measure the series that were asked for, all by default."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--save", type=Path, help="write the figures there, as JSON")
+    parser.add_argument("series", nargs="*", metavar="SERIES", help=f"of: {', '.join(SERIES)}")
+    args = parser.parse_args()
+    if unknown := set(args.series) - set(SERIES):
+        parser.error(f"no such series: {', '.join(sorted(unknown))}; there are {', '.join(SERIES)}")
+    Decoder().warm_up()
+    warm_up_names()
+    warm_up_sums()
+    print(machine())
+    results, worse = {}, []
+    for name in args.series or SERIES:
+        series = SERIES[name]
+        print(f"\n| {name} | {series.record}, µs/record | {series.more}, µs |\n|---|---|---|", flush=True)
+        steps = []
+        for number in series.numbers:
+            steps.append(series.measure(number))
+            print(f"| {number:,} | {steps[-1].per_record:.3f} | {steps[-1].per_more:.2f} |", flush=True)
+        results[name] = [asdict(step) for step in steps]
+        worse += verdicts(name, steps)
+    print("\n" + ("\n".join(["WORSE THAN LINEAR:", *worse]) if worse else "no step is worse than linear"))
+    if args.save:
+        args.save.write_text(json.dumps({"machine": machine(), "series": results}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""vmflow without a store: receives, decodes and names, then drops the rows.
+
+    python -m bench.unstored --inventory FILE
+
+Prints one JSON object with its address once it is ready, and one with what it counted when it was asked to stop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import signal
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pyarrow as pa
+
+from collector.enrich.settings import InventorySettings, StaticSettings
+from collector.enrich.sources import threads
+from collector.enrich.stage import Enrichment
+from collector.listen.settings import ListenSettings
+from collector.listen.udp import Listener, wall_clock_us
+from collector.metrics import Metrics
+from collector.pipeline.settings import PipelineSettings
+from collector.pipeline.streams import OwnLoss
+from collector.pipeline.work import STAGE, Pipeline
+from collector.threads import Bridge, run
+
+
+class Nowhere:
+    """Takes rows and keeps their number only."""
+
+    def __init__(self) -> None:
+        self.flows = 0
+
+    def offer(self, table: str, batch: pa.RecordBatch, /) -> bool:
+        """Count and forget."""
+        self.flows += batch.num_rows if table == "flows" else 0
+        return True
+
+    async def ready(self) -> None:
+        """There is always room."""
+
+
+async def serve(inventory: Path | None, buffer_octets: int) -> None:
+    """Run until SIGTERM or SIGINT."""
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    metrics, sink = Metrics(), Nowhere()
+    static = (StaticSettings(file=inventory),) if inventory else ()
+    known = InventorySettings(static=static)
+    bridge = Bridge({STAGE: 1} | threads(known))
+    enrichment = Enrichment(known, metrics, bridge, sink, clock_us=wall_clock_us)
+    pipeline = Pipeline(
+        PipelineSettings(),
+        metrics,
+        bridge,
+        sink,
+        enrichment,
+        clock_us=wall_clock_us,
+        own_loss=OwnLoss,
+        state_file=None,
+    )
+    listen = ListenSettings(addresses=("127.0.0.1:0",), receive_buffer_octets=buffer_octets)
+    listener = Listener(listen, metrics, pipeline.offer)
+    async with AsyncExitStack() as up:
+        for component in (bridge, enrichment, pipeline, listener):
+            await up.enter_async_context(component)
+        await pipeline.ready.wait()
+        print(json.dumps({"address": str(listener.addresses[0])}), flush=True)
+        await stopping.wait()
+    print(
+        json.dumps(
+            {
+                "records": sink.flows,
+                "kernel_drops": listener.kernel_drops,
+                "queue_drops": pipeline.inbox.dropped_datagrams,
+                "ends_named": metrics.value("inventory_ends_total", named="yes"),
+                "ends_unnamed": metrics.value("inventory_ends_total", named="no"),
+            }
+        ),
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Serve with the loop that the service has."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--inventory", type=Path, help="a file as `inventory.static` takes it")
+    parser.add_argument("--buffer-octets", type=int, default=32 << 20)
+    args = parser.parse_args()
+    run(serve(args.inventory, args.buffer_octets))
+
+
+if __name__ == "__main__":
+    main()
