@@ -54,6 +54,13 @@ class Datagrams:
         time_received_us = np.array([row[3] for row in rows], dtype=np.int64)
         return cls(octets, start, length, address, port, time_received_us)
 
+    def those(self, chosen: NDArray[np.bool_]) -> Datagrams:
+        """The datagrams that are chosen, [n]; the payloads of the others are not held any more."""
+        start, length = self.start[chosen], self.length[chosen]
+        place = np.cumsum(length) - length
+        octets = self.octets[np.repeat(start - place, length) + np.arange(int(length.sum()))]
+        return Datagrams(octets, place, length, self.address[chosen], self.port[chosen], self.time_received_us[chosen])
+
 
 def address_halves(address: str | IPv4Address | IPv6Address) -> tuple[int, int]:
     """Split an IP address into the two numbers that `Datagrams.address` holds.  Raises ValueError if it is none."""

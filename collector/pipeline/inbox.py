@@ -1,4 +1,4 @@
-"""The queue between sockets and decoders: bounded in octets, newest dropped when full."""
+"""The queue between sockets and decoders: bounded in octets; full: newest dropped, first of those who send most."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections import deque
 from contextlib import suppress
 
 import numpy as np
+from numpy.typing import NDArray
 
+from collector.pipeline.shares import Shares
 from decoders.datagrams import Datagrams
 
 ROW_OCTETS = 56
@@ -25,6 +27,7 @@ class Inbox:
         self.dropped_datagrams = 0
         self.dropped_octets = 0
         self._batches: deque[Datagrams] = deque()
+        self._shares = Shares()
         self._arrived = asyncio.Event()
         self._enough = asyncio.Event()
         self._enough_octets = 0
@@ -33,19 +36,32 @@ class Inbox:
     def __len__(self) -> int:
         return sum(len(batch) for batch in self._batches)
 
-    def offer(self, batch: Datagrams) -> bool:
-        """Queue `batch`, or drop and count it if the queue is full or closed; says whether it was queued."""
-        size = octets_of(batch)
-        if self._closed or self.octets + size > self.limit_octets:
-            self.dropped_datagrams += len(batch)
-            self.dropped_octets += int(batch.length.sum())
-            return False
+    def offer(self, batch: Datagrams) -> int:
+        """Queue `batch` but for the datagrams that do not fit: of senders that hold too much already, or all if the
+        queue is full or closed.  These are dropped and counted; returns how many."""
+        offered, offered_octets = len(batch), int(batch.length.sum())
+        batch = self._that_fits(batch)
+        dropped = offered - len(batch)
+        self.dropped_datagrams += dropped
+        self.dropped_octets += offered_octets - int(batch.length.sum())
+        if len(batch):
+            self._queue(batch)
+        return dropped
+
+    def _that_fits(self, batch: Datagrams) -> Datagrams:
+        free = 0 if self._closed else self.limit_octets - self.octets
+        sizes = _sizes(batch)
+        fits = self._shares.fits(batch.address, sizes, free)
+        fits &= np.cumsum(sizes * fits) <= free
+        return batch if fits.all() else batch.those(fits)
+
+    def _queue(self, batch: Datagrams) -> None:
         self._batches.append(batch)
-        self.octets += size
+        self._shares.add(batch.address, _sizes(batch))
+        self.octets += octets_of(batch)
         self._arrived.set()
         if self.octets >= self._enough_octets:
             self._enough.set()
-        return True
 
     async def take(self, limit_octets: int, gather_seconds: float = 0.0) -> Datagrams | None:
         """Wait for datagrams, then return as many as fit in `limit_octets` (one batch at least); None once closed.
@@ -64,7 +80,9 @@ class Inbox:
             size += octets_of(self._batches[0])
             taken.append(self._batches.popleft())
         self.octets -= size
-        return taken[0] if len(taken) == 1 else concatenate(taken)
+        whole = taken[0] if len(taken) == 1 else concatenate(taken)
+        self._shares.remove(whole.address, _sizes(whole))
+        return whole
 
     async def _gather(self, enough_octets: int, seconds: float) -> None:
         if seconds <= 0 or self._closed or self.octets >= enough_octets:
@@ -85,6 +103,11 @@ class Inbox:
 def octets_of(batch: Datagrams) -> int:
     """Memory a batch holds."""
     return len(batch.octets) + ROW_OCTETS * len(batch)
+
+
+def _sizes(batch: Datagrams) -> NDArray[np.int64]:
+    """The same by datagram, without gaps between payloads."""
+    return batch.length + ROW_OCTETS
 
 
 def concatenate(batches: list[Datagrams]) -> Datagrams:

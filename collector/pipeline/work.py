@@ -160,11 +160,11 @@ class Pipeline:
             answers.cancel()
 
     def offer(self, datagrams: Datagrams, /) -> bool:
-        """Queue datagrams for decoding; False, and counted, where there is no room."""
-        taken = self.inbox.offer(datagrams)
-        if not taken:
-            self._dropped.inc(len(datagrams))
-        return taken
+        """Queue datagrams for decoding; False where there is no room for some, which are dropped and counted."""
+        dropped = self.inbox.offer(datagrams)
+        if dropped:
+            self._dropped.inc(dropped)
+        return not dropped
 
     def room(self, octets: int) -> bool:
         """Whether the inbox takes this many octets more, and half of it is still left for UDP, which cannot wait."""

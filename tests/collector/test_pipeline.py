@@ -36,7 +36,7 @@ def test_batches_come_out_in_order_and_joined_up_to_the_limit() -> None:
     async def scenario() -> list[list[bytes]]:
         inbox = Inbox(1 << 20)
         for payload in (b"one", b"two", b"three"):
-            assert inbox.offer(batch(payload, payload))
+            assert inbox.offer(batch(payload, payload)) == 0
         limit = 2 * octets_of(batch(b"two", b"two"))
         taken = [await inbox.take(limit), await inbox.take(limit)]
         inbox.close()
@@ -58,13 +58,13 @@ def test_few_datagrams_wait_for_more() -> None:
 
     async def scenario() -> Datagrams | None:
         inbox = Inbox(1 << 20)
-        assert inbox.offer(batch(b"one"))
+        assert inbox.offer(batch(b"one")) == 0
         taking = asyncio.create_task(inbox.take(limit, 60))
         await others()
-        assert inbox.offer(batch(b"two"))
+        assert inbox.offer(batch(b"two")) == 0
         await others()
         assert not taking.done()
-        assert inbox.offer(batch(b"end"))
+        assert inbox.offer(batch(b"end")) == 0
         return await taking
 
     assert contents(asyncio.run(scenario()) or batch()) == [b"one", b"two", b"end"]
@@ -73,7 +73,7 @@ def test_few_datagrams_wait_for_more() -> None:
 def test_a_stop_ends_the_wait_for_more() -> None:
     async def scenario() -> list[Datagrams | None]:
         inbox = Inbox(1 << 20)
-        assert inbox.offer(batch(b"last"))
+        assert inbox.offer(batch(b"last")) == 0
         taking = asyncio.create_task(inbox.take(1 << 20, 60))
         await others()
         inbox.close()
@@ -87,7 +87,7 @@ def test_a_stop_ends_the_wait_for_more() -> None:
 def test_few_datagrams_wait_no_longer_than_is_set() -> None:
     async def scenario() -> Datagrams | None:
         inbox = Inbox(1 << 20)
-        assert inbox.offer(batch(b"alone"))
+        assert inbox.offer(batch(b"alone")) == 0
         return await inbox.take(1 << 20, 0.01)
 
     assert contents(asyncio.run(scenario()) or batch()) == [b"alone"]
@@ -96,10 +96,10 @@ def test_few_datagrams_wait_no_longer_than_is_set() -> None:
 def test_a_full_inbox_drops_the_newest_and_counts() -> None:
     async def scenario() -> Inbox:
         inbox = Inbox(octets_of(batch(b"x" * 100)))
-        assert inbox.offer(batch(b"x" * 100))
-        assert not inbox.offer(batch(b"y", b"zz"))
+        assert inbox.offer(batch(b"x" * 100)) == 0
+        assert inbox.offer(batch(b"y", b"zz")) == 2
         assert (await inbox.take(1) or batch()).octets.tobytes() == b"x" * 100
-        assert inbox.offer(batch(b"again"))
+        assert inbox.offer(batch(b"again")) == 0
         return inbox
 
     inbox = asyncio.run(scenario())
