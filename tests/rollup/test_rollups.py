@@ -87,7 +87,11 @@ class Bench:
             clock_us=lambda: self.now_us,
         )
         self.writer = Writer(
-            store.model_copy(update={"batch_age_seconds": 0.05}), self.metrics, asyncio.to_thread, self.rollups
+            store.model_copy(update={"batch_age_seconds": 0.05}),
+            self.metrics,
+            asyncio.to_thread,
+            asyncio.to_thread,
+            self.rollups,
         )
 
     def count(self, name: str, **labels: str) -> float:
