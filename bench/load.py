@@ -28,17 +28,19 @@ SEQUENCE_AT = {"netflow5": 16, "netflow9": 12, "ipfix": 8, "ipfix_ovs": 8, "sflo
 class Exporter:
     """One exporter's datagrams, cut into bursts; `send` sends the next burst with sequence numbers that go on."""
 
-    def __init__(self, kind: str, number: int, target: tuple[str, int]) -> None:
+    def __init__(
+        self, kind: str, number: int, target: tuple[str, int], source_port: int = 0, first_burst: int = 0
+    ) -> None:
         payloads = traffic.payloads(kind, number, DATAGRAMS)
         self.bursts = [Batch(payloads[at : at + BURST]) for at in range(0, DATAGRAMS, BURST)]
         unit = 1 if kind in ("netflow9", "sflow") else traffic.KINDS[kind]
         self._step = DATAGRAMS * unit
         self._at = [_sequence_places(burst, SEQUENCE_AT[kind]) for burst in self.bursts]
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.bind((f"127.9.{number >> 8}.{number & 255}", 0))
+        self.socket.bind((f"127.9.{number >> 8}.{number & 255}", source_port))
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
         self.socket.connect(target)
-        self._next = 0
+        self._next = first_burst
 
     def send(self) -> int:
         """Send one burst; returns its datagrams."""
@@ -91,9 +93,14 @@ def main() -> None:
     parser.add_argument("target")
     parser.add_argument("--rows-per-second", type=float, required=True)
     parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--source-port", type=int, default=0, help="of all exporters; else any")
+    parser.add_argument("--first-burst", type=int, default=0, help="templates are in bursts 0, 2, 4 and 6")
     args = parser.parse_args()
     host, port = args.target.rsplit(":", 1)
-    exporters = [Exporter(args.kind, number, (host, int(port))) for number in range(EXPORTERS)]
+    exporters = [
+        Exporter(args.kind, number, (host, int(port)), args.source_port, args.first_burst)
+        for number in range(EXPORTERS)
+    ]
     rate = args.rows_per_second / rows_per_datagram(args.kind)
     started = time.perf_counter()
     sent = turn = 0

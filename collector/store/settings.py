@@ -75,9 +75,10 @@ class StoreSettings(BaseModel, frozen=True, extra="forbid"):
 
     retry_first_seconds: float = Field(default=0.2, gt=0)
     retry_longest_seconds: float = Field(default=15, gt=0)
-    connect_seconds: float = Field(default=10, gt=0)
-    insert_seconds: float = Field(default=60, gt=0)
-    """An insert without an answer after this time is tried again, with the same token."""
+    connect_seconds: int = Field(default=10, ge=1)
+    insert_seconds: int = Field(default=60, ge=1)
+    """An insert without an answer after this time is tried again, with the same token.  The driver takes whole
+    seconds."""
 
     memory_octets: int = Field(default=1000 * 2**20, ge=256 * 2**20)
     """Bound of the embedded engine.  Together with the queue and the decoder it stays below 1.5 GiB in use."""
