@@ -50,15 +50,17 @@ class Burst:
 class Exporter:
     """One exporter's datagrams, cut into bursts."""
 
-    def __init__(self, kind: str, number: int, target: tuple[str, int]) -> None:
+    def __init__(
+        self, kind: str, number: int, target: tuple[str, int], source_port: int = 0, first_burst: int = 0
+    ) -> None:
         payloads = traffic.payloads(kind, number, DATAGRAMS)
         self._bursts = [Burst(kind, payloads[at : at + BURST]) for at in range(0, DATAGRAMS, BURST)]
         self._step = DATAGRAMS * (1 if kind in ("netflow9", "sflow", "sflow_switch") else traffic.KINDS[kind])
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.bind((f"127.9.{number >> 8}.{number & 255}", 0))
+        self._socket.bind((f"127.9.{number >> 8}.{number & 255}", source_port))
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
         self._socket.connect(target)
-        self._next = 0
+        self._next = first_burst
 
     def send(self) -> int:
         """Send the next burst; returns its records."""
@@ -94,9 +96,14 @@ def main() -> None:
     parser.add_argument("--rows-per-second", type=float, default=math.inf, help="default: flat out")
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--exporters", type=int, default=EXPORTERS)
+    parser.add_argument("--source-port", type=int, default=0, help="of all exporters; else any")
+    parser.add_argument("--first-burst", type=int, default=0, help="templates are in bursts 0, 2, 4 and 6")
     args = parser.parse_args()
     host, port = args.target.rsplit(":", 1)
-    exporters = [Exporter(args.kind, number, (host, int(port))) for number in range(args.exporters)]
+    exporters = [
+        Exporter(args.kind, number, (host, int(port)), args.source_port, args.first_burst)
+        for number in range(args.exporters)
+    ]
     started = time.perf_counter()
     sent = turn = 0
     while (now := time.perf_counter() - started) < args.seconds:

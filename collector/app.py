@@ -44,6 +44,7 @@ from collector.web.server import Web
 from schemas.flows import FLOWS
 
 STORE = "store"
+SPOOL = "spool"
 QUERY = "query"
 SUM = "sum"
 ROLLUP = "rollup"
@@ -72,7 +73,7 @@ class Service:
         self.stopping = asyncio.Event()
         self._began = time.monotonic()
         self.metrics = Metrics(exporters_labelled=settings.pipeline.exporter_labels)
-        single = dict.fromkeys((DECODE, STORE, SUM, ROLLUP, ANALYZE, DOCTOR, ALERT, DESK, LOGIN), 1)
+        single = dict.fromkeys((DECODE, STORE, SPOOL, SUM, ROLLUP, ANALYZE, DOCTOR, ALERT, DESK, LOGIN), 1)
         self.bridge = Bridge(
             single
             | {QUERY: settings.store.sql_queries}
@@ -124,7 +125,9 @@ class Service:
             clock_us=wall_clock_us,
         )
         rollup = self.rollups if settings.rollup.enabled else None
-        self.writer = Writer(settings.store, self.metrics, partial(self.bridge.call, STORE), rollup)
+        self.writer = Writer(
+            settings.store, self.metrics, partial(self.bridge.call, STORE), partial(self.bridge.call, SPOOL), rollup
+        )
         self.actions = Actions(
             settings.act, self.metrics, partial(self.bridge.call, ACT), self.writer, clock_us=wall_clock_us
         )
@@ -220,6 +223,8 @@ class Service:
             "store": problem or "ok",
             "inbox_octets": self.pipeline.inbox.octets,
             "store_queue_octets": self.writer.queue_octets,
+            "spool": self.writer.spool_problem or "ok",
+            "spool_octets": self.writer.spool_octets,
             "inventory": self.enrichment.health(),
             "messages_waiting": self.delivery.waiting,
         }

@@ -80,6 +80,9 @@ class Rollup(Protocol):
     async def stored(self, group: int, batches: Sequence[pa.RecordBatch], /) -> None:
         """These rows are in the store with this number; none, if the store refused them."""
 
+    def settled(self) -> None:
+        """What a former run sent to the store is there, or will never be.  May be told more than once."""
+
 
 @dataclass(frozen=True, slots=True)
 class WindowClosed:

@@ -23,9 +23,14 @@ def store_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def embedded_store(store_directory: Path) -> StoreSettings:
-    """Settings of an embedded store with a database of its own, not yet set up."""
-    return StoreSettings(url=f"chdb://{store_directory}", database=f"test_{next(_numbers)}", sql_port=0)
+def embedded_store(store_directory: Path, tmp_path: Path) -> StoreSettings:
+    """Settings of an embedded store with a database and a spool of its own, not yet set up."""
+    return StoreSettings(
+        url=f"chdb://{store_directory}",
+        database=f"test_{next(_numbers)}",
+        sql_port=0,
+        spool_directory=tmp_path / "spool",
+    )
 
 
 @pytest.fixture(scope="session")
@@ -45,9 +50,9 @@ def clickhouse_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def server_store(clickhouse_url: str) -> StoreSettings:
-    """Settings of a store on the server, with a database of its own, not yet set up."""
-    return StoreSettings(url=clickhouse_url, database=f"test_{next(_numbers)}")
+def server_store(clickhouse_url: str, tmp_path: Path) -> StoreSettings:
+    """Settings of a store on the server, with a database and a spool of its own, not yet set up."""
+    return StoreSettings(url=clickhouse_url, database=f"test_{next(_numbers)}", spool_directory=tmp_path / "spool")
 
 
 @pytest.fixture(params=["embedded_store", "server_store"])

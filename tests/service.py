@@ -83,6 +83,7 @@ def running(directory: Path, *overrides: str, store: str = "") -> Iterator[Servi
         sys.executable, "-m", "collector", "run",
         "--set", f"listen.addresses={json.dumps(LOOPBACK)}",
         "--set", f"store.url={store or f'chdb://{directory}/store'}",
+        "--set", f"store.spool_directory={directory}/spool",
         "--set", f"pipeline.template_file={directory}/templates.json",
         "--set", "store.sql_port=0", "--set", "web.port=0", "--set", "log.format=json",
     ]  # fmt: skip

@@ -102,6 +102,8 @@ class Rollups:
         self._open: Group | None = None
         self._ours: set[int] | None = set()
         """Groups opened before it is known what a former run left; None from then on."""
+        self._settled = asyncio.Event()
+        """No insert of a former run is in doubt: its groups have all the rows that they will ever have."""
         self._held = False
         """An insert with the open group's number is under way."""
         self._to_sum: asyncio.Queue[tuple[Group, Sequence[pa.RecordBatch]]] = asyncio.Queue()
@@ -186,6 +188,10 @@ class Rollups:
         while self._to_sum.qsize() > 1:
             self._summed_some.clear()
             await self._summed_some.wait()
+
+    def settled(self) -> None:
+        """What a former run sent is stored or given up: its groups can be read back."""
+        self._settled.set()
 
     def _note(self, group: Group, batches: Sequence[pa.RecordBatch]) -> None:
         """Keep what the times of receipt say."""
@@ -276,6 +282,7 @@ class Rollups:
 
     async def _recover(self) -> None:
         """Find what a former run left."""
+        await self._settled.wait()
         while True:
             try:
                 numbers = await self._store_call(self._store.left_open)

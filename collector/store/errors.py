@@ -17,3 +17,7 @@ class StoreLockedError(StoreError):
 
 class SchemaError(StoreError):
     """The tables are not those that this release writes."""
+
+
+class BrokenSegmentError(StoreError):
+    """A file of the spool does not hold the rows that it was written with."""

@@ -171,7 +171,7 @@ def _low_cardinality(arrays: Sequence[pa.Array]) -> list[Buffer]:
         raise ValueError("a dictionary of names holds NULL")
     indices = [_indices(array) for array in arrays]
     if len(keys) > max(LARGE_DICTIONARY, sum(map(len, arrays)) // ROWS_PER_KEY):
-        keys, indices = _used_only(keys, indices)
+        keys, indices = used_only(keys, indices)
     code, width = next((code, width) for code, width, limit in _INDEX_TYPES if len(keys) <= limit)
     return [
         (code | _HAS_KEYS | _NEED_UPDATE).to_bytes(8, "little") + len(keys).to_bytes(8, "little"),
@@ -214,7 +214,7 @@ def _addresses(array: pa.Array) -> list[int]:
     return [0 if buffer is None else buffer.address for buffer in array.buffers()]
 
 
-def _used_only(
+def used_only(
     keys: pa.Array, indices: list[npt.NDArray[np.integer[Any]]]
 ) -> tuple[pa.Array, list[npt.NDArray[np.integer[Any]]]]:
     """The keys that the rows refer to, and the indices into them."""

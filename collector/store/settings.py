@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 from urllib.parse import parse_qs, urlsplit
 
 from pydantic import BaseModel, Field, SecretStr, field_validator
@@ -14,17 +15,22 @@ from schemas.speeds import EVERY
 SCHEMES = ("chdb", "http", "https")
 
 
-def default_url() -> str:
-    """The embedded store in the service's own directory.
+def own_directory() -> Path:
+    """The service's own directory.
 
     systemd names one in STATE_DIRECTORY; a person's is under the XDG data home.  Not the working directory: `vmflow
     query` must find the same store wherever it is called from.
     """
     state = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
     if state:
-        return f"chdb://{Path(state).resolve() / 'store'}"
+        return Path(state).resolve()
     data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return f"chdb://{Path(data).resolve() / 'vmflow' / 'store'}"
+    return Path(data).resolve() / "vmflow"
+
+
+def default_url() -> str:
+    """The embedded store in the service's own directory."""
+    return f"chdb://{own_directory() / 'store'}"
 
 
 class StoreSettings(BaseModel, frozen=True, extra="forbid"):
@@ -53,13 +59,26 @@ class StoreSettings(BaseModel, frozen=True, extra="forbid"):
     batch_age_seconds: float = Field(default=1.0, gt=0, le=60)
     """A smaller batch goes out at this age: rows can be asked for within two seconds."""
     queue_octets: int = Field(default=384 * 2**20, ge=2**20)
-    """Rows waiting and in flight, all tables: over a second of the highest rate.  What exceeds it is dropped."""
+    """Rows in memory, waiting or in flight, all tables: over a second of the highest rate.  What exceeds it is
+    dropped."""
+
+    spool_directory: Path | None = None
+    """Where rows wait on the disk that the store does not take.  Default: `spool` beside the embedded store; with a
+    server, `spool` in the service's own directory.  One service each."""
+    spool_octets: int = Field(default=8 * 2**30, ge=2**20)
+    """Disk that they may take.  With more, the oldest are dropped and counted (`spool_full`)."""
+    spool_after_seconds: float = Field(default=2, gt=0, le=60)
+    """Rows go to the disk when an insert failed, or has no answer after this time."""
+    spool_fsync: Literal["segment", "never"] = "segment"
+    """`segment`: each file is forced to the disk, so that it survives a power cut.  `never`: the system does it in its
+    own time; a kill of the service alone loses nothing either way."""
 
     retry_first_seconds: float = Field(default=0.2, gt=0)
     retry_longest_seconds: float = Field(default=15, gt=0)
-    connect_seconds: float = Field(default=10, gt=0)
-    insert_seconds: float = Field(default=60, gt=0)
-    """An insert without an answer after this time is tried again, with the same token."""
+    connect_seconds: int = Field(default=10, ge=1)
+    insert_seconds: int = Field(default=60, ge=1)
+    """An insert without an answer after this time is tried again, with the same token.  The driver takes whole
+    seconds."""
 
     memory_octets: int = Field(default=1000 * 2**20, ge=256 * 2**20)
     """Bound of the embedded engine.  Together with the queue and the decoder it stays below 1.5 GiB in use."""
@@ -67,7 +86,7 @@ class StoreSettings(BaseModel, frozen=True, extra="forbid"):
     """Background merges of the embedded engine: one leaves the other core of a small machine to inserts."""
 
     drain_seconds: float = Field(default=12, gt=0)
-    """What is not stored this long after the stop is lost, and counted."""
+    """What is not stored this long after the stop goes to the spool."""
 
     sql_enabled: bool = True
     """The ClickHouse HTTP endpoint in front of the embedded store: read only."""
@@ -131,6 +150,13 @@ class StoreSettings(BaseModel, frozen=True, extra="forbid"):
     def directory(self) -> Path | None:
         """Directory of the embedded store, None with a server."""
         return Path(urlsplit(self.url).path) if self.embedded else None
+
+    @property
+    def spool(self) -> Path:
+        """Directory of the spool."""
+        if self.spool_directory is not None:
+            return self.spool_directory
+        return (self.directory.parent if self.directory is not None else own_directory()) / "spool"
 
     @property
     def shown_url(self) -> str:

@@ -1,10 +1,13 @@
 """The writer: collects batches by table, inserts them one at a time, repeats what failed, and counts what is lost.
 
-    offer ──► pending batches per table ──► one insert (size or age reached) ──► store
-              bounded in octets; full:       a token per insert, the same for     transient error: again, later
-              newest dropped                 every attempt: stored once           permanent: dropped, counted
+    offer ──► batches per table ──► line of inserts ──► the oldest insert ──► store
+              bounded in octets;    size or age reached;   same token and        transient error: again, later
+              full: newest dropped  a file each while the   group with every      permanent: dropped, counted
+                                    store does not take     attempt: stored
+                                    them; too many files:   once
+                                    oldest dropped
 
-`Backlog` is where a spool on disk can take the place of the memory queue.
+While the store answers, nothing is written to the disk and the line has one insert.
 """
 
 from __future__ import annotations
@@ -13,11 +16,9 @@ import asyncio
 import contextlib
 import random
 import time
-from collections import deque
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
-from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
@@ -27,17 +28,23 @@ from clickhouse_connect.driver import Client
 from collector.log import get_log
 from collector.metrics import Metrics
 from collector.ports import Call, Rollup
+from collector.store.backlog import Backlog
 from collector.store.client import first_line, open_client, transient
-from collector.store.errors import StoreUnreachableError
+from collector.store.errors import BrokenSegmentError, StoreUnreachableError
+from collector.store.line import Line
 from collector.store.native import block, columns_of
 from collector.store.settings import StoreSettings
 from collector.store.setup import check, set_up
+from collector.store.spool import Insert
 from schemas.column import Table
 from schemas.flows import FLOWS
 from schemas.tables import TABLES
 
 ROOM = 0.75
 """`ready` waits until the queue is filled less than this: filling it to the brim again and again costs more."""
+
+SPILL_SECONDS = 0.25
+"""How often it is looked whether rows must go to the disk."""
 
 SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300)
 
@@ -55,52 +62,16 @@ INSERT_SETTINGS = {
 _log = get_log("store")
 
 
-class Backlog:
-    """Batches of one table that wait, oldest first."""
-
-    def __init__(self, table: Table) -> None:
-        self.table = table
-        self.rows = 0
-        self.since = 0.0
-        """When the oldest arrived, by the monotonic clock."""
-        self._batches: deque[tuple[float, pa.RecordBatch]] = deque()
-
-    def add(self, batch: pa.RecordBatch, now: float) -> None:
-        """Put a batch behind the others."""
-        if not self._batches:
-            self.since = now
-        self._batches.append((now, batch))
-        self.rows += batch.num_rows
-
-    def take(self, limit: int) -> list[pa.RecordBatch]:
-        """Remove the oldest batches with the same columns, of at most `limit` rows in all; a longer one is cut."""
-        taken: list[pa.RecordBatch] = []
-        room = limit
-        while self._batches and room > 0:
-            arrived, batch = self._batches[0]
-            if taken and batch.schema.names != taken[0].schema.names:
-                break
-            if batch.num_rows > room:
-                if taken:
-                    break
-                self._batches[0] = (arrived, batch.slice(room))
-                batch = batch.slice(0, room)
-            else:
-                self._batches.popleft()
-            taken.append(batch)
-            room -= batch.num_rows
-        self.rows -= limit - room
-        self.since = self._batches[0][0] if self._batches else 0.0
-        return taken
-
-
 class Writer:
     """Stores batches of rows.  A component: entering connects and sets up the tables, leaving drains.
 
-    All methods are for the event loop's thread; what blocks goes through `call`.
+    All methods are for the event loop's thread; what blocks goes through `call`, what touches the spool's files through
+    `spool_call`.
     """
 
-    def __init__(self, settings: StoreSettings, metrics: Metrics, call: Call, rollup: Rollup | None = None) -> None:
+    def __init__(
+        self, settings: StoreSettings, metrics: Metrics, call: Call, spool_call: Call, rollup: Rollup | None = None
+    ) -> None:
         """`rollup` is told of the rows of `flows` that are stored."""
         self._settings = settings
         self._rollup = rollup
@@ -108,14 +79,19 @@ class Writer:
         self._client: Client | None = None
         self._backlogs = {table.name: Backlog(table) for table in TABLES}
         self._octets = 0
-        self._token = uuid4().hex
-        self._inserts = 0
+        self._line = Line(settings, metrics, spool_call, lost=self._drop, freed=self._freed)
+        self._attempt_since: float | None = None
+        """When the attempt under way began, by the monotonic clock."""
         self._work = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
         self._draining = False
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
         self._problem: str | None = None
+        self._declare(metrics)
+        self.dropped_rows = 0
+
+    def _declare(self, metrics: Metrics) -> None:
         self._stored = metrics.counter("store_rows_total", "Rows stored.", ("table",))
         self._batches = metrics.counter("store_batches_total", "Inserts done.", ("table",))
         self._dropped = metrics.counter("store_dropped_rows_total", "Rows lost at the store.", ("table", "reason"))
@@ -130,32 +106,48 @@ class Writer:
         )
         for table in TABLES:
             self._stored.labels(table.name)
-        self.dropped_rows = 0
 
     @property
     def queue_octets(self) -> int:
-        """Octets of rows waiting or in flight."""
+        """Octets of rows in memory, waiting or in flight."""
         return self._octets
 
+    @property
+    def spool_octets(self) -> int:
+        """Disk that rows take which wait for the store."""
+        return self._line.file_octets
+
     def waiting(self, table: str) -> bool:
-        """Whether rows of `table` wait."""
-        return self._backlogs[table].rows > 0
+        """Whether rows of `table` wait, in memory or on the disk, or are in flight."""
+        return self._backlogs[table].rows > 0 or self._line.waiting(table)
 
     @property
     def problem(self) -> str | None:
         """Why rows are not being stored now, None if they are."""
         return self._problem
 
+    @property
+    def spool_problem(self) -> str | None:
+        """Why rows could not be written to the disk last time, None if they could."""
+        return self._line.problem
+
     async def __aenter__(self) -> Self:
-        """Connect and set up the tables.
+        """Take the spool, connect and set up the tables.
 
         A server that does not answer yet is asked again later: rows wait.  Raises StoreError for everything else.
         """
+        await self._line.open()
         try:
             self._client = await self._call(self._open)
         except StoreUnreachableError as error:
             self._fail(error)
-        self._task = asyncio.create_task(self._run(), name="store")
+        except BaseException:
+            await self._line.close()
+            raise
+        self._tasks = {
+            asyncio.create_task(self._run(), name="store"),
+            asyncio.create_task(self._spill(), name="spill"),
+        }
         return self
 
     async def __aexit__(
@@ -194,25 +186,34 @@ class Writer:
         await self._room.wait()
 
     async def drain(self, deadline_seconds: float) -> None:
-        """Take no more, store what is queued, and close; what is left at the deadline is dropped and counted."""
+        """Take no more, store what is in memory, and close; what is left at the deadline goes to the spool.
+
+        An insert whose answer is still awaited goes there too: the next start repeats it with the same token.
+        """
         self._draining = True
         self._work.set()
-        task, self._task = self._task, None
-        if task is not None:
-            await asyncio.wait({task}, timeout=deadline_seconds)
-            if not task.done():
-                task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        tasks, self._tasks = self._tasks, set()
+        hanging: set[asyncio.Task[None]] = set()
+        if tasks:
+            _, hanging = await asyncio.wait(tasks, timeout=deadline_seconds)
+        for task in hanging:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for insert in self._line.in_memory():
+            await self._keep_at_stop(insert)
         for backlog in self._backlogs.values():
-            if backlog.rows:
-                self._drop(backlog.table.name, backlog.rows, "stopping")
-                backlog.take(backlog.rows)
+            while backlog.rows:
+                await self._keep_at_stop(self._take(backlog))
+        await self._line.close()
         self._octets = 0
         self._room.set()
         client, self._client = self._client, None
-        if client is not None:
+        if client is not None and not hanging:  # else its thread may still be busy
             await self._call(client.close)
+
+    async def _keep_at_stop(self, insert: Insert) -> None:
+        if not await self._line.keep(insert):
+            self._drop(insert.table.name, insert.rows, "stopping")
 
     def _open(self) -> Client:
         """Connect; create or check the tables.  Blocks."""
@@ -232,75 +233,104 @@ class Writer:
         return client
 
     async def _run(self) -> None:
-        while True:
-            backlog = await self._due()
-            if backlog is None:
-                return
-            batches = backlog.take(self._settings.batch_rows)
-            rows = sum(batch.num_rows for batch in batches)
-            octets = sum(batch.nbytes for batch in batches)
-            try:
-                await self._store(backlog.table, batches, rows)
-            except asyncio.CancelledError:
-                self._drop(backlog.table.name, rows, "stopping")
-                raise
-            finally:
-                self._octets = max(0, self._octets - octets)
-                if self._octets <= ROOM * self._settings.queue_octets:
-                    self._room.set()
+        """Store one insert after the other."""
+        while (insert := await self._next()) is not None:
+            await self._store(insert)
 
-    async def _due(self) -> Backlog | None:
-        """Wait for a table whose rows are enough, or old enough; None once all is stored at the stop."""
-        settings = self._settings
+    async def _next(self) -> Insert | None:
+        """The oldest insert, once there is one; None at the stop, when only files are left."""
         while True:
             self._work.clear()
-            waiting = [backlog for backlog in self._backlogs.values() if backlog.rows]
-            if not waiting and self._draining:
+            head = self._line.head
+            if self._rollup is not None and (head is None or not head.group):
+                # Only an insert that a former run sent has a group before it comes here.
+                self._rollup.settled()
+            if head is not None:
+                return None if self._draining and head.file_octets else head
+            if self._draining and not any(backlog.rows for backlog in self._backlogs.values()):
                 return None
-            now = time.monotonic()
-            oldest = min(waiting, key=lambda backlog: backlog.since, default=None)
-            if oldest is not None and (self._draining or now - oldest.since >= settings.batch_age_seconds):
-                return oldest
-            full = max(waiting, key=lambda backlog: backlog.rows, default=None)
-            if full is not None and full.rows >= settings.batch_rows:
-                return full
-            wait = None if oldest is None else oldest.since + settings.batch_age_seconds - now
+            backlog, wait = self._due()
+            if backlog is not None:
+                return self._take(backlog)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self._work.wait()
 
-    async def _store(self, table: Table, batches: list[pa.RecordBatch], rows: int) -> None:
-        """Insert; after a transient error, again, as often as it takes."""
-        self._inserts += 1
-        token = f"{self._token}-{self._inserts}"
-        rollup = self._rollup if table is FLOWS else None
-        group: int | None = None
+    def _due(self) -> tuple[Backlog | None, float | None]:
+        """A table whose rows are enough, or old enough; else the seconds until one's are, None if there are no rows."""
+        settings = self._settings
+        waiting = [backlog for backlog in self._backlogs.values() if backlog.rows]
+        if not waiting:
+            return None, None
+        oldest = min(waiting, key=lambda backlog: backlog.since)
+        age = time.monotonic() - oldest.since
+        if self._draining or age >= settings.batch_age_seconds:
+            return oldest, None
+        full = max(waiting, key=lambda backlog: backlog.rows)
+        if full.rows >= settings.batch_rows:
+            return full, None
+        return None, settings.batch_age_seconds - age
+
+    def _take(self, backlog: Backlog) -> Insert:
+        return self._line.add(backlog.table, backlog.take(self._settings.batch_rows))
+
+    async def _spill(self) -> None:
+        """Write to the disk what is due while the store does not take it; it then waits behind all older rows."""
+        while not self._draining:
+            await asyncio.sleep(SPILL_SECONDS)
+            while self._late():
+                insert = self._line.unwritten
+                if insert is None:
+                    backlog, _ = self._due()
+                    if backlog is None:
+                        break
+                    insert = self._take(backlog)
+                if not await self._line.keep(insert):
+                    break  # the disk is full: once more after a pause
+
+    def _late(self) -> bool:
+        """Whether rows must not wait in memory: others wait before them, or the store fails or hangs."""
+        if self._line.head is None or self._draining:
+            return False
+        since = self._attempt_since
+        hanging = since is not None and time.monotonic() - since > self._settings.spool_after_seconds
+        return len(self._line) > 1 or self._problem is not None or hanging
+
+    async def _store(self, insert: Insert) -> None:
+        """Store an insert; after a transient error, again, as often as it takes."""
+        rollup = self._rollup if insert.table is FLOWS else None
         for pause in self._pauses():
-            begun = time.monotonic()
+            self._attempt_since = begun = time.monotonic()
             try:
-                if self._client is None:
-                    self._client = await self._call(self._open)
-                if rollup is not None and group is None:
-                    # Asked for once: an attempt whose answer was lost may have stored the rows with this number.
-                    group = await rollup.group()
-                await self._call(insert, self._client, table, batches, token, group or 0)
+                batches = await self._line.rows(insert)
+                await self._attempt(insert, batches, rollup)
             except Exception as error:  # noqa: BLE001 - every kind of failure must leave the writer running
-                if not transient(error):
-                    _log.error(
-                        "rows dropped: refused by the store", table=table.name, rows=rows, error=first_line(error)
-                    )
-                    self._drop(table.name, rows, "refused")
-                    if rollup is not None and group is not None:
-                        await rollup.stored(group, [])
-                    return
-                self._fail(error)
-                self._retries.labels(table.name).inc()
-                await asyncio.sleep(pause)
-                continue
-            self._done(table, batches, rows, time.monotonic() - begun)
-            if rollup is not None and group is not None:
+                self._attempt_since = None
+                if transient(error):
+                    self._fail(error)
+                    self._retries.labels(insert.table.name).inc()
+                    await self._line.keep(insert)
+                    await asyncio.sleep(pause)
+                    continue
+                self._refused(insert, error)
+                batches = []
+            else:
+                self._done(insert.table, batches, insert.rows, time.monotonic() - begun)
+            self._attempt_since = None
+            group = insert.group
+            await self._line.finish(insert)
+            if rollup is not None and group:
                 await rollup.stored(group, batches)
             return
+
+    async def _attempt(self, due: Insert, batches: list[pa.RecordBatch], rollup: Rollup | None) -> None:
+        """Try to store an insert once.  Raises what keeps it from being stored."""
+        if self._client is None:
+            self._client = await self._call(self._open)
+        if rollup is not None and not due.group:
+            # Asked for once: an attempt whose answer was lost may have stored the rows with this number.
+            await self._line.assign(due, await rollup.group())
+        await self._call(insert, self._client, due.table, batches, due.token, due.group)
 
     def _pauses(self) -> Iterator[float]:
         """Seconds to wait after each failed attempt: doubling, shortened at random so that writers do not march."""
@@ -324,6 +354,18 @@ class Writer:
     def _fail(self, error: BaseException) -> None:
         self._problem = first_line(error)
         _log.sampled("the store does not take rows: they wait", key=type(error).__name__, error=self._problem)
+
+    def _refused(self, insert: Insert, error: BaseException) -> None:
+        reason = "spool_broken" if isinstance(error, BrokenSegmentError) else "refused"
+        table, problem = insert.table.name, first_line(error)
+        _log.error("rows dropped", reason=reason, table=table, rows=insert.rows, error=problem)
+        self._drop(table, insert.rows, reason)
+
+    def _freed(self, octets: int) -> None:
+        """Rows of this size are not in memory any more."""
+        self._octets = max(0, self._octets - octets)
+        if self._octets <= ROOM * self._settings.queue_octets:
+            self._room.set()
 
     def _drop(self, table: str, rows: int, reason: str) -> None:
         self.dropped_rows += rows

@@ -52,7 +52,7 @@ def test_rows_of_all_offers_are_stored_once_and_counted(any_store: StoreSettings
     metrics = Metrics()
 
     async def scenario() -> None:
-        async with Writer(with_(any_store, batch_rows=250), metrics, asyncio.to_thread) as writer:
+        async with Writer(with_(any_store, batch_rows=250), metrics, asyncio.to_thread, asyncio.to_thread) as writer:
             for seed in range(10):
                 assert writer.offer("flows", batch(FLOWS, 100, seed))
             await until(lambda: metrics.value("store_rows_total", table="flows") == 1000)
@@ -70,7 +70,9 @@ def test_rows_of_all_offers_are_stored_once_and_counted(any_store: StoreSettings
 
 def test_leaving_stores_what_waits(any_store: StoreSettings) -> None:
     async def scenario() -> None:
-        async with Writer(with_(any_store, batch_age_seconds=60), Metrics(), asyncio.to_thread) as writer:
+        async with Writer(
+            with_(any_store, batch_age_seconds=60), Metrics(), asyncio.to_thread, asyncio.to_thread
+        ) as writer:
             writer.offer("flows", batch(FLOWS, 7))
 
     asyncio.run(scenario())
@@ -82,7 +84,9 @@ def test_few_rows_go_out_at_their_age(embedded_store: StoreSettings) -> None:
     metrics = Metrics()
 
     async def scenario() -> None:
-        async with Writer(with_(embedded_store, batch_age_seconds=0.05), metrics, asyncio.to_thread) as writer:
+        async with Writer(
+            with_(embedded_store, batch_age_seconds=0.05), metrics, asyncio.to_thread, asyncio.to_thread
+        ) as writer:
             writer.offer("flows", batch(FLOWS, 3))
             await until(lambda: metrics.value("store_rows_total", table="flows") == 3)
 
@@ -93,7 +97,9 @@ def test_a_batch_longer_than_an_insert_is_cut(embedded_store: StoreSettings) -> 
     metrics = Metrics()
 
     async def scenario() -> None:
-        async with Writer(with_(embedded_store, batch_rows=100), metrics, asyncio.to_thread) as writer:
+        async with Writer(
+            with_(embedded_store, batch_rows=100), metrics, asyncio.to_thread, asyncio.to_thread
+        ) as writer:
             writer.offer("flows", batch(FLOWS, 250))
 
     asyncio.run(scenario())
@@ -119,7 +125,7 @@ def test_an_insert_repeated_after_an_unclear_answer_is_stored_once(
 
     async def scenario() -> None:
         settings = with_(any_store, retry_first_seconds=0.01)
-        async with Writer(settings, metrics, asyncio.to_thread) as writer:
+        async with Writer(settings, metrics, asyncio.to_thread, asyncio.to_thread) as writer:
             writer.offer("flows", batch(FLOWS, 100))
         assert writer.problem is None
 
@@ -133,7 +139,7 @@ def test_an_insert_repeated_after_an_unclear_answer_is_stored_once(
 
 def test_equal_rows_in_two_inserts_are_both_kept(any_store: StoreSettings) -> None:
     async def scenario() -> None:
-        async with Writer(with_(any_store, batch_rows=50), Metrics(), asyncio.to_thread) as writer:
+        async with Writer(with_(any_store, batch_rows=50), Metrics(), asyncio.to_thread, asyncio.to_thread) as writer:
             writer.offer("flows", batch(FLOWS, 50))
             writer.offer("flows", batch(FLOWS, 50))
 
@@ -146,7 +152,7 @@ def test_refused_rows_are_dropped_and_counted_and_the_next_stored(any_store: Sto
     metrics = Metrics()
 
     async def scenario() -> None:
-        async with Writer(with_(any_store, batch_rows=10), metrics, asyncio.to_thread) as writer:
+        async with Writer(with_(any_store, batch_rows=10), metrics, asyncio.to_thread, asyncio.to_thread) as writer:
             client = open_client(any_store)
             client.command(f"ALTER TABLE {any_store.database}.drops DROP COLUMN trap")
             client.close()
@@ -163,7 +169,7 @@ def test_rows_of_a_wrong_shape_are_dropped_at_the_door(embedded_store: StoreSett
     metrics = Metrics()
 
     async def scenario() -> None:
-        async with Writer(embedded_store, metrics, asyncio.to_thread) as writer:
+        async with Writer(embedded_store, metrics, asyncio.to_thread, asyncio.to_thread) as writer:
             assert not writer.offer("flows", batch(FLOWS, 4).drop_columns(["vni"]))
             assert writer.dropped_rows == 4
             with pytest.raises(KeyError):
@@ -186,7 +192,7 @@ def test_a_full_queue_drops_the_newest_and_says_when_there_is_room(embedded_stor
 
     async def scenario() -> None:
         settings = with_(embedded_store, queue_octets=3 * rows.nbytes, batch_rows=1000)
-        async with Writer(settings, metrics, slow) as writer:
+        async with Writer(settings, metrics, slow, asyncio.to_thread) as writer:
             assert [writer.offer("flows", rows) for _ in range(5)] == [True, True, True, False, False]
             assert writer.queue_octets == 3 * rows.nbytes == metrics.value("store_queue_octets")
             with pytest.raises(TimeoutError):
@@ -206,12 +212,14 @@ def free_port() -> int:
         return int(held.getsockname()[1])
 
 
-def test_without_a_server_rows_wait_until_the_deadline() -> None:
-    settings = StoreSettings(url=f"http://127.0.0.1:{free_port()}", drain_seconds=0.3, batch_age_seconds=0.01)
+def test_without_a_server_rows_wait_until_the_deadline_then_go_to_the_spool(tmp_path: Path) -> None:
+    settings = StoreSettings(
+        url=f"http://127.0.0.1:{free_port()}", drain_seconds=0.3, batch_age_seconds=0.01, spool_directory=tmp_path
+    )
     metrics = Metrics()
 
     async def scenario() -> None:
-        async with Writer(settings, metrics, asyncio.to_thread) as writer:
+        async with Writer(settings, metrics, asyncio.to_thread, asyncio.to_thread) as writer:
             assert writer.problem is not None
             assert metrics.value("store_up") == 0
             writer.offer("flows", batch(FLOWS, 20))
@@ -221,7 +229,8 @@ def test_without_a_server_rows_wait_until_the_deadline() -> None:
 
     asyncio.run(scenario())
 
-    assert metrics.value("store_dropped_rows_total", table="flows", reason="stopping") == 20
+    assert metrics.value("store_dropped_rows_total", table="flows", reason="stopping") is None
+    assert [path.name.split("-")[:4] for path in tmp_path.glob("*.arrow")] == [["000000000001", "flows", "0", "20"]]
 
 
 def test_rows_wait_for_a_server_that_comes_back(server_store: StoreSettings) -> None:
@@ -253,7 +262,7 @@ def test_rows_wait_for_a_server_that_comes_back(server_store: StoreSettings) -> 
         settings = with_(
             server_store, url=f"http://127.0.0.1:{front}", retry_first_seconds=0.05, retry_longest_seconds=0.1
         )
-        async with Writer(settings, metrics, asyncio.to_thread) as writer:
+        async with Writer(settings, metrics, asyncio.to_thread, asyncio.to_thread) as writer:
             writer.offer("flows", batch(FLOWS, 30))
             await until(lambda: (metrics.value("store_retries_total", table="flows") or 0) >= 2)
             server = await asyncio.start_server(relay, "127.0.0.1", front)
@@ -269,7 +278,7 @@ def test_rows_wait_for_a_server_that_comes_back(server_store: StoreSettings) -> 
 
 def test_without_schema_setup_a_mismatch_keeps_it_from_starting(any_store: StoreSettings) -> None:
     async def enter() -> None:
-        async with Writer(with_(any_store, schema_setup=False), Metrics(), asyncio.to_thread):
+        async with Writer(with_(any_store, schema_setup=False), Metrics(), asyncio.to_thread, asyncio.to_thread):
             raise AssertionError("it started")
 
     with pytest.raises(SchemaError, match="table flows is missing"):

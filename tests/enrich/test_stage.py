@@ -346,7 +346,10 @@ def test_sources_that_look_alike_are_told_apart(file: Path) -> None:
 
 def test_rows_reach_the_store(file: Path, embedded_store: StoreSettings) -> None:
     async def scenario() -> None:
-        async with Writer(embedded_store, Metrics(), asyncio.to_thread) as writer, running(file, writer) as lab:
+        async with (
+            Writer(embedded_store, Metrics(), asyncio.to_thread, asyncio.to_thread) as writer,
+            running(file, writer) as lab,
+        ):
             write(file, web("hv2"), DB_ROW)
             await until(lambda: lab.flow()["src_host"] == "hv2")
             await asyncio.sleep(5 * stage.TICK_SECONDS)

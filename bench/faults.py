@@ -1,0 +1,283 @@
+"""What becomes of rows when the store is away, and when the service is killed.
+
+    python -m bench.faults away [--seconds 600] [--rows-per-second 100000] [--mode refuse|hang|late|cut]
+    python -m bench.faults kill [--times 50] [--store embedded|server]
+
+`away`: the real service writes to a server through a relay, which fails for so long.  `kill`: `kill -9` at random
+moments under load; with `server`, the relay fails now and then, so that rows are in the spool.  Rows are counted in the
+store afterwards, and in the rollups.  The server is our endpoint over an engine in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from bench.__main__ import machine
+from bench.end_to_end import INTERFACES, _cpu, _inventory, _peak_mib
+from tests.collector.relay import Mode, Relay
+from tests.service import ROOT, Service, running
+
+KIND = "ipfix"
+ROWS_PER_DATAGRAM = 24
+SOURCE_PORT = 20_000
+"""Of all exporters: templates belong to a port, and the next load must be the same exporters."""
+AROUND_SECONDS = 10
+"""Load before and after the outage."""
+ROW = "time_received, exporter, src_ip, dst_ip, src_port, dst_port, packets, bytes, flow_start, flow_end"
+SAME = f"SELECT count() AS n, uniqExact(cityHash64({ROW})) AS different FROM flows"
+
+
+class Front:
+    """A relay on a thread with an event loop of its own."""
+
+    def __init__(self, target: str) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._relay = Relay(target)
+        threading.Thread(target=self._loop.run_forever, daemon=True).start()
+        asyncio.run_coroutine_threadsafe(self._relay.__aenter__(), self._loop).result()
+        self.url = self._relay.url
+
+    def be(self, mode: Mode) -> None:
+        asyncio.run_coroutine_threadsafe(self._relay.be(mode), self._loop).result()
+
+
+@contextmanager
+def server(directory: Path) -> Iterator[str]:
+    """A ClickHouse server over `directory`; gives its address."""
+    command = [sys.executable, "-m", "collector.store.facade", "--writable", "--path", str(directory), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+def ask(url: str, sql: str) -> dict[str, int]:
+    """The only row of a query to the server."""
+    request = urllib.request.Request(f"{url}/?database=vmflow&default_format=JSONEachRow", data=sql.encode())
+    with urllib.request.urlopen(request, timeout=300) as response:
+        return {name: int(value) for name, value in json.loads(response.read()).items()}
+
+
+@contextmanager
+def load(target: str, rows_per_second: float, seconds: float) -> Iterator[subprocess.Popen[str]]:
+    """Exporters that were here before: their first datagrams have no template."""
+    command = [
+        sys.executable, "-m", "bench.load", KIND, target, "--rows-per-second", str(rows_per_second),
+        "--seconds", str(seconds), "--source-port", str(SOURCE_PORT), "--first-burst", "1",
+    ]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def drained(service: Service, seconds: float = 3600) -> float:
+    """Wait until no row waits for the store; returns how long it took."""
+    begun = time.monotonic()
+    while service.metric("vmflow_spool_inserts") + service.metric("vmflow_store_queue_octets") > 0:
+        if time.monotonic() - begun > seconds:
+            raise AssertionError("the spool does not get empty")
+        time.sleep(0.2)
+    return time.monotonic() - begun
+
+
+def _spool(service: Service) -> str:
+    octets, inserts = service.metric("vmflow_spool_octets"), service.metric("vmflow_spool_inserts")
+    rows = service.metric("vmflow_spool_rows_total")
+    return f"spool {octets / 2**20:.0f} MiB, {inserts:.0f} inserts; {rows / 1e6:.1f} M rows written so far"
+
+
+def away(seconds: float, rate: float, mode: Mode) -> None:
+    """Let the store be away for `seconds`, under load; count what is stored when it is back."""
+    with tempfile.TemporaryDirectory() as name, ExitStack() as up:
+        directory = Path(name)
+        url = up.enter_context(server(directory / "server"))
+        front = Front(url)
+        service = up.enter_context(running(directory, *_inventory(name, INTERFACES), store=front.url))
+        sender = up.enter_context(load(service.udp[0], rate, seconds + 2 * AROUND_SECONDS))
+        time.sleep(AROUND_SECONDS)
+        print(f"store away ({mode}) for {seconds:.0f} s at {rate / 1e3:.0f} k rows/s", flush=True)
+        front.be(mode)
+        ended = time.monotonic() + seconds
+        while time.monotonic() < ended:
+            time.sleep(min(30, max(0, ended - time.monotonic())))
+            print(f"  {seconds - (ended - time.monotonic()):5.0f} s: {_spool(service)}", flush=True)
+        octets, rows = service.metric("vmflow_spool_octets"), service.metric("vmflow_spool_rows_total")
+        front.be("pass")
+        caught_up = drained(service)
+        print(f"back: spool empty {caught_up:.0f} s later, {octets / max(rows, 1):.0f} octets of disk per row")
+        sent = json.loads(sender.communicate()[0])["datagrams"] * ROWS_PER_DATAGRAM
+        time.sleep(3)
+        drained(service)
+        lost = {
+            name: int(service.metric(f"vmflow_{name}_total"))
+            for name in ("listen_kernel_drops", "inbox_dropped_datagrams", "store_dropped_rows")
+        }
+        peak, cpu = _peak_mib(service), _cpu(service)
+        code = service.stop()
+        stored = ask(url, "SELECT count() AS n FROM flows")["n"]
+        summed = ask(url, "SELECT toUInt64(sum(records)) AS n FROM pair_1h")["n"]
+        print(
+            f"sent {sent} rows, stored {stored}, summed {summed}, lost {lost}, exit {code}\n"
+            f"service: RSS at most {peak:.0f} MiB, CPU {cpu / sent * 1e6:.2f} µs/row",
+            flush=True,
+        )
+
+
+class Killed:
+    """Rounds of start, load and kill over one directory, and what was seen."""
+
+    def __init__(self, directory: Path, url: str, rate: float) -> None:
+        self.directory = directory
+        self.server = url
+        self.front = Front(url) if url else None
+        self.rate = rate
+        self.starts: list[float] = []
+        self.wrong: list[str] = []
+        self.acknowledged = 0
+        """Rows that must be in the store after the next start."""
+        self.spooled = 0
+        """Kills that left rows in the spool."""
+        self.halves = 0
+        self.replayed = 0
+
+    def start(self, up: ExitStack) -> Service:
+        """Start the service and wait until all that a kill left is stored; check it."""
+        if self.front is not None:
+            self.front.be("pass")
+        begun = time.monotonic()
+        options = _inventory(str(self.directory), INTERFACES)
+        service = up.enter_context(
+            running(
+                self.directory, *options, "pipeline.template_save_seconds=0.5", "store.spool_after_seconds=0.2",
+                "store.retry_longest_seconds=0.5", store=self.front.url if self.front is not None else "",
+            )
+        )  # fmt: skip
+        self.starts.append(time.monotonic() - begun)
+        drained(service)
+        self.halves += int(service.metric("vmflow_spool_half_files_total"))
+        found = self.count(service)
+        if found["n"] < self.acknowledged:
+            self.wrong.append(f"{self.acknowledged - found['n']} acknowledged rows are missing")
+        if found["n"] != found["different"]:
+            self.wrong.append(f"{found['n'] - found['different']} rows are there twice")
+        return service
+
+    def count(self, service: Service) -> dict[str, int]:
+        if self.server:
+            return ask(self.server, SAME)
+        return {name: int(value) for name, value in service.query(SAME)[0].items()}
+
+    def round(self, number: int) -> None:
+        """Start, load, kill."""
+        with ExitStack() as up:
+            service = self.start(up)
+            up.enter_context(load(service.udp[0], self.rate, 60))
+            until = time.monotonic() + random.uniform(1.0, 4.0)
+            while time.monotonic() < until:
+                if self.front is not None:
+                    self.front.be(random.choice(("pass", "refuse", "late", "cut", "hang")))
+                time.sleep(max(0.0, min(random.uniform(0.1, 0.8), until - time.monotonic())))
+            if number and (held := _held(service)):
+                self.wrong.append(f"{held} datagrams waited for a template")
+            before = 0 if self.server else self.count(service)["n"]
+            service.process.send_signal(signal.SIGKILL)
+            service.process.wait()
+        self.acknowledged = self.after_kill(before)
+
+    def after_kill(self, before: int) -> int:
+        """Rows that the store has, and rows of the spool that were not sent."""
+        if not self.server:
+            return before
+        time.sleep(1.0)  # an insert under way may still be done
+        names = [path.name.split("-") for path in (self.directory / "spool").glob("*.arrow")]
+        flows = [(int(group), int(rows)) for _, table, group, rows, _ in names if table == "flows"]
+        self.spooled += bool(flows)
+        self.replayed += sum(rows for _, rows in flows)
+        new = sum(rows for group, rows in flows if not group)
+        doubtful = 0
+        for group, rows in flows:
+            if group:
+                there = ask(self.server, f"SELECT count() AS n FROM flows WHERE rollup_group = {group}")["n"]
+                doubtful += 0 if there >= rows else rows
+        return ask(self.server, "SELECT count() AS n FROM flows")["n"] + new + doubtful
+
+
+def _held(service: Service) -> int:
+    """Datagrams that had to wait for their template, or got none."""
+    lines = service.get("/metrics").splitlines()
+    wanted = [line for line in lines if line.startswith("vmflow_decode_problems_total") and
+              ('reason="held"' in line or 'reason="no_template"' in line)]  # fmt: skip
+    return int(sum(float(line.rsplit(" ", 1)[1]) for line in wanted))
+
+
+def kill(times: int, store: str, rate: float) -> None:
+    """Kill the service `times` times; print what was wrong."""
+    with tempfile.TemporaryDirectory() as name, ExitStack() as up:
+        directory = Path(name)
+        url = up.enter_context(server(directory / "server")) if store == "server" else ""
+        killed = Killed(directory, url, rate)
+        for number in range(times):
+            killed.round(number)
+            print(
+                f"  kill {number + 1}: start {killed.starts[-1]:.1f} s, acknowledged {killed.acknowledged} rows, "
+                f"through the spool {killed.replayed}, wrong {len(killed.wrong)}",
+                flush=True,
+            )
+        service = killed.start(up)
+        time.sleep(2)
+        found = killed.count(service)
+        code = service.stop()
+        summed = ask(url, "SELECT toUInt64(sum(records)) AS n FROM pair_1h")["n"] if url else _summed(directory)
+        print(
+            f"{times} kills, {store}: {found['n']} rows, {found['different']} different, {summed} summed; "
+            f"start {statistics.median(killed.starts):.1f} s (median), {max(killed.starts[1:]):.1f} s at most; "
+            f"{killed.spooled} kills left {killed.replayed} rows in the spool, {killed.halves} half-written files; "
+            f"exit {code}; wrong: {killed.wrong or 'nothing'}",
+            flush=True,
+        )
+
+
+def _summed(directory: Path) -> int:
+    """Rows in the rollups of the embedded store, after the service has stopped."""
+    with running(directory) as service:
+        time.sleep(2)
+        return int(service.query("SELECT toUInt64(sum(records)) AS n FROM pair_1h")[0]["n"])
+
+
+def main() -> None:
+    """Do what was asked for."""
+    parser = argparse.ArgumentParser(prog="python -m bench.faults", description=__doc__)
+    parser.add_argument("what", choices=("away", "kill"))
+    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--rows-per-second", type=float, default=None)
+    parser.add_argument("--mode", choices=("refuse", "hang", "late", "cut"), default="refuse")
+    parser.add_argument("--times", type=int, default=50)
+    parser.add_argument("--store", choices=("embedded", "server"), default="server")
+    args = parser.parse_args()
+    print(machine())
+    if args.what == "away":
+        away(args.seconds, args.rows_per_second or 100_000, args.mode)
+    else:
+        kill(args.times, args.store, args.rows_per_second or 50_000)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,277 @@
+"""A store that fails, hangs, or answers too late or not at all: each row is stored once and summed once.
+
+The server is real, and a relay before it does the harm.  Rows are told apart by their source port.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from collector.rollup.groups import GroupStore
+from collector.rollup.settings import RollupSettings
+from collector.rollup.sums import PairSums
+from collector.store.client import open_in_database
+from collector.store.settings import StoreSettings
+from collector.store.spool import Insert, Spool
+from collector.store.writer import INSERT_SETTINGS, insert
+from schemas.flows import FLOWS
+from tests.analyze.named import BEGIN_US
+from tests.collector.relay import Mode, Relay
+from tests.rollup.lab import PACKETS, SECOND_US, Bench, ask, prepared, rows, started, summed
+
+LIMIT_OCTETS = 2**18
+IMPATIENT: dict[str, Any] = {
+    "insert_seconds": 1,
+    "connect_seconds": 2,
+    "retry_first_seconds": 0.05,
+    "retry_longest_seconds": 0.1,
+    "spool_after_seconds": 0.1,
+    "drain_seconds": 0.3,
+}
+STEPS = ["group opened", "file renamed", "rows stored", "file removed", "done"]
+ROLLUP = RollupSettings(service="one", retry_seconds=0.1, stop_seconds=20)
+
+
+def files(store: StoreSettings) -> list[Path]:
+    return sorted(store.spool.glob("*.arrow"))
+
+
+def stored(store: StoreSettings) -> tuple[int, int, int]:
+    """Rows, different rows, and rows with a group."""
+    found: tuple[int, int, int] = ask(
+        store, "SELECT count(), uniqExact(src_port), countIf(rollup_group != 0) FROM flows"
+    )[0]
+    return found
+
+
+@asynccontextmanager
+async def through(relay: Relay, store: StoreSettings, **values: Any) -> AsyncIterator[Bench]:
+    """The writer and the rollups, with the relay between them and the store."""
+    settings = store.model_copy(update=IMPATIENT | {"url": relay.url} | values)
+    async with started(Bench(settings, ROLLUP)) as bench:
+        yield bench
+
+
+async def outage(relay: Relay, bench: Bench, mode: Mode) -> None:
+    """100 rows are stored; then the store fails, while 300 rows come in five batches."""
+    await bench.store(rows(100))
+    await relay.be(mode)
+    for number in range(5):
+        bench.writer.offer("flows", rows(60, BEGIN_US + number * SECOND_US, first=100 + 60 * number))
+        await asyncio.sleep(0.1)
+    await bench.until(lambda: bench.count("store_retries_total", table="flows") >= 2)
+    if mode in ("late", "cut"):
+        await bench.until(lambda: relay.requests > 0)
+    await bench.until(lambda: bench.count("spool_rows_total", table="flows") == 300)
+    assert bench.writer.waiting("flows")
+    assert bench.count("store_up") == 0
+
+
+@pytest.mark.parametrize("mode", ["refuse", "hang", "late", "cut"])
+def test_rows_of_an_outage_are_stored_and_summed_once_when_it_ends(server_store: StoreSettings, mode: Mode) -> None:
+    async def scenario() -> None:
+        async with Relay(server_store.url) as relay, through(relay, server_store) as bench:
+            await outage(relay, bench, mode)
+            assert files(server_store)
+            await relay.be("pass")
+            await bench.until(lambda: bench.count("store_rows_total", table="flows") == 400)
+            await bench.until(lambda: not bench.writer.waiting("flows"))
+            assert not files(server_store)
+            assert bench.writer.queue_octets == bench.writer.spool_octets == 0
+            assert bench.writer.dropped_rows == 0
+
+    asyncio.run(scenario())
+
+    assert stored(server_store) == (400, 400, 400)
+    assert summed(server_store) == (400, 400 * PACKETS)
+
+
+@pytest.mark.parametrize("mode", ["hang", "cut"])
+def test_rows_of_an_outage_are_stored_and_summed_once_after_a_restart(server_store: StoreSettings, mode: Mode) -> None:
+    async def scenario() -> Bench:
+        async with Relay(server_store.url) as relay:
+            async with through(relay, server_store) as bench:
+                await outage(relay, bench, mode)
+            assert bench.writer.dropped_rows == 0
+            assert sum(int(path.name.split("-")[3]) for path in files(server_store)) == 300
+            await relay.be("pass")
+            async with through(relay, server_store) as bench:
+                await bench.until(lambda: not bench.writer.waiting("flows"))
+                await bench.store(rows(10, BEGIN_US + 6 * SECOND_US, first=400))
+        return bench
+
+    bench = asyncio.run(scenario())
+
+    assert not files(server_store)
+    assert bench.writer.dropped_rows == 0
+    assert stored(server_store) == (410, 410, 410)
+    assert summed(server_store) == (410, 410 * PACKETS)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_kill_after_each_step_leaves_what_the_next_start_makes_whole(server_store: StoreSettings, step: str) -> None:
+    """The table in spool.py, each line of it made by hand: 50 rows of a former run, 7 in a file behind them."""
+    done = STEPS[: STEPS.index(step) + 1]
+    prepared(server_store)
+    connect = partial(open_in_database, server_store, INSERT_SETTINGS)
+    client, groups = connect(), GroupStore("one", connect, insert)
+    spool = Spool(server_store.spool, fsync=False)
+    spool.open()
+    first = Insert(5, FLOWS, 50, "a" * 32, batches=[rows(50)])
+    spool.write(first)
+    spool.write(Insert(6, FLOWS, 7, "a" * 32, batches=[rows(7, first=50)]))
+    groups.open(77)
+    if "file renamed" in done:
+        spool.assign(first, 77)
+    if "rows stored" in done:
+        insert(client, FLOWS, [rows(50)], first.token, 77)
+    if "file removed" in done:
+        spool.remove(first)
+    if "done" in done:
+        sums = PairSums(1000, 1000)
+        sums.add(rows(50))
+        groups.store(77, sums.take())
+        groups.end(77, "done", 50)
+    spool.close()
+    groups.close()
+    client.close()
+
+    async def start() -> Bench:
+        async with started(Bench(server_store, ROLLUP)) as bench:
+            await bench.until(lambda: not bench.writer.waiting("flows"))
+            await bench.until(lambda: bench.count("rollup_groups_total", result="read_back") == (step != "done"))
+        return bench
+
+    asyncio.run(start())
+
+    assert not files(server_store)
+    assert stored(server_store) == (57, 57, 57)
+    assert summed(server_store) == (57, 57 * PACKETS)
+
+
+def test_rows_of_an_outage_are_sent_in_the_order_in_which_they_came(server_store: StoreSettings) -> None:
+    tokens: list[int] = []
+
+    async def call(function: Any, /, *args: Any) -> Any:
+        answer = await asyncio.to_thread(function, *args)
+        if function is insert:
+            tokens.append(int(args[3].split("-")[1]))
+        return answer
+
+    async def scenario() -> None:
+        async with AsyncExitStack() as up:
+            relay = await up.enter_async_context(Relay(server_store.url))
+            bench = Bench(server_store.model_copy(update=IMPATIENT | {"url": relay.url}), ROLLUP)
+            bench.writer._call = call
+            await up.enter_async_context(bench.rollups)
+            await up.enter_async_context(bench.writer)
+            await outage(relay, bench, "refuse")
+            await relay.be("pass")
+            for number in range(20):
+                bench.writer.offer("flows", rows(5, BEGIN_US + number, first=400 + 5 * number))
+                await asyncio.sleep(0.02)
+            await bench.until(lambda: bench.count("store_rows_total", table="flows") == 500)
+
+    asyncio.run(scenario())
+
+    assert tokens == list(range(1, len(tokens) + 1))
+    assert stored(server_store) == (500, 500, 500)
+
+
+def test_a_full_spool_drops_the_oldest_rows_and_counts_them(server_store: StoreSettings) -> None:
+    async def scenario() -> Bench:
+        async with Relay(server_store.url) as relay, through(relay, server_store, spool_octets=LIMIT_OCTETS) as bench:
+            await relay.be("refuse")
+            for number in range(60):
+                bench.writer.offer("flows", rows(50, BEGIN_US, first=50 * number))
+                await asyncio.sleep(0.06)  # each batch is an insert of its own
+            await bench.until(lambda: bench.count("store_dropped_rows_total", table="flows", reason="spool_full") > 0)
+            assert bench.writer.spool_octets <= LIMIT_OCTETS
+            assert bench.writer.spool_octets == sum(path.stat().st_blocks * 512 for path in files(server_store))
+            await relay.be("pass")
+            await bench.until(lambda: not bench.writer.waiting("flows"))
+        return bench
+
+    bench = asyncio.run(scenario())
+
+    dropped = int(bench.count("store_dropped_rows_total", table="flows", reason="spool_full"))
+    assert bench.writer.dropped_rows == dropped
+    assert stored(server_store) == (3000 - dropped, 3000 - dropped, 3000 - dropped)
+    assert summed(server_store)[0] == 3000 - dropped
+    # The first insert may have been stored by an attempt without an answer, so it stays; behind it, the oldest went.
+    kept = [port for (port,) in ask(server_store, "SELECT src_port FROM flows ORDER BY src_port")]
+    first = next(number for number, port in enumerate(kept) if number != port)
+    assert kept[first:] == list(range(first + dropped, 3000))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 64 KiB."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small disk needs root")
+    directory = tmp_path / "disk"
+    directory.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(directory)]
+    answer = subprocess.run(mount, check=False, capture_output=True, text=True)
+    if answer.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {answer.stderr.strip()}")
+    yield directory
+    subprocess.run(["umount", str(directory)], check=True)
+
+
+def test_with_a_full_disk_rows_wait_in_memory_and_the_failure_is_told(
+    server_store: StoreSettings, small_disk: Path
+) -> None:
+    spool = small_disk / "spool"
+
+    async def scenario() -> Bench:
+        async with Relay(server_store.url) as relay, through(relay, server_store, spool_directory=spool) as bench:
+            await relay.be("refuse")
+            for number in range(30):
+                bench.writer.offer("flows", rows(50, BEGIN_US, first=50 * number))
+                await asyncio.sleep(0.06)
+            await bench.until(lambda: bench.writer.spool_problem is not None)
+            assert "No space left on device" in (bench.writer.spool_problem or "")
+            assert bench.count("spool_up") == 0
+            assert bench.count("spool_failures_total") > 0
+            assert bench.writer.queue_octets > 0
+            assert not list(spool.glob("*.tmp"))
+            await relay.be("pass")
+            await bench.until(lambda: not bench.writer.waiting("flows"))
+        return bench
+
+    bench = asyncio.run(scenario())
+
+    assert bench.writer.dropped_rows == 0
+    assert stored(server_store) == (1500, 1500, 1500)
+    assert summed(server_store) == (1500, 1500 * PACKETS)
+
+
+def test_rows_that_find_neither_store_nor_disk_at_the_stop_are_counted(
+    server_store: StoreSettings, small_disk: Path
+) -> None:
+    spool = small_disk / "spool"
+
+    async def scenario() -> Bench:
+        async with Relay(server_store.url) as relay, through(relay, server_store, spool_directory=spool) as bench:
+            await relay.be("refuse")
+            for number in range(30):
+                bench.writer.offer("flows", rows(50, BEGIN_US, first=50 * number))
+                await asyncio.sleep(0.06)
+            await bench.until(lambda: bench.writer.spool_problem is not None)
+        return bench
+
+    bench = asyncio.run(scenario())
+
+    kept = sum(int(path.name.split("-")[3]) for path in spool.glob("*.arrow"))
+    assert 0 < kept < 1500
+    assert bench.count("store_dropped_rows_total", table="flows", reason="stopping") == 1500 - kept
