@@ -38,11 +38,11 @@ class Baseline:
         self._usual: Floats = np.zeros(0)
         self._spread: Floats = np.zeros(0)
 
-    def prepare(self, client: Client, start_us: int, limits: Limits) -> None:
+    def prepare(self, client: Client, start_us: int, limits: Limits) -> bool:
         """In the first window of each hour: read the same hour of the days before."""
         hour_us = start_us // HOUR_US * HOUR_US
         if hour_us == self._hour_us:
-            return
+            return True
         rule = self.rule
         parameters: dict[str, Any] = {
             "hour": hour_us // SECOND_US,
@@ -59,6 +59,7 @@ class Baseline:
         self._usual = np.asarray(table.column("usual").to_numpy(), np.float64)
         self._spread = np.asarray(table.column("deviation").to_numpy(), np.float64) * SPREAD
         self._hour_us = hour_us
+        return True
 
     def judge(self, frame: Frame) -> Verdict:
         """Judge the series of which it is known what is usual."""

@@ -49,8 +49,11 @@ class Judge(Protocol):
 
     rule: Rule
 
-    def prepare(self, client: Client, start_us: int, limits: Limits) -> None:
-        """Read what is needed for a window that begins at `start_us`.  Blocks; raises the driver's errors."""
+    def prepare(self, client: Client, start_us: int, limits: Limits) -> bool:
+        """Read what is needed for a window that begins at `start_us`.  Blocks; raises the driver's errors.
+
+        False: there is more to read, so this window must not be judged.
+        """
 
     def judge(self, frame: Frame) -> Verdict:
         """Judge the next window."""

@@ -14,7 +14,7 @@ from clickhouse_connect.driver import Client
 
 from collector.alert.conditions import Judge, figures
 from collector.alert.evaluate import cut, judge_of
-from collector.alert.frame import Floats, Frame, Limits, read
+from collector.alert.frame import Floats, Frame, Limits, pieces
 from collector.alert.measures import LEVEL_US
 from collector.alert.rules import Rule
 from collector.alert.settings import AlertSettings
@@ -22,9 +22,6 @@ from collector.alert.state import Alert, Book
 
 KEPT = 10_000
 """Alerts of one rule that are kept; more are only counted."""
-CHUNK_ROWS = 50_000
-"""Rows per query, about: a query of few rows costs as much as one of these."""
-CHUNK_WINDOWS = 360
 QUANTILES = (0.99, 0.999, 0.9999, 0.99999, 1.0)
 """Of all windows of all series: where limits are tried."""
 SAMPLE = 1_000_000
@@ -82,23 +79,17 @@ def _count(tally: Tally, judge: Judge, book: Book, frame: Frame) -> None:
 def _frames(
     client: Client, judges: Sequence[Judge], settings: AlertSettings, since_us: int, until_us: int
 ) -> Iterator[Frame]:
-    """All windows in order; as many per query as have some ten thousand rows."""
+    """All windows in order, each judge ready for it."""
     rule = judges[0].rule
     rules = [judge.rule for judge in judges]
     limits = Limits(max(60, settings.query_seconds), settings.query_octets, settings.series)
     length = LEVEL_US[rule.level]
     start, end = -(-since_us // length) * length, until_us // length * length
-    windows = 1
-    while start < end:
-        stop = min(end, start + windows * length)
-        rows = 0
-        for frame in read(client, rule.view, rule.level, rules, start, stop, limits):
-            for judge in judges:
-                judge.prepare(client, frame.start_us, limits)
-            yield cut(frame, settings.series)[0]
-            rows += len(frame.series)
-        windows = max(1, min(CHUNK_WINDOWS, windows * 2, round(windows * CHUNK_ROWS / max(rows, 1))))
-        start = stop
+    for frame in pieces(client, rule.view, rule.level, rules, start, end, limits):
+        for judge in judges:
+            while not judge.prepare(client, frame.start_us, limits):
+                continue  # there is more to read, and nobody waits
+        yield cut(frame, settings.series)[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from collector.alert.conditions import Verdict, evidence, figures, labeller
 from collector.alert.evidence import SIGMAS
-from collector.alert.frame import Floats, Frame, Limits, read
+from collector.alert.frame import Floats, Frame, Limits, Past
 from collector.alert.measures import SECONDS
 from collector.alert.rules import Rule
 
@@ -34,26 +34,27 @@ class Trend:
         self.left_out = 0
         """Series that were not remembered, for lack of room, or whose slope was not taken in full."""
         self._most = most
-        self._seeded = False
+        self._past = Past(rule, rule.look_back - 1)
         self._series = np.zeros(0, np.uint64)
         self._values: NDArray[np.float32] = np.zeros((0, rule.look_back), np.float32)
         """A row per series; the newest window stands last."""
 
-    def prepare(self, client: Client, start_us: int, limits: Limits) -> None:
-        """Before the first window: read the look-back."""
-        if self._seeded:
-            return
-        rule = self.rule
-        begin = start_us - (rule.look_back - 1) * SECONDS[rule.level] * 1_000_000
-        for frame in read(client, rule.view, rule.level, [rule], begin, start_us, limits):
+    def prepare(self, client: Client, start_us: int, limits: Limits) -> bool:
+        """Read what of the look-back is not known: before the first window all of it, later what was passed over."""
+        if start_us < self._past.read_us:
+            # The clock was set back: what is known belongs to other times.
+            self._past.read_us = 0
+            self._series, self._values = self._series[:0], self._values[:0]
+        for frame in self._past.frames(client, start_us, limits):
             self._remember(frame)
-        self._seeded = True
+        return self._past.read_us >= start_us
 
     def judge(self, frame: Frame) -> Verdict:
         """Judge the series that are in this window."""
         rule = self.rule
         found = figures(rule, frame)
         rows = self._remember(frame)
+        self._past.read_us = frame.end_us
         windows = rule.within_seconds / SECONDS[rule.level]
         value, low, high = self._projected(rows, windows)
         near = low if rule.sign > 0 else high
