@@ -22,14 +22,14 @@ DAY_S = 86_400
 PAST = 60
 """Windows of a minute before those that are looked at: as many as a trend and an absence read at their begin."""
 LOOKED = 5
-DAYS = 4
+DAYS = 28
 RATE = 64
 WRONG = 1000
 """One pair in so many."""
 RULES = (
     Rule(name="threshold", scope="pair", measure="loss_ratio", above=0.01, certain_windows=1e7, for_seconds=300),
     Rule(name="absent", scope="pair", condition="absent", windows=3),
-    Rule(name="trend", scope="pair", condition="trend", measure="bits_per_second", above=2e7, within_seconds=3600),
+    Rule(name="trend", scope="pair", condition="trend", measure="bits_per_second", above=1.5e7, within_seconds=3600),
     Rule(name="baseline", scope="pair", condition="baseline", measure="bits_per_second"),
 )
 
@@ -89,9 +89,10 @@ def _measure(client: Client, rule: Rule, first_s: int) -> None:
     evaluator = Evaluator(AlertSettings(), [rule])
     seconds, fired, failed = [], 0, []
     begun, first_us = time.monotonic(), first_s * SECOND_US
-    while evaluator.evaluate(client, rule.level, first_us - MINUTE_S * SECOND_US, first_us).put_off:
+    while (outcome := evaluator.evaluate(client, rule.level, first_us - MINUTE_S * SECOND_US, first_us)).put_off:
         continue
     past = time.monotonic() - begun
+    fired += sum(change.event == "firing" for change in outcome.changes)
     for number in range(LOOKED):
         start_us = (first_s + number * MINUTE_S) * SECOND_US
         begun = time.monotonic()

@@ -13,7 +13,7 @@ import pyarrow as pa
 from clickhouse_connect.driver import Client
 from numpy.typing import NDArray
 
-from collector.alert.measures import LEVEL_US, Measure, ScopeView
+from collector.alert.measures import LEVEL_US, SECONDS, Measure, ScopeView
 from collector.alert.rules import Filter, Rule
 
 Floats = NDArray[np.float64]
@@ -27,6 +27,8 @@ CHUNK_ROWS = 50_000
 CHUNK_WINDOWS = 360
 PAST_SHARE = 0.5
 """Of the longest time of a query, that a rule may read its past between two windows."""
+PAST_WINDOW_SHARE = 1 / 60
+"""Of the time between two windows, at least: a minute for windows of an hour, which would else be put off for days."""
 PARTS = ("", "_low", "_high", "_samples", "_centre")
 
 
@@ -111,6 +113,11 @@ def pieces(
         start_us = stop
 
 
+def past_seconds(level: str, limits: Limits) -> float:
+    """How long a rule may read its past between two windows."""
+    return max(limits.seconds * PAST_SHARE, SECONDS[level] * PAST_WINDOW_SHARE)
+
+
 class Past:
     """The windows before those that a rule judges, for a condition that must know them.
 
@@ -134,7 +141,7 @@ class Past:
         for frame in pieces(client, rule.view, rule.level, [rule], first, start_us, limits):
             self.read_us = frame.end_us
             yield frame
-            if time.monotonic() - begun > limits.seconds * PAST_SHARE:
+            if time.monotonic() - begun > past_seconds(rule.level, limits):
                 return
         self.read_us = max(self.read_us, start_us)
 

@@ -11,6 +11,7 @@ import pytest
 from clickhouse_connect.driver import Client
 
 from collector.alert import frame
+from collector.alert.baseline import Baseline
 from collector.alert.evaluate import Evaluator
 from collector.alert.frame import Limits
 from collector.alert.rules import Rule
@@ -118,6 +119,7 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """One query for each window of the past, and no time for more than one between two windows."""
     monkeypatch.setattr(frame, "CHUNK_ROWS", 1)
     monkeypatch.setattr(frame, "PAST_SHARE", 0.0)
+    monkeypatch.setattr(frame, "PAST_WINDOW_SHARE", 0.0)
 
 
 def test_a_past_that_takes_long_is_read_in_parts_and_nothing_is_judged_before_its_end(
@@ -145,9 +147,20 @@ def test_a_rule_that_still_reads_is_put_off_and_the_others_are_judged(
 
     outcome = evaluator.evaluate(client, "1m", FIRST_US, FIRST_US + MINUTE_US)
 
-    assert outcome.put_off == ["silent", "grows"]
-    assert outcome.evaluated == {"busy": SERIES - SERIES // STEP, "bursts": SERIES - SERIES // STEP}
-    assert {change.alert.rule.name for change in outcome.changes} == {"busy", "bursts"}
+    assert outcome.put_off == ["silent", "grows", "bursts"]
+    assert outcome.evaluated == {"busy": SERIES - SERIES // STEP}
+    assert {change.alert.rule.name for change in outcome.changes} == {"busy"}
+
+
+def test_a_baseline_reads_the_next_hour_a_day_at_a_time(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    days = 28
+    ahead, cold = (Baseline(RULES[3], SERIES, days, DAYS) for _ in range(2))
+    assert ahead.prepare(client, FIRST_US, LIMITS)
+    parts(monkeypatch)
+    assert all(ahead.prepare(client, FIRST_US + number * SECOND_US, LIMITS) for number in range(days))
+
+    assert ahead.prepare(client, FIRST_US + HOUR_US, LIMITS)
+    assert [cold.prepare(client, FIRST_US + HOUR_US, LIMITS) for _ in range(days)] == [False] * (days - 1) + [True]
 
 
 def test_windows_that_were_passed_over_are_no_steeper_slope(client: Client) -> None:
