@@ -48,6 +48,8 @@ def speed(pairs: int) -> None:
             _write(client, rng, "pair_1h", hour_s - HOUR_S - day * DAY_S, np.full(pairs, 1_200_000), np.zeros(pairs))
         rows = 2 * pairs * (PAST + LOOKED + DAYS)
         print(f"{rows} rows written in {time.monotonic() - begun:.0f} s")
+        while client.query("SELECT count() FROM system.merges").result_rows[0][0]:
+            time.sleep(1)
         for rule in RULES:
             _measure(client, rule, first_s)
 

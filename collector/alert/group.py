@@ -35,7 +35,7 @@ class Silence:
     """Alerts that match are not told of until it ends."""
 
     matchers: Mapping[str, str]
-    """Label, `rule`, `severity` or `scope` → pattern; all must match."""
+    """Label, `rule`, `severity` or `scope` → pattern with `*` and `?`; all must match."""
     until_us: int
     made_us: int
     who: str = ""
@@ -50,7 +50,10 @@ class Silence:
             "severity": alert.rule.severity,
             "scope": alert.rule.scope,
         }
-        return all(fnmatchcase(names.get(label, ""), pattern) for label, pattern in self.matchers.items())
+        # Names of VMs may have brackets; they mean nothing in a pattern.
+        return all(
+            fnmatchcase(names.get(label, ""), pattern.replace("[", "[[]")) for label, pattern in self.matchers.items()
+        )
 
 
 @dataclass(frozen=True, slots=True)

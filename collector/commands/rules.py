@@ -19,7 +19,7 @@ from collector.alert.rules import Rule
 from collector.alert.settings import AlertSettings
 from collector.alert.text import clock, figure
 from collector.commands.common import add_settings_arguments, complain, settings_or_none
-from collector.settings import Settings
+from collector.settings import Settings, explain
 from collector.store.client import first_line
 from collector.store.errors import StoreError
 from collector.store.query import connect, show
@@ -57,6 +57,9 @@ def run(args: argparse.Namespace) -> int:
     """Answer; exit code 2 for a mistake in the call, settings or FILE, 1 if the store cannot be asked."""
     settings = settings_or_none(args)
     if settings is None:
+        return 2
+    if args.file is not None and args.what != "test":
+        complain(args.command, f"{args.what} takes no FILE: the rules are those of the settings; --config {args.file}?")
         return 2
     try:
         alerts = read_rules(args.file) if args.what == "test" else alerts_of(settings)
@@ -96,21 +99,17 @@ def read_rules(path: Path | None) -> AlertSettings:
         raise ValueError("test needs a FILE with [[alerts.rules]]")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror or error}; a TOML file with [[alerts.rules]] is expected") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"{path}: {error}") from error
+    if "alerts" not in content:
+        found = ", ".join(content) or "nothing"
+        raise ValueError(f"{path}: no section alerts, but {found}; [[alerts.rules]] is expected")
     try:
-        return AlertSettings.model_validate(content.get("alerts", {}))
+        return AlertSettings.model_validate(content["alerts"])
     except ValidationError as error:
-        raise ValueError("\n".join(explained(error))) from error
-
-
-def explained(error: ValidationError) -> Iterable[str]:
-    """One line per mistake."""
-    for problem in error.errors(include_url=False):
-        key = ".".join(("alerts", *(str(part) for part in problem["loc"])))
-        # A mistake of a whole rule names key and value itself.
-        given = "" if isinstance(problem["input"], dict) else f" = {problem['input']!r}"
-        yield f"{key}{given}: {problem['msg'].removeprefix('Value error, ')}"
+        raise ValueError(explain(error, ("alerts",))) from error
 
 
 def look_back(text: str) -> float:

@@ -95,8 +95,13 @@ def test_list(vmflow: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     ("text", "expected"),
     [
         ("[[alerts.rules]]\nname='x'\nscope='pair'\nmeasure='loss'\nabove=1", "measure = 'loss': view pair_metrics"),
-        ("[[alerts.rules]]\nname='x'\nscope='vm'\nmeasure='drops'\nabov=1", "alerts.rules.0.abov = 1: Extra inputs"),
+        (
+            "[[alerts.rules]]\nname='x'\nscope='vm'\nmeasure='drops'\nabov=1",
+            "alerts.rules.0.abov: no such setting; expected one of above, below",
+        ),
         ("[[alerts.rules]]\nname='x'\nscope='link'\nmeasure='drops'", "alerts.rules.0.scope = 'link': Input should be"),
+        ("[[alerts.rules]]\nname='x'\nscope='vm'\nmeasure='a'\nabove=1", "alerts.rules.0 (x): measure = 'a': view"),
+        ("[[rules]]\nname='x'", "no section alerts, but rules; [[alerts.rules]] is expected"),
         ("[alerts", "rules.toml: "),
     ],
 )
@@ -107,6 +112,22 @@ def test_a_wrong_file_is_told_with_key_value_and_what_was_expected(
     path.write_text(text, encoding="utf-8")
 
     assert main(["rules", "test", str(path), *vmflow]) == 2
+    assert expected in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["test", "none.toml"], "none.toml: No such file or directory; a TOML file with [[alerts.rules]] is expected"),
+        (["list", "mine.toml"], "list takes no FILE: the rules are those of the settings; --config mine.toml?"),
+        (["suggest", "mine.toml"], "suggest takes no FILE"),
+        (["test"], "test needs a FILE with [[alerts.rules]]"),
+    ],
+)
+def test_mistakes_in_the_call(
+    vmflow: list[str], capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str
+) -> None:
+    assert main(["rules", *arguments, *vmflow]) == 2
     assert expected in capsys.readouterr().err
 
 

@@ -1,0 +1,44 @@
+"""Who keeps messages back: silences by their patterns, and rules that must not wait for one another."""
+
+from __future__ import annotations
+
+import pytest
+
+from collector.alert.group import Silence
+from collector.alert.rules import DEFAULTS, Rule
+from collector.alert.settings import AlertSettings
+from collector.alert.state import Alert
+
+LOSS = next(rule for rule in DEFAULTS if rule.name == "pair_loss")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "matches"),
+    [
+        ("web-*", "web-1", True),
+        ("web-?", "web-12", False),
+        ("web[1]", "web[1]", True),
+        ("web[1]", "web1", False),
+        ("[!a]*", "b", False),
+        ("*]", "web[1]", True),
+    ],
+)
+def test_only_star_and_question_mark_mean_something(pattern: str, name: str, matches: bool) -> None:
+    alert = Alert(LOSS, 1, {"src_vm": name, "dst_vm": "db"}, since_us=0)
+
+    assert Silence({"src_vm": pattern}, until_us=1, made_us=0).matches(alert) is matches
+
+
+def waiting(name: str, *others: str) -> Rule:
+    return Rule(name=name, scope="pair", measure="drops", above=1, inhibited_by=others)
+
+
+def test_rules_that_would_keep_one_another_back_are_refused() -> None:
+    """Each of them would wait for the others, and nobody would be told of any."""
+    AlertSettings(rules=(waiting("a", "b"), waiting("b", "c"), waiting("c", "pair_loss")))
+
+    with pytest.raises(ValueError, match="inhibited_by: rules keep one another back: "):
+        AlertSettings(rules=(waiting("a", "b"), waiting("b", "c"), waiting("c", "a")))
+    # A default rule waits for the one that takes the place of another default rule.
+    with pytest.raises(ValueError, match="pair_loss_lasting ← "):
+        AlertSettings(rules=(waiting("pair_loss", "pair_loss_lasting"),))
