@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
             now_us = time.time_ns() // 1000
             span = (now_us - round(seconds * 1_000_000), now_us)
             if args.what == "test":
-                show(tested(replay(client, rules, alerts, *span), seconds), args.format)
+                show(tested(replay(client, rules, alerts, *span)), args.format)
             else:
                 show(suggested(suggest(client, rules, alerts, *span)), args.format)
         finally:
@@ -155,17 +155,15 @@ def listed(rules: Iterable[Rule]) -> Answer:
     return Answer(names, rows)
 
 
-def tested(tallies: Iterable[Tally], seconds: float) -> Answer:
+def tested(tallies: Iterable[Tally]) -> Answer:
     """What each rule would have done."""
-    names = ("rule", "fires", "windows", "alerts", "per_day", "series", "examples")
+    names = ("rule", "fires", "windows", "days", "alerts", "per_day", "series", "examples")
     rows = []
     for tally in tallies:
         examples = "; ".join(_example(alert) for alert in tally.alerts[:EXAMPLES])
         count: Any = f"≥ {tally.fired}" if tally.refused else tally.fired
-        per_day = round(tally.fired * 86_400 / seconds, 2)
-        rows.append(
-            (tally.rule.name, condition(tally.rule), tally.windows, count, per_day, len(tally.series), examples)
-        )
+        figures = (round(tally.days, 2), count, round(tally.per_day, 2), len(tally.series))
+        rows.append((tally.rule.name, condition(tally.rule), tally.windows, *figures, examples))
     return Answer(names, rows)
 
 
@@ -177,15 +175,18 @@ def _example(alert: Any) -> str:
 
 def suggested(found: Sequence[Advice]) -> Answer:
     """Limits with the number of alerts that each would have given; of each rule the lowest quiet one is proposed."""
-    names = ("rule", "fires", "alerts", "per_day", "series", "note")
+    names = ("rule", "fires", "days", "alerts", "per_day", "series", "note")
     rows = []
     proposed: set[str] = set()
     for advice in found:
-        name = advice.rule.name
+        name, tally = advice.rule.name, advice.tally
         note = "present limit" if advice.present else ""
-        if not advice.present and advice.per_day <= QUIET and name not in proposed:
+        if not advice.measured:
+            note += ", nothing measured"
+        if not advice.present and tally.per_day <= QUIET and name not in proposed:
             proposed.add(name)
             note = "proposed"
-        count: Any = f"≥ {advice.tally.fired}" if advice.tally.refused else advice.tally.fired
-        rows.append((name, condition(advice.rule), count, round(advice.per_day, 2), len(advice.tally.series), note))
+        count: Any = f"≥ {tally.fired}" if tally.refused else tally.fired
+        figures = (round(tally.days, 2), count, round(tally.per_day, 2), len(tally.series))
+        rows.append((name, condition(advice.rule), *figures, note))
     return Answer(names, rows)
