@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from collector.alert.group import Silence
+from collector.alert.group import Silence, Silenced
 from collector.alert.rules import DEFAULTS, Rule
 from collector.alert.settings import AlertSettings
 from collector.alert.state import Alert
@@ -26,7 +26,22 @@ LOSS = next(rule for rule in DEFAULTS if rule.name == "pair_loss")
 def test_only_star_and_question_mark_mean_something(pattern: str, name: str, matches: bool) -> None:
     alert = Alert(LOSS, 1, {"src_vm": name, "dst_vm": "db"}, since_us=0)
 
-    assert Silence({"src_vm": pattern}, until_us=1, made_us=0).matches(alert) is matches
+    assert (alert in Silenced([Silence({"src_vm": pattern}, until_us=1, made_us=0)])) is matches
+
+
+def test_all_matchers_of_one_silence_must_match() -> None:
+    alert = Alert(LOSS, 1, {"src_vm": "a", "dst_vm": "b"}, since_us=0)
+    silences = [
+        {"rule": "pair_loss", "src_vm": "b"},
+        {"rule": "pair_*", "src_vm": "a", "dst_vm": "a"},
+        {"rule": "pair_latency", "src_vm": "a"},
+        {"severity": "warning"},
+        {"vm": "?*"},
+    ]
+
+    assert alert not in Silenced(Silence(one, until_us=1, made_us=0) for one in silences)
+    for one in ({"rule": "pair_*", "dst_vm": "b"}, {"severity": "critical"}, {"vm": "*"}):
+        assert alert in Silenced([*(Silence(other, 1, 0) for other in silences), Silence(one, 1, 0)])
 
 
 def waiting(name: str, *others: str) -> Rule:
