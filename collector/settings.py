@@ -172,6 +172,8 @@ def explain(error: ValidationError, section: tuple[str, ...] = ()) -> str:
     for problem in error.errors(include_url=False):
         path = (*section, *problem["loc"])
         key, message = ".".join(str(part) for part in path), problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "model_type":
+            message = "a table of settings is expected"
         if problem["type"] == "extra_forbidden":
             lines.append(f"{key}: no such setting{_alternatives(path)}")
         elif any(part in key.lower() for part in SECRET_PARTS) or SECRET_KEYS.fullmatch(key):

@@ -120,6 +120,8 @@ def test_list(vmflow: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         ("[[alerts.rules]]\nname='x'\nscope='link'\nmeasure='drops'", "alerts.rules.0.scope = 'link': Input should be"),
         ("[[alerts.rules]]\nname='x'\nscope='vm'\nmeasure='a'\nabove=1", "alerts.rules.0 (x): measure = 'a': view"),
         ("[[rules]]\nname='x'", "no section alerts, but rules; [[alerts.rules]] is expected"),
+        ("alerts = 5", "alerts = 5: a table of settings is expected"),
+        ("[alerts]\nrules = [5]", "alerts.rules.0 = 5: a table of settings is expected"),
         ("[alerts", "rules.toml: "),
     ],
 )
