@@ -3,8 +3,7 @@
     python -m bench.alerts speed [--pairs 100000]
     python -m bench.alerts days [--pairs 1000] [--hours 48] [--faults 40]
 
-`speed`: one window of so many pairs in the embedded store, in which each pair was active: the query of the view, the
-conditions over its columns, the states; once while one pair in a thousand is beyond the limit.
+`speed`: windows of so many pairs in the embedded store, from the query to the states, for each condition by itself.
 
 `days`: rows of `pair_10s` as exporters would have caused them, with a rhythm of a day and injected losses, then the
 default rules for pairs over all windows, through the views.  A third of the pairs is not sampled, a third 1 in 64, a
@@ -15,94 +14,26 @@ destination, another share in each window: exporters report with up to a second 
 from __future__ import annotations
 
 import argparse
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 from clickhouse_connect.driver import Client
-from numpy.typing import NDArray
 
 from bench.__main__ import machine
-from collector.alert.evaluate import Evaluator
-from collector.alert.frame import Limits, read
+from bench.alert_rows import SECOND_US, WINDOW_S, Numbers, insert, made, parts, report
+from bench.alert_speed import speed
 from collector.alert.history import Tally, replay
 from collector.alert.rules import DEFAULTS
 from collector.alert.settings import AlertSettings
-from collector.alert.threshold import Threshold
-from collector.store.client import open_client
-from collector.store.settings import StoreSettings
-from collector.store.setup import set_up
 
-SECOND_US = 1_000_000
-WINDOW_S = 10
 DAY_S = 86_400
-HOSTS = 60
 RATES = np.array([1, 64, 400])
 BACKGROUND = 1e-4
 """Loss of pairs that are well: no network loses nothing."""
 PROOF_SIGMAS = 6.0
 """A day of 1,000 pairs has 8.6 million windows: chance goes this far in one of 10⁹."""
 RULES = {rule.name: rule for rule in DEFAULTS}
-Numbers = NDArray[np.int64]
-Parts = tuple[Numbers, Numbers, Numbers]
-
-
-@contextmanager
-def made() -> Iterator[Client]:
-    """An embedded store that keeps all that is written here."""
-    days = {"pair_10s": 30, "pair_1m": 30}
-    with tempfile.TemporaryDirectory() as directory:
-        settings = StoreSettings(url=f"chdb://{Path(directory) / 'store'}", sql_port=0, ttl_days=days)
-        client = open_client(settings)
-        set_up(client, settings)
-        yield client
-        client.close()
-
-
-def insert(client: Client, begins_s: Numbers, pair: Numbers, seen: str, **measures: NDArray[np.float64]) -> None:
-    """Rows of `pair_10s`: one per window and pair, as one vantage point saw it."""
-    count = len(pair)
-    names = pa.array([f"vm-{number:06d}" for number in range(2 * (int(pair.max()) + 1))])
-    hosts = pa.array([f"host-{number:02d}" for number in range(HOSTS)])
-    columns = {
-        "time": pa.array(begins_s.astype(np.uint32)),
-        "src_vm": names.take(pa.array(2 * pair)),
-        "dst_vm": names.take(pa.array(2 * pair + 1)),
-        "src_host": hosts.take(pa.array(pair % HOSTS)),
-        "dst_host": hosts.take(pa.array((pair * 7 + 1) % HOSTS)),
-        "network": pa.array(np.full(count, "net")),
-        "sighting": pa.array(np.full(count, seen)),
-        **{name: pa.array(values) for name, values in measures.items()},
-    }
-    client.insert_arrow("pair_10s", pa.table(columns))
-
-
-def report(rng: np.random.Generator, parts: Parts, rate: Numbers) -> dict[str, NDArray[np.float64]]:
-    """What a switch reports of the packets of each window, sampled 1 in `rate`."""
-    first, middle, last = (rng.binomial(part, 1 / rate) for part in parts)
-    seen = first + middle + last
-    variance = (rate * (rate - 1.0)) * seen
-    return {
-        "packets": (seen * rate).astype(np.float64),
-        "packets_variance": variance,
-        "octets": (seen * rate * 800).astype(np.float64),
-        "octets_variance": variance * 800**2,
-        "samples": seen.astype(np.float64),
-        "first_packets": (first * rate).astype(np.float64),
-        "last_packets": (last * rate).astype(np.float64),
-    }
-
-
-def parts(rng: np.random.Generator, packets: Numbers) -> Parts:
-    """Packets of windows: those of the first second, of the eight in the middle, of the last one."""
-    first = rng.binomial(packets, 1 / WINDOW_S)
-    last = rng.binomial(packets - first, 1 / (WINDOW_S - 1))
-    return first, packets - first - last, last
 
 
 @dataclass(frozen=True)
@@ -153,6 +84,7 @@ def fill(client: Client, rng: np.random.Generator, pairs: int, begin_s: int, hou
             here = told["samples"] > 0
             insert(
                 client,
+                "pair_10s",
                 begins[here],
                 number[here],
                 side,
@@ -241,39 +173,6 @@ def sigmas(client: Client, fault: Fault) -> float:
 def _during(fault: Fault, since_us: int) -> bool:
     """Whether a window that begins then holds a part of the fault; the longest of them are a minute."""
     return (fault.begin_s - 60) * SECOND_US < since_us < fault.end_s * SECOND_US
-
-
-def speed(pairs: int) -> None:
-    """Print what one window costs."""
-    rng = np.random.default_rng(12)
-    begin_s = int(time.time()) // 3600 * 3600 - 3600
-    rate = np.full(pairs, 64)
-    packets = rng.poisson(20_000, pairs)
-    lossy = np.arange(pairs) % 1000 == 0
-    arrived = rng.binomial(packets, np.where(lossy, 0.7, 1 - BACKGROUND))
-    rule = RULES["pair_loss"]
-    with made() as client:
-        for side, counted in (("source", packets), ("destination", arrived)):
-            told = report(rng, parts(rng, counted), rate)
-            begins = np.full(pairs, begin_s)
-            insert(client, begins, np.arange(pairs), side, sampling_rate_max=rate.astype(np.uint32), **told)
-        start, end = begin_s * SECOND_US, (begin_s + WINDOW_S) * SECOND_US
-        limits = Limits(60, 4 * 2**30, 200_000)
-        reads, judges, states = [], [], []
-        for _ in range(5):
-            begun = time.monotonic()
-            (frame,) = read(client, rule.view, rule.level, [rule], start, end, limits)
-            reads.append(time.monotonic() - begun)
-            evaluator = Evaluator(AlertSettings(), [rule])
-            begun = time.monotonic()
-            verdict = Threshold(rule).judge(frame)
-            judges.append(time.monotonic() - begun)
-            begun = time.monotonic()
-            changes = evaluator.book.apply(rule, verdict, start, end)
-            states.append(time.monotonic() - begun)
-    print(f"{len(frame.series)} series, {len(changes)} begin to fire; median of 5")
-    for what, seconds in (("query of the view", reads), ("condition", judges), ("states", states)):
-        print(f"  {what}: {np.median(seconds) * 1000:.1f} ms")
 
 
 def main() -> None:

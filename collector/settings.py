@@ -7,7 +7,7 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, get_args
 
 from pydantic import ValidationError, model_validator
 from pydantic_settings import (
@@ -41,7 +41,7 @@ NOT_SETTINGS = frozenset({"VMFLOW_CONFIG", "VMFLOW_CACHE_DIR"})
 SECRET_PARTS = ("password", "token", "secret", "users")
 """A key with one of these in its name is never printed with its value."""
 
-SECRET_KEYS = re.compile(r"deliver\.receivers(\.[^.]+)?")
+SECRET_KEYS = re.compile(r"deliver\.receivers(\.[^.]+)?|act\.actions(\.[^.]+(\.url)?)?")
 """Keys that hold a secret where people write a URL in place of a table."""
 
 _LOGIN_IN_URL = re.compile(r"(?<=//)[^/@\s]*(?=@)")
@@ -128,7 +128,7 @@ def load(file: Path | None = None, overrides: list[str] | None = None) -> Settin
     try:
         settings: Settings = from_file(**_nested(overrides or []))
     except ValidationError as error:
-        raise InvalidSettingsError(_explain(error)) from error
+        raise InvalidSettingsError(explain(error)) from error
     except (SourceError, tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise InvalidSettingsError(f"{file or 'environment'}: {error}") from error
     return settings
@@ -166,22 +166,27 @@ def _nested(overrides: list[str]) -> dict[str, Any]:
     return values
 
 
-def _explain(error: ValidationError) -> str:
+def explain(error: ValidationError, section: tuple[str, ...] = ()) -> str:
+    """What is wrong with settings, or with one section of them: a line each, without secrets."""
     lines = []
     for problem in error.errors(include_url=False):
-        key = ".".join(str(part) for part in problem["loc"])
+        path = (*section, *problem["loc"])
+        key, message = ".".join(str(part) for part in path), problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "model_type":
+            message = "a table of settings is expected"
         if problem["type"] == "extra_forbidden":
-            lines.append(f"{key}: no such setting{_alternatives(problem['loc'])}")
+            lines.append(f"{key}: no such setting{_alternatives(path)}")
         elif any(part in key.lower() for part in SECRET_PARTS) or SECRET_KEYS.fullmatch(key):
-            lines.append(f"{key}: {problem['msg']}")
+            lines.append(f"{key}: {message}")
         elif not key:
             # Sections that do not fit one another: the message names them.
-            lines.append(problem["msg"].removeprefix("Value error, "))
+            lines.append(message)
         elif isinstance(problem["input"], dict):
-            # A whole table says nothing; the message names its key and value.
-            lines.append(f"{key}: {problem['msg']}")
+            # A whole table says nothing; the message names its key and value.  Entries of a list are known by name.
+            name = problem["input"].get("name")
+            lines.append(f"{key} ({name}): {message}" if isinstance(name, str) else f"{key}: {message}")
         else:
-            lines.append(f"{key} = {problem['input']!r}: {problem['msg']}")
+            lines.append(f"{key} = {problem['input']!r}: {message}")
     return _SECRET_IN_URL.sub(r"\1=***", _LOGIN_IN_URL.sub("***", "\n".join(lines)))
 
 
@@ -189,9 +194,12 @@ def _alternatives(path: tuple[int | str, ...]) -> str:
     """The names that exist in the section of an unknown key."""
     model: Any = Settings
     for part in path[:-1]:
-        field = getattr(model, "model_fields", {}).get(part)
-        if field is None:
+        fields = getattr(model, "model_fields", None)
+        if fields is None:  # an entry of a list or table of sections
+            model = next((one for one in get_args(model) if hasattr(one, "model_fields")), None)
+        elif part in fields:
+            model = fields[part].annotation
+        else:
             return ""
-        model = field.annotation
     names = getattr(model, "model_fields", {})
     return f"; expected one of {', '.join(sorted(names))}" if names else ""

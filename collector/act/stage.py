@@ -174,7 +174,10 @@ class Worker:
     def _note(self, notice: Notice, ended: Ended, seconds: float) -> None:
         """Count the run and write its row."""
         self._counts[ended.result].inc()
-        _log.info("action", action=self.name, alert=notice.alert_id, result=ended.result, status=ended.status)
+        if ended.result == "limited":
+            _log.sampled("action not run: too often", key=self.name)
+        else:
+            _log.info("action", action=self.name, alert=notice.alert_id, result=ended.result, status=ended.status)
         row = {
             "time": self._clock_us(),
             "action": self.name,

@@ -3,22 +3,28 @@
 Usual is the median of the same hour of the same weekday, if there are three of them in the look-back, else of the same
 hour of all days; the spread is the median deviation from it × 1.48, which is the standard deviation of normal values.
 With fewer than `baseline_least_days` days a baseline says nothing.
+
+The hour of one day of 100,000 series takes as long to read as a window.  So the next hour is read ahead, a day between
+each two windows.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import time
 
 import numpy as np
 from clickhouse_connect.driver import Client
+from numpy.typing import NDArray
 
-from collector.alert.conditions import Verdict, evidence, figures, labeller
-from collector.alert.frame import SECOND_US, Floats, Frame, Limits
+from collector.alert.conditions import Verdict, evidence, figures, labeller, median
+from collector.alert.frame import MARGIN, SECOND_US, Floats, Frame, Limits, Series, past_seconds
 from collector.alert.rules import Rule
 
 HOUR_US = 3600 * SECOND_US
+DAY_US = 24 * HOUR_US
 SPREAD = 1.4826
 """Standard deviation ÷ median deviation of normal values."""
+WEEK_DAYS = 7
 WEEKS = 3
 """Same hours of the same weekday that are enough to take them alone."""
 CLEAR_SHARE = 0.5
@@ -37,28 +43,22 @@ class Baseline:
         self._series = np.zeros(0, np.uint64)
         self._usual: Floats = np.zeros(0)
         self._spread: Floats = np.zeros(0)
+        self._ahead = Days(rule, -1, days)
 
-    def prepare(self, client: Client, start_us: int, limits: Limits) -> None:
-        """In the first window of each hour: read the same hour of the days before."""
+    def prepare(self, client: Client, start_us: int, limits: Limits) -> bool:
+        """Know the same hour of the days before; then read one day of the next hour."""
         hour_us = start_us // HOUR_US * HOUR_US
         if hour_us == self._hour_us:
-            return
-        rule = self.rule
-        parameters: dict[str, Any] = {
-            "hour": hour_us // SECOND_US,
-            "begin": (hour_us - self._days * 24 * HOUR_US) // SECOND_US,
-            "weeks": WEEKS,
-            "least": self._least_days,
-            "most": self._most,
-        }
-        sql = SQL.format(
-            keys=", ".join(rule.view.keys), measure=rule.measure, view=rule.view.name("1h"), where=rule.view.where
-        )
-        table = client.query_arrow(sql, parameters=parameters, settings=limits.settings())
-        self._series = np.asarray(table.column("series").to_numpy(), np.uint64)
-        self._usual = np.asarray(table.column("usual").to_numpy(), np.float64)
-        self._spread = np.asarray(table.column("deviation").to_numpy(), np.float64) * SPREAD
+            self._ahead.read(client, limits, 0)
+            return True
+        if self._ahead.hour_us != hour_us:
+            self._ahead = Days(self.rule, hour_us, self._days)
+        if not self._ahead.read(client, limits, past_seconds(self.rule.level, limits)):
+            return False
+        self._series, self._usual, self._spread = self._ahead.usual(self._most, self._least_days)
         self._hour_us = hour_us
+        self._ahead = Days(self.rule, hour_us + HOUR_US, self._days)
+        return True
 
     def judge(self, frame: Frame) -> Verdict:
         """Judge the series of which it is known what is usual."""
@@ -99,24 +99,56 @@ class Baseline:
         return usual, spread
 
 
+class Days:
+    """What was measured in one hour of the days before: 12 octets per series and day."""
+
+    def __init__(self, rule: Rule, hour_us: int, days: int) -> None:
+        self.hour_us = hour_us
+        self._rule = rule
+        self._left = list(range(days, 0, -1))
+        """Days back that are not read; the last one is the next."""
+        self._read: list[tuple[int, Series, NDArray[np.float32]]] = []
+        """Days back, series, values; not the days without any."""
+
+    def read(self, client: Client, limits: Limits, seconds: float) -> bool:
+        """Read a day, and more for so many seconds; whether all are read.  Blocks; raises the driver's errors."""
+        rule, begun = self._rule, time.monotonic()
+        sql = SQL.format(
+            keys=", ".join(rule.view.keys), measure=rule.measure, view=rule.view.name("1h"), where=rule.view.where
+        )
+        while self._left:
+            at_us = self.hour_us - self._left[-1] * DAY_US
+            parameters = {"at": at_us // SECOND_US, "rows": MARGIN * limits.rows}
+            table = client.query_arrow(sql, parameters=parameters, settings=limits.settings())
+            back = self._left.pop()
+            if table.num_rows:
+                series = np.asarray(table.column("series").to_numpy(), np.uint64)
+                self._read.append((back, series, np.asarray(table.column("v").to_numpy(), np.float32)))
+            if time.monotonic() - begun >= seconds:
+                break
+        return not self._left
+
+    def usual(self, most: int, least_days: int) -> tuple[Series, Floats, Floats]:
+        """Series in order, at most so many, with their usual value and spread; only those with enough days."""
+        if not self._read:
+            return np.zeros(0, np.uint64), np.zeros(0), np.zeros(0)
+        series = np.unique(np.concatenate([found for _, found, _ in self._read]))[:most]
+        values = np.full((len(series), len(self._read)), np.nan)
+        for column, (_, found, measured) in enumerate(self._read):
+            known = found <= series[-1]
+            values[np.searchsorted(series, found[known]), column] = measured[known]
+        weekday = np.array([back % WEEK_DAYS == 0 for back, _, _ in self._read])
+        alone = np.isfinite(values[:, weekday]).sum(axis=1) >= WEEKS
+        values[np.ix_(alone, ~weekday)] = np.nan
+        enough = np.isfinite(values).sum(axis=1) >= least_days
+        series, values = series[enough], values[enough]
+        usual = median(values)
+        return series, usual, median(np.abs(values - usual[:, None])) * SPREAD
+
+
 SQL = """
-SELECT series,
-    if(length(weekday) >= {{weeks:UInt32}}, weekday, every) AS taken,
-    toFloat64(arrayReduce('median', taken)) AS usual,
-    toFloat64(arrayReduce('median', arrayMap(one -> abs(one - usual), taken))) AS deviation
-FROM (
-    SELECT series, groupArray(v) AS every, groupArrayIf(v, same) AS weekday
-    FROM (
-        SELECT sipHash64({keys}) AS series, toFloat64(assumeNotNull({measure})) AS v,
-            toDayOfWeek(time, 0, 'UTC') = toDayOfWeek(toDateTime({{hour:UInt32}}, 'UTC'), 0, 'UTC') AS same
-        FROM {view}
-        WHERE time >= toDateTime({{begin:UInt32}}, 'UTC') AND time < toDateTime({{hour:UInt32}}, 'UTC')
-            AND toHour(time, 'UTC') = toHour(toDateTime({{hour:UInt32}}, 'UTC'), 'UTC')
-            AND {where} AND {measure} IS NOT NULL
-    )
-    GROUP BY series
-)
-WHERE length(taken) >= {{least:UInt32}}
-ORDER BY series
-LIMIT {{most:UInt64}}
+SELECT sipHash64({keys}) AS series, toFloat64(assumeNotNull({measure})) AS v
+FROM {view}
+WHERE time = toDateTime({{at:UInt32}}, 'UTC') AND {where} AND {measure} IS NOT NULL
+LIMIT {{rows:UInt64}}
 """

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 from clickhouse_connect.driver import Client
+from numpy.typing import NDArray
 
 from collector.alert.frame import Flags, Floats, Frame, Limits, Series
 from collector.alert.rules import Rule
@@ -49,8 +50,11 @@ class Judge(Protocol):
 
     rule: Rule
 
-    def prepare(self, client: Client, start_us: int, limits: Limits) -> None:
-        """Read what is needed for a window that begins at `start_us`.  Blocks; raises the driver's errors."""
+    def prepare(self, client: Client, start_us: int, limits: Limits) -> bool:
+        """Read what is needed for a window that begins at `start_us`.  Blocks; raises the driver's errors.
+
+        False: there is more to read, so this window must not be judged.
+        """
 
     def judge(self, frame: Frame) -> Verdict:
         """Judge the next window."""
@@ -93,3 +97,17 @@ def evidence(rule: Rule, frame: Frame) -> Callable[[int], str]:
     """Tells the state of the evidence of a row of the frame."""
     words = frame.texts.get(f"{rule.measure}_evidence")
     return (lambda row: "") if words is None else (lambda row: str(words[row].as_py()))
+
+
+def median(values: Floats) -> Floats:
+    """Median of each row without its NaN; NaN for a row that has nothing else."""
+    ordered = np.sort(values, axis=1)
+    return median_sorted(ordered, np.isfinite(ordered).sum(axis=1))
+
+
+def median_sorted(ordered: Floats, counts: NDArray[np.int64]) -> Floats:
+    """The same of rows in order with NaN last, of which the first `counts` are numbers."""
+    every = np.arange(len(ordered))
+    upper = np.clip(counts // 2, 0, ordered.shape[1] - 1)
+    lower = np.clip((counts - 1) // 2, 0, ordered.shape[1] - 1)
+    return np.where(counts > 0, (ordered[every, lower] + ordered[every, upper]) / 2, np.nan)

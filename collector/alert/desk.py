@@ -20,6 +20,9 @@ ANSWER_SECONDS = 8.0
 ACT_SECONDS = 15.0
 """Longest wait until the alerts' worker, which may evaluate a window, has done what a person asks for."""
 
+MOST_WAITING = 100
+"""Requests that wait for the alerts' worker; while the store is away they stay, though nobody waits for them."""
+
 T = TypeVar("T")
 
 
@@ -111,6 +114,9 @@ class Desk:
         if not self._alerts.enabled:
             work.close()
             raise DeskError("alerts are off: alerts.enabled = false")
+        if len(self._tasks) >= MOST_WAITING:
+            work.close()
+            raise DeskError(f"{MOST_WAITING} requests wait already")
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -43,6 +43,8 @@ class Outcome:
     """By name of each rule that was evaluated, the series that it looked at."""
     failed: dict[str, BaseException]
     """By name of rule, why it was not."""
+    put_off: list[str]
+    """Names of rules that are still reading what was before this window."""
     left_out: int
     """Series that were not looked at, for lack of room."""
 
@@ -83,7 +85,7 @@ class Evaluator:
 
     def evaluate(self, client: Client, level: str, start_us: int, end_us: int) -> Outcome:
         """Evaluate the rules of this level over the window.  Blocks.  A query that fails costs its own rules only."""
-        outcome = Outcome([], {}, {}, 0)
+        outcome = Outcome([], {}, {}, [], 0)
         for scope in ORDER:
             judges = [judge for judge in self._judges if (judge.rule.scope, judge.rule.level) == (scope, level)]
             if judges:
@@ -91,15 +93,17 @@ class Evaluator:
         return outcome
 
     def _scope(self, client: Client, judges: list[Judge], start_us: int, end_us: int, before: Outcome) -> Outcome:
-        failed = dict(before.failed)
+        failed, put_off = dict(before.failed), list(before.put_off)
         ready = []
         for judge in judges:
             try:
-                judge.prepare(client, start_us, self._limits)
+                if judge.prepare(client, start_us, self._limits):
+                    ready.append(judge)
+                else:
+                    put_off.append(judge.rule.name)
             except Exception as error:  # noqa: BLE001 - whatever the store says, the other rules go on
                 failed[judge.rule.name] = error
-            else:
-                ready.append(judge)
+        before = replace(before, put_off=put_off)
         if not ready:
             return replace(before, failed=failed)
         rules = [judge.rule for judge in ready]
@@ -113,7 +117,7 @@ class Evaluator:
             changes += self.book.apply(judge.rule, judge.judge(frame), start_us, end_us)
             left_out += _left_out(judge)
         looked_at = {judge.rule.name: _looked_at(judge, frame) for judge in ready}
-        return Outcome(changes, before.evaluated | looked_at, failed, before.left_out + left_out)
+        return Outcome(changes, before.evaluated | looked_at, failed, put_off, before.left_out + left_out)
 
 
 def cut(frame: Frame, most: int) -> tuple[Frame, int]:

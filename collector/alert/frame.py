@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ import pyarrow as pa
 from clickhouse_connect.driver import Client
 from numpy.typing import NDArray
 
-from collector.alert.measures import LEVEL_US, Measure, ScopeView
+from collector.alert.measures import LEVEL_US, SECONDS, Measure, ScopeView
 from collector.alert.rules import Filter, Rule
 
 Floats = NDArray[np.float64]
@@ -21,6 +22,13 @@ Series = NDArray[np.uint64]
 
 SECOND_US = 1_000_000
 MARGIN = 2
+CHUNK_ROWS = 50_000
+"""Rows per query of many windows, about."""
+CHUNK_WINDOWS = 360
+PAST_SHARE = 0.5
+"""Of the longest time of a query, that a rule may read its past between two windows."""
+PAST_WINDOW_SHARE = 1 / 60
+"""Of the time between two windows, at least: a minute for windows of an hour, which would else be put off for days."""
 PARTS = ("", "_low", "_high", "_samples", "_centre", "_point")
 
 
@@ -85,6 +93,57 @@ def read(
     for start in range(start_us, end_us, length):
         first, last = np.searchsorted(begins, (start, start + 1))
         yield _frame(table.slice(int(first), int(last - first)), view, rules, start, start + length)
+
+
+def pieces(
+    client: Client, view: ScopeView, level: str, rules: Iterable[Rule], start_us: int, end_us: int, limits: Limits
+) -> Iterator[Frame]:
+    """As `read`, for many windows: as many per query as have some ten thousand rows.
+
+    A query of few rows costs as much as one of these, and one of many runs into the limits.
+    """
+    rules, length, windows = tuple(rules), LEVEL_US[level], 1
+    while start_us < end_us:
+        stop = min(end_us, start_us + windows * length)
+        rows = 0
+        for frame in read(client, view, level, rules, start_us, stop, limits):
+            rows += len(frame.series)
+            yield frame
+        windows = max(1, min(CHUNK_WINDOWS, windows * 2, round(windows * CHUNK_ROWS / max(rows, 1))))
+        start_us = stop
+
+
+def past_seconds(level: str, limits: Limits) -> float:
+    """How long a rule may read its past between two windows."""
+    return max(limits.seconds * PAST_SHARE, SECONDS[level] * PAST_WINDOW_SHARE)
+
+
+class Past:
+    """The windows before those that a rule judges, for a condition that must know them.
+
+    Of 100,000 series that is a minute of reading.  It is done in parts, each between two windows, so that the other
+    rules do not wait for it.
+    """
+
+    def __init__(self, rule: Rule, windows: int) -> None:
+        self._rule = rule
+        self._length_us = windows * LEVEL_US[rule.level]
+        self.read_us = 0
+        """What lies before this is read or judged, µs since 1970."""
+
+    def frames(self, client: Client, start_us: int, limits: Limits) -> Iterator[Frame]:
+        """The windows before `start_us` that are not read yet, oldest first, for as long as there is time.
+
+        Blocks.  Raises the driver's errors; the next call goes on behind the last window.
+        """
+        rule, begun = self._rule, time.monotonic()
+        first = max(self.read_us, start_us - self._length_us)
+        for frame in pieces(client, rule.view, rule.level, [rule], first, start_us, limits):
+            self.read_us = frame.end_us
+            yield frame
+            if time.monotonic() - begun > past_seconds(rule.level, limits):
+                return
+        self.read_us = max(self.read_us, start_us)
 
 
 def _frame(table: pa.Table, view: ScopeView, rules: tuple[Rule, ...], start_us: int, end_us: int) -> Frame:

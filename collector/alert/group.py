@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter, deque
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+from fnmatch import translate
+from functools import lru_cache
 from uuid import uuid4
 
 from collector.alert.measures import LEVEL_US
@@ -35,22 +37,55 @@ class Silence:
     """Alerts that match are not told of until it ends."""
 
     matchers: Mapping[str, str]
-    """Label, `rule`, `severity` or `scope` → pattern; all must match."""
+    """Label, `rule`, `severity` or `scope` → pattern with `*` and `?`; all must match."""
     until_us: int
     made_us: int
     who: str = ""
     comment: str = ""
     silence_id: str = field(default_factory=lambda: uuid4().hex)
 
-    def matches(self, alert: Alert) -> bool:
-        """Whether the alert is kept back."""
-        names = {
-            **alert.labels,
-            "rule": alert.rule.name,
-            "severity": alert.rule.severity,
-            "scope": alert.rule.scope,
-        }
-        return all(fnmatchcase(names.get(label, ""), pattern) for label, pattern in self.matchers.items())
+
+class Silenced:
+    """Which alerts the silences keep back.
+
+    There may be a thousand silences and 20,000 alerts: patterns are compiled once, and of each rule only the silences
+    that may concern it are looked at.
+    """
+
+    def __init__(self, silences: Iterable[Silence]) -> None:
+        self._wanted = [
+            [(label, _compiled(pattern)) for label, pattern in silence.matchers.items()] for silence in silences
+        ]
+        self._of_rule: dict[str, list[list[tuple[str, re.Pattern[str]]]]] = {}
+
+    def __contains__(self, alert: Alert) -> bool:
+        rule, labels = alert.rule, alert.labels
+        wanted = self._of_rule.get(rule.name)
+        if wanted is None:
+            wanted = self._of_rule[rule.name] = self._concerning(rule)
+        # Plain loops: with a thousand silences, generators take three times as long.
+        for one in wanted:
+            for label, pattern in one:
+                if pattern.match(labels.get(label, "")) is None:
+                    break
+            else:
+                return True
+        return False
+
+    def _concerning(self, rule: Rule) -> list[list[tuple[str, re.Pattern[str]]]]:
+        """Of the silences whose patterns for the rule itself match, the others."""
+        own = {"rule": rule.name, "severity": rule.severity, "scope": rule.scope}
+        return [
+            [(label, pattern) for label, pattern in one if label not in own]
+            for one in self._wanted
+            if all(pattern.match(own[label]) for label, pattern in one if label in own)
+        ]
+
+
+@lru_cache(maxsize=4096)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    """Names of VMs may have brackets: they mean nothing.  `translate` makes what takes no exponential time."""
+    return re.compile(translate(pattern.replace("[", "[[]")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +118,12 @@ class Teller:
         lasting = list(book.lasting())
         inhibitors = {name for alert in lasting for name in alert.rule.inhibited_by}
         shades = _Shades((*self._ended, *lasting), inhibitors, now_us)
+        silenced = Silenced(self.silences.values())
         for alert in lasting:
             if alert.status != "firing":
                 continue
             if alert.told_us == 0:
-                reason = self._kept_back(alert, shades)
+                reason = _kept_back(alert, silenced, shades)
                 if reason is None:
                     alert.told_us, alert.held_back = now_us, False
                     more.append(Change(alert, "told"))
@@ -96,7 +132,7 @@ class Teller:
                     alert.held_back = True
                     more.append(Change(alert, "silenced" if reason == SILENCE else "inhibited", reason))
             else:
-                more += self._escalate(alert, shades, now_us, due)
+                more += self._escalate(alert, silenced, shades, now_us, due)
         return more, self._grouped(due, now_us)
 
     def told_before(self, book: Book, now_us: int) -> list[Group]:
@@ -108,17 +144,12 @@ class Teller:
                     heaps.setdefault(name, []).append(notice(alert, "firing", now_us))
         return [Group("", _worst(notices), (name,), tuple(notices)) for name, notices in heaps.items()]
 
-    def _kept_back(self, alert: Alert, shades: _Shades) -> str | None:
-        if any(silence.matches(alert) for silence in self.silences.values()):
-            return SILENCE
-        return shades.over(alert)
-
-    def _escalate(self, alert: Alert, shades: _Shades, now_us: int, due: list[Due]) -> list[Change]:
+    def _escalate(self, alert: Alert, silenced: Silenced, shades: _Shades, now_us: int, due: list[Due]) -> list[Change]:
         changes: list[Change] = []
         ladder = steps(self._settings.routes, alert.rule)
         while alert.escalations < len(ladder):
             seconds, receiver = ladder[alert.escalations]
-            if now_us < alert.told_us + seconds * SECOND_US or self._kept_back(alert, shades) is not None:
+            if now_us < alert.told_us + seconds * SECOND_US or _kept_back(alert, silenced, shades) is not None:
                 break
             alert.escalations += 1
             changes.append(Change(alert, "escalated", receiver))
@@ -208,6 +239,11 @@ class _Shades:
             if until_us + linger_us >= self._now_us:
                 return rule
         return None
+
+
+def _kept_back(alert: Alert, silenced: Silenced, shades: _Shades) -> str | None:
+    """What keeps the alert's message back: a silence, or the rule of another alert."""
+    return SILENCE if alert in silenced else shades.over(alert)
 
 
 def entities(alert: Alert) -> set[Entity]:

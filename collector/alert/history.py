@@ -14,17 +14,15 @@ from clickhouse_connect.driver import Client
 
 from collector.alert.conditions import Judge, figures
 from collector.alert.evaluate import cut, judge_of
-from collector.alert.frame import Floats, Frame, Limits, read
+from collector.alert.frame import Floats, Frame, Limits, pieces
 from collector.alert.measures import LEVEL_US
 from collector.alert.rules import Rule
 from collector.alert.settings import AlertSettings
 from collector.alert.state import Alert, Book
 
+DAY_US = 24 * LEVEL_US["1h"]
 KEPT = 10_000
 """Alerts of one rule that are kept; more are only counted."""
-CHUNK_ROWS = 50_000
-"""Rows per query, about: a query of few rows costs as much as one of these."""
-CHUNK_WINDOWS = 360
 QUANTILES = (0.99, 0.999, 0.9999, 0.99999, 1.0)
 """Of all windows of all series: where limits are tried."""
 SAMPLE = 1_000_000
@@ -45,11 +43,24 @@ class Tally:
     """The first of them; ended ones have `resolved_us`."""
     refused: int = 0
     """Alerts not begun for lack of room: with these, `fired` is too low."""
+    begin_us: int = 0
+    """Begin of the first window with a series, 0 without one: stored windows may not reach back as far as was asked."""
+    until_us: int = 0
+
+    @property
+    def days(self) -> float:
+        """How long there was something to look at."""
+        return (self.until_us - self.begin_us) / DAY_US if self.begin_us else 0.0
+
+    @property
+    def per_day(self) -> float:
+        """Alerts a day."""
+        return self.fired / self.days if self.days > 0 else 0.0
 
 
 def replay(client: Client, rules: Sequence[Rule], settings: AlertSettings, since_us: int, until_us: int) -> list[Tally]:
     """Run the rules over the windows between two times (µs since 1970).  Blocks; raises the driver's errors."""
-    tallies = [Tally(rule) for rule in rules]
+    tallies = [Tally(rule, until_us=until_us) for rule in rules]
     for group in _together(tallies):
         judges = [judge_of(tally.rule, settings) for tally in group]
         book = Book(settings)
@@ -70,7 +81,9 @@ def _together(tallies: Iterable[Tally]) -> list[list[Tally]]:
 
 
 def _count(tally: Tally, judge: Judge, book: Book, frame: Frame) -> None:
-    tally.windows += len(frame.series) > 0
+    if len(frame.series):
+        tally.windows += 1
+        tally.begin_us = tally.begin_us or frame.start_us
     for change in book.apply(judge.rule, judge.judge(frame), frame.start_us, frame.end_us):
         if change.event == "firing":
             tally.fired += 1
@@ -82,23 +95,17 @@ def _count(tally: Tally, judge: Judge, book: Book, frame: Frame) -> None:
 def _frames(
     client: Client, judges: Sequence[Judge], settings: AlertSettings, since_us: int, until_us: int
 ) -> Iterator[Frame]:
-    """All windows in order; as many per query as have some ten thousand rows."""
+    """All windows in order, each judge ready for it."""
     rule = judges[0].rule
     rules = [judge.rule for judge in judges]
     limits = Limits(max(60, settings.query_seconds), settings.query_octets, settings.series)
     length = LEVEL_US[rule.level]
     start, end = -(-since_us // length) * length, until_us // length * length
-    windows = 1
-    while start < end:
-        stop = min(end, start + windows * length)
-        rows = 0
-        for frame in read(client, rule.view, rule.level, rules, start, stop, limits):
-            for judge in judges:
-                judge.prepare(client, frame.start_us, limits)
-            yield cut(frame, settings.series)[0]
-            rows += len(frame.series)
-        windows = max(1, min(CHUNK_WINDOWS, windows * 2, round(windows * CHUNK_ROWS / max(rows, 1))))
-        start = stop
+    for frame in pieces(client, rule.view, rule.level, rules, start, end, limits):
+        for judge in judges:
+            while not judge.prepare(client, frame.start_us, limits):
+                continue  # there is more to read, and nobody waits
+        yield cut(frame, settings.series)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +115,10 @@ class Advice:
     rule: Rule
     """With that limit."""
     tally: Tally
-    days: float
     present: bool
     """It is the limit of the settings."""
-
-    @property
-    def per_day(self) -> float:
-        """Alerts a day."""
-        return self.tally.fired / self.days
+    measured: bool
+    """Whether there was any value to try limits on."""
 
 
 def suggest(
@@ -126,16 +129,15 @@ def suggest(
     Only rules with a `threshold` are tried; the limits of one rule stand together, the present one first.
     """
     rules = [rule for rule in rules if rule.condition == "threshold"]
-    tried: list[tuple[Rule, bool]] = []
+    tried: list[tuple[Rule, bool, bool]] = []
     for rule in rules:
-        tried.append((rule, True))
         values = _nearest(client, rule, settings, since_us, until_us)
-        tried += [(_with_limit(rule, limit), False) for limit in candidates(values, rule.sign) if limit != rule.limit]
+        limits = [limit for limit in candidates(values, rule.sign) if limit != rule.limit]
+        tried += [(rule, True, len(values) > 0), *((_with_limit(rule, limit), False, True) for limit in limits)]
     # Books know rules by their names: each limit needs its own.
-    named = [rule.model_copy(update={"name": f"limit_{number}"}) for number, (rule, _) in enumerate(tried)]
+    named = [rule.model_copy(update={"name": f"limit_{number}"}) for number, (rule, *_) in enumerate(tried)]
     tallies = replay(client, named, settings, since_us, until_us)
-    days = (until_us - since_us) / LEVEL_US["1h"] / 24
-    return [Advice(rule, tally, days, present) for (rule, present), tally in zip(tried, tallies, strict=True)]
+    return [Advice(rule, tally, *how) for (rule, *how), tally in zip(tried, tallies, strict=True)]
 
 
 def _nearest(client: Client, rule: Rule, settings: AlertSettings, since_us: int, until_us: int) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from graphlib import CycleError, TopologicalSorter
 from typing import Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
@@ -88,6 +89,11 @@ class AlertSettings(BaseModel, frozen=True, extra="forbid"):
                         f"rule {rule.name}: inhibited_by = {other!r}: expected the name of another rule, "
                         f"one of {', '.join(sorted(known - {rule.name}))}"
                     )
+        try:
+            TopologicalSorter({rule.name: rule.inhibited_by for rule in (*DEFAULTS, *self.rules)}).prepare()
+        except CycleError as error:
+            # Each would keep the others' messages back, and nobody would be told of any.
+            raise ValueError(f"inhibited_by: rules keep one another back: {' ← '.join(error.args[1])}") from error
         for route in self.routes:
             for name in route.rules:
                 if name not in known:

@@ -13,7 +13,7 @@ from clickhouse_connect.driver import Client
 from numpy.typing import NDArray
 
 from collector.alert.conditions import Verdict
-from collector.alert.frame import SECOND_US, Frame, Limits, Series, read
+from collector.alert.frame import SECOND_US, Frame, Limits, Past, Series
 from collector.alert.measures import LEVEL_US
 from collector.alert.rules import Rule
 
@@ -30,6 +30,7 @@ class Absent:
         """Series that were not remembered, for lack of room."""
         self._most = most
         self._seeded = False
+        self._past = Past(rule, SEED_WINDOWS)
         self._series: Series = np.zeros(0, np.uint64)
         self._last_us: NDArray[np.int64] = np.zeros(0, np.int64)
         self._silent: NDArray[np.int64] = np.zeros(0, np.int64)
@@ -38,15 +39,14 @@ class Absent:
     def __len__(self) -> int:
         return len(self._series)
 
-    def prepare(self, client: Client, start_us: int, limits: Limits) -> None:
+    def prepare(self, client: Client, start_us: int, limits: Limits) -> bool:
         """Before the first window: learn who was there shortly before."""
         if self._seeded:
-            return
-        begin = start_us - SEED_WINDOWS * LEVEL_US[self.rule.level]
-        for frame in read(client, self.rule.view, self.rule.level, [self.rule], begin, start_us, limits):
+            return True
+        for frame in self._past.frames(client, start_us, limits):
             self._see(frame)
-        self._silent[:] = 0
-        self._seeded = True
+        self._seeded = self._past.read_us >= start_us
+        return self._seeded
 
     def adopt(self, alerts: Mapping[int, tuple[dict[str, str], int]]) -> None:
         """Remember series that have an alert already: by series, their labels and when they were last seen (µs)."""

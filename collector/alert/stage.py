@@ -106,6 +106,9 @@ class Alerts:
         for rule in self._rules:
             for family in (self._firing, self._pending, self._evaluations, self._failures):
                 family.labels(rule)
+        self._put_off = metrics.counter(
+            "alert_evaluations_put_off_total", "Rules not evaluated: still reading what was before.", ("rule",)
+        )
         self._seconds = metrics.histogram("alert_evaluation_seconds", "Time of one evaluation.", SECONDS, ("level",))
         self._passed_over = metrics.counter(
             "alert_windows_passed_over_total",
@@ -305,6 +308,8 @@ class Alerts:
             self.looked[name] = replace(
                 self.looked[name], evaluated_us=self._clock_us(), window_end_us=window.end_us, series=series
             )
+        for name in outcome.put_off:
+            self._put_off.labels(name).inc()
         self._left_out.inc(outcome.left_out)
         self._failed(outcome.failed)
         self._seconds.labels(window.level).observe(time.monotonic() - begun)

@@ -18,8 +18,9 @@ class Threshold:
         self.rule = rule
         self._evidence = None if rule.certain_windows is None else Evidence(rule, rule.certain_windows)
 
-    def prepare(self, client: Client, start_us: int, limits: Limits) -> None:
+    def prepare(self, client: Client, start_us: int, limits: Limits) -> bool:
         """Nothing to read."""
+        return True
 
     def judge(self, frame: Frame) -> Verdict:
         """Judge the window."""

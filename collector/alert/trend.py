@@ -12,9 +12,9 @@ import numpy as np
 from clickhouse_connect.driver import Client
 from numpy.typing import NDArray
 
-from collector.alert.conditions import Verdict, evidence, figures, labeller
+from collector.alert.conditions import Verdict, evidence, figures, labeller, median, median_sorted
 from collector.alert.evidence import SIGMAS
-from collector.alert.frame import Floats, Frame, Limits, read
+from collector.alert.frame import Floats, Frame, Limits, Past
 from collector.alert.measures import SECONDS
 from collector.alert.rules import Rule
 
@@ -34,26 +34,27 @@ class Trend:
         self.left_out = 0
         """Series that were not remembered, for lack of room, or whose slope was not taken in full."""
         self._most = most
-        self._seeded = False
+        self._past = Past(rule, rule.look_back - 1)
         self._series = np.zeros(0, np.uint64)
         self._values: NDArray[np.float32] = np.zeros((0, rule.look_back), np.float32)
         """A row per series; the newest window stands last."""
 
-    def prepare(self, client: Client, start_us: int, limits: Limits) -> None:
-        """Before the first window: read the look-back."""
-        if self._seeded:
-            return
-        rule = self.rule
-        begin = start_us - (rule.look_back - 1) * SECONDS[rule.level] * 1_000_000
-        for frame in read(client, rule.view, rule.level, [rule], begin, start_us, limits):
+    def prepare(self, client: Client, start_us: int, limits: Limits) -> bool:
+        """Read what of the look-back is not known: before the first window all of it, later what was passed over."""
+        if start_us < self._past.read_us:
+            # The clock was set back: what is known belongs to other times.
+            self._past.read_us = 0
+            self._series, self._values = self._series[:0], self._values[:0]
+        for frame in self._past.frames(client, start_us, limits):
             self._remember(frame)
-        self._seeded = True
+        return self._past.read_us >= start_us
 
     def judge(self, frame: Frame) -> Verdict:
         """Judge the series that are in this window."""
         rule = self.rule
         found = figures(rule, frame)
         rows = self._remember(frame)
+        self._past.read_us = frame.end_us
         windows = rule.within_seconds / SECONDS[rule.level]
         value, low, high = self._projected(rows, windows)
         near = low if rule.sign > 0 else high
@@ -114,7 +115,7 @@ class Trend:
             return value, low, high
         history = self._values[rows[chosen]].astype(np.float64)
         quick = quick_slopes(history)
-        now = _median(history) + quick * (rule.look_back - 1) / 2
+        now = median(history) + quick * (rule.look_back - 1) / 2
         ahead = now + quick * windows
         value[chosen] = low[chosen] = high[chosen] = ahead
         # Without the full slope nothing is beyond: the near end of the interval stays at the present level.
@@ -137,7 +138,7 @@ class Trend:
 def quick_slopes(history: Floats) -> Floats:
     """Median slope per window between windows half a look-back apart (Theil's incomplete method); shape (series,)."""
     half = history.shape[1] // 2
-    return _median((history[:, half : 2 * half] - history[:, :half]) / half)
+    return median((history[:, half : 2 * half] - history[:, :half]) / half)
 
 
 def slopes(history: Floats) -> tuple[Floats, Floats, Floats]:
@@ -152,23 +153,10 @@ def slopes(history: Floats) -> tuple[Floats, Floats, Floats]:
     lowest = np.clip(np.floor((pairs - reach) / 2).astype(np.int64), 0, pairs - 1)
     highest = np.clip(np.ceil((pairs + reach) / 2).astype(np.int64), 0, pairs - 1)
     every = np.arange(len(history))
-    return _median_sorted(found, pairs), found[every, lowest], found[every, highest]
+    return median_sorted(found, pairs), found[every, lowest], found[every, highest]
 
 
 def _level(history: Floats, slope: Floats) -> Floats:
     """Where the line stands in the newest window."""
     back = np.arange(history.shape[1])[::-1]
-    return _median(history + slope[:, None] * back)
-
-
-def _median(values: Floats) -> Floats:
-    """Median of each row without its NaN; NaN for a row that has nothing else."""
-    ordered = np.sort(values, axis=1)
-    return _median_sorted(ordered, np.isfinite(ordered).sum(axis=1))
-
-
-def _median_sorted(ordered: Floats, counts: NDArray[np.int64]) -> Floats:
-    every = np.arange(len(ordered))
-    upper = np.clip(counts // 2, 0, ordered.shape[1] - 1)
-    lower = np.clip((counts - 1) // 2, 0, ordered.shape[1] - 1)
-    return np.where(counts > 0, (ordered[every, lower] + ordered[every, upper]) / 2, np.nan)
+    return median(history + slope[:, None] * back)

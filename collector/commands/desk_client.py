@@ -28,9 +28,11 @@ class RefusedError(Exception):
 
 
 class DeskClient:
-    """Asks one service.  Its methods raise ServiceError and RefusedError."""
+    """Asks one service.  Its methods raise ServiceError and RefusedError; the constructor ValueError for no URL."""
 
     def __init__(self, url: str, access: AccessSettings | None = None) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(f"--url {url}: http://host:port or https://host:port is expected")
         self._url = url.rstrip("/")
         access = access or AccessSettings()
         token = access.client_token.get_secret_value()

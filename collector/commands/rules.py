@@ -19,7 +19,7 @@ from collector.alert.rules import Rule
 from collector.alert.settings import AlertSettings
 from collector.alert.text import clock, figure
 from collector.commands.common import add_settings_arguments, complain, settings_or_none
-from collector.settings import Settings
+from collector.settings import Settings, explain
 from collector.store.client import first_line
 from collector.store.errors import StoreError
 from collector.store.query import connect, show
@@ -58,6 +58,9 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_or_none(args)
     if settings is None:
         return 2
+    if args.file is not None and args.what != "test":
+        complain(args.command, f"{args.what} takes no FILE: the rules are those of the settings; --config {args.file}?")
+        return 2
     try:
         alerts = read_rules(args.file) if args.what == "test" else alerts_of(settings)
         seconds = look_back(args.since)
@@ -74,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
             now_us = time.time_ns() // 1000
             span = (now_us - round(seconds * 1_000_000), now_us)
             if args.what == "test":
-                show(tested(replay(client, rules, alerts, *span), seconds), args.format)
+                show(tested(replay(client, rules, alerts, *span)), args.format)
             else:
                 show(suggested(suggest(client, rules, alerts, *span)), args.format)
         finally:
@@ -96,21 +99,17 @@ def read_rules(path: Path | None) -> AlertSettings:
         raise ValueError("test needs a FILE with [[alerts.rules]]")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror or error}; a TOML file with [[alerts.rules]] is expected") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"{path}: {error}") from error
+    if "alerts" not in content:
+        found = ", ".join(content) or "nothing"
+        raise ValueError(f"{path}: no section alerts, but {found}; [[alerts.rules]] is expected")
     try:
-        return AlertSettings.model_validate(content.get("alerts", {}))
+        return AlertSettings.model_validate(content["alerts"])
     except ValidationError as error:
-        raise ValueError("\n".join(explained(error))) from error
-
-
-def explained(error: ValidationError) -> Iterable[str]:
-    """One line per mistake."""
-    for problem in error.errors(include_url=False):
-        key = ".".join(("alerts", *(str(part) for part in problem["loc"])))
-        # A mistake of a whole rule names key and value itself.
-        given = "" if isinstance(problem["input"], dict) else f" = {problem['input']!r}"
-        yield f"{key}{given}: {problem['msg'].removeprefix('Value error, ')}"
+        raise ValueError(explain(error, ("alerts",))) from error
 
 
 def look_back(text: str) -> float:
@@ -156,17 +155,15 @@ def listed(rules: Iterable[Rule]) -> Answer:
     return Answer(names, rows)
 
 
-def tested(tallies: Iterable[Tally], seconds: float) -> Answer:
+def tested(tallies: Iterable[Tally]) -> Answer:
     """What each rule would have done."""
-    names = ("rule", "fires", "windows", "alerts", "per_day", "series", "examples")
+    names = ("rule", "fires", "windows", "days", "alerts", "per_day", "series", "examples")
     rows = []
     for tally in tallies:
         examples = "; ".join(_example(alert) for alert in tally.alerts[:EXAMPLES])
         count: Any = f"≥ {tally.fired}" if tally.refused else tally.fired
-        per_day = round(tally.fired * 86_400 / seconds, 2)
-        rows.append(
-            (tally.rule.name, condition(tally.rule), tally.windows, count, per_day, len(tally.series), examples)
-        )
+        figures = (round(tally.days, 2), count, round(tally.per_day, 2), len(tally.series))
+        rows.append((tally.rule.name, condition(tally.rule), tally.windows, *figures, examples))
     return Answer(names, rows)
 
 
@@ -178,15 +175,18 @@ def _example(alert: Any) -> str:
 
 def suggested(found: Sequence[Advice]) -> Answer:
     """Limits with the number of alerts that each would have given; of each rule the lowest quiet one is proposed."""
-    names = ("rule", "fires", "alerts", "per_day", "series", "note")
+    names = ("rule", "fires", "days", "alerts", "per_day", "series", "note")
     rows = []
     proposed: set[str] = set()
     for advice in found:
-        name = advice.rule.name
+        name, tally = advice.rule.name, advice.tally
         note = "present limit" if advice.present else ""
-        if not advice.present and advice.per_day <= QUIET and name not in proposed:
+        if not advice.measured:
+            note += ", nothing measured"
+        if not advice.present and tally.per_day <= QUIET and name not in proposed:
             proposed.add(name)
             note = "proposed"
-        count: Any = f"≥ {advice.tally.fired}" if advice.tally.refused else advice.tally.fired
-        rows.append((name, condition(advice.rule), count, round(advice.per_day, 2), len(advice.tally.series), note))
+        count: Any = f"≥ {tally.fired}" if tally.refused else tally.fired
+        figures = (round(tally.days, 2), count, round(tally.per_day, 2), len(tally.series))
+        rows.append((name, condition(advice.rule), *figures, note))
     return Answer(names, rows)

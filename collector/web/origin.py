@@ -51,7 +51,7 @@ class OwnPagesOnly:
         if method in SAFE:
             return None
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and _netloc(origin) != host.lower():
             return 403, f"a page of {origin[:100]!r} must not change anything here"
         if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
             return 403, "a page of another site must not change anything here"
@@ -61,8 +61,9 @@ class OwnPagesOnly:
         length = headers.get("content-length", "")
         if "transfer-encoding" in headers or not length.isascii() or not length.isdigit():
             return 411, "a body with its length is expected"
-        if int(length[:10]) > BODY_OCTETS:
-            return 413, f"{length[:10]} octets: at most {BODY_OCTETS} are taken"
+        octets = length.lstrip("0")[:10]
+        if int(octets or "0") > BODY_OCTETS:
+            return 413, f"{octets} octets: at most {BODY_OCTETS} are taken"
         return None
 
     def _ours(self, host: str) -> bool:
@@ -77,3 +78,11 @@ class OwnPagesOnly:
         except ValueError:
             return False
         return True
+
+
+def _netloc(origin: str) -> str:
+    """Host and port of an origin; of what is none, an empty text."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""

@@ -25,8 +25,6 @@ from collector.web.settings import WebSettings
 Health = Callable[[], dict[str, Any]]
 """Answers with the state of the service; key `status` is `ok`, `starting` or what is wrong."""
 
-"""Requests and idle connections at a time; more are told 503."""
-
 
 class WebError(Exception):
     """The web server cannot start; the message says why and what to do."""

@@ -13,6 +13,8 @@ from clickhouse_connect.driver import Client
 
 from collector.alert.settings import AlertSettings
 from collector.alert.stage import Alerts
+from collector.deliver.delivery import Delivery, threads
+from collector.deliver.settings import DeliverSettings
 from collector.metrics import Metrics
 from collector.notice import Group, Notice, OnNotice
 from collector.ports import WindowClosed
@@ -20,6 +22,7 @@ from collector.store.client import open_client
 from collector.store.settings import StoreSettings
 from collector.threads import Bridge
 from tests.analyze.named import BEGIN_US, flow
+from tests.deliver.parts import receiver
 
 SECOND_US = 1_000_000
 LENGTHS = {"10s": 10 * SECOND_US, "1m": 60 * SECOND_US, "1h": 3600 * SECOND_US}
@@ -107,6 +110,52 @@ async def running(
         async with alerts:
             yield found
         left()
+
+
+@dataclass
+class Passing(Taken):
+    """An outbox that gives its messages to delivery, too."""
+
+    delivery: Delivery | None = None
+
+    def offer(self, group: Group, /) -> None:
+        super().offer(group)
+        assert self.delivery is not None
+        self.delivery.offer(group)
+
+
+@asynccontextmanager
+async def delivering(store: StoreSettings, settings: AlertSettings, address: str) -> AsyncIterator[Running]:
+    """As `running`, with receiver `hook`, a webhook at this address; as `collector.app` joins them."""
+    outbox = Passing()
+    live: list[Running] = []
+
+    def noted(group: Group, name: str, ok: bool) -> None:
+        live[0].alerts.delivered(group, name, ok)
+
+    deliver = DeliverSettings(receivers={"hook": receiver(f"json://{address}/", per_minute=6000)})
+    async with Bridge({"deliver": threads(deliver)}) as bridge:
+        outbox.delivery = Delivery(
+            deliver,
+            Metrics(),
+            partial(bridge.call, "deliver"),
+            on_delivered=noted,
+        )
+        async with outbox.delivery, running(store, settings, outbox) as found:
+            live.append(found)
+            yield found
+            await delivered(found)
+
+
+async def delivered(live: Running) -> None:
+    """Wait until no message waits, and the stage knows it."""
+    assert isinstance(live.taken, Passing)
+    assert live.taken.delivery is not None
+    await live.idle()
+    async with asyncio.timeout(60):
+        while any(live.taken.delivery.waiting.values()):  # noqa: ASYNC110 - the stage tells the alerts only
+            await asyncio.sleep(0.002)
+    await live.idle()
 
 
 def traffic(

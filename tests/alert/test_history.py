@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,13 +49,16 @@ def vmflow(monkeypatch: pytest.MonkeyPatch, client: Client, settings: StoreSetti
 
 
 def test_replay_finds_each_fault(client: Client) -> None:
-    (tally,) = replay(client, DEFAULTS[:1], AlertSettings(), BEGIN_US, BEGIN_US + 400 * SECOND_US)
+    """Asked for three hours more than there are windows: a day counts what was there to be looked at, 400 s."""
+    span = (BEGIN_US - 3 * 3600 * SECOND_US, BEGIN_US + 400 * SECOND_US)
+    (tally,) = replay(client, DEFAULTS[:1], AlertSettings(), *span)
 
     assert tally.windows == 30
     begins = [(alert.labels["src_vm"], (alert.since_us - BEGIN_US) // (10 * SECOND_US)) for alert in tally.alerts]
     assert sorted(begins) == [("c", 3), ("c", 15), ("e", 0)]
     assert tally.fired == 3
     assert len(tally.series) == 2
+    assert tally.per_day == pytest.approx(3 * 86_400 / 400)
 
 
 def test_test_of_a_file(tmp_path: Path, vmflow: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,7 +72,9 @@ def test_test_of_a_file(tmp_path: Path, vmflow: list[str], capsys: pytest.Captur
     assert main(["rules", "test", str(path), "--since", "4h", "-f", "json", *vmflow]) == 0
 
     (line,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert (line["rule"], line["alerts"], line["per_day"], line["series"]) == ("much", 2, 12, 1)
+    assert (line["rule"], line["alerts"], line["series"]) == ("much", 2, 1)
+    assert line["days"] == pytest.approx((time.time() - BEGIN_US / SECOND_US) / 86_400, abs=0.02)
+    assert line["per_day"] == pytest.approx(2 / line["days"], rel=0.15)  # days are rounded to hundredths
     assert line["examples"].startswith("c → d 5 %")
 
 
@@ -83,6 +89,18 @@ def test_suggest_counts_the_alerts_of_each_limit(vmflow: list[str], capsys: pyte
     assert [line["alerts"] for line in lines[1:]] == sorted((line["alerts"] for line in lines[1:]), reverse=True)
 
 
+def test_suggest_says_where_nothing_was_measured(vmflow: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    rules = ("pair_latency", "interface_errors")
+    named = [argument for rule in rules for argument in ("--rule", rule)]
+    assert main(["rules", "suggest", *named, "--since", "4h", "-f", "json", *vmflow]) == 0
+
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["rule"], line["alerts"], line["note"]) for line in lines] == [
+        (rule, 0, "present limit, nothing measured") for rule in rules
+    ]
+    assert lines[1]["days"] == 0
+
+
 def test_list(vmflow: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rules", "list", "-f", "json", *vmflow]) == 0
 
@@ -95,8 +113,15 @@ def test_list(vmflow: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     ("text", "expected"),
     [
         ("[[alerts.rules]]\nname='x'\nscope='pair'\nmeasure='loss'\nabove=1", "measure = 'loss': view pair_metrics"),
-        ("[[alerts.rules]]\nname='x'\nscope='vm'\nmeasure='drops'\nabov=1", "alerts.rules.0.abov = 1: Extra inputs"),
+        (
+            "[[alerts.rules]]\nname='x'\nscope='vm'\nmeasure='drops'\nabov=1",
+            "alerts.rules.0.abov: no such setting; expected one of above, below",
+        ),
         ("[[alerts.rules]]\nname='x'\nscope='link'\nmeasure='drops'", "alerts.rules.0.scope = 'link': Input should be"),
+        ("[[alerts.rules]]\nname='x'\nscope='vm'\nmeasure='a'\nabove=1", "alerts.rules.0 (x): measure = 'a': view"),
+        ("[[rules]]\nname='x'", "no section alerts, but rules; [[alerts.rules]] is expected"),
+        ("alerts = 5", "alerts = 5: a table of settings is expected"),
+        ("[alerts]\nrules = [5]", "alerts.rules.0 = 5: a table of settings is expected"),
         ("[alerts", "rules.toml: "),
     ],
 )
@@ -107,6 +132,22 @@ def test_a_wrong_file_is_told_with_key_value_and_what_was_expected(
     path.write_text(text, encoding="utf-8")
 
     assert main(["rules", "test", str(path), *vmflow]) == 2
+    assert expected in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["test", "none.toml"], "none.toml: No such file or directory; a TOML file with [[alerts.rules]] is expected"),
+        (["list", "mine.toml"], "list takes no FILE: the rules are those of the settings; --config mine.toml?"),
+        (["suggest", "mine.toml"], "suggest takes no FILE"),
+        (["test"], "test needs a FILE with [[alerts.rules]]"),
+    ],
+)
+def test_mistakes_in_the_call(
+    vmflow: list[str], capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str
+) -> None:
+    assert main(["rules", *arguments, *vmflow]) == 2
     assert expected in capsys.readouterr().err
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -22,6 +21,7 @@ from collector.alert.rules import Rule
 from collector.store.settings import StoreSettings
 from schemas import alerts as schema
 from tests.analyze.named import BEGIN_US, HOUR_US, add, emptied, flow, store, vm
+from tests.deliver.parts import endpoint
 
 LIMITS = Limits(60, 2**30, 1000)
 ROOT = Path(__file__).parents[2]
@@ -113,31 +113,36 @@ def test_a_baseline_reads_the_same_hour_of_other_days(client: Client) -> None:
     assert np.all(verdict.beyond)
 
 
-def child(directory: Path, what: str) -> tuple[int, list[dict[str, object]]]:
-    """Run the stage in a process of its own; what it was offered, line by line."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.alert.kill", str(directory), what],
+def child(directory: Path, address: str, what: str) -> subprocess.Popen[bytes]:
+    """The stage in a process of its own, with a webhook at this address."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.alert.kill", str(directory), address, what],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
+        stderr=subprocess.PIPE,
     )
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    assert lines or what == "nothing", done.stderr
-    return done.returncode, lines
+
+
+def again(directory: Path, address: str) -> None:
+    """Start the stage once more, and wait until it has ended."""
+    with child(directory, address, "again") as process:
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said.decode()
 
 
 def test_kill_9_between_firing_and_delivery(tmp_path: Path) -> None:
-    """Killed as the message is handed over: the next start has it, the one after delivery has not."""
-    code, told = child(tmp_path, "kill")
-    assert code == -signal.SIGKILL
-    assert [line["event"] for line in told] == ["firing"]
+    """Killed while the webhook has not answered: the next start delivers the same message, once, the one after none."""
+    with endpoint(gate_open=False) as deaf:
+        with child(tmp_path, deaf.address, "fire") as process:
+            assert deaf.arrived.acquire(timeout=120)
+            process.kill()
+        assert process.returncode == -signal.SIGKILL
+        (unanswered,) = deaf.requests
+    with endpoint() as hook:
+        again(tmp_path, hook.address)
+        (taken,) = hook.requests
+        again(tmp_path, hook.address)
+        assert hook.requests == [taken]
 
-    code, again = child(tmp_path, "deliver")
-    assert code == 0
-    assert again == told
-
-    code, none = child(tmp_path, "nothing")
-    assert (code, none) == (0, [])
+    assert taken.json == unanswered.json
+    assert "a → b" in taken.json["title"]

@@ -107,6 +107,7 @@ def test_silences(shell: Shell) -> None:
         (["silence", "999d", "rule=x"], "at most 366 days are expected"),
         (["show", "XYZ"], "XYZ: an id is expected, of up to 32 hexadecimal digits"),
         (["ack", "ffff00"], "ffff00: no alert has an id that begin so"),
+        (["list", "--url", "vmflow:8080"], "--url vmflow:8080: http://host:port or https://host:port is expected"),
         (["list", "--most", "0"], "query.limit = '0': Input should be greater than or equal to 1"),
     ],
 )

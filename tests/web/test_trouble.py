@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 
+import pytest
 from starlette.requests import Request
 
 from collector.alert.settings import AlertSettings
@@ -33,6 +34,20 @@ def test_a_store_that_is_away_is_told() -> None:
         (503, "alerts are off: alerts.enabled = false")
     ] * 2
     assert rules.status == 200
+
+
+def test_requests_that_wait_for_a_store_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for the first two any more, but they will be done once the former state is read."""
+    monkeypatch.setattr("collector.alert.desk.ACT_SECONDS", 0.1)
+    monkeypatch.setattr("collector.alert.desk.MOST_WAITING", 2)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with served(StoreSettings(url=f"http://127.0.0.1:{port}", connect_seconds=1), AlertSettings()) as desk:
+        answers = [desk.post(f"/api/v1/alerts/{NOBODY}/resolve", {"who": "ann"}) for _ in range(3)]
+
+    assert [answer.status for answer in answers] == [503] * 3
+    assert "what was asked for may still be done" in answers[1].json["detail"]
+    assert answers[2].json["detail"] == "2 requests wait already"
 
 
 def test_a_login_counts_more_than_the_body() -> None:

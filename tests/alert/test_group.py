@@ -1,0 +1,59 @@
+"""Who keeps messages back: silences by their patterns, and rules that must not wait for one another."""
+
+from __future__ import annotations
+
+import pytest
+
+from collector.alert.group import Silence, Silenced
+from collector.alert.rules import DEFAULTS, Rule
+from collector.alert.settings import AlertSettings
+from collector.alert.state import Alert
+
+LOSS = next(rule for rule in DEFAULTS if rule.name == "pair_loss")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "matches"),
+    [
+        ("web-*", "web-1", True),
+        ("web-?", "web-12", False),
+        ("web[1]", "web[1]", True),
+        ("web[1]", "web1", False),
+        ("[!a]*", "b", False),
+        ("*]", "web[1]", True),
+    ],
+)
+def test_only_star_and_question_mark_mean_something(pattern: str, name: str, matches: bool) -> None:
+    alert = Alert(LOSS, 1, {"src_vm": name, "dst_vm": "db"}, since_us=0)
+
+    assert (alert in Silenced([Silence({"src_vm": pattern}, until_us=1, made_us=0)])) is matches
+
+
+def test_all_matchers_of_one_silence_must_match() -> None:
+    alert = Alert(LOSS, 1, {"src_vm": "a", "dst_vm": "b"}, since_us=0)
+    silences = [
+        {"rule": "pair_loss", "src_vm": "b"},
+        {"rule": "pair_*", "src_vm": "a", "dst_vm": "a"},
+        {"rule": "pair_latency", "src_vm": "a"},
+        {"severity": "warning"},
+        {"vm": "?*"},
+    ]
+
+    assert alert not in Silenced(Silence(one, until_us=1, made_us=0) for one in silences)
+    for one in ({"rule": "pair_*", "dst_vm": "b"}, {"severity": "critical"}, {"vm": "*"}):
+        assert alert in Silenced([*(Silence(other, 1, 0) for other in silences), Silence(one, 1, 0)])
+
+
+def waiting(name: str, *others: str) -> Rule:
+    return Rule(name=name, scope="pair", measure="drops", above=1, inhibited_by=others)
+
+
+def test_rules_that_would_keep_one_another_back_are_refused() -> None:
+    """Each of them would wait for the others, and nobody would be told of any."""
+    AlertSettings(rules=(waiting("a", "b"), waiting("b", "c"), waiting("c", "pair_loss")))
+
+    with pytest.raises(ValueError, match="inhibited_by: rules keep one another back: "):
+        AlertSettings(rules=(waiting("a", "b"), waiting("b", "c"), waiting("c", "a")))
+    # A default rule waits for the one that takes the place of another default rule.
+    with pytest.raises(ValueError, match="pair_loss_lasting ← "):
+        AlertSettings(rules=(waiting("pair_loss", "pair_loss_lasting"),))
