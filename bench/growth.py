@@ -13,6 +13,7 @@ and a verdict: a step is worse than linear if one of the two grew by more than t
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import time
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from bench import traffic
 from bench.__main__ import machine
 from bench.join import inventory
 from bench.sums import made
+from collector.app import YOUNG_OBJECTS
 from collector.enrich.history import History
 from collector.enrich.naming import Namer
 from collector.enrich.snapshot import Snapshot, build
@@ -228,6 +230,7 @@ def main() -> None:
     args = parser.parse_args()
     if unknown := set(args.series) - set(SERIES):
         parser.error(f"no such series: {', '.join(sorted(unknown))}; there are {', '.join(SERIES)}")
+    gc.set_threshold(YOUNG_OBJECTS)  # as the service does
     Decoder().warm_up()
     warm_up_names()
     warm_up_sums()
