@@ -88,7 +88,7 @@ class DataPath:
 
 def exporters(count: int) -> Step:
     """The same datagrams from `count` senders; each one more has metrics, each second, and a row, each ten."""
-    path = DataPath(_snapshot(_history(INTERFACES, inventory(INTERFACES))))
+    path = DataPath(inventoried(INTERFACES))
     sessions = path.decoder.shared.sessions
     metrics = StreamMetrics(sessions, Metrics())
     reporter = StreamReporter(sessions, path.decoder.sets.templates.table)
@@ -116,7 +116,7 @@ def templates(count: int) -> Step:
     senders = -(-count // TEMPLATES_OF_ONE)
     sequence = [0] * senders
     learnt, taken = [], []
-    snapshot = _snapshot(_history(INTERFACES, inventory(INTERFACES)))
+    snapshot = inventoried(INTERFACES)
     for _ in range(3):
         path = DataPath(snapshot)
         path.run([(traffic.ipfix_template(299, 0), sender) for sender in range(senders)], 0)
@@ -187,6 +187,11 @@ def _history(count: int, known: tuple[tuple[Interface, ...], tuple[Host, ...]]) 
 
 def _snapshot(history: History) -> Snapshot:
     return build(history.columns, history.addresses())
+
+
+def inventoried(count: int) -> Snapshot:
+    """What is known once `count` interfaces were taken in."""
+    return _snapshot(_history(count, inventory(count)))
 
 
 @dataclass(frozen=True)
