@@ -13,6 +13,7 @@ and a verdict: a step is worse than linear if one of the two grew by more than t
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import time
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from bench import traffic
 from bench.__main__ import machine
 from bench.join import inventory
 from bench.sums import made
+from collector.app import YOUNG_OBJECTS
 from collector.enrich.history import History
 from collector.enrich.naming import Namer
 from collector.enrich.snapshot import Snapshot, build
@@ -86,7 +88,7 @@ class DataPath:
 
 def exporters(count: int) -> Step:
     """The same datagrams from `count` senders; each one more has metrics, each second, and a row, each ten."""
-    path = DataPath(_snapshot(_history(INTERFACES, inventory(INTERFACES))))
+    path = DataPath(inventoried(INTERFACES))
     sessions = path.decoder.shared.sessions
     metrics = StreamMetrics(sessions, Metrics())
     reporter = StreamReporter(sessions, path.decoder.sets.templates.table)
@@ -114,7 +116,7 @@ def templates(count: int) -> Step:
     senders = -(-count // TEMPLATES_OF_ONE)
     sequence = [0] * senders
     learnt, taken = [], []
-    snapshot = _snapshot(_history(INTERFACES, inventory(INTERFACES)))
+    snapshot = inventoried(INTERFACES)
     for _ in range(3):
         path = DataPath(snapshot)
         path.run([(traffic.ipfix_template(299, 0), sender) for sender in range(senders)], 0)
@@ -187,6 +189,11 @@ def _snapshot(history: History) -> Snapshot:
     return build(history.columns, history.addresses())
 
 
+def inventoried(count: int) -> Snapshot:
+    """What is known once `count` interfaces were taken in."""
+    return _snapshot(_history(count, inventory(count)))
+
+
 @dataclass(frozen=True)
 class Series:
     """What grows, how far, and what the two costs are."""
@@ -228,6 +235,7 @@ def main() -> None:
     args = parser.parse_args()
     if unknown := set(args.series) - set(SERIES):
         parser.error(f"no such series: {', '.join(sorted(unknown))}; there are {', '.join(SERIES)}")
+    gc.set_threshold(YOUNG_OBJECTS)  # as the service does
     Decoder().warm_up()
     warm_up_names()
     warm_up_sums()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import time
 from collections.abc import Callable
@@ -60,6 +61,10 @@ STOP_SECONDS = 15.0
 """Deadline of an orderly stop; the systemd unit waits 60 s before it kills."""
 
 LOOP_CHECK_SECONDS = 0.1
+
+YOUNG_OBJECTS = 10_000
+"""New objects after which Python looks for cycles.  With its 700, an inventory of 100,000 interfaces takes half as long
+again to be taken in as one of 1,000, interface by interface (`bench.growth`)."""
 
 _log = get_log("app")
 
@@ -158,6 +163,7 @@ class Service:
 
     async def run(self) -> None:
         """Start all stages, serve until `stopping` is set or a stage fails, then drain and stop."""
+        gc.set_threshold(YOUNG_OBJECTS)
         async with AsyncExitStack() as up:
             self._handle_signals(up)
             for component in self._components():
