@@ -227,8 +227,10 @@ def _figures(level: str) -> str:
         greatest(
             abs(sent_first_packets - received_first_packets) + abs(sent_last_packets - received_last_packets),
             {DELAY_CHANGE_SECONDS / EDGE_SECONDS} * greatest(first_second, last_second)) AS edge_shift,
-        if(evidence = 'exact', least(edge_step + edge_shift + edge_noise, greatest(first_second, last_second)),
-            greatest(edge_step - edge_noise, 0)) / sent_packets AS edge,
+        if(evidence = 'exact', least(edge_step + edge_noise, greatest(first_second, last_second)),
+            greatest(edge_step - edge_noise, 0)) / sent_packets AS edge_steady,
+        if(evidence = 'exact', least(edge_step + edge_noise + edge_shift, greatest(first_second, last_second))
+            / sent_packets, edge_steady) AS edge,
         {once("connections_opened")} AS opened,
         {once("connections_reset")} AS reset,
         counted AND {once("tcp_flags_missing")} = 0 AS flags_known,
@@ -279,6 +281,7 @@ def pair_metrics(level: str) -> str:
     if(loss_known, greatest(0, 1 - arrived), NULL) AS loss_ratio,
     if(loss_known, greatest(0, 1 - most_arrived - edge), NULL) AS loss_low,
     if(loss_known, least(1, greatest(0, 1 - least_arrived + edge)), NULL) AS loss_high,
+    if(loss_known, edge - edge_steady, NULL) AS loss_delay_allowance,
     evidence AS loss_evidence,
     if(latency_samples > 0, best.3, NULL) AS latency_us,
     if(latency_samples > 0, best.4, NULL) AS latency_spread_us,

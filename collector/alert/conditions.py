@@ -71,6 +71,8 @@ class Figures:
     low: Floats
     high: Floats
     samples: Floats
+    allowance: Floats
+    """Part of high − value that does not add up over windows."""
     point: Flags
     """The value is exact, and each packet stands in the window in which it was seen."""
 
@@ -84,8 +86,9 @@ def figures(rule: Rule, frame: Frame) -> Figures:
     data = np.isfinite(value) & np.isfinite(low) & np.isfinite(high)
     passes = frame.passes.get(rule.name)
     centre = frame.figures.get(f"{rule.measure}_centre", value)
+    allowance = np.nan_to_num(frame.figures.get(f"{rule.measure}_allowance", np.zeros(len(value))))
     point = frame.figures.get(f"{rule.measure}_point", np.zeros(len(value))) > 0
-    return Figures(data if passes is None else data & passes, value, centre, low, high, samples, point)
+    return Figures(data if passes is None else data & passes, value, centre, low, high, samples, allowance, point)
 
 
 def labeller(rule: Rule, frame: Frame) -> Callable[[int], dict[str, str]]:

@@ -118,7 +118,7 @@ class Evidence:
         with np.errstate(divide="ignore", invalid="ignore"):
             lost = -np.log1p(-found.centre)
             # The upper end: the lower one stops at 0.
-            half = np.abs(-np.log1p(-found.high) - lost)
+            half = np.abs(-np.log1p(-np.maximum(found.high - found.allowance, found.centre)) - lost)
         limit = -math.log1p(-rule.limit)
         return np.where(found.data, (lost - limit) * rule.sign, 0.0), half / SIGMAS
 

@@ -29,7 +29,7 @@ PAST_SHARE = 0.5
 """Of the longest time of a query, that a rule may read its past between two windows."""
 PAST_WINDOW_SHARE = 1 / 60
 """Of the time between two windows, at least: a minute for windows of an hour, which would else be put off for days."""
-PARTS = ("", "_low", "_high", "_samples", "_centre", "_point")
+PARTS = ("", "_low", "_high", "_samples", "_centre", "_allowance", "_point")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Frame:
     present: Flags
     """Whether the row is a sign of life."""
     figures: Mapping[str, Floats]
-    """`measure`, `measure_low`, `_high`, `_samples`, `_centre`, `_point`; NaN where nothing can be told."""
+    """`measure`, `measure_low`, `_high` and so on (`PARTS`); NaN where nothing can be told."""
     texts: Mapping[str, pa.Array]
     """Labels; `measure_evidence`."""
     passes: Mapping[str, Flags]
@@ -176,9 +176,8 @@ def query(view: ScopeView, level: str, rules: Iterable[Rule]) -> tuple[str, dict
     columns += [f"{sql} AS label_{name}" for name, sql in view.labels.items()]
     rules = tuple(rules)
     for name, measure in _watched(rules).items():
-        for part, sql in zip(
-            PARTS, (name, measure.low, measure.high, measure.samples, measure.centre, measure.point), strict=True
-        ):
+        parts = (measure.low, measure.high, measure.samples, measure.centre, measure.allowance, measure.point)
+        for part, sql in zip(PARTS, (name, *parts), strict=True):
             if sql:
                 columns.append(f"ifNull(toFloat64({sql}), nan) AS m_{name}{part}")
         if measure.evidence:

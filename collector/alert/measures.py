@@ -32,6 +32,8 @@ class Measure:
     """Column that puts the evidence into a word."""
     centre: str = ""
     """SQL of the value without being cut off where it makes no sense, for sums over windows."""
+    allowance: str = ""
+    """SQL of the part of high − value that allows for what does not happen again and again: delays that change."""
     point: str = ""
     """SQL of whether the value is exact and each packet stands in the window in which its exporter saw it."""
     survival: bool = False
@@ -84,6 +86,7 @@ _PAIR = {
         "samples",
         "loss_evidence",
         centre="1 - received_packets / sent_packets",
+        allowance="loss_delay_allowance",
         point=f"loss_evidence = 'exact' AND packets_per_record <= {MOST_PER_RECORD}",
         survival=True,
     ),
