@@ -32,6 +32,9 @@ Happened = Literal[
 """`schemas.alerts.EVENTS`."""
 
 SECOND_US = 1_000_000
+STALE_WINDOWS = 3
+"""Windows without a figure, one after the other, that are worth an event: where few packets are sampled, every second
+window says nothing."""
 FLAPPING_KNOWN = 20_000
 """Series whose former alerts are remembered, to know flapping; the oldest are forgotten first."""
 
@@ -200,9 +203,10 @@ class Book:
             if end_us - alert.window_end_us > self._settings.pending_seconds * SECOND_US:
                 self._drop(alert)
             return []
-        if alert.stale_us:
+        silent_us = end_us - alert.window_end_us
+        if alert.stale_us or silent_us < STALE_WINDOWS * SECONDS[alert.rule.level] * SECOND_US:
             return []
-        alert.stale_us = end_us
+        alert.stale_us = alert.window_end_us
         return [Change(alert, "stale")]
 
     def _fire(self, alert: Alert, end_us: int) -> Change:

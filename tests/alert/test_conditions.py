@@ -17,7 +17,7 @@ from collector.alert.silence import Absent
 from collector.alert.state import Book
 from collector.alert.threshold import Threshold
 from collector.alert.trend import Trend, slopes
-from tests.alert.frames import NAN, frame, happened, step
+from tests.alert.frames import NAN, NOON_US, frame, happened, step
 
 LOSS = Rule(name="loss", scope="pair", measure="loss_ratio", level="10s", above=0.01, clear=0.005, clear_seconds=20)
 USE = Rule(name="use", scope="interface", measure="utilisation", above=0.9, clear=0.8, clear_seconds=60)
@@ -242,6 +242,21 @@ def test_for_needs_windows_one_after_the_other_and_missing_ones_count_neither_wa
     seen = happened(Threshold(rule), Book(AlertSettings()), [frame(rule, n, {1: v}) for n, v in enumerate(values)])
 
     assert seen == [(6, 1, "firing")]
+
+
+def test_only_a_lasting_gap_is_worth_an_event() -> None:
+    """Every second window says nothing, then two in a row, then four; the last figure before them is of window 6."""
+    values = [0.95, NAN, 0.95, NAN, NAN, 0.95, 0.95, NAN, NAN, NAN, NAN, 0.95]
+    book = Book(AlertSettings())
+    judge = Threshold(USE)
+    changes = [step(judge, book, frame(USE, n, {1: value})) for n, value in enumerate(values[:-1])]
+    (alert,) = book.lasting()
+    stale_us = alert.stale_us
+    changes.append(step(judge, book, frame(USE, len(values) - 1, {1: values[-1]})))
+
+    seen = [(number, one.event) for number, found in enumerate(changes) for one in found]
+    assert seen == [(0, "firing"), (9, "stale"), (11, "measured")]
+    assert stale_us == NOON_US + 7 * 60_000_000
 
 
 def test_an_alert_that_flaps_ends_only_after_a_long_clear_time() -> None:

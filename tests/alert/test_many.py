@@ -179,3 +179,17 @@ def test_windows_that_were_passed_over_are_no_steeper_slope(client: Client) -> N
     growing = [row for row in range(len(verdict.series)) if int(verdict.labels(row)["src_vm"][1:]) % STEP == GROWING]
     # The last of these windows is the first that is looked at: 130, and 60 windows ahead.
     assert verdict.value[growing].tolist() == pytest.approx([190.0] * (SERIES // STEP))
+
+
+def test_a_clock_that_is_set_back_begins_the_past_anew(client: Client) -> None:
+    """Windows of the time that is now to come would stand before those that are judged."""
+    late, fresh = Trend(GROWS, SERIES), Trend(GROWS, SERIES)
+    back_us = FIRST_US - 2 * MINUTE_US
+    (now,) = frame.read(client, GROWS.view, "1m", [GROWS], FIRST_US, FIRST_US + MINUTE_US, LIMITS)
+    (before,) = frame.read(client, GROWS.view, "1m", [GROWS], back_us, back_us + MINUTE_US, LIMITS)
+    assert late.prepare(client, FIRST_US, LIMITS)
+    late.judge(now)
+
+    assert late.prepare(client, back_us, LIMITS)
+    assert fresh.prepare(client, back_us, LIMITS)
+    assert late.judge(before).value.tolist() == fresh.judge(before).value.tolist()

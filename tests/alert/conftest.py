@@ -1,0 +1,13 @@
+"""What all tests of alerts share."""
+
+from __future__ import annotations
+
+import pytest
+
+from collector.alert import frame
+
+
+@pytest.fixture(autouse=True)
+def _no_haste(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rules read their past at once, however slow the machine is: tests know in which window something fires."""
+    monkeypatch.setattr(frame, "PAST_SHARE", 100.0)
