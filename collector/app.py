@@ -35,6 +35,7 @@ from collector.pipeline.streams import OwnLoss
 from collector.pipeline.work import STAGE as DECODE
 from collector.pipeline.work import Pipeline
 from collector.ports import Component
+from collector.rollup.key import connection_key
 from collector.rollup.rollups import Rollups
 from collector.settings import InvalidSettingsError, Settings
 from collector.store.client import open_in_database, transient
@@ -128,6 +129,7 @@ class Service:
             lateness_seconds=settings.analyze.lateness_seconds,
             idle_seconds=settings.analyze.idle_seconds,
             clock_us=wall_clock_us,
+            key=connection_key(settings.rollup.key_file or settings.store.spool.parent / "rollup.key"),
         )
         rollup = self.rollups if settings.rollup.enabled else None
         self.writer = Writer(

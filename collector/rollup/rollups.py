@@ -71,7 +71,7 @@ class Rollups:
     `connect` opens a client with our database selected; `store_rows` inserts; `transient` tells whether an error of the
     store may pass; `rolled` hears the newest and oldest time of receipt of rows whose sums are stored.  A group of
     inserts ends when rows are stored that were received `lateness_seconds` after the end of a window, or by the clock
-    `idle_seconds` later.
+    `idle_seconds` later.  `key` is the secret of `PairSums`.
     """
 
     def __init__(
@@ -88,8 +88,10 @@ class Rollups:
         lateness_seconds: float,
         idle_seconds: float,
         clock_us: Clock,
+        key: int,
     ) -> None:
         self._settings = settings
+        self._key = key
         self._lateness_us = round(lateness_seconds * SECOND_US)
         self._idle_us = round(idle_seconds * SECOND_US)
         self._sum_call = sum_call
@@ -98,7 +100,7 @@ class Rollups:
         self._transient = transient
         self._rolled = rolled
         self._clock_us = clock_us
-        self._sums = PairSums(settings.most_sums, settings.most_connections)
+        self._sums = PairSums(settings.most_sums, settings.most_connections, key=key)
         self._open: Group | None = None
         self._ours: set[int] | None = set()
         """Groups opened before it is known what a former run left; None from then on."""
@@ -259,7 +261,7 @@ class Rollups:
             sums = await self._sum_call(self._sums.take)
         except Exception as error:  # noqa: BLE001 - as above
             # What it still holds would be counted with the next group.
-            self._sums = PairSums(self._settings.most_sums, self._settings.most_connections)
+            self._sums = PairSums(self._settings.most_sums, self._settings.most_connections, key=self._key)
             _log.sampled("sums not taken: rows will be read back", key=type(error).__name__, error=repr(error)[:300])
         else:
             if not group.broken and len(self._waiting) < self._settings.waiting_groups:
@@ -331,7 +333,7 @@ class Rollups:
         sums = group.sums
         if sums is None:
             # A group ends when three quarters of the room are taken: twice the room holds whatever came after.
-            again = PairSums(2 * self._settings.most_sums, 2 * self._settings.most_connections)
+            again = PairSums(2 * self._settings.most_sums, 2 * self._settings.most_connections, key=self._key)
             over = self._store.read_back(group.number, again)
             self._unsummed.inc(over)
             group.rows = again.rows

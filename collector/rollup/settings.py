@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 from pydantic import BaseModel, Field
 
@@ -15,6 +16,10 @@ class RollupSettings(BaseModel, frozen=True, extra="forbid"):
     service: str = Field(default_factory=socket.gethostname, min_length=1, max_length=200)
     """Name of this service in table `rollup_groups`: after a kill, a service of the same name sums what was left.  Two
     services that write to one server need two names; a container needs one that stays."""
+    key_file: Path | None = None
+    """Holds the secret in the hashes of connections, 32 hexadecimal digits; made where it is missing.  Default:
+    `rollup.key` beside the spool.  Services that store into one database need the same one, or a connection that two of
+    them see counts twice."""
     most_sums: int = Field(default=2**19, ge=1024, le=2**20)
     """Sums in memory (one per window, pair and sighting, about 250 octets each); more are stored at once."""
     most_connections: int = Field(default=2**21, ge=1024, le=2**26)

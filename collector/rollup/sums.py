@@ -57,9 +57,10 @@ _KEY_OF = {
 class PairSums:
     """Sums of the rows added since they were taken.  Not safe for threads: one at a time; the loop releases the GIL."""
 
-    def __init__(self, most_groups: int, most_connections: int, *, seed: int | None = None) -> None:
+    def __init__(self, most_groups: int, most_connections: int, *, key: int | None = None) -> None:
         """Hold up to `most_groups` sums (200 octets each, with their slots) and `most_connections` distinct
-        connections of them (20 to 45 octets each).  `seed` is for tests that have to be the same every time.
+        connections of them (20 to 45 octets each).  The same `key` (128 bits) gives the same hashes of connections; it
+        must be secret, or senders could choose what collides.  Without one, it is random.
 
         Raises ValueError if one record may not fit.
         """
@@ -67,8 +68,8 @@ class PairSums:
             raise ValueError(f"one record needs room for {MOST_WINDOWS} groups and as many connections")
         self._most_groups = most_groups
         self._most_connections = most_connections
-        chosen = np.random.default_rng(secrets.randbits(128) if seed is None else seed)
-        self._tables = layout.make(chosen.integers(0, 2**64, 2, np.uint64))
+        key = secrets.randbits(128) if key is None else key
+        self._tables = layout.make(np.array([key >> 64, key & (2**64 - 1)], np.uint64))
         self._names = {NAME: Names(pa.string()), NAMED_UUID: Names(UUID)}
         self.rows = 0
         """Rows added since the sums were taken."""

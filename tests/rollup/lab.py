@@ -82,6 +82,7 @@ class Bench:
             lateness_seconds=5,
             idle_seconds=5,
             clock_us=lambda: self.now_us,
+            key=1,
         )
         self.writer = Writer(
             store.model_copy(update={"batch_age_seconds": 0.05}),

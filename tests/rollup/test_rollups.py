@@ -140,7 +140,7 @@ def test_what_is_read_back_is_what_was_stored(embedded_store: StoreSettings) -> 
     prepared(embedded_store)
     made = rows(60, pairs=9)
     killed(embedded_store, [made], "one", 5, sums=False)
-    direct, back = PairSums(1000, 1000, seed=1), PairSums(1000, 1000, seed=1)
+    direct, back = PairSums(1000, 1000, key=1), PairSums(1000, 1000, key=1)
     direct.add(made)
     groups = GroupStore("one", partial(open_in_database, embedded_store), insert)
     assert groups.read_back(5, back) == 0

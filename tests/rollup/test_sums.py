@@ -41,7 +41,7 @@ def empty(client: Client) -> Client:
 
 def sums() -> PairSums:
     """Room enough, and the same places in hash tables every time."""
-    return PairSums(100_000, 100_000, seed=1)
+    return PairSums(100_000, 100_000, key=1)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -152,7 +152,7 @@ def test_a_burst_goes_over_batches_and_is_cut_by_taking() -> None:
 def test_what_does_not_fit_is_given_back_and_nothing_is_lost() -> None:
     rows = draw(14, 900)
     expected = summed(batches(rows, 900))
-    bounded, taken = PairSums(200, 150, seed=1), []
+    bounded, taken = PairSums(200, 150, key=1), []
     added = 0
     for batch in batches(rows, 300):
         rest: pa.RecordBatch | None = batch
@@ -175,7 +175,7 @@ def test_what_does_not_fit_is_given_back_and_nothing_is_lost() -> None:
 
 
 def test_full_tells_before_rows_are_given_back() -> None:
-    made = PairSums(2000, 2000, seed=1)
+    made = PairSums(2000, 2000, key=1)
     while not made.full:
         assert made.groups <= 1500
         assert made.add(batches(draw(made.rows, 20), 20)[0]) is None
