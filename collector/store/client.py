@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import clickhouse_connect
 from clickhouse_connect.driver import Client
 from clickhouse_connect.driver import exceptions as driver
+from urllib3.exceptions import HTTPError
 
 from collector.store.errors import StoreError, StoreLockedError, StoreUnreachableError
 from collector.store.settings import StoreSettings
@@ -43,7 +44,8 @@ TRANSIENT_CODES = frozenset(
 
 def transient(error: BaseException) -> bool:
     """Whether to try the same insert again: the network, the server's load or its disk, not our rows."""
-    if isinstance(error, StoreUnreachableError | driver.OperationalError | OSError):
+    # HTTPError: the connection broke amid an answer that is read bit by bit; the driver hands it on as it is.
+    if isinstance(error, StoreUnreachableError | driver.OperationalError | HTTPError | OSError):
         return True
     if isinstance(error, driver.DatabaseError):
         if error.code is not None:

@@ -78,9 +78,9 @@ class Line:
 
     @property
     def unwritten(self) -> Insert | None:
-        """The newest insert, if it waits behind others and has no file."""
-        last = self._inserts[-1] if len(self._inserts) > 1 else None
-        return last if last is not None and not last.file_octets else None
+        """The oldest insert without a file.  Only the head and the newest can be that: others wait in their files."""
+        ends = (self._inserts[0], self._inserts[-1]) if self._inserts else ()
+        return next((insert for insert in ends if not insert.file_octets), None)
 
     def waiting(self, table: str) -> bool:
         """Whether rows of `table` are in the line."""

@@ -25,8 +25,8 @@ class Relay:
         self._mode: Mode = "pass"
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self.requests = 0
-        """Connections on which the server has answered, since the mode was set."""
+        self.answers = 0
+        """How often the server has answered since the mode was set."""
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -47,7 +47,7 @@ class Relay:
     async def be(self, mode: Mode) -> None:
         """Behave like this from now on; open connections break."""
         self._mode = mode
-        self.requests = 0
+        self.answers = 0
         await self._end_all()
 
     async def _end_all(self) -> None:
@@ -87,7 +87,7 @@ class Relay:
 
     async def _answer(self, from_server: asyncio.StreamReader, out: asyncio.StreamWriter) -> None:
         while data := await from_server.read(65536):
-            self.requests += 1
+            self.answers += 1
             if self._mode == "cut":
                 raise ConnectionResetError
             if self._mode != "late":

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from clickhouse_connect.driver import Client
 from clickhouse_connect.driver import exceptions as driver
+from urllib3.exceptions import ProtocolError
 
 from collector.metrics import Metrics
 from collector.store import writer as module
@@ -322,6 +323,7 @@ def error(kind: type[driver.Error], code: int | None = None) -> driver.Error:
     [
         (error(driver.OperationalError), True),
         (OSError(28, "No space left on device"), True),
+        (ProtocolError("Connection broken: IncompleteRead"), True),
         (error(driver.DatabaseError, 241), True),
         (error(driver.DatabaseError, 252), True),
         (error(driver.DatabaseError, None), True),

@@ -29,14 +29,14 @@ B = vm("b", "host-2")
 StoreRows = Callable[[Client, Table, list[pa.RecordBatch], str], None]
 
 
-def rows(count: int, at_us: int = BEGIN_US, pairs: int = 1, first: int = 0) -> pa.RecordBatch:
+def rows(count: int, at_us: int = BEGIN_US, pairs: int = 1, first: int = 0, name: str = "a") -> pa.RecordBatch:
     """`count` rows received at `at_us`, of `PACKETS` packets each, without the columns that the writer fills.
 
-    Their source ports count from `first`.
+    Their source ports count from `first`; the senders' names begin with `name`.
     """
     made = [
-        flow(vm(f"a{number % pairs}", "host-1"), B, "source", time_received=at_us, flow_start=at_us, flow_end=at_us,
-             packets=PACKETS, src_port=number)
+        flow(vm(f"{name}{number % pairs}", "host-1"), B, "source", time_received=at_us, flow_start=at_us,
+             flow_end=at_us, packets=PACKETS, src_port=number)
         for number in range(first, first + count)
     ]  # fmt: skip
     whole = batch_of(FLOWS, made)
