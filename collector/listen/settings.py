@@ -60,14 +60,21 @@ class ListenSettings(BaseModel, frozen=True, extra="forbid"):
     # The system may grant less (net.core.rmem_max): what it gave is a metric.
     receive_buffer_octets: int = Field(default=32 * 2**20, ge=4096, le=2**30)
 
+    # One suffices until one sender fills it: what others send then is lost, too.
+    sockets: int = Field(default=1, ge=1, le=64)
+    """Sockets for each UDP address.  The kernel (Linux) gives each sender, by its address and port, one of them: its
+    datagrams stay in order, and who fills a receive buffer harms only those that share the socket with it.  Each socket
+    has a receive buffer of its own."""
+
     # Under load, a socket is left alone this long after it was emptied, so that batches grow: fewer wake-ups, less work
     # per datagram for every later stage.  The first datagram after silence is never delayed.  Shortened by itself where
     # the receive buffer would fill.  0 switches it off.
     gather_milliseconds: float = Field(default=5.0, ge=0, le=100)
 
-    # Lets several processes share a port, each getting a part of the exporters; they would not notice each other
-    # otherwise, and two services started by mistake would each see half of the traffic.
+    # Off, since two services started by mistake would not notice each other, and each would see half of the traffic.
     share_ports: bool = False
+    """Share each port with other processes of the same user: each gets a part of the exporters.  Such a service also
+    joins one that has several `sockets`."""
 
     streams: tuple[str, ...] = Field(default=(), max_length=16)
     """IPFIX over TCP or TLS (RFC 7011 section 10.4), such as `tcp://0.0.0.0:4739` and `tls://0.0.0.0:4740`."""

@@ -12,29 +12,45 @@ from collector.listen.recvmmsg import ANCILLARY, SO_MEMINFO, SO_RXQ_OVFL, SO_TIM
 from collector.listen.settings import Endpoint, ListenError, ListenSettings
 from collector.log import get_log
 
+SHARDS = sys.platform == "linux"
+"""Whether the kernel shares senders out over sockets with SO_REUSEPORT; elsewhere one socket gets everything."""
+
 SO_RCVBUFFORCE = 33
 """Linux: the receive buffer's size without the system's limit, for those with CAP_NET_ADMIN."""
 
 _MEMINFO = struct.Struct("=9I")
 """linux/sock_diag.h: octets in the receive queue come first, drops last."""
 
+_Address = tuple[str, int] | tuple[str, int, int, int]
+"""What `bind` takes for IPv4 and for IPv6."""
+
 _KEY = "listen.addresses"
 _log = get_log("listen")
 
 
 async def open_sockets(settings: ListenSettings) -> list[socket.socket]:
-    """Open and bind a socket for each address of `settings`, ready to be read without waiting.
+    """Open and bind the sockets for each address of `settings`, ready to be read without waiting.
+
+    Those of one address stand together.
 
     An IPv6 address that only means "this machine" is left out, with a warning, where the machine has no IPv6.
     Raises ListenError if a socket cannot be had; then none is left open.
     """
+    if settings.sockets > 1 and not SHARDS:
+        raise ListenError(
+            "listen.sockets",
+            str(settings.sockets),
+            "this system does not share senders out over sockets",
+            "set it to 1",
+        )
     opened: list[socket.socket] = []
     try:
         for endpoint in settings.endpoints():
             for family, address in await _resolve(endpoint):
-                sock = _open(endpoint, family, address, settings)
-                if sock is not None:
-                    opened.append(sock)
+                first = _open_first(endpoint, family, address, settings)
+                if first is not None:
+                    opened.append(first)
+                    opened.extend(_open_others(endpoint, first, settings))
         if not opened:
             raise ListenError(
                 _KEY, ", ".join(settings.addresses), "this machine has none of the addresses", "name one that it has"
@@ -64,7 +80,7 @@ def memory_state(sock: socket.socket) -> tuple[int, int] | None:
     return numbers[0], numbers[8]
 
 
-async def _resolve(endpoint: Endpoint) -> list[tuple[int, tuple[str, int] | tuple[str, int, int, int]]]:
+async def _resolve(endpoint: Endpoint) -> list[tuple[int, _Address]]:
     """Return the families and socket addresses of an endpoint; asks the resolver only where a name is given."""
     try:
         try:
@@ -82,30 +98,55 @@ async def _resolve(endpoint: Endpoint) -> list[tuple[int, tuple[str, int] | tupl
     return list(dict.fromkeys((int(family), address) for family, _, _, _, address in found))  # type: ignore[misc]
 
 
-def _open(
-    endpoint: Endpoint, family: int, address: tuple[str, int] | tuple[str, int, int, int], settings: ListenSettings
-) -> socket.socket | None:
-    sock = None
+def _open_first(endpoint: Endpoint, family: int, address: _Address, settings: ListenSettings) -> socket.socket | None:
+    """Open a socket; None where the machine has no IPv6.  Raises ListenError.
+
+    Unless ports are to be shared it is bound alone, so that the kernel refuses a port on which anybody else is, those
+    with SO_REUSEPORT included.
+    """
     try:
-        sock = socket.socket(family, socket.SOCK_DGRAM)
+        return _open(family, address, settings, shared=settings.share_ports)
+    except OSError as error:
+        if family == socket.AF_INET6 and address[0] in ("::", "::1") and error.errno in _NO_IPV6:
+            _log.warning("this machine has no IPv6, the address is left out", address=endpoint)
+            return None
+        raise _explained(error, endpoint) from error
+
+
+def _open_others(endpoint: Endpoint, first: socket.socket, settings: ListenSettings) -> list[socket.socket]:
+    """Open the further sockets of an address, beside the first one.  Raises ListenError, with none of them open."""
+    others: list[socket.socket] = []
+    try:
+        if settings.sockets > 1:
+            # Linux lets others in from here on.  Another service is refused all the same: its first socket is alone.
+            first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        for _ in range(settings.sockets - 1):
+            others.append(_open(first.family, first.getsockname(), settings, shared=True))
+    except OSError as error:
+        for sock in others:
+            sock.close()
+        raise _explained(error, endpoint) from error
+    return others
+
+
+def _open(family: int, address: _Address, settings: ListenSettings, *, shared: bool) -> socket.socket:
+    """Open and bind one socket.  Raises OSError, with nothing left open."""
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    try:
         sock.setblocking(False)
         if family == socket.AF_INET6:
             # Else `[::]` also takes the IPv4 port, and `0.0.0.0` with the same port could not be bound beside it.
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        if settings.share_ports:
+        if shared:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         _ask_for_buffer(sock, settings.receive_buffer_octets)
         if ANCILLARY:
             for option in (SO_TIMESTAMPNS, SO_RXQ_OVFL):
                 sock.setsockopt(socket.SOL_SOCKET, option, 1)
         sock.bind(address)
-    except OSError as error:
-        if sock is not None:
-            sock.close()
-        if family == socket.AF_INET6 and address[0] in ("::", "::1") and error.errno in _NO_IPV6:
-            _log.warning("this machine has no IPv6, the address is left out", address=endpoint)
-            return None
-        raise _explained(error, endpoint) from error
+    except OSError:
+        sock.close()
+        raise
     return sock
 
 

@@ -78,8 +78,9 @@ class Listener:
 
     @property
     def addresses(self) -> list[Endpoint]:
-        """Where the sockets are bound, in the order of the settings; ports that were 0 are the real ones."""
-        return [port.endpoint for port in self._ports]
+        """Where the sockets are bound, each address once, in the order of the settings; ports that were 0 are the real
+        ones."""
+        return list(dict.fromkeys(port.endpoint for port in self._ports))
 
     @property
     def kernel_drops(self) -> int:
@@ -120,19 +121,22 @@ class Listener:
         for port in self._ports:
             port.pause()
         stopped_us = self._clock_us()
-        for port in self._ports:
-            try:
+        try:
+            for port in self._ports:
                 await port.drain(stopped_us)
-            finally:
+            self._read_state()
+        finally:
+            # All at once: the kernel gives the senders of a closed socket to its neighbours, which were read already.
+            for port in self._ports:
                 port.close()
-        self._ports = []
+            self._ports = []
 
     def _report_buffers(self) -> None:
         asked = self._settings.receive_buffer_octets
         granted = {str(port.endpoint): granted_octets(port.sock) for port in self._ports}
         for address, octets in granted.items():
             self._families.buffer_octets.labels(address).set(octets)
-            _log.info("listening", address=address, receive_buffer_octets=octets)
+            _log.info("listening", address=address, sockets=self._settings.sockets, receive_buffer_octets=octets)
         if min(granted.values()) < asked:
             _log.warning(
                 "the receive buffers are smaller than asked for, bursts may be lost",
@@ -143,14 +147,26 @@ class Listener:
 
     def _report_state(self) -> None:
         """Read queue lengths and drops now, and again each second."""
-        for port in self._ports:
-            port.report_state()
+        self._read_state()
         loop = asyncio.get_running_loop()
         self._state_timer = loop.call_later(STATE_INTERVAL_SECONDS, self._report_state)
 
+    def _read_state(self) -> None:
+        fullest: dict[str, int] = {}
+        for port in self._ports:
+            queued = port.read_state()
+            if queued is not None:
+                label = str(port.endpoint)
+                fullest[label] = max(queued, fullest.get(label, 0))
+        for label, octets in fullest.items():
+            self._families.queue_octets.labels(label).set(octets)
+
 
 class _Families:
-    """The listener's metrics.  `address` is where a socket is bound: as many values as the settings have."""
+    """The listener's metrics.  `address` is where sockets are bound: as many values as the settings have.
+
+    Counters are those of all sockets of an address together, gauges those of one.
+    """
 
     def __init__(self, metrics: Metrics) -> None:
         def counter(name: str, documentation: str) -> Counter:
@@ -169,14 +185,17 @@ class _Families:
         )
         self.truncated = counter("truncated", "Datagrams dropped because they were larger than UDP allows.")
         self.errors = counter("errors", "Reads that failed.")
-        self.buffer_octets = gauge("receive_buffer_octets", "Receive buffer granted, in the unit of the setting.")
+        self.buffer_octets = gauge(
+            "receive_buffer_octets", "Receive buffer granted to a socket, in the unit of the setting."
+        )
         self.queue_octets = gauge(
-            "receive_queue_octets", "Kernel memory that waiting datagrams take, overhead included."
+            "receive_queue_octets",
+            "Kernel memory that waiting datagrams take, overhead included; of the fullest socket of the address.",
         )
 
 
 class _Port:
-    """One socket: when it is read, and what its metrics say."""
+    """One socket of an address: when it is read, and what it adds to the metrics."""
 
     def __init__(
         self,
@@ -207,7 +226,6 @@ class _Port:
         self._kernel_drops = families.kernel_drops.labels(label)
         self._truncated = families.truncated.labels(label)
         self._errors = families.errors.labels(label)
-        self._queue_octets = families.queue_octets.labels(label)
 
     def start(self) -> None:
         """Watch the socket."""
@@ -238,18 +256,18 @@ class _Port:
             if len(times) and times[-1] > until_us:
                 break
             await asyncio.sleep(0)
-        self.report_state()
 
     def close(self) -> None:
         """Close the socket."""
         self.sock.close()
 
-    def report_state(self) -> None:
-        """Take queue length and drop total from the kernel, where it tells them."""
+    def read_state(self) -> int | None:
+        """Count what the kernel dropped; octets that wait in its queue, None where it does not tell."""
         state = memory_state(self.sock)
-        if state is not None:
-            self._queue_octets.set(state[0])
-            self._count_drops(state[1])
+        if state is None:
+            return None
+        self._count_drops(state[1])
+        return state[0]
 
     def _turn(self) -> None:
         """Read once and decide when to read again."""

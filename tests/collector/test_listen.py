@@ -12,13 +12,23 @@ import sys
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from collector.listen.recvmmsg import ANCILLARY, AVAILABLE, BatchReader, Reader, SingleReader
+from collector.listen.recvmmsg import (
+    ANCILLARY,
+    AVAILABLE,
+    BatchReader,
+    Reader,
+    Received,
+    SingleReader,
+    best_reader,
+)
 from collector.listen.settings import Endpoint, ListenError, ListenSettings, parse_endpoint
+from collector.listen.sockets import SHARDS
 from collector.listen.udp import Listener
 from collector.metrics import Metrics
 from collector.threads import run
@@ -417,6 +427,154 @@ def test_ports_are_shared_only_on_request(run_on: Callable[[Coroutine[object, ob
 
     assert len(inboxes[0]) + len(inboxes[1]) == 64
     assert min(map(len, inboxes)) > 0
+
+
+class Watched:
+    """A reader that notes on which socket each sender's datagrams came."""
+
+    def __init__(self) -> None:
+        self._reader = best_reader()
+        self.sockets: dict[int, set[int]] = {}
+        """Port of the sender -> file descriptors."""
+
+    def warm(self) -> None:
+        self._reader.warm()
+
+    def read(self, sock: socket.socket, now_us: int) -> Received | None:
+        received = self._reader.read(sock, now_us)
+        if received is not None:
+            for port in received.datagrams.port.tolist():
+                self.sockets.setdefault(port, set()).add(sock.fileno())
+        return received
+
+
+def port_of(sock: socket.socket) -> int:
+    return int(sock.getsockname()[1])
+
+
+needs_shards = pytest.mark.skipif(not SHARDS, reason="this system does not share senders out over sockets")
+
+
+@needs_shards
+@pytest.mark.parametrize("address", BOTH)
+def test_several_sockets_share_the_senders_and_keep_the_order_of_each(
+    address: str, run_on: Callable[[Coroutine[object, object, None]], None]
+) -> None:
+    inbox, watched, metrics = Inbox(), Watched(), Metrics()
+    rounds, count = 10, 32
+
+    async def main() -> None:
+        settings = ListenSettings(addresses=(address,), sockets=4)
+        async with Listener(settings, metrics, inbox.offer, reader=watched) as listener:
+            (endpoint,) = listener.addresses
+            with ExitStack() as opened:
+                senders = [opened.enter_context(sender_to(endpoint)) for _ in range(count)]
+                for number in range(rounds):
+                    for sender in senders:
+                        for part in range(20):
+                            sender.send(port_of(sender).to_bytes(2, "big") + bytes([number, part]))
+                    await asyncio.sleep(0.001)
+                await inbox.until(rounds * count * 20)
+                assert watched.sockets.keys() == {port_of(sender) for sender in senders}
+            assert metrics.value("listen_datagrams_total", address=str(endpoint)) == rounds * count * 20
+
+    run_on(main())
+
+    assert all(len(fds) == 1 for fds in watched.sockets.values())
+    assert len(set.union(*watched.sockets.values())) > 1
+    by_sender: dict[bytes, list[bytes]] = {}
+    for payload in inbox.payloads():
+        by_sender.setdefault(payload[:2], []).append(payload[2:])
+    in_order = [bytes([number, part]) for number in range(rounds) for part in range(20)]
+    assert list(by_sender.values()) == [in_order] * count
+
+
+@needs_shards
+def test_a_sender_that_fills_a_buffer_harms_only_those_of_its_socket(
+    run_on: Callable[[Coroutine[object, object, None]], None],
+) -> None:
+    inbox, watched, metrics = Inbox(), Watched(), Metrics()
+
+    async def main() -> None:
+        settings = ListenSettings(addresses=("127.0.0.1:0",), sockets=4, receive_buffer_octets=4096)
+        async with Listener(settings, metrics, inbox.offer, reader=watched) as listener:
+            (endpoint,) = listener.addresses
+            with ExitStack() as opened:
+                senders = [opened.enter_context(sender_to(endpoint)) for _ in range(33)]
+                for number, sender in enumerate(senders):
+                    sender.send(b"known")
+                    await inbox.until(number + 1)
+                for _ in range(500):  # the loop does not run meanwhile, so nobody reads
+                    senders[0].send(bytes(100))
+                for sender in senders[1:]:
+                    sender.send(b"beside")
+                await listener.stop()
+                flooder, *others = map(port_of, senders)
+            came = {port: count - 1 for (_, _, port), count in inbox.senders().items()}
+            apart = {port for port in others if watched.sockets[port] != watched.sockets[flooder]}
+            assert 0 < len(apart) < len(others)
+            assert {port for port in others if came[port]} == apart
+            drops = metrics.value("listen_kernel_drops_total", address=str(endpoint))
+            assert drops == (500 - came[flooder]) + (len(others) - len(apart))
+
+    run_on(main())
+
+
+@needs_shards
+def test_drops_of_all_sockets_are_summed_and_what_they_hold_is_handed_over_at_a_stop(
+    run_on: Callable[[Coroutine[object, object, None]], None],
+) -> None:
+    inbox, watched, metrics = Inbox(), Watched(), Metrics()
+
+    async def main() -> None:
+        settings = ListenSettings(addresses=("127.0.0.1:0",), sockets=8, receive_buffer_octets=4096)
+        async with Listener(settings, metrics, inbox.offer, reader=watched) as listener:
+            (endpoint,) = listener.addresses
+            for _ in range(64):
+                with sender_to(endpoint) as sender:
+                    for _ in range(50):
+                        sender.send(bytes(100))
+            await listener.stop()
+            assert listener.addresses == []
+            drops = metrics.value("listen_kernel_drops_total", address=str(endpoint))
+            assert drops == listener.kernel_drops > 0
+            assert len(inbox) + drops == 64 * 50
+            assert metrics.value("listen_receive_queue_octets", address=str(endpoint)) == 0
+
+    run_on(main())
+
+    assert len(set.union(*watched.sockets.values())) == 8
+
+
+@needs_shards
+@pytest.mark.parametrize(("first", "second"), [(4, 4), (4, 1), (1, 4)])
+def test_a_second_service_does_not_get_a_part_of_the_port(first: int, second: int) -> None:
+    async def main() -> str:
+        settings = ListenSettings(addresses=("127.0.0.1:0",), sockets=first)
+        async with Listener(settings, Metrics(), Inbox().offer) as listener:
+            (endpoint,) = listener.addresses
+            with pytest.raises(ListenError) as caught:
+                await Listener(
+                    ListenSettings(addresses=(str(endpoint),), sockets=second), Metrics(), Inbox().offer
+                ).start()
+            return str(caught.value).replace(str(endpoint), "HERE")
+
+    assert run(main(), debug=True) == (
+        "listen.addresses: UDP HERE is in use; another vmflow or collector? stop it, or set listen.addresses "
+        "(`ss -ulpn` shows who it is)"
+    )
+
+
+@needs_shards
+def test_who_shares_its_port_with_everybody_is_told_of_too() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        other.bind(("127.0.0.1", 0))
+        taken = Endpoint(*other.getsockname())
+
+        error = failure(ListenSettings(addresses=(str(taken),), sockets=4))
+
+    assert error.problem == f"UDP {taken} is in use"
 
 
 def test_a_machine_without_ipv6_listens_on_ipv4() -> None:

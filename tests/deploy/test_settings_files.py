@@ -49,11 +49,11 @@ def test_each_commented_line_of_the_example_is_right(tmp_path: Path) -> None:
         "inventory.ovsdb",
         "inventory.openstack",
         "inventory.static",
-        "listen.addresses", "listen.receive_buffer_octets", "listen.streams", "listen.certificate_file",
-        "listen.key_file", "listen.client_ca_file",
+        "listen.addresses", "listen.receive_buffer_octets", "listen.sockets", "listen.streams",
+        "listen.certificate_file", "listen.key_file", "listen.client_ca_file",
         "pipeline.allow", "pipeline.share_templates_between_domains", "pipeline.exporters",
-        "rollup.service",
-        "store.url", "store.user", "store.ttl_days", "store.interface_speeds",
+        "rollup.service", "rollup.key_file",
+        "store.url", "store.user", "store.spool_octets", "store.ttl_days", "store.interface_speeds",
         "web.host", "web.port",
     }  # fmt: skip
     assert settings.listen.receive_buffer_octets == Settings().listen.receive_buffer_octets
