@@ -1,4 +1,4 @@
-"""The input of the decoders: a batch of UDP payloads as columns."""
+"""The input of the decoders: a batch of UDP payloads, or of messages that came over connections, as columns."""
 
 from __future__ import annotations
 
@@ -30,9 +30,12 @@ class Datagrams:
     address: NDArray[np.uint64]
     """[n, 2] sender address as two numbers, high and low half of the IPv6 form; IPv4 is mapped (`::ffff:a.b.c.d`)."""
     port: NDArray[np.int64]
-    """[n] UDP source port of the sender."""
+    """[n] source port of the sender."""
     time_received_us: NDArray[np.int64]
     """[n] time of receipt, microseconds since 1970 UTC."""
+    connection: NDArray[np.int64]
+    """[n] number of the TCP or TLS connection that brought the message, never used again; 0 for UDP.  A message of a
+    connection that has no octets says that it has ended."""
 
     def __len__(self) -> int:
         return len(self.start)
@@ -52,14 +55,22 @@ class Datagrams:
         address = np.array([address_halves(row[1]) for row in rows], dtype=np.uint64).reshape(len(rows), 2)
         port = np.array([row[2] for row in rows], dtype=np.int64)
         time_received_us = np.array([row[3] for row in rows], dtype=np.int64)
-        return cls(octets, start, length, address, port, time_received_us)
+        return cls(octets, start, length, address, port, time_received_us, np.zeros(len(rows), dtype=np.int64))
 
     def those(self, chosen: NDArray[np.bool_]) -> Datagrams:
         """The datagrams that are chosen, [n]; the payloads of the others are not held any more."""
         start, length = self.start[chosen], self.length[chosen]
         place = np.cumsum(length) - length
         octets = self.octets[np.repeat(start - place, length) + np.arange(int(length.sum()))]
-        return Datagrams(octets, place, length, self.address[chosen], self.port[chosen], self.time_received_us[chosen])
+        return Datagrams(
+            octets,
+            place,
+            length,
+            self.address[chosen],
+            self.port[chosen],
+            self.time_received_us[chosen],
+            self.connection[chosen],
+        )
 
 
 def address_halves(address: str | IPv4Address | IPv6Address) -> tuple[int, int]:

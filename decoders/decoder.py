@@ -66,12 +66,31 @@ def new_shared(limits: Limits) -> Shared:
 
 
 @kernel
-def assign(octets, start, length, address, port, received, s, port_in_key, domain_in_key, kind, session):  # type: ignore[no-untyped-def]
-    """Find version and session of each datagram, count it, and fill `kind` and `session` (both [n])."""
+def assign(  # type: ignore[no-untyped-def]
+    octets,
+    start,
+    length,
+    address,
+    port,
+    received,
+    connection,
+    s,
+    port_in_key,
+    domain_in_key,
+    kind,
+    session,
+):
+    """Find version and session of each datagram, count it, and fill `kind` and `session` (both [n]).
+
+    The end of a connection is no datagram: it has session 0 and is not counted.
+    """
     for i in range(start.shape[0]):
         at = start[i]
         size = length[i]
         kind[i] = K_NONE
+        session[i] = 0
+        if size == 0 and connection[i] != 0:
+            continue
         reason = -1
         version = np.int64(0)
         domain = np.int64(0)
@@ -115,10 +134,11 @@ def assign(octets, start, length, address, port, received, s, port_in_key, domai
                 else:
                     domain = u32(octets, at + need - 4)
                     kind[i] = K_SETS
+                agent_high = np.uint64(connection[i])
             else:
                 reason = Reason.VERSION.value
                 version = np.int64(0)
-        if not port_in_key:
+        if not port_in_key and connection[i] == 0:
             stream_port = np.int64(0)
         if not domain_in_key and version in (9, 10):
             domain = np.int64(0)
@@ -157,6 +177,7 @@ def assign_batch(shared: Shared, batch: Datagrams) -> tuple[NDArray[np.uint8], N
             batch.address,
             batch.port,
             batch.time_received_us,
+            batch.connection,
             shared.sessions,
             shared.port_in_key,
             shared.domain_in_key,

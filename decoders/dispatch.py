@@ -26,7 +26,7 @@ from decoders.decoder import (
 from decoders.errors import Reason
 from decoders.legacy import LegacyDecoder
 from decoders.limits import Limits
-from decoders.sessions import S_DENIED, S_OVERRIDE_RATE, S_RULED, forget, in_use, stale
+from decoders.sessions import S_DENIED, S_OVERRIDE_RATE, S_RULED, forget, in_use, of_connections, stale
 from decoders.sets import SetsDecoder
 from decoders.sflow import SflowDecoder
 
@@ -103,7 +103,19 @@ class Decoder:
             picked = np.flatnonzero(kind == code)
             if len(picked):
                 self._contain(part.decode, batch, picked, session, decoded)
+        self._end_connections(batch)
         return decoded
+
+    def _end_connections(self, batch: Datagrams) -> None:
+        """Forget the templates of connections that have ended (RFC 7011 section 8.1); what they counted stays.
+
+        A number of a connection is never used again, so nothing of it can stand behind its end.
+        """
+        ended = batch.connection[(batch.length == 0) & (batch.connection != 0)]
+        if len(ended):
+            numbers = of_connections(self.shared.sessions, ended)
+            if len(numbers):
+                self.sets.forget(numbers)
 
     def warm_up(self) -> None:
         """Compile every kernel, or load it from the cache.  Takes minutes the first time, half a second later."""

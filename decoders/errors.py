@@ -53,7 +53,7 @@ class Reason(IntEnum):
     TEMPLATE_CHANGED = 21
     """A template was redefined with other content."""
     WITHDRAWAL = 22
-    """A template withdrawal over UDP, ignored (RFC 7011 section 8.4)."""
+    """A template withdrawal without effect: over UDP (RFC 7011 section 8.4), or of a template that is not known."""
     NO_TEMPLATE = 23
     """Data without template that could not be held, or whose template did not come in time."""
     HELD = 24

@@ -21,13 +21,25 @@ from decoders.names import Names
 from decoders.pool import Plans
 from decoders.samplers import Samplers
 from decoders.sequence import O_UNKNOWN, Orders, follow, is_duplicate
-from decoders.sessions import S_RECORDS, S_TEMPLATES, T_RESTART, Sessions, find_session, fingerprint
+from decoders.sessions import (
+    S_DATAGRAMS,
+    S_LAST_SEEN_US,
+    S_RECORDS,
+    S_TEMPLATES,
+    T_RESTART,
+    Sessions,
+    find_session,
+    fingerprint,
+    mix,
+    over_stream,
+)
 from decoders.templates import Table
 from decoders.wire import u16, u32
 
-I_DONE, I_TEMPLATE, I_ROWS, I_RESTART, I_SET = range(5)
+I_DONE, I_TEMPLATE, I_ROWS, I_RESTART, I_SET, I_WITHDRAWAL = range(6)
 """Why a pass stopped: all done; a template record at W_RECORD is new; W_NEED rows are wanted; the exporter of this
-message restarted.  Inside of the kernels also: a data set is to be decoded."""
+message restarted; the record at W_RECORD withdraws a template.  Inside of the kernels also: a data set is to be
+decoded."""
 
 # Words of Work.state
 (
@@ -175,12 +187,13 @@ def open_message(b, w, k):  # type: ignore[no-untyped-def]
         if at != st[W_START] and w.domain_in_key:
             key = (s.key[number, 2] & ~np.uint64(0xFFFFFFFF)) | np.uint64(ctx[C_DOMAIN])
             if key != s.key[number, 2]:
-                number = find_session(s, s.key[number, 0], s.key[number, 1], key, np.uint64(0), np.uint64(0))
+                number = find_session(s, s.key[number, 0], s.key[number, 1], key, s.key[number, 3], s.key[number, 4])
                 if number == 0:
                     problem(w, Reason.SESSION_LIMIT.value, at, ctx[C_DOMAIN])
                     st[W_END] = payload_end
                     return False
                 ctx[C_SESSION] = number
+                s.stats[number, S_LAST_SEEN_US] = np.uint64(ctx[C_RECEIVED_US])
         if length < 16 or at + length > payload_end:
             problem(w, Reason.MESSAGE_LENGTH.value, at + 2, length)
             k.orders.session[number, O_UNKNOWN] = 1
@@ -193,6 +206,10 @@ def open_message(b, w, k):  # type: ignore[no-untyped-def]
             return False
     ctx[C_INIT_MS] = k.samplers.init_ms[number]
     s.skew_us[number] = ctx[C_HEADER_US] - ctx[C_RECEIVED_US]
+    if over_stream(s, number):
+        # A connection repeats nothing: messages with the same octets are several.  The count grows from batch to batch.
+        w.print_[0] = mix(s.stats[number, S_DATAGRAMS], np.uint64(at))
+        return True
     w.print_[0] = fingerprint(octets, at, st[W_END] - at)
     if is_duplicate(k.orders, s, number, st[W_SEQUENCE], w.print_[0]):
         problem(w, Reason.DUPLICATE.value, at, st[W_SEQUENCE])

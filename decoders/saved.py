@@ -39,6 +39,8 @@ def save_state(templates: TemplateStore, samplers: Samplers, sessions: Sessions)
     announced = np.flatnonzero((samplers.used[:count] > 0) | (samplers.init_ms[:count] > 0)).tolist()
     saved = []
     for session in sorted(set(templates.sessions()) | set(announced)):
+        if sessions.key[session, 3]:
+            continue  # its templates end with the connection, and no connection survives a restart
         used = min(int(samplers.used[session]), SLOTS)
         saved.append(
             {
@@ -68,6 +70,7 @@ def load_state(state: object, templates: TemplateStore, samplers: Samplers, sess
     for saved in state["sessions"]:
         try:
             key = _words(saved["key"], KEY_WORDS, 64)
+            _check_key(key)
             lists = [_list(saved[name]) for name in ("templates", "samplers")]
             init_ms = _number(saved["init_ms"], 52)
         except (TypeError, KeyError, ValueError):
@@ -82,6 +85,12 @@ def load_state(state: object, templates: TemplateStore, samplers: Samplers, sess
         refused += sum(not _load_template(one, version, session, templates, limits) for one in lists[0])
         refused += sum(not _load_sampler(one, session, samplers) for one in lists[1])
     return refused
+
+
+def _check_key(key: list[int]) -> None:
+    """Raises ValueError for what is not the key of NetFlow v9 or IPFIX over UDP."""
+    if key[2] >> 48 not in (9, 10) or key[3] or key[4]:
+        raise ValueError(f"not the key of a session that has templates: {key}")
 
 
 def _load_template(saved: Any, version: int, session: int, templates: TemplateStore, limits: Limits) -> bool:

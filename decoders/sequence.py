@@ -100,7 +100,7 @@ def stream_of(orders, s, number):  # type: ignore[no-untyped-def]
     if known != 0:
         return known
     stream = s.key[number, 2] & ~np.uint64(0xFFFFFFFF)
-    found = find_session(orders.streams, s.key[number, 0], s.key[number, 1], stream, np.uint64(0), np.uint64(0))
+    found = find_session(orders.streams, s.key[number, 0], s.key[number, 1], stream, s.key[number, 3], s.key[number, 4])
     orders.session[number, O_STREAM] = found
     orders.stream[found, O_DOMAINS] += 1
     return found

@@ -1,7 +1,8 @@
 """Exporter streams: who they are, what they sent, what of it was lost.
 
 A stream ("session") is what numbers its own datagrams: for sFlow (sender, agent, sub-agent); for NetFlow and IPFIX
-(sender, source port, version, domain).  RFC 7011 section 3.1 and facts 1.2, 2.1, 3.1.
+(sender, source port, version, domain), and for IPFIX over TCP the connection, too.  RFC 7011 sections 3.1 and 8, and
+facts 1.2, 2.1, 3.1.
 Session 0 stands for everybody beyond `Limits.sessions`: counted, never decoded.
 """
 
@@ -13,11 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoders.errors import Reason
-from decoders.jit import inline, kernel
+from decoders.jit import forced, inline, kernel
 from decoders.limits import Limits
 
 KEY_WORDS = 5
-"""Words of a session key: sender high, sender low, (version, port, domain) packed, agent high, agent low."""
+"""Words of a session key: sender high, sender low, (version, port, domain) packed, agent high, agent low.
+
+The agent is that of sFlow.  Else the fourth word is the number of the connection, 0 for UDP."""
 
 WINDOW = 64
 """Datagrams remembered per session, to tell duplicates and late ones from loss (facts section 7)."""
@@ -71,9 +74,16 @@ class Sessions(NamedTuple):
     """[capacity, Q_WORDS]"""
     ring: NDArray[np.uint64]
     """[capacity, WINDOW, 2]: (sequence + 1, fingerprint) of the last datagrams."""
+    generation: NDArray[np.int64]
+    """[capacity]: streams that the number stood for before, all forgotten."""
+    gone_stats: NDArray[np.uint64]
+    """[S_STATS]: running totals of all forgotten streams together; meaningless for gauges."""
+    gone_problems: NDArray[np.uint64]
+    """[number of reasons]: theirs."""
 
 
 NO_SKEW = -(2**63)
+IPFIX_VERSION = np.uint64(10)
 
 
 def new_sessions(limits: Limits) -> Sessions:
@@ -90,6 +100,9 @@ def new_sessions(limits: Limits) -> Sessions:
         np.zeros((capacity, len(Reason)), np.uint64),
         np.zeros((capacity, Q_WORDS), np.int64),
         np.zeros((capacity, WINDOW, 2), np.uint64),
+        np.zeros(capacity, np.int64),
+        np.zeros(S_STATS, np.uint64),
+        np.zeros(len(Reason), np.uint64),
     )
 
 
@@ -148,6 +161,11 @@ def _rebuild(s, gone):  # type: ignore[no-untyped-def]
     s.table[:] = 0
     for number in range(1, s.count[0]):
         if gone[number]:
+            for column in range(s.gone_stats.shape[0]):
+                s.gone_stats[column] += s.stats[number, column]
+            for reason in range(s.gone_problems.shape[0]):
+                s.gone_problems[reason] += s.problems[number, reason]
+            s.generation[number] += 1
             s.key[number, :] = 0
             s.stats[number, :] = 0
             s.skew_us[number] = NO_SKEW
@@ -167,13 +185,33 @@ def _rebuild(s, gone):  # type: ignore[no-untyped-def]
 
 
 def in_use(s: Sessions) -> NDArray[np.int64]:
-    """Numbers of the sessions that stand for a stream, session 0 not among them."""
-    used: NDArray[np.int64] = np.flatnonzero(s.stats[: int(s.count[0]), S_DATAGRAMS])
-    return used[used > 0]
+    """Numbers of the sessions that stand for a stream, session 0 not among them.
+
+    One that was read from a file, or that only came behind another message in its datagrams, has no datagram yet.
+    """
+    used: NDArray[np.int64] = np.flatnonzero(s.key[: int(s.count[0])].any(axis=1))
+    return used
+
+
+@forced
+def over_stream(s, number):  # type: ignore[no-untyped-def]
+    """True for a session of IPFIX over TCP or TLS; `number` is that of a NetFlow or IPFIX session."""
+    return s.key[number, 3] != 0
+
+
+def of_connections(s: Sessions, connections: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Numbers of the sessions of these connections."""
+    used = in_use(s)
+    ipfix = s.key[used, 2] >> np.uint64(48) == IPFIX_VERSION
+    theirs: NDArray[np.int64] = used[ipfix & np.isin(s.key[used, 3], connections.astype(np.uint64))]
+    return theirs
 
 
 def forget(s: Sessions, numbers: NDArray[np.int64]) -> None:
-    """Drop these sessions; their numbers will stand for other streams, so whoever keeps state by number must follow."""
+    """Drop these sessions and add what they counted to `gone_stats` and `gone_problems`.
+
+    Their numbers will stand for other streams, so whoever keeps state by number must follow.
+    """
     gone = np.zeros(len(s.key), np.bool_)
     gone[numbers] = True
     gone[0] = False
@@ -184,13 +222,15 @@ def forget(s: Sessions, numbers: NDArray[np.int64]) -> None:
 def stale(s: Sessions, now_us: int, *, keep: int) -> NDArray[np.int64]:
     """Sessions to forget so that at most `keep` remain: those that never gave a record first, then the longest silent.
 
-    Strangers (forged addresses, port scans) thus never push out an exporter that works.
+    Strangers (forged addresses, port scans) thus never push out an exporter that works, nor one whose templates were
+    read from a file.
     """
     numbers = in_use(s)
     surplus = len(numbers) - keep
     if surplus <= 0:
         return numbers[:0]
     useful = (s.stats[numbers, S_RECORDS] + s.stats[numbers, S_COUNTER_RECORDS]) > 0
+    useful |= (s.stats[numbers, S_TEMPLATES] > 0) & (s.stats[numbers, S_DATAGRAMS] == 0)
     silent_us = np.uint64(now_us) - np.minimum(s.stats[numbers, S_LAST_SEEN_US], np.uint64(now_us))
     order = np.lexsort((-silent_us.astype(np.int64), useful))
     return numbers[order[:surplus]]

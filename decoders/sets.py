@@ -78,7 +78,10 @@ class SetsDecoder:
         begin_orders_anew(self._orders, numbers)
 
     def forget(self, numbers: NDArray[np.int64]) -> None:
-        """Forget these sessions: their numbers will stand for other exporters."""
+        """Forget what these sessions announced and how they number.
+
+        They have ended, or their numbers will stand for other exporters.
+        """
         with np.errstate(over="ignore"):
             for number in numbers.tolist():
                 self.templates.drop_session(number)
@@ -148,6 +151,8 @@ class _Pass:
             elif code == frames.I_TEMPLATE:
                 self._template()
                 known = self._decoder.known()
+            elif code == frames.I_WITHDRAWAL:
+                self._withdraw()
             elif code == frames.I_RESTART:
                 self._decoder.templates.drop_session(int(self._work.ctx[C_SESSION]))
             else:
@@ -195,8 +200,7 @@ class _Pass:
         at, end = int(state[frames.W_RECORD]), int(state[frames.W_RECORD_END])
         octets = self._batch.octets
         version, session = int(context[C_VERSION]), int(context[C_SESSION])
-        set_number = int(octets[state[frames.W_SET] + 1])
-        options = set_number in (1, 3)
+        options = self._options()
         number, template = parse_record(octets[at:end].tobytes(), version, options)
         digest = int(digest_of(octets, at, end, version, int(options)))
         store = self._decoder.templates
@@ -209,6 +213,19 @@ class _Pass:
         state[frames.W_RECORD] = end
         if self._shared.sessions.stats[session, S_HELD_OCTETS]:
             self._release(session, number)
+
+    def _withdraw(self) -> None:
+        """Drop what the withdrawal that the pass stopped at names (RFC 7011 section 8.1)."""
+        state = self._work.state
+        at, session = int(state[frames.W_RECORD]), int(self._work.ctx[C_SESSION])
+        number = int.from_bytes(self._batch.octets[at : at + 2].tobytes(), "big")
+        if not self._decoder.templates.withdraw(session, number, self._options()):
+            self._shared.sessions.problems[session, Reason.WITHDRAWAL] += np.uint64(1)
+        state[frames.W_RECORD] = state[frames.W_RECORD_END]
+
+    def _options(self) -> bool:
+        """Whether the pass stopped in a set of options templates."""
+        return int(self._batch.octets[self._work.state[frames.W_SET] + 1]) in (1, 3)
 
     def _release(self, session: int, number: int) -> None:
         """Let the pass begin with what waited for this template."""

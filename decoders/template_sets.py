@@ -6,8 +6,9 @@ import numpy as np
 
 from decoders.errors import Reason
 from decoders.fields import C_RECEIVED_US, C_SESSION, C_VERSION
-from decoders.frames import I_DONE, I_TEMPLATE, W_RECORD, W_RECORD_END, W_TEMPLATES, problem
+from decoders.frames import I_DONE, I_TEMPLATE, I_WITHDRAWAL, W_RECORD, W_RECORD_END, W_TEMPLATES, problem
 from decoders.jit import forced, inline
+from decoders.sessions import S_TEMPLATES, over_stream
 from decoders.templates import digest_record, find_template
 from decoders.wire import u16
 
@@ -73,8 +74,21 @@ def template_record(octets, at, end, version, options, most):  # type: ignore[no
 
 
 @forced
+def withdraws(k, session, number):  # type: ignore[no-untyped-def]
+    """True if a withdrawal of this number (below 256: of all) can have an effect: over UDP none has (RFC 7011, 8.4)."""
+    if not over_stream(k.sessions, session):
+        return False
+    if number < 256:
+        return k.sessions.stats[session, S_TEMPLATES] != 0
+    return find_template(k.table, session, number) >= 0
+
+
+@forced
 def walk_templates(b, w, k, options, set_end):  # type: ignore[no-untyped-def]
-    """Walk the records of a template set from W_RECORD.  I_TEMPLATE if one of them is new or different."""
+    """Walk the records of a template set from W_RECORD.
+
+    I_TEMPLATE if one of them is new or different, I_WITHDRAWAL if it withdraws what is known.
+    """
     st = w.state
     octets = b.octets
     version = w.ctx[C_VERSION]
@@ -82,6 +96,10 @@ def walk_templates(b, w, k, options, set_end):  # type: ignore[no-untyped-def]
     while at + 4 <= set_end:
         number = u16(octets, at)
         if version == 10 and u16(octets, at + 2) == 0 and (number >= 256 or number == 2 + options):
+            if withdraws(k, w.ctx[C_SESSION], number):
+                st[W_RECORD] = at
+                st[W_RECORD_END] = at + 4
+                return I_WITHDRAWAL
             problem(w, Reason.WITHDRAWAL.value, at, number)
             at += 4
             continue

@@ -227,6 +227,18 @@ class TemplateStore:
             self._forget(entry)
         self._sessions.stats[session, S_TEMPLATES] = 0
 
+    def withdraw(self, session: int, number: int, options: bool) -> bool:
+        """Forget a template, or with a number below 256 all; only those of the kind.  False if there was none."""
+        known = self._entries.get(session, {})
+        chosen = list(known) if number < 256 else [number] if number in known else []
+        gone = [one for one in chosen if self._templates[known[one]].options == options]
+        for one in gone:
+            self._forget(known.pop(one))
+        self._sessions.stats[session, S_TEMPLATES] = len(known)
+        if not known:
+            self.drop_session(session)
+        return bool(gone)
+
     def _oldest(self, session: int, known: dict[int, int]) -> int:
         """Id of the template that was announced longest ago.
 

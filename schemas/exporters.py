@@ -14,15 +14,16 @@ def _count(name: str, doc: str, unit: str) -> Column:
 
 EXPORTERS = Table(
     "exporters",
-    "What one exporter stream sent in one interval and what of it was lost. The row with exporter `::` is the "
-    "collector itself.",
+    "What one exporter stream sent in one interval and what of it was lost. Of the rows with exporter `::` one is the "
+    "collector itself; another, where it is needed, is the sum of all streams that were forgotten for new ones before "
+    "they were told of, and of those for which there was no room.",
     (
         Column("time", TIME_US, "End of the interval.", unit="µs since 1970", codec=DELTA),
         Column("interval_us", UINT64, "Length of the interval.", unit="µs", codec=T64),
         *(column for column in WHERE_FROM if column.name != "time_received"),
-        Column("source_port", UINT32, "UDP source port of the stream; 0 for sFlow.", codec=ZSTD),
-        _count("datagrams", "Datagrams received.", "datagrams"),
-        _count("octets", "Octets of UDP payload received.", "octets"),
+        Column("source_port", UINT32, "Source port of the stream; 0 for sFlow.", codec=ZSTD),
+        _count("datagrams", "Datagrams received; over TCP, IPFIX messages.", "datagrams"),
+        _count("octets", "Octets of payload received.", "octets"),
         _count("records", "Flow rows decoded.", "rows"),
         _count("counter_records", "Interface counter rows decoded.", "rows"),
         _count(

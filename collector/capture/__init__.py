@@ -91,6 +91,7 @@ def batch_of(rows: list[CapturedDatagram]) -> Datagrams:
         address=np.fromiter(chain.from_iterable(map(_halves, sources)), np.uint64, 2 * len(rows)).reshape(-1, 2),
         port=np.fromiter(ports, np.int64, len(rows)),
         time_received_us=np.fromiter(times, np.int64, len(rows)),
+        connection=np.zeros(len(rows), np.int64),
     )
 
 

@@ -280,7 +280,13 @@ class BatchReader:
             time_received_us,
         )
         datagrams = Datagrams(
-            words.view(np.uint8), start[:kept], length[:kept], address[:kept], port[:kept], time_received_us[:kept]
+            words.view(np.uint8),
+            start[:kept],
+            length[:kept],
+            address[:kept],
+            port[:kept],
+            time_received_us[:kept],
+            np.zeros(kept, dtype=np.int64),
         )
         return Received(datagrams, count - kept, drops_total, count == self._slots)
 

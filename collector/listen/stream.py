@@ -5,8 +5,8 @@ brought is cut into whole messages and handed on as one batch, as if each were a
 read.  Nothing is dropped: where the next stage has no room, the connection is not read until it has, and TCP slows the
 exporter down.  A message that is none ends its connection, since nobody knows where the next one begins.
 
-A connection is a transport session of its own (sections 8.1 and 10.4): the decoders know sessions by address and source
-port of the sender, and both are those of the connection.
+A connection is a transport session of its own (sections 8.1 and 10.4): each has a number, by which the decoders know
+its messages, and an empty message tells them of its end, so that its templates end with it.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ import ssl
 import struct
 from collections import Counter as Counts
 from collections.abc import Callable, Coroutine
+from itertools import count
 from types import TracebackType
 from typing import Self, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from prometheus_client import Counter, Gauge
 
 from collector.access.tls import load_certificate, server_context
@@ -96,6 +98,7 @@ class StreamListener:
         self._allowed = allowed
         self._by_source: Counts[str] = Counts()
         self._open = 0
+        self._numbers = count(1)
         self._listening: list[socket.socket] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._tls: ssl.SSLContext | None = None
@@ -189,7 +192,7 @@ class StreamListener:
         self, accepted: socket.socket, peer: tuple[str, int], endpoint: StreamEndpoint, context: ssl.SSLContext | None
     ) -> None:
         """Have a connection from its handshake to its end."""
-        connection = _Connection(self, peer, endpoint)
+        connection = _Connection(self, peer, endpoint, next(self._numbers))
         try:
             accepted.setblocking(False)
             accepted.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -235,13 +238,16 @@ class _Families:
 class _Connection(asyncio.Protocol):
     """One connection: cuts what comes into messages."""
 
-    def __init__(self, owner: StreamListener, peer: tuple[str, int], endpoint: StreamEndpoint) -> None:
+    def __init__(self, owner: StreamListener, peer: tuple[str, int], endpoint: StreamEndpoint, number: int) -> None:
         label = str(endpoint)
         families = owner.families
         self.lost = asyncio.Event()
         self._owner = owner
         self._peer = peer
         self._halves = address_halves(peer[0])
+        self._number = number
+        self._known = False
+        """Whether the next stage has taken anything of this connection."""
         self._buffer = bytearray()
         """Octets that were not handed on: the begin of a message, or more where there was no room."""
         self._label = label
@@ -283,6 +289,8 @@ class _Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._hand_on_rest()
+        if self._known:
+            self._owner.offer(self._messages_of(np.zeros(0, np.uint8), [0]))
         reason = self._reason or ("end" if exc is None and not self._buffer else "cut" if self._buffer else "error")
         self._owner.families.closed.labels(self._label, reason).inc()
         self._owner.connections.discard(self)
@@ -329,7 +337,8 @@ class _Connection(asyncio.Protocol):
                 self._offer(ends)
 
     def _offer(self, ends: list[int]) -> None:
-        self._owner.offer(self._batch(ends))
+        octets = np.frombuffer(self._buffer[: ends[-1]], dtype=np.uint8)
+        self._known |= self._owner.offer(self._messages_of(octets, ends))
         self._messages.inc(len(ends))
         self._octets.inc(ends[-1])
         self._whole = self._loop.time()
@@ -341,18 +350,20 @@ class _Connection(asyncio.Protocol):
             self._transport.pause_reading()
         self._timer = self._loop.call_later(ROOM_PAUSE_SECONDS, self._hand_on)
 
-    def _batch(self, ends: list[int]) -> Datagrams:
-        count = len(ends)
+    def _messages_of(self, octets: NDArray[np.uint8], ends: list[int]) -> Datagrams:
+        """A batch of the messages that end at `ends`."""
+        messages = len(ends)
         end = np.array(ends, dtype=np.int64)
-        start = np.zeros(count, dtype=np.int64)
+        start = np.zeros(messages, dtype=np.int64)
         start[1:] = end[:-1]
         return Datagrams(
-            np.frombuffer(self._buffer[: ends[-1]], dtype=np.uint8),
+            octets,
             start,
             end - start,
-            np.tile(np.array(self._halves, dtype=np.uint64), (count, 1)),
-            np.full(count, self._peer[1], dtype=np.int64),
-            np.full(count, self._owner.clock_us(), dtype=np.int64),
+            np.tile(np.array(self._halves, dtype=np.uint64), (messages, 1)),
+            np.full(messages, self._peer[1], dtype=np.int64),
+            np.full(messages, self._owner.clock_us(), dtype=np.int64),
+            np.full(messages, self._number, dtype=np.int64),
         )
 
 

@@ -53,6 +53,9 @@ class Inbox:
         sizes = _sizes(batch)
         fits = self._shares.fits(batch.address, sizes, free)
         fits &= np.cumsum(sizes * fits) <= free
+        if not self._closed:
+            # The ends of connections always do: each comes after a message of its connection that did.
+            fits |= (batch.length == 0) & (batch.connection != 0)
         return batch if fits.all() else batch.those(fits)
 
     def _queue(self, batch: Datagrams) -> None:
@@ -120,4 +123,5 @@ def concatenate(batches: list[Datagrams]) -> Datagrams:
         np.concatenate([batch.address for batch in batches]),
         np.concatenate([batch.port for batch in batches]),
         np.concatenate([batch.time_received_us for batch in batches]),
+        np.concatenate([batch.connection for batch in batches]),
     )

@@ -52,6 +52,8 @@ TOTALS = {
 }
 """Columns that count up: an interval holds the difference."""
 
+COUNTED = list(TOTALS.values())
+
 GAUGES = {"templates": S_TEMPLATES, "held_octets": S_HELD_OCTETS, "sampling_rate": S_SAMPLING_RATE}
 """Columns that hold the state at the end of the interval."""
 
@@ -60,7 +62,8 @@ NEVER = -1
 TEMPLATES_PER_SESSION = 65_536
 """Template ids: a key of the template table is session × this + id."""
 
-PROTOCOL_BY_VERSION = {0x85: 1, 1: 2, 5: 3, 7: 4, 9: 5, 10: 6}
+SFLOW_VERSION = 0x85
+PROTOCOL_BY_VERSION = {SFLOW_VERSION: 1, 1: 2, 5: 3, 7: 4, 9: 5, 10: 6}
 """Version in a session key -> number in the enumeration `protocol`; anything else is 0, unknown."""
 
 
@@ -74,10 +77,10 @@ class OwnLoss:
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """What the streams that were heard since the last look did since then."""
+    """What streams did since the last look: those that counted anything."""
 
     numbers: NDArray[np.int64]
-    """[n] session numbers; 0 stands for senders beyond the limit."""
+    """[n] session numbers; 0 stands for senders beyond the limit, and for streams that were forgotten since."""
     stats: NDArray[np.uint64]
     """[n, S_STATS] growth of the running totals; meaningless for gauges."""
     problems: NDArray[np.uint64]
@@ -85,31 +88,47 @@ class Growth:
 
 
 class Growths:
-    """Takes differences of the sessions' running totals from look to look, also when a number changes its stream."""
+    """Takes differences of the sessions' running totals from look to look.
+
+    A number may change its stream in between, many times in a flood of senders.  The totals of those that were
+    forgotten stand in the sessions as one sum: what was told of them before, taken off, is what nobody has told.
+    """
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
         self._stats = np.zeros_like(sessions.stats)
         self._problems = np.zeros_like(sessions.problems)
-        self._key = np.zeros_like(sessions.key)
+        self._generation = np.zeros_like(sessions.generation)
+        self._gone_stats = np.zeros_like(sessions.gone_stats)
+        self._gone_problems = np.zeros_like(sessions.gone_problems)
 
     def take(self) -> Growth:
         """The growth since the last call."""
         s = self._sessions
+        gone = np.flatnonzero(s.generation != self._generation)
+        gone_stats = _untold(s.gone_stats, self._gone_stats, self._stats[gone])
+        gone_problems = _untold(s.gone_problems, self._gone_problems, self._problems[gone])
+        self._stats[gone], self._problems[gone] = 0, 0
+        self._generation[gone] = s.generation[gone]
+        self._gone_stats, self._gone_problems = s.gone_stats.copy(), s.gone_problems.copy()
+
         used = np.append(in_use(s), 0)
-        reused = used[(s.key[used] != self._key[used]).any(axis=1)]
-        self._stats[reused] = 0
-        self._problems[reused] = 0
-        self._key[reused] = s.key[reused]
-        heard = used[s.stats[used, S_DATAGRAMS] > self._stats[used, S_DATAGRAMS]]
-        stats, problems = s.stats[heard], s.problems[heard]
-        growth = Growth(
-            heard,
-            np.maximum(stats, self._stats[heard]) - self._stats[heard],
-            np.maximum(problems, self._problems[heard]) - self._problems[heard],
-        )
-        self._stats[heard], self._problems[heard] = stats, problems
-        return growth
+        before, problems_before = self._stats[used], self._problems[used]
+        # Loss may be taken back when a late datagram comes; what was told stays told, and is not told again.
+        self._stats[used] = np.maximum(s.stats[used], before)
+        self._problems[used] = np.maximum(s.problems[used], problems_before)
+        stats, problems = self._stats[used] - before, self._problems[used] - problems_before
+        stats[-1] += gone_stats
+        problems[-1] += gone_problems
+        grown = stats[:, COUNTED].any(axis=1) | problems.any(axis=1)
+        return Growth(used[grown], stats[grown], problems[grown])
+
+
+def _untold(total: NDArray[np.uint64], before: NDArray[np.uint64], told: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Growth of totals of forgotten streams, without what was told of these streams ([n, …]) while they were known."""
+    growth = total - before
+    growth -= np.minimum(growth, told.sum(axis=0, dtype=np.uint64))
+    return growth
 
 
 class Findings(Protocol):
@@ -139,7 +158,11 @@ class StreamReporter:
         self._own = OwnLoss()
 
     def report(self, time_us: int, own: OwnLoss) -> pa.RecordBatch | None:
-        """Rows for all streams heard since the last report, and one for the collector; None at the first call."""
+        """Rows for all streams that counted anything since the last report, and one for the collector.
+
+        Streams that were forgotten meanwhile, and senders beyond the limit, share a row without exporter.  None at the
+        first call.
+        """
         first, since_us, before = self._time_us == 0, self._time_us, self._own
         self._time_us, self._own = time_us, own
         growth = self._growths.take() if not first else None
@@ -157,7 +180,7 @@ class StreamReporter:
         count = len(numbers) + 1
         key = self._sessions.key[numbers]
         skews = self._sessions.skew_us[numbers]
-        exporters, agents = addresses(key[:, 0:2]), addresses(key[:, 3:5])
+        exporters, agents = addresses(key[:, 0:2]), addresses(np.where(_of_sflow(key), key[:, 3:5], np.uint64(0)))
         domains = (key[:, 2] & np.uint64(0xFFFFFFFF)).tolist()
         columns: dict[str, Any] = {
             "time": np.full(count, time_us),
@@ -237,6 +260,12 @@ def addresses(words: NDArray[np.uint64]) -> list[bytes]:
     """[n, 2] numbers -> n addresses of 16 octets."""
     packed = words.astype(">u8").tobytes()
     return [packed[at : at + 16] for at in range(0, len(packed), 16)]
+
+
+def _of_sflow(key: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """[n, 1]: which of these session keys name an agent."""
+    named: NDArray[np.bool_] = (key[:, 2:3] >> np.uint64(48)) == np.uint64(SFLOW_VERSION)
+    return named
 
 
 def protocols(key: NDArray[np.uint64]) -> list[str]:

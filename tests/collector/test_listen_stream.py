@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import ssl
+import struct
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable
@@ -38,6 +39,24 @@ def message(octets: int = 16) -> bytes:
     return ipfix(b"x" * (octets - 16))
 
 
+class Messages(Inbox):
+    """Takes messages, and keeps apart which connections have ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ended: list[Datagrams] = []
+
+    def offer(self, datagrams: Datagrams) -> bool:
+        if datagrams.length.tolist() == [0]:
+            self.ended.append(datagrams)
+            return True
+        return super().offer(datagrams)
+
+    def connections(self) -> list[int]:
+        """Number of the connection of each message."""
+        return [number for batch in self.batches for number in batch.connection.tolist()]
+
+
 class Room:
     """Says whether there is room, and what was asked."""
 
@@ -52,7 +71,7 @@ class Room:
 
 @asynccontextmanager
 async def listening(
-    inbox: Inbox, room: Room | None = None, allowed: Callable[[str], bool] = lambda _: True, **settings: Any
+    inbox: Messages, room: Room | None = None, allowed: Callable[[str], bool] = lambda _: True, **settings: Any
 ) -> AsyncIterator[tuple[StreamListener, Metrics]]:
     metrics = Metrics()
     chosen = ListenSettings.model_validate({"streams": TCP, **settings})
@@ -93,8 +112,8 @@ def test_a_stream_gives_the_messages_that_were_sent(piece: int) -> None:
     wanted = [payload for payload, *_ in sent]
     stream = b"".join(wanted)
 
-    async def scenario() -> tuple[Inbox, Metrics, tuple[str, int], str]:
-        inbox = Inbox()
+    async def scenario() -> tuple[Messages, Metrics, tuple[str, int], str]:
+        inbox = Messages()
         async with listening(inbox) as (listener, metrics):
             _, writer = await connect(listener)
             own = writer.get_extra_info("sockname")
@@ -118,8 +137,8 @@ def test_a_stream_gives_the_messages_that_were_sent(piece: int) -> None:
 def test_the_rows_are_those_of_the_capture() -> None:
     """Rows, packets and octets as in the capture's own truth, with templates once per connection."""
 
-    async def scenario() -> Inbox:
-        inbox = Inbox()
+    async def scenario() -> Messages:
+        inbox = Messages()
         async with listening(inbox) as (listener, _):
             _, writer = await connect(listener)
             writer.writelines(payload for payload, *_ in payloads("softflowd_ipfix"))
@@ -138,8 +157,8 @@ def test_templates_are_those_of_one_connection() -> None:
     """RFC 7011 section 8.1: data that another connection sends has no template."""
     data = ipfix(in_set(256, base()))
 
-    async def scenario() -> Inbox:
-        inbox = Inbox()
+    async def scenario() -> Messages:
+        inbox = Messages()
         async with listening(inbox) as (listener, _):
             _, first = await connect(listener)
             first.write(ipfix(template(256, BASE)) + data)
@@ -157,6 +176,62 @@ def test_templates_are_those_of_one_connection() -> None:
     assert found[-1] == 0
 
 
+def test_the_next_stage_hears_of_the_end_of_a_connection_that_gave_messages() -> None:
+    async def scenario() -> Messages:
+        inbox = Messages()
+        async with listening(inbox) as (listener, metrics):
+            _, silent = await connect(listener)
+            _, first = await connect(listener)
+            _, second = await connect(listener)
+            first.write(message(40) + message(50))
+            await inbox.until(2)
+            second.write(message(60))
+            await inbox.until(3)
+            silent.close()
+            first.close()
+            await until(lambda: closed(listener, metrics, "end") == 2)
+            assert [end.connection[0] for end in inbox.ended] == [inbox.connections()[0]]
+        second.close()
+        return inbox
+
+    inbox = asyncio.run(scenario())
+    one, same, other = inbox.connections()
+    assert one == same != other
+    assert min(one, other) > 0
+    assert [end.connection.tolist() for end in inbox.ended] == [[one], [other]]
+
+
+def test_a_connection_from_the_same_port_finds_no_templates_of_the_one_before() -> None:
+    data = ipfix(in_set(256, base()))
+    taken: list[Datagrams] = []
+
+    async def scenario() -> tuple[int, int]:
+        inbox = Messages()
+        async with listening(inbox) as (listener, _):
+            _, host, port = listener.addresses[0]
+            own = 0
+            for number, octets in enumerate((ipfix(template(256, BASE)) + data, data), 1):
+                with socket.socket() as sock:
+                    # Closed by a reset, so that the port is free at once.
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    sock.bind(("127.0.0.1", own))
+                    own = sock.getsockname()[1]
+                    sock.setblocking(False)
+                    await asyncio.get_running_loop().sock_connect(sock, (host, port))
+                    await asyncio.get_running_loop().sock_sendall(sock, octets)
+                    await inbox.until(number + 1)
+                await until(lambda number=number: len(inbox.ended) == number)  # type: ignore[misc]
+        taken.extend(inbox.batches)
+        taken.append(inbox.ended[0])
+        return len(inbox.senders()), len(inbox)
+
+    assert asyncio.run(scenario()) == (1, 3), "all from one port"
+    decoder = Decoder()
+    assert [len(rows(decoder.decode(batch).flows)) for batch in taken] in ([1, 0, 0], [0, 1, 0, 0])
+    assert len(decoder.sets.templates) == 0
+
+
 @pytest.mark.parametrize(
     ("octets", "reason"),
     [
@@ -172,7 +247,7 @@ def test_templates_are_those_of_one_connection() -> None:
 )
 def test_what_is_no_message_ends_its_connection(octets: bytes, reason: str) -> None:
     async def scenario() -> list[bytes]:
-        inbox = Inbox()
+        inbox = Messages()
         async with listening(inbox) as (listener, metrics):
             reader, writer = await connect(listener)
             _, other = await connect(listener)
@@ -196,7 +271,7 @@ def test_without_room_the_connection_waits_and_nothing_is_lost() -> None:
     sent = [message(1000 + number) for number in range(3000)]
 
     async def scenario() -> tuple[list[bytes], int, float]:
-        inbox, room = Inbox(), Room()
+        inbox, room = Messages(), Room()
         async with listening(inbox, room) as (listener, metrics):
             room.free = False
             _, writer = await connect(listener)
@@ -233,7 +308,7 @@ def test_an_exporter_that_never_reads_loses_nothing_when_it_closes(certificates:
             sock.close()
 
     async def scenario() -> int:
-        inbox = Inbox()
+        inbox = Messages()
         settings = certificates.settings() | {"streams": (f"{scheme}://127.0.0.1:0",)}
         async with listening(inbox, room, **settings) as (listener, metrics):
             asyncio.get_running_loop().call_later(0.3, setattr, room, "free", True)
@@ -247,7 +322,7 @@ def test_an_exporter_that_never_reads_loses_nothing_when_it_closes(certificates:
 
 def test_connections_are_bounded() -> None:
     async def scenario() -> dict[str, float | None]:
-        async with listening(Inbox(), stream_connections=3, stream_connections_per_source=2) as (listener, metrics):
+        async with listening(Messages(), stream_connections=3, stream_connections_per_source=2) as (listener, metrics):
             address = str(listener.addresses[0])
             _, host, port = listener.addresses[0]
             kept = [await connect(listener, local_addr=("127.0.0.1", 0)) for _ in range(2)]
@@ -276,7 +351,7 @@ def test_connections_are_bounded() -> None:
 
 def test_who_may_not_export_is_not_listened_to() -> None:
     async def scenario() -> float | None:
-        async with listening(Inbox(), allowed=lambda address: address != "127.0.0.1") as (listener, metrics):
+        async with listening(Messages(), allowed=lambda address: address != "127.0.0.1") as (listener, metrics):
             reader, writer = await connect(listener)
             assert await reader.read() == b""
             writer.close()
@@ -297,7 +372,7 @@ def test_who_may_not_export_is_not_listened_to() -> None:
 )
 def test_silent_connections_are_closed(settings: dict[str, float], sent: bytes, reason: str) -> None:
     async def scenario() -> None:
-        async with listening(Inbox(), **settings) as (listener, metrics):
+        async with listening(Messages(), **settings) as (listener, metrics):
             _, writer = await connect(listener)
             writer.write(sent)
             await until(lambda: closed(listener, metrics, reason) == 1)
@@ -337,7 +412,7 @@ def test_openssl_sends_over_tls(certificates: Certificates, mutual: bool) -> Non
     sent = b"".join(message(1000 + number) for number in range(500))
 
     async def scenario() -> list[bytes]:
-        inbox = Inbox()
+        inbox = Messages()
         async with listening(inbox, **certificates.settings(mutual=mutual)) as (listener, _):
             command = [
                 "openssl", "s_client", "-quiet", "-verify_return_error", "-CAfile", str(certificates.ca),
@@ -372,7 +447,7 @@ async def _send_and_read(listener: StreamListener, context: ssl.SSLContext) -> N
 
 def test_who_has_no_certificate_is_refused_where_one_is_asked_for(certificates: Certificates) -> None:
     async def scenario() -> int:
-        inbox = Inbox()
+        inbox = Messages()
         async with listening(inbox, **certificates.settings(mutual=True)) as (listener, metrics):
             context = ssl.create_default_context(cafile=str(certificates.ca))
             with pytest.raises((ssl.SSLError, ConnectionError)):
@@ -389,7 +464,7 @@ def test_who_has_no_certificate_is_refused_where_one_is_asked_for(certificates: 
 
 def test_addresses_that_cannot_be_had_are_named(certificates: Certificates, tmp_path: Path) -> None:
     async def enter(**settings: Any) -> None:
-        async with listening(Inbox(), **settings):
+        async with listening(Messages(), **settings):
             pass
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -421,7 +496,7 @@ def test_batches_fit_the_decoders() -> None:
     """The compiled kernels know writable, contiguous arrays of these types only."""
 
     async def scenario() -> Datagrams:
-        inbox = Inbox()
+        inbox = Messages()
         async with listening(inbox) as (listener, _):
             _, writer = await connect(listener)
             writer.write(message(33) + message(17))
@@ -430,7 +505,7 @@ def test_batches_fit_the_decoders() -> None:
         return inbox.batches[0]
 
     batch, like = asyncio.run(scenario()), Datagrams.of([(b"x", "192.0.2.1", 1, 1)])
-    for name in ("octets", "start", "length", "address", "port", "time_received_us"):
+    for name in ("octets", "start", "length", "address", "port", "time_received_us", "connection"):
         array: np.ndarray[Any, Any] = getattr(batch, name)
         assert array.dtype == getattr(like, name).dtype
         assert array.flags.c_contiguous

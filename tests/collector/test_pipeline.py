@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -16,8 +17,10 @@ from collector.pipeline.work import INBOX_CHECK_SECONDS, STAGE, Pipeline, rules_
 from collector.threads import Bridge
 from decoders.datagrams import Datagrams
 from decoders.decoder import Decoded, assign_batch, new_shared
+from decoders.dispatch import Decoder
 from decoders.limits import Limits
-from decoders.sessions import forget
+from decoders.sessions import S_DATAGRAMS, S_LOST, forget
+from tests.decoders.exports import BASE, base, in_set, ipfix, record5, template, v5
 from tests.decoders.helpers import payloads, truth
 
 NETFLOW5 = b"\x00\x05" + bytes(40)
@@ -107,6 +110,22 @@ def test_a_full_inbox_drops_the_newest_and_counts() -> None:
     assert inbox.octets == octets_of(batch(b"again"))
 
 
+def test_the_end_of_a_connection_finds_room_in_a_full_inbox() -> None:
+    async def scenario() -> list[int]:
+        inbox = Inbox(octets_of(batch(b"x" * 100)))
+        end = replace(batch(b""), connection=np.array([7]))
+        assert inbox.offer(batch(b"x" * 100)) == 0
+        assert inbox.offer(batch(b"")) == 1
+        assert inbox.offer(end) == 0
+        assert inbox.octets == octets_of(batch(b"x" * 100)) + octets_of(end)
+        taken = await inbox.take(1 << 20)
+        inbox.close()
+        assert inbox.offer(end) == 1
+        return [] if taken is None else taken.connection.tolist()
+
+    assert asyncio.run(scenario()) == [0, 7]
+
+
 def test_take_waits_for_an_offer() -> None:
     async def scenario() -> list[bytes]:
         inbox = Inbox(1 << 20)
@@ -176,6 +195,119 @@ def test_a_number_that_changed_its_stream_begins_anew() -> None:
     growth = growths.take()
     assert growth.numbers.tolist() == [1]
     assert growth.stats[0, 0] == 1
+
+
+SENDERS = 3_000
+LOST = 17
+
+
+def short_visit(host: int) -> list[tuple[bytes, str, int, int]]:
+    """Two datagrams of one record each, between which `LOST` records are missing, and one of no known version."""
+    address = f"10.1.{host >> 8}.{host & 255}"
+    datagrams = (v5(record5(), sequence=1), v5(record5(), sequence=2 + LOST), b"\0\x63" + bytes(20))
+    return [(datagram, address, 9, 1_000_000 * host) for datagram in datagrams]
+
+
+def sums(batches: list[pa.RecordBatch | None]) -> dict[str, int]:
+    """What all rows tell together."""
+    told = pa.Table.from_batches([one for one in batches if one is not None]).to_pylist()
+    total = {name: sum(row[name] for row in told) for name in ("datagrams", "octets", "records", "export_lost")}
+    return total | {"version": sum(dict(row["problems"]).get("version", 0) for row in told)}
+
+
+@pytest.mark.parametrize("every", [1, 7, 10_000], ids=["often", "now and then", "at the end"])
+def test_streams_that_are_forgotten_between_two_reports_are_told_of(every: int) -> None:
+    """Each sender is pushed out by those after it; rows and metrics add up to what was sent all the same."""
+    decoder = Decoder(Limits(sessions=64))
+    metrics = Metrics(exporters_labelled=4)
+    reporter, streams = StreamReporter(decoder.shared.sessions), StreamMetrics(decoder.shared.sessions, metrics)
+    told = [reporter.report(1, OwnLoss())]
+    for number, first in enumerate(range(0, SENDERS, 5)):
+        decoder.decode(Datagrams.of(row for host in range(first, first + 5) for row in short_visit(host)))
+        if number % every == 0:
+            told.append(reporter.report(2 + number, OwnLoss()))
+            streams.advance()
+    told.append(reporter.report(10_000, OwnLoss()))
+    streams.advance()
+
+    sent = {
+        "datagrams": 3 * SENDERS,
+        "octets": (2 * (24 + 48) + 22) * SENDERS,
+        "records": 2 * SENDERS,
+        "export_lost": LOST * SENDERS,
+        "version": SENDERS,
+    }
+    assert sums(told) == sent
+    assert max(batch.num_rows for batch in told if batch is not None) <= 64 + 2
+    samples = [sample for family in metrics.registry.collect() for sample in family.samples]
+    counted = {
+        name: sum(one.value for one in samples if one.name == f"vmflow_exporter_{name}_total")
+        for name in ("datagrams", "octets", "records", "export_lost")
+    }
+    assert counted | {"version": sent["version"]} == sent
+    refused = [one for one in samples if one.name == "vmflow_decode_problems_total"]
+    assert sum(one.value for one in refused if one.labels["reason"] == "version") == SENDERS
+
+
+def test_a_stream_that_is_forgotten_and_comes_back_is_told_of_once() -> None:
+    shared = new_shared(Limits(sessions=1))
+    growths = Growths(shared.sessions)
+    assign_batch(shared, batch(*[NETFLOW5] * 3))
+    assert growths.take().stats[0, S_DATAGRAMS] == 3
+    assign_batch(shared, batch(*[NETFLOW5] * 2))
+    forget(shared.sessions, np.array([1]))
+    assign_batch(shared, batch(*[NETFLOW5] * 4))
+
+    growth = growths.take()
+    assert dict(zip(growth.numbers.tolist(), growth.stats[:, S_DATAGRAMS].tolist(), strict=True)) == {1: 4, 0: 2}
+    assert growths.take().numbers.tolist() == []
+
+
+def test_loss_that_a_late_datagram_takes_back_is_not_told_twice() -> None:
+    shared = new_shared(Limits(sessions=2))
+    growths = Growths(shared.sessions)
+    assign_batch(shared, batch(NETFLOW5))
+    told = []
+    for lost in (5, 3, 5, 6):
+        shared.sessions.stats[1, S_LOST] = lost
+        told.append(int(growths.take().stats[:, S_LOST].sum()))
+
+    assert told == [5, 0, 0, 1]
+
+
+def test_records_of_a_domain_that_only_comes_behind_another_are_told_of() -> None:
+    decoder = Decoder(Limits(sessions=8))
+    reporter = StreamReporter(decoder.shared.sessions)
+    reporter.report(1, OwnLoss())
+    messages = ipfix(template(256, BASE), in_set(256, base()), domain=1)
+    messages += ipfix(template(256, BASE), in_set(256, base(), base()), domain=2)
+    decoder.decode(batch(messages))
+    told = reporter.report(2, OwnLoss())
+
+    assert told is not None
+    assert [(row["domain"], row["datagrams"], row["records"]) for row in told.to_pylist()] == [
+        (1, 1, 1),
+        (2, 0, 2),
+        (0, 0, 0),
+    ]
+
+
+def test_a_connection_is_told_of_by_address_and_port() -> None:
+    decoder = Decoder(Limits(sessions=8))
+    reporter = StreamReporter(decoder.shared.sessions)
+    reporter.report(1, OwnLoss())
+    decoder.decode(replace(batch(ipfix(template(256, BASE)), port=4_000), connection=np.array([7])))
+    told = reporter.report(2, OwnLoss())
+
+    assert told is not None
+    first = told.to_pylist()[0]
+    assert (first["exporter"][-4:], first["agent"], first["source_port"], first["protocol"], first["templates"]) == (
+        bytes([192, 0, 2, 1]),
+        bytes(16),
+        4_000,
+        "ipfix",
+        1,
+    )
 
 
 def test_stream_metrics_are_capped_and_add_up() -> None:

@@ -31,6 +31,7 @@ def mixed(*batches: Datagrams) -> Datagrams:
         np.array(senders, np.uint64)[order],
         joined.port,
         joined.time_received_us,
+        joined.connection,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -110,9 +111,12 @@ class Collector:
         self.decoder = Decoder(limits, rules, **options)
         self.time_us = NOW * 1_000_000
 
-    def decode(self, *datagrams: bytes, sender: str = "192.0.2.9", port: int = 5555) -> list[dict[str, Any]]:
-        """Rows of datagrams of one sender, received together."""
+    def decode(
+        self, *datagrams: bytes, sender: str = "192.0.2.9", port: int = 5555, connection: int = 0
+    ) -> list[dict[str, Any]]:
+        """Rows of datagrams of one sender, or of messages of one connection, received together."""
         batch = Datagrams.of((datagram, sender, port, self.time_us) for datagram in datagrams)
+        batch = replace(batch, connection=np.full(len(batch), connection, np.int64))
         with np.errstate(over="ignore"):  # hashes wrap; numpy warns of it where kernels are not compiled
             return rows(self.decoder.decode(batch).flows)
 

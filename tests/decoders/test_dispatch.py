@@ -34,7 +34,14 @@ def test_a_defect_leaves_out_one_datagram_and_no_other(stem: str, monkeypatch: p
         batch.octets,
         *(
             column[others].copy()
-            for column in (batch.start, batch.length, batch.address, batch.port, batch.time_received_us)
+            for column in (
+                batch.start,
+                batch.length,
+                batch.address,
+                batch.port,
+                batch.time_received_us,
+                batch.connection,
+            )
         ),
     )
     expected = rows(Decoder().decode(kept))

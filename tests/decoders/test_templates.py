@@ -11,7 +11,7 @@ import pytest
 from decoders.elements import describe, parse, plausible, registry
 from decoders.errors import Reason
 from decoders.limits import Limits
-from decoders.sessions import S_HELD_OCTETS, S_LOST, S_RECORDS, S_TEMPLATES
+from decoders.sessions import S_DATAGRAMS, S_DUPLICATES, S_HELD_OCTETS, S_LOST, S_RECORDS, S_TEMPLATES
 from tests.decoders.exports import (
     BASE,
     NOW,
@@ -173,6 +173,127 @@ def test_withdrawal_over_udp_is_ignored(record: bytes) -> None:
 
     assert len(found) == 1
     assert collector.problems == {Reason.WITHDRAWAL: 1}
+
+
+def withdrawal(number: int, set_number: int = 2) -> bytes:
+    """RFC 7011 section 8.1: a record without fields."""
+    return in_set(set_number, struct.pack("!HH", number, 0))
+
+
+OPTIONS = options_template(300, [(144, 4)], [(34, 4)])
+
+
+def test_withdrawal_over_a_connection_takes_one_template_from_its_place_on() -> None:
+    collector = Collector()
+    found = collector.decode(
+        ipfix(
+            template(256, SHORT),
+            template(257, SHORT),
+            in_set(256, short(1)),
+            withdrawal(256),
+            in_set(256, short(2)),
+            in_set(257, short(3)),
+        ),
+        connection=1,
+    )
+
+    assert [row["packets"] for row in found] == [1, 3]
+    assert collector.problems == {Reason.HELD: 1}
+    assert collector.stat(S_TEMPLATES) == len(collector.decoder.sets.templates) == 1
+
+
+@pytest.mark.parametrize(("record", "left"), [(withdrawal(2), {300}), (withdrawal(3, 3), {256, 257})])
+def test_all_templates_of_a_kind_are_withdrawn_together(record: bytes, left: set[int]) -> None:
+    collector = Collector()
+    announced = ipfix(template(256, SHORT), template(257, SHORT), OPTIONS)
+    for connection in (1, 2):
+        collector.decode(announced, connection=connection)
+    collector.decode(ipfix(record), connection=2)
+
+    store = collector.decoder.sets.templates
+    kept = [{number for number, _ in store.of_session(session)} for session in store.sessions()]
+    assert kept == [{256, 257, 300}, left]
+    assert collector.problems == {}
+
+
+def test_a_withdrawn_template_may_come_back_as_another_one_or_in_the_same_octets() -> None:
+    collector = Collector()
+    announced, withdrawn = ipfix(template(256, SHORT)), ipfix(withdrawal(256))
+    data = ipfix(in_set(256, short(4)))
+
+    assert [row["packets"] for row in collector.decode(announced, withdrawn, announced, data, connection=1)] == [4]
+    found = collector.decode(withdrawn, ipfix(template(256, BASE), in_set(256, base(packets=9))), connection=1)
+    assert [row["packets"] for row in found] == [9]
+    assert collector.problems == {}
+    assert collector.stat(S_DUPLICATES) == 0
+
+
+@pytest.mark.parametrize("record", [withdrawal(256), withdrawal(300, 3), withdrawal(257, 3), withdrawal(3, 3)])
+def test_a_withdrawal_of_what_is_not_known_is_counted(record: bytes) -> None:
+    collector = Collector()
+    collector.decode(ipfix(template(257, SHORT), record), connection=1)
+
+    assert collector.problems == {Reason.WITHDRAWAL: 1}
+    assert len(collector.decoder.sets.templates) == 1
+
+
+def test_equal_messages_of_a_connection_are_no_duplicates() -> None:
+    collector = Collector()
+    data = ipfix(in_set(256, short(1)), sequence=5)
+
+    assert len(collector.decode(ipfix(template(256, SHORT), sequence=5), data, data, connection=1)) == 2
+    assert len(collector.decode(ipfix(template(256, SHORT), sequence=5), data, data)) == 1
+    assert collector.problems == {Reason.DUPLICATE: 1}
+
+
+@pytest.mark.parametrize("options", [{}, {"port_in_key": False}, {"domain_in_key": False}])
+def test_templates_live_as_long_as_their_connection(options: dict[str, bool]) -> None:
+    """RFC 7011 sections 8.1 and 10.4: not in another connection from the same port, nor over UDP."""
+    collector = Collector(**options)
+    announced = ipfix(template(256, SHORT), template(257, SHORT))
+    data = ipfix(in_set(256, short(1)))
+    for connection in (1, 2):
+        collector.decode(announced, connection=connection)
+    assert len(collector.decode(data, connection=1)) == 1
+
+    collector.decode(ipfix(in_set(400, short(1))), b"", connection=1)
+
+    assert len(collector.decoder.sets.templates) == 2
+    assert collector.problems == {Reason.HELD: 1, Reason.NO_TEMPLATE: 1}, "what was held is given up, counted"
+    assert [len(collector.decode(data, connection=number)) for number in (2, 3, 0)] == [1, 0, 0]
+    assert collector.stat(S_DATAGRAMS) == 2 + 1 + 1 + 3
+
+
+def test_templates_of_connections_do_not_outlive_the_collector() -> None:
+    collector = Collector()
+    collector.decode(ipfix(template(256, SHORT)), connection=1)
+    collector.decode(ipfix(template(257, SHORT)))
+    state = collector.decoder.changed_state()
+    assert state is not None
+    again = Collector()
+    again.decoder.load_state(state)
+
+    assert len(again.decoder.sets.templates) == 1
+    saved = json.loads(state)
+    saved["sessions"][0]["key"][3] = 1
+    assert again.decoder.sets.import_state(saved) == 1
+
+
+def test_exporters_that_were_saved_and_never_come_back_give_way() -> None:
+    limits = tight(sessions=16)
+    before = Collector(limits)
+    for port in range(14):
+        before.decode(ipfix(template(256, SHORT)), port=port)
+    state = before.decoder.changed_state()
+    assert state is not None
+    collector = Collector(limits)
+    collector.decoder.load_state(state)
+
+    message = v9(template(256, SHORT, version=9), in_set(256, short(1)), count=2)
+    found = [len(collector.decode(message, port=port)) for port in range(100, 140)]
+
+    assert found == [1] * 40
+    assert collector.problems.get(Reason.SESSION_LIMIT, 0) == 0
 
 
 @pytest.mark.parametrize(
