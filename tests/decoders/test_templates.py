@@ -275,6 +275,7 @@ def test_templates_of_connections_do_not_outlive_the_collector() -> None:
 
     assert len(again.decoder.sets.templates) == 1
     saved = json.loads(state)
+    assert len(saved["sessions"]) == 1
     saved["sessions"][0]["key"][3] = 1
     assert again.decoder.sets.import_state(saved) == 1
 
