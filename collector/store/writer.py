@@ -128,7 +128,7 @@ class Writer:
 
     @property
     def spool_problem(self) -> str | None:
-        """Why rows could not be written to the disk last time, None if they could."""
+        """Why rows wait in memory that should be on the disk, None if none do."""
         return self._line.problem
 
     async def __aenter__(self) -> Self:
