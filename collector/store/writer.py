@@ -132,17 +132,19 @@ class Writer:
         return self._line.problem
 
     async def __aenter__(self) -> Self:
-        """Take the spool, connect and set up the tables.
+        """Connect, set up the tables, and take the spool.
 
         A server that does not answer yet is asked again later: rows wait.  Raises StoreError for everything else.
         """
-        await self._line.open()
         try:
             self._client = await self._call(self._open)
         except StoreUnreachableError as error:
             self._fail(error)
+        try:
+            await self._line.open()
         except BaseException:
-            await self._line.close()
+            if self._client is not None:
+                await self._call(self._client.close)
             raise
         self._tasks = {
             asyncio.create_task(self._run(), name="store"),
