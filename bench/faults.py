@@ -151,6 +151,8 @@ class Killed:
         self.front = Front(url) if url else None
         self.rate = rate
         self.starts: list[float] = []
+        """Seconds from the command to `ready`, and of CPU: others may use the machine."""
+        self.start_cpu: list[float] = []
         self.wrong: list[str] = []
         self.acknowledged = 0
         """Rows that must be in the store after the next start."""
@@ -174,6 +176,7 @@ class Killed:
             )
         )  # fmt: skip
         self.starts.append(time.monotonic() - begun)
+        self.start_cpu.append(_cpu(service))
         drained(service)
         self.halves += int(service.metric("vmflow_spool_half_files_total"))
         missing = self.acknowledged - self.ask(service, "SELECT count() AS n FROM flows")["n"]
@@ -242,7 +245,7 @@ def kill(times: int, store: str, rate: float) -> None:
         for number in range(times):
             killed.round(number)
             print(
-                f"  kill {number + 1}: start {killed.starts[-1]:.1f} s, acknowledged {killed.acknowledged} rows, "
+                f"  kill {number + 1}: start {killed.starts[-1]:.1f} s, {killed.start_cpu[-1]:.1f} s of CPU, acknowledged {killed.acknowledged} rows, "
                 f"through the spool {killed.replayed}, wrong {len(killed.wrong)}",
                 flush=True,
             )
@@ -253,7 +256,8 @@ def kill(times: int, store: str, rate: float) -> None:
         summed = ask(url, "SELECT toUInt64(sum(records)) AS n FROM pair_1h")["n"] if url else _summed(directory)
         print(
             f"{times} kills, {store}: {rows} rows, {summed} summed; "
-            f"start {statistics.median(killed.starts):.1f} s (median), {max(killed.starts[1:]):.1f} s at most; "
+            f"start {statistics.median(killed.starts):.1f} s (median), {max(killed.starts[1:]):.1f} s at most, "
+            f"{statistics.median(killed.start_cpu):.1f} s of CPU; "
             f"{killed.spooled} kills left {killed.replayed} rows in the spool, {killed.halves} half-written files; "
             f"exit {code}; wrong: {killed.wrong or 'nothing'}",
             flush=True,
