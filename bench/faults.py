@@ -245,8 +245,8 @@ def kill(times: int, store: str, rate: float) -> None:
         for number in range(times):
             killed.round(number)
             print(
-                f"  kill {number + 1}: start {killed.starts[-1]:.1f} s, {killed.start_cpu[-1]:.1f} s of CPU, acknowledged {killed.acknowledged} rows, "
-                f"through the spool {killed.replayed}, wrong {len(killed.wrong)}",
+                f"  kill {number + 1}: start {killed.starts[-1]:.1f} s, {killed.start_cpu[-1]:.1f} s of CPU; "
+                f"acknowledged {killed.acknowledged} rows, through the spool {killed.replayed}, wrong {len(killed.wrong)}",
                 flush=True,
             )
         service = killed.start(up)
