@@ -246,7 +246,7 @@ def kill(times: int, store: str, rate: float) -> None:
             killed.round(number)
             print(
                 f"  kill {number + 1}: start {killed.starts[-1]:.1f} s, {killed.start_cpu[-1]:.1f} s of CPU; "
-                f"acknowledged {killed.acknowledged} rows, through the spool {killed.replayed}, wrong {len(killed.wrong)}",
+                f"acknowledged {killed.acknowledged}, through the spool {killed.replayed}, wrong {len(killed.wrong)}",
                 flush=True,
             )
         service = killed.start(up)
