@@ -46,6 +46,9 @@ ROOM = 0.75
 SPILL_SECONDS = 0.25
 """How often it is looked whether rows must go to the disk."""
 
+FAILING_STOP_SECONDS = 1.0
+"""How long a stop waits for a store that fails already: its rows are as safe in the spool."""
+
 SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300)
 
 INSERT_SETTINGS = {
@@ -194,6 +197,8 @@ class Writer:
         """
         self._draining = True
         self._work.set()
+        if self._problem is not None and self._line.problem is None:
+            deadline_seconds = min(deadline_seconds, FAILING_STOP_SECONDS)
         tasks, self._tasks = self._tasks, set()
         hanging: set[asyncio.Task[None]] = set()
         if tasks:
