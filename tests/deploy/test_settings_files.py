@@ -53,7 +53,7 @@ def test_each_commented_line_of_the_example_is_right(tmp_path: Path) -> None:
         "listen.key_file", "listen.client_ca_file",
         "pipeline.allow", "pipeline.share_templates_between_domains", "pipeline.exporters",
         "rollup.service",
-        "store.url", "store.user", "store.ttl_days", "store.interface_speeds",
+        "store.url", "store.user", "store.spool_octets", "store.ttl_days", "store.interface_speeds",
         "web.host", "web.port",
     }  # fmt: skip
     assert settings.listen.receive_buffer_octets == Settings().listen.receive_buffer_octets
