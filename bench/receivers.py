@@ -228,11 +228,16 @@ def stored(load: Load) -> Got:
 
 
 def _settled(service: Service) -> tuple[int, float]:
-    """Rows that queries see once their number stands still for two seconds, and since when (`time.monotonic`)."""
+    """Rows that queries see once nothing waits in the service and they stand still, and since when (`time.monotonic`)."""
     rows, since = -1, time.monotonic()
-    while time.monotonic() - since < 2.0:
+    while time.monotonic() - since < 2.0 or _waiting(service):
         now = int(service.query("SELECT count() AS n FROM flows")[0]["n"])
         if now != rows:
             rows, since = now, time.monotonic()
         time.sleep(0.25)
     return rows, since
+
+
+def _waiting(service: Service) -> bool:
+    health = json.loads(service.get("/health"))
+    return bool(health["inbox_octets"] or health["store_queue_octets"])
