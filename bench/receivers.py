@@ -228,7 +228,7 @@ def stored(load: Load) -> Got:
 
 
 def _settled(service: Service) -> tuple[int, float]:
-    """Rows that queries see once nothing waits in the service and they stand still, and since when (`time.monotonic`)."""
+    """Rows that queries see once they stand still and nothing waits, and since when (`time.monotonic`)."""
     rows, since = -1, time.monotonic()
     while time.monotonic() - since < 2.0 or _waiting(service):
         now = int(service.query("SELECT count() AS n FROM flows")[0]["n"])
