@@ -25,6 +25,7 @@ def draw(file: Path) -> None:
         axes.loglog(numbers, [step["per_record"] for step in steps], marker="o", label=f"a record: {series.record}")
         axes.loglog(numbers, [step["per_more"] for step in steps], marker="s", label=f"each one: {series.more}")
         axes.set(xlabel=name, ylabel="µs of CPU", ylim=(0.05, 2000))
+        axes.minorticks_off()
         axes.grid(visible=True, alpha=0.3)
         axes.legend(loc="upper right", fontsize=6)
     figure.savefig(TARGET, metadata={"Date": None})
