@@ -86,7 +86,7 @@ class StoreSettings(BaseModel, frozen=True, extra="forbid"):
     """Background merges of the embedded engine: one leaves the other core of a small machine to inserts."""
 
     drain_seconds: float = Field(default=12, gt=0)
-    """What is not stored this long after the stop goes to the spool."""
+    """What is not stored this long after the stop goes to the spool; if the store fails already, after a second."""
 
     sql_enabled: bool = True
     """The ClickHouse HTTP endpoint in front of the embedded store: read only."""
