@@ -38,7 +38,8 @@ SOURCE_PORT = 20_000
 AROUND_SECONDS = 10
 """Load before and after the outage."""
 ROW = "time_received, exporter, src_ip, dst_ip, src_port, dst_port, packets, bytes, flow_start, flow_end"
-SAME = f"SELECT count() AS n, uniqExact(cityHash64({ROW})) AS different FROM flows"
+SAME = f"SELECT count() AS n, uniqExact(cityHash64({ROW})) AS different FROM flows WHERE time_received >= "
+"""Rows, and different rows, received since a time."""
 
 
 class Front:
@@ -150,12 +151,16 @@ class Killed:
         self.front = Front(url) if url else None
         self.rate = rate
         self.starts: list[float] = []
+        """Seconds from the command to `ready`, and of CPU: others may use the machine."""
+        self.start_cpu: list[float] = []
         self.wrong: list[str] = []
         self.acknowledged = 0
         """Rows that must be in the store after the next start."""
         self.spooled = 0
         """Kills that left rows in the spool."""
         self.halves = 0
+        self.since = 0
+        """When the load before the last kill began, in µs since 1970: only rows since then can be there twice."""
         self.replayed = 0
 
     def start(self, up: ExitStack) -> Service:
@@ -171,19 +176,22 @@ class Killed:
             )
         )  # fmt: skip
         self.starts.append(time.monotonic() - begun)
+        self.start_cpu.append(_cpu(service))
         drained(service)
         self.halves += int(service.metric("vmflow_spool_half_files_total"))
-        found = self.count(service)
-        if found["n"] < self.acknowledged:
-            self.wrong.append(f"{self.acknowledged - found['n']} acknowledged rows are missing")
+        missing = self.acknowledged - self.ask(service, "SELECT count() AS n FROM flows")["n"]
+        if missing > 0:
+            self.wrong.append(f"{missing} acknowledged rows are missing")
+        found = self.ask(service, f"{SAME} fromUnixTimestamp64Micro({self.since})")
         if found["n"] != found["different"]:
             self.wrong.append(f"{found['n'] - found['different']} rows are there twice")
+        self.since = time.time_ns() // 1000
         return service
 
-    def count(self, service: Service) -> dict[str, int]:
+    def ask(self, service: Service, sql: str) -> dict[str, int]:
         if self.server:
-            return ask(self.server, SAME)
-        return {name: int(value) for name, value in service.query(SAME)[0].items()}
+            return ask(self.server, sql)
+        return {name: int(value) for name, value in service.query(sql)[0].items()}
 
     def round(self, number: int) -> None:
         """Start, load, kill."""
@@ -197,7 +205,7 @@ class Killed:
                 time.sleep(max(0.0, min(random.uniform(0.1, 0.8), until - time.monotonic())))
             if number and (held := _held(service)):
                 self.wrong.append(f"{held} datagrams waited for a template")
-            before = 0 if self.server else self.count(service)["n"]
+            before = 0 if self.server else self.ask(service, "SELECT count() AS n FROM flows")["n"]
             service.process.send_signal(signal.SIGKILL)
             service.process.wait()
         self.acknowledged = self.after_kill(before)
@@ -237,18 +245,19 @@ def kill(times: int, store: str, rate: float) -> None:
         for number in range(times):
             killed.round(number)
             print(
-                f"  kill {number + 1}: start {killed.starts[-1]:.1f} s, acknowledged {killed.acknowledged} rows, "
-                f"through the spool {killed.replayed}, wrong {len(killed.wrong)}",
+                f"  kill {number + 1}: start {killed.starts[-1]:.1f} s, {killed.start_cpu[-1]:.1f} s of CPU; "
+                f"acknowledged {killed.acknowledged}, through the spool {killed.replayed}, wrong {len(killed.wrong)}",
                 flush=True,
             )
         service = killed.start(up)
         time.sleep(2)
-        found = killed.count(service)
+        rows = killed.ask(service, "SELECT count() AS n FROM flows")["n"]
         code = service.stop()
         summed = ask(url, "SELECT toUInt64(sum(records)) AS n FROM pair_1h")["n"] if url else _summed(directory)
         print(
-            f"{times} kills, {store}: {found['n']} rows, {found['different']} different, {summed} summed; "
-            f"start {statistics.median(killed.starts):.1f} s (median), {max(killed.starts[1:]):.1f} s at most; "
+            f"{times} kills, {store}: {rows} rows, {summed} summed; "
+            f"start {statistics.median(killed.starts):.1f} s (median), {max(killed.starts[1:]):.1f} s at most, "
+            f"{statistics.median(killed.start_cpu):.1f} s of CPU; "
             f"{killed.spooled} kills left {killed.replayed} rows in the spool, {killed.halves} half-written files; "
             f"exit {code}; wrong: {killed.wrong or 'nothing'}",
             flush=True,

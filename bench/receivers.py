@@ -1,7 +1,8 @@
 """The receivers that `bench.peers` compares: how each is started, asked for its count, and stopped.
 
 What a receiver got is what it says itself, once it has ended; the kernel's drops are those of its socket.  CPU time is
-that of all its processes, from when it was ready until it was gone, so that what it writes at its end counts.
+that of all its processes, from when it was ready until it had worked off all that it took: what a process needs to end
+(half a second for vmflow, a table to be written for pmacct) says nothing of a record.
 """
 
 from __future__ import annotations
@@ -74,19 +75,8 @@ class Processes:
                 self._seconds[pid] = seconds
         return sum(self._seconds.values())
 
-    def end(self, number: int) -> float:
-        """Send a signal to the first of them and follow it to its end; returns the CPU time of all."""
-        os.kill(self.pid, number)
-        give_up = time.monotonic() + STOP_SECONDS
-        while time.monotonic() < give_up:
-            seconds = self.cpu_seconds()
-            if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
-                return max(seconds, self.cpu_seconds())
-            time.sleep(0.02)
-        raise SystemExit(f"process {self.pid} did not end within {STOP_SECONDS} s of signal {number}")
-
-    def wait_until_quiet(self) -> float:
-        """Wait until no CPU time is used any more; returns when that began (`time.monotonic`)."""
+    def wait_until_quiet(self) -> tuple[float, float]:
+        """Wait until no CPU time is used any more; returns when that began (`time.monotonic`), and the CPU time."""
         before, since = self.cpu_seconds(), time.monotonic()
         give_up = since + LONGEST_QUIET_SECONDS
         while (now := time.monotonic()) - since < QUIET_SECONDS and now < give_up:
@@ -94,7 +84,7 @@ class Processes:
             seconds = self.cpu_seconds()
             if seconds > before + TICK:
                 before, since = seconds, time.monotonic()
-        return since
+        return since, before
 
 
 def free_port() -> int:
@@ -129,12 +119,13 @@ def _peer(command: list[str], port: int, load: Load, number: int, log: Path) -> 
                     raise SystemExit(f"{command[0]} did not start:\n{log.read_text()}")
                 time.sleep(0.05)
             processes = Processes(process.pid)
-            processes.wait_until_quiet()
-            before = processes.cpu_seconds()
+            _, before = processes.wait_until_quiet()
             ended = load(f"127.0.0.1:{port}")
-            late = processes.wait_until_quiet() - ended
+            done, after = processes.wait_until_quiet()
             drops = udp_drops(port)
-            return drops or 0, processes.end(number) - before, max(late, 0.0)
+            process.send_signal(number)
+            process.wait(STOP_SECONDS)
+            return drops or 0, after - before, max(done - ended, 0.0)
         finally:
             process.kill()
             process.wait()
@@ -199,12 +190,12 @@ def unstored(load: Load) -> Got:
             processes = Processes(process.pid)
             before = processes.cpu_seconds()
             ended = load(json.loads(first)["address"])
-            late = processes.wait_until_quiet() - ended
-            cpu = processes.end(signal.SIGTERM) - before
+            done, after = processes.wait_until_quiet()
+            process.send_signal(signal.SIGTERM)
             said = json.loads(process.stdout.readline())
             if said["ends_unnamed"]:
                 raise SystemExit(f"{said['ends_unnamed']} ends were not named: the comparison would flatter vmflow")
-            return Got(said["records"], said["kernel_drops"], cpu, max(late, 0.0))
+            return Got(said["records"], said["kernel_drops"], after - before, max(done - ended, 0.0))
         finally:
             process.kill()
             process.wait()
@@ -222,17 +213,22 @@ def stored(load: Load) -> Got:
             processes = Processes(service.process.pid)
             before = processes.cpu_seconds()
             ended = load(service.udp[0])
-            records, there = _settled(service)
+            records, there, after = _settled(service, processes)
             drops = int(service.metric("vmflow_listen_kernel_drops_total"))
-            return Got(records, drops, processes.end(signal.SIGTERM) - before, max(there - ended, 0.0))
+            return Got(records, drops, after - before, max(there - ended, 0.0))
 
 
-def _settled(service: Service) -> tuple[int, float]:
-    """Rows that queries see once their number stands still for two seconds, and since when (`time.monotonic`)."""
-    rows, since = -1, time.monotonic()
-    while time.monotonic() - since < 2.0:
+def _settled(service: Service, processes: Processes) -> tuple[int, float, float]:
+    """Rows that queries see once they stand still and nothing waits; since when (`time.monotonic`); CPU time then."""
+    rows, since, cpu = -1, time.monotonic(), 0.0
+    while time.monotonic() - since < 2.0 or _waiting(service):
         now = int(service.query("SELECT count() AS n FROM flows")[0]["n"])
         if now != rows:
-            rows, since = now, time.monotonic()
+            rows, since, cpu = now, time.monotonic(), processes.cpu_seconds()
         time.sleep(0.25)
-    return rows, since
+    return rows, since, cpu
+
+
+def _waiting(service: Service) -> bool:
+    health = json.loads(service.get("/health"))
+    return bool(health["inbox_octets"] or health["store_queue_octets"])

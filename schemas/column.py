@@ -89,7 +89,7 @@ class Column:
         return self.names.index(name)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # its hash would be that of all columns, made anew for every batch
 class Table:
     """One table: its columns in insert order, how ClickHouse sorts and partitions it, and how long rows live."""
 

@@ -41,6 +41,8 @@ class Verdict:
     evidence: Callable[[int], str]
     bounded: bool
     """Whether `low` and `high` mean anything."""
+    began_us: NDArray[np.int64] | None = None
+    """Begin of the window in which the evidence for `certain` began, µs since 1970; None without such evidence."""
     gone: Flags | None = None
     """Series that will not come back: their alerts end."""
 

@@ -19,12 +19,15 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from collector.alert.conditions import Figures
 from collector.alert.frame import SECOND_US, Flags, Floats, Series
-from collector.alert.measures import SECONDS
+from collector.alert.measures import LEVEL_US, SECONDS
 from collector.alert.rules import Rule
 from schemas.flow_feed import EDGE_SECONDS
+
+Times = NDArray[np.int64]
 
 SIGMAS = 1.96
 """Standard deviations on either side of a 95 % interval."""
@@ -70,25 +73,28 @@ class Evidence:
         self._series: Series = np.zeros(0, np.uint64)
         self._sums: Floats = np.zeros(0)
         self._plain: Floats = np.zeros(0)
+        self._began_us = np.zeros(0, np.int64)
         self._last_us = np.zeros(0, np.int64)
 
-    def add(self, series: Series, found: Figures, end_us: int) -> tuple[Flags, Flags]:
-        """Add a window: which series are beyond for certain, and which have no evidence left worth the name."""
+    def add(self, series: Series, found: Figures, end_us: int) -> tuple[Flags, Flags, Times]:
+        """Add a window: which series are beyond for certain, which have no evidence left worth the name, and when that
+        of each began: the window in which its sum was 0 for the last time is the best guess."""
         distance, sigma = self._distances(found)
         with np.errstate(divide="ignore", invalid="ignore"):
             steps = np.where(sigma > 0, distance / sigma, np.sign(distance) * FURTHEST)
         steps = np.clip(steps, -FURTHEST, FURTHEST) - ALLOWANCE
-        before, plain = self._of(series)
+        before, plain, began = self._of(series)
+        began = np.where(before > 0, began, end_us - LEVEL_US[self._rule.level])
         sums = np.where(found.data, np.clip(before + steps, 0, self._decision + BEYOND), before)
         explained = self._explained_by_edges(found)
         most = explained * SLACK if self._share else np.inf
         distance = np.where(np.isinf(distance), MOST_OF_ONE * explained, distance)
         plain = np.where(found.data, np.clip(plain + distance, 0, most), plain)
         plain[sums == 0] = 0
-        self._keep(series, sums, plain, found.data, end_us)
+        self._keep(series, sums, plain, began, found.data, end_us)
         certain = found.data & (sums > self._decision) & (plain > explained)
         certain |= self._at_once(found)
-        return certain, sums < self._decision / 2
+        return certain, sums < self._decision / 2, began
 
     def _at_once(self, found: Figures) -> Flags:
         """Where one window proves it: see above."""
@@ -122,15 +128,16 @@ class Evidence:
         limit = -math.log1p(-rule.limit)
         return np.where(found.data, (lost - limit) * rule.sign, 0.0), half / SIGMAS
 
-    def _of(self, series: Series) -> tuple[Floats, Floats]:
-        sums, plain = np.zeros(len(series)), np.zeros(len(series))
+    def _of(self, series: Series) -> tuple[Floats, Floats, Times]:
+        sums, plain, began = np.zeros(len(series)), np.zeros(len(series)), np.zeros(len(series), np.int64)
         if len(self._series):
             places = np.minimum(np.searchsorted(self._series, series), len(self._series) - 1)
             known = self._series[places] == series
             sums[known], plain[known] = self._sums[places[known]], self._plain[places[known]]
-        return sums, plain
+            began[known] = self._began_us[places[known]]
+        return sums, plain, began
 
-    def _keep(self, series: Series, sums: Floats, plain: Floats, data: Flags, end_us: int) -> None:
+    def _keep(self, series: Series, sums: Floats, plain: Floats, began: Times, data: Flags, end_us: int) -> None:
         """Replace the series that were measured; those with a sum of 0 need no memory."""
         told = series[data]
         rest = ~np.isin(self._series, told) & (self._last_us > end_us - FORGOTTEN_US)
@@ -140,4 +147,5 @@ class Evidence:
         self._series = joined[order]
         self._sums = np.concatenate((self._sums[rest], sums[new]))[order]
         self._plain = np.concatenate((self._plain[rest], plain[new]))[order]
+        self._began_us = np.concatenate((self._began_us[rest], began[new]))[order]
         self._last_us = np.concatenate((self._last_us[rest], np.full(int(new.sum()), end_us)))[order]

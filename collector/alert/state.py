@@ -172,6 +172,8 @@ class Book:
             alert.windows_clear = 0
             enough = alert.windows_beyond >= alert.rule.windows_to_fire or bool(verdict.certain[row])
             if alert.status == "pending" and enough:
+                if verdict.began_us is not None and verdict.certain[row]:
+                    alert.since_us = min(alert.since_us, int(verdict.began_us[row]))
                 changes.append(self._fire(alert, end_us))
             return changes
         if alert.status == "pending":

@@ -28,9 +28,9 @@ class Threshold:
         limit, clear = rule.limit, rule.limit if rule.clear is None else rule.clear
         near = found.low if rule.sign > 0 else found.high
         beyond = found.data & (near > limit if rule.sign > 0 else near < limit)
-        certain, quiet = np.zeros(len(beyond), bool), np.ones(len(beyond), bool)
+        certain, quiet, began = np.zeros(len(beyond), bool), np.ones(len(beyond), bool), None
         if self._evidence is not None:
-            certain, quiet = self._evidence.add(frame.series, found, frame.end_us)
+            certain, quiet, began = self._evidence.add(frame.series, found, frame.end_us)
             beyond |= certain
         behind = found.value <= clear if rule.sign > 0 else found.value >= clear
         return Verdict(
@@ -47,4 +47,5 @@ class Threshold:
             labels=labeller(rule, frame),
             evidence=evidence(rule, frame),
             bounded=bool(rule.about.low),
+            began_us=began,
         )

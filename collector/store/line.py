@@ -48,7 +48,7 @@ class Line:
         self.file_octets = 0
         """Disk that the files take."""
         self.problem: str | None = None
-        """Why the last file could not be written, None if it was."""
+        """Why rows wait in memory that should be on the disk, None if none do."""
         self._declare(metrics)
 
     def _declare(self, metrics: Metrics) -> None:
@@ -58,9 +58,6 @@ class Line:
         metrics.gauge("spool_limit_octets", "With more on the disk, the oldest rows are dropped.").set(self._limit)
         metrics.gauge("spool_inserts", "Inserts waiting for the store, in memory and on the disk.").set_function(
             lambda: len(self._inserts)
-        )
-        metrics.gauge("spool_up", "1 if the last file could be written.").set_function(
-            lambda: float(self.problem is None)
         )
         self._written = metrics.counter("spool_rows_total", "Rows written to the disk.", ("table",))
         self._failures = metrics.counter("spool_failures_total", "Files that could not be written or removed.")
@@ -143,7 +140,11 @@ class Line:
             try:
                 insert.file_octets = await self._call(self._spool.write, insert)
             except Exception as error:  # noqa: BLE001 - the rows stay in memory, whatever the disk says
-                self._fail("rows cannot be written to the spool: they wait in memory", error)
+                self._failures.inc()
+                self.problem = first_line(error)
+                _log.sampled(
+                    "rows cannot be written to the spool: they wait in memory", key="write", error=self.problem
+                )
                 return False
             self.problem = None
             self.file_octets += insert.file_octets
@@ -158,6 +159,8 @@ class Line:
         """Forget the head: it is stored, or given up."""
         async with self._disk:
             await self._forget(insert)
+        if not self._inserts:
+            self.problem = None
 
     async def _make_room(self) -> None:
         """Drop the oldest inserts while the files take more than the limit; never the head: it may be stored."""
@@ -180,13 +183,13 @@ class Line:
             try:
                 await self._call(self._spool.remove, insert)
             except OSError as error:
-                self._fail(f"remove {insert.file_name} by hand: else its rows are sent again at the next start", error)
+                self._failures.inc()
+                _log.error(
+                    "remove this file by hand, or its rows are sent again at the next start",
+                    file=insert.file_name,
+                    error=first_line(error),
+                )
 
     def _free(self, insert: Insert) -> None:
         octets, insert.queue_octets = insert.queue_octets, 0
         self._freed(octets)
-
-    def _fail(self, event: str, error: BaseException) -> None:
-        self._failures.inc()
-        self.problem = first_line(error)
-        _log.sampled(event, key=type(error).__name__, error=self.problem)

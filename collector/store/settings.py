@@ -67,8 +67,9 @@ class StoreSettings(BaseModel, frozen=True, extra="forbid"):
     server, `spool` in the service's own directory.  One service each."""
     spool_octets: int = Field(default=8 * 2**30, ge=2**20)
     """Disk that they may take.  With more, the oldest are dropped and counted (`spool_full`)."""
-    spool_after_seconds: float = Field(default=2, gt=0, le=60)
-    """Rows go to the disk when an insert failed, or has no answer after this time."""
+    spool_after_seconds: float = Field(default=5, gt=0, le=60)
+    """Rows go to the disk when an insert failed, or has no answer after this time.  A store at its limit takes up to
+    two seconds for an insert: it is not to be given the disk's work, too."""
     spool_fsync: Literal["segment", "never"] = "segment"
     """`segment`: each file is forced to the disk, so that it survives a power cut.  `never`: the system does it in its
     own time; a kill of the service alone loses nothing either way."""
@@ -86,7 +87,7 @@ class StoreSettings(BaseModel, frozen=True, extra="forbid"):
     """Background merges of the embedded engine: one leaves the other core of a small machine to inserts."""
 
     drain_seconds: float = Field(default=12, gt=0)
-    """What is not stored this long after the stop goes to the spool."""
+    """What is not stored this long after the stop goes to the spool; if the store fails already, after a second."""
 
     sql_enabled: bool = True
     """The ClickHouse HTTP endpoint in front of the embedded store: read only."""

@@ -46,6 +46,9 @@ ROOM = 0.75
 SPILL_SECONDS = 0.25
 """How often it is looked whether rows must go to the disk."""
 
+FAILING_STOP_SECONDS = 1.0
+"""How long a stop waits for a store that fails already: its rows are as safe in the spool."""
+
 SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300)
 
 INSERT_SETTINGS = {
@@ -128,21 +131,23 @@ class Writer:
 
     @property
     def spool_problem(self) -> str | None:
-        """Why rows could not be written to the disk last time, None if they could."""
+        """Why rows wait in memory that should be on the disk, None if none do."""
         return self._line.problem
 
     async def __aenter__(self) -> Self:
-        """Take the spool, connect and set up the tables.
+        """Connect, set up the tables, and take the spool.
 
         A server that does not answer yet is asked again later: rows wait.  Raises StoreError for everything else.
         """
-        await self._line.open()
         try:
             self._client = await self._call(self._open)
         except StoreUnreachableError as error:
             self._fail(error)
+        try:
+            await self._line.open()
         except BaseException:
-            await self._line.close()
+            if self._client is not None:
+                await self._call(self._client.close)
             raise
         self._tasks = {
             asyncio.create_task(self._run(), name="store"),
@@ -192,6 +197,8 @@ class Writer:
         """
         self._draining = True
         self._work.set()
+        if self._problem is not None and self._line.problem is None:
+            deadline_seconds = min(deadline_seconds, FAILING_STOP_SECONDS)
         tasks, self._tasks = self._tasks, set()
         hanging: set[asyncio.Task[None]] = set()
         if tasks:

@@ -56,19 +56,19 @@ async def others() -> None:
 
 
 def test_few_datagrams_wait_for_more() -> None:
-    """The wait of a minute ends once a quarter of a batch is there; else this test would hang."""
-    limit = 12 * octets_of(batch(b"one"))
+    """The wait of an hour ends once half of a batch is there."""
+    limit = 6 * octets_of(batch(b"one"))
 
     async def scenario() -> Datagrams | None:
         inbox = Inbox(1 << 20)
         assert inbox.offer(batch(b"one")) == 0
-        taking = asyncio.create_task(inbox.take(limit, 60))
+        taking = asyncio.create_task(inbox.take(limit, 3600))
         await others()
         assert inbox.offer(batch(b"two")) == 0
         await others()
         assert not taking.done()
         assert inbox.offer(batch(b"end")) == 0
-        return await taking
+        return await asyncio.wait_for(taking, 20)
 
     assert contents(asyncio.run(scenario()) or batch()) == [b"one", b"two", b"end"]
 
@@ -77,10 +77,10 @@ def test_a_stop_ends_the_wait_for_more() -> None:
     async def scenario() -> list[Datagrams | None]:
         inbox = Inbox(1 << 20)
         assert inbox.offer(batch(b"last")) == 0
-        taking = asyncio.create_task(inbox.take(1 << 20, 60))
+        taking = asyncio.create_task(inbox.take(1 << 20, 3600))
         await others()
         inbox.close()
-        return [await taking, await inbox.take(1 << 20, 60)]
+        return [await asyncio.wait_for(taking, 20), await inbox.take(1 << 20, 3600)]
 
     last, end = asyncio.run(scenario())
     assert contents(last or batch()) == [b"last"]

@@ -145,6 +145,20 @@ def test_without_sendmmsg_the_same_arrives(monkeypatch: pytest.MonkeyPatch) -> N
     assert receiver.by_sender() == on_loopback(by_exporter(TWO_EXPORTERS))
 
 
+@pytest.mark.skipif(sendmmsg._sendmmsg is None, reason="needs sendmmsg: 64-bit Linux")
+def test_a_batch_sends_what_its_octets_hold_now() -> None:
+    """`bench.load` lets sequence numbers go on in place."""
+    with Receiver() as receiver, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.connect((receiver.host, receiver.port))
+        batch = sendmmsg.Batch([b"aa", b"", b"bcd", b"e"])
+        assert batch.send(sender) == 4
+        batch.octets[[0, 5]] = ord("x"), ord("y")
+        assert batch.send(sender) == 4
+
+    (got,) = receiver.by_sender().values()
+    assert got == [b"aa", b"", b"bcd", b"e", b"xa", b"", b"bcd", b"y"]
+
+
 @pytest.mark.parametrize("kept", [True, False])
 def test_rounds_repeat_everything(kept: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether the capture stays in memory or is read again; problems are those of one round."""
