@@ -137,7 +137,7 @@ def _watched(level: str) -> str:
         1 + sum(packets_variance) / sum(packets) AS watched_weight,
         sum(rate_unstated) = 0 AND max(sampling_rate_max) = 1 AS watched_exactly
     FROM {counted_pairs(level)}
-    WHERE sighting IN ('source', 'both') AND packets > 0 AND src_host IN ({_SEEING})
+    WHERE sighting IN ('source', 'both') AND packets > 0 AND src_host GLOBAL IN ({_SEEING})
     GROUP BY time, src_vm, src_vm_uuid"""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from pathlib import Path
@@ -20,18 +21,25 @@ def connection_key(file: Path) -> int:
     which the service was started anew then count twice.
     """
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        except FileExistsError:
-            return _read(file)
-        key = secrets.token_hex(OCTETS)
-        with os.fdopen(handle, "w") as made:
-            made.write(key + "\n")
-        return int(key, 16)
+        if not file.exists():
+            _make(file)
+        return _read(file)
     except (OSError, ValueError) as error:
         _log.warning("no lasting key for connections: set rollup.key_file", file=str(file), error=str(error))
         return secrets.randbits(8 * OCTETS)
+
+
+def _make(file: Path) -> None:
+    """Under another name first: a kill in between must not leave half a key.  Raises OSError."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f"{file.name}.{secrets.token_hex(4)}.tmp")
+    temporary.touch(0o600)
+    try:
+        temporary.write_text(secrets.token_hex(OCTETS) + "\n", encoding="ascii")
+        with contextlib.suppress(FileExistsError):  # another service was quicker: its key counts
+            os.link(temporary, file)
+    finally:
+        temporary.unlink()
 
 
 def _read(file: Path) -> int:
