@@ -46,8 +46,8 @@ def arrow(client: Client, rows: pa.RecordBatch, token: str) -> None:
 
 def native_without_token(client: Client, rows: pa.RecordBatch, token: str) -> None:
     """Without a token the engine hashes all rows to know a repeated insert."""
-    names = [column.name for column in FLOWS.stored]
-    client.raw_insert("flows", names, b"".join(block(FLOWS, [rows])), None, "Native")
+    names, buffers = block(FLOWS, [rows])
+    client.raw_insert("flows", names, b"".join(buffers), None, "Native")
 
 
 def encode(client: Client, rows: pa.RecordBatch, token: str) -> None:

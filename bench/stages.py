@@ -148,7 +148,7 @@ def _stored(batches: list[pa.RecordBatch]) -> tuple[float, float, float, float, 
         blocks[-1].append(batch)
     rows = sum(part.num_rows for parts in blocks for part in parts)
     began = time.thread_time()
-    octets = sum(len(buffer) for parts in blocks for buffer in block(FLOWS, parts))
+    octets = sum(len(buffer) for parts in blocks for buffer in block(FLOWS, parts)[1])
     encoded = 1e6 * (time.thread_time() - began) / rows
     with tempfile.TemporaryDirectory() as directory:
         settings = StoreSettings(url=f"chdb://{directory}")

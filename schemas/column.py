@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
@@ -104,6 +105,10 @@ class Table:
     engine: str = "MergeTree"
     primary_key: tuple[str, ...] = ()
     """The first columns of `order_by` that are held in memory as an index, where these are not all."""
+    settings: Mapping[str, int] = field(default_factory=dict)
+    """Settings of the table in ClickHouse where they differ from those of all tables (`schemas.render`)."""
+    tuning: Mapping[str, str] = field(default_factory=dict)
+    """More of them, as SQL literals, that not every supported ClickHouse knows: set where it does."""
     _by_name: dict[str, Column] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -36,7 +36,7 @@ DEDUPLICATION_WINDOW = 1000
 WIDE_PART_ROWS = 2**18
 """Parts of fewer rows keep all columns in one file: making over a hundred files costs a small insert a third more.
 
-For larger ones it makes no difference, and merging them is cheaper."""
+Merging wide ones is cheaper.  Table `flows` has a limit of its own."""
 
 TABLE_SETTINGS = {
     "index_granularity": INDEX_GRANULARITY,
@@ -87,7 +87,7 @@ def create_table(table: Table, ttl_days: int | None = None) -> str:
     begin = f"CREATE TABLE IF NOT EXISTS {table.name}${{local}}${{on_cluster}}\n(\n{columns}\n)\nENGINE = "
     if not table.holds_rows:
         return f"{begin}{table.engine}"
-    settings = ", ".join(f"{name} = {value}" for name, value in TABLE_SETTINGS.items())
+    settings = ", ".join(f"{name} = {value}" for name, value in {**TABLE_SETTINGS, **table.settings}.items())
     primary_key = f"PRIMARY KEY ({', '.join(table.primary_key)})\n" if table.primary_key else ""
     return (
         f"{begin}${{replicated}}{table.engine}\n"

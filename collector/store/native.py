@@ -37,21 +37,27 @@ LARGE_DICTIONARY = 1024
 ROWS_PER_KEY = 8
 """A dictionary with more keys than this and than one for so many rows is cut to the keys in use: the inventory's has
 all names of a cloud.  Where there are rows enough, looking at each of them costs more than keys that nobody needs."""
+NOTHING = ("", bytes(16))
+"""The name and the UUID of nobody."""
+PROBE = 64
+"""Octets that mostly show whether a column states anything, before all of them are looked at."""
 _INDEX_TYPES = ((0, np.uint8, 1 << 8), (1, np.uint16, 1 << 16), (2, np.uint32, 1 << 32))
 
 
-def block(table: Table, batches: Sequence[pa.RecordBatch]) -> list[memoryview]:
-    """The rows of `batches` as one Native block for `table`, to be written one buffer after the other.
+def block(table: Table, batches: Sequence[pa.RecordBatch]) -> tuple[list[str], list[memoryview]]:
+    """The rows of `batches` as one Native block for `table`: its columns, and what to write one buffer after the other.
 
     Every batch must have the same columns: those of the table with their types, in order, of which only the decoded
-    ones must not be left out (ClickHouse then takes their default: `missing`).  ValueError otherwise, or if a
-    value is NULL in a column that holds none.  No rows give an empty list: there is no empty insert.
+    ones must not be left out.  ValueError otherwise, or if a value is NULL in a column that holds none.  Columns in
+    which no row states anything are not in the block: ClickHouse takes its default, which is the same, in a fifth less
+    time.  No rows give two empty lists: there is no empty insert.
     """
     rows = sum(batch.num_rows for batch in batches)
     if rows == 0:
-        return []
+        return [], []
     columns = columns_of(table, batches[0].schema)
-    out: list[Buffer] = [_varuint(len(columns)) + _varuint(rows)]
+    names: list[str] = []
+    out: list[Buffer] = []
     if any(batch.schema.names != batches[0].schema.names for batch in batches):
         raise ValueError(f"table {table.name}: the batches have different columns")
     for position, column in enumerate(columns):
@@ -61,9 +67,31 @@ def block(table: Table, batches: Sequence[pa.RecordBatch]) -> list[memoryview]:
                 raise ValueError(f"table {table.name}: column {column.name} is {array.type}, not {column.arrow}")
             if array.null_count and not column.nullable:
                 raise ValueError(f"table {table.name}: column {column.name} has NULLs")
+        if position and all(_states_nothing(column, array) for array in arrays):
+            continue
+        names.append(column.name)
         out.append(_text(column.name) + _text(column.clickhouse))
         out.extend(_column(column, arrays))
-    return [_octets(buffer) for buffer in out if len(buffer)]
+    head = _varuint(len(names)) + _varuint(rows)
+    return names, [memoryview(head), *(_octets(buffer) for buffer in out if len(buffer))]
+
+
+def _states_nothing(column: Column, array: pa.Array) -> bool:
+    """Whether all values are what ClickHouse takes for a column that is not there: zero, the first name, no text.
+
+    Of lists, maps and what may be NULL nothing is said: few rows have them.
+    """
+    kind = array.type
+    if column.nullable or pa.types.is_nested(kind) or pa.types.is_string(kind):
+        return False
+    if pa.types.is_dictionary(kind):
+        if array.dictionary[0].as_py() not in (NOTHING if not column.names else column.names[:1]):
+            return False
+        array = array.indices
+    (octets,) = _values([array])
+    if any(octets[:PROBE]):
+        return False
+    return not np.frombuffer(octets, np.bool_).any()
 
 
 def _octets(buffer: Buffer) -> memoryview:

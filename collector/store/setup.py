@@ -7,16 +7,17 @@ and made anew where the text in the store is another one; a mark in the view's c
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 
 from clickhouse_connect.driver import Client
 
 from collector.store.errors import SchemaError
 from collector.store.settings import StoreSettings
+from schemas.column import Table
 from schemas.feed import Feed
 from schemas.migrations import CREATE_TABLE, TABLE, Step, steps
-from schemas.render import STORED, create_distributed, create_feed, create_view, fill, ttl_sql
+from schemas.render import STORED, create_distributed, create_feed, create_view, ddl, fill, ttl_sql
 from schemas.rollup_views import FEEDS
 from schemas.view import View
 from schemas.views import views
@@ -37,10 +38,11 @@ class State:
 
 
 def set_up(client: Client, settings: StoreSettings) -> list[str]:
-    """Create the database, run the migrations that have not run, set the TTLs, make the views; then check.
+    """Create the database, the tables and views, or bring them to the state of today; then check.
 
-    Blocks.  Returns what was done, one line each.  Raises SchemaError if the tables still differ, and the driver's
-    errors.
+    A new store gets the tables as they are today.  One that is there keeps what ClickHouse does not change in a table
+    (`index_granularity`); all else is the same.  Blocks.  Returns what was done, one line each.  Raises SchemaError if
+    the tables still differ, and the driver's errors.
     """
     cluster = settings.cluster or None
     done = []
@@ -52,6 +54,42 @@ def set_up(client: Client, settings: StoreSettings) -> list[str]:
         raise SchemaError(
             f"database {settings.database} was made by a newer vmflow (migration {max(ahead)}): install that release"
         )
+    if not applied and not _tables(client, settings):
+        done += _make(client, settings)
+    else:
+        done += migrate(client, applied, cluster)
+    done += _set_ttls(client, settings)
+    done += _tune(client, settings)
+    done += _set_views(client, settings)
+    check(client, settings)
+    return done
+
+
+def _tables(client: Client, settings: StoreSettings) -> int:
+    """How many of our tables there are."""
+    names = [fill(f"{table.name}${{local}}", settings.cluster or None) for table in STORED]
+    count = client.query(
+        "SELECT count() FROM system.tables WHERE database = {database:String} AND name IN {names:Array(String)}",
+        parameters={"database": settings.database, "names": names},
+    ).result_rows[0][0]
+    return int(count)
+
+
+def _make(client: Client, settings: StoreSettings) -> list[str]:
+    """Make all tables as they are today.
+
+    The steps are noted last: a store where this stopped halfway is migrated at the next start, since tables are there,
+    and each step leaves alone what is as it should be.
+    """
+    for statement in ddl(ttl_days=settings.ttl_days, cluster=settings.cluster or None, feeds=(), views=()):
+        client.command(statement)
+    client.insert(TABLE, [[step.number, step.name] for step in steps()], column_names=["step", "name"])
+    return [f"tables as of migration {steps()[-1].number}"]
+
+
+def migrate(client: Client, applied: Set[int], cluster: str | None) -> list[str]:
+    """Run the steps that have not run."""
+    done = []
     for step in steps():
         if step.number not in applied:
             _apply(client, step, cluster)
@@ -59,9 +97,6 @@ def set_up(client: Client, settings: StoreSettings) -> list[str]:
     if cluster and done:
         for table in STORED:
             client.command(create_distributed(table, cluster))
-    done += _set_ttls(client, settings)
-    done += _set_views(client, settings)
-    check(client, settings)
     return done
 
 
@@ -82,12 +117,7 @@ def _set_ttls(client: Client, settings: StoreSettings) -> list[str]:
     for table in STORED:
         if not table.holds_rows:
             continue
-        name = fill(f"{table.name}${{local}}", cluster)
-        rows = client.query(
-            "SELECT engine_full FROM system.tables WHERE database = {database:String} AND name = {name:String}",
-            parameters={"database": settings.database, "name": name},
-        ).result_rows
-        found = _TTL_DAYS.search(str(rows[0][0])) if rows else None
+        found = _TTL_DAYS.search(_engine(client, settings, table))
         days = settings.ttl_days.get(table.name, table.ttl_days)
         if found is None or int(found[1]) != days:
             client.command(
@@ -95,6 +125,30 @@ def _set_ttls(client: Client, settings: StoreSettings) -> list[str]:
             )
             done.append(f"rows of {table.name} live {days} days")
     return done
+
+
+def _tune(client: Client, settings: StoreSettings) -> list[str]:
+    """Set what only newer ClickHouse knows, where this one does and the table has it otherwise."""
+    cluster = settings.cluster or None
+    known = {str(name) for (name,) in client.query("SELECT name FROM system.merge_tree_settings").result_rows}
+    done = []
+    for table in STORED:
+        engine = _engine(client, settings, table) if table.tuning else ""
+        wanted = [f"{name} = {value}" for name, value in table.tuning.items() if name in known]
+        if missing := [setting for setting in wanted if setting not in engine]:
+            change = f"ALTER TABLE {table.name}${{local}}${{on_cluster}} MODIFY SETTING {', '.join(missing)}"
+            client.command(fill(change, cluster))
+            done.append(f"tuned {table.name}")
+    return done
+
+
+def _engine(client: Client, settings: StoreSettings, table: Table) -> str:
+    """The engine of a table with all its clauses, as ClickHouse states it; empty without the table."""
+    rows = client.query(
+        "SELECT engine_full FROM system.tables WHERE database = {database:String} AND name = {name:String}",
+        parameters={"database": settings.database, "name": fill(f"{table.name}${{local}}", settings.cluster or None)},
+    ).result_rows
+    return str(rows[0][0]) if rows else ""
 
 
 def _set_views(client: Client, settings: StoreSettings) -> list[str]:

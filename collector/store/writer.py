@@ -400,9 +400,8 @@ def insert(client: Client, table: Table, batches: list[pa.RecordBatch], token: s
             batch.append_column("rollup_group", pa.array(np.full(batch.num_rows, group, np.uint64)))
             for batch in batches
         ]
-    buffers = block(table, batches)
+    names, buffers = block(table, batches)
     if not buffers:
         return
-    names = [column.name for column in columns_of(table, batches[0].schema)]
     body: Any = _Buffers(buffers) if client.uri.startswith("chdb:") else b"".join(buffers)
     client.raw_insert(table.name, names, body, {"insert_deduplication_token": token}, "Native")

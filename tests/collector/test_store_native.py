@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import uuid
 from collections.abc import Iterator
 
@@ -9,12 +10,13 @@ import pyarrow as pa
 import pytest
 from clickhouse_connect.driver import Client
 
+from bench import rows as made_up
 from collector.store.client import open_client
 from collector.store.native import block, columns_of
 from collector.store.settings import StoreSettings
 from collector.store.setup import set_up
 from collector.store.writer import insert
-from schemas.column import ENUM, Origin, Table
+from schemas.column import ADDRESS, ENUM, Origin, Table
 from schemas.exporters import EXPORTERS
 from schemas.flows import FLOWS
 from schemas.inventory import INVENTORY
@@ -145,14 +147,41 @@ def test_rows_that_do_not_fit_are_named() -> None:
         block(FLOWS, [rows.set_column(position, "tunnel", unknown)])
 
 
+def test_columns_that_state_nothing_are_left_out(client: Client) -> None:
+    """One value in the last row of the last batch is enough for a column to be there; its first column always is."""
+    nothing = made_up.batch(FLOWS, 1000)
+    last = {
+        "vni": pa.array([0] * 999 + [7], pa.uint32()),
+        "dst_ip": pa.array([bytes(16)] * 999 + [bytes(15) + b"\x80"], ADDRESS),
+        "tunnel": pa.DictionaryArray.from_arrays(pa.array([0] * 999 + [1], pa.int8()), pa.array(FLOWS["tunnel"].names)),
+        "network": pa.DictionaryArray.from_arrays(pa.array([0] * 999 + [1], pa.int32()), pa.array(["", "blue"])),
+        "dst_vm": pa.DictionaryArray.from_arrays(pa.array([0] * 1000, pa.int32()), pa.array(["db"])),
+        "direction": pa.DictionaryArray.from_arrays(pa.array([0] * 1000, pa.int8()), pa.array(["egress"])),
+    }
+    stated = made_up.batch(FLOWS, 1000, **last)
+
+    assert block(FLOWS, [nothing, nothing])[0] == ["time_received"]
+    assert set(block(FLOWS, [nothing.slice(3), stated])[0]) == {"time_received", *last}
+    insert(client, FLOWS, [nothing, stated, nothing.slice(7, 5)], "token")
+
+    names = ", ".join(last)
+    counts = client.query(f"SELECT {names}, count() FROM flows GROUP BY ALL ORDER BY count() DESC, vni").result_rows
+    zero, high = ipaddress.ip_address("::"), ipaddress.ip_address("::80")
+    assert counts == [
+        (0, zero, "none", "", "", "unknown", 1005),
+        (0, zero, "none", "", "db", "egress", 999),
+        (7, high, "vxlan", "blue", "db", "egress", 1),
+    ]
+
+
 def test_no_rows_make_no_block() -> None:
-    assert block(EXPORTERS, [batch(EXPORTERS, 3).slice(0, 0)]) == []
+    assert block(EXPORTERS, [batch(EXPORTERS, 3).slice(0, 0)]) == ([], [])
 
 
 def test_fixed_width_columns_are_not_copied() -> None:
     rows = batch(INVENTORY, 50)
     address = rows.column("mac").buffers()[1].address
 
-    buffers = [pa.py_buffer(part).address for part in block(INVENTORY, [rows])]
+    buffers = [pa.py_buffer(part).address for part in block(INVENTORY, [rows])[1]]
 
     assert address in buffers

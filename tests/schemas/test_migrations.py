@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -10,9 +11,10 @@ from clickhouse_connect.driver import Client
 from collector.store.client import open_client
 from collector.store.errors import SchemaError
 from collector.store.settings import StoreSettings
-from collector.store.setup import check, columns, set_up, state
-from schemas.migrations import TABLE, split, states, steps
-from schemas.render import STORED, ddl
+from collector.store.setup import check, columns, migrate, set_up, state
+from schemas.flows import FLOWS
+from schemas.migrations import CREATE_TABLE, TABLE, split, states, steps
+from schemas.render import STORED, ddl, fill
 from schemas.rollup_views import FEEDS
 from schemas.views import VIEWS
 
@@ -31,7 +33,12 @@ def client(embedded_store: StoreSettings) -> Iterator[Client]:
 
 
 def schema(client: Client, database: str) -> object:
-    engines = client.query(ENGINES, parameters={"d": database, "m": TABLE}).result_rows
+    """Columns and engines, without what cannot be changed in a table and what only newer engines know."""
+    tuning = "|".join(f", {name} = {value}" for name, value in FLOWS.tuning.items())
+    engines = [
+        (name, re.sub(rf"index_granularity = \d+, |{tuning}", "", engine))
+        for name, engine in client.query(ENGINES, parameters={"d": database, "m": TABLE}).result_rows
+    ]
     return columns(client, database, NAMES), engines
 
 
@@ -48,14 +55,33 @@ def rendered(client: Client, embedded_store: StoreSettings) -> object:
     return found
 
 
-def test_all_steps_from_nothing_give_the_schema_of_today(
-    client: Client, embedded_store: StoreSettings, rendered: object
-) -> None:
+def flows_engine(client: Client, database: str) -> str:
+    return str(dict(client.query(ENGINES, parameters={"d": database, "m": TABLE}).result_rows)["flows"])
+
+
+def test_a_new_store_has_the_schema_of_today(client: Client, embedded_store: StoreSettings, rendered: object) -> None:
     done = set_up(client, embedded_store)
 
     views = ", ".join(view.name for view in (*FEEDS, *VIEWS))
-    assert done == [*(f"migration {step.number} ({step.name})" for step in steps()), f"views {views}"]
+    assert done == [f"tables as of migration {len(steps())}", "tuned flows", f"views {views}"]
     assert schema(client, embedded_store.database) == rendered
+    engine = flows_engine(client, embedded_store.database)
+    assert "index_granularity = 65536, min_rows_for_wide_part = 4194304" in engine
+    assert all(f"{name} = {value}" in engine for name, value in FLOWS.tuning.items())
+    assert set_up(client, embedded_store) == []
+    assert state(client, embedded_store).applied == {step.number for step in steps()}
+
+
+def test_all_steps_from_nothing_give_the_schema_of_today(
+    client: Client, embedded_store: StoreSettings, rendered: object
+) -> None:
+    client.command(fill(CREATE_TABLE))
+    done = migrate(client, set(), None)
+
+    assert done == [f"migration {step.number} ({step.name})" for step in steps()]
+    set_up(client, embedded_store)
+    assert schema(client, embedded_store.database) == rendered
+    assert "index_granularity = 8192" in flows_engine(client, embedded_store.database)
     assert set_up(client, embedded_store) == []
     assert state(client, embedded_store).applied == {step.number for step in steps()}
 
@@ -72,10 +98,22 @@ def test_every_released_state_migrates_to_the_schema_of_today(
     assert schema(client, embedded_store.database) == rendered
 
 
+@pytest.mark.parametrize("made", [1, 8, len(STORED)])
+def test_tables_that_were_made_halfway_are_completed(
+    client: Client, embedded_store: StoreSettings, rendered: object, made: int
+) -> None:
+    for statement in ddl()[:made]:
+        client.command(statement)
+
+    set_up(client, embedded_store)
+
+    assert schema(client, embedded_store.database) == rendered
+
+
 def test_a_step_that_stopped_halfway_is_run_again(
     client: Client, embedded_store: StoreSettings, rendered: object
 ) -> None:
-    client.command(ddl()[0])
+    client.command(fill(steps()[0].statements[0]))
 
     set_up(client, embedded_store)
 
