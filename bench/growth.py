@@ -90,7 +90,7 @@ def exporters(count: int) -> Step:
     """The same datagrams from `count` senders; each one more has metrics, each second, and a row, each ten."""
     path = DataPath(inventoried(INTERFACES))
     sessions = path.decoder.shared.sessions
-    metrics = StreamMetrics(sessions, Metrics())
+    metrics = StreamMetrics([sessions], Metrics())
     reporter = StreamReporter(sessions, path.decoder.sets.templates.table)
     reporter.report(1, OwnLoss())
     each = DATAGRAMS // count

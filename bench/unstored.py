@@ -24,7 +24,8 @@ from collector.listen.udp import Listener, wall_clock_us
 from collector.metrics import Metrics
 from collector.pipeline.settings import PipelineSettings
 from collector.pipeline.streams import OwnLoss
-from collector.pipeline.work import STAGE, Pipeline
+from collector.pipeline.work import Pipeline
+from collector.pipeline.workers import stages
 from collector.threads import Bridge, run
 
 
@@ -43,7 +44,7 @@ class Nowhere:
         """There is always room."""
 
 
-async def serve(inventory: Path | None, buffer_octets: int) -> None:
+async def serve(inventory: Path | None, buffer_octets: int, workers: int = 1) -> None:
     """Run until SIGTERM or SIGINT."""
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -51,10 +52,10 @@ async def serve(inventory: Path | None, buffer_octets: int) -> None:
     metrics, sink = Metrics(), Nowhere()
     static = (StaticSettings(file=inventory),) if inventory else ()
     known = InventorySettings(static=static)
-    bridge = Bridge({STAGE: 1} | threads(known))
-    enrichment = Enrichment(known, metrics, bridge, sink, clock_us=wall_clock_us)
+    bridge = Bridge(dict.fromkeys(stages(workers), 1) | threads(known))
+    enrichment = Enrichment(known, metrics, bridge, sink, clock_us=wall_clock_us, workers=workers)
     pipeline = Pipeline(
-        PipelineSettings(),
+        PipelineSettings(decode_workers=workers),
         metrics,
         bridge,
         sink,
@@ -90,8 +91,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--inventory", type=Path, help="a file as `inventory.static` takes it")
     parser.add_argument("--buffer-octets", type=int, default=32 << 20)
+    parser.add_argument("--workers", type=int, default=1, help="decode workers")
     args = parser.parse_args()
-    run(serve(args.inventory, args.buffer_octets))
+    run(serve(args.inventory, args.buffer_octets, args.workers))
 
 
 if __name__ == "__main__":

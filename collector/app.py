@@ -32,8 +32,8 @@ from collector.log import get_log
 from collector.metrics import Metrics
 from collector.notice import Group, Notice
 from collector.pipeline.streams import OwnLoss
-from collector.pipeline.work import STAGE as DECODE
 from collector.pipeline.work import Pipeline
+from collector.pipeline.workers import count_of, stages
 from collector.ports import Component
 from collector.rollup.key import connection_key
 from collector.rollup.rollups import Rollups
@@ -79,7 +79,8 @@ class Service:
         self.stopping = asyncio.Event()
         self._began = time.monotonic()
         self.metrics = Metrics(exporters_labelled=settings.pipeline.exporter_labels)
-        single = dict.fromkeys((DECODE, STORE, SPOOL, SUM, ROLLUP, ANALYZE, DOCTOR, ALERT, DESK, LOGIN), 1)
+        workers = count_of(settings.pipeline.decode_workers)
+        single = dict.fromkeys((*stages(workers), STORE, SPOOL, SUM, ROLLUP, ANALYZE, DOCTOR, ALERT, DESK, LOGIN), 1)
         self.bridge = Bridge(
             single
             | {QUERY: settings.store.sql_queries}
@@ -140,7 +141,9 @@ class Service:
         )
         self.entrance = Entrance(settings.access, self.metrics, partial(self.bridge.call, LOGIN))
         self.facade = Facade(settings.store, self.metrics, partial(self.bridge.call, QUERY), entrance=self.entrance)
-        self.enrichment = Enrichment(settings.inventory, self.metrics, self.bridge, self.writer, clock_us=wall_clock_us)
+        self.enrichment = Enrichment(
+            settings.inventory, self.metrics, self.bridge, self.writer, clock_us=wall_clock_us, workers=workers
+        )
         self.pipeline = Pipeline(
             settings.pipeline,
             self.metrics,

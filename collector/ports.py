@@ -62,13 +62,13 @@ class Enricher(Protocol):
     """Adds names to what was decoded."""
 
     def warm_up(self) -> None:
-        """Compile what must be compiled.  Blocks; called once, on the decode thread."""
+        """Compile what must be compiled.  Blocks; called once, on a decode worker's thread."""
 
     async def first_answers(self) -> None:
         """Wait until enough is known to begin, or the time for that is over."""
 
-    def name(self, decoded: Decoded, /) -> Decoded:
-        """Return the same rows with the columns that enrichment fills.  Blocks; called on the decode thread."""
+    def name(self, decoded: Decoded, worker: int, /) -> Decoded:
+        """Return the same rows with the columns that enrichment fills.  Blocks; called on that worker's thread."""
 
 
 class Rollup(Protocol):

@@ -1,6 +1,6 @@
 """What exporters say of their own interfaces: sFlow host structures and port names, gathered from decoded batches.
 
-The decode thread calls `observe`, the inventory's thread takes what is new; a lock keeps them apart.  Both tables are
+The decode workers call `observe`, one at a time; the inventory's thread takes what is new; a lock keeps them apart.  Both tables are
 bounded: beyond that nothing new is learnt, and counted.
 """
 

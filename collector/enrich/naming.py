@@ -1,4 +1,4 @@
-"""Record batches in, the same with names out.  Runs on the decode thread; the snapshot is swapped under it at will."""
+"""Record batches in, the same with names out.  Runs on a decode worker; the snapshot is swapped under it at will."""
 
 from __future__ import annotations
 

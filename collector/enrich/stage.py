@@ -1,19 +1,21 @@
 """The inventory as a stage: follows its sources, keeps the snapshot fresh, names batches, writes table `inventory`.
 
 sources ──► followers ──► history ──► snapshot ──► namer ◄── decoded batches
-(a thread each)  (event loop)   (inventory thread)     (decode thread)
+(a thread each)  (event loop)   (inventory thread)     (decode workers)
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 import pyarrow as pa
 
 from collector.enrich.follow import Followed, Follower
@@ -51,19 +53,30 @@ _log = get_log("inventory")
 
 
 class Enrichment:
-    """Names the VM at each end of flows.  A component; `name` is for the decode thread, the rest for the event loop."""
+    """Names the VM at each end of flows.  A component; `name` is for decode workers, the rest for the event loop."""
 
     def __init__(
-        self, settings: InventorySettings, metrics: Metrics, bridge: Bridge, sink: Sink, *, clock_us: Clock
+        self,
+        settings: InventorySettings,
+        metrics: Metrics,
+        bridge: Bridge,
+        sink: Sink,
+        *,
+        clock_us: Clock,
+        workers: int = 1,
     ) -> None:
-        """`bridge` must have the threads that `sources.threads` names; rows of table `inventory` go to `sink`."""
+        """`bridge` must have the threads that `sources.threads` names; rows of table `inventory` go to `sink`.
+
+        `workers` is the number of decode workers that call `name`.
+        """
         self._settings = settings
         self._bridge = bridge
         self._sink = sink
         self._clock_us = clock_us
         history_us = int(settings.history_seconds * 1e6)
         self._history = History(settings.interfaces, history_us, settings.host_names == "short")
-        self._namer = Namer(history_us, int(settings.grace_seconds * 1e6))
+        self._namers = [Namer(history_us, int(settings.grace_seconds * 1e6)) for _ in range(workers)]
+        self._observing = threading.Lock()
         self._in_band = InBand(max(1, settings.interfaces // IN_BAND_SHARE))
         self._followers: list[Follower] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -141,19 +154,21 @@ class Enrichment:
         """Compile the kernels, or load them.  Blocks."""
         warm_up()
 
-    def name(self, decoded: Decoded) -> Decoded:
+    def name(self, decoded: Decoded, worker: int = 0) -> Decoded:
         """The same rows, named.  Host structures among them are learnt from: they are no rows of their own.
 
-        For the decode thread.
+        For the decode workers, each on its own thread.
         """
         began = time.perf_counter()
         if self._settings.in_band:
-            self._in_band.observe(decoded.counters, decoded.inventory)
+            with self._observing:
+                self._in_band.observe(decoded.counters, decoded.inventory)
+        namer = self._namers[worker]
         named = replace(
             decoded,
-            flows=[self._namer.flows(batch) for batch in decoded.flows],
-            drops=[self._namer.drops(batch) for batch in decoded.drops],
-            counters=[self._namer.counters(batch) for batch in decoded.counters],
+            flows=[namer.flows(batch) for batch in decoded.flows],
+            drops=[namer.drops(batch) for batch in decoded.drops],
+            counters=[namer.counters(batch) for batch in decoded.counters],
             inventory=[],
         )
         self._seconds.inc(time.perf_counter() - began)
@@ -185,7 +200,7 @@ class Enrichment:
         if report.counters is None or not report.counters.num_rows:
             return None
         self._build()
-        self._counter_namer.snapshot = self._namer.snapshot
+        self._counter_namer.snapshot = self._namers[0].snapshot
         host = self._history.host_name(report.hosts[0].name) if len(report.hosts) == 1 else ""
         return self._counter_namer.counters(report.counters, host)
 
@@ -200,7 +215,9 @@ class Enrichment:
         """Make the snapshot anew if anything has changed."""
         if self._history.changed:
             began = time.monotonic()
-            self._namer.snapshot = build(self._history.columns, self._history.addresses())
+            snapshot = build(self._history.columns, self._history.addresses())
+            for namer in self._namers:
+                namer.snapshot = snapshot
             self._history.changed = False
             self._build_seconds = time.monotonic() - began
 
@@ -279,10 +296,11 @@ class Enrichment:
         self._left_out.inc(left_out - self._left_out_before)
         self._left_out_before = left_out
         labels = [("yes",), ("no",)]
-        totals = self._namer.totals[[N_NAMED, N_UNNAMED]].copy()
+        totals = np.sum([namer.totals[[N_NAMED, N_UNNAMED]] for namer in self._namers], axis=0)
         self._totals[0].advance(labels, totals[:, 0])
         self._totals[1].advance(labels, totals[:, 1])
-        self._totals[2].advance([(name,) for name in FLOWS["sighting"].names], self._namer.sightings.copy())
+        sightings = np.sum([namer.sightings for namer in self._namers], axis=0)
+        self._totals[2].advance([(name,) for name in FLOWS["sighting"].names], sightings)
 
 
 async def _for_ever(step: Callable[[], Awaitable[None]]) -> None:

@@ -1,10 +1,11 @@
 """What exporter streams did: rows of table `exporters` per interval, and running totals for /metrics.
 
-Reads the decoder's session arrays; call it on the decode thread only.
+Reads the session arrays of decoders; call it only while these are not at work.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -132,7 +133,7 @@ def _untold(total: NDArray[np.uint64], before: NDArray[np.uint64], told: NDArray
 
 
 class Findings(Protocol):
-    """Tells what is known to be wrong with a stream; called on the decode thread."""
+    """Tells what is known to be wrong with a stream; called on a decode worker's thread."""
 
     def __call__(self, exporter: bytes, agent: bytes, domain: int, protocol: str, /) -> str:
         """Return codes joined by commas; addresses have 16 octets."""
@@ -157,23 +158,22 @@ class StreamReporter:
         self._time_us = 0
         self._own = OwnLoss()
 
-    def report(self, time_us: int, own: OwnLoss) -> pa.RecordBatch | None:
-        """Rows for all streams that counted anything since the last report, and one for the collector.
+    def report(self, time_us: int, own: OwnLoss | None) -> pa.RecordBatch | None:
+        """Rows for all streams that counted anything since the last report, and one for the collector unless `own` is
+        None: another one tells of it then.
 
         Streams that were forgotten meanwhile, and senders beyond the limit, share a row without exporter.  None at the
         first call.
         """
         first, since_us, before = self._time_us == 0, self._time_us, self._own
-        self._time_us, self._own = time_us, own
+        now = own or OwnLoss()
+        self._time_us, self._own = time_us, now
         growth = self._growths.take() if not first else None
         if growth is None:
             return None
-        return self._rows(
-            growth,
-            time_us,
-            time_us - since_us,
-            OwnLoss(own.kernel_drops - before.kernel_drops, own.queue_drops - before.queue_drops),
-        )
+        lost = OwnLoss(now.kernel_drops - before.kernel_drops, now.queue_drops - before.queue_drops)
+        rows = self._rows(growth, time_us, time_us - since_us, lost)
+        return rows if own is not None else rows.slice(0, len(growth.numbers))
 
     def _rows(self, growth: Growth, time_us: int, interval_us: int, own: OwnLoss) -> pa.RecordBatch:
         numbers = growth.numbers
@@ -215,10 +215,11 @@ class StreamReporter:
 class StreamMetrics:
     """Feeds the metrics of exporter streams; labels are capped by `Metrics.exporters`."""
 
-    def __init__(self, sessions: Sessions, metrics: Metrics) -> None:
+    def __init__(self, sessions: Sequence[Sessions], metrics: Metrics) -> None:
+        """`sessions` are those of all decoders."""
         self._sessions = sessions
         self._metrics = metrics
-        self._growths = Growths(sessions)
+        self._growths = [Growths(one) for one in sessions]
         labels = ("exporter", "protocol")
         self._counters = {
             index: metrics.counter(f"exporter_{name}_total", f"{EXPORTERS[name].doc} By exporter.", labels)
@@ -238,8 +239,14 @@ class StreamMetrics:
 
     def advance(self) -> None:
         """Add what came since the last call."""
-        growth = self._growths.take()
-        s = self._sessions
+        for sessions, growths in zip(self._sessions, self._growths, strict=True):
+            self._add(sessions, growths.take())
+        used = [in_use(sessions) for sessions in self._sessions]
+        self._streams.set(sum(map(len, used)))
+        for index, gauge in self._gauges.items():
+            gauge.set(sum(int(s.stats[numbers, index].sum()) for s, numbers in zip(self._sessions, used, strict=True)))
+
+    def _add(self, s: Sessions, growth: Growth) -> None:
         names = protocols(s.key[growth.numbers])
         for row, number in enumerate(growth.numbers):
             exporter = (
@@ -250,10 +257,6 @@ class StreamMetrics:
                     counter.labels(exporter, names[row]).inc(int(growth.stats[row, index]))
             for reason in np.flatnonzero(growth.problems[row]):
                 self._problems.labels(exporter, REASONS[reason]).inc(int(growth.problems[row, reason]))
-        used = in_use(s)
-        self._streams.set(len(used))
-        for index, gauge in self._gauges.items():
-            gauge.set(int(s.stats[used, index].sum()))
 
 
 def addresses(words: NDArray[np.uint64]) -> list[bytes]:

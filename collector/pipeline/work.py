@@ -1,4 +1,4 @@
-"""The decode loop: takes datagrams from the inbox, decodes and names them on a worker thread, hands rows on."""
+"""The decode loop: takes datagrams from the inbox, has the workers decode and name them, hands rows on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from ipaddress import IPv6Network, ip_network
 from pathlib import Path
 from types import TracebackType
@@ -20,14 +19,12 @@ from collector.pipeline.inbox import Inbox
 from collector.pipeline.settings import PipelineSettings, mapped
 from collector.pipeline.state import load_state, save_state
 from collector.pipeline.streams import Findings, OwnLoss, StreamMetrics, StreamReporter, no_findings
+from collector.pipeline.workers import Workers, count_of
 from collector.ports import Clock, Enricher, Sink
 from collector.threads import Bridge
 from decoders.datagrams import Datagrams
 from decoders.decoder import Decoded
 from decoders.dispatch import Decoder, ExporterRule
-
-STAGE = "decode"
-"""Name of the worker thread; one, so that the datagrams of an exporter are decoded in order."""
 
 SLOW_START_SECONDS = 2.0
 """A start that takes longer is compiling; say so."""
@@ -82,7 +79,6 @@ class Pipeline:
         """
         self._settings = settings
         self._metrics = metrics
-        self._bridge = bridge
         self._sink = sink
         self._enricher = enricher
         self._clock_us = clock_us
@@ -93,6 +89,7 @@ class Pipeline:
         self.ready = asyncio.Event()
         """Set once the kernels are compiled and datagrams are being decoded."""
         self._declare(metrics)
+        self._workers = Workers(count_of(settings.decode_workers), bridge, enricher, self._unnamed.inc)
 
     def _declare(self, metrics: Metrics) -> None:
         inbox = self.inbox
@@ -130,7 +127,7 @@ class Pipeline:
         started = time.monotonic()
         note = asyncio.create_task(self._note_slow_start())
         try:
-            await self._bridge.call(STAGE, self._prepare)
+            await self._workers.alone(self._prepare)
         finally:
             note.cancel()
         _log.info("decoders ready", seconds=round(time.monotonic() - started, 2))
@@ -178,22 +175,26 @@ class Pipeline:
     def reload(self, settings: PipelineSettings) -> None:
         """Take over who may export and what is known of exporters; the rest needs a restart."""
         self._settings = settings
-        self._decoder.rules = rules_of(settings)
+        self._workers.replace_rules(rules_of(settings))
 
     def _prepare(self) -> None:
-        self._decoder = Decoder(
+        self._workers.prepare(self._decoder)
+        decoders = self._workers.decoders
+        if self._state_file is not None:
+            load_state(decoders, self._state_file)
+        self._reporters = [
+            StreamReporter(decoder.shared.sessions, decoder.sets.templates.table, self._findings)
+            for decoder in decoders
+        ]
+        self._make_report(OwnLoss())
+        self._stream_metrics = StreamMetrics([decoder.shared.sessions for decoder in decoders], self._metrics)
+
+    def _decoder(self) -> Decoder:
+        return Decoder(
             rules=rules_of(self._settings),
             port_in_key=not self._settings.share_templates_between_ports,
             domain_in_key=not self._settings.share_templates_between_domains,
         )
-        self._decoder.warm_up()
-        self._enricher.warm_up()
-        if self._state_file is not None:
-            load_state(self._decoder, self._state_file)
-        sessions = self._decoder.shared.sessions
-        self._reporter = StreamReporter(sessions, self._decoder.sets.templates.table, self._findings)
-        self._reporter.report(self._clock_us(), OwnLoss())
-        self._stream_metrics = StreamMetrics(sessions, self._metrics)
 
     async def _note_slow_start(self) -> None:
         await asyncio.sleep(SLOW_START_SECONDS)
@@ -202,24 +203,15 @@ class Pipeline:
     async def _work(self) -> None:
         while (datagrams := await self._next()) is not None:
             started = time.perf_counter()
-            decoded = await self._bridge.call(STAGE, self._decode, datagrams)
+            parts = await self._workers.decode(datagrams)
             self._decode_seconds.inc(time.perf_counter() - started)
-            self._hand_on(decoded)
+            for decoded in parts:
+                self._hand_on(decoded)
             await self._sink.ready()
 
     async def _next(self) -> Datagrams | None:
-        return await self.inbox.take(self._settings.batch_octets, self._settings.gather_milliseconds / 1000)
-
-    def _decode(self, datagrams: Datagrams) -> Decoded:
-        """Decode and name.  A defect of ours in naming costs the names of one batch, never its rows."""
-        decoded = self._decoder.decode(datagrams)
-        try:
-            return self._enricher.name(decoded)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the rows go on
-            rows = sum(batch.num_rows for batch in decoded.flows)
-            self._unnamed.inc(rows)
-            _log.sampled("rows stay without names: a defect of ours", key=type(error).__name__, error=repr(error)[:500])
-            return replace(decoded, inventory=[])
+        octets = self._settings.batch_octets * self._workers.count
+        return await self.inbox.take(octets, self._settings.gather_milliseconds / 1000)
 
     def _hand_on(self, decoded: Decoded) -> None:
         for table, batches in (
@@ -241,7 +233,7 @@ class Pipeline:
         next_report += self._settings.report_seconds
         while True:
             await asyncio.sleep(METRICS_SECONDS)
-            await self._bridge.call(STAGE, self._stream_metrics.advance)
+            await self._workers.alone(self._stream_metrics.advance)
             now = time.monotonic()
             if now >= next_report:
                 next_report = now + self._settings.report_seconds
@@ -251,11 +243,18 @@ class Pipeline:
                 await self._save()
 
     async def _report(self) -> None:
-        await self._bridge.call(STAGE, self._stream_metrics.advance)
-        rows = await self._bridge.call(STAGE, self._reporter.report, self._clock_us(), self._own_loss())
-        if rows is not None:
+        await self._workers.alone(self._stream_metrics.advance)
+        for rows in await self._workers.alone(self._make_report, self._own_loss()):
             self._offer_rows("exporters", rows)
+
+    def _make_report(self, own: OwnLoss) -> list[pa.RecordBatch]:
+        """Rows of table `exporters` by worker; the first one tells of the collector's own losses."""
+        now = self._clock_us()
+        reports = [
+            reporter.report(now, own if number == 0 else None) for number, reporter in enumerate(self._reporters)
+        ]
+        return [rows for rows in reports if rows is not None]
 
     async def _save(self) -> None:
         if self._state_file is not None:
-            await self._bridge.call(STAGE, save_state, self._decoder, self._state_file)
+            await self._workers.alone(save_state, self._workers.decoders, self._state_file)

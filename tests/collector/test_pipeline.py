@@ -13,7 +13,8 @@ from collector.metrics import Metrics
 from collector.pipeline.inbox import Inbox, octets_of
 from collector.pipeline.settings import ExporterSettings, PipelineSettings
 from collector.pipeline.streams import Growths, OwnLoss, StreamMetrics, StreamReporter
-from collector.pipeline.work import INBOX_CHECK_SECONDS, STAGE, Pipeline, rules_of
+from collector.pipeline.work import INBOX_CHECK_SECONDS, Pipeline, rules_of
+from collector.pipeline.workers import stages
 from collector.threads import Bridge
 from decoders.datagrams import Datagrams
 from decoders.decoder import Decoded, assign_batch, new_shared
@@ -220,7 +221,7 @@ def test_streams_that_are_forgotten_between_two_reports_are_told_of(every: int) 
     """Each sender is pushed out by those after it; rows and metrics add up to what was sent all the same."""
     decoder = Decoder(Limits(sessions=64))
     metrics = Metrics(exporters_labelled=4)
-    reporter, streams = StreamReporter(decoder.shared.sessions), StreamMetrics(decoder.shared.sessions, metrics)
+    reporter, streams = StreamReporter(decoder.shared.sessions), StreamMetrics([decoder.shared.sessions], metrics)
     told = [reporter.report(1, OwnLoss())]
     for number, first in enumerate(range(0, SENDERS, 5)):
         decoder.decode(Datagrams.of(row for host in range(first, first + 5) for row in short_visit(host)))
@@ -313,7 +314,7 @@ def test_a_connection_is_told_of_by_address_and_port() -> None:
 def test_stream_metrics_are_capped_and_add_up() -> None:
     shared = new_shared(Limits(sessions=8))
     metrics = Metrics(exporters_labelled=2)
-    streams = StreamMetrics(shared.sessions, metrics)
+    streams = StreamMetrics([shared.sessions], metrics)
     for host in range(1, 5):
         assign_batch(shared, batch(NETFLOW5, address=f"192.0.2.{host}"))
     streams.advance()
@@ -341,7 +342,7 @@ class BrokenEnricher:
     async def first_answers(self) -> None:
         pass
 
-    def name(self, decoded: Decoded, /) -> Decoded:
+    def name(self, decoded: Decoded, worker: int, /) -> Decoded:
         raise IndexError("a defect")
 
 
@@ -363,9 +364,9 @@ def test_a_defect_in_naming_costs_names_and_no_rows() -> None:
     metrics, sink = Metrics(), Rows()
 
     async def scenario() -> None:
-        async with Bridge({STAGE: 1}) as bridge:
+        async with Bridge(dict.fromkeys(stages(1), 1)) as bridge:
             pipeline = Pipeline(
-                PipelineSettings(), metrics, bridge, sink, BrokenEnricher(),
+                PipelineSettings(decode_workers=1), metrics, bridge, sink, BrokenEnricher(),
                 clock_us=lambda: 1_000_000, own_loss=OwnLoss, state_file=None,
             )  # fmt: skip
             async with pipeline:
@@ -390,7 +391,7 @@ class LateEnricher(BrokenEnricher):
         self.asked.set()
         await asyncio.Event().wait()
 
-    def name(self, decoded: Decoded, /) -> Decoded:
+    def name(self, decoded: Decoded, worker: int, /) -> Decoded:
         return decoded
 
 
@@ -401,9 +402,10 @@ def test_names_are_waited_for_only_while_there_is_room() -> None:
 
     async def scenario() -> bool:
         enricher = LateEnricher()
-        async with Bridge({STAGE: 1}) as bridge:
+        async with Bridge(dict.fromkeys(stages(1), 1)) as bridge:
+            settings = PipelineSettings(inbox_octets=max(2**20, 3 * size), decode_workers=1)
             pipeline = Pipeline(
-                PipelineSettings(inbox_octets=max(2**20, 3 * size)), Metrics(), bridge, sink, enricher,
+                settings, Metrics(), bridge, sink, enricher,
                 clock_us=lambda: 1_000_000, own_loss=OwnLoss, state_file=None,
             )  # fmt: skip
             async with pipeline:

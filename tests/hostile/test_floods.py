@@ -37,7 +37,7 @@ def test_a_hundred_thousand_forged_senders_push_out_no_exporter_and_no_label() -
     decoder = Decoder()
     sessions = decoder.shared.sessions
     metrics = Metrics(exporters_labelled=LABELLED)
-    streams = StreamMetrics(sessions, metrics)
+    streams = StreamMetrics([sessions], metrics)
     kept = good()
     share = len(kept) // BATCHES + 1
     decoded = []
