@@ -1,7 +1,7 @@
 """What exporters say of their own interfaces: sFlow host structures and port names, gathered from decoded batches.
 
-The decode workers call `observe`, one at a time; the inventory's thread takes what is new; a lock keeps them apart.  Both tables are
-bounded: beyond that nothing new is learnt, and counted.
+The decode workers call `observe`, one at a time; the inventory's thread takes what is new; a lock keeps them apart.
+Both tables are bounded: beyond that nothing new is learnt, and counted.
 """
 
 from __future__ import annotations
