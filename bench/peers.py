@@ -20,6 +20,7 @@ import json
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -236,6 +237,7 @@ def main() -> None:
     args = parser.parse_args()
     if unknown := set(args.kinds) - set(KINDS):
         parser.error(f"no such kind: {', '.join(sorted(unknown))}; kinds are {', '.join(KINDS)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # receivers are ended on the way out
     install()
     about = f"{machine()}; receive buffers of {buffer_octets() >> 10} KiB, {args.exporters} source addresses, "
     about += f"{args.seconds:g} s a run"

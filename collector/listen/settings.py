@@ -69,7 +69,7 @@ class ListenSettings(BaseModel, frozen=True, extra="forbid"):
     # Under load, a socket is left alone this long after it was emptied, so that batches grow: fewer wake-ups, less work
     # per datagram for every later stage.  The first datagram after silence is never delayed.  Shortened by itself where
     # the receive buffer would fill.  0 switches it off.
-    gather_milliseconds: float = Field(default=5.0, ge=0, le=100)
+    gather_milliseconds: float = Field(default=10.0, ge=0, le=100)
 
     # Off, since two services started by mistake would not notice each other, and each would see half of the traffic.
     share_ports: bool = False

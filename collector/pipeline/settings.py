@@ -31,12 +31,13 @@ class PipelineSettings(BaseModel, frozen=True, extra="forbid"):
     inbox_octets: Annotated[int, Field(ge=1 << 20)] = 64 * 2**20
     """Datagrams waiting to be decoded, at most: half a second of 1 Gbit/s.  What comes when it is full is dropped and
     counted (`vmflow_inbox_dropped_datagrams_total`)."""
-    batch_octets: Annotated[int, Field(ge=1 << 16)] = 4 * 2**20
-    """Datagrams decoded at once, at most.  About 20,000 rows: large enough that Python's part per batch is nothing."""
+    batch_octets: Annotated[int, Field(ge=1 << 16)] = 8 * 2**20
+    """Datagrams decoded at once, at most, by each worker, and never more than a quarter of the inbox.  About 40,000 rows:
+    large enough that Python's part per batch is nothing."""
     decode_workers: Annotated[int, Field(ge=0, le=MOST)] = 0
     """Threads that decode and name; all datagrams of a sender go to the same one.  0 = one for every four cores: with
     fewer, inserts and sums need the others.  Each has tables of its own, with the limits of one."""
-    gather_milliseconds: Annotated[float, Field(ge=0, le=1_000)] = 50.0
+    gather_milliseconds: Annotated[float, Field(ge=0, le=1_000)] = 100.0
     """While less than half of `batch_octets` waits, more are waited for, this long: a batch costs about a
     millisecond by itself, whatever is in it, and the store gathers for a second anyway.  0 switches it off."""
     allow: tuple[Network, ...] = ()

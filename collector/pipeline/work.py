@@ -32,6 +32,9 @@ SLOW_START_SECONDS = 2.0
 INBOX_CHECK_SECONDS = 0.05
 """How often the inbox is looked at while names are waited for: 1 Gbit/s fills a tenth of it meanwhile."""
 
+INBOX_SHARE = 4
+"""A batch is one part in this of the inbox at most: what it waits for must not be what the inbox drops."""
+
 METRICS_SECONDS = 1.0
 """How often the metrics of exporter streams are brought up to date."""
 
@@ -210,7 +213,7 @@ class Pipeline:
             await self._sink.ready()
 
     async def _next(self) -> Datagrams | None:
-        octets = self._settings.batch_octets * self._workers.count
+        octets = min(self._settings.batch_octets * self._workers.count, self.inbox.limit_octets // INBOX_SHARE)
         return await self.inbox.take(octets, self._settings.gather_milliseconds / 1000)
 
     def _hand_on(self, decoded: Decoded) -> None:
