@@ -32,7 +32,7 @@ class PipelineSettings(BaseModel, frozen=True, extra="forbid"):
     """Datagrams waiting to be decoded, at most: half a second of 1 Gbit/s.  What comes when it is full is dropped and
     counted (`vmflow_inbox_dropped_datagrams_total`)."""
     batch_octets: Annotated[int, Field(ge=1 << 16)] = 8 * 2**20
-    """Datagrams decoded at once, at most, by each worker, and never more than a quarter of the inbox.  About 40,000 rows:
+    """Datagrams decoded at once, at most, by each worker; a quarter of the inbox at most.  About 40,000 rows:
     large enough that Python's part per batch is nothing."""
     decode_workers: Annotated[int, Field(ge=0, le=MOST)] = 0
     """Threads that decode and name; all datagrams of a sender go to the same one.  0 = one for every four cores: with
