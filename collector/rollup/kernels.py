@@ -11,7 +11,7 @@ import schemas.rollups
 from decoders import jit
 
 _HERE = Path(__file__).parent
-_SOURCES = [_HERE / f"{name}.py" for name in ("tables", "lookup", "plan", "bursts", "loop")]
+_SOURCES = [_HERE / f"{name}.py" for name in ("tables", "lookup", "plan", "bursts", "links", "loop")]
 _CONSTANTS = (schemas.flows, schemas.flow_feed, schemas.burst_feed, schemas.rollups, jit)
 
 kernel = jit.kernel_of(*_SOURCES, *(Path(str(module.__file__)) for module in _CONSTANTS))

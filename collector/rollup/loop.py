@@ -6,8 +6,7 @@ time goes to.
 
     plan     what a row adds and to which pair (`plan.py`)
     place    which group it is in each window (`lookup.py`)
-    add      to the sums of that group; bursts (`bursts.py`)
-    connect  the row's connection to those of the group
+    add      to the sums of that group, and the row's connection to its connections; bursts (`bursts.py`)
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import numpy as np
 import schemas.flow_feed
 from collector.rollup.bursts import add_burst
 from collector.rollup.kernels import kernel
-from collector.rollup.lookup import LOW, ONE, ZERO, first_slot, group_of, link, link_slot
+from collector.rollup.lookup import LOW, ONE, ZERO, U, first_slot, group_of
 from collector.rollup.plan import (
     ACCEPTED,
     FLAGLESS,
@@ -152,6 +151,7 @@ def add_once(group, plan):  # type: ignore[no-untyped-def]
 @forced
 def add_block(rows, tables, first, placed):  # type: ignore[no-untyped-def]
     """Add the placed windows of the rows from `first` on."""
+    link = tables.used[LINKS]
     for at in range(placed):
         entry = tables.entries[at]
         plan, group, window = tables.plans[entry["plan"]], tables.groups[entry["group"]], entry["window"]
@@ -166,23 +166,11 @@ def add_block(rows, tables, first, placed):  # type: ignore[no-untyped-def]
             i = first + entry["plan"]
             if rows.protocol[i] == SFLOW5 and rows.ip_protocol[i] == TCP:
                 add_burst(rows, tables, i, entry["group"])
-
-
-@forced
-def connect_block(tables, placed):  # type: ignore[no-untyped-def]
-    """Enter the connections of the placed windows."""
-    links, entries, plans = tables.links, tables.entries, tables.plans
-    for at in range(placed):
-        entry = entries[at]
-        connection = plans[entry["plan"]]["connection"]
-        slot = link_slot(links, connection, entry["group"])
-        entry["connection"] = connection
-        entry["slot"] = slot
-        entry["peek"] = links[slot]["hash"]  # as in `peek_block`
-    for at in range(placed):
-        entry = entries[at]
-        if entry["connection"] != ZERO:
-            link(links, tables.used, entry["slot"], entry["connection"], entry["group"])
+        # Written in any case, and written over by the next one if it is none: cheaper than to ask.
+        tables.link_hashes[link] = plan["connection"]
+        tables.link_groups[link] = entry["group"]
+        link += plan["connection"] != ZERO
+    tables.used[LINKS] = link
 
 
 @kernel
@@ -199,7 +187,6 @@ def add_rows(rows, numbers, tables, first, groups, connections):  # type: ignore
         peek_block(tables, planned)
         done, placed = place_block(tables, planned, groups, connections)
         add_block(rows, tables, first, placed)
-        connect_block(tables, placed)
         first += done
         if done == 0:
             return first
