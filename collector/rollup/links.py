@@ -16,6 +16,9 @@ from decoders.jit import forced
 FEW = 8
 """As many hashes are compared with each other without a table."""
 
+PLACES = 4
+"""Places a hash in a table, at least."""
+
 
 @forced
 def is_new(hashes, begin, end, one):  # type: ignore[no-untyped-def]
@@ -28,7 +31,7 @@ def is_new(hashes, begin, end, one):  # type: ignore[no-untyped-def]
 
 @forced
 def entered(places, one):  # type: ignore[no-untyped-def]
-    """Enter a hash into an open table (a power of two of places, 0 = free); False if it is there already."""
+    """Enter a hash into a table (a power of two of places, 0 = free); False if it is there already."""
     last = U(places.shape[0] - 1)
     place = one & last
     while places[place] != ZERO:
@@ -37,6 +40,15 @@ def entered(places, one):  # type: ignore[no-untyped-def]
         place = (place + ONE) & last
     places[place] = one
     return True
+
+
+@forced
+def places_for(count):  # type: ignore[no-untyped-def]
+    """Places for so many hashes: few share one, which the processor could not foresee."""
+    size = 1
+    while size < PLACES * count:
+        size *= 2
+    return size
 
 
 @forced
@@ -65,10 +77,7 @@ def distinct_links(hashes, groups, count, ends, out):  # type: ignore[no-untyped
     """Of the first `count` hashes those that are distinct in their group, to `out` by group ([count]); where those of
     each group begin and end to `ends` ([groups + 1], zeros at first).  Returns how many there are."""
     most = sort_links(hashes, groups, count, ends, out)
-    size = 1
-    while size < 2 * most:
-        size *= 2
-    memory = np.empty(size, np.uint64)
+    memory = np.empty(places_for(most), np.uint64)
     kept, begin = 0, 0
     for group in range(1, ends.shape[0]):
         first, end = kept, ends[group]
@@ -79,10 +88,7 @@ def distinct_links(hashes, groups, count, ends, out):  # type: ignore[no-untyped
                     out[kept] = one
                     kept += 1
         else:
-            size = 2 * FEW
-            while size < 2 * (end - begin):
-                size *= 2
-            places = memory[:size]
+            places = memory[: places_for(end - begin)]
             places[:] = ZERO
             for at in range(begin, end):
                 one = out[at]

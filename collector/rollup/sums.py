@@ -21,7 +21,7 @@ from collector.rollup.lookup import enter_groups
 from collector.rollup.loop import add_rows
 from collector.rollup.names import Names
 from collector.rollup.plan import Numbers, Rows
-from collector.rollup.tables import COUNTS, FLOATS, GROUPS, LINKS, MOST_WINDOWS, NAMELESS
+from collector.rollup.tables import COUNTS, FLOATS, GROUP, GROUPS, KEYS, LINKS, MOST_WINDOWS, NAMELESS
 from schemas.column import ADDRESS, ENUM, NAME, NAMED_UUID, TIME_US, UUID, Origin, Table
 from schemas.flows import FLOWS
 from schemas.rollups import LEVELS, MEASURES, PAIR_KEYS, TIME_S
@@ -151,14 +151,18 @@ class PairSums:
         """All sums, one row a group in no order, and start anew."""
         tables = self._tables
         groups = tables.groups[: self.groups]
-        columns = {"time": pa.array(groups["window"] * LEVELS["10s"]).cast(TIME_S)}
+        keys = layout.columns(groups, (*KEYS, "window"))
+        columns = {"time": pa.array(keys["window"].view(np.int64) * LEVELS["10s"]).cast(TIME_S)}
+        values = {kind: names.values() for kind, names in self._names.items()}
         for key in PAIR_KEYS:
             word, bit = _KEY_OF[key.name]
-            codes = (groups[word] >> np.uint64(bit)).astype(_NUMPY[key.arrow])
-            values = pa.array(key.names) if key.names else self._names[key.arrow].values()
-            columns[key.name] = pa.DictionaryArray.from_arrays(pa.array(codes), values, safe=False)
+            codes = (keys[word] >> np.uint64(bit)).astype(_NUMPY[key.arrow])
+            named = pa.array(key.names) if key.names else values[key.arrow]
+            columns[key.name] = pa.DictionaryArray.from_arrays(pa.array(codes), named, safe=False)
+        sums = layout.columns(groups, tuple(column.name for column in SUMMED))
         for column in SUMMED:
-            columns[column.name] = pa.array(groups[column.name].astype(column.arrow.to_pandas_dtype()))
+            measure = sums[column.name].view(GROUP[column.name])
+            columns[column.name] = pa.array(measure.astype(column.arrow.to_pandas_dtype(), copy=False))
         columns["connection_hashes"] = pa.ListArray.from_arrays(*(pa.array(part) for part in self._distinct()))
         self._tables = layout.emptied(tables)
         self._thinned = 0
@@ -210,7 +214,9 @@ class PairSums:
 
     def _columns(self, batch: pa.RecordBatch) -> tuple[Rows, Numbers]:
         """What the loop reads of a batch."""
-        columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+        schema = batch.schema
+        places = ((name, schema.get_field_index(name)) for name in Rows._fields)
+        columns = {name: batch.column(place) for name, place in places if place >= 0}
         rows = Rows(*(_values(columns.get(name), layout, batch.num_rows) for name, layout in _LAYOUTS.items()))
         return rows, Numbers(*(self._numbers(columns.get(name), name) for name in Numbers._fields))
 
