@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numba
 
@@ -25,5 +26,6 @@ def unchecked(function: jit.Compiled) -> jit.Compiled:
 
     Only for functions that read columns (`Rows`) at a row's number: `PairSums` has seen that all have that many rows.
     """
-    compiled: jit.Compiled = numba.njit(nogil=True, error_model="numpy", _nrt=False, forceinline=True)(function)
+    compiler: Any = numba.njit  # its stubs do not know all options
+    compiled: jit.Compiled = compiler(nogil=True, error_model="numpy", _nrt=False, forceinline=True)(function)
     return compiled

@@ -13,40 +13,35 @@ from collector.rollup.kernels import kernel
 from collector.rollup.lookup import ONE, ZERO, U
 from decoders.jit import forced
 
-FEW = 8
-"""As many hashes are compared with each other without a table."""
-
-PLACES = 4
-"""Places a hash in a table, at least."""
+PLACES, MANY = 4, 1 << 14
+"""Places a hash in a table, at least: few hashes share one, which the processor could not foresee.  Half as many for
+groups of many connections, which would need much memory."""
 
 
 @forced
-def is_new(hashes, begin, end, one):  # type: ignore[no-untyped-def]
-    """Whether `one` is not among these hashes."""
-    for at in range(begin, end):  # noqa: SIM110 - numba has no any() of a generator
-        if hashes[at] == one:
-            return False
-    return True
+def first_place(places, one):  # type: ignore[no-untyped-def]
+    """Where the search for a hash begins."""
+    return one & U(places.shape[0] - 1)
 
 
 @forced
 def entered(places, one):  # type: ignore[no-untyped-def]
     """Enter a hash into a table (a power of two of places, 0 = free); False if it is there already."""
-    last = U(places.shape[0] - 1)
-    place = one & last
+    place = first_place(places, one)
     while places[place] != ZERO:
         if places[place] == one:
             return False
-        place = (place + ONE) & last
+        place = (place + ONE) & U(places.shape[0] - 1)
     places[place] = one
     return True
 
 
 @forced
 def places_for(count):  # type: ignore[no-untyped-def]
-    """Places for so many hashes: few share one, which the processor could not foresee."""
+    """Places of a table for so many hashes."""
+    least = PLACES * count if count < MANY else PLACES * count // 2
     size = 1
-    while size < PLACES * count:
+    while size < least:
         size *= 2
     return size
 
@@ -80,21 +75,14 @@ def distinct_links(hashes, groups, count, ends, out):  # type: ignore[no-untyped
     memory = np.empty(places_for(most), np.uint64)
     kept, begin = 0, 0
     for group in range(1, ends.shape[0]):
-        first, end = kept, ends[group]
-        if end - begin <= FEW:
-            for at in range(begin, end):
-                one = out[at]
-                if is_new(out, first, kept, one):
-                    out[kept] = one
-                    kept += 1
-        else:
-            places = memory[: places_for(end - begin)]
-            places[:] = ZERO
-            for at in range(begin, end):
-                one = out[at]
-                if entered(places, one):
-                    out[kept] = one
-                    kept += 1
+        end = ends[group]
+        places = memory[: places_for(end - begin)]
+        places[:] = ZERO
+        for at in range(begin, end):
+            one = out[at]
+            if entered(places, one):
+                out[kept] = one
+                kept += 1
         begin = end
         ends[group] = kept
     return kept

@@ -144,7 +144,7 @@ def plan_amounts(rows, i, plan):  # type: ignore[no-untyped-def]
 
 @unchecked
 def plan_connection(rows, i, plan, seeds):  # type: ignore[no-untyped-def]
-    """The connection: a hash alike for both directions, 0 for none.  And the flow of a sample that may belong to a burst
+    """The connection: a hash alike for both directions, 0 for none.  And the flow of a sample that may be of a burst
     (`bursts.py`), 0 for others: a hash of who sampled what at which rate, not alike for both directions."""
     high, low = DOUBLE * i, DOUBLE * i + ONE
     source = end_hash(rows.src_ip[high], rows.src_ip[low], U(rows.src_port[i]), seeds)

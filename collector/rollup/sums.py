@@ -58,7 +58,7 @@ _KEY_OF = {
 FIRST_THINNING = 1 << 18
 THINNING_GROWTH = 8
 """Connections that come again are taken out when there are so many links; where that leaves more than half of them,
-not before there are so many times as many."""
+next when there are so many times as many."""
 
 
 class _Layout(NamedTuple):
@@ -180,12 +180,11 @@ class PairSums:
             self._tables = layout.with_more_slots(tables)
             enter_groups(self._tables.slots, self._tables.groups, self.groups)
             return True
-        most = self._most_connections
         self._thin()
         if 2 * self._thinned > self._links_before_thinning:
-            self._links_before_thinning = min(THINNING_GROWTH * self._links_before_thinning, most)
+            self._links_before_thinning = min(THINNING_GROWTH * self._links_before_thinning, self._most_connections)
         # Not the last bit of room: to thin for every few rows would take for ever.
-        return self._thinned + max(MOST_WINDOWS, most // 16) <= self._links_before_thinning
+        return self._thinned + max(MOST_WINDOWS, self._links_before_thinning // 16) <= self._links_before_thinning
 
     def _thin(self) -> None:
         """Take out of the links what came again."""

@@ -24,9 +24,9 @@ from schemas.rollups import LEVELS
 MOST_WINDOWS = LONGEST_SECONDS // LEVELS["10s"] + 1
 """Windows that one record touches at most."""
 
-BLOCK = 256
-"""Rows that go through the loop together: enough to wait for many cache misses at once, few enough for the first
-level of the cache."""
+BLOCK = 512
+"""Rows that go through the loop together: enough to wait for many cache misses at once, and to read long runs of each
+column; few enough for the second level of the cache."""
 
 ENTRIES = 2 * BLOCK + MOST_WINDOWS
 """Windows that a block touches at most; its last rows wait for the next block if they are too many."""
