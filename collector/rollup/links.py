@@ -39,7 +39,7 @@ def entered(places, one):  # type: ignore[no-untyped-def]
 @forced
 def places_for(count):  # type: ignore[no-untyped-def]
     """Places of a table for so many hashes."""
-    least = PLACES * count if count < MANY else PLACES * count // 2
+    least = max(min(PLACES * count, PLACES * MANY), PLACES * count // 2)
     size = 1
     while size < least:
         size *= 2
