@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 import schemas.burst_feed
-from collector.rollup.lookup import LOW, MIX_A, ONE, ZERO, U, end_hash, mixed
+from collector.rollup.lookup import LOW, ONE, ZERO, U
 from collector.rollup.tables import BURSTS
 from decoders.jit import forced
 
@@ -25,18 +25,8 @@ LEAST_ODDS = float(schemas.burst_feed.LEAST_ODDS)
 
 
 @forced
-def flow_of(rows, i, seeds):  # type: ignore[no-untyped-def]
-    """Hash of who sampled what at which rate; not alike for both directions: a burst has one."""
-    source = end_hash(rows.src_ip[2 * i], rows.src_ip[2 * i + 1], U(rows.src_port[i]), seeds)
-    destination = end_hash(rows.dst_ip[2 * i], rows.dst_ip[2 * i + 1], U(rows.dst_port[i]), seeds)
-    agent = end_hash(rows.agent[2 * i], rows.agent[2 * i + 1], U(rows.domain[i]), seeds)
-    return mixed(source * MIX_A + destination + mixed(agent + U(rows.sampling_rate[i]) * MIX_A))
-
-
-@forced
-def add_burst(rows, tables, i, group):  # type: ignore[no-untyped-def]
+def add_burst(rows, tables, i, flow, group):  # type: ignore[no-untyped-def]
     """A sample of TCP, which counts in `group`: go on with the burst of its connection, or begin another one."""
-    flow = flow_of(rows, i, tables.seeds)
     burst = tables.bursts[flow & U(BURSTS - 1)]
     octets, rate = rows.bytes[i], np.float64(rows.sampling_rate[i])
     advance = (U(rows.tcp_seq[i]) - burst["seq"]) & LOW

@@ -1,4 +1,4 @@
-"""Hash tables of the kernels: groups by exact key, connections by a hash that senders cannot foresee.
+"""Look-ups of the kernels: groups by exact key, connections by a hash that senders cannot foresee.
 
 The key of a group is numbers of ours (`names.py`), which no sender can choose; its hash only says where to look.
 Connections are told apart by a hash of 64 bits, alike for both directions, as the SQL does.  It is made with a secret,
@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from collector.rollup.kernels import kernel
-from collector.rollup.tables import GROUPS, LINKS
+from collector.rollup.tables import GROUPS
 from decoders.jit import forced
 
 UNKNOWN, ASKED = -1, -2
@@ -105,57 +105,6 @@ def enter_groups(slots, groups, count):  # type: ignore[no-untyped-def]
         while slots[slot] != ZERO:
             slot = (slot + ONE) & U(slots.shape[0] - 1)
         slots[slot] = tag_of(h, group["window"]) | U(number + 1)
-
-
-@forced
-def link_slot(links, connection, group):  # type: ignore[no-untyped-def]
-    """Where the search for a connection begins."""
-    return mixed(connection + group * MIX_A) & U(links.shape[0] - 1)
-
-
-@forced
-def link(links, used, slot, connection, group):  # type: ignore[no-untyped-def]
-    """Enter a connection of a group, once; `slot` is its `link_slot`.  The caller has seen that it fits."""
-    while True:
-        known = links[slot]
-        if known["hash"] == ZERO:
-            known["hash"] = connection
-            known["group"] = group
-            used[LINKS] += 1
-            return
-        if known["hash"] == connection and known["group"] == group:
-            return
-        slot = (slot + ONE) & U(links.shape[0] - 1)
-
-
-@kernel
-def enter_links(old, links, used):  # type: ignore[no-untyped-def]
-    """Enter all connections of one table into an empty one."""
-    used[LINKS] = 0
-    for at in range(old.shape[0]):
-        if old[at]["hash"] != ZERO:
-            connection, group = old[at]["hash"], old[at]["group"]
-            link(links, used, link_slot(links, connection, group), connection, group)
-
-
-@kernel
-def sorted_links(links, ends, hashes):  # type: ignore[no-untyped-def]
-    """Connections by group: where those of each group begin and end to `ends` ([groups + 1], zeros at first), their
-    hashes to `hashes`."""
-    for at in range(links.shape[0]):
-        if links[at]["hash"] != ZERO:
-            ends[links[at]["group"] + ONE] += 1
-    for group in range(1, ends.shape[0]):
-        ends[group] += ends[group - 1]
-    # Filling moves the begin of each group to its end, which is the begin of the next.
-    for at in range(links.shape[0]):
-        if links[at]["hash"] != ZERO:
-            group = links[at]["group"]
-            hashes[ends[group]] = links[at]["hash"]
-            ends[group] += 1
-    for group in range(ends.shape[0] - 1, 0, -1):
-        ends[group] = ends[group - 1]
-    ends[0] = 0
 
 
 @kernel

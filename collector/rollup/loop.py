@@ -6,8 +6,7 @@ time goes to.
 
     plan     what a row adds and to which pair (`plan.py`)
     place    which group it is in each window (`lookup.py`)
-    add      to the sums of that group; bursts (`bursts.py`)
-    connect  the row's connection to those of the group
+    add      to the sums of that group, and the row's connection to its connections; bursts (`bursts.py`)
 """
 
 from __future__ import annotations
@@ -17,21 +16,20 @@ import numpy as np
 import schemas.flow_feed
 from collector.rollup.bursts import add_burst
 from collector.rollup.kernels import kernel
-from collector.rollup.lookup import LOW, ONE, ZERO, first_slot, group_of, link, link_slot
+from collector.rollup.lookup import LOW, ONE, ZERO, U, first_slot, group_of
 from collector.rollup.plan import (
     ACCEPTED,
     FLAGLESS,
     OPENED,
-    SFLOW5,
-    TCP,
     WAS_RESET,
     WINDOW_US,
     plan_amounts,
+    plan_connection,
     plan_events,
     plan_key,
     plan_times,
 )
-from collector.rollup.tables import BLOCK, ENTRIES, GROUPS, LINKS, MOST_WINDOWS, NAMELESS
+from collector.rollup.tables import BLOCK, BURSTS, ENTRIES, GROUPS, LINKS, MOST_WINDOWS, NAMELESS
 from decoders.jit import forced
 
 EDGE_US = schemas.flow_feed.EDGE_US
@@ -42,13 +40,14 @@ def plan_block(rows, numbers, tables, first):  # type: ignore[no-untyped-def]
     """Plan the rows from `first` on; returns how many, fewer than a block if a name has no number."""
     count = min(BLOCK, rows.time_received.shape[0] - first)
     for k in range(count):
-        i, plan = first + k, tables.plans[k]
+        i, plan = U(first + k), tables.plans[k]
         plan_times(rows, i, plan)
         if not plan_key(rows, numbers, i, plan):
             tables.used[NAMELESS] = 1
             return k
         plan_amounts(rows, i, plan)
-        plan_events(rows, i, plan, tables.seeds)
+        plan_connection(rows, i, plan, tables.seeds)
+        plan_events(rows, i, plan)
     return count
 
 
@@ -56,7 +55,8 @@ def plan_block(rows, numbers, tables, first):  # type: ignore[no-untyped-def]
 def peek_block(tables, count):  # type: ignore[no-untyped-def]
     """Read from the groups that the planned rows most likely add to.  Nobody needs what is read, but it is in the cache
     when it is needed."""
-    slots, groups, entries, plans = tables.slots, tables.groups, tables.entries, tables.plans
+    slots, groups, bursts = tables.slots, tables.groups, tables.bursts
+    entries, plans = tables.entries, tables.plans
     for k in range(count):
         plan = plans[k]
         plan["first_slot"] = slots[first_slot(slots, plan["hash"], plan["first"])] & LOW
@@ -70,6 +70,8 @@ def peek_block(tables, count):  # type: ignore[no-untyped-def]
         if last not in (ZERO, first):
             group = groups[last - ONE]
             peek ^= group["vms"] ^ group["sampling_rate_max"]
+        if plans[k]["flow"] != ZERO:
+            peek ^= bursts[plans[k]["flow"] & U(BURSTS - 1)]["flow"]
         entries[k]["peek"] = peek
 
 
@@ -108,12 +110,11 @@ def add_part(group, plan, window):  # type: ignore[no-untyped-def]
     group["octets_variance"] += plan["octets_variance"] * share
     group["frame_octets"] += plan["frame_octets"] * share
     group["rate_unstated"] += plan["unstated"] * share
-    first = min(end, begin + EDGE_US) - max(start, begin)
-    if first > 0:
-        group["first_packets"] += plan["packets"] * (np.float64(first) / length)
-    last = min(end, begin + WINDOW_US) - max(start, begin + WINDOW_US - EDGE_US)
-    if last > 0:
-        group["last_packets"] += plan["packets"] * (np.float64(last) / length)
+    # No branches: which edges a record lies at cannot be guessed.
+    first = max(min(end, begin + EDGE_US) - max(start, begin), 0)
+    last = max(min(end, begin + WINDOW_US) - max(start, begin + WINDOW_US - EDGE_US), 0)
+    group["first_packets"] += plan["packets"] * (np.float64(first) / length)
+    group["last_packets"] += plan["packets"] * (np.float64(last) / length)
 
 
 @forced
@@ -152,6 +153,7 @@ def add_once(group, plan):  # type: ignore[no-untyped-def]
 @forced
 def add_block(rows, tables, first, placed):  # type: ignore[no-untyped-def]
     """Add the placed windows of the rows from `first` on."""
+    link = tables.used[LINKS]
     for at in range(placed):
         entry = tables.entries[at]
         plan, group, window = tables.plans[entry["plan"]], tables.groups[entry["group"]], entry["window"]
@@ -160,29 +162,15 @@ def add_block(rows, tables, first, placed):  # type: ignore[no-untyped-def]
         else:
             add_part(group, plan, window)
         group["sampling_rate_max"] = max(group["sampling_rate_max"], plan["rate"])
-        if window == plan["first"] and plan["events"] | plan["drop_hint"] != ZERO:
+        if plan["events"] | plan["drop_hint"] != ZERO and window == plan["first"]:
             add_once(group, plan)
-        if window == plan["last"] and plan["rate"] > ONE:
-            i = first + entry["plan"]
-            if rows.protocol[i] == SFLOW5 and rows.ip_protocol[i] == TCP:
-                add_burst(rows, tables, i, entry["group"])
-
-
-@forced
-def connect_block(tables, placed):  # type: ignore[no-untyped-def]
-    """Enter the connections of the placed windows."""
-    links, entries, plans = tables.links, tables.entries, tables.plans
-    for at in range(placed):
-        entry = entries[at]
-        connection = plans[entry["plan"]]["connection"]
-        slot = link_slot(links, connection, entry["group"])
-        entry["connection"] = connection
-        entry["slot"] = slot
-        entry["peek"] = links[slot]["hash"]  # as in `peek_block`
-    for at in range(placed):
-        entry = entries[at]
-        if entry["connection"] != ZERO:
-            link(links, tables.used, entry["slot"], entry["connection"], entry["group"])
+        if plan["flow"] != ZERO and window == plan["last"]:
+            add_burst(rows, tables, first + entry["plan"], plan["flow"], entry["group"])
+        # Written in any case, and written over by the next one if it is none: cheaper than to ask.
+        tables.link_hashes[link] = plan["connection"]
+        tables.link_groups[link] = entry["group"]
+        link += plan["connection"] != ZERO
+    tables.used[LINKS] = link
 
 
 @kernel
@@ -199,7 +187,6 @@ def add_rows(rows, numbers, tables, first, groups, connections):  # type: ignore
         peek_block(tables, planned)
         done, placed = place_block(tables, planned, groups, connections)
         add_block(rows, tables, first, placed)
-        connect_block(tables, placed)
         first += done
         if done == 0:
             return first

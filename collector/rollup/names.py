@@ -51,7 +51,9 @@ class Names:
         asked = np.empty(min(len(codes), len(numbers)), np.int32)
         found = asked[: unknown_codes(codes, numbers, asked)]
         if len(found):
-            numbers[found] = [self.number(value) for value in dictionary.take(pa.array(found)).to_pylist()]
+            known = self._numbers
+            values = dictionary.take(pa.array(found)).to_numpy(zero_copy_only=False).tolist()  # faster than to_pylist()
+            numbers[found] = [known.setdefault(value, len(known)) for value in values]
 
     def clear(self) -> None:
         """Forget all."""

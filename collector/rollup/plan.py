@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import schemas.flow_feed
+from collector.rollup.kernels import unchecked
 from collector.rollup.lookup import HALF, MIX_A, ONE, ZERO, U, end_hash, key_hash, mixed
 from decoders.jit import forced
 from schemas.flows import FLOWS
@@ -23,8 +24,10 @@ NETFLOW5 = FLOWS["protocol"].code("netflow5")
 UNSTATED = FLOWS["rate_source"].code("unstated")
 TCP = 6
 IPV4, IPV6 = 0x0800, 0x86DD
-SYN, RST, ACK = 2, 4, 16
+SYN_BIT, RST_BIT, ACK_BIT = U(1), U(2), U(4)
 LATER_FRAGMENT = 2
+
+DOUBLE = U(2)
 
 OCTET = U(8)
 """Bits of a sighting; the protocol lies above it."""
@@ -82,6 +85,12 @@ class Numbers(NamedTuple):
 
 
 @forced
+def number_of(numbers, code):  # type: ignore[no-untyped-def]
+    """The number of a name; with the check that its code is in the dictionary."""
+    return numbers[code]
+
+
+@unchecked
 def plan_times(rows, i, plan):  # type: ignore[no-untyped-def]
     """When the record flowed, held against the time of receipt, and its windows."""
     received, stated = rows.time_received[i], rows.flow_end[i]
@@ -93,13 +102,14 @@ def plan_times(rows, i, plan):  # type: ignore[no-untyped-def]
     plan["last"] = max(end - 1, start) // WINDOW_US
 
 
-@forced
+@unchecked
 def plan_key(rows, numbers, i, plan):  # type: ignore[no-untyped-def]
     """The pair; False if one of its names has no number yet."""
-    src_vm, dst_vm = numbers.src_vm[rows.src_vm[i]], numbers.dst_vm[rows.dst_vm[i]]
-    src_uuid, dst_uuid = numbers.src_vm_uuid[rows.src_vm_uuid[i]], numbers.dst_vm_uuid[rows.dst_vm_uuid[i]]
-    src_host, dst_host = numbers.src_host[rows.src_host[i]], numbers.dst_host[rows.dst_host[i]]
-    network = numbers.network[rows.network[i]]
+    src_vm, dst_vm = number_of(numbers.src_vm, rows.src_vm[i]), number_of(numbers.dst_vm, rows.dst_vm[i])
+    src_uuid = number_of(numbers.src_vm_uuid, rows.src_vm_uuid[i])
+    dst_uuid = number_of(numbers.dst_vm_uuid, rows.dst_vm_uuid[i])
+    src_host, dst_host = number_of(numbers.src_host, rows.src_host[i]), number_of(numbers.dst_host, rows.dst_host[i])
+    network = number_of(numbers.network, rows.network[i])
     if src_vm | dst_vm | src_uuid | dst_uuid | src_host | dst_host | network < 0:
         return False
     plan["vms"] = U(src_vm) << HALF | U(dst_vm)
@@ -110,7 +120,7 @@ def plan_key(rows, numbers, i, plan):  # type: ignore[no-untyped-def]
     return True
 
 
-@forced
+@unchecked
 def plan_amounts(rows, i, plan):  # type: ignore[no-untyped-def]
     """How much the record stands for, with its variances."""
     count, length = np.float64(rows.packets[i]), np.float64(rows.bytes[i])
@@ -132,24 +142,36 @@ def plan_amounts(rows, i, plan):  # type: ignore[no-untyped-def]
         plan["octets_variance"] = octets * octets
 
 
-@forced
-def plan_events(rows, i, plan, seeds):  # type: ignore[no-untyped-def]
-    """What counts in the first window only, and the connection: a hash alike for both directions, 0 for none."""
-    protocol, fragment, ether_type = rows.ip_protocol[i], rows.fragment[i], rows.ether_type[i]
+@unchecked
+def plan_connection(rows, i, plan, seeds):  # type: ignore[no-untyped-def]
+    """The connection: a hash alike for both directions, 0 for none.  And the flow of a sample that may be of a burst
+    (`bursts.py`), 0 for others: a hash of who sampled what at which rate, not alike for both directions."""
+    high, low = DOUBLE * i, DOUBLE * i + ONE
+    source = end_hash(rows.src_ip[high], rows.src_ip[low], U(rows.src_port[i]), seeds)
+    destination = end_hash(rows.dst_ip[high], rows.dst_ip[low], U(rows.dst_port[i]), seeds)
+    connection = max(mixed(source + destination + U(rows.ip_protocol[i]) * MIX_A), ONE)
+    known = (rows.ether_type[i] == IPV4) | (rows.ether_type[i] == IPV6)
+    plan["connection"] = connection * U(known & (rows.fragment[i] != LATER_FRAGMENT))
+    plan["flow"] = ZERO
+    if rows.protocol[i] == SFLOW5 and rows.ip_protocol[i] == TCP and rows.sampling_rate[i] > 1:
+        agent = end_hash(rows.agent[high], rows.agent[low], U(rows.domain[i]), seeds)
+        agent = mixed(agent + U(rows.sampling_rate[i]) * MIX_A)
+        plan["flow"] = max(mixed(source * MIX_A + destination + agent), ONE)
+
+
+@unchecked
+def plan_events(rows, i, plan):  # type: ignore[no-untyped-def]
+    """What counts in the first window only.  Without a branch: what a row has of it cannot be guessed."""
     plan["drop_hint"] = rows.drop_hint_packets[i] * U(rows.sampling_rate[i])
-    plan["connection"] = ZERO
-    if fragment != LATER_FRAGMENT and ether_type in (IPV4, IPV6):
-        source = end_hash(rows.src_ip[2 * i], rows.src_ip[2 * i + 1], U(rows.src_port[i]), seeds)
-        destination = end_hash(rows.dst_ip[2 * i], rows.dst_ip[2 * i + 1], U(rows.dst_port[i]), seeds)
-        plan["connection"] = max(mixed(source + destination + U(protocol) * MIX_A), ONE)
-    events = ZERO
-    if protocol == TCP:
-        flags = rows.tcp_flags[i]
-        if flags & SYN:
-            answer = flags & ACK and (rows.protocol[i] == SFLOW5 or rows.src_port[i] < rows.dst_port[i])
-            events = ACCEPTED if answer else OPENED
-        if flags & RST:
-            events |= WAS_RESET
-        if flags == 0 and fragment != LATER_FRAGMENT:
-            events = FLAGLESS
-    plan["events"] = events
+    tcp = U(rows.ip_protocol[i] == TCP)
+    flags = U(rows.tcp_flags[i]) * tcp
+    answers = (rows.protocol[i] == SFLOW5) | (rows.src_port[i] < rows.dst_port[i])
+    answer = (flags >> ACK_BIT) & U(answers)
+    syn = (flags >> SYN_BIT) & ONE
+    flagless = tcp & U((flags == ZERO) & (rows.fragment[i] != LATER_FRAGMENT))
+    plan["events"] = (
+        (syn & ~answer) * OPENED
+        + (syn & answer) * ACCEPTED
+        + ((flags >> RST_BIT) & ONE) * WAS_RESET
+        + flagless * FLAGLESS
+    )

@@ -9,18 +9,19 @@ take the place of: a materialised view costs ten times as much (figures: bench/r
 from __future__ import annotations
 
 import secrets
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from collector.rollup import tables as layout
-from collector.rollup.lookup import enter_groups, enter_links, sorted_links
+from collector.rollup.links import distinct_links
+from collector.rollup.lookup import enter_groups
 from collector.rollup.loop import add_rows
 from collector.rollup.names import Names
 from collector.rollup.plan import Numbers, Rows
-from collector.rollup.tables import COUNTS, FLOATS, GROUPS, LINKS, MOST_WINDOWS, NAMELESS
+from collector.rollup.tables import COUNTS, FLOATS, GROUP, GROUPS, KEYS, LINKS, MOST_WINDOWS, NAMELESS
 from schemas.column import ADDRESS, ENUM, NAME, NAMED_UUID, TIME_US, UUID, Origin, Table
 from schemas.flows import FLOWS
 from schemas.rollups import LEVELS, MEASURES, PAIR_KEYS, TIME_S
@@ -54,13 +55,38 @@ _KEY_OF = {
 """Word of a group and its first bit where each key lies."""
 
 
+FIRST_THINNING = 1 << 18
+THINNING_GROWTH = 8
+"""Connections that come again are taken out when there are so many links; where that leaves more than half of them,
+next when there are so many times as many."""
+
+
+class _Layout(NamedTuple):
+    """How the values of a column lie in memory: `width` of `dtype` a row; `coded`: they are codes of a dictionary."""
+
+    name: str
+    kind: pa.DataType
+    dtype: np.dtype[Any]
+    width: int
+    coded: bool
+
+
+def _layout(name: str) -> _Layout:
+    kind = FLOWS[name].arrow
+    dtype = np.dtype(_NUMPY[kind] if kind in _NUMPY else kind.to_pandas_dtype())
+    return _Layout(name, kind, dtype, 2 if kind == ADDRESS else 1, pa.types.is_dictionary(kind))
+
+
+_LAYOUTS = {name: _layout(name) for name in Rows._fields}
+
+
 class PairSums:
     """Sums of the rows added since they were taken.  Not safe for threads: one at a time; the loop releases the GIL."""
 
     def __init__(self, most_groups: int, most_connections: int, *, key: int | None = None) -> None:
-        """Hold up to `most_groups` sums (200 octets each, with their slots) and `most_connections` distinct
-        connections of them (20 to 45 octets each).  The same `key` (128 bits) gives the same hashes of connections; it
-        must be secret, or senders could choose what collides.  Without one, it is random.
+        """Hold up to `most_groups` sums (200 octets each, with their slots) and `most_connections` connections of them
+        (12 octets each, and 8 more while they are sorted).  The same `key` (128 bits) gives the same hashes of
+        connections; it must be secret, or senders could choose what collides.  Without one, it is random.
 
         Raises ValueError if one record may not fit.
         """
@@ -69,7 +95,11 @@ class PairSums:
         self._most_groups = most_groups
         self._most_connections = most_connections
         key = secrets.randbits(128) if key is None else key
-        self._tables = layout.make(np.array([key >> 64, key & (2**64 - 1)], np.uint64))
+        seeds = np.array([key >> 64, key & (2**64 - 1)], np.uint64)
+        self._tables = layout.make(most_groups, most_connections, seeds)
+        self._links_before_thinning = min(FIRST_THINNING, most_connections)
+        self._thinned = 0
+        """Links that the last thinning left."""
         self._names = {NAME: Names(pa.string()), NAMED_UUID: Names(UUID)}
         self.rows = 0
         """Rows added since the sums were taken."""
@@ -85,7 +115,7 @@ class PairSums:
 
     @property
     def connections(self) -> int:
-        """Distinct connections of these sums."""
+        """Connections of these sums; some that come again count twice until they are told apart."""
         return int(self._tables.used[LINKS])
 
     @property
@@ -106,13 +136,14 @@ class PairSums:
         with np.errstate(over="ignore"):  # hashes wrap on purpose; only uncompiled kernels would tell
             while first < batch.num_rows:
                 tables = self._tables
-                groups = min(len(tables.groups), self._most_groups)
-                connections = min(tables.connections, self._most_connections)
-                first = add_rows(rows, numbers, tables, first, groups, connections)
+                groups = min(tables.slotted, self._most_groups)
+                first = add_rows(rows, numbers, tables, first, groups, self._links_before_thinning)
                 if tables.used[NAMELESS]:
                     self._ask(batch, rows, numbers)
                 elif first < batch.num_rows and not self._grow():
                     break
+            if self.full and 8 * (self.connections - self._thinned) > self._most_connections:
+                self._thin()  # it might look full only because of connections that came again
         self._count(rows.time_received[:first])
         return batch.slice(first) if first < batch.num_rows else None
 
@@ -120,37 +151,57 @@ class PairSums:
         """All sums, one row a group in no order, and start anew."""
         tables = self._tables
         groups = tables.groups[: self.groups]
-        columns = {"time": pa.array(groups["window"] * LEVELS["10s"]).cast(TIME_S)}
+        keys = layout.columns(groups, (*KEYS, "window"))
+        columns = {"time": pa.array(keys["window"].view(np.int64) * LEVELS["10s"]).cast(TIME_S)}
+        values = {kind: names.values() for kind, names in self._names.items()}
         for key in PAIR_KEYS:
             word, bit = _KEY_OF[key.name]
-            codes = (groups[word] >> np.uint64(bit)).astype(_NUMPY[key.arrow])
-            values = pa.array(key.names) if key.names else self._names[key.arrow].values()
-            columns[key.name] = pa.DictionaryArray.from_arrays(pa.array(codes), values, safe=False)
+            codes = (keys[word] >> np.uint64(bit)).astype(_NUMPY[key.arrow])
+            named = pa.array(key.names) if key.names else values[key.arrow]
+            columns[key.name] = pa.DictionaryArray.from_arrays(pa.array(codes), named, safe=False)
+        sums = layout.columns(groups, tuple(column.name for column in SUMMED))
         for column in SUMMED:
-            columns[column.name] = pa.array(groups[column.name].astype(column.arrow.to_pandas_dtype()))
-        ends, hashes = np.zeros(len(groups) + 1, np.int32), np.empty(self.connections, np.uint64)
-        sorted_links(tables.links, ends, hashes)
-        columns["connection_hashes"] = pa.ListArray.from_arrays(pa.array(ends), pa.array(hashes))
+            measure = sums[column.name].view(GROUP[column.name])
+            columns[column.name] = pa.array(measure.astype(column.arrow.to_pandas_dtype(), copy=False))
+        columns["connection_hashes"] = pa.ListArray.from_arrays(*(pa.array(part) for part in self._distinct()))
         self._tables = layout.emptied(tables)
+        self._thinned = 0
         for names in self._names.values():
             names.clear()
         self.rows = self.oldest_us = self.newest_us = 0
         return pa.RecordBatch.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
 
     def _grow(self) -> bool:
-        """Make the table larger that has no room for a record; False if it may not be."""
+        """Make room for a record; False if there is none."""
         tables = self._tables
-        if self.groups + MOST_WINDOWS > min(len(tables.groups), self._most_groups):
-            if len(tables.groups) >= self._most_groups:
+        if self.groups + MOST_WINDOWS > min(tables.slotted, self._most_groups):
+            if tables.slotted >= self._most_groups:
                 return False
-            self._tables = layout.with_groups(tables, min(2 * len(tables.groups), self._most_groups))
+            self._tables = layout.with_more_slots(tables)
             enter_groups(self._tables.slots, self._tables.groups, self.groups)
             return True
-        if tables.connections >= self._most_connections:
-            return False
-        self._tables = layout.with_links(tables, min(2 * tables.connections, self._most_connections))
-        enter_links(tables.links, self._tables.links, self._tables.used)
-        return True
+        self._thin()
+        if 2 * self._thinned > self._links_before_thinning:
+            self._links_before_thinning = min(THINNING_GROWTH * self._links_before_thinning, self._most_connections)
+        # Not the last bit of room: to thin for every few rows would take for ever.
+        return self._thinned + max(MOST_WINDOWS, self._links_before_thinning // 16) <= self._links_before_thinning
+
+    def _thin(self) -> None:
+        """Take out of the links what came again."""
+        tables = self._tables
+        ends, hashes = self._distinct()
+        layout.note_peaks(tables)
+        kept = self._thinned = len(hashes)
+        tables.link_hashes[:kept] = hashes
+        tables.link_groups[:kept] = np.repeat(np.arange(self.groups, dtype=np.uint32), np.diff(ends))
+        tables.used[LINKS] = kept
+
+    def _distinct(self) -> tuple[NDArray[np.int32], NDArray[np.uint64]]:
+        """Distinct connections by group: where those of each begin and end ([groups + 1]), and their hashes."""
+        tables, links = self._tables, self.connections
+        ends, hashes = np.zeros(self.groups + 1, np.int32), np.empty(links, np.uint64)
+        kept = distinct_links(tables.link_hashes, tables.link_groups, links, ends, hashes)
+        return ends, hashes[:kept] if 2 * kept > links else hashes[:kept].copy()
 
     def _count(self, received: NDArray[np.int64]) -> None:
         """Take note of the rows that were added."""
@@ -162,17 +213,18 @@ class PairSums:
 
     def _columns(self, batch: pa.RecordBatch) -> tuple[Rows, Numbers]:
         """What the loop reads of a batch."""
-        return (
-            Rows(*(_values(batch, name) for name in Rows._fields)),
-            Numbers(*(self._numbers(batch, name) for name in Numbers._fields)),
-        )
+        schema = batch.schema
+        places = ((name, schema.get_field_index(name)) for name in Rows._fields)
+        columns = {name: batch.column(place) for name, place in places if place >= 0}
+        rows = Rows(*(_values(columns.get(name), layout, batch.num_rows) for name, layout in _LAYOUTS.items()))
+        return rows, Numbers(*(self._numbers(columns.get(name), name) for name in Numbers._fields))
 
-    def _numbers(self, batch: pa.RecordBatch, name: str) -> NDArray[np.int32]:
+    def _numbers(self, column: pa.Array | None, name: str) -> NDArray[np.int32]:
         """The numbers of a column's names."""
-        kind = FLOWS[name].arrow
+        kind = _LAYOUTS[name].kind
         names = self._names[kind]
-        if name in batch.schema.names:
-            return names.numbers(batch.column(name).dictionary)
+        if column is not None:
+            return names.numbers(column.dictionary)
         return np.array([names.number("" if kind == NAME else bytes(16))], np.int32)
 
     def _ask(self, batch: pa.RecordBatch, rows: Rows, numbers: Numbers) -> None:
@@ -183,22 +235,21 @@ class PairSums:
                 self._names[FLOWS[name].arrow].ask(dictionary, getattr(rows, name), getattr(numbers, name))
 
 
-def _values(batch: pa.RecordBatch, name: str) -> NDArray[Any]:
+def _values(column: pa.Array | None, layout: _Layout, rows: int) -> NDArray[Any]:
     """The values of a column, not copied: codes of names and enumerations, µs, two words in memory order an address.
 
     Raises ValueError for a column of the wrong type or with NULLs.
     """
-    kind = FLOWS[name].arrow
-    dtype = np.dtype(_NUMPY[kind] if kind in _NUMPY else kind.to_pandas_dtype())
-    width = 2 if kind == ADDRESS else 1
-    values = np.zeros(batch.num_rows * width, dtype)
-    if name in batch.schema.names:
-        array = batch.column(name)
-        if array.type != kind or array.null_count:
-            raise ValueError(f"column {name} is {array.type} with {array.null_count} NULLs, not {kind} without")
-        numbers = array.indices if pa.types.is_dictionary(kind) else array
-        first = numbers.offset * width
-        values = np.frombuffer(numbers.buffers()[1], dtype)[first : first + len(values)]
+    if column is None:
+        values = np.zeros(rows * layout.width, layout.dtype)
+    else:
+        if column.type != layout.kind or column.null_count:
+            raise ValueError(
+                f"column {layout.name} is {column.type} with {column.null_count} NULLs, not {layout.kind} without"
+            )
+        numbers = column.indices if layout.coded else column
+        first = numbers.offset * layout.width * layout.dtype.itemsize
+        values = np.frombuffer(numbers.buffers()[1], layout.dtype, rows * layout.width, first)
     values.flags.writeable = False
     return values
 
@@ -207,9 +258,7 @@ def warm_up() -> None:
     """Compile all kernels before they are needed.  Blocks: some seconds where nothing is cached."""
     sums = PairSums(1 << 20, 1 << 20)
     sums.add(_row(FLOWS))
-    tables = sums._tables
-    enter_groups(np.zeros_like(tables.slots), tables.groups, sums.groups)
-    enter_links(tables.links, np.zeros_like(tables.links), tables.used)
+    enter_groups(np.zeros_like(sums._tables.slots), sums._tables.groups, sums.groups)
     sums.take()
 
 

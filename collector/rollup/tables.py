@@ -1,13 +1,14 @@
-"""The memory of the sums: hash tables in numpy arrays that the kernels fill, and how they grow.
+"""The memory of the sums: numpy arrays that the kernels fill, and how they grow.
 
     slots [2^k]      tag << 32 | group + 1, 0 = free; the windows of a pair lie in slots next to each other
     groups [n]       three cache lines each: key and sums that every record adds to, more such sums, rare counts
-    links [2^k]      distinct connections of groups; hash 0 = free
+    link_… [n]       a log of connections and their groups; what repeats is taken out now and then (`links.py`)
     bursts [2^14]    the last sample of each TCP connection, and what its burst adds up to
     plans, entries   a block of rows on its way through the loop (`loop.py`)
 
-Tables start small, so that little traffic stays in the processor's cache, and double up to a limit.  Elements are
-records: an access to one is checked once, not once per field.
+Slots start few, so that little traffic stays in the processor's cache, and grow up to a limit.  Groups and links are
+written one after the other, so their arrays have all that is allowed from the start: memory that nobody has touched is
+none.  Elements are records: an access to one is checked once, not once per field.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from schemas.rollups import LEVELS
 MOST_WINDOWS = LONGEST_SECONDS // LEVELS["10s"] + 1
 """Windows that one record touches at most."""
 
-BLOCK = 64
-"""Rows that go through the loop together: enough to wait for many cache misses at once, few enough for the first
-level of the cache."""
+BLOCK = 512
+"""Rows that go through the loop together: enough to wait for many cache misses at once, and to read long runs of each
+column; few enough for the second level of the cache."""
 
 ENTRIES = 2 * BLOCK + MOST_WINDOWS
 """Windows that a block touches at most; its last rows wait for the next block if they are too many."""
@@ -55,7 +56,6 @@ GROUP = np.dtype(
         ("_rest", _U, 3),
     ]
 )
-LINK = np.dtype([("hash", _U), ("group", _U)])
 BURST = np.dtype(
     [("flow", _U), ("time", _I), ("seq", _U), ("length", _U), ("group", _U), ("count", _U), ("total", _U),
      ("squares", _F)]
@@ -64,7 +64,7 @@ PLAN = np.dtype(
     [
         *(
             (name, _U)
-            for name in (*KEYS, "hash", "first_slot", "last_slot", "connection", "rate", "drop_hint", "events")
+            for name in (*KEYS, "hash", "first_slot", "last_slot", "connection", "flow", "rate", "drop_hint", "events")
         ),
         *((name, _I) for name in ("start", "end", "first", "last")),
         *((name, _F) for name in ("packets", "octets", "frame_octets", "samples", "packets_variance")),
@@ -72,17 +72,22 @@ PLAN = np.dtype(
     ]
 )
 """What a row adds to its windows; see `plan.py`."""
-ENTRY = np.dtype([("group", _U), ("window", _I), ("plan", _I), ("peek", _U), ("connection", _U), ("slot", _U)])
+ENTRY = np.dtype([("group", _U), ("window", _I), ("plan", _I), ("peek", _U)])
 """One window of one row of a block."""
 
 BURSTS = 1 << 14
 """Connections whose last sample is known: 1 MB.  The samples of a burst come nearly always in one datagram."""
 
-GROUPS, LINKS, NAMELESS, N_USED = range(4)
-"""Places in `used`: number of groups, of connections, and 1 if the loop met a name without a number."""
+GROUPS, LINKS, NAMELESS, PEAK_GROUPS, PEAK_LINKS, N_USED = range(6)
+"""Places in `used`: number of groups, of links, 1 if the loop met a name without a number; most groups and links that
+there were, which tells how much memory was touched."""
 
-_LEAST_GROUPS = 1 << 10
-_LEAST_LINKS = 1 << 12
+_LEAST_SLOTS = 1 << 11
+_GROWTH = 4
+_LINK_OCTETS = 12
+_CACHED_GROUPS = 4096
+_KEPT_OCTETS = 1 << 22
+"""Touched memory that is kept in any case when tables are emptied."""
 
 Records = NDArray[np.void]
 
@@ -92,7 +97,8 @@ class Tables(NamedTuple):
 
     slots: NDArray[np.uint64]
     groups: Records
-    links: Records
+    link_hashes: NDArray[np.uint64]
+    link_groups: NDArray[np.uint32]
     bursts: Records
     plans: Records
     entries: Records
@@ -101,9 +107,9 @@ class Tables(NamedTuple):
     """[2]: secret numbers in the hashes of what senders choose, so that nobody can choose what collides."""
 
     @property
-    def connections(self) -> int:
-        """Connections that fit: three quarters of the slots."""
-        return len(self.links) * 3 // 4
+    def slotted(self) -> int:
+        """Groups for which there are slots enough: half of them stay free."""
+        return len(self.slots) // 2
 
 
 def _aligned(count: int, dtype: np.dtype[np.void]) -> Records:
@@ -113,22 +119,13 @@ def _aligned(count: int, dtype: np.dtype[np.void]) -> Records:
     return memory[first : first + count * dtype.itemsize].view(dtype)
 
 
-def _slots(groups: int) -> NDArray[np.uint64]:
-    """Slots for twice as many groups."""
-    return np.zeros(1 << (2 * groups - 1).bit_length(), np.uint64)
-
-
-def _links(connections: int) -> Records:
-    """Slots of which `connections` fill at most three quarters."""
-    return _aligned(1 << (connections * 4 // 3).bit_length(), LINK)
-
-
-def make(seeds: NDArray[np.uint64]) -> Tables:
-    """Empty tables of the least size."""
+def make(groups: int, links: int, seeds: NDArray[np.uint64]) -> Tables:
+    """Empty tables for so many groups and links; few slots."""
     return Tables(
-        slots=_slots(_LEAST_GROUPS),
-        groups=_aligned(_LEAST_GROUPS, GROUP),
-        links=_links(_LEAST_LINKS),
+        slots=np.zeros(_LEAST_SLOTS, np.uint64),
+        groups=_aligned(groups, GROUP),
+        link_hashes=np.empty(links, np.uint64),
+        link_groups=np.empty(links, np.uint32),
         bursts=_aligned(BURSTS, BURST),
         plans=_aligned(BLOCK, PLAN),
         entries=_aligned(ENTRIES, ENTRY),
@@ -137,34 +134,54 @@ def make(seeds: NDArray[np.uint64]) -> Tables:
     )
 
 
-def with_groups(tables: Tables, groups: int) -> Tables:
-    """The same groups in memory for `groups` of them; their slots are not filled yet."""
-    memory, used = _aligned(groups, GROUP), int(tables.used[GROUPS])
-    memory[:used] = tables.groups[:used]
-    return tables._replace(slots=_slots(groups), groups=memory)
+def with_more_slots(tables: Tables) -> Tables:
+    """Tables with more slots, none of them filled yet."""
+    most = 1 << (2 * len(tables.groups) - 1).bit_length()
+    return tables._replace(slots=np.zeros(min(_GROWTH * len(tables.slots), most), np.uint64))
 
 
-def with_links(tables: Tables, connections: int) -> Tables:
-    """Tables with empty memory for `connections` connections."""
-    return tables._replace(links=_links(connections))
+def note_peaks(tables: Tables) -> None:
+    """Note how many groups and links there are, before some go."""
+    used = tables.used
+    used[PEAK_GROUPS] = max(used[PEAK_GROUPS], used[GROUPS])
+    used[PEAK_LINKS] = max(used[PEAK_LINKS], used[LINKS])
 
 
 def emptied(tables: Tables) -> Tables:
-    """Empty tables: the same memory if it was used well, less if not."""
-    groups, links = int(tables.used[GROUPS]), int(tables.used[LINKS])
-    tables.used[:] = 0
-    _clear(tables.bursts)
-    if len(tables.groups) > max(8 * groups, _LEAST_GROUPS):
-        tables = with_groups(tables, max(2 * groups, _LEAST_GROUPS))
+    """Empty tables: the same memory if it was used well, other if not."""
+    note_peaks(tables)
+    used = tables.used
+    groups, links = int(used[GROUPS]), int(used[LINKS])
+    if used[PEAK_GROUPS] * GROUP.itemsize > max(8 * groups * GROUP.itemsize, _KEPT_OCTETS):
+        tables = tables._replace(groups=_aligned(len(tables.groups), GROUP))
+        used[PEAK_GROUPS] = 0
+    else:
+        _clear(tables.groups[:groups])
+    if used[PEAK_LINKS] * _LINK_OCTETS > max(8 * links * _LINK_OCTETS, _KEPT_OCTETS):
+        count = len(tables.link_hashes)
+        tables = tables._replace(link_hashes=np.empty(count, np.uint64), link_groups=np.empty(count, np.uint32))
+        used[PEAK_LINKS] = 0
+    if tables.slotted > max(8 * groups, _LEAST_SLOTS):
+        tables = tables._replace(slots=np.zeros(max(_LEAST_SLOTS, 1 << (4 * groups).bit_length()), np.uint64))
     else:
         tables.slots[:] = 0
-        _clear(tables.groups[:groups])
-    if tables.connections > max(8 * links, 2 * _LEAST_LINKS):
-        return with_links(tables, max(2 * links, _LEAST_LINKS))
-    _clear(tables.links)
+    _clear(tables.bursts)
+    used[[GROUPS, LINKS]] = 0
     return tables
 
 
 def _clear(records: Records) -> None:
     """Zeros everywhere; as octets, which is the fast way."""
     records.view(np.uint8)[:] = 0
+
+
+def columns(groups: Records, names: tuple[str, ...]) -> dict[str, NDArray[np.uint64]]:
+    """Words of groups, each as an array of its own.  Some groups after the others, while they are in the cache."""
+    words = groups.view(np.uint64).reshape(len(groups), GROUP.itemsize // 8)
+    places = [GROUP.fields[name][1] // 8 for name in names]  # type: ignore[index] # it has fields
+    out = np.empty((len(names), len(groups)), np.uint64)
+    for first in range(0, len(groups), _CACHED_GROUPS):
+        part = slice(first, first + _CACHED_GROUPS)
+        for column, place in zip(out, places, strict=True):
+            column[part] = words[part, place]
+    return dict(zip(names, out, strict=True))

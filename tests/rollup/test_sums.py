@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 from clickhouse_connect.driver import Client
 
-from collector.rollup import lookup, loop, plan
+from collector.rollup import links, lookup, loop, plan
 from collector.rollup.names import MOST_DICTIONARIES
 from collector.rollup.sums import PairSums
 from collector.store.settings import StoreSettings
@@ -134,6 +134,18 @@ def test_taking_starts_anew() -> None:
     assert_same(summed(batches(rows, 100), made), first)
 
 
+def test_memory_that_few_rows_do_not_need_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("collector.rollup.tables._KEPT_OCTETS", 0)
+    many, few, made = batches(draw(20, 900), 300), batches(draw(21, 10), 10), sums()
+    expected = summed(many, made)
+    large = made._tables
+    assert_same(summed(few, made), summed(few))
+
+    assert made._tables.groups is not large.groups
+    assert made._tables.link_hashes is not large.link_hashes
+    assert_same(summed(many, made), expected)
+
+
 def test_a_burst_goes_over_batches_and_is_cut_by_taking() -> None:
     """Six segments of one super-packet, sampled at 1 in 64: k samples have the variance 64 × 63 × k²."""
     sample = {"received": 1, "sampling_rate": 64, "ip_protocol": 6, "bytes": 1500}
@@ -172,6 +184,49 @@ def test_what_does_not_fit_is_given_back_and_nothing_is_lost() -> None:
     assert len(taken) > 5
     assert added == len(rows)
     assert_same(by_process(taken), expected)
+
+
+def repeated(count: int, connections: int) -> list[pa.RecordBatch]:
+    """Rows of some connections of two pairs, which come again and again."""
+    ends = [{"src_port": number, "ip_protocol": 6} for number in range(connections // 2)]
+    rows = [flow(VMS[number], VMS[2], "source", received=1, **end) for end in ends for number in range(2)]
+    return batches(rows * (count // len(rows)), 500)
+
+
+def test_connections_that_come_again_need_no_room() -> None:
+    """Thirty times as many rows as connections have room; nothing is given back, nothing looks full."""
+    made = PairSums(200, 400, key=1)
+    for batch in repeated(12_000, 200):
+        assert made.add(batch) is None
+        assert not made.full
+        assert made.connections <= 400
+    found = made.take()
+
+    assert found.num_rows == 2
+    assert [len(set(hashes)) for hashes in found.column("connection_hashes").to_pylist()] == [100, 100]
+    assert [len(hashes) for hashes in found.column("connection_hashes").to_pylist()] == [100, 100]
+    assert found.column("records").to_pylist() == [6_000, 6_000]
+
+
+def test_connections_that_fill_the_room_make_it_full() -> None:
+    made = PairSums(200, 400, key=1)
+    for batch in repeated(310, 310):
+        assert made.add(batch) is None
+
+    assert made.connections == 310
+    assert made.full
+
+
+def test_many_links_are_thinned_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thinned for the first time after 200 of them, some of them new: none is lost or gets into another group."""
+    rows = draw(19, 3000)
+    expected = summed(batches(rows, 500))
+    monkeypatch.setattr("collector.rollup.sums.FIRST_THINNING", 200)
+    made = sums()
+    for batch in batches(rows, 500):
+        assert made.add(batch) is None
+
+    assert_same(by_process([made.take()]), expected)
 
 
 def test_full_tells_before_rows_are_given_back() -> None:
@@ -239,6 +294,20 @@ def test_columns_of_another_type_and_nulls_are_refused() -> None:
     assert (made.rows, made.take().num_rows) == (0, 0)
 
 
+def test_a_code_outside_of_a_known_dictionary_is_refused() -> None:
+    """Names are asked for once, so the loop itself must see it; what it has added by then is not taken back."""
+    batch = batches(draw(22, 1500), 1500)[0]
+    position = batch.schema.get_field_index("network")
+    codes = batch.column("network").indices.to_numpy().copy()
+    codes[1400] = len(batch.column("network").dictionary)
+    wrong = pa.DictionaryArray.from_arrays(pa.array(codes), batch.column("network").dictionary, safe=False)
+    made = sums()
+    made.add(batch)
+
+    with pytest.raises(IndexError):
+        made.add(batch.set_column(position, "network", wrong))
+
+
 def apart() -> list[dict[str, Any]]:
     """Rows that differ in one key each, which makes a group of every one."""
     one = flow(*VMS[:2], "source", received=1)
@@ -259,11 +328,10 @@ def fingerprint() -> str:
 
 
 def with_one_hash() -> str:
-    """The fingerprint where all groups look for their place in the same slot, and so do all connections."""
+    """The fingerprint where all groups look for their place in the same slot, and so do its connections."""
     for module in (lookup, plan):
         module.key_hash = lambda *_: np.uint64(0)
-    for module in (lookup, loop):
-        module.link_slot = lambda *_: np.uint64(0)
+    links.first_place = lambda *_: np.uint64(0)
     lookup.tag_of = lambda *_: np.uint64(0)
     lookup.first_slot = loop.first_slot = lambda *_: np.uint64(0)
     return fingerprint()
