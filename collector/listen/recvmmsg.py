@@ -3,8 +3,8 @@
 Strategy.  `recvmmsg` fills up to 1,024 slots in one call.  A slot is two pieces: a near one that holds any datagram of
 an ordinary Ethernet (so the memory in use stays dense and in cache), and a far one for the rest of the largest UDP
 payload (memory that costs nothing until such a datagram comes).  The kernel writes beside each the sender's address,
-the time of receipt and the running total of drops.  `unpack` then copies all that into arrays of the right size, so the
-slots are free for the next call.  No Python runs once per datagram.
+the time of receipt and the running total of drops.  `unpack` then copies all that into arrays, the payloads behind
+those of the read before, so the slots are free for the next call.  No Python runs once per datagram.
 
 `SingleReader` does the same datagram by datagram where the system has no `recvmmsg`.
 
@@ -24,6 +24,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from collector.listen.memory import Memory
 from decoders.datagrams import MAPPED_PREFIX, Datagrams
 from decoders.jit import kernel
 
@@ -52,6 +53,8 @@ class Received(NamedTuple):
     """What one read brought."""
 
     datagrams: Datagrams
+    octets: int
+    """Of all payloads."""
     truncated: int
     """Datagrams larger than a slot, which were dropped."""
     drops_total: int
@@ -126,26 +129,28 @@ def unpack(
     control_halves: NDArray[np.int32],
     now_us: int,
     words: NDArray[np.uint64],
+    fill: int,
     start: NDArray[np.int64],
     length: NDArray[np.int64],
     address: NDArray[np.uint64],
     port: NDArray[np.int64],
     time_received_us: NDArray[np.int64],
-) -> tuple[int, int]:
+) -> tuple[int, int, int, int]:
     """Move the `count` datagrams that `recvmmsg` left in the slots into the columns of a `Datagrams`.
 
     `near` to `control_halves` have a row per slot: the two pieces of its payload as 8-octet words, its length and
     flags, the sender (a struct sockaddr; its family once more as a number), and the control messages as 8 and 4 octet
-    words.  `words` receives the payloads, each from a word of its own on: copied by words they cost a ninth of what
-    they cost by octets.  It must hold the lengths, each rounded up (the gaps may hold anything); the columns hold
-    `count` rows.
+    words.  `words` receives the payloads from word `fill` on, each from a word of its own on: copied by words they cost
+    a ninth of what they cost by octets.  It must have room for the lengths, each rounded up (the gaps may hold
+    anything); the columns hold `count` rows.
 
-    Returns how many datagrams were kept (the others were cut by the kernel, MSG_TRUNC) and the newest drop total or -1.
+    Returns how many datagrams were kept (the others were cut by the kernel, MSG_TRUNC), their octets, the first word
+    behind them, and the newest drop total or -1.
     """
     near_words = near.shape[1]
     slot_octets = (near_words + far.shape[1]) * 8
     kept = 0
-    fill = 0
+    kept_octets = 0
     drops_total = NO_TOTAL
     for row in range(count):
         received_us = now_us
@@ -194,7 +199,8 @@ def unpack(
         time_received_us[kept] = received_us
         fill += whole
         kept += 1
-    return kept, drops_total
+        kept_octets += octets
+    return kept, kept_octets, fill, drops_total
 
 
 class BatchReader:
@@ -235,6 +241,7 @@ class BatchReader:
         self._lengths = self._messages["length"]
         self._flags = self._messages["flags"]
         self._control_lengths = self._messages["control_length"]
+        self._memory = Memory()
 
     def warm(self) -> None:
         """Compile the kernel, or load it compiled: the first read should not wait for that."""
@@ -254,13 +261,13 @@ class BatchReader:
         return received
 
     def _unpack(self, count: int, now_us: int) -> Received:
-        words = np.empty((int(self._lengths[:count].sum()) + 7 * count) // 8, dtype=np.uint64)
+        octets, words, fill = self._memory.room(int(self._lengths[:count].sum()) + 7 * count)
         start = np.empty(count, dtype=np.int64)
         length = np.empty(count, dtype=np.int64)
         address = np.empty((count, 2), dtype=np.uint64)
         port = np.empty(count, dtype=np.int64)
         time_received_us = np.empty(count, dtype=np.int64)
-        kept, drops_total = unpack(
+        kept, kept_octets, filled, drops_total = unpack(
             count,
             self._near,
             self._far,
@@ -273,14 +280,16 @@ class BatchReader:
             self._control_halves,
             now_us,
             words,
+            fill,
             start,
             length,
             address,
             port,
             time_received_us,
         )
+        self._memory.use(words, filled)
         datagrams = Datagrams(
-            words.view(np.uint8),
+            octets,
             start[:kept],
             length[:kept],
             address[:kept],
@@ -288,7 +297,7 @@ class BatchReader:
             time_received_us[:kept],
             np.zeros(kept, dtype=np.int64),
         )
-        return Received(datagrams, count - kept, drops_total, count == self._slots)
+        return Received(datagrams, kept_octets, count - kept, drops_total, count == self._slots)
 
 
 class SingleReader:
@@ -325,7 +334,8 @@ class SingleReader:
             rows.append((bytes(self._view[:size]), sender[0].partition("%")[0], sender[1], received_us))
         if not rows and not truncated:
             return None
-        return Received(Datagrams.of(rows), truncated, drops_total, len(rows) + truncated == self._slots)
+        octets = sum(len(row[0]) for row in rows)
+        return Received(Datagrams.of(rows), octets, truncated, drops_total, len(rows) + truncated == self._slots)
 
     def _receive(self, sock: socket.socket) -> tuple[int, list[tuple[int, int, bytes]], int, tuple[str, int]]:
         """Return the octets in the buffer, the control messages, the flags and the sender."""

@@ -308,7 +308,7 @@ class _Port:
         if not len(datagrams):
             return
         self._datagrams.inc(len(datagrams))
-        self._octets.inc(int(datagrams.length.sum()))
+        self._octets.inc(received.octets)
         self._batches.inc()
         self._offer(datagrams)
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import suppress
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
 
-from collector.pipeline.shares import Shares
+from collector.pipeline.shares import ROW_OCTETS, Shares
 from decoders.datagrams import Datagrams
 
-ROW_OCTETS = 56
-"""What one datagram costs beside its payload: the entries in the arrays of `Datagrams`."""
 ENOUGH_SHARE = 2
 """One part in this of what may be taken is worth taking: what a batch costs by itself is then a tenth of the whole."""
 
@@ -26,7 +25,8 @@ class Inbox:
         self.octets = 0
         self.dropped_datagrams = 0
         self.dropped_octets = 0
-        self._batches: deque[Datagrams] = deque()
+        self._batches: deque[tuple[Datagrams, int]] = deque()
+        """Each with the octets that it counts for."""
         self._shares = Shares()
         self._arrived = asyncio.Event()
         self._enough = asyncio.Event()
@@ -34,34 +34,30 @@ class Inbox:
         self._closed = False
 
     def __len__(self) -> int:
-        return sum(len(batch) for batch in self._batches)
+        return sum(len(batch) for batch, _ in self._batches)
+
+    def warm(self) -> None:
+        """Compile what the first datagrams need, or load it compiled."""
+        self._shares.warm()
 
     def offer(self, batch: Datagrams) -> int:
         """Queue `batch` but for the datagrams that do not fit: of senders that hold too much already, or all if the
         queue is full or closed.  These are dropped and counted; returns how many."""
-        offered, offered_octets = len(batch), int(batch.length.sum())
-        batch = self._that_fits(batch)
-        dropped = offered - len(batch)
+        free = -1 if self._closed else self.limit_octets - self.octets
+        fits, queued, refused = self._shares.admit(batch, free)
+        dropped = 0
+        if refused or not fits.all():
+            dropped = len(fits) - int(np.count_nonzero(fits))
+            batch = batch.those(fits)
         self.dropped_datagrams += dropped
-        self.dropped_octets += offered_octets - int(batch.length.sum())
+        self.dropped_octets += refused
         if len(batch):
-            self._queue(batch)
+            self._queue(batch, queued + ROW_OCTETS * len(batch))
         return dropped
 
-    def _that_fits(self, batch: Datagrams) -> Datagrams:
-        free = 0 if self._closed else self.limit_octets - self.octets
-        sizes = _sizes(batch)
-        fits = self._shares.fits(batch.address, sizes, free)
-        fits &= np.cumsum(sizes * fits) <= free
-        if not self._closed:
-            # The ends of connections always do: each comes after a message of its connection that did.
-            fits |= (batch.length == 0) & (batch.connection != 0)
-        return batch if fits.all() else batch.those(fits)
-
-    def _queue(self, batch: Datagrams) -> None:
-        self._batches.append(batch)
-        self._shares.add(batch.address, _sizes(batch))
-        self.octets += octets_of(batch)
+    def _queue(self, batch: Datagrams, octets: int) -> None:
+        self._batches.append((batch, octets))
+        self.octets += octets
         self._arrived.set()
         if self.octets >= self._enough_octets:
             self._enough.set()
@@ -77,14 +73,18 @@ class Inbox:
             self._arrived.clear()
             await self._arrived.wait()
         await self._gather(limit_octets // ENOUGH_SHARE, gather_seconds)
-        taken = [self._batches.popleft()]
-        size = octets_of(taken[0])
-        while self._batches and size + octets_of(self._batches[0]) <= limit_octets:
-            size += octets_of(self._batches[0])
-            taken.append(self._batches.popleft())
+        batch, size = self._batches.popleft()
+        taken = [batch]
+        while self._batches and size + self._batches[0][1] <= limit_octets:
+            batch, octets = self._batches[0]
+            if batch.octets is not taken[-1].octets and size > limit_octets // ENOUGH_SHARE:
+                break  # what is taken together lies in one piece of memory, and nothing has to be copied
+            size += octets
+            taken.append(batch)
+            self._batches.popleft()
         self.octets -= size
         whole = taken[0] if len(taken) == 1 else concatenate(taken)
-        self._shares.remove(whole.address, _sizes(whole))
+        self._shares.leave(whole)
         return whole
 
     async def _gather(self, enough_octets: int, seconds: float) -> None:
@@ -104,21 +104,26 @@ class Inbox:
 
 
 def octets_of(batch: Datagrams) -> int:
-    """Memory a batch holds."""
-    return len(batch.octets) + ROW_OCTETS * len(batch)
-
-
-def _sizes(batch: Datagrams) -> NDArray[np.int64]:
-    """The same by datagram, without gaps between payloads."""
-    return batch.length + ROW_OCTETS
+    """What a batch counts for."""
+    return int(batch.length.sum()) + ROW_OCTETS * len(batch)
 
 
 def concatenate(batches: list[Datagrams]) -> Datagrams:
-    """One batch of all datagrams, in order."""
-    base = np.cumsum([0, *(len(batch.octets) for batch in batches[:-1])])
+    """One batch of all datagrams, in order.  Payloads are copied unless all lie in one array."""
+    pieces: list[NDArray[np.uint8]] = []
+    starts: list[NDArray[np.int64]] = []
+    filled = 0
+    for _, group in groupby(batches, key=lambda batch: id(batch.octets)):
+        together = list(group)
+        start = np.concatenate([batch.start for batch in together])
+        length = np.concatenate([batch.length for batch in together])
+        first, end = int(start.min()), int((start + length).max())
+        pieces.append(together[0].octets[first:end])
+        starts.append(start + (filled - first))
+        filled += end - first
     return Datagrams(
-        np.concatenate([batch.octets for batch in batches]),
-        np.concatenate([batch.start + shift for batch, shift in zip(batches, base, strict=True)]),
+        pieces[0] if len(pieces) == 1 else np.concatenate(pieces),
+        starts[0] if len(starts) == 1 else np.concatenate(starts),
         np.concatenate([batch.length for batch in batches]),
         np.concatenate([batch.address for batch in batches]),
         np.concatenate([batch.port for batch in batches]),

@@ -105,6 +105,7 @@ class Pipeline:
         self._decoded = metrics.counter("decoded_rows_total", "Rows decoded, by table.", ("table",))
 
     async def __aenter__(self) -> Self:
+        self.inbox.warm()
         self._task = asyncio.create_task(self._run(), name="pipeline")
         return self
 

@@ -322,7 +322,7 @@ KERNELS = [
 )
 @pytest.mark.skipif(sys.byteorder != "little", reason="the words are written as a little-endian system does")
 def test_control_messages_and_ipv6_senders_are_read(
-    unpack: Callable[..., tuple[int, int]], control: list[int], time_us: int, drops_total: int
+    unpack: Callable[..., tuple[int, int, int, int]], control: list[int], time_us: int, drops_total: int
 ) -> None:
     names = np.zeros((2, 32), dtype=np.uint8)
     names[0, :28] = list(
@@ -330,7 +330,7 @@ def test_control_messages_and_ipv6_senders_are_read(
     )
     words = np.zeros((2, 8), dtype=np.int64)
     words[0, : len(control)] = control
-    out = np.zeros(1, dtype=np.uint64)
+    out = np.zeros(3, dtype=np.uint64)
     start, length, port, times = (np.full(1, -1, dtype=np.int64) for _ in range(4))
     address = np.zeros((1, 2), dtype=np.uint64)
     near = np.array([[0x0102], [0]], dtype=np.uint64)
@@ -339,9 +339,10 @@ def test_control_messages_and_ipv6_senders_are_read(
 
     result = unpack(
         1, near, near, columns["length"], columns["flags"], names, names.view(np.uint16)[:, 0], columns["control"],
-        words, words.view(np.int32), 5, out, start, length, address, port, times,
+        words, words.view(np.int32), 5, out, 1, start, length, address, port, times,
     )  # fmt: skip
 
-    assert result == (1, drops_total)
-    assert (out[0], start[0], length[0], port[0], times[0]) == (0x0102, 0, 2, 0x1234, time_us)
+    assert result == (1, 2, 2, drops_total)
+    assert out.tolist() == [0, 0x0102, 0]
+    assert (start[0], length[0], port[0], times[0]) == (8, 2, 0x1234, time_us)
     assert address.tolist() == [[0x0001_0203_0405_0607, 0x0809_0A0B_0C0D_0E0F]]

@@ -6,8 +6,8 @@ import asyncio
 
 import numpy as np
 
-from collector.pipeline.inbox import ROW_OCTETS, Inbox
-from collector.pipeline.shares import TIMES_FREE
+from collector.pipeline.inbox import Inbox
+from collector.pipeline.shares import ROW_OCTETS, TIMES_FREE
 from decoders.datagrams import Datagrams
 
 LIMIT = 1_000_000
@@ -37,7 +37,7 @@ def mixed(*batches: Datagrams) -> Datagrams:
 
 def held(inbox: Inbox) -> dict[int, int]:
     """Datagrams in the inbox by the last octet of the sender."""
-    addresses = np.concatenate([batch.address[:, 1] & np.uint64(0xFF) for batch in inbox._batches])
+    addresses = np.concatenate([batch.address[:, 1] & np.uint64(0xFF) for batch, _ in inbox._batches])
     return dict(zip(*(column.tolist() for column in np.unique(addresses, return_counts=True)), strict=True))
 
 
