@@ -42,7 +42,7 @@ does not name a port."""
 OF_PORT_SPECIAL = 65_533
 """OpenFlow numbers from here on mean no single port in NetFlow of Open vSwitch (facts 2.2): none, several or flood."""
 
-OCTETS_MOST = np.uint64(1 << 40)
+OCTETS_MOST = 1 << 40
 """What one row may add to the totals of /metrics: a forged count must not make them run over.  A tebibyte is more than
 a link of 100 Gbit/s carries in a minute; the row itself keeps what was reported."""
 
@@ -189,9 +189,9 @@ def sighting_of(sent, delivered, source, destination, host):  # type: ignore[no-
 @forced
 def estimated(octets, rate):  # type: ignore[no-untyped-def]
     """Octets × sampling rate for the totals, at most `OCTETS_MOST`."""
-    if rate != 0 and octets > OCTETS_MOST // rate:
-        return np.int64(OCTETS_MOST)
-    return np.int64(octets * rate)
+    # Exact where it matters: a float holds all whole numbers up to 2^53.  A division would cost a tenth of the join.
+    product = np.float64(octets) * np.float64(rate)
+    return np.int64(OCTETS_MOST) if product > OCTETS_MOST else np.int64(product)
 
 
 @forced
