@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from decoders.errors import Reason
 from decoders.jit import forced, inline, kernel
 from decoders.limits import Limits
+from decoders.wire import u64
 
 KEY_WORDS = 5
 """Words of a session key: sender high, sender low, (version, port, domain) packed, agent high, agent low.
@@ -238,20 +239,22 @@ def stale(s: Sessions, now_us: int, *, keep: int) -> NDArray[np.int64]:
 
 @inline
 def fingerprint(octets, start, length):  # type: ignore[no-untyped-def]
-    """Hash of a datagram from its length, its first 64 octets and 64 more spread over the rest.
+    """Hash of a datagram from its length, its first 64 octets, up to 128 spread over the rest, and its last 8.
 
     Enough to call two datagrams of one stream with the same sequence number the same: headers hold clock and uptime.
     """
     h = np.uint64(length)
-    head = min(length, 64)
-    for i in range(head):
-        h = (h ^ np.uint64(octets[start + i])) * np.uint64(0x100000001B3)
-    rest = length - head
-    if rest > 0:
-        step = max(rest // 64, 1)
-        for i in range(0, rest, step):
-            h = (h ^ np.uint64(octets[start + head + i])) * np.uint64(0x100000001B3)
-    return h | np.uint64(1)
+    end = start + length
+    if length < 8:
+        for at in range(start, end):
+            h = mix(h, np.uint64(octets[at]))
+        return h | np.uint64(1)
+    spread = start + (min(length, 64) & ~7)
+    for at in range(start, spread, 8):
+        h = mix(h, u64(octets, at))
+    for at in range(spread, end - 7, max((end - spread) // 16, 8)):
+        h = mix(h, u64(octets, at))
+    return mix(h, u64(octets, end - 8)) | np.uint64(1)
 
 
 # Answers of track_sequence

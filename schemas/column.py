@@ -110,6 +110,7 @@ class Table:
     tuning: Mapping[str, str] = field(default_factory=dict)
     """More of them, as SQL literals, that not every supported ClickHouse knows: set where it does."""
     _by_name: dict[str, Column] = field(init=False, repr=False, compare=False)
+    _schemas: dict[tuple[Origin, ...], pa.Schema] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         by_name = {column.name: column for column in self.columns}
@@ -128,18 +129,20 @@ class Table:
         """Whether rows stay in the table; one that does not feeds others."""
         return self.engine != "Null"
 
-    @property
+    @cached_property
     def stored(self) -> tuple[Column, ...]:
         """The columns that rows carry, in insert order: all but aliases."""
         return tuple(column for column in self.columns if not column.alias)
 
     def arrow(self, *origins: Origin) -> pa.Schema:
         """Arrow schema of the stored columns, of these origins only if any are given."""
-        return pa.schema(
-            pa.field(column.name, column.arrow, nullable=column.nullable)
-            for column in self.stored
-            if not origins or column.origin in origins
-        )
+        if origins not in self._schemas:  # asked for with every batch
+            self._schemas[origins] = pa.schema(
+                pa.field(column.name, column.arrow, nullable=column.nullable)
+                for column in self.stored
+                if not origins or column.origin in origins
+            )
+        return self._schemas[origins]
 
 
 def mark_of(select: str) -> str:

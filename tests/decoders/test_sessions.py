@@ -22,6 +22,7 @@ from decoders.sessions import (
     T_OK,
     T_RESTART,
     Sessions,
+    fingerprint,
     forget,
     in_use,
     new_sessions,
@@ -172,3 +173,33 @@ def test_a_forgotten_number_is_given_out_again_and_others_are_still_found() -> N
     forget(shared.sessions, np.array([2]))
     assert [number_of(1), number_of(3), number_of(4), number_of(2)] == [1, 3, 2, 0]
     assert shared.sessions.stats[2, S_DATAGRAMS] == 1
+
+
+@pytest.mark.parametrize("length", [1, 7, 8, 16, 63, 64, 65, 73, 200, 1400, 9000])
+def test_a_fingerprint_tells_of_head_end_and_length_and_not_of_what_stands_around(length: int) -> None:
+    plain = np.random.default_rng(length).integers(0, 256, length + 40, np.uint8)
+    moved = np.concatenate([np.full(3, 7, np.uint8), plain[20 : 20 + length], np.full(9, 7, np.uint8)])
+    with np.errstate(over="ignore"):
+        print_ = fingerprint(plain, 20, length)
+        assert fingerprint(moved, 3, length) == print_
+        assert length == 1 or fingerprint(plain, 20, length - 1) != print_
+        for at in {*range(min(length, 64)), *range(max(length - 8, 0), length)}:
+            other = plain.copy()
+            other[20 + at] ^= 1 << at % 8
+            assert fingerprint(other, 20, length) != print_, at
+
+
+def test_a_fingerprint_samples_all_of_a_datagram() -> None:
+    plain = np.zeros(1400, np.uint8)
+    seen = 0
+    with np.errstate(over="ignore"):
+        print_ = fingerprint(plain, 0, 1400)
+        for at in range(1400):
+            other = plain.copy()
+            other[at] = 1
+            seen += fingerprint(other, 0, 1400) != print_
+        for at in range(0, 1400, 100):  # a changed stretch of this length is never missed
+            other = plain.copy()
+            other[at : at + 100] = 1
+            assert fingerprint(other, 0, 1400) != print_
+    assert seen >= 64 + 15 * 8
