@@ -1,9 +1,10 @@
 """The service under load for long, with faults switched on and off: does memory stay flat, is every row accounted for?
 
-    python -m bench.soak [--minutes 20] [--rows-per-second 300000] [--kind ipfix]
+    python -m bench.soak [--minutes 20] [--rows-per-second 300000] [--kind ipfix] [--store server|embedded]
 
-The embedded store takes all.  In turns of half a minute: nothing, garbage from forged senders, reloads (SIGHUP), large
-queries; then the exporters start anew.  Every row sent is in the store in the end, or in a counter of losses.
+In turns of half a minute: nothing, garbage from forged senders, reloads (SIGHUP), large queries, and with a server as
+store: it refuses, hangs, cuts its answers.  Then the exporters start anew.  Every row sent is in the store in the end,
+or in a counter of losses.
 """
 
 from __future__ import annotations
@@ -20,21 +21,26 @@ import threading
 import time
 import urllib.error
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from bench.__main__ import machine
 from bench.end_to_end import INTERFACES, _cpu, _inventory
+from bench.faults import Front, ask, server
 from bench.traffic import KINDS
+from tests.collector.relay import Mode
 from tests.service import ROOT, Service, running
 
 TURN_SECONDS = 30.0
 SAMPLE_SECONDS = 5.0
 WARM_SECONDS = 120.0
 """Until then, caches and tables grow."""
+WORK_OFF_SECONDS = 300.0
+"""How long what waits for the store may take after the load."""
 HEADS = (b"\0\5", b"\0\x09", b"\0\x0a", b"\0\0\0\5", b"\0\x63")
 QUERY = (
-    "SELECT src_vm, dst_vm, sum(octets) FROM pair_metrics_1m GROUP BY src_vm, dst_vm ORDER BY 3 DESC LIMIT 20",
-    "SELECT exporter, count(), sum(bytes) FROM flows GROUP BY exporter",
+    "SELECT toUInt64(max(o)) AS n FROM (SELECT sum(octets) AS o FROM pair_metrics_1m GROUP BY src_vm, dst_vm)",
+    "SELECT max(o) AS n FROM (SELECT sum(bytes) AS o FROM flows GROUP BY exporter)",
 )
 OURS = "exporter BETWEEN toIPv6('::ffff:127.9.0.0') AND toIPv6('::ffff:127.9.255.255')"
 """Rows of the exporters: garbage may look like a record."""
@@ -64,38 +70,65 @@ class Loads:
             self.datagrams += json.loads(self._process.communicate()[0])["datagrams"]
 
 
-def garbage(service: Service, until: float) -> None:
-    """A thousand datagrams a second that are no export, from senders that exist for one datagram."""
-    host, port = service.udp[0].rsplit(":", 1)
-    while time.monotonic() < until:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as forged:
-            forged.bind((f"127.{random.randint(70, 90)}.{random.randint(0, 255)}.{random.randint(1, 254)}", 0))
-            forged.sendto(random.choice(HEADS) + random.randbytes(random.randint(0, 1400)), (host, int(port)))
-        time.sleep(0.001)
+class Faults:
+    """What can be done to a service, each until a time is reached."""
 
+    def __init__(self, service: Service, url: str, front: Front | None) -> None:
+        self._service = service
+        self._url = url
+        self._front = front
+        self.turns: list[Callable[[float], None]] = [self.nothing, self.garbage, self.reloads, self.queries]
+        if front is not None:
+            self.turns += [self.store_refuses, self.store_hangs, self.store_cuts]
 
-def reloads(service: Service, until: float) -> None:
-    """A reload every second."""
-    while time.monotonic() < until:
-        service.process.send_signal(signal.SIGHUP)
-        time.sleep(1)
+    def ask(self, sql: str) -> int:
+        """The number that a query gives, as `n`."""
+        return ask(self._url, sql)["n"] if self._front else int(self._service.query(sql)[0]["n"])
 
+    def nothing(self, until: float) -> None:
+        """Let the load be alone."""
+        time.sleep(max(0.0, until - time.monotonic()))
 
-def queries(service: Service, until: float) -> None:
-    """One large query after the other."""
-    while time.monotonic() < until:
-        try:
-            service.query(random.choice(QUERY))
-        except (urllib.error.URLError, TimeoutError):  # refused for its cost: that is what limits are for
+    def garbage(self, until: float) -> None:
+        """A thousand datagrams a second that are no export, from senders that exist for one datagram."""
+        host, port = self._service.udp[0].rsplit(":", 1)
+        while time.monotonic() < until:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as forged:
+                forged.bind((f"127.{random.randint(70, 90)}.{random.randint(0, 255)}.{random.randint(1, 254)}", 0))
+                forged.sendto(random.choice(HEADS) + random.randbytes(random.randint(0, 1400)), (host, int(port)))
+            time.sleep(0.001)
+
+    def reloads(self, until: float) -> None:
+        """A reload every second."""
+        while time.monotonic() < until:
+            self._service.process.send_signal(signal.SIGHUP)
             time.sleep(1)
 
+    def queries(self, until: float) -> None:
+        """One large query after the other."""
+        while time.monotonic() < until:
+            try:
+                self.ask(random.choice(QUERY))
+            except (urllib.error.URLError, TimeoutError):  # refused for its cost: that is what limits are for
+                time.sleep(1)
 
-def nothing(service: Service, until: float) -> None:
-    """Let the load be alone."""
-    time.sleep(max(0.0, until - time.monotonic()))
+    def store_refuses(self, until: float) -> None:
+        """The store closes every connection."""
+        self._fails("refuse", until)
 
+    def store_hangs(self, until: float) -> None:
+        """The store takes requests and does nothing."""
+        self._fails("hang", until)
 
-TURNS: tuple[Callable[[Service, float], None], ...] = (nothing, garbage, reloads, queries)
+    def store_cuts(self, until: float) -> None:
+        """The store does what it is asked, and its answers never arrive."""
+        self._fails("cut", until)
+
+    def _fails(self, mode: Mode, until: float) -> None:
+        assert self._front is not None
+        self._front.be(mode)
+        self.nothing(until)
+        self._front.be("pass")
 
 
 def rss_mib(service: Service) -> float:
@@ -141,33 +174,35 @@ class Watch(threading.Thread):
         )
 
 
-def soak(minutes: float, rate: float, kind: str) -> None:
+def soak(minutes: float, rate: float, kind: str, stored_in: str) -> None:
     """Load, disturb, count."""
-    with tempfile.TemporaryDirectory() as name, running(Path(name), *_inventory(name, INTERFACES)) as service:
-        loads, watch = Loads(service, kind, rate), Watch(service)
+    with tempfile.TemporaryDirectory() as name, ExitStack() as up:
+        url = up.enter_context(server(Path(name) / "server")) if stored_in == "server" else ""
+        front = Front(url) if url else None
+        inventory = _inventory(name, INTERFACES)
+        service = up.enter_context(running(Path(name), *inventory, store=front.url if front else ""))
+        faults, loads, watch = Faults(service, url, front), Loads(service, kind, rate), Watch(service)
         watch.start()
         ended = time.monotonic() + minutes * 60
-        turn = 0
         while time.monotonic() < ended:
-            loads.begin(len(TURNS) * TURN_SECONDS)  # then the exporters start anew
+            loads.begin(len(faults.turns) * TURN_SECONDS)  # then the exporters start anew
             begun = time.monotonic()
-            for number, disturb in enumerate(TURNS):
+            for number, disturb in enumerate(faults.turns):
                 watch.doing = disturb.__name__
-                disturb(service, begun + (number + 1) * TURN_SECONDS)
+                disturb(begun + (number + 1) * TURN_SECONDS)
             loads.wait()
-            turn += 1
-            stored = service.metric("vmflow_store_rows_total")
-            print(
-                f"  {turn * len(TURNS) * TURN_SECONDS:5.0f} s: {stored / 1e6:.1f} M rows, {rss_mib(service):.0f} MiB",
-                flush=True,
-            )
-        service.wait_for_rows(f"SELECT count() AS n FROM flows WHERE {OURS}", loads.datagrams * KINDS[kind], 60)
+            told(service, minutes * 60 - (ended - time.monotonic()))
+        begun = time.monotonic()
+        while faults.ask(f"SELECT count() AS n FROM flows WHERE {OURS}") < loads.datagrams * KINDS[kind]:
+            if time.monotonic() - begun > WORK_OFF_SECONDS:
+                break
+            time.sleep(1)
         time.sleep(15)  # the last sums
         watch.stop()
         lost = {what: int(service.metric(f"vmflow_{what}_total")) for what in LOST}
-        rows = int(service.query(f"SELECT count() AS n FROM flows WHERE {OURS}")[0]["n"])
-        every = int(service.query("SELECT count() AS n FROM flows")[0]["n"])
-        summed = int(service.query("SELECT toUInt64(round(sum(records))) AS n FROM pair_1h")[0]["n"])
+        rows = faults.ask(f"SELECT count() AS n FROM flows WHERE {OURS}")
+        every = faults.ask("SELECT count() AS n FROM flows")
+        summed = faults.ask("SELECT toUInt64(round(sum(records))) AS n FROM pair_1h")
         cpu = _cpu(service)
         code = service.stop()
     print(
@@ -178,15 +213,27 @@ def soak(minutes: float, rate: float, kind: str) -> None:
     watch.tell()
 
 
+def told(service: Service, seconds: float) -> None:
+    """Print how far it is."""
+    stored, spooled = service.metric("vmflow_store_rows_total"), service.metric("vmflow_spool_rows_total")
+    waiting = service.metric("vmflow_spool_octets") / 2**20
+    print(
+        f"  {seconds:5.0f} s: {stored / 1e6:.1f} M rows stored, {spooled / 1e6:.1f} M of them by way of the spool, "
+        f"where {waiting:.0f} MiB are left; RSS {rss_mib(service):.0f} MiB",
+        flush=True,
+    )
+
+
 def main() -> None:
     """Do it."""
     parser = argparse.ArgumentParser(prog="python -m bench.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--rows-per-second", type=float, default=300_000)
     parser.add_argument("--kind", choices=("ipfix", "netflow5", "netflow9"), default="ipfix")
+    parser.add_argument("--store", choices=("server", "embedded"), default="server")
     args = parser.parse_args()
     print(machine())
-    soak(args.minutes, args.rows_per_second, args.kind)
+    soak(args.minutes, args.rows_per_second, args.kind, args.store)
 
 
 if __name__ == "__main__":
