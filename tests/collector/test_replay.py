@@ -38,6 +38,8 @@ class Receiver:
 
     def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
         self.socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+        # A thread of a busy test run may be late: what was sent must not be lost for that.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
         self.socket.bind((host, port))
         self.host, self.port = self.socket.getsockname()[:2]
         self.got: list[tuple[tuple[str, int], bytes]] = []
