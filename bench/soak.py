@@ -32,6 +32,8 @@ from tests.collector.relay import Mode
 from tests.service import ROOT, Service, running
 
 TURN_SECONDS = 30.0
+FAIL_SECONDS = 10.0
+"""How long the store fails in its turn; it has the rest of it to catch up."""
 SAMPLE_SECONDS = 5.0
 WARM_SECONDS = 120.0
 """Until then, caches and tables grow."""
@@ -39,7 +41,8 @@ WORK_OFF_SECONDS = 300.0
 """How long what waits for the store may take after the load."""
 HEADS = (b"\0\5", b"\0\x09", b"\0\x0a", b"\0\0\0\5", b"\0\x63")
 QUERY = (
-    "SELECT toUInt64(max(o)) AS n FROM (SELECT sum(octets) AS o FROM pair_metrics_1m GROUP BY src_vm, dst_vm)",
+    "SELECT toUInt64(ifNull(max(o), 0)) AS n "
+    "FROM (SELECT sum(octets) AS o FROM pair_metrics_1m GROUP BY src_vm, dst_vm)",
     "SELECT max(o) AS n FROM (SELECT sum(bytes) AS o FROM flows GROUP BY exporter)",
 )
 OURS = "exporter BETWEEN toIPv6('::ffff:127.9.0.0') AND toIPv6('::ffff:127.9.255.255')"
@@ -127,8 +130,9 @@ class Faults:
     def _fails(self, mode: Mode, until: float) -> None:
         assert self._front is not None
         self._front.be(mode)
-        self.nothing(until)
+        self.nothing(until - TURN_SECONDS + FAIL_SECONDS)
         self._front.be("pass")
+        self.nothing(until)
 
 
 def rss_mib(service: Service) -> float:
