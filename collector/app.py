@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import signal
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from collector import lean
 from collector.access.entrance import Entrance
 from collector.access.settings import AccessError
 from collector.act.stage import Actions
@@ -57,15 +57,12 @@ DELIVER = "deliver"
 ACT = "act"
 DESK = "desk"
 LOGIN = "login"
+API = "api"
 
 STOP_SECONDS = 15.0
 """Deadline of an orderly stop; the systemd unit waits 60 s before it kills."""
 
 LOOP_CHECK_SECONDS = 0.1
-
-YOUNG_OBJECTS = 10_000
-"""New objects after which Python looks for cycles.  With its 700, an inventory of 100,000 interfaces takes half as long
-again to be taken in as one of 1,000, interface by interface (`bench.growth`)."""
 
 _log = get_log("app")
 
@@ -80,7 +77,8 @@ class Service:
         self._began = time.monotonic()
         self.metrics = Metrics(exporters_labelled=settings.pipeline.exporter_labels)
         workers = count_of(settings.pipeline.decode_workers)
-        single = dict.fromkeys((*stages(workers), STORE, SPOOL, SUM, ROLLUP, ANALYZE, DOCTOR, ALERT, DESK, LOGIN), 1)
+        names = (STORE, SPOOL, SUM, ROLLUP, ANALYZE, DOCTOR, ALERT, DESK, LOGIN, API)
+        single = dict.fromkeys((*stages(workers), *names), 1)
         self.bridge = Bridge(
             single
             | {QUERY: settings.store.sql_queries}
@@ -164,11 +162,12 @@ class Service:
             allowed=self.pipeline.allows,
             clock_us=wall_clock_us,
         )
-        self.web = Web(settings.web, self.metrics.registry, self.health, desk, self.entrance)
+        self.web = Web(
+            settings.web, self.metrics.registry, self.health, desk, self.entrance, partial(self.bridge.call, API)
+        )
 
     async def run(self) -> None:
         """Start all stages, serve until `stopping` is set or a stage fails, then drain and stop."""
-        gc.set_threshold(YOUNG_OBJECTS)
         async with AsyncExitStack() as up:
             self._handle_signals(up)
             for component in self._components():
@@ -206,12 +205,21 @@ class Service:
             await asyncio.wait({ready, pipeline, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if ready.done():
                 self._announce()
+                await self._load_the_rest({pipeline, stopping})
             await asyncio.wait({pipeline, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if pipeline.done():
                 await pipeline
         finally:
             for task in (pipeline, ready, stopping):
                 task.cancel()
+
+    async def _load_the_rest(self, ends: set[asyncio.Task[Any]]) -> None:
+        """Load what the start did not wait for, unless one of `ends` comes first."""
+        lean.settle()
+        loading = asyncio.create_task(self.web.load_api())
+        await asyncio.wait({loading, *ends}, return_when=asyncio.FIRST_COMPLETED)
+        loading.cancel()
+        lean.settle()
 
     def _announce(self) -> None:
         _log.info(
