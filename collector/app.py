@@ -58,6 +58,7 @@ ACT = "act"
 DESK = "desk"
 LOGIN = "login"
 API = "api"
+LISTEN = "listen"
 
 STOP_SECONDS = 15.0
 """Deadline of an orderly stop; the systemd unit waits 60 s before it kills."""
@@ -77,7 +78,7 @@ class Service:
         self._began = time.monotonic()
         self.metrics = Metrics(exporters_labelled=settings.pipeline.exporter_labels)
         workers = count_of(settings.pipeline.decode_workers)
-        names = (STORE, SPOOL, SUM, ROLLUP, ANALYZE, DOCTOR, ALERT, DESK, LOGIN, API)
+        names = (STORE, SPOOL, SUM, ROLLUP, ANALYZE, DOCTOR, ALERT, DESK, LOGIN, API, LISTEN)
         single = dict.fromkeys((*stages(workers), *names), 1)
         self.bridge = Bridge(
             single
@@ -153,7 +154,9 @@ class Service:
             state_file=template_file(settings),
             findings=self.doctor.codes,
         )
-        self.listener = Listener(settings.listen, self.metrics, self.pipeline.offer)
+        self.listener = Listener(
+            settings.listen, self.metrics, self.pipeline.offer, call=partial(self.bridge.call, LISTEN)
+        )
         self.streams = StreamListener(
             settings.listen,
             self.metrics,
@@ -170,6 +173,9 @@ class Service:
         """Start all stages, serve until `stopping` is set or a stage fails, then drain and stop."""
         async with AsyncExitStack() as up:
             self._handle_signals(up)
+            await up.enter_async_context(self.bridge)
+            self.pipeline.prepare(self.listener.warmer())
+            up.callback(self.pipeline.abandon)
             for component in self._components():
                 await up.enter_async_context(component)
             watch = asyncio.create_task(self._watch_loop())
@@ -179,9 +185,8 @@ class Service:
         _log.info("stopped")
 
     def _components(self) -> tuple[Component, ...]:
-        """In the order in which they start: whoever takes before whoever gives."""
+        """In the order in which they start, after the bridge: whoever takes before whoever gives."""
         return (
-            self.bridge,
             self.rollups,
             self.writer,
             self.facade,

@@ -15,8 +15,19 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp
 
+from collector.app import Service
+from collector.listen.settings import ListenSettings
+from collector.metrics import Metrics
+from collector.pipeline.settings import PipelineSettings
+from collector.pipeline.streams import OwnLoss
+from collector.pipeline.work import Pipeline
+from collector.settings import Settings
+from collector.store.settings import StoreSettings
+from collector.store.writer import Writer
 from collector.threads import Bridge
 from collector.web.server import LateApi
+from collector.web.settings import WebSettings
+from tests.collector.test_workers import Nameless, Rows, traffic
 from tests.service import ROOT, running
 
 LATE = ("fastapi", "pandas", "openstack", "scapy", "libvirt", "ovs", "apprise", "chdb")
@@ -128,3 +139,110 @@ def test_an_api_that_does_not_load_is_told(monkeypatch: pytest.MonkeyPatch, capl
     status, headers, _ = asyncio.run(scenario(20))
     assert (status, headers[b"retry-after"]) == (503, b"20")
     assert "the API cannot be loaded" in caplog.text
+
+
+def pipeline_of(bridge: Bridge, enricher: Nameless, sink: Rows) -> Pipeline:
+    """A pipeline with one worker."""
+    return Pipeline(
+        PipelineSettings(decode_workers=1, gather_milliseconds=0), Metrics(), bridge, sink, enricher,
+        clock_us=lambda: 5, own_loss=OwnLoss, state_file=None,
+    )  # fmt: skip
+
+
+def test_kernels_are_there_before_the_pipeline_is_entered() -> None:
+    sink, seen = Rows(), []
+
+    async def scenario() -> None:
+        async with Bridge({"decode-0": 1}) as bridge:
+            pipeline = pipeline_of(bridge, Nameless(), sink)
+            await pipeline.prepare(lambda: seen.append(threading.current_thread().name))
+            assert pipeline.prepare() is pipeline.prepare()
+            assert not pipeline.ready.is_set()
+            async with pipeline:
+                await pipeline.ready.wait()
+                assert pipeline.offer(traffic("softflowd_v5", ["192.0.2.1"]))
+
+    asyncio.run(scenario())
+    assert sink.rows("flows")
+    assert [name.startswith("vmflow-decode-0") for name in seen] == [True]
+
+
+def test_kernels_that_cannot_be_had_end_the_pipeline() -> None:
+    class Broken(Nameless):
+        def warm_up(self) -> None:
+            raise ArithmeticError("no compiler")
+
+    async def scenario() -> None:
+        async with Bridge({"decode-0": 1}) as bridge:
+            pipeline = pipeline_of(bridge, Broken(), Rows())
+            await asyncio.wait({pipeline.prepare()})
+            with pytest.raises(ArithmeticError, match="no compiler"):
+                async with pipeline:
+                    await pipeline.wait()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("entered", [True, False])
+def test_a_stop_does_not_wait_for_the_compiler(entered: bool) -> None:
+    """Neither where the pipeline waits for it, nor where the start failed before."""
+    compiled = threading.Event()
+
+    class Slow(Nameless):
+        def warm_up(self) -> None:
+            assert compiled.wait(600)
+
+    async def scenario() -> list[str]:
+        async with Bridge({"decode-0": 1}, stop_deadline_seconds=600) as bridge:
+            pipeline = pipeline_of(bridge, Slow(), Rows())
+            preparing = pipeline.prepare()
+            await asyncio.wait({preparing}, timeout=0.05)
+            assert not preparing.done()
+            if entered:
+                async with pipeline:
+                    pass
+            pipeline.abandon()
+        return bridge.stuck
+
+    async def bounded() -> list[str]:
+        try:
+            return await asyncio.wait_for(scenario(), 60)
+        finally:
+            compiled.set()
+
+    assert asyncio.run(bounded()) == ["decode-0"]
+
+
+def service_of(store: StoreSettings) -> Service:
+    """A service on free ports, that nobody reloads."""
+    listen = ListenSettings.model_validate({"addresses": ["127.0.0.1:0"]})
+    settings = Settings(store=store, listen=listen, web=WebSettings(port=0))
+    return Service(settings, lambda: settings)
+
+
+def test_kernels_are_loaded_while_the_store_opens(
+    embedded_store: StoreSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store of this test opens once the kernels are there: if they waited for it, nobody would ever be ready."""
+    enter = Writer.__aenter__
+
+    async def scenario() -> bool:
+        service = service_of(embedded_store)
+
+        async def late(writer: Writer) -> Writer:
+            await asyncio.wait_for(asyncio.shield(service.pipeline.prepare()), 300)
+            return await enter(writer)
+
+        monkeypatch.setattr(Writer, "__aenter__", late)
+        prepare = service.pipeline.prepare
+        asked = []
+        monkeypatch.setattr(service.pipeline, "prepare", lambda *before: asked.append(len(before)) or prepare(*before))
+        running = asyncio.create_task(service.run())
+        ready = asyncio.create_task(service.pipeline.ready.wait())
+        await asyncio.wait({ready, running}, return_when=asyncio.FIRST_COMPLETED)
+        service.stopping.set()
+        await running
+        assert asked[0] == 1, "nobody had asked for the kernels before the store opened"
+        return ready.done()
+
+    assert asyncio.run(scenario())

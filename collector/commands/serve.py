@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Callable
 from functools import partial
 
@@ -27,19 +28,24 @@ def run(args: argparse.Namespace) -> int:
     if settings is None:
         return 2
     setup(settings.log)
+    code = 0
+    stuck: list[str] = []
     try:
-        stuck = run_loop(_serve(settings, partial(load, args.config, args.overrides)))
+        run_loop(_serve(settings, partial(load, args.config, args.overrides), stuck))
     except (AccessError, ActionError, DeliverError, ListenError, SourceError, StoreError, WebError) as error:
         complain("run", str(error))
-        return 2
+        code = 2
     if stuck:
         # Python would wait for their threads; all that can be saved is saved.
-        os._exit(0)
-    return 0
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
-async def _serve(settings: Settings, reload: Callable[[], Settings]) -> list[str]:
-    """Run the service; returns the stages whose calls did not end."""
+async def _serve(settings: Settings, reload: Callable[[], Settings], stuck: list[str]) -> None:
+    """Run the service until it is asked to stop; adds the stages whose calls did not end to `stuck`."""
     service = Service(settings, reload)
-    await service.run()
-    return service.bridge.stuck
+    try:
+        await service.run()
+    finally:
+        stuck += service.bridge.stuck
