@@ -35,6 +35,7 @@ from collector.pipeline.streams import OwnLoss
 from collector.pipeline.work import Pipeline
 from collector.pipeline.workers import count_of, stages
 from collector.ports import Component
+from collector.reload import Reloads
 from collector.rollup.key import connection_key
 from collector.rollup.rollups import Rollups
 from collector.settings import InvalidSettingsError, Settings
@@ -59,6 +60,10 @@ DESK = "desk"
 LOGIN = "login"
 API = "api"
 LISTEN = "listen"
+RELOAD = "reload"
+
+FIXED = ("listen", "inventory", "store", "rollup", "analyze", "alerts", "deliver", "act", "web", "access")
+"""Sections of the settings that need a restart."""
 
 STOP_SECONDS = 15.0
 """Deadline of an orderly stop; the systemd unit waits 60 s before it kills."""
@@ -78,7 +83,7 @@ class Service:
         self._began = time.monotonic()
         self.metrics = Metrics(exporters_labelled=settings.pipeline.exporter_labels)
         workers = count_of(settings.pipeline.decode_workers)
-        names = (STORE, SPOOL, SUM, ROLLUP, ANALYZE, DOCTOR, ALERT, DESK, LOGIN, API, LISTEN)
+        names = (STORE, SPOOL, SUM, ROLLUP, ANALYZE, DOCTOR, ALERT, DESK, LOGIN, API, LISTEN, RELOAD)
         single = dict.fromkeys((*stages(workers), *names), 1)
         self.bridge = Bridge(
             single
@@ -87,6 +92,7 @@ class Service:
             | {DELIVER: delivery_threads(settings.deliver), ACT: action_threads(settings.act)},
             STOP_SECONDS,
         )
+        self.reloads = Reloads(self._read_again, partial(self.bridge.call, RELOAD))
         connect = partial(open_in_database, settings.store, INSERT_SETTINGS)
         self.windows = Windows(
             settings.analyze,
@@ -176,6 +182,7 @@ class Service:
             await up.enter_async_context(self.bridge)
             self.pipeline.prepare(self.listener.warmer())
             up.callback(self.pipeline.abandon)
+            await up.enter_async_context(self.reloads)
             for component in self._components():
                 await up.enter_async_context(component)
             watch = asyncio.create_task(self._watch_loop())
@@ -273,41 +280,35 @@ class Service:
 
     def _handle_signals(self, up: AsyncExitStack) -> None:
         loop = asyncio.get_running_loop()
-        actions = {signal.SIGTERM: self.stopping.set, signal.SIGINT: self.stopping.set, signal.SIGHUP: self.reload}
+        actions = {signal.SIGTERM: self.stopping.set, signal.SIGINT: self.stopping.set, signal.SIGHUP: self.reloads.ask}
         for number, action in actions.items():
             with contextlib.suppress(NotImplementedError, RuntimeError):  # not the main thread: tests
                 loop.add_signal_handler(number, action)
                 up.callback(loop.remove_signal_handler, number)
 
-    def reload(self) -> None:
-        """Read the settings again and take over what can change while running; a mistake changes nothing."""
+    def _read_again(self) -> Callable[[], None]:
+        """Read settings and certificates again; a mistake changes nothing.  Blocks.
+
+        Returns what takes over that which can change while running, for the event loop's thread.
+        """
         try:
             settings = self._reload()
         except InvalidSettingsError as error:
             _log.error("settings not reloaded", error=str(error))
-            return
-        self.pipeline.reload(settings.pipeline)
+            return lambda: None
+        certificates = []
         for servers in (self.entrance, self.streams):
             try:
-                servers.reload()
+                certificates.append(servers.read_again())
             except AccessError as error:
                 _log.error("certificate not reloaded, the old one stays", error=str(error))
-        fixed = [
-            name
-            for name in (
-                "listen",
-                "inventory",
-                "store",
-                "rollup",
-                "analyze",
-                "alerts",
-                "deliver",
-                "act",
-                "web",
-                "access",
-            )
-            if getattr(settings, name) != getattr(self.settings, name)
-        ]
+        fixed = [name for name in FIXED if getattr(settings, name) != getattr(self.settings, name)]
+        return partial(self._take_over, settings, certificates, fixed)
+
+    def _take_over(self, settings: Settings, certificates: list[Callable[[], None]], fixed: list[str]) -> None:
+        self.pipeline.reload(settings.pipeline)
+        for take_over in certificates:
+            take_over()
         _log.info("settings reloaded", needs_restart=",".join(fixed) or "nothing")
 
     async def _watch_loop(self) -> None:

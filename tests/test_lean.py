@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,14 +24,16 @@ from collector.metrics import Metrics
 from collector.pipeline.settings import PipelineSettings
 from collector.pipeline.streams import OwnLoss
 from collector.pipeline.work import Pipeline
+from collector.reload import Reloads
 from collector.settings import Settings
 from collector.store.settings import StoreSettings
 from collector.store.writer import Writer
 from collector.threads import Bridge
 from collector.web.server import LateApi
 from collector.web.settings import WebSettings
+from tests.collector.test_listen import until
 from tests.collector.test_workers import Nameless, Rows, traffic
-from tests.service import ROOT, running
+from tests.service import ROOT, payloads, running, send
 
 LATE = ("fastapi", "pandas", "openstack", "scapy", "libvirt", "ovs", "apprise", "chdb")
 """Loaded where it is used, if ever; chDB on the store's thread."""
@@ -246,3 +251,82 @@ def test_kernels_are_loaded_while_the_store_opens(
         return ready.done()
 
     assert asyncio.run(scenario())
+
+
+def test_signals_in_a_burst_lead_to_one_more_reload() -> None:
+    """What was read last holds, and it was read after the last signal."""
+    reading, go = threading.Semaphore(0), threading.Semaphore(0)
+    settings = iter(range(10))
+    loop_thread = threading.current_thread().name
+    events: list[tuple[str, object]] = []
+
+    def read() -> Callable[[], None]:
+        number = next(settings)
+        events.append(("read", threading.current_thread().name == loop_thread))
+        reading.release()
+        assert go.acquire(timeout=60)
+        return lambda: events.append(("taken over", (number, threading.current_thread().name == loop_thread)))
+
+    async def scenario() -> None:
+        async with Bridge({"reload": 1}) as bridge, Reloads(read, partial(bridge.call, "reload")) as reloads:
+            reloads.ask()
+            assert await asyncio.to_thread(reading.acquire, timeout=60)
+            for _ in range(5):
+                reloads.ask()
+                await asyncio.sleep(0)
+            go.release(10)
+            await until(lambda: sum(name == "taken over" for name, _ in events) == 2)
+            await asyncio.sleep(0.05)
+
+    asyncio.run(scenario())
+    assert events == [
+        ("read", False),
+        ("taken over", (0, True)),
+        ("read", False),
+        ("taken over", (1, True)),
+    ]
+
+
+def test_a_reload_that_fails_is_not_the_last(caplog: pytest.LogCaptureFixture) -> None:
+    done = asyncio.Event()
+    reads: list[int] = []
+
+    def read() -> Callable[[], None]:
+        reads.append(1)
+        if len(reads) == 1:
+            raise ArithmeticError("a defect")
+        return done.set
+
+    async def scenario() -> None:
+        async with Bridge({"reload": 1}) as bridge, Reloads(read, partial(bridge.call, "reload")) as reloads:
+            reloads.ask()
+            await until(lambda: "a defect" in caplog.text)
+            reloads.ask()
+            await asyncio.wait_for(done.wait(), 60)
+
+    asyncio.run(scenario())
+    assert len(reads) == 2
+
+
+def test_two_signals_in_a_burst_leave_the_last_settings(tmp_path: Path) -> None:
+    """The real service: who may export is taken over from the file as it is after the second signal."""
+    file = tmp_path / "vmflow.toml"
+    allow = '[pipeline]\nallow = ["{}"]\n'
+    file.write_text(allow.format("192.0.2.1"))
+    asked = "SELECT countIf(exporter = toIPv6('127.5.0.1')) AS one, count() AS n FROM flows"
+    with running(tmp_path, config=file) as service:
+        for allowed in ("127.5.0.2", "127.5.0.1"):
+            file.write_text(allow.format(allowed))
+            service.process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + 30
+        while not int(service.query(asked)[0]["one"]) and time.monotonic() < deadline:
+            send(service.udp[0], payloads("softflowd_v5")[:1], "127.5.0.1")
+            time.sleep(0.2)
+        before = service.query(asked)[0]
+        send(service.udp[0], payloads("softflowd_v5")[:1], "127.5.0.2")
+        send(service.udp[0], payloads("softflowd_v5")[1:2], "127.5.0.1")
+        after = service.wait_for_rows(asked, int(before["n"]) + 1)
+        assert int(before["one"]) == int(before["n"]) > 0
+        assert after == int(service.query(asked)[0]["one"])
+        assert 1 <= sum(line.get("event") == "settings reloaded" for line in service.log) <= 2
+        assert service.stop() == 0
