@@ -59,6 +59,7 @@ ACT = "act"
 DESK = "desk"
 LOGIN = "login"
 API = "api"
+API_THREADS = 2
 LISTEN = "listen"
 RELOAD = "reload"
 
@@ -83,11 +84,11 @@ class Service:
         self._began = time.monotonic()
         self.metrics = Metrics(exporters_labelled=settings.pipeline.exporter_labels)
         workers = count_of(settings.pipeline.decode_workers)
-        names = (STORE, SPOOL, SUM, ROLLUP, ANALYZE, DOCTOR, ALERT, DESK, LOGIN, API, LISTEN, RELOAD)
+        names = (STORE, SPOOL, SUM, ROLLUP, ANALYZE, DOCTOR, ALERT, DESK, LOGIN, LISTEN, RELOAD)
         single = dict.fromkeys((*stages(workers), *names), 1)
         self.bridge = Bridge(
             single
-            | {QUERY: settings.store.sql_queries}
+            | {QUERY: settings.store.sql_queries, API: API_THREADS}
             | threads(settings.inventory)
             | {DELIVER: delivery_threads(settings.deliver), ACT: action_threads(settings.act)},
             STOP_SECONDS,

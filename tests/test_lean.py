@@ -9,15 +9,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp
 
+from collector.access.entrance import Entrance
+from collector.access.settings import AccessSettings
 from collector.app import Service
 from collector.listen.settings import ListenSettings
 from collector.metrics import Metrics
@@ -29,7 +32,7 @@ from collector.settings import Settings
 from collector.store.settings import StoreSettings
 from collector.store.writer import Writer
 from collector.threads import Bridge
-from collector.web.server import LateApi
+from collector.web.server import LateApi, Web
 from collector.web.settings import WebSettings
 from tests.collector.test_listen import until
 from tests.collector.test_workers import Nameless, Rows, traffic
@@ -94,7 +97,7 @@ def test_the_running_service_has_its_api_and_no_pandas(tmp_path: Path) -> None:
         assert service.stop() == 0
 
 
-async def asked(app: ASGIApp) -> tuple[int, dict[bytes, bytes], bytes]:
+async def asked(app: ASGIApp, path: str = "/api") -> tuple[int, dict[bytes, bytes], bytes]:
     """Status, headers and body of the answer to a request."""
     sent: list[Any] = []
 
@@ -104,7 +107,7 @@ async def asked(app: ASGIApp) -> tuple[int, dict[bytes, bytes], bytes]:
     async def receive() -> Any:
         return {"type": "http.request", "body": b"", "more_body": False}
 
-    await app({"type": "http", "method": "GET", "path": "/api", "headers": []}, receive, send)
+    await app({"type": "http", "method": "GET", "path": path, "headers": []}, receive, send)
     return sent[0]["status"], dict(sent[0]["headers"]), sent[1]["body"]
 
 
@@ -330,3 +333,27 @@ def test_two_signals_in_a_burst_leave_the_last_settings(tmp_path: Path) -> None:
         assert after == int(service.query(asked)[0]["one"])
         assert 1 <= sum(line.get("event") == "settings reloaded" for line in service.log) <= 2
         assert service.stop() == 0
+
+
+def test_metrics_are_rendered_on_a_thread() -> None:
+    """A thousand exporters are 0.2 s of Python."""
+    seen: list[str] = []
+
+    class Watched(CollectorRegistry):
+        def collect(self) -> Iterator[Any]:
+            seen.append(threading.current_thread().name)
+            return iter(super().collect())
+
+    async def scenario() -> tuple[int, dict[bytes, bytes], bytes]:
+        metrics = Metrics(Watched())
+        metrics.counter("tests_total", "Tests.").inc(3)
+        async with Bridge({"api": 2, "login": 1}) as bridge:
+            entrance = Entrance(AccessSettings(), metrics, partial(bridge.call, "login"))
+            web = Web(WebSettings(port=0), metrics.registry, dict, None, entrance, partial(bridge.call, "api"))  # type: ignore[arg-type]
+            async with web:
+                return await asked(web._answer, "/metrics")
+
+    status, headers, body = asyncio.run(scenario())
+    assert (status, headers[b"content-type"].startswith(b"text/plain")) == (200, True)
+    assert b"vmflow_tests_total 3.0" in body
+    assert [name.startswith("vmflow-api") for name in seen] == [True]

@@ -71,7 +71,7 @@ def served(store: StoreSettings, settings: AlertSettings, access: AccessSettings
     stop: list[asyncio.Event] = []
 
     async def main() -> None:
-        async with running(store, settings) as live, Bridge({"query": 2, "login": 1, "api": 1}) as bridge:
+        async with running(store, settings) as live, Bridge({"query": 2, "login": 1, "api": 2}) as bridge:
             desk = Desk(live.alerts, settings.active(), partial(bridge.call, "query"), partial(connect, store))
             entrance = Entrance(access or AccessSettings(), live.metrics, partial(bridge.call, "login"))
             api = partial(bridge.call, "api")
