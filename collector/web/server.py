@@ -147,7 +147,7 @@ class Web:
         return PlainTextResponse("vmflow\n\n/metrics  for Prometheus\n/health   is it well\n/api/openapi.json\n")
 
     async def _metrics(self, request: Request) -> Response:
-        """On a thread, as a thousand exporters make it 0.2 s of work."""
+        """On a thread: with a thousand exporters it takes 55 ms of CPU."""
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         return LargeResponse([await self._call(encode, self._registry)], media_type=content_type)
 
