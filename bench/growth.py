@@ -26,12 +26,12 @@ from bench import traffic
 from bench.__main__ import machine
 from bench.join import inventory
 from bench.sums import made
-from collector.app import YOUNG_OBJECTS
 from collector.enrich.history import History
 from collector.enrich.naming import Namer
 from collector.enrich.snapshot import Snapshot, build
 from collector.enrich.source import Host, Interface, Rank
 from collector.enrich.warm import warm_up as warm_up_names
+from collector.lean import YOUNG_OBJECTS
 from collector.metrics import Metrics
 from collector.pipeline.streams import OwnLoss, StreamMetrics, StreamReporter
 from collector.rollup.sums import PairSums

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import signal
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from collector import lean
 from collector.access.entrance import Entrance
 from collector.access.settings import AccessError
 from collector.act.stage import Actions
@@ -35,6 +35,7 @@ from collector.pipeline.streams import OwnLoss
 from collector.pipeline.work import Pipeline
 from collector.pipeline.workers import count_of, stages
 from collector.ports import Component
+from collector.reload import Reloads
 from collector.rollup.key import connection_key
 from collector.rollup.rollups import Rollups
 from collector.settings import InvalidSettingsError, Settings
@@ -57,15 +58,18 @@ DELIVER = "deliver"
 ACT = "act"
 DESK = "desk"
 LOGIN = "login"
+API = "api"
+API_THREADS = 2
+LISTEN = "listen"
+RELOAD = "reload"
+
+FIXED = ("listen", "inventory", "store", "rollup", "analyze", "alerts", "deliver", "act", "web", "access")
+"""Sections of the settings that need a restart."""
 
 STOP_SECONDS = 15.0
 """Deadline of an orderly stop; the systemd unit waits 60 s before it kills."""
 
 LOOP_CHECK_SECONDS = 0.1
-
-YOUNG_OBJECTS = 10_000
-"""New objects after which Python looks for cycles.  With its 700, an inventory of 100,000 interfaces takes half as long
-again to be taken in as one of 1,000, interface by interface (`bench.growth`)."""
 
 _log = get_log("app")
 
@@ -80,14 +84,16 @@ class Service:
         self._began = time.monotonic()
         self.metrics = Metrics(exporters_labelled=settings.pipeline.exporter_labels)
         workers = count_of(settings.pipeline.decode_workers)
-        single = dict.fromkeys((*stages(workers), STORE, SPOOL, SUM, ROLLUP, ANALYZE, DOCTOR, ALERT, DESK, LOGIN), 1)
+        names = (STORE, SPOOL, SUM, ROLLUP, ANALYZE, DOCTOR, ALERT, DESK, LOGIN, LISTEN, RELOAD)
+        single = dict.fromkeys((*stages(workers), *names), 1)
         self.bridge = Bridge(
             single
-            | {QUERY: settings.store.sql_queries}
+            | {QUERY: settings.store.sql_queries, API: API_THREADS}
             | threads(settings.inventory)
             | {DELIVER: delivery_threads(settings.deliver), ACT: action_threads(settings.act)},
             STOP_SECONDS,
         )
+        self.reloads = Reloads(self._read_again, partial(self.bridge.call, RELOAD))
         connect = partial(open_in_database, settings.store, INSERT_SETTINGS)
         self.windows = Windows(
             settings.analyze,
@@ -155,7 +161,9 @@ class Service:
             state_file=template_file(settings),
             findings=self.doctor.codes,
         )
-        self.listener = Listener(settings.listen, self.metrics, self.pipeline.offer)
+        self.listener = Listener(
+            settings.listen, self.metrics, self.pipeline.offer, call=partial(self.bridge.call, LISTEN)
+        )
         self.streams = StreamListener(
             settings.listen,
             self.metrics,
@@ -164,13 +172,18 @@ class Service:
             allowed=self.pipeline.allows,
             clock_us=wall_clock_us,
         )
-        self.web = Web(settings.web, self.metrics.registry, self.health, desk, self.entrance)
+        self.web = Web(
+            settings.web, self.metrics.registry, self.health, desk, self.entrance, partial(self.bridge.call, API)
+        )
 
     async def run(self) -> None:
         """Start all stages, serve until `stopping` is set or a stage fails, then drain and stop."""
-        gc.set_threshold(YOUNG_OBJECTS)
         async with AsyncExitStack() as up:
             self._handle_signals(up)
+            await up.enter_async_context(self.bridge)
+            self.pipeline.prepare(self.listener.warmer())
+            up.callback(self.pipeline.abandon)
+            await up.enter_async_context(self.reloads)
             for component in self._components():
                 await up.enter_async_context(component)
             watch = asyncio.create_task(self._watch_loop())
@@ -180,9 +193,8 @@ class Service:
         _log.info("stopped")
 
     def _components(self) -> tuple[Component, ...]:
-        """In the order in which they start: whoever takes before whoever gives."""
+        """In the order in which they start, after the bridge: whoever takes before whoever gives."""
         return (
-            self.bridge,
             self.rollups,
             self.writer,
             self.facade,
@@ -206,12 +218,21 @@ class Service:
             await asyncio.wait({ready, pipeline, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if ready.done():
                 self._announce()
+                await self._load_the_rest({pipeline, stopping})
             await asyncio.wait({pipeline, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if pipeline.done():
                 await pipeline
         finally:
             for task in (pipeline, ready, stopping):
                 task.cancel()
+
+    async def _load_the_rest(self, ends: set[asyncio.Task[Any]]) -> None:
+        """Load what the start did not wait for, unless one of `ends` comes first."""
+        lean.settle()
+        loading = asyncio.create_task(self.web.load_api())
+        await asyncio.wait({loading, *ends}, return_when=asyncio.FIRST_COMPLETED)
+        loading.cancel()
+        lean.settle()
 
     def _announce(self) -> None:
         _log.info(
@@ -260,41 +281,35 @@ class Service:
 
     def _handle_signals(self, up: AsyncExitStack) -> None:
         loop = asyncio.get_running_loop()
-        actions = {signal.SIGTERM: self.stopping.set, signal.SIGINT: self.stopping.set, signal.SIGHUP: self.reload}
+        actions = {signal.SIGTERM: self.stopping.set, signal.SIGINT: self.stopping.set, signal.SIGHUP: self.reloads.ask}
         for number, action in actions.items():
             with contextlib.suppress(NotImplementedError, RuntimeError):  # not the main thread: tests
                 loop.add_signal_handler(number, action)
                 up.callback(loop.remove_signal_handler, number)
 
-    def reload(self) -> None:
-        """Read the settings again and take over what can change while running; a mistake changes nothing."""
+    def _read_again(self) -> Callable[[], None]:
+        """Read settings and certificates again; a mistake changes nothing.  Blocks.
+
+        Returns what takes over that which can change while running, for the event loop's thread.
+        """
         try:
             settings = self._reload()
         except InvalidSettingsError as error:
             _log.error("settings not reloaded", error=str(error))
-            return
-        self.pipeline.reload(settings.pipeline)
+            return lambda: None
+        certificates = []
         for servers in (self.entrance, self.streams):
             try:
-                servers.reload()
+                certificates.append(servers.read_again())
             except AccessError as error:
                 _log.error("certificate not reloaded, the old one stays", error=str(error))
-        fixed = [
-            name
-            for name in (
-                "listen",
-                "inventory",
-                "store",
-                "rollup",
-                "analyze",
-                "alerts",
-                "deliver",
-                "act",
-                "web",
-                "access",
-            )
-            if getattr(settings, name) != getattr(self.settings, name)
-        ]
+        fixed = [name for name in FIXED if getattr(settings, name) != getattr(self.settings, name)]
+        return partial(self._take_over, settings, certificates, fixed)
+
+    def _take_over(self, settings: Settings, certificates: list[Callable[[], None]], fixed: list[str]) -> None:
+        self.pipeline.reload(settings.pipeline)
+        for take_over in certificates:
+            take_over()
         _log.info("settings reloaded", needs_restart=",".join(fixed) or "nothing")
 
     async def _watch_loop(self) -> None:

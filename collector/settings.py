@@ -6,6 +6,7 @@ import json
 import os
 import re
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Self, get_args
 
@@ -124,14 +125,19 @@ def load(file: Path | None = None, overrides: list[str] | None = None) -> Settin
     if file is not None and not file.is_file():
         raise InvalidSettingsError(f"{file}: no such file; give an existing TOML file with --config")
     _refuse_unknown_variables()
-    from_file = type("Settings", (Settings,), {"toml_file": file, "__doc__": Settings.__doc__})
     try:
-        settings: Settings = from_file(**_nested(overrides or []))
+        settings = _from_file(file)(**_nested(overrides or []))
     except ValidationError as error:
         raise InvalidSettingsError(explain(error)) from error
     except (SourceError, tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise InvalidSettingsError(f"{file or 'environment'}: {error}") from error
     return settings
+
+
+@cache
+def _from_file(file: Path | None) -> type[Settings]:
+    """The settings as a class that reads this file.  Kept: pydantic takes longer to make it than to read the file."""
+    return type("Settings", (Settings,), {"toml_file": file, "__doc__": Settings.__doc__})
 
 
 def _refuse_unknown_variables() -> None:

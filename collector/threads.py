@@ -39,6 +39,7 @@ class Bridge:
         self._running: dict[Future[Any], str] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._idle: asyncio.Event | None = None
+        self._abandoned: set[str] = set()
         self.stuck: list[str] = []
         """Stages whose calls did not end in time when the bridge was left: end the process with `os._exit` then."""
 
@@ -65,17 +66,23 @@ class Bridge:
         self._idle = asyncio.Event()
         for pool in pools.values():
             pool.shutdown(wait=False, cancel_futures=True)
-        if self._running:
+        if self._awaited():
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._deadline):
                     await self._idle.wait()
         stuck = sorted(self._running.values())
         if stuck:
-            _log.error("calls did not end in time", stages=",".join(stuck), deadline_seconds=self._deadline)
+            late = [stage for stage in stuck if stage not in self._abandoned]
+            if late:
+                _log.error("calls did not end in time", stages=",".join(late), deadline_seconds=self._deadline)
             return stuck
         for pool in pools.values():
             pool.shutdown(wait=True)
         return []
+
+    def abandon(self, stage: str) -> None:
+        """Have `stop` not wait for calls of this stage that are under way then: they are stuck at once."""
+        self._abandoned.add(stage)
 
     async def call(self, stage: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `function(*args, **kwargs)` on a thread of `stage`; return its result or raise its exception.
@@ -106,8 +113,12 @@ class Bridge:
     def _ended(self, future: Future[Any]) -> None:
         """Forget a call that has ended; runs on its thread."""
         self._running.pop(future, None)
-        if self._idle is not None and not self._running:
+        if self._idle is not None and not self._awaited():
             self.post(self._idle.set)
+
+    def _awaited(self) -> bool:
+        """Whether calls are under way that a stop waits for."""
+        return any(stage not in self._abandoned for stage in list(self._running.values()))
 
 
 def start_daemon(name: str, function: Callable[[], object]) -> None:

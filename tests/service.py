@@ -77,10 +77,15 @@ class Service:
 
 
 @contextmanager
-def running(directory: Path, *overrides: str, store: str = "") -> Iterator[Service]:
-    """Start the service on free ports with its data in `directory`; kills it in the end if it still runs."""
+def running(
+    directory: Path, *overrides: str, store: str = "", config: Path | None = None, tree: Path = ROOT
+) -> Iterator[Service]:
+    """Start the service on free ports with its data in `directory`; kills it in the end if it still runs.
+
+    `config` is a settings file beside the overrides; `tree` another source tree to start it from.
+    """
     command = [
-        sys.executable, "-m", "collector", "run",
+        sys.executable, "-m", "collector", "run", *(["--config", str(config)] if config else []),
         "--set", f"listen.addresses={json.dumps(LOOPBACK)}",
         "--set", f"store.url={store or f'chdb://{directory}/store'}",
         "--set", f"store.spool_directory={directory}/spool",
@@ -90,7 +95,9 @@ def running(directory: Path, *overrides: str, store: str = "") -> Iterator[Servi
     for override in overrides:
         command += ["--set", override]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("VMFLOW_")}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
+    if tree != ROOT:
+        environment["PYTHONPATH"] = str(tree)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tree, env=environment)
     log: list[dict[str, Any]] = []
     ready = threading.Event()
     reader = threading.Thread(target=_read, args=(process, log, ready), daemon=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 
 from starlette.types import ASGIApp
 
 from collector.access.gate import Gate, Refuse, plain_refusal
 from collector.access.login import Login
 from collector.access.settings import AccessSettings
-from collector.access.tls import load_certificate, server_context
+from collector.access.tls import replace_certificate, server_context
 from collector.metrics import Metrics
 from collector.ports import Call
 
@@ -46,8 +47,12 @@ class Entrance:
         self._contexts.append(context)
         return context
 
-    def reload(self) -> None:
-        """Read certificate and key again, for new connections.  Raises AccessError; then the old ones stay."""
-        for context in self._contexts:
-            if self._settings.certificate_file is not None and self._settings.key_file is not None:
-                load_certificate(context, SECTION, self._settings.certificate_file, self._settings.key_file)
+    def read_again(self) -> Callable[[], None]:
+        """Read certificate and key again.  Blocks.  Raises AccessError; then the old ones stay.
+
+        Returns what takes them over for new connections, for the event loop's thread.
+        """
+        if not self._contexts or self._settings.certificate_file is None or self._settings.key_file is None:
+            return lambda: None
+        fresh = server_context(SECTION, self._settings.certificate_file, self._settings.key_file)
+        return lambda: replace_certificate(self._contexts, fresh)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Iterable
 from pathlib import Path
 
 from collector.access.settings import AccessError
@@ -17,7 +18,7 @@ def server_context(
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    load_certificate(context, section, certificate_file, key_file)
+    _load_certificate(context, section, certificate_file, key_file)
     if client_ca_file is not None:
         _readable(section, "client_ca_file", client_ca_file)
         try:
@@ -28,31 +29,40 @@ def server_context(
     return context
 
 
-def load_certificate(context: ssl.SSLContext, section: str, certificate_file: Path, key_file: Path) -> None:
-    """Put the certificate into a context, also into one in use: new connections then get the new one.
+def replace_certificate(contexts: Iterable[ssl.SSLContext], fresh: ssl.SSLContext) -> None:
+    """Have new connections to servers with these contexts get what `fresh` has: certificate, key, authorities.
 
-    Raises AccessError if it cannot be used; the context then has the certificate that it had.
+    A server keeps the context that it was given, and OpenSSL lets nobody change one on a thread while another uses it:
+    so each connection is given the fresh one when its first message is there.  OpenSSL calls this without a name, too.
     """
+
+    def switch(connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        connection.context = fresh
+
+    for context in contexts:
+        context.sni_callback = switch
+
+
+def _load_certificate(context: ssl.SSLContext, section: str, certificate_file: Path, key_file: Path) -> None:
+    """Put the certificate into a context.  Raises AccessError if it cannot be used."""
     _readable(section, "certificate_file", certificate_file)
     _readable(section, "key_file", key_file)
-    trial = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    for target in (trial, context):
-        try:
-            target.load_cert_chain(certificate_file, key_file, password=_refuse_passphrase)
-        except _EncryptedError as error:
+    try:
+        context.load_cert_chain(certificate_file, key_file, password=_refuse_passphrase)
+    except _EncryptedError as error:
+        raise AccessError(
+            f"{section}.key_file = {key_file}: the key is encrypted, and a service has nobody to ask for the "
+            "passphrase; write it without one (`openssl pkey -in OLD -out NEW`), mode 0600"
+        ) from error
+    except ssl.SSLError as error:
+        reason = error.reason or ""
+        if "MISMATCH" in reason:
             raise AccessError(
-                f"{section}.key_file = {key_file}: the key is encrypted, and a service has nobody to ask for the "
-                "passphrase; write it without one (`openssl pkey -in OLD -out NEW`), mode 0600"
+                f"{section}.key_file = {key_file}: not the key of the certificate in {certificate_file}"
             ) from error
-        except ssl.SSLError as error:
-            reason = error.reason or ""
-            if "MISMATCH" in reason:
-                raise AccessError(
-                    f"{section}.key_file = {key_file}: not the key of the certificate in {certificate_file}"
-                ) from error
-            raise AccessError(
-                f"{section}: no certificate in {certificate_file} or no key in {key_file}; PEM files are expected"
-            ) from error
+        raise AccessError(
+            f"{section}: no certificate in {certificate_file} or no key in {key_file}; PEM files are expected"
+        ) from error
 
 
 class _EncryptedError(Exception):

@@ -1,50 +1,23 @@
-"""`vmflow run`: the service."""
+"""`vmflow run`: the service.  `lean.begin` comes before anything else is loaded, hence the imports where they are."""
+# ruff: noqa: PLC0415
 
 from __future__ import annotations
 
 import argparse
-import os
-from collections.abc import Callable
-from functools import partial
 
-from collector.access.settings import AccessError
-from collector.act.settings import ActionError
-from collector.app import Service
-from collector.commands.common import add_settings_arguments, complain, settings_or_none
-from collector.deliver.answer import DeliverError
-from collector.enrich.source import SourceError
-from collector.listen.settings import ListenError
-from collector.log import setup
-from collector.settings import Settings, load
-from collector.store.errors import StoreError
-from collector.threads import run as run_loop
-from collector.web.server import WebError
+from collector import lean
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
+    lean.begin()
+    from collector.commands.common import add_settings_arguments
+
     add_settings_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the service until SIGTERM or Ctrl-C; exit code 0 after an orderly stop, 2 for settings that cannot be had."""
-    settings = settings_or_none(args)
-    if settings is None:
-        return 2
-    setup(settings.log)
-    try:
-        stuck = run_loop(_serve(settings, partial(load, args.config, args.overrides)))
-    except (AccessError, ActionError, DeliverError, ListenError, SourceError, StoreError, WebError) as error:
-        complain("run", str(error))
-        return 2
-    if stuck:
-        # Python would wait for their threads; all that can be saved is saved.
-        os._exit(0)
-    return 0
+    from collector.commands.serve import run as serve
 
-
-async def _serve(settings: Settings, reload: Callable[[], Settings]) -> list[str]:
-    """Run the service; returns the stages whose calls did not end."""
-    service = Service(settings, reload)
-    await service.run()
-    return service.bridge.stuck
+    return serve(args)

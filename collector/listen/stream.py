@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import Counter, Gauge
 
-from collector.access.tls import load_certificate, server_context
+from collector.access.tls import replace_certificate, server_context
 from collector.listen.settings import ListenError, ListenSettings, StreamEndpoint
 from collector.log import get_log
 from collector.metrics import Metrics
@@ -137,11 +137,16 @@ class StreamListener:
         context.num_tickets = 0
         return context
 
-    def reload(self) -> None:
-        """Read certificate and key again, for new connections.  Raises AccessError; then the old ones stay."""
-        settings = self.settings
-        if self._tls is not None and settings.certificate_file is not None and settings.key_file is not None:
-            load_certificate(self._tls, "listen", settings.certificate_file, settings.key_file)
+    def read_again(self) -> Callable[[], None]:
+        """Read certificate, key and authorities again.  Blocks.  Raises AccessError; then the old ones stay.
+
+        Returns what takes them over for new connections, for the event loop's thread.
+        """
+        served = self._tls
+        fresh = self._context() if served is not None else None
+        if served is None or fresh is None:
+            return lambda: None
+        return lambda: replace_certificate([served], fresh)
 
     def _start(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

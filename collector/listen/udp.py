@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -22,7 +23,7 @@ from collector.listen.settings import Endpoint, ListenSettings
 from collector.listen.sockets import granted_octets, memory_state, open_sockets
 from collector.log import get_log
 from collector.metrics import Metrics
-from collector.ports import Clock, Offer
+from collector.ports import Call, Clock, Offer
 
 FILL_OCTETS_PER_SECOND = 200_000_000
 """How fast a receive buffer is expected to fill at worst: 1 Gbit/s of full datagrams, kernel overhead included."""
@@ -47,7 +48,7 @@ class Listener:
     """Receives datagrams on the sockets of `settings` and hands them, in batches, to `offer`.
 
     `offer` returns False if it dropped the batch, which it then has counted.  `clock_us` (µs since 1970 UTC) serves
-    where the kernel does not state the time of receipt.
+    where the kernel does not state the time of receipt.  `call` is for compiling the reader, off the event loop.
     """
 
     def __init__(
@@ -58,11 +59,13 @@ class Listener:
         *,
         reader: Reader | None = None,
         clock_us: Clock = wall_clock_us,
+        call: Call | None = None,
     ) -> None:
         self._settings = settings
         self._offer = offer
         self._reader = reader
         self._clock_us = clock_us
+        self._call = call
         self._families = _Families(metrics)
         self._ports: list[_Port] = []
         self._state_timer: asyncio.TimerHandle | None = None
@@ -92,8 +95,11 @@ class Listener:
         sockets = await open_sockets(self._settings)
         try:
             # From here on the kernel keeps what arrives, so a first start may take the time to compile.
-            reader = best_reader() if self._reader is None else self._reader
-            reader.warm()
+            reader = self._chosen()
+            if self._call is None:
+                reader.warm()
+            else:
+                await self._call(reader.warm)
         except BaseException:
             for sock in sockets:
                 sock.close()
@@ -112,6 +118,15 @@ class Listener:
             port.start()
         self._report_buffers()
         self._report_state()
+
+    def warmer(self) -> Callable[[], None]:
+        """What compiles or loads what `start` needs; it blocks, and may be called before, on any thread."""
+        return self._chosen().warm
+
+    def _chosen(self) -> Reader:
+        if self._reader is None:
+            self._reader = best_reader()
+        return self._reader
 
     async def stop(self) -> None:
         """Stop reading, hand over what the kernel holds, close the sockets.  May be called again."""

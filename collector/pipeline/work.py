@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ipaddress import IPv6Network, ip_network
 from pathlib import Path
 from types import TracebackType
@@ -93,6 +94,8 @@ class Pipeline:
         """Set once the kernels are compiled and datagrams are being decoded."""
         self._declare(metrics)
         self._workers = Workers(count_of(settings.decode_workers), bridge, enricher, self._unnamed.inc)
+        self._preparing: asyncio.Task[None] | None = None
+        self._prepared = threading.Event()
 
     def _declare(self, metrics: Metrics) -> None:
         inbox = self.inbox
@@ -122,6 +125,23 @@ class Pipeline:
             return
         await self._task
 
+    def prepare(self, *before: Callable[[], None]) -> asyncio.Task[None]:
+        """Begin to compile or load the kernels, once the bridge runs; entering does, if nobody has.
+
+        It takes as long as the store takes to open, so it begins beside that.  `before` are called first, on the same
+        thread: kernels that another stage needs sooner.  What fails is raised by `wait`.
+        """
+        if self._preparing is None:
+            self._preparing = asyncio.create_task(self._workers.alone(self._prepare, before), name="kernels")
+            # The start may fail for another reason first, and then nobody asks for the outcome.
+            self._preparing.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return self._preparing
+
+    def abandon(self) -> None:
+        """Let the bridge stop without waiting for the kernels, if they are not ready: compiling takes minutes."""
+        if self._preparing is not None and not self._prepared.is_set():
+            self._workers.abandon()
+
     async def wait(self) -> None:
         """Wait for the end of the decode loop.  Raises what ended it, if it was not `__aexit__`."""
         await asyncio.shield(self._task)
@@ -131,7 +151,7 @@ class Pipeline:
         started = time.monotonic()
         note = asyncio.create_task(self._note_slow_start())
         try:
-            await self._workers.alone(self._prepare)
+            await self.prepare()
         finally:
             note.cancel()
         _log.info("decoders ready", seconds=round(time.monotonic() - started, 2))
@@ -181,7 +201,9 @@ class Pipeline:
         self._settings = settings
         self._workers.replace_rules(rules_of(settings))
 
-    def _prepare(self) -> None:
+    def _prepare(self, before: Sequence[Callable[[], None]]) -> None:
+        for function in before:
+            function()
         self._workers.prepare(self._decoder)
         decoders = self._workers.decoders
         if self._state_file is not None:
@@ -192,6 +214,7 @@ class Pipeline:
         ]
         self._make_report(OwnLoss())
         self._stream_metrics = StreamMetrics([decoder.shared.sessions for decoder in decoders], self._metrics)
+        self._prepared.set()
 
     def _decoder(self) -> Decoder:
         return Decoder(

@@ -100,6 +100,10 @@ class Workers:
         async with self._alone:
             return await self._bridge.call(self._stages[0], function, *arguments)
 
+    def abandon(self) -> None:
+        """At a stop, do not wait for what the first worker is doing."""
+        self._bridge.abandon(self._stages[0])
+
     def _parts(self, datagrams: Datagrams) -> list[Datagrams]:
         """The datagrams of each worker; the payloads are shared, not copied."""
         if len(self._stages) == 1:

@@ -11,15 +11,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import gzip
 import sys
 import tempfile
-import zlib
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 from uuid import uuid4
 
 from starlette.requests import ClientDisconnect, Request
@@ -27,11 +24,12 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from collector.access.entrance import Entrance
-from collector.http import BindError, Server, bind, server
+from collector.http import BindError, LargeResponse, Octets, Server, bind, server
 from collector.log import get_log
 from collector.metrics import Metrics
 from collector.ports import Call
 from collector.store.client import open_client
+from collector.store.encodings import COMPRESSORS, compress, decompress
 from collector.store.engine import Answer, Engine, Query, QueryError
 from collector.store.errors import StoreError
 from collector.store.guard import RefusedError
@@ -56,7 +54,6 @@ HTTP_STATUS = {164: 403, 497: 403, 60: 404, 81: 404, 202: 503, 159: 500, 241: 50
 """Status for error codes, as ClickHouse sends it; 400 for the rest: the query's own mistakes."""
 WAITING_PER_RUNNING = 4
 COMPRESS_FROM_OCTETS = 1024
-PIECE_OCTETS = 256 * 1024
 
 _log = get_log("sql")
 
@@ -135,15 +132,15 @@ class Facade:
             _log.exception("a query failed inside the endpoint")
             response = _error("Code: 1002. DB::Exception: internal error, see the log. (UNKNOWN_EXCEPTION)", 1002)
         response.headers["X-ClickHouse-Server-Display-Name"] = "vmflow"
-        await self._send(response, send)
+        await self._send(response, scope, receive, send)
 
-    async def _send(self, response: Response, send: Send) -> None:
+    async def _send(self, response: Response, scope: Scope, receive: Receive, send: Send) -> None:
         """Send an answer; one that is not taken in the time of a query is given up, and its connection closed."""
-        octets = len(response.body)
+        octets = response.octets if isinstance(response, LargeResponse) else len(response.body)
         self._sending += octets
         try:
             async with asyncio.timeout(self._settings.sql_seconds):
-                await _in_pieces(response, send)
+                await response(scope, receive, send)
         except TimeoutError:
             self._queries.labels("not_taken").inc()
         finally:
@@ -170,10 +167,11 @@ class Facade:
         query = _query(dict(asked), request, body, self._settings.database if not self._writable else "default")
         answer = await self._run(query)
         version = asked.get("client_protocol_version", "0")
+        parts: Sequence[Octets] = [answer.body]
         if answer.format == "Native" and version.isdecimal() and not self._writable:
-            answer = replace(answer, body=await self._call(raise_revision, answer.body, int(version[:9])))
+            parts = await self._call(raise_revision, answer.body, int(version[:9]))
         self._queries.labels("done").inc()
-        response = await self._call(_compressed, answer, request)
+        response = await self._call(_compressed, answer, parts, request)
         response.headers["X-ClickHouse-Query-Id"] = (
             "".join(filter(str.isprintable, identifier)).encode("ascii", "replace").decode()[:200]
         )
@@ -229,15 +227,6 @@ def _query(asked: dict[str, str], request: Request, body: bytes, database: str) 
     )
 
 
-async def _in_pieces(response: Response, send: Send) -> None:
-    """Send a response piece by piece: uvicorn waits for the client before each piece, not after the last."""
-    await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
-    body = memoryview(response.body)
-    for at in range(0, len(body), PIECE_OCTETS):
-        await send({"type": "http.response.body", "body": bytes(body[at : at + PIECE_OCTETS]), "more_body": True})
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
 def _error(message: str, code: int) -> Response:
     headers = {"X-ClickHouse-Exception-Code": str(code)}
     return PlainTextResponse(message.rstrip() + "\n", HTTP_STATUS.get(code, 400), headers)
@@ -251,65 +240,19 @@ def _refusal(status: int, message: str) -> Response:
     return response
 
 
-def _lz4(data: bytes) -> bytes:
-    import lz4.frame  # noqa: PLC0415 - comes with clickhouse-connect
-
-    packed: bytes = lz4.frame.compress(data)
-    return packed
-
-
-def _zstd(data: bytes) -> bytes:
-    from backports import zstd  # noqa: PLC0415 - comes with clickhouse-connect
-
-    return zstd.compress(data, 1)
-
-
-COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
-    "zstd": _zstd,
-    "lz4": _lz4,
-    "gzip": lambda data: gzip.compress(data, 1),
-    "deflate": lambda data: zlib.compress(data, 1),
-}
-"""Encodings we can send, the cheapest for the collector first."""
-
-
-def _compressed(answer: Answer, request: Request) -> Response:
+def _compressed(answer: Answer, parts: Sequence[Octets], request: Request) -> LargeResponse:
     """The response, compressed if the client asks for that (`enable_http_compression=1`) and takes an encoding."""
     response_type = CONTENT_TYPES.get(answer.format, "application/octet-stream")
-    body, headers = answer.body, {}
-    if request.query_params.get("enable_http_compression") in ("1", "true") and len(body) >= COMPRESS_FROM_OCTETS:
+    headers = {}
+    octets = sum(len(part) for part in parts)
+    if request.query_params.get("enable_http_compression") in ("1", "true") and octets >= COMPRESS_FROM_OCTETS:
         accepted = {
             part.split(";")[0].strip() for part in request.headers.get("accept-encoding", "").lower().split(",")
         }
         chosen = next((name for name in COMPRESSORS if name in accepted), None)
         if chosen is not None:
-            body, headers = COMPRESSORS[chosen](body), {"Content-Encoding": chosen, "Vary": "Accept-Encoding"}
-    return Response(body, media_type=response_type, headers=headers)
-
-
-def decompress(body: bytes, encoding: str, limit: int) -> bytes:
-    """A request's body as it was before compression.  Raises RefusedError if broken or longer than `limit`."""
-    try:
-        if encoding in ("gzip", "deflate"):
-            unpacker: Any = zlib.decompressobj(47)  # 32 + 15: either header
-            data: bytes = unpacker.decompress(body, limit + 1)
-        elif encoding == "lz4":
-            import lz4.frame  # noqa: PLC0415
-
-            data = lz4.frame.LZ4FrameDecompressor().decompress(body, limit + 1)
-        elif encoding == "zstd":
-            from backports import zstd  # noqa: PLC0415
-
-            data = zstd.ZstdDecompressor().decompress(body, limit + 1)
-        else:
-            raise RefusedError(f"Unknown Content-Encoding {encoding[:40]!r}", 48, "NOT_IMPLEMENTED")
-    except RefusedError:
-        raise
-    except Exception as error:
-        raise RefusedError(f"The body is not {encoding}", 271, "CANNOT_DECOMPRESS") from error
-    if len(data) > limit:
-        raise RefusedError(f"The request is longer than {limit} octets", 307, "TOO_MANY_BYTES")
-    return data
+            parts, headers = compress(parts, chosen), {"Content-Encoding": chosen, "Vary": "Accept-Encoding"}
+    return LargeResponse(parts, headers=headers, media_type=response_type)
 
 
 def main(arguments: list[str]) -> int:

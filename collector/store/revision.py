@@ -10,7 +10,9 @@ Source: ClickHouse, "Native protocol" and "Native format" specifications.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
+from collector.http import Octets
 from collector.store.guard import RefusedError
 
 CUSTOM_SERIALIZATION = 54454
@@ -31,15 +33,16 @@ _TYPE = re.compile(r"(\w+)(?:\((.*)\))?\Z", re.DOTALL)
 _FIELD_NAME = re.compile(r"(?:`[^`]*`|\w+) (?=\w)")
 
 
-def raise_revision(body: bytes, revision: int) -> bytes:
-    """`body`, blocks of the Native format at revision 0, at `revision`.
+def raise_revision(body: Octets, revision: int) -> Sequence[Octets]:
+    """`body`, blocks of the Native format at revision 0, at `revision`: in parts, most of them of `body`'s own memory.
 
     Raises RefusedError for a column type whose layout is not known here.
     """
     if revision < CUSTOM_SERIALIZATION:
-        return body
+        return [body]
+    body = memoryview(body)
     walk = _Walk(body)
-    out: list[bytes] = []
+    out: list[Octets] = []
     while walk.at < len(body):
         begin = walk.at
         columns, rows = walk.varuint(), walk.varuint()
@@ -54,13 +57,13 @@ def raise_revision(body: bytes, revision: int) -> bytes:
                 walk.prefix(kind)
                 walk.values(kind, rows)
             out.append(body[begin : walk.at])
-    return b"".join(out)
+    return [part for part in out if len(part)]
 
 
 class _Walk:
     """A position in blocks that the engine wrote."""
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: memoryview) -> None:
         self.body = body
         self.at = 0
 
@@ -81,7 +84,7 @@ class _Walk:
     def text(self) -> str:
         length = self.varuint()
         self.at += length
-        return self.body[self.at - length : self.at].decode()
+        return str(self.body[self.at - length : self.at], "utf-8")
 
     def uint64(self) -> int:
         self.at += 8

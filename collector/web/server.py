@@ -1,46 +1,108 @@
-"""HTTP server for /metrics, /health and the API, on the service's own event loop."""
+"""HTTP server for /metrics, /health and the API, on the service's own event loop.
+
+The API's libraries take a quarter of a second to load, and no start waits for them: `LateApi` does it on a thread.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from importlib import metadata
 from types import TracebackType
 from typing import Any, Self
 
-from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from collector.access.entrance import Entrance
 from collector.desk import AlertDesk
-from collector.http import BindError, bind, server
-from collector.web import api, problems
-from collector.web.origin import OwnPagesOnly
+from collector.http import BindError, LargeResponse, bind, server
+from collector.log import get_log
+from collector.ports import Call
 from collector.web.settings import WebSettings
+
+LOAD_SECONDS = 30
+"""How long a request waits for the API to be loaded, and when a client that was told 503 may ask again."""
+READS = frozenset({"GET", "HEAD"})
 
 Health = Callable[[], dict[str, Any]]
 """Answers with the state of the service; key `status` is `ok`, `starting` or what is wrong."""
+
+_log = get_log("web")
 
 
 class WebError(Exception):
     """The web server cannot start; the message says why and what to do."""
 
 
+class LateApi:
+    """The API, made by `make` on a thread when `load` is called or the first request comes."""
+
+    def __init__(self, make: Callable[[], ASGIApp], call: Call) -> None:
+        self._make = make
+        self._call = call
+        self._task: asyncio.Task[ASGIApp | None] | None = None
+
+    def load(self) -> asyncio.Task[ASGIApp | None]:
+        """Begin, if nobody has; the task gives the API, None if it cannot be loaded."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._load(), name="web-api")
+        return self._task
+
+    async def stop(self) -> None:
+        """Wait for nothing any more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+
+    async def _load(self) -> ASGIApp | None:
+        try:
+            return await self._call(self._make)
+        except Exception:  # noqa: BLE001 - flows, /metrics and /health do not need it
+            _log.exception("the API cannot be loaded")
+            return None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request (ASGI), once the API is loaded."""
+        task = self.load()
+        await asyncio.wait({task}, timeout=LOAD_SECONDS)
+        app = task.result() if task.done() and not task.cancelled() else None
+        if app is None:
+            headers = {"Retry-After": str(LOAD_SECONDS)}
+            app = PlainTextResponse("the API is not loaded\n", 503, headers)
+        await app(scope, receive, send)
+
+
 class Web:
     """Serves until left.  Raises WebError from entering if the address cannot be bound."""
 
     def __init__(
-        self, settings: WebSettings, registry: CollectorRegistry, health: Health, desk: AlertDesk, entrance: Entrance
+        self,
+        settings: WebSettings,
+        registry: CollectorRegistry,
+        health: Health,
+        desk: AlertDesk,
+        entrance: Entrance,
+        call: Call,
     ) -> None:
+        """`call` is for loading the API, and for rendering metrics meanwhile: two threads."""
         self._settings = settings
         self._entrance = entrance
         self._registry = registry
         self._health = health
         self._desk = desk
+        self._call = call
+        self._routes = [
+            Route("/", self._home),
+            Route("/metrics", self._metrics),
+            Route("/health", self._answer_health),
+        ]
+        self._paths = {route.path for route in self._routes}
+        self._pages = Router(self._routes)
+        self._api = LateApi(self._application, call)
         self.url = ""
         """Where it answers; empty if it is off.  Known once entered."""
 
@@ -53,43 +115,41 @@ class Web:
         except BindError as error:
             hint = "another vmflow? set web.port" if error.taken else "set web.host and web.port"
             raise WebError(f"web server on {error}; {hint}") from error
-        self._server = server(self._entrance.gate(self._application()), context)
+        self._server = server(self._entrance.gate(self._answer), context)
         self._task = asyncio.create_task(self._server.serve(sockets=[listening]), name="web")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
+        await self._api.stop()
         if self._settings.enabled:
             self._server.should_exit = True
             await self._task
 
-    def _application(self) -> FastAPI:
-        app = FastAPI(
-            title="vmflow",
-            summary="Alerts of VM-to-VM traffic: list, acknowledge, resolve, silence; rules and their state.",
-            version=metadata.version("vmflow"),
-            openapi_url="/api/openapi.json",
-            docs_url=None,  # the usual pages load their scripts from elsewhere
-            redoc_url=None,
-            routes=[
-                Route("/", self._home),
-                Route("/metrics", self._metrics),
-                Route("/health", self._answer_health),
-            ],
-        )
-        app.state.desk = self._desk
-        app.include_router(api.router)
-        problems.handle(app)
-        app.add_middleware(OwnPagesOnly, prefix="/api", names=(self._settings.host, *self._entrance.names))
-        return app
+    async def load_api(self) -> None:
+        """Load the API now rather than with the first request, and wait for it."""
+        if self._settings.enabled:
+            await asyncio.wait({self._api.load()})
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request (ASGI): the pages at once, all else by the API."""
+        page = scope["type"] == "http" and scope["path"] in self._paths and scope["method"] in READS
+        await (self._pages if page else self._api)(scope, receive, send)
+
+    def _application(self) -> ASGIApp:
+        """The API, and the pages for whoever asks with another method.  Blocks: it loads FastAPI."""
+        from collector.web.application import application  # noqa: PLC0415 - slow, see the module's text
+
+        return application(self._desk, self._routes, (self._settings.host, *self._entrance.names))
 
     async def _home(self, request: Request) -> Response:
         return PlainTextResponse("vmflow\n\n/metrics  for Prometheus\n/health   is it well\n/api/openapi.json\n")
 
     async def _metrics(self, request: Request) -> Response:
+        """On a thread: with a thousand exporters it takes 55 ms of CPU."""
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(self._registry), media_type=content_type)
+        return LargeResponse([await self._call(encode, self._registry)], media_type=content_type)
 
     async def _answer_health(self, request: Request) -> Response:
         health = self._health()

@@ -292,11 +292,11 @@ def test_a_new_certificate_is_taken_over_while_running(authority: trustme.CA, tm
                     fresh, fresh_key = _files(authority, tmp_path, "two")
                     fresh.replace(certificate)
                     fresh_key.replace(key)
-                    entrance.reload()
+                    entrance.read_again()()
                 else:
                     certificate.write_text("nonsense")
                     with pytest.raises(AccessError, match="no certificate in"):
-                        entrance.reload()
+                        entrance.read_again()
         finally:
             web.should_exit = True
             await serving

@@ -471,7 +471,7 @@ def test_the_running_service_answers_the_doctor(client: Client, embedded_store: 
         for check in CHECKS:
             sql = check.sql.format(since=BASE_US, recent=BASE_US, until=BASE_US + WINDOW_US)
             answer = engine.run(Query(sql.encode(), embedded_store.database, "JSONEachRow", {}, limits))
-            found += [check.code for _ in answer.body.splitlines()]
+            found += [check.code for _ in bytes(answer.body).splitlines()]
     finally:
         engine.close()
 

@@ -8,8 +8,9 @@ import json
 import threading
 import urllib.parse
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import clickhouse_connect
 import lz4.frame
@@ -18,11 +19,13 @@ from backports import zstd
 from clickhouse_connect.driver import Client
 from clickhouse_connect.driver import exceptions as driver
 
+from collector.http import PIECE_OCTETS, LargeResponse
 from collector.metrics import Metrics
 from collector.store.client import open_client
 from collector.store.errors import StoreError
 from collector.store.facade import Facade
 from collector.store.guard import EngineNames, RefusedError, check
+from collector.store.revision import raise_revision
 from collector.store.settings import StoreSettings
 from collector.store.setup import set_up
 from collector.store.writer import insert
@@ -192,6 +195,67 @@ def test_answers_are_compressed_if_asked(endpoint: Endpoint, encoding: str, unpa
     assert headers["Content-Encoding"] == encoding
     assert unpack(body) == plain  # type: ignore[operator]
     assert endpoint.ask(sql, {"Accept-Encoding": encoding})[2]["Content-Encoding"] is None
+
+
+@pytest.mark.parametrize(
+    ("encoding", "unpack"),
+    [("", bytes), ("gzip", gzip.decompress), ("lz4", lz4.frame.decompress), ("zstd", zstd.decompress)],
+)
+def test_a_large_answer_is_whole(endpoint: Endpoint, encoding: str, unpack: Callable[[bytes], bytes]) -> None:
+    sql = "SELECT number, repeat('x', number % 300) FROM numbers(100000) FORMAT TabSeparated"
+    rows = [b"%d\t%s\n" % (number, b"x" * (number % 300)) for number in range(100_000)]
+
+    status, body, headers = endpoint.ask(sql, {"Accept-Encoding": encoding}, enable_http_compression="1")
+
+    assert (status, headers["Content-Encoding"]) == (200, encoding or None)
+    assert int(headers["Content-Length"]) == len(body)
+    assert unpack(body) == b"".join(rows)
+
+
+def test_a_large_native_answer_is_the_same_at_a_newer_revision(endpoint: Endpoint) -> None:
+    sql = "SELECT number, repeat('x', number % 300) AS text FROM numbers(100000) FORMAT Native"
+    plain = endpoint.ask(sql)[1]
+    raised = endpoint.ask(sql, client_protocol_version="54460")[1]
+    parts = raise_revision(plain, 54460)
+
+    assert len(raised) > len(plain) > 10 * 2**20
+    assert raised == b"".join(parts)
+
+
+def test_an_answer_without_rows_is_empty(endpoint: Endpoint) -> None:
+    status, body, headers = endpoint.ask("SELECT number FROM numbers(0)")
+    assert (status, body, headers["Content-Length"]) == (200, b"", "0")
+
+
+def test_the_loop_runs_between_the_pieces_of_an_answer() -> None:
+    """Also where the client takes all at once, so that nothing has to be waited for."""
+    body = bytes(range(256)) * 40_000
+    sent: list[tuple[int, bytes]] = []
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def send(message: Any) -> None:
+        sent.append((turns, message.get("body", b"")))
+
+    async def scenario() -> None:
+        counting = asyncio.create_task(count())
+        response = LargeResponse([body[:1000], memoryview(body)[1000:]])
+        assert response.headers["content-length"] == str(len(body))
+        await response({"type": "http"}, receive, send)
+        counting.cancel()
+
+    async def receive() -> Any:
+        raise AssertionError("nothing is expected of the client")
+
+    asyncio.run(scenario())
+    assert b"".join(octets for _, octets in sent) == body
+    assert max(len(octets) for _, octets in sent) <= PIECE_OCTETS
+    assert len({turn for turn, octets in sent if octets}) == 1 + -(-(len(body) - 1000) // PIECE_OCTETS)
 
 
 @pytest.mark.parametrize(("encoding", "pack"), [("lz4", lz4.frame.compress), ("zstd", zstd.compress)])

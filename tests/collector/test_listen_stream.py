@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import socket
@@ -460,6 +461,53 @@ def test_who_has_no_certificate_is_refused_where_one_is_asked_for(certificates: 
         return len(inbox)
 
     assert asyncio.run(scenario()) == 0
+
+
+def test_a_new_certificate_is_taken_over_and_exporters_still_need_theirs(tmp_path: Path) -> None:
+    old, new = Certificates(_made(tmp_path / "old")), Certificates(_made(tmp_path / "new"))
+
+    async def send(listener: StreamListener, server: Certificates, exporter: Certificates | None) -> None:
+        """Raises where the one does not take the other."""
+        context = ssl.create_default_context(cafile=str(server.ca))
+        if exporter is not None:
+            context.load_cert_chain(exporter.client)
+        reader, writer = await connect(listener, ssl=context)
+        try:
+            writer.write(message())
+            await writer.drain()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.2):  # a refusal comes with the first read
+                    assert await reader.read(1), "refused"
+        finally:
+            writer.close()
+
+    async def scenario() -> int:
+        inbox = Messages()
+        async with listening(inbox, **old.settings(mutual=True)) as (listener, _):
+            await send(listener, old, old)
+            await inbox.until(1)
+            for name in ("certificate", "key", "ca"):
+                getattr(new, name).replace(getattr(old, name))
+            new.ca.write_bytes(old.ca.read_bytes())
+            listener.read_again()()
+            for exporter in (None, old):
+                with pytest.raises((ssl.SSLError, ConnectionError, AssertionError)):
+                    await send(listener, new, exporter)
+            await send(listener, new, new)
+            await inbox.until(2)
+            old.certificate.write_text("nonsense")
+            with pytest.raises(AccessError, match="no certificate in"):
+                listener.read_again()
+            await send(listener, new, new)
+            await inbox.until(3)
+        return len(inbox)
+
+    assert asyncio.run(scenario()) == 3
+
+
+def _made(directory: Path) -> Path:
+    directory.mkdir()
+    return directory
 
 
 def test_addresses_that_cannot_be_had_are_named(certificates: Certificates, tmp_path: Path) -> None:

@@ -71,10 +71,11 @@ def served(store: StoreSettings, settings: AlertSettings, access: AccessSettings
     stop: list[asyncio.Event] = []
 
     async def main() -> None:
-        async with running(store, settings) as live, Bridge({"query": 2, "login": 1}) as bridge:
+        async with running(store, settings) as live, Bridge({"query": 2, "login": 1, "api": 2}) as bridge:
             desk = Desk(live.alerts, settings.active(), partial(bridge.call, "query"), partial(connect, store))
             entrance = Entrance(access or AccessSettings(), live.metrics, partial(bridge.call, "login"))
-            web = Web(WebSettings(port=0), live.metrics.registry, lambda: {"status": "ok"}, desk, entrance)
+            api = partial(bridge.call, "api")
+            web = Web(WebSettings(port=0), live.metrics.registry, lambda: {"status": "ok"}, desk, entrance, api)
             async with web:
                 found.append(Served(web.url, live, asyncio.get_running_loop()))
                 stop.append(asyncio.Event())

@@ -1,0 +1,86 @@
+"""Content encodings of the SQL endpoint: what HTTP clients may send and get compressed.  Everything here blocks.
+
+Answers are compressed piece by piece: a library lets other threads run while it compresses, but not while it puts
+together what came of it, and 100 MB of that would hold up the event loop.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from collector.http import Octets, in_pieces
+from collector.store.guard import RefusedError
+
+
+class Compressor(Protocol):
+    """As zlib's."""
+
+    def compress(self, data: Octets, /) -> bytes:
+        """What comes out of the next part."""
+
+    def flush(self) -> bytes:
+        """The rest."""
+
+
+class _Lz4:
+    def __init__(self) -> None:
+        import lz4.frame  # noqa: PLC0415 - comes with clickhouse-connect
+
+        self._frame = lz4.frame.LZ4FrameCompressor()
+        self._begin: bytes = self._frame.begin()
+
+    def compress(self, data: Octets, /) -> bytes:
+        begin, self._begin = self._begin, b""
+        return begin + bytes(self._frame.compress(data))
+
+    def flush(self) -> bytes:
+        return self._begin + bytes(self._frame.flush())
+
+
+def _zstd() -> Compressor:
+    from backports import zstd  # noqa: PLC0415 - comes with clickhouse-connect
+
+    return zstd.ZstdCompressor(1)
+
+
+COMPRESSORS: dict[str, Callable[[], Compressor]] = {
+    "zstd": _zstd,
+    "lz4": _Lz4,
+    "gzip": lambda: zlib.compressobj(1, wbits=31),
+    "deflate": lambda: zlib.compressobj(1),
+}
+"""Encodings we can send, the cheapest for the collector first."""
+
+
+def compress(parts: Sequence[Octets], encoding: str) -> list[bytes]:
+    """Buffers, one after the other, in an encoding of `COMPRESSORS`."""
+    compressor = COMPRESSORS[encoding]()
+    packed = [compressor.compress(piece) for piece in in_pieces(parts)]
+    return [part for part in (*packed, compressor.flush()) if part]
+
+
+def decompress(body: bytes, encoding: str, limit: int) -> bytes:
+    """A request's body as it was before compression.  Raises RefusedError if broken or longer than `limit`."""
+    try:
+        if encoding in ("gzip", "deflate"):
+            unpacker: Any = zlib.decompressobj(47)  # 32 + 15: either header
+            data: bytes = unpacker.decompress(body, limit + 1)
+        elif encoding == "lz4":
+            import lz4.frame  # noqa: PLC0415
+
+            data = lz4.frame.LZ4FrameDecompressor().decompress(body, limit + 1)
+        elif encoding == "zstd":
+            from backports import zstd  # noqa: PLC0415
+
+            data = zstd.ZstdDecompressor().decompress(body, limit + 1)
+        else:
+            raise RefusedError(f"Unknown Content-Encoding {encoding[:40]!r}", 48, "NOT_IMPLEMENTED")
+    except RefusedError:
+        raise
+    except Exception as error:
+        raise RefusedError(f"The body is not {encoding}", 271, "CANNOT_DECOMPRESS") from error
+    if len(data) > limit:
+        raise RefusedError(f"The request is longer than {limit} octets", 307, "TOO_MANY_BYTES")
+    return data

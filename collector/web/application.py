@@ -1,0 +1,33 @@
+"""The API as an application.  Only `server.py` imports this, on a thread, after the start: FastAPI is slow to load."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from importlib import metadata
+
+from fastapi import FastAPI
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp
+
+from collector.desk import AlertDesk
+from collector.web import api, problems
+from collector.web.origin import OwnPagesOnly
+
+
+def application(desk: AlertDesk, pages: Sequence[BaseRoute], names: Collection[str]) -> ASGIApp:
+    """The API in front of `desk`, with `pages` beside it; `names` are those of the service, for `OwnPagesOnly`."""
+    app = FastAPI(
+        title="vmflow",
+        summary="Alerts of VM-to-VM traffic: list, acknowledge, resolve, silence; rules and their state.",
+        version=metadata.version("vmflow"),
+        openapi_url="/api/openapi.json",
+        docs_url=None,  # the usual pages load their scripts from elsewhere
+        redoc_url=None,
+        routes=list(pages),
+    )
+    app.state.desk = desk
+    app.include_router(api.router)
+    problems.handle(app)
+    app.add_middleware(OwnPagesOnly, prefix="/api", names=names)
+    app.middleware_stack = app.build_middleware_stack()  # else the first request does
+    return app
