@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from collector import lean
 from collector.enrich.settings import InventorySettings, StaticSettings
 from collector.enrich.sources import threads
 from collector.enrich.stage import Enrichment
@@ -93,6 +94,7 @@ def main() -> None:
     parser.add_argument("--buffer-octets", type=int, default=32 << 20)
     parser.add_argument("--workers", type=int, default=1, help="decode workers")
     args = parser.parse_args()
+    lean.begin()
     run(serve(args.inventory, args.buffer_octets, args.workers))
 
 

@@ -108,7 +108,6 @@ class Pipeline:
         self._decoded = metrics.counter("decoded_rows_total", "Rows decoded, by table.", ("table",))
 
     async def __aenter__(self) -> Self:
-        self.inbox.warm()
         self._task = asyncio.create_task(self._run(), name="pipeline")
         return self
 
@@ -202,7 +201,7 @@ class Pipeline:
         self._workers.replace_rules(rules_of(settings))
 
     def _prepare(self, before: Sequence[Callable[[], None]]) -> None:
-        for function in before:
+        for function in (*before, self.inbox.warm):
             function()
         self._workers.prepare(self._decoder)
         decoders = self._workers.decoders
