@@ -182,7 +182,7 @@ class Service:
             self._handle_signals(up)
             await up.enter_async_context(self.bridge)
             self.pipeline.prepare(self.listener.warmer())
-            up.callback(self.pipeline.abandon)
+            up.callback(self._abandon_compilers)
             await up.enter_async_context(self.reloads)
             for component in self._components():
                 await up.enter_async_context(component)
@@ -225,6 +225,12 @@ class Service:
         finally:
             for task in (pipeline, ready, stopping):
                 task.cancel()
+
+    def _abandon_compilers(self) -> None:
+        """Where a stop comes before decoding began, do not wait for kernels: no row was decoded or summed yet."""
+        self.pipeline.abandon()
+        if not self.pipeline.ready.is_set():
+            self.bridge.abandon(SUM)
 
     async def _load_the_rest(self, ends: set[asyncio.Task[Any]]) -> None:
         """Load what the start did not wait for, unless one of `ends` comes first."""
