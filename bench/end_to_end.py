@@ -17,9 +17,11 @@ from bench.load import rows_per_datagram
 from tests.service import ROOT, Service, running
 
 RATES = {
-    "ipfix": (200_000, 500_000, 800_000, 1_200_000),
-    "netflow5": (200_000, 500_000, 800_000, 1_200_000),
-    "sflow": (100_000, 250_000, 400_000, 600_000),
+    "ipfix": (500_000, 1_000_000, 1_200_000),
+    "netflow9": (500_000, 1_000_000),
+    "netflow5": (500_000, 1_000_000),
+    "sflow": (250_000, 500_000),
+    "sflow_switch": (250_000, 500_000),
     "ipfix_ovs": (50_000, 100_000, 200_000),
 }
 SECONDS = 8.0

@@ -43,6 +43,9 @@ if "NUMBA_CACHE_DIR" not in os.environ:
     setattr(numba.config, "CACHE_DIR", str(cache_directory()))  # noqa: B010 - its stubs do not know it
 
 
+_KERNELS: list[Compiled] = []
+
+
 def _njit(**options: Any) -> Callable[[Callable[..., Any]], Compiled]:
     """What all kernels have in common, and `options`, some of which numba's stubs do not know."""
     compiler: Any = numba.njit
@@ -57,7 +60,14 @@ def kernel(function: Callable[..., Any]) -> Compiled:
 
     With `NUMBA_DISABLE_JIT=1` the function runs as plain Python, for fuzzing and debugging.
     """
-    return _njit(cache=True)(function)
+    compiled = _njit(cache=True)(function)
+    _KERNELS.append(compiled)
+    return compiled
+
+
+def progress() -> tuple[int, int]:
+    """How many kernels are compiled or loaded by now, and how many there are in the modules that are imported."""
+    return sum(bool(getattr(one, "overloads", True)) for one in _KERNELS), len(_KERNELS)
 
 
 def kernel_of(*sources: Path) -> Callable[[Callable[..., Any]], Compiled]:

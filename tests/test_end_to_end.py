@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -223,9 +224,14 @@ def test_a_service_that_still_compiles_can_be_stopped(tmp_path: Path) -> None:
     environment = os.environ | {"VMFLOW_CACHE_DIR": str(tmp_path / "cold")}
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stderr is not None
+        told, progress = False, None
         for line in process.stderr:
             if "compiling the decoders" in line:
+                told = True
+            if told and (progress := re.search(r"kernels_ready=(\d+) kernels=(\d+)", line)):
                 break
+        ready, kernels = map(int, progress.groups() if progress else (0, 0))
+        assert 0 <= ready < kernels, "ten seconds are not enough for all"
         process.send_signal(signal.SIGTERM)
         rest = process.stderr.read()
 

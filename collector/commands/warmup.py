@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+import threading
 import time
 
 from collector.enrich.warm import warm_up
@@ -10,7 +12,10 @@ from collector.listen.recvmmsg import best_reader
 from collector.pipeline.shares import Shares
 from collector.rollup.sums import warm_up as warm_up_sums
 from decoders.dispatch import Decoder
-from decoders.jit import cache_directory
+from decoders.jit import cache_directory, progress
+
+PROGRESS_SECONDS = 10.0
+"""How often a person or the log of an image's build learns how far it is."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,10 +25,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compile all kernels into the cache directory, or load them if they are there."""
     started = time.monotonic()
-    best_reader().warm()
-    Shares().warm()
-    Decoder().warm_up()
-    warm_up()
-    warm_up_sums()
+    done = threading.Event()
+    threading.Thread(target=_tell_progress, args=(done,), daemon=True).start()
+    try:
+        best_reader().warm()
+        Shares().warm()
+        Decoder().warm_up()
+        warm_up()
+        warm_up_sums()
+    finally:
+        done.set()
     print(f"decoders ready in {time.monotonic() - started:.1f} s; cached in {cache_directory()}")
     return 0
+
+
+def _tell_progress(done: threading.Event) -> None:
+    while not done.wait(PROGRESS_SECONDS):
+        print("compiling: {} of {} kernels are ready".format(*progress()), file=sys.stderr, flush=True)

@@ -26,9 +26,13 @@ from collector.threads import Bridge
 from decoders.datagrams import Datagrams
 from decoders.decoder import Decoded
 from decoders.dispatch import Decoder, ExporterRule
+from decoders.jit import progress
 
 SLOW_START_SECONDS = 2.0
 """A start that takes longer is compiling; say so."""
+
+PROGRESS_SECONDS = 10.0
+"""How often a first start says how far it is."""
 
 INBOX_CHECK_SECONDS = 0.05
 """How often the inbox is looked at while names are waited for: 1 Gbit/s fills a tenth of it meanwhile."""
@@ -225,6 +229,10 @@ class Pipeline:
     async def _note_slow_start(self) -> None:
         await asyncio.sleep(SLOW_START_SECONDS)
         _log.info("compiling the decoders: once per version, up to a few minutes; sockets buffer meanwhile")
+        while True:
+            await asyncio.sleep(PROGRESS_SECONDS)
+            ready, all_of_them = progress()
+            _log.info("compiling", kernels_ready=ready, kernels=all_of_them, inbox_octets=self.inbox.octets)
 
     async def _work(self) -> None:
         while (datagrams := await self._next()) is not None:
