@@ -23,9 +23,9 @@ from clickhouse_connect.driver import Client
 
 from bench.rows import flows
 from collector.store.client import open_client
+from collector.store.insert import insert
 from collector.store.native import block
 from collector.store.settings import StoreSettings
-from collector.store.writer import insert
 from schemas.flows import FLOWS
 from schemas.render import create_table, fill
 

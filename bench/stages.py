@@ -43,10 +43,11 @@ from collector.metrics import Metrics
 from collector.rollup.sums import PairSums
 from collector.rollup.sums import warm_up as warm_up_sums
 from collector.store.client import open_client
+from collector.store.insert import insert
 from collector.store.native import block
 from collector.store.settings import StoreSettings
 from collector.store.setup import set_up
-from collector.store.writer import INSERT_SETTINGS, insert
+from collector.store.writer import INSERT_SETTINGS
 from collector.threads import run
 from decoders.datagrams import Datagrams
 from decoders.dispatch import Decoder

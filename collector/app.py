@@ -41,7 +41,8 @@ from collector.rollup.rollups import Rollups
 from collector.settings import InvalidSettingsError, Settings
 from collector.store.client import open_in_database, transient
 from collector.store.facade import Facade
-from collector.store.writer import INSERT_SETTINGS, Writer, insert
+from collector.store.insert import insert
+from collector.store.writer import INSERT_SETTINGS, Writer
 from collector.threads import Bridge
 from collector.web.server import Web
 from schemas.flows import FLOWS

@@ -18,9 +18,8 @@ import random
 import time
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from clickhouse_connect.driver import Client
@@ -31,8 +30,9 @@ from collector.ports import Call, Rollup
 from collector.store.backlog import Backlog
 from collector.store.client import first_line, open_client, transient
 from collector.store.errors import BrokenSegmentError, StoreUnreachableError
+from collector.store.insert import insert as insert_block
 from collector.store.line import Line
-from collector.store.native import block, columns_of
+from collector.store.native import columns_of
 from collector.store.settings import StoreSettings
 from collector.store.setup import check, set_up
 from collector.store.spool import Insert
@@ -337,7 +337,7 @@ class Writer:
         if rollup is not None and not due.group:
             # Asked for once: an attempt whose answer was lost may have stored the rows with this number.
             await self._line.assign(due, await rollup.group())
-        await self._call(insert, self._client, due.table, batches, due.token, due.group)
+        await self._call(insert_block, self._client, due.table, batches, due.token, due.group)
 
     def _pauses(self) -> Iterator[float]:
         """Seconds to wait after each failed attempt: doubling, shortened at random so that writers do not march."""
@@ -377,31 +377,3 @@ class Writer:
     def _drop(self, table: str, rows: int, reason: str) -> None:
         self.dropped_rows += rows
         self._dropped.labels(table, reason).inc(rows)
-
-
-class _Buffers:
-    """A file of buffers: clickhouse-connect copies from it without joining them first."""
-
-    def __init__(self, buffers: list[memoryview]) -> None:
-        self._left = iter(buffers)
-
-    def read(self, _size: int = -1) -> memoryview | bytes:
-        return next(self._left, b"")
-
-
-def insert(client: Client, table: Table, batches: list[pa.RecordBatch], token: str, group: int = 0) -> None:
-    """Insert the batches as one block; a second insert with the same token stores nothing.
-
-    `group` goes into the column `rollup_group` of `flows`.  Blocks.  Raises ValueError if the batches do not fit the
-    table, else the driver's errors.
-    """
-    if group:
-        batches = [
-            batch.append_column("rollup_group", pa.array(np.full(batch.num_rows, group, np.uint64)))
-            for batch in batches
-        ]
-    names, buffers = block(table, batches)
-    if not buffers:
-        return
-    body: Any = _Buffers(buffers) if client.uri.startswith("chdb:") else b"".join(buffers)
-    client.raw_insert(table.name, names, body, {"insert_deduplication_token": token}, "Native")

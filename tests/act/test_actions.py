@@ -22,8 +22,8 @@ from collector.act.settings import ActionSettings, ActSettings
 from collector.act.stage import Actions, threads
 from collector.metrics import Metrics
 from collector.settings import InvalidSettingsError, load
+from collector.store.insert import insert
 from collector.store.settings import StoreSettings
-from collector.store.writer import insert
 from collector.threads import Bridge, run
 from schemas.alerts import ACTION_RUNS
 from tests.analyze.named import ask, store

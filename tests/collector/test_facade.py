@@ -25,10 +25,10 @@ from collector.store.client import open_client
 from collector.store.errors import StoreError
 from collector.store.facade import Facade
 from collector.store.guard import EngineNames, RefusedError, check
+from collector.store.insert import insert
 from collector.store.revision import raise_revision
 from collector.store.settings import StoreSettings
 from collector.store.setup import set_up
-from collector.store.writer import insert
 from schemas.flows import FLOWS
 from tests.collector.rows import batch
 from tests.collector.sql_endpoint import Endpoint, served

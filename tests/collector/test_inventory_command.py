@@ -17,9 +17,9 @@ import pytest
 
 from collector.__main__ import main
 from collector.store.client import open_client
+from collector.store.insert import insert
 from collector.store.settings import StoreSettings
 from collector.store.setup import set_up
-from collector.store.writer import insert
 from schemas.flows import FLOWS
 from schemas.inventory import INVENTORY
 from tests.collector.rows import NOW_US, batch

@@ -12,10 +12,10 @@ from clickhouse_connect.driver import Client
 
 from bench import rows as made_up
 from collector.store.client import open_client
+from collector.store.insert import insert
 from collector.store.native import block, columns_of
 from collector.store.settings import StoreSettings
 from collector.store.setup import set_up
-from collector.store.writer import insert
 from schemas.column import ADDRESS, ENUM, Origin, Table
 from schemas.exporters import EXPORTERS
 from schemas.flows import FLOWS

@@ -18,9 +18,9 @@ from collector.enrich.history import History, Interval
 from collector.enrich.source import NO_UUID, Address, Host, Interface, PortKind, Rank
 from collector.enrich.written import inventory_rows
 from collector.store.client import open_client
+from collector.store.insert import insert
 from collector.store.settings import StoreSettings
 from collector.store.setup import set_up
-from collector.store.writer import insert
 from schemas.inventory import INVENTORY
 from tests.collector.rows import NOW_US
 

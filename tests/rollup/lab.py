@@ -15,9 +15,10 @@ from collector.metrics import Metrics
 from collector.rollup.rollups import Rollups
 from collector.rollup.settings import RollupSettings
 from collector.store.client import open_client, open_in_database, transient
+from collector.store.insert import insert
 from collector.store.settings import StoreSettings
 from collector.store.setup import set_up
-from collector.store.writer import INSERT_SETTINGS, Writer, insert
+from collector.store.writer import INSERT_SETTINGS, Writer
 from schemas.column import Table
 from schemas.flows import FLOWS
 from tests.analyze.named import BEGIN_US, flow, vm

@@ -11,8 +11,8 @@ from clickhouse_connect.driver import Client
 from collector.rollup.groups import as_input
 from collector.rollup.key import connection_key
 from collector.rollup.sums import PairSums
+from collector.store.insert import insert
 from collector.store.settings import StoreSettings
-from collector.store.writer import insert
 from schemas.flows import FLOWS
 from schemas.rollups import PAIR_INPUT
 from tests.analyze.named import ask, batch, emptied, flow, store, vm

@@ -20,9 +20,10 @@ from collector.rollup.groups import GroupStore
 from collector.rollup.settings import RollupSettings
 from collector.rollup.sums import PairSums
 from collector.store.client import open_in_database
+from collector.store.insert import insert
 from collector.store.settings import StoreSettings
 from collector.store.spool import Insert, Spool
-from collector.store.writer import INSERT_SETTINGS, insert
+from collector.store.writer import INSERT_SETTINGS
 from schemas.flows import FLOWS
 from tests.analyze.named import BEGIN_US
 from tests.collector.relay import Mode, Relay
