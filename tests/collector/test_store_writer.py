@@ -122,7 +122,7 @@ def test_an_insert_repeated_after_an_unclear_answer_is_stored_once(
         if len(attempts) == 1:
             raise driver.OperationalError("the connection broke")
 
-    monkeypatch.setattr(module, "insert", unclear)
+    monkeypatch.setattr(module, "insert_block", unclear)
     metrics = Metrics()
 
     async def scenario() -> None:
