@@ -207,6 +207,7 @@ class BatchReader:
     """Reads batches with `recvmmsg`.  One is enough for all sockets of an event loop; not for several threads.
 
     Memory: 2 MiB of near pieces, and 62 MiB of far ones of which only those are real that a large datagram touched.
+    What was read lies in blocks of `collector.listen.memory`, beside that.
     """
 
     def __init__(self, slots: int = SLOTS, near_octets: int = NEAR_OCTETS, far_octets: int = FAR_OCTETS) -> None:

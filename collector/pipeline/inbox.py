@@ -45,9 +45,8 @@ class Inbox:
         queue is full or closed.  These are dropped and counted; returns how many."""
         free = -1 if self._closed else self.limit_octets - self.octets
         fits, queued, refused = self._shares.admit(batch, free)
-        dropped = 0
-        if refused or not fits.all():
-            dropped = len(fits) - int(np.count_nonzero(fits))
+        dropped = len(fits) - int(np.count_nonzero(fits))
+        if dropped:
             batch = batch.those(fits)
         self.dropped_datagrams += dropped
         self.dropped_octets += refused
