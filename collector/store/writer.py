@@ -29,7 +29,7 @@ from collector.metrics import Metrics
 from collector.ports import Call, Rollup
 from collector.store.backlog import Backlog
 from collector.store.client import first_line, open_client, transient
-from collector.store.errors import BrokenSegmentError, StoreUnreachableError
+from collector.store.errors import BrokenSegmentError, StoreUnreachableError, free_rows_of
 from collector.store.insert import insert as insert_block
 from collector.store.line import Line
 from collector.store.native import columns_of
@@ -316,6 +316,8 @@ class Writer:
                 if transient(error):
                     self._fail(error)
                     self._retries.labels(insert.table.name).inc()
+                    batches = []  # once kept in a file, the rows need not be in memory
+                    free_rows_of(error)
                     await self._line.keep(insert)
                     await asyncio.sleep(pause)
                     continue
