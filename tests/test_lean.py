@@ -46,6 +46,23 @@ from collector.commands import run
 run.add_arguments(argparse.ArgumentParser())
 import collector.commands.serve
 """
+FREED = """
+import sys
+import numpy as np
+from collector import lean
+if "begin" in sys.argv:
+    lean.begin()
+def rss_mib():
+    return int(open("/proc/self/statm").read().split()[1]) // 256
+np.ones(20 << 20, np.uint8)  # an insert that was freed
+before, columns, kept = rss_mib(), [], []
+for _ in range(20):
+    columns.append(np.ones(6 << 20, np.uint8))
+    kept.append(np.ones(100_000, np.uint8))
+full = rss_mib()
+del columns
+print(full - before, rss_mib() - before)
+"""
 
 
 def fresh(code: str) -> str:
@@ -361,3 +378,13 @@ def test_metrics_are_rendered_on_a_thread() -> None:
     assert (status, headers[b"content-type"].startswith(b"text/plain")) == (200, True)
     assert b"vmflow_tests_total 3.0" in body
     assert [name.startswith("vmflow-api") for name in seen] == [True]
+
+
+@pytest.mark.parametrize(("begin", "stays"), [("begin", False), ("", True)])
+def test_columns_that_are_free_go_back_to_the_system(begin: str, stays: bool) -> None:
+    """Even where small things were made between them; without `begin` they would stay, on glibc."""
+    out = subprocess.run([sys.executable, "-c", FREED, begin], check=True, capture_output=True, text=True, cwd=ROOT)
+
+    full, freed = map(int, out.stdout.split())
+    assert full >= 120
+    assert (freed > 60) == stays
