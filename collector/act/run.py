@@ -22,6 +22,7 @@ import urllib3
 
 from collector.act.settings import ActionSettings
 from collector.notice import Notice
+from collector.threads import stand_back
 
 Result = Literal["ok", "failed", "late", "limited", "dry_run", "stopped"]
 """`schemas.alerts.ACTION_RESULTS`."""
@@ -87,6 +88,7 @@ async def run_command(settings: ActionSettings, data: bytes, environment: Mappin
     except OSError as error:
         return Ended("failed", "", f"cannot be run: {error.strerror or error}")
     process = Process(transport, protocol, loop)
+    stand_back(process.pid)
     kept = bytearray()
     ended = False
     try:

@@ -48,17 +48,17 @@ def insert(client: Client, table: Table, batches: list[pa.RecordBatch], token: s
         client.raw_insert(nowhere, None, body, settings)
 
 
-def _request(table: Table, names: list[str], buffers: list[memoryview]) -> bytearray:
+def _request(table: Table, names: list[str], buffers: list[memoryview]) -> memoryview:
     """The statement and its rows, in one piece: a request whose connection breaks is sent again as a whole.
 
-    numpy copies while other threads go on.  To join bytes keeps them waiting, the event loop too, for 0.2 s.
+    numpy takes memory without clearing it and copies while other threads go on.  To join bytes, or to make a bytearray
+    of that size, keeps them waiting, the event loop too: for 0.2 s, and for 0.04 s or, on busy cores, 0.15 s.
     """
     columns = ", ".join(f"`{name}`" for name in names)
     parts = [memoryview(f"INSERT INTO {table.name} ({columns}) FORMAT Native\n".encode()), *buffers]
-    body = bytearray(sum(part.nbytes for part in parts))
-    octets = np.frombuffer(body, np.uint8)
+    body = np.empty(sum(part.nbytes for part in parts), np.uint8)
     at = 0
     for part in parts:
-        octets[at : at + part.nbytes] = np.frombuffer(part, np.uint8)
+        body[at : at + part.nbytes] = np.frombuffer(part, np.uint8)
         at += part.nbytes
-    return body
+    return body.data

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import re
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -168,3 +174,47 @@ def test_the_fast_loop_is_used_where_it_is_installed() -> None:
     assert isinstance(run(loop()), uvloop.Loop)
     assert not isinstance(run(loop(), fast_loop=False), uvloop.Loop)
     assert threads.run(loop()).is_closed()
+
+
+NICENESS = """
+import asyncio, json, os, threading
+from collector.act.run import run_command
+from collector.act.settings import ActionSettings
+from collector.threads import Bridge, run, start_daemon, step_forward
+
+def own():
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+async def main():
+    found = {"before": own(), "allowed": step_forward(), "loop": own()}
+    async with Bridge({"decode": 1}) as bridge:
+        found["worker"] = await bridge.call("decode", own)
+        done = asyncio.Event()
+        start_daemon("events", lambda: (found.update(daemon=own()), bridge.post(done.set)))
+        await done.wait()
+    command = ActionSettings(kind="command", rules=("any",), argv=("/bin/sh", "-c", "sleep 0.3; nice"))
+    found["command"] = int((await run_command(command, b"", {})).output)
+    print(json.dumps(found))
+
+run(main())
+"""
+
+
+def may_be_nice() -> bool:
+    """Whether this process has CAP_SYS_NICE, number 23."""
+    status = Path("/proc/self/status")
+    return status.exists() and bool(int(re.findall(r"CapEff:\t(\w+)", status.read_text())[0], 16) >> 23 & 1)
+
+
+@pytest.mark.skipif(not may_be_nice(), reason="needs Linux, and CAP_SYS_NICE to give it up")
+@pytest.mark.parametrize(
+    ("without", "allowed"), [((), True), (("prlimit", "--nice=0:0", "setpriv", "--bounding-set=-sys_nice"), False)]
+)
+def test_the_event_loop_alone_goes_first_where_it_may(without: tuple[str, ...], allowed: bool) -> None:
+    done = subprocess.run([*without, sys.executable, "-c", NICENESS], capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    usual = found["before"]
+
+    assert found["allowed"] is allowed
+    assert found["loop"] == (usual - 5 if allowed else usual)
+    assert found["worker"] == found["daemon"] == found["command"] == usual

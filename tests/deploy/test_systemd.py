@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from collector.threads import LOOP_NICE
+
 UNIT = Path(__file__).resolve().parents[2] / "deploy" / "vmflow.service"
 
 needs_systemd = pytest.mark.skipif(
@@ -74,3 +76,8 @@ def test_settings_are_checked_before_start_and_before_reload() -> None:
     assert values("ExecStartPre") == [check]
     assert values("ExecReload") == [check, "/bin/kill -HUP $MAINPID"]
     assert values("ExecStart") == ["/opt/vmflow/bin/vmflow run --config /etc/vmflow/vmflow.toml"]
+
+
+def test_the_event_loop_may_go_first() -> None:
+    """The limit is what the service asks for, no more."""
+    assert values("LimitNICE") == [str(LOOP_NICE)]
