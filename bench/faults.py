@@ -99,6 +99,12 @@ def drained(service: Service, seconds: float = 3600) -> float:
     return time.monotonic() - begun
 
 
+def sending(sender: subprocess.Popen[str]) -> None:
+    """Raise AssertionError if the sender has ended: what is counted then says nothing."""
+    if sender.poll() is not None:
+        raise AssertionError("the sender has ended: does another of these benches have its addresses and ports?")
+
+
 def _spool(service: Service) -> str:
     octets, inserts = service.metric("vmflow_spool_octets"), service.metric("vmflow_spool_inserts")
     rows = service.metric("vmflow_spool_rows_total")
@@ -114,6 +120,7 @@ def away(seconds: float, rate: float, mode: Mode) -> None:
         service = up.enter_context(running(directory, *_inventory(name, INTERFACES), store=front.url))
         sender = up.enter_context(load(service.udp[0], rate, seconds + 2 * AROUND_SECONDS))
         time.sleep(AROUND_SECONDS)
+        sending(sender)
         print(f"store away ({mode}) for {seconds:.0f} s at {rate / 1e3:.0f} k rows/s", flush=True)
         front.be(mode)
         ended = time.monotonic() + seconds
@@ -197,12 +204,13 @@ class Killed:
         """Start, load, kill."""
         with ExitStack() as up:
             service = self.start(up)
-            up.enter_context(load(service.udp[0], self.rate, 60))
+            sender = up.enter_context(load(service.udp[0], self.rate, 60))
             until = time.monotonic() + random.uniform(1.0, 4.0)
             while time.monotonic() < until:
                 if self.front is not None:
                     self.front.be(random.choice(("pass", "refuse", "late", "cut", "hang")))
                 time.sleep(max(0.0, min(random.uniform(0.1, 0.8), until - time.monotonic())))
+            sending(sender)
             if number and (held := _held(service)):
                 self.wrong.append(f"{held} datagrams waited for a template")
             before = 0 if self.server else self.ask(service, "SELECT count() AS n FROM flows")["n"]
@@ -254,6 +262,8 @@ def kill(times: int, store: str, rate: float) -> None:
         rows = killed.ask(service, "SELECT count() AS n FROM flows")["n"]
         code = service.stop()
         summed = ask(url, "SELECT toUInt64(sum(records)) AS n FROM pair_1h")["n"] if url else _summed(directory)
+        if not rows:
+            killed.wrong.append("nothing was stored")
         print(
             f"{times} kills, {store}: {rows} rows, {summed} summed; "
             f"start {statistics.median(killed.starts):.1f} s (median), {max(killed.starts[1:]):.1f} s at most, "

@@ -141,6 +141,41 @@ def rss_mib(service: Service) -> float:
     return int(next(line for line in text.splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
 
 
+IDLE = """
+import os, sys, time
+from collector.threads import step_forward
+step_forward()
+while True:
+    worst, until = 0.0, time.monotonic() + float(sys.argv[1])
+    while (before := time.monotonic()) < until:
+        time.sleep(0.01)
+        worst = max(worst, time.monotonic() - before - 0.01)
+    print(worst, flush=True)
+"""
+"""A process without other work keeps a timer as the event loop does: what it waits, the machine made it wait."""
+
+
+class Idle(threading.Thread):
+    """How long the timer of a process waits that does nothing else, at the event loop's niceness."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        command = [sys.executable, "-c", IDLE, str(SAMPLE_SECONDS)]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        self.latest = 0.0
+        """Seconds at most, of the last samples."""
+
+    def run(self) -> None:
+        assert self._process.stdout is not None
+        before = 0.0
+        for line in self._process.stdout:
+            self.latest, before = max(float(line), before), float(line)
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
 class Watch(threading.Thread):
     """Looks at memory and the event loop until told to stop."""
 
@@ -152,17 +187,23 @@ class Watch(threading.Thread):
         self.doing = ""
         self.lag: dict[str, float] = {}
         """The longest that a timer of the event loop waited, by what was going on."""
+        self.idle_lag: dict[str, float] = {}
+        """The same of a process that does nothing."""
+        self._idle = Idle()
 
     def run(self) -> None:
         begun = time.monotonic()
+        self._idle.start()
         while not self._stopping.wait(SAMPLE_SECONDS):
             self.rss.append((time.monotonic() - begun, rss_mib(self._service)))
             doing, lag = self.doing, self._service.metric("vmflow_event_loop_lag_seconds")
             self.lag[doing] = max(self.lag.get(doing, 0.0), lag)
+            self.idle_lag[doing] = max(self.idle_lag.get(doing, 0.0), self._idle.latest)
 
     def stop(self) -> None:
         self._stopping.set()
         self.join()
+        self._idle.stop()
 
     def tell(self) -> None:
         """Print how memory went."""
@@ -173,9 +214,8 @@ class Watch(threading.Thread):
             f"RSS: at most {max(mib for _, mib in self.rss):.0f} MiB; median of the first quarter after the warm-up "
             f"{first:.0f} MiB, of the last {last:.0f} MiB"
         )
-        print(
-            "a timer of the event loop waited at most", {what: f"{lag * 1e3:.0f} ms" for what, lag in self.lag.items()}
-        )
+        for whose, lags in (("the event loop", self.lag), ("a process that does nothing", self.idle_lag)):
+            print(f"a timer of {whose} waited at most", {what: f"{lag * 1e3:.0f} ms" for what, lag in lags.items()})
 
 
 def soak(minutes: float, rate: float, kind: str, stored_in: str) -> None:
