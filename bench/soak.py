@@ -227,6 +227,7 @@ def soak(minutes: float, rate: float, kind: str, stored_in: str) -> None:
         service = up.enter_context(running(Path(name), *inventory, store=front.url if front else ""))
         faults, loads, watch = Faults(service, url, front), Loads(service, kind, rate), Watch(service)
         watch.start()
+        up.callback(watch.stop)  # its process must not stay when something fails
         ended = time.monotonic() + minutes * 60
         while time.monotonic() < ended:
             loads.begin(len(faults.turns) * TURN_SECONDS)  # then the exporters start anew

@@ -43,7 +43,7 @@ from collector.store.client import open_in_database, transient
 from collector.store.facade import Facade
 from collector.store.insert import insert
 from collector.store.writer import INSERT_SETTINGS, Writer
-from collector.threads import Bridge, step_forward
+from collector.threads import Bridge
 from collector.web.server import Web
 from schemas.flows import FLOWS
 
@@ -179,8 +179,6 @@ class Service:
 
     async def run(self) -> None:
         """Start all stages, serve until `stopping` is set or a stage fails, then drain and stop."""
-        if not step_forward():
-            _log.debug("the event loop runs as the other threads do: it may not be nicer to itself (LimitNICE)")
         async with AsyncExitStack() as up:
             self._handle_signals(up)
             await up.enter_async_context(self.bridge)

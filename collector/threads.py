@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial, wraps
+from functools import partial
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
@@ -26,8 +26,8 @@ STOP_DEADLINE_SECONDS = 10.0
 """Long enough for an insert under way; systemd's own patience is 90 s."""
 
 LOOP_NICE = -5
-"""Added to the niceness of the event loop's thread, which then goes before the others.  Where some five threads want a
-core each, it waits 50 to 110 ms for its turn without, 4 to 30 ms with (`bench.soak`, while a spool drains)."""
+"""Added to the niceness of the event loop's thread, which then goes before the others.  Where ten threads want two
+cores it waited 59 to 103 ms for its turn without, 4 to 32 with, in runs of 90 s (bench/results/2026-11-27.md)."""
 
 _LINUX = sys.platform == "linux"
 """Elsewhere, threads of a process have one niceness."""
@@ -138,7 +138,6 @@ def start_daemon(name: str, function: Callable[[], object]) -> None:
     For loops of libraries that never return and cannot be ended from outside; all else goes through the `Bridge`.
     """
 
-    @wraps(function)
     def stood_back() -> None:
         stand_back()
         function()

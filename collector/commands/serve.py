@@ -15,11 +15,14 @@ from collector.commands.common import complain, settings_or_none
 from collector.deliver.answer import DeliverError
 from collector.enrich.source import SourceError
 from collector.listen.settings import ListenError
-from collector.log import setup
+from collector.log import get_log, setup
 from collector.settings import Settings, load
 from collector.store.errors import StoreError
 from collector.threads import run as run_loop
+from collector.threads import step_forward
 from collector.web.server import WebError
+
+_log = get_log("run")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -28,6 +31,8 @@ def run(args: argparse.Namespace) -> int:
     if settings is None:
         return 2
     setup(settings.log)
+    if not step_forward():
+        _log.debug("the event loop's thread may not go before the others: see LimitNICE in deploy/vmflow.service")
     code = 0
     stuck: list[str] = []
     try:

@@ -313,16 +313,15 @@ class Writer:
                 await self._attempt(insert, batches, rollup)
             except Exception as error:  # noqa: BLE001 - every kind of failure must leave the writer running
                 self._attempt_since = None
+                batches = []  # kept in a file or given up, the rows need not be in memory
+                free_rows_of(error)
                 if transient(error):
                     self._fail(error)
                     self._retries.labels(insert.table.name).inc()
-                    batches = []  # once kept in a file, the rows need not be in memory
-                    free_rows_of(error)
                     await self._line.keep(insert)
                     await asyncio.sleep(pause)
                     continue
                 self._refused(insert, error)
-                batches = []
             else:
                 self._done(insert.table, batches, insert.rows, time.monotonic() - begun)
             self._attempt_since = None
