@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import signal
 import socket
@@ -21,7 +22,7 @@ import threading
 import time
 import urllib.error
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from bench.__main__ import machine
@@ -135,6 +136,11 @@ class Faults:
         self.nothing(until)
 
 
+def steal_seconds() -> float:
+    """How long the host has kept cores of this machine for others."""
+    return int(Path("/proc/stat").read_text().split(maxsplit=9)[8]) / os.sysconf("SC_CLK_TCK")
+
+
 def rss_mib(service: Service) -> float:
     """Memory in use now."""
     text = Path(f"/proc/{service.process.pid}/status").read_text()
@@ -189,20 +195,31 @@ class Watch(threading.Thread):
         """The longest that a timer of the event loop waited, by what was going on."""
         self.idle_lag: dict[str, float] = {}
         """The same of a process that does nothing."""
+        self.stolen: dict[str, float] = {}
+        """Seconds that the host kept the cores for others."""
+        self.late: dict[str, int] = {}
+        """How many timers of the event loop were late in the end, by cause."""
         self._idle = Idle()
 
     def run(self) -> None:
-        begun = time.monotonic()
+        begun, stolen = time.monotonic(), steal_seconds()
         self._idle.start()
         while not self._stopping.wait(SAMPLE_SECONDS):
             self.rss.append((time.monotonic() - begun, rss_mib(self._service)))
             doing, lag = self.doing, self._service.metric("vmflow_event_loop_lag_seconds")
             self.lag[doing] = max(self.lag.get(doing, 0.0), lag)
             self.idle_lag[doing] = max(self.idle_lag.get(doing, 0.0), self._idle.latest)
+            before, stolen = stolen, steal_seconds()
+            self.stolen[doing] = self.stolen.get(doing, 0.0) + stolen - before
 
     def stop(self) -> None:
         self._stopping.set()
         self.join()
+        with suppress(OSError):  # the service has ended, if the soak failed
+            self.late = {
+                cause: int(self._service.metric("vmflow_event_loop_late_total", cause=cause))
+                for cause in ("core", "process")
+            }
         self._idle.stop()
 
     def tell(self) -> None:
@@ -216,6 +233,8 @@ class Watch(threading.Thread):
         )
         for whose, lags in (("the event loop", self.lag), ("a process that does nothing", self.idle_lag)):
             print(f"a timer of {whose} waited at most", {what: f"{lag * 1e3:.0f} ms" for what, lag in lags.items()})
+        print("the host kept the cores", {what: f"{seconds:.1f} s" for what, seconds in self.stolen.items()})
+        print("timers of the event loop over 100 ms, by what held them:", self.late)
 
 
 def soak(minutes: float, rate: float, kind: str, stored_in: str) -> None:

@@ -29,6 +29,7 @@ from collector.enrich.stage import Enrichment
 from collector.listen.stream import StreamListener
 from collector.listen.udp import Listener, wall_clock_us
 from collector.log import get_log
+from collector.looplag import LoopLag
 from collector.metrics import Metrics
 from collector.notice import Group, Notice
 from collector.pipeline.streams import OwnLoss
@@ -69,8 +70,6 @@ FIXED = ("listen", "inventory", "store", "rollup", "analyze", "alerts", "deliver
 
 STOP_SECONDS = 15.0
 """Deadline of an orderly stop; the systemd unit waits 60 s before it kills."""
-
-LOOP_CHECK_SECONDS = 0.1
 
 _log = get_log("app")
 
@@ -187,7 +186,7 @@ class Service:
             await up.enter_async_context(self.reloads)
             for component in self._components():
                 await up.enter_async_context(component)
-            watch = asyncio.create_task(self._watch_loop())
+            watch = asyncio.create_task(LoopLag(self.metrics).run())
             up.callback(watch.cancel)
             await self._serve()
             _log.info("stopping: draining what was received")
@@ -318,21 +317,6 @@ class Service:
         for take_over in certificates:
             take_over()
         _log.info("settings reloaded", needs_restart=",".join(fixed) or "nothing")
-
-    async def _watch_loop(self) -> None:
-        """Measure how long the event loop keeps a timer waiting."""
-        lag = self.metrics.gauge(
-            "event_loop_lag_seconds", "Longest delay of a timer since the last look, of the last 10 s."
-        )
-        worst, since = 0.0, time.monotonic()
-        while True:
-            before = time.monotonic()
-            await asyncio.sleep(LOOP_CHECK_SECONDS)
-            now = time.monotonic()
-            worst = max(worst, now - before - LOOP_CHECK_SECONDS)
-            lag.set(worst)
-            if now - since > 10:
-                worst, since = 0.0, now
 
 
 def template_file(settings: Settings) -> Path | None:

@@ -52,10 +52,11 @@ class Service:
         with urllib.request.urlopen(f"{self.ready['web']}{path}", timeout=10) as response:
             return str(response.read().decode())
 
-    def metric(self, name: str) -> float:
-        """Sum of all samples of a metric."""
+    def metric(self, name: str, **labels: str) -> float:
+        """Sum of the samples of a metric, of those with these labels."""
         lines = [line for line in self.get("/metrics").splitlines() if not line.startswith("#")]
-        values = [float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == name]
+        chosen = [line for line in lines if all(f'{label}="{value}"' in line for label, value in labels.items())]
+        values = [float(line.rsplit(" ", 1)[1]) for line in chosen if line.split("{")[0].split(" ")[0] == name]
         return sum(values)
 
     def wait_for_rows(self, sql: str, count: int, seconds: float = 30) -> int:
