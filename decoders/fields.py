@@ -15,16 +15,13 @@ from decoders.jit import forced, inline
 from decoders.names import intern
 from decoders.packet import parse_header
 from decoders.samplers import rate_of_number, rate_of_pair, sampler_rate
-from decoders.wire import mac, swap64, u16, u32, u64
+from decoders.wire import MAPPED, move8, move16, move32, move64, move_ipv4, move_mac, swap64, u16, u32, u64
 
 NTP_1970 = 2_208_988_800
 """Seconds between 1900, where NTP counts from, and 1970."""
 
 LATEST_SECONDS = 253_402_300_800
 """Year 10000: no absolute time lies behind it, and microseconds up to it fit 63 bits."""
-
-MAPPED = np.uint64(0xFFFF << 32)
-"""Low half of the IPv6 form of an IPv4 address, without the address."""
 
 # Words of a context: what all records of one message share
 (
@@ -122,31 +119,47 @@ def run_numbers(octets, at, stride, n, ops, o, base, off, size, rows, row, step)
     first = row + ops[o, 4]
     from_ = at + off[field]
     length = size[field]
+    # The usual sizes are moved, the others read octet by octet.
     if code == p.OP_U64:
-        for k in range(n):
-            rows.u64[column, first + k * step] = load(octets, from_ + k * stride, length)
+        if length == 8:
+            move64(octets, from_, stride, n, rows.u64, column, first, step)
+        elif length == 4:
+            move32(octets, from_, stride, n, rows.u64, column, first, step)
+        else:
+            for k in range(n):
+                rows.u64[column, first + k * step] = load(octets, from_ + k * stride, length)
     elif code == p.OP_U32:
-        for k in range(n):
-            rows.u32[column, first + k * step] = fits(load(octets, from_ + k * stride, length), 0xFFFFFFFF)
+        if length == 4:
+            move32(octets, from_, stride, n, rows.u32, column, first, step)
+        else:
+            for k in range(n):
+                rows.u32[column, first + k * step] = fits(load(octets, from_ + k * stride, length), 0xFFFFFFFF)
     elif code == p.OP_U16:
-        for k in range(n):
-            i = first + k * step
-            if keep == 0 or rows.u16[column, i] == 0:
-                rows.u16[column, i] = fits(load(octets, from_ + k * stride, length), 0xFFFF)
+        if length == 2 and keep == 0:
+            move16(octets, from_, stride, n, rows.u16, column, first, step)
+        else:
+            for k in range(n):
+                i = first + k * step
+                if keep == 0 or rows.u16[column, i] == 0:
+                    rows.u16[column, i] = fits(load(octets, from_ + k * stride, length), 0xFFFF)
     elif code == p.OP_U8:
-        for k in range(n):
-            i = first + k * step
-            if keep == 0 or rows.u8[column, i] == 0:
-                rows.u8[column, i] = fits(load(octets, from_ + k * stride, length), 0xFF)
+        if length == 1 and keep == 0:
+            move8(octets, from_, stride, n, rows.u8, column, first, step)
+        else:
+            for k in range(n):
+                i = first + k * step
+                if keep == 0 or rows.u8[column, i] == 0:
+                    rows.u8[column, i] = fits(load(octets, from_ + k * stride, length), 0xFF)
     elif code == p.OP_MAC:
         if length == 6:
-            for k in range(n):
-                rows.u64[column, first + k * step] = mac(octets, from_ + k * stride)
+            move_mac(octets, from_, stride, n, rows.u64, column, first, step)
     elif code == p.OP_IPV4:
-        if length == 4:
+        if length == 4 and keep == 0:
+            move_ipv4(octets, from_, stride, n, rows.address, column, first, step)
+        elif length == 4:
             for k in range(n):
                 value = np.uint64(u32(octets, from_ + k * stride))
-                if keep == 0 or value != np.uint64(0):
+                if value != np.uint64(0):
                     i = first + k * step
                     rows.address[column, i, 0] = 0
                     rows.address[column, i, 1] = swap64(MAPPED | value)
@@ -172,6 +185,18 @@ def run_times(octets, at, stride, n, ops, o, base, off, size, ctx, rows, row, st
     from_ = at + off[field]
     length = size[field]
     header_us = ctx[C_HEADER_US]
+    # The two that nearly all exporters send have loops of their own.
+    if code == p.OP_TIME and extra == p.UNIT_MILLIS and length == 8:
+        for k in range(n):
+            millis = u64(octets, from_ + k * stride)
+            micros = millis * np.uint64(1_000) if millis < np.uint64(LATEST_SECONDS * 1_000) else np.uint64(r.ABSENT)
+            rows.u64[column, np.uint64(first + k * step)] = micros
+        return
+    if code == p.OP_UPTIME and extra == 0 and length == 4 and ctx[C_UPTIME] >= 0:
+        for k in range(n):
+            us = uptime_us(header_us, ctx[C_UPTIME], u32(octets, from_ + k * stride))
+            rows.u64[column, np.uint64(first + k * step)] = np.uint64(us) if us >= 0 else np.uint64(r.ABSENT)
+        return
     for k in range(n):
         i = first + k * step
         here = from_ + k * stride

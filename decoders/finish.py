@@ -7,7 +7,7 @@ import numpy as np
 from decoders import plan as p
 from decoders import rows as r
 from decoders.errors import Reason
-from decoders.fields import C_DOMAIN, C_HEADER_US, C_RECEIVED_US, C_SESSION, C_VERSION, MAPPED
+from decoders.fields import C_DOMAIN, C_HEADER_US, C_RECEIVED_US, C_SESSION, C_VERSION
 from decoders.jit import forced, inline
 from decoders.rows import clear_row
 from decoders.samplers import BY_INTERFACE, only_rate, sampler_rate
@@ -176,30 +176,31 @@ def finish_rows(rows, row, n, step, flags, ctx, s, samplers):  # type: ignore[no
     icmp = (flags & p.F_ICMP) != 0
     to = row
     for k in range(n):
-        i = row + k * step
+        i = np.uint64(row + k * step)
+        back = np.uint64(row + k * step + 1)
         if addressless(rows, i):
             s.problems[session, Reason.NO_ADDRESS.value] += np.uint64(1)
             clear_row(rows, i)
             if step == 2:
-                clear_row(rows, i + 1)
+                clear_row(rows, back)
             continue
         settle_rate(rows, i, samplers, session, override, common)
-        keep_back = step == 2 and (rows.u64[r.PACKETS, i + 1] != 0 or rows.u64[r.BYTES, i + 1] != 0)
+        keep_back = step == 2 and (rows.u64[r.PACKETS, back] != 0 or rows.u64[r.BYTES, back] != 0)
         if keep_back:
             is_icmp = rows.u8[r.IP_PROTOCOL, i] in (ICMP, ICMPV6)
-            mirror(rows, i, i + 1, is_icmp)
+            mirror(rows, i, back, is_icmp)
             _complete(rows, i, header_us, ctx, s, icmp, (flags & p.F_OVS) != 0)
-            _complete(rows, i + 1, header_us, ctx, s, True, False)
-            if is_icmp and rows.u8[r.ICMP_TYPE, i + 1] == 0 and rows.u8[r.ICMP_TYPE, i] == ECHO_REQUEST_V6:
-                rows.u8[r.ICMP_TYPE, i + 1] = ECHO_REQUEST_V6 + 1
+            _complete(rows, back, header_us, ctx, s, True, False)
+            if is_icmp and rows.u8[r.ICMP_TYPE, back] == 0 and rows.u8[r.ICMP_TYPE, i] == ECHO_REQUEST_V6:
+                rows.u8[r.ICMP_TYPE, back] = ECHO_REQUEST_V6 + 1
         else:
             if step == 2:
-                clear_row(rows, i + 1)
+                clear_row(rows, back)
             _complete(rows, i, header_us, ctx, s, icmp, (flags & p.F_OVS) != 0)
-        if to != i:
-            _move_row(rows, to, i)
+        if np.uint64(to) != i:
+            _move_row(rows, np.uint64(to), i)
             if keep_back:
-                _move_row(rows, to + 1, i + 1)
+                _move_row(rows, np.uint64(to + 1), back)
         to += 2 if keep_back else 1
     if to > row:
         stated = rows.u8[r.RATE_SOURCE, to - 1] != r.RATE_UNSTATED
@@ -207,12 +208,12 @@ def finish_rows(rows, row, n, step, flags, ctx, s, samplers):  # type: ignore[no
     exporter_high = swap64(s.key[session, 0])
     exporter_low = swap64(s.key[session, 1])
     protocol = r.PROTOCOL_NETFLOW9 if ctx[C_VERSION] == 9 else r.PROTOCOL_IPFIX
-    for i in range(row, to):
-        rows.u64[r.TIME_RECEIVED, i] = ctx[C_RECEIVED_US]
-        rows.u32[r.DOMAIN, i] = ctx[C_DOMAIN]
-        rows.u8[r.PROTOCOL, i] = protocol
-        rows.address[r.EXPORTER, i, 0] = exporter_high
-        rows.address[r.EXPORTER, i, 1] = exporter_low
+    for kept in range(np.uint64(row), np.uint64(to)):
+        rows.u64[r.TIME_RECEIVED, kept] = ctx[C_RECEIVED_US]
+        rows.u32[r.DOMAIN, kept] = ctx[C_DOMAIN]
+        rows.u8[r.PROTOCOL, kept] = protocol
+        rows.address[r.EXPORTER, kept, 0] = exporter_high
+        rows.address[r.EXPORTER, kept, 1] = exporter_low
     return to
 
 
@@ -249,4 +250,4 @@ def _move_row(rows, to, i):  # type: ignore[no-untyped-def]
     clear_row(rows, i)
 
 
-__all__ = ["MAPPED", "finish_rows", "settle_icmp", "settle_times"]
+__all__ = ["finish_rows", "settle_icmp", "settle_times"]

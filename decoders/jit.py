@@ -46,11 +46,11 @@ if "NUMBA_CACHE_DIR" not in os.environ:
 _KERNELS: list[Compiled] = []
 
 
-def _njit(**options: Any) -> Callable[[Callable[..., Any]], Compiled]:
+def _njit(boundscheck: bool = True, **options: Any) -> Callable[[Callable[..., Any]], Compiled]:
     """What all kernels have in common, and `options`, some of which numba's stubs do not know."""
     compiler: Any = numba.njit
     decorator: Callable[[Callable[..., Any]], Compiled] = compiler(
-        nogil=True, boundscheck=True, error_model="numpy", **options
+        nogil=True, boundscheck=boundscheck, error_model="numpy", **options
     )
     return decorator
 
@@ -60,7 +60,11 @@ def kernel(function: Callable[..., Any]) -> Compiled:
 
     With `NUMBA_DISABLE_JIT=1` the function runs as plain Python, for fuzzing and debugging.
     """
-    compiled = _njit(cache=True)(function)
+    return _kernel(function, boundscheck=True)
+
+
+def _kernel(function: Callable[..., Any], *, boundscheck: bool) -> Compiled:
+    compiled = _njit(boundscheck, cache=True)(function)
     _KERNELS.append(compiled)
     return compiled
 
@@ -70,8 +74,11 @@ def progress() -> tuple[int, int]:
     return sum(bool(getattr(one, "overloads", True)) for one in _KERNELS), len(_KERNELS)
 
 
-def kernel_of(*sources: Path) -> Callable[[Callable[..., Any]], Compiled]:
-    """`kernel` for code outside of `decoders`: cached under the digest of the files that it is made of."""
+def kernel_of(*sources: Path, boundscheck: bool = True) -> Callable[[Callable[..., Any]], Compiled]:
+    """`kernel` for code outside of `decoders`: cached under the digest of the files that it is made of.
+
+    Without `boundscheck` it is for parts that are `trusting`.
+    """
     directory = str(cache_directory(*sources))
 
     def decorate(function: Callable[..., Any]) -> Compiled:
@@ -80,7 +87,7 @@ def kernel_of(*sources: Path) -> Callable[[Callable[..., Any]], Compiled]:
         if "NUMBA_CACHE_DIR" not in os.environ:
             setattr(numba.config, "CACHE_DIR", directory)  # noqa: B010
         try:
-            return kernel(function)
+            return _kernel(function, boundscheck=boundscheck)
         finally:
             setattr(numba.config, "CACHE_DIR", before)  # noqa: B010
 
@@ -102,3 +109,11 @@ def forced(function: Callable[..., Any]) -> Compiled:
     For the parts that a large kernel is cut into: a call would copy every array of every argument, some hundred words.
     """
     return _njit(_nrt=False, forceinline=True)(function)
+
+
+def trusting(function: Callable[..., Any]) -> Compiled:
+    """As `forced`, without array bounds checks: for look-ups in arrays of our own making.
+
+    Whoever calls the kernel must have checked that all indices in them lie within the arrays that they index.
+    """
+    return _njit(boundscheck=False, _nrt=False, forceinline=True)(function)

@@ -15,13 +15,13 @@ from decoders import rows as r
 from decoders.datagrams import Datagrams
 from decoders.decoder import Decoded, Shared
 from decoders.errors import Reason
-from decoders.fields import MAPPED, uptime_us
+from decoders.fields import uptime_us
 from decoders.finish import ETHERTYPE_IPV4, settle_icmp, settle_times
 from decoders.jit import forced, inline, kernel
-from decoders.rows import Rows, batch, new_rows
+from decoders.rows import Rows, batch, make_ready, unclear_rows
 from decoders.sequence import Orders, begin_orders_anew, follow, forget_orders, is_duplicate, new_orders
 from decoders.sessions import S_OVERRIDE_RATE, S_RECORDS, S_SAMPLING_RATE, Sessions, fingerprint
-from decoders.wire import swap64, u16, u32
+from decoders.wire import move8, move16, move32, move_ipv4, swap64, u16, u32
 from schemas.flows import FLOWS
 
 PROBLEM_WORDS = 4
@@ -101,6 +101,7 @@ def _decode(b, s, orders, rows, log):  # type: ignore[no-untyped-def]
         header_us = u32(octets, at + 8) * 1_000_000 + min(u32(octets, at + 12), 999_999_999) // 1_000
         s.skew_us[number] = header_us - b.received[datagram]
         s.stats[number, S_RECORDS] += np.uint64(n)
+        make_ready(rows, row + n)
         _records(octets, at + header, n, record, version, uptime, header_us, s, number, rows, row)
         _header(octets, at, n, version, b.received[datagram], s, number, rows, row)
         row += n
@@ -110,30 +111,29 @@ def _decode(b, s, orders, rows, log):  # type: ignore[no-untyped-def]
 @forced
 def _records(octets, first, n, record, version, uptime, header_us, s, number, rows, row):  # type: ignore[no-untyped-def]
     """The columns that come from the records of one datagram."""
-    for i in range(row, row + n):
-        at = first + (i - row) * record
-        rows.address[r.SRC_IP, i, 1] = swap64(MAPPED | np.uint64(u32(octets, at)))
-        rows.address[r.DST_IP, i, 1] = swap64(MAPPED | np.uint64(u32(octets, at + 4)))
-        rows.u32[r.IN_IF, i] = u16(octets, at + 12)
-        out = u16(octets, at + 14)
-        rows.u32[r.OUT_IF, i] = out
-        if out != 0:
+    move_ipv4(octets, first, record, n, rows.address, r.SRC_IP, row, 1)
+    move_ipv4(octets, first + 4, record, n, rows.address, r.DST_IP, row, 1)
+    move16(octets, first + 12, record, n, rows.u32, r.IN_IF, row, 1)
+    move16(octets, first + 14, record, n, rows.u32, r.OUT_IF, row, 1)
+    move32(octets, first + 16, record, n, rows.u64, r.PACKETS, row, 1)
+    move32(octets, first + 16, record, n, rows.u32, r.SAMPLES, row, 1)
+    move32(octets, first + 20, record, n, rows.u64, r.BYTES, row, 1)
+    move16(octets, first + 32, record, n, rows.u16, r.SRC_PORT, row, 1)
+    move16(octets, first + 34, record, n, rows.u16, r.DST_PORT, row, 1)
+    move8(octets, first + (40 if version == 1 else 37), record, n, rows.u16, r.TCP_FLAGS, row, 1)
+    move8(octets, first + 38, record, n, rows.u8, r.IP_PROTOCOL, row, 1)
+    move8(octets, first + 39, record, n, rows.u8, r.TOS, row, 1)
+    for k in range(n):
+        i = np.uint64(row + k)
+        at = first + k * record
+        if rows.u32[r.OUT_IF, i] != 0:
             rows.u8[r.OUT_KIND, i] = r.OUT_INDEX
-        packets = u32(octets, at + 16)
-        rows.u64[r.PACKETS, i] = packets
-        rows.u32[r.SAMPLES, i] = packets
-        rows.u64[r.BYTES, i] = u32(octets, at + 20)
         start = uptime_us(header_us, uptime, u32(octets, at + 24))
         end = uptime_us(header_us, uptime, u32(octets, at + 28))
         rows.u64[r.FLOW_START, i] = np.uint64(max(start, np.int64(0)))
         rows.u64[r.FLOW_END, i] = np.uint64(max(end, np.int64(0)))
         if settle_times(rows, i, header_us):
             s.problems[number, Reason.TIME.value] += np.uint64(1)
-        rows.u16[r.SRC_PORT, i] = u16(octets, at + 32)
-        rows.u16[r.DST_PORT, i] = u16(octets, at + 34)
-        rows.u8[r.IP_PROTOCOL, i] = octets[at + 38]
-        rows.u8[r.TOS, i] = octets[at + 39]
-        rows.u16[r.TCP_FLAGS, i] = octets[at + (40 if version == 1 else 37)]
         rows.u16[r.ETHER_TYPE, i] = ETHERTYPE_IPV4
         settle_icmp(rows, i, False)
 
@@ -162,7 +162,7 @@ def _header(octets, at, n, version, received, s, number, rows, row):  # type: ig
     s.stats[number, S_SAMPLING_RATE] = np.uint64(rate if source != r.RATE_UNSTATED else 0)
     high = swap64(s.key[number, 0])
     low = swap64(s.key[number, 1])
-    for i in range(row, row + n):
+    for i in range(np.uint64(row), np.uint64(row + n)):
         rows.u64[r.TIME_RECEIVED, i] = received
         rows.address[r.EXPORTER, i, 0] = high
         rows.address[r.EXPORTER, i, 1] = low
@@ -194,7 +194,7 @@ class LegacyDecoder:
         count_rows(source, counts)
         room = self._shared.limits.problems_per_batch
         for part in _parts(counts, self._shared.limits.rows_per_batch):
-            rows: Rows = new_rows(FLOWS, int(counts[part].sum()))
+            rows: Rows = unclear_rows(FLOWS, int(counts[part].sum()))
             log = np.zeros((room, PROBLEM_WORDS), np.int64)
             with np.errstate(over="ignore"):  # hashes wrap; numpy warns of it where kernels are not compiled
                 filled, listed = decode_records(

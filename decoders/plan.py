@@ -283,8 +283,9 @@ class _Compiler:
             self._any(OP_DSCP, r.TOS, (195,))
         self._any(OP_U16, r.TCP_FLAGS, (6,))
         for column, numbers in ((r.SRC_PORT, (7, 180, 182)), (r.DST_PORT, (11, 181, 183))):
+            keep = 0
             for number in numbers:
-                self._add(OP_U16, self.fields.first(number), column, 1)
+                keep |= self._add(OP_U16, self.fields.first(number), column, keep)
         self._icmp(0)
         self._any(OP_U8, r.TTL, (192, 52))
         self._any(OP_U32, r.TCP_SEQ, (184,))

@@ -46,7 +46,7 @@ from decoders.frames import (
 from decoders.held import H_LENGTH, H_LIVE, H_POSITION, hold
 from decoders.jit import forced, inline, kernel
 from decoders.options import read_options
-from decoders.rows import clear_row
+from decoders.rows import clear_row, make_ready
 from decoders.sessions import S_HELD_OCTETS, S_RECORDS
 from decoders.template_sets import all_zero, walk_templates
 from decoders.templates import find_template
@@ -109,6 +109,7 @@ def decode_set(octets, at, end, number, ctx, k, rows, state):  # type: ignore[no
         if row + need > rows.u32.shape[1]:
             state[W_NEED] = need
             return np.int64(-1), True
+        make_ready(rows, row + need)
     count = np.int64(0)
     well = True
     while end - at >= least:

@@ -13,7 +13,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from decoders.jit import inline
+from decoders.blocks import BLOCKS
+from decoders.jit import forced, inline
+from decoders.wire_load import zero
 from schemas.column import ADDRESS, ENUM, NAME, TIME_US, UINT8, UINT16, UINT32, UINT64, Column, Origin, Table
 from schemas.flows import FLOWS
 
@@ -33,7 +35,10 @@ _GROUP = {
 
 
 class Rows(NamedTuple):
-    """Column arrays of one table, zero where nothing was written.  Shapes: [columns of the group, capacity]."""
+    """Column arrays of one table, zero where nothing was written.  Shapes: [columns of the group, capacity].
+
+    Rows from `cleared[0]` on are not zero yet: whoever writes rows of `unclear_rows` calls `make_ready` first.
+    """
 
     u64: NDArray[np.uint64]
     u32: NDArray[np.uint32]
@@ -41,6 +46,8 @@ class Rows(NamedTuple):
     u8: NDArray[np.uint8]
     address: NDArray[np.uint64]
     """[columns, capacity, 2]: the 16 octets of an address in network order, as two words in memory order."""
+    cleared: NDArray[np.int64]
+    """[1]"""
 
 
 @cache
@@ -56,18 +63,68 @@ def layout(table: Table) -> dict[str, tuple[int, int]]:
     return places
 
 
-def new_rows(table: Table, capacity: int) -> Rows:
-    """Zeroed arrays for `capacity` rows.  The pages are taken from the system only when they are written."""
+@cache
+def _widths(table: Table) -> tuple[int, int, int, int, int]:
+    """How many columns each group has."""
     sizes = [0] * 5
     for group, _ in layout(table).values():
         sizes[group] += 1
+    return (sizes[0], sizes[1], sizes[2], sizes[3], sizes[4])
+
+
+def new_rows(table: Table, capacity: int) -> Rows:
+    """Zeroed arrays for `capacity` rows.  The pages are taken from the system only when they are written."""
+    u64, u32, u16, u8, address = _widths(table)
     return Rows(
-        np.zeros((sizes[G_U64], capacity), np.uint64),
-        np.zeros((sizes[G_U32], capacity), np.uint32),
-        np.zeros((sizes[G_U16], capacity), np.uint16),
-        np.zeros((sizes[G_U8], capacity), np.uint8),
-        np.zeros((sizes[G_ADDRESS], capacity, 2), np.uint64),
+        np.zeros((u64, capacity), np.uint64),
+        np.zeros((u32, capacity), np.uint32),
+        np.zeros((u16, capacity), np.uint16),
+        np.zeros((u8, capacity), np.uint8),
+        np.zeros((address, capacity, 2), np.uint64),
+        np.array([capacity]),
     )
+
+
+def unclear_rows(table: Table, capacity: int) -> Rows:
+    """As `new_rows`, of memory that is used again: its rows are zero only after `make_ready`."""
+    u64, u32, u16, u8, address = _widths(table)
+    columns = BLOCKS.arrays(
+        ((u64, capacity), np.uint64),
+        ((u32, capacity), np.uint32),
+        ((u16, capacity), np.uint16),
+        ((u8, capacity), np.uint8),
+        ((address, capacity, 2), np.uint64),
+    )
+    return Rows(columns[0], columns[1], columns[2], columns[3], columns[4], np.zeros(1, np.int64))
+
+
+CLEAR_AHEAD = 512
+"""Rows cleared at a time: enough to cost little each, few enough to be in the cache still when they are filled."""
+
+
+@forced
+def make_ready(rows, end):  # type: ignore[no-untyped-def]
+    """Make the rows before `end` zero, those that are not ready yet."""
+    if rows.cleared[0] < end:
+        _clear(rows, end)
+
+
+@inline
+def _clear(rows, end):  # type: ignore[no-untyped-def]
+    first = rows.cleared[0]
+    capacity = rows.u64.shape[1]
+    end = min(max(end, first + CLEAR_AHEAD), capacity)
+    for column in range(rows.u64.shape[0]):
+        zero(rows.u64, column * capacity + first, end - first)
+    for column in range(rows.u32.shape[0]):
+        zero(rows.u32, column * capacity + first, end - first)
+    for column in range(rows.u16.shape[0]):
+        zero(rows.u16, column * capacity + first, end - first)
+    for column in range(rows.u8.shape[0]):
+        zero(rows.u8, column * capacity + first, end - first)
+    for column in range(rows.address.shape[0]):
+        zero(rows.address, 2 * (column * capacity + first), 2 * (end - first))
+    rows.cleared[0] = end
 
 
 @inline

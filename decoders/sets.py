@@ -15,7 +15,7 @@ from decoders.decoder import Decoded, Shared
 from decoders.errors import Reason
 from decoders.fields import C_RECEIVED_US, C_SESSION, C_VERSION
 from decoders.held import expire, forget_held, new_held, waiting
-from decoders.rows import Rows, batch, new_rows
+from decoders.rows import Rows, batch, unclear_rows
 from decoders.samplers import new_samplers
 from decoders.saved import load_state, save_state
 from decoders.sequence import begin_orders_anew, forget_orders, new_orders
@@ -171,7 +171,7 @@ class _Pass:
 
     def _more_rows(self, need: int) -> Rows:
         capacity = max(need, min(self._left, self._shared.limits.rows_per_batch))
-        return new_rows(FLOWS, capacity)
+        return unclear_rows(FLOWS, capacity)
 
     def _flush(self, keep_from: int, need: int) -> None:
         """Hand out the rows up to `keep_from`; those behind it move to new arrays with room for `need` more.
@@ -190,6 +190,7 @@ class _Pass:
         self._rows = self._more_rows(moved + need)
         for old, fresh in zip(_arrays(before), _arrays(self._rows), strict=True):
             fresh[:, :moved] = old[:, keep_from:filled]
+        self._rows.cleared[0] = max(self._rows.cleared[0], moved)
         state[frames.W_ROWS] = moved
         state[frames.W_ROW0] = 0
 
@@ -238,4 +239,4 @@ class _Pass:
 
 def _arrays(rows: Rows) -> tuple[NDArray[Any], ...]:
     """The column groups of `rows`, whatever their widths."""
-    return tuple(rows)
+    return rows.u64, rows.u32, rows.u16, rows.u8, rows.address

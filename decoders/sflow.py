@@ -17,7 +17,7 @@ from decoders.datagrams import Datagrams
 from decoders.decoder import PROBLEM_FIELDS, Decoded, Shared
 from decoders.drop_reasons import DROP_REASONS, name_indices
 from decoders.names import intern
-from decoders.rows import Rows, layout, new_rows
+from decoders.rows import Rows, layout, new_rows, unclear_rows
 from decoders.sflow_counters import HOST_WORDS, decode_counters
 from decoders.sflow_drops import (
     EXTRAS,
@@ -118,7 +118,7 @@ class SflowDecoder:
         texts = (self._shared.names, self._text)
         flows = int(formats[FORMAT_FLOW] + formats[FORMAT_FLOW_EXPANDED])
         if flows:
-            rows = new_rows(FLOWS, flows)
+            rows = unclear_rows(FLOWS, flows)
             extra = np.zeros((EXTRAS, 1), np.int64)
             if filled := int(decode_packets(*origin, False, FLOW_FORMATS, limit, rows, extra, *state, *texts)):
                 decoded.flows.append(columns.batch(FLOWS, rows, filled, self._shared.name_list.array()))

@@ -38,6 +38,7 @@ from decoders.rows import (
     TCP_RTT_MIN,
     TIME_RECEIVED,
     clear_row,
+    make_ready,
 )
 from decoders.sessions import S_AGENT_DROPS, S_OVERRIDE_RATE, S_RECORDS, S_SAMPLING_RATE
 from decoders.sflow_drops import notice_fields, notice_texts
@@ -112,6 +113,7 @@ def decode_packets(  # type: ignore[no-untyped-def]
         i = samples[m, M_DATAGRAM]
         at = start[i]
         stand_at(log, i, at, session[i])
+        make_ready(rows, row + 1)
         rows.u64[TIME_RECEIVED, row] = received[i]
         rows.u32[DOMAIN, row] = u32(octets, at + header_size(octets, at) - 16)
         rows.u8[PROTOCOL, row] = PROTOCOL_SFLOW5

@@ -8,11 +8,19 @@ from __future__ import annotations
 import numpy as np
 
 from decoders.jit import inline
-from decoders.wire_load import loader
+from decoders.wire_load import MAPPED, ipv4_mover, loader, mover, swap64
+
+__all__ = [
+    "MAPPED", "mac", "move8", "move16", "move32", "move64", "move_ipv4", "move_mac", "swap64", "u16", "u32", "u64",
+    "unsigned",
+]  # fmt: skip
 
 _load16 = loader(2)
 _load32 = loader(4)
 _load64 = loader(8)
+move8, move16, move32, move64 = mover(1), mover(2), mover(4), mover(8)
+move_mac = mover(6)
+move_ipv4 = ipv4_mover()
 
 
 @inline
@@ -46,20 +54,3 @@ def unsigned(octets, at, size):  # type: ignore[no-untyped-def]
     for i in range(size):
         value = (value << np.uint64(8)) | np.uint64(octets[at + i])
     return value
-
-
-@inline
-def swap64(value):  # type: ignore[no-untyped-def]
-    """Reverse the octets of a uint64: LLVM turns this into one instruction."""
-    v = np.uint64(value)
-    low = np.uint64(0xFF)
-    return (
-        (v >> np.uint64(56))
-        | ((v >> np.uint64(40)) & (low << np.uint64(8)))
-        | ((v >> np.uint64(24)) & (low << np.uint64(16)))
-        | ((v >> np.uint64(8)) & (low << np.uint64(24)))
-        | ((v << np.uint64(8)) & (low << np.uint64(32)))
-        | ((v << np.uint64(24)) & (low << np.uint64(40)))
-        | ((v << np.uint64(40)) & (low << np.uint64(48)))
-        | (v << np.uint64(56))
-    )

@@ -19,10 +19,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from collector.enrich.kernels import kernel
+from collector.enrich.kernels import trusting_kernel
 from collector.enrich.lookup import BY_INDEX, BY_NAME, BY_OF_PORT, find_host, find_ip, find_mac, find_port, has_ip
 from collector.enrich.source import PortKind
-from decoders.jit import forced, inline
+from decoders.jit import trusting
 from schemas.flows import FLOWS
 
 _UNKNOWN, _SOURCE, _DESTINATION, _BOTH, _TRANSIT, _EXTERNAL = (
@@ -90,10 +90,10 @@ class Named(NamedTuple):
     sighting: NDArray[np.int8]
 
 
-@forced
+@trusting
 def port_of(tables, host, name, number, of_ports, domain, time, grace, ip_high, ip_low):  # type: ignore[no-untyped-def]
     """(what is known of a port, its row): by name, else by number; name −1 is one that the inventory does not have."""
-    row = np.int32(0)
+    row = np.uint32(0)
     if name > 0:
         row = find_port(tables, host, BY_NAME, name, time, grace, ip_high, ip_low)
     if row == 0 and number != 0:
@@ -109,7 +109,7 @@ def port_of(tables, host, name, number, of_ports, domain, time, grace, ip_high, 
     return (AT_UNSTATED if name == 0 and number == 0 else AT_UNKNOWN), row
 
 
-@forced
+@trusting
 def by_its_port(tables, row, host, state, name, number, of_ports):  # type: ignore[no-untyped-def]
     """Whether a packet may have passed by the port of the VM in `row`, where the inventory does not have the port.
 
@@ -124,7 +124,7 @@ def by_its_port(tables, row, host, state, name, number, of_ports):  # type: igno
     return number == 0 or known == 0
 
 
-@forced
+@trusting
 def end_of(tables, mac, high, low, time, grace, host, vni, vlan, near, port_state, port_row):  # type: ignore[no-untyped-def]
     """Row of the VM interface at one end of a flow, 0 if nobody is known there."""
     if port_state == AT_VM:
@@ -135,8 +135,8 @@ def end_of(tables, mac, high, low, time, grace, host, vni, vlan, near, port_stat
             return port_row
         near = port_row
     if mac & _MULTICAST != 0:
-        return np.int32(0)
-    row = np.int32(0)
+        return np.uint32(0)
+    row = np.uint32(0)
     if mac != 0:
         row = find_mac(tables, mac, time, grace, host, vni, vlan, near)
     if row == 0:
@@ -146,7 +146,7 @@ def end_of(tables, mac, high, low, time, grace, host, vni, vlan, near, port_stat
     return row
 
 
-@forced
+@trusting
 def sent_here(tables, row, host, state, port_row, name, number, of_ports, direction, encapsulated):  # type: ignore[no-untyped-def]
     """Whether the packet came in by the port of the VM that sent it."""
     if row == 0 or direction == _EGRESS:
@@ -157,7 +157,7 @@ def sent_here(tables, row, host, state, port_row, name, number, of_ports, direct
     return not encapsulated and by_its_port(tables, row, host, state, name, number, of_ports)
 
 
-@forced
+@trusting
 def delivered_here(tables, row, host, state, port_row, name, number, of_ports, direction, out_kind, sent):  # type: ignore[no-untyped-def]
     """Whether the packet goes out to the port of the VM that it is for."""
     if row == 0:
@@ -172,7 +172,7 @@ def delivered_here(tables, row, host, state, port_row, name, number, of_ports, d
     return out_kind != _OUT_LOCAL and not (out_kind == _OUT_DISCARDED and sent)
 
 
-@forced
+@trusting
 def sighting_of(sent, delivered, source, destination, host):  # type: ignore[no-untyped-def]
     """From where the switch saw the packet."""
     if sent:
@@ -186,7 +186,7 @@ def sighting_of(sent, delivered, source, destination, host):  # type: ignore[no-
     return _TRANSIT if source != 0 and destination != 0 else _EXTERNAL
 
 
-@forced
+@trusting
 def estimated(octets, rate):  # type: ignore[no-untyped-def]
     """Octets × sampling rate for the totals, at most `OCTETS_MOST`."""
     # Exact where it matters: a float holds all whole numbers up to 2^53.  A division would cost a tenth of the join.
@@ -194,7 +194,7 @@ def estimated(octets, rate):  # type: ignore[no-untyped-def]
     return np.int64(OCTETS_MOST) if product > OCTETS_MOST else np.int64(product)
 
 
-@forced
+@trusting
 def count_end(stats, row, mac, octets):  # type: ignore[no-untyped-def]
     """Count an end that could be a VM's."""
     if mac & _MULTICAST == 0:
@@ -203,12 +203,12 @@ def count_end(stats, row, mac, octets):  # type: ignore[no-untyped-def]
         stats[which, 1] += octets
 
 
-@inline
+@trusting
 def join_rows(flows, tables, names, history, grace, named, stats):  # type: ignore[no-untyped-def]
     """The loop of `join`, in a helper, because those keep no reference counts."""
     agent_high = agent_low = exporter_high = exporter_low = np.uint64(0)
-    host = np.int32(0)
-    for i in range(flows.time_received.shape[0]):
+    host = np.uint32(0)
+    for i in range(np.uint64(flows.time_received.shape[0])):
         if (
             flows.agent[i, 1] != agent_low
             or flows.agent[i, 0] != agent_high
@@ -243,7 +243,7 @@ def join_rows(flows, tables, names, history, grace, named, stats):  # type: igno
         vni, vlan = flows.vni[i], flows.vlan[i]
         src_host = find_host(tables, flows.outer_src_ip[i, 0], flows.outer_src_ip[i, 1])
         dst_host = find_host(tables, flows.outer_dst_ip[i, 0], flows.outer_dst_ip[i, 1])
-        near = out_row if out_state == AT_VM else np.int32(0)
+        near = out_row if out_state == AT_VM else np.uint32(0)
         source = end_of(
             tables, flows.src_mac[i], src_high, src_low, time, grace, src_host, vni, vlan, near, in_state, in_row
         )
@@ -270,7 +270,7 @@ def join_rows(flows, tables, names, history, grace, named, stats):  # type: igno
         count_end(stats, destination, flows.dst_mac[i], octets)
 
 
-@kernel
+@trusting_kernel
 def join(flows, tables, names, history, grace, named, stats):  # type: ignore[no-untyped-def]
     """Fill `named` for all rows, and add to `stats` [N_WORDS, 2] (ends, estimated octets).
 
@@ -278,3 +278,10 @@ def join(flows, tables, names, history, grace, named, stats):  # type: ignore[no
     `grace` are in µs.
     """
     join_rows(flows, tables, names, history, grace, named, stats)
+
+
+@trusting_kernel
+def pick(numbers, rows, picked):  # type: ignore[no-untyped-def]
+    """Fill `picked` [n] with what `numbers`, a column of the inventory, says of the `rows` that `join` found."""
+    for i in range(np.uint64(rows.shape[0])):
+        picked[i] = numbers[np.uint64(rows[i])]

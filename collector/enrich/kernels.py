@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 import schemas.flows
 from decoders import jit
@@ -10,5 +14,23 @@ from decoders import jit
 _HERE = Path(__file__).parent
 _SOURCES = [_HERE / f"{name}.py" for name in ("join", "lookup", "lookup_ports", "snapshot", "source")]
 
-kernel = jit.kernel_of(*_SOURCES, Path(schemas.flows.__file__), Path(jit.__file__))
+_ALL = (*_SOURCES, Path(schemas.flows.__file__), Path(jit.__file__))
+
+kernel = jit.kernel_of(*_ALL)
 """Compile and cache a function of these modules; add a module's name above when its code or constants get into one."""
+
+trusting_kernel = jit.kernel_of(*_ALL, boundscheck=False)
+"""The same without bounds checks, which cost naming a quarter of its time: whoever calls such a kernel makes sure,
+with the functions below, that no index leads out of an array."""
+
+
+def require_rows(what: str, count: int, *arrays: NDArray[Any]) -> None:
+    """Raise ValueError unless all arrays have `count` rows."""
+    if any(len(array) != count for array in arrays):
+        raise ValueError(f"{what}: not all columns have {count} rows")
+
+
+def require_within(what: str, count: int, *indices: NDArray[np.integer[Any]]) -> None:
+    """Raise ValueError unless all indices are those of an array of `count`."""
+    if any(len(array) and (array.min() < 0 or array.max() >= count) for array in indices):
+        raise ValueError(f"{what}: not all indices are below {count}")

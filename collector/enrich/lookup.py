@@ -10,7 +10,7 @@ import numpy as np
 
 from collector.enrich.snapshot import BY_INDEX, BY_NAME, BY_OF_PORT, mixed, port_key
 from collector.enrich.source import PortKind
-from decoders.jit import forced
+from decoders.jit import trusting
 
 __all__ = ["BY_INDEX", "BY_NAME", "BY_OF_PORT", "find_host", "find_ip", "find_mac", "find_port", "holds", "segment"]
 
@@ -23,7 +23,7 @@ SEGMENT_SAME, SEGMENT_ROUTED, SEGMENT_OPEN, SEGMENT_OTHER = 3, 2, 1, 0
 """How a candidate's network goes with the flow's: the same, another one of the same project, not known, another one."""
 
 
-@forced
+@trusting
 def holds(tables, row, time, grace):  # type: ignore[no-untyped-def]
     """Whether a mapping holds at `time`."""
     if tables.valid_from[row] <= time < tables.valid_to[row]:
@@ -34,35 +34,35 @@ def holds(tables, row, time, grace):  # type: ignore[no-untyped-def]
     return NOT_HELD
 
 
-@forced
+@trusting
 def find_host(tables, high, low):  # type: ignore[no-untyped-def]
     """Hypervisor that has an address, 0 if none."""
     if high == 0 and low == 0:
-        return np.int32(0)
+        return np.uint32(0)
     mask = np.uint64(tables.host_slots.shape[0] - 1)
-    slot = np.int64(mixed(high, low) & mask)
+    slot = mixed(high, low) & mask
     while tables.host_slots[slot] != 0:
         entry = tables.host_slots[slot]
         if tables.host_high[entry] == high and tables.host_low[entry] == low:
             return tables.host_of[entry]
-        slot = np.int64((np.uint64(slot) + np.uint64(1)) & mask)
-    return np.int32(0)
+        slot = (slot + np.uint64(1)) & mask
+    return np.uint32(0)
 
 
-@forced
+@trusting
 def first_ip(tables, high, low):  # type: ignore[no-untyped-def]
     """First entry with an address, 0 if none."""
     mask = np.uint64(tables.ip_slots.shape[0] - 1)
-    slot = np.int64(mixed(high, low) & mask)
+    slot = mixed(high, low) & mask
     while tables.ip_slots[slot] != 0:
         entry = tables.ip_slots[slot]
         if tables.ip_high[entry] == high and tables.ip_low[entry] == low:
             return entry
-        slot = np.int64((np.uint64(slot) + np.uint64(1)) & mask)
-    return np.int32(0)
+        slot = (slot + np.uint64(1)) & mask
+    return np.uint32(0)
 
 
-@forced
+@trusting
 def has_ip(tables, row, high, low):  # type: ignore[no-untyped-def]
     """Whether the VM of `row` has an address, on whichever interface and at whatever time."""
     entry = first_ip(tables, high, low)
@@ -73,7 +73,7 @@ def has_ip(tables, row, high, low):  # type: ignore[no-untyped-def]
     return False
 
 
-@forced
+@trusting
 def find_port(tables, host, by, value, time, grace, ip_high, ip_low):  # type: ignore[no-untyped-def]
     """Row of a hypervisor's port, 0 if none.
 
@@ -81,17 +81,17 @@ def find_port(tables, host, by, value, time, grace, ip_high, ip_low):  # type: i
     packet shows on that side, and switch ports of several bridges are alike.
     """
     if host == 0 or value == 0:
-        return np.int32(0)
+        return np.uint32(0)
     key = port_key(host, by, value)
     mask = np.uint64(tables.port_slots.shape[0] - 1)
-    slot = np.int64(mixed(key, np.uint64(0)) & mask)
+    slot = mixed(key, np.uint64(0)) & mask
     while tables.port_slots[slot] != 0 and tables.port_key[tables.port_slots[slot]] != key:
-        slot = np.int64((np.uint64(slot) + np.uint64(1)) & mask)
+        slot = (slot + np.uint64(1)) & mask
     entry = tables.port_slots[slot]
     if entry != 0 and tables.port_next[entry] == 0:
         row = tables.port_row[entry]
-        return np.int32(0) if holds(tables, row, time, grace) == NOT_HELD else row
-    best = np.int32(0)
+        return np.uint32(0) if holds(tables, row, time, grace) == NOT_HELD else row
+    best = np.uint32(0)
     best_holds = NOT_HELD
     several = False
     while entry != 0:
@@ -104,7 +104,7 @@ def find_port(tables, host, by, value, time, grace, ip_high, ip_low):  # type: i
         entry = tables.port_next[entry]
     if not several:
         return best
-    best = np.int32(0)
+    best = np.uint32(0)
     entry = tables.port_slots[slot]
     while entry != 0:
         row = tables.port_row[entry]
@@ -117,7 +117,7 @@ def find_port(tables, host, by, value, time, grace, ip_high, ip_low):  # type: i
     return best
 
 
-@forced
+@trusting
 def segment(tables, row, vni, vlan, near):  # type: ignore[no-untyped-def]
     """How the network of `row` goes with the flow's VNI and VLAN and with an interface `near` it (0: none)."""
     told = False
@@ -148,7 +148,7 @@ def segment(tables, row, vni, vlan, near):  # type: ignore[no-untyped-def]
     return SEGMENT_OTHER if told else SEGMENT_OPEN
 
 
-@forced
+@trusting
 def find_mac(tables, mac, time, grace, host, vni, vlan, near):  # type: ignore[no-untyped-def]
     """Row of the interface with a MAC address; `host` is where a tunnel end point says that it is (0: not told).
 
@@ -156,15 +156,15 @@ def find_mac(tables, mac, time, grace, host, vni, vlan, near):  # type: ignore[n
     that differs does.  Where several VMs remain, the best match wins only if no other VM matches as well.
     """
     m = np.uint64(tables.mac_slots.shape[0] - 1)
-    slot = np.int64(mixed(mac, np.uint64(0)) & m)
+    slot = mixed(mac, np.uint64(0)) & m
     while tables.mac_slots[slot] != 0 and tables.mac[tables.mac_slots[slot]] != mac:
-        slot = np.int64((np.uint64(slot) + np.uint64(1)) & m)
+        slot = (slot + np.uint64(1)) & m
     row = tables.mac_slots[slot]
     if row != 0 and tables.mac_next[row] == 0:
         # The usual case: one interface, which holds or not.
         told_apart = vni != 0 and tables.vni[row] != 0 and tables.vni[row] != vni
-        return np.int32(0) if told_apart or holds(tables, row, time, grace) == NOT_HELD else row
-    best = np.int32(0)
+        return np.uint32(0) if told_apart or holds(tables, row, time, grace) == NOT_HELD else row
+    best = np.uint32(0)
     best_score = -1
     unsure = False
     while row != 0:
@@ -178,10 +178,10 @@ def find_mac(tables, mac, time, grace, host, vni, vlan, near):  # type: ignore[n
             elif score == best_score and tables.vm_id[row] != tables.vm_id[best]:
                 unsure = True
         row = tables.mac_next[row]
-    return np.int32(0) if unsure else best
+    return np.uint32(0) if unsure else best
 
 
-@forced
+@trusting
 def find_ip(tables, high, low, time, grace, host, vni, vlan, near):  # type: ignore[no-untyped-def]
     """Row of the interface with an address, arguments as for `find_mac`.
 
@@ -189,9 +189,9 @@ def find_ip(tables, high, low, time, grace, host, vni, vlan, near):  # type: ign
     traffic), and one of two VMs that match equally well not at all.
     """
     if high == 0 and low == 0:
-        return np.int32(0)
+        return np.uint32(0)
     entry = first_ip(tables, high, low)
-    best = np.int32(0)
+    best = np.uint32(0)
     best_score = -1
     unsure = False
     while entry != 0:
@@ -207,4 +207,4 @@ def find_ip(tables, high, low, time, grace, host, vni, vlan, near):  # type: ign
             elif score == best_score and tables.vm_id[row] != tables.vm_id[best]:
                 unsure = True
         entry = tables.ip_next[entry]
-    return np.int32(0) if unsure else best
+    return np.uint32(0) if unsure else best

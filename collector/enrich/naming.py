@@ -8,9 +8,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from collector.enrich.join import N_WORDS, Flows, Named, join
+from collector.enrich.join import N_WORDS, Flows, Named, join, pick
+from collector.enrich.kernels import require_rows, require_within
 from collector.enrich.lookup_ports import name_ports
 from collector.enrich.snapshot import Snapshot, empty
+from decoders.blocks import BLOCKS
 from schemas.column import ADDRESS, ENUM, NAME, TIME_US, Origin, Table
 from schemas.counters import COUNTERS
 from schemas.drops import DROPS
@@ -49,7 +51,10 @@ class Namer:
         self._names: tuple[Any, Any, NDArray[np.int32]] = (None, None, np.zeros(1, np.int32))
 
     def flows(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """A batch of decoded `flows` with the columns that enrichment fills."""
+        """A batch of decoded `flows` with the columns that enrichment fills.
+
+        Raises ValueError for columns that do not go together.
+        """
         return self._with_names(FLOWS, batch, self.totals)
 
     def drops(self, batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -76,18 +81,18 @@ class Namer:
             return batch
         snapshot = self.snapshot
         flows = _columns(batch)
-        found = Named(*(np.zeros(batch.num_rows, dtype) for dtype in (np.int32, np.int32, np.int32, np.int8)))
+        *numbers, sightings = BLOCKS.arrays(*[((batch.num_rows,), np.int32)] * 9, ((batch.num_rows,), np.int8))
+        found = Named(numbers[0], numbers[1], numbers[2], sightings)
         names = self._numbers(snapshot, _dictionary(batch))
+        require_rows(table.name, batch.num_rows, *flows)
+        require_within("interface names", len(names), flows.in_if_name, flows.out_if_name)
         with np.errstate(over="ignore"):  # hashes wrap on purpose; only uncompiled kernels would tell
             join(flows, snapshot.tables, names, self._history_us, self._grace_us, found, totals)
         if table is FLOWS:
             self.sightings += np.bincount(found.sighting, minlength=len(self.sightings))
         columns = {
-            **{
-                f"{end}_{name}": _strings(snapshot.names[name].take(rows), snapshot)
-                for end, rows in (("src", found.source), ("dst", found.destination))
-                for name in ("vm", "project", "host")
-            },
+            **_names_of("src", found.source, snapshot, numbers[3:6]),
+            **_names_of("dst", found.destination, snapshot, numbers[6:9]),
             "network": _strings(found.network, snapshot),
             "src_vm_uuid": _uuids(found.source, snapshot),
             "dst_vm_uuid": _uuids(found.destination, snapshot),
@@ -130,6 +135,17 @@ def _dictionary(batch: pa.RecordBatch) -> pa.Array:
     if "in_if_name" not in batch.schema.names:
         return pa.array([""], pa.string())
     return batch.column("in_if_name").dictionary
+
+
+def _names_of(
+    end: str, rows: NDArray[np.int32], snapshot: Snapshot, picked: list[NDArray[np.int32]]
+) -> dict[str, pa.Array]:
+    """The columns that name one end; `picked` are arrays for them."""
+    columns = {}
+    for name, numbers in zip(("vm", "project", "host"), picked, strict=True):
+        pick(snapshot.names[name], rows, numbers)
+        columns[f"{end}_{name}"] = _strings(numbers, snapshot)
+    return columns
 
 
 def _strings(numbers: NDArray[np.int32], snapshot: Snapshot) -> pa.Array:

@@ -1,7 +1,8 @@
 """The inventory at one moment, immutable, in tables that the join looks things up in.
 
 Every table is open addressing over `slots`, which hold the number of the first entry with a key (0 = none); entries
-with equal keys hang together by `next`.  Entry and row 0 stand for nothing.
+with equal keys hang together by `next`.  Entry and row 0 stand for nothing.  Numbers of entries and rows are unsigned:
+for a signed index numba asks each time whether it counts from the end.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from collector.enrich.columns import Columns, address_words
-from collector.enrich.kernels import kernel
+from collector.enrich.kernels import kernel, require_rows, require_within
 from collector.enrich.source import Address
 from decoders.jit import forced
 from schemas.column import UUID
@@ -41,25 +42,25 @@ class Tables(NamedTuple):
     vni: NDArray[np.uint32]
     vlan: NDArray[np.uint16]
     kind: NDArray[np.uint8]
-    mac_slots: NDArray[np.int32]
+    mac_slots: NDArray[np.uint32]
     """By MAC address: entries are rows."""
-    mac_next: NDArray[np.int32]
-    port_slots: NDArray[np.int32]
+    mac_next: NDArray[np.uint32]
+    port_slots: NDArray[np.uint32]
     """By hypervisor and port."""
-    port_next: NDArray[np.int32]
+    port_next: NDArray[np.uint32]
     port_key: NDArray[np.uint64]
-    port_row: NDArray[np.int32]
-    ip_slots: NDArray[np.int32]
+    port_row: NDArray[np.uint32]
+    ip_slots: NDArray[np.uint32]
     """By address of an interface."""
-    ip_next: NDArray[np.int32]
+    ip_next: NDArray[np.uint32]
     ip_high: NDArray[np.uint64]
     ip_low: NDArray[np.uint64]
-    ip_row: NDArray[np.int32]
-    host_slots: NDArray[np.int32]
+    ip_row: NDArray[np.uint32]
+    host_slots: NDArray[np.uint32]
     """By address of a hypervisor."""
     host_high: NDArray[np.uint64]
     host_low: NDArray[np.uint64]
-    host_of: NDArray[np.int32]
+    host_of: NDArray[np.uint32]
     host_of_ports: NDArray[np.uint8]
     """[hosts]: 1 where OpenFlow port numbers of the hypervisor are known."""
 
@@ -145,34 +146,53 @@ def build(columns: Columns, addresses: Mapping[Address, str]) -> Snapshot:
         ip_next=ip_next,
         ip_high=ip_high,
         ip_low=ip_low,
-        ip_row=np.ascontiguousarray(ips["row"]),
+        ip_row=ips["row"].astype(np.uint32),
         host_slots=host_slots,
         host_high=host_high,
         host_low=host_low,
         host_of=host_of,
         host_of_ports=_with_of_ports(rows, columns.host_count()),
     )
+    check(tables)
     names = {name: np.ascontiguousarray(rows[name]) for name in ("vm", "host", "project", "network")}
     words = np.stack([rows["uuid_high"], rows["uuid_low"]], axis=1)
     uuids = pa.Array.from_buffers(UUID, len(words), [None, pa.py_buffer(words)])
     return Snapshot(tables, columns.strings(), columns.numbers(), columns.hosts(), names, mac, uuids)
 
 
-def _slots(entries: int) -> NDArray[np.int32]:
-    return np.zeros(1 << max(4, (2 * entries).bit_length()), np.int32)
+def check(tables: Tables) -> None:
+    """Raise ValueError if a look-up could lead out of the tables, or never end."""
+    rows = len(tables.valid_from)
+    plain = ("valid_to", "mac", "vm_id", "host_id", "project", "network", "bridge", "port_name", "if_index", "of_port")
+    require_rows("intervals", rows, *(getattr(tables, name) for name in (*plain, "vni", "vlan", "kind", "mac_next")))
+    require_rows("ports", len(tables.port_key), tables.port_next, tables.port_row)
+    require_rows("addresses", len(tables.ip_high), tables.ip_low, tables.ip_next, tables.ip_row)
+    require_rows("hypervisors", len(tables.host_high), tables.host_low, tables.host_of)
+    require_within("intervals", rows, tables.mac_slots, tables.mac_next, tables.port_row, tables.ip_row)
+    require_within("ports", len(tables.port_key), tables.port_slots, tables.port_next)
+    require_within("addresses", len(tables.ip_high), tables.ip_slots, tables.ip_next)
+    require_within("hypervisors", len(tables.host_high), tables.host_slots)
+    require_within("numbers of hypervisors", len(tables.host_of_ports), tables.host_of)
+    for slots in (tables.mac_slots, tables.port_slots, tables.ip_slots, tables.host_slots):
+        if len(slots) & (len(slots) - 1) or slots.all():
+            raise ValueError(f"{len(slots)} slots: not a power of two, or none of them free")
+
+
+def _slots(entries: int) -> NDArray[np.uint32]:
+    return np.zeros(1 << max(4, (2 * entries).bit_length()), np.uint32)
 
 
 def _table(
     high: NDArray[np.uint64], low: NDArray[np.uint64], order: NDArray[np.int64]
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
     """Slots and chain of the entries in `order`."""
-    slots, chain = _slots(len(order)), np.zeros(len(high), np.int32)
+    slots, chain = _slots(len(order)), np.zeros(len(high), np.uint32)
     with np.errstate(over="ignore"):  # hashes wrap on purpose; only uncompiled kernels would tell
         link(high, low, order.astype(np.int64), slots, chain)
     return slots, chain
 
 
-def _ports(rows: NDArray[np.void], by_time: NDArray[np.int64]) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
+def _ports(rows: NDArray[np.void], by_time: NDArray[np.int64]) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:
     """Keys and rows of the port table's entries, oldest first; entry 0 is nothing."""
     keys, found = [np.zeros(1, np.uint64)], [np.zeros(1, np.int64)]
     placed = by_time[rows["host_id"][by_time] != 0]
@@ -181,7 +201,7 @@ def _ports(rows: NDArray[np.void], by_time: NDArray[np.int64]) -> tuple[NDArray[
         host, value = (rows[column][having].astype(np.uint64) for column in ("host_id", name))
         keys.append(host << np.uint64(36) | np.uint64(by << 32) | value)
         found.append(having)
-    return np.concatenate(keys), np.concatenate(found).astype(np.int32)
+    return np.concatenate(keys), np.concatenate(found).astype(np.uint32)
 
 
 def _with_of_ports(rows: NDArray[np.void], hosts: int) -> NDArray[np.uint8]:
@@ -195,7 +215,7 @@ def _with_of_ports(rows: NDArray[np.void], hosts: int) -> NDArray[np.uint8]:
 def _host_table(columns: Columns, addresses: Mapping[Address, str]) -> tuple[NDArray[Any], ...]:
     """Slots, the words of each address, and the hypervisor's number."""
     high, low = np.zeros(len(addresses) + 1, np.uint64), np.zeros(len(addresses) + 1, np.uint64)
-    host_of = np.zeros(len(addresses) + 1, np.int32)
+    host_of = np.zeros(len(addresses) + 1, np.uint32)
     for entry, (address, name) in enumerate(addresses.items(), 1):
         high[entry], low[entry] = address_words(address)
         host_of[entry] = columns.host_id(name)

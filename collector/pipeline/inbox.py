@@ -15,6 +15,8 @@ from decoders.datagrams import Datagrams
 
 ENOUGH_SHARE = 2
 """One part in this of what may be taken is worth taking: what a batch costs by itself is then a tenth of the whole."""
+ALONE_SHARE = 16
+"""One part in this of it is worth a batch of its own, where it would have to be copied to get into one with more."""
 
 
 class Inbox:
@@ -76,7 +78,7 @@ class Inbox:
         taken = [batch]
         while self._batches and size + self._batches[0][1] <= limit_octets:
             batch, octets = self._batches[0]
-            if batch.octets is not taken[-1].octets and size > limit_octets // ENOUGH_SHARE:
+            if batch.octets is not taken[-1].octets and size > limit_octets // ALONE_SHARE:
                 break  # what is taken together lies in one piece of memory, and nothing has to be copied
             size += octets
             taken.append(batch)

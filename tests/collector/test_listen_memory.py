@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from collector.listen.memory import SPARE_BLOCKS, Memory
+from collector.listen.memory import Memory
 from collector.pipeline.inbox import concatenate
 from decoders.datagrams import Datagrams
 
@@ -48,14 +48,6 @@ def test_a_block_is_filled_anew_once_nobody_holds_a_batch_of_it() -> None:
     assert (part == 1).all()
     del part
     assert block_of(filled(memory, BLOCK, 4)) == where
-
-
-def test_few_blocks_are_kept_for_later() -> None:
-    memory = Memory(BLOCK)
-    blocks = [filled(memory, BLOCK, 0) for _ in range(SPARE_BLOCKS + 6)]
-    assert len({block_of(block) for block in blocks}) == len(blocks)
-    blocks.clear()
-    assert len(memory._spare) == SPARE_BLOCKS
 
 
 def test_what_is_larger_than_a_block_gets_memory_of_its_own() -> None:

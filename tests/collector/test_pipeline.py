@@ -31,23 +31,45 @@ def batch(*payloads: bytes, address: str = "192.0.2.1", port: int = 9) -> Datagr
     return Datagrams.of((payload, address, port, 5) for payload in payloads)
 
 
+def one_by_one(read: Datagrams) -> list[Datagrams]:
+    """Each datagram as a batch of its own, all in one piece of memory, as small reads bring them."""
+    columns = (read.start, read.length, read.address, read.port, read.time_received_us, read.connection)
+    return [Datagrams(read.octets, *(column[n : n + 1] for column in columns)) for n in range(len(read))]
+
+
 def contents(datagrams: Datagrams) -> list[bytes]:
     spans = zip(datagrams.start, datagrams.length, strict=True)
     return [datagrams.octets[start : start + length].tobytes() for start, length in spans]
 
 
-def test_batches_come_out_in_order_and_joined_up_to_the_limit() -> None:
+def taken(batches: list[Datagrams], limit: int) -> list[list[bytes]]:
+    """What an inbox gives, `limit` octets at most at a time."""
+
     async def scenario() -> list[list[bytes]]:
         inbox = Inbox(1 << 20)
-        for payload in (b"one", b"two", b"three"):
-            assert inbox.offer(batch(payload, payload)) == 0
-        limit = 2 * octets_of(batch(b"two", b"two"))
-        taken = [await inbox.take(limit), await inbox.take(limit)]
+        for one in batches:
+            assert inbox.offer(one) == 0
         inbox.close()
-        assert await inbox.take(limit) is None
-        return [contents(item) for item in taken if item is not None]
+        found = []
+        while (item := await inbox.take(limit)) is not None:
+            found.append(contents(item))
+        return found
 
-    assert asyncio.run(scenario()) == [[b"one", b"one", b"two", b"two"], [b"three", b"three"]]
+    return asyncio.run(scenario())
+
+
+def test_batches_of_one_piece_of_memory_come_out_in_order_and_joined_up_to_the_limit() -> None:
+    parts = one_by_one(batch(b"one", b"two", b"three", b"four", b"five"))
+
+    assert taken(parts, 2 * octets_of(parts[2])) == [[b"one", b"two"], [b"three", b"four"], [b"five"]]
+
+
+def test_little_is_copied_to_get_into_one_batch_much_is_not() -> None:
+    little = batch(b"little")
+    much = batch(b"much" * 300)
+
+    assert taken([little, batch(b"more"), much], 1 << 14) == [[b"little", b"more", b"much" * 300]]
+    assert taken([much, little, batch(b"more")], 1 << 14) == [[b"much" * 300], [b"little", b"more"]]
 
 
 async def others() -> None:
@@ -59,16 +81,17 @@ async def others() -> None:
 def test_few_datagrams_wait_for_more() -> None:
     """The wait of an hour ends once half of a batch is there."""
     limit = 6 * octets_of(batch(b"one"))
+    one, two, end = one_by_one(batch(b"one", b"two", b"end"))
 
     async def scenario() -> Datagrams | None:
         inbox = Inbox(1 << 20)
-        assert inbox.offer(batch(b"one")) == 0
+        assert inbox.offer(one) == 0
         taking = asyncio.create_task(inbox.take(limit, 3600))
         await others()
-        assert inbox.offer(batch(b"two")) == 0
+        assert inbox.offer(two) == 0
         await others()
         assert not taking.done()
-        assert inbox.offer(batch(b"end")) == 0
+        assert inbox.offer(end) == 0
         return await asyncio.wait_for(taking, 20)
 
     assert contents(asyncio.run(scenario()) or batch()) == [b"one", b"two", b"end"]

@@ -15,7 +15,7 @@ from collector.enrich import columns as columns_module
 from collector.enrich.columns import Columns, address_words
 from collector.enrich.lookup import BY_INDEX, BY_NAME, BY_OF_PORT, find_host, find_ip, find_mac, find_port
 from collector.enrich.merge import Placement
-from collector.enrich.snapshot import Snapshot, build
+from collector.enrich.snapshot import Snapshot, build, check
 from collector.enrich.source import NO_UUID, Address, Interface, PortKind, Rank
 
 FOREVER = (1 << 63) - 1
@@ -297,3 +297,34 @@ def test_names_of_rows_long_gone_are_thrown_away(field: str, monkeypatch: pytest
     last = columns.add(Placement(Interface(mac=1, vm_uuid=UUID(int=5000)), (Rank.SFLOW_HOST,)), 1, FOREVER)
     assert columns.rows["vm_id"][last] <= 103
     assert columns.strings()[int(columns.rows["vm"][keep])].as_py() == "kept"
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "mac_slots", "mac_next", "port_slots", "port_next", "port_row", "ip_slots", "ip_next", "ip_row", "host_slots",
+        "host_of",
+    ],
+)  # fmt: skip
+def test_tables_that_lead_out_of_themselves_are_refused(
+    table: str, worlds: list[tuple[dict[int, Row], Snapshot]]
+) -> None:
+    """The join does not check each look-up."""
+    tables = worlds[-1][1].tables
+    check(tables)
+    damaged = getattr(tables, table).copy()
+    damaged[-1] = 1_000_000
+
+    with pytest.raises(ValueError, match="below"):
+        check(tables._replace(**{table: damaged}))
+
+
+def test_tables_of_different_lengths_or_without_a_free_slot_are_refused() -> None:
+    tables = build(Columns(), HOSTS).tables
+
+    with pytest.raises(ValueError, match="columns"):
+        check(tables._replace(vni=tables.vni[1:]))
+    with pytest.raises(ValueError, match="free"):
+        check(tables._replace(host_slots=np.ones_like(tables.host_slots)))
+    with pytest.raises(ValueError, match="power of two"):
+        check(tables._replace(host_slots=tables.host_slots[1:]))

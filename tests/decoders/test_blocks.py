@@ -1,0 +1,94 @@
+"""Memory that is used again: not while somebody holds a part of it, not more than is allowed, and not seen in rows."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from decoders import legacy, rows, sets, sflow
+from decoders.blocks import Blocks
+from decoders.datagrams import Datagrams
+from decoders.dispatch import Decoder
+from schemas.column import Table
+from schemas.flows import FLOWS
+from tests.decoders.helpers import payloads
+
+PAGE = 1 << 20
+
+
+def where(block: NDArray[np.uint8]) -> int:
+    """Address of the memory."""
+    return int(block.ctypes.data)
+
+
+def test_a_block_comes_back_with_the_last_array_cut_from_it() -> None:
+    blocks = Blocks()
+    block = blocks.take(PAGE - 5)
+    at = where(block)
+    part = block[8:64].view(np.uint64).reshape(-1, 7)[:, 2:5]
+    del block
+    other = blocks.take(PAGE)
+    assert where(other) != at
+    assert blocks.spare_octets == 0
+    del part
+    assert blocks.spare_octets == PAGE
+    assert where(blocks.take(PAGE)) == at
+
+
+def test_sizes_are_powers_of_two_and_do_not_mix() -> None:
+    blocks = Blocks()
+    assert len(blocks.take(PAGE)) == PAGE
+    assert len(blocks.take(PAGE + 1)) == 2 * PAGE
+    assert blocks.spare_octets == 3 * PAGE
+    assert len(blocks.take(3 * PAGE)) == 4 * PAGE
+
+
+def test_no_more_is_kept_than_allowed() -> None:
+    blocks = Blocks(spare_octets=3 * PAGE)
+    taken = [blocks.take(PAGE) for _ in range(8)]
+    assert len({where(block) for block in taken}) == 8
+    taken.clear()
+    gc.collect()
+    assert blocks.spare_octets == 3 * PAGE
+
+
+CAPTURES = (
+    "softflowd_ipfix", "softflowd_v9", "ovs_ipfix_tunnel", "ovs_ipfix_nocache", "ovs_netflow5", "fprobe_v5",
+    "ovs_sflow_tcp_udp_s64", "ovs_sflow_mixed",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("stem", CAPTURES)
+def test_what_lay_in_the_memory_before_shows_in_no_row(stem: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    datagrams = Datagrams.of(payloads(stem) * 3)  # more rows than are cleared at a time
+
+    def used(table: Table, capacity: int) -> rows.Rows:
+        made = rows.new_rows(table, capacity)
+        for group in made[:5]:
+            group[:] = 0xA5
+        made.cleared[0] = 0
+        return made
+
+    expected = Decoder().decode(datagrams).flows
+    for module in (legacy, sets, sflow):
+        monkeypatch.setattr(module, "unclear_rows", used)
+    found = Decoder().decode(datagrams).flows
+
+    assert sum(part.num_rows for part in expected) > 0
+    assert found == expected
+
+
+def test_large_batches_are_decoded_into_memory_that_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = Blocks()
+    monkeypatch.setattr(rows, "BLOCKS", blocks)
+    made = rows.unclear_rows(FLOWS, 10_000)
+    assert [group.shape for group in made[:5]] == [group.shape for group in rows.new_rows(FLOWS, 10_000)[:5]]
+    columns = [column for group in made[:5] for column in group]
+    assert not any(np.shares_memory(a, b) for a, b in itertools.combinations(columns, 2))
+    del made, columns
+    gc.collect()
+    assert blocks.spare_octets > 0

@@ -1,0 +1,94 @@
+"""Moves of columns: they read and write what they should, and nothing outside of the arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import ip_address
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from decoders import wire
+from decoders.jit import kernel
+
+MOVES = {1: wire.move8, 2: wire.move16, 4: wire.move32, 8: wire.move64, 6: wire.move_mac}
+OCTETS = np.random.default_rng(7).integers(1, 256, 1_000, np.uint8)
+
+
+def called(move: Callable[..., None]) -> Callable[..., None]:
+    """A kernel around a part of kernels."""
+
+    @kernel
+    def around(octets, at, stride, n, target, column, first, step):  # type: ignore[no-untyped-def]
+        move(octets, at, stride, n, target, column, first, step)
+
+    return around  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("size", MOVES)
+def test_numbers_go_where_they_belong_and_nowhere_else(size: int) -> None:
+    kind = np.uint64 if size > 4 else np.uint32
+    rows = np.zeros((3, 50), kind)
+
+    called(MOVES[size])(OCTETS, 3, 53, 7, rows, 1, 4, 2)
+
+    expected = np.zeros_like(rows)
+    for k in range(7):
+        expected[1, 4 + 2 * k] = int.from_bytes(OCTETS[3 + 53 * k :][:size].tobytes(), "big")
+    np.testing.assert_array_equal(rows, expected)
+
+
+def test_a_column_that_is_as_wide_as_the_number() -> None:
+    rows = np.zeros((2, 5), np.uint16)
+
+    called(wire.move16)(OCTETS, 0, 2, 5, rows, 1, 0, 1)
+
+    assert rows[1].tolist() == np.frombuffer(OCTETS[:10].tobytes(), ">u2").tolist()
+
+
+def test_ipv4_addresses_become_mapped_ones() -> None:
+    rows = np.full((2, 8, 2), 99, np.uint64)
+
+    called(wire.move_ipv4)(OCTETS, 10, 20, 3, rows, 1, 2, 2)
+
+    for k in range(3):
+        address = ip_address(OCTETS[10 + 20 * k :][:4].tobytes())
+        assert ip_address(rows[1, 2 + 2 * k].tobytes()) == ip_address(f"::ffff:{address}")
+        assert rows[1, 3 + 2 * k].tolist() == [99, 99]
+    assert (rows[0] == 99).all()
+    assert (rows[1, :2] == 99).all()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (-1, 10, 5, 0, 0, 1),  # before the octets
+        (997, 0, 1, 0, 0, 1),  # the last number ends behind them
+        (0, 333, 4, 0, 0, 1),  # so does the fourth
+        (600, -200, 4, 0, 0, 1),
+        (0, 10, 5, -1, 0, 1),  # no such column
+        (0, 10, 5, 2, 0, 1),
+        (0, 10, 5, 0, -1, 1),  # before the rows
+        (0, 10, 5, 0, 4, 1),  # behind them
+        (0, 10, 5, 0, 0, 2),
+        (0, 10, 5, 0, 7, -1),
+    ],
+)
+@pytest.mark.parametrize("words", [1, 2])
+def test_what_is_outside_of_the_arrays_is_refused_before_anything_moves(arguments: tuple[int, ...], words: int) -> None:
+    rows: NDArray[np.uint64] = np.zeros((2, 8) if words == 1 else (2, 8, 2), np.uint64)
+    move = wire.move32 if words == 1 else wire.move_ipv4
+    at, stride, n, *place = arguments
+
+    with pytest.raises(IndexError, match="outside"):
+        called(move)(OCTETS, at, stride, n, rows, *place)
+    assert not rows.any()
+
+
+def test_none_to_move_is_no_mistake() -> None:
+    rows = np.zeros((1, 1), np.uint64)
+
+    called(wire.move64)(OCTETS, 5_000, 8, 0, rows, 0, 3, 1)
+
+    assert not rows.any()
