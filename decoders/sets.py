@@ -25,6 +25,10 @@ from schemas.flows import FLOWS
 
 _SPARE_ROWS = 64
 """Rows beyond what the known templates ask for: a first datagram seldom has more."""
+LEAST_FILLED = 4
+MUCH_ROOM = 4_096
+"""Rows go on in smaller arrays where there is much room and less than one part in four of it is filled: records whose
+length varies may be much longer than the least, and whoever holds a batch holds all of its room."""
 
 
 class SetsDecoder:
@@ -182,15 +186,17 @@ class _Pass:
         filled = int(state[frames.W_ROWS])
         if keep_from:
             names = self._shared.name_list.array()
-            self._decoded.flows.append(batch(FLOWS, self._rows, keep_from, names))
+            rows = self._rows
+            if max(keep_from * LEAST_FILLED, MUCH_ROOM) < rows.u32.shape[1]:
+                rows = unclear_rows(FLOWS, keep_from)
+                _copy(self._rows, slice(0, keep_from), rows)
+            self._decoded.flows.append(batch(FLOWS, rows, keep_from, names))
         if need < 0:
             return
         before = self._rows
         moved = filled - keep_from
         self._rows = self._more_rows(moved + need)
-        for old, fresh in zip(_arrays(before), _arrays(self._rows), strict=True):
-            fresh[:, :moved] = old[:, keep_from:filled]
-        self._rows.cleared[0] = max(self._rows.cleared[0], moved)
+        _copy(before, slice(keep_from, filled), self._rows)
         state[frames.W_ROWS] = moved
         state[frames.W_ROW0] = 0
 
@@ -237,6 +243,8 @@ class _Pass:
             self._work.state[frames.W_RELEASED] = 0
 
 
-def _arrays(rows: Rows) -> tuple[NDArray[Any], ...]:
-    """The column groups of `rows`, whatever their widths."""
-    return rows.u64, rows.u32, rows.u16, rows.u8, rows.address
+def _copy(rows: Rows, which: slice, to: Rows) -> None:
+    """Copy some rows to the beginning of other arrays."""
+    for group in range(5):
+        to[group][:, : which.stop - which.start] = rows[group][:, which]
+    to.cleared[0] = max(to.cleared[0], which.stop - which.start)

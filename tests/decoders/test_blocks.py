@@ -15,6 +15,7 @@ from decoders.datagrams import Datagrams
 from decoders.dispatch import Decoder
 from schemas.column import Table
 from schemas.flows import FLOWS
+from tests.decoders.exports import NOW, V, in_set, ipfix, template
 from tests.decoders.helpers import payloads
 
 PAGE = 1 << 20
@@ -92,3 +93,31 @@ def test_large_batches_are_decoded_into_memory_that_is_used_again(monkeypatch: p
     del made, columns
     gc.collect()
     assert blocks.spare_octets > 0
+
+
+def test_long_records_of_varying_length_do_not_hold_the_room_for_short_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room is taken for records of the least length; who holds a batch must not hold all of it."""
+
+    class Counted(Blocks):
+        taken_octets = 0
+
+        def take(self, octets: int) -> NDArray[np.uint8]:
+            block = super().take(octets)
+            self.taken_octets += len(block)
+            return block
+
+    blocks = Counted()
+    monkeypatch.setattr(rows, "BLOCKS", blocks)
+    record = bytes([0, 0, 3, 232, 192, 0, 2, 1, 255]) + (500).to_bytes(2, "big") + bytes(500)
+    messages = [
+        ipfix(template(256, [(1, 4), (8, 4), (82, V)])),
+        *(ipfix(in_set(256, record, record), sequence=2 * n) for n in range(3_000)),
+    ]
+
+    flows = Decoder().decode(Datagrams.of((message, "192.0.2.9", 5, NOW * 1_000_000) for message in messages)).flows
+
+    gc.collect()
+    assert sum(part.num_rows for part in flows) == 6_000
+    needed = sum(part.nbytes for part in flows)
+    assert blocks.taken_octets > 20 * needed
+    assert blocks.taken_octets - blocks.spare_octets <= 2 * needed
