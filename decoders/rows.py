@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from decoders.blocks import BLOCKS
 from decoders.jit import forced, inline
 from decoders.wire_load import zero
-from schemas.column import ADDRESS, ENUM, NAME, TIME_US, UINT8, UINT16, UINT32, UINT64, Column, Origin, Table
+from schemas.column import ADDRESS, ENUM, NAME, TIME_US, UINT8, UINT16, UINT32, UINT64, Origin, Table
 from schemas.flows import FLOWS
 
 G_U64, G_U32, G_U16, G_U8, G_ADDRESS = range(5)
@@ -143,46 +143,53 @@ def clear_row(rows, row):  # type: ignore[no-untyped-def]
         rows.address[c, row, 1] = 0
 
 
-def batch(table: Table, rows: Rows, count: int, names: pa.Array) -> pa.RecordBatch:
-    """The first `count` rows as an immutable Arrow batch of the decoded columns of `table`.
+class _Field(NamedTuple):
+    """How a decoded column becomes Arrow."""
 
-    `names` holds the strings that name columns index.  A 64-bit value of all ones in a nullable column is NULL.
-    """
-    columns = [column for column in table.stored if column.origin is Origin.DECODE]
-    places = layout(table)
-    arrays = [arrow_array(column, _values(rows, places[column.name], count), names) for column in columns]
-    return pa.RecordBatch.from_arrays(arrays, schema=table.arrow(Origin.DECODE))
+    group: int
+    place: int
+    """In the group."""
+    kind: pa.DataType
+    """Of the values; of their numbers where these are names or of an enumeration."""
+    named: bool
+    dictionary: pa.Array | None
+    """Of an enumeration."""
+    nullable: bool
 
 
-def _values(rows: Rows, place: tuple[int, int], count: int) -> NDArray[np.generic]:
-    group, index = place
-    values: NDArray[np.generic] = rows[group][index, :count]
-    return values
+@cache
+def _fields(table: Table) -> tuple[_Field, ...]:
+    """The decoded columns of `table`, in order.  Asked for once: a batch costs its Python, whatever is in it."""
+    fields = []
+    for column in table.stored:
+        if column.origin is not Origin.DECODE:
+            continue
+        dictionary = pa.array(column.names, pa.string()) if column.arrow == ENUM else None
+        kind = {NAME: pa.int32(), ENUM: pa.int8()}.get(column.arrow, column.arrow)
+        fields.append(_Field(*layout(table)[column.name], kind, column.arrow == NAME, dictionary, column.nullable))
+    return tuple(fields)
 
 
 ABSENT = 0xFFFF_FFFF_FFFF_FFFF
 """What kernels write into a nullable 64-bit column for "not stated"."""
 
 
-def arrow_array(column: Column, values: NDArray[np.generic], names: pa.Array) -> pa.Array:
-    """One column as Arrow, sharing memory with `values` ([count], or [count, 2] for addresses)."""
-    count = len(values)
-    if column.arrow == NAME:
-        return pa.DictionaryArray.from_arrays(_buffer_array(pa.int32(), values, count), names, safe=False)
-    if column.arrow == ENUM:
-        return pa.DictionaryArray.from_arrays(_buffer_array(pa.int8(), values, count), _enum_names(column), safe=False)
-    if column.nullable:
-        return pa.array(values, type=column.arrow, mask=values == np.uint64(ABSENT))
-    return _buffer_array(column.arrow, values, count)
+def batch(table: Table, rows: Rows, count: int, names: pa.Array) -> pa.RecordBatch:
+    """The first `count` rows as an immutable Arrow batch of the decoded columns of `table`, sharing their memory.
 
-
-def _buffer_array(kind: pa.DataType, values: NDArray[np.generic], count: int) -> pa.Array:
-    return pa.Array.from_buffers(kind, count, [None, pa.py_buffer(np.ascontiguousarray(values))])
-
-
-@cache
-def _enum_names(column: Column) -> pa.Array:
-    return pa.array(column.names, pa.string())
+    `names` holds the strings that name columns index.  A 64-bit value of all ones in a nullable column is NULL.
+    """
+    arrays = []
+    for group, place, kind, named, dictionary, nullable in _fields(table):
+        values = rows[group][place, :count]
+        if nullable:
+            arrays.append(pa.array(values, type=kind, mask=values == np.uint64(ABSENT)))
+            continue
+        array = pa.Array.from_buffers(kind, count, [None, pa.py_buffer(values)])
+        if named or dictionary is not None:
+            array = pa.DictionaryArray.from_arrays(array, names if named else dictionary, safe=False)
+        arrays.append(array)
+    return pa.RecordBatch.from_arrays(arrays, schema=table.arrow(Origin.DECODE))
 
 
 def _flow(name: str) -> int:

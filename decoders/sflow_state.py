@@ -69,8 +69,8 @@ def find_source(words, clock, session, kind, source_class, index):  # type: igno
     key_a = (session << 32) | index
     key_b = (np.int64(1) << 40) | (np.int64(kind) << 32) | source_class
     clock[0] += 1
-    buckets = np.uint64(words.shape[0] // WAYS)
-    bucket = np.int64(mix(mix(np.uint64(0), np.uint64(key_a)), np.uint64(key_b)) % buckets) * WAYS
+    mask = np.uint64(words.shape[0] // WAYS - 1)  # slots are a power of two
+    bucket = np.int64(mix(mix(np.uint64(0), np.uint64(key_a)), np.uint64(key_b)) & mask) * WAYS
     slot = bucket
     for way in range(WAYS):
         candidate = bucket + np.int64(way)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -25,15 +26,20 @@ _NUMPY = {NAME: np.int32, ENUM: np.int8, TIME_US: np.int64, ADDRESS: np.uint64}
 def values(array: pa.Array) -> NDArray[Any]:
     """The values of a column without nulls as numpy, not copied: names and enumerations as their numbers, times as µs,
     addresses as [n, 2] words in memory order."""
-    kind = _NUMPY.get(array.type)
-    numbers = array.indices if pa.types.is_dictionary(array.type) else array
-    dtype = np.dtype(kind if kind is not None else array.type.to_pandas_dtype())
-    width = 2 if array.type == ADDRESS else 1
-    data = numbers.buffers()[1]
+    return _view(array, _dtype(array.type), 2 if array.type == ADDRESS else 1)
+
+
+def _dtype(kind: pa.DataType) -> np.dtype[Any]:
+    return np.dtype(_NUMPY[kind] if kind in _NUMPY else kind.to_pandas_dtype())
+
+
+def _view(array: pa.Array, dtype: np.dtype[Any], width: int) -> NDArray[Any]:
+    """The numbers of a column, those of a dictionary's entries too, as [n] or [n, width]."""
+    data = array.buffers()[1]
     if data is None:
-        return np.zeros((len(numbers), 2) if width == 2 else len(numbers), dtype)
-    flat = np.frombuffer(data, dtype)[numbers.offset * width : (numbers.offset + len(numbers)) * width]
-    return flat.reshape(-1, 2) if width == 2 else flat
+        return np.zeros((len(array), width) if width > 1 else len(array), dtype)
+    flat = np.frombuffer(data, dtype)[array.offset * width : (array.offset + len(array)) * width]
+    return flat.reshape(-1, width) if width > 1 else flat
 
 
 class Namer:
@@ -48,7 +54,7 @@ class Namer:
         """Rows by sighting."""
         self._history_us = history_us
         self._grace_us = grace_us
-        self._names: tuple[Any, Any, NDArray[np.int32]] = (None, None, np.zeros(1, np.int32))
+        self._known_names: tuple[Snapshot, pa.Array, NDArray[np.int32]] | None = None
 
     def flows(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """A batch of decoded `flows` with the columns that enrichment fills.
@@ -80,10 +86,10 @@ class Namer:
         if not batch.num_rows:
             return batch
         snapshot = self.snapshot
-        flows = _columns(batch)
+        flows = _columns(table, batch)
         *numbers, sightings = BLOCKS.arrays(*[((batch.num_rows,), np.int32)] * 9, ((batch.num_rows,), np.int8))
         found = Named(numbers[0], numbers[1], numbers[2], sightings)
-        names = self._numbers(snapshot, _dictionary(batch))
+        names = self._numbers(snapshot, _dictionary(table, batch))
         require_rows(table.name, batch.num_rows, *flows)
         require_within("interface names", len(names), flows.in_if_name, flows.out_if_name)
         with np.errstate(over="ignore"):  # hashes wrap on purpose; only uncompiled kernels would tell
@@ -102,37 +108,67 @@ class Namer:
 
     def _numbers(self, snapshot: Snapshot, names: pa.Array) -> NDArray[np.int32]:
         """The inventory's number of each name of the stream; kept while neither changes."""
-        if self._names[0] is not snapshot or self._names[1] is not names:
+        kept = self._known_names
+        if kept is None or kept[0] is not snapshot or not _same_memory(kept[1], names):
             known = snapshot.string_numbers
             numbers = [known.get(name, -1) for name in names.to_pylist()]
-            self._names = (snapshot, names, np.array(numbers or [0], np.int32))
-        return self._names[2]
+            kept = self._known_names = (snapshot, names, np.array(numbers or [0], np.int32))
+        return kept[2]
 
 
-def _columns(batch: pa.RecordBatch) -> Flows:
-    """The columns that the join reads.
+def _same_memory(one: pa.Array, other: pa.Array) -> bool:
+    """Whether two arrays are views of the same values.  Arrow makes a new object each time that one is asked for."""
+    return (len(one), one.offset, _places(one)) == (len(other), other.offset, _places(other))
+
+
+def _places(array: pa.Array) -> list[tuple[int, int] | None]:
+    return [buffer and (buffer.address, buffer.size) for buffer in array.buffers()]
+
+
+class _Source(NamedTuple):
+    """Where the join finds one of its columns."""
+
+    position: int
+    """Of the column in the batch; −1: the table has none, and all rows have the same value."""
+    dtype: np.dtype[Any]
+    width: int
+    constant: int
+
+
+@cache
+def _sources(table: Table) -> tuple[_Source, ...]:
+    """The columns that the join reads, in the order of `Flows`.  Asked for once: a batch costs its Python.
 
     Table `drops` has fewer: its rows come from sFlow, and a discarded packet is delivered to nobody (`local`).
     """
-    present = set(batch.schema.names)
-    rows = batch.num_rows
+    present = table.arrow(Origin.DECODE).names
     constant = {"protocol": FLOWS["protocol"].code("sflow5"), "out_kind": FLOWS["out_kind"].code("local")}
     renamed = {"octets": "bytes", "flow_end": "flow_end" if "flow_end" in present else "time_received"}
-
-    def column(field: str) -> NDArray[Any]:
+    sources = []
+    for field in Flows._fields:
         name = renamed.get(field, field)
-        if name in present:
-            return values(batch.column(name))
+        position = present.index(name) if name in present else -1
         kind = FLOWS[name].arrow
-        dtype = _NUMPY[kind] if kind in _NUMPY else kind.to_pandas_dtype()
-        return np.full((rows, 2) if kind == ADDRESS else rows, constant.get(name, 0), dtype)
-
-    return Flows(*map(column, Flows._fields))
+        sources.append(_Source(position, _dtype(kind), 2 if kind == ADDRESS else 1, constant.get(name, 0)))
+    return tuple(sources)
 
 
-def _dictionary(batch: pa.RecordBatch) -> pa.Array:
+def _columns(table: Table, batch: pa.RecordBatch) -> Flows:
+    """The columns that the join reads of a batch that has the decoded columns of `table`."""
+    rows = batch.num_rows
+    return Flows(
+        *(
+            _view(batch.column(position), dtype, width)
+            if position >= 0
+            else np.full((rows, width) if width > 1 else rows, constant, dtype)
+            for position, dtype, width, constant in _sources(table)
+        )
+    )
+
+
+def _dictionary(table: Table, batch: pa.RecordBatch) -> pa.Array:
     """The names that `in_if_name` and `out_if_name` refer to: decoders give all columns the same."""
-    if "in_if_name" not in batch.schema.names:
+    if table is not FLOWS:
         return pa.array([""], pa.string())
     return batch.column("in_if_name").dictionary
 
@@ -156,10 +192,18 @@ def _uuids(rows: NDArray[np.int32], snapshot: Snapshot) -> pa.Array:
     return pa.DictionaryArray.from_arrays(pa.array(rows, pa.int32()), snapshot.uuids, safe=False)
 
 
+@cache
+def _order(table: Table) -> tuple[tuple[str, int], ...]:
+    """Columns of a named batch: name, and position in the decoded one, −1 for those that naming adds."""
+    decoded = table.arrow(Origin.DECODE).names
+    names = table.arrow(Origin.DECODE, Origin.ENRICH).names
+    return tuple((name, decoded.index(name) if name in decoded else -1) for name in names)
+
+
 def _joined(table: Table, batch: pa.RecordBatch, columns: dict[str, pa.Array]) -> pa.RecordBatch:
-    schema = table.arrow(Origin.DECODE, Origin.ENRICH)
     return pa.RecordBatch.from_arrays(
-        [columns[name] if name in columns else batch.column(name) for name in schema.names], schema=schema
+        [columns[name] if name in columns else batch.column(position) for name, position in _order(table)],
+        schema=table.arrow(Origin.DECODE, Origin.ENRICH),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 from uuid import UUID
@@ -326,6 +327,31 @@ def test_names_of_the_batch_may_change_between_snapshots() -> None:
     second = join.flows(flow(in_if_name="tap-new", **seen))
 
     assert [batch.column("sighting").to_pylist() for batch in (first, second)] == [["source"], ["source"]]
+
+
+def test_names_of_a_stream_are_looked_up_once_while_neither_they_nor_the_inventory_change() -> None:
+    class Counted(dict[str, int]):
+        asked = 0
+
+        def get(self, *key: Any) -> Any:
+            self.asked += 1
+            return super().get(*key)
+
+    join = namer(PAIR)
+    numbers = Counted(join.snapshot.string_numbers)
+    join.snapshot = replace(join.snapshot, string_numbers=numbers)
+    seen = {"exporter": HOST_1, "direction": "ingress", "time_received": 10_000_000, "flow_end": 10_000_000}
+    batch = flow(in_if_name="tap-a", **seen)
+    first = join.flows(batch)
+    assert numbers.asked == 2
+    assert join.flows(batch) == first
+    assert join.flows(batch.slice(0, 1)) == first
+    assert numbers.asked == 2
+    assert join.flows(flow(in_if_name="tap-b", **seen)) != first
+    assert numbers.asked == 4
+    join.snapshot = replace(join.snapshot)
+    assert join.flows(batch) == first
+    assert numbers.asked == 6
 
 
 def test_the_batch_keeps_its_columns_and_order() -> None:
