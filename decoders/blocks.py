@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import math
 import mmap
+import time
 import weakref
 from collections import deque
 from typing import Any
@@ -23,14 +24,18 @@ ALIGNMENT = 64
 """What Arrow recommends for columns."""
 SPARE_OCTETS = 256 << 20
 """Kept for later at most.  More is in use while the store is slow; then it goes back to the system."""
+IDLE_SECONDS = 60.0
+"""What nobody has taken for so long goes back, too: a burst has ended."""
 
 
 class Blocks:
     """Gives blocks with whatever content, to any thread.  One comes back with the last array that was cut from it."""
 
-    def __init__(self, spare_octets: int = SPARE_OCTETS) -> None:
+    def __init__(self, spare_octets: int = SPARE_OCTETS, idle_seconds: float = IDLE_SECONDS) -> None:
         self._most = spare_octets
-        self._spare: dict[int, deque[mmap.mmap]] = {}
+        self._idle_seconds = idle_seconds
+        self._spare: dict[int, deque[tuple[float, mmap.mmap]]] = {}
+        """By size, each with the time since which it is unused, the newest last."""
 
     @property
     def spare_octets(self) -> int:
@@ -41,7 +46,7 @@ class Blocks:
         """A block of at least so many octets, at most twice as many: sizes are powers of two."""
         size = max(mmap.PAGESIZE, 1 << (octets - 1).bit_length())
         try:
-            memory = self._spare[size].pop()
+            _, memory = self._spare[size].pop()
         except (KeyError, IndexError):
             memory = mmap.mmap(-1, size)
             with contextlib.suppress(AttributeError, OSError):  # a system without large pages
@@ -66,7 +71,16 @@ class Blocks:
     def _give_back(self, memory: mmap.mmap) -> None:
         """Runs on any thread, at any time: no lock, or it might wait for itself."""
         if self.spare_octets + len(memory) <= self._most:
-            self._spare.setdefault(len(memory), deque()).append(memory)
+            self._spare.setdefault(len(memory), deque()).append((time.monotonic(), memory))
+
+    def trim(self) -> None:
+        """Give back to the system what has been idle for long enough.  To be called now and then, on any thread."""
+        latest = time.monotonic() - self._idle_seconds
+        for blocks in list(self._spare.values()):
+            # Another thread may take a block between the look and the step: then a younger one goes, which is no harm.
+            with contextlib.suppress(IndexError):
+                while blocks[0][0] <= latest:
+                    blocks.popleft()
 
 
 BLOCKS = Blocks()

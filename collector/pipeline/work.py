@@ -23,6 +23,7 @@ from collector.pipeline.streams import Findings, OwnLoss, StreamMetrics, StreamR
 from collector.pipeline.workers import Workers, count_of
 from collector.ports import Clock, Enricher, Sink
 from collector.threads import Bridge
+from decoders.blocks import BLOCKS
 from decoders.datagrams import Datagrams
 from decoders.decoder import Decoded
 from decoders.dispatch import Decoder, ExporterRule
@@ -268,6 +269,7 @@ class Pipeline:
         while True:
             await asyncio.sleep(METRICS_SECONDS)
             await self._workers.alone(self._stream_metrics.advance)
+            await self._workers.alone(BLOCKS.trim)
             now = time.monotonic()
             if now >= next_report:
                 next_report = now + self._settings.report_seconds

@@ -121,3 +121,15 @@ def test_long_records_of_varying_length_do_not_hold_the_room_for_short_ones(monk
     needed = sum(part.nbytes for part in flows)
     assert blocks.taken_octets > 20 * needed
     assert blocks.taken_octets - blocks.spare_octets <= 2 * needed
+
+
+def test_what_nobody_takes_any_more_goes_back_to_the_system() -> None:
+    patient, hasty = Blocks(), Blocks(idle_seconds=0)
+    for blocks in (patient, hasty):
+        taken = [blocks.take(PAGE), blocks.take(PAGE), blocks.take(4 * PAGE)]
+        taken.clear()
+        in_use = blocks.take(PAGE)
+        blocks.trim()
+        assert blocks.spare_octets == (5 * PAGE if blocks is patient else 0)
+        del in_use
+        assert blocks.spare_octets == (6 * PAGE if blocks is patient else PAGE)
