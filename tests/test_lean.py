@@ -19,21 +19,26 @@ from prometheus_client import CollectorRegistry
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp
 
+from collector import app
 from collector.access.entrance import Entrance
 from collector.access.settings import AccessSettings
 from collector.app import Service
 from collector.listen.settings import ListenSettings
 from collector.metrics import Metrics
+from collector.pipeline import work
 from collector.pipeline.settings import PipelineSettings
 from collector.pipeline.streams import OwnLoss
 from collector.pipeline.work import Pipeline
 from collector.reload import Reloads
+from collector.rollup import rollups
 from collector.settings import Settings
 from collector.store.settings import StoreSettings
 from collector.store.writer import Writer
 from collector.threads import Bridge
 from collector.web.server import LateApi, Web
 from collector.web.settings import WebSettings
+from decoders.blocks import Blocks
+from decoders.dispatch import Decoder
 from tests.collector.test_listen import until
 from tests.collector.test_workers import Nameless, Rows, traffic
 from tests.service import ROOT, payloads, running, send
@@ -196,6 +201,21 @@ def test_kernels_are_there_before_the_pipeline_is_entered() -> None:
     assert [name.startswith("vmflow-decode-0") for name in seen] == [True]
 
 
+def test_memory_of_a_burst_goes_back_to_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = Blocks(idle_seconds=0)
+    monkeypatch.setattr(work, "BLOCKS", blocks)
+    monkeypatch.setattr(work, "METRICS_SECONDS", 0.01)
+
+    async def scenario() -> None:
+        async with Bridge({"decode-0": 1}) as bridge, pipeline_of(bridge, Nameless(), Rows()) as pipeline:
+            await pipeline.ready.wait()
+            blocks.take(16 << 20)
+            assert blocks.spare_octets == 16 << 20
+            await until(lambda: blocks.spare_octets == 0)
+
+    asyncio.run(scenario())
+
+
 def test_kernels_that_cannot_be_had_end_the_pipeline() -> None:
     class Broken(Nameless):
         def warm_up(self) -> None:
@@ -247,6 +267,40 @@ def service_of(store: StoreSettings) -> Service:
     listen = ListenSettings.model_validate({"addresses": ["127.0.0.1:0"]})
     settings = Settings(store=store, listen=listen, web=WebSettings(port=0))
     return Service(settings, lambda: settings)
+
+
+def test_a_stop_during_a_first_start_waits_for_no_compiler(
+    embedded_store: StoreSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither for that of the decoders nor for that of the sums: no row was decoded or summed yet."""
+    compiled = threading.Event()
+    waiting = []
+
+    def slow(*_: object) -> None:
+        waiting.append(threading.current_thread().name)
+        assert compiled.wait(600)
+
+    monkeypatch.setattr(Decoder, "warm_up", slow)
+    monkeypatch.setattr(rollups, "warm_up", slow)
+    monkeypatch.setattr(app, "STOP_SECONDS", 600.0)
+
+    async def scenario() -> list[str]:
+        service = service_of(embedded_store)
+        running = asyncio.create_task(service.run())
+        while not (service.web.url and len(waiting) >= 2):
+            assert not running.done(), await running
+            await asyncio.sleep(0.02)
+        service.stopping.set()
+        await running
+        return service.bridge.stuck
+
+    async def bounded() -> list[str]:
+        try:
+            return await asyncio.wait_for(scenario(), 120)
+        finally:
+            compiled.set()
+
+    assert asyncio.run(bounded()) == ["decode-0", "sum"]
 
 
 def test_kernels_are_loaded_while_the_store_opens(
