@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from decoders.blocks import BLOCKS, Blocks
 
 BLOCK_OCTETS = 8 << 20
-"""As much as the pipeline takes at a time by default."""
+"""As much as the pipeline waits for by default: a batch is one block, so nothing has to be copied together."""
 
 
 class Memory:

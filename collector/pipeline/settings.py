@@ -31,9 +31,9 @@ class PipelineSettings(BaseModel, frozen=True, extra="forbid"):
     inbox_octets: Annotated[int, Field(ge=1 << 20)] = 64 * 2**20
     """Datagrams waiting to be decoded, at most: half a second of 1 Gbit/s.  What comes when it is full is dropped and
     counted (`vmflow_inbox_dropped_datagrams_total`)."""
-    batch_octets: Annotated[int, Field(ge=1 << 16)] = 8 * 2**20
-    """Datagrams decoded at once, at most, by each worker; a quarter of the inbox at most.  About 40,000 rows:
-    large enough that Python's part per batch is nothing."""
+    batch_octets: Annotated[int, Field(ge=1 << 16)] = 16 * 2**20
+    """Datagrams decoded at once, at most, by each worker; a quarter of the inbox at most.  With half of it, which is
+    what a block of received payloads holds, Python's part per batch is a few percent."""
     decode_workers: Annotated[int, Field(ge=0, le=MOST)] = 0
     """Threads that decode and name; all datagrams of a sender go to the same one.  0 = one for every four cores: with
     fewer, inserts and sums need the others.  Each has tables of its own, with the limits of one."""
