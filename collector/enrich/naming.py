@@ -89,7 +89,9 @@ class Namer:
         flows = _columns(table, batch)
         *numbers, sightings = BLOCKS.arrays(*[((batch.num_rows,), np.int32)] * 9, ((batch.num_rows,), np.int8))
         found = Named(numbers[0], numbers[1], numbers[2], sightings)
-        names = self._numbers(snapshot, _dictionary(table, batch))
+        # Other tables have no names of interfaces: all are "", which has number 0 in every inventory.
+        stated = table is FLOWS
+        names = self._numbers(snapshot, batch.column("in_if_name").dictionary) if stated else np.zeros(1, np.int32)
         require_rows(table.name, batch.num_rows, *flows)
         require_within("interface names", len(names), flows.in_if_name, flows.out_if_name)
         with np.errstate(over="ignore"):  # hashes wrap on purpose; only uncompiled kernels would tell
@@ -164,13 +166,6 @@ def _columns(table: Table, batch: pa.RecordBatch) -> Flows:
             for position, dtype, width, constant in _sources(table)
         )
     )
-
-
-def _dictionary(table: Table, batch: pa.RecordBatch) -> pa.Array:
-    """The names that `in_if_name` and `out_if_name` refer to: decoders give all columns the same."""
-    if table is not FLOWS:
-        return pa.array([""], pa.string())
-    return batch.column("in_if_name").dictionary
 
 
 def _names_of(
