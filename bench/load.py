@@ -72,6 +72,8 @@ class Exporter:
 
 def records(kind: str, payload: bytes) -> int:
     """Flow records, or flow samples, in one datagram."""
+    if kind == "ipfix_ovs":
+        return int(int.from_bytes(payload[16:18], "big") not in traffic.NO_FLOWS)
     return _flow_samples(payload) if kind == "sflow" else traffic.KINDS[kind]
 
 

@@ -34,6 +34,9 @@ KINDS = {
 }
 """Kind -> records in a datagram; 0 = as captured.  `sflow` is Open vSwitch with tunnels, which sfcapd cannot read."""
 
+NO_FLOWS = (2, 3, 462)
+"""Sets of the capture behind `ipfix_ovs` that hold templates and options."""
+
 _V5 = np.dtype(
     [
         ("src", ">u4"), ("dst", ">u4"), ("next", ">u4"), ("in", ">u2"), ("out", ">u2"), ("packets", ">u4"),

@@ -15,10 +15,17 @@ from decoders.dispatch import Decoder
 
 
 @pytest.mark.parametrize(
-    ("kind", "count"), [("ipfix", 24 * 8), ("netflow9", 24 * 8), ("netflow5", 30 * 8), ("sflow_switch", 6 * 8)]
+    ("kind", "datagrams", "count"),
+    [
+        ("ipfix", 8, 24 * 8),
+        ("netflow9", 8, 24 * 8),
+        ("netflow5", 8, 30 * 8),
+        ("sflow_switch", 8, 6 * 8),
+        ("ipfix_ovs", 256, 256 - 40),  # 40 of them hold templates and options
+    ],
 )
-def test_the_load_gives_the_rows_that_are_expected_of_receivers(kind: str, count: int) -> None:
-    payloads = traffic.payloads(kind, 3, 8)
+def test_the_load_gives_the_rows_that_are_expected_of_receivers(kind: str, datagrams: int, count: int) -> None:
+    payloads = traffic.payloads(kind, 3, datagrams)
     decoded = Decoder().decode(Datagrams.of((payload, "192.0.2.1", 9, traffic.TIME * 10**6) for payload in payloads))
 
     assert sum(records(kind, payload) for payload in payloads) == count
