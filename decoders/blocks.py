@@ -10,7 +10,6 @@ import contextlib
 import itertools
 import math
 import mmap
-import time
 import weakref
 from collections import deque
 from typing import Any
@@ -24,18 +23,19 @@ ALIGNMENT = 64
 """What Arrow recommends for columns."""
 SPARE_OCTETS = 256 << 20
 """Kept for later at most.  More is in use while the store is slow; then it goes back to the system."""
-IDLE_SECONDS = 60.0
-"""What nobody has taken for so long goes back, too: a burst has ended."""
+IDLE_TURNS = 60
+"""What nobody has taken for so many calls of `trim` goes back, too: a burst has ended."""
 
 
 class Blocks:
     """Gives blocks with whatever content, to any thread.  One comes back with the last array that was cut from it."""
 
-    def __init__(self, spare_octets: int = SPARE_OCTETS, idle_seconds: float = IDLE_SECONDS) -> None:
+    def __init__(self, spare_octets: int = SPARE_OCTETS, idle_turns: int = IDLE_TURNS) -> None:
         self._most = spare_octets
-        self._idle_seconds = idle_seconds
-        self._spare: dict[int, deque[tuple[float, mmap.mmap]]] = {}
-        """By size, each with the time since which it is unused, the newest last."""
+        self._idle_turns = idle_turns
+        self._turn = 0
+        self._spare: dict[int, deque[tuple[int, mmap.mmap]]] = {}
+        """By size, each with the turn since which it is unused, the newest last."""
 
     @property
     def spare_octets(self) -> int:
@@ -71,11 +71,12 @@ class Blocks:
     def _give_back(self, memory: mmap.mmap) -> None:
         """Runs on any thread, at any time: no lock, or it might wait for itself."""
         if self.spare_octets + len(memory) <= self._most:
-            self._spare.setdefault(len(memory), deque()).append((time.monotonic(), memory))
+            self._spare.setdefault(len(memory), deque()).append((self._turn, memory))
 
     def trim(self) -> None:
-        """Give back to the system what has been idle for long enough.  To be called now and then, on any thread."""
-        latest = time.monotonic() - self._idle_seconds
+        """Give back to the system what has been idle for long enough.  For one thread to call each second or so."""
+        self._turn += 1
+        latest = self._turn - self._idle_turns
         for blocks in list(self._spare.values()):
             # Another thread may take a block between the look and the step: then a younger one goes, which is no harm.
             with contextlib.suppress(IndexError):

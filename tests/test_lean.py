@@ -202,7 +202,7 @@ def test_kernels_are_there_before_the_pipeline_is_entered() -> None:
 
 
 def test_memory_of_a_burst_goes_back_to_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
-    blocks = Blocks(idle_seconds=0)
+    blocks = Blocks(idle_turns=2)
     monkeypatch.setattr(work, "BLOCKS", blocks)
     monkeypatch.setattr(work, "METRICS_SECONDS", 0.01)
 

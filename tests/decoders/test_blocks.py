@@ -124,12 +124,16 @@ def test_long_records_of_varying_length_do_not_hold_the_room_for_short_ones(monk
 
 
 def test_what_nobody_takes_any_more_goes_back_to_the_system() -> None:
-    patient, hasty = Blocks(), Blocks(idle_seconds=0)
-    for blocks in (patient, hasty):
-        taken = [blocks.take(PAGE), blocks.take(PAGE), blocks.take(4 * PAGE)]
-        taken.clear()
-        in_use = blocks.take(PAGE)
+    blocks = Blocks(idle_turns=3)
+    taken = [blocks.take(PAGE), blocks.take(PAGE), blocks.take(4 * PAGE)]
+    taken.clear()
+    in_use = blocks.take(PAGE)
+    for _ in range(2):
         blocks.trim()
-        assert blocks.spare_octets == (5 * PAGE if blocks is patient else 0)
-        del in_use
-        assert blocks.spare_octets == (6 * PAGE if blocks is patient else PAGE)
+    assert blocks.spare_octets == 5 * PAGE
+    del in_use
+    blocks.trim()
+    assert blocks.spare_octets == PAGE, "only what was taken meanwhile stays"
+    for _ in range(2):
+        blocks.trim()
+    assert blocks.spare_octets == 0
