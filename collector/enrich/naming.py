@@ -124,7 +124,8 @@ def _same_memory(one: pa.Array, other: pa.Array) -> bool:
 
 
 def _places(array: pa.Array) -> list[tuple[int, int] | None]:
-    return [buffer and (buffer.address, buffer.size) for buffer in array.buffers()]
+    """Address and octets of each buffer.  Whoever compares must hold both arrays, or memory may be another's by now."""
+    return [None if buffer is None else (buffer.address, buffer.size) for buffer in array.buffers()]
 
 
 class _Source(NamedTuple):

@@ -269,7 +269,7 @@ class Pipeline:
         while True:
             await asyncio.sleep(METRICS_SECONDS)
             await self._workers.alone(self._stream_metrics.advance)
-            await self._workers.alone(BLOCKS.trim)
+            await self._workers.alone(BLOCKS.trim)  # hundreds of MiB take the system too long for the event loop
             now = time.monotonic()
             if now >= next_report:
                 next_report = now + self._settings.report_seconds
