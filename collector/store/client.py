@@ -16,6 +16,7 @@ from clickhouse_connect.driver import exceptions as driver
 from urllib3.exceptions import HTTPError
 
 from collector.store.errors import StoreError, StoreLockedError, StoreUnreachableError
+from collector.store.roles import GRANTED, write_configuration
 from collector.store.settings import StoreSettings
 
 # Set when the first engine of this process opens its directory: there is one engine, and one directory, per process.
@@ -97,7 +98,12 @@ def _open_embedded(directory: Path, settings: StoreSettings, session: dict[str, 
     except OSError as error:
         raise StoreError(f"cannot make the store's directory {directory}: {error.strerror}") from error
     _own(directory)
+    try:
+        configuration = write_configuration(directory.resolve(), settings)
+    except OSError as error:
+        raise StoreError(f"cannot write to the store's directory {directory}: {error.strerror}") from error
     options = {
+        "config-file": str(configuration),
         "max_server_memory_usage": settings.memory_octets,
         "background_pool_size": settings.merge_threads,
         # The defaults are made for servers: 5 GB each.
@@ -105,11 +111,20 @@ def _open_embedded(directory: Path, settings: StoreSettings, session: dict[str, 
         "index_mark_cache_size": 16 * 2**20,
     }
     try:
-        return clickhouse_connect.get_client(dsn=f"chdb://{directory}", settings=session, chdb_options=options)
+        client = clickhouse_connect.get_client(dsn=f"chdb://{directory}", settings=session, chdb_options=options)
+        granted = {row[0] for row in client.query("SHOW GRANTS").result_rows}
     except ImportError as error:
         raise StoreError("the embedded store needs chDB: pip install 'vmflow[embedded]', or set store.url") from error
     except driver.Error as error:
         raise StoreError(f"cannot open the embedded store in {directory}: {first_line(error)}") from error
+    if granted != GRANTED:
+        # Without its configuration the engine lets everybody read every file.
+        client.close()
+        raise StoreError(
+            f"the embedded engine did not take its configuration {configuration}: "
+            "a directory whose name has no &, % or + is expected"
+        )
+    return client
 
 
 def _own(directory: Path) -> None:

@@ -7,17 +7,18 @@ of it is left for the next one.
 from __future__ import annotations
 
 import json
-import os
 import re
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
-from collector.store.guard import EngineNames, RefusedError, check, check_format
+from collector.store.guard import EngineNames, RefusedError, Statement, check_format
+from collector.store.roles import READER, ceilings
 from collector.store.settings import StoreSettings
 
 READ_ONLY_SETTINGS = re.compile(
@@ -44,11 +45,11 @@ IGNORED_SETTINGS = frozenset(
 )  # fmt: skip
 """Parameters that mean nothing here: there are no sessions and users, the transport is ours, limits stay."""
 
-ENGINE_BLOCK_ROWS = 65_409
-"""ClickHouse's own default of max_block_size."""
-
 _CODE = re.compile(r"Code: (\d+)\.")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_EXPLAIN = "EXPLAIN AST "
+_POSITION = re.compile(r"(failed at position |\(line 1, col )(\d+)")
+"""Where in the statement the engine's parser stopped."""
 _INSERT = re.compile(
     rb"\s*(?P<head>INSERT\s+INTO\s.*?)(?P<settings>\sSETTINGS\s[^\n]*?)?\s+FORMAT\s+(?P<format>\w+)[ \t]*\r?\n?",
     re.DOTALL | re.IGNORECASE,
@@ -96,14 +97,17 @@ class Engine:
         self._writable = writable
         self._hold = self._connect(self._path)
         """Keeps the engine alive between queries."""
+        self._hold.query(f"USE {_identifier(settings.database)}", "TabSeparated")
         self._names = EngineNames(
-            self._words("SELECT lower(name) FROM system.table_functions"),
-            self._words("SELECT lower(name) FROM system.tables WHERE database = 'system'"),
+            dict(row.split("\t") for row in self._rows("SELECT name, alias_to FROM system.functions")),
+            self._rows("SELECT name FROM system.aggregate_function_combinators"),
+            settings.database,
+            self._rows("SELECT arrayJoin([table, name]) FROM system.columns WHERE database = currentDatabase()"),
         )
         self.timezone = self._hold.query("SELECT timezone()", "TabSeparated").bytes().decode().strip()
 
-    def _words(self, sql: str) -> frozenset[str]:
-        return frozenset(self._hold.query(sql, "TabSeparated").bytes().decode().split())
+    def _rows(self, sql: str) -> list[str]:
+        return cast("str", self._hold.query(sql, "TabSeparatedRaw").bytes().decode()).splitlines()
 
     def close(self) -> None:
         """Let go of the engine."""
@@ -120,10 +124,9 @@ class Engine:
         except UnicodeDecodeError as error:
             raise RefusedError("The query is not UTF-8", 62, "SYNTAX_ERROR") from error
         if self._writable:
-            named = _trailing_format(sql)
-        else:
-            named = check(sql, self._names, query.database, query.parameters.values())
-        return self._execute(query, sql, named or check_format(query.default_format), chosen)
+            return self._execute(query, sql, _trailing_format(sql) or query.default_format, chosen)
+        statement = Statement(sql, self._names, query.database, query.parameters)
+        return self._execute(query, sql, statement.format or check_format(query.default_format), chosen, statement)
 
     def _chosen(self, settings: Mapping[str, str]) -> dict[str, str]:
         """The request's settings that hold.  Raises RefusedError for those that a reader may not choose."""
@@ -141,38 +144,32 @@ class Engine:
                 raise RefusedError(f"Cannot modify {name!r} setting in readonly mode")
         return chosen
 
-    def _limits(self) -> dict[str, float]:
-        settings = self._settings
-        return {
-            "max_execution_time": settings.sql_seconds,
-            "max_memory_usage": settings.sql_octets,
-            "max_result_rows": settings.sql_result_rows,
-            "max_result_bytes": settings.sql_result_octets,
-            # One core is left to those who store.
-            "max_threads": max(1, (os.cpu_count() or 1) // 2),
-            "max_block_size": ENGINE_BLOCK_ROWS,
-            # Sorting and grouping that exceed a share of the memory go to the disk, which the store needs itself.
-            "max_temporary_data_on_disk_size_for_query": settings.sql_disk_octets,
-        }
-
     def _lower(self, name: str, value: str) -> str:
-        bound = self._limits()[name]
+        """A limit that a reader wants, between 1 and ours; 0, which lifts it for ClickHouse, stands for ours."""
+        ceiling = ceilings(self._settings)[name]
         try:
-            asked = float(value)
-        except ValueError as error:
+            asked = Decimal(value.strip())
+        except InvalidOperation as error:
             raise RefusedError(f"Setting {name} is a number, not {value[:40]!r}", 72, "CANNOT_PARSE_NUMBER") from error
-        # 0 means without limit.
-        lowered = min(asked, bound) if asked > 0 else bound
-        return str(lowered if name == "max_execution_time" else int(lowered))
+        if not asked.is_finite() or asked <= 0 or asked >= ceiling:
+            return str(ceiling)
+        return str(max(1, int(asked)))
 
-    def _execute(self, query: Query, sql: str, output: str, chosen: Mapping[str, str]) -> Answer:
+    def _execute(
+        self, query: Query, sql: str, output: str, chosen: Mapping[str, str], statement: Statement | None = None
+    ) -> Answer:
+        """Run `sql` on a connection of its own: a reader's, with `statement` checked, unless there is none."""
         connection = self._connect(self._path)
         try:
             if query.database:
                 connection.query(f"USE {_identifier(query.database)}", "TabSeparated")
             values: dict[str, str] = dict(chosen)
-            if not self._writable:
-                limits = {name: str(value) for name, value in self._limits().items()}
+            if statement is not None:
+                for what in (f"ROLE {READER}", f"profile = '{READER}'"):
+                    connection.query(f"SET {what}", "TabSeparated")
+                # Before the request's own limits: it is not this answer that they are for.
+                statement.check_tree(_tree(connection, sql, query.parameters))
+                limits = {name: str(value) for name, value in ceilings(self._settings).items()}
                 values = {**limits, "allow_introspection_functions": "0", **chosen, "readonly": "1"}
             if values:
                 sets = ", ".join(f"{name} = {_literal(value)}" for name, value in values.items())
@@ -200,6 +197,15 @@ class Engine:
                 sets = ", ".join(f"{name} = {_literal(value)}" for name, value in chosen.items())
                 clause = f"{clause}, {sets}" if clause else f" SETTINGS {sets}"
             return self._execute(query, f"{head} FROM INFILE '{file.name}'{clause} FORMAT {output}", "TabSeparated", {})
+
+
+def _tree(connection: Any, sql: str, parameters: Mapping[str, str]) -> list[str]:
+    """The engine's syntax tree of a statement, a node a line.  Raises QueryError where it has none."""
+    try:
+        result = connection.query(_EXPLAIN + sql, "TabSeparatedRaw", params=dict(parameters))
+    except RuntimeError as error:
+        raise QueryError(_POSITION.sub(lambda at: f"{at[1]}{int(at[2]) - len(_EXPLAIN)}", str(error))) from error
+    return bytes(_octets(result)).decode(errors="replace").rstrip("\n").split("\n")
 
 
 def _octets(result: Any) -> memoryview:

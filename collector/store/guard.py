@@ -1,67 +1,84 @@
-"""Which SQL the endpoint may pass on to the engine.
+"""Which SQL the endpoint passes on: what it knows and allows, nothing else.
 
-`readonly = 1` refuses writes and changes of settings, but (tried with chDB 4.4) still lets through the function
-`file('/etc/passwd')`, `INTO OUTFILE '/path'`, DESCRIBE of a table function (which asks the URL or opens the file), the
-`python` table function, KILL, several statements at once, SETTINGS of a subquery (which lift the limits), and tables
-that show the queries of others.  This guard refuses those before the engine sees them.
+A statement is read twice.  Its *tokens* are looked at first: characters whose meaning depends on the lexer, a second
+statement, or a name that is one of a refused function are refused wherever they stand (`* APPLY(name)` and functions
+handed on by name show up nowhere else).  Then the *engine itself* parses it (`EXPLAIN AST`, parameters filled in), and
+every node of its tree must be of a known kind, every function, table function, table and database on a list.  Nobody
+else's idea of ClickHouse's grammar stands between what is checked and what is run.
 
-It reads tokens, not grammar, so it errs on the safe side: what the engine's lexer might read differently (characters
-beyond ASCII outside of literals, `//`, `#`, `$`) is refused, and so is a name that looks like a forbidden call.
+Behind this stand the engine's own grants (`roles`) and what the system lets the process reach.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from typing import NamedTuple, NoReturn
 
 STATEMENTS = frozenset({"SELECT", "WITH", "FROM", "SHOW", "DESCRIBE", "DESC", "EXPLAIN", "EXISTS", "("})
 
-HARMLESS_TABLE_FUNCTIONS = frozenset(
-    {
-        "format", "generaterandom", "generateseries", "generate_series", "null", "numbers", "numbers_mt",
-        "primes", "sqlstandardvalues", "values", "view", "zeros", "zeros_mt",
-    }
-)  # fmt: skip
-"""Table functions that reach nothing but our own tables and the query's own text.  Not `merge`: it finds tables by
-pattern, those of `system`, too."""
+NO_FUNCTIONS = frozenset({"lambda", "exists", "grouping", "untuple", "columns"})
+"""What the engine's parser calls a function and its registry does not know."""
 
-SYSTEM_TABLES = frozenset(
-    {
-        "aggregate_function_combinators", "build_options", "collations", "columns", "completions", "contributors",
-        "data_skipping_indices", "data_type_families", "databases", "documentation", "formats", "functions", "keywords",
-        "licenses", "merge_tree_settings", "numbers", "numbers_mt", "one", "parts", "parts_columns", "projections",
-        "settings", "table_engines", "table_functions", "tables", "time_zones", "zeros", "zeros_mt",
-    }
-)  # fmt: skip
-"""Tables of `system` that clients need or that tell about our own tables.  The others show queries of other people, or
-paths, threads and configuration of the machine."""
+NAMED_AGGREGATES = frozenset({"arrayreduce", "arrayreduceinranges", "initializeaggregation"})
+"""Functions whose first argument is the name of an aggregate function."""
+
+REGEX_FUNCTIONS = re.compile(
+    r"(not)?match(caseinsensitive)?|countmatches(caseinsensitive)?|extract(all|groups|allgroups(horizontal|vertical))?"
+    r"|regexp(extract|position)|replaceregexp(all|one)|splitbyregexp"
+)
+"""Functions with a regular expression: their second argument, of `splitByRegexp` the first."""
+
+REGEX_CHARACTERS = 1_000
+REGEX_REPEATS = 100
+"""Of a regular expression: its length, and the largest count in braces.  `(a?){500}a{500}` takes minutes for a text of
+500 characters, in one call that nothing ends."""
+
+NAME_CHARACTERS = 256
+"""Of an alias or any other name: it is printed with each row of some formats."""
 
 SYSTEM = "system"
+PATH_TABLES = frozenset({"databases", "parts", "parts_columns", "tables"})
+"""Tables of `system` that have PATH_COLUMNS: their columns are asked for by name, never with `*`."""
+PATH_COLUMNS = frozenset({"data_path", "data_paths", "metadata_path", "path", "disk_name", "storage_policy"})
+
+INFORMATION_SCHEMA = frozenset({"information_schema", "INFORMATION_SCHEMA"})
 
 CHDB_FORMATS = frozenset({"dataframe", "arrowtable", "debug"})
 """Names that the Python binding takes for itself: its answer then is no text."""
 
-FORBIDDEN_NAMES = frozenset({"file", "python", "eval"})
-"""Refused even without a parenthesis: a function may be handed to another by its name, `arrayMap(file, …)`."""
+TELLS_STRUCTURE = ("Exists", "ShowCreate")
+"""How the kinds of statements begin that tell of tables and show no rows: they may name each table of `system`."""
 
-FORBIDDEN_CALLS = re.compile(
-    r"ai[a-z]+|getclienthttpheader|evalmlmethod|sleep(eachrow)?|trap|addressto\w+|filesystem\w+|catboost\w+"
-    r"|getserversetting|getmacro|showcertificate|reversednsquery"
+EXPLAINED = frozenset({"", "AST", "SYNTAX", "QUERY TREE", "PLAN", "PIPELINE", "ESTIMATE"})
+
+_SHOW = re.compile(
+    r"SHOW( FULL| EXTENDED)?"
+    r"( (DATABASES|ENGINES|FUNCTIONS|SETTINGS)| (CREATE )?(DATABASE|TABLE|VIEW) @( \. @)?| CREATE @( \. @)?"
+    r"| (TABLES|COLUMNS|FIELDS|INDEX|INDEXES|INDICES|KEYS)(( FROM| IN) @( \. @)?)?(( FROM| IN) @)?)"
+    r"(( NOT)? (LIKE|ILIKE) ')?( LIMIT 0)?( FORMAT @)?"
 )
-"""Functions that ask other services, hold a thread, or tell about the machine."""
+"""What may be shown.  Names stand as `@`, strings as `'`, numbers as 0: the engine's tree says nothing of these."""
 
 _TOKEN = re.compile(
     r"""
       (?P<space> [ \t\r\n\f\v]+ | --[^\n]* | /\*.*?\*/ )
     | (?P<string> '(?: [^'\\] | \\. | '' )*' )
-    | (?P<quoted> `(?: [^`\\] | `` )*` | "(?: [^"\\] | "" )*" )
+    | (?P<quoted> `(?: [^`\\\x00-\x1f\x7f] | `` )*` | "(?: [^"\\\x00-\x1f\x7f] | "" )*" )
     | (?P<word> [A-Za-z_][A-Za-z0-9_]* )
     | (?P<number> [0-9][A-Za-z0-9_.]* )
     | (?P<sign> [][(){}<>=!+*/%,.:;?@|^&~-] )
     """,
     re.VERBOSE | re.DOTALL,
 )
+_NODE = re.compile(r"(?P<indent> *)(?P<kind>[A-Za-z:]+)(?: (?P<text>.*?))?(?: \(alias .*\))?(?: \(children \d+\))?")
+_LITERAL = re.compile(r"(?P<indent> *)(?P<kind>Literal) (?P<text>.*)")
+"""Its text may look like the end of another node."""
+_WORDS = re.compile(r"[A-Za-z_]\w*")
+_REPEAT = re.compile(r"\{(\d*)(?:,(\d*))?\}")
 
 
 class RefusedError(Exception):
@@ -72,60 +89,246 @@ class RefusedError(Exception):
         self.code = code
 
 
-class EngineNames(NamedTuple):
-    """What the engine itself has, in lower case."""
+class Token(NamedTuple):
+    """A token: `name`, `string`, `number` or `sign`, and its text; names come without their quotes."""
 
+    kind: str
+    text: str
+
+
+@dataclass(eq=False)
+class Node:
+    """A node of the engine's syntax tree."""
+
+    kind: str
+    text: str
+    parent: Node | None
+    children: list[Node] = field(default_factory=list)
+
+
+class EngineNames:
+    """What the engine and the database have, in lower case: functions with what they stand for, tables and columns."""
+
+    def __init__(
+        self,
+        functions: Mapping[str, str],
+        combinators: Collection[str],
+        database: str,
+        words: Iterable[str],
+    ) -> None:
+        """`functions`: name, and the name that it is an alias of, or none; `words`: our tables and columns."""
+        self.allowed = allowed()
+        self._functions = {name.lower(): (stands_for or name).lower() for name, stands_for in functions.items()}
+        self._combinators = tuple(name.lower() for name in combinators)
+        self.database = database
+        self.words = frozenset({database.lower(), *(word.lower() for word in words)})
+
+    def verdict(self, name: str) -> str | None:
+        """An empty text for a function that is allowed, why it is refused, or None for what is no function."""
+        name = name.lower()
+        for _ in range(8):
+            known = self._functions.get(name)
+            if known is not None:
+                return self.allowed.functions.get(known, "it is not known to this endpoint")
+            suffix = next((one for one in self._combinators if name.endswith(one) and name != one), None)
+            if suffix is None:
+                return None
+            name = name.removesuffix(suffix)
+        return None
+
+    def refused(self, name: str) -> str:
+        """Why a function of that name is refused; empty for what is allowed or no function."""
+        return self.verdict(name) or ""
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """The lists of `allowed.txt`."""
+
+    syntax: frozenset[str]
     table_functions: frozenset[str]
+    """In lower case."""
     system_tables: frozenset[str]
-    """Tables of database `system`."""
+    functions: Mapping[str, str]
+    """Why a function is refused, an empty text if it is allowed; names in lower case."""
 
 
-def _tokens(sql: str) -> Iterator[tuple[str, str]]:
-    """Kind and text of each token; names come without their quotes.  Raises RefusedError for unclear characters."""
-    position = 0
-    while position < len(sql):
-        match = _TOKEN.match(sql, position)
-        if match is None or (match[0] in ("/", "-") and sql.startswith(match[0] * 2, position)):
-            text = sql[position : position + 20]
-            raise RefusedError(f"Syntax error: not understood at position {position + 1}: {text!r}", 62, "SYNTAX_ERROR")
-        position = match.end()
-        kind = str(match.lastgroup)
-        if kind == "quoted":
-            yield "name", match[0][1:-1]
-        elif kind == "word":
-            yield "name", match[0]
-        elif kind != "space":
-            yield kind, match[0]
+@cache
+def allowed() -> Allowed:
+    """Read `allowed.txt`, once."""
+    sections: dict[str, list[str]] = {}
+    section: list[str] = []
+    for line in resources.files(__package__).joinpath("allowed.txt").read_text(encoding="utf-8").splitlines():
+        if line.startswith("["):
+            section = sections[line.strip("[]")] = []
+        elif not line.startswith("#"):
+            section += line.split()
+    refused = "refused functions: "
+    functions = dict.fromkeys(map(str.lower, sections["functions"]), "")
+    for title, names in sections.items():
+        if title.startswith(refused):
+            functions |= dict.fromkeys(map(str.lower, names), title.removeprefix(refused))
+    return Allowed(
+        frozenset(sections["syntax"]),
+        frozenset(map(str.lower, sections["table functions"])),
+        frozenset(sections["system tables"]),
+        functions,
+    )
 
 
-def check(sql: str, names: EngineNames, database: str = "", parameters: Iterable[str] = ()) -> str | None:
-    """Raise RefusedError unless `sql` is one statement that only reads; return its FORMAT, if it names one.
+class Statement:
+    """One statement, its tokens checked: `check_tree` looks at what the engine makes of it."""
 
-    `database` is the one in which bare names are looked up, `parameters` are the values of the query's parameters.
-    """
-    tokens = list(_tokens(sql))
-    while tokens and tokens[-1][1] == ";":
-        tokens.pop()
-    if not tokens:
-        raise RefusedError("Syntax error: empty query", 62, "SYNTAX_ERROR")
-    _check_statement(tokens)
-    forbidden = names.table_functions - HARMLESS_TABLE_FUNCTIONS
-    padded = [*tokens, ("end", ""), ("end", "")]
-    for at, (kind, text) in enumerate(tokens):
-        after, second = padded[at + 1][1], padded[at + 2][1]
-        if text == ";":
-            raise RefusedError("Only one statement at a time", 62, "SYNTAX_ERROR")
-        if text == "}" and after == "(":
-            raise RefusedError("A function's name cannot be a parameter")
-        if kind == "name":
-            _check_name(text.lower(), after, second, forbidden)
-    used = {text.lower() for kind, text in tokens if kind == "name"} | {database.lower()}
-    if "identifier" in used:
-        used |= {word for value in parameters for word in re.findall(r"\w+", value.lower())}
-    _check_system(used, names)
-    if len(tokens) > 2 and tokens[-2][1].upper() == "FORMAT" and tokens[-1][0] == "name":
-        return check_format(tokens[-1][1])
-    return None
+    def __init__(self, sql: str, names: EngineNames, database: str = "", parameters: Mapping[str, str] | None = None):
+        """`database` is the one in which bare names are looked up.  Raises RefusedError."""
+        self._names = names
+        self._database = database or names.database
+        tokens = list(_tokens(sql))
+        while tokens and tokens[-1].text == ";":
+            tokens.pop()
+        if not tokens:
+            raise RefusedError("Syntax error: empty query", 62, "SYNTAX_ERROR")
+        self._tokens = tokens
+        self._check_database(self._database)
+        self._check_tokens()
+        self._check_identifiers(parameters or {})
+        self.format = self._format()
+
+    def _format(self) -> str | None:
+        """The statement's FORMAT, if it names one."""
+        if len(self._tokens) > 2 and self._tokens[-2].text.upper() == "FORMAT" and self._tokens[-1].kind == "name":
+            return check_format(self._tokens[-1].text)
+        return None
+
+    def _check_tokens(self) -> None:
+        tokens = self._tokens
+        first = tokens[0].text.upper()
+        if first not in STATEMENTS:
+            raise RefusedError(f"This endpoint only reads: {tokens[0].text[:40]!r} is refused")
+        if first == "SHOW" and not _SHOW.fullmatch(_outline(tokens)):
+            _deny(
+                "Of SHOW, databases, tables, views, columns, indexes, functions, engines, settings and CREATE are shown"
+            )
+        padded = [*tokens, Token("end", "")]
+        for at, (kind, text) in enumerate(tokens):
+            after = padded[at + 1].text
+            if text == ";":
+                raise RefusedError("Only one statement at a time", 62, "SYNTAX_ERROR")
+            if text == "}" and after == "(":
+                raise RefusedError("A function's name cannot be a parameter")
+            if kind == "name":
+                self._check_name(text, after)
+
+    def _check_name(self, name: str, after: str) -> None:
+        if len(name) > NAME_CHARACTERS:
+            raise RefusedError(
+                f"A name has {len(name)} characters, at most {NAME_CHARACTERS} are taken", 62, "SYNTAX_ERROR"
+            )
+        if why := self._names.refused(name):
+            _deny(f"Function {name!r} is refused by this endpoint: {why}")
+        if name.lower() in ("into", "from") and after.lower() in ("outfile", "infile"):
+            _deny("This endpoint neither reads nor writes files")
+
+    def _check_identifiers(self, parameters: Mapping[str, str]) -> None:
+        """Parameters of type Identifier name columns and tables of ours, or what the statement itself names."""
+        tokens = self._tokens
+        own = {token.text.lower() for token in tokens if token.kind == "name"}
+        for opened, name, colon, kind in zip(tokens, tokens[1:], tokens[2:], tokens[3:], strict=False):
+            if (opened.text, colon.text, kind.text.lower()) != ("{", ":", "identifier"):
+                continue
+            for part in parameters.get(name.text, "").split("."):
+                if part.lower() not in self._names.words | own:
+                    _deny(f"Identifier {part[:60]!r} is no column or table of database {self._names.database}")
+
+    def check_tree(self, lines: Sequence[str]) -> None:
+        """Check the engine's tree of the statement, as `EXPLAIN AST` prints it.  Raises RefusedError."""
+        nodes = list(parse_tree(lines))
+        for node in nodes:
+            if node.kind not in self._names.allowed.syntax:
+                _deny(f"{node.kind} is refused by this endpoint")
+            match node.kind:
+                case "Function":
+                    self._check_function(node)
+                case "TableIdentifier":
+                    self._check_table(node.text)
+                case "Identifier":
+                    self._check_identifier(node)
+                case "Literal" if "aggregatefunction" in node.text.lower():
+                    self._check_words(node.text)
+                case "Set" if node.parent is None or node.parent.kind != "Explain":
+                    raise RefusedError("Cannot modify settings in readonly mode: they are parameters of the request")
+                case "Explain" if node.text.removeprefix("EXPLAIN").strip() not in EXPLAINED:
+                    _deny(f"{node.text[:40]} is refused by this endpoint")
+        self._check_paths(nodes)
+
+    def _check_paths(self, nodes: Sequence[Node]) -> None:
+        """Raise RefusedError where `*` or a name would show paths of the machine."""
+        hidden = {node for node in nodes if node.kind == "TableIdentifier" and self._has_paths(node.text)}
+        if not hidden:
+            return
+        table = min(node.text for node in hidden)
+        for node in nodes:
+            if node.kind == "Identifier" and PATH_COLUMNS & set(node.text.split(".")):
+                _deny(f"Column {node.text[:60]!r} of {table} is not shown by this endpoint")
+            if node.kind == "SelectQuery":
+                inside = list(_inside(node))
+                stars = any("Asterisk" in one.kind or one.kind.endswith("RegexpMatcher") for one in inside)
+                if stars and any(one in hidden for one in inside):
+                    _deny(f"Of {table} the columns are asked for by name: it has paths of the machine")
+
+    def _has_paths(self, table: str) -> bool:
+        database, dot, name = table.partition(".")
+        return (database == SYSTEM and name in PATH_TABLES) or (
+            not dot and self._database == SYSTEM and table in PATH_TABLES
+        )
+
+    def _check_function(self, node: Node) -> None:
+        name = node.text.lower()
+        if node.parent is not None and node.parent.kind == "TableExpression":
+            if name not in self._names.allowed.table_functions:
+                _deny(f"Table function {node.text[:60]!r} is refused by this endpoint")
+            return
+        verdict = "" if name in NO_FUNCTIONS else self._names.verdict(name)
+        if verdict is None:
+            raise RefusedError(f"Function with name {node.text[:60]!r} does not exist", 46, "UNKNOWN_FUNCTION")
+        if verdict:
+            _deny(f"Function {node.text[:60]!r} is refused by this endpoint: {verdict}")
+        if self._database == SYSTEM and name.lower().removeprefix("global").endswith(("in", "inignoreset")):
+            for argument in node.children[0].children[1:]:
+                if argument.kind == "Identifier":
+                    self._check_table(argument.text)
+                    if self._has_paths(argument.text):
+                        _deny(f"Table system.{argument.text[:60]} has paths of the machine: name its columns")
+        if name in NAMED_AGGREGATES:
+            self._check_words(_literal(node, 0, "the name of an aggregate function"))
+        if REGEX_FUNCTIONS.fullmatch(name):
+            check_regex(_literal(node, 0 if name == "splitbyregexp" else 1, "a regular expression"))
+
+    def _check_words(self, text: str) -> None:
+        for word in _WORDS.findall(text):
+            if why := self._names.refused(word):
+                _deny(f"Function {word[:60]!r} is refused by this endpoint: {why}")
+
+    def _check_database(self, name: str) -> None:
+        if name != SYSTEM and name not in INFORMATION_SCHEMA and name != self._names.database:
+            raise RefusedError(f"Database {name[:60]!r} does not exist", 81, "UNKNOWN_DATABASE")
+
+    def _check_table(self, text: str) -> None:
+        database, dot, table = text.partition(".")
+        if not dot:
+            database, table = self._database, text
+        self._check_database(database)
+        if database == SYSTEM and table not in self._names.allowed.system_tables:
+            _deny(f"Table system.{table[:60]} is not shown by this endpoint")
+
+    def _check_identifier(self, node: Node) -> None:
+        """A name: of a column, or of a table behind IN and EXISTS, or of a function that another one calls."""
+        self._check_words(node.text)
+        first, _, rest = node.text.partition(".")
+        if first == SYSTEM and not (node.parent is not None and node.parent.kind.startswith(TELLS_STRUCTURE)):
+            table = rest.partition(".")[0]
+            if table not in self._names.allowed.system_tables or (table in PATH_TABLES and "." not in rest):
+                _deny(f"Table system.{table[:60]} is not shown by this endpoint")
 
 
 def check_format(name: str) -> str:
@@ -135,29 +338,90 @@ def check_format(name: str) -> str:
     return name
 
 
-def _check_statement(tokens: list[tuple[str, str]]) -> None:
-    first = tokens[0][1].upper()
-    if first not in STATEMENTS:
-        raise RefusedError(f"This endpoint only reads: {tokens[0][1][:40]!r} is refused")
-    if first == "SHOW" and any(text.upper() == "PROCESSLIST" for _, text in tokens[1:3]):
-        raise RefusedError("Queries of others are not shown", 497, "ACCESS_DENIED")
+def check_regex(pattern: str) -> None:
+    """Raise RefusedError for a regular expression that may take minutes."""
+    counts = [int(count) for found in _REPEAT.findall(pattern) for count in found if count and len(count) < 9]
+    if len(pattern) > REGEX_CHARACTERS or max(counts, default=0) > REGEX_REPEATS or _product(counts) > REGEX_REPEATS:
+        _deny(
+            f"A regular expression may have {REGEX_CHARACTERS} characters and repeat {REGEX_REPEATS} times, "
+            "counts of all braces multiplied"
+        )
 
 
-def _check_name(name: str, after: str, second: str, forbidden: frozenset[str]) -> None:
-    """Raise RefusedError for a name that reaches further than the tables; `after` and `second` are the next tokens."""
-    if name in FORBIDDEN_NAMES or (after == "(" and (name in forbidden or FORBIDDEN_CALLS.fullmatch(name))):
-        raise RefusedError(f"Function {name!r} is refused by this endpoint", 497, "ACCESS_DENIED")
-    if name in ("into", "from") and after.lower() in ("outfile", "infile"):
-        raise RefusedError("This endpoint neither reads nor writes files", 497, "ACCESS_DENIED")
-    if name == "settings" and second == "=":
-        # readonly = 1 refuses them at the end of a query only, not in a subquery (tried with chDB 4.4).
-        raise RefusedError(f"Cannot modify {after!r} setting in readonly mode: settings are parameters of the request")
+def _product(counts: Iterable[int]) -> int:
+    product = 1
+    for count in counts:
+        product *= max(count, 1)
+    return product
 
 
-def _check_system(used: set[str], names: EngineNames) -> None:
-    """Raise RefusedError if a query that names `system` also names one of its tables that is not shown."""
-    if SYSTEM not in used:
-        return
-    logs = {name for name in used if name.endswith("_log")}
-    for name in sorted(used & names.system_tables - SYSTEM_TABLES | logs):
-        raise RefusedError(f"Table system.{name[:60]} is not shown by this endpoint", 497, "ACCESS_DENIED")
+def _tokens(sql: str) -> Iterator[Token]:
+    """Each token.  Raises RefusedError for unclear characters."""
+    position = 0
+    while position < len(sql):
+        match = _TOKEN.match(sql, position)
+        if match is None or (match[0] in ("/", "-") and sql.startswith(match[0] * 2, position)):
+            text = sql[position : position + 20]
+            raise RefusedError(f"Syntax error: not understood at position {position + 1}: {text!r}", 62, "SYNTAX_ERROR")
+        position = match.end()
+        kind = str(match.lastgroup)
+        if kind == "quoted":
+            yield Token("name", match[0][1:-1])
+        elif kind == "word":
+            yield Token("name", match[0])
+        elif kind != "space":
+            yield Token(kind, match[0])
+
+
+def _outline(tokens: Sequence[Token]) -> str:
+    """A SHOW statement with `@` for names, `'` for strings and 0 for numbers."""
+    words = set(re.findall(r"[A-Z]+", _SHOW.pattern))
+    out = []
+    before = ""
+    for kind, text in tokens:
+        upper = text.upper()
+        if kind == "name" and (upper not in words or before in ("FROM", "IN", "TABLE", "VIEW", "DATABASE", ".")):
+            upper = "@"
+        out.append({"string": "'", "number": "0"}.get(kind, upper))
+        before = upper
+    return " ".join(out)
+
+
+def parse_tree(lines: Sequence[str]) -> Iterator[Node]:
+    """The nodes of a tree that EXPLAIN AST printed, each with its parent, in order: parents before children."""
+    nodes: list[Node] = []
+    above: list[Node] = []
+    for line in lines:
+        match = _LITERAL.fullmatch(line) or _NODE.fullmatch(line)
+        if match is None:
+            _deny("The statement is not understood")
+        depth = len(match["indent"])
+        node = Node(match["kind"], match["text"] or "", above[depth - 1] if depth else None)
+        if node.parent is not None:
+            node.parent.children.append(node)
+        above[depth:] = [node]
+        nodes.append(node)
+    yield from nodes
+
+
+def _literal(node: Node, at: int, what: str) -> str:
+    """A function's argument, which must be a text as it stands.  Raises RefusedError."""
+    arguments = node.children[0].children if node.children else []
+    found = arguments[at] if at < len(arguments) else None
+    while found is not None and found.kind == "Function" and found.text in ("_CAST", "CAST"):
+        found = found.children[0].children[0]  # what a parameter becomes
+    if found is None or found.kind != "Literal":
+        _deny(f"Function {node.text!r} takes {what} as a text or a parameter")
+    return found.text
+
+
+def _inside(select: Node) -> Iterator[Node]:
+    """The nodes of a SELECT but those of others within it."""
+    for child in select.children:
+        if child.kind != "SelectQuery":
+            yield child
+            yield from _inside(child)
+
+
+def _deny(message: str) -> NoReturn:
+    raise RefusedError(message, 497, "ACCESS_DENIED")

@@ -24,7 +24,6 @@ from collector.metrics import Metrics
 from collector.store.client import open_client
 from collector.store.errors import StoreError
 from collector.store.facade import Facade
-from collector.store.guard import EngineNames, RefusedError, check
 from collector.store.insert import insert
 from collector.store.revision import raise_revision
 from collector.store.settings import StoreSettings
@@ -290,7 +289,7 @@ REFUSED = {
     "SELECT aiGenerate('x', 'y')": 497,
     "SELECT 1 INTO OUTFILE 'vmflow-outfile'": 497,
     "SELECT * FROM '/etc/passwd'": 60,
-    "SELECT * FROM default.`/etc/passwd`": 164,
+    "SELECT * FROM default.`/etc/passwd`": 81,
     "SELECT 1; SELECT 2": 62,
     "SELECT 1 SETTINGS max_execution_time = 0": 164,
     "SET max_threads = 1": 164,
@@ -416,13 +415,13 @@ def test_an_address_in_use_is_named(endpoint: Endpoint) -> None:
         asyncio.run(enter())
 
 
-def test_the_guard_names_the_format() -> None:
-    names = EngineNames(frozenset({"nope"}), frozenset())
-    assert check("SELECT 1 FORMAT JSON;", names) == "JSON"
-    assert check("SELECT 1 FORMAT `JSON`", names) == "JSON"
-    assert check("SELECT 1", names) is None
-    with pytest.raises(RefusedError):
-        check("SELECT x.nope(1)", names)
+def test_the_format_is_that_of_the_statement_or_of_the_request(endpoint: Endpoint) -> None:
+    for sql, asked, given in (
+        ("SELECT 1 FORMAT JSON;", "CSV", "JSON"),
+        ("SELECT 1 FORMAT `JSON`", "CSV", "JSON"),
+        ("SELECT 1", "CSV", "CSV"),
+    ):
+        assert endpoint.ask(sql, default_format=asked)[2]["X-ClickHouse-Format"] == given
 
 
 def test_over_a_server_the_endpoint_does_nothing() -> None:

@@ -1,0 +1,102 @@
+"""What connections to the embedded engine may do: roles and ceilings, which the engine itself enforces.
+
+Every connection of the process is the engine's user `default`, who has two roles.  `writer`, for the service, makes and
+fills tables.  `reader`, for the SQL endpoint, selects.  Neither may read files, addresses or other databases (the
+grants FILE, URL, REMOTE … of ClickHouse's SOURCES), so no table function reaches out, whoever asks.  The profile
+`reader` holds the endpoint's limits as constraints: a query may lower and never lift them, in a subquery neither.
+
+Not held by roles, hence by `guard`: scalar functions such as `file()`, and the tables of `system`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+from collector.store.settings import StoreSettings
+
+READER = "reader"
+"""The role and the profile of the SQL endpoint's connections."""
+
+GRANTED = frozenset({"GRANT reader, writer TO default"})
+"""What SHOW GRANTS says where the engine has taken the configuration."""
+
+FILE_NAME = "engine.xml"
+"""In the store's directory."""
+
+ENGINE_BLOCK_ROWS = 65_409
+"""ClickHouse's own default of max_block_size."""
+
+LARGEST_RANGE = 10_000_000
+"""Elements that range() may make for a block; ClickHouse's own default is fifty times as many.  A call on so many
+takes seconds and is not interrupted."""
+
+_CONFIGURATION = """<clickhouse>
+  <users_config>{path}</users_config>
+  <user_directories><users_xml><path>{path}</path></users_xml></user_directories>
+  <profiles>
+    <default/>
+    <reader>
+{values}
+      <constraints>
+{constraints}
+      </constraints>
+    </reader>
+  </profiles>
+  <roles>
+    <writer><grants>
+      <query>GRANT SELECT, SHOW, INSERT, ALTER, CREATE, DROP, TRUNCATE, OPTIMIZE, SYSTEM, KILL QUERY ON *.*</query>
+      <query>GRANT TABLE ENGINE ON *</query>
+    </grants></writer>
+    <reader><grants><query>GRANT SELECT, SHOW ON *.*</query></grants></reader>
+  </roles>
+  <users><default>
+    <password></password>
+    <profile>default</profile>
+    <quota>default</quota>
+    <grants><query>GRANT writer</query><query>GRANT reader</query></grants>
+  </default></users>
+  <quotas><default/></quotas>
+</clickhouse>
+"""
+
+
+def ceilings(settings: StoreSettings) -> dict[str, int]:
+    """The limits of one query of the endpoint, by ClickHouse's names; whole numbers of at least 1."""
+    return {
+        "max_execution_time": max(1, round(settings.sql_seconds)),
+        "max_memory_usage": settings.sql_octets,
+        "max_result_rows": settings.sql_result_rows,
+        "max_result_bytes": settings.sql_result_octets,
+        # One core is left to those who store.
+        "max_threads": max(1, (os.cpu_count() or 1) // 2),
+        "max_block_size": ENGINE_BLOCK_ROWS,
+        # Sorting and grouping that exceed a share of the memory go to the disk, which the store needs itself.
+        "max_temporary_data_on_disk_size_for_query": settings.sql_disk_octets,
+        "function_range_max_elements_in_block": LARGEST_RANGE,
+    }
+
+
+def write_configuration(directory: Path, settings: StoreSettings) -> Path:
+    """Write the engine's configuration into the store's `directory`, readable by us alone; return its path.
+
+    Raises OSError.
+    """
+    path = directory / FILE_NAME
+    limits = ceilings(settings)
+    text = _CONFIGURATION.format(
+        path=escape(str(path)),
+        values="\n".join(f"      <{name}>{value}</{name}>" for name, value in limits.items()),
+        constraints="\n".join(_bounds(limits)),
+    )
+    fresh = path.with_suffix(".new")
+    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+    fresh.replace(path)
+    return path
+
+
+def _bounds(limits: Mapping[str, int]) -> list[str]:
+    return [f"        <{name}><min>1</min><max>{value}</max></{name}>" for name, value in limits.items()]
