@@ -17,15 +17,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from collector.store.guard import EngineNames, RefusedError, Statement, check_format
+from collector.store.guard import EngineNames, RefusedError, Statement, check_format, check_setting
 from collector.store.roles import READER, ceilings
 from collector.store.settings import StoreSettings
-
-READ_ONLY_SETTINGS = re.compile(
-    r"output_format_(?!schema)\w+|format_csv_delimiter|extremes|join_use_nulls|session_timezone|limit|offset"
-    r"|date_time_output_format|prefer_column_name_to_alias|use_client_time_zone"
-)
-"""Settings a reader may choose: how the answer looks, not what it may cost or reach."""
 
 LIMITS = frozenset(
     {"max_execution_time", "max_result_rows", "max_result_bytes", "max_memory_usage", "max_threads", "max_block_size"}
@@ -136,12 +130,12 @@ class Engine:
                 continue
             if not _NAME.fullmatch(name):
                 raise RefusedError(f"Unknown setting {name[:60]!r}", 115, "UNKNOWN_SETTING")
-            if self._writable or READ_ONLY_SETTINGS.fullmatch(name):
-                chosen[name] = value
-            elif name in LIMITS:
+            if not self._writable and name in LIMITS:
                 chosen[name] = self._lower(name, value)
-            else:
-                raise RefusedError(f"Cannot modify {name!r} setting in readonly mode")
+                continue
+            if not self._writable:
+                check_setting(name, value)
+            chosen[name] = value
         return chosen
 
     def _lower(self, name: str, value: str) -> str:

@@ -37,6 +37,8 @@ REGEX_REPEATS = 100
 """Of a regular expression: its length, and the largest count in braces.  `(a?){500}a{500}` takes minutes for a text of
 500 characters, in one call that nothing ends."""
 
+STATEMENT_CHARACTERS = 2**18
+"""ClickHouse's own default of max_query_size."""
 NAME_CHARACTERS = 256
 """Of an alias or any other name: it is printed with each row of some formats."""
 
@@ -47,13 +49,15 @@ PATH_COLUMNS = frozenset({"data_path", "data_paths", "metadata_path", "path", "d
 
 INFORMATION_SCHEMA = frozenset({"information_schema", "INFORMATION_SCHEMA"})
 
-CHDB_FORMATS = frozenset({"dataframe", "arrowtable", "debug"})
-"""Names that the Python binding takes for itself: its answer then is no text."""
-
 TELLS_STRUCTURE = ("Exists", "ShowCreate")
 """How the kinds of statements begin that tell of tables and show no rows: they may name each table of `system`."""
 
 EXPLAINED = frozenset({"", "AST", "SYNTAX", "QUERY TREE", "PLAN", "PIPELINE", "ESTIMATE"})
+
+STRUCTURE_FUNCTIONS = frozenset({"values", "sqlstandardvalues"})
+"""Table functions whose first argument may be a text that declares columns."""
+EXPRESSIONS = re.compile(r"default|alias|materialized|ephemeral|codec|ttl|statistics", re.IGNORECASE)
+"""What makes a declaration of a column hold an expression."""
 
 _SHOW = re.compile(
     r"SHOW( FULL| EXTENDED)?"
@@ -77,6 +81,7 @@ _TOKEN = re.compile(
 _NODE = re.compile(r"(?P<indent> *)(?P<kind>[A-Za-z:]+)(?: (?P<text>.*?))?(?: \(alias .*\))?(?: \(children \d+\))?")
 _LITERAL = re.compile(r"(?P<indent> *)(?P<kind>Literal) (?P<text>.*)")
 """Its text may look like the end of another node."""
+_TIME_ZONE = re.compile(r"([A-Za-z][A-Za-z0-9_+/-]{0,63})?")
 _WORDS = re.compile(r"[A-Za-z_]\w*")
 _REPEAT = re.compile(r"\{(\d*)(?:,(\d*))?\}")
 
@@ -149,6 +154,9 @@ class Allowed:
     table_functions: frozenset[str]
     """In lower case."""
     system_tables: frozenset[str]
+    formats: frozenset[str]
+    """In lower case."""
+    settings: frozenset[str]
     functions: Mapping[str, str]
     """Why a function is refused, an empty text if it is allowed; names in lower case."""
 
@@ -172,6 +180,8 @@ def allowed() -> Allowed:
         frozenset(sections["syntax"]),
         frozenset(map(str.lower, sections["table functions"])),
         frozenset(sections["system tables"]),
+        frozenset(map(str.lower, sections["formats"])),
+        frozenset(sections["settings"]),
         functions,
     )
 
@@ -183,6 +193,8 @@ class Statement:
         """`database` is the one in which bare names are looked up.  Raises RefusedError."""
         self._names = names
         self._database = database or names.database
+        if len(sql) > STATEMENT_CHARACTERS:
+            raise RefusedError(f"Max query size exceeded: {STATEMENT_CHARACTERS} characters", 62, "SYNTAX_ERROR")
         tokens = list(_tokens(sql))
         while tokens and tokens[-1].text == ";":
             tokens.pop()
@@ -209,25 +221,29 @@ class Statement:
             _deny(
                 "Of SHOW, databases, tables, views, columns, indexes, functions, engines, settings and CREATE are shown"
             )
-        padded = [*tokens, Token("end", "")]
+        padded = [*tokens, Token("end", ""), Token("end", "")]
+        seen = set()
         for at, (kind, text) in enumerate(tokens):
             after = padded[at + 1].text
             if text == ";":
                 raise RefusedError("Only one statement at a time", 62, "SYNTAX_ERROR")
             if text == "}" and after == "(":
                 raise RefusedError("A function's name cannot be a parameter")
-            if kind == "name":
-                self._check_name(text, after)
+            if text.lower() == "settings" and padded[at + 2].text == "=":
+                raise RefusedError("Cannot modify settings in readonly mode: they are parameters of the request")
+            if text.lower() in ("into", "from") and after.lower() in ("outfile", "infile"):
+                _deny("This endpoint neither reads nor writes files")
+            if kind == "name" and text not in seen:
+                self._check_name(text)
+                seen.add(text)
 
-    def _check_name(self, name: str, after: str) -> None:
+    def _check_name(self, name: str) -> None:
         if len(name) > NAME_CHARACTERS:
             raise RefusedError(
                 f"A name has {len(name)} characters, at most {NAME_CHARACTERS} are taken", 62, "SYNTAX_ERROR"
             )
         if why := self._names.refused(name):
             _deny(f"Function {name!r} is refused by this endpoint: {why}")
-        if name.lower() in ("into", "from") and after.lower() in ("outfile", "infile"):
-            _deny("This endpoint neither reads nor writes files")
 
     def _check_identifiers(self, parameters: Mapping[str, str]) -> None:
         """Parameters of type Identifier name columns and tables of ours, or what the statement itself names."""
@@ -257,6 +273,8 @@ class Statement:
                     self._check_words(node.text)
                 case "Set" if node.parent is None or node.parent.kind != "Explain":
                     raise RefusedError("Cannot modify settings in readonly mode: they are parameters of the request")
+                case "SelectWithUnionQuery" if any(child.kind == "Literal" for child in node.children):
+                    _deny("This endpoint neither reads nor writes files")
                 case "Explain" if node.text.removeprefix("EXPLAIN").strip() not in EXPLAINED:
                     _deny(f"{node.text[:40]} is refused by this endpoint")
         self._check_paths(nodes)
@@ -287,6 +305,8 @@ class Statement:
         if node.parent is not None and node.parent.kind == "TableExpression":
             if name not in self._names.allowed.table_functions:
                 _deny(f"Table function {node.text[:60]!r} is refused by this endpoint")
+            if name in STRUCTURE_FUNCTIONS:
+                self._check_structure(node)
             return
         verdict = "" if name in NO_FUNCTIONS else self._names.verdict(name)
         if verdict is None:
@@ -303,6 +323,15 @@ class Statement:
             self._check_words(_literal(node, 0, "the name of an aggregate function"))
         if REGEX_FUNCTIONS.fullmatch(name):
             check_regex(_literal(node, 0 if name == "splitbyregexp" else 1, "a regular expression"))
+
+    def _check_structure(self, node: Node) -> None:
+        """A text that declares columns may give them types, no expressions: `values('a String ALIAS file(…)', …)`."""
+        arguments = node.children[0].children if node.children else []
+        if arguments and not (arguments[0].kind == "Function" and arguments[0].text == "tuple"):
+            text = _literal(node, 0, "the declaration of its columns")
+            self._check_words(text)
+            if any(EXPRESSIONS.fullmatch(word) for word in _WORDS.findall(text)):
+                _deny(f"Table function {node.text!r} takes columns with a type, without an expression")
 
     def _check_words(self, text: str) -> None:
         for word in _WORDS.findall(text):
@@ -332,10 +361,18 @@ class Statement:
 
 
 def check_format(name: str) -> str:
-    """Return the format's name.  Raises RefusedError for those that the Python binding keeps for itself."""
-    if name.lower() in CHDB_FORMATS:
-        raise RefusedError(f"Unknown format {name}", 73, "UNKNOWN_FORMAT")
+    """Return the format's name.  Raises RefusedError for one that is not on the list."""
+    if name.lower() not in allowed().formats:
+        raise RefusedError(f"Unknown format {name[:60]}", 73, "UNKNOWN_FORMAT")
     return name
+
+
+def check_setting(name: str, value: str) -> None:
+    """Raise RefusedError for a setting that a reader may not choose."""
+    if name not in allowed().settings:
+        raise RefusedError(f"Cannot modify {name!r} setting in readonly mode")
+    if name == "session_timezone" and (not _TIME_ZONE.fullmatch(value) or ".." in value):
+        raise RefusedError(f"No time zone {value[:60]!r}", 36, "BAD_ARGUMENTS")
 
 
 def check_regex(pattern: str) -> None:
@@ -360,7 +397,7 @@ def _tokens(sql: str) -> Iterator[Token]:
     position = 0
     while position < len(sql):
         match = _TOKEN.match(sql, position)
-        if match is None or (match[0] in ("/", "-") and sql.startswith(match[0] * 2, position)):
+        if match is None or (match[0] in ("/", "-") and sql.startswith(("//", "--", "/*"), position)):
             text = sql[position : position + 20]
             raise RefusedError(f"Syntax error: not understood at position {position + 1}: {text!r}", 62, "SYNTAX_ERROR")
         position = match.end()
@@ -382,7 +419,9 @@ def _outline(tokens: Sequence[Token]) -> str:
         upper = text.upper()
         if kind == "name" and (upper not in words or before in ("FROM", "IN", "TABLE", "VIEW", "DATABASE", ".")):
             upper = "@"
-        out.append({"string": "'", "number": "0"}.get(kind, upper))
+        # The engine makes a SELECT of the statement's text: nothing in it may look like the end of a name or string.
+        plain = re.fullmatch(r"\w+" if kind == "name" else r"'[^'\\]*'|[^']*", text) is not None
+        out.append({"string": "'", "number": "0"}.get(kind, upper) if plain else "?")
         before = upper
     return " ".join(out)
 
@@ -416,11 +455,13 @@ def _literal(node: Node, at: int, what: str) -> str:
 
 
 def _inside(select: Node) -> Iterator[Node]:
-    """The nodes of a SELECT but those of others within it."""
-    for child in select.children:
-        if child.kind != "SelectQuery":
-            yield child
-            yield from _inside(child)
+    """The nodes of a SELECT but those of others within it; without recursion, since statements are deep."""
+    left = list(select.children)
+    while left:
+        node = left.pop()
+        if node.kind != "SelectQuery":
+            yield node
+            left += node.children
 
 
 def _deny(message: str) -> NoReturn:
