@@ -166,11 +166,9 @@ def test_no_table_function_but_those_allowed_is_passed_on(engine: Engine) -> Non
             ):
                 with pytest.raises((RefusedError, QueryError)) as refused:
                     engine.run(query(sql))
-                # `viewIfPermitted` has a grammar of its own: what does not follow it is a table's name.
-                assert refused.type is RefusedError or (name, refused.value.code in (60, 62)) == (
-                    "viewIfPermitted",
-                    True,
-                )
+                # Those two are words of the grammar, too: the engine's parser then sees no function.
+                passed = refused.type is QueryError and name not in ("viewIfPermitted", "null")
+                assert not passed, f"{sql}: {refused.value}"
 
 
 def test_no_table_of_system_but_those_allowed_is_passed_on(engine: Engine) -> None:
