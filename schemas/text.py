@@ -19,7 +19,6 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from hashlib import sha256
-from threading import Lock
 
 NAME_CHARACTERS = 255
 """Of a name that is kept: the limit of Nova, Neutron and of file names.  In UTF-8 at most 1,020 octets."""
@@ -48,9 +47,6 @@ _SHORT = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
 _PADDING = "".join(sign for sign in map(chr, range(0x3001)) if sign.isspace()) + "\0"
 """Blanks, line ends and NULs: at the ends of a name they are nobody's intention."""
 
-_cleaned = 0
-_counting = Lock()
-
 
 def visible(text: str) -> str:
     """`text` in one line, with escapes for what would steer a terminal or the eye; never shorter than it was."""
@@ -66,12 +62,15 @@ def clean(text: str | bytes, most: int = NAME_CHARACTERS) -> str:
     given, right = (text, True) if isinstance(text, str) else _decoded(text)
     if right and len(given) <= most and given.isascii() and given.isprintable() and given == given.strip(" "):
         return given
-    return (_known if len(given) <= _KNOWN_CHARACTERS else _clean)(given, most, right)
+    kept = _fit(visible(given.strip(_PADDING)), most)
+    if not right or kept != given:
+        _changed(given[:1024])
+    return kept
 
 
 def cleaned() -> int:
     """How many texts were not as they should be since the process began; one that comes again soon counts once."""
-    return _cleaned
+    return _changed.cache_info().misses
 
 
 def sql_literal(text: str) -> str:
@@ -100,19 +99,9 @@ def _decoded(octets: bytes) -> tuple[str, bool]:
         return octets.decode("utf-8", "backslashreplace"), False
 
 
-def _clean(text: str, most: int, right: bool) -> str:
-    kept = _fit(visible(text.strip(_PADDING)), most)
-    if not right or kept != text:
-        global _cleaned  # noqa: PLW0603 - texts come in at many places, on many threads
-        with _counting:
-            _cleaned += 1
-    return kept
-
-
-_known = lru_cache(4096)(_clean)
-"""Keeps answers, so that what a source says with every poll is looked at and counted once."""
-_KNOWN_CHARACTERS = 1024
-"""Longer texts are not kept: 4,096 of them would be much."""
+@lru_cache(4096)
+def _changed(text: str) -> None:
+    """Is called with what was not as it should be; the cache counts what it did not know, whatever thread asks."""
 
 
 def _fit(text: str, most: int) -> str:

@@ -162,4 +162,5 @@ def target(settings: ActionSettings, url: str) -> str:
 
 def _text(octets: bytes | bytearray) -> str:
     """What a command or a server said, line by line."""
-    return "\n".join(visible(line) for line in octets.decode("utf-8", "backslashreplace").split("\n"))
+    text = octets.decode("utf-8", "backslashreplace").replace("\r\n", "\n")
+    return "\n".join(visible(line) for line in text.split("\n"))

@@ -143,7 +143,11 @@ class InterfaceRow(BaseModel, frozen=True, extra="forbid"):
 class HostRow(BaseModel, frozen=True, extra="forbid"):
     """One `[[host]]` of a TOML file."""
 
-    name: Annotated[Name, Field(min_length=1)]
+    name: Annotated[
+        str,
+        StringConstraints(strip_whitespace=True, min_length=1, max_length=NAME_CHARACTERS),
+        AfterValidator(_name),
+    ]
     addresses: Annotated[tuple[Ip, ...], Field(min_length=1, max_length=MAX_IPS)]
 
 
