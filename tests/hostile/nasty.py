@@ -6,7 +6,8 @@ import unicodedata
 
 NASTY = (
     "\x1b[31mred", "\x1b]0;owned\x07", "\x9b2Jcleared", "two\nlines", "over\rwritten", "tab\tbed", "nul\0nul",
-    "del\x7f",     "bidi\u202egpj.exe", "\u2066turned\u2069", "\u200frtl", "zero\u200bwidth", "bom\ufeffbom", "sep\u2028a\u2029b",
+    "del\x7f", "bidi\u202egpj.exe", "\u2066turned\u2069", "\u200frtl", "zero\u200bwidth", "bom\ufeffbom",
+    "sep\u2028a\u2029b",
     "soft\u00adhyphen", "non\uffff\ufdd0\U0001fffe", "tag\U000e0041", "join\u200dnothing", "vs\ufe0fnothing",
     "'; DROP TABLE flows; --", "=cmd|'/c calc'!A0", "+1+cmd|x", "-2+cmd|x", "@SUM(1)", "a;=1+1", "<script>x</script>",
     "[bold red]rich[/]", "%s{0}{rule}", "x\r\nBcc: all@example.net", "-rf", "$(id) `id`", "back\\slash", "x" * 300,
