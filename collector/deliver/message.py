@@ -51,7 +51,9 @@ def render(group: Group, language: Language, lines: int) -> Message:
     words = WORDS[language]
     notices = worst_first(group.notices)
     written = _details(notices[0], words) if len(notices) == 1 else _many(notices, words, lines)
-    return Message(_title(group, notices, words), "\n".join(written), _short(group, notices, words, language))
+    # Parts are escaped where they are put in, and cut there; nothing else may slip through.
+    text = "\n".join(visible(line) for line in "\n".join(written).split("\n"))
+    return Message(_title(group, notices, words), text, _short(group, notices, words, language))
 
 
 def worst_first(notices: Sequence[Notice]) -> list[Notice]:
@@ -237,7 +239,7 @@ def _short(group: Group, notices: list[Notice], words: Words, language: Language
     who = _who(worst, words)
     if language == "en":
         head, who, tail = (text.translate(_ASCII) for text in (head, who, tail))
-    return (head + _shortened(who, SHORT_SIGNS - len(head) - len(tail)) + tail)[:SHORT_SIGNS]
+    return visible(head + _shortened(who, SHORT_SIGNS - len(head) - len(tail)) + tail)[:SHORT_SIGNS]
 
 
 def _shortened(who: str, room: int) -> str:

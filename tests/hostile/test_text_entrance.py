@@ -7,11 +7,18 @@ import urllib.request
 from pathlib import Path
 
 from schemas.text import clean
-from tests.decoders import sflow_messages as sflow
+from tests.decoders.sflow_messages import counters_sample, datagram, interface_counters, item, padded, words
 from tests.hostile.nasty import NASTY, harmless
 from tests.service import payloads, running, send
 
 STATED = [text for text in NASTY if len(text.encode()) <= 255]
+
+
+def counters(number: int, name: bytes) -> bytes:
+    """The counters of one interface, and how it is called (structure 1005)."""
+    named = item(1005, words(len(name)) + padded(name))
+    sample = counters_sample(interface_counters(number), named, source=(0, number))
+    return datagram(sample, sequence=number, uptime=number * 1000)
 
 
 def test_names_from_the_network_are_cleaned_before_they_are_stored(tmp_path: Path) -> None:
@@ -20,8 +27,7 @@ def test_names_from_the_network_are_cleaned_before_they_are_stored(tmp_path: Pat
     file.write_text('[[interface]]\nmac = "52:54:00:00:00:01"\nvm = "web"\n')
     with running(tmp_path, f'inventory.static=[{{"file": "{file}"}}]') as service:
         send(service.udp[0], payloads("crafted_sflow_nasty_vm"), "127.67.0.1")
-        counters = [sflow.port_name(number, name) for number, name in enumerate(names, 1)]
-        send(service.udp[0], counters, "127.67.0.2")
+        send(service.udp[0], [counters(number, name) for number, name in enumerate(names, 1)], "127.67.0.2")
         rows = "SELECT count() AS n FROM interface_counters WHERE exporter = toIPv6('::ffff:127.67.0.2')"
         assert service.wait_for_rows(rows, len(names)) == len(names)
         stored = service.query("SELECT if_index, if_name FROM interface_counters WHERE if_index > 0 ORDER BY if_index")
