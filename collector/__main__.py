@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from importlib import import_module, metadata
 from typing import NamedTuple
+
+from collector import terminal
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -42,6 +45,7 @@ Settings come from a TOML file (--config FILE or VMFLOW_CONFIG), from variables 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code: 0 done, 1 failed, 2 a mistake in the call or in the settings."""
+    terminal.begin()
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = _parser(arguments)
     args = parser.parse_args(arguments)
@@ -57,11 +61,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader (head, less) has left: not an error, but nothing more can be printed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
+    except Exception:  # noqa: BLE001 - a defect; Python itself would print what the error quotes as it is
+        terminal.tell(*traceback.format_exc().splitlines())
+        return EXIT_FAILED
 
 
-def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+def _parser(arguments: Sequence[str]) -> terminal.Parser:
     """The parser; only the command that is asked for declares its arguments, so `--help` stays quick."""
-    parser = argparse.ArgumentParser(
+    parser = terminal.Parser(
         prog="vmflow",
         description="VM-to-VM traffic monitor: sFlow, NetFlow and IPFIX over UDP to ClickHouse.",
         epilog=EPILOG,

@@ -22,6 +22,8 @@ from typing import Literal, TextIO
 
 from pydantic import BaseModel
 
+from schemas.text import visible
+
 ROOT = "vmflow"
 SAMPLE_INTERVAL_SECONDS = 60.0
 """One line a minute and cause says that something is wrong; how much is in the metrics."""
@@ -44,10 +46,14 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Write the record as one line, an exception's trace after it."""
-        parts = [_time(record), record.levelname, f"{_component(record)}:", _one_line(record.getMessage())]
+        parts = [_time(record), record.levelname, f"{_component(record)}:", visible(record.getMessage())]
         parts += [f"{key}={_quoted(value)}" for key, value in _fields(record).items()]
         line = " ".join(parts)
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        if record.exc_info:
+            # Indented, so that an error that quotes the network cannot write a line that looks like one of the log.
+            trace = self.formatException(record.exc_info).split("\n")
+            line = "\n".join([line, *(f"  {visible(part)}" for part in trace)])
+        return line
 
 
 class JsonFormatter(logging.Formatter):
@@ -160,11 +166,6 @@ def _component(record: logging.LogRecord) -> str:
 def _time(record: logging.LogRecord) -> str:
     moment = datetime.fromtimestamp(record.created, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _one_line(text: str) -> str:
-    """Keep what is printable; write the rest, line ends among them, as escapes."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode("ascii") for sign in text)
 
 
 def _quoted(value: object) -> str:

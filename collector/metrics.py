@@ -19,10 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from schemas.text import clean
+
 PREFIX = "vmflow_"
 EXPORTERS_LABELLED = 1000
 """Exporters with a label value of their own.  A cloud's hypervisors fit; a label value costs Prometheus a few kB per
 family, and sender addresses can be forged."""
+LABEL_CHARACTERS = 100
 OTHER = "other"
 """The label value that all the rest share."""
 
@@ -127,7 +130,7 @@ def _text(key: Hashable) -> str:
         return address_text(*key)
     if isinstance(key, IPv6Address):
         return str(key.ipv4_mapped or key)
-    return str(key)
+    return clean(str(key), LABEL_CHARACTERS)
 
 
 def _checked(name: str) -> str:

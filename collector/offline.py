@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
-import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -14,7 +11,9 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from collector.capture import CaptureError, CaptureProblems, read_batches
+from collector.lines import csv_lines, json_text
 from collector.pipeline.streams import Growths
+from collector.terminal import complain, data, tell
 from collector.text import address_text, rows
 from decoders.datagrams import Datagrams
 from decoders.decoder import Decoded
@@ -45,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Decode all files in order, as one stream of datagrams; the exit code is 1 if a file could not be read."""
     if args.format == "arrow" and args.table in LISTS:
-        print(f"vmflow decode: --format arrow goes with {', '.join(TABLES)}", file=sys.stderr)
+        complain("decode", f"--format arrow goes with {', '.join(TABLES)}")
         return 2
     decoder = Decoder(rules=_rules(args.sampling_rate))
     captured = CaptureProblems()
@@ -61,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
                 elif args.table in TABLES:
                     printed += sum(write.batch(part) for part in getattr(decoded, args.table))
         except CaptureError as error:
-            print(f"vmflow decode: {error}", file=sys.stderr)
+            complain("decode", str(error))
             failures += 1
     if args.table == "templates":
         printed += write.items(decoder.sets.describe_templates())
@@ -96,10 +95,7 @@ def _summary(decoder: Decoder, captured: CaptureProblems, printed: int, table: s
     growth = Growths(decoder.shared.sessions).take()
     problems = Counter({REASONS[index]: int(count) for index, count in enumerate(growth.problems.sum(axis=0)) if count})
     shown = ", ".join(f"{count} {reason}" for reason, count in problems.most_common()) or "none"
-    print(
-        f"{captured.datagrams} datagrams, {printed} {table}; frames skipped: {captured}; decode problems: {shown}",
-        file=sys.stderr,
-    )
+    tell(f"{captured.datagrams} datagrams, {printed} {table}; frames skipped: {captured}; decode problems: {shown}")
 
 
 class _Writer:
@@ -124,24 +120,15 @@ class _Writer:
 
     def items(self, items: Iterator[dict[str, Any]]) -> int:
         """Print dictionaries; returns how many."""
-        count = 0
-        lines: list[str] = []
-        for item in items:
-            count += 1
-            lines.append(self._line(item))
-        self._out.write("".join(lines).encode())
-        return count
-
-    def _line(self, item: dict[str, Any]) -> str:
+        rows = list(items)
         if self._kind == "json":
-            return json.dumps(item, ensure_ascii=False, separators=(",", ":")) + "\n"
-        line = io.StringIO()
-        writer = csv.DictWriter(line, list(item), lineterminator="\n")
-        if not self._header:
-            writer.writeheader()
-            self._header = True
-        writer.writerow(item)
-        return line.getvalue()
+            text = "".join(json_text(item, compact=True) + "\n" for item in rows)
+        else:
+            header = [] if self._header or not rows else [list(rows[0])]
+            self._header |= bool(rows)
+            text = csv_lines([*header, *(list(item.values()) for item in rows)])
+        data(text.encode())
+        return len(rows)
 
     def close(self) -> None:
         """End the stream."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from decoders.jit import inline
 from decoders.limits import Limits
 from decoders.sessions import mix
+from schemas.text import clean
 
 
 class Names(NamedTuple):
@@ -85,7 +86,7 @@ def intern(names, octets, start, length):  # type: ignore[no-untyped-def]
 
 
 class NameList:
-    """Arrow view of a `Names` table, rebuilt only when it grew; octets that are not UTF-8 are replaced."""
+    """Arrow view of a `Names` table, rebuilt only when it grew.  Here names come in, and are cleaned."""
 
     def __init__(self, names: Names) -> None:
         self._names = names
@@ -99,6 +100,6 @@ class NameList:
             octets = self._names.octets.tobytes() if count - len(self._known) > 64 else self._names.octets
             for index in range(len(self._known), count):
                 start, end = int(self._names.offset[index]), int(self._names.offset[index + 1])
-                self._known.append(bytes(octets[start:end]).decode("utf-8", "replace"))
+                self._known.append(clean(bytes(octets[start:end])))
             self._array = pa.array(self._known, pa.string())
         return self._array

@@ -29,6 +29,7 @@ from decoders.sflow_counters import (
 )
 from schemas.column import NAME, Origin
 from schemas.inventory import INVENTORY
+from schemas.text import clean
 
 CLASS_PHYSICAL, CLASS_LOGICAL = 2, 3
 HOSTNAME_OCTETS = 255
@@ -127,7 +128,7 @@ def _host_descr(octets: bytes) -> tuple[str, bytes] | None:
     uuid_at = 4 + (size + 3 & ~3)
     if size > HOSTNAME_OCTETS or uuid_at + 16 > len(octets):
         return None
-    return octets[4 : 4 + size].rstrip(b"\0").decode("utf-8", "replace"), octets[uuid_at : uuid_at + 16]
+    return clean(octets[4 : 4 + size]), octets[uuid_at : uuid_at + 16]
 
 
 def _adapters(octets: bytes) -> list[tuple[int, int]] | None:

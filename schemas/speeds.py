@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from schemas.text import sql_literal
 from schemas.view import View
 
 EVERY = "*"
 """Stands for all interfaces of which nobody says anything."""
-
-
-def _literal(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
 
 
 def speed_settings(speeds: Mapping[str, int]) -> View:
@@ -20,7 +16,7 @@ def speed_settings(speeds: Mapping[str, int]) -> View:
     rows = []
     for where, speed in sorted(speeds.items()):
         host, _, interface = where.partition("/")
-        rows.append(f"tuple({_literal(host)}, {_literal(interface)}, toUInt64({speed}))")
+        rows.append(f"tuple({sql_literal(host)}, {sql_literal(interface)}, toUInt64({speed}))")
     kind = "Array(Tuple(String, String, UInt64))"
     select = (
         "SELECT tupleElement(stated, 1) AS host, tupleElement(stated, 2) AS interface, tupleElement(stated, 3) AS speed"

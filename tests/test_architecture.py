@@ -76,6 +76,56 @@ def test_only_the_composition_root_imports_all_stages() -> None:
     assert {"listen", "pipeline", "store", "web"} <= app
 
 
+OUTPUTS = {
+    "print", "sys.stdout", "sys.stderr", "sys.__stdout__", "sys.__stderr__", "rich", "rich.console", "rich.print",
+    "csv.writer", "csv.DictWriter", "csv", "traceback.print_exc",
+}  # fmt: skip
+MAY_PUT_OUT = {
+    "collector/terminal.py": {"print", "sys.stdout", "sys.stderr", "rich"},
+    "collector/lines.py": {"csv"},
+    "collector/log.py": {"sys.stderr"},  # the handler of logs, whose formatters escape
+    "collector/__main__.py": {"sys.stdout"},  # closes it
+    "collector/offline.py": {"sys.stdout"},  # Arrow: octets for a program
+    "collector/commands/serve.py": {"sys.stderr"},  # flushes it
+    "collector/store/facade.py": {"print"},  # run by hand, prints its own address
+    "collector/enrich/static.py": {"csv"},  # reads
+}
+"""Whoever else prints goes around what keeps names from steering terminals and spreadsheets."""
+
+
+def outputs(file: Path) -> set[str]:
+    """By what `file` could put out text: calls of print, streams, rich, csv."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.Name) and node.id == "print":
+            found.add("print")
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            found.add(f"{node.value.id}.{node.attr}")
+    for name in imports(file):
+        found.add(name if name in ("sys.stdout", "sys.stderr") else name.split(".")[0])
+    return {"csv" if name.startswith("csv.") else name for name in found & OUTPUTS}
+
+
+def test_text_leaves_by_one_way_for_each_medium() -> None:
+    found = {str(file.relative_to(ROOT)): used for file in sources("collector") if (used := outputs(file))}
+
+    assert found == MAY_PUT_OUT
+
+
+def test_the_check_sees_who_prints(tmp_path: Path) -> None:
+    file = tmp_path / "x.py"
+    for code, used in (
+        ("f = print", {"print"}),
+        ("import sys\nsys.stdout.write('x')", {"sys.stdout"}),
+        ("from sys import stderr", {"sys.stderr"}),
+        ("def f():\n    from rich.console import Console", {"rich"}),
+        ("import csv\ncsv.writer(f)", {"csv"}),
+        ("import sys\nsys.exit(0)", set()),
+    ):
+        file.write_text(code)
+        assert outputs(file) == used
+
+
 def test_nothing_that_is_installed_imports_gpl_code() -> None:
     for package in PACKAGES:
         for file in sources(package):

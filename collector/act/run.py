@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import re
 import signal
@@ -21,8 +20,10 @@ from urllib.parse import urlsplit
 import urllib3
 
 from collector.act.settings import ActionSettings
+from collector.lines import json_text
 from collector.notice import Notice
 from collector.threads import stand_back
+from schemas.text import clean, visible
 
 Result = Literal["ok", "failed", "late", "limited", "dry_run", "stopped"]
 """`schemas.alerts.ACTION_RESULTS`."""
@@ -48,7 +49,7 @@ class Ended:
 
 def body(action: str, notice: Notice) -> bytes:
     """The alert as JSON: the fields of `collector.notice.Notice`, and the action's name."""
-    return json.dumps({"action": action, **asdict(notice)}, ensure_ascii=False).encode()
+    return json_text({"action": action, **asdict(notice)}).encode()
 
 
 def variables(action: str, notice: Notice) -> dict[str, str]:
@@ -66,8 +67,7 @@ def variables(action: str, notice: Notice) -> dict[str, str]:
         "ALERT_SUMMARY": notice.summary,
     }
     values |= {f"ALERT_LABEL_{_NOT_NAME.sub('_', name.upper())}": text for name, text in notice.labels.items()}
-    clean = {name: text.replace("\0", "")[:VARIABLE_CHARACTERS] for name, text in values.items()}
-    return {"PATH": PATH, "LANG": "C.UTF-8", **clean}
+    return {"PATH": PATH, "LANG": "C.UTF-8"} | {name: clean(text, VARIABLE_CHARACTERS) for name, text in values.items()}
 
 
 async def run_command(settings: ActionSettings, data: bytes, environment: Mapping[str, str]) -> Ended:
@@ -157,8 +157,10 @@ def post(settings: ActionSettings, url: str, data: bytes) -> Ended:
 
 def target(settings: ActionSettings, url: str) -> str:
     """What the audit says of where it goes: the command and its arguments, or the webhook's host."""
-    return json.dumps(settings.argv, ensure_ascii=False) if settings.kind == "command" else urlsplit(url).hostname or ""
+    return json_text(settings.argv) if settings.kind == "command" else urlsplit(url).hostname or ""
 
 
 def _text(octets: bytes | bytearray) -> str:
-    return octets.decode("utf-8", "replace").replace("\0", "\ufffd")
+    """What a command or a server said, line by line."""
+    text = octets.decode("utf-8", "backslashreplace").replace("\r\n", "\n")
+    return "\n".join(visible(line) for line in text.split("\n"))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from collector.alert.measures import LEVEL_US, SECONDS, Measure, ScopeView
 from collector.alert.rules import Filter, Rule
+from schemas.text import clean, sql_literal
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -69,8 +70,8 @@ class Frame:
     """By name of rule: which series its filter lets through.  Rules without a filter are not in it."""
 
     def labels(self, row: int, names: Iterable[str]) -> dict[str, str]:
-        """The labels of one series."""
-        return {name: str(self.texts[name][row].as_py()) for name in names}
+        """The labels of one series; cleaned again, for the store may hold rows of a release that did not."""
+        return {name: clean(str(self.texts[name][row].as_py())) for name in names}
 
 
 def read(
@@ -227,11 +228,6 @@ def expression(patterns: Iterable[str]) -> str:
     return f"^(?s:{'|'.join(parts)})$"
 
 
-def quoted(text: str) -> str:
-    """A text as SQL writes it: names come from the network."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
 def closer(rule: Rule, labels: Mapping[str, str], start_us: int, end_us: int) -> str:
     """A query that shows the series from some windows before to now."""
     span = 12 * LEVEL_US[rule.level]
@@ -239,6 +235,6 @@ def closer(rule: Rule, labels: Mapping[str, str], start_us: int, end_us: int) ->
     conditions = [f"time >= toDateTime({first}, 'UTC')", f"time < toDateTime({last}, 'UTC')"]
     if rule.scope == "service":
         conditions.append("exporter = '::'")
-    conditions += [f"{rule.view.labels[name]} = {quoted(labels[name])}" for name in rule.view.naming]
+    conditions += [f"{rule.view.labels[name]} = {sql_literal(labels[name])}" for name in rule.view.naming]
     where = " AND ".join(conditions)
     return f"SELECT * FROM {rule.view.name(rule.level)} WHERE {where} ORDER BY time"  # noqa: S608 - to be read by people

@@ -30,6 +30,7 @@ from collector.log import get_log
 from collector.metrics import Metrics
 from collector.notice import Group, Notice, OnNotice, Outbox, Remember
 from collector.ports import Call, Clock, WindowClosed
+from schemas.text import clean
 
 SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 LOAD_AGAIN_SECONDS = 5.0
@@ -318,7 +319,7 @@ class Alerts:
     def _failed(self, errors: Mapping[str, BaseException]) -> None:
         for name, error in errors.items():
             self._failures.labels(name).inc()
-            self.looked[name] = replace(self.looked[name], failed_us=self._clock_us(), error=str(error)[:300])
+            self.looked[name] = replace(self.looked[name], failed_us=self._clock_us(), error=clean(str(error), 300))
             _log.sampled("a rule was not evaluated", key=name, rule=name, error=str(error)[:300])
         if errors:
             self._close()

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import getpass
-import json
 import re
 from collections.abc import Callable
 from typing import Any
 
 from collector.commands import desk_text
-from collector.commands.common import add_settings_arguments, complain, settings_or_none
+from collector.commands.common import add_settings_arguments, settings_or_none
 from collector.commands.desk_client import DeskClient, RefusedError, ServiceError, url_of, whole_id
 from collector.commands.receivers import try_receiver
+from collector.lines import json_text
+from collector.terminal import complain, say
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 LASTING = ("firing", "acknowledged")
@@ -132,7 +133,7 @@ def _silence(client: DeskClient, args: argparse.Namespace) -> None:
         "comment": args.comment,
     }  # fmt: skip
     answer = client.post("/silences", body)
-    _print(args, answer, lambda: print(answer["silence_id"]))
+    _print(args, answer, lambda: say(answer["silence_id"]))
 
 
 def _silences(client: DeskClient, args: argparse.Namespace) -> None:
@@ -142,7 +143,7 @@ def _silences(client: DeskClient, args: argparse.Namespace) -> None:
 
 def _unsilence(client: DeskClient, args: argparse.Namespace) -> None:
     client.post(f"/silences/{whole_id(args.id)}/end", {"who": _who(args)})
-    _print(args, {}, lambda: print("ended"))
+    _print(args, {}, lambda: say("ended"))
 
 
 def _rules(client: DeskClient, args: argparse.Namespace) -> None:
@@ -156,7 +157,7 @@ def _who(args: argparse.Namespace) -> str:
 
 def _print(args: argparse.Namespace, answer: object, table: Callable[[], None]) -> None:
     if args.json:
-        print(json.dumps(answer, ensure_ascii=False, indent=2))
+        say(*json_text(answer, indent=2).split("\n"))
     else:
         table()
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import re
 import tomllib
 from typing import Any
 
 from collector.commands.common import add_settings_arguments, settings_or_none
+from collector.terminal import say
+from schemas.text import HOSTILE
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,9 +26,9 @@ def run(args: argparse.Namespace) -> int:
     if settings is None:
         return 2
     if args.dump:
-        print(as_toml(settings.model_dump(mode="json", exclude_none=True)))
+        say(*as_toml(settings.model_dump(mode="json", exclude_none=True)).split("\n"))
     else:
-        print(f"settings are right: {len(settings.listen.endpoints())} UDP sockets, store {settings.store.shown_url}")
+        say(f"settings are right: {len(settings.listen.endpoints())} UDP sockets, store {settings.store.shown_url}")
     return 0
 
 
@@ -48,5 +51,9 @@ def _value(value: Any) -> str:
         return "[" + ", ".join(_value(item) for item in value) + "]"
     if isinstance(value, dict):
         return "{" + ", ".join(f"{_value(str(key))} = {_value(item)}" for key, item in value.items()) + "}"
-    escaped = "".join(f"\\u{ord(c):04x}" if ord(c) < 0x20 or c in '"\\' else c for c in str(value))
-    return f'"{escaped}"'
+    quoted = str(value).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{HOSTILE.sub(_escape, quoted)}"'
+
+
+def _escape(found: re.Match[str]) -> str:
+    return f"\\U{ord(found[0]):08x}"

@@ -1,13 +1,13 @@
-"""What commands share: the arguments that name the settings, and how mistakes are told."""
+"""What commands share: the arguments that name the settings, and how mistakes in them are told."""
 
 from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 from collector.settings import InvalidSettingsError, Settings, load
+from collector.terminal import complain
 
 
 def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,9 +28,3 @@ def settings_or_none(args: argparse.Namespace) -> Settings | None:
     except InvalidSettingsError as error:
         complain(args.command, str(error))
         return None
-
-
-def complain(command: str, message: str) -> None:
-    """Tell a person's mistake, one line each."""
-    for line in message.splitlines():
-        print(f"vmflow {command}: {line}", file=sys.stderr)

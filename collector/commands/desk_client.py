@@ -13,6 +13,7 @@ import urllib3
 
 from collector.access.settings import AccessSettings
 from collector.web.settings import WebSettings
+from schemas.text import visible
 
 TIMEOUT_SECONDS = 30.0
 """The service answers within 15 s, if only that it cannot."""
@@ -84,8 +85,8 @@ class DeskClient:
             return content
         detail = content.get("detail", "") if isinstance(content, dict) else ""
         lines = [
-            f"{detail or 'no reason given'} (HTTP {answer.status})",
-            *(content.get("errors", []) if detail else []),
+            f"{visible(str(detail)) or 'no reason given'} (HTTP {answer.status})",
+            *(visible(str(error)) for error in (content.get("errors") or [] if detail else [])),
         ]
         raise (RefusedError if answer.status == 422 else ServiceError)("\n".join(lines))
 

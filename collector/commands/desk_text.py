@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from collector.alert.text import figure
+from collector.terminal import table
 
-WIDE = 240
-"""Columns where nobody looks at a terminal: a file or a pipe takes whole lines."""
 SHORT_ID = 8
-_STYLES = {"critical": "bold red", "warning": "yellow", "firing": "bold", "resolved": "dim"}
 
 Item = Mapping[str, Any]
 
@@ -35,7 +28,7 @@ def alerts(items: Iterable[Item]) -> None:
         )
         for item in items
     ]
-    table(("fired", "state", "severity", "rule", "what", "note", "id"), rows)
+    table(("fired", "state", "severity", "rule", "what", "note", "id"), rows, ruled=False)
 
 
 def alert(item: Item) -> None:
@@ -60,7 +53,7 @@ def alert(item: Item) -> None:
         ("not measured since", moment(item["stale_since"])),
         ("note", note(item)),
     ]
-    table(("", ""), [row for row in rows if row[1]], header=False)
+    table(("", ""), [row for row in rows if row[1]], ruled=False, header=False)
 
 
 def events(items: Iterable[Item]) -> None:
@@ -69,7 +62,7 @@ def events(items: Iterable[Item]) -> None:
         (moment(item["time"]), item["event"], figure(item["value"], item["unit"]), item["who"], item["comment"])
         for item in items
     ]
-    table(("time", "event", "value", "who", "comment"), rows)
+    table(("time", "event", "value", "who", "comment"), rows, ruled=False)
 
 
 def silences(items: Iterable[Item]) -> None:
@@ -84,7 +77,7 @@ def silences(items: Iterable[Item]) -> None:
         )
         for item in items
     ]
-    table(("matches", "until", "who", "comment", "id"), rows)
+    table(("matches", "until", "who", "comment", "id"), rows, ruled=False)
 
 
 def rules(items: Iterable[Item]) -> None:
@@ -101,23 +94,7 @@ def rules(items: Iterable[Item]) -> None:
         )
         for item in items
     ]
-    table(("rule", "severity", "series", "pending", "firing", "looked at", "last failure"), rows)
-
-
-def table(names: Sequence[str], rows: Iterable[Sequence[str]], *, header: bool = True) -> None:
-    """Print a table."""
-    console = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
-    shown = Table(box=None, show_header=header, pad_edge=False)
-    for name in names:
-        shown.add_column(name, overflow="fold")
-    for row in rows:
-        shown.add_row(*(Text(plain(cell), _STYLES.get(cell, "")) for cell in row))
-    console.print(shown)
-
-
-def plain(text: str) -> str:
-    """Names come from tenants: nothing in them may steer a terminal."""
-    return "".join(sign if sign.isprintable() else "\ufffd" for sign in text)
+    table(("rule", "severity", "series", "pending", "firing", "looked at", "last failure"), rows, ruled=False)
 
 
 def moment(text: str | None) -> str:

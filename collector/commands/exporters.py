@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 import time
 from collections.abc import Sequence
 
@@ -12,10 +10,12 @@ from clickhouse_connect.driver import Client
 from clickhouse_connect.driver import exceptions as driver
 
 from collector.analyze.doctor import Finding, examine
-from collector.commands.common import add_settings_arguments, complain, settings_or_none
+from collector.commands.common import add_settings_arguments, settings_or_none
+from collector.lines import json_text
 from collector.store.client import first_line
 from collector.store.errors import StoreError
 from collector.store.query import ask, connect
+from collector.terminal import complain, say
 
 SQL = """
 SELECT replaceRegexpOne(toString(exporter), '^::ffff:', '') AS exporter,
@@ -91,17 +91,13 @@ def tell(found: Sequence[Finding], output: str) -> None:
     if output == "json":
         for finding in found:
             fields = ("code", "exporter", "agent", "domain", "protocol", "sentence", "repair")
-            print(json.dumps({name: getattr(finding, name) for name in fields}, ensure_ascii=False))
+            say(json_text({name: getattr(finding, name) for name in fields}))
         return
     if not found:
-        print("nothing found")
+        say("nothing found")
     for finding in found:
-        # Names of interfaces come from the network: only what can be printed.
-        sentence = "".join(sign if sign.isprintable() else "?" for sign in finding.sentence)
         stream = f"{finding.exporter} {finding.protocol}, domain {finding.domain}"
         if finding.agent not in ("::", finding.exporter):
             stream += f", agent {finding.agent}"
-        print(f"{stream}: {finding.code}\n  {sentence}")
-        for line in finding.repair:
-            print(f"    {line}")
-    sys.stdout.flush()
+        say(f"{stream}: {finding.code}", f"  {finding.sentence}")
+        say(*(f"    {line}" for line in finding.repair))

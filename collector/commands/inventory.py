@@ -7,7 +7,6 @@ import http.client
 import json
 import math
 import ssl
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -18,12 +17,13 @@ from clickhouse_connect.driver import exceptions as driver
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from collector.access.settings import AccessSettings
-from collector.commands.common import add_settings_arguments, complain, settings_or_none
+from collector.commands.common import add_settings_arguments, settings_or_none
 from collector.enrich.static import parse_mac
 from collector.settings import Settings
 from collector.store.client import first_line
 from collector.store.errors import StoreError
 from collector.store.query import FORMATS, connect, show
+from collector.terminal import complain, data
 from collector.web.settings import WebSettings
 from schemas.inventory import INVENTORY
 
@@ -290,8 +290,7 @@ def _answer(client: Client, sql: str, parameters: dict[str, Any], output: str) -
     if output in ("table", *FORMATS):
         result = client.query(sql, parameters=parameters)
         return Answer(result.column_names, result.result_rows)
-    sys.stdout.buffer.write(client.raw_query(sql, parameters=parameters, fmt=output))
-    sys.stdout.flush()
+    data(client.raw_query(sql, parameters=parameters, fmt=output))
     return None
 
 

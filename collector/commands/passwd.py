@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from collector.access.login import SECRET_CHARACTERS, hash_password, new_token
 from collector.access.settings import TokenSettings, UserSettings
-from collector.commands.common import complain
+from collector.terminal import complain, say, tell
 
 SHORTEST = 8
 """Characters of a password: NIST SP 800-63B, section 5.1.1."""
@@ -33,15 +33,15 @@ def run(args: argparse.Namespace) -> int:
     except (ValueError, EOFError) as error:
         complain(args.command, _explain(error))
         return 2
-    print(line)
+    say(line)
     return 0
 
 
 def _token_line(name: str, role: Any) -> str:
     token, digest = new_token()
     entry = TokenSettings(name=name, token_hash=digest, role=role)  # type: ignore[arg-type] # becomes a SecretStr
-    print(f"The token, shown only now: {token}", file=sys.stderr)
-    print("A line for access.tokens:", file=sys.stderr)
+    tell(f"The token, shown only now: {token}")
+    tell("A line for access.tokens:")
     return f'{{name = "{entry.name}", token_hash = "{digest}", role = "{entry.role}"}}'
 
 
@@ -51,7 +51,7 @@ def _user_line(name: str, role: Any) -> str:
         raise ValueError(f"a password has {SHORTEST} to {SECRET_CHARACTERS} characters, this one has {len(password)}")
     digest = hash_password(password)
     entry = UserSettings(name=name, password_hash=digest, role=role)  # type: ignore[arg-type] # becomes a SecretStr
-    print("A line for access.users:", file=sys.stderr)
+    tell("A line for access.users:")
     return f'{{name = "{entry.name}", password_hash = "{digest}", role = "{entry.role}"}}'
 
 

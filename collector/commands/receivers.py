@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 
-from collector.commands.common import complain
 from collector.deliver.answer import DeliverError
 from collector.deliver.kinds import receivers
 from collector.deliver.sample import sample
 from collector.deliver.settings import DeliverSettings
+from collector.terminal import complain, say
 
 
 def try_receiver(command: str, settings: DeliverSettings, name: str) -> int:
@@ -25,7 +25,7 @@ def try_receiver(command: str, settings: DeliverSettings, name: str) -> int:
         return 2
     answer = receiver.send(sample(name, time.time_ns() // 1000, settings.receivers[name].language))
     if answer.ok:
-        print(f"{name}: taken; look whether it has arrived")
+        say(f"{name}: taken; look whether it has arrived")
         return 0
     again = "would not be tried again" if answer.permanent else "would be tried again"
     complain(command, f"{name}: not delivered: {answer.reason} ({again})")

@@ -18,11 +18,12 @@ from collector.alert.history import Advice, Tally, replay, suggest
 from collector.alert.rules import Rule
 from collector.alert.settings import AlertSettings
 from collector.alert.text import clock, figure
-from collector.commands.common import add_settings_arguments, complain, settings_or_none
+from collector.commands.common import add_settings_arguments, settings_or_none
 from collector.settings import Settings, explain
 from collector.store.client import first_line
 from collector.store.errors import StoreError
 from collector.store.query import connect, show
+from collector.terminal import complain
 
 UNITS = {"m": 60, "h": 3600, "d": 86_400}
 QUIET = 1.0

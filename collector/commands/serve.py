@@ -11,13 +11,14 @@ from functools import partial
 from collector.access.settings import AccessError
 from collector.act.settings import ActionError
 from collector.app import Service
-from collector.commands.common import complain, settings_or_none
+from collector.commands.common import settings_or_none
 from collector.deliver.answer import DeliverError
 from collector.enrich.source import SourceError
 from collector.listen.settings import ListenError
 from collector.log import get_log, setup
 from collector.settings import Settings, load
 from collector.store.errors import StoreError
+from collector.terminal import complain
 from collector.threads import run as run_loop
 from collector.threads import step_forward
 from collector.web.server import WebError

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import threading
 import time
 
@@ -11,6 +10,7 @@ from collector.enrich.warm import warm_up
 from collector.listen.recvmmsg import best_reader
 from collector.pipeline.shares import Shares
 from collector.rollup.sums import warm_up as warm_up_sums
+from collector.terminal import say, tell
 from decoders.dispatch import Decoder
 from decoders.jit import cache_directory, progress
 
@@ -35,10 +35,10 @@ def run(args: argparse.Namespace) -> int:
         warm_up_sums()
     finally:
         done.set()
-    print(f"decoders ready in {time.monotonic() - started:.1f} s; cached in {cache_directory()}")
+    say(f"decoders ready in {time.monotonic() - started:.1f} s; cached in {cache_directory()}")
     return 0
 
 
 def _tell_progress(done: threading.Event) -> None:
     while not done.wait(PROGRESS_SECONDS):
-        print("compiling: {} of {} kernels are ready".format(*progress()), file=sys.stderr, flush=True)
+        tell("compiling: {} of {} kernels are ready".format(*progress()))

@@ -20,7 +20,7 @@ import urllib3
 
 from collector.deliver.answer import DELIVERED, TROUBLES, Answer, DeliverError, of_http
 from collector.deliver.figures import SECOND_US
-from collector.deliver.message import clean, render
+from collector.deliver.message import render, shown
 from collector.deliver.settings import ReceiverSettings
 from collector.notice import Group, Notice
 
@@ -147,8 +147,8 @@ def _labels(notice: Notice) -> Iterator[tuple[str, str]]:
     for name, text in notice.labels.items():
         if text:
             label = _NOT_LABEL.sub("_", name)
-            yield (label if not label[:1].isdigit() else f"_{label}"), clean(text)
-    yield "alertname", clean(notice.rule)
+            yield (label if not label[:1].isdigit() else f"_{label}"), shown(text)
+    yield "alertname", shown(notice.rule)
     yield "severity", notice.severity
     yield "scope", notice.scope
     # Two series may have the same names: VMs are told apart by their UUIDs, which are no labels.

@@ -13,6 +13,7 @@ from collector.deliver.figures import SECOND_US, clock, duration, figure, figure
 from collector.deliver.settings import Language
 from collector.deliver.templates import WORDS, Words
 from collector.notice import Event, Group, Notice, Severity
+from schemas.text import visible
 
 SHORT_SIGNS = 140
 """Longest short form: one SMS of the plain alphabet is 160 signs, and gateways add a few of their own."""
@@ -50,7 +51,9 @@ def render(group: Group, language: Language, lines: int) -> Message:
     words = WORDS[language]
     notices = worst_first(group.notices)
     written = _details(notices[0], words) if len(notices) == 1 else _many(notices, words, lines)
-    return Message(_title(group, notices, words), "\n".join(written), _short(group, notices, words, language))
+    # Parts are escaped where they are put in, and cut there; nothing else may slip through.
+    text = "\n".join(visible(line) for line in "\n".join(written).split("\n"))
+    return Message(_title(group, notices, words), text, _short(group, notices, words, language))
 
 
 def worst_first(notices: Sequence[Notice]) -> list[Notice]:
@@ -79,19 +82,19 @@ def _known(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def clean(text: str, most: int = NAME_SIGNS) -> str:
-    """One line of what can be printed, up to `most` characters."""
-    line = "".join(sign if sign.isprintable() else " " if sign in "\r\n\t" else "?" for sign in text)
+def shown(text: str, most: int = NAME_SIGNS) -> str:
+    """One line of up to `most` characters, with escapes for what would steer a reader's screen (`schemas.text`)."""
+    line = visible(text)
     return line if len(line) <= most else line[: most - 1] + "…"
 
 
 def _block(text: str) -> str:
     """Several lines, each of what can be printed."""
-    return "\n".join(clean(line, TEXT_SIGNS) for line in text.strip().splitlines())[:TEXT_SIGNS]
+    return "\n".join(shown(line, TEXT_SIGNS) for line in text.strip().split("\n"))[:TEXT_SIGNS]
 
 
 def _who(notice: Notice, words: Words) -> str:
-    labels = {name: clean(text) for name, text in notice.labels.items()}
+    labels = {name: shown(text) for name, text in notice.labels.items()}
     if notice.scope == "pair":
         return f"{labels.get('src_vm', '?')} → {labels.get('dst_vm', '?')}"
     if notice.scope == "interface":
@@ -102,7 +105,7 @@ def _who(notice: Notice, words: Words) -> str:
 
 
 def _measure(notice: Notice, words: Words) -> str:
-    return words.measures.get(notice.measure) or clean(notice.measure.removesuffix("_ratio").replace("_", " "))
+    return words.measures.get(notice.measure) or shown(notice.measure.removesuffix("_ratio").replace("_", " "))
 
 
 def _figure(notice: Notice, words: Words, samples: bool = True) -> str:
@@ -155,7 +158,7 @@ def _labels(notice: Notice, words: Words) -> Iterator[str]:
     known = [name for name in words.labels if notice.labels.get(name)]
     others = sorted(name for name, text in notice.labels.items() if text and name not in words.labels)
     for name in (known + others)[:MOST_LABELS]:
-        yield f"{words.labels.get(name) or clean(name)}{words.colon}{clean(notice.labels[name])}"
+        yield f"{words.labels.get(name) or shown(name)}{words.colon}{shown(notice.labels[name])}"
 
 
 def _details(notice: Notice, words: Words) -> Iterator[str]:
@@ -172,9 +175,9 @@ def _details(notice: Notice, words: Words) -> Iterator[str]:
     if _known(notice.value) is not None and notice.condition != "absent":
         yield words.window.format(notice.level, moment(notice.window_start_us))
     if notice.evidence:
-        yield words.evidence.format(clean(notice.evidence))
+        yield words.evidence.format(shown(notice.evidence))
     yield from _labels(notice, words)
-    yield words.rule.format(clean(notice.rule))
+    yield words.rule.format(shown(notice.rule))
     yield words.severity.format(words.severities[notice.severity])
     yield from _where_to_look(notice, words)
     yield words.alert.format(notice.alert_id)
@@ -182,7 +185,7 @@ def _details(notice: Notice, words: Words) -> Iterator[str]:
 
 def _where_to_look(notice: Notice, words: Words) -> Iterator[str]:
     if notice.runbook:
-        yield words.runbook.format(clean(notice.runbook, TEXT_SIGNS))
+        yield words.runbook.format(shown(notice.runbook, TEXT_SIGNS))
     if notice.sql:
         yield words.sql
         yield _block(notice.sql)
@@ -203,8 +206,8 @@ def _many(notices: list[Notice], words: Words, lines: int) -> Iterator[str]:
     for name in words.labels:
         values = {notice.labels.get(name, "") for notice in notices}
         if len(values) == 1 and (value := values.pop()):
-            yield f"{words.labels[name]}{words.colon}{clean(value)}"
-    yield words.rule.format(", ".join(sorted({clean(notice.rule) for notice in notices})[:MOST_LABELS]))
+            yield f"{words.labels[name]}{words.colon}{shown(value)}"
+    yield words.rule.format(", ".join(sorted({shown(notice.rule) for notice in notices})[:MOST_LABELS]))
     yield from _where_to_look(worst, words)
 
 
@@ -223,7 +226,7 @@ def _title(group: Group, notices: list[Notice], words: Words) -> str:
     about = " ".join(part for part in (_who(worst, words), _figure(worst, words, samples=False)) if part)
     if len(notices) > 1:
         about = f"{words.alerts.format(len(notices))}{words.colon}{about}"
-    return clean(f"{head} {about} ({clean(worst.rule)})", TITLE_SIGNS)
+    return shown(f"{head} {about} ({shown(worst.rule)})", TITLE_SIGNS)
 
 
 def _short(group: Group, notices: list[Notice], words: Words, language: Language) -> str:
@@ -236,7 +239,7 @@ def _short(group: Group, notices: list[Notice], words: Words, language: Language
     who = _who(worst, words)
     if language == "en":
         head, who, tail = (text.translate(_ASCII) for text in (head, who, tail))
-    return (head + _shortened(who, SHORT_SIGNS - len(head) - len(tail)) + tail)[:SHORT_SIGNS]
+    return visible(head + _shortened(who, SHORT_SIGNS - len(head) - len(tail)) + tail)[:SHORT_SIGNS]
 
 
 def _shortened(who: str, room: int) -> str:

@@ -13,10 +13,13 @@ from collector.enrich.source import Report, Source, SourceError, SourceSetupErro
 from collector.log import get_log
 from collector.ports import Clock
 from collector.threads import Bridge
+from schemas.text import clean
 
 PAUSE_FIRST_SECONDS = 1.0
 PAUSE_LONGEST_SECONDS = 60.0
 """While a source does not answer; half of it at random, so that many sources of one failed host do not march."""
+PROBLEM_CHARACTERS = 1000
+"""Of what is wrong with a source; part of it is the other system's own words."""
 
 T = TypeVar("T")
 
@@ -146,6 +149,7 @@ class Follower:
         self._fail(f"{type(error).__name__}: {error}")
 
     def _fail(self, problem: str) -> None:
+        problem = clean(problem, PROBLEM_CHARACTERS)
         self.problems += 1
         if problem != self.problem and not self._stopping:
             _log.warning(

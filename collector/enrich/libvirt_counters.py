@@ -17,9 +17,10 @@ from typing import NamedTuple
 import numpy as np
 
 from collector.enrich.counter_rows import Poll
-from collector.enrich.libvirt_domain import MAX_INTERFACES, MAX_TEXT
+from collector.enrich.libvirt_domain import MAX_INTERFACES
 from decoders.rows import ABSENT
 from schemas.counters import TOTALS
+from schemas.text import clean
 
 _FIELDS = {
     "in_octets": "tx.bytes",
@@ -58,7 +59,7 @@ def poll(domains: Iterable[DomainStats], wall_us: int, monotonic_us: int) -> Pol
         count = domain.values.get("net.count", 0)
         for number in range(min(count, MAX_INTERFACES) if isinstance(count, int) else 0):
             prefix = f"net.{number}."
-            key = (domain.uuid, str(domain.values.get(f"{prefix}name", ""))[:MAX_TEXT])
+            key = (domain.uuid, clean(str(domain.values.get(f"{prefix}name", ""))))
             read = [_counter(domain.values.get(prefix + name)) for name in _FIELDS.values()]
             if key[1] and key not in epochs and any(value != ABSENT for value in read):
                 epochs[key] = domain.number

@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 from collector.enrich.source import Address, Interface, PortKind
+from schemas.text import clean
 
 MAX_XML = 1 << 20
 """Characters.  A domain with hundreds of devices has about 100,000."""
@@ -21,8 +22,6 @@ MAX_INTERFACES = 256
 """More than a guest has slots for on its PCI buses, root ports included."""
 MAX_ADDRESSES = 64
 """Addresses of one interface that are kept: an interface with more is a router, and known by its MAC address."""
-MAX_TEXT = 255
-"""Characters of a name that are kept: the limit of Nova and of file names."""
 
 _NOVA = "{http://openstack.org/xmlns/libvirt/nova/"
 _MAC = re.compile(r"(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}")
@@ -99,13 +98,13 @@ def _interface(
     return Interface(
         host=host,
         port_name=name,
-        bridge="" if source is None else source.get("bridge", "")[:MAX_TEXT],
+        bridge="" if source is None else clean(source.get("bridge", "")),
         kind=PortKind.VM,
         mac=_mac(_attribute(nic, "mac", "address")),
         vm=vm,
         vm_uuid=uuid,
         project=project,
-        network="" if source is None else source.get("network", "")[:MAX_TEXT],
+        network="" if source is None else clean(source.get("network", "")),
         vlan=_vlan(nic, neutron),
         ips=ports.get(port_id, ()),
         port_id=port_id,
@@ -123,7 +122,7 @@ def _port_name(nic: Element, source: Element | None) -> str:
         return ""
     name = _attribute(nic, "target", "dev")
     if not name and kind == "vhostuser" and source is not None:
-        return basename(source.get("path", ""))[:MAX_TEXT]
+        return clean(basename(source.get("path", "")))
     return name
 
 
@@ -178,7 +177,7 @@ def _project(nova: Element, space: str) -> str:
     project = nova.find(f"{space}owner/{space}project")
     if project is None:
         return ""
-    return (project.text or "").strip()[:MAX_TEXT] or project.get("uuid", "")[:MAX_TEXT]
+    return clean(project.text or "") or clean(project.get("uuid", ""))
 
 
 def _nova_ports(nova: Element, space: str) -> dict[str, tuple[Address, ...]]:
@@ -186,7 +185,7 @@ def _nova_ports(nova: Element, space: str) -> dict[str, tuple[Address, ...]]:
     ports = {}
     for port in nova.findall(f"{space}ports/{space}port")[:MAX_INTERFACES]:
         texts = [ip.get("address", "") for ip in port.findall(f"{space}ip") if ip.get("type", "fixed") == "fixed"]
-        ports[port.get("uuid", "")[:MAX_TEXT]] = addresses(texts)
+        ports[clean(port.get("uuid", ""))] = addresses(texts)
     return ports
 
 
@@ -221,13 +220,13 @@ def _number(text: str, what: str) -> int:
 
 
 def _text(element: Element, path: str) -> str:
-    return element.findtext(path, "").strip()[:MAX_TEXT]
+    return clean(element.findtext(path, ""))
 
 
 def _attribute(element: Element, path: str, name: str) -> str:
     """Attribute `name` of the first element at `path`; empty if either is missing."""
     found = element.find(path)
-    return "" if found is None else found.get(name, "")[:MAX_TEXT]
+    return "" if found is None else clean(found.get(name, ""))
 
 
 def _shown(text: str) -> str:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from collector.enrich.source import Address, SourceSetupError
 from collector.log import get_log
 from collector.threads import start_daemon
+from schemas.text import clean
 
 KEEPALIVE_COUNT = 2
 """Questions that may stay unanswered; the connection is cut when the next one is due."""
@@ -156,7 +157,7 @@ class Session:
             self._attempt(self.connection.registerCloseCallback, self._on_close, None)
             for name in _EVENTS:
                 self._register(getattr(libvirt, f"VIR_DOMAIN_EVENT_ID_{name}"))
-            self.host_name: str = self.connection.getHostname()
+            self.host_name = clean(self.connection.getHostname())
         except libvirt.libvirtError:
             self.close()
             raise

@@ -26,6 +26,7 @@ from collector.enrich.openstack_rows import (
 from collector.enrich.settings import OpenstackSettings
 from collector.enrich.source import Host, Rank, Report, SourceError
 from collector.log import get_log
+from schemas.text import clean
 
 _log = get_log("openstack")
 
@@ -159,7 +160,7 @@ class Openstack:
                 raise
             items = self._client.listing("identity", "/auth/projects", "projects", {})
             self._do_without("names of other projects", refused, "they are shown by their ids")
-        return {str(item.get("id")): str(item.get("name") or "") for item in items}
+        return {str(item.get("id")): clean(str(item.get("name") or "")) for item in items}
 
     def _read_hosts(self) -> bool:
         before = self._hosts

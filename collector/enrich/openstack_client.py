@@ -17,6 +17,7 @@ from typing import Any
 
 from collector.enrich.settings import OpenstackSettings
 from collector.enrich.source import SourceError, SourceSetupError
+from schemas.text import clean
 
 Item = dict[str, Any]
 Query = Mapping[str, str | list[str]]
@@ -299,6 +300,5 @@ def _reason(answer: object) -> str:
 def _clean(text: object) -> str:
     """A text of others for a message of ours: one line, short, without queries, user names
     and passwords in addresses."""
-    line = " ".join((text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)).split())
-    line = _QUERY.sub("", _USER.sub("//", line))
-    return line if len(line) <= MAX_REASON else line[:MAX_REASON] + "..."
+    line = " ".join((text.decode("utf-8", "backslashreplace") if isinstance(text, bytes) else str(text)).split())
+    return clean(_QUERY.sub("", _USER.sub("//", line)), MAX_REASON)

@@ -17,13 +17,12 @@ from typing import Any
 from uuid import UUID
 
 from collector.enrich.source import NO_UUID, Address, Host, Interface, PortKind
+from schemas.text import clean
 
 Item = Mapping[str, Any]
 
 MAX_IPS = 64
 """Addresses of one port that are kept: one with more is a router, and known by its MAC address."""
-MAX_TEXT = 255
-"""Characters of a name that are kept: the limit of Neutron and of Nova."""
 MAX_VNI = 2**24 - 1
 MAX_VLAN = 4094
 
@@ -269,4 +268,4 @@ def _uuid(text: str) -> UUID:
 
 def _text(item: Item, key: str) -> str:
     value = item.get(key)
-    return value[:MAX_TEXT] if isinstance(value, str) else ""
+    return clean(value) if isinstance(value, str) else ""

@@ -15,9 +15,8 @@ from uuid import UUID
 from collector.enrich.libvirt_domain import mac_number
 from collector.enrich.settings import OvsdbSettings
 from collector.enrich.source import NO_UUID, Address, Host, Interface, PortKind
+from schemas.text import clean
 
-MAX_TEXT = 255
-"""Characters of a text that is taken: the limit of Neutron and of file names."""
 MAX_ADDRESSES = 64
 """Addresses of one hypervisor that are taken: one for each place from which it exports or where a tunnel ends."""
 MAX_IF_INDEX = 2**32 - 1
@@ -115,8 +114,8 @@ def _tunnel_keys(ports: Iterable[Any]) -> dict[int, int]:
 
 
 def name_of(row: Any) -> str:
-    """Name of a row of Interface; empty if it is none that can be shown."""
-    return _shown(row.name)
+    """Name of a row of Interface."""
+    return clean(row.name)
 
 
 def small(values: Iterable[int], most: int) -> int:
@@ -136,7 +135,7 @@ def _interface(row: Any, host: str, bridge: Any, segment: _Segment) -> Interface
         port_name=name_of(row),
         if_index=small(row.ifindex, MAX_IF_INDEX),
         of_port=small(row.ofport, MAX_OF_PORT),
-        bridge=_shown(bridge.name),
+        bridge=clean(bridge.name),
         kind=kind,
         mac=_mac(ids.get("attached-mac", "")) if of_vm else 0,
         vm_uuid=_uuid(ids.get("vm-id", "")) or _uuid(ids.get("vm-uuid", "")) or NO_UUID,
@@ -192,12 +191,7 @@ def _tag(port: Any) -> int:
 
 
 def _text(values: Mapping[str, str], key: str) -> str:
-    return _shown(values.get(key, ""))
-
-
-def _shown(text: str) -> str:
-    """`text` if it can be stored and shown, else nothing."""
-    return text if len(text) <= MAX_TEXT and text.isprintable() else ""
+    return clean(values.get(key, ""))
 
 
 def _number(text: str, most: int) -> int:

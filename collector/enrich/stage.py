@@ -35,6 +35,7 @@ from collector.ports import Clock, Sink
 from collector.threads import Bridge
 from decoders.decoder import Decoded
 from schemas.flows import FLOWS
+from schemas.text import cleaned
 
 REBUILD_SECONDS = 0.1
 """Changes that come closer together than this share one new snapshot."""
@@ -104,6 +105,7 @@ class Enrichment:
             ("inventory_conflicts", "VM interfaces on which sources differ.", lambda: self._conflicts),
         ):
             metrics.gauge(name, text).set_function(value)
+        self._cleaned = metrics.counter("names_cleaned_total", "Texts of others in which something was escaped or cut.")
         self._left_out = metrics.counter("inventory_left_out_total", "Interfaces left out for lack of room.")
         ends = metrics.counter(
             "inventory_ends_total", "Ends of flows that could be a VM's, by whether one was found.", ("named",)
@@ -116,6 +118,7 @@ class Enrichment:
         self._seconds = metrics.counter("inventory_join_seconds_total", "Time spent in naming flows.")
         self._problems_before: dict[str, int] = {}
         self._left_out_before = 0
+        self._cleaned_before = cleaned()
 
     async def __aenter__(self) -> Self:
         """Make the sources and read the files among them.  Raises SourceSetupError for one that can never work."""
@@ -295,6 +298,9 @@ class Enrichment:
         left_out = self._history.left_out + self._in_band.left_out
         self._left_out.inc(left_out - self._left_out_before)
         self._left_out_before = left_out
+        now_cleaned = cleaned()
+        self._cleaned.inc(now_cleaned - self._cleaned_before)
+        self._cleaned_before = now_cleaned
         labels = [("yes",), ("no",)]
         totals = np.sum([namer.totals[[N_NAMED, N_UNNAMED]] for namer in self._namers], axis=0)
         self._totals[0].advance(labels, totals[:, 0])

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 from uuid import UUID
 
-from pydantic import BaseModel, Field, PlainValidator, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, PlainValidator, StringConstraints, ValidationError
 
 from collector.enrich.settings import StaticSettings
 from collector.enrich.source import (
@@ -36,6 +36,7 @@ from collector.enrich.source import (
     SourceError,
     SourceSetupError,
 )
+from schemas.text import NAME_CHARACTERS, visible
 
 MAX_OCTETS = 256 * 2**20
 """Longest file: a million interfaces take about half."""
@@ -86,8 +87,16 @@ def _address(text: object) -> Address:
 
 Mac = Annotated[int, PlainValidator(_interface_mac)]
 Ip = Annotated[Address, PlainValidator(_address)]
-Name = Annotated[str, StringConstraints(strip_whitespace=True, max_length=255, pattern=r"^\P{C}*$")]
-"""Without control characters, which would reach terminals."""
+
+
+def _name(text: str) -> str:
+    if visible(text) != text:
+        raise ValueError("printable characters expected: no line breaks, tabs, control or invisible characters")
+    return text
+
+
+Name = Annotated[str, StringConstraints(strip_whitespace=True, max_length=NAME_CHARACTERS), AfterValidator(_name)]
+"""What would be cleaned where another system says it is a mistake in a file of one's own."""
 Number32 = Annotated[int, Field(strict=True, ge=0, le=2**32 - 1)]
 
 
@@ -134,7 +143,11 @@ class InterfaceRow(BaseModel, frozen=True, extra="forbid"):
 class HostRow(BaseModel, frozen=True, extra="forbid"):
     """One `[[host]]` of a TOML file."""
 
-    name: Annotated[Name, Field(min_length=1)]
+    name: Annotated[
+        str,
+        StringConstraints(strip_whitespace=True, min_length=1, max_length=NAME_CHARACTERS),
+        AfterValidator(_name),
+    ]
     addresses: Annotated[tuple[Ip, ...], Field(min_length=1, max_length=MAX_IPS)]
 
 
@@ -145,7 +158,6 @@ COLUMNS = tuple(InterfaceRow.model_fields)
 _NUMBERS = frozenset({"vni", "vlan", "if_index", "of_port", "speed_bits_per_second"})
 _TABLES = ("interface", "host")
 _EXPECTED = {
-    "string_pattern_mismatch": "printable characters expected: no line breaks, tabs or control characters",
     "tuple_type": 'a list is expected, such as ["10.0.0.1"]',
 }
 """Where pydantic's own message says too little."""

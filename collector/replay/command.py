@@ -6,18 +6,15 @@ import argparse
 import asyncio
 import math
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
 from collector.capture import CaptureError
 from collector.replay.exporters import SendError, TargetError, parse_target
-from collector.replay.send import ReplaySummary, Report, replay
+from collector.replay.send import ReplaySummary, replay
+from collector.terminal import Progress, complain, say
 
 DESCRIPTION = """
 Send the UDP datagrams of captures (pcap, pcapng, also gzip-compressed; - is standard input) to a collector again.
@@ -67,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     code, message = EXIT_DONE, ""
     try:
         host, port = parse_target(args.to)
-        with _interrupts(), _progress() as report:
+        with _interrupts(), Progress("replay", "datagrams") as bar:
             asyncio.run(
                 replay(
                     args.files,
@@ -78,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
                     loops=args.loop,
                     from_loopback=args.from_loopback,
                     summary=summary,
-                    report=report,
+                    report=bar.report,
                 )
             )
     except (CaptureError, TargetError) as error:
@@ -88,9 +85,9 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         code, message = EXIT_INTERRUPTED, "interrupted"
     if code != EXIT_USAGE or summary.datagrams:
-        print(summary)
+        say(summary)
     if message:
-        print(f"vmflow replay: {message}", file=sys.stderr)
+        complain("replay", message)
     return code
 
 
@@ -109,19 +106,6 @@ def _interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def _progress() -> Iterator[Report | None]:
-    """A bar on standard error, if that is a terminal."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield None
-        return
-    columns = (TextColumn("replay"), BarColumn(), MofNCompleteColumn(), TextColumn("datagrams"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("replay", total=None)
-        yield lambda sent, total: bar.update(task, completed=sent, total=total)
 
 
 def _speed(text: str) -> float:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
-import json
 import socket
 import sys
 from ipaddress import IPv6Address
@@ -13,21 +10,17 @@ from typing import Any
 
 from clickhouse_connect.driver import Client
 from clickhouse_connect.driver import exceptions as driver
-from rich.console import Console
-from rich.table import Table as RichTable
-from rich.text import Text
 
 from collector.access.settings import AccessSettings
-from collector.commands.common import add_settings_arguments, complain, settings_or_none
+from collector.commands.common import add_settings_arguments, settings_or_none
+from collector.lines import csv_lines, json_text
 from collector.store.client import first_line, open_client
 from collector.store.errors import StoreError
 from collector.store.settings import StoreSettings
+from collector.terminal import complain, data, table
 
 FORMATS = {"csv": "CSVWithNames", "json": "JSONEachRow"}
 """Our names for ClickHouse formats; any other format's own name is taken, too."""
-
-WIDEST = 100_000
-"""Columns of the widest table that is printed to a file without breaking lines."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -107,16 +100,19 @@ def ask(client: Client, sql: str, output: str) -> None:
     if output == "table" or output in FORMATS:
         show(client.query(sql.strip().rstrip(";")), output)
     else:
-        sys.stdout.buffer.write(client.raw_query(sql.strip().rstrip(";"), fmt=output))
-        sys.stdout.flush()
+        data(client.raw_query(sql.strip().rstrip(";"), fmt=output))
 
 
 def show(answer: Any, output: str) -> None:
     """Print an answer (anything with `column_names` and `result_rows`) as `table`, `csv` or `json`."""
+    rows = [[_plain(value) for value in row] for row in answer.result_rows]
     if output == "table":
-        _print_table(answer)
+        table(answer.column_names, rows)
+    elif output == "csv":
+        data(csv_lines([answer.column_names, *rows]).encode())
     else:
-        print(_lines(answer, output), end="")
+        items = (dict(zip(answer.column_names, row, strict=True)) for row in rows)
+        data("".join(json_text(item) + "\n" for item in items).encode())
 
 
 def _plain(value: Any) -> Any:
@@ -129,32 +125,3 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     return str(value)
-
-
-def _lines(answer: Any, output: str) -> str:
-    text = io.StringIO()
-    rows = ([_plain(value) for value in row] for row in answer.result_rows)
-    if output == "json":
-        for row in rows:
-            text.write(json.dumps(dict(zip(answer.column_names, row, strict=True)), ensure_ascii=False) + "\n")
-        return text.getvalue()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(answer.column_names)
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def _print_table(answer: Any) -> None:
-    table = RichTable(show_edge=False, header_style="bold")
-    rows = answer.result_rows
-    for position, name in enumerate(answer.column_names):
-        numeric = bool(rows) and isinstance(rows[0][position], int | float)
-        table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        # Text, not markup: names come from the network.
-        table.add_row(*(Text("" if value is None else str(_plain(value))) for value in row))
-    console = Console()
-    if not console.is_terminal:
-        # A file has no width: do not break lines there.
-        console = Console(width=Console(width=WIDEST).measure(table).maximum + 1)
-    console.print(table)

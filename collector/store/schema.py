@@ -7,11 +7,12 @@ from pathlib import Path
 
 from clickhouse_connect.driver import exceptions as driver
 
-from collector.commands.common import add_settings_arguments, complain, settings_or_none
+from collector.commands.common import add_settings_arguments, settings_or_none
 from collector.store.client import first_line, open_client
 from collector.store.errors import SchemaError, StoreError
 from collector.store.settings import StoreSettings
 from collector.store.setup import check, set_up, state
+from collector.terminal import complain, say
 from schemas.migrations import steps
 from schemas.render import ddl, docs
 from schemas.views import views
@@ -36,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
         args.docs.write_text(docs(), encoding="utf-8")
         return 0
     if not args.apply and not args.state:
-        print(";\n\n".join(_ddl(store)) + ";")
+        say(*(";\n\n".join(_ddl(store)) + ";").split("\n"))
         return 0
     try:
         return _apply(store) if args.apply else _state(store)
@@ -58,7 +59,7 @@ def _apply(settings: StoreSettings) -> int:
         done = set_up(client, settings)
     finally:
         client.close()
-    print("\n".join(done) if done else "nothing to do: the tables fit this release")
+    say(*(done or ["nothing to do: the tables fit this release"]))
     return 0
 
 
@@ -71,12 +72,12 @@ def _state(settings: StoreSettings) -> int:
     try:
         applied = state(client, settings).applied
         for step in steps():
-            print(f"{step.number:4}  {'applied' if step.number in applied else 'pending':8} {step.name}")
+            say(f"{step.number:4}  {'applied' if step.number in applied else 'pending':8} {step.name}")
         check(client, settings)
     except SchemaError as error:
-        print(error)
+        say(error)
         return 1
     finally:
         client.close()
-    print("the tables fit this release")
+    say("the tables fit this release")
     return 0

@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Annotated, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
+
+from schemas.text import clean
 
 State = Literal["firing", "acknowledged", "resolved"]
 Severity = Literal["info", "warning", "critical"]
@@ -28,9 +40,12 @@ def micros(time: datetime) -> int:
 
 
 When = Annotated[datetime | None, BeforeValidator(moment)]
-Who = Annotated[str, StringConstraints(strip_whitespace=True, max_length=100)]
-Comment = Annotated[str, StringConstraints(strip_whitespace=True, max_length=1000)]
-Short = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+# What people send is cleaned (`schemas.text`), so that whoever reads it later sees all that is in it.
+Who = Annotated[str, StringConstraints(strip_whitespace=True, max_length=100), AfterValidator(partial(clean, most=100))]
+Comment = Annotated[
+    str, StringConstraints(strip_whitespace=True, max_length=1000), AfterValidator(partial(clean, most=1000))
+]
+Short = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(partial(clean, most=200))]
 
 
 class Card(BaseModel):

@@ -26,6 +26,7 @@ from collector.store.insert import insert
 from collector.store.settings import StoreSettings
 from collector.threads import Bridge, run
 from schemas.alerts import ACTION_RUNS
+from schemas.text import clean
 from tests.analyze.named import ask, store
 from tests.deliver.parts import LOSS, NOON_US, endpoint
 
@@ -117,7 +118,7 @@ def test_a_command_gets_the_alert_as_data_only(monkeypatch: pytest.MonkeyPatch) 
     given, environment, got = json.loads(row["output"])
     assert got == list(arguments)
     assert (given["action"], given["labels"], given["value"]) == ("it", dict(HOSTILE.labels), LOSS.value)
-    assert environment["ALERT_LABEL_SRC_VM"] == HOSTILE.labels["src_vm"]
+    assert environment["ALERT_LABEL_SRC_VM"] == clean(HOSTILE.labels["src_vm"])
     assert environment["ALERT_EVENT"] == "firing"
     assert not [name for name in environment if name.startswith("VMFLOW_")]
     assert (row["result"], row["status"], row["kind"], row["rule"]) == ("ok", "exit 0", "command", "pair_loss")
@@ -131,7 +132,8 @@ def test_a_command_gets_the_alert_as_data_only(monkeypatch: pytest.MonkeyPatch) 
         ("import sys; print('no'); sys.exit(3)", "failed", "exit 3", "no\n"),
         ("import os; os.kill(os.getpid(), 9)", "failed", "signal 9", ""),
         ("import sys; sys.stderr.write('x' * 10**6)", "ok", "exit 0", "x" * 100),
-        ("import sys; sys.stdout.buffer.write(b'\\xff\\0')", "ok", "exit 0", "\ufffd\ufffd"),
+        ("import sys; sys.stdout.buffer.write(b'\\xff\\0')", "ok", "exit 0", "\\xff\\x00"),
+        ("import sys; sys.stdout.buffer.write(b'one\\n\\x1b[2Jtwo\\r\\n')", "ok", "exit 0", "one\n\\x1b[2Jtwo\n"),
     ],
 )
 def test_how_a_command_ends(code: str, result: str, status: str, output: str) -> None:

@@ -85,8 +85,20 @@ def test_an_exception_is_written_with_its_trace() -> None:
     except LookupError:
         get_log("decode").exception("decoding failed", batch=7)
 
-    assert "ERROR decode: decoding failed batch=7\nTraceback" in stream.getvalue()
-    assert stream.getvalue().endswith("LookupError: a defect\n")
+    assert "ERROR decode: decoding failed batch=7\n  Traceback" in stream.getvalue()
+    assert stream.getvalue().endswith("\n  LookupError: a defect\n")
+
+
+def test_a_trace_that_quotes_the_network_writes_no_line_of_the_log() -> None:
+    stream = written(LogSettings())
+    try:
+        raise LookupError("x\n2026-01-31T12:00:00.123Z INFO run: all is well \x1b[2J\u202e")
+    except LookupError:
+        get_log("decode").exception("decoding failed")
+
+    lines = stream.getvalue().splitlines()
+    assert len([line for line in lines if line.startswith("2")]) == 1
+    assert lines[-1] == "  2026-01-31T12:00:00.123Z INFO run: all is well \\x1b[2J\\u202e"
 
 
 def test_libraries_are_heard_from_warnings_on() -> None:

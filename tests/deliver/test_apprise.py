@@ -22,7 +22,9 @@ from collector.deliver.message import render
 from collector.deliver.receivers import AppriseReceiver, fitted
 from collector.deliver.settings import ReceiverSettings
 from collector.log import LogSettings, setup
+from collector.notice import Notice
 from tests.deliver.parts import LOSS, endpoint, group, loss
+from tests.hostile.nasty import NASTY, SURROGATE, harmless
 
 
 class Mailbox:
@@ -94,6 +96,47 @@ def test_hostile_names_make_no_header() -> None:
     assert mail.get_content_type() == "text/plain"  # so markup in names is none
     assert "<script>" in mail.get_content()
     assert mailbox.recipients == [["ops@example.net"]]
+
+
+def nasty(number: int, text: str) -> Notice:
+    """An alert all of whose texts are nasty."""
+    return loss(number, labels={"src_vm": text, "dst_vm": text, text: text}, rule=text, evidence=text, summary=text,
+                runbook=text, sql=text, measure=text, unit=text)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", [*NASTY, SURROGATE])
+def test_nasty_names_in_a_mail(text: str) -> None:
+    mailbox = Mailbox()
+    with mail_server(mailbox) as port:
+        for language in ("en", "zh"):
+            assert opened(mail_url(port), language=language).send(group(nasty(1, text))).ok
+        assert opened(mail_url(port)).send(group(*[nasty(number, text) for number in range(3)])).ok
+
+    for mail in mailbox.mails:
+        headers = {"Subject", "From", "To", "Message-ID", "Date", "X-Application", "Content-Type", "MIME-Version",
+                   "Content-Transfer-Encoding", "Reply-To", "X-Peer", "X-MailFrom", "X-RcptTo"}  # fmt: skip
+        assert set(mail.keys()) <= headers
+        assert mail["To"] == "ops@example.net"
+        assert all(harmless(value) for value in mail.values())
+        assert harmless(mail.get_content(), but="\r\n")
+    assert mailbox.recipients == [["ops@example.net"]] * 3
+
+
+@pytest.mark.parametrize("text", [*NASTY, SURROGATE])
+def test_nasty_names_in_webhooks_and_short_messages(text: str) -> None:
+    with endpoint() as server:
+        assert opened(f"json://{server.address}/hook").send(group(nasty(1, text))).ok
+        assert opened(f"json://{server.address}/hook", form="short").send(group(nasty(1, text))).ok
+        server.answer = b'{"errcode":0,"errmsg":"ok"}'
+        bot = opened("wecombot://key-of-ours/")
+        next(iter(bot._apprise)).api_url = f"http://{server.address}/send"
+        assert bot.send(group(nasty(1, text), nasty(2, text))).ok
+
+    full, short, wecom = (request.json for request in server.requests)
+    assert harmless(full["title"])
+    assert harmless(full["message"], but="\n")
+    assert harmless(short["message"])
+    assert harmless(wecom["text"]["content"], but="\n\r")
 
 
 @pytest.mark.parametrize(

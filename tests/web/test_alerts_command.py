@@ -12,7 +12,6 @@ import pytest
 
 from collector.__main__ import main
 from collector.commands.desk_client import url_of
-from collector.commands.desk_text import plain
 from collector.web.settings import WebSettings
 from tests.analyze.named import BEGIN_US
 from tests.web.served import Served
@@ -133,7 +132,3 @@ def test_where_the_service_is() -> None:
     for wrong in (WebSettings(port=0), WebSettings(enabled=False)):
         with pytest.raises(ValueError, match="give --url"):
             url_of(wrong)
-
-
-def test_names_of_tenants_do_not_steer_the_terminal() -> None:
-    assert plain("a\x1b[31mb\r名") == "a\ufffd[31mb\ufffd名"

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from schemas.text import clean
 from tests.analyze.named import BEGIN_US
+from tests.hostile.nasty import NASTY, harmless
 from tests.web.served import Served
 
 NOBODY = "0" * 32
@@ -117,6 +119,19 @@ def test_silences(desk: Served) -> None:
     assert desk.post(path, {"who": "bob"}).status == 404
     assert desk.get("/api/v1/silences").json["silences"] == []
     assert [one["silence_id"] for one in desk.get("/api/v1/silences?ended=true").json["silences"]] == [silence_id]
+
+
+@pytest.mark.parametrize("text", [text for text in NASTY if len(text) <= 100])
+def test_what_people_write_is_cleaned(desk: Served, text: str) -> None:
+    body = {"matchers": {"src_vm": text}, "seconds": 3600, "who": text, "comment": text}
+
+    made = desk.post("/api/v1/silences", body)
+
+    assert made.status == 201
+    silence = next(one for one in desk.get("/api/v1/silences").json["silences"] if one["comment"] == clean(text))
+    assert (silence["who"], silence["matchers"]) == (clean(text), {"src_vm": clean(text)})
+    assert harmless(silence["comment"])
+    assert desk.post(f"/api/v1/silences/{silence['silence_id']}/end", {"who": "ann"}).status == 204
 
 
 def test_rules_and_their_state(desk: Served) -> None:

@@ -1,0 +1,128 @@
+"""The one way out to a terminal: whatever a command prints goes through here, and nothing in it steers the terminal.
+
+What is shown was chosen by others: names of VMs and interfaces, messages of servers, names of files, what a store held
+before names were cleaned.  Characters that a terminal or the eye would obey are written as escapes (`schemas.text`);
+an argument is one line, whatever is in it.  No other module of `collector` prints; `tests/test_architecture.py` looks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import logging
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
+
+from schemas.text import visible
+
+WIDEST = 100_000
+"""Columns of the widest table that is printed to a file without breaking lines."""
+_STYLES = {"critical": "bold red", "warning": "yellow", "firing": "bold", "resolved": "dim"}
+
+
+class Parser(argparse.ArgumentParser):
+    """Reads arguments; an error quotes them, and they may be names of files that somebody else chose."""
+
+    def error(self, message: str) -> NoReturn:
+        """Tell of the mistake and end, as argparse does."""
+        self.print_usage(sys.stderr)
+        tell(f"{self.prog}: error: {message}")
+        raise SystemExit(2)
+
+
+class _Plain(logging.Formatter):
+    """Writes a library's warning as `tell` does."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
+
+
+def begin() -> None:
+    """Let signs that the terminal's character set lacks be printed as escapes rather than raise an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if logging.lastResort is not None:
+        # What libraries warn of where no log is set up, as in all commands but `run`.
+        logging.lastResort.setFormatter(_Plain())
+
+
+def say(*lines: object) -> None:
+    """Print lines on standard output."""
+    for line in lines:
+        print(visible(str(line)))
+
+
+def tell(*lines: object) -> None:
+    """Print lines on standard error, at once."""
+    for line in lines:
+        print(visible(str(line)), file=sys.stderr, flush=True)
+
+
+def complain(command: str, message: str) -> None:
+    """Tell a person's mistake, or why something cannot be done, one line each."""
+    tell(*(f"vmflow {command}: {line}" for line in message.split("\n") if line))
+
+
+def data(octets: bytes) -> None:
+    """Print what a program asked for, as it is; on a terminal its lines as text, as `say` does."""
+    if sys.stdout.isatty():
+        say(*octets.decode("utf-8", "backslashreplace").removesuffix("\n").split("\n"))
+    else:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(octets)
+    sys.stdout.flush()
+
+
+def table(names: Sequence[str], rows: Sequence[Sequence[Any]], *, ruled: bool = True, header: bool = True) -> None:
+    """Print a table; columns of numbers to the right, None as nothing.  In a file its lines are as long as they are."""
+    from rich.console import Console  # noqa: PLC0415 - slow to load, and most commands print no table
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    shown = (
+        Table(show_edge=False, header_style="bold") if ruled else Table(box=None, show_header=header, pad_edge=False)
+    )
+    for position, name in enumerate(names):
+        numeric = bool(rows) and isinstance(rows[0][position], int | float)
+        shown.add_column(Text(visible(name)), justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        # Text, not markup: rich would obey what stands in brackets.
+        texts = ["" if cell is None else visible(str(cell)) for cell in row]
+        shown.add_row(*(Text(text, "" if ruled else _STYLES.get(text, "")) for text in texts))
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        # A file has no width: do not break lines there.
+        console = Console(width=Console(width=WIDEST).measure(shown).maximum + 1, highlight=False)
+    console.print(shown)
+
+
+class Progress:
+    """A bar on standard error, if that is a terminal; else nothing, and `report` is None."""
+
+    def __init__(self, what: str, unit: str) -> None:
+        self._what = what
+        self._unit = unit
+        self._bar: Any = None
+        self.report: Callable[[int, int | None], None] | None = None
+        """Takes how many are done, and of how many."""
+
+    def __enter__(self) -> Progress:
+        if sys.stderr.isatty():
+            from rich import progress  # noqa: PLC0415 - slow to load
+            from rich.console import Console  # noqa: PLC0415
+
+            columns: Iterable[Any] = (
+                progress.TextColumn(self._what), progress.BarColumn(), progress.MofNCompleteColumn(),
+                progress.TextColumn(self._unit), progress.TimeElapsedColumn(),
+            )  # fmt: skip
+            self._bar = progress.Progress(*columns, console=Console(stderr=True), transient=True)
+            self._bar.start()
+            task = self._bar.add_task(self._what, total=None)
+            self.report = lambda done, total: self._bar.update(task, completed=done, total=total)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
