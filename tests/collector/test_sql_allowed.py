@@ -367,7 +367,7 @@ def test_the_engine_itself_refuses_a_reader(engine: Engine, tmp_path: Path) -> N
             "SELECT * FROM remote('127.0.0.1:9', system.one)": 497,
             "SELECT * FROM s3('http://127.0.0.1:9/bucket/x', CSV, 'a String')": 497,
             "SELECT * FROM mysql('127.0.0.1:9', 'd', 't', 'u', 'p')": 497,
-            "SELECT * FROM sqlite('x', 't')": 497,
+            f"SELECT * FROM sqlite('{tmp_path / 'x'}', 't')": 497,
             f"INSERT INTO {DATABASE}.flows (vni) VALUES (1)": 497,
             f"DROP TABLE {DATABASE}.flows": 497,
             "CREATE TABLE x (a UInt8) ENGINE = Memory": 497,
