@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 
 from fastapi import FastAPI
@@ -11,11 +11,10 @@ from starlette.types import ASGIApp
 
 from collector.desk import AlertDesk
 from collector.web import api, problems
-from collector.web.origin import OwnPagesOnly
 
 
-def application(desk: AlertDesk, pages: Sequence[BaseRoute], names: Collection[str]) -> ASGIApp:
-    """The API in front of `desk`, with `pages` beside it; `names` are those of the service, for `OwnPagesOnly`."""
+def application(desk: AlertDesk, pages: Sequence[BaseRoute]) -> ASGIApp:
+    """The API in front of `desk`, with `pages` beside it."""
     app = FastAPI(
         title="vmflow",
         summary="Alerts of VM-to-VM traffic: list, acknowledge, resolve, silence; rules and their state.",
@@ -28,6 +27,5 @@ def application(desk: AlertDesk, pages: Sequence[BaseRoute], names: Collection[s
     app.state.desk = desk
     app.include_router(api.router)
     problems.handle(app)
-    app.add_middleware(OwnPagesOnly, prefix="/api", names=names)
     app.middleware_stack = app.build_middleware_stack()  # else the first request does
     return app
