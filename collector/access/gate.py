@@ -38,14 +38,15 @@ SCOPE_USER = "vmflow.user"
 """Where the name of who is logged in stands in the ASGI scope."""
 
 READS = frozenset({"GET", "HEAD"})
-METHODS = READS | {"POST"}
-"""No other method does anything here; OPTIONS is how browsers ask for a permission that is never given."""
+METHODS = READS | {"POST", "OPTIONS"}
+"""No other does anything here.  OPTIONS does not either, but routers answer it with what a path does understand."""
 HEALTH = frozenset({"/health", "/ping", "/replicas_status"})
 """Answered without a login: load balancers and watchdogs ask for these, and they say nothing of the traffic."""
 MONITORED = HEALTH | {"/metrics"}
 """What may be asked for by any name, or by none."""
 BODY_OCTETS = 64 * 1024
 """Longest body for the web server.  A silence with twenty matchers takes 8 kB."""
+PROBLEM = "application/problem+json"
 DEFECT = "a defect of ours: the log says more"
 SHOWN = 100
 """Characters of a header that a refusal quotes."""
@@ -79,7 +80,7 @@ def problem(status: int, detail: str, errors: Iterable[str] = ()) -> Response:
         "detail": detail,
         "errors": list(errors),
     }
-    return JSONResponse(body, status, media_type="application/problem+json")
+    return JSONResponse(body, status, media_type=PROBLEM)
 
 
 class RefusedError(Exception):
@@ -169,7 +170,7 @@ class Gate:
         self._check_site(scope, headers, host)
         if self._login.settings.required and path not in self._open:
             scope[SCOPE_USER] = (await self._identify(scope, headers)).name
-        if not self._only_reads and method not in READS:
+        if not self._only_reads and method == "POST":
             _check_body(headers)
 
     def _check_host(self, headers: Headers, path: str) -> str:
@@ -213,7 +214,7 @@ class Gate:
                 else {"Retry-After": str(error.retry_seconds)}
             )
             raise RefusedError(error.status, "login", str(error), header) from error
-        if not self._only_reads and who.role != "operator" and scope["method"] not in READS:
+        if not self._only_reads and who.role != "operator" and scope["method"] == "POST":
             raise RefusedError(403, "role", f"{who.name} is a reader: an operator is needed to change anything")
         return who
 

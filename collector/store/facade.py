@@ -155,7 +155,7 @@ class Facade:
 
     async def _answer(self, request: Request) -> Response:
         if request.method not in ("GET", "POST", "HEAD"):
-            return PlainTextResponse("only GET and POST\n", 405)
+            return PlainTextResponse("only GET and POST\n", 405, {"Allow": "GET, HEAD, POST"})
         if request.url.path in ("/ping", "/replicas_status"):
             return PlainTextResponse("Ok.\n")
         if request.url.path != "/":
