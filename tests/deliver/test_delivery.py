@@ -75,8 +75,8 @@ def test_tried_again_until_it_is_taken() -> None:
 def test_not_tried_again_where_it_is_of_no_use(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         async with running({"refusing": receiver(f"json://{server.address}/pathsecret")}) as stage:
-            stage.delivery.offer(group(key="first"))
-            stage.delivery.offer(group(key="second"))
+            stage.delivery.offer(group(key="first", to=["refusing"]))
+            stage.delivery.offer(group(key="second", to=["refusing"]))
             await stage.until(2)
         assert stage.told == [("first", "refusing", False), ("second", "refusing", True)]
         assert (stage.count("refusing", "refused"), stage.count("refusing", "delivered")) == (1, 1)
