@@ -9,6 +9,7 @@ import socket
 import ssl
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+import h11
 import uvicorn
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -22,6 +23,16 @@ REQUEST_SECONDS = 20.0
 """How long the head of a request may take, from the connection (or the last answer) on."""
 PIECE_OCTETS = 256 * 1024
 """Of an answer, at a time."""
+HEADERS = (
+    ("Cross-Origin-Resource-Policy", "same-origin"),  # no page of another site may load it, not even as a picture
+    ("Cross-Origin-Opener-Policy", "same-origin"),
+    ("X-Content-Type-Options", "nosniff"),  # what is data is no script
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; sandbox"),
+    ("X-Frame-Options", "DENY"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cache-Control", "no-store"),
+)
+"""Of every answer, refusals and errors too: all that is served is data, for whoever asked."""
 
 
 class TimedProtocol(H11Protocol):
@@ -39,6 +50,23 @@ class TimedProtocol(H11Protocol):
         """Stop the clock."""
         self._late.cancel()
         super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP; close without a word if an answer has begun: h11 would raise."""
+        if self.cycle is not None:  # the app may still be at work: what it answers would come second
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            body = f"{msg}\n".encode()
+            headers = [
+                *self.server_state.default_headers,
+                (b"content-type", b"text/plain; charset=utf-8"),
+                (b"content-length", str(len(body)).encode()),
+                (b"connection", b"close"),
+            ]
+            for event in (h11.Response(status_code=400, headers=headers), h11.Data(data=body), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
     def _check(self) -> None:
         """Close if no request came since the last look, or one whose body does not end; abort what did not close."""
@@ -71,6 +99,7 @@ def server(app: ASGIApp, context: ssl.SSLContext | None = None) -> Server:
         ws="none",
         proxy_headers=False,
         server_header=False,
+        headers=list(HEADERS),
         limit_concurrency=CONNECTIONS,
         timeout_graceful_shutdown=3,
     )

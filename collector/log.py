@@ -6,7 +6,8 @@
 
 A line is text for a terminal (`time level component: event key=value …`) or one JSON object.  What comes from the
 network is quoted, so that it can neither break a line nor imitate a field.  What an outsider can cause is logged with
-`sampled` only; each datagram's share is in the metrics.
+`sampled` only; each datagram's share is in the metrics.  Exceptions and the warnings of libraries are sampled by the
+place in the source that they come from, so that no request, however often it is sent, fills the log.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Literal, TextIO
 
 from pydantic import BaseModel
@@ -28,7 +30,9 @@ ROOT = "vmflow"
 SAMPLE_INTERVAL_SECONDS = 60.0
 """One line a minute and cause says that something is wrong; how much is in the metrics."""
 SAMPLED_KEYS = 256
-"""Causes that are told apart.  More share one line: a key may come from the network."""
+"""Causes that are told apart at a time.  More share one line per event: a key may come from the network."""
+
+Severity = Literal["info", "warning", "error"]
 
 _FIELDS = "vmflow_fields"
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:/%@+[]")
@@ -73,15 +77,61 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry, default=str, ensure_ascii=True)
 
 
+class Sampler:
+    """Tells which of many lines are written: the first of an interval for each cause.  Bounded, for any thread."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._causes: dict[tuple[Hashable, Hashable], tuple[float, int]] = {}
+        """Cause -> when its line may be written again, and how many were kept back since the last."""
+
+    def due(self, event: Hashable, key: Hashable, interval_seconds: float = SAMPLE_INTERVAL_SECONDS) -> int | None:
+        """How many lines of this cause were kept back since the last one; None if this one is to be kept back, too."""
+        now = self._clock()
+        with self._lock:
+            cause = (event, key)
+            if cause not in self._causes and len(self._causes) >= SAMPLED_KEYS:
+                self._causes = {one: state for one, state in self._causes.items() if now < state[0]}
+                if len(self._causes) >= SAMPLED_KEYS:
+                    cause = (event, _FIELDS)
+                if cause not in self._causes and len(self._causes) >= 2 * SAMPLED_KEYS:
+                    return None  # events are written in the source: this many do not exist
+            due, kept_back = self._causes.get(cause, (now, 0))
+            if now < due:
+                self._causes[cause] = (due, kept_back + 1)
+                return None
+            self._causes[cause] = (now + interval_seconds, 0)
+            return kept_back
+
+
+class LibraryFilter(logging.Filter):
+    """Samples what libraries log from warnings on: a place in their source is a cause, whatever its text says."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._sampler = Sampler(clock)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to write a record; one that is written tells how many like it were not."""
+        if record.levelno < logging.WARNING or record.name.startswith(f"{ROOT}."):
+            return True
+        trace = record.exc_info[2] if record.exc_info else None
+        place: Hashable = (record.pathname, record.lineno)
+        if record.name == "py.warnings":  # all of one place: the text begins with that of the warning
+            place = record.getMessage().partition(" ")[0]
+        kept_back = self._sampler.due(record.name, (place, _place(trace)))
+        if kept_back:
+            setattr(record, _FIELDS, {"kept_back": kept_back})
+        return kept_back is not None
+
+
 class Log:
-    """Logs events of one component.  `clock` tells monotonic seconds, for `sampled`."""
+    """Logs events of one component.  `clock` tells monotonic seconds, for what is sampled."""
 
     def __init__(self, logger: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
         self._logger = logger
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._sampled: dict[tuple[str, object], tuple[float, int]] = {}
-        """Cause -> when its line may be written again, and how many were kept back since the last."""
+        self._sampler = Sampler(clock)
 
     def debug(self, event: str, **fields: object) -> None:
         """Log what only a developer wants to see."""
@@ -100,38 +150,48 @@ class Log:
         self._write(logging.ERROR, event, fields)
 
     def exception(self, event: str, **fields: object) -> None:
-        """Log the exception being handled, with its trace."""
-        self._write(logging.ERROR, event, fields, with_exception=True)
+        """Log the exception being handled, with its trace: once an interval for each place that raises."""
+        kind, _, trace = sys.exc_info()
+        kept_back = self._sampler.due(event, (kind, _place(trace)))
+        if kept_back is not None:
+            self._write(logging.ERROR, event, fields | _told(kept_back), with_exception=True)
 
     def sampled(
-        self, event: str, key: object = None, interval_seconds: float = SAMPLE_INTERVAL_SECONDS, **fields: object
+        self,
+        event: str,
+        key: Hashable = None,
+        interval_seconds: float = SAMPLE_INTERVAL_SECONDS,
+        severity: Severity = "warning",
+        **fields: object,
     ) -> bool:
-        """Warn at most once per `interval_seconds` for this event and `key` (hashable); tell how many were kept back.
+        """Log at most once per `interval_seconds` for this event and `key`; tell how many were kept back.
 
         Returns whether a line was written.
         """
-        now = self._clock()
-        with self._lock:
-            cause = (event, key)
-            if cause not in self._sampled and len(self._sampled) >= SAMPLED_KEYS:
-                cause = (event, _FIELDS)
-                if cause not in self._sampled and len(self._sampled) >= 2 * SAMPLED_KEYS:
-                    return False  # events are written in the source: this many do not exist
-            due, kept_back = self._sampled.get(cause, (now, 0))
-            if now < due:
-                self._sampled[cause] = (due, kept_back + 1)
-                return False
-            self._sampled[cause] = (now + interval_seconds, 0)
+        kept_back = self._sampler.due(event, key, interval_seconds)
+        if kept_back is None:
+            return False
         if key is not None:
             fields = {"key": key, **fields}
-        if kept_back:
-            fields["kept_back"] = kept_back
-        self._write(logging.WARNING, event, fields)
+        self._write(logging.getLevelNamesMapping()[severity.upper()], event, fields | _told(kept_back))
         return True
 
     def _write(self, level: int, event: str, fields: Mapping[str, object], with_exception: bool = False) -> None:
         if self._logger.isEnabledFor(level):
             self._logger.log(level, "%s", event, extra={_FIELDS: fields}, exc_info=with_exception, stacklevel=3)
+
+
+def _told(kept_back: int) -> dict[str, object]:
+    return {"kept_back": kept_back} if kept_back else {}
+
+
+def _place(trace: TracebackType | None) -> tuple[str, int] | None:
+    """File and line that raised."""
+    if trace is None:
+        return None
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace.tb_frame.f_code.co_filename, trace.tb_lineno
 
 
 def get_log(component: str, clock: Callable[[], float] = time.monotonic) -> Log:
@@ -145,6 +205,7 @@ def setup(settings: LogSettings, stream: TextIO | None = None) -> None:
     Libraries log from the level `warning` on at most, unless ours is `debug`.
     """
     handler = logging.StreamHandler(sys.stderr if stream is None else stream)
+    handler.addFilter(LibraryFilter())
     handler.setFormatter(JsonFormatter() if settings.format == "json" else TextFormatter())
     level = logging.getLevelNamesMapping()[settings.level.upper()]
     root = logging.getLogger()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp
 
-from collector.access.gate import Gate, Refuse, plain_refusal
+from collector.access.gate import Gate, Refuse, problem
 from collector.access.login import Login
 from collector.access.settings import AccessSettings
 from collector.access.tls import replace_certificate, server_context
@@ -24,20 +24,20 @@ class Entrance:
         self._settings = settings
         self._login = Login(settings, metrics, call)
         self._contexts: list[ssl.SSLContext] = []
+        self._refused = metrics.counter(
+            "requests_refused_total", "HTTP requests that were not let in, by reason.", ("reason",)
+        )
+        self._failed = metrics.counter("requests_failed_total", "HTTP requests that a defect of ours ended.")
 
     @property
     def scheme(self) -> str:
         """`https` or `http`."""
         return "https" if self._settings.certificate_file is not None else "http"
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names under which clients may reach the servers."""
-        return self._settings.names
-
-    def gate(self, app: ASGIApp, *, only_reads: bool = False, refuse: Refuse = plain_refusal) -> ASGIApp:
-        """`app` behind a gate."""
-        return Gate(app, self._login, only_reads=only_reads, refuse=refuse)
+    def gate(self, app: ASGIApp, host: str, *, only_reads: bool = False, refuse: Refuse = problem) -> ASGIApp:
+        """`app`, which listens at `host`, behind a gate."""
+        names = (host, *self._settings.names)
+        return Gate(app, self._login, names, self._refused, self._failed, only_reads=only_reads, refuse=refuse)
 
     def context(self) -> ssl.SSLContext | None:
         """A TLS context for a server, None without a certificate.  Raises AccessError."""

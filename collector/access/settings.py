@@ -79,8 +79,8 @@ class AccessSettings(BaseModel, frozen=True, extra="forbid"):
     client_token: SecretStr = SecretStr("")
     """The token that this machine's `vmflow query` and `vmflow alerts` show to the service."""
     names: tuple[HostName, ...] = Field(default=(), max_length=100)
-    """Names under which clients reach the API, and the SQL endpoint without a login, beside addresses, `localhost` and
-    the `host` of the settings: a page of somebody else could else point a name of its own here (DNS rebinding)."""
+    """Names under which clients reach the web server and the SQL endpoint, beside addresses, `localhost` and the `host`
+    of the settings: a page of somebody else could else point a name of its own here (DNS rebinding)."""
 
     certificate_file: Path | None = None
     """PEM file with the certificate and those that signed it; with it, both servers speak TLS only (1.2 or newer)."""

@@ -176,6 +176,8 @@ class Worker:
         self._counts[ended.result].inc()
         if ended.result == "limited":
             _log.sampled("action not run: too often", key=self.name)
+        elif ended.result == "dry_run":  # nothing limits these
+            _log.sampled("action, if it were run", key=self.name, severity="info", alert=notice.alert_id)
         else:
             _log.info("action", action=self.name, alert=notice.alert_id, result=ended.result, status=ended.status)
         row = {

@@ -360,8 +360,8 @@ class Alerts:
             raise
         self._evaluator.restore(found.alerts)
         self._teller.silences = {silence.silence_id: silence for silence in found.silences}
-        for alert_id in found.orphans:
-            _log.info("alert ended: its rule is gone", alert=alert_id)
+        if found.orphans:
+            _log.info("alerts ended: their rules are gone", alerts=len(found.orphans))
         self._flush()
         return found.waiting, self._teller.told_before(self._evaluator.book, now_us)
 

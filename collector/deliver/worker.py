@@ -148,7 +148,9 @@ class Worker:
             left = came + self._settings.retry_total_seconds - loop.time()
             if answer.permanent or left <= 0:
                 alerts, reason = len(group.notices), answer.reason
-                _log.error("alert given up", receiver=self._name, group=group.key, alerts=alerts, reason=reason)
+                _log.sampled(
+                    "alert given up", self._name, severity="error", group=group.key, alerts=alerts, reason=reason
+                )
                 return "refused" if answer.permanent else "expired"
             _log.sampled("alert not delivered yet", key=self._name, reason=answer.reason)
             if self._stopping.is_set():

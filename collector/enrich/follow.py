@@ -116,8 +116,11 @@ class Follower:
     async def _take(self, report: Report, began: int) -> None:
         await self._deliver(self, report, began)
         if self.problem and self.read_at_us:
-            _log.info(
-                "a source answers again", source=self.source.name, after_seconds=round(self.age_seconds() or 0, 1)
+            _log.sampled(
+                "a source answers again",
+                key=self.source.name,
+                severity="info",
+                after_seconds=round(self.age_seconds() or 0, 1),
             )
         self.problem = ""
         self.read_at_us = began
@@ -136,7 +139,7 @@ class Follower:
         # A thread cannot be interrupted: its end is waited for, what it brings is thrown away.
         await asyncio.wait({call})
         if call.exception() is None:
-            _log.info("a source answered too late", source=self.source.name)
+            _log.sampled("a source answered too late", key=self.source.name, severity="info")
         return None
 
     async def _on_thread(self, function: Callable[..., T], *args: Any) -> T:
@@ -152,7 +155,5 @@ class Follower:
         problem = clean(problem, PROBLEM_CHARACTERS)
         self.problems += 1
         if problem != self.problem and not self._stopping:
-            _log.warning(
-                "a source does not answer: its last answer stays in use", source=self.source.name, error=problem
-            )
+            _log.sampled("a source does not answer: its last answer stays in use", key=self.source.name, error=problem)
         self.problem = problem

@@ -38,7 +38,7 @@ def save_state(decoders: Sequence[Decoder], path: Path) -> None:
             os.fsync(file.fileno())
         part.replace(path)
     except OSError as error:
-        _log.warning("templates not saved", file=str(path), error=str(error))
+        _log.sampled("templates not saved", key=str(path), error=str(error))
 
 
 def load_state(decoders: Sequence[Decoder], path: Path) -> None:

@@ -313,7 +313,9 @@ class Rollups:
                 break
             except Exception as error:  # noqa: BLE001 - every kind of failure must leave the rollups running
                 if not self._transient(error):
-                    _log.error("sums refused by the store", group=group.number, error=str(error)[:300])
+                    _log.sampled(
+                        "sums refused by the store", severity="error", group=group.number, error=str(error)[:300]
+                    )
                     state = "failed"
                     self._unsummed.inc(group.rows)
                     with contextlib.suppress(Exception):  # then it stays open, and is tried at the next start

@@ -52,6 +52,13 @@ CONTENT_TYPES = {
 OWN_PARAMETERS = frozenset({"query", "database", "default_format"})
 HTTP_STATUS = {164: 403, 497: 403, 60: 404, 81: 404, 202: 503, 159: 500, 241: 500, 396: 500, 1002: 500}
 """Status for error codes, as ClickHouse sends it; 400 for the rest: the query's own mistakes."""
+REFUSALS = {
+    401: (516, "AUTHENTICATION_FAILED"),
+    429: (516, "AUTHENTICATION_FAILED"),
+    500: (1002, "UNKNOWN_EXCEPTION"),
+    503: (236, "ABORTED"),
+}
+"""ClickHouse's words for what the gate answers by itself."""
 WAITING_PER_RUNNING = 4
 COMPRESS_FROM_OCTETS = 1024
 
@@ -103,7 +110,7 @@ class Facade:
         self.url = url
         app: ASGIApp = self
         if self._entrance is not None:
-            app = self._entrance.gate(self, only_reads=True, refuse=_refusal)
+            app = self._entrance.gate(self, self._settings.sql_host, only_reads=True, refuse=_refusal)
         self._server = server(app, context)
         self._task = asyncio.create_task(self._server.serve(sockets=[listening]), name="sql")
         return self
@@ -148,7 +155,7 @@ class Facade:
 
     async def _answer(self, request: Request) -> Response:
         if request.method not in ("GET", "POST", "HEAD"):
-            return PlainTextResponse("only GET and POST\n", 405)
+            return PlainTextResponse("only GET and POST\n", 405, {"Allow": "GET, HEAD, POST"})
         if request.url.path in ("/ping", "/replicas_status"):
             return PlainTextResponse("Ok.\n")
         if request.url.path != "/":
@@ -234,7 +241,7 @@ def _error(message: str, code: int) -> Response:
 
 def _refusal(status: int, message: str) -> Response:
     """What the gate refuses, as ClickHouse says it."""
-    code, name = (516, "AUTHENTICATION_FAILED") if status in (401, 429) else (497, "ACCESS_DENIED")
+    code, name = REFUSALS.get(status, (497, "ACCESS_DENIED"))
     response = _error(f"Code: {code}. DB::Exception: {message}. ({name})", code)
     response.status_code = status
     return response

@@ -184,8 +184,9 @@ class Line:
                 await self._call(self._spool.remove, insert)
             except OSError as error:
                 self._failures.inc()
-                _log.error(
+                _log.sampled(
                     "remove this file by hand, or its rows are sent again at the next start",
+                    severity="error",
                     file=insert.file_name,
                     error=first_line(error),
                 )

@@ -193,7 +193,11 @@ def _insert(path: Path) -> Insert | None:
         return None
     table = _TABLES.get(match["table"])
     if table is None:
-        _log.error("a file in the spool is of a table that this release does not have: left alone", file=path.name)
+        _log.sampled(
+            "a file in the spool is of a table that this release does not have: left alone",
+            severity="error",
+            file=path.name,
+        )
         return None
     octets = -(-path.stat().st_size // BLOCK_OCTETS) * BLOCK_OCTETS
     return Insert(

@@ -350,7 +350,7 @@ class Writer:
 
     def _done(self, table: Table, batches: list[pa.RecordBatch], rows: int, seconds: float) -> None:
         if self._problem is not None:
-            _log.info("rows are being stored again", table=table.name)
+            _log.sampled("rows are being stored again", key=table.name, severity="info")
         self._problem = None
         self._stored.labels(table.name).inc(rows)
         self._batches.labels(table.name).inc()
@@ -366,7 +366,7 @@ class Writer:
     def _refused(self, insert: Insert, error: BaseException) -> None:
         reason = "spool_broken" if isinstance(error, BrokenSegmentError) else "refused"
         table, problem = insert.table.name, first_line(error)
-        _log.error("rows dropped", reason=reason, table=table, rows=insert.rows, error=problem)
+        _log.sampled("rows dropped", key=table, severity="error", reason=reason, rows=insert.rows, error=problem)
         self._drop(table, insert.rows, reason)
 
     def _freed(self, octets: int) -> None:

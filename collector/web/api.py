@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -18,25 +17,41 @@ PAGE = 1000
 HISTORY = 100_000
 """Furthest offset."""
 
-_CURSOR = re.compile(r"([0-9]{1,18})-([0-9a-f]{32})")
+CURSOR = "^([0-9]{1,18}-[0-9a-f]{32})?$"
 
 Id = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="32 hexadecimal digits.")]
 Limit = Annotated[int, Query(ge=1, le=PAGE)]
 Offset = Annotated[int, Query(ge=0, le=HISTORY)]
 Rules = Annotated[list[models.Short], Query(max_length=200)]
 
-_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": models.Problem, "description": text}
-    for status, text in {
-        403: "A page of another site asks.",
-        415: "The body is not application/json.",
+Responses = dict[int | str, dict[str, Any]]
+
+
+def _problems(texts: dict[int, str]) -> Responses:
+    return {status: {"model": models.Problem, "description": text} for status, text in texts.items()}
+
+
+_PROBLEMS = _problems(
+    {
+        400: "The request is malformed: Host, a header that comes twice, or a body that is no JSON.",
+        401: "A login is needed.",
+        403: "A page of another site asks, or a reader wants to change something.",
         421: "The Host header names somebody else.",
         422: "The request is not valid.",
+        429: "Too many wrong logins: Retry-After says when to come again.",
+        500: "A defect of vmflow: its log says more.",
         503: "The store does not answer, or alerts are off.",
-    }.items()
-}
-_ABSENT: dict[int | str, dict[str, Any]] = {404: {"model": models.Problem, "description": "None has this id."}}
-_OVER: dict[int | str, dict[str, Any]] = {409: {"model": models.Problem, "description": "Its state does not allow it."}}
+    }
+)
+_BODY = _problems(
+    {
+        411: "The body comes without its length.",
+        413: "The body is longer than 64 KiB.",
+        415: "The body is not application/json.",
+    }
+)
+_ABSENT = _problems({404: "None has this id."})
+_OVER = _problems({409: "Its state does not allow it."})
 
 router = APIRouter(prefix="/api/v1", responses=_PROBLEMS)
 
@@ -72,7 +87,7 @@ async def list_alerts(
     vm: Annotated[str, Query(max_length=200, description="Name of a VM at either end; * and ? match.")] = "",
     id: Annotated[str, Query(pattern="^[0-9a-f]{0,32}$", description="How the id begins.")] = "",  # noqa: A002 - its name in the URL
     limit: Limit = 100,
-    cursor: Annotated[str, Query(max_length=64, description="`next_cursor` of the page before.")] = "",
+    cursor: Annotated[str, Query(pattern=CURSOR, description="`next_cursor` of the page before.")] = "",
 ) -> models.AlertList:
     """Alerts, those that fired last first."""
     query = AlertQuery(tuple(state), tuple(severity), tuple(rule), vm, id, limit + 1, _before(cursor))
@@ -91,7 +106,7 @@ async def show_alert(desk: Desk, alert_id: Id, limit: Limit = 100, offset: Offse
     )
 
 
-@router.post("/alerts/{alert_id}/acknowledge", tags=["alerts"], responses=_ABSENT | _OVER)
+@router.post("/alerts/{alert_id}/acknowledge", tags=["alerts"], responses=_ABSENT | _OVER | _BODY)
 async def acknowledge(request: Request, desk: Desk, alert_id: Id, act: models.Act) -> models.Alert:
     """Take an alert on: it is not escalated any more."""
     by = _by(request, act)
@@ -101,7 +116,7 @@ async def acknowledge(request: Request, desk: Desk, alert_id: Id, act: models.Ac
     return models.Alert.model_validate(await _card(desk, alert_id))
 
 
-@router.post("/alerts/{alert_id}/resolve", tags=["alerts"], responses=_ABSENT | _OVER)
+@router.post("/alerts/{alert_id}/resolve", tags=["alerts"], responses=_ABSENT | _OVER | _BODY)
 async def resolve(request: Request, desk: Desk, alert_id: Id, act: models.Act) -> models.Alert:
     """End an alert.  If its condition still holds, the next windows begin a new one."""
     by = _by(request, act)
@@ -123,7 +138,7 @@ async def list_silences(
     return models.SilenceList(silences=[models.Silence.model_validate(card) for card in cards])
 
 
-@router.post("/silences", tags=["silences"], status_code=201)
+@router.post("/silences", tags=["silences"], status_code=201, responses=_BODY)
 async def make_silence(request: Request, desk: Desk, wanted: models.SilenceRequest) -> models.Made:
     """Keep messages of alerts that match back until a time.  States go on; what still fires then is told."""
     by = _by(request, wanted)
@@ -134,7 +149,7 @@ async def make_silence(request: Request, desk: Desk, wanted: models.SilenceReque
         raise HTTPException(422, str(error)) from error
 
 
-@router.post("/silences/{silence_id}/end", tags=["silences"], responses=_ABSENT, status_code=204)
+@router.post("/silences/{silence_id}/end", tags=["silences"], responses=_ABSENT | _BODY, status_code=204)
 async def end_silence(request: Request, desk: Desk, silence_id: Id, act: models.Act) -> None:
     """End a silence now."""
     _by(request, act)
@@ -160,9 +175,5 @@ def _cursor(card: AlertCard) -> str:
 
 
 def _before(cursor: str) -> tuple[int, str] | None:
-    if not cursor:
-        return None
-    found = _CURSOR.fullmatch(cursor)
-    if found is None:
-        raise HTTPException(422, f"cursor = {cursor!r}: next_cursor of the page before is expected")
-    return int(found[1]), found[2]
+    fired, _, alert_id = cursor.partition("-")
+    return (int(fired), alert_id) if cursor else None

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
-
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
+from collector.access.gate import DEFECT, problem
 from collector.desk import DeskError
-from collector.web.models import Problem
 
-MEDIA_TYPE = "application/problem+json"
 SHOWN = 20
 """Mistakes of one request that are told."""
-
-
-def problem(status: int, detail: str, errors: list[str] | None = None) -> Response:
-    """The answer."""
-    body = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=errors or [])
-    return JSONResponse(body.model_dump(), status, media_type=MEDIA_TYPE)
 
 
 def handle(app: FastAPI) -> None:
@@ -28,6 +19,7 @@ def handle(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(DeskError, _desk)
+    app.add_exception_handler(Exception, _defect)
 
 
 async def _http(request: Request, error: Exception) -> Response:
@@ -49,3 +41,8 @@ async def _invalid(request: Request, error: Exception) -> Response:
 
 async def _desk(request: Request, error: Exception) -> Response:
     return problem(503, str(error))
+
+
+async def _defect(request: Request, error: Exception) -> Response:
+    """What the client is told; the gate, which hears of the error afterwards, counts and logs it."""
+    return problem(500, DEFECT)

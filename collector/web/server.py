@@ -18,6 +18,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from collector.access.entrance import Entrance
+from collector.access.gate import READS, problem
 from collector.desk import AlertDesk
 from collector.http import BindError, LargeResponse, bind, server
 from collector.log import get_log
@@ -26,7 +27,6 @@ from collector.web.settings import WebSettings
 
 LOAD_SECONDS = 30
 """How long a request waits for the API to be loaded, and when a client that was told 503 may ask again."""
-READS = frozenset({"GET", "HEAD"})
 
 Health = Callable[[], dict[str, Any]]
 """Answers with the state of the service; key `status` is `ok`, `starting` or what is wrong."""
@@ -72,7 +72,8 @@ class LateApi:
         app = task.result() if task.done() and not task.cancelled() else None
         if app is None:
             headers = {"Retry-After": str(LOAD_SECONDS)}
-            app = PlainTextResponse("the API is not loaded\n", 503, headers)
+            app = problem(503, "the API is not loaded")
+            app.headers.update(headers)
         await app(scope, receive, send)
 
 
@@ -115,7 +116,7 @@ class Web:
         except BindError as error:
             hint = "another vmflow? set web.port" if error.taken else "set web.host and web.port"
             raise WebError(f"web server on {error}; {hint}") from error
-        self._server = server(self._entrance.gate(self._answer), context)
+        self._server = server(self._entrance.gate(self._answer, self._settings.host), context)
         self._task = asyncio.create_task(self._server.serve(sockets=[listening]), name="web")
         return self
 
@@ -141,7 +142,7 @@ class Web:
         """The API, and the pages for whoever asks with another method.  Blocks: it loads FastAPI."""
         from collector.web.application import application  # noqa: PLC0415 - slow, see the module's text
 
-        return application(self._desk, self._routes, (self._settings.host, *self._entrance.names))
+        return application(self._desk, self._routes)
 
     async def _home(self, request: Request) -> Response:
         return PlainTextResponse("vmflow\n\n/metrics  for Prometheus\n/health   is it well\n/api/openapi.json\n")

@@ -23,7 +23,7 @@ from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.routing import Route
+from starlette.routing import Route, Router
 
 from collector import http
 from collector.access.entrance import Entrance
@@ -116,23 +116,83 @@ def test_clickhouse_connect_logs_in(guarded: Endpoint) -> None:
         clickhouse_connect.get_client(host=parts.hostname, port=parts.port, username="ann", password="wrong")
 
 
+PERSON = {"Accept-Language": "en", "User-Agent": "Mozilla/5.0"}
+LINK = PERSON | {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
-        ({"Host": "attacker.example"}, 403),
-        ({"Host": "127.0.0.1.attacker.example"}, 403),
-        ({"Host": ""}, 403),
+        ({"Host": "attacker.example"}, 421),
+        ({"Host": "127.0.0.1.attacker.example"}, 421),
+        ({"Host": "localhost.attacker.example"}, 421),
+        ({"Host": "0x7f000001"}, 421),
+        ({"Host": ""}, 400),
+        ({"Host": "localhost."}, 400),
+        ({"Host": "127.0.0.1:x"}, 400),
+        ({"Host": "127.0.0.1:"}, 400),
+        ({"Host": "127.0.0.1:0"}, 400),
+        ({"Host": "127.0.0.1:65536"}, 400),
+        ({"Host": "attacker@127.0.0.1"}, 400),
+        ({"Host": "127.0.0.1@attacker.example"}, 400),
+        ({"Host": "[::1"}, 400),
+        ({"Host": "[127.0.0.1]"}, 400),
+        ({"Host": "\u0131ocalhost".encode().decode("latin-1")}, 400),
+        ({"Host": "127.0.0.1, attacker.example"}, 400),
         ({"Host": "flows.example.net:8123"}, 200),
+        ({"Host": "FLOWS.example.net"}, 200),
         ({"Host": "localhost:1"}, 200),
         ({"Host": "[::1]:1"}, 200),
+        ({"Host": "[fe80::1%eth0]:1"}, 200),
         ({"Origin": "http://attacker.example"}, 403),
+        ({"Origin": "http://["}, 403),
+        ({"Origin": ""}, 403),
         ({"Origin": "null"}, 403),
         ({"Host": "localhost", "Origin": "http://localhost"}, 200),
+        ({"Host": "localhost", "Origin": "https://localhost"}, 200),  # TLS may end at a proxy
+        ({"Host": "localhost", "Origin": "ftp://localhost"}, 403),
+        ({"Host": "localhost", "Origin": "http://localhost@localhost"}, 403),
+        ({"Host": "localhost:8123", "Origin": "http://localhost:3000"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Sec-Fetch-Site": ""}, 403),
+        ({"Sec-Fetch-Site": "same-origin, none"}, 403),
+        ({"Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Sec-Fetch-Site": "none"} | PERSON, 200),
+        (PERSON, 403),  # it does not say which page asks: a script's address, for example
+        (LINK, 403),
     ],
 )
 def test_pages_of_other_sites_get_nothing(unguarded: Endpoint, headers: dict[str, str], status: int) -> None:
     """DNS rebinding: the page's own name points to this machine, so the browser takes both for one site."""
-    assert unguarded.ask("SELECT 1", headers)[0] == status
+    for asked in (
+        unguarded.ask("SELECT 1", headers),
+        unguarded.ask(None, headers, query="SELECT 1"),
+        unguarded.ask(None, headers, query="SELECT 1", user="default"),
+    ):
+        assert asked[0] == status
+        assert (asked[1] == b"1\n") == (status == 200)
+        assert {name: asked[2][name] for name, _ in http.HEADERS} == dict(http.HEADERS)
+        assert not [name for name in asked[2] if name.lower().startswith("access-control-")]
+
+
+def test_the_name_of_the_server_must_be_ours_with_a_login_too(guarded: Endpoint) -> None:
+    assert guarded.ask("SELECT 1", basic("ann", PASSWORD) | {"Host": "flows.example.net"})[0] == 421
+    assert guarded.ask(path="/ping", headers={"Host": "flows.example.net"})[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "parameters"),
+    [
+        (basic("ann", PASSWORD) | {"X-ClickHouse-Key": TOKEN}, {}),
+        (basic("ann", PASSWORD), {"user": "ann", "password": PASSWORD}),
+        ({"X-ClickHouse-Key": TOKEN}, {"password": TOKEN}),
+    ],
+)
+def test_two_ways_to_log_in_at_once_are_one_too_many(
+    guarded: Endpoint, headers: dict[str, str], parameters: dict[str, str]
+) -> None:
+    assert guarded.ask("SELECT 1", headers, **parameters)[0] == 400
 
 
 def test_a_connection_without_a_request_is_closed(unguarded: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,19 +235,30 @@ class _App:
         async def change(request: Request) -> JSONResponse:
             return JSONResponse({"who": request.scope.get("vmflow.user")})
 
-        app = Starlette(
-            routes=[Route("/metrics", change), Route("/health", change), Route("/x", change, methods=["GET", "POST"])]
-        )
-        self.app = Entrance(access, Metrics(), asyncio.to_thread).gate(app)
+        async def defect(request: Request) -> JSONResponse:
+            raise LookupError("a defect")
 
-    def ask(self, method: str, path: str, headers: dict[str, str] | None = None) -> tuple[int, Any]:
+        app = Router(
+            routes=[
+                Route("/metrics", change),
+                Route("/health", change),
+                Route("/x", change, methods=["GET", "POST"]),
+                Route("/defect", defect),
+            ]
+        )
+        self.metrics = Metrics()
+        self.app = Entrance(access, self.metrics, asyncio.to_thread).gate(app, "web.example.net")
+
+    def ask(
+        self, method: str, path: str, headers: dict[str, str] | None = None, content: bytes = b""
+    ) -> tuple[int, Any]:
         async def run() -> httpx.Response:
             transport = httpx.ASGITransport(app=self.app)
             async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
-                return await client.request(method, path, headers=headers)
+                return await client.request(method, path, headers=headers, content=content)
 
         answer = asyncio.run(run())
-        return answer.status_code, answer.json() if answer.status_code == 200 else answer.text
+        return answer.status_code, answer.json() if answer.status_code == 200 else answer.json()["detail"]
 
 
 def test_readers_read_and_operators_change() -> None:
@@ -197,12 +268,77 @@ def test_readers_read_and_operators_change() -> None:
     assert app.ask("GET", "/x")[0] == 401
     assert app.ask("POST", "/x")[0] == 401
     assert app.ask("GET", "/x", reader) == (200, {"who": "grafana"})
-    assert app.ask("POST", "/x", reader) == (403, "grafana is a reader: an operator is needed to change anything\n")
-    assert app.ask("POST", "/x", operator) == (200, {"who": "ann"})
+    assert app.ask("POST", "/x", reader) == (403, "grafana is a reader: an operator is needed to change anything")
+    json = {"Content-Type": "application/json"}
+    assert app.ask("POST", "/x", operator | json, b"{}") == (200, {"who": "ann"})
+    assert app.ask("POST", "/x", operator)[0] == 415
     assert app.ask("GET", "/health") == (200, {"who": None})
     assert app.ask("GET", "/metrics")[0] == 401
     # ClickHouse's ways are for the SQL endpoint: a link must not carry a login.
     assert app.ask("GET", f"/x?user=ann&password={PASSWORD}")[0] == 401
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status"),
+    [
+        ("GET", "/x", {}, 200),
+        ("GET", "/x", LINK, 200),  # a link in a mail: the browser shows it, the other site cannot read it
+        ("GET", "/x", LINK | {"Sec-Fetch-Dest": "iframe"}, 403),
+        ("GET", "/x", LINK | {"Sec-Fetch-Mode": "no-cors"}, 403),
+        ("HEAD", "/x", LINK, 403),
+        ("POST", "/x", LINK | {"Content-Type": "application/json"}, 403),
+        ("GET", "/x", PERSON, 200),
+        ("GET", "/x", {"Host": "web.example.net"}, 200),
+        ("GET", "/x", {"Host": "vmflow"}, 421),
+        ("GET", "/metrics", {"Host": "vmflow:8080"}, 200),
+        ("GET", "/health", {"Host": "balancer.example"}, 200),
+        ("GET", "/metrics", {"Host": "attacker.example"} | PERSON, 421),
+        ("GET", "/metrics", {"Host": "attacker.example", "Sec-Fetch-Site": "same-origin"}, 421),
+        ("GET", "/metrics", {"Host": "attacker.example", "Referer": "http://attacker.example/"}, 421),
+        ("GET", "/metrics", {"Host": "attacker.example:x"}, 400),
+        ("GET", "/metrics", {"Sec-Fetch-Site": "cross-site"}, 403),
+        ("GET", "/health", {"Origin": "http://attacker.example"}, 403),
+        ("OPTIONS", "/x", {}, 405),
+        ("TRACE", "/x", {}, 405),
+        ("CONNECT", "/x", {}, 405),
+        ("PUT", "/x", {}, 405),
+        ("BREW", "/x", {}, 405),
+        ("get", "/x", {}, 405),
+    ],
+)
+def test_who_may_ask_the_web_server(method: str, path: str, headers: dict[str, str], status: int) -> None:
+    app = _App(AccessSettings())
+    assert asyncio.run(asgi(app, method, path, headers)) == status
+    refused = app.metrics.registry.collect()
+    total = sum(
+        sample.value for family in refused for sample in family.samples
+        if sample.name == "vmflow_requests_refused_total"
+    )  # fmt: skip
+    assert total == (status != 200 and method != "OPTIONS")  # which the router answers
+
+
+async def asgi(app: _App, method: str, path: str, headers: dict[str, str]) -> int:
+    """The status of an answer to a request as it is, which httpx would mend."""
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    given = {"Host": "127.0.0.1"} | headers
+    scope = {
+        "type": "http", "method": method, "path": path, "query_string": b"", "scheme": "http", "root_path": "",
+        "headers": [(name.lower().encode(), value.encode()) for name, value in given.items()],
+    }  # fmt: skip
+    await app.app(scope, None, send)  # type: ignore[arg-type]
+    return int(sent[0]["status"])
+
+
+def test_a_defect_is_answered_counted_and_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    app = _App(AccessSettings())
+    for _ in range(20):
+        assert app.ask("GET", "/defect") == (500, "a defect of ours: the log says more")
+    assert app.metrics.value("requests_failed_total") == 20
+    assert [record.message for record in caplog.records] == ["a request failed: a defect of ours"]
 
 
 def test_metrics_can_be_left_open() -> None:
@@ -275,7 +411,7 @@ def test_a_new_certificate_is_taken_over_while_running(authority: trustme.CA, tm
         entrance = Entrance(access, Metrics(), asyncio.to_thread)
         app = Starlette(routes=[Route("/health", lambda request: JSONResponse({"status": "ok"}))])
         listening, url = http.bind("127.0.0.1", 0, entrance.scheme)
-        web = http.server(entrance.gate(app), entrance.context())
+        web = http.server(entrance.gate(app, "127.0.0.1"), entrance.context())
         serving = asyncio.create_task(web.serve(sockets=[listening]))
         parts = urlsplit(url)
         serials = []

@@ -11,7 +11,16 @@ from collections.abc import Iterator
 import pytest
 from pydantic import ValidationError
 
-from collector.log import SAMPLED_KEYS, Log, LogSettings, get_log, setup
+from collector.log import (
+    SAMPLE_INTERVAL_SECONDS,
+    SAMPLED_KEYS,
+    LibraryFilter,
+    Log,
+    LogSettings,
+    TextFormatter,
+    get_log,
+    setup,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -160,3 +169,78 @@ def test_unknown_settings_are_errors() -> None:
         LogSettings.model_validate({"level": "loud"})
     with pytest.raises(ValidationError):
         LogSettings.model_validate({"colour": True})
+
+
+def test_an_exception_is_written_once_an_interval_for_each_place_that_raises() -> None:
+    stream = written(LogSettings())
+    clock = FakeTime()
+    log = get_log("web", clock)
+
+    def fail(number: int) -> None:
+        try:
+            if number % 2:
+                raise LookupError(number)
+            raise LookupError(number)
+        except LookupError:
+            log.exception("a request failed")
+
+    for number in range(100):
+        fail(number)
+    clock.seconds += SAMPLE_INTERVAL_SECONDS
+    fail(0)
+
+    lines = stream.getvalue().splitlines()
+    assert len([line for line in lines if line.strip().startswith("Traceback")]) == 3
+    assert without_time("\n".join(line for line in lines if " web: " in line)) == [
+        "ERROR web: a request failed",
+        "ERROR web: a request failed",
+        "ERROR web: a request failed kept_back=49",
+    ]
+
+
+def test_warnings_of_libraries_are_sampled_by_their_place_whatever_they_say() -> None:
+    stream = io.StringIO()
+    clock = FakeTime()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(TextFormatter())
+    handler.addFilter(LibraryFilter(clock))
+    logging.getLogger().handlers[:] = [handler]
+    library = logging.getLogger("library")
+
+    for round_ in range(2):
+        for number in range(100):
+            library.warning(f"invalid request {number}")
+            library.warning("another place %d", number)
+        clock.seconds += SAMPLE_INTERVAL_SECONDS * (1 - round_)
+    get_log("ours").warning("as often as it is called")
+    get_log("ours").warning("as often as it is called")
+
+    assert without_time(stream.getvalue()) == [
+        "WARNING library: invalid request 0",
+        "WARNING library: another place 0",
+        "WARNING library: invalid request 0 kept_back=99",
+        "WARNING library: another place 0 kept_back=99",
+        "WARNING ours: as often as it is called",
+        "WARNING ours: as often as it is called",
+    ]
+
+
+def test_setup_samples_libraries() -> None:
+    stream = written(LogSettings())
+    for number in range(10):
+        logging.getLogger("library").error("line %d", number)
+
+    assert without_time(stream.getvalue()) == ["ERROR library: line 0"]
+
+
+def test_causes_that_are_over_make_room_for_new_ones() -> None:
+    stream = written(LogSettings())
+    clock = FakeTime()
+    log = get_log("flood", clock)
+    for number in range(2 * SAMPLED_KEYS):
+        log.sampled("cut", key=number)
+    clock.seconds += SAMPLE_INTERVAL_SECONDS
+    stream.truncate(0)
+
+    assert log.sampled("cut", key="new")
+    assert without_time(stream.getvalue().strip("\0")) == ["WARNING flood: cut key=new"]

@@ -74,20 +74,20 @@ def test_tried_again_until_it_is_taken() -> None:
 
 def test_not_tried_again_where_it_is_of_no_use(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
-        async with running({"ops": receiver(f"json://{server.address}/pathsecret")}) as stage:
-            stage.delivery.offer(group(key="first"))
-            stage.delivery.offer(group(key="second"))
+        async with running({"refusing": receiver(f"json://{server.address}/pathsecret")}) as stage:
+            stage.delivery.offer(group(key="first", to=["refusing"]))
+            stage.delivery.offer(group(key="second", to=["refusing"]))
             await stage.until(2)
-        assert stage.told == [("first", "ops", False), ("second", "ops", True)]
-        assert (stage.count("ops", "refused"), stage.count("ops", "delivered")) == (1, 1)
-        assert stage.metrics.value("notification_retries_total", receiver="ops") == 0
+        assert stage.told == [("first", "refusing", False), ("second", "refusing", True)]
+        assert (stage.count("refusing", "refused"), stage.count("refusing", "delivered")) == (1, 1)
+        assert stage.metrics.value("notification_retries_total", receiver="refusing") == 0
 
     with endpoint(401) as server, caplog.at_level(logging.INFO, "vmflow"):
         asyncio.run(main())
     assert len(server.requests) == 2
     ours = [record for record in caplog.records if record.name == "vmflow.deliver"]
     assert [record.getMessage() for record in ours] == ["alert given up"]
-    assert ours[0].vmflow_fields == {"receiver": "ops", "group": "first", "alerts": 1, "reason": "HTTP 401"}
+    assert ours[0].vmflow_fields == {"key": "refusing", "group": "first", "alerts": 1, "reason": "HTTP 401"}
 
 
 def test_given_up_when_it_is_too_old() -> None:
