@@ -11,7 +11,8 @@ from contextlib import AsyncExitStack
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from collector import lean
 from collector.access.entrance import Entrance
@@ -40,8 +41,10 @@ from collector.reload import Reloads
 from collector.rollup.key import connection_key
 from collector.rollup.rollups import Rollups
 from collector.settings import InvalidSettingsError, Settings
+from collector.stopping import Stop
 from collector.store.client import open_in_database, transient
 from collector.store.facade import Facade
+from collector.store.facade import threads as query_threads
 from collector.store.insert import insert
 from collector.store.writer import INSERT_SETTINGS, Writer
 from collector.threads import Bridge
@@ -51,6 +54,7 @@ from schemas.flows import FLOWS
 STORE = "store"
 SPOOL = "spool"
 QUERY = "query"
+CANCEL = "cancel"
 SUM = "sum"
 ROLLUP = "rollup"
 ANALYZE = "analyze"
@@ -69,7 +73,17 @@ FIXED = ("listen", "inventory", "store", "rollup", "analyze", "alerts", "deliver
 """Sections of the settings that need a restart."""
 
 STOP_SECONDS = 15.0
-"""Deadline of an orderly stop; the systemd unit waits 60 s before it kills."""
+"""Deadline of a stop, whatever runs; the systemd unit waits 60 s before it kills."""
+EXIT_SECONDS = 1.0
+"""Of it, kept for the end of the event loop and of Python."""
+STORE_STOP_SECONDS = 8.0
+"""Of it, kept for the store and the sums: all other stages have ended, or are cut off, before."""
+SUMS_STOP_SECONDS = 2.0
+"""Of that, kept for the sums; those that are not stored are read back at the next start."""
+LEAST_STOP_SECONDS = 0.5
+"""What each component gets, however late it is; most need less."""
+BRIDGE_STOP_SECONDS = 0.5
+"""Of that, kept for threads."""
 
 _log = get_log("app")
 
@@ -81,18 +95,21 @@ class Service:
         self.settings = settings
         self._reload = reload
         self.stopping = asyncio.Event()
+        self.stop = Stop(STOP_SECONDS - EXIT_SECONDS)
         self._began = time.monotonic()
         self.metrics = Metrics(exporters_labelled=settings.pipeline.exporter_labels)
         workers = count_of(settings.pipeline.decode_workers)
-        names = (STORE, SPOOL, SUM, ROLLUP, ANALYZE, DOCTOR, ALERT, DESK, LOGIN, LISTEN, RELOAD)
+        names = (STORE, SPOOL, CANCEL, SUM, ROLLUP, ANALYZE, DOCTOR, ALERT, DESK, LOGIN, LISTEN, RELOAD)
         single = dict.fromkeys((*stages(workers), *names), 1)
         self.bridge = Bridge(
             single
-            | {QUERY: settings.store.sql_queries, API: API_THREADS}
+            | {QUERY: query_threads(settings.store), API: API_THREADS}
             | threads(settings.inventory)
             | {DELIVER: delivery_threads(settings.deliver), ACT: action_threads(settings.act)},
             STOP_SECONDS,
         )
+        for stage in (QUERY, CANCEL):
+            self.bridge.abandon(stage)
         self.reloads = Reloads(self._read_again, partial(self.bridge.call, RELOAD))
         connect = partial(open_in_database, settings.store, INSERT_SETTINGS)
         self.windows = Windows(
@@ -140,13 +157,24 @@ class Service:
         )
         rollup = self.rollups if settings.rollup.enabled else None
         self.writer = Writer(
-            settings.store, self.metrics, partial(self.bridge.call, STORE), partial(self.bridge.call, SPOOL), rollup
+            settings.store,
+            self.metrics,
+            partial(self.bridge.call, STORE),
+            partial(self.bridge.call, SPOOL),
+            rollup,
+            self.stop,
         )
         self.actions = Actions(
             settings.act, self.metrics, partial(self.bridge.call, ACT), self.writer, clock_us=wall_clock_us
         )
         self.entrance = Entrance(settings.access, self.metrics, partial(self.bridge.call, LOGIN))
-        self.facade = Facade(settings.store, self.metrics, partial(self.bridge.call, QUERY), entrance=self.entrance)
+        self.facade = Facade(
+            settings.store,
+            self.metrics,
+            partial(self.bridge.call, QUERY),
+            entrance=self.entrance,
+            cancel_call=partial(self.bridge.call, CANCEL),
+        )
         self.enrichment = Enrichment(
             settings.inventory, self.metrics, self.bridge, self.writer, clock_us=wall_clock_us, workers=workers
         )
@@ -182,22 +210,24 @@ class Service:
             self._handle_signals(up)
             await up.enter_async_context(self.bridge)
             self.pipeline.prepare(self.listener.warmer())
+            up.callback(self._hurry_threads)
             up.callback(self._abandon_compilers)
             await up.enter_async_context(self.reloads)
-            for component in self._components():
-                await up.enter_async_context(component)
+            for component, reserve_seconds in self._components():
+                await up.enter_async_context(Timely(component, self.stop, reserve_seconds))
             watch = asyncio.create_task(LoopLag(self.metrics).run())
             up.callback(watch.cancel)
             await self._serve()
+            self.stop.begin()
             _log.info("stopping: draining what was received")
         _log.info("stopped")
 
-    def _components(self) -> tuple[Component, ...]:
-        """In the order in which they start, after the bridge: whoever takes before whoever gives."""
-        return (
-            self.rollups,
-            self.writer,
-            self.facade,
+    def _components(self) -> list[tuple[Component, float]]:
+        """In the order in which they start, after the bridge: whoever takes before whoever gives.
+
+        With each, the seconds that its end must leave to those that started before it.
+        """
+        others: tuple[Component, ...] = (
             self.enrichment,
             self.actions,
             self.alerts,
@@ -207,8 +237,14 @@ class Service:
             self.pipeline,
             self.listener,
             self.streams,
-            self.web,
+            # Nobody is answered any more before anything else ends: queries take the cores that draining needs.
+            Together(self.facade, self.web),
         )
+        return [
+            (self.rollups, BRIDGE_STOP_SECONDS),
+            (self.writer, SUMS_STOP_SECONDS),
+            *((component, STORE_STOP_SECONDS) for component in others),
+        ]
 
     async def _serve(self) -> None:
         pipeline = asyncio.create_task(self.pipeline.wait())
@@ -225,6 +261,17 @@ class Service:
         finally:
             for task in (pipeline, ready, stopping):
                 task.cancel()
+
+    def _hurry_threads(self) -> None:
+        """Let the bridge wait for calls under way only as long as the stop may still take."""
+        self.stop.begin()
+        self.bridge.stop_seconds = max(BRIDGE_STOP_SECONDS, self.stop.left())
+
+    def _ask_to_stop(self) -> None:
+        """Stop in order; asked a second time, at once: what is not stored goes to the spool."""
+        if self.stopping.is_set():
+            self.stop.hurry()
+        self.stopping.set()
 
     def _abandon_compilers(self) -> None:
         """Where a stop comes before decoding began, do not wait for kernels: no row was decoded or summed yet."""
@@ -263,6 +310,7 @@ class Service:
             "store_queue_octets": self.writer.queue_octets,
             "spool": self.writer.spool_problem or "ok",
             "spool_octets": self.writer.spool_octets,
+            "sql": self.facade.problem or "ok",
             "inventory": self.enrichment.health(),
             "messages_waiting": self.delivery.waiting,
         }
@@ -287,7 +335,7 @@ class Service:
 
     def _handle_signals(self, up: AsyncExitStack) -> None:
         loop = asyncio.get_running_loop()
-        actions = {signal.SIGTERM: self.stopping.set, signal.SIGINT: self.stopping.set, signal.SIGHUP: self.reloads.ask}
+        actions = {signal.SIGTERM: self._ask_to_stop, signal.SIGINT: self._ask_to_stop, signal.SIGHUP: self.reloads.ask}
         for number, action in actions.items():
             with contextlib.suppress(NotImplementedError, RuntimeError):  # not the main thread: tests
                 loop.add_signal_handler(number, action)
@@ -317,6 +365,53 @@ class Service:
         for take_over in certificates:
             take_over()
         _log.info("settings reloaded", needs_restart=",".join(fixed) or "nothing")
+
+
+class Timely:
+    """A component that is cut off where its end would take the time that others need for theirs."""
+
+    def __init__(self, component: Component, stop: Stop, reserve_seconds: float) -> None:
+        self._component = component
+        self._stop = stop
+        self._reserve_seconds = reserve_seconds
+
+    async def __aenter__(self) -> Self:
+        await self._component.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self._stop.begin()
+        ending = asyncio.ensure_future(self._component.__aexit__(kind, error, trace))
+        if await self._stop.wait({ending}, reserve_seconds=self._reserve_seconds):
+            await asyncio.wait({ending}, timeout=LEAST_STOP_SECONDS)
+        if not ending.done():
+            _log.error("did not end in time", stage=type(self._component).__name__.lower())
+            ending.cancel()
+            # No longer: it may be in a call that does not hear of it.
+            await asyncio.wait({ending}, timeout=LEAST_STOP_SECONDS)
+        else:
+            await ending
+
+
+class Together:
+    """Components that end at the same time."""
+
+    def __init__(self, *components: Component) -> None:
+        self._components = components
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as up:
+            for component in self._components:
+                await up.enter_async_context(component)
+            up.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        await asyncio.gather(*(component.__aexit__(kind, error, trace) for component in self._components))
 
 
 def template_file(settings: Settings) -> Path | None:

@@ -29,6 +29,10 @@ LOOP_NICE = -5
 """Added to the niceness of the event loop's thread, which then goes before the others.  Where ten threads want two
 cores it waited 59 to 103 ms for its turn without, 4 to 32 with, in runs of 90 s (bench/results/2026-11-27.md)."""
 
+CAP_SYS_NICE = 23
+ASIDE_NICE = 19
+"""Niceness of threads whose work nobody waits for: the highest, for a seventieth of a usual thread's share."""
+
 _LINUX = sys.platform == "linux"
 """Elsewhere, threads of a process have one niceness."""
 _NICE = os.getpriority(os.PRIO_PROCESS, 0) if _LINUX else 0
@@ -45,7 +49,8 @@ class Bridge:
 
     def __init__(self, workers: Mapping[str, int], stop_deadline_seconds: float = STOP_DEADLINE_SECONDS) -> None:
         self._workers = dict(workers)
-        self._deadline = stop_deadline_seconds
+        self.stop_seconds = stop_deadline_seconds
+        """How long `stop` waits; may be changed before it."""
         self._pools: dict[str, ThreadPoolExecutor] = {}
         self._running: dict[Future[Any], str] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -79,13 +84,15 @@ class Bridge:
             pool.shutdown(wait=False, cancel_futures=True)
         if self._awaited():
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._deadline):
+                async with asyncio.timeout(self.stop_seconds):
                     await self._idle.wait()
         stuck = sorted(self._running.values())
         if stuck:
             late = [stage for stage in stuck if stage not in self._abandoned]
             if late:
-                _log.error("calls did not end in time", stages=",".join(late), deadline_seconds=self._deadline)
+                _log.error(
+                    "calls did not end in time", stages=",".join(late), deadline_seconds=round(self.stop_seconds, 1)
+                )
             return stuck
         for pool in pools.values():
             pool.shutdown(wait=True)
@@ -157,6 +164,35 @@ def step_forward() -> bool:
     except PermissionError:
         return False
     return True
+
+
+def step_aside(number: int) -> bool:
+    """Have the system let all other threads run before this one, until `stand_back`.
+
+    False where niceness cannot be taken back later: a thread of the engine's pool would be slow for ever.
+    """
+    if not step_back_allowed():
+        return False
+    with suppress(OSError):  # it has ended
+        os.setpriority(os.PRIO_PROCESS, number, ASIDE_NICE)
+        return True
+    return False
+
+
+def step_back_allowed() -> bool:
+    """Whether a thread may be given less niceness than it has, down to the usual one."""
+    if not _LINUX:
+        return False
+    import resource  # noqa: PLC0415 - there is none where this is not asked
+
+    # man 2 getrlimit: the limit is 20 minus the least niceness.
+    limit = resource.getrlimit(resource.RLIMIT_NICE)[0]
+    if limit == resource.RLIM_INFINITY or 20 - limit <= _NICE:
+        return True
+    with suppress(OSError, StopIteration, ValueError), open("/proc/thread-self/status", encoding="ascii") as status:
+        effective = next(line for line in status if line.startswith("CapEff:"))
+        return bool(int(effective.split()[1], 16) >> CAP_SYS_NICE & 1)
+    return False
 
 
 def stand_back(number: int = 0) -> None:

@@ -114,7 +114,7 @@ class Login:
         if found is not None:
             self._outcomes.labels("ok").inc()
             return found
-        place = _place(address)
+        place = place_of(address)
         self._hold_off(place)
         found = await self._password(shown) if shown.user else None
         if found is None:
@@ -196,7 +196,7 @@ class Login:
             self._failures.popitem(last=False)
 
 
-def _place(address: str) -> str:
+def place_of(address: str) -> str:
     """What failures are counted by: an IPv4 address, or the /64 of an IPv6 address, since a host has all of that."""
     try:
         parsed = ip_address(address.partition("%")[0])

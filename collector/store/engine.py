@@ -20,6 +20,7 @@ import numpy as np
 from collector.store.guard import EngineNames, RefusedError, Statement, check_format, check_setting
 from collector.store.roles import READER, ceilings
 from collector.store.settings import StoreSettings
+from collector.threads import step_aside
 
 LIMITS = frozenset(
     {"max_execution_time", "max_result_rows", "max_result_bytes", "max_memory_usage", "max_threads", "max_block_size"}
@@ -38,6 +39,9 @@ IGNORED_SETTINGS = frozenset(
     }
 )  # fmt: skip
 """Parameters that mean nothing here: there are no sessions and users, the transport is ours, limits stay."""
+
+MARK = "log_comment"
+"""Setting by which a query is known: chDB offers no query_id of our own, and readers cannot choose this one."""
 
 _CODE = re.compile(r"Code: (\d+)\.")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -107,20 +111,46 @@ class Engine:
         """Let go of the engine."""
         self._hold.close()
 
-    def run(self, query: Query) -> Answer:
-        """Run one query.  Raises RefusedError or QueryError."""
+    def cancel(self, mark: str) -> None:
+        """Ask the engine to end the queries that run with this mark; it does between two blocks of rows.
+
+        One that has not begun yet is not found: ask again.  Raises RuntimeError.
+        """
+        connection = self._connect(self._path)
+        try:
+            connection.query(f"KILL QUERY WHERE Settings['{MARK}'] = {_literal(mark)} ASYNC", "TabSeparated")
+        finally:
+            connection.close()
+
+    def put_aside(self, mark: str) -> list[int]:
+        """Have all other threads run before those of the queries with this mark, where that can be taken back.
+
+        Returns the numbers of these threads, for `stand_back` once the queries have ended.  Raises RuntimeError.
+        """
+        connection = self._connect(self._path)
+        try:
+            sql = "SELECT arrayJoin(thread_ids) FROM system.processes WHERE Settings[{name:String}] = {mark:String}"
+            found = connection.query(sql, "TabSeparated", params={"name": MARK, "mark": mark})
+            numbers = found.bytes().decode().split() if found.size() else []
+        finally:
+            connection.close()
+        return [int(number) for number in numbers if step_aside(int(number))]
+
+    def run(self, query: Query, mark: str = "") -> Answer:
+        """Run one query, with a mark to `cancel` it by.  Raises RefusedError or QueryError."""
         chosen = self._chosen(query.settings)
         insert = _INSERT.match(query.sql) if self._writable else None
         if insert is not None:
-            return self._insert(query, insert, chosen)
+            return self._insert(query, insert, chosen, mark)
         try:
             sql = query.sql.decode()
         except UnicodeDecodeError as error:
             raise RefusedError("The query is not UTF-8", 62, "SYNTAX_ERROR") from error
         if self._writable:
-            return self._execute(query, sql, _trailing_format(sql) or query.default_format, chosen)
+            return self._execute(query, sql, _trailing_format(sql) or query.default_format, chosen, mark)
         statement = Statement(sql, self._names, query.database, query.parameters)
-        return self._execute(query, sql, statement.format or check_format(query.default_format), chosen, statement)
+        output = statement.format or check_format(query.default_format)
+        return self._execute(query, sql, output, chosen, mark, statement)
 
     def _chosen(self, settings: Mapping[str, str]) -> dict[str, str]:
         """The request's settings that hold.  Raises RefusedError for those that a reader may not choose."""
@@ -150,11 +180,18 @@ class Engine:
         return str(max(1, int(asked)))
 
     def _execute(
-        self, query: Query, sql: str, output: str, chosen: Mapping[str, str], statement: Statement | None = None
+        self,
+        query: Query,
+        sql: str,
+        output: str,
+        chosen: Mapping[str, str],
+        mark: str,
+        statement: Statement | None = None,
     ) -> Answer:
         """Run `sql` on a connection of its own: a reader's, with `statement` checked, unless there is none."""
         connection = self._connect(self._path)
         try:
+            connection.query(f"SET {MARK} = {_literal(mark)}", "TabSeparated")
             if query.database:
                 connection.query(f"USE {_identifier(query.database)}", "TabSeparated")
             values: dict[str, str] = dict(chosen)
@@ -180,7 +217,7 @@ class Engine:
         finally:
             connection.close()
 
-    def _insert(self, query: Query, insert: re.Match[bytes], chosen: Mapping[str, str]) -> Answer:
+    def _insert(self, query: Query, insert: re.Match[bytes], chosen: Mapping[str, str], mark: str) -> Answer:
         """INSERT … FORMAT with rows behind it: the engine takes rows from a file only."""
         with tempfile.NamedTemporaryFile(suffix=".insert") as file:
             file.write(memoryview(query.sql)[insert.end() :])
@@ -190,7 +227,8 @@ class Engine:
             if chosen:
                 sets = ", ".join(f"{name} = {_literal(value)}" for name, value in chosen.items())
                 clause = f"{clause}, {sets}" if clause else f" SETTINGS {sets}"
-            return self._execute(query, f"{head} FROM INFILE '{file.name}'{clause} FORMAT {output}", "TabSeparated", {})
+            sql = f"{head} FROM INFILE '{file.name}'{clause} FORMAT {output}"
+            return self._execute(query, sql, "TabSeparated", {}, mark)
 
 
 def _tree(connection: Any, sql: str, parameters: Mapping[str, str]) -> list[str]:

@@ -1,7 +1,8 @@
 """ClickHouse's HTTP interface in front of the embedded store, for clickhouse-connect, curl and Grafana: read only.
 
 chDB allows one process per directory, so the service itself answers SQL for others.  `guard` says what is refused,
-`engine` what a query may cost; `--writable` (tests and development only) lifts both, and stands in for a server:
+`engine` what a query may cost, `turns` when it runs.  `--writable` (tests and development only) lifts the former two,
+and stands in for a server:
 
     python -m collector.store.facade --writable --path DIRECTORY --port 8123
 """
@@ -13,10 +14,11 @@ import asyncio
 import contextlib
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from uuid import uuid4
 
 from starlette.requests import ClientDisconnect, Request
@@ -24,6 +26,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from collector.access.entrance import Entrance
+from collector.access.gate import SCOPE_USER
+from collector.access.login import place_of
 from collector.http import BindError, LargeResponse, Octets, Server, bind, server
 from collector.log import get_log
 from collector.metrics import Metrics
@@ -35,6 +39,8 @@ from collector.store.errors import StoreError
 from collector.store.guard import RefusedError
 from collector.store.revision import raise_revision
 from collector.store.settings import StoreSettings
+from collector.store.turns import MOST_OVERDUE, Turn, Turns, stopping
+from collector.threads import stand_back
 
 CONTENT_TYPES = {
     "TabSeparated": "text/tab-separated-values; charset=UTF-8",
@@ -50,7 +56,7 @@ CONTENT_TYPES = {
     "Native": "application/octet-stream",
 }
 OWN_PARAMETERS = frozenset({"query", "database", "default_format"})
-HTTP_STATUS = {164: 403, 497: 403, 60: 404, 81: 404, 202: 503, 159: 500, 241: 500, 396: 500, 1002: 500}
+HTTP_STATUS = {164: 403, 497: 403, 60: 404, 81: 404, 202: 503, 236: 503, 159: 500, 241: 500, 396: 500, 1002: 500}
 """Status for error codes, as ClickHouse sends it; 400 for the rest: the query's own mistakes."""
 REFUSALS = {
     401: (516, "AUTHENTICATION_FAILED"),
@@ -59,14 +65,33 @@ REFUSALS = {
     503: (236, "ABORTED"),
 }
 """ClickHouse's words for what the gate answers by itself."""
-WAITING_PER_RUNNING = 4
 COMPRESS_FROM_OCTETS = 1024
+
+ANSWER_THREADS = 2
+"""For what is done with requests and answers before and after the query."""
+LATE_SECONDS = 1.0
+"""After `store.sql_seconds` the engine ends a query itself, where it looks at the clock; this much later we do."""
+CANCEL_AGAIN_SECONDS, CANCEL_AGAIN_LONGEST_SECONDS = 0.2, 5.0
+"""Between two calls to cancel a query, doubling: the first may come before the engine knows of the query."""
+OVERDUE_SECONDS = 2.0
+"""After being cancelled, a query that has not ended by then is overdue."""
+CLOSE_SECONDS = 2.0
+"""How long a stop waits for cancelled queries, and for the engine to let go."""
 
 _log = get_log("sql")
 
 
+def threads(settings: StoreSettings) -> int:
+    """Threads that queries and answers need, overdue queries included."""
+    return settings.sql_queries + MOST_OVERDUE + ANSWER_THREADS
+
+
 class Facade:
-    """The endpoint as a component.  With a ClickHouse server for a store, or switched off, it does nothing."""
+    """The endpoint as a component.  With a ClickHouse server for a store, or switched off, it does nothing.
+
+    `call` runs queries on as many workers as `threads` says; some may never end.  `cancel_call` has one of its own,
+    so that what ends queries waits for none of them.
+    """
 
     def __init__(
         self,
@@ -75,14 +100,19 @@ class Facade:
         call: Call,
         writable: bool = False,
         entrance: Entrance | None = None,
+        cancel_call: Call | None = None,
     ) -> None:
         """Without an `entrance` (tests, development) nobody is asked who he is."""
         self._settings = settings
         self._entrance = entrance
         self._call = call
+        self._cancel_call = cancel_call or call
         self._writable = writable
-        self._running = asyncio.Semaphore(settings.sql_queries)
-        self._waiting = 0
+        self._turns = Turns(settings.sql_queries, settings.sql_seconds + LATE_SECONDS + OVERDUE_SECONDS)
+        self._asked: set[asyncio.Task[Answer]] = set()
+        """Queries whose clients wait."""
+        self._ending: set[asyncio.Task[None]] = set()
+        """Queries that are being cancelled."""
         self._sending = 0
         """Octets of the answers that clients have not taken yet."""
         self._engine: Engine | None = None
@@ -90,6 +120,17 @@ class Facade:
         self.url = ""
         """Where the endpoint answers; empty if it does not.  Known once entered."""
         self._queries = metrics.counter("sql_queries_total", "Queries by outcome.", ("outcome",))
+        metrics.gauge("sql_running_queries", "Queries under way, overdue ones among them.").set_function(
+            lambda: self._turns.begun
+        )
+        metrics.gauge("sql_overdue_queries", "Queries that were cancelled and have not ended.").set_function(
+            lambda: self._turns.overdue
+        )
+
+    @property
+    def problem(self) -> str | None:
+        """Why no query is answered, None if they are."""
+        return self._turns.problem
 
     async def __aenter__(self) -> Self:
         """Listen.  Raises StoreError if the address cannot be had, AccessError if the certificate cannot."""
@@ -118,18 +159,30 @@ class Facade:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
+        self._turns.close()
+        for asked in self._asked:
+            asked.cancel()
         if self._server is not None:
             self._server.should_exit = True
             await self._task
-        if self._engine is not None:
-            await self._call(self._engine.close)
+        if self._ending:
+            await asyncio.wait(self._ending, timeout=CLOSE_SECONDS)
+        for ending in self._ending:
+            ending.cancel()
+        if self._ending:
+            _log.warning("queries have not ended: the stop does not wait for them", queries=len(self._ending))
+        elif self._engine is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await self._cancel_call(self._engine.close)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI)."""
         request = Request(scope, receive)
         try:
-            response = await self._answer(request)
+            response = await self._answer(request, receive)
         except ClientDisconnect:
+            self._queries.labels("gone").inc()
             return
         except (RefusedError, QueryError) as error:
             self._queries.labels("refused" if isinstance(error, RefusedError) else "failed").inc()
@@ -153,7 +206,7 @@ class Facade:
         finally:
             self._sending -= octets
 
-    async def _answer(self, request: Request) -> Response:
+    async def _answer(self, request: Request, receive: Receive) -> Response:
         if request.method not in ("GET", "POST", "HEAD"):
             return PlainTextResponse("only GET and POST\n", 405, {"Allow": "GET, HEAD, POST"})
         if request.url.path in ("/ping", "/replicas_status"):
@@ -172,7 +225,7 @@ class Facade:
             )
         identifier = asked.get("query_id") or str(uuid4())
         query = _query(dict(asked), request, body, self._settings.database if not self._writable else "default")
-        answer = await self._run(query)
+        answer = await self._while_there(self._run(query, _source(request)), receive)
         version = asked.get("client_protocol_version", "0")
         parts: Sequence[Octets] = [answer.body]
         if answer.format == "Native" and version.isdecimal() and not self._writable:
@@ -187,19 +240,71 @@ class Facade:
         response.headers["X-ClickHouse-Timezone"] = self._engine.timezone if self._engine else "UTC"
         return response
 
-    async def _run(self, query: Query) -> Answer:
-        """Run a query when its turn comes.  Raises RefusedError if too many wait."""
-        assert self._engine is not None  # noqa: S101 - requests come only while it is open
+    async def _while_there(self, work: Coroutine[Any, Any, Answer], receive: Receive) -> Answer:
+        """Do work until its client goes away (ClientDisconnect) or the service stops (RefusedError)."""
+        asked = asyncio.create_task(work)
+        asked.add_done_callback(lambda task: task.cancelled() or task.exception())
+        if self._writable:
+            return await asked
+        gone = asyncio.create_task(_disconnected(receive))
+        self._asked.add(asked)
+        try:
+            await asyncio.wait({asked, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if asked.cancelled():
+                raise stopping()
+            if not asked.done():
+                raise ClientDisconnect
+            return asked.result()
+        finally:
+            self._asked.discard(asked)
+            asked.cancel()
+            gone.cancel()
+
+    async def _run(self, query: Query, source: str) -> Answer:
+        """Run a query when its turn comes.  Raises RefusedError if it comes too late or not at all."""
+        engine = self._engine
+        assert engine is not None  # noqa: S101 - requests come only while it is open
         if self._sending > self._settings.sql_result_octets:
             raise RefusedError("Too many answers that clients do not take", 202, "TOO_MANY_SIMULTANEOUS_QUERIES")
-        if self._waiting >= WAITING_PER_RUNNING * self._settings.sql_queries:
-            raise RefusedError("Too many simultaneous queries", 202, "TOO_MANY_SIMULTANEOUS_QUERIES")
-        self._waiting += 1
+        turn = await self._turns.take(source)
+        mark = uuid4().hex
+        running = asyncio.ensure_future(self._call(engine.run, query, mark))
+        seconds = self._settings.sql_seconds
         try:
-            async with self._running:
-                return await self._call(self._engine.run, query)
+            async with asyncio.timeout(None if self._writable else seconds + LATE_SECONDS):
+                return await asyncio.shield(running)
+        except TimeoutError:
+            message = f"Code: 159. DB::Exception: Timeout exceeded: maximum: {seconds:g} seconds. (TIMEOUT_EXCEEDED)"
+            raise QueryError(message) from None
         finally:
-            self._waiting -= 1
+            if running.done():
+                self._turns.end(turn)
+            else:
+                ending = asyncio.create_task(self._end(running, engine, mark, turn))
+                self._ending.add(ending)
+                ending.add_done_callback(self._ending.discard)
+
+    async def _end(self, running: asyncio.Future[Answer], engine: Engine, mark: str, turn: Turn) -> None:
+        """Cancel a query until it has ended, and give its turn back; give it up before if that takes long."""
+        since, pause = time.monotonic(), CANCEL_AGAIN_SECONDS
+        aside: list[int] = []
+        while not running.done():
+            try:
+                await self._cancel_call(engine.cancel, mark)
+                if turn.overdue and not aside:
+                    aside = await self._cancel_call(engine.put_aside, mark)
+            except Exception as error:  # noqa: BLE001 - whatever the engine says, it is asked again
+                _log.sampled("a query could not be cancelled", key=type(error).__name__, error=str(error)[:300])
+            await asyncio.wait({running}, timeout=pause)
+            pause = min(2 * pause, CANCEL_AGAIN_LONGEST_SECONDS)
+            if not running.done() and not turn.overdue and time.monotonic() - since > OVERDUE_SECONDS:
+                self._turns.give_up(turn)
+                _log.sampled("a query was cancelled and does not end", key="overdue", overdue=self._turns.overdue)
+        for number in aside:
+            stand_back(number)
+        if not running.cancelled():
+            running.exception()  # nobody is there to hear of it
+        self._turns.end(turn)
 
     async def _body(self, request: Request) -> bytes:
         """The request's body, decompressed.  Raises RefusedError if it is longer than allowed or not what it says."""
@@ -215,6 +320,18 @@ class Facade:
         if not body or encoding in ("identity", ""):
             return body
         return await self._call(decompress, body, encoding, limit)
+
+
+async def _disconnected(receive: Receive) -> None:
+    """Wait until the client has gone; its request was read before."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _source(request: Request) -> str:
+    """Whose request it is, for a fair share: the name, and where it comes from."""
+    address = request.client.host if request.client is not None else ""
+    return f"{request.scope.get(SCOPE_USER, '')}@{place_of(address)}"
 
 
 def _query(asked: dict[str, str], request: Request, body: bytes, database: str) -> Query:

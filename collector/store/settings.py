@@ -87,7 +87,8 @@ class StoreSettings(BaseModel, frozen=True, extra="forbid"):
     """Background merges of the embedded engine: one leaves the other core of a small machine to inserts."""
 
     drain_seconds: float = Field(default=12, gt=0)
-    """What is not stored this long after the stop goes to the spool; if the store fails already, after a second."""
+    """What is not stored this long after the stop goes to the spool; if the store fails already, after a second.  All
+    of a stop takes 15 s, of which four are kept for the spool."""
 
     sql_enabled: bool = True
     """The ClickHouse HTTP endpoint in front of the embedded store: read only."""
@@ -165,8 +166,3 @@ class StoreSettings(BaseModel, frozen=True, extra="forbid"):
         parts = urlsplit(self.url)
         port = f":{parts.port}" if parts.port else ""
         return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
-
-    @property
-    def facade_queries(self) -> int:
-        """Threads that the SQL endpoint needs."""
-        return self.sql_queries

@@ -27,6 +27,7 @@ from clickhouse_connect.driver import Client
 from collector.log import get_log
 from collector.metrics import Metrics
 from collector.ports import Call, Rollup
+from collector.stopping import Stop
 from collector.store.backlog import Backlog
 from collector.store.client import first_line, open_client, transient
 from collector.store.errors import BrokenSegmentError, StoreUnreachableError, free_rows_of
@@ -45,6 +46,9 @@ ROOM = 0.75
 
 SPILL_SECONDS = 0.25
 """How often it is looked whether rows must go to the disk."""
+
+SPOOL_SECONDS = 4.0
+"""Of a stop, kept for writing to the spool what is not stored."""
 
 FAILING_STOP_SECONDS = 1.0
 """How long a stop waits for a store that fails already: its rows are as safe in the spool."""
@@ -73,10 +77,17 @@ class Writer:
     """
 
     def __init__(
-        self, settings: StoreSettings, metrics: Metrics, call: Call, spool_call: Call, rollup: Rollup | None = None
+        self,
+        settings: StoreSettings,
+        metrics: Metrics,
+        call: Call,
+        spool_call: Call,
+        rollup: Rollup | None = None,
+        stop: Stop | None = None,
     ) -> None:
-        """`rollup` is told of the rows of `flows` that are stored."""
+        """`rollup` is told of the rows of `flows` that are stored; `stop` is that of the service."""
         self._settings = settings
+        self._stop = stop or Stop()
         self._rollup = rollup
         self._call = call
         self._client: Client | None = None
@@ -200,9 +211,9 @@ class Writer:
         if self._problem is not None and self._line.problem is None:
             deadline_seconds = min(deadline_seconds, FAILING_STOP_SECONDS)
         tasks, self._tasks = self._tasks, set()
-        hanging: set[asyncio.Task[None]] = set()
+        hanging: set[asyncio.Future[None]] = set()
         if tasks:
-            _, hanging = await asyncio.wait(tasks, timeout=deadline_seconds)
+            hanging = await self._stop.wait(tasks, deadline_seconds, reserve_seconds=SPOOL_SECONDS)
         for task in hanging:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

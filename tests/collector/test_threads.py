@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import subprocess
 import sys
@@ -217,3 +218,31 @@ def test_the_event_loop_alone_goes_first_where_it_may(without: tuple[str, ...], 
     assert found["allowed"] is allowed
     assert found["loop"] == (usual - 5 if allowed else usual)
     assert found["worker"] == found["daemon"] == found["command"] == usual
+
+
+ASIDE = """
+import json, os, threading
+from collector.threads import stand_back, step_aside
+
+number = threading.get_native_id()
+found = [step_aside(number), os.getpriority(os.PRIO_PROCESS, number)]
+stand_back(number)
+print(json.dumps([*found, os.getpriority(os.PRIO_PROCESS, number), step_aside(2**22 + 1)]))
+"""
+
+
+@pytest.mark.skipif(not may_be_nice(), reason="needs Linux, and CAP_SYS_NICE to give it up")
+@pytest.mark.parametrize(
+    ("without", "allowed"),
+    [
+        ((), True),
+        (("prlimit", "--nice=20:20", "setpriv", "--bounding-set=-sys_nice"), True),
+        (("prlimit", "--nice=0:0", "setpriv", "--bounding-set=-sys_nice"), False),
+    ],
+)
+def test_a_thread_steps_aside_only_where_it_can_come_back(without: tuple[str, ...], allowed: bool) -> None:
+    if without and subprocess.run([*without, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("needs CAP_SYS_RESOURCE to raise the limit of niceness")
+    done = subprocess.run([*without, sys.executable, "-c", ASIDE], capture_output=True, text=True, check=True)
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    assert json.loads(done.stdout) == [allowed, 19 if allowed else usual, usual, False]
