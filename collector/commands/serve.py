@@ -4,24 +4,36 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from collector.access.settings import AccessError
+from collector.act.launcher import Launcher
 from collector.act.settings import ActionError
 from collector.app import Service
 from collector.commands.common import settings_or_none
+from collector.confine import UNCONFINED, ConfineError, Confinement, confine, other_threads
 from collector.deliver.answer import DeliverError
 from collector.enrich.source import SourceError
+from collector.environment import hide
 from collector.listen.settings import ListenError
 from collector.log import get_log, setup
-from collector.settings import Settings, load
+from collector.reach import reach_of
+from collector.settings import Settings, load, secret_variables
 from collector.store.errors import StoreError
 from collector.terminal import complain
 from collector.threads import run as run_loop
 from collector.threads import step_forward
 from collector.web.server import WebError
+
+MISTAKES = (
+    AccessError, ActionError, ConfineError, DeliverError, ListenError, SourceError, StoreError, WebError,
+)  # fmt: skip
+"""What keeps the service from starting as the settings say."""
 
 _log = get_log("run")
 
@@ -32,15 +44,33 @@ def run(args: argparse.Namespace) -> int:
     if settings is None:
         return 2
     setup(settings.log)
-    if not step_forward():
-        _log.debug("the event loop's thread may not go before the others: see LimitNICE in deploy/vmflow.service")
+    if not hide(secret_variables(settings)):
+        _log.warning("variables are not hidden: whoever may read files of this process finds them in /proc/PID/environ")
     code = 0
     stuck: list[str] = []
+    temporary = _own_temporary_directory()
     try:
-        run_loop(_serve(settings, partial(load, args.config, args.overrides), stuck))
-    except (AccessError, ActionError, DeliverError, ListenError, SourceError, StoreError, WebError) as error:
+        launcher = Launcher(settings.act)
+        launcher.start()
+        confinement = _confined(settings, args.config, temporary)
+        if not step_forward():
+            _log.debug("the event loop's thread may not go before the others: see LimitNICE in deploy/vmflow.service")
+        service = partial(Service, settings, partial(load, args.config, args.overrides), confinement, launcher)
+        run_loop(_serve(service, stuck))
+    except (
+        AccessError,
+        ActionError,
+        ConfineError,
+        DeliverError,
+        ListenError,
+        SourceError,
+        StoreError,
+        WebError,
+    ) as error:
         complain("run", str(error))
         code = 2
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     if stuck:
         # Python would wait for their threads; all that can be saved is saved.
         sys.stderr.flush()
@@ -48,10 +78,36 @@ def run(args: argparse.Namespace) -> int:
     return code
 
 
-async def _serve(settings: Settings, reload: Callable[[], Settings], stuck: list[str]) -> None:
+def _own_temporary_directory() -> Path:
+    """Make a directory for temporary files of this process alone, and have all libraries use it."""
+    directory = tempfile.mkdtemp(prefix="vmflow-")
+    os.environ["TMPDIR"] = tempfile.tempdir = directory
+    return Path(directory)
+
+
+async def _serve(make: Callable[[], Service], stuck: list[str]) -> None:
     """Run the service until it is asked to stop; adds the stages whose calls did not end to `stuck`."""
-    service = Service(settings, reload)
+    service = make()
     try:
         await service.run()
     finally:
         stuck += service.bridge.stuck
+
+
+def _confined(settings: Settings, config: Path | None, temporary: Path) -> Confinement:
+    """Confine the process as the settings say; the log tells.  Raises ConfineError where it must be and cannot."""
+    mode = settings.confine.mode
+    if mode == "off":
+        _log.warning("not confined: confine.mode is off")
+        return UNCONFINED
+    try:
+        if others := other_threads():
+            raise ConfineError(f"threads run already, which would stay as they are: {', '.join(others)}")
+        confinement = confine(reach_of(settings, config, temporary))
+    except ConfineError as error:
+        if mode == "require":
+            raise ConfineError(f"confine.mode = 'require': {error}") from error
+        _log.warning("not confined: who gets code to run in this process reads what its user may read", why=str(error))
+        return Confinement(0, f"off: {error}")
+    _log.info("confined", by=confinement.told)
+    return confinement
