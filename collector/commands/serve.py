@@ -48,7 +48,11 @@ def run(args: argparse.Namespace) -> int:
         _log.warning("variables are not hidden: whoever may read files of this process finds them in /proc/PID/environ")
     code = 0
     stuck: list[str] = []
-    temporary = _own_temporary_directory()
+    try:
+        temporary = _own_temporary_directory()
+    except OSError as error:
+        complain("run", f"no directory for temporary files: {error.strerror}; let TMPDIR name one")
+        return 2
     try:
         launcher = Launcher(settings.act)
         launcher.start()
