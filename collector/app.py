@@ -284,7 +284,7 @@ class Service:
             "inventory": self.enrichment.health(),
             "messages_waiting": self.delivery.waiting,
             "confined": self.confinement.told,
-            "replaced_files": self.confinement.replaced(),
+            "replaced_files": self._tell_replaced(),
         }
 
     def _own_loss(self) -> OwnLoss:
@@ -334,14 +334,16 @@ class Service:
         fixed = [name for name in FIXED if getattr(settings, name) != getattr(self.settings, name)]
         return partial(self._take_over, settings, certificates, fixed)
 
-    def _tell_replaced(self) -> None:
-        """Tell what a reload cannot mend, as far as the process is confined."""
-        if replaced := self.confinement.replaced():
-            _log.error(
+    def _tell_replaced(self) -> int:
+        """Tell of files that the confined process cannot read any more; returns how many there are."""
+        replaced = self.confinement.replaced()
+        if replaced:
+            _log.sampled(
                 "files were replaced since the start, and the confined process may not read the new ones: restart it; "
-                "a file with a directory of its own may be replaced (docs/security.md)",
+                "a file with a directory of its own may be replaced",
                 files=" ".join(replaced),
             )
+        return len(replaced)
 
     def _take_over(self, settings: Settings, certificates: list[Callable[[], None]], fixed: list[str]) -> None:
         self.pipeline.reload(settings.pipeline)
