@@ -14,7 +14,7 @@ help:
 	@echo "make bench   decode rates and UDP-to-rows rate on this machine"
 	@echo "make bench-peers  nfcapd, sfcapd, nfacctd, sfacctd and vmflow on the same stream (half an hour; Debian, root)"
 	@echo "make fuzz    ten minutes of coverage-guided fuzzing of the decoders; MINUTES=60 for more"
-	@echo "make lint    ruff and mypy alone"
+	@echo "make lint    ruff, mypy and bandit alone"
 	@echo "make lock    pin what the images install, with hashes (needs an index of packages)"
 	@echo "make audit   ask for known defects of what the images install (needs pypi.org and osv.dev)"
 	@echo "make docs    render docs/columns.md from schemas/"
@@ -45,6 +45,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive schemas decoders collector deploy
 
 # The kernels are compiled while the linters run: each takes one core for a minute or two.
 test: $(LIBVIRT)

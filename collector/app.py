@@ -17,12 +17,14 @@ from typing import Any, Self
 from collector import lean
 from collector.access.entrance import Entrance
 from collector.access.settings import AccessError
+from collector.act.launcher import Launcher
 from collector.act.stage import Actions
 from collector.act.stage import threads as action_threads
 from collector.alert.desk import Desk
 from collector.alert.stage import Alerts
 from collector.analyze.doctor import Doctor
 from collector.analyze.windows import Windows
+from collector.confine import UNCONFINED, Confinement
 from collector.deliver.delivery import Delivery
 from collector.deliver.delivery import threads as delivery_threads
 from collector.enrich.sources import threads
@@ -69,7 +71,7 @@ API_THREADS = 2
 LISTEN = "listen"
 RELOAD = "reload"
 
-FIXED = ("listen", "inventory", "store", "rollup", "analyze", "alerts", "deliver", "act", "web", "access")
+FIXED = ("listen", "inventory", "store", "rollup", "analyze", "alerts", "deliver", "act", "web", "access", "confine")
 """Sections of the settings that need a restart."""
 
 STOP_SECONDS = 15.0
@@ -91,13 +93,24 @@ _log = get_log("app")
 class Service:
     """One collector.  `run` returns when it was asked to stop, and raises what kept it from starting."""
 
-    def __init__(self, settings: Settings, reload: Callable[[], Settings]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        reload: Callable[[], Settings],
+        confinement: Confinement = UNCONFINED,
+        launcher: Launcher | None = None,
+    ) -> None:
+        """`confinement` is what the process is confined to by now, and `launcher` began before it was."""
         self.settings = settings
+        self.confinement = confinement
         self._reload = reload
         self.stopping = asyncio.Event()
         self.stop = Stop(STOP_SECONDS - EXIT_SECONDS)
         self._began = time.monotonic()
         self.metrics = Metrics(exporters_labelled=settings.pipeline.exporter_labels)
+        self.metrics.gauge(
+            "confined", "Version of Landlock that confines the process to what its settings name; 0: it is not."
+        ).set(confinement.abi)
         workers = count_of(settings.pipeline.decode_workers)
         names = (STORE, SPOOL, CANCEL, SUM, ROLLUP, ANALYZE, DOCTOR, ALERT, DESK, LOGIN, LISTEN, RELOAD)
         single = dict.fromkeys((*stages(workers), *names), 1)
@@ -165,7 +178,12 @@ class Service:
             self.stop,
         )
         self.actions = Actions(
-            settings.act, self.metrics, partial(self.bridge.call, ACT), self.writer, clock_us=wall_clock_us
+            settings.act,
+            self.metrics,
+            partial(self.bridge.call, ACT),
+            self.writer,
+            clock_us=wall_clock_us,
+            launcher=launcher,
         )
         self.entrance = Entrance(settings.access, self.metrics, partial(self.bridge.call, LOGIN))
         self.facade = Facade(
@@ -313,6 +331,8 @@ class Service:
             "sql": self.facade.problem or "ok",
             "inventory": self.enrichment.health(),
             "messages_waiting": self.delivery.waiting,
+            "confined": self.confinement.told,
+            "replaced_files": self._tell_replaced(),
         }
 
     def _own_loss(self) -> OwnLoss:
@@ -350,6 +370,7 @@ class Service:
             settings = self._reload()
         except InvalidSettingsError as error:
             _log.error("settings not reloaded", error=str(error))
+            self._tell_replaced()
             return lambda: None
         certificates = []
         for servers in (self.entrance, self.streams):
@@ -357,8 +378,20 @@ class Service:
                 certificates.append(servers.read_again())
             except AccessError as error:
                 _log.error("certificate not reloaded, the old one stays", error=str(error))
+        self._tell_replaced()
         fixed = [name for name in FIXED if getattr(settings, name) != getattr(self.settings, name)]
         return partial(self._take_over, settings, certificates, fixed)
+
+    def _tell_replaced(self) -> int:
+        """Tell of files that the confined process cannot read any more; returns how many there are."""
+        replaced = self.confinement.replaced()
+        if replaced:
+            _log.sampled(
+                "files were replaced since the start, and the confined process may not read the new ones: restart it; "
+                "a file with a directory of its own may be replaced",
+                files=" ".join(replaced),
+            )
+        return len(replaced)
 
     def _take_over(self, settings: Settings, certificates: list[Callable[[], None]], fixed: list[str]) -> None:
         self.pipeline.reload(settings.pipeline)

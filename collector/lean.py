@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import sys
 from importlib.abc import MetaPathFinder
 
@@ -30,9 +31,17 @@ _M_MMAP_THRESHOLD = -3
 def begin() -> None:
     """Call first, before the service's modules are loaded: what they make stays, and has no cycles to be found."""
     gc.set_threshold(YOUNG_OBJECTS)
+    keep_threads_out()
     sys.setswitchinterval(SWITCH_SECONDS)
     give_back_memory()
     keep_pandas_out()
+
+
+def keep_threads_out() -> None:
+    """Have numpy's algebra, which nobody here uses, and an allocator of pyarrow's, which is not the one in use, start
+    no threads when they are loaded: the service confines itself while it has one thread (`collector.confine`)."""
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    os.environ["JE_ARROW_MALLOC_CONF"] = "background_thread:false"
 
 
 def give_back_memory() -> None:

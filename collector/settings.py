@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import tomllib
 from functools import cache
@@ -13,6 +12,7 @@ from typing import Any, ClassVar, Self, get_args
 from pydantic import ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -21,10 +21,12 @@ from pydantic_settings import (
     SettingsError as SourceError,
 )
 
+from collector import environment
 from collector.access.settings import AccessError, AccessSettings
 from collector.act.settings import ActSettings
 from collector.alert.settings import AlertSettings
 from collector.analyze.settings import AnalyzeSettings
+from collector.confine import ConfineSettings
 from collector.deliver.settings import DeliverSettings
 from collector.enrich.settings import InventorySettings
 from collector.listen.settings import ListenSettings
@@ -73,6 +75,7 @@ class Settings(BaseSettings):
     act: ActSettings = ActSettings()
     web: WebSettings = WebSettings()
     access: AccessSettings = AccessSettings()
+    confine: ConfineSettings = ConfineSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")
@@ -115,9 +118,19 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Command line over environment over file."""
+        variables = EnvSettingsSource(settings_cls)
+        variables.env_vars = {name.lower(): value for name, value in environment.variables().items()}
         if cls.toml_file is None:
-            return init_settings, env_settings
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, cls.toml_file)
+            return init_settings, variables
+        return init_settings, variables, TomlConfigSettingsSource(settings_cls, cls.toml_file)
+
+
+def secret_variables(settings: Settings) -> set[str]:
+    """Names of the variables that hold settings, or secrets that settings name."""
+    named = {receiver.url_env for receiver in settings.deliver.receivers.values()}
+    named |= {action.url_env for action in settings.act.actions.values()}
+    own = {name for name in environment.variables() if name.startswith(PREFIX) and name not in NOT_SETTINGS}
+    return own | (named - {""})
 
 
 def load(file: Path | None = None, overrides: list[str] | None = None) -> Settings:
@@ -142,7 +155,7 @@ def _from_file(file: Path | None) -> type[Settings]:
 
 def _refuse_unknown_variables() -> None:
     """A misspelt section in a variable's name would else be passed over in silence."""
-    for name in sorted(os.environ):
+    for name in sorted(environment.variables()):
         section = name.removeprefix(PREFIX).lower().split(DELIMITER)[0]
         if name.startswith(PREFIX) and name not in NOT_SETTINGS and section not in Settings.model_fields:
             raise InvalidSettingsError(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, SecretStr, StringConstraints, model_validator
 
+from collector import environment
 from collector.notice import Event
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
@@ -80,7 +80,7 @@ class ActionSettings(BaseModel, frozen=True, extra="forbid"):
                 with self.url_file.open("rb") as opened:
                     url = opened.read(URL_OCTETS + 1).decode("utf-8").strip()
             else:
-                url = os.environ.get(self.url_env, "").strip()
+                url = environment.variables().get(self.url_env, "").strip()
             check_url(url)
         except OSError as error:
             raise ActionError(f"{where}.url_file: {self.url_file}: {error.strerror or 'cannot be read'}") from None

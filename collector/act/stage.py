@@ -1,6 +1,6 @@
 """The act stage: takes notices of alerts and runs what the settings say, each action one at a time.
 
-    offer(notice) ──► one queue per action ──► its worker ──► command, or POST on a thread
+    offer(notice) ──► one queue per action ──► its worker ──► command by the launcher, or POST on a thread
                                                  └── a row of `action_runs`, whatever came of it
 
 An action runs at most once for each change of an alert: what waits when the service ends is not run later.
@@ -17,7 +17,8 @@ from typing import Any, Self
 import pyarrow as pa
 from prometheus_client import Counter
 
-from collector.act.run import Ended, body, post, run_command, target, variables
+from collector.act.launcher import Launcher
+from collector.act.run import Ended, body, post, target
 from collector.act.settings import ActionSettings, ActSettings
 from collector.log import get_log
 from collector.metrics import Metrics
@@ -28,7 +29,7 @@ from schemas.column import NAME
 
 MINUTE_SECONDS = 60.0
 LATE_SECONDS = 5.0
-"""A thread that has not come back so long after the time limit is not waited for."""
+"""A thread, or a command's launcher, that has not answered so long after the time limit is not waited for."""
 
 _log = get_log("act")
 
@@ -42,16 +43,27 @@ class Actions:
     """Runs actions.  A component; all methods are for the event loop's thread.
 
     Entering raises ActionError for a webhook whose URL cannot be read.  `sink` takes the rows of the audit; `clock_us`
-    is the system clock, µs since 1970.
+    is the system clock, µs since 1970.  `launcher` runs the commands; without one the stage starts its own.
     """
 
-    def __init__(self, settings: ActSettings, metrics: Metrics, call: Call, sink: Sink, *, clock_us: Clock) -> None:
+    def __init__(
+        self,
+        settings: ActSettings,
+        metrics: Metrics,
+        call: Call,
+        sink: Sink,
+        *,
+        clock_us: Clock,
+        launcher: Launcher | None = None,
+    ) -> None:
         self._settings = settings
+        self._launcher = launcher or Launcher(settings)
         runs = metrics.counter("action_runs_total", "Runs of actions, and what became of them.", ("action", "result"))
         dropped = metrics.counter("actions_dropped_total", "Alerts that found an action's queue full.", ("action",))
         actions = settings.actions.items() if settings.enabled else ()
         self._workers = [
-            Worker(name, action, settings.queue_alerts, runs, dropped, call, sink, clock_us) for name, action in actions
+            Worker(name, action, settings.queue_alerts, runs, dropped, call, sink, clock_us, self._launcher)
+            for name, action in actions
         ]
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -63,6 +75,7 @@ class Actions:
     async def __aenter__(self) -> Self:
         for worker in self._workers:
             worker.open()
+        await self._launcher.__aenter__()
         self._tasks = [asyncio.create_task(worker.run(), name=f"act {worker.name}") for worker in self._workers]
         return self
 
@@ -77,6 +90,7 @@ class Actions:
             for task in late:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+        await self._launcher.__aexit__(kind, error, trace)
         for worker in self._workers:
             worker.leave()
 
@@ -94,6 +108,7 @@ class Worker:
         call: Call,
         sink: Sink,
         clock_us: Clock,
+        launcher: Launcher,
     ) -> None:
         self.name = name
         self._settings = settings
@@ -103,6 +118,7 @@ class Worker:
         self._call = call
         self._sink = sink
         self._clock_us = clock_us
+        self._launcher = launcher
         self._url = ""
         self._queue: deque[Notice] = deque()
         self._wake = asyncio.Event()
@@ -162,12 +178,11 @@ class Worker:
         if len(self._began) == self._began.maxlen and now < self._began[0] + MINUTE_SECONDS:
             return Ended("limited", "", f"more than {self._settings.per_minute} in a minute")
         self._began.append(now)
-        data = body(self.name, notice)
-        if self._settings.kind == "command":
-            return await run_command(self._settings, data, variables(self.name, notice))
         try:
             async with asyncio.timeout(self._settings.timeout_seconds + LATE_SECONDS):
-                return await self._call(post, self._settings, self._url, data)
+                if self._settings.kind == "command":
+                    return await self._launcher.run(self.name, notice)
+                return await self._call(post, self._settings, self._url, body(self.name, notice))
         except TimeoutError:
             return Ended("late")
 

@@ -5,26 +5,38 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import shutil
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from collector.access.settings import AccessError
+from collector.act.launcher import Launcher
 from collector.act.settings import ActionError
 from collector.app import STOP_SECONDS, Service
 from collector.commands.common import settings_or_none
+from collector.confine import UNCONFINED, ConfineError, Confinement, confine, other_threads
 from collector.deliver.answer import DeliverError
 from collector.enrich.source import SourceError
+from collector.environment import hide
 from collector.listen.settings import ListenError
 from collector.log import get_log, setup
-from collector.settings import Settings, load
+from collector.reach import reach_of
+from collector.settings import Settings, load, secret_variables
 from collector.store.errors import StoreError
 from collector.terminal import complain
 from collector.threads import run as run_loop
 from collector.threads import start_daemon, step_forward
 from collector.web.server import WebError
+
+MISTAKES = (
+    AccessError, ActionError, ConfineError, DeliverError, ListenError, SourceError, StoreError, WebError,
+)  # fmt: skip
+"""What keeps the service from starting as the settings say."""
 
 _log = get_log("run")
 
@@ -35,17 +47,29 @@ def run(args: argparse.Namespace) -> int:
     if settings is None:
         return 2
     setup(settings.log)
-    if not step_forward():
-        _log.debug("the event loop's thread may not go before the others: see LimitNICE in deploy/vmflow.service")
+    if not hide(secret_variables(settings)):
+        _log.warning("variables are not hidden: whoever may read files of this process finds them in /proc/PID/environ")
     code = 0
     try:
-        run_loop(_serve(settings, partial(load, args.config, args.overrides)))
-    except (AccessError, ActionError, DeliverError, ListenError, SourceError, StoreError, WebError) as error:
+        temporary = _own_temporary_directory()
+    except OSError as error:
+        complain("run", f"no directory for temporary files: {error.strerror}; let TMPDIR name one")
+        return 2
+    try:
+        launcher = Launcher(settings.act)
+        launcher.start()
+        confinement = _confined(settings, args.config, temporary)
+        if not step_forward():
+            _log.debug("the event loop's thread may not go before the others: see LimitNICE in deploy/vmflow.service")
+        run_loop(_serve(partial(Service, settings, partial(load, args.config, args.overrides), confinement, launcher)))
+    except MISTAKES as error:
         complain("run", str(error))
         code = 2
     except Exception:  # noqa: BLE001 - Python itself would tell of it, but too late: see below
         traceback.print_exc()
         code = 1
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     # All that can be saved is saved.  Python would wait for threads that may never end, and for the engine, which hangs
     # at its own end now and then while connections are open.
     sys.stdout.flush()
@@ -53,9 +77,16 @@ def run(args: argparse.Namespace) -> int:
     os._exit(code)
 
 
-async def _serve(settings: Settings, reload: Callable[[], Settings]) -> None:
+def _own_temporary_directory() -> Path:
+    """Make a directory for temporary files of this process alone, and have all libraries use it."""
+    directory = tempfile.mkdtemp(prefix="vmflow-")
+    os.environ["TMPDIR"] = tempfile.tempdir = directory
+    return Path(directory)
+
+
+async def _serve(make: Callable[[], Service]) -> None:
     """Run the service until it is asked to stop."""
-    service = Service(settings, reload)
+    service = make()
     watch = asyncio.create_task(_watch(service.stop.begun))
     try:
         await service.run()
@@ -74,3 +105,22 @@ def _end_late() -> None:
     _log.error("the stop hangs: the process ends", seconds=STOP_SECONDS)
     sys.stderr.flush()
     os._exit(1)
+
+
+def _confined(settings: Settings, config: Path | None, temporary: Path) -> Confinement:
+    """Confine the process as the settings say; the log tells.  Raises ConfineError where it must be and cannot."""
+    mode = settings.confine.mode
+    if mode == "off":
+        _log.warning("not confined: confine.mode is off")
+        return UNCONFINED
+    try:
+        if others := other_threads():
+            raise ConfineError(f"threads run already, which would stay as they are: {', '.join(others)}")
+        confinement = confine(reach_of(settings, config, temporary))
+    except ConfineError as error:
+        if mode == "require":
+            raise ConfineError(f"confine.mode = 'require': {error}") from error
+        _log.warning("not confined: who gets code to run in this process reads what its user may read", why=str(error))
+        return Confinement(0, f"off: {error}")
+    _log.info("confined", by=confinement.told)
+    return confinement

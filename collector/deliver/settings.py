@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -10,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, SecretStr, StringConstraints, field_validator, model_validator
 
+from collector import environment
 from collector.deliver.answer import DeliverError
 
 URL_OCTETS = 8192
@@ -77,7 +77,7 @@ class ReceiverSettings(BaseModel, frozen=True, extra="forbid"):
         if self.url_file is not None:
             url = _read(where, self.url_file)
         else:
-            url = os.environ.get(self.url_env, "").strip()
+            url = environment.variables().get(self.url_env, "").strip()
             if not url:
                 raise DeliverError(f"{where}.url_env: variable {self.url_env} is not set, or empty")
         try:
