@@ -41,9 +41,9 @@ ETC_LIBVIRT = (
 """What libvirt's client and ssh read besides."""
 
 PROC = (
-    "cpuinfo", "filesystems", "loadavg", "meminfo", "self/auxv", "self/cgroup", "self/limits", "self/maps",
-    "self/mountinfo", "self/mounts", "self/stat", "self/statm", "self/status", "self/task", "stat",
-    "sys/kernel/osrelease", "sys/vm/max_map_count", "sys/vm/overcommit_memory", "sys/vm/swappiness", "uptime",
+    "cpuinfo", "filesystems", "loadavg", "meminfo", "self/auxv", "self/cgroup", "self/fd", "self/limits",
+    "self/maps", "self/mountinfo", "self/mounts", "self/stat", "self/statm", "self/status", "self/task",
+    "stat", "sys/kernel/osrelease", "sys/vm/max_map_count", "sys/vm/overcommit_memory", "sys/vm/swappiness", "uptime",
     "version",
 )  # fmt: skip
 """By which the engine and the allocators size themselves.  Not /proc/self, where environ and mem are.  They are in
@@ -109,9 +109,10 @@ def reach_of(settings: Settings, config: Path | None, temporary: Path) -> Reach:
     if settings.inventory.libvirt:
         read |= {Path("/etc", name) for name in ETC_LIBVIRT}
         read |= {home / ".config/libvirt" for home in _homes()} | {home / ".pki" for home in _homes()}
-    if any(_transport(source.uri) in ("ssh", "ext") for source in settings.inventory.libvirt):
-        execute |= {Path(path) for path in (*SYSTEM, "/bin", "/sbin")}
-        read |= {home / ".ssh" for home in _homes()}
+    for uri in (source.uri for source in settings.inventory.libvirt):
+        if _transport(uri) in ("ssh", "ext"):
+            execute |= {Path(path) for path in (*SYSTEM, "/bin", "/sbin")} | set(_paths_of(uri, "command"))
+            read |= {home / ".ssh" for home in _homes()}
     return Reach(
         frozenset(read | set(settings.confine.read)),
         frozenset(write),
@@ -167,9 +168,11 @@ def _replaceable(file: Path) -> Iterator[Path]:
 
     Directories that are not for such files alone are left out: a file of theirs that is replaced needs a new start.
     """
+    if file.is_dir():
+        yield from _own(file)
+        return
     yield file
-    if not file.is_dir():
-        yield from _own(file.parent)
+    yield from _own(file.parent)
     yield from _behind(file)
 
 
@@ -248,11 +251,11 @@ def _webhooks(settings: Settings) -> Iterator[str]:
                     yield action.read_url(name)
 
 
-def _paths_of(url: str) -> Iterator[Path]:
-    """Files that a URL names in its parameters, such as keyfile=/etc/vmflow/id and pkipath=/etc/vmflow/pki."""
+def _paths_of(url: str, only: str = "") -> Iterator[Path]:
+    """Files that a URL names in its parameters, or `only` in this one: keyfile=/etc/vmflow/id, pkipath=/etc/pki/x."""
     with suppress(ValueError):
-        for values in parse_qs(urlsplit(url).query).values():
-            yield from (Path(value) for value in values if value.startswith("/"))
+        for name, values in parse_qs(urlsplit(url).query).items():
+            yield from (Path(value) for value in values if value.startswith("/") and only in ("", name))
 
 
 def _clouds() -> Iterator[Path]:
@@ -260,7 +263,8 @@ def _clouds() -> Iterator[Path]:
     for directory in (Path.cwd(), *(home / ".config/openstack" for home in _homes()), Path("/etc/openstack")):
         for name in ("clouds", "clouds-public", "secure"):
             for ending in ("yaml", "yml", "json"):
-                yield directory / f"{name}.{ending}"
+                if (file := directory / f"{name}.{ending}").is_file():
+                    yield file
 
 
 def _absolute_paths(file: Path) -> Iterator[Path]:

@@ -240,7 +240,7 @@ def test_files_that_the_settings_name_may_be_replaced(tmp_path: Path) -> None:
     (live / "certificate.pem").symlink_to("../archive/one.pem")
     clouds = tmp_path / "clouds/clouds.yaml"
     clouds.parent.mkdir()
-    clouds.write_text("clouds:\n  here:\n    cacert: '/opt/authorities/ca.pem'\n")
+    clouds.write_text("clouds:\n  here:\n    cacert: '/opt/authorities/ca.pem'\n    prefix: /\n    other: /etc\n")
     names = f'inventory.static=[{{"file": "{tmp_path}/names/vms.csv"}}]'
     receivers = 'deliver.receivers={"it": {"url": "fcm://x/y?keyfile=/opt/keys/fcm.json"}}'
 
@@ -309,6 +309,9 @@ def test_ssh_of_libvirt_may_be_run_and_reads_its_keys(tmp_path: Path, monkeypatc
 
     assert {tmp_path / "home/.ssh", Path("/opt/keys"), Path("/etc/passwd")} <= found.read
     assert Path("/usr") in found.execute
+    found = reach_for(tmp_path, 'inventory.libvirt=[{"uri": "qemu+ext://hv1/system?command=/opt/way&x=/"}]')
+    assert Path("/opt/way") in found.execute
+    assert Path("/") not in found.execute | found.read
 
 
 @pytest.mark.parametrize(
