@@ -9,7 +9,6 @@ import shutil
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -66,13 +65,12 @@ def run(args: argparse.Namespace) -> int:
         complain("run", str(error))
         code = 2
     except Exception:  # noqa: BLE001 - Python itself would tell of it, but too late: see below
-        traceback.print_exc()
+        _log.exception("the service ended by a defect of ours")
         code = 1
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     # All that can be saved is saved.  Python would wait for threads that may never end, and for the engine, which hangs
     # at its own end now and then while connections are open.
-    sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
