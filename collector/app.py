@@ -40,9 +40,10 @@ from collector.reload import Reloads
 from collector.rollup.key import connection_key
 from collector.rollup.rollups import Rollups
 from collector.settings import InvalidSettingsError, Settings
-from collector.store.client import open_in_database, transient
+from collector.store.client import open_in_database
 from collector.store.facade import Facade
 from collector.store.insert import insert
+from collector.store.verdict import Patience
 from collector.store.writer import INSERT_SETTINGS, Writer
 from collector.threads import Bridge
 from collector.web.server import Web
@@ -131,7 +132,7 @@ class Service:
             partial(self.bridge.call, ROLLUP),
             connect,
             insert,
-            transient,
+            Patience().again,
             self.windows.observe,
             lateness_seconds=settings.analyze.lateness_seconds,
             idle_seconds=settings.analyze.idle_seconds,
