@@ -173,9 +173,7 @@ class Service:
             allowed=self.pipeline.allows,
             clock_us=wall_clock_us,
         )
-        self.web = Web(
-            settings.web, self.metrics.registry, self.health, desk, self.entrance, partial(self.bridge.call, API)
-        )
+        self.web = Web(settings.web, self.metrics, self.health, desk, self.entrance, partial(self.bridge.call, API))
 
     async def run(self) -> None:
         """Start all stages, serve until `stopping` is set or a stage fails, then drain and stop."""

@@ -7,60 +7,257 @@ import contextlib
 import errno
 import socket
 import ssl
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from enum import Enum
 
 import uvicorn
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from collector.access.gate import SCOPE_USER
+from collector.door import BACKLOG, Door
+from collector.metrics import Metrics
+from collector.places import Place, Places, State, reset
+
 Octets = bytes | memoryview
 
 CONNECTIONS = 200
-"""Connections at a time; more are told 503."""
-REQUEST_SECONDS = 20.0
-"""How long the head of a request may take, from the connection (or the last answer) on."""
+"""Connections of one server at a time, where the descriptors suffice."""
+SOURCE_SHARE = 2
+"""One source may have one part in this of them: somebody else always finds a place."""
+HEAD_OCTETS = 32 * 1024
+"""Longest head of a request.  The event loop waits while it is read, and longer for many lines than for a long one."""
+HEAD_SECONDS = 10.0
+"""How long the head of a request may take, from its first octet on; of the first one, from the connection on."""
+IDLE_SECONDS = 30.0
+"""How long a connection may wait for its next request: Prometheus asks every 15 s."""
+BODY_SECONDS = 20.0
+BODY_OCTETS_PER_SECOND = 4096
+"""How long a body may take: this, and a second for so many octets that came."""
+TAKE_SECONDS = 30.0
+"""How long a client may take nothing of its answer, or of what is left of it when the connection closes."""
+HANDSHAKE_SECONDS = 10.0
+"""Of TLS."""
 PIECE_OCTETS = 256 * 1024
 """Of an answer, at a time."""
+NO_PLACE = (
+    b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nX-Content-Type-Options: nosniff\r\n"
+    b"Content-Type: text/plain; charset=utf-8\r\nContent-Length: 21\r\n\r\ntoo many connections\n"
+)
+
+
+class Phase(Enum):
+    """What a connection is doing; the values are reasons in the metric of those that took too long."""
+
+    HEAD = "head"
+    """The client sends the head of a request, or should."""
+    BODY = "body"
+    """The client sends the body of a request, or should."""
+    WORK = "work"
+    """We work for it."""
+    TAKE = "take"
+    """The client takes our answer, or should."""
+    IDLE = "idle"
+    """It has had its answer."""
+
+
+LIMITS = {Phase.HEAD: HEAD_SECONDS, Phase.BODY: BODY_SECONDS, Phase.TAKE: TAKE_SECONDS, Phase.IDLE: IDLE_SECONDS}
+"""Phases in which it is the client that we wait for, and how long."""
 
 
 class TimedProtocol(H11Protocol):
-    """HTTP/1.1 that closes connections on which no request comes: uvicorn itself would wait for ever."""
+    """HTTP/1.1 on a connection with a place.  By itself uvicorn would wait for ever for a client.
 
-    _seen: object = None
-    """The request that the last look found."""
+    Who logged in keeps his place until the connection ends.
+    """
+
+    place: Place
+    """Set before the connection is made."""
+    _phase = Phase.HEAD
+    _since = 0.0
+    _octets = 0
+    """Received since the phase began."""
+    _answered = False
+    _known = False
+    _closing_since: float | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock."""
+        self._since = self.loop.time()
         super().connection_made(transport)
-        self._late = self.loop.call_later(REQUEST_SECONDS, self._check)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
-        self._late.cancel()
+        """Give the place back."""
+        self.place.leave()
         super().connection_lost(exc)
 
-    def _check(self) -> None:
-        """Close if no request came since the last look, or one whose body does not end; abort what did not close."""
-        same = self.cycle is None or self.cycle is self._seen
+    def data_received(self, data: bytes) -> None:
+        """Take what a read brought, in pieces: a head of any length could come with one."""
+        for at in range(0, len(data), HEAD_OCTETS):
+            if self.transport.is_closing():
+                return
+            piece = data[at : at + HEAD_OCTETS]
+            self._octets += len(piece)
+            super().data_received(piece)
+            self._look()
+
+    def on_response_complete(self) -> None:
+        """Note that there was an answer."""
+        self._answered = True
+        super().on_response_complete()
+        self._look()
+
+    def pause_writing(self) -> None:
+        """Wait for the client."""
+        super().pause_writing()
+        self._look()
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        super().resume_writing()
+        self._look()
+
+    def _look(self) -> None:
+        """See what the connection does now."""
+        phase = self._now()
+        if phase is not self._phase:
+            self._phase, self._since, self._octets = phase, self.loop.time(), 0
+        self._known = self._known or (self.cycle is not None and SCOPE_USER in self.cycle.scope)
+        if self._known or phase is Phase.WORK:
+            self.place.become(State.BUSY)
+        else:
+            self.place.become(State.IDLE if self._answered else State.SILENT)
+
+    def _now(self) -> Phase:
+        cycle = self.cycle
+        if self.flow.write_paused:
+            return Phase.TAKE
+        if cycle is None or cycle.response_complete:
+            return Phase.HEAD if cycle is None or self.conn.trailing_data[0] else Phase.IDLE
+        return Phase.BODY if cycle.more_body else Phase.WORK
+
+    def late(self, now: float) -> str:
+        """Why the connection must be ended, the value of a phase; empty if it need not."""
         if self.transport.is_closing():
-            self.transport.abort()
-        elif same and (self.cycle is None or self.cycle.response_complete or self.cycle.more_body):
-            self.transport.close()
-        self._seen = self.cycle
-        self._late = self.loop.call_later(REQUEST_SECONDS, self._check)
+            self._closing_since = self._closing_since or now
+            return Phase.TAKE.value if now - self._closing_since > TAKE_SECONDS else ""
+        limit = LIMITS.get(self._phase)
+        if limit is None:
+            return ""
+        if self._phase is Phase.BODY:
+            limit += self._octets / BODY_OCTETS_PER_SECOND
+        return self._phase.value if now - self._since > limit else ""
 
 
 class Server(uvicorn.Server):
-    """A server that leaves signals to the service."""
+    """A server that leaves signals to the service, and counts connections from the moment they are accepted."""
+
+    def __init__(self, config: uvicorn.Config, name: str, metrics: Metrics, connections: int) -> None:
+        """`name` begins the names of the metrics."""
+        super().__init__(config)
+        self._places = Places(connections, max(1, connections // SOURCE_SHARE))
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ended = metrics.counter(
+            f"{name}_connections_ended_total",
+            "Connections that were refused, closed for others, or ended since the client let them wait, by reason.",
+            ("reason",),
+        )
+        taken = metrics.gauge(f"{name}_connections", "Connections now, also those on which nothing came yet.")
+        taken.set_function(lambda: self._places.taken)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Handle none."""
         yield
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept connections.  uvicorn leaves that to the event loop, which counts none before TLS is agreed on."""
+        await self.lifespan.startup()
+        self.servers = []
+        self._doors = [Door(listening, self._accepted, self._short) for listening in sockets or ()]
+        self.started = True
 
-def server(app: ASGIApp, context: ssl.SSLContext | None = None) -> Server:
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept no more, and end what is there."""
+        for door in self._doors:
+            door.close()
+        for task in self._tasks:
+            task.cancel()
+        await super().shutdown(sockets)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Once a second, end connections whose clients let them wait."""
+        if counter % 10 == 0:
+            now = asyncio.get_running_loop().time()
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, TimedProtocol) and (reason := connection.late(now)):
+                    self._ended.labels(reason).inc()
+                    connection.transport.abort()
+        return await super().on_tick(counter)
+
+    def _short(self) -> None:
+        if self._places.displace():
+            self._ended.labels("displaced").inc()
+
+    def _accepted(self, connection: socket.socket, host: str, port: int) -> None:
+        """Give a connection a place, or refuse it."""
+        opening: list[asyncio.Task[None]] = []
+        protocol = self._protocol()
+        displaced = self._places.displaced
+        place = self._places.take(host, lambda: _abort(protocol, opening))
+        if self._places.displaced > displaced:
+            self._ended.labels("displaced").inc()
+        if not isinstance(place, Place):
+            self._ended.labels(place).inc()
+            if self.config.ssl is None:
+                with contextlib.suppress(OSError):
+                    connection.send(NO_PLACE)
+                connection.close()
+            else:
+                reset(connection)
+            return
+        protocol.place = place
+        opening.append(self._start(self._open(connection, protocol)))
+
+    def _protocol(self) -> TimedProtocol:
+        return TimedProtocol(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
+    def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _open(self, connection: socket.socket, protocol: TimedProtocol) -> None:
+        """Agree on TLS where there is any, and begin HTTP."""
+        context = self.config.ssl
+        seconds = HANDSHAKE_SECONDS if context is not None else None
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: protocol, connection, ssl=context, ssl_handshake_timeout=seconds
+            )
+        except (OSError, TimeoutError):  # ssl.SSLError is an OSError
+            self._ended.labels("handshake").inc()
+            connection.close()
+            protocol.place.leave()
+        except asyncio.CancelledError:
+            connection.close()
+            protocol.place.leave()
+
+
+def _abort(protocol: TimedProtocol, opening: Sequence[asyncio.Task[None]]) -> None:
+    """Close a connection at once, also one that TLS is not agreed on yet."""
+    transport: asyncio.Transport | None = protocol.transport
+    if transport is not None:
+        transport.abort()
+    for task in opening:
+        task.cancel()
+
+
+def server(
+    app: ASGIApp, name: str, metrics: Metrics, context: ssl.SSLContext | None = None, connections: int = CONNECTIONS
+) -> Server:
     """A server for `app`, with TLS if there is a context; bounded in connections and in the time for a request."""
     config = uvicorn.Config(
         app,
@@ -71,12 +268,15 @@ def server(app: ASGIApp, context: ssl.SSLContext | None = None) -> Server:
         ws="none",
         proxy_headers=False,
         server_header=False,
-        limit_concurrency=CONNECTIONS,
+        # Connections have places; a task may go on when its client has gone.
+        limit_concurrency=connections + 1,
+        timeout_keep_alive=int(IDLE_SECONDS),
         timeout_graceful_shutdown=3,
+        h11_max_incomplete_event_size=HEAD_OCTETS,
     )
     config.load()
     config.ssl = context
-    return Server(config)
+    return Server(config, name, metrics, connections)
 
 
 class LargeResponse(Response):
@@ -126,7 +326,7 @@ def bind(host: str, port: int, scheme: str = "http") -> tuple[socket.socket, str
     """A listening TCP socket and the URL that reaches it; port 0 takes a free one.  Raises BindError."""
     try:
         info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listening = socket.create_server(info[4][:2], family=info[0], backlog=128)
+        listening = socket.create_server(info[4][:2], family=info[0], backlog=BACKLOG)
     except OSError as error:
         raise BindError(host, port, error) from error
     listening.setblocking(False)

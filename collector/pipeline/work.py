@@ -26,8 +26,9 @@ from collector.threads import Bridge
 from decoders.blocks import BLOCKS
 from decoders.datagrams import Datagrams
 from decoders.decoder import Decoded
-from decoders.dispatch import Decoder, ExporterRule
+from decoders.dispatch import Decoder
 from decoders.jit import progress
+from decoders.rules import ExporterRule
 
 SLOW_START_SECONDS = 2.0
 """A start that takes longer is compiling; say so."""

@@ -69,9 +69,9 @@ class Rollups:
 
     Must start before the writer and stop after it.  `sum_call` and `store_call` run what blocks on two workers;
     `connect` opens a client with our database selected; `store_rows` inserts; `again` tells whether to try once more
-    after an error of the store; `rolled` hears the newest and oldest time of receipt of rows whose sums are stored.  A group of
-    inserts ends when rows are stored that were received `lateness_seconds` after the end of a window, or by the clock
-    `idle_seconds` later.  `key` is the secret of `PairSums`.
+    after an error of the store; `rolled` hears the newest and oldest time of receipt of rows whose sums are stored.  A
+    group of inserts ends when rows are stored that were received `lateness_seconds` after the end of a window, or by
+    the clock `idle_seconds` later.  `key` is the secret of `PairSums`.
     """
 
     def __init__(

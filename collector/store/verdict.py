@@ -1,7 +1,7 @@
 """What an error says of the insert that it ended: whether to try the same insert again.
 
-ClickHouse's codes are data, in `error_codes.txt`.  Everything of which nobody can say whose fault it is, is doubtful: it
-is tried again for some minutes, so that no short trouble costs rows and no row blocks the others for ever.
+ClickHouse's codes are data, in `error_codes.txt`.  Where nobody can say whose fault it is, it is tried again for some
+minutes, so that no short trouble costs rows and no row blocks the others for ever.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ RESOURCES = frozenset(
         errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.ENOTCONN,
     }
 )  # fmt: skip
-"""System errors that are the machine's: no descriptors, memory or disk, a directory that is away, no way to the server."""
+"""System errors that are the machine's: no descriptors, memory or disk, a directory that is away, no way to go."""
 
 _RESOURCE_TEXT = re.compile(
     r"Too many open files|Cannot allocate memory|No space left|Disk quota exceeded|Input/output error|bad_alloc"
@@ -104,7 +104,7 @@ def _without_code(error: driver.DatabaseError) -> Verdict:
 
 
 def transient(error: BaseException) -> bool:
-    """Whether the network, the server's load, its disk or its operator is to blame, and not the rows or the statement."""
+    """Whether the network, the server's load, its disk or its operator is to blame, not the rows or the statement."""
     return verdict_of(error) is Verdict.AGAIN
 
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, Router
@@ -19,14 +19,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from collector.access.entrance import Entrance
 from collector.desk import AlertDesk
-from collector.http import BindError, LargeResponse, bind, server
+from collector.http import CONNECTIONS, BindError, LargeResponse, bind, server
 from collector.log import get_log
+from collector.metrics import Metrics
 from collector.ports import Call
 from collector.web.settings import WebSettings
 
 LOAD_SECONDS = 30
 """How long a request waits for the API to be loaded, and when a client that was told 503 may ask again."""
 READS = frozenset({"GET", "HEAD"})
+BODY_OCTETS = 1 << 20
+"""Longest body of a request: the API keeps it in memory."""
 
 Health = Callable[[], dict[str, Any]]
 """Answers with the state of the service; key `status` is `ok`, `starting` or what is wrong."""
@@ -82,16 +85,18 @@ class Web:
     def __init__(
         self,
         settings: WebSettings,
-        registry: CollectorRegistry,
+        metrics: Metrics,
         health: Health,
         desk: AlertDesk,
         entrance: Entrance,
         call: Call,
+        connections: int = CONNECTIONS,
     ) -> None:
         """`call` is for loading the API, and for rendering metrics meanwhile: two threads."""
         self._settings = settings
         self._entrance = entrance
-        self._registry = registry
+        self._families = metrics
+        self._connections = connections
         self._health = health
         self._desk = desk
         self._call = call
@@ -115,7 +120,7 @@ class Web:
         except BindError as error:
             hint = "another vmflow? set web.port" if error.taken else "set web.host and web.port"
             raise WebError(f"web server on {error}; {hint}") from error
-        self._server = server(self._entrance.gate(self._answer), context)
+        self._server = server(self._entrance.gate(self._answer), "web", self._families, context, self._connections)
         self._task = asyncio.create_task(self._server.serve(sockets=[listening]), name="web")
         return self
 
@@ -134,6 +139,9 @@ class Web:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI): the pages at once, all else by the API."""
+        if scope["type"] == "http" and (refusal := _too_long(scope)) is not None:
+            await refusal(scope, receive, send)
+            return
         page = scope["type"] == "http" and scope["path"] in self._paths and scope["method"] in READS
         await (self._pages if page else self._api)(scope, receive, send)
 
@@ -149,8 +157,19 @@ class Web:
     async def _metrics(self, request: Request) -> Response:
         """On a thread: with a thousand exporters it takes 55 ms of CPU."""
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        return LargeResponse([await self._call(encode, self._registry)], media_type=content_type)
+        return LargeResponse([await self._call(encode, self._families.registry)], media_type=content_type)
 
     async def _answer_health(self, request: Request) -> Response:
         health = self._health()
         return JSONResponse(health, status_code=200 if health["status"] == "ok" else 503)
+
+
+def _too_long(scope: Scope) -> Response | None:
+    """The refusal of a request whose body is too long, or does not say how long it is."""
+    headers = Headers(scope=scope)
+    length = headers.get("content-length", "0")
+    if "transfer-encoding" in headers:
+        return PlainTextResponse("say with Content-Length how long the body is\n", 411, {"Connection": "close"})
+    if not length.isdecimal() or int(length) > BODY_OCTETS:
+        return PlainTextResponse(f"the body is longer than {BODY_OCTETS} octets\n", 413, {"Connection": "close"})
+    return None

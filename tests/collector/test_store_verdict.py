@@ -16,6 +16,7 @@ from collector.store.client import open_client
 from collector.store.errors import BrokenSegmentError, SchemaError
 from collector.store.insert import insert
 from collector.store.settings import StoreSettings
+from collector.store.setup import set_up
 from collector.store.verdict import (
     DOUBT_ENDS_SECONDS,
     DOUBT_SECONDS,
@@ -52,22 +53,20 @@ def test_every_code_that_the_engine_knows_was_reviewed(embedded_store: StoreSett
 
 
 def test_what_runs_out_is_tried_again_and_our_own_mistakes_are_not() -> None:
-    codes = {name: verdict for name, verdict in reviewed().values()}
-    resources = (
-        "CANNOT_OPEN_FILE CANNOT_PIPE CANNOT_CREATE_DIRECTORY CANNOT_CREATE_FILE NOT_ENOUGH_SPACE CANNOT_FSYNC "
-        "CANNOT_ALLOCATE_MEMORY MEMORY_LIMIT_EXCEEDED CANNOT_MREMAP CANNOT_FORK CANNOT_SCHEDULE_TASK PTHREAD_ERROR "
-        "CANNOT_PTHREAD_ATTR CANNOT_CREATE_TIMER EPOLL_ERROR CANNOT_POLL SYSTEM_ERROR TIMEOUT_EXCEEDED TOO_MANY_PARTS "
-        "NETWORK_ERROR DNS_ERROR NO_ZOOKEEPER KEEPER_EXCEPTION TABLE_IS_READ_ONLY UNKNOWN_STATUS_OF_INSERT "
-        "AUTHENTICATION_FAILED QUERY_WAS_CANCELLED S3_ERROR"
-    ).split()
-    mistakes = (
-        "SYNTAX_ERROR TYPE_MISMATCH NO_SUCH_COLUMN_IN_TABLE UNKNOWN_IDENTIFIER CANNOT_PARSE_TEXT INCORRECT_DATA "
-        "NUMBER_OF_COLUMNS_DOESNT_MATCH CANNOT_CONVERT_TYPE VIOLATED_CONSTRAINT UNKNOWN_FUNCTION"
-    ).split()
+    codes = dict(reviewed().values())
+    resources = """
+        CANNOT_OPEN_FILE CANNOT_PIPE CANNOT_CREATE_DIRECTORY CANNOT_CREATE_FILE NOT_ENOUGH_SPACE CANNOT_FSYNC
+        CANNOT_ALLOCATE_MEMORY MEMORY_LIMIT_EXCEEDED CANNOT_MREMAP CANNOT_FORK CANNOT_SCHEDULE_TASK PTHREAD_ERROR
+        CANNOT_PTHREAD_ATTR CANNOT_CREATE_TIMER EPOLL_ERROR CANNOT_POLL SYSTEM_ERROR TIMEOUT_EXCEEDED TOO_MANY_PARTS
+        NETWORK_ERROR DNS_ERROR NO_ZOOKEEPER KEEPER_EXCEPTION TABLE_IS_READ_ONLY UNKNOWN_STATUS_OF_INSERT
+        AUTHENTICATION_FAILED QUERY_WAS_CANCELLED S3_ERROR"""
+    mistakes = """
+        SYNTAX_ERROR TYPE_MISMATCH NO_SUCH_COLUMN_IN_TABLE UNKNOWN_IDENTIFIER CANNOT_PARSE_TEXT INCORRECT_DATA
+        NUMBER_OF_COLUMNS_DOESNT_MATCH CANNOT_CONVERT_TYPE VIOLATED_CONSTRAINT UNKNOWN_FUNCTION"""
     nobody_knows = "STD_EXCEPTION POCO_EXCEPTION UNKNOWN_EXCEPTION LOGICAL_ERROR UNKNOWN_TABLE CHECKSUM_DOESNT_MATCH"
 
-    assert {codes[name] for name in resources} == {AGAIN}
-    assert {codes[name] for name in mistakes} == {FINAL}
+    assert {codes[name] for name in resources.split()} == {AGAIN}
+    assert {codes[name] for name in mistakes.split()} == {FINAL}
     assert {codes[name] for name in nobody_knows.split()} == {DOUBTFUL}
 
 
@@ -159,9 +158,7 @@ def test_an_insert_that_nobody_can_store_is_given_up_and_the_next_stored(
     assert metrics.value("store_dropped_rows_total", table="flows", reason="refused") == 13
 
 
-def test_a_store_that_cannot_be_opened_costs_no_rows(
-    any_store: StoreSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_that_cannot_be_opened_costs_no_rows(any_store: StoreSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the reason: a schema of another release, say, which is no fault of the rows."""
     metrics = Metrics()
     refused = [3]
@@ -176,8 +173,6 @@ def test_a_store_that_cannot_be_opened_costs_no_rows(
     async def scenario() -> None:
         settings = any_store.model_copy(update={"retry_first_seconds": 0.01})
         client = open_client(settings)
-        from collector.store.setup import set_up  # noqa: PLC0415 - the real one
-
         set_up(client, settings)
         client.close()
         writer = Writer(settings, metrics, asyncio.to_thread, asyncio.to_thread)
