@@ -18,7 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from collector.access.gate import SCOPE_USER
 from collector.door import BACKLOG, Door
 from collector.metrics import Metrics
-from collector.places import Place, Places, State, reset
+from collector.places import Place, Places, State, person_of
 
 Octets = bytes | memoryview
 
@@ -205,7 +205,7 @@ class Server(uvicorn.Server):
         opening: list[asyncio.Task[None]] = []
         protocol = self._protocol()
         displaced = self._places.displaced
-        place = self._places.take(host, lambda: _abort(protocol, opening))
+        place = self._places.take(person_of(host), lambda: _abort(protocol, opening))
         if self._places.displaced > displaced:
             self._ended.labels("displaced").inc()
         if not isinstance(place, Place):
@@ -213,12 +213,13 @@ class Server(uvicorn.Server):
             if self.config.ssl is None:
                 with contextlib.suppress(OSError):
                     connection.send(NO_PLACE)
-                connection.close()
-            else:
-                reset(connection)
+            connection.close()
             return
         protocol.place = place
-        opening.append(self._start(self._open(connection, protocol)))
+        task = self._start(self._open(connection, protocol))
+        # One that gives way, or is stopped, before its task began would stay open.
+        task.add_done_callback(lambda ended: _drop(connection, place) if ended.cancelled() else None)
+        opening.append(task)
 
     def _protocol(self) -> TimedProtocol:
         return TimedProtocol(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
@@ -241,9 +242,6 @@ class Server(uvicorn.Server):
             self._ended.labels("handshake").inc()
             connection.close()
             protocol.place.leave()
-        except asyncio.CancelledError:
-            connection.close()
-            protocol.place.leave()
 
 
 def _abort(protocol: TimedProtocol, opening: Sequence[asyncio.Task[None]]) -> None:
@@ -253,6 +251,11 @@ def _abort(protocol: TimedProtocol, opening: Sequence[asyncio.Task[None]]) -> No
         transport.abort()
     for task in opening:
         task.cancel()
+
+
+def _drop(connection: socket.socket, place: Place) -> None:
+    connection.close()
+    place.leave()
 
 
 def server(

@@ -7,10 +7,7 @@ the connection that has waited longest.  So silent connections displace each oth
 
 from __future__ import annotations
 
-import socket
-import struct
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
@@ -19,22 +16,24 @@ LOOPBACK = "loopback"
 PREFIX_BITS = 64
 """Of an IPv6 address, what tells sources apart: the rest is the client's to choose."""
 
-_RESET = struct.pack("ii", 1, 0)
-
 
 def source_of(address: str) -> str:
-    """Whose connection it is: an IPv4 address, the /64 of an IPv6 address, or this machine."""
+    """Whose connection it is: an IPv4 address, or the /64 of an IPv6 address."""
     try:
         parsed: IPv4Address | IPv6Address = ip_address(address.partition("%")[0])
     except ValueError:
         return address
-    if isinstance(parsed, IPv6Address):
-        parsed = parsed.ipv4_mapped or parsed
-    if parsed.is_loopback:
-        return LOOPBACK
-    if isinstance(parsed, IPv6Address):
+    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
+        parsed = parsed.ipv4_mapped
+    if isinstance(parsed, IPv6Address) and not parsed.is_loopback:
         return str(IPv6Address(int(parsed) >> PREFIX_BITS << PREFIX_BITS)) + f"/{PREFIX_BITS}"
     return str(parsed)
+
+
+def person_of(address: str) -> str:
+    """As `source_of`, but all addresses of this machine are one: it has as many as it likes."""
+    name = source_of(address)
+    return LOOPBACK if name == "::1" or name.startswith("127.") else name
 
 
 class State(Enum):
@@ -100,15 +99,14 @@ class Places:
         """Connections that were closed for others; running total."""
         self._sources: dict[str, _Source] = {}
 
-    def take(self, address: str, close: Callable[[], None]) -> Place | str:
-        """A place for a connection from `address`, or why there is none: `source` or `connections`.
+    def take(self, name: str, close: Callable[[], None]) -> Place | str:
+        """A place for a connection of the source `name`, or why there is none: `source` or `connections`.
 
         `close` closes the connection, should another one need the place.
         """
-        name = source_of(address)
         own = self._sources.get(name)
         if own is not None and own.count >= self.per_source:
-            victim = self._longest_waiting(name, own, name)
+            victim = _longest_waiting(name, own, name, own.count)
             refusal = "source"
         elif self.taken >= self.total:
             victim = self._of_greediest(name, 0 if own is None else own.count)
@@ -159,29 +157,25 @@ class Places:
         return place
 
     def _of_greediest(self, newcomer: str, has: int) -> Place | None:
-        """What waits longest of the source that has most, but of none that has less than the newcomer's."""
-        found = self._greedier(newcomer, has)
+        """What waits longest of the source that has most; the newcomer's has so many."""
+        found = self._waiting(newcomer, has)
         return max(found, key=lambda one: one[0], default=(0, None))[1]
 
-    def _greedier(self, newcomer: str, has: int) -> Iterator[tuple[int, Place]]:
+    def _waiting(self, newcomer: str, has: int) -> Iterator[tuple[int, Place]]:
         for name, source in self._sources.items():
-            if source.count > has or name == newcomer:
-                place = self._longest_waiting(name, source, newcomer)
-                if place is not None:
-                    yield source.count, place
+            place = _longest_waiting(name, source, newcomer, has)
+            if place is not None:
+                yield source.count, place
 
-    def _longest_waiting(self, name: str, source: _Source, newcomer: str) -> Place | None:
-        """The silent before the idle; this machine keeps those that had an answer, unless it wants one more itself."""
-        for place in source.silent:
+
+def _longest_waiting(name: str, source: _Source, newcomer: str, has: int) -> Place | None:
+    """The silent before the idle.
+
+    Who had an answer gives way to none that has as much itself; on this machine, to none from elsewhere.
+    """
+    for place in source.silent:
+        return place
+    if name == newcomer or (source.count > has and name != LOOPBACK):
+        for place in source.idle:
             return place
-        if name != LOOPBACK or newcomer == LOOPBACK:
-            for place in source.idle:
-                return place
-        return None
-
-
-def reset(connection: socket.socket) -> None:
-    """Close a connection that is not taken; the system forgets it at once."""
-    with suppress(OSError):  # it is gone already
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-    connection.close()
+    return None
