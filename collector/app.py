@@ -24,6 +24,7 @@ from collector.analyze.doctor import Doctor
 from collector.analyze.windows import Windows
 from collector.deliver.delivery import Delivery
 from collector.deliver.delivery import threads as delivery_threads
+from collector.descriptors import Connections
 from collector.enrich.sources import threads
 from collector.enrich.stage import Enrichment
 from collector.listen.stream import StreamListener
@@ -78,7 +79,10 @@ _log = get_log("app")
 class Service:
     """One collector.  `run` returns when it was asked to stop, and raises what kept it from starting."""
 
-    def __init__(self, settings: Settings, reload: Callable[[], Settings]) -> None:
+    def __init__(
+        self, settings: Settings, reload: Callable[[], Settings], connections: Connections | None = None
+    ) -> None:
+        connections = connections or Connections()
         self.settings = settings
         self._reload = reload
         self.stopping = asyncio.Event()
@@ -147,7 +151,13 @@ class Service:
             settings.act, self.metrics, partial(self.bridge.call, ACT), self.writer, clock_us=wall_clock_us
         )
         self.entrance = Entrance(settings.access, self.metrics, partial(self.bridge.call, LOGIN))
-        self.facade = Facade(settings.store, self.metrics, partial(self.bridge.call, QUERY), entrance=self.entrance)
+        self.facade = Facade(
+            settings.store,
+            self.metrics,
+            partial(self.bridge.call, QUERY),
+            entrance=self.entrance,
+            connections=connections.sql,
+        )
         self.enrichment = Enrichment(
             settings.inventory, self.metrics, self.bridge, self.writer, clock_us=wall_clock_us, workers=workers
         )
@@ -172,6 +182,7 @@ class Service:
             room=self.pipeline.room,
             allowed=self.pipeline.allows,
             clock_us=wall_clock_us,
+            connections=connections.streams,
         )
         self.web = Web(settings.web, self.metrics, self.health, desk, self.entrance, partial(self.bridge.call, API))
 

@@ -13,6 +13,7 @@ from collector.act.settings import ActionError
 from collector.app import Service
 from collector.commands.common import complain, settings_or_none
 from collector.deliver.answer import DeliverError
+from collector.descriptors import Connections, DescriptorsError, connections, raise_limit
 from collector.enrich.source import SourceError
 from collector.listen.settings import ListenError
 from collector.log import get_log, setup
@@ -30,13 +31,20 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_or_none(args)
     if settings is None:
         return 2
+    limit = raise_limit()
+    try:
+        shares = connections(settings, limit)
+    except DescriptorsError as error:
+        complain("run", str(error))
+        return 2
     setup(settings.log)
+    _log.info("file descriptors", limit=limit, web=shares.web, sql=shares.sql, streams=shares.streams)
     if not step_forward():
         _log.debug("the event loop's thread may not go before the others: see LimitNICE in deploy/vmflow.service")
     code = 0
     stuck: list[str] = []
     try:
-        run_loop(_serve(settings, partial(load, args.config, args.overrides), stuck))
+        run_loop(_serve(settings, partial(load, args.config, args.overrides), shares, stuck))
     except (AccessError, ActionError, DeliverError, ListenError, SourceError, StoreError, WebError) as error:
         complain("run", str(error))
         code = 2
@@ -47,9 +55,9 @@ def run(args: argparse.Namespace) -> int:
     return code
 
 
-async def _serve(settings: Settings, reload: Callable[[], Settings], stuck: list[str]) -> None:
+async def _serve(settings: Settings, reload: Callable[[], Settings], shares: Connections, stuck: list[str]) -> None:
     """Run the service until it is asked to stop; adds the stages whose calls did not end to `stuck`."""
-    service = Service(settings, reload)
+    service = Service(settings, reload, shares)
     try:
         await service.run()
     finally:
