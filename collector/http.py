@@ -26,6 +26,8 @@ CONNECTIONS = 200
 """Connections of one server at a time, where the descriptors suffice."""
 SOURCE_SHARE = 2
 """One source may have one part in this of them: somebody else always finds a place."""
+TASKS = 1000
+"""Requests under way, with those whose clients have gone; more are told 503.  Connections have places of their own."""
 HEAD_OCTETS = 32 * 1024
 """Longest head of a request.  The event loop waits while it is read, and longer for many lines than for a long one."""
 HEAD_SECONDS = 10.0
@@ -271,8 +273,7 @@ def server(
         ws="none",
         proxy_headers=False,
         server_header=False,
-        # Connections have places; a task may go on when its client has gone.
-        limit_concurrency=connections + 1,
+        limit_concurrency=TASKS,
         timeout_keep_alive=int(IDLE_SECONDS),
         timeout_graceful_shutdown=3,
         h11_max_incomplete_event_size=HEAD_OCTETS,

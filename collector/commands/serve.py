@@ -31,6 +31,8 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_or_none(args)
     if settings is None:
         return 2
+    # Also what libraries write is nobody else's: the engine's files, the cache of kernels.
+    os.umask(os.umask(0o077) | 0o077)
     limit = raise_limit()
     try:
         shares = connections(settings, limit)
