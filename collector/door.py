@@ -8,9 +8,8 @@ import socket
 from collections.abc import Callable
 
 from collector.log import get_log
+from collector.places import Places
 
-ACCEPTS = 64
-"""Connections accepted before the event loop does everything else that is due."""
 BACKLOG = 1024
 """Connections that the system may hold until they are accepted; it may hold fewer (net.core.somaxconn)."""
 PAUSE_SECONDS = 0.1
@@ -28,13 +27,13 @@ class Door:
     """Accepts the connections of `listening` and hands them to `accepted`; must be made on the event loop's thread.
 
     The loops of asyncio and uvloop differ where there are no descriptors: one waits a second, the other closes what it
-    cannot accept.  Here `short` is called, which may close something, and after a pause it is tried again.
+    cannot accept.  Here one of `places` is given up, and after a pause it is tried again.
     """
 
-    def __init__(self, listening: socket.socket, accepted: Accepted, short: Callable[[], object]) -> None:
+    def __init__(self, listening: socket.socket, accepted: Accepted, places: Places) -> None:
         self._listening = listening
         self._accepted = accepted
-        self._short = short
+        self._places = places
         self._loop = asyncio.get_running_loop()
         self._pause: asyncio.TimerHandle | None = None
         self._open()
@@ -53,7 +52,7 @@ class Door:
         self._loop.add_reader(self._listening, self._accept)
 
     def _accept(self) -> None:
-        for _ in range(ACCEPTS):
+        for _ in range(self._places.room()):
             try:
                 connection, peer = self._listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -64,7 +63,7 @@ class Door:
                 self._loop.remove_reader(self._listening)
                 self._pause = self._loop.call_later(PAUSE_SECONDS, self._open)
                 if error.errno in SHORT:
-                    self._short()
+                    self._places.displace()
                 return
             connection.setblocking(False)
             self._accepted(connection, str(peer[0]).partition("%")[0], int(peer[1]))

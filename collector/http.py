@@ -85,14 +85,18 @@ class TimedProtocol(H11Protocol):
     _closing_since: float | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the clock."""
+        """Start the clock, unless the place was given up while the connection was on its way here."""
+        if self.place.state is None:
+            transport.abort()
+            return
         self._since = self.loop.time()
         super().connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Give the place back."""
         self.place.leave()
-        super().connection_lost(exc)
+        if self.transport is not None:
+            super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Take what a read brought, in pieces: a head of any length could come with one."""
@@ -139,6 +143,11 @@ class TimedProtocol(H11Protocol):
             return Phase.HEAD if cycle is None or self.conn.trailing_data[0] else Phase.IDLE
         return Phase.BODY if cycle.more_body else Phase.WORK
 
+    @property
+    def waits_for_request(self) -> bool:
+        """Whether there is no whole request yet, or no further one."""
+        return self._phase in (Phase.HEAD, Phase.BODY, Phase.IDLE)
+
     def late(self, now: float) -> str:
         """Why the connection must be ended, the value of a phase; empty if it need not."""
         if self.transport.is_closing():
@@ -177,7 +186,7 @@ class Server(uvicorn.Server):
         """Accept connections.  uvicorn leaves that to the event loop, which counts none before TLS is agreed on."""
         await self.lifespan.startup()
         self.servers = []
-        self._doors = [Door(listening, self._accepted, self._short) for listening in sockets or ()]
+        self._doors = [Door(listening, self._accepted, self._places) for listening in sockets or ()]
         self.started = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -186,6 +195,9 @@ class Server(uvicorn.Server):
             door.close()
         for task in self._tasks:
             task.cancel()
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, TimedProtocol) and connection.waits_for_request:
+                connection.transport.abort()
         await super().shutdown(sockets)
 
     async def on_tick(self, counter: int) -> bool:
@@ -198,18 +210,11 @@ class Server(uvicorn.Server):
                     connection.transport.abort()
         return await super().on_tick(counter)
 
-    def _short(self) -> None:
-        if self._places.displace():
-            self._ended.labels("displaced").inc()
-
     def _accepted(self, connection: socket.socket, host: str, port: int) -> None:
         """Give a connection a place, or refuse it."""
         opening: list[asyncio.Task[None]] = []
         protocol = self._protocol()
-        displaced = self._places.displaced
-        place = self._places.take(person_of(host), lambda: _abort(protocol, opening))
-        if self._places.displaced > displaced:
-            self._ended.labels("displaced").inc()
+        place = self._places.take(person_of(host), lambda: self._displace(protocol, opening))
         if not isinstance(place, Place):
             self._ended.labels(place).inc()
             if self.config.ssl is None:
@@ -222,6 +227,16 @@ class Server(uvicorn.Server):
         # One that gives way, or is stopped, before its task began would stay open.
         task.add_done_callback(lambda ended: _drop(connection, place) if ended.cancelled() else None)
         opening.append(task)
+
+    def _displace(self, protocol: TimedProtocol, opening: Sequence[asyncio.Task[None]]) -> None:
+        """Close a connection at once, also one that TLS is not agreed on yet."""
+        self._ended.labels("displaced").inc()
+        transport: asyncio.Transport | None = protocol.transport
+        if transport is not None:
+            transport.abort()
+            return
+        for task in opening:
+            task.cancel()
 
     def _protocol(self) -> TimedProtocol:
         return TimedProtocol(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
@@ -244,15 +259,6 @@ class Server(uvicorn.Server):
             self._ended.labels("handshake").inc()
             connection.close()
             protocol.place.leave()
-
-
-def _abort(protocol: TimedProtocol, opening: Sequence[asyncio.Task[None]]) -> None:
-    """Close a connection at once, also one that TLS is not agreed on yet."""
-    transport: asyncio.Transport | None = protocol.transport
-    if transport is not None:
-        transport.abort()
-    for task in opening:
-        task.cancel()
 
 
 def _drop(connection: socket.socket, place: Place) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
+CLOSING = 16
+"""Connections that have given way but are not closed yet, at most: each still has its descriptor."""
 LOOPBACK = "loopback"
 """The source of all connections from this machine."""
 PREFIX_BITS = 64
@@ -50,11 +52,12 @@ class State(Enum):
 class Place:
     """One connection's place, `SILENT` at first."""
 
-    __slots__ = ("_close", "_places", "source", "state")
+    __slots__ = ("_close", "_closing", "_places", "source", "state")
 
     def __init__(self, places: Places, source: str, close: Callable[[], None]) -> None:
         self._places = places
         self._close = close
+        self._closing = False
         self.source = source
         self.state: State | None = State.SILENT
 
@@ -64,13 +67,18 @@ class Place:
             self._places.move(self, state)
 
     def leave(self) -> None:
-        """Give the place back; a second call does nothing."""
+        """Give the place back: the connection is closed.  A second call does nothing."""
         if self.state is not None:
             self._places.remove(self)
+        elif self._closing:
+            self._closing = False
+            self._places.closing -= 1
 
     def give_up(self) -> None:
-        """Close the connection for another one."""
-        self.leave()
+        """Close the connection for another one, which has the place from now on."""
+        self._places.remove(self)
+        self._closing = True
+        self._places.closing += 1
         self._close()
 
 
@@ -97,6 +105,8 @@ class Places:
         self.taken = 0
         self.displaced = 0
         """Connections that were closed for others; running total."""
+        self.closing = 0
+        """Of those, what the event loop has not closed yet: they have descriptors, but no places."""
         self._sources: dict[str, _Source] = {}
 
     def take(self, name: str, close: Callable[[], None]) -> Place | str:
@@ -126,6 +136,10 @@ class Places:
             self.displaced += 1
             victim.give_up()
         return victim is not None
+
+    def room(self) -> int:
+        """How many connections may be accepted before the event loop has closed some."""
+        return CLOSING - self.closing
 
     def move(self, place: Place, state: State) -> None:
         """For `Place`: file it under its new state."""

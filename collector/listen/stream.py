@@ -127,7 +127,7 @@ class StreamListener:
                 bound = StreamEndpoint(endpoint.scheme, *sock.getsockname()[:2])
                 self.addresses.append(bound)
                 accepted = partial(self._accepted, bound, self._tls if endpoint.scheme == "tls" else None)
-                self._doors.append(Door(sock, accepted, self._places.displace))
+                self._doors.append(Door(sock, accepted, self._places))
             if self._doors:
                 self._start(self._look())
         except BaseException:
@@ -186,8 +186,8 @@ class StreamListener:
         if isinstance(place, Place):
             connection.place = place
             connection.opening = self._start(self._serve(accepted, connection, endpoint, context))
-            # One that gives way before its task began would stay open.
-            connection.opening.add_done_callback(lambda _: accepted.close())
+            # Not in the task: one that gives way before it began never comes to its end.
+            connection.opening.add_done_callback(lambda _: _drop(accepted, connection.place))
             return
         self.families.refused.labels(str(endpoint), place).inc()
         _log.sampled("connection refused", key=endpoint, source=host, reason=place)
@@ -211,8 +211,6 @@ class StreamListener:
         except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError
             self.families.closed.labels(str(endpoint), "handshake").inc()
             _log.sampled("connection failed", key=endpoint, source=connection.peer[0], error=error)
-        finally:
-            connection.place.leave()
 
     async def _look(self) -> None:
         """Close connections that have been silent for too long."""
@@ -273,7 +271,10 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin, after the handshake where there is one."""
+        """Begin, after the handshake where there is one, unless the place was given up on the way here."""
+        if self.place.state is None:
+            cast("asyncio.Transport", transport).abort()
+            return
         self._transport = cast("asyncio.Transport", transport)
         self._owner.connections.add(self)
         self._gauge.inc()
@@ -294,6 +295,9 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Hand on what came whole, and count the end."""
+        self.lost.set()
+        if self._transport is None:
+            return
         if self._timer is not None:
             self._timer.cancel()
         self._hand_on_rest()
@@ -303,7 +307,6 @@ class _Connection(asyncio.Protocol):
         self._owner.families.closed.labels(self._label, reason).inc()
         self._owner.connections.discard(self)
         self._gauge.dec()
-        self.lost.set()
 
     def look(self, now: float) -> None:
         """End the connection if nothing came for long, or a message does not end."""
@@ -385,6 +388,11 @@ class _Connection(asyncio.Protocol):
             np.full(messages, self._owner.clock_us(), dtype=np.int64),
             np.full(messages, self._number, dtype=np.int64),
         )
+
+
+def _drop(accepted: socket.socket, place: Place) -> None:
+    accepted.close()
+    place.leave()
 
 
 def _listen(endpoint: StreamEndpoint) -> socket.socket:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from collector.places import LOOPBACK, Place, Places, State, person_of, source_of
+from collector.places import CLOSING, LOOPBACK, Place, Places, State, person_of, source_of
 
 
 class Crowd:
@@ -99,6 +99,18 @@ def test_waiting_anew_is_waiting_shorter() -> None:
     one.become(State.IDLE)
     crowd.come("b", "b1")
     assert crowd.gone == ["a2"]
+
+
+def test_what_gave_way_counts_until_it_is_closed() -> None:
+    """Nobody may accept faster than the event loop closes: each still has its descriptor."""
+    crowd = Crowd(1, 1)
+    before = [crowd.come("a", str(number)) for number in range(CLOSING + 1)]
+    assert crowd.places.room() == 0
+    for place in before[:3]:
+        place.leave()
+        place.leave()
+    assert crowd.places.room() == 3
+    assert crowd.places.taken == 1
 
 
 @pytest.mark.parametrize(
