@@ -27,6 +27,7 @@ from collector.analyze.windows import Windows
 from collector.confine import UNCONFINED, Confinement
 from collector.deliver.delivery import Delivery
 from collector.deliver.delivery import threads as delivery_threads
+from collector.descriptors import Connections
 from collector.enrich.sources import threads
 from collector.enrich.stage import Enrichment
 from collector.listen.stream import StreamListener
@@ -44,10 +45,11 @@ from collector.rollup.key import connection_key
 from collector.rollup.rollups import Rollups
 from collector.settings import InvalidSettingsError, Settings
 from collector.stopping import Stop
-from collector.store.client import open_in_database, transient
+from collector.store.client import open_in_database
 from collector.store.facade import Facade
 from collector.store.facade import threads as query_threads
 from collector.store.insert import insert
+from collector.store.verdict import Patience
 from collector.store.writer import INSERT_SETTINGS, Writer
 from collector.threads import Bridge
 from collector.web.server import Web
@@ -99,8 +101,10 @@ class Service:
         reload: Callable[[], Settings],
         confinement: Confinement = UNCONFINED,
         launcher: Launcher | None = None,
+        connections: Connections | None = None,
     ) -> None:
         """`confinement` is what the process is confined to by now, and `launcher` began before it was."""
+        connections = connections or Connections()
         self.settings = settings
         self.confinement = confinement
         self._reload = reload
@@ -161,7 +165,7 @@ class Service:
             partial(self.bridge.call, ROLLUP),
             connect,
             insert,
-            transient,
+            Patience().again,
             self.windows.observe,
             lateness_seconds=settings.analyze.lateness_seconds,
             idle_seconds=settings.analyze.idle_seconds,
@@ -192,6 +196,7 @@ class Service:
             partial(self.bridge.call, QUERY),
             entrance=self.entrance,
             cancel_call=partial(self.bridge.call, CANCEL),
+            connections=connections.sql,
         )
         self.enrichment = Enrichment(
             settings.inventory, self.metrics, self.bridge, self.writer, clock_us=wall_clock_us, workers=workers
@@ -217,10 +222,9 @@ class Service:
             room=self.pipeline.room,
             allowed=self.pipeline.allows,
             clock_us=wall_clock_us,
+            connections=connections.streams,
         )
-        self.web = Web(
-            settings.web, self.metrics.registry, self.health, desk, self.entrance, partial(self.bridge.call, API)
-        )
+        self.web = Web(settings.web, self.metrics, self.health, desk, self.entrance, partial(self.bridge.call, API))
 
     async def run(self) -> None:
         """Start all stages, serve until `stopping` is set or a stage fails, then drain and stop."""

@@ -17,8 +17,9 @@ from collector.terminal import complain, data, tell
 from collector.text import address_text, rows
 from decoders.datagrams import Datagrams
 from decoders.decoder import Decoded
-from decoders.dispatch import Decoder, ExporterRule
+from decoders.dispatch import Decoder
 from decoders.errors import REASONS
+from decoders.rules import ExporterRule
 from schemas.column import Origin, Table
 from schemas.counters import COUNTERS
 from schemas.drops import DROPS

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from ipaddress import IPv6Address, IPv6Network
 from typing import Protocol
 
 import numpy as np
@@ -26,22 +24,28 @@ from decoders.decoder import (
 from decoders.errors import Reason
 from decoders.legacy import LegacyDecoder
 from decoders.limits import Limits
-from decoders.sessions import S_DENIED, S_OVERRIDE_RATE, S_RULED, forget, in_use, of_connections, stale
+from decoders.rules import NONE, SINGLE, ExporterRule, RuleTable
+from decoders.sessions import (
+    S_COUNTER_RECORDS,
+    S_DENIED,
+    S_NAMED,
+    S_OVERRIDE_RATE,
+    S_RECORDS,
+    S_RULED,
+    S_TEMPLATES,
+    Standing,
+    forget,
+    in_use,
+    note_first_seen,
+    of_connections,
+    standing,
+)
 from decoders.sets import SetsDecoder
 from decoders.sflow import SflowDecoder
 
 MAX_EXPRESSIBLE_RATE = 0xFFFF_FFFF
-
-
-@dataclass(frozen=True, slots=True)
-class ExporterRule:
-    """What the operator says of the exporters in `network` (the first rule that matches counts)."""
-
-    network: IPv6Network
-    """IPv4 networks are given in their mapped form, `::ffff:192.0.2.0/120`."""
-    allowed: bool = True
-    sampling_rate: int = 0
-    """One in this many packets, over whatever the exporter states; 0 = as the exporter states."""
+LOOK_US = 1_000_000
+"""How often it is looked who has the templates, where there are many."""
 
 
 class _Part(Protocol):
@@ -75,8 +79,13 @@ class Decoder:
             K_LEGACY: LegacyDecoder(self.shared),
             K_SETS: self.sets,
         }
-        self._rules = tuple(rules)
         self._saved = b""
+        self._looked_us = -LOOK_US
+        self.forgotten_strangers = 0
+        """Streams that had to go for others and never gave a record; running total."""
+        self.forgotten_exporters = 0
+        """Streams that had to go for others though they gave records; running total."""
+        self._take_rules(tuple(rules))
 
     @property
     def rules(self) -> tuple[ExporterRule, ...]:
@@ -85,26 +94,48 @@ class Decoder:
 
     @rules.setter
     def rules(self, rules: Iterable[ExporterRule]) -> None:
-        self._rules = tuple(rules)
-        for number in in_use(self.shared.sessions):
-            self._apply_rules(int(number))
+        self._take_rules(tuple(rules))
+        self._apply_rules(in_use(self.shared.sessions))
+
+    def _take_rules(self, rules: tuple[ExporterRule, ...]) -> None:
+        self._rules = rules
+        self._first = RuleTable(rules)
+        self._named = RuleTable(rules, lambda rule: rule.allowed and rule.network.prefixlen == SINGLE)
+        # What stands behind the last rule, NONE, is for addresses that no rule names.
+        self._denied = np.array([*(not rule.allowed for rule in rules), False], np.uint64)
+        self._rates = np.array([*(min(rule.sampling_rate, MAX_EXPRESSIBLE_RATE) for rule in rules), 0], np.uint64)
 
     def decode(self, batch: Datagrams) -> Decoded:
         """Decode one batch.  Never raises for what the octets hold: problems are counted by session and reason."""
+        decoded = Decoded()
+        for part in self._named_first(batch):
+            self._decode(part, decoded)
+        return decoded
+
+    def _named_first(self, batch: Datagrams) -> list[Datagrams]:
+        """The batch; where newcomers may take the last places, exporters that the operator named before all others."""
+        sessions, capacity = self.shared.sessions, self.shared.limits.sessions
+        known = int(sessions.count[0] - sessions.count[1])
+        if not self._named or 2 * known < capacity or known + len(batch) <= capacity:
+            return [batch]
+        named = self._named.first(batch.address) != NONE
+        return [batch.those(named), batch.those(~named)] if named.any() else [batch]
+
+    def _decode(self, batch: Datagrams, decoded: Decoded) -> None:
         self._make_room(batch)
         kind, session = assign_batch(self.shared, batch)
+        if len(batch):
+            note_first_seen(self.shared.sessions, session, int(batch.time_received_us.min()))
         if self._rules:
             fresh = session[self.shared.sessions.stats[session, S_RULED] == 0]
-            for number in np.unique(fresh):
-                self._apply_rules(int(number))
+            if len(fresh):
+                self._apply_rules(np.unique(fresh))
             refuse_denied(self.shared.sessions, kind, session)
-        decoded = Decoded()
         for code, part in self._parts.items():
             picked = np.flatnonzero(kind == code)
             if len(picked):
                 self._contain(part.decode, batch, picked, session, decoded)
         self._end_connections(batch)
-        return decoded
 
     def _end_connections(self, batch: Datagrams) -> None:
         """Forget the templates of connections that have ended (RFC 7011 section 8.1); what they counted stays.
@@ -175,12 +206,43 @@ class Decoder:
             part.begin_anew(numbers)
 
     def _make_room(self, batch: Datagrams) -> None:
-        """Forget streams before the table is full: those that never gave a record first, then the longest silent."""
-        sessions = self.shared.sessions
-        capacity = self.shared.limits.sessions
-        if len(batch) == 0 or int(sessions.count[0] - sessions.count[1]) <= capacity - capacity // 8:
+        """Forget those of least standing before the table of streams is full; newcomers where that of templates is."""
+        sessions, limits = self.shared.sessions, self.shared.limits
+        if len(batch) == 0:
             return
-        self.forget(stale(sessions, int(batch.time_received_us.max()), keep=capacity * 3 // 4))
+        now_us = int(batch.time_received_us.max())
+        known = int(sessions.count[0] - sessions.count[1])
+        crowded = known > limits.sessions - limits.sessions // 8
+        many = len(self.sets.templates) > limits.templates - limits.templates // 8
+        many &= not 0 <= now_us - self._looked_us < LOOK_US
+        if not (crowded or many):
+            return
+        found = standing(sessions, now_us)
+        gone = found.numbers[: max(0, known - 1 - limits.sessions * 3 // 4)] if crowded else found.numbers[:0]
+        if many:
+            self._looked_us = now_us
+            gone = np.union1d(gone, self._newcomers_with_templates(found))
+        self._count_forgotten(gone)
+        self.forget(gone)
+
+    def _newcomers_with_templates(self, found: Standing) -> NDArray[np.int64]:
+        """Newcomers to forget for a quarter of the room for templates; none where that is not due to newcomers.
+
+        Who is established keeps its templates: with more exporters than fit, they would displace each other for ever.
+        """
+        limit = self.shared.limits.templates
+        newcomers = found.numbers[~found.established]
+        newcomers = newcomers[self.shared.sessions.stats[newcomers, S_TEMPLATES] > 0]
+        theirs = np.cumsum(self.shared.sessions.stats[newcomers, S_TEMPLATES].astype(np.int64))
+        enough = int(np.searchsorted(theirs, len(self.sets.templates) - limit * 3 // 4)) + 1
+        chosen: NDArray[np.int64] = newcomers[: enough if len(theirs) and theirs[-1] >= limit // 8 else 0]
+        return chosen
+
+    def _count_forgotten(self, numbers: NDArray[np.int64]) -> None:
+        stats = self.shared.sessions.stats[numbers]
+        gave = int(np.count_nonzero(stats[:, S_RECORDS] + stats[:, S_COUNTER_RECORDS]))
+        self.forgotten_exporters += gave
+        self.forgotten_strangers += len(numbers) - gave
 
     def forget(self, numbers: NDArray[np.int64]) -> None:
         """Drop these streams with all that is kept of them; should they come again, they begin anew."""
@@ -188,14 +250,13 @@ class Decoder:
             part.forget(numbers)
         forget(self.shared.sessions, numbers)
 
-    def _apply_rules(self, number: int) -> None:
-        """Copy the operator's word on this session's sender into the state that kernels read."""
-        sessions = self.shared.sessions
-        sessions.stats[number, S_RULED] = 1
-        if number == 0:
-            return
-        high, low = (int(word) for word in sessions.key[number, :2])
-        address = IPv6Address(high << 64 | low)
-        rule = next((rule for rule in self._rules if address in rule.network), None)
-        sessions.stats[number, S_DENIED] = 0 if rule is None or rule.allowed else 1
-        sessions.stats[number, S_OVERRIDE_RATE] = 0 if rule is None else min(rule.sampling_rate, MAX_EXPRESSIBLE_RATE)
+    def _apply_rules(self, numbers: NDArray[np.int64]) -> None:
+        """Copy the operator's word on the senders of these sessions into the state that kernels read."""
+        stats = self.shared.sessions.stats
+        stats[numbers, S_RULED] = 1
+        numbers = numbers[numbers != 0]
+        address = self.shared.sessions.key[numbers, :2]
+        first = self._first.first(address)
+        stats[numbers, S_DENIED] = self._denied[first]
+        stats[numbers, S_OVERRIDE_RATE] = self._rates[first]
+        stats[numbers, S_NAMED] = self._named.first(address) != NONE

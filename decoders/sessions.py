@@ -47,8 +47,10 @@ WINDOW = 64
     S_OVERRIDE_RATE,  # set by the owner: 0 = none
     S_DENIED,  # set by the owner: 1 = the sender is not allowed
     S_RULED,  # set by the owner: 1 = its rules are applied
+    S_NAMED,  # set by the owner: 1 = the operator named this very address
+    S_FIRST_SEEN_US,  # set by the owner: gauge, 0 = no datagram yet
     S_STATS,
-) = range(20)
+) = range(22)
 
 # Columns of Sessions.sequence
 Q_SEEN, Q_NEXT, Q_LAST, Q_UPTIME, Q_RING_AT, Q_CHECK_NEXT, Q_WORDS = range(7)
@@ -220,21 +222,68 @@ def forget(s: Sessions, numbers: NDArray[np.int64]) -> None:
         _rebuild(s, gone)
 
 
-def stale(s: Sessions, now_us: int, *, keep: int) -> NDArray[np.int64]:
-    """Sessions to forget so that at most `keep` remain: those that never gave a record first, then the longest silent.
+PRESENT_US = 3_600_000_000
+"""Who was silent for longer has no standing any more: exporters send far more often."""
+ESTABLISHED_US = 60_000_000
+"""Who has sent for so long is no newcomer."""
+PER_ADDRESS = 256
+"""Streams of one address that have standing: a name is no licence to fill the table with made-up ports and domains."""
 
-    Strangers (forged addresses, port scans) thus never push out an exporter that works, nor one whose templates were
-    read from a file.
+
+class Standing(NamedTuple):
+    """Who goes first where there is no room for all."""
+
+    numbers: NDArray[np.int64]
+    """[n] all sessions in use, the first to go in front."""
+    established: NDArray[np.bool_]
+    """[n]: to be forgotten for nobody but those of more standing."""
+
+
+def standing(s: Sessions, now_us: int) -> Standing:
+    """Put sessions in order: strangers, newcomers, the established by how long they have been sending, the named.
+
+    A stranger never gave a record.  Forged senders come late and do not stay, so they displace each other: an exporter
+    that works keeps its place by its time of service, one that the operator named by that.  Who was read from a file
+    counts as one that has been sending for `PRESENT_US`.  Among equals the longest silent goes first.
     """
     numbers = in_use(s)
-    surplus = len(numbers) - keep
-    if surplus <= 0:
-        return numbers[:0]
-    useful = (s.stats[numbers, S_RECORDS] + s.stats[numbers, S_COUNTER_RECORDS]) > 0
-    useful |= (s.stats[numbers, S_TEMPLATES] > 0) & (s.stats[numbers, S_DATAGRAMS] == 0)
-    silent_us = np.uint64(now_us) - np.minimum(s.stats[numbers, S_LAST_SEEN_US], np.uint64(now_us))
-    order = np.lexsort((-silent_us.astype(np.int64), useful))
-    return numbers[order[:surplus]]
+    stats = s.stats[numbers]
+    heard = stats[:, S_DATAGRAMS] > 0
+    useful = (stats[:, S_RECORDS] + stats[:, S_COUNTER_RECORDS]) > 0
+    useful |= (stats[:, S_TEMPLATES] > 0) & ~heard
+    last, first = stats[:, S_LAST_SEEN_US], stats[:, S_FIRST_SEEN_US]
+    silent = np.uint64(now_us) - np.minimum(last, np.uint64(now_us))
+    served = np.where(heard, last - np.minimum(first, last), np.uint64(PRESENT_US))
+    present = (silent <= np.uint64(PRESENT_US)) | ~heard
+    served[~present | ~useful] = 0
+    named = (stats[:, S_NAMED] != 0) & (stats[:, S_DENIED] == 0)
+    surplus = _surplus(s.key[numbers, :2], served)
+    useful[surplus], served[surplus], named[surplus] = False, 0, False
+    order = np.lexsort((-silent.astype(np.int64), served, useful, named))
+    established = named | (served >= np.uint64(ESTABLISHED_US))
+    return Standing(numbers[order], established[order])
+
+
+def _surplus(address: NDArray[np.uint64], served: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Which sessions, [n], are beyond the share of their address ([n, 2]): those of least service."""
+    order = np.lexsort((-served.astype(np.int64), address[:, 1], address[:, 0]))
+    arranged = address[order]
+    begins = np.append(True, (arranged[1:] != arranged[:-1]).any(axis=1))[: len(order)]
+    at = np.arange(len(order))
+    place = at - np.maximum.accumulate(np.where(begins, at, 0))
+    surplus = np.zeros(len(order), np.bool_)
+    surplus[order] = place >= PER_ADDRESS
+    return surplus
+
+
+def note_first_seen(s: Sessions, session: NDArray[np.int64], now_us: int) -> None:
+    """Note the time for those of these sessions ([n], any number of times each) that were not heard before.
+
+    One that has templates already was read from a file.
+    """
+    fresh = np.unique(session[s.stats[session, S_FIRST_SEEN_US] == 0])
+    known = np.where(s.stats[fresh, S_TEMPLATES] > 0, PRESENT_US, 0)
+    s.stats[fresh, S_FIRST_SEEN_US] = np.maximum(1, now_us - known).astype(np.uint64)
 
 
 @inline

@@ -79,11 +79,17 @@ class Service:
 
 @contextmanager
 def running(
-    directory: Path, *overrides: str, store: str = "", config: Path | None = None, tree: Path = ROOT
+    directory: Path,
+    *overrides: str,
+    store: str = "",
+    config: Path | None = None,
+    tree: Path = ROOT,
+    descriptors: int = 0,
 ) -> Iterator[Service]:
     """Start the service on free ports with its data in `directory`; kills it in the end if it still runs.
 
-    `config` is a settings file beside the overrides; `tree` another source tree to start it from.
+    `config` is a settings file beside the overrides; `tree` another source tree to start it from; `descriptors` how
+    many it may have, if not as many as we.
     """
     command = [
         sys.executable, "-m", "collector", "run", *(["--config", str(config)] if config else []),
@@ -95,6 +101,8 @@ def running(
     ]  # fmt: skip
     for override in overrides:
         command += ["--set", override]
+    if descriptors:
+        command = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh", *command]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("VMFLOW_")}
     if tree != ROOT:
         environment["PYTHONPATH"] = str(tree)

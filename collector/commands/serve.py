@@ -20,6 +20,7 @@ from collector.app import STOP_SECONDS, Service
 from collector.commands.common import settings_or_none
 from collector.confine import UNCONFINED, ConfineError, Confinement, confine, other_threads
 from collector.deliver.answer import DeliverError
+from collector.descriptors import DescriptorsError, connections, raise_limit
 from collector.enrich.source import SourceError
 from collector.environment import hide
 from collector.listen.settings import ListenError
@@ -45,9 +46,18 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_or_none(args)
     if settings is None:
         return 2
+    # Also what libraries write is nobody else's: the engine's files, the cache of kernels.
+    os.umask(os.umask(0o077) | 0o077)
+    limit = raise_limit()
+    try:
+        shares = connections(settings, limit)
+    except DescriptorsError as error:
+        complain("run", str(error))
+        return 2
     setup(settings.log)
     if not hide(secret_variables(settings)):
         _log.warning("variables are not hidden: whoever may read files of this process finds them in /proc/PID/environ")
+    _log.info("file descriptors", limit=limit, web=shares.web, sql=shares.sql, streams=shares.streams)
     code = 0
     try:
         temporary = _own_temporary_directory()
@@ -60,7 +70,8 @@ def run(args: argparse.Namespace) -> int:
         confinement = _confined(settings, args.config, temporary)
         if not step_forward():
             _log.debug("the event loop's thread may not go before the others: see LimitNICE in deploy/vmflow.service")
-        run_loop(_serve(partial(Service, settings, partial(load, args.config, args.overrides), confinement, launcher)))
+        reload = partial(load, args.config, args.overrides)
+        run_loop(_serve(partial(Service, settings, reload, confinement, launcher, shares)))
     except MISTAKES as error:
         complain("run", str(error))
         code = 2

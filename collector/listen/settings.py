@@ -81,11 +81,12 @@ class ListenSettings(BaseModel, frozen=True, extra="forbid"):
     stream_connections: int = Field(default=256, ge=1, le=10_000)
     """Connections at a time.  Each holds up to 0.4 MB where the service is slower than its exporters."""
     stream_connections_per_source: int = Field(default=8, ge=1, le=10_000)
-    """Connections at a time from one address: exporters open one, or one for each of their processes."""
+    """Connections at a time from one address (IPv6: from one /64): exporters open one, or one for each of their
+    processes."""
     stream_idle_seconds: float = Field(default=1800, gt=0)
     """A connection on which nothing came for this long is closed; exporters send templates or data more often."""
     stream_message_seconds: float = Field(default=30, gt=0)
-    """How long one message may take from its first octet to its last."""
+    """How long one message may take from its first octet to its last, and how long the first one may let us wait."""
     certificate_file: Path | None = None
     """PEM file with the certificate of the `tls://` addresses, and those that signed it."""
     key_file: Path | None = None

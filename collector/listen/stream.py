@@ -5,6 +5,8 @@ brought is cut into whole messages and handed on as one batch, as if each were a
 read.  Nothing is dropped: where the next stage has no room, the connection is not read until it has, and TCP slows the
 exporter down.  A message that is none ends its connection, since nobody knows where the next one begins.
 
+A connection that has sent a message keeps its place; one that has not gives way to others (`collector/places.py`).
+
 A connection is a transport session of its own (sections 8.1 and 10.4): each has a number, by which the decoders know
 its messages, and an empty message tells them of its end, so that its templates end with it.
 """
@@ -16,8 +18,8 @@ import contextlib
 import socket
 import ssl
 import struct
-from collections import Counter as Counts
 from collections.abc import Callable, Coroutine
+from functools import partial
 from itertools import count
 from types import TracebackType
 from typing import Self, cast
@@ -27,9 +29,11 @@ from numpy.typing import NDArray
 from prometheus_client import Counter, Gauge
 
 from collector.access.tls import replace_certificate, server_context
+from collector.door import BACKLOG, Door
 from collector.listen.settings import ListenError, ListenSettings, StreamEndpoint
 from collector.log import get_log
 from collector.metrics import Metrics
+from collector.places import Place, Places, State, source_of
 from collector.ports import Clock, Offer
 from decoders.datagrams import Datagrams, address_halves
 
@@ -46,8 +50,6 @@ ROOM_PAUSE_SECONDS = 0.01
 LOOK_SECONDS = 5.0
 """How often silent connections are looked for."""
 HANDSHAKE_SECONDS = 10.0
-ACCEPT_PAUSE_SECONDS = 0.1
-"""After a connection that could not be accepted: usually the process has no descriptor left."""
 
 Allowed = Callable[[str], bool]
 """Whether an address may export."""
@@ -87,8 +89,17 @@ class StreamListener:
     """
 
     def __init__(
-        self, settings: ListenSettings, metrics: Metrics, offer: Offer, *, room: Room, allowed: Allowed, clock_us: Clock
+        self,
+        settings: ListenSettings,
+        metrics: Metrics,
+        offer: Offer,
+        *,
+        room: Room,
+        allowed: Allowed,
+        clock_us: Clock,
+        connections: int | None = None,
     ) -> None:
+        """`connections`: at a time, where there are not descriptors for as many as the settings allow."""
         self.settings = settings
         self.offer = offer
         self.room = room
@@ -96,10 +107,12 @@ class StreamListener:
         self.families = _Families(metrics)
         self.connections: set[_Connection] = set()
         self._allowed = allowed
-        self._by_source: Counts[str] = Counts()
-        self._open = 0
+        total = settings.stream_connections
+        self._places = Places(
+            total if connections is None else min(total, connections), settings.stream_connections_per_source
+        )
         self._numbers = count(1)
-        self._listening: list[socket.socket] = []
+        self._doors: list[Door] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._tls: ssl.SSLContext | None = None
         self.addresses: list[StreamEndpoint] = []
@@ -111,11 +124,11 @@ class StreamListener:
         try:
             for endpoint in self.settings.stream_endpoints():
                 sock = _listen(endpoint)
-                self._listening.append(sock)
                 bound = StreamEndpoint(endpoint.scheme, *sock.getsockname()[:2])
                 self.addresses.append(bound)
-                self._start(self._accept(sock, bound, self._tls if endpoint.scheme == "tls" else None))
-            if self._listening:
+                accepted = partial(self._accepted, bound, self._tls if endpoint.scheme == "tls" else None)
+                self._doors.append(Door(sock, accepted, self._places))
+            if self._doors:
                 self._start(self._look())
         except BaseException:
             await self._stop()
@@ -148,58 +161,47 @@ class StreamListener:
             return lambda: None
         return lambda: replace_certificate([served], fresh)
 
-    def _start(self, work: Coroutine[None, None, None]) -> None:
+    def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _stop(self) -> None:
         for task in self._tasks:
             task.cancel()
-        for sock in self._listening:
-            sock.close()
-        self._listening = []
+        for door in self._doors:
+            door.close()
+        self._doors = []
         for connection in list(self.connections):
             connection.end("stop")
         await asyncio.sleep(0)
 
-    async def _accept(self, sock: socket.socket, endpoint: StreamEndpoint, context: ssl.SSLContext | None) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                accepted, peer = await loop.sock_accept(sock)
-            except OSError as error:
-                _log.sampled("connection not accepted", key=endpoint, error=error)
-                await asyncio.sleep(ACCEPT_PAUSE_SECONDS)
-                continue
-            source = str(peer[0]).partition("%")[0]
-            refused = self._refused(source)
-            if refused:
-                self.families.refused.labels(str(endpoint), refused).inc()
-                _log.sampled("connection refused", key=endpoint, source=source, reason=refused)
-                accepted.close()
-                continue
-            self._open += 1
-            self._by_source[source] += 1
-            self._start(self._serve(accepted, (source, peer[1]), endpoint, context))
-
-    def _refused(self, source: str) -> str:
-        """Why a connection from `source` is not taken; empty if it is."""
-        if not self._allowed(source):
-            return "not_allowed"
-        if self._open >= self.settings.stream_connections:
-            return "connections"
-        if self._by_source[source] >= self.settings.stream_connections_per_source:
-            return "source"
-        return ""
+    def _accepted(
+        self, endpoint: StreamEndpoint, context: ssl.SSLContext | None, accepted: socket.socket, host: str, port: int
+    ) -> None:
+        """Give a connection a place, or refuse it."""
+        connection = _Connection(self, (host, port), endpoint, next(self._numbers))
+        place = self._places.take(source_of(host), connection.give_way) if self._allowed(host) else "not_allowed"
+        if isinstance(place, Place):
+            connection.place = place
+            connection.opening = self._start(self._serve(accepted, connection, endpoint, context))
+            # Not in the task: one that gives way before it began never comes to its end.
+            connection.opening.add_done_callback(lambda _: _drop(accepted, connection.place))
+            return
+        self.families.refused.labels(str(endpoint), place).inc()
+        _log.sampled("connection refused", key=endpoint, source=host, reason=place)
+        accepted.close()
 
     async def _serve(
-        self, accepted: socket.socket, peer: tuple[str, int], endpoint: StreamEndpoint, context: ssl.SSLContext | None
+        self,
+        accepted: socket.socket,
+        connection: _Connection,
+        endpoint: StreamEndpoint,
+        context: ssl.SSLContext | None,
     ) -> None:
         """Have a connection from its handshake to its end."""
-        connection = _Connection(self, peer, endpoint, next(self._numbers))
         try:
-            accepted.setblocking(False)
             accepted.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             seconds = HANDSHAKE_SECONDS if context is not None else None
             await asyncio.get_running_loop().connect_accepted_socket(
@@ -207,14 +209,8 @@ class StreamListener:
             )
             await connection.lost.wait()
         except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError
-            accepted.close()
             self.families.closed.labels(str(endpoint), "handshake").inc()
-            _log.sampled("connection failed", key=endpoint, source=peer[0], error=error)
-        finally:
-            self._open -= 1
-            self._by_source[peer[0]] -= 1
-            if not self._by_source[peer[0]]:
-                del self._by_source[peer[0]]
+            _log.sampled("connection failed", key=endpoint, source=connection.peer[0], error=error)
 
     async def _look(self) -> None:
         """Close connections that have been silent for too long."""
@@ -243,12 +239,17 @@ class _Families:
 class _Connection(asyncio.Protocol):
     """One connection: cuts what comes into messages."""
 
+    place: Place
+    """Set before the connection is made."""
+    opening: asyncio.Task[None] | None = None
+    """The task that has it."""
+
     def __init__(self, owner: StreamListener, peer: tuple[str, int], endpoint: StreamEndpoint, number: int) -> None:
         label = str(endpoint)
         families = owner.families
         self.lost = asyncio.Event()
         self._owner = owner
-        self._peer = peer
+        self.peer = peer
         self._halves = address_halves(peer[0])
         self._number = number
         self._known = False
@@ -267,10 +268,13 @@ class _Connection(asyncio.Protocol):
         self._heard = self._loop.time()
         self._whole = self._heard
         """When the last octets came, and since when a message may be on its way."""
-        self._transport: asyncio.Transport
+        self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin, after the handshake where there is one."""
+        """Begin, after the handshake where there is one, unless the place was given up on the way here."""
+        if self.place.state is None:
+            cast("asyncio.Transport", transport).abort()
+            return
         self._transport = cast("asyncio.Transport", transport)
         self._owner.connections.add(self)
         self._gauge.inc()
@@ -291,6 +295,9 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Hand on what came whole, and count the end."""
+        self.lost.set()
+        if self._transport is None:
+            return
         if self._timer is not None:
             self._timer.cancel()
         self._hand_on_rest()
@@ -300,7 +307,6 @@ class _Connection(asyncio.Protocol):
         self._owner.families.closed.labels(self._label, reason).inc()
         self._owner.connections.discard(self)
         self._gauge.dec()
-        self.lost.set()
 
     def look(self, now: float) -> None:
         """End the connection if nothing came for long, or a message does not end."""
@@ -309,6 +315,8 @@ class _Connection(asyncio.Protocol):
         settings = self._owner.settings
         if self._buffer and now - self._whole > settings.stream_message_seconds:
             self.end("slow")
+        elif not self._known and now - self._heard > settings.stream_message_seconds:
+            self.end("silent")
         elif now - self._heard > settings.stream_idle_seconds:
             self.end("idle")
 
@@ -317,7 +325,16 @@ class _Connection(asyncio.Protocol):
         self._reason = self._reason or reason
         self._hand_on_rest()
         self._buffer.clear()
-        self._transport.abort()
+        if self._transport is not None:
+            self._transport.abort()
+
+    def give_way(self) -> None:
+        """Close for another connection, also before the handshake has ended."""
+        if self._transport is not None:
+            self.end("displaced")
+        elif self.opening is not None:
+            self._owner.families.closed.labels(self._label, "displaced").inc()
+            self.opening.cancel()
 
     def _hand_on(self) -> None:
         """Hand whole messages on while there is room, else stop reading until there is."""
@@ -328,10 +345,10 @@ class _Connection(asyncio.Protocol):
                     return
                 self._offer(ends)
         except BrokenMessageError as error:
-            _log.sampled("no IPFIX message", key=self._label, source=self._peer[0], wrong=str(error))
+            _log.sampled("no IPFIX message", key=self._label, source=self.peer[0], wrong=str(error))
             self.end(str(error))
             return
-        if self._timer is not None:
+        if self._timer is not None and self._transport is not None:
             self._timer = None
             self._transport.resume_reading()
 
@@ -344,13 +361,14 @@ class _Connection(asyncio.Protocol):
     def _offer(self, ends: list[int]) -> None:
         octets = np.frombuffer(self._buffer[: ends[-1]], dtype=np.uint8)
         self._known |= self._owner.offer(self._messages_of(octets, ends))
+        self.place.become(State.BUSY)
         self._messages.inc(len(ends))
         self._octets.inc(ends[-1])
         self._whole = self._loop.time()
         del self._buffer[: ends[-1]]
 
     def _wait(self) -> None:
-        if self._timer is None:
+        if self._timer is None and self._transport is not None:
             self._waits.inc()
             self._transport.pause_reading()
         self._timer = self._loop.call_later(ROOM_PAUSE_SECONDS, self._hand_on)
@@ -366,17 +384,22 @@ class _Connection(asyncio.Protocol):
             start,
             end - start,
             np.tile(np.array(self._halves, dtype=np.uint64), (messages, 1)),
-            np.full(messages, self._peer[1], dtype=np.int64),
+            np.full(messages, self.peer[1], dtype=np.int64),
             np.full(messages, self._owner.clock_us(), dtype=np.int64),
             np.full(messages, self._number, dtype=np.int64),
         )
+
+
+def _drop(accepted: socket.socket, place: Place) -> None:
+    accepted.close()
+    place.leave()
 
 
 def _listen(endpoint: StreamEndpoint) -> socket.socket:
     """A listening socket.  Raises ListenError."""
     try:
         info = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)[0]
-        sock = socket.create_server(info[4][:2], family=info[0], backlog=128)
+        sock = socket.create_server(info[4][:2], family=info[0], backlog=BACKLOG)
     except OSError as error:
         raise ListenError(
             "listen.streams",

@@ -31,8 +31,9 @@ def save_state(decoders: Sequence[Decoder], path: Path) -> None:
     state = changed[0] if len(decoders) == 1 else _whole(decoders)
     part = path.with_name(path.name + ".part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        part.unlink(missing_ok=True)
+        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
             file.write(state or b"")
             file.flush()
             os.fsync(file.fileno())
@@ -47,6 +48,7 @@ def load_state(decoders: Sequence[Decoder], path: Path) -> None:
     try:
         if path.stat().st_size > MAX_STATE_OCTETS:
             raise ValueError(f"larger than {MAX_STATE_OCTETS} octets")
+        path.chmod(0o600)  # former releases left it to the umask
         state = path.read_bytes()
         shares = [state] if len(decoders) == 1 else _shares(json.loads(state), len(decoders))
         for decoder, share in zip(decoders, shares, strict=True):

@@ -26,8 +26,9 @@ from collector.threads import Bridge
 from decoders.blocks import BLOCKS
 from decoders.datagrams import Datagrams
 from decoders.decoder import Decoded
-from decoders.dispatch import Decoder, ExporterRule
+from decoders.dispatch import Decoder
 from decoders.jit import progress
+from decoders.rules import ExporterRule
 
 SLOW_START_SECONDS = 2.0
 """A start that takes longer is compiling; say so."""
@@ -110,6 +111,12 @@ class Pipeline:
         )
         self._decode_seconds = metrics.counter("decode_seconds_total", "Time spent in decoding and naming.")
         self._unnamed = metrics.counter("unnamed_rows_total", "Flow rows without names for a defect of our own.")
+        self._forgotten = metrics.counter(
+            "exporter_streams_forgotten_total",
+            "Streams that had to go for want of room, by kind: an exporter gave records, a stranger never did.",
+            ("kind",),
+        )
+        self._forgotten_before = {"stranger": 0, "exporter": 0}
         self._decoded = metrics.counter("decoded_rows_total", "Rows decoded, by table.", ("table",))
 
     async def __aenter__(self) -> Self:
@@ -268,7 +275,7 @@ class Pipeline:
         next_report += self._settings.report_seconds
         while True:
             await asyncio.sleep(METRICS_SECONDS)
-            await self._workers.alone(self._stream_metrics.advance)
+            await self._workers.alone(self._advance)
             await self._workers.alone(BLOCKS.trim)  # hundreds of MiB take the system too long for the event loop
             now = time.monotonic()
             if now >= next_report:
@@ -279,9 +286,27 @@ class Pipeline:
                 await self._save()
 
     async def _report(self) -> None:
-        await self._workers.alone(self._stream_metrics.advance)
+        await self._workers.alone(self._advance)
         for rows in await self._workers.alone(self._make_report, self._own_loss()):
             self._offer_rows("exporters", rows)
+
+    def _advance(self) -> None:
+        """Bring the metrics of exporter streams up to date.  Runs on a worker's thread."""
+        self._stream_metrics.advance()
+        decoders = self._workers.decoders
+        now = {
+            "stranger": sum(decoder.forgotten_strangers for decoder in decoders),
+            "exporter": sum(decoder.forgotten_exporters for decoder in decoders),
+        }
+        for kind, count in now.items():
+            if grown := count - self._forgotten_before[kind]:
+                self._forgotten.labels(kind).inc(grown)
+                _log.sampled(
+                    "more senders than there is room for: name your exporters in pipeline.allow",
+                    key=kind,
+                    streams_forgotten=grown,
+                )
+        self._forgotten_before = now
 
     def _make_report(self, own: OwnLoss) -> list[pa.RecordBatch]:
         """Rows of table `exporters` by worker; the first one tells of the collector's own losses."""

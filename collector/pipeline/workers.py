@@ -20,7 +20,8 @@ from collector.ports import Enricher
 from collector.threads import Bridge
 from decoders.datagrams import Datagrams
 from decoders.decoder import Decoded
-from decoders.dispatch import Decoder, ExporterRule
+from decoders.dispatch import Decoder
+from decoders.rules import ExporterRule
 
 STAGE = "decode"
 """Name of the workers' threads, with the worker's number behind it."""

@@ -31,7 +31,7 @@ def connection_key(file: Path) -> int:
 
 def _make(file: Path) -> None:
     """Under another name first: a kill in between must not leave half a key.  Raises OSError."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = file.with_name(f"{file.name}.{secrets.token_hex(4)}.tmp")
     temporary.touch(0o600)
     try:

@@ -68,10 +68,10 @@ class Rollups:
     """Sums stored rows.  A component, and the writer's `Rollup`.
 
     Must start before the writer and stop after it.  `sum_call` and `store_call` run what blocks on two workers;
-    `connect` opens a client with our database selected; `store_rows` inserts; `transient` tells whether an error of the
-    store may pass; `rolled` hears the newest and oldest time of receipt of rows whose sums are stored.  A group of
-    inserts ends when rows are stored that were received `lateness_seconds` after the end of a window, or by the clock
-    `idle_seconds` later.  `key` is the secret of `PairSums`.
+    `connect` opens a client with our database selected; `store_rows` inserts; `again` tells whether to try once more
+    after an error of the store; `rolled` hears the newest and oldest time of receipt of rows whose sums are stored.  A
+    group of inserts ends when rows are stored that were received `lateness_seconds` after the end of a window, or by
+    the clock `idle_seconds` later.  `key` is the secret of `PairSums`.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Rollups:
         store_call: Call,
         connect: Callable[[], Client],
         store_rows: StoreRows,
-        transient: Callable[[BaseException], bool],
+        again: Callable[[BaseException], bool],
         rolled: Callable[[int, int], None],
         *,
         lateness_seconds: float,
@@ -97,7 +97,7 @@ class Rollups:
         self._sum_call = sum_call
         self._store_call = store_call
         self._store = GroupStore(settings.service, connect, store_rows)
-        self._transient = transient
+        self._again = again
         self._rolled = rolled
         self._clock_us = clock_us
         self._sums = PairSums(settings.most_sums, settings.most_connections, key=key)
@@ -312,7 +312,7 @@ class Rollups:
                 state = await self._store_call(self._finish_blocking, group)
                 break
             except Exception as error:  # noqa: BLE001 - every kind of failure must leave the rollups running
-                if not self._transient(error):
+                if not self._again(error):
                     _log.sampled(
                         "sums refused by the store", severity="error", group=group.number, error=str(error)[:300]
                     )

@@ -13,47 +13,16 @@ from urllib.parse import urlsplit
 import clickhouse_connect
 from clickhouse_connect.driver import Client
 from clickhouse_connect.driver import exceptions as driver
-from urllib3.exceptions import HTTPError
 
 from collector.store.errors import StoreError, StoreLockedError, StoreUnreachableError
 from collector.store.roles import GRANTED, write_configuration
 from collector.store.settings import StoreSettings
+from collector.store.verdict import transient
 
 # Set when the first engine of this process opens its directory: there is one engine, and one directory, per process.
 _owned: dict[Path, int] = {}
 _owning = Lock()
 """Two stages may open the first client at the same time."""
-
-
-TRANSIENT_CODES = frozenset(
-    {
-        3, 74, 75, 76,  # end of file, reading, writing, opening: a full or failing disk
-        159, 160,  # too slow
-        164,  # read only: a server that starts or recovers
-        173, 241,  # memory
-        198, 209, 210, 279,  # name service, network
-        202, 203, 252,  # too many queries, parts
-        225, 242, 254, 285, 286, 319, 999,  # replicas and their keeper
-        236, 394,  # shut down, cancelled
-        243,  # no room on the disk
-        425, 439,  # system error, no thread
-        516,  # password not yet changed on the server
-    }
-)  # fmt: skip
-"""ClickHouse error codes after which the same insert may succeed later."""
-
-
-def transient(error: BaseException) -> bool:
-    """Whether to try the same insert again: the network, the server's load or its disk, not our rows."""
-    # HTTPError: the connection broke amid an answer that is read bit by bit; the driver hands it on as it is.
-    if isinstance(error, StoreUnreachableError | driver.OperationalError | HTTPError | OSError):
-        return True
-    if isinstance(error, driver.DatabaseError):
-        if error.code is not None:
-            return error.code in TRANSIENT_CODES
-        # Without a code it is a proxy's answer or a broken one; our own mistakes have classes of their own.
-        return type(error) is driver.DatabaseError
-    return False
 
 
 def open_client(settings: StoreSettings, session: Mapping[str, Any] | None = None) -> Client:

@@ -61,26 +61,38 @@ def compress(parts: Sequence[Octets], encoding: str) -> list[bytes]:
     return [part for part in (*packed, compressor.flush()) if part]
 
 
+WINDOW_LOG = 23
+"""2 to the power of this is what zstd may keep of a body while it unpacks it: what RFC 8878 asks all to have."""
+
+
+def _unpacker(encoding: str) -> Any:
+    """Unpacks up to so many octets: `decompress(body, limit)`; `eof` and `unused_data` tell how it ended."""
+    if encoding in ("gzip", "deflate"):
+        return zlib.decompressobj(47)  # 32 + 15: either header
+    if encoding == "lz4":
+        import lz4.frame  # noqa: PLC0415
+
+        return lz4.frame.LZ4FrameDecompressor()
+    if encoding == "zstd":
+        from backports import zstd  # noqa: PLC0415
+
+        return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: WINDOW_LOG})
+    raise RefusedError(f"Unknown Content-Encoding {encoding[:40]!r}", 48, "NOT_IMPLEMENTED")
+
+
 def decompress(body: bytes, encoding: str, limit: int) -> bytes:
-    """A request's body as it was before compression.  Raises RefusedError if broken or longer than `limit`."""
+    """A request's body as it was before compression, once.
+
+    Raises RefusedError if it is broken, not all there, followed by more, or longer than `limit`; no more is unpacked.
+    """
+    unpacker = _unpacker(encoding.lower())
     try:
-        if encoding in ("gzip", "deflate"):
-            unpacker: Any = zlib.decompressobj(47)  # 32 + 15: either header
-            data: bytes = unpacker.decompress(body, limit + 1)
-        elif encoding == "lz4":
-            import lz4.frame  # noqa: PLC0415
-
-            data = lz4.frame.LZ4FrameDecompressor().decompress(body, limit + 1)
-        elif encoding == "zstd":
-            from backports import zstd  # noqa: PLC0415
-
-            data = zstd.ZstdDecompressor().decompress(body, limit + 1)
-        else:
-            raise RefusedError(f"Unknown Content-Encoding {encoding[:40]!r}", 48, "NOT_IMPLEMENTED")
-    except RefusedError:
-        raise
+        data: bytes = unpacker.decompress(body, limit + 1)
     except Exception as error:
         raise RefusedError(f"The body is not {encoding}", 271, "CANNOT_DECOMPRESS") from error
     if len(data) > limit:
         raise RefusedError(f"The request is longer than {limit} octets", 307, "TOO_MANY_BYTES")
+    if not unpacker.eof or unpacker.unused_data:
+        # A query that lost its end may be another query.
+        raise RefusedError(f"The body is not one whole stream of {encoding}", 271, "CANNOT_DECOMPRESS")
     return data

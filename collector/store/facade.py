@@ -28,7 +28,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from collector.access.entrance import Entrance
 from collector.access.gate import SCOPE_USER
 from collector.access.login import place_of
-from collector.http import BindError, LargeResponse, Octets, Server, bind, server
+from collector.http import CONNECTIONS, BindError, LargeResponse, Octets, Server, bind, server
 from collector.log import get_log
 from collector.metrics import Metrics
 from collector.ports import Call
@@ -101,9 +101,12 @@ class Facade:
         writable: bool = False,
         entrance: Entrance | None = None,
         cancel_call: Call | None = None,
+        connections: int = CONNECTIONS,
     ) -> None:
         """Without an `entrance` (tests, development) nobody is asked who he is."""
         self._settings = settings
+        self._metrics = metrics
+        self._connections = connections
         self._entrance = entrance
         self._call = call
         self._cancel_call = cancel_call or call
@@ -152,7 +155,7 @@ class Facade:
         app: ASGIApp = self
         if self._entrance is not None:
             app = self._entrance.gate(self, self._settings.sql_host, only_reads=True, refuse=_refusal)
-        self._server = server(app, context)
+        self._server = server(app, "sql", self._metrics, context, self._connections)
         self._task = asyncio.create_task(self._server.serve(sockets=[listening]), name="sql")
         return self
 
@@ -316,7 +319,7 @@ class Facade:
                 raise RefusedError(f"The request is longer than {limit} octets", 307, "TOO_MANY_BYTES")
             chunks.append(chunk)
         body = b"".join(chunks)
-        encoding = request.headers.get("content-encoding", "identity")
+        encoding = ", ".join(request.headers.getlist("content-encoding")) or "identity"
         if not body or encoding in ("identity", ""):
             return body
         return await self._call(decompress, body, encoding, limit)

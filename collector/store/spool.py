@@ -122,6 +122,7 @@ class Spool:
         batch = _joined(insert.batches or [])
         options = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
         try:
+            os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600))
             with pa.OSFile(str(temporary), "wb") as file:
                 with pa.ipc.new_stream(file, batch.schema, options=options) as stream:
                     stream.write_batch(batch)

@@ -3,7 +3,7 @@
     offer ──► batches per table ──► line of inserts ──► the oldest insert ──► store
               bounded in octets;    size or age reached;   same token and        transient error: again, later
               full: newest dropped  a file each while the   group with every      permanent: dropped, counted
-                                    store does not take     attempt: stored
+                                    store does not take     attempt: stored       (`verdict.py` says which is which)
                                     them; too many files:   once
                                     oldest dropped
 
@@ -29,7 +29,7 @@ from collector.metrics import Metrics
 from collector.ports import Call, Rollup
 from collector.stopping import Stop
 from collector.store.backlog import Backlog
-from collector.store.client import first_line, open_client, transient
+from collector.store.client import first_line, open_client
 from collector.store.errors import BrokenSegmentError, StoreUnreachableError, free_rows_of
 from collector.store.insert import insert as insert_block
 from collector.store.line import Line
@@ -37,6 +37,7 @@ from collector.store.native import columns_of
 from collector.store.settings import StoreSettings
 from collector.store.setup import check, set_up
 from collector.store.spool import Insert
+from collector.store.verdict import Patience, transient
 from schemas.column import Table
 from schemas.flows import FLOWS
 from schemas.tables import TABLES
@@ -94,6 +95,7 @@ class Writer:
         self._backlogs = {table.name: Backlog(table) for table in TABLES}
         self._octets = 0
         self._line = Line(settings, metrics, spool_call, lost=self._drop, freed=self._freed)
+        self._patience = Patience()
         self._attempt_since: float | None = None
         """When the attempt under way began, by the monotonic clock."""
         self._work = asyncio.Event()
@@ -315,7 +317,7 @@ class Writer:
         return len(self._line) > 1 or self._problem is not None or hanging
 
     async def _store(self, insert: Insert) -> None:
-        """Store an insert; after a transient error, again, as often as it takes."""
+        """Store an insert; after an error that is not the rows' fault, again, as often as it takes."""
         rollup = self._rollup if insert.table is FLOWS else None
         for pause in self._pauses():
             self._attempt_since = begun = time.monotonic()
@@ -326,7 +328,7 @@ class Writer:
                 self._attempt_since = None
                 batches = []  # kept in a file or given up, the rows need not be in memory
                 free_rows_of(error)
-                if transient(error):
+                if self._patience.again(error, insert.table.name):
                     self._fail(error)
                     self._retries.labels(insert.table.name).inc()
                     await self._line.keep(insert)
@@ -345,7 +347,11 @@ class Writer:
     async def _attempt(self, due: Insert, batches: list[pa.RecordBatch], rollup: Rollup | None) -> None:
         """Try to store an insert once.  Raises what keeps it from being stored."""
         if self._client is None:
-            self._client = await self._call(self._open)
+            try:
+                self._client = await self._call(self._open)
+            except Exception as error:
+                # Whatever is wrong with the store, it is not the rows.
+                raise StoreUnreachableError(first_line(error)) from error
         if rollup is not None and not due.group:
             # Asked for once: an attempt whose answer was lost may have stored the rows with this number.
             await self._line.assign(due, await rollup.group())

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -20,8 +19,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from collector.access.entrance import Entrance
 from collector.access.gate import READS, problem
 from collector.desk import AlertDesk
-from collector.http import BindError, LargeResponse, bind, server
+from collector.http import CONNECTIONS, BindError, LargeResponse, bind, server
 from collector.log import get_log
+from collector.metrics import Metrics
 from collector.ports import Call
 from collector.web.settings import WebSettings
 
@@ -83,16 +83,18 @@ class Web:
     def __init__(
         self,
         settings: WebSettings,
-        registry: CollectorRegistry,
+        metrics: Metrics,
         health: Health,
         desk: AlertDesk,
         entrance: Entrance,
         call: Call,
+        connections: int = CONNECTIONS,
     ) -> None:
         """`call` is for loading the API, and for rendering metrics meanwhile: two threads."""
         self._settings = settings
         self._entrance = entrance
-        self._registry = registry
+        self._families = metrics
+        self._connections = connections
         self._health = health
         self._desk = desk
         self._call = call
@@ -116,7 +118,9 @@ class Web:
         except BindError as error:
             hint = "another vmflow? set web.port" if error.taken else "set web.host and web.port"
             raise WebError(f"web server on {error}; {hint}") from error
-        self._server = server(self._entrance.gate(self._answer, self._settings.host), context)
+        self._server = server(
+            self._entrance.gate(self._answer, self._settings.host), "web", self._families, context, self._connections
+        )
         self._task = asyncio.create_task(self._server.serve(sockets=[listening]), name="web")
         return self
 
@@ -150,7 +154,7 @@ class Web:
     async def _metrics(self, request: Request) -> Response:
         """On a thread: with a thousand exporters it takes 55 ms of CPU."""
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        return LargeResponse([await self._call(encode, self._registry)], media_type=content_type)
+        return LargeResponse([await self._call(encode, self._families.registry)], media_type=content_type)
 
     async def _answer_health(self, request: Request) -> Response:
         health = self._health()

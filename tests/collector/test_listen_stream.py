@@ -321,33 +321,77 @@ def test_an_exporter_that_never_reads_loses_nothing_when_it_closes(certificates:
     assert asyncio.run(scenario()) == count
 
 
-def test_connections_are_bounded() -> None:
-    async def scenario() -> dict[str, float | None]:
-        async with listening(Messages(), stream_connections=3, stream_connections_per_source=2) as (listener, metrics):
-            address = str(listener.addresses[0])
-            _, host, port = listener.addresses[0]
-            kept = [await connect(listener, local_addr=("127.0.0.1", 0)) for _ in range(2)]
-            await until(lambda: len(listener.connections) == 2)
-            reader, refused = await connect(listener, local_addr=("127.0.0.1", 0))
-            assert await reader.read() == b""
-            refused.close()
-            kept.append(await asyncio.open_connection(host, port, local_addr=("127.0.0.2", 0)))
-            await until(lambda: len(listener.connections) == 3)
-            reader, refused = await asyncio.open_connection(host, port, local_addr=("127.0.0.3", 0))
-            assert await reader.read() == b""
-            refused.close()
-            kept[0][1].close()
-            await until(lambda: len(listener.connections) == 2)
-            kept.append(await asyncio.open_connection(host, port, local_addr=("127.0.0.3", 0)))
-            await until(lambda: len(listener.connections) == 3)
-            for _, writer in kept:
-                writer.close()
-            return {
-                reason: metrics.value("listen_stream_refused_total", address=address, reason=reason)
-                for reason in ("source", "connections", "not_allowed")
-            }
+async def speak(listener: StreamListener, source: str) -> asyncio.StreamWriter:
+    """A connection that has given a message."""
+    before = listener.families.messages.labels(str(listener.addresses[0]))
+    count = before._value.get()
+    _, writer = await connect(listener, local_addr=(source, 0))
+    writer.write(message())
+    await until(lambda: before._value.get() == count + 1)
+    return writer
 
-    assert asyncio.run(scenario()) == {"source": 1, "connections": 1, "not_allowed": None}
+
+def refused(listener: StreamListener, metrics: Metrics, reason: str) -> float | None:
+    return metrics.value("listen_stream_refused_total", address=str(listener.addresses[0]), reason=reason)
+
+
+def test_connections_are_bounded() -> None:
+    async def scenario() -> None:
+        async with listening(Messages(), stream_connections=3, stream_connections_per_source=2) as (listener, metrics):
+            kept = [await speak(listener, "127.0.0.1") for _ in range(2)]
+            reader, writer = await connect(listener, local_addr=("127.0.0.1", 0))
+            assert await reader.read() == b""
+            writer.close()
+            kept.append(await speak(listener, "127.0.0.2"))
+            reader, writer = await connect(listener, local_addr=("127.0.0.3", 0))
+            assert await reader.read() == b""
+            writer.close()
+            kept[0].close()
+            await until(lambda: len(listener.connections) == 2)
+            kept.append(await speak(listener, "127.0.0.3"))
+            assert len(listener.connections) == 3
+            for writer in kept:
+                writer.close()
+            assert {reason: refused(listener, metrics, reason) for reason in ("source", "connections")} == {
+                "source": 1,
+                "connections": 1,
+            }
+            assert refused(listener, metrics, "not_allowed") is None
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("scheme", ["tcp", "tls"])
+def test_silent_connections_give_way_and_those_that_spoke_stay(certificates: Certificates, scheme: str) -> None:
+    """With TLS they do not even begin the handshake."""
+
+    async def scenario() -> None:
+        settings = certificates.settings() | {"streams": (f"{scheme}://127.0.0.1:0",)}
+        settings |= {"stream_connections": 6, "stream_connections_per_source": 4}
+        inbox = Messages()
+        async with listening(inbox, **settings) as (listener, metrics):
+            _, host, port = listener.addresses[0]
+            context = ssl.create_default_context(cafile=certificates.ca) if scheme == "tls" else None
+            _, good = await connect(listener, ssl=context, local_addr=("127.0.0.9", 0))
+            good.write(message())
+            await until(lambda: len(inbox.batches) == 1)
+            silent = []
+            for number in range(60):
+                sock = socket.create_connection((host, port), source_address=(f"127.0.1.{number // 10}", 0))
+                silent.append(sock)
+            await until(lambda: (closed(listener, metrics, "displaced") or 0) >= 55)
+            _, second = await connect(listener, ssl=context, local_addr=("127.0.0.9", 0))
+            for writer in (good, second):
+                writer.write(message())
+            await until(lambda: len(inbox.batches) == 3)
+            assert refused(listener, metrics, "connections") is None
+            assert listener._places.taken <= 6
+            for sock in silent:
+                sock.close()
+            for writer in (good, second):
+                writer.close()
+
+    asyncio.run(scenario())
 
 
 def test_who_may_not_export_is_not_listened_to() -> None:
@@ -366,10 +410,11 @@ def test_who_may_not_export_is_not_listened_to() -> None:
 @pytest.mark.parametrize(
     ("settings", "sent", "reason"),
     [
-        ({"stream_idle_seconds": 0.05, "stream_message_seconds": 0.1}, b"", "idle"),
+        ({"stream_idle_seconds": 0.05, "stream_message_seconds": 0.1}, message(), "idle"),
+        ({"stream_message_seconds": 0.1}, b"", "silent"),
         ({"stream_message_seconds": 0.1}, message(500)[:100], "slow"),
     ],
-    ids=["idle", "slow"],
+    ids=["idle", "silent", "slow"],
 )
 def test_silent_connections_are_closed(settings: dict[str, float], sent: bytes, reason: str) -> None:
     async def scenario() -> None:

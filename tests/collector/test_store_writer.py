@@ -15,11 +15,10 @@ from typing import Any
 import pytest
 from clickhouse_connect.driver import Client
 from clickhouse_connect.driver import exceptions as driver
-from urllib3.exceptions import ProtocolError
 
 from collector.metrics import Metrics
 from collector.store import writer as module
-from collector.store.client import open_client, transient
+from collector.store.client import open_client
 from collector.store.errors import SchemaError, StoreError
 from collector.store.insert import insert
 from collector.store.settings import StoreSettings
@@ -313,29 +312,6 @@ def test_a_second_process_is_told_who_has_the_directory(embedded_store: StoreSet
 def test_a_directory_that_cannot_be_made_is_named(embedded_store: StoreSettings) -> None:
     with pytest.raises(StoreError, match="cannot make the store's directory /proc/nope"):
         open_client(with_(embedded_store, url="chdb:///proc/nope"))
-
-
-def error(kind: type[driver.Error], code: int | None = None) -> driver.Error:
-    return kind("x", code=code)
-
-
-@pytest.mark.parametrize(
-    ("problem", "again"),
-    [
-        (error(driver.OperationalError), True),
-        (OSError(28, "No space left on device"), True),
-        (ProtocolError("Connection broken: IncompleteRead"), True),
-        (error(driver.DatabaseError, 241), True),
-        (error(driver.DatabaseError, 252), True),
-        (error(driver.DatabaseError, None), True),
-        (error(driver.DatabaseError, 16), False),
-        (error(driver.DatabaseError, 60), False),
-        (error(driver.ProgrammingError), False),
-        (ValueError("x"), False),
-    ],
-)
-def test_which_errors_are_worth_another_try(problem: BaseException, again: bool) -> None:
-    assert transient(problem) is again
 
 
 def test_acknowledged_rows_survive_kill_9(tmp_path: Path) -> None:

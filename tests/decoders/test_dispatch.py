@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from decoders.datagrams import Datagrams
 from decoders.decoder import Decoded
-from decoders.dispatch import Decoder, ExporterRule
+from decoders.dispatch import Decoder
 from decoders.errors import Reason
+from decoders.rules import ExporterRule
 from decoders.sessions import S_DUPLICATES
 from tests.service import payloads
 

@@ -26,7 +26,7 @@ from decoders.sessions import (
     forget,
     in_use,
     new_sessions,
-    stale,
+    standing,
     track_sequence,
 )
 
@@ -158,8 +158,7 @@ def test_strangers_are_forgotten_before_exporters_then_the_longest_silent() -> N
     sessions = shared_with(4)
     sessions.stats[[1, 3], S_RECORDS] = 5
 
-    assert stale(sessions, 99_000_000, keep=1).tolist() == [2, 4, 1]
-    assert stale(sessions, 99_000_000, keep=4).tolist() == []
+    assert standing(sessions, 99_000_000).numbers.tolist() == [2, 4, 1, 3]
 
 
 def test_a_forgotten_number_is_given_out_again_and_others_are_still_found() -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from decoders.dispatch import ExporterRule
 from decoders.errors import Reason
+from decoders.rules import ExporterRule
 from decoders.sessions import S_LOST, S_RECORDS, S_RESTARTS, S_SAMPLING_RATE, S_TEMPLATES
 from tests.decoders.exports import (
     BASE,

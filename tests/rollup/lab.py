@@ -14,10 +14,11 @@ from clickhouse_connect.driver import Client
 from collector.metrics import Metrics
 from collector.rollup.rollups import Rollups
 from collector.rollup.settings import RollupSettings
-from collector.store.client import open_client, open_in_database, transient
+from collector.store.client import open_client, open_in_database
 from collector.store.insert import insert
 from collector.store.settings import StoreSettings
 from collector.store.setup import set_up
+from collector.store.verdict import Patience
 from collector.store.writer import INSERT_SETTINGS, Writer
 from schemas.column import Table
 from schemas.flows import FLOWS
@@ -78,7 +79,7 @@ class Bench:
             asyncio.to_thread,
             connect or partial(open_in_database, store, INSERT_SETTINGS),
             store_rows,
-            transient,
+            Patience().again,
             lambda newest, oldest: self.heard.append((newest, oldest)),
             lateness_seconds=5,
             idle_seconds=5,

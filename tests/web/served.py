@@ -75,7 +75,7 @@ def served(store: StoreSettings, settings: AlertSettings, access: AccessSettings
             desk = Desk(live.alerts, settings.active(), partial(bridge.call, "query"), partial(connect, store))
             entrance = Entrance(access or AccessSettings(), live.metrics, partial(bridge.call, "login"))
             api = partial(bridge.call, "api")
-            web = Web(WebSettings(port=0), live.metrics.registry, lambda: {"status": "ok"}, desk, entrance, api)
+            web = Web(WebSettings(port=0), live.metrics, lambda: {"status": "ok"}, desk, entrance, api)
             async with web:
                 found.append(Served(web.url, live, asyncio.get_running_loop()))
                 stop.append(asyncio.Event())
