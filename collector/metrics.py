@@ -47,13 +47,16 @@ class CappedLabels:
     def __len__(self) -> int:
         return len(self._known)
 
-    def label(self, key: Hashable) -> str:
-        """Return the label value for `key`: its text, or `other`.  A pair of numbers is an IP address in two halves."""
+    def label(self, key: Hashable, *, newcomer: bool = False) -> str:
+        """Return the label value for `key`: its text, or `other`.  A pair of numbers is an IP address in two halves.
+
+        Newcomers get one of the first half only: whoever makes up addresses leaves the other half to those who stay.
+        """
         known = self._known.get(key)
         if known is not None:
             return known
         with self._lock:
-            if len(self._known) >= self._limit:
+            if len(self._known) >= (max(1, self._limit // 2) if newcomer else self._limit):
                 return self._known.get(key, OTHER)
             return self._known.setdefault(key, _text(key))
 

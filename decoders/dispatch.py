@@ -26,8 +26,10 @@ from decoders.legacy import LegacyDecoder
 from decoders.limits import Limits
 from decoders.rules import NONE, SINGLE, ExporterRule, RuleTable
 from decoders.sessions import (
+    ESTABLISHED_US,
     S_COUNTER_RECORDS,
     S_DENIED,
+    S_LAST_SEEN_US,
     S_NAMED,
     S_OVERRIDE_RATE,
     S_RECORDS,
@@ -221,21 +223,22 @@ class Decoder:
         gone = found.numbers[: max(0, known - 1 - limits.sessions * 3 // 4)] if crowded else found.numbers[:0]
         if many:
             self._looked_us = now_us
-            gone = np.union1d(gone, self._newcomers_with_templates(found))
+            gone = np.union1d(gone, self._newcomers_with_templates(found, now_us))
         self._count_forgotten(gone)
         self.forget(gone)
 
-    def _newcomers_with_templates(self, found: Standing) -> NDArray[np.int64]:
-        """Newcomers to forget for a quarter of the room for templates; none where that is not due to newcomers.
+    def _newcomers_with_templates(self, found: Standing, now_us: int) -> NDArray[np.int64]:
+        """Newcomers to forget for a quarter of the room for templates: those that said nothing more for long.
 
-        Who is established keeps its templates: with more exporters than fit, they would displace each other for ever.
+        Where exporters that send have more templates than fit, they would displace each other for ever.
         """
-        limit = self.shared.limits.templates
+        stats = self.shared.sessions.stats
         newcomers = found.numbers[~found.established]
-        newcomers = newcomers[self.shared.sessions.stats[newcomers, S_TEMPLATES] > 0]
-        theirs = np.cumsum(self.shared.sessions.stats[newcomers, S_TEMPLATES].astype(np.int64))
-        enough = int(np.searchsorted(theirs, len(self.sets.templates) - limit * 3 // 4)) + 1
-        chosen: NDArray[np.int64] = newcomers[: enough if len(theirs) and theirs[-1] >= limit // 8 else 0]
+        silent = stats[newcomers, S_LAST_SEEN_US].astype(np.int64) < now_us - ESTABLISHED_US
+        newcomers = newcomers[silent & (stats[newcomers, S_TEMPLATES] > 0)]
+        theirs = np.cumsum(stats[newcomers, S_TEMPLATES].astype(np.int64))
+        surplus = len(self.sets.templates) - self.shared.limits.templates * 3 // 4
+        chosen: NDArray[np.int64] = newcomers[: int(np.searchsorted(theirs, surplus)) + 1]
         return chosen
 
     def _count_forgotten(self, numbers: NDArray[np.int64]) -> None:

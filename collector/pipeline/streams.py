@@ -16,14 +16,18 @@ from numpy.typing import NDArray
 from collector.metrics import OTHER, Metrics
 from decoders.errors import REASONS
 from decoders.sessions import (
+    ESTABLISHED_US,
     NO_SKEW,
     S_AGENT_DROPS,
     S_COUNTER_RECORDS,
     S_DATAGRAMS,
     S_DATAPATH_LOST,
     S_DUPLICATES,
+    S_FIRST_SEEN_US,
     S_HELD_OCTETS,
+    S_LAST_SEEN_US,
     S_LOST,
+    S_NAMED,
     S_OCTETS,
     S_RECORDS,
     S_REORDERED,
@@ -248,15 +252,24 @@ class StreamMetrics:
 
     def _add(self, s: Sessions, growth: Growth) -> None:
         names = protocols(s.key[growth.numbers])
+        newcomers = ~established(s, growth.numbers)
         for row, number in enumerate(growth.numbers):
-            exporter = (
-                self._metrics.exporters.label((int(s.key[number, 0]), int(s.key[number, 1]))) if number else OTHER
-            )
+            address = (int(s.key[number, 0]), int(s.key[number, 1]))
+            exporter = self._metrics.exporters.label(address, newcomer=bool(newcomers[row])) if number else OTHER
             for index, counter in self._counters.items():
                 if growth.stats[row, index]:
                     counter.labels(exporter, names[row]).inc(int(growth.stats[row, index]))
             for reason in np.flatnonzero(growth.problems[row]):
                 self._problems.labels(exporter, REASONS[reason]).inc(int(growth.problems[row, reason]))
+
+
+def established(s: Sessions, numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of these sessions have given records for some time, or were named by the operator."""
+    stats = s.stats[numbers]
+    served = stats[:, S_LAST_SEEN_US] >= stats[:, S_FIRST_SEEN_US] + np.uint64(ESTABLISHED_US)
+    gave = (stats[:, S_RECORDS] + stats[:, S_COUNTER_RECORDS]) > 0
+    found: NDArray[np.bool_] = (served & gave) | (stats[:, S_NAMED] != 0)
+    return found
 
 
 def addresses(words: NDArray[np.uint64]) -> list[bytes]:

@@ -54,6 +54,14 @@ def test_the_first_keys_keep_their_labels_and_the_rest_share_one() -> None:
     assert len(labels) == 2
 
 
+def test_newcomers_leave_half_of_the_labels_to_those_who_stay() -> None:
+    labels = CappedLabels(4)
+
+    assert [labels.label(key, newcomer=True) for key in ("a", "b", "c", "a")] == ["a", "b", OTHER, "a"]
+    assert [labels.label(key) for key in ("c", "d", "e")] == ["c", "d", OTHER]
+    assert labels.label("c", newcomer=True) == "c"
+
+
 def test_labels_from_several_threads_stay_bounded_and_agree() -> None:
     labels = CappedLabels(100)
     keys = [(0, number) for number in range(300)]

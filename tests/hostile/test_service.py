@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import socket
+import time
 from pathlib import Path
 
 import numpy as np
 
+from tests.decoders.exports import BASE, base, in_set, ipfix, record5, template, v5
 from tests.decoders.helpers import payloads, truth
 from tests.service import running, send
 
@@ -37,4 +39,34 @@ def test_garbage_costs_the_good_exporter_nothing(tmp_path: Path) -> None:
         assert len(labels) <= LABELLED + 1
         assert "other" in labels
         assert service.metric("vmflow_decode_problems_total") >= SENDERS
+        assert service.stop() == 0
+
+
+FORGED = 30_000
+EXPORTER = "127.66.2.1"
+
+
+def test_thirty_thousand_forged_senders_of_good_records_push_out_no_exporter(tmp_path: Path) -> None:
+    """The exporter's template came before them; its data after them are decoded."""
+    with running(tmp_path, "pipeline.exporter_labels=20") as service:
+        rows = f"SELECT count() AS n FROM flows WHERE exporter = toIPv6('::ffff:{EXPORTER}')"
+        host, port = service.udp[0].rsplit(":", 1)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as exporter:
+            exporter.bind((EXPORTER, 0))
+            exporter.connect((host, int(port)))
+            exporter.send(ipfix(template(256, BASE), in_set(256, base())))
+            time.sleep(0.1)
+            exporter.send(ipfix(in_set(256, base()), sequence=1))
+            assert service.wait_for_rows(rows, 2) == 2
+            for number in range(FORGED):
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as forged:
+                    forged.bind((f"127.{100 + number // 62_500}.{number // 250 % 250}.{number % 250 + 1}", 0))
+                    forged.sendto(v5(record5()), (host, int(port)))
+            others = f"SELECT count() AS n FROM flows WHERE exporter != toIPv6('::ffff:{EXPORTER}')"
+            assert service.wait_for_rows(others, FORGED) == FORGED
+            exporter.send(ipfix(in_set(256, base()), sequence=2))
+            assert service.wait_for_rows(rows, 3) == 3
+        assert service.metric("vmflow_exporter_streams_forgotten_total", kind="exporter") >= FORGED - 16_384
+        assert service.metric("vmflow_exporter_streams") <= 16_384
+        assert any("name your exporters" in str(line.get("event")) for line in service.log)
         assert service.stop() == 0
