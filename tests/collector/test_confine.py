@@ -352,18 +352,24 @@ def without_landlock(*arguments: str) -> subprocess.CompletedProcess[str]:
         sys.exit(main(sys.argv[1:]))
     """
     return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), *arguments], capture_output=True, text=True, cwd=ROOT, check=False
+        [sys.executable, "-c", textwrap.dedent(code), *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+        timeout=120,
     )
 
 
 def test_without_landlock_the_log_says_so_or_nothing_starts(tmp_path: Path) -> None:
-    """A port that is taken ends the start right after the confinement."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        common = ("--set", f"store.url=http://127.0.0.1:{taken.getsockname()[1]}", "--set", "store.connect_seconds=1",
-                  "--set", f"store.spool_directory={tmp_path}/spool", "--set", "listen.addresses=[\"192.0.2.77:1\"]",
-                  "--set", f"rollup.key_file={tmp_path}/spool/key")  # fmt: skip
-        required = without_landlock("run", *common, "--set", "confine.mode=require")
-        auto = without_landlock("run", *common)
+    """This machine does not have the address to listen at, which ends the start after the confinement."""
+    values = (
+        f"store.url=http://127.0.0.1:{free_port()}", f"store.spool_directory={tmp_path}/spool",
+        f"rollup.key_file={tmp_path}/spool/key", 'listen.addresses=["192.0.2.77:6343"]', "web.port=0",
+    )  # fmt: skip
+    common = [word for value in values for word in ("--set", value)]
+    required = without_landlock("run", *common, "--set", "confine.mode=require")
+    auto = without_landlock("run", *common)
 
     assert required.returncode == 2
     assert "vmflow run: confine.mode = 'require': Landlock of version 2 or newer is needed, the system offers none" in (
@@ -371,6 +377,7 @@ def test_without_landlock_the_log_says_so_or_nothing_starts(tmp_path: Path) -> N
     )
     assert "not confined: who gets code to run in this process reads what its user may read" in auto.stderr
     assert "the system offers none" in auto.stderr
+    assert auto.returncode == 2
 
 
 def eventually(done: Callable[[], bool], seconds: float = 60) -> None:
