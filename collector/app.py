@@ -321,13 +321,21 @@ class Service:
 
     def health(self) -> dict[str, Any]:
         """State of the service, for /health."""
-        problem = self.writer.problem
-        status = "starting" if not self.pipeline.ready.is_set() else ("ok" if problem is None else "store")
+        problem, waiting = self.writer.problem, self.pipeline.waiting
+        status = "held" if waiting.streams else "ok"
+        if problem is not None:
+            status = "store"
+        if not self.pipeline.ready.is_set():
+            status = "starting"
         return {
             "status": status,
             "version": metadata.version("vmflow"),
             "uptime_seconds": round(time.monotonic() - self._began, 1),
             "store": problem or "ok",
+            "held": f"data of {waiting.streams} exporters waits for its templates, for up to {waiting.seconds:.0f} s: "
+            "see vmflow exporters --doctor"
+            if waiting.streams
+            else "ok",
             "inbox_octets": self.pipeline.inbox.octets,
             "store_queue_octets": self.writer.queue_octets,
             "spool": self.writer.spool_problem or "ok",
