@@ -152,6 +152,7 @@ class Service:
             clock_us=wall_clock_us,
             remember=self.delivery.remember,
             on_notice=self._act if settings.act.enabled else None,
+            own=self._own_measures,
         )
         desk = Desk(self.alerts, settings.alerts.active(), partial(self.bridge.call, DESK), connect)
         self.windows.subscribe("alert", self.alerts.window_closed)
@@ -346,6 +347,9 @@ class Service:
             "confined": self.confinement.told,
             "replaced_files": self._tell_replaced(),
         }
+
+    def _own_measures(self) -> dict[str, float]:
+        return {"store_away_seconds": self.writer.away_seconds, "spool_ratio": self.writer.spool_ratio}
 
     def _own_loss(self) -> OwnLoss:
         return OwnLoss(

@@ -79,7 +79,7 @@ def examine(
 def _finding(check: Check, row: Mapping[str, Any]) -> Finding:
     exporter = shown(row["exporter"])
     unit = "datagrams" if row["protocol"] in ("sflow5", "netflow9") else "records"
-    values = {**row, "exporter": exporter, "unit": unit}
+    values = {**row, "exporter": exporter, "agent": shown(row["agent"]), "unit": unit}
     return Finding(
         check.code,
         exporter,
