@@ -88,7 +88,26 @@ CHECKS = (
             "# in the settings of vmflow, if it samples 1 in N packets and does not multiply itself:",
             "[[pipeline.exporters]]",
             'network = "{exporter}"',
+            'protocol = "{protocol}"',
             "sampling_rate = N",
+        ),
+    ),
+    Check(
+        "rate_untold",
+        f"""
+        SELECT {_KEY}, count() AS records
+        {_FLOWS} AND {_OVS} AND rate_source = 'unstated' AND packets > 0
+        GROUP BY {_KEY}
+        HAVING records >= {LEAST_RECORDS}
+            AND arrayFold((a, b) -> gcd(a, b), groupUniqArray(1000)(packets), max(packets)) = 1""",
+        "Its {records} packet counts have no common factor, so it samples every packet, and states that nowhere: "
+        "unless it is told, vmflow takes its figures for estimates of unknown width.",
+        (
+            "# in the settings of vmflow, where `sampling=1` is set:",
+            "[[pipeline.exporters]]",
+            'network = "{exporter}"',
+            'protocol = "ipfix"',
+            "sampling_rate = 1",
         ),
     ),
     Check(
@@ -111,9 +130,9 @@ CHECKS = (
         GROUP BY {_KEY}
         HAVING coming > 0 AND going > 0""",
         "It samples packets where they come in ({coming} records) and again where they go out ({going}): sums over all "
-        "of its records are double.",
+        "of its records are double, those by `sighting` are right. Loss needs both.",
         (
-            "# Open vSwitch 2.4 to 3.1, where the key works the wrong way round; 3.2 and later: `false`",
+            "# traffic without loss; Open vSwitch 2.4 to 3.1 takes the key the wrong way round, 3.2 and later `false`:",
             *_made_anew("sampling=64 other_config:enable-output-sampling=true"),
         ),
     ),
