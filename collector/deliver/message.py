@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from collector.deliver.figures import SECOND_US, clock, duration, figure, figures, moment
 from collector.deliver.settings import Language
@@ -256,7 +256,9 @@ def _short(group: Group, notices: list[Notice], words: Words, language: Language
     """The worst in one line.  Names give way first, so that event, figure and time are always there."""
     worst = notices[0]
     head = f"{_events(notices, words)} {words.severities[group.severity]}{words.colon}"
-    tail = f" {_figure(worst, words, samples=False)}".rstrip() + words.short_since.format(clock(worst.since_us))
+    # A reason would leave no room for the names.
+    value = _figure(replace(worst, why=""), words, samples=False)
+    tail = f" {value}".rstrip() + words.short_since.format(clock(worst.since_us))
     if len(notices) > 1:
         tail += words.short_more.format(len(notices) - 1)
     who = _who(worst, words)
