@@ -28,6 +28,11 @@ ENTRIES = 262_144
 """Held sets at once: 256 octets each would fill the arena, and an Open vSwitch sends about 300 a set."""
 
 
+FREE_SHARE = 4
+LEAST_SHARE = 64 * 1024
+"""A second of a busy exporter, which anybody may hold: to push out all that waits takes a thousand streams."""
+
+
 class Held(NamedTuple):
     """The arena."""
 
@@ -109,6 +114,14 @@ def waiting(held: Held, session: int, template: int) -> NDArray[np.int64]:
     wanted = (live != 0) & (of == session) & (number == template)
     chosen: NDArray[np.int64] = order[wanted]
     return chosen
+
+
+def share(held: Held, limits: Limits) -> int:
+    """Octets that one session may have waiting now: a part of what is free, so that few senders cannot fill it all."""
+    count, head = int(held.state[A_COUNT]), int(held.state[A_HEAD])
+    used = head - int(held.meta[held.state[A_FIRST], H_POSITION]) if count else 0
+    free = limits.held_octets - used
+    return min(limits.held_octets_per_session, max(LEAST_SHARE, free // FREE_SHARE))
 
 
 def held_since(held: Held, position: int) -> list[tuple[int, int, bytes]]:

@@ -14,7 +14,7 @@ from decoders.datagrams import Datagrams
 from decoders.decoder import Decoded, Shared
 from decoders.errors import Reason
 from decoders.fields import C_RECEIVED_US, C_SESSION, C_VERSION
-from decoders.held import A_HEAD, expire, forget_held, held_since, new_held, waiting
+from decoders.held import A_HEAD, expire, forget_held, held_since, new_held, share, waiting
 from decoders.rows import Rows, batch, unclear_rows
 from decoders.samplers import new_samplers
 from decoders.saved import load_state, save_state
@@ -138,6 +138,7 @@ class _Pass:
             session,
         )
         self._work = frames.new_work(shared.limits, shared.sessions, shared.domain_in_key)
+        self._work.caps[1] = share(decoder.held, shared.limits)
         self._waiting = np.zeros(0, np.int64)
         self._plan = 0
         self._left = 0

@@ -600,3 +600,14 @@ def test_what_waits_is_told_by_session_with_the_time_of_the_oldest() -> None:
     collector.decode(ipfix(in_set(256, base(3))), port=6)
 
     assert collector.waits() == [begun, begun + 40_000_000]
+
+
+def test_few_streams_cannot_fill_what_all_share() -> None:
+    """Each may take a quarter of what is left, and 64 KiB at least: the first has most, and keeps it."""
+    collector = Collector(tight(held_octets=2**20, held_octets_per_session=2**20))
+    for port in range(1, 11):
+        for sequence in range(8):
+            collector.decode(ipfix(in_set(256, bytes([port]) * 2**15), sequence=sequence), port=port)
+
+    held = sorted(collector.decoder.shared.sessions.stats[1:11, S_HELD_OCTETS].tolist(), reverse=True)
+    assert held == [2**15 * count for count in (6, 5, 4, 3, 3, 2, 2, 2, 2, 2)]
