@@ -202,7 +202,7 @@ def query(view: ScopeView, level: str, rules: Iterable[Rule]) -> tuple[str, dict
 
 
 def _watched(rules: Iterable[Rule]) -> dict[str, Measure]:
-    return {rule.measure: rule.about for rule in rules if rule.measure}
+    return {rule.measure: rule.about for rule in rules if rule.measure and not rule.about.own}
 
 
 def _filter(rule: Rule, parameters: dict[str, Any]) -> str:
