@@ -145,8 +145,8 @@ def _figure(notice: Notice, words: Words, samples: bool = True) -> str:
 
 def _ended_by(notice: Notice, words: Words) -> str:
     """`ended by ann: cable changed`, `cannot be measured any more: db-1 has moved from h1 to h2`."""
-    text = words.forgotten if notice.ended_by == "forgotten" else words.ended_by.format(clean(notice.ended_by))
-    return f"{text}{words.colon}{clean(notice.why, WHY_SIGNS)}" if notice.why else text
+    text = words.forgotten if notice.ended_by == "forgotten" else words.ended_by.format(shown(notice.ended_by))
+    return f"{text}{words.colon}{shown(notice.why, WHY_SIGNS)}" if notice.why else text
 
 
 def _silence(notice: Notice, words: Words) -> str:
