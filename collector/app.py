@@ -152,6 +152,7 @@ class Service:
             clock_us=wall_clock_us,
             remember=self.delivery.remember,
             on_notice=self._act if settings.act.enabled else None,
+            own=self._own_measures,
         )
         desk = Desk(self.alerts, settings.alerts.active(), partial(self.bridge.call, DESK), connect)
         self.windows.subscribe("alert", self.alerts.window_closed)
@@ -321,13 +322,21 @@ class Service:
 
     def health(self) -> dict[str, Any]:
         """State of the service, for /health."""
-        problem = self.writer.problem
-        status = "starting" if not self.pipeline.ready.is_set() else ("ok" if problem is None else "store")
+        problem, waiting = self.writer.problem, self.pipeline.waiting
+        status = "held" if waiting.streams else "ok"
+        if problem is not None:
+            status = "store"
+        if not self.pipeline.ready.is_set():
+            status = "starting"
         return {
             "status": status,
             "version": metadata.version("vmflow"),
             "uptime_seconds": round(time.monotonic() - self._began, 1),
             "store": problem or "ok",
+            "held": f"data of {waiting.streams} exporters waits for its templates, for up to {waiting.seconds:.0f} s: "
+            "see vmflow exporters --doctor"
+            if waiting.streams
+            else "ok",
             "inbox_octets": self.pipeline.inbox.octets,
             "store_queue_octets": self.writer.queue_octets,
             "spool": self.writer.spool_problem or "ok",
@@ -338,6 +347,9 @@ class Service:
             "confined": self.confinement.told,
             "replaced_files": self._tell_replaced(),
         }
+
+    def _own_measures(self) -> dict[str, float]:
+        return {"store_away_seconds": self.writer.away_seconds, "spool_ratio": self.writer.spool_ratio}
 
     def _own_loss(self) -> OwnLoss:
         return OwnLoss(

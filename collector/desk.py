@@ -55,6 +55,8 @@ class AlertCard:
     told: int
     held_back: bool
     """A silence or another alert keeps its message back."""
+    held_back_by: str
+    """Which: the name of a rule, or a silence with its id and who made it."""
     escalations: int
     measure: str
     unit: str
@@ -149,6 +151,9 @@ class AlertDesk(Protocol):
 
     async def resolve(self, alert_id: str, who: str, comment: str, /) -> bool:
         """Somebody ends an alert.  False if none with this id lasts."""
+
+    async def retire(self, wanted: Mapping[str, str], who: str, comment: str, /) -> Sequence[Mapping[str, str]]:
+        """Expect no exporter with these labels any more, until it sends again; the labels of each that was."""
 
     async def silence(self, matchers: Mapping[str, str], until: int, who: str, comment: str, /) -> str:
         """Keep messages back; returns the silence's id.  Raises ValueError for what cannot be."""

@@ -58,6 +58,10 @@ class Notice:
     """Link, or empty."""
     sql: str
     """Query to look closer."""
+    ended_by: str = ""
+    """Of what has ended: `clear`, `forgotten`, or the name of the person who ended it."""
+    why: str = ""
+    """What the person said, or why it is forgotten."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,7 +101,9 @@ class Decoder:
 
     def _take_rules(self, rules: tuple[ExporterRule, ...]) -> None:
         self._rules = rules
-        self._first = RuleTable(rules)
+        self._first = _of_version(rules, 0)
+        # Where rules are of one protocol, its streams have a table of their own.
+        self._first_of = {version: _of_version(rules, version) for version in {rule.version for rule in rules} - {0}}
         self._named = RuleTable(rules, lambda rule: rule.allowed and rule.network.prefixlen == SINGLE)
         # What stands behind the last rule, NONE, is for addresses that no rule names.
         self._denied = np.array([*(not rule.allowed for rule in rules), False], np.uint64)
@@ -260,6 +262,15 @@ class Decoder:
         numbers = numbers[numbers != 0]
         address = self.shared.sessions.key[numbers, :2]
         first = self._first.first(address)
+        versions = self.shared.sessions.key[numbers, 2] >> np.uint64(48)
+        for version, table in self._first_of.items():
+            of_it = versions == version
+            first[of_it] = table.first(address[of_it])
         stats[numbers, S_DENIED] = self._denied[first]
         stats[numbers, S_OVERRIDE_RATE] = self._rates[first]
         stats[numbers, S_NAMED] = self._named.first(address) != NONE
+
+
+def _of_version(rules: tuple[ExporterRule, ...], version: int) -> RuleTable:
+    """The rules that are of all streams, or of those of this version."""
+    return RuleTable(rules, lambda rule: rule.version in (0, version))

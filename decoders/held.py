@@ -24,8 +24,13 @@ H_TEMPLATE, H_POSITION, H_LENGTH, H_LIVE, H_WORDS = range(C_WORDS, C_WORDS + 5)
 # Words of the queue's state; positions grow for ever, an offset is position modulo capacity
 A_FIRST, A_COUNT, A_HEAD, A_WORDS = range(4)
 
-ENTRIES = 32_768
-"""Held sets at once: 512 octets each would fill the arena."""
+ENTRIES = 262_144
+"""Held sets at once: 256 octets each would fill the arena, and an Open vSwitch sends about 300 a set."""
+
+
+FREE_SHARE = 4
+LEAST_SHARE = 64 * 1024
+"""A second of a busy exporter, which anybody may hold: to push out all that waits takes a thousand streams."""
 
 
 class Held(NamedTuple):
@@ -105,10 +110,42 @@ def waiting(held: Held, session: int, template: int) -> NDArray[np.int64]:
     """Entries that wait for this template, the oldest first."""
     first, count = int(held.state[A_FIRST]), int(held.state[A_COUNT])
     order = (first + np.arange(count)) % len(held.meta)
-    meta = held.meta[order]
-    wanted = (meta[:, H_LIVE] != 0) & (meta[:, C_SESSION] == session) & (meta[:, H_TEMPLATE] == template)
+    live, of, number = (held.meta[order, word] for word in (H_LIVE, C_SESSION, H_TEMPLATE))
+    wanted = (live != 0) & (of == session) & (number == template)
     chosen: NDArray[np.int64] = order[wanted]
     return chosen
+
+
+def share(held: Held, limits: Limits) -> int:
+    """Octets that one session may have waiting now: a part of what is free, so that few senders cannot fill it all."""
+    count, head = int(held.state[A_COUNT]), int(held.state[A_HEAD])
+    used = head - int(held.meta[held.state[A_FIRST], H_POSITION]) if count else 0
+    free = limits.held_octets - used
+    return min(limits.held_octets_per_session, max(LEAST_SHARE, free // FREE_SHARE))
+
+
+def held_since(held: Held, position: int) -> list[tuple[int, int, bytes]]:
+    """Session, template and octets of the first set that waits for each template since a position of the queue."""
+    first, count = int(held.state[A_FIRST]), int(held.state[A_COUNT])
+    order = (first + np.arange(count)) % len(held.meta)
+    order = order[np.searchsorted(held.meta[order, H_POSITION], position) :]
+    order = order[held.meta[order, H_LIVE] != 0]
+    _, firsts = np.unique(held.meta[order][:, (C_SESSION, H_TEMPLATE)], axis=0, return_index=True)
+    found = []
+    words = (C_SESSION, H_TEMPLATE, H_POSITION, H_LENGTH)
+    for session, number, at, length in held.meta[order[firsts]][:, words].tolist():
+        offset = at % len(held.octets)
+        found.append((session, number, held.octets[offset : offset + length].tobytes()))
+    return found
+
+
+def waits(held: Held) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Sessions whose data waits for a template, and when the oldest of each was received (µs)."""
+    first, count = int(held.state[A_FIRST]), int(held.state[A_COUNT])
+    order = (first + np.arange(count)) % len(held.meta)
+    order = order[held.meta[order, H_LIVE] != 0]
+    sessions, firsts = np.unique(held.meta[order, C_SESSION], return_index=True)
+    return sessions, held.meta[order[firsts], C_RECEIVED_US]
 
 
 def forget_held(held: Held, s: Sessions, sessions: NDArray[np.int64]) -> None:

@@ -20,12 +20,12 @@ class Limits:
     """Templates of all exporters together."""
     template_fields: int = 1_000
     """Fields of one template; Open vSwitch sends up to 68."""
-    held_octets_per_session: int = 64 * 1024
-    """Data waiting for its template, per stream: one second of a small exporter."""
-    held_octets: int = 16 * 2**20
-    """Data waiting for templates, all streams together."""
-    held_seconds: int = 600
-    """How long data waits: Open vSwitch repeats templates every 600 s by default."""
+    held_octets_per_session: int = 16 * 2**20
+    """Data waiting for its template, per stream: 600 s of 90 records/s of Open vSwitch, 300 octets each."""
+    held_octets: int = 64 * 2**20
+    """Data waiting for templates, all streams together; memory is taken as it fills."""
+    held_seconds: int = 660
+    """How long data waits: Open vSwitch repeats templates every 600 s by default, with the next record after that."""
     rows_per_batch: int = 262_144
     """Rows allocated at once (about 350 octets each); larger batches are decoded in slices."""
     rows_per_datagram: int = 65_536

@@ -28,6 +28,8 @@ class ExporterRule:
     allowed: bool = True
     sampling_rate: int = 0
     """One in this many packets, over whatever the exporter states; 0 = as the exporter states."""
+    version: int = 0
+    """Only of streams of this version, as in their key; 0 = of all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,13 @@ from decoders.datagrams import Datagrams
 from decoders.decoder import Decoded, Shared
 from decoders.errors import Reason
 from decoders.fields import C_RECEIVED_US, C_SESSION, C_VERSION
-from decoders.held import expire, forget_held, new_held, waiting
+from decoders.held import A_HEAD, expire, forget_held, held_since, new_held, share, waiting
 from decoders.rows import Rows, batch, unclear_rows
 from decoders.samplers import new_samplers
 from decoders.saved import load_state, save_state
 from decoders.sequence import begin_orders_anew, forget_orders, new_orders
-from decoders.sessions import S_HELD_OCTETS
+from decoders.sessions import S_HELD_OCTETS, S_LAST_SEEN_US
+from decoders.siblings import Siblings
 from decoders.templates import TemplateStore, digest_of, parse_record
 from schemas.flows import FLOWS
 
@@ -137,6 +138,7 @@ class _Pass:
             session,
         )
         self._work = frames.new_work(shared.limits, shared.sessions, shared.domain_in_key)
+        self._work.caps[1] = share(decoder.held, shared.limits)
         self._waiting = np.zeros(0, np.int64)
         self._plan = 0
         self._left = 0
@@ -144,7 +146,21 @@ class _Pass:
         self._rows = self._more_rows(0)
 
     def run(self) -> None:
-        """Walk the batch to its end."""
+        """Walk the batch to its end, then decode what other ports of its exporter have the template of."""
+        state = self._work.state
+        head = int(self._decoder.held.state[A_HEAD])
+        self._walk()
+        if int(self._decoder.held.state[A_HEAD]) != head:
+            for session, number in self._adopt(head):
+                self._release(session, number)
+                self._walk()
+        state[frames.W_ROW0] = state[frames.W_ROWS]
+        self._flush(int(state[frames.W_ROWS]), -1)
+        count = int(state[frames.W_PROBLEMS])
+        if count:
+            self._decoded.problems.append(self._work.log[:count].copy())
+
+    def _walk(self) -> None:
         state = self._work.state
         known = self._decoder.known()
         while True:
@@ -161,11 +177,22 @@ class _Pass:
                 self._decoder.templates.drop_session(int(self._work.ctx[C_SESSION]))
             else:
                 break
-        state[frames.W_ROW0] = state[frames.W_ROWS]
-        self._flush(int(state[frames.W_ROWS]), -1)
-        count = int(state[frames.W_PROBLEMS])
-        if count:
-            self._decoded.problems.append(self._work.log[:count].copy())
+
+    def _adopt(self, since: int) -> list[tuple[int, int]]:
+        """Take over templates that what is held since a position of the queue waits for; session and number of each."""
+        decoder, sessions = self._decoder, self._shared.sessions
+        siblings = Siblings(sessions, decoder.templates)
+        adopted = []
+        for session, number, octets in held_since(decoder.held, since):
+            now_us = int(sessions.stats[session, S_LAST_SEEN_US])
+            found = siblings.template(session, number, octets, now_us)
+            if found is not None:
+                template, digest, when = found
+                _, gave_way = decoder.templates.announce(session, number, template, digest, when)
+                if gave_way:
+                    sessions.problems[session, Reason.TEMPLATE_LIMIT] += np.uint64(1)
+                adopted.append((session, number))
+        return adopted
 
     def _estimate(self) -> None:
         """Reckon how many rows the rest of the batch gives, by the templates known now."""

@@ -190,6 +190,13 @@ class TemplateStore:
         entry = self._entries.get(session, {}).get(number)
         return None if entry is None else int(self.table.plan[entry])
 
+    def announced(self, session: int, number: int) -> tuple[Template, int, int] | None:
+        """A template, the digest of its announcement, and when that was last heard (µs); None if it is not known."""
+        entry = self._entries.get(session, {}).get(number)
+        if entry is None:
+            return None
+        return self._templates[entry], int(self.table.digest[entry]), int(self.table.refreshed_us[entry])
+
     def announce(self, session: int, number: int, template: Template, digest: int, now_us: int) -> tuple[bool, bool]:
         """Keep a template.  Returns (it replaced a different one, an older one or this one had to go for room)."""
         known = self._entries.setdefault(session, {})

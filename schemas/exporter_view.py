@@ -59,13 +59,15 @@ def exporter_metrics(level: str) -> str:
     counter_records,
     export_lost,
     samples_lost,
-    agent_drops
+    agent_drops,
+    held_octets
 FROM (
     SELECT
         {KEYS},
         {sums},
         sum(interval_us) / 1000000 / count(DISTINCT source_port) AS covered_seconds,
         sum(arraySum(mapValues(problems))) AS problems,
+        arraySum(mapValues(maxMap(map(source_port, held_octets)))) AS held_octets,
         argMax(sampling_rate, ends) AS sampling_rate,
         argMax(clock_skew_us, ends) AS clock_skew_us,
         argMax(findings, ends) AS findings

@@ -45,6 +45,8 @@ class Verdict:
     """Begin of the window in which the evidence for `certain` began, µs since 1970; None without such evidence."""
     gone: Flags | None = None
     """Series that will not come back: their alerts end."""
+    why: Callable[[int], str] = lambda row: ""
+    """Why a series will not come back."""
 
 
 class Judge(Protocol):

@@ -9,7 +9,18 @@ from typing import Any, TypeVar
 
 from clickhouse_connect.driver import Client
 
-from collector.alert.reading import ALERT, ALERTS, EVENTS, SILENCES, Row, alert_card, event, rows, silence_card
+from collector.alert.reading import (
+    ALERT,
+    ALERTS,
+    EVENTS,
+    KEEPERS,
+    SILENCES,
+    Row,
+    alert_card,
+    event,
+    rows,
+    silence_card,
+)
 from collector.alert.rules import Rule
 from collector.alert.stage import Alerts
 from collector.desk import AlertCard, AlertEvent, AlertQuery, DeskError, RuleCard, SilenceCard
@@ -49,12 +60,21 @@ class Desk:
             "states": list(query.states), "severities": list(query.severities), "rules": list(query.rules),
             "vm": like(query.vm), "begin": query.id_begin, "limit": query.limit, "fired": fired_us, "id": alert_id,
         }  # fmt: skip
-        return [alert_card(row) for row in await self._read(ALERTS, parameters)]
+        return await self._cards(await self._read(ALERTS, parameters))
 
     async def alert(self, alert_id: str, /) -> AlertCard | None:
         """As AlertDesk says."""
         found = await self._read(ALERT, {"id": alert_id})
-        return alert_card(found[0]) if found else None
+        return (await self._cards(found))[0] if found else None
+
+    async def _cards(self, found: Sequence[Row]) -> list[AlertCard]:
+        """The cards of rows of `alerts`; what keeps messages back stands among the events."""
+        kept = [row for row in found if row["held_back"]]
+        keepers = {}
+        if kept:
+            parameters = {"ids": [row["alert_id"] for row in kept], "since": min(row["since"] for row in kept)}
+            keepers = {row["alert_id"]: row["keeper"] for row in await self._read(KEEPERS, parameters)}
+        return [alert_card(row, keepers.get(row["alert_id"], "")) for row in found]
 
     async def history(self, card: AlertCard, limit: int, offset: int, /) -> Sequence[AlertEvent]:
         """As AlertDesk says."""
@@ -100,6 +120,10 @@ class Desk:
     async def resolve(self, alert_id: str, who: str, comment: str, /) -> bool:
         """As AlertDesk says."""
         return await self._do(self._alerts.resolve(alert_id, who, comment))
+
+    async def retire(self, wanted: Mapping[str, str], who: str, comment: str, /) -> Sequence[Mapping[str, str]]:
+        """As AlertDesk says."""
+        return await self._do(self._alerts.retire(wanted, who, comment))
 
     async def silence(self, matchers: Mapping[str, str], until: int, who: str, comment: str, /) -> str:
         """As AlertDesk says."""

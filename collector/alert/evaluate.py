@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,10 +11,12 @@ from clickhouse_connect.driver import Client
 from collector.alert.baseline import Baseline
 from collector.alert.conditions import Judge
 from collector.alert.frame import Frame, Limits, read
+from collector.alert.measures import LEVEL_US
+from collector.alert.reasons import places, why
 from collector.alert.rules import Rule
 from collector.alert.settings import AlertSettings
-from collector.alert.silence import Absent
-from collector.alert.state import Alert, Book, Change
+from collector.alert.silence import ENDED, Absent
+from collector.alert.state import FORGOTTEN, Alert, Book, Change
 from collector.alert.threshold import Threshold
 from collector.alert.trend import Trend
 from collector.notice import Scope
@@ -74,6 +76,8 @@ class Evaluator:
         """Take over alerts of a former run."""
         for alert in alerts:
             self.book.restore(alert)
+            if alert.rule.condition == "absent" and not alert.lasts and alert.resolved_by not in ENDED:
+                self.dismiss(alert, alert.resolved_us)
         for judge in self._judges:
             if isinstance(judge, Absent):
                 # What fell silent before the restart is in no window any more.
@@ -87,10 +91,25 @@ class Evaluator:
         """Evaluate the rules of this level over the window.  Blocks.  A query that fails costs its own rules only."""
         outcome = Outcome([], {}, {}, [], 0)
         for scope in ORDER:
-            judges = [judge for judge in self._judges if (judge.rule.scope, judge.rule.level) == (scope, level)]
+            judges = [
+                judge
+                for judge in self._judges
+                if (judge.rule.scope, judge.rule.level) == (scope, level) and not judge.rule.about.own
+            ]
             if judges:
                 outcome = self._scope(client, judges, start_us, end_us, outcome)
         return outcome
+
+    def own(self, values: Mapping[str, float], now_us: int) -> Outcome:
+        """Evaluate the rules of what the service says of itself, over the last 10 s."""
+        start_us, one = now_us - LEVEL_US["10s"], np.ones(1, bool)
+        figures = {name: np.array([value]) for name, value in values.items()}
+        frame = Frame(start_us, now_us, np.zeros(1, np.uint64), one, figures, {}, {}, one)
+        changes: list[Change] = []
+        judges = [judge for judge in self._judges if judge.rule.measure in values and judge.rule.about.own]
+        for judge in judges:
+            changes += self.book.apply(judge.rule, judge.judge(frame), start_us, now_us)
+        return Outcome(changes, {judge.rule.name: 1 for judge in judges}, {}, [], 0)
 
     def _scope(self, client: Client, judges: list[Judge], start_us: int, end_us: int, before: Outcome) -> Outcome:
         failed, put_off = dict(before.failed), list(before.put_off)
@@ -114,10 +133,49 @@ class Evaluator:
         frame, left_out = cut(frame, self._most)
         changes = list(before.changes)
         for judge in ready:
-            changes += self.book.apply(judge.rule, judge.judge(frame), start_us, end_us)
+            changed = self.book.apply(judge.rule, judge.judge(frame), start_us, end_us)
+            changes += self._explained(client, judge, frame, changed)
             left_out += _left_out(judge)
         looked_at = {judge.rule.name: _looked_at(judge, frame) for judge in ready}
         return Outcome(changes, before.evaluated | looked_at, failed, put_off, before.left_out + left_out)
+
+    def _explained(self, client: Client, judge: Judge, frame: Frame, changes: list[Change]) -> list[Change]:
+        """The same, and why those ended of which nothing can be told any more."""
+        forgotten = [one.alert for one in changes if one.who == FORGOTTEN and not one.comment]
+        if not forgotten:
+            return changes
+        try:
+            known = places(client, forgotten, self._limits)
+        except Exception:  # noqa: BLE001 - without the inventory the window alone tells why
+            known = {}
+        for alert in forgotten:
+            alert.why = why(alert, judge, frame, known)
+        return [replace(one, comment=one.alert.why) if one.alert in forgotten else one for one in changes]
+
+    def retire(self, wanted: Mapping[str, str], now_us: int, who: str, comment: str) -> list[Change]:
+        """Expect no exporter stream with these labels any more, until it sends again; what lasts of it ends.
+
+        There is a change for each, whether or not it had fired: the next start knows by it who is not expected.
+        """
+        changes: list[Change] = []
+        done: set[int] = set()
+        judges = [judge for judge in self._judges if isinstance(judge, Absent) and judge.rule.view.rhythm]
+        for judge in sorted(judges, key=lambda judge: judge.rule.replaced):
+            for series, (labels, last_us) in judge.known(wanted).items():
+                alert = self.book.of_series(judge.rule.name, series)
+                if alert is not None or series not in done:
+                    alert = alert or Alert(judge.rule, series, labels, last_us)
+                    changes += self.book.retire(alert, now_us, who, comment)
+                done.add(series)
+                judge.dismiss(series, now_us)
+        return changes
+
+    def dismiss(self, alert: Alert, now_us: int) -> None:
+        """What a person ends the silence of is not expected any more; of an exporter, by no rule."""
+        for judge in self._judges:
+            same = judge.rule.name == alert.rule.name or judge.rule.view.rhythm
+            if isinstance(judge, Absent) and judge.rule.scope == alert.rule.scope and same:
+                judge.dismiss(alert.series, now_us)
 
 
 def cut(frame: Frame, most: int) -> tuple[Frame, int]:
@@ -129,6 +187,7 @@ def cut(frame: Frame, most: int) -> tuple[Frame, int]:
             frame,
             series=frame.series[:most],
             present=frame.present[:most],
+            counts=frame.counts[:most],
             figures={name: values[:most] for name, values in frame.figures.items()},
             texts={name: values[:most] for name, values in frame.texts.items()},
             passes={name: values[:most] for name, values in frame.passes.items()},

@@ -68,6 +68,8 @@ class Frame:
     """Labels; `measure_evidence`."""
     passes: Mapping[str, Flags]
     """By name of rule: which series its filter lets through.  Rules without a filter are not in it."""
+    counts: Flags
+    """Whether the row is enough to get to know the series by."""
 
     def labels(self, row: int, names: Iterable[str]) -> dict[str, str]:
         """The labels of one series; cleaned again, for the store may hold rows of a release that did not."""
@@ -90,10 +92,14 @@ def read(
     begins, series = _numbers(table, "window", np.int64) * SECOND_US, _numbers(table, "series", np.uint64)
     # Put in order here: in the query it takes a third of the time.
     order = np.lexsort((series, begins))
-    table, begins = table.take(pa.array(order)), begins[order]
+    # In the window in which a VM got another name it has two rows: the first one found tells of it.
+    begins, series = begins[order], series[order]
+    first = np.ones(len(order), bool)
+    first[1:] = (begins[1:] != begins[:-1]) | (series[1:] != series[:-1])
+    table, begins = table.take(pa.array(order[first])), begins[first]
     for start in range(start_us, end_us, length):
-        first, last = np.searchsorted(begins, (start, start + 1))
-        yield _frame(table.slice(int(first), int(last - first)), view, rules, start, start + length)
+        begin, end = np.searchsorted(begins, (start, start + 1))
+        yield _frame(table.slice(int(begin), int(end - begin)), view, rules, start, start + length)
 
 
 def pieces(
@@ -157,8 +163,8 @@ def _frame(table: pa.Table, view: ScopeView, rules: tuple[Rule, ...], start_us: 
         if measure.evidence:
             texts[f"{name}_evidence"] = _text(table, f"e_{name}")
     passes = {rule.name: _numbers(table, f"pass_{rule.name}", np.uint8) > 0 for rule in rules if rule.only != Filter()}
-    present = _numbers(table, "present", np.uint8) > 0
-    return Frame(start_us, end_us, _numbers(table, "series", np.uint64), present, figures, texts, passes)
+    present, counts = (_numbers(table, name, np.uint8) > 0 for name in ("present", "counts"))
+    return Frame(start_us, end_us, _numbers(table, "series", np.uint64), present, figures, texts, passes, counts)
 
 
 def _numbers(table: pa.Table, name: str, kind: Any) -> NDArray[Any]:
@@ -174,6 +180,7 @@ def query(view: ScopeView, level: str, rules: Iterable[Rule]) -> tuple[str, dict
     parameters: dict[str, Any] = {}
     columns = ["toUnixTimestamp(time) AS window", f"sipHash64({', '.join(view.keys)}) AS series"]
     columns.append(f"toUInt8({view.present}) AS present")
+    columns.append(f"toUInt8({view.counts or view.present}) AS counts")
     columns += [f"{sql} AS label_{name}" for name, sql in view.labels.items()]
     rules = tuple(rules)
     for name, measure in _watched(rules).items():
@@ -195,7 +202,7 @@ def query(view: ScopeView, level: str, rules: Iterable[Rule]) -> tuple[str, dict
 
 
 def _watched(rules: Iterable[Rule]) -> dict[str, Measure]:
-    return {rule.measure: rule.about for rule in rules if rule.measure}
+    return {rule.measure: rule.about for rule in rules if rule.measure and not rule.about.own}
 
 
 def _filter(rule: Rule, parameters: dict[str, Any]) -> str:

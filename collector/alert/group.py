@@ -23,7 +23,8 @@ RANK: Mapping[Severity, int] = {"info": 0, "warning": 1, "critical": 2}
 Due = tuple[Alert, Event, tuple[str, ...]]
 """A message about one alert, and its receivers."""
 
-SILENCE = "silence"
+SHORT_ID = 8
+"""Digits of a silence's id that are enough to find it by."""
 
 ENDED = 1000
 """Ended alerts that are remembered, for what they kept back."""
@@ -45,6 +46,10 @@ class Silence:
     silence_id: str = field(default_factory=lambda: uuid4().hex)
 
 
+Wanted = tuple[Silence, list[tuple[str, re.Pattern[str]]]]
+"""A silence, and what of an alert must match."""
+
+
 class Silenced:
     """Which alerts the silences keep back.
 
@@ -53,31 +58,33 @@ class Silenced:
     """
 
     def __init__(self, silences: Iterable[Silence]) -> None:
-        self._wanted = [
-            [(label, _compiled(pattern)) for label, pattern in silence.matchers.items()] for silence in silences
+        self._wanted: list[Wanted] = [
+            (silence, [(label, _compiled(pattern)) for label, pattern in silence.matchers.items()])
+            for silence in silences
         ]
-        self._of_rule: dict[str, list[list[tuple[str, re.Pattern[str]]]]] = {}
+        self._of_rule: dict[str, list[Wanted]] = {}
 
-    def __contains__(self, alert: Alert) -> bool:
+    def by(self, alert: Alert) -> Silence | None:
+        """The silence that keeps this alert back, if any."""
         rule, labels = alert.rule, alert.labels
         wanted = self._of_rule.get(rule.name)
         if wanted is None:
             wanted = self._of_rule[rule.name] = self._concerning(rule)
         # Plain loops: with a thousand silences, generators take three times as long.
-        for one in wanted:
+        for silence, one in wanted:
             for label, pattern in one:
                 if pattern.match(labels.get(label, "")) is None:
                     break
             else:
-                return True
-        return False
+                return silence
+        return None
 
-    def _concerning(self, rule: Rule) -> list[list[tuple[str, re.Pattern[str]]]]:
+    def _concerning(self, rule: Rule) -> list[Wanted]:
         """Of the silences whose patterns for the rule itself match, the others."""
         own = {"rule": rule.name, "severity": rule.severity, "scope": rule.scope}
         return [
-            [(label, pattern) for label, pattern in one if label not in own]
-            for one in self._wanted
+            (silence, [(label, pattern) for label, pattern in one if label not in own])
+            for silence, one in self._wanted
             if all(pattern.match(own[label]) for label, pattern in one if label in own)
         ]
 
@@ -130,7 +137,7 @@ class Teller:
                     due.append((alert, "firing", receivers(self._settings.routes, alert.rule)))
                 elif not alert.held_back:
                     alert.held_back = True
-                    more.append(Change(alert, "silenced" if reason == SILENCE else "inhibited", reason))
+                    more.append(reason)
             else:
                 more += self._escalate(alert, silenced, shades, now_us, due)
         return more, self._grouped(due, now_us)
@@ -241,9 +248,14 @@ class _Shades:
         return None
 
 
-def _kept_back(alert: Alert, silenced: Silenced, shades: _Shades) -> str | None:
-    """What keeps the alert's message back: a silence, or the rule of another alert."""
-    return SILENCE if alert in silenced else shades.over(alert)
+def _kept_back(alert: Alert, silenced: Silenced, shades: _Shades) -> Change | None:
+    """That a silence, or the rule of another alert, keeps the alert's message back; None where nothing does."""
+    silence = silenced.by(alert)
+    if silence is not None:
+        by = f" of {silence.who}" if silence.who else ""
+        return Change(alert, "silenced", f"silence {silence.silence_id[:SHORT_ID]}{by}", silence.comment)
+    rule = shades.over(alert)
+    return None if rule is None else Change(alert, "inhibited", rule)
 
 
 def entities(alert: Alert) -> set[Entity]:

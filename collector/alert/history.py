@@ -60,7 +60,8 @@ class Tally:
 
 def replay(client: Client, rules: Sequence[Rule], settings: AlertSettings, since_us: int, until_us: int) -> list[Tally]:
     """Run the rules over the windows between two times (µs since 1970).  Blocks; raises the driver's errors."""
-    tallies = [Tally(rule, until_us=until_us) for rule in rules]
+    # What the service says of itself stands in no stored window.
+    tallies = [Tally(rule, until_us=until_us) for rule in rules if not rule.about.own]
     for group in _together(tallies):
         judges = [judge_of(tally.rule, settings) for tally in group]
         book = Book(settings)
@@ -128,11 +129,11 @@ def suggest(
 
     Only rules with a `threshold` are tried; the limits of one rule stand together, the present one first.
     """
-    rules = [rule for rule in rules if rule.condition == "threshold"]
+    rules = [rule for rule in rules if rule.condition == "threshold" and not rule.about.own]
     tried: list[tuple[Rule, bool, bool]] = []
     for rule in rules:
         values = _nearest(client, rule, settings, since_us, until_us)
-        limits = [limit for limit in candidates(values, rule.sign) if limit != rule.limit]
+        limits = [limit for limit in candidates(values, rule.sign) if limit != rule.limit and rule.can_pass(limit)]
         tried += [(rule, True, len(values) > 0), *((_with_limit(rule, limit), False, True) for limit in limits)]
     # Books know rules by their names: each limit needs its own.
     named = [rule.model_copy(update={"name": f"limit_{number}"}) for number, (rule, *_) in enumerate(tried)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from uuid import UUID
 
 from collector.notice import Scope
 from schemas.view import suffix
@@ -36,6 +37,8 @@ class Measure:
     """SQL of the part of high − value that allows for what does not happen again and again: delays that change."""
     point: str = ""
     """SQL of whether the value is exact and each packet stands in the window in which its exporter saw it."""
+    own: bool = False
+    """Told by the service itself, in no view: what the store says of the time without it comes too late."""
     survival: bool = False
     """The interval is symmetric in ln(1 − value): that of a share that is lost."""
 
@@ -46,7 +49,7 @@ class ScopeView:
 
     view: str
     keys: tuple[str, ...]
-    """Columns that tell the series apart."""
+    """SQL of what tells the series apart."""
     labels: Mapping[str, str]
     """Name of a label → SQL of its text."""
     where: str
@@ -61,6 +64,10 @@ class ScopeView:
     naming: tuple[str, ...]
     """Labels that find a series again: not those that change while it lives."""
     measures: Mapping[str, Measure]
+    counts: str = ""
+    """Rows by which `absent` gets to know a series; empty: by any sign of life."""
+    rhythm: bool = False
+    """Whether `absent` learns how often each series gives a sign of life, and which takes the place of which."""
 
     def name(self, level: str) -> str:
         """The view for windows of this level."""
@@ -131,11 +138,23 @@ _EXPORTER = {
     **_plain("datagrams", "kernel_drops", "queue_drops", "duplicates", "reordered", "datagrams"),
     **_plain("restarts", "restarts"),
     **_plain("µs", "clock_skew_us"),
+    **_plain("octets", "held_octets"),
+}
+
+
+_OWN = {
+    "store_away_seconds": Measure("s", own=True),
+    "spool_ratio": Measure("ratio", own=True),
 }
 
 
 def _address(column: str) -> str:
     return f"replaceOne(toString({column}), '::ffff:', '')"
+
+
+def _vm(end: str) -> str:
+    """Who a VM is: its UUID, which a new name leaves as it is; the name where no source tells one."""
+    return f"if({end}_uuid = toUUID('{UUID(int=0)}'), toString({end}), toString({end}_uuid))"
 
 
 def _same(*columns: str) -> dict[str, str]:
@@ -145,7 +164,7 @@ def _same(*columns: str) -> dict[str, str]:
 SCOPES: Mapping[Scope, ScopeView] = {
     "pair": ScopeView(
         "pair_metrics",
-        ("src_vm", "dst_vm", "src_vm_uuid", "dst_vm_uuid", "network"),
+        (_vm("src_vm"), _vm("dst_vm"), "network"),
         _same("src_vm", "dst_vm", "src_host", "dst_host", "network"),
         where="src_vm != '' AND dst_vm != ''",
         present="counted_at != 'nowhere'",
@@ -157,7 +176,7 @@ SCOPES: Mapping[Scope, ScopeView] = {
     ),
     "vm": ScopeView(
         "vm_metrics",
-        ("vm", "vm_uuid"),
+        (_vm("vm"),),
         _same("vm", "host"),
         where="vm != ''",
         present="sent_packets + received_packets > 0",
@@ -207,6 +226,9 @@ SCOPES: Mapping[Scope, ScopeView] = {
         uuids=(),
         naming=("exporter", "agent", "domain", "protocol"),
         measures=_EXPORTER,
+        # Open vSwitch sends statistics of its IPFIX in domain 0, every 600 s: that domain exports nothing.
+        counts="records + counter_records > 0",
+        rhythm=True,
     ),
     "service": ScopeView(
         "exporter_metrics",
@@ -218,6 +240,6 @@ SCOPES: Mapping[Scope, ScopeView] = {
         hosts=(),
         uuids=(),
         naming=(),
-        measures=_EXPORTER,
+        measures={**_EXPORTER, **_OWN},
     ),
 }

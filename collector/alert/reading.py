@@ -63,6 +63,13 @@ SELECT {_columns(schema.EVENTS_TABLE)} FROM (
 ORDER BY found.time, found.event
 """  # noqa: S608 - see above
 
+# What kept the message of an alert back last: a rule, or a silence.
+KEEPERS = f"""
+SELECT alert_id, argMax(who, time) AS keeper FROM {schema.EVENTS_TABLE.name}
+WHERE alert_id IN {{ids:Array(String)}} AND time >= {_SINCE} AND event IN ('inhibited', 'silenced')
+GROUP BY alert_id
+"""  # noqa: S608 - see above
+
 SILENCES = f"""
 SELECT {_columns(schema.SILENCES)} FROM (
     SELECT * FROM {schema.SILENCES.name} FINAL
@@ -83,8 +90,8 @@ def rows(client: Client, sql: str, parameters: Mapping[str, Any]) -> list[Row]:
     return [dict(zip(answer.column_names, row, strict=True)) for row in answer.result_rows]
 
 
-def alert_card(row: Row) -> AlertCard:
-    """A row of `alerts`."""
+def alert_card(row: Row, keeper: str = "") -> AlertCard:
+    """A row of `alerts`; `keeper` is what keeps its message back."""
     same = (
         "alert_id", "fingerprint", "rule", "severity", "scope", "summary", "since", "acknowledged",
         "acknowledged_by", "resolved", "resolved_by", "stale_since", "told", "escalations", "measure", "unit",
@@ -97,6 +104,7 @@ def alert_card(row: Row) -> AlertCard:
         state=row["status"],
         fired=row["time"],
         held_back=bool(row["held_back"]),
+        held_back_by=keeper if row["held_back"] else "",
     )
 
 

@@ -20,8 +20,16 @@ LEAST_TREND_WINDOWS = 12
 MOST_TREND_WINDOWS = 240
 """Series × windows × 4 octets are kept in memory: 100,000 series take 96 MB."""
 
-FIGURES = frozenset({"rule", "severity", "measure", "value", "low", "high", "threshold", "samples", "since", "level"})
+FIGURES = frozenset(
+    {"rule", "severity", "measure", "value", "low", "high", "threshold", "samples", "evidence", "since", "level"}
+)
 """What a text template may name, beside the labels of the scope."""
+
+FORGET_SILENT_SECONDS = 86_400
+"""A hypervisor may be away for a night."""
+FORGET_UNTOLD_SECONDS = 900
+"""A VM that talks now and then says something in a quarter of an hour."""
+LEAST_UNTOLD_WINDOWS = 3
 
 COUNTS = frozenset({"connections", "packets", "octets", "problems", "datagrams", "restarts"})
 """Units of measures that grow with the length of the window."""
@@ -73,8 +81,12 @@ class Rule(BaseModel, frozen=True, extra="forbid"):
     """Clear windows, one after the other, of so many seconds in all, end the alert."""
     windows: int = Field(default=3, ge=1, le=1000)
     """`absent`: silent windows after which the alert is raised."""
-    forget_seconds: float = Field(default=86_400, ge=60, le=31 * 86_400)
-    """`absent`: what is silent for so long is taken for gone; its alert ends with a message that says so."""
+    forget_seconds: float | None = Field(default=None, ge=60, le=31 * 86_400)
+    """What is silent, or of which nothing can be told, for so long is taken for gone; its alert ends as `forgotten`,
+    with a message that says why.  None: a day for `absent`, else 15 minutes, and three windows at least."""
+    replaced: bool = False
+    """`absent` of exporters: true for those that another stream of the same sender took the place of, false for the
+    others."""
     look_back: int = Field(default=60, ge=LEAST_TREND_WINDOWS, le=MOST_TREND_WINDOWS)
     """`trend`: windows of which the slope is taken; two thirds of them must have a value."""
     within_seconds: float = Field(default=3 * 3600, gt=0, le=31 * 86_400)
@@ -126,12 +138,18 @@ class Rule(BaseModel, frozen=True, extra="forbid"):
         return self
 
     def _check_absent(self) -> None:
+        if self.replaced and not self.view.rhythm:
+            raise ValueError(f"replaced = true: only exporters are replaced, scope {self.scope} is not")
         if self.measure or self.above is not None or self.below is not None or self.clear is not None:
             raise ValueError("condition absent takes windows, no measure, above, below or clear")
-        if self.windows * SECONDS[self.level] >= self.forget_seconds:
-            raise ValueError(f"forget_seconds = {self.forget_seconds:g}: must be longer than {self.windows} windows")
+        if self.windows * SECONDS[self.level] >= self.forget_after:
+            raise ValueError(f"forget_seconds = {self.forget_after:g}: must be longer than {self.windows} windows")
 
     def _check_measure(self) -> None:
+        if self.replaced:
+            raise ValueError("replaced = true: expected with condition absent")
+        if self.about.own and (self.condition != "threshold" or self.level != "10s"):
+            raise ValueError(f"measure = {self.measure}: looked at every 10 s; expected condition threshold, level 10s")
         if self.measure not in self.view.measures:
             raise ValueError(
                 f"measure = {self.measure!r}: view {self.view.view} of scope {self.scope} has no such measure; "
@@ -160,6 +178,8 @@ class Rule(BaseModel, frozen=True, extra="forbid"):
             value = getattr(self, name)
             if value is not None and not math.isfinite(value):
                 raise ValueError(f"{name} = {value}: a finite number is expected")
+        if not self.can_pass(self.limit):
+            raise ValueError(f"above = {self.limit:g}: {self.measure} is a share of all, at most 1; less is expected")
         if self.clear is not None and (self.clear - self.limit) * self.sign > 0:
             side = "at or below above" if self.above is not None else "at or above below"
             raise ValueError(f"clear = {self.clear:g}: must lie {side} = {self.limit:g}")
@@ -181,6 +201,19 @@ class Rule(BaseModel, frozen=True, extra="forbid"):
         if limit is None:
             raise ValueError(f"rule {self.name} has no limit")
         return limit
+
+    @property
+    def forget_after(self) -> float:
+        """Seconds after which what is silent, or cannot be told of, is forgotten."""
+        if self.forget_seconds is not None:
+            return self.forget_seconds
+        if self.condition == "absent":
+            return FORGET_SILENT_SECONDS
+        return max(FORGET_UNTOLD_SECONDS, LEAST_UNTOLD_WINDOWS * SECONDS[self.level])
+
+    def can_pass(self, limit: float) -> bool:
+        """Whether any value can be beyond such a limit: no share of what was sent is more than all of it."""
+        return not (self.about.survival and self.sign > 0 and limit >= 1)
 
     @property
     def sign(self) -> int:
@@ -285,7 +318,30 @@ DEFAULTS = (
         level="1m",
         windows=3,
         severity="critical",
-        text="Exporter {exporter} ({protocol}) sends nothing since {value}",
+        text="Exporter {exporter} ({protocol}, domain {domain}) sends nothing since {value}",
+    ),
+    # A change that somebody made: worth a word, not a night.
+    Rule(
+        name="exporter_replaced",
+        scope="exporter",
+        condition="absent",
+        level="1m",
+        windows=2,
+        replaced=True,
+        severity="info",
+        text="Exporter {exporter} sends {evidence} instead of {protocol}, domain {domain}",
+    ),
+    # Templates come with the data, or with its next announcement: Open vSwitch repeats them every 600 s by default.
+    Rule(
+        name="exporter_held",
+        scope="exporter",
+        measure="held_octets",
+        level="10s",
+        above=0,
+        for_seconds=30,
+        clear_seconds=20,
+        text="Exporter {exporter} ({protocol}, domain {domain}): {value} wait for their template and are in no table; "
+        "`vmflow exporters --doctor` says what to do",
     ),
     Rule(
         name="service_kernel_drops",
@@ -306,6 +362,27 @@ DEFAULTS = (
         clear_seconds=60,
         severity="critical",
         text="vmflow itself lost {value} in its queues: figures are too low",
+    ),
+    Rule(
+        name="service_store_away",
+        scope="service",
+        measure="store_away_seconds",
+        level="10s",
+        above=30,
+        clear_seconds=20,
+        severity="critical",
+        text="The store has taken no rows for {value}: they wait in the spool, and no other rule is looked at",
+    ),
+    Rule(
+        name="service_spool_fills",
+        scope="service",
+        measure="spool_ratio",
+        level="10s",
+        above=0.5,
+        clear=0.4,
+        clear_seconds=20,
+        severity="critical",
+        text="The spool is {value} full: once it is full, the oldest rows are lost",
     ),
 )
 """Rules that are on unless a rule of the same name takes their place."""

@@ -21,8 +21,9 @@ from clickhouse_connect.driver import Client
 
 from collector.alert.evaluate import Evaluator, Looked
 from collector.alert.group import Silence, Teller, Told
-from collector.alert.measures import SCOPES
+from collector.alert.measures import SCOPES, SECONDS
 from collector.alert.settings import AlertSettings
+from collector.alert.silence import SEED_WINDOWS
 from collector.alert.state import SECOND_US, Change
 from collector.alert.store import AlertStore
 from collector.alert.text import notices
@@ -32,7 +33,9 @@ from collector.notice import Group, Notice, OnNotice, Outbox, Remember
 from collector.ports import Call, Clock, WindowClosed
 from schemas.text import clean
 
-SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+OWN_SECONDS = 10.0
+"""Between two looks at the service itself: the shortest window."""
 LOAD_AGAIN_SECONDS = 5.0
 """After a failed attempt to read the former state: as long as the writer waits between its own attempts, about."""
 FINISH_SECONDS = 5.0
@@ -69,7 +72,9 @@ class Alerts:
         clock_us: Clock,
         remember: Remember | None = None,
         on_notice: OnNotice | None = None,
+        own: Callable[[], Mapping[str, float]] | None = None,
     ) -> None:
+        """`own` tells the measures of the service itself that stand in no view."""
         self._settings = settings
         self._call = call
         self._connect = connect
@@ -77,6 +82,8 @@ class Alerts:
         self._clock_us = clock_us
         self._remember = remember
         self._on_notice = on_notice
+        self._own = own
+        self._watching: asyncio.Task[None] | None = None
         self._rules = {rule.name: rule for rule in settings.active()}
         self._evaluator = Evaluator(settings, tuple(self._rules.values()))
         self._teller = Teller(settings)
@@ -110,7 +117,7 @@ class Alerts:
         self._put_off = metrics.counter(
             "alert_evaluations_put_off_total", "Rules not evaluated: still reading what was before.", ("rule",)
         )
-        self._seconds = metrics.histogram("alert_evaluation_seconds", "Time of one evaluation.", SECONDS, ("level",))
+        self._seconds = metrics.histogram("alert_evaluation_seconds", "Time of one evaluation.", BUCKETS, ("level",))
         self._passed_over = metrics.counter(
             "alert_windows_passed_over_total",
             "Windows not evaluated: too many waited (late), or the service was not watching at their begin (partial).",
@@ -171,6 +178,12 @@ class Alerts:
         """Somebody ends an alert.  False if none with this id lasts."""
         return await self._act(self._resolve, alert_id, who, comment)
 
+    async def retire(self, wanted: Mapping[str, str], who: str, comment: str = "") -> list[dict[str, str]]:
+        """Expect no exporter with these labels any more, until it sends again.  Returns the labels of each."""
+        retired: list[dict[str, str]] = []
+        await self._act(self._retire, wanted, who, comment, retired)
+        return retired
+
     async def silence(self, matchers: Mapping[str, str], until_us: int, who: str, comment: str = "") -> str:
         """Keep messages back, of alerts that match, until a time (µs since 1970); returns the silence's id.
 
@@ -193,6 +206,7 @@ class Alerts:
     async def __aenter__(self) -> Self:
         if self._settings.enabled:
             self._task = asyncio.create_task(self._run(), name="alerts")
+            self._watching = asyncio.create_task(self._watch(), name="alerts-own")
         return self
 
     async def __aexit__(
@@ -201,9 +215,11 @@ class Alerts:
         task, self._task = self._task, None
         if task is None:
             return
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        for one in (task, self._watching):
+            if one is not None:
+                one.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await one
         # What is not written now is offered again at the next start.
         try:
             async with asyncio.timeout(FINISH_SECONDS):
@@ -222,6 +238,17 @@ class Alerts:
                 await self._guarded(self._evaluate, window)
             await self._guarded(self._note, self._take_deliveries())
             self._working = False
+
+    async def _watch(self) -> None:
+        """Look at the service itself, whether or not windows close: without the store none may."""
+        while self._own is not None:
+            await asyncio.sleep(OWN_SECONDS)
+            await self.look_at_own()
+
+    async def look_at_own(self) -> None:
+        """Evaluate what the service says of itself now."""
+        if self._own is not None:
+            await self._guarded(self._evaluate_own, dict(self._own()))
 
     async def _guarded(self, function: Callable[..., tuple[bool, list[Change]]], argument: object) -> None:
         """A defect of our own costs one window, never the stage."""
@@ -296,6 +323,14 @@ class Alerts:
         self._flush()
         return done, told, notices([*changes, *more], now_us) if self._on_notice else []
 
+    def _evaluate_own(self, values: Mapping[str, float]) -> tuple[bool, list[Change]]:
+        now_us = self._clock_us()
+        outcome = self._evaluator.own(values, now_us)
+        for name, series in outcome.evaluated.items():
+            self._evaluations.labels(name).inc()
+            self.looked[name] = replace(self.looked[name], evaluated_us=now_us, window_end_us=now_us, series=series)
+        return True, outcome.changes
+
     def _evaluate(self, window: WindowClosed) -> tuple[bool, list[Change]]:
         begun = time.monotonic()
         try:
@@ -334,6 +369,17 @@ class Alerts:
         book = self._evaluator.book
         alert = book.find(alert_id)
         changes = [] if alert is None else book.resolve(alert, self._clock_us(), who, comment)
+        if alert is not None and alert.rule.condition == "absent":
+            self._evaluator.dismiss(alert, self._clock_us())
+        return bool(changes), changes
+
+    def _retire(
+        self, wanted: Mapping[str, str], who: str, comment: str, retired: list[dict[str, str]]
+    ) -> tuple[bool, list[Change]]:
+        changes = self._evaluator.retire(wanted, self._clock_us(), who, comment)
+        for change in changes:
+            if change.alert.labels not in retired:
+                retired.append(change.alert.labels)
         return bool(changes), changes
 
     def _silence(self, silence: Silence, now_us: int) -> tuple[bool, list[Change]]:
@@ -351,7 +397,9 @@ class Alerts:
 
     def _read_former(self, now_us: int) -> tuple[list[Group], list[Group]]:
         """Messages that wait, and what was told before.  Blocks.  Raises the driver's errors."""
-        recent_us = now_us - round(self._settings.flap_seconds * SECOND_US)
+        absent = [rule for rule in self._rules.values() if rule.condition == "absent"]
+        back = max([self._settings.flap_seconds, *(SEED_WINDOWS * SECONDS[rule.level] for rule in absent)])
+        recent_us = now_us - round(back * SECOND_US)
         outbox_us = now_us - round(self._settings.outbox_seconds * SECOND_US)
         try:
             found = self._store.load(self._open(), self._rules, recent_us, outbox_us, now_us)

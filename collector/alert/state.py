@@ -3,7 +3,7 @@
     beyond for long enough ──► firing ──► clear for long enough ──► resolved
     pending                     │  ▲ acknowledge                     an alert that flaps has to be clear for longer
        └── not beyond: forgotten└──┘
-    nothing measured: the state stays as it is, and says so (`stale`)
+    nothing measured: the state stays as it is, and says so (`stale`), until it is `forgotten` (`Rule.forget_after`)
 
 Nothing here reads a clock or a store.  Only rows that are beyond, or that have a state, cost Python.
 """
@@ -32,6 +32,8 @@ Happened = Literal[
 """`schemas.alerts.EVENTS`."""
 
 SECOND_US = 1_000_000
+FORGOTTEN = "forgotten"
+"""`resolved_by` of what nothing can be told of any more."""
 STALE_WINDOWS = 3
 """Windows without a figure, one after the other, that are worth an event: where few packets are sampled, every second
 window says nothing."""
@@ -73,6 +75,8 @@ class Alert:
     told_us: int = 0
     held_back: bool = False
     escalations: int = 0
+    why: str = ""
+    """Why it ended: what the person said who ended it, or why it was forgotten."""
 
     @property
     def fingerprint(self) -> str:
@@ -144,6 +148,8 @@ class Book:
                 alert = self._begin(rule, series, verdict, row, start_us)
                 if alert is None:
                     continue
+            else:
+                changes += _renamed(alert, verdict.labels(row))
             changes += self._step(alert, verdict, row, start_us, end_us)
         for series, alert in list(known.items()):
             if series not in told:
@@ -166,7 +172,7 @@ class Book:
                 changes.append(Change(alert, "measured"))
         self._note(alert, verdict, row, start_us, end_us)
         if verdict.gone is not None and verdict.gone[row]:
-            return changes + self._end(alert, end_us, "forgotten")
+            return changes + self._end(alert, end_us, FORGOTTEN, verdict.why(row))
         if verdict.beyond[row]:
             alert.windows_beyond += 1
             alert.windows_clear = 0
@@ -200,12 +206,14 @@ class Book:
             alert.worst = alert.value
 
     def _unmeasured(self, alert: Alert, end_us: int) -> list[Change]:
-        """Nothing can be told of it: it neither fires nor ends."""
+        """Nothing can be told of it: it neither fires nor ends, until it is forgotten."""
         if alert.status == "pending":
             if end_us - alert.window_end_us > self._settings.pending_seconds * SECOND_US:
                 self._drop(alert)
             return []
         silent_us = end_us - alert.window_end_us
+        if silent_us >= alert.rule.forget_after * SECOND_US:
+            return self._end(alert, end_us, FORGOTTEN)
         if alert.stale_us or silent_us < STALE_WINDOWS * SECONDS[alert.rule.level] * SECOND_US:
             return []
         alert.stale_us = alert.window_end_us
@@ -227,11 +235,21 @@ class Book:
         """Somebody ends it.  If its condition still holds, the next windows begin a new one."""
         return self._end(alert, now_us, who, comment)
 
+    def of_series(self, rule: str, series: int) -> Alert | None:
+        """The alert of a series, a pending one, too."""
+        return self._of_rule.get(rule, {}).get(series)
+
+    def retire(self, alert: Alert, now_us: int, who: str, comment: str) -> list[Change]:
+        """End what lasts of a series that is not expected any more; what has not fired is noted as ended, too."""
+        if not alert.lasts:
+            alert.status, alert.fired_us = "firing", now_us
+        return self._end(alert, now_us, who, comment)
+
     def _end(self, alert: Alert, end_us: int, who: str, comment: str = "") -> list[Change]:
         self._drop(alert)
         if not alert.lasts:
             return []
-        alert.status, alert.resolved_us, alert.resolved_by = "resolved", end_us, who
+        alert.status, alert.resolved_us, alert.resolved_by, alert.why = "resolved", end_us, who, comment
         return [Change(alert, "resolved", who, comment)]
 
     def _windows_to_clear(self, alert: Alert, end_us: int) -> int:
@@ -257,3 +275,12 @@ class Book:
     def _drop(self, alert: Alert) -> None:
         self._alerts.pop((alert.rule.name, alert.series), None)
         self._of_rule.get(alert.rule.name, {}).pop(alert.series, None)
+
+
+def _renamed(alert: Alert, labels: dict[str, str]) -> list[Change]:
+    """A series keeps its alert under another name, as where a VM is renamed; where it is said so."""
+    before, alert.labels = alert.labels, labels
+    naming = alert.rule.view.naming
+    names = [(before.get(name, ""), labels[name]) for name in naming]
+    changed = ", ".join(f"{old} is called {new} now" for old, new in names if old != new)
+    return [Change(alert, "measured", comment=changed)] if changed and alert.lasts else []

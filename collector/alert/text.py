@@ -47,6 +47,7 @@ def summary(alert: Alert) -> str:
             "severity": rule.severity,
             "measure": rule.measure,
             "samples": figure(alert.samples, ""),
+            "evidence": alert.evidence,
             "since": clock(alert.since_us),
             "level": rule.level,
         }
@@ -83,6 +84,8 @@ def notice(alert: Alert, event: Event, now_us: int) -> Notice:
         summary=summary(alert),
         runbook=rule.runbook,
         sql=closer(rule, alert.labels, alert.since_us, end_us),
+        ended_by=alert.resolved_by,
+        why=alert.why,
     )
 
 

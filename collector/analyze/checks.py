@@ -13,14 +13,20 @@ from dataclasses import dataclass
 LEAST_RECORDS = 20
 """Records from which a statement about all records of a stream is made."""
 
-SKEW_SECONDS = 3
-"""Open vSwitch states the time rounded up to a second, and records wait a second or two in between (facts 4.2)."""
+SKEW_SECONDS = 2
+"""Open vSwitch states the time of sending rounded up to a second (facts 4.2): half a second ahead if right."""
 
 TEMPLATE_SECONDS = 60
 """Longest interval that is recommended: so long a new collector may be blind."""
 
 POLL_SECONDS = 10
 """The age of templates is noted once per interval of `exporters`, 10 s."""
+
+HELD_SECONDS = 30
+"""Data that waits for its template for so long will wait for the next announcement."""
+
+POLLED_SECONDS = 50
+"""So long an sFlow agent that polls at all is not silent about its interfaces: 30 s are the default."""
 
 FALLBACK_SPEED = 100_000_000
 """ifSpeed of a port whose speed Open vSwitch does not know, such as a tap (facts 1.8)."""
@@ -57,6 +63,17 @@ _COUNTERS = (
 _OVS = "protocol = 'ipfix' AND in_if_name != ''"
 """Open vSwitch since 2.9 puts the name of the interface into each IPFIX record where it knows one (facts 4.4)."""
 
+
+def _made_anew(values: str) -> tuple[str, ...]:
+    """Lines that give the IPFIX of a bridge other values, at once: `set` opens a port, whose templates come later."""
+    return (
+        "# make it anew, with your own values (deploy/ovs.md): after `set` its templates come up to 600 s later",
+        "ovs-vsctl clear Bridge br-int ipfix",
+        f"ovs-vsctl -- --id=@ipfix create IPFIX 'targets=\"192.0.2.1:4739\"' {values} "
+        "obs_domain_id=11 cache_active_timeout=10 cache_max_flows=8192 -- set Bridge br-int ipfix=@ipfix",
+    )
+
+
 CHECKS = (
     Check(
         "rate_unstated",
@@ -71,7 +88,26 @@ CHECKS = (
             "# in the settings of vmflow, if it samples 1 in N packets and does not multiply itself:",
             "[[pipeline.exporters]]",
             'network = "{exporter}"',
+            'protocol = "{protocol}"',
             "sampling_rate = N",
+        ),
+    ),
+    Check(
+        "rate_untold",
+        f"""
+        SELECT {_KEY}, count() AS records
+        {_FLOWS} AND {_OVS} AND rate_source = 'unstated' AND packets > 0
+        GROUP BY {_KEY}
+        HAVING records >= {LEAST_RECORDS}
+            AND arrayFold((a, b) -> gcd(a, b), groupUniqArray(1000)(packets), max(packets)) = 1""",
+        "Its {records} packet counts have no common factor, so it samples every packet, and states that nowhere: "
+        "unless it is told, vmflow takes its figures for estimates of unknown width.",
+        (
+            "# in the settings of vmflow, where `sampling=1` is set:",
+            "[[pipeline.exporters]]",
+            'network = "{exporter}"',
+            'protocol = "ipfix"',
+            "sampling_rate = 1",
         ),
     ),
     Check(
@@ -84,7 +120,7 @@ CHECKS = (
         HAVING records >= {LEAST_RECORDS} AND rate > 1""",
         "All {records} packet counts are multiples of {rate}: it samples 1 in {rate} packets, multiplies its counts, "
         "and states the rate nowhere. The totals are right, but loss and latency cannot be exact.",
-        ("ovs-vsctl set IPFIX br-int sampling=1",),
+        _made_anew("sampling=1 other_config:enable-output-sampling=true"),
     ),
     Check(
         "sampled_twice",
@@ -94,12 +130,10 @@ CHECKS = (
         GROUP BY {_KEY}
         HAVING coming > 0 AND going > 0""",
         "It samples packets where they come in ({coming} records) and again where they go out ({going}): sums over all "
-        "of its records are double.",
+        "of its records are double, those by `sighting` are right. Loss needs both.",
         (
-            "# Open vSwitch 3.2 and later:",
-            "ovs-vsctl set IPFIX br-int other_config:enable-output-sampling=false",
-            "# Open vSwitch 2.4 to 3.1, where the key works the wrong way round:",
-            "ovs-vsctl set IPFIX br-int other_config:enable-output-sampling=true",
+            "# traffic without loss; Open vSwitch 2.4 to 3.1 takes the key the wrong way round, 3.2 and later `false`:",
+            *_made_anew("sampling=64 other_config:enable-output-sampling=true"),
         ),
     ),
     Check(
@@ -111,7 +145,103 @@ CHECKS = (
         HAVING age > {TEMPLATE_SECONDS + POLL_SECONDS}""",
         "It sent no template for {age:.0f} s: a collector that starts anew, or loses the one datagram, cannot read its "
         "records for so long.",
-        ("# Open vSwitch 3.2 and later:", "ovs-vsctl set IPFIX br-int template_interval=60"),
+        (
+            "# Open vSwitch 3.2 and later; before, the interval is 600 s and cannot be set",
+            *_made_anew("sampling=64 template_interval=60 other_config:enable-output-sampling=false"),
+        ),
+    ),
+    Check(
+        "templates_held",
+        f"""
+        SELECT {_KEY}, sum(octets) AS octets, max(waits) AS waited
+        FROM (
+            SELECT {_KEY}, source_port, argMax(held_octets, time) AS octets,
+                dateDiff('second', ifNull(maxOrNullIf(time, held_octets = 0), min(time)), max(time)) AS waits
+            {_EXPORTERS}
+            GROUP BY {_KEY}, source_port
+        )
+        GROUP BY {_KEY}
+        HAVING octets > 0 AND waited > {HELD_SECONDS}""",  # noqa: S608 - nothing from outside
+        "{octets} octets of its data have waited for their template for {waited} s: nothing of it is in the tables, "
+        "and what waits for longer than 11 minutes is lost.",
+        (
+            "# it sends its templates again when its IPFIX is made anew:",
+            *_made_anew("sampling=64 other_config:enable-output-sampling=true"),
+        ),
+    ),
+    Check(
+        "counters_missing",
+        f"""
+        SELECT {_KEY}, sum(records) AS samples
+        {_EXPORTERS} AND protocol = 'sflow5'
+        GROUP BY {_KEY}
+        HAVING samples >= {LEAST_RECORDS} AND sum(counter_records) = 0
+            AND sum(interval_us) >= {POLLED_SECONDS} * 1000000""",
+        "It sends samples ({samples}) but no counters of its interfaces: there is no utilisation, and no error or drop "
+        "of an interface is seen.",
+        ("ovs-vsctl set sFlow br-int polling=10",),
+    ),
+    Check(
+        "agent_unknown",
+        f"""
+        SELECT exporter, agent, first AS domain, 'sflow5' AS protocol, samples
+        FROM (
+            SELECT exporter, agent, min(domain) AS first, count() AS samples,
+                countIf(sighting IN ('source', 'destination', 'both')) AS seen,
+                countIf(src_vm != '' OR dst_vm != '') AS named
+            {_FLOWS} AND protocol = 'sflow5'
+            GROUP BY exporter, agent
+        )
+        WHERE samples >= {LEAST_RECORDS} AND seen = 0 AND (named > 0 OR toString(agent) IN ('::', '::1')
+            OR match(toString(agent), '^::ffff:(0|127)[.]'))""",  # noqa: S608 - nothing from outside
+        "Its agent address {agent} is that of no hypervisor that the inventory knows: of {samples} samples none is "
+        "seen as sent or received by a VM here, so there is no traffic, loss or utilisation of its VMs.",
+        (
+            "# one of the addresses that the inventory's source lists as `exporters`; here that of the hypervisor:",
+            "ovs-vsctl set sFlow br-int 'agent=\"192.0.2.11\"'",
+        ),
+    ),
+    Check(
+        "two_bridges",
+        f"""
+        SELECT exporter, agent, found[1] AS domain, 'sflow5' AS protocol, length(found) AS bridges,
+            arrayStringConcat(arrayMap(one -> toString(one), found), ', ') AS agents
+        FROM (
+            SELECT exporter, agent, arraySort(groupUniqArray(16)(domain)) AS found
+            {_EXPORTERS} AND protocol = 'sflow5' AND records > 0
+            GROUP BY exporter, agent
+        )
+        WHERE bridges > 1""",  # noqa: S608 - nothing from outside
+        "It samples at {bridges} bridges (sub-agents {agents}): packets that pass from one to the other are in table "
+        "`flows` twice. Sums by `sighting` are right, others are not.",
+        (
+            "# right where VMs are reached over a patch port from the uplink bridge (deploy/ovs.md); else:",
+            "ovs-vsctl --columns=name,sflow list Bridge",
+            "ovs-vsctl clear Bridge br-ex sflow",
+        ),
+    ),
+    Check(
+        "arrivals_unseen",
+        f"""
+        SELECT exporter, agent, domain, protocol, host, network, packets
+        FROM (
+            SELECT dst_host AS host, network, count() AS packets
+            {_FLOWS} AND protocol = 'sflow5' AND sighting = 'source' AND dst_host NOT IN ('', src_host)
+            GROUP BY host, network
+            HAVING packets >= {LEAST_RECORDS} AND (host, network) NOT IN (
+                SELECT dst_host, network {_FLOWS} AND sighting IN ('destination', 'both'))
+        ) AS sent
+        INNER JOIN (
+            SELECT {_KEY}, src_host AS host
+            {_FLOWS} AND protocol = 'sflow5' AND sighting IN ('source', 'both')
+            GROUP BY {_KEY}, host
+        ) AS here USING (host)""",  # noqa: S608 - nothing from outside
+        "{packets} samples show packets sent to its VMs in network '{network}', and none was seen to arrive: over a "
+        "patch port from an uplink bridge Open vSwitch samples at the uplink bridge alone. Or all of them are lost.",
+        (
+            "# sample the uplink bridge, too, with the settings of br-int:",
+            'ovs-vsctl set Bridge br-ex sflow="$(ovs-vsctl get Bridge br-int sflow)"',
+        ),
     ),
     Check(
         "templates_missing",
@@ -122,8 +252,8 @@ CHECKS = (
         HAVING sets > 0""",
         "{sets} sets of records could not be read, since their template had not come.",
         (
-            "# Open vSwitch 3.2 and later:",
-            "ovs-vsctl set IPFIX br-int template_interval=60",
+            "# Open vSwitch 3.2 and later repeats them as often as it is told to:",
+            *_made_anew("sampling=64 template_interval=60 other_config:enable-output-sampling=false"),
             "# flow-based IPFIX before 3.2, in the settings of vmflow:",
             "[pipeline]",
             "share_templates_between_domains = true",
@@ -208,7 +338,7 @@ CHECKS = (
         (
             "# if it was this collector, a larger receive buffer (deploy/sysctl.d/90-vmflow.conf); else fewer records:",
             "ovs-vsctl set sFlow br-int sampling=256",
-            "ovs-vsctl set IPFIX br-int sampling=256",
+            *_made_anew("sampling=256 other_config:enable-output-sampling=true"),
         ),
     ),
     Check(

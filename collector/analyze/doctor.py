@@ -77,18 +77,18 @@ def examine(
 
 
 def _finding(check: Check, row: Mapping[str, Any]) -> Finding:
-    exporter = shown(row["exporter"])
-    unit = "datagrams" if row["protocol"] in ("sflow5", "netflow9") else "records"
-    values = {**row, "exporter": exporter, "unit": unit}
+    exporter, agent, protocol = shown(row["exporter"]), shown(row["agent"]), str(row["protocol"])
+    unit = "datagrams" if protocol in ("sflow5", "netflow9") else "records"
+    values = {**row, "exporter": exporter, "agent": agent, "unit": unit}
     return Finding(
         check.code,
         exporter,
-        shown(row["agent"]),
+        agent,
         int(row["domain"]),
-        str(row["protocol"]),
+        protocol,
         check.sentence.format(**values),
-        tuple(line.replace("{exporter}", exporter) for line in check.repair),
-        (packed(row["exporter"]), packed(row["agent"]), int(row["domain"]), str(row["protocol"])),
+        tuple(line.replace("{exporter}", exporter).replace("{protocol}", protocol) for line in check.repair),
+        (packed(row["exporter"]), packed(row["agent"]), int(row["domain"]), protocol),
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from collector.commands import desk_text
 from collector.commands.common import add_settings_arguments, settings_or_none
-from collector.commands.desk_client import DeskClient, RefusedError, ServiceError, url_of, whole_id
+from collector.commands.desk_client import DeskClient, RefusedError, ServiceError, client_of, whole_id
 from collector.commands.receivers import try_receiver
 from collector.lines import json_text
 from collector.terminal import complain, say
@@ -74,8 +74,7 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "test-receiver":
         return try_receiver(args.command, settings.deliver, args.receiver)
     try:
-        scheme = "https" if settings.access.certificate_file else "http"
-        ACTIONS[args.action](DeskClient(args.url or url_of(settings.web, scheme), settings.access), args)
+        ACTIONS[args.action](client_of(args.url, settings), args)
     except (RefusedError, ValueError) as error:
         complain(args.command, str(error))
         return 2

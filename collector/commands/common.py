@@ -21,6 +21,15 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_service_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of commands that change something in the running service."""
+    parser.add_argument(
+        "--url", metavar="URL", help="address of the service (default: from settings web.host, web.port)"
+    )
+    parser.add_argument("--json", action="store_true", help="print what the API answers")
+    parser.add_argument("--who", default="", metavar="NAME", help="who does it (default: you)")
+
+
 def settings_or_none(args: argparse.Namespace) -> Settings | None:
     """The settings that the arguments name, or None once the mistake is told on standard error."""
     try:

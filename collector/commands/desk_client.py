@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 import urllib3
 
 from collector.access.settings import AccessSettings
+from collector.settings import Settings
 from collector.web.settings import WebSettings
 from schemas.text import visible
 
@@ -96,6 +97,12 @@ def whole_id(text: str) -> str:
     if re.fullmatch(f"[0-9a-f]{{1,{ID_DIGITS}}}", text) is None:
         raise RefusedError(f"{text}: an id is expected, of up to {ID_DIGITS} hexadecimal digits")
     return text
+
+
+def client_of(url: str | None, settings: Settings) -> DeskClient:
+    """A client of the service at `url`, else of the one with these settings.  Raises ValueError where there is none."""
+    scheme = "https" if settings.access.certificate_file else "http"
+    return DeskClient(url or url_of(settings.web, scheme), settings.access)
 
 
 def url_of(settings: WebSettings, scheme: str = "http") -> str:

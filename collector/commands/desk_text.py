@@ -114,7 +114,8 @@ def series(labels: Mapping[str, str]) -> str:
 
 def note(item: Item) -> str:
     """What else is worth knowing in a list."""
-    notes = ["held back"] if item["held_back"] else []
+    by = f" by {item['held_back_by']}" if item["held_back_by"] else ""
+    notes = [f"held back{by}"] if item["held_back"] else []
     if item["stale_since"] and item["state"] != "resolved":
         notes.append("not measured")
     return ", ".join(notes)

@@ -1,8 +1,12 @@
-"""`vmflow exporters`: who exports, how much, and what of it was lost; with --doctor, what is wrong with them."""
+"""`vmflow exporters`: who exports, how much, and what of it was lost; with --doctor, what is wrong with them.
+
+`vmflow exporters retire` tells the running service that an exporter was taken away on purpose.
+"""
 
 from __future__ import annotations
 
 import argparse
+import getpass
 import time
 from collections.abc import Sequence
 
@@ -10,8 +14,10 @@ from clickhouse_connect.driver import Client
 from clickhouse_connect.driver import exceptions as driver
 
 from collector.analyze.doctor import Finding, examine
-from collector.commands.common import add_settings_arguments, settings_or_none
+from collector.commands.common import add_service_arguments, add_settings_arguments, settings_or_none
+from collector.commands.desk_client import RefusedError, ServiceError, client_of
 from collector.lines import json_text
+from collector.settings import Settings
 from collector.store.client import first_line
 from collector.store.errors import StoreError
 from collector.store.query import ask, connect
@@ -40,6 +46,7 @@ LIMIT {most}
 """
 
 DOCTOR_FORMATS = ("table", "json")
+PROTOCOLS = ("sflow5", "netflow1", "netflow5", "netflow7", "netflow9", "ipfix")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,12 +61,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="say what is wrong with each, and what repairs it (table or json)",
     )
 
+    actions = parser.add_subparsers(dest="action", title="actions", metavar="retire")
+    retire = actions.add_parser(
+        "retire",
+        help="an exporter was taken away on purpose: it is not missed any more, until it sends again",
+        description="Tell the running service that an exporter was taken away on purpose: its alert ends, and it is "
+        "not missed any more, until it sends again.  Without options, all streams of the address.",
+    )
+    retire.add_argument("exporter", metavar="ADDRESS", help="where its datagrams came from")
+    retire.add_argument("--protocol", choices=PROTOCOLS, help="only streams of this protocol")
+    retire.add_argument("--domain", type=int, metavar="N", help="only this observation domain, sub-agent or engine")
+    retire.add_argument("--agent", metavar="ADDRESS", help="only this sFlow agent")
+    retire.add_argument("--comment", default="", metavar="TEXT", help="why")
+    add_service_arguments(retire)
+    add_settings_arguments(retire)
+
 
 def run(args: argparse.Namespace) -> int:
-    """Ask table `exporters` and print; exit code 1 if the store cannot be asked."""
+    """Ask table `exporters` and print; exit code 1 if the store or the service cannot be asked."""
     settings = settings_or_none(args)
     if settings is None:
         return 2
+    if args.action == "retire":
+        return retire(args, settings)
     if args.minutes < 1 or args.most < 1:
         complain(args.command, "--minutes and --most must be 1 or more")
         return 2
@@ -78,6 +102,30 @@ def run(args: argparse.Namespace) -> int:
     except (StoreError, driver.Error) as error:
         complain(args.command, first_line(error) if isinstance(error, driver.Error) else str(error))
         return 1
+    return 0
+
+
+def retire(args: argparse.Namespace, settings: Settings) -> int:
+    """Have the service expect these streams no more, and print which they were."""
+    wanted = {name: getattr(args, name) for name in ("exporter", "agent", "domain", "protocol")}
+    body = {name: value for name, value in wanted.items() if value is not None}
+    try:
+        client = client_of(args.url, settings)
+        answer = client.post(
+            "/exporters/retire", body | {"who": args.who or getpass.getuser(), "comment": args.comment}
+        )
+    except (RefusedError, ValueError) as error:
+        complain(args.command, str(error))
+        return 2
+    except ServiceError as error:
+        complain(args.command, str(error))
+        return 1
+    if args.json:
+        say(*json_text(answer, indent=2).split("\n"))
+        return 0
+    for one in answer["retired"]:
+        agent = f", agent {one['agent']}" if one["agent"] not in ("::", one["exporter"]) else ""
+        say(f"not expected any more: {one['exporter']} {one['protocol']}, domain {one['domain']}{agent}")
     return 0
 
 

@@ -6,8 +6,8 @@ Names of VMs come from the network and from users of the cloud: they are made pr
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from collector.deliver.figures import SECOND_US, clock, duration, figure, figures, moment
 from collector.deliver.settings import Language
@@ -22,6 +22,7 @@ NAME_SIGNS = 80
 TEXT_SIGNS = 2000
 """Of one rule's summary, runbook or query."""
 MOST_LABELS = 16
+WHY_SIGNS = 300
 
 EVENT_RANK: dict[Event, int] = {"escalated": 0, "firing": 1, "acknowledged": 2, "resolved": 3}
 SEVERITY_RANK: dict[Severity, int] = {"critical": 0, "warning": 1, "info": 2}
@@ -101,7 +102,20 @@ def _who(notice: Notice, words: Words) -> str:
         return f"{labels.get('host', '')} {labels.get('interface', '?')}".strip()
     if notice.scope == "service":
         return words.service
+    if notice.scope == "exporter":
+        return _exporter(labels, words)
     return labels.get(notice.scope, "") or "?"
+
+
+def _exporter(labels: Mapping[str, str], words: Words) -> str:
+    """A sender may have several streams: protocol and domain tell which, and the agent where it is another address."""
+    name = labels.get("exporter", "") or "?"
+    parts = [labels.get("protocol", "")]
+    if labels.get("domain"):
+        parts.append(f"{words.labels['domain'].lower()} {labels['domain']}")
+    if labels.get("agent", "::") not in ("", "::", name):
+        parts.append(f"{words.labels['agent']} {labels['agent']}")
+    return f"{name} ({', '.join(part for part in parts if part)})" if any(parts) else name
 
 
 def _measure(notice: Notice, words: Words) -> str:
@@ -110,6 +124,9 @@ def _measure(notice: Notice, words: Words) -> str:
 
 def _figure(notice: Notice, words: Words, samples: bool = True) -> str:
     """`loss 6.1 % [4.8–7.5 %], 21,040 samples`"""
+    if notice.event == "resolved" and notice.ended_by not in ("", "clear"):
+        # The figure is the last one before somebody ended it, or before there was none: no sign that all is well.
+        return _ended_by(notice, words)
     if notice.condition == "absent":
         return _silence(notice, words) if notice.event != "resolved" else ""
     name = _measure(notice, words)
@@ -124,6 +141,12 @@ def _figure(notice: Notice, words: Words, samples: bool = True) -> str:
     if samples and count is not None:
         text += words.comma + words.samples.format(f"{count:,.0f}")
     return text
+
+
+def _ended_by(notice: Notice, words: Words) -> str:
+    """`ended by ann: cable changed`, `cannot be measured any more: db-1 has moved from h1 to h2`."""
+    text = words.forgotten if notice.ended_by == "forgotten" else words.ended_by.format(shown(notice.ended_by))
+    return f"{text}{words.colon}{shown(notice.why, WHY_SIGNS)}" if notice.why else text
 
 
 def _silence(notice: Notice, words: Words) -> str:
@@ -233,7 +256,9 @@ def _short(group: Group, notices: list[Notice], words: Words, language: Language
     """The worst in one line.  Names give way first, so that event, figure and time are always there."""
     worst = notices[0]
     head = f"{_events(notices, words)} {words.severities[group.severity]}{words.colon}"
-    tail = f" {_figure(worst, words, samples=False)}".rstrip() + words.short_since.format(clock(worst.since_us))
+    # A reason would leave no room for the names.
+    value = _figure(replace(worst, why=""), words, samples=False)
+    tail = f" {value}".rstrip() + words.short_since.format(clock(worst.since_us))
     if len(notices) > 1:
         tail += words.short_more.format(len(notices) - 1)
     who = _who(worst, words)

@@ -29,6 +29,8 @@ class Words:
     since: str
     line_since: str
     ended: str
+    ended_by: str
+    forgotten: str
     lasted: str
     window: str
     durations: tuple[str, str, str, str]
@@ -94,6 +96,8 @@ ENGLISH = Words(
     since="Since: {} ({})",
     line_since="since {} ({})",
     ended="from {} to {} ({})",
+    ended_by="ended by {}",
+    forgotten="cannot be told any more",
     lasted="for {}",
     window="Window: {} from {}",
     durations=("d", "h", "min", "s"),
@@ -162,6 +166,8 @@ CHINESE = Words(
     since="开始时间：{}（{}）",
     line_since="始于 {}（{}）",
     ended="自 {} 至 {}（{}）",
+    ended_by="由 {} 结束",
+    forgotten="已无法测量",
     lasted="持续 {}",
     window="窗口：{}，起于 {}",
     durations=("天", "小时", "分", "秒"),

@@ -50,7 +50,8 @@ _MULTICAST = np.uint64(1 << 40)
 """The group bit of a MAC address."""
 
 # Statistics: ends of rows that could be a VM's, by whether one was found; rows and estimated octets of each.
-N_NAMED, N_UNNAMED, N_WORDS = range(3)
+# N_FOREIGN: ends at a VM's port whose MAC address is none of the interface that they are, or would be, named by.
+N_NAMED, N_UNNAMED, N_FOREIGN, N_WORDS = range(4)
 
 
 class Flows(NamedTuple):
@@ -204,7 +205,18 @@ def count_end(stats, row, mac, octets):  # type: ignore[no-untyped-def]
 
 
 @trusting
-def join_rows(flows, tables, names, history, grace, named, stats):  # type: ignore[no-untyped-def]
+def foreign(tables, row, mac, state):  # type: ignore[no-untyped-def]
+    """Whether an end at a VM's port has another MAC address than the interface that it was found to be.
+
+    A VM that runs VMs or containers of its own does so, and one that makes up addresses.
+    """
+    known = tables.mac[row]
+    stated = mac != 0 and mac & _MULTICAST == 0 and known != 0
+    return row != 0 and state == AT_VM and stated and known != mac
+
+
+@trusting
+def join_rows(flows, tables, names, history, grace, by_port, named, stats):  # type: ignore[no-untyped-def]
     """The loop of `join`, in a helper, because those keep no reference counts."""
     agent_high = agent_low = exporter_high = exporter_low = np.uint64(0)
     host = np.uint32(0)
@@ -247,10 +259,21 @@ def join_rows(flows, tables, names, history, grace, named, stats):  # type: igno
         source = end_of(
             tables, flows.src_mac[i], src_high, src_low, time, grace, src_host, vni, vlan, near, in_state, in_row
         )
+        octets = estimated(flows.octets[i], np.uint64(flows.sampling_rate[i]))
+        if foreign(tables, source, flows.src_mac[i], in_state):
+            stats[N_FOREIGN, 0] += 1
+            stats[N_FOREIGN, 1] += octets
+            if not by_port:
+                source = np.uint32(0)
         near = source if source != 0 else in_row
         destination = end_of(
             tables, flows.dst_mac[i], dst_high, dst_low, time, grace, dst_host, vni, vlan, near, out_state, out_row
         )
+        if foreign(tables, destination, flows.dst_mac[i], out_state):
+            stats[N_FOREIGN, 0] += 1
+            stats[N_FOREIGN, 1] += octets
+            if not by_port:
+                destination = np.uint32(0)
         # A tunnel and a plain output port: the underlay, where the packet is seen inside of its encapsulation.
         encapsulated = flows.tunnel[i] != 0 and out_kind == _OUT_INDEX and out_state != AT_VM
         direction = flows.direction[i]
@@ -265,19 +288,18 @@ def join_rows(flows, tables, names, history, grace, named, stats):  # type: igno
         if network == 0:
             network = tables.network[destination]
         named.network[i] = network
-        octets = estimated(flows.octets[i], np.uint64(flows.sampling_rate[i]))
         count_end(stats, source, flows.src_mac[i], octets)
         count_end(stats, destination, flows.dst_mac[i], octets)
 
 
 @trusting_kernel
-def join(flows, tables, names, history, grace, named, stats):  # type: ignore[no-untyped-def]
+def join(flows, tables, names, history, grace, by_port, named, stats):  # type: ignore[no-untyped-def]
     """Fill `named` for all rows, and add to `stats` [N_WORDS, 2] (ends, estimated octets).
 
     `names` gives the inventory's number of each interface name of the batch, −1 where it has none; `history` and
-    `grace` are in µs.
+    `grace` are in µs; `by_port`: what has an unknown MAC address at a VM's port gets that VM's name.
     """
-    join_rows(flows, tables, names, history, grace, named, stats)
+    join_rows(flows, tables, names, history, grace, by_port, named, stats)
 
 
 @trusting_kernel

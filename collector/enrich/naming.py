@@ -45,15 +45,17 @@ def _view(array: pa.Array, dtype: np.dtype[Any], width: int) -> NDArray[Any]:
 class Namer:
     """Joins batches with the newest snapshot."""
 
-    def __init__(self, history_us: int, grace_us: int) -> None:
+    def __init__(self, history_us: int, grace_us: int, *, by_port: bool = True) -> None:
+        """`by_port`: what has an unknown MAC address at a VM's port gets that VM's name."""
         self.snapshot: Snapshot = empty()
         """What is joined with; assign another one at any time."""
         self.totals = np.zeros((N_WORDS, 2), np.int64)
-        """Ends of flows that could be a VM's, named and not: [N_NAMED or N_UNNAMED][count, estimated octets]."""
+        """Ends of flows, [count, estimated octets] each: N_NAMED and N_UNNAMED could be a VM's, and N_FOREIGN."""
         self.sightings = np.zeros(len(FLOWS["sighting"].names), np.int64)
         """Rows by sighting."""
         self._history_us = history_us
         self._grace_us = grace_us
+        self._by_port = by_port
         self._known_names: tuple[Snapshot, pa.Array, NDArray[np.int32]] | None = None
 
     def flows(self, batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -95,7 +97,7 @@ class Namer:
         require_rows(table.name, batch.num_rows, *flows)
         require_within("interface names", len(names), flows.in_if_name, flows.out_if_name)
         with np.errstate(over="ignore"):  # hashes wrap on purpose; only uncompiled kernels would tell
-            join(flows, snapshot.tables, names, self._history_us, self._grace_us, found, totals)
+            join(flows, snapshot.tables, names, self._history_us, self._grace_us, self._by_port, found, totals)
         if table is FLOWS:
             self.sightings += np.bincount(found.sighting, minlength=len(self.sightings))
         columns = {

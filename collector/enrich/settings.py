@@ -100,6 +100,9 @@ class InventorySettings(BaseModel, frozen=True, extra="forbid"):
     grace_seconds: Annotated[float, Field(ge=0, le=60)] = 3.0
     """A sample may arrive this long after its interface has gone, or before it was known: sFlow agents hold samples for
     up to a second, events take their time."""
+    name_unknown_macs: bool = True
+    """Give what comes from a VM's port with another MAC address than the VM's the name of that VM: one that runs VMs or
+    containers of its own sends so, and one that makes up addresses.  False leaves it unnamed."""
     write_seconds: Annotated[float, Field(ge=1, le=86_400)] = 300.0
     """How often each mapping that still holds is confirmed in table `inventory`."""
     interfaces: Annotated[int, Field(ge=1, le=10_000_000)] = 500_000

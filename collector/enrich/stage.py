@@ -21,7 +21,7 @@ import pyarrow as pa
 from collector.enrich.follow import Followed, Follower
 from collector.enrich.history import History
 from collector.enrich.inband import InBand
-from collector.enrich.join import N_NAMED, N_UNNAMED
+from collector.enrich.join import N_FOREIGN, N_NAMED, N_UNNAMED
 from collector.enrich.naming import Namer
 from collector.enrich.settings import InventorySettings
 from collector.enrich.snapshot import build
@@ -76,7 +76,8 @@ class Enrichment:
         self._clock_us = clock_us
         history_us = int(settings.history_seconds * 1e6)
         self._history = History(settings.interfaces, history_us, settings.host_names == "short")
-        self._namers = [Namer(history_us, int(settings.grace_seconds * 1e6)) for _ in range(workers)]
+        grace_us = int(settings.grace_seconds * 1e6)
+        self._namers = [Namer(history_us, grace_us, by_port=settings.name_unknown_macs) for _ in range(workers)]
         self._observing = threading.Lock()
         self._in_band = InBand(max(1, settings.interfaces // IN_BAND_SHARE))
         self._followers: list[Follower] = []
@@ -113,6 +114,11 @@ class Enrichment:
         octets = metrics.counter(
             "inventory_octets_total", "Estimated layer 3 octets at those ends: the share without a name.", ("named",)
         )
+        self._foreign = metrics.counter(
+            "inventory_unknown_mac_ends_total",
+            "Ends of flows at a VM's port whose MAC address is not that of the interface: nested VMs, or made up.",
+        )
+        self._foreign_before = 0
         sightings = metrics.counter("inventory_rows_total", "Flow rows, by sighting.", ("sighting",))
         self._totals = (RunningTotals(ends), RunningTotals(octets), RunningTotals(sightings))
         self._seconds = metrics.counter("inventory_join_seconds_total", "Time spent in naming flows.")
@@ -305,6 +311,9 @@ class Enrichment:
         totals = np.sum([namer.totals[[N_NAMED, N_UNNAMED]] for namer in self._namers], axis=0)
         self._totals[0].advance(labels, totals[:, 0])
         self._totals[1].advance(labels, totals[:, 1])
+        foreign = int(sum(namer.totals[N_FOREIGN, 0] for namer in self._namers))
+        self._foreign.inc(foreign - self._foreign_before)
+        self._foreign_before = foreign
         sightings = np.sum([namer.sightings for namer in self._namers], axis=0)
         self._totals[2].advance([(name,) for name in FLOWS["sighting"].names], sightings)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
@@ -13,6 +13,7 @@ from collector.pipeline.workers import MOST
 MAPPED = IPv6Network("::ffff:0:0/96")
 
 Network = IPv4Network | IPv6Network
+Protocol = Literal["sflow5", "netflow1", "netflow5", "netflow7", "netflow9", "ipfix"]
 
 
 class ExporterSettings(BaseModel, frozen=True, extra="forbid"):
@@ -20,9 +21,11 @@ class ExporterSettings(BaseModel, frozen=True, extra="forbid"):
 
     network: Network
     """Sender addresses, such as `192.0.2.11` or `192.0.2.0/24`."""
+    protocol: Protocol | None = None
+    """Only what these exporters send by this protocol: one host may send sFlow with one rate and IPFIX with another."""
     sampling_rate: Annotated[int, Field(ge=0, le=0xFFFF_FFFF)] = 0
-    """One in this many packets is sampled, whatever the exporter states; 0 = as it states.  Leave it at 0 for Open
-    vSwitch IPFIX, whose counts arrive scaled."""
+    """One in this many packets is sampled, whatever the exporter states; 0 = as it states.  Open vSwitch's IPFIX counts
+    arrive scaled, so only 1 is right of it, where `sampling=1`: it states no rate, and exact figures need one."""
 
 
 class PipelineSettings(BaseModel, frozen=True, extra="forbid"):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from collector.metrics import OTHER, Metrics
 from decoders.errors import REASONS
+from decoders.held import Held, waits
 from decoders.sessions import (
     ESTABLISHED_US,
     NO_SKEW,
@@ -63,6 +64,9 @@ GAUGES = {"templates": S_TEMPLATES, "held_octets": S_HELD_OCTETS, "sampling_rate
 """Columns that hold the state at the end of the interval."""
 
 NEVER = -1
+
+HELD_SECONDS = 30
+"""Data that waits for longer is worth a word: templates that come with the data come within seconds."""
 
 TEMPLATES_PER_SESSION = 65_536
 """Template ids: a key of the template table is session × this + id."""
@@ -216,12 +220,31 @@ class StreamReporter:
         return [None if when == NEVER else max(0, time_us - when) for when in newest[numbers].tolist()]
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Data that waits for its template."""
+
+    streams: int = 0
+    """Streams whose data has waited for longer than `HELD_SECONDS`."""
+    seconds: float = 0
+    """How long the oldest has waited."""
+
+
+def waiting_data(held: Sequence[Held], now_us: int) -> Waiting:
+    """What waits in these queues."""
+    ages = [np.maximum(0, now_us - since_us) / 1e6 for _, since_us in map(waits, held)]
+    late = sum(int((one > HELD_SECONDS).sum()) for one in ages)
+    return Waiting(late, max((float(one.max()) for one in ages if len(one)), default=0.0))
+
+
 class StreamMetrics:
     """Feeds the metrics of exporter streams; labels are capped by `Metrics.exporters`."""
 
-    def __init__(self, sessions: Sequence[Sessions], metrics: Metrics) -> None:
-        """`sessions` are those of all decoders."""
+    def __init__(self, sessions: Sequence[Sessions], metrics: Metrics, held: Sequence[Held] = ()) -> None:
+        """`sessions` and `held` are those of all decoders."""
         self._sessions = sessions
+        self._held = held
+        self.waiting = Waiting()
         self._metrics = metrics
         self._growths = [Growths(one) for one in sessions]
         labels = ("exporter", "protocol")
@@ -240,9 +263,14 @@ class StreamMetrics:
             )
         }
         self._streams = metrics.gauge("exporter_streams", "Exporter streams known.")
+        self._held_seconds = metrics.gauge(
+            "held_seconds", "How long the oldest data has waited for its template; 0 where none waits."
+        )
 
-    def advance(self) -> None:
-        """Add what came since the last call."""
+    def advance(self, now_us: int = 0) -> None:
+        """Add what came since the last call; `now_us` is the time by which the age of held data is told."""
+        self.waiting = waiting_data(self._held, now_us)
+        self._held_seconds.set(self.waiting.seconds)
         for sessions, growths in zip(self._sessions, self._growths, strict=True):
             self._add(sessions, growths.take())
         used = [in_use(sessions) for sessions in self._sessions]

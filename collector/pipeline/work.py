@@ -19,7 +19,15 @@ from collector.metrics import Metrics
 from collector.pipeline.inbox import Inbox
 from collector.pipeline.settings import PipelineSettings, mapped
 from collector.pipeline.state import load_state, save_state
-from collector.pipeline.streams import Findings, OwnLoss, StreamMetrics, StreamReporter, no_findings
+from collector.pipeline.streams import (
+    PROTOCOL_BY_VERSION,
+    Findings,
+    OwnLoss,
+    StreamMetrics,
+    StreamReporter,
+    Waiting,
+    no_findings,
+)
 from collector.pipeline.workers import Workers, count_of
 from collector.ports import Clock, Enricher, Sink
 from collector.threads import Bridge
@@ -29,6 +37,12 @@ from decoders.decoder import Decoded
 from decoders.dispatch import Decoder
 from decoders.jit import progress
 from decoders.rules import ExporterRule
+from schemas.exporters import EXPORTERS
+
+VERSIONS: dict[str | None, int] = {None: 0} | {
+    EXPORTERS["protocol"].names[number]: version for version, number in PROTOCOL_BY_VERSION.items()
+}
+"""Name of a protocol -> version in the key of its streams."""
 
 SLOW_START_SECONDS = 2.0
 """A start that takes longer is compiling; say so."""
@@ -51,8 +65,9 @@ _log = get_log("pipeline")
 def rules_of(settings: PipelineSettings) -> tuple[ExporterRule, ...]:
     """The decoder's rules: who may export, and what is known of single exporters."""
     known = tuple(
-        ExporterRule(mapped(entry.network), _allowed(settings, mapped(entry.network)), entry.sampling_rate)
+        ExporterRule(network, _allowed(settings, network), entry.sampling_rate, VERSIONS[entry.protocol])
         for entry in settings.exporters
+        for network in [mapped(entry.network)]
     )
     if not settings.allow:
         return known
@@ -198,6 +213,11 @@ class Pipeline:
             self._dropped.inc(dropped)
         return not dropped
 
+    @property
+    def waiting(self) -> Waiting:
+        """Data that waits for its template, as of the last second."""
+        return self._stream_metrics.waiting if self._prepared.is_set() else Waiting()
+
     def room(self, octets: int) -> bool:
         """Whether the inbox takes this many octets more, and half of it is still left for UDP, which cannot wait."""
         return self.inbox.octets + octets <= self.inbox.limit_octets // 2
@@ -224,7 +244,8 @@ class Pipeline:
             for decoder in decoders
         ]
         self._make_report(OwnLoss())
-        self._stream_metrics = StreamMetrics([decoder.shared.sessions for decoder in decoders], self._metrics)
+        held = [decoder.sets.held for decoder in decoders]
+        self._stream_metrics = StreamMetrics([decoder.shared.sessions for decoder in decoders], self._metrics, held)
         self._prepared.set()
 
     def _decoder(self) -> Decoder:
@@ -292,7 +313,7 @@ class Pipeline:
 
     def _advance(self) -> None:
         """Bring the metrics of exporter streams up to date.  Runs on a worker's thread."""
-        self._stream_metrics.advance()
+        self._stream_metrics.advance(self._clock_us())
         decoders = self._workers.decoders
         now = {
             "stranger": sum(decoder.forgotten_strangers for decoder in decoders),

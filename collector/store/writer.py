@@ -104,6 +104,8 @@ class Writer:
         self._draining = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._problem: str | None = None
+        self._failing_since: float | None = None
+        """When the first attempt failed of those since which none went well, by the monotonic clock."""
         self._declare(metrics)
         self.dropped_rows = 0
 
@@ -141,6 +143,17 @@ class Writer:
     def problem(self) -> str | None:
         """Why rows are not being stored now, None if they are."""
         return self._problem
+
+    @property
+    def away_seconds(self) -> float:
+        """For how long the store has not taken rows, or not answered; 0 while all is well."""
+        since = [one for one in (self._failing_since, self._attempt_since) if one is not None]
+        return time.monotonic() - min(since) if since else 0.0
+
+    @property
+    def spool_ratio(self) -> float:
+        """How full the spool is."""
+        return self.spool_octets / self._settings.spool_octets
 
     @property
     def spool_problem(self) -> str | None:
@@ -369,6 +382,7 @@ class Writer:
         if self._problem is not None:
             _log.sampled("rows are being stored again", key=table.name, severity="info")
         self._problem = None
+        self._failing_since = None
         self._stored.labels(table.name).inc(rows)
         self._batches.labels(table.name).inc()
         self._seconds.labels(table.name).observe(seconds)
@@ -377,6 +391,8 @@ class Writer:
             self._lag.observe(max(0.0, time.time() - oldest / 1e6))
 
     def _fail(self, error: BaseException) -> None:
+        if self._failing_since is None:
+            self._failing_since = time.monotonic()
         self._problem = first_line(error)
         _log.sampled("the store does not take rows: they wait", key=type(error).__name__, error=self._problem)
 

@@ -1,4 +1,4 @@
-"""Routes below /api/v1: alerts, silences, rules."""
+"""Routes below /api/v1: alerts, silences, exporters, rules."""
 
 from __future__ import annotations
 
@@ -155,6 +155,16 @@ async def end_silence(request: Request, desk: Desk, silence_id: Id, act: models.
     _by(request, act)
     if not await desk.end_silence(silence_id):
         raise HTTPException(404, "there is no such silence that lasts")
+
+
+@router.post("/exporters/retire", tags=["exporters"], responses=_ABSENT)
+async def retire(request: Request, desk: Desk, wanted: models.RetireRequest) -> models.Retired:
+    """Exporters that were taken away on purpose: nobody misses them any more, until they send again."""
+    by = _by(request, wanted)
+    found = await desk.retire(wanted.labels(), by.who, by.comment)
+    if not found:
+        raise HTTPException(404, "no such exporter is expected: it never sent data here, or is retired already")
+    return models.Retired(retired=[models.Stream.model_validate(one) for one in found])
 
 
 @router.get("/rules", tags=["rules"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from ipaddress import ip_address
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -46,6 +47,16 @@ Comment = Annotated[
     str, StringConstraints(strip_whitespace=True, max_length=1000), AfterValidator(partial(clean, most=1000))
 ]
 Short = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(partial(clean, most=200))]
+Protocol = Literal["sflow5", "netflow1", "netflow5", "netflow7", "netflow9", "ipfix"]
+
+
+def address(text: object) -> object:
+    """An IP address as the labels of alerts have it: IPv4 is not mapped.  Raises ValueError."""
+    parsed = ip_address(str(text))
+    return str(getattr(parsed, "ipv4_mapped", None) or parsed)
+
+
+Address = Annotated[str, BeforeValidator(address)]
 
 
 class Card(BaseModel):
@@ -74,6 +85,7 @@ class Alert(Card):
     stale_since: When = Field(description="Since when nothing is measured of it: its state stays.")
     told: When = Field(description="When its message was handed over to delivery.")
     held_back: bool = Field(description="A silence or another alert keeps its message back.")
+    held_back_by: str = Field(description="Which: the name of a rule, or a silence, its id and who made it.")
     escalations: int
     measure: str = Field(description="Column of the view; empty for absence.")
     unit: str
@@ -198,6 +210,35 @@ class SilenceRequest(Act):
         if not now < end <= now + LONGEST_SILENCE:
             raise ValueError(f"until = {end.isoformat()}: a time within the next 366 days is expected")
         return end
+
+
+class RetireRequest(Act):
+    """Which exporters are not expected any more; what is left out does not restrict."""
+
+    exporter: Address = Field(description="Address that the datagrams come from.")
+    agent: Address | None = Field(default=None, description="sFlow agent.")
+    domain: int | None = Field(default=None, ge=0, lt=2**32, description="Observation domain, sub-agent, engine.")
+    protocol: Protocol | None = None
+
+    def labels(self) -> dict[str, str]:
+        """As alerts name them."""
+        wanted = {"exporter": self.exporter, "agent": self.agent, "domain": self.domain, "protocol": self.protocol}
+        return {name: str(value) for name, value in wanted.items() if value is not None}
+
+
+class Stream(BaseModel):
+    """One exporter stream."""
+
+    exporter: str
+    agent: str
+    domain: str
+    protocol: str
+
+
+class Retired(BaseModel):
+    """What is not expected any more, until it sends again."""
+
+    retired: list[Stream]
 
 
 class Made(BaseModel):

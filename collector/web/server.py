@@ -30,6 +30,8 @@ LOAD_SECONDS = 30
 
 Health = Callable[[], dict[str, Any]]
 """Answers with the state of the service; key `status` is `ok`, `starting` or what is wrong."""
+WORKS = ("ok", "held")
+"""States in which a restart would help nobody: data that is held would be lost by it."""
 
 _log = get_log("web")
 
@@ -158,4 +160,4 @@ class Web:
 
     async def _answer_health(self, request: Request) -> Response:
         health = self._health()
-        return JSONResponse(health, status_code=200 if health["status"] == "ok" else 503)
+        return JSONResponse(health, status_code=200 if health["status"] in WORKS else 503)

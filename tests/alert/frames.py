@@ -35,7 +35,7 @@ def frame(
         texts[f"{rule.measure}_evidence"] = pa.array(["measured"] * len(series), pa.string())
     present = np.isfinite(found)
     start_us = NOON_US + number * length
-    return Frame(start_us, start_us + length, np.array(series, np.uint64), present, figures, texts, {})
+    return Frame(start_us, start_us + length, np.array(series, np.uint64), present, figures, texts, {}, present)
 
 
 def happened(judge: Judge, book: Book, frames: Sequence[Frame]) -> list[tuple[int, int, str]]:

@@ -92,6 +92,7 @@ async def running(
     taken: Taken | None = None,
     *,
     on_notice: OnNotice | None = None,
+    own: Callable[[], Mapping[str, float]] | None = None,
     left: Callable[[], object] = lambda: None,
 ) -> AsyncIterator[Running]:
     """The stage, with all windows settled as they close unless the settings say otherwise; then calls `left`."""
@@ -105,6 +106,7 @@ async def running(
             outbox,
             clock_us=lambda: found.now_us,
             on_notice=on_notice,
+            own=own,
         )
         found = Running(alerts, metrics, outbox)
         async with alerts:

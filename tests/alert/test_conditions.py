@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from collector.alert.baseline import Baseline
@@ -149,7 +150,7 @@ def test_nothing_received_needs_a_second_window_since_a_report_may_be_missing() 
 
 
 def test_absence_counts_windows_without_a_sign_of_life_and_ends_with_one() -> None:
-    rule = Rule(name="gone", scope="exporter", condition="absent", level="1m", windows=2)
+    rule = Rule(name="gone", scope="vm", condition="absent", level="1m", windows=2)
     judge, book = Absent(rule, 10), Book(AlertSettings())
     alive, silent = {1: 1.0, 2: 1.0}, {1: 1.0}
 
@@ -159,7 +160,7 @@ def test_absence_counts_windows_without_a_sign_of_life_and_ends_with_one() -> No
 
 
 def test_who_stays_away_is_forgotten_with_a_word_about_it() -> None:
-    rule = Rule(name="gone", scope="exporter", condition="absent", level="1m", windows=2, forget_seconds=300)
+    rule = Rule(name="gone", scope="vm", condition="absent", level="1m", windows=2, forget_seconds=300)
     judge, book = Absent(rule, 10), Book(AlertSettings())
     changes = [step(judge, book, frame(rule, n, {1: 1.0, 2: 1.0} if n == 0 else {1: 1.0})) for n in range(8)]
 
@@ -167,6 +168,120 @@ def test_who_stays_away_is_forgotten_with_a_word_about_it() -> None:
 
     assert ended == [(2, "firing", ""), (5, "resolved", "forgotten")]
     assert len(judge) == 1
+
+
+EXPORTER = Rule(name="away", scope="exporter", condition="absent", level="1m", windows=3)
+
+
+def exporters(rule: Rule, number: int, heard: dict[int, str], records: set[int] | None = None) -> Frame:
+    """A window in which these streams were heard, each of the sender that is named; of `records` (all) data came."""
+    made = frame(rule, number, dict.fromkeys(heard, 1.0))
+    texts = {**made.texts, "exporter": pa.array([heard[one] for one in sorted(heard)], pa.string())}
+    counts = np.array([records is None or one in records for one in sorted(heard)], bool)
+    return replace(made, texts=texts, counts=counts)
+
+
+def test_an_exporter_is_what_sends_data_and_statistics_alone_make_none() -> None:
+    """Stream 2 sends no record, as Open vSwitch's domain 0: nobody misses it.  Of stream 1 any datagram is a sign."""
+    judge, book = Absent(EXPORTER, 10), Book(AlertSettings())
+    heard = [{1: "h", 2: "h"} if n < 5 else {1: "h"} if n < 12 else {} for n in range(16)]
+
+    seen = happened(judge, book, [exporters(EXPORTER, n, one, {1} if n < 5 else set()) for n, one in enumerate(heard)])
+
+    assert seen == [(14, 1, "firing")]
+
+
+def test_an_exporter_is_missed_at_its_own_rhythm() -> None:
+    """1 reports every tenth minute up to minute 30, 2 every minute up to 30, 3 was heard once.
+
+    2 is missed after three windows, 1 after twice its pause and one, 3 after 21.  One outage of 2 is no rhythm.
+    """
+    judge, book = Absent(EXPORTER, 10), Book(AlertSettings())
+    seen = []
+    for n in range(70):
+        heard = {1: "a"} if n % 10 == 0 and n <= 30 else {}
+        heard |= {2: "b"} if n <= 30 and not 14 <= n < 20 else {}
+        heard |= {3: "c"} if n == 40 else {}
+        seen += [(n, change.alert.series, change.event) for change in step(judge, book, exporters(EXPORTER, n, heard))]
+
+    assert seen == [
+        (16, 2, "firing"), (20, 2, "resolved"), (33, 2, "firing"), (51, 1, "firing"), (61, 3, "firing"),
+    ]  # fmt: skip
+
+
+REPLACED = EXPORTER.model_copy(update={"name": "other", "windows": 2, "replaced": True})
+
+
+def test_another_protocol_of_the_same_sender_is_a_change_and_no_absence() -> None:
+    """Stream 1 of h ends as 2 begins.  3 of k ends while 4 was there before: that is an absence."""
+    away, other = Absent(EXPORTER, 10), Absent(REPLACED, 10)
+    book, changes = Book(AlertSettings()), []
+    for n in range(10):
+        heard = {1: "h", 3: "k", 4: "k"} if n < 5 else {2: "h", 4: "k"}
+        for rule, judge in ((EXPORTER, away), (REPLACED, other)):
+            changes += [(n, rule.name, one) for one in step(judge, book, exporters(rule, n, heard))]
+
+    told = [(n, name, one.alert.series, one.event, one.alert.evidence) for n, name, one in changes]
+    assert told == [
+        (6, "other", 1, "firing", "protocol-2, domain domain-2"),
+        (7, "away", 3, "firing", ""),
+        (7, "other", 1, "resolved", "protocol-2, domain domain-2"),
+    ]
+    assert changes[2][2].comment == "protocol-2, domain domain-2 of the same exporter took its place"
+
+
+def test_what_fell_silent_is_not_missed_any_more_once_something_else_takes_its_place() -> None:
+    judge, book = Absent(EXPORTER, 10), Book(AlertSettings())
+    heard = [{1: "h"} if n < 5 else {2: "h"} if n >= 12 else {3: "k"} for n in range(14)]
+
+    changes = [(n, one) for n in range(14) for one in step(judge, book, exporters(EXPORTER, n, heard[n] | {3: "k"}))]
+
+    assert [(n, one.event, one.who) for n, one in changes] == [(7, "firing", ""), (12, "resolved", "forgotten")]
+    assert changes[1][1].comment == "protocol-2, domain domain-2 of the same exporter took its place"
+
+
+def test_who_was_dismissed_is_not_expected_until_it_sends_again() -> None:
+    """Dismissed in the middle of window 5, whose data and the report of its last seconds do not count any more."""
+    judge, book = Absent(EXPORTER, 10), Book(AlertSettings())
+    changes = []
+    for n in range(20):
+        heard = {1: "h", 2: "k"} if n <= 5 or 12 <= n < 15 else {2: "k"}
+        if n == 5:
+            judge.dismiss(1, NOON_US + 5 * 60_000_000 + 30_000_000)
+        changes += [(n, one.alert.series, one.event) for one in step(judge, book, exporters(EXPORTER, n, heard))]
+
+    assert changes == [(17, 1, "firing")]
+
+
+def test_nothing_told_for_long_is_forgotten_and_says_so() -> None:
+    """A quarter of an hour without a figure; `stale` comes before.  A pending one is dropped without a word."""
+    rule = LOSS.model_copy(update={"level": "1m"})
+    judge, book = Threshold(rule), Book(AlertSettings())
+    seen = [
+        (n, one.event, one.who)
+        for n in range(20)
+        for one in step(judge, book, frame(rule, n, {1: 0.5 if n < 2 else NAN}))
+    ]
+
+    assert seen == [(0, "firing", ""), (4, "stale", ""), (16, "resolved", "forgotten")]
+    assert len(book) == 0
+
+
+def test_a_series_keeps_its_alert_under_another_name() -> None:
+    judge, book = Threshold(LOSS), Book(AlertSettings())
+    before, after = frame(LOSS, 0, {1: 0.5}), frame(LOSS, 1, {1: 0.5})
+    after = replace(after, texts={**after.texts, "src_vm": pa.array(["new"])})
+
+    (fired,), (renamed,) = step(judge, book, before), step(judge, book, after)
+
+    assert (renamed.event, renamed.comment) == ("measured", "src_vm-1 is called new now")
+    assert renamed.alert is fired.alert
+    assert fired.alert.labels["src_vm"] == "new"
+
+
+def test_a_share_cannot_be_more_than_all() -> None:
+    with pytest.raises(ValueError, match="above = 1: loss_ratio is a share of all, at most 1; less is expected"):
+        Rule(name="x", scope="pair", measure="loss_ratio", above=1)
 
 
 def test_absence_remembers_no_more_series_than_allowed() -> None:

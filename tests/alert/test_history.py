@@ -13,7 +13,7 @@ from clickhouse_connect.driver import Client
 
 from collector.__main__ import COMMANDS, Command, main
 from collector.alert.frame import query
-from collector.alert.history import candidates, replay
+from collector.alert.history import candidates, replay, suggest
 from collector.alert.rules import DEFAULTS
 from collector.alert.settings import AlertSettings
 from collector.store.engine import Engine, Query
@@ -172,3 +172,16 @@ def test_the_running_service_answers_the_queries(client: Client, settings: Store
             assert engine.run(Query(sql.encode(), settings.database, "Arrow", times, limits)).format == "Arrow"
     finally:
         engine.close()
+
+
+def test_limits_that_no_share_can_pass_are_not_tried(settings: StoreSettings) -> None:
+    """Where everything is lost, the highest value is all of it."""
+    own = StoreSettings(url=settings.url, database="alert_history_all", sql_port=0)
+    with store(own) as client:
+        add(client, traffic(vm("a", "h1"), vm("b", "h2"), range(300), 1000))
+        rules = [rule for rule in DEFAULTS if rule.name in ("pair_loss", "service_store_away")]
+
+        found = suggest(client, rules, AlertSettings(), BEGIN_US, BEGIN_US + 300 * SECOND_US)
+
+    assert {advice.rule.name for advice in found} == {"pair_loss"}
+    assert all(advice.rule.limit < 1 for advice in found)

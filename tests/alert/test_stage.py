@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,7 +55,7 @@ def report(at_us: int, exporter: str, datagrams: int) -> dict[str, Any]:
     """A row of `exporters`: what an IPFIX stream sent in the 10 s before."""
     return {
         "time": at_us, "interval_us": 10 * SECOND_US, "exporter": address(exporter), "protocol": "ipfix",
-        "source_port": 7, "datagrams": datagrams,
+        "source_port": 7, "datagrams": datagrams, "records": datagrams,
     }  # fmt: skip
 
 
@@ -212,7 +213,7 @@ def test_an_exporter_that_stops_is_told_of_and_its_return(client: Client, settin
 
 
 def test_a_silent_exporter_stays_known_over_a_restart(client: Client, settings: StoreSettings) -> None:
-    seconds = (*range(10, 61, 10), *range(610, 661, 10))
+    seconds = (*range(10, 181, 10), *range(610, 661, 10))
     add(client, [report(BEGIN_US + second * SECOND_US, "192.0.2.1", 1) for second in seconds], "exporters")
     alerts = AlertSettings(routes=ROUTES, settle_seconds=0)
 
@@ -221,8 +222,8 @@ def test_a_silent_exporter_stays_known_over_a_restart(client: Client, settings: 
             await live.close("1m", minutes)
             return live.taken
 
-    assert [n.event for n in run(part(range(5))).notices] == ["firing"]
-    assert [n.event for n in run(part(range(5, 9))).notices if n.event != "firing"] == []
+    assert [n.event for n in run(part(range(6))).notices] == ["firing"]
+    assert [n.event for n in run(part(range(6, 9))).notices if n.event != "firing"] == []
     assert [n.event for n in run(part(range(9, 13))).notices if n.event != "firing"] == ["resolved"]
 
 
@@ -426,3 +427,124 @@ def test_a_store_that_hangs_does_not_keep_the_service_from_stopping(
     returned: list[bool] = []
     run(scenario())
     assert still_hung == [True]
+
+
+def test_our_own_state_is_looked_at_without_the_store_s_windows(client: Client, settings: StoreSettings) -> None:
+    """40 s without the store, a spool that is filled to 60 %; then all is well for 20 s."""
+    values = {"store_away_seconds": 20.0, "spool_ratio": 0.0}
+    alerts = AlertSettings(routes=ROUTES, settle_seconds=0)
+
+    async def scenario() -> Taken:
+        async with running(settings, alerts, own=lambda: values) as live:
+            for away, ratio in (
+                (20.0, 0.0),
+                (31.0, 0.6),
+                (41.0, 0.6),
+                (0.0, 0.45),
+                (0.0, 0.45),
+                (0.0, 0.1),
+                (0.0, 0.1),
+            ):
+                values.update(store_away_seconds=away, spool_ratio=ratio)
+                live.now_us += 10 * SECOND_US
+                await live.alerts.look_at_own()
+            return live.taken
+
+    taken = run(scenario())
+
+    assert [(one.event, one.rule) for one in taken.notices] == [
+        ("firing", "service_store_away"),
+        ("firing", "service_spool_fills"),
+        ("resolved", "service_store_away"),
+        ("resolved", "service_spool_fills"),
+    ]
+    assert (taken.notices[0].value, taken.notices[0].unit) == (31, "s")
+    assert taken.notices[1].summary == "The spool is 60 % full: once it is full, the oldest rows are lost"
+
+
+def test_a_renamed_vm_keeps_its_alert(client: Client, settings: StoreSettings) -> None:
+    """vm3 is called new from window 9 on, in the middle of a loss: its alert goes on, and nothing is told twice."""
+    source, target = PAIRS[3]
+    rows = []
+    for window in range(14):
+        name = source if window < 9 else source | {"vm": "new"}
+        rows += traffic(name, target, range(window * 10, window * 10 + 10), 50 if window >= 2 else 0)
+    add(client, rows)
+    alerts = AlertSettings(routes=ROUTES, settle_seconds=0)
+
+    async def scenario() -> Taken:
+        async with running(settings, alerts) as live:
+            await live.close("10s", range(14))
+            return live.taken
+
+    taken = run(scenario())
+
+    assert taken.told() == [("firing", "pair_loss", "vm3→vm4")]
+    events = ask(client, "SELECT event, comment FROM alert_events WHERE event = 'measured'")
+    assert [row["comment"] for row in events] == ["vm3 is called new now"]
+    (row,) = ask(client, "SELECT labels FROM alerts FINAL")
+    assert row["labels"]["src_vm"] == "new"
+
+
+def test_a_pair_that_cannot_be_told_of_any_more_is_forgotten_and_people_hear_why(
+    client: Client, settings: StoreSettings
+) -> None:
+    """The loss lasts to the end of window 7; then the pair is silent, and the source is gone from the inventory."""
+    lossy(client, range(2, 8), windows=8)
+    gone = {"valid_from": BEGIN_US, "valid_to": BEGIN_US + 80 * SECOND_US, "mac": 7, "vm": "vm3", "host": "host-0"}
+    add(client, [gone | {"open": 0}], "inventory")
+    alerts = AlertSettings(routes=ROUTES, settle_seconds=0)
+
+    async def scenario() -> Taken:
+        async with running(settings, alerts) as live:
+            await live.close("10s", range(97))
+            assert len(live.taken.notices) == 1
+            await live.close("10s", range(97, 99))
+            return live.taken
+
+    taken = run(scenario())
+
+    notice = taken.notices[1]
+    assert (notice.event, notice.ended_by) == ("resolved", "forgotten")
+    assert re.fullmatch(
+        r"vm3 is not in the inventory any more, since .* UTC; nothing is seen of it since .* UTC", notice.why
+    )
+    (row,) = ask(client, "SELECT comment FROM alert_events WHERE event = 'resolved'")
+    assert row["comment"] == notice.why
+
+
+def test_a_retired_exporter_is_not_missed_even_after_a_restart(client: Client, settings: StoreSettings) -> None:
+    """Both stop after minute 3.  The first is retired in minute 4, before it is missed, the second when it is."""
+    rows = [
+        report(BEGIN_US + second * SECOND_US, f"192.0.2.{host}", 1) for second in range(10, 241, 10) for host in (1, 2)
+    ]
+    add(
+        client, [*rows, *(report(BEGIN_US + at * SECOND_US, "192.0.2.9", 1) for at in range(10, 1200, 10))], "exporters"
+    )
+    alerts = AlertSettings(routes=ROUTES, settle_seconds=0)
+
+    async def first() -> Taken:
+        async with running(settings, alerts) as live:
+            await live.close("1m", range(5))
+            assert [one["exporter"] for one in await live.alerts.retire({"exporter": "192.0.2.1"}, "ann")] == [
+                "192.0.2.1"
+            ]
+            assert await live.alerts.retire({"exporter": "192.0.2.1"}, "ann") == []
+            await live.close("1m", range(5, 8))
+            retired = await live.alerts.retire({"exporter": "192.0.2.2", "protocol": "ipfix"}, "ann", "old host")
+            assert [one["exporter"] for one in retired] == ["192.0.2.2"]
+            return live.taken
+
+    async def second() -> Taken:
+        async with running(settings, alerts) as live:
+            await live.close("1m", range(8, 16))
+            return live.taken
+
+    taken, later = run(first()), run(second())
+
+    assert taken.told() == [("firing", "exporter_absent", "192.0.2.2"), ("resolved", "exporter_absent", "192.0.2.2")]
+    assert (taken.notices[1].ended_by, taken.notices[1].why) == ("ann", "old host")
+    # What was not delivered is offered again; nothing else is told.
+    assert [notice.alert_id for notice in later.notices] == [notice.alert_id for notice in taken.notices]
+    states = ask(client, "SELECT labels['exporter'] AS exporter, status FROM alerts FINAL ORDER BY exporter")
+    assert [(row["exporter"], row["status"]) for row in states] == [(f"192.0.2.{n}", "resolved") for n in (1, 2)]

@@ -11,6 +11,7 @@ import numpy as np
 from decoders.datagrams import Datagrams
 from decoders.dispatch import Decoder
 from decoders.errors import Reason
+from decoders.held import waits
 from decoders.limits import Limits
 from decoders.rules import ExporterRule
 from tests.decoders.helpers import rows
@@ -126,6 +127,10 @@ class Collector:
         """Problems so far, of all sessions."""
         totals = self.decoder.shared.sessions.problems.sum(axis=0)
         return {reason: int(totals[reason]) for reason in Reason if totals[reason]}
+
+    def waits(self) -> list[int]:
+        """When the oldest data that waits for a template was received, by session."""
+        return [int(when) for when in waits(self.decoder.sets.held)[1]]
 
     def stat(self, column: int) -> int:
         """A statistic, summed over all sessions."""

@@ -13,7 +13,7 @@ from decoders.decoder import Decoded
 from decoders.dispatch import Decoder
 from decoders.errors import Reason
 from decoders.rules import ExporterRule
-from decoders.sessions import S_DUPLICATES
+from decoders.sessions import S_DUPLICATES, S_OVERRIDE_RATE
 from tests.service import payloads
 
 
@@ -75,3 +75,17 @@ def test_a_sender_that_is_not_allowed_is_counted_and_not_decoded() -> None:
     assert decoder.shared.sessions.problems[:, Reason.DENIED].sum() == len(batch)
     decoder.rules = []
     assert rows(decoder.decode(batch)) == 26
+
+
+def test_a_rule_may_be_of_one_protocol() -> None:
+    """One host sends NetFlow v5 and IPFIX: the rate is that of IPFIX only."""
+    decoder = Decoder(rules=[ExporterRule(IPv6Network("::/0"), sampling_rate=8, version=10)])
+    key = decoder.shared.sessions.key
+    for stem in ("ovs_netflow5", "ovs_ipfix_input_only"):
+        decoder.decode(batch_of(stem))
+
+    rates = decoder.shared.sessions.stats[1:, S_OVERRIDE_RATE]
+    versions = key[1:, 2] >> np.uint64(48)
+
+    assert set(rates[versions == 10].tolist()) == {8}
+    assert set(rates[versions == 5].tolist()) == {0}

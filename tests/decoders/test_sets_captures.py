@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
@@ -11,8 +12,9 @@ import pytest
 
 from decoders.datagrams import Datagrams
 from decoders.dispatch import Decoder
+from decoders.held import waits
 from decoders.sessions import S_DUPLICATES, S_LOST, S_RECORDS, S_REORDERED, S_RESTARTS
-from tests.decoders.helpers import address, mac, payloads, rows, truth
+from tests.decoders.helpers import PCAPS, address, mac, payloads, rows, truth
 
 OVS = ("ovs_ipfix_tunnel", "ovs_ipfix_input_only", "ovs_ipfix_nocache", "ovs_ipfix_s16")
 SUMS = {
@@ -223,3 +225,15 @@ def test_open_vswitch_shares_a_sequence_between_domains() -> None:
     lossy.decode(Datagrams.of(kept))
     assert lossy.shared.sessions.stats[:, S_LOST].sum() == 10
     assert lossy.shared.sessions.stats[:, S_RECORDS].sum() == 590
+
+
+def test_a_port_that_ovs_vsctl_set_opened_is_read_by_the_templates_of_the_former_one() -> None:
+    """As captured: the second port sends ten records and not one template."""
+    steps = json.loads((PCAPS / "ovs_ipfix_set.truth.json").read_text("utf-8"))["steps"]
+    decoder = Decoder()
+    found: Counter[int] = Counter()
+    for datagram in payloads("ovs_ipfix_set"):
+        found[datagram[2]] += len(rows(decoder.decode(Datagrams.of([datagram])).flows))
+
+    assert found == {step["port"]: step["flows"] for step in steps}
+    assert waits(decoder.sets.held)[0].tolist() == []

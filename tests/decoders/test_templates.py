@@ -15,6 +15,7 @@ from decoders.sessions import S_DATAGRAMS, S_DUPLICATES, S_HELD_OCTETS, S_LOST, 
 from tests.decoders.exports import (
     BASE,
     NOW,
+    OVS,
     Collector,
     Spec,
     V,
@@ -92,7 +93,7 @@ def test_held_data_is_of_its_own_session() -> None:
 def test_held_data_expires_and_is_counted() -> None:
     collector = Collector()
     collector.decode(ipfix(in_set(256, base())))
-    collector.time_us += 601_000_000
+    collector.time_us += 661_000_000
 
     assert collector.decode(ipfix(template(256, BASE), sequence=1)) == []
     assert collector.problems == {Reason.HELD: 1, Reason.NO_TEMPLATE: 1}
@@ -500,3 +501,113 @@ def test_templates_are_described_in_the_notation_of_the_registry() -> None:
     }
     assert described[400]["options"]
     assert described[256]["fields"][-1] == "interfaceName(82)<string>[v]"
+
+
+# Templates that the ports of one Open vSwitch share.
+
+OVS_BASE: list[Spec] = [
+    (138, 4),
+    (61, 1),
+    (56, 6),
+    (80, 6),
+    (256, 2),
+    (240, 1),
+    (82, V),
+    (8, 4),
+    (12, 4),
+    (2, 8),
+    (1, 8),
+]
+OVS_VIRTUAL: list[Spec] = [*OVS_BASE[:7], (898, V, OVS), *OVS_BASE[7:]]
+
+
+def ovs_record(packets: int, name: bytes = b"vnet1", virtual: bytes | None = None) -> bytes:
+    head = struct.pack("!IB6s6sHB", 0, 0, bytes(6), bytes(6), 0x800, 14) + bytes([len(name)]) + name
+    extra = b"" if virtual is None else bytes([len(virtual)]) + virtual
+    return head + extra + struct.pack("!IIQQ", 0x0A000001, 0x0A000002, packets, 100 * packets)
+
+
+def test_a_new_port_of_an_open_vswitch_reads_its_data_by_the_templates_of_the_old_one() -> None:
+    """As `ovs-vsctl set IPFIX` opens it: data at once, templates up to 600 s later."""
+    collector = Collector()
+    collector.decode(ipfix(template(256, OVS_BASE)), port=5)
+
+    found = collector.decode(ipfix(in_set(256, ovs_record(7))), ipfix(in_set(256, ovs_record(8)), sequence=1), port=6)
+    later = collector.decode(ipfix(in_set(256, ovs_record(9)), sequence=2), port=6)
+
+    assert [row["packets"] for row in (*found, *later)] == [7, 8, 9]
+    assert collector.stat(S_HELD_OCTETS) == 0
+    assert collector.stat(S_TEMPLATES) == 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"sender": "192.0.2.1", "port": 6}, {"domain": 4, "port": 6}],
+    ids=["another sender", "another domain"],
+)
+def test_templates_are_shared_between_ports_only(other: dict[str, Any]) -> None:
+    collector = Collector()
+    collector.decode(ipfix(template(256, OVS_BASE)), port=5)
+    domain = other.pop("domain", 1)
+
+    assert collector.decode(ipfix(in_set(256, ovs_record(7)), domain=domain), **other) == []
+    assert collector.stat(S_HELD_OCTETS) == len(ovs_record(7))
+
+
+def test_other_exporters_keep_their_templates_to_their_ports() -> None:
+    collector = Collector()
+    collector.decode(ipfix(template(256, BASE)), port=5)
+
+    assert collector.decode(ipfix(in_set(256, base())), port=6) == []
+
+
+def test_a_template_that_does_not_fit_is_not_shared() -> None:
+    """With a virtual observation id the same number stands for one field more."""
+    collector = Collector()
+    collector.decode(ipfix(template(256, OVS_BASE)), port=5)
+
+    assert collector.decode(ipfix(in_set(256, ovs_record(7, virtual=b"east"))), port=6) == []
+    found = collector.decode(ipfix(template(256, OVS_VIRTUAL), sequence=1), port=6)
+
+    assert [row["packets"] for row in found] == [7]
+
+
+def test_the_statistics_of_an_open_vswitch_do_not_wait_at_a_new_port() -> None:
+    collector = Collector()
+    statistics: tuple[list[Spec], list[Spec]] = ([(144, 4)], [(167, 8)])
+    collector.decode(ipfix(options_template(462, *statistics)), port=5)
+
+    collector.decode(ipfix(in_set(462, struct.pack("!IQ", 1, 0))), port=6)
+
+    assert collector.stat(S_HELD_OCTETS) == 0
+
+
+def test_made_up_ports_share_no_templates_without_end() -> None:
+    collector = Collector()
+    collector.decode(ipfix(template(256, OVS_BASE)), port=5)
+    for port in range(100, 140):
+        collector.decode(ipfix(in_set(256, ovs_record(1))), port=port)
+
+    assert collector.stat(S_TEMPLATES) == 16
+
+
+def test_what_waits_is_told_by_session_with_the_time_of_the_oldest() -> None:
+    collector = Collector()
+    begun = collector.time_us
+    collector.decode(ipfix(in_set(256, base(1))), port=5)
+    collector.time_us += 40_000_000
+    collector.decode(ipfix(in_set(256, base(2)), sequence=1), port=5)
+    collector.decode(ipfix(in_set(256, base(3))), port=6)
+
+    assert collector.waits() == [begun, begun + 40_000_000]
+
+
+def test_few_streams_cannot_fill_what_all_share() -> None:
+    """Each may take a quarter of what is left, and 64 KiB at least: the first has most, and keeps it."""
+    collector = Collector(tight(held_octets=2**20, held_octets_per_session=2**20))
+    for port in range(1, 11):
+        for sequence in range(8):
+            collector.decode(ipfix(in_set(256, bytes([port]) * 2**15), sequence=sequence), port=port)
+
+    held = sorted(collector.decoder.shared.sessions.stats[1:11, S_HELD_OCTETS].tolist(), reverse=True)
+    assert held == [2**15 * count for count in (6, 5, 4, 3, 3, 2, 2, 2, 2, 2)]

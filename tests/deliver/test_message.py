@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -174,3 +175,38 @@ def test_times_and_thresholds_of_other_conditions() -> None:
     assert "Heads for the limit of 95 %" in render(group(trend), "en", 1).text.splitlines()
     day = replace(LOSS, now_us=NOON_US + 90_000 * SECOND_US)
     assert "Since: 2025-11-25 12:00:00 UTC (for 1 d 1 h)" in render(group(day), "en", 1).text.splitlines()
+
+
+def test_streams_of_one_exporter_are_told_apart() -> None:
+    """Several lines of one message would else be the same."""
+    streams = [
+        {"exporter": "192.0.2.11", "agent": "::", "domain": "11", "protocol": "ipfix"},
+        {"exporter": "192.0.2.11", "agent": "198.51.100.7", "domain": "0", "protocol": "sflow5"},
+    ]
+    silent: dict[str, Any] = {"scope": "exporter", "condition": "absent", "measure": "", "value": None}
+
+    text = render(group(*(replace(LOSS, labels=labels, **silent) for labels in streams)), "en", 20).text
+
+    assert "192.0.2.11 (ipfix, domain 11): silent" in text
+    assert "192.0.2.11 (sflow5, domain 0, sFlow agent 198.51.100.7): silent" in text
+
+
+@pytest.mark.parametrize(
+    ("ended_by", "why", "told"),
+    [
+        ("clear", "", "loss 6.1 %"),
+        ("ann", "cable changed", "ended by ann: cable changed"),
+        ("ann", "", "ended by ann"),
+        ("forgotten", "db-1 has moved from h1 to h2", "cannot be told any more: db-1 has moved from h1 to h2"),
+    ],
+)
+def test_an_end_that_is_no_good_news_says_who_or_why(ended_by: str, why: str, told: str) -> None:
+    ended = replace(LOSS, event="resolved", ended_by=ended_by, why=why)
+
+    message = render(group(ended), "en", 20)
+
+    assert told in message.title
+    assert told in message.text.splitlines()[0]
+    assert ("6.1 %" in message.title) is (ended_by == "clear")
+    assert "since 12:00 UTC" in message.short
+    assert not why or why not in message.short

@@ -119,8 +119,11 @@ def test_ipfix_is_set_inspected_changed_and_removed(switch: Switch) -> None:
     inspected = run(switch, "ipfix-inspect")
     assert "bridge ipfix: flows=0" in inspected
 
-    run(switch, "ipfix-change")
-    assert column(switch, "IPFIX", "sampling") == "256"
+    # Made anew, for another purpose: the former one is gone, and what comes in and goes out is sampled.
+    run(switch, "ipfix-loss")
+    assert column(switch, "IPFIX", "sampling") == "1"
+    assert rows(switch, "IPFIX") == 1
+    assert run(switch, "ipfix-trace").splitlines()[-1].count("ipfix(") == 2
 
     run(switch, "ipfix-remove")
     assert rows(switch, "IPFIX") == 0
@@ -185,7 +188,7 @@ def test_a_target_is_added_and_taken_away(switch: Switch) -> None:
 
 @needs_ovs
 def test_the_version_is_shown(switch: Switch) -> None:
-    assert run(switch, "version").strip()
+    assert run(switch, "version").startswith("ovs-vswitchd (Open vSwitch) ")
 
 
 def test_each_block_of_the_page_is_tested() -> None:

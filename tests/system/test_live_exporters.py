@@ -1,0 +1,162 @@
+"""Exporters that are changed while they run: by `set`, to another protocol, for good; and what the doctor says of them.
+
+Judges: what the test types into the hypervisors' Open vSwitch, and a ping that goes on meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.deploy.ovs_blocks import read_blocks
+from tests.service import ROOT, Service, running
+from tests.system.test_live import inventory
+from tests.system.testbed import Testbed, until
+
+pytestmark = pytest.mark.system
+
+RULES = [
+    {"name": "exporter_absent", "scope": "exporter", "condition": "absent", "level": "10s", "windows": 3},
+    {
+        "name": "exporter_replaced", "scope": "exporter", "condition": "absent", "level": "10s", "windows": 2,
+        "replaced": True, "severity": "info", "text": "{exporter} sends {evidence} instead of {protocol}",
+    },
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def service(testbed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    directory = tmp_path_factory.mktemp("service")
+    rules = f"alerts.rules={json.dumps(RULES)}"
+    # As deploy/ovs.md says for unsampled IPFIX; what comes by sFlow keeps its own rate.
+    rates = 'pipeline.exporters=[{"network": "127.0.1.0/24", "protocol": "ipfix", "sampling_rate": 1}]'
+    with running(directory, *inventory(testbed), rules, rates, "analyze.doctor_seconds=10") as started:
+        try:
+            yield started
+        finally:
+            testbed.run("export-off")
+
+
+@contextmanager
+def ping(testbed: Testbed) -> Iterator[None]:
+    """From a1 to b1, ten packets a second, while the block runs."""
+    target = next(vm["ip4"] for vm in json.loads(testbed.run("inventory"))["vms"].values() if vm["vm"] == "b1")
+    command = ["ip", "netns", "exec", f"{testbed.name}-a1", "ping", "-q", "-i", "0.1", target]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def vsctl(testbed: Testbed, host: str, lines: str) -> str:
+    """Type lines into a hypervisor's shell."""
+    environment = os.environ | {"OVS_RUNDIR": str(testbed.state / host)}
+    done = subprocess.run(
+        ["bash", "-euc", lines], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def target_of(service: Service) -> str:
+    return next(address for address in service.udp if address.startswith("127."))
+
+
+def reports(service: Service, since: float, condition: str) -> int:
+    """Rows of `exporters` about hypervisor a since a time."""
+    sql = "SELECT count() AS n FROM exporters WHERE exporter = toIPv6('127.0.1.11') "
+    return int(service.query(f"{sql} AND time > fromUnixTimestamp64Micro({int(since * 1e6)}) AND {condition}")[0]["n"])
+
+
+def findings(service: Service) -> set[str]:
+    """Codes that the doctor of the service has found in streams of hypervisor a."""
+    sql = "SELECT arrayJoin(splitByChar(',', argMax(findings, time))) AS code FROM exporters "
+    where = "WHERE exporter = toIPv6('127.0.1.11') AND time > now64(6) - INTERVAL 25 SECOND GROUP BY protocol, domain"
+    return {row["code"] for row in service.query(sql + where)} - {""}
+
+
+def told(service: Service, rule: str) -> list[tuple[str, str]]:
+    """Event and protocol of all changes of a rule's alerts about hypervisor a."""
+    sql = f"SELECT event, labels['protocol'] AS protocol FROM alert_events WHERE rule = '{rule}' "
+    where = "AND labels['exporter'] = '127.0.1.11' AND event IN ('firing', 'resolved') ORDER BY time"
+    return [(row["event"], row["protocol"]) for row in service.query(sql + where)]
+
+
+def test_set_opens_a_port_whose_data_is_read_at_once(testbed: Testbed, service: Service) -> None:
+    testbed.run("export-ipfix", target_of(service), "sampling=1", "cache_active_timeout=2", "output=false", "host=a")
+    with ping(testbed):
+        until(lambda: reports(service, 0, "records > 0 AND protocol = 'ipfix'") > 0)
+        changed = time.time()
+        vsctl(testbed, "a", 'ovs-vsctl set IPFIX "$(ovs-vsctl --bare get Bridge br-int ipfix)" cache_active_timeout=3')
+        until(lambda: reports(service, changed + 10, "records > 5 AND protocol = 'ipfix'") >= 2)
+
+    assert reports(service, changed + 10, "held_octets > 0") == 0
+    assert reports(service, changed, "problems['no_template'] > 0") == 0
+    assert json.loads(service.get("/health"))["held"] == "ok"
+
+
+def test_the_line_of_the_doctor_brings_the_counters_back(testbed: Testbed, service: Service) -> None:
+    """And the change from IPFIX to sFlow is told as that: no exporter is missed."""
+    testbed.run("export-off")
+    testbed.run("export-sflow", target_of(service), "sampling=1", "polling=0", "host=a")
+    with ping(testbed):
+        until(lambda: "counters_missing" in findings(service), 150)
+        until(lambda: told(service, "exporter_replaced") != [])
+        vsctl(testbed, "a", "ovs-vsctl set sFlow br-int polling=10")
+        began = time.time()
+        until(lambda: reports(service, began, "counter_records > 0") > 0, 60)
+        until(lambda: "counters_missing" not in findings(service), 90)
+
+    assert told(service, "exporter_replaced")[0] == ("firing", "ipfix")
+    assert told(service, "exporter_absent") == []
+
+
+def test_an_exporter_that_was_taken_away_is_retired_once(testbed: Testbed, service: Service) -> None:
+    testbed.run("export-off")
+    until(lambda: ("firing", "sflow5") in told(service, "exporter_absent"), 120)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("VMFLOW_")}
+    arguments = ["exporters", "retire", "127.0.1.11", "--url", str(service.ready["web"]), "--who", "ann"]
+    said = subprocess.run(
+        [sys.executable, "-m", "collector", *arguments],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=True,
+    ).stdout  # fmt: skip
+
+    assert "127.0.1.11 sflow5, domain 0" in said
+    time.sleep(50)
+    assert told(service, "exporter_absent") == [("firing", "sflow5"), ("resolved", "sflow5")]
+
+
+def test_the_recipe_for_loss_gives_named_pairs_with_exact_loss(testbed: Testbed, service: Service) -> None:
+    """Both hosts as the page says, but for the port of the collector; a ping goes both ways and loses nothing."""
+    testbed.run("export-ipfix", target_of(service), "host=a,b")
+    for host in ("a", "b"):
+        (there,) = set(re.findall(r"192.0.2.1:[0-9]+", vsctl(testbed, host, "ovs-vsctl list IPFIX")))
+        vsctl(testbed, host, read_blocks()["ipfix-loss"].lines.replace("192.0.2.1:4739", there))
+    began = int(time.time())
+    measured = (
+        "SELECT count() AS n FROM pair_metrics WHERE loss_ratio IS NOT NULL AND "
+        f"(src_vm, dst_vm) = ('{{}}', '{{}}') AND time > {began}"
+    )
+    with ping(testbed):
+        for pair in (("a1", "b1"), ("b1", "a1")):
+            until(lambda pair=pair: int(service.query(measured.format(*pair))[0]["n"]) >= 3, 150)  # type: ignore[misc]
+
+    pairs = service.query(
+        "SELECT src_vm, dst_vm, max(loss_low) AS low, groupUniqArray(toString(loss_evidence)) AS evidence "
+        f"FROM pair_metrics WHERE loss_ratio IS NOT NULL AND time > {began} AND src_host != dst_host "
+        "AND (src_vm, dst_vm) IN (('a1', 'b1'), ('b1', 'a1')) GROUP BY src_vm, dst_vm ORDER BY src_vm"
+    )
+    assert [(row["src_vm"], row["dst_vm"]) for row in pairs] == [("a1", "b1"), ("b1", "a1")]
+    for row in pairs:
+        assert row["low"] == 0, row
+    assert "rate_untold" not in findings(service)
