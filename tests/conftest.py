@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from collector.store.client import open_client
 from collector.store.settings import StoreSettings
 
 _numbers = count(1)
@@ -19,7 +20,10 @@ _numbers = count(1)
 def store_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of this process's embedded store."""
     pytest.importorskip("chdb", reason="the embedded store needs chDB")
-    return tmp_path_factory.mktemp("store")
+    directory = tmp_path_factory.mktemp("store")
+    # Whoever opens it first sets the ceilings of all queries: those of the defaults, which tests may lower.
+    open_client(StoreSettings(url=f"chdb://{directory}")).close()
+    return directory
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from clickhouse_connect.driver import Client
 from clickhouse_connect.driver import exceptions as driver
 
 from collector.store.errors import StoreError, StoreLockedError, StoreUnreachableError
-from collector.store.roles import GRANTED, write_configuration
+from collector.store.roles import GRANTED, configuration_of, write_configuration
 from collector.store.settings import StoreSettings
 from collector.store.verdict import transient
 
@@ -66,11 +66,8 @@ def _open_embedded(directory: Path, settings: StoreSettings, session: dict[str, 
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise StoreError(f"cannot make the store's directory {directory}: {error.strerror}") from error
-    _own(directory)
-    try:
-        configuration = write_configuration(directory.resolve(), settings)
-    except OSError as error:
-        raise StoreError(f"cannot write to the store's directory {directory}: {error.strerror}") from error
+    _own(directory, settings)
+    configuration = configuration_of(directory.resolve())
     options = {
         "config-file": str(configuration),
         "max_server_memory_usage": settings.memory_octets,
@@ -96,13 +93,13 @@ def _open_embedded(directory: Path, settings: StoreSettings, session: dict[str, 
     return client
 
 
-def _own(directory: Path) -> None:
-    """Take the directory for this process: the engine's own message for a taken one says nothing."""
+def _own(directory: Path, settings: StoreSettings) -> None:
+    """Take the directory for this process (the engine's own message for a taken one says nothing), configured."""
     with _owning:
-        _own_once(directory.resolve())
+        _own_once(directory.resolve(), settings)
 
 
-def _own_once(real: Path) -> None:
+def _own_once(real: Path, settings: StoreSettings) -> None:
     if real in _owned:
         return
     path = real / "vmflow.lock"
@@ -121,6 +118,11 @@ def _own_once(real: Path) -> None:
         ) from None
     os.ftruncate(handle, 0)
     os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+    try:
+        write_configuration(real, settings)
+    except OSError as error:
+        os.close(handle)
+        raise StoreError(f"cannot write to the store's directory {real}: {error.strerror}") from error
     _owned[real] = handle
 
 

@@ -29,9 +29,13 @@ FILE_NAME = "engine.xml"
 ENGINE_BLOCK_ROWS = 65_409
 """ClickHouse's own default of max_block_size."""
 
-LARGEST_RANGE = 10_000_000
-"""Elements that range() may make for a block; ClickHouse's own default is fifty times as many.  A call on so many
-takes seconds and is not interrupted."""
+LARGEST_RANGE = 1_000_000
+"""Elements that range() may make for a block; ClickHouse's own default is 500 times as many.  One call on an array is
+not interrupted."""
+
+LARGEST_STATEMENT = 10_000
+"""Nodes of a statement's tree; ClickHouse's own default is five times as many.  Before the first row, conditions are
+rewritten in a time that grows with the square of their number, which nothing interrupts."""
 
 _CONFIGURATION = """<clickhouse>
   <users_config>{path}</users_config>
@@ -76,15 +80,18 @@ def ceilings(settings: StoreSettings) -> dict[str, int]:
         # Sorting and grouping that exceed a share of the memory go to the disk, which the store needs itself.
         "max_temporary_data_on_disk_size_for_query": settings.sql_disk_octets,
         "function_range_max_elements_in_block": LARGEST_RANGE,
+        "max_ast_elements": LARGEST_STATEMENT,
     }
 
 
-def write_configuration(directory: Path, settings: StoreSettings) -> Path:
-    """Write the engine's configuration into the store's `directory`, readable by us alone; return its path.
+def configuration_of(directory: Path) -> Path:
+    """Where the engine's configuration lies in the store's `directory`."""
+    return directory / FILE_NAME
 
-    Raises OSError.
-    """
-    path = directory / FILE_NAME
+
+def write_configuration(directory: Path, settings: StoreSettings) -> None:
+    """Write the engine's configuration, readable by us alone.  Raises OSError."""
+    path = configuration_of(directory)
     limits = ceilings(settings)
     text = _CONFIGURATION.format(
         path=escape(str(path)),
@@ -95,7 +102,6 @@ def write_configuration(directory: Path, settings: StoreSettings) -> Path:
     with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
         file.write(text)
     fresh.replace(path)
-    return path
 
 
 def _bounds(limits: Mapping[str, int]) -> list[str]:
