@@ -69,7 +69,8 @@ def one(client: Client, code: str) -> Finding:
 def of_capture(client: Client, stem: str) -> set[tuple[str, str]]:
     """Code and exporter of what a capture gives."""
     capture = export(stem)
-    add(client, capture.flows)
+    # Samples name their ports by ifIndex, which these captures' names do not know: seen by the VMs' own hosts.
+    add(client, [row | ({"sighting": "both"} if row["protocol"] == "sflow5" else {}) for row in capture.flows])
     if capture.counters:
         add(client, capture.counters, "interface_counters")
     return {(finding.code, finding.exporter) for finding in look(client, capture.end_us)}

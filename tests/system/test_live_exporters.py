@@ -107,9 +107,12 @@ def test_set_opens_a_port_whose_data_is_read_at_once(testbed: Testbed, service: 
 
 def test_the_line_of_the_doctor_brings_the_counters_back(testbed: Testbed, service: Service) -> None:
     """And the change from IPFIX to sFlow is told as that: no exporter is missed."""
-    testbed.run("export-off")
-    testbed.run("export-sflow", target_of(service), "sampling=1", "polling=0", "host=a")
     with ping(testbed):
+        began = time.time()
+        testbed.run("export-ipfix", target_of(service), "sampling=1", "cache_active_timeout=2", "host=a")
+        until(lambda: reports(service, began, "records > 0 AND protocol = 'ipfix'") >= 4)
+        testbed.run("export-off")
+        testbed.run("export-sflow", target_of(service), "sampling=1", "polling=0", "host=a")
         until(lambda: "counters_missing" in findings(service), 150)
         until(lambda: told(service, "exporter_replaced") != [])
         vsctl(testbed, "a", "ovs-vsctl set sFlow br-int polling=10")
