@@ -154,7 +154,8 @@ class Gaps:
         same = (key[:, :2] == own[:2]).all(axis=1) & (key[:, 2] & port == own[2] & port)
         if _of_sflow(own[2]):
             same &= (key[:, 3:] == own[3:]).all(axis=1)
-        return known[same]
+        found: NDArray[np.int64] = known[same]
+        return found
 
     def _stream(self, number: int) -> Stream:
         key = self._sessions.key[number]
