@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -52,6 +51,7 @@ from collector.store.insert import insert
 from collector.store.verdict import Patience
 from collector.store.writer import INSERT_SETTINGS, Writer
 from collector.threads import Bridge
+from collector.version import VERSION
 from collector.web.server import Web
 from schemas.flows import FLOWS
 
@@ -332,7 +332,7 @@ class Service:
             status = "starting"
         return {
             "status": status,
-            "version": metadata.version("vmflow"),
+            "version": VERSION,
             "uptime_seconds": round(time.monotonic() - self._began, 1),
             "store": problem or "ok",
             "held": f"data of {waiting.streams} exporters waits for its templates, for up to {waiting.seconds:.0f} s: "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import metadata
 from typing import Any
 
 from fastapi import FastAPI
@@ -12,6 +11,7 @@ from starlette.types import ASGIApp
 
 from collector.access.gate import PROBLEM
 from collector.desk import AlertDesk
+from collector.version import VERSION
 from collector.web import api, problems
 
 
@@ -36,7 +36,7 @@ def application(desk: AlertDesk, pages: Sequence[BaseRoute]) -> ASGIApp:
     app = Api(
         title="vmflow",
         summary="Alerts of VM-to-VM traffic: list, acknowledge, resolve, silence; rules and their state.",
-        version=metadata.version("vmflow"),
+        version=VERSION,
         openapi_url="/api/openapi.json",
         docs_url=None,  # the usual pages load their scripts from elsewhere
         redoc_url=None,

@@ -425,6 +425,7 @@ def test_the_whole_service_works_in_its_confinement(tmp_path: Path) -> None:
             assert json.loads(service.get("/health"))["confined"].startswith(
                 f"Landlock {service.metric('vmflow_confined'):.0f}: "
             )
+            assert "vmflow" in json.loads(service.get("/api/openapi.json"))["info"]["title"]
             assert Path(f"/proc/{service.process.pid}/environ").read_bytes().strip(b"\0") == b""
             # Files are replaced by others, as editors and tools for certificates do.
             _files(authority, keys, "two")
