@@ -245,6 +245,8 @@ def _check_once(headers: Headers) -> None:
             raise RefusedError(400, "header", f"header {name} comes twice")
         if name in ONCE:
             seen.add(name)
+    if {"transfer-encoding", "content-length"} <= seen:
+        raise RefusedError(400, "header", "content-length and transfer-encoding: one of them tells where a body ends")
 
 
 def _check_body(headers: Headers) -> None:

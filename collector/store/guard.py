@@ -23,14 +23,26 @@ STATEMENTS = frozenset({"SELECT", "WITH", "FROM", "SHOW", "DESCRIBE", "DESC", "E
 NO_FUNCTIONS = frozenset({"lambda", "exists", "grouping", "untuple", "columns"})
 """What the engine's parser calls a function and its registry does not know."""
 
-NAMED_AGGREGATES = frozenset({"arrayreduce", "arrayreduceinranges", "initializeaggregation"})
+NAMED_AGGREGATES = frozenset({"arrayreduce", "initializeaggregation"})
 """Functions whose first argument is the name of an aggregate function."""
 
 REGEX_FUNCTIONS = re.compile(
     r"(not)?match(caseinsensitive)?|countmatches(caseinsensitive)?|extract(all|groups|allgroups(horizontal|vertical))?"
-    r"|regexp(extract|position)|replaceregexp(all|one)|splitbyregexp"
+    r"|regexp(extract|position)|replaceregexp(all|one)|splitbyregexp|timeseriesreplacetag"
 )
-"""Functions with a regular expression: their second argument, of `splitByRegexp` the first."""
+"""Functions with a regular expression: their second argument, but for those in `REGEX_ARGUMENTS`."""
+REGEX_ARGUMENTS = {"splitbyregexp": 0, "timeseriesreplacetag": 4}
+
+TYPE_ARGUMENTS = {
+    "cast": 1, "_cast": 1, "accuratecast": 1, "accuratecastornull": 1, "accuratecastordefault": 1, "reinterpret": 1,
+    "kqlparametercast": 1, "dynamicelement": 1, "variantelement": 1, "getsubcolumn": 1, "defaultvalueoftypename": 0,
+    "jsonextract": -1, "jsonextractcaseinsensitive": -1,
+    "jsonextractkeysandvalues": -1, "jsonextractkeysandvaluescaseinsensitive": -1,
+}  # fmt: skip
+"""Functions that take the name of a type, and which argument that is."""
+TYPES_REFUSED = re.compile(r"\w*aggregatefunction|regexp", re.ASCII | re.IGNORECASE)
+"""Words that no type may have.  The state of an aggregate function that is read from a text is believed: the engine
+reads beyond it or computes for ever.  JSON(SKIP REGEXP …) is one more regular expression."""
 
 REGEX_CHARACTERS = 1_000
 REGEX_REPEATS = 100
@@ -78,11 +90,13 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-_NODE = re.compile(r"(?P<indent> *)(?P<kind>[A-Za-z:]+)(?: (?P<text>.*?))?(?: \(alias .*\))?(?: \(children \d+\))?")
-_LITERAL = re.compile(r"(?P<indent> *)(?P<kind>Literal) (?P<text>.*)")
-"""Its text may look like the end of another node."""
+_ALIAS, _CHILDREN = " (alias ", " (children "
+"""What the tree says of a node behind its text.  No name may have it: nobody could tell where the text ends."""
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+_ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "0": "\0", "a": "\a", "v": "\v"}
+"""How the tree writes control characters of a text."""
 _TIME_ZONE = re.compile(r"([A-Za-z][A-Za-z0-9_+/-]{0,63})?")
-_WORDS = re.compile(r"[A-Za-z_]\w*")
+_WORDS = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _REPEAT = re.compile(r"\{(\d*)(?:,(\d*))?\}")
 
 
@@ -242,14 +256,23 @@ class Statement:
             raise RefusedError(
                 f"A name has {len(name)} characters, at most {NAME_CHARACTERS} are taken", 62, "SYNTAX_ERROR"
             )
+        if _ALIAS in name or _CHILDREN in name:
+            raise RefusedError(f"A name with {_ALIAS!r} or {_CHILDREN!r} is not taken", 62, "SYNTAX_ERROR")
         if why := self._names.refused(name):
             _deny(f"Function {name!r} is refused by this endpoint: {why}")
 
     def _check_identifiers(self, parameters: Mapping[str, str]) -> None:
-        """Parameters of type Identifier name columns and tables of ours, or what the statement itself names."""
+        """Parameters of type Identifier name columns and tables of ours, or what the statement itself names.
+
+        The engine reads the value of a parameter as its type says before there is a tree.
+        """
         tokens = self._tokens
         own = {token.text.lower() for token in tokens if token.kind == "name"}
+        within = False
         for opened, name, colon, kind in zip(tokens, tokens[1:], tokens[2:], tokens[3:], strict=False):
+            within = (within or (opened.text == "{" and colon.text == ":")) and opened.text != "}"
+            if within and kind.kind == "name":
+                _check_types(kind.text)
             if (opened.text, colon.text, kind.text.lower()) != ("{", ":", "identifier"):
                 continue
             for part in parameters.get(name.text, "").split("."):
@@ -270,7 +293,7 @@ class Statement:
                 case "Identifier":
                     self._check_identifier(node)
                 case "Literal" if "aggregatefunction" in node.text.lower():
-                    self._check_words(node.text)
+                    self._check_words(_plain(node.text))
                 case "Set" if node.parent is None or node.parent.kind != "Explain":
                     raise RefusedError("Cannot modify settings in readonly mode: they are parameters of the request")
                 case "SelectWithUnionQuery" if any(child.kind == "Literal" for child in node.children):
@@ -320,9 +343,14 @@ class Statement:
                     if self._has_paths(argument.text):
                         _deny(f"Table system.{argument.text[:60]} has paths of the machine: name its columns")
         if name in NAMED_AGGREGATES:
-            self._check_words(_literal(node, 0, "the name of an aggregate function"))
+            called = _literal(node, 0, "the name of an aggregate function")
+            self._check_words(called)
+            if len(called) > NAME_CHARACTERS:
+                _deny(f"The name of an aggregate function may have {NAME_CHARACTERS} characters")
+        if name in TYPE_ARGUMENTS:
+            _check_types(_literal(node, TYPE_ARGUMENTS[name], "the name of a type"))
         if REGEX_FUNCTIONS.fullmatch(name):
-            check_regex(_literal(node, 0 if name == "splitbyregexp" else 1, "a regular expression"))
+            check_regex(_literal(node, REGEX_ARGUMENTS.get(name, 1), "a regular expression"))
 
     def _check_structure(self, node: Node) -> None:
         """A text that declares columns may give them types, no expressions: `values('a String ALIAS file(…)', …)`."""
@@ -330,6 +358,7 @@ class Statement:
         if arguments and not (arguments[0].kind == "Function" and arguments[0].text == "tuple"):
             text = _literal(node, 0, "the declaration of its columns")
             self._check_words(text)
+            _check_types(text)
             if any(EXPRESSIONS.fullmatch(word) for word in _WORDS.findall(text)):
                 _deny(f"Table function {node.text!r} takes columns with a type, without an expression")
 
@@ -353,6 +382,7 @@ class Statement:
     def _check_identifier(self, node: Node) -> None:
         """A name: of a column, or of a table behind IN and EXISTS, or of a function that another one calls."""
         self._check_words(node.text)
+        _check_types(node.text.partition(".:")[2])  # of what a JSON holds
         first, _, rest = node.text.partition(".")
         if first == SYSTEM and not (node.parent is not None and node.parent.kind.startswith(TELLS_STRUCTURE)):
             table = rest.partition(".")[0]
@@ -431,11 +461,14 @@ def parse_tree(lines: Sequence[str]) -> Iterator[Node]:
     nodes: list[Node] = []
     above: list[Node] = []
     for line in lines:
-        match = _LITERAL.fullmatch(line) or _NODE.fullmatch(line)
-        if match is None:
+        plain = line.lstrip(" ")
+        depth = len(line) - len(plain)
+        kind, _, text = plain.partition(" ")
+        if kind != "Literal":  # whose text may look like the end of another node
+            kind, text = _without_end(plain)
+        if not kind.replace("::", "").isalpha() or depth > len(above):
             _deny("The statement is not understood")
-        depth = len(match["indent"])
-        node = Node(match["kind"], match["text"] or "", above[depth - 1] if depth else None)
+        node = Node(kind, text, above[depth - 1] if depth else None)
         if node.parent is not None:
             node.parent.children.append(node)
         above[depth:] = [node]
@@ -443,15 +476,40 @@ def parse_tree(lines: Sequence[str]) -> Iterator[Node]:
     yield from nodes
 
 
+def _without_end(line: str) -> tuple[str, str]:
+    """Kind and text of a node, from its line without indentation; in a time that grows with the line's length."""
+    head, children, count = line.rpartition(_CHILDREN)
+    if children and count.endswith(")") and count[:-1].isdecimal():
+        line = head
+    head, alias, name = line.partition(_ALIAS)
+    if alias and name.endswith(")"):
+        line = head
+    kind, _, text = line.partition(" ")
+    return kind, text
+
+
+def _plain(text: str) -> str:
+    """A literal's text without quotes and escapes."""
+    if len(text) > 1 and text[0] == text[-1] == "'":
+        text = text[1:-1]
+    return _ESCAPED.sub(lambda found: _ESCAPES.get(found[1], found[1]), text)
+
+
+def _check_types(text: str) -> None:
+    for word in _WORDS.findall(text):
+        if TYPES_REFUSED.fullmatch(word):
+            _deny(f"A type with {word[:60]!r} is refused by this endpoint")
+
+
 def _literal(node: Node, at: int, what: str) -> str:
     """A function's argument, which must be a text as it stands.  Raises RefusedError."""
     arguments = node.children[0].children if node.children else []
-    found = arguments[at] if at < len(arguments) else None
-    while found is not None and found.kind == "Function" and found.text in ("_CAST", "CAST"):
-        found = found.children[0].children[0]  # what a parameter becomes
+    found = arguments[at] if -len(arguments) <= at < len(arguments) else None
+    while found is not None and found.kind == "Function" and found.text in ("_CAST", "CAST") and found.children:
+        found = next(iter(found.children[0].children), None)  # what a parameter becomes
     if found is None or found.kind != "Literal":
         _deny(f"Function {node.text!r} takes {what} as a text or a parameter")
-    return found.text
+    return _plain(found.text)
 
 
 def _inside(select: Node) -> Iterator[Node]:

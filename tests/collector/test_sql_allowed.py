@@ -11,7 +11,7 @@ import pytest
 
 from collector.store.client import open_client
 from collector.store.engine import Engine, Query, QueryError
-from collector.store.guard import EngineNames, RefusedError, Statement, allowed
+from collector.store.guard import TYPE_ARGUMENTS, EngineNames, RefusedError, Statement, allowed, parse_tree
 from collector.store.roles import READER
 from collector.store.settings import StoreSettings
 from collector.store.setup import set_up
@@ -302,6 +302,12 @@ def test_parameters_name_columns_and_tables_of_ours(engine: Engine) -> None:
         "SELECT b FROM values(concat('a String, b String ALIAS fi', 'le(''/etc/passwd'')'), 'x')",
         "SELECT b FROM values({text:String}, 'x')",
         "SELECT b FROM `VALUES`('a String, b String default 1', ('x', 'y'))",
+        "SELECT b FROM values('a String, b String\nALIAS\nhostName()', 'x')",
+        r"SELECT b FROM values('a String, b String\tALIAS\tfile(''/etc/hosts'')', 'x')",
+        "SELECT * FROM values('s AggregateFunction(sum, UInt64)', 'x')",
+        "SELECT timeSeriesReplaceTag(0, 'x', 'y', 'a', '(a?){500}a{500}')",
+        "SELECT `t (alias x`.data_paths AS y FROM system.tables AS `t (alias x`",
+        "SELECT `t (children 1`.path AS y FROM system.parts AS `t (children 1`",
         "SHOW COLUMNS FROM `a' OR file('/etc/passwd') = 'x`",
         "SHOW TABLES LIKE 'a'' OR 1 = 1 --'",
         "SHOW TABLES WHERE 1",
@@ -319,6 +325,66 @@ def test_what_hides_in_texts_or_costs_too_much_is_refused(engine: Engine, sql: s
     with pytest.raises((RefusedError, QueryError)) as refused:
         engine.run(query(sql, text="b String ALIAS lower('(a?){500}')"))
     assert refused.type is RefusedError or "[" in sql or "(SELECT" in sql  # too deep for the engine's parser
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT CAST(unhex('0300ff'), 'AggregateFunction(rankCorr, Float64, Float64)')",
+        "SELECT unhex('ff')::AggregateFunction(groupBitmap, UInt64)",
+        r"SELECT CAST('', '\nAggregateFunction(sum, UInt64)')",
+        r"SELECT CAST('', 'Array(Aggre\x67ateFunction(sum, UInt64))')",
+        "SELECT CAST('', concat('Aggregate', 'Function(sum, UInt64)'))",
+        "WITH 'UInt8' AS t SELECT CAST('1', t)",
+        "SELECT accurateCastOrNull('', 'Tuple(SimpleAggregateFunction(sum, UInt64))')",
+        "SELECT defaultValueOfTypeName('AggregateFunction(sum, UInt64)')",
+        "SELECT JSONExtract('{}', 'a', concat('AggregateFunction', '(sum, UInt64)'))",
+        "SELECT JSONExtractKeysAndValues('{}', 'AggregateFunction(sum, UInt64)')",
+        "SELECT {state:AggregateFunction(sum, UInt64)}",
+        "SELECT {state : /* x */ Array(`AggregateFunction`(sum, UInt64))}",
+        "SELECT {other:String}, {state:JSON(SKIP REGEXP '(a?){500}')}",
+        "SELECT '{}'::JSON(SKIP REGEXP '(a?){500}')",
+        "SELECT j.a.:`AggregateFunction(sum, UInt64)` FROM (SELECT '{}'::JSON AS j)",
+        "SELECT arrayReduce('sum" + "State" * 60 + "', [1])",
+        "SELECT JSONExtract()",
+        "SELECT CAST(CAST())",
+    ],
+)
+def test_a_type_is_a_text_as_it_stands_without_states_and_regular_expressions(engine: Engine, sql: str) -> None:
+    with pytest.raises((RefusedError, QueryError)) as refused:
+        engine.run(query(sql, state="x"))
+    assert refused.type is RefusedError or "()" in sql  # the engine's parser knows better
+
+
+def test_no_function_but_those_known_takes_the_name_of_a_type(engine: Engine) -> None:
+    """A type that does not exist is looked for by nobody else: the engine would say so."""
+    checked, taken = 0, set()
+    for name in names(engine, "SELECT name FROM system.functions WHERE NOT is_aggregate"):
+        if engine._names.verdict(name) != "" or name.lower() in TYPE_ARGUMENTS:
+            continue
+        for arguments in ("'NoSuchType'", "'{}', 'NoSuchType'", "1, 'NoSuchType', 1", "'{}', 'a', 'NoSuchType'"):
+            checked += 1
+            try:
+                engine.run(query(f"SELECT {name}({arguments})"))
+            except (QueryError, RefusedError) as error:
+                if "Code: 50." in str(error):
+                    taken.add(name)
+    assert taken == set()
+    assert checked > 3_000
+
+
+def test_a_tree_is_understood_in_a_time_that_grows_with_its_length() -> None:
+    """A regular expression took minutes for a line like these, in which no other thread ran."""
+    text = " (alias x (children (alias ) (" * 100_000
+    for end, found in {
+        "": text,
+        " (children 1)": text,
+        ")": "",
+        " (children x)": "",
+        " (alias y) (children 1)": "",
+    }.items():
+        (node,) = parse_tree([f"Identifier {text}{end}"])
+        assert (node.kind, node.text == found) == ("Identifier", True), end
 
 
 def test_no_allowed_function_reads_a_file_or_asks_an_address(engine: Engine, tmp_path: Path) -> None:
