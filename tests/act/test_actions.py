@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -311,3 +312,41 @@ def test_mistakes_are_told(action: dict[str, Any], told: str) -> None:
 
     assert told in str(caught.value)
     assert "pa55word" not in str(caught.value)
+
+
+def test_without_its_launcher_a_command_fails_and_the_service_goes_on() -> None:
+    async def main() -> list[dict[str, Any]]:
+        async with running(it=python("print('ran')")) as stage:
+            stage.actions.offer(HOSTILE)
+            await stage.audit.until(1)
+            process = stage.actions._launcher._process
+            assert process is not None
+            process.kill()
+            process.wait(30)
+            stage.actions.offer(HOSTILE)
+            return await stage.audit.until(2)
+
+    told = [(row["result"], row["output"]) for row in run(main())]
+    assert told == [("ok", "ran\n"), ("failed", "the launcher of commands has ended: restart the service")]
+
+
+def test_a_command_ends_with_a_service_that_is_killed(tmp_path: Path) -> None:
+    """The launcher sees the end of its socket, whatever ended the other side."""
+    code = f"""
+from tests.act.test_actions import HOSTILE, python, running, run
+async def main():
+    write = "import os, time; open({str(tmp_path / "pid")!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    async with running(it=python(write, timeout_seconds=600)) as stage:
+        stage.actions.offer(HOSTILE)
+        await stage.audit.until(1)
+run(main())
+"""
+    service = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2])
+    deadline = time.monotonic() + 120
+    while not (file := tmp_path / "pid").exists() or not file.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    service.kill()
+    service.wait(30)
+
+    wait_for_end(file.read_text())

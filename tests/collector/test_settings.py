@@ -43,8 +43,8 @@ def test_lists_come_as_json() -> None:
         ("web.prot=1", "web.prot: no such setting; expected one of enabled, host, "),
         (
             "wed.port=1",
-            "wed: no such setting; expected one of access, act, alerts, analyze, deliver, inventory, listen, log, "
-            "pipeline, rollup, store, web",
+            "wed: no such setting; expected one of access, act, alerts, analyze, confine, deliver, inventory, listen, "
+            "log, pipeline, rollup, store, web",
         ),
         ("web.port=many", "web.port = 'many'"),
         ("web.port", "section.key=value is expected"),
