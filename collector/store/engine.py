@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from collector.store.client import open_client
 from collector.store.guard import EngineNames, RefusedError, Statement, check_format, check_setting
 from collector.store.roles import READER, ceilings
 from collector.store.settings import StoreSettings
@@ -93,6 +94,8 @@ class Engine:
         self._path = str(directory.resolve())
         self._settings = settings
         self._writable = writable
+        self._opened = open_client(settings)
+        """Opens the engine with its configuration, whoever else does or does not."""
         self._hold = self._connect(self._path)
         """Keeps the engine alive between queries."""
         self._hold.query(f"USE {_identifier(settings.database)}", "TabSeparated")
@@ -110,6 +113,7 @@ class Engine:
     def close(self) -> None:
         """Let go of the engine."""
         self._hold.close()
+        self._opened.close()
 
     def cancel(self, mark: str) -> None:
         """Ask the engine to end the queries that run with this mark; it does between two blocks of rows.

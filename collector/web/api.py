@@ -157,7 +157,7 @@ async def end_silence(request: Request, desk: Desk, silence_id: Id, act: models.
         raise HTTPException(404, "there is no such silence that lasts")
 
 
-@router.post("/exporters/retire", tags=["exporters"], responses=_ABSENT)
+@router.post("/exporters/retire", tags=["exporters"], responses=_ABSENT | _BODY)
 async def retire(request: Request, desk: Desk, wanted: models.RetireRequest) -> models.Retired:
     """Exporters that were taken away on purpose: nobody misses them any more, until they send again."""
     by = _by(request, wanted)

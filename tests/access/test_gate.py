@@ -195,23 +195,8 @@ def test_two_ways_to_log_in_at_once_are_one_too_many(
     assert guarded.ask("SELECT 1", headers, **parameters)[0] == 400
 
 
-def test_a_connection_without_a_request_is_closed(unguarded: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "REQUEST_SECONDS", 0.2)
-    parts = urlsplit(unguarded.url)
-    for sent in (
-        b"",
-        b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n",
-        b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\nSE",
-    ):
-        with socket.create_connection((str(parts.hostname), int(parts.port or 0)), timeout=20) as connection:
-            connection.sendall(sent)
-            assert connection.recv(1000) == b""
-    assert unguarded.ask("SELECT 1")[1] == b"1\n"
-
-
-def test_an_answer_that_nobody_takes_is_given_up(store: StoreSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_nobody_takes_is_given_up(store: StoreSettings) -> None:
     """The client reads nothing: the answer does not fit into the buffers of the sockets."""
-    monkeypatch.setattr(http, "REQUEST_SECONDS", 0.2)
     impatient = store.model_copy(update={"sql_seconds": 0.5, "sql_result_octets": 2**20})
     with served(impatient.model_copy(update={"sql_result_octets": 64 * 2**20})) as running:
         parts = urlsplit(running.url)
@@ -411,7 +396,7 @@ def test_a_new_certificate_is_taken_over_while_running(authority: trustme.CA, tm
         entrance = Entrance(access, Metrics(), asyncio.to_thread)
         app = Starlette(routes=[Route("/health", lambda request: JSONResponse({"status": "ok"}))])
         listening, url = http.bind("127.0.0.1", 0, entrance.scheme)
-        web = http.server(entrance.gate(app, "127.0.0.1"), entrance.context())
+        web = http.server(entrance.gate(app, "127.0.0.1"), "test", Metrics(), entrance.context())
         serving = asyncio.create_task(web.serve(sockets=[listening]))
         parts = urlsplit(url)
         serials = []
