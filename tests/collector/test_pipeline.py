@@ -335,8 +335,9 @@ def test_a_connection_is_told_of_by_address_and_port() -> None:
 
 
 def test_stream_metrics_are_capped_and_add_up() -> None:
+    """Half of the labels are for those who have stayed for a while; here are newcomers only."""
     shared = new_shared(Limits(sessions=8))
-    metrics = Metrics(exporters_labelled=2)
+    metrics = Metrics(exporters_labelled=4)
     streams = StreamMetrics([shared.sessions], metrics)
     for host in range(1, 5):
         assign_batch(shared, batch(NETFLOW5, address=f"192.0.2.{host}"))
