@@ -333,6 +333,25 @@ def test_what_hides_in_texts_or_costs_too_much_is_refused(engine: Engine, sql: s
     assert refused.type is RefusedError or "[" in sql or "(SELECT" in sql  # too deep for the engine's parser
 
 
+DOUBLED = ", ".join(f"c{n} AS (SELECT l.x FROM c{n - 1} AS l, c{n - 1} AS r)" for n in range(1, 31))
+CROSSED = ", ".join(f"(SELECT {n} AS x{n}) AS t{n}" for n in range(101))
+
+
+@pytest.mark.parametrize(
+    ("sql", "why"),
+    [
+        (f"WITH c0 AS (SELECT 1 AS x), {DOUBLED} SELECT count() FROM c30", "too big"),
+        (f"SELECT 1 WHERE 1 IN {'(SELECT 1 WHERE 1 IN ' * 45}(SELECT 1){')' * 45}", "more than 8 subqueries"),
+        (f"SELECT * FROM {CROSSED}", "more than 100 tables"),
+    ],
+    ids=["tables doubled", "subqueries", "joins"],
+)
+def test_what_the_engine_would_plan_for_ever_is_refused(engine: Engine, sql: str, why: str) -> None:
+    with pytest.raises((RefusedError, QueryError)) as refused:
+        engine.run(query(sql))
+    assert why in str(refused.value).lower()
+
+
 @pytest.mark.parametrize(
     "sql",
     [
