@@ -136,18 +136,19 @@ class Node:
 
 
 class EngineNames:
-    """What the engine and the database have, in lower case: functions with what they stand for, tables and columns."""
+    """What the engine and the database have, in lower case: functions, tables and columns."""
 
     def __init__(
         self,
-        functions: Mapping[str, str],
+        functions: Iterable[str],
         combinators: Collection[str],
         database: str,
         words: Iterable[str],
     ) -> None:
-        """`functions`: name, and the name that it is an alias of, or none; `words`: our tables and columns."""
+        """`functions` are all that the engine has, aliases too; `words`: our tables and columns."""
         self.allowed = allowed()
-        self._functions = {name.lower(): (stands_for or name).lower() for name, stands_for in functions.items()}
+        known = map(str.lower, functions)
+        self._functions = {name: self.allowed.aliases.get(name, name) for name in known}
         self._combinators = tuple(name.lower() for name in combinators)
         self.database = database
         self.words = frozenset({database.lower(), *(word.lower() for word in words)})
@@ -183,6 +184,8 @@ class Allowed:
     settings: frozenset[str]
     functions: Mapping[str, str]
     """Why a function is refused, an empty text if it is allowed; names in lower case."""
+    aliases: Mapping[str, str]
+    """What else a function is called, and its name, in lower case."""
 
 
 @cache
@@ -207,6 +210,7 @@ def allowed() -> Allowed:
         frozenset(map(str.lower, sections["formats"])),
         frozenset(sections["settings"]),
         functions,
+        dict(pair.lower().split("=", 1) for pair in sections["aliases"]),
     )
 
 

@@ -42,12 +42,15 @@ LARGEST_PLAN = 50_000
 times as many.  `pair_metrics` has 6,000.  Of 30 common table expressions, each of which names the one before it twice,
 the engine would make a tree for ever, which nothing interrupts."""
 
+FIXED = {"calculate_text_stack_trace": 0}
+"""For all: with the first error, the engine would open every library of the process, a hundred, and keep them open."""
+
 _CONFIGURATION = """<clickhouse>
   <users_config>{path}</users_config>
   <user_directories><users_xml><path>{path}</path></users_xml></user_directories>
   <profiles>
-    <default/>
-    <reader>
+    <default>{fixed}</default>
+    <reader>{fixed}
 {values}
       <constraints>
 {constraints}
@@ -101,6 +104,7 @@ def write_configuration(directory: Path, settings: StoreSettings) -> None:
     limits = ceilings(settings)
     text = _CONFIGURATION.format(
         path=escape(str(path)),
+        fixed="".join(f"<{name}>{value}</{name}>" for name, value in FIXED.items()),
         values="\n".join(f"      <{name}>{value}</{name}>" for name, value in limits.items()),
         constraints="\n".join(_bounds(limits)),
     )

@@ -95,6 +95,12 @@ def test_every_function_of_the_engine_was_reviewed(engine: Engine) -> None:
     assert len(listed.keys() - known) < 20
 
 
+def test_what_the_endpoint_knows_of_functions_is_the_registry(engine: Engine) -> None:
+    registry = dict(row.lower().split("\t") for row in names(engine, "SELECT name, alias_to FROM system.functions"))
+
+    assert engine._names._functions == {name: stands_for or name for name, stands_for in registry.items()}
+
+
 def test_what_is_allowed_exists(engine: Engine) -> None:
     assert allowed().formats <= set(names(engine, "SELECT lower(name) FROM system.formats WHERE is_output"))
     assert allowed().settings <= set(names(engine, "SELECT name FROM system.settings"))
@@ -132,10 +138,8 @@ def test_no_refused_function_is_passed_on_in_any_position(engine: Engine) -> Non
 
 def test_the_tree_alone_refuses_each_function(engine: Engine) -> None:
     """Without what is seen in the tokens: the engine's tree names each function that is called."""
-    anything = EngineNames({}, (), DATABASE, ())
-    tree = EngineNames(
-        dict(row.split("\t") for row in names(engine, "SELECT name, alias_to FROM system.functions")), (), DATABASE, ()
-    )
+    anything = EngineNames((), (), DATABASE, ())
+    tree = EngineNames(names(engine, "SELECT name FROM system.functions"), (), DATABASE, ())
     calls = [one for one in POSITIONS if "{f}(" in one and "APPLY" not in one and "SHOW" not in one]
     for name in names(engine, "SELECT name FROM system.functions"):
         if tree.verdict(name) == "" or not re.fullmatch(r"\w+", name):
