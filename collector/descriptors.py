@@ -17,6 +17,9 @@ OWN = 48
 """Python, logs, the event loop, the spool, caches, sources of names, receivers of messages."""
 ENGINE = 264
 """The embedded engine with four queries, an insert and a merge at a time: three for each of its threads, and files."""
+LIBRARIES = 130
+"""What the embedded engine opens besides once it has looked at its own stack: every library of the process.  A query of
+`system.functions` is enough.  Where there are few descriptors, connections are fewer by as many."""
 CLIENTS = 32
 """Connections to a ClickHouse server."""
 PER_QUERY = 48
@@ -63,8 +66,8 @@ def connections(settings: Settings, limit: int) -> Connections:
             f"{least} file descriptors are needed with these settings, and the system allows {limit}: raise the limit"
             " (`ulimit -n 4096`, LimitNOFILE= of a systemd unit, ulimits of a container)"
         )
-    left = limit - base
-    share = min(1.0, left / max(1, sum(wanted.values())))
+    left = limit - base - (LIBRARIES if settings.store.directory is not None else 0)
+    share = min(1.0, max(0, left) / max(1, sum(wanted.values())))
     given = {name: min(number, max(FEWEST, int(number * share))) for name, number in wanted.items()}
     return Connections(**given)
 

@@ -100,7 +100,8 @@ class Engine:
         """Keeps the engine alive between queries."""
         self._hold.query(f"USE {_identifier(settings.database)}", "TabSeparated")
         self._names = EngineNames(
-            dict(row.split("\t") for row in self._rows("SELECT name, alias_to FROM system.functions")),
+            # Not from system.functions: once asked for it, the engine keeps every library of the process open.
+            self._rows("SELECT word FROM system.completions WHERE context = 'function'"),
             self._rows("SELECT name FROM system.aggregate_function_combinators"),
             settings.database,
             self._rows("SELECT arrayJoin([table, name]) FROM system.columns WHERE database = currentDatabase()"),

@@ -57,6 +57,10 @@ PATTERN_WILDCARDS = 32
 """In the pattern of LIKE, of up to REGEX_CHARACTERS.  With 5,000 of them it takes minutes for 100,000 characters."""
 PATTERN_PARTS = frozenset({"concat", "_cast", "cast", "tostring", "lower", "upper", "replaceall"})
 """Functions that may make a pattern of LIKE out of columns, parameters and texts."""
+NESTED_SUBQUERIES = 8
+"""Subqueries within expressions, one in the other: with each of them the engine's analysis takes twice as long."""
+JOINED_TABLES = 100
+"""In all of a statement.  The time that planning takes grows with the square of their number."""
 NAME_CHARACTERS = 256
 """Of an alias or any other name: it is printed with each row of some formats."""
 
@@ -132,18 +136,19 @@ class Node:
 
 
 class EngineNames:
-    """What the engine and the database have, in lower case: functions with what they stand for, tables and columns."""
+    """What the engine and the database have, in lower case: functions, tables and columns."""
 
     def __init__(
         self,
-        functions: Mapping[str, str],
+        functions: Iterable[str],
         combinators: Collection[str],
         database: str,
         words: Iterable[str],
     ) -> None:
-        """`functions`: name, and the name that it is an alias of, or none; `words`: our tables and columns."""
+        """`functions` are all that the engine has, aliases too; `words`: our tables and columns."""
         self.allowed = allowed()
-        self._functions = {name.lower(): (stands_for or name).lower() for name, stands_for in functions.items()}
+        known = map(str.lower, functions)
+        self._functions = {name: self.allowed.aliases.get(name, name) for name in known}
         self._combinators = tuple(name.lower() for name in combinators)
         self.database = database
         self.words = frozenset({database.lower(), *(word.lower() for word in words)})
@@ -179,6 +184,8 @@ class Allowed:
     settings: frozenset[str]
     functions: Mapping[str, str]
     """Why a function is refused, an empty text if it is allowed; names in lower case."""
+    aliases: Mapping[str, str]
+    """What else a function is called, and its name, in lower case."""
 
 
 @cache
@@ -203,6 +210,7 @@ def allowed() -> Allowed:
         frozenset(map(str.lower, sections["formats"])),
         frozenset(sections["settings"]),
         functions,
+        dict(pair.lower().split("=", 1) for pair in sections["aliases"]),
     )
 
 
@@ -307,10 +315,17 @@ class Statement:
                     self._check_words(_plain(node.text))
                 case "Set" if node.parent is None or node.parent.kind != "Explain":
                     raise RefusedError("Cannot modify settings in readonly mode: they are parameters of the request")
+                case "Subquery" if _nesting(node) > NESTED_SUBQUERIES:
+                    raise RefusedError(
+                        f"More than {NESTED_SUBQUERIES} subqueries of expressions are within each other",
+                        162, "TOO_DEEP_SUBQUERIES",
+                    )  # fmt: skip
                 case "SelectWithUnionQuery" if any(child.kind == "Literal" for child in node.children):
                     _deny("This endpoint neither reads nor writes files")
                 case "Explain" if node.text.removeprefix("EXPLAIN").strip() not in EXPLAINED:
                     _deny(f"{node.text[:40]} is refused by this endpoint")
+        if sum(node.kind == "TablesInSelectQueryElement" for node in nodes) > JOINED_TABLES:
+            raise RefusedError(f"More than {JOINED_TABLES} tables are read", 168, "AST_TOO_BIG")
         self._check_paths(nodes)
 
     def _check_paths(self, nodes: Sequence[Node]) -> None:
@@ -549,6 +564,17 @@ def _inside(select: Node) -> Iterator[Node]:
         if node.kind != "SelectQuery":
             yield node
             left += node.children
+
+
+def _nesting(subquery: Node) -> int:
+    """How many subqueries of expressions this one is in, and itself; those that stand for a table do not count."""
+    deep = 0
+    node: Node | None = subquery
+    while node is not None:
+        parent = node.parent
+        deep += node.kind == "Subquery" and (parent is None or parent.kind not in ("TableExpression", "WithElement"))
+        node = parent
+    return deep
 
 
 def _deny(message: str) -> NoReturn:

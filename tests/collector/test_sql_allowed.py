@@ -95,6 +95,12 @@ def test_every_function_of_the_engine_was_reviewed(engine: Engine) -> None:
     assert len(listed.keys() - known) < 20
 
 
+def test_what_the_endpoint_knows_of_functions_is_the_registry(engine: Engine) -> None:
+    registry = dict(row.lower().split("\t") for row in names(engine, "SELECT name, alias_to FROM system.functions"))
+
+    assert engine._names._functions == {name: stands_for or name for name, stands_for in registry.items()}
+
+
 def test_what_is_allowed_exists(engine: Engine) -> None:
     assert allowed().formats <= set(names(engine, "SELECT lower(name) FROM system.formats WHERE is_output"))
     assert allowed().settings <= set(names(engine, "SELECT name FROM system.settings"))
@@ -132,10 +138,8 @@ def test_no_refused_function_is_passed_on_in_any_position(engine: Engine) -> Non
 
 def test_the_tree_alone_refuses_each_function(engine: Engine) -> None:
     """Without what is seen in the tokens: the engine's tree names each function that is called."""
-    anything = EngineNames({}, (), DATABASE, ())
-    tree = EngineNames(
-        dict(row.split("\t") for row in names(engine, "SELECT name, alias_to FROM system.functions")), (), DATABASE, ()
-    )
+    anything = EngineNames((), (), DATABASE, ())
+    tree = EngineNames(names(engine, "SELECT name FROM system.functions"), (), DATABASE, ())
     calls = [one for one in POSITIONS if "{f}(" in one and "APPLY" not in one and "SHOW" not in one]
     for name in names(engine, "SELECT name FROM system.functions"):
         if tree.verdict(name) == "" or not re.fullmatch(r"\w+", name):
@@ -331,6 +335,25 @@ def test_what_hides_in_texts_or_costs_too_much_is_refused(engine: Engine, sql: s
     with pytest.raises((RefusedError, QueryError)) as refused:
         engine.run(query(sql, text="b String ALIAS lower('(a?){500}')"))
     assert refused.type is RefusedError or "[" in sql or "(SELECT" in sql  # too deep for the engine's parser
+
+
+DOUBLED = ", ".join(f"c{n} AS (SELECT l.x FROM c{n - 1} AS l, c{n - 1} AS r)" for n in range(1, 31))
+CROSSED = ", ".join(f"(SELECT {n} AS x{n}) AS t{n}" for n in range(101))
+
+
+@pytest.mark.parametrize(
+    ("sql", "why"),
+    [
+        (f"WITH c0 AS (SELECT 1 AS x), {DOUBLED} SELECT count() FROM c30", "too big"),
+        (f"SELECT 1 WHERE 1 IN {'(SELECT 1 WHERE 1 IN ' * 45}(SELECT 1){')' * 45}", "more than 8 subqueries"),
+        (f"SELECT * FROM {CROSSED}", "more than 100 tables"),
+    ],
+    ids=["tables doubled", "subqueries", "joins"],
+)
+def test_what_the_engine_would_plan_for_ever_is_refused(engine: Engine, sql: str, why: str) -> None:
+    with pytest.raises((RefusedError, QueryError)) as refused:
+        engine.run(query(sql))
+    assert why in str(refused.value).lower()
 
 
 @pytest.mark.parametrize(

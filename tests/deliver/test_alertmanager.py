@@ -169,7 +169,7 @@ def test_labels_are_such_that_alertmanager_takes_them(server: Alertmanager) -> N
     assert made.send(group(odd)).ok
 
     (alert,) = server.wait(lambda alerts: len(alerts) == 1)
-    assert {name: alert["labels"][name] for name in ("src_vm", "_1st")} == {"src_vm": "a b", "_1st": "x"}
+    assert {name: alert["labels"][name] for name in ("src_vm", "_1st")} == {"src_vm": r"a\nb", "_1st": "x"}
     assert "empty" not in alert["labels"]
     assert made.send(group(replace(odd, event="resolved", now_us=now_us()))).ok
     server.wait(lambda alerts: not alerts)

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from collector.descriptors import CLIENTS, ENGINE, FEWEST, DescriptorsError, connections, needed
+from collector.descriptors import CLIENTS, ENGINE, FEWEST, LIBRARIES, DescriptorsError, connections, needed
 from collector.settings import Settings
 from tests.decoders.helpers import payloads, truth
 from tests.service import ROOT, Service, running, send
@@ -138,7 +138,7 @@ def test_connections_get_what_the_rest_leaves(tmp_path: Path) -> None:
     assert needed(embedded) > ENGINE
     plenty = connections(embedded, 65_536)
     assert (plenty.web, plenty.sql, plenty.streams) == (200, 200, 0)
-    few = connections(embedded, needed(embedded) + 100)
+    few = connections(embedded, needed(embedded) + LIBRARIES + 100)
     assert (few.web, few.sql, few.streams) == (50, 50, 0)
     least = needed(embedded) + 2 * FEWEST
     assert connections(embedded, least).web == FEWEST

@@ -153,7 +153,8 @@ class Hostile(BaseHTTPRequestHandler):
         time_ = "2026-01-31T12:00:00+00:00"
         alert = {
             **dict.fromkeys(("alert_id", "fingerprint", "rule", "severity", "summary", "acknowledged_by", "resolved_by",
-                             "measure", "unit", "evidence", "condition", "level", "scope"), ALL + SURROGATE),
+                             "measure", "unit", "evidence", "condition", "level", "scope", "held_back_by"),
+                            ALL + SURROGATE),
             **dict.fromkeys(("since", "fired", "acknowledged", "resolved", "stale_since", "told", "window_start",
                              "window_end"), time_),
             **dict.fromkeys(("value", "low", "high", "samples", "threshold", "worst"), 1.0),
