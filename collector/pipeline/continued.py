@@ -1,9 +1,10 @@
 """When records began: one of a flow that was reported before begins where the last one of it ended.
 
 Open vSwitch's NetFlow v5 keeps the first time of a flow for as long as it lives, while its counts are those since the
-last record (facts of many exporters with an active timeout).  Shared out over all that time, a steady flow would seem
-to rise, in windows that are long over.  So the last record of each long flow is remembered, in a table of fixed size:
-what is forgotten costs nothing but a wider interval, since such a record says of itself how far it reaches.
+last record (its ofproto/netflow.c), as do other exporters with an active timeout.  Shared out over all that time, a
+steady flow would seem to rise, in windows that are long over.  So the last record of each long flow is remembered, in a
+table of fixed size: what is forgotten costs nothing but a wider interval, since such a record says of itself how far it
+reaches.
 
 The same loop notes how long records take from their begin to their receipt: windows must not close before.
 """
@@ -117,8 +118,11 @@ def flow_hash(rows, i, seed):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def follow(rows, memory, seed, begins, reach, weights, counts):  # type: ignore[no-untyped-def]
-    """Write to `begins` [n] when each record began, add packets to `weights` by how far they reach back, and count."""
+def follow(rows, memory, seed, since, begins, reach, weights, counts):  # type: ignore[no-untyped-def]
+    """Write to `begins` [n] when each record began, add packets to `weights` by how far they reach back, and count.
+
+    What lies before `since` needs no waiting for: nobody listened.
+    """
     sets = U(memory.flow.shape[0] // WAYS - 1)
     for i in range(rows.time_received.shape[0]):
         if rows.protocol[i] == _SFLOW5:
@@ -152,7 +156,7 @@ def follow(rows, memory, seed, begins, reach, weights, counts):  # type: ignore[
                     memory.stated[place] = start
             if place >= 0:
                 memory.began[place], memory.ended[place] = start, end
-        step, back = 0, rows.time_received[i] - start
+        step, back = 0, rows.time_received[i] - max(start, since)
         while step < reach.shape[0] and back > reach[step]:
             step += 1
         weights[step] += rows.packets[i]
@@ -168,6 +172,8 @@ class Continued:
         self._seed = U(secrets.randbits(64) if seed is None else seed)
         self._reach = np.array(REACH_SECONDS, np.int64) * SECOND_US
         self._weights = np.zeros(len(REACH_SECONDS) + 1)
+        self.since_us = 0
+        """When the service began to listen."""
         self.counts = np.zeros(N_COUNTS, np.int64)
         """Running totals: records that go on with a flow; flows that were forgotten for others."""
 
@@ -179,7 +185,7 @@ class Continued:
         rows = Columns(*(_values(batch.column(name)) for name in Columns._fields))
         begins = rows.flow_start.copy()
         with np.errstate(over="ignore"):  # hashes wrap on purpose; only uncompiled kernels would tell
-            follow(rows, self._memory, self._seed, begins, self._reach, self._weights, self.counts)
+            self._follow(rows, begins)
         if self.counts[CONTINUED] == before:
             return batch
         place = batch.schema.get_field_index("flow_start")
@@ -202,7 +208,11 @@ class Continued:
         rows = Columns(*(np.zeros(0, _dtype(FLOWS[name].arrow)) for name in Columns._fields))
         for column in rows:
             column.flags.writeable = False
-        follow(rows, self._memory, self._seed, np.zeros(0, np.int64), self._reach, self._weights, self.counts)
+        self._follow(rows, np.zeros(0, np.int64))
+
+    def _follow(self, rows: Columns, begins: NDArray[np.int64]) -> None:
+        since = np.int64(self.since_us)
+        follow(rows, self._memory, self._seed, since, begins, self._reach, self._weights, self.counts)
 
 
 def _dtype(kind: pa.DataType) -> np.dtype[Any]:

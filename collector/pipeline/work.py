@@ -165,6 +165,8 @@ class Pipeline:
 
     async def __aenter__(self) -> Self:
         self._listening_us = self._clock_us() + LISTENS_US
+        for one in self._workers.continued:
+            one.since_us = self._clock_us()
         self._task = asyncio.create_task(self._run(), name="pipeline")
         return self
 

@@ -148,6 +148,13 @@ def test_how_far_records_reach_back_is_that_of_nearly_all_packets() -> None:
     assert memory.reach_us() == 65 * SECOND
 
 
+def test_what_lies_before_the_service_needs_no_waiting_for() -> None:
+    memory = Continued()
+    memory.since_us = (1000 + 596) * SECOND
+    begins(memory, record(0, 600, packets=1_000_000))
+    assert memory.reach_us() == 5 * SECOND
+
+
 def test_what_is_long_ago_counts_less() -> None:
     memory = Continued()
     begins(memory, record(0, 9, packets=1000))
