@@ -108,6 +108,7 @@ def _sums(level: str) -> str:
         {_by_side("max", "sampling_rate_max", " " * 8)},
         sumIf(packets, sighting NOT IN ('source', 'destination', 'both')) AS elsewhere_packets,
         {CONNECTIONS.replace("(", "Merge(")}(connections) AS connections,
+        max(protocol = 'ipfix') AS by_ipfix,
         sum(drop_hint_packets) AS drop_hint_packets,
         sum(drops) AS drops
     FROM {counted_pairs(level)}
@@ -366,6 +367,8 @@ def pair_metrics(level: str) -> str:
     if(latency_samples > 0, toString(best.1), '') AS latency_method,
     if(latency_samples > 0, toString(best.2), '') AS latency_trip,
     if(latency_samples > 0, best.5, NULL) AS jitter_us,
+    multiIf(latency_samples > 0, '', by_ipfix = 0, 'no_ipfix', all_sampling_rate > 1, 'sampled',
+        all_rate_unstated > 0, 'rate_unstated', 'no_new_flow') AS latency_missing,
     connections,
     if(whole AND all_sampling_rate = 1 AND all_rate_unstated = 0, 'exact', 'at least') AS connections_evidence,
     if(flags_known, opened / {seconds}, NULL) AS new_connections_per_second,
