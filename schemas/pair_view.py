@@ -160,6 +160,14 @@ def _seeing(level: str) -> str:
     ) AS proofs USING ({_STREAM})"""
 
 
+def _hearing(level: str) -> str:
+    """Hypervisors and networks of which deliveries are told in a window: an answer would have been seen there."""
+    return f"""
+    SELECT DISTINCT time AS heard_time, dst_host AS heard_host, network AS heard_network, 1 AS heard
+    FROM {counted_pairs(level)}
+    WHERE sighting = 'destination' AND packets > 0 AND dst_host != '' AND network != ''"""
+
+
 def _watched(level: str) -> str:
     """VMs seen sending, and how many packets one sample at their port stands for."""
     return f"""
@@ -293,11 +301,12 @@ def _figures(level: str) -> str:
         {once("connections_opened")} AS opened,
         {once("connections_reset")} AS reset,
         whole AND {once("tcp_flags_missing")} = 0 AS flags_known,
-        flags_known AND answers_without_flags = 0 AND (answer_packets > 0 OR received_packets + within_packets > 0)
-            AS answers_known,
+        flags_known AND answers_without_flags = 0
+            AND (answer_packets > 0 OR received_packets + within_packets > 0 OR heard) AS answers_known,
+        if(answer_packets > 0, answer_rate, all_sampling_rate) AS answers_rate,
         opened * (all_sampling_rate - 1) AS opened_variance,
         -- One sample more than there were: that none was seen does not mean that there was none.
-        (accepted + answer_rate) * (greatest(answer_rate, 1) - 1) AS accepted_variance,
+        (accepted + answers_rate) * (greatest(answers_rate, 1) - 1) AS accepted_variance,
         2 * opened * {EDGE_SECONDS} / {seconds} AS straddling,
         answers_known AND NOT torn AND opened > 0
             AND (all_sampling_rate = 1 OR opened / all_sampling_rate >= {LEAST_SAMPLES_BOTH // 2}) AS errors_known,
@@ -315,7 +324,10 @@ def _figures(level: str) -> str:
     ) AS watchers USING (time, dst_vm, dst_vm_uuid)
     LEFT JOIN ({_seeing(level)}
     ) AS seeing ON sums.time = seen_time AND sums.dst_host = seen_host AND sums.network = seen_network
-        AND sums.proof = seen_pair{_missed(level)}"""
+        AND sums.proof = seen_pair
+    LEFT JOIN ({_hearing(level)}
+    ) AS hearing ON sums.time = heard_time AND sums.src_host = heard_host
+        AND sums.network = heard_network{_missed(level)}"""
 
 
 def _missed(level: str) -> str:

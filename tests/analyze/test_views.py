@@ -435,6 +435,20 @@ def test_failed_connections_are_those_nobody_accepts(client: Client) -> None:
     assert back["error_ratio"] is None
 
 
+@pytest.mark.parametrize(("network", "failed"), [("net", 40), ("other", None), ("", None)])
+def test_connections_into_nothing_fail_where_answers_would_be_seen(
+    client: Client, network: str, failed: int | None
+) -> None:
+    """40 SYN to where nobody is; the switch tells of deliveries in `net` meanwhile."""
+    asks = [flow(A, NOBODY, "source", ip_protocol=6, tcp_flags=SYN, src_port=1000 + n, received=5) for n in range(40)]
+    add(client, [row | {"network": network} for row in asks])
+    add(client, [flow(B, A, "destination", received=5, network="net")])
+
+    row = only(client, "SELECT * FROM pair_metrics WHERE src_vm = 'a'")
+    assert row["failed_connections"] == failed
+    assert row["error_ratio"] == (None if failed is None else 1)
+
+
 def test_records_of_whole_connections_show_who_opened_them(client: Client) -> None:
     """NetFlow joins the flags of a record: SYN with ACK stands in both directions.  The lower port is the server's."""
     record = {"protocol": "netflow5", "packets": 10, "samples": 10}
