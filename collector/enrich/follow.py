@@ -79,8 +79,8 @@ class Follower:
 
     async def read(self, *, raise_setup_errors: bool = False) -> bool:
         """Ask once; says whether a report came.  Raises SourceSetupError if told to."""
-        began = self._clock_us()
         try:
+            began = self._clock_us()
             report = await self._within_deadline(0, self.source.read)
             if report is not None:
                 await self._take(report, began)

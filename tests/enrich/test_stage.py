@@ -313,8 +313,11 @@ def test_a_defect_in_the_regular_work_does_not_end_it(file: Path) -> None:
     async def scenario() -> None:
         async with running(file, sink := Rows()) as lab:
             await until(lambda: len(sink.inventory()) >= 2)
-            lab.clock.broken = True
-            await until(lambda: not lab.clock.broken)
+            for _ in range(5):  # whoever asks the clock next
+                lab.clock.broken = True
+                await until(lambda: not lab.clock.broken)
+                write(file, web(), DB_ROW)
+                await asyncio.sleep(0.3)
             write(file, web("hv2"), DB_ROW)
             await until(lambda: any(r["host"] == "hv2" and r["vm"] == "web" for r in sink.inventory()))
             assert lab.health()["up"] or lab.health()["error"]
