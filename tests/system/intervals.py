@@ -35,6 +35,8 @@ from tests.system.testbed import Testbed, missing, until
 WINDOW_SECONDS = {"10s": 10, "1m": 60}
 TOLERANCE = 0.05
 """Of the truth: an interval that misses it by more is a false word."""
+SAMPLED_MISSES = 0.07
+"""Of the intervals of sampled windows that may miss: they are made to miss 5 %, and few windows were counted."""
 EXPORTS = {
     "sflow": ("sflow", "sampling=8", "polling=2"),
     "ipfix": ("ipfix", "sampling=1", "cache_active_timeout=2", "output=false"),
@@ -176,7 +178,7 @@ def judge(running_: Service, truth: Truth, kind: str, began: float, ended: float
         rows = running_.query(
             "SELECT toUnixTimestamp(time) AS start, src_vm, dst_vm, counted_at, packets_per_second AS rate, "
             "packets_per_second_low AS low, packets_per_second_high AS high, loss_ratio, loss_low, loss_high, "
-            f"loss_evidence, watched_seconds FROM pair_metrics{'' if level == '10s' else '_' + level} "
+            f"loss_evidence, watched_seconds, sampling_rate FROM pair_metrics{'' if level == '10s' else '_' + level} "
             f"WHERE time >= fromUnixTimestamp({first}) AND time < fromUnixTimestamp({last}) "
             "AND src_vm != '' AND dst_vm != ''"
         )
@@ -187,7 +189,7 @@ def judge(running_: Service, truth: Truth, kind: str, began: float, ended: float
             there = (received if row["counted_at"] == "destination" else sent) / length
             words = []
             if row["rate"] is not None:
-                words.append(("rate", there, row["low"], row["high"], TOLERANCE * there))
+                words.append((f"rate 1:{row['sampling_rate']}", there, row["low"], row["high"], TOLERANCE * there))
             if row["loss_ratio"] is not None and sent:
                 lost = max(0.0, 1 - received / sent)
                 words.append((f"loss {row['loss_evidence']}", lost, row["loss_low"], row["loss_high"], TOLERANCE))
@@ -198,16 +200,18 @@ def judge(running_: Service, truth: Truth, kind: str, began: float, ended: float
                 held[word]["held"] += low <= true <= high
                 if not low - slack <= true <= high + slack:
                     held[word]["false"] += 1
-                    false += 1
-                    print(f"  FALSE {level} {word} {pair} at {start}: {true:.4g} not in [{low:.4g}, {high:.4g}] {row}")
+                    print(f"  missed {level} {word} {pair} at {start}: {true:.4g} not in [{low:.4g}, {high:.4g}] {row}")
         for word, counts in sorted(held.items()):
             print(f"{kind:12} {level:4} {word:16} {dict(counts)}", flush=True)
+            # Of sampled windows, one in twenty may miss by chance.
+            allowed = SAMPLED_MISSES * counts["all"] if "1:" in word and word[-3:] != "1:1" else 0
+            false += max(0, counts["false"] - round(allowed))
     alerts = running_.query(
-        "SELECT rule, labels, toString(time) AS time FROM alert_events WHERE event = 'firing' "
-        f"AND time >= fromUnixTimestamp({int(began)})"
+        "SELECT *, toString(time) AS time FROM alert_events WHERE event = 'firing' "
+        f"AND alert_events.time >= fromUnixTimestamp64Micro({round(began * 1e6)})"
     )
     for alert in alerts:
-        print(f"  ALERT {kind} {alert}")
+        print(f"  ALERT {kind} { ({name: value for name, value in alert.items() if value}) }")
     return false + sum("loss" in str(alert["rule"]) or "absent" in str(alert["rule"]) for alert in alerts)
 
 
