@@ -130,7 +130,7 @@ def follow(rows, memory, seed, since, begins, reach, weights, counts):  # type: 
         start, end = rows.flow_start[i], rows.flow_end[i]
         if end - start >= LEAST_US:
             flow = flow_hash(rows, i, seed)
-            first = np.int64(((flow >> U(20)) & sets) * U(WAYS))
+            first = int(np.int64(((flow >> U(20)) & sets) * U(WAYS)))
             place, oldest = -1, first
             for way in range(first, first + WAYS):
                 if memory.flow[way] == flow:
