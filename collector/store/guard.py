@@ -58,7 +58,8 @@ PATTERN_WILDCARDS = 32
 PATTERN_PARTS = frozenset({"concat", "_cast", "cast", "tostring", "lower", "upper", "replaceall"})
 """Functions that may make a pattern of LIKE out of columns, parameters and texts."""
 NESTED_SUBQUERIES = 8
-"""Subqueries within expressions, one in the other: with each of them the engine's analysis takes twice as long."""
+"""Subqueries of expressions, one in the other, those of common table expressions added up: these may name each other.
+With each of them the engine's analysis takes twice as long."""
 JOINED_TABLES = 100
 """In all of a statement.  The time that planning takes grows with the square of their number."""
 NAME_CHARACTERS = 256
@@ -315,15 +316,13 @@ class Statement:
                     self._check_words(_plain(node.text))
                 case "Set" if node.parent is None or node.parent.kind != "Explain":
                     raise RefusedError("Cannot modify settings in readonly mode: they are parameters of the request")
-                case "Subquery" if _nesting(node) > NESTED_SUBQUERIES:
-                    raise RefusedError(
-                        f"More than {NESTED_SUBQUERIES} subqueries of expressions are within each other",
-                        162, "TOO_DEEP_SUBQUERIES",
-                    )  # fmt: skip
                 case "SelectWithUnionQuery" if any(child.kind == "Literal" for child in node.children):
                     _deny("This endpoint neither reads nor writes files")
                 case "Explain" if node.text.removeprefix("EXPLAIN").strip() not in EXPLAINED:
                     _deny(f"{node.text[:40]} is refused by this endpoint")
+        if _nesting(nodes) > NESTED_SUBQUERIES:
+            message = f"More than {NESTED_SUBQUERIES} subqueries of expressions are within each other"
+            raise RefusedError(message, 162, "TOO_DEEP_SUBQUERIES")
         if sum(node.kind == "TablesInSelectQueryElement" for node in nodes) > JOINED_TABLES:
             raise RefusedError(f"More than {JOINED_TABLES} tables are read", 168, "AST_TOO_BIG")
         self._check_paths(nodes)
@@ -566,15 +565,29 @@ def _inside(select: Node) -> Iterator[Node]:
             left += node.children
 
 
-def _nesting(subquery: Node) -> int:
-    """How many subqueries of expressions this one is in, and itself; those that stand for a table do not count."""
-    deep = 0
-    node: Node | None = subquery
-    while node is not None:
-        parent = node.parent
-        deep += node.kind == "Subquery" and (parent is None or parent.kind not in ("TableExpression", "WithElement"))
-        node = parent
-    return deep
+def _nesting(nodes: Iterable[Node]) -> int:
+    """How many subqueries of expressions may be within each other, if all common table expressions name each other."""
+    deepest: dict[Node | None, int] = {}
+    for node in nodes:
+        deep, at = 0, node
+        while at.parent is not None and at.kind != "WithElement":
+            deep += _asks(at)
+            at = at.parent
+        scope = at if at.kind == "WithElement" else None
+        deepest[scope] = max(deepest.get(scope, 0), deep)
+    return sum(deepest.values())
+
+
+def _asks(node: Node) -> bool:
+    """Whether it is a subquery of an expression: `(SELECT …)`, or the name of a table behind IN."""
+    parent = node.parent
+    if node.kind == "Subquery":
+        return parent is None or parent.kind not in ("TableExpression", "WithElement")
+    if node.kind not in ("Identifier", "TableIdentifier") or parent is None or parent.parent is None:
+        return False
+    name = parent.parent.text.lower().removeprefix("global").removesuffix("ignoreset")
+    called = parent.parent.kind == "Function" and name in ("in", "notin", "nullin", "notnullin")
+    return called and node is parent.children[-1] and len(parent.children) == 2
 
 
 def _deny(message: str) -> NoReturn:

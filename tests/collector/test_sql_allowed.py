@@ -338,6 +338,8 @@ def test_what_hides_in_texts_or_costs_too_much_is_refused(engine: Engine, sql: s
 
 
 DOUBLED = ", ".join(f"c{n} AS (SELECT l.x FROM c{n - 1} AS l, c{n - 1} AS r)" for n in range(1, 31))
+CHAINED = ", ".join(f"c{n} AS (SELECT 1 AS x WHERE 1 IN c{n - 1})" for n in range(1, 40))
+ASKED = ", ".join(f"c{n} AS (SELECT 1 AS x WHERE 1 IN (SELECT x FROM c{n - 1}))" for n in range(1, 40))
 CROSSED = ", ".join(f"(SELECT {n} AS x{n}) AS t{n}" for n in range(101))
 
 
@@ -346,9 +348,11 @@ CROSSED = ", ".join(f"(SELECT {n} AS x{n}) AS t{n}" for n in range(101))
     [
         (f"WITH c0 AS (SELECT 1 AS x), {DOUBLED} SELECT count() FROM c30", "too big"),
         (f"SELECT 1 WHERE 1 IN {'(SELECT 1 WHERE 1 IN ' * 45}(SELECT 1){')' * 45}", "more than 8 subqueries"),
+        (f"WITH c0 AS (SELECT 1 AS x), {CHAINED} SELECT * FROM c39", "more than 8 subqueries"),
+        (f"WITH c0 AS (SELECT 1 AS x), {ASKED} SELECT * FROM c39", "more than 8 subqueries"),
         (f"SELECT * FROM {CROSSED}", "more than 100 tables"),
     ],
-    ids=["tables doubled", "subqueries", "joins"],
+    ids=["tables doubled", "subqueries", "names in a chain", "subqueries in a chain", "joins"],
 )
 def test_what_the_engine_would_plan_for_ever_is_refused(engine: Engine, sql: str, why: str) -> None:
     with pytest.raises((RefusedError, QueryError)) as refused:
