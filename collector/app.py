@@ -136,6 +136,7 @@ class Service:
             connect,
             clock_us=wall_clock_us,
             waiting=self._waiting,
+            reach_us=lambda: self.pipeline.reach_us,
         )
         self.delivery = Delivery(
             settings.deliver,
@@ -211,6 +212,7 @@ class Service:
             clock_us=wall_clock_us,
             own_loss=self._own_loss,
             state_file=template_file(settings),
+            alive_file=settings.store.spool / "alive.json",
             findings=self.doctor.codes,
         )
         self.listener = Listener(

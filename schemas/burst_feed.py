@@ -15,7 +15,7 @@ Bursts cut by the end of an inserted block are taken for two; blocks hold far mo
 from __future__ import annotations
 
 from schemas.feed import Feed, names
-from schemas.rollups import LEVELS, PAIR_KEYS
+from schemas.rollups import LEVELS, PAIR_KEYS, REPORTER, STREAM_KEYS
 
 LEAST_ODDS = 64
 LONGEST_US = 1_000_000
@@ -24,8 +24,8 @@ LONGEST_US = 1_000_000
 
 def bursts_from_flows() -> Feed:
     """Only rows of bursts add anything; other traffic passes a filter and is gone."""
-    keys = names(PAIR_KEYS)
-    carried = ", ".join(f"any({column.name}) AS {column.name}" for column in PAIR_KEYS)
+    keys = names((*PAIR_KEYS, *STREAM_KEYS))
+    carried = ", ".join(f"any({column.name}) AS {column.name}" for column in (*PAIR_KEYS, *STREAM_KEYS))
     select = f"""SELECT
     time,
     {keys},
@@ -43,7 +43,7 @@ FROM (
         SELECT *, sum(starts) OVER (PARTITION BY flow ORDER BY time_received, tcp_seq ROWS UNBOUNDED PRECEDING) AS burst
         FROM (
             SELECT
-                {keys}, time_received, sampling_rate, bytes, tcp_seq,
+                {names(PAIR_KEYS)}, {REPORTER} AS reporter, domain, time_received, sampling_rate, bytes, tcp_seq,
                 cityHash64(agent, domain, sampling_rate, src_ip, dst_ip, src_port, dst_port) AS flow,
                 toUInt32(tcp_seq - lagInFrame(tcp_seq) OVER before) AS advance,
                 NOT (advance BETWEEN 1 AND lagInFrame(bytes) OVER before

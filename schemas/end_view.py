@@ -4,14 +4,16 @@
 
 Traffic comes from the sightings at the VM's own port (`source` and `both` for what it sent, `destination` and `both`
 for what it received).  Where the exporters are blind there in a whole network, what was seen at the other end counts.
-Utilisation, loss and errors come from the counters of the interfaces.
+Utilisation, loss and errors come from the counters of the interfaces.  What went unwatched, and what records smear, is
+in the intervals as it is in those of pairs (`schemas.pair_view`).
 """
 
 from __future__ import annotations
 
 from uuid import UUID
 
-from schemas.intervals import bound
+from schemas.intervals import bound, smear
+from schemas.missed import MOST_MISSED, missed, missed_by_all
 from schemas.one_protocol import counted_pairs
 from schemas.rollups import CONNECTIONS, LEVELS, MEASURES
 from schemas.view import suffix
@@ -19,7 +21,17 @@ from schemas.view import suffix
 _ENDS = {"sent": ("source", "destination"), "received": ("destination", "source")}
 """Where a VM's own port sees each direction, and where the other end does."""
 
-_TRAFFIC = ("packets", "packets_variance", "octets", "octets_variance", "frame_octets", "samples", "rate_unstated")
+_SMEAR = ("first_smear", "last_smear", "first_smear_squares", "last_smear_squares")
+_TRAFFIC = (
+    "packets",
+    "packets_variance",
+    "octets",
+    "octets_variance",
+    "frame_octets",
+    "samples",
+    "rate_unstated",
+    *_SMEAR,
+)
 _OPENED = ("connections_opened", "tcp_flags_missing")
 _COUNTERS = (
     "in_octets",
@@ -116,12 +128,19 @@ def end_metrics(what: str, level: str) -> str:
 
     def interval(way: str, measure: str, name: str, factor: str) -> str:
         value = f"{way}_{measure}"
+        first, last, first_squares, last_squares = (f"{way}_{part}" for part in _SMEAR)
+        off = f"if({way}_packets > 0, {smear(f'{first} + {last}', f'{first_squares} + {last_squares}')}"
+        off += f" * {value} / {way}_packets, 0)"
         parts = {
-            "": value,
-            "_low": bound(value, f"{value}_variance", "-"),
-            "_high": bound(value, f"{value}_variance", "+"),
+            "": f"{value} * {seconds} / watched_seconds",
+            "_low": f"greatest(0, {bound(value, f'{value}_variance', '-')} - {off})",
+            "_high": f"({bound(value, f'{value}_variance', '+')} + {off})"
+            f" * (2 * {seconds} - watched_seconds) / watched_seconds",
         }
-        return ",\n    ".join(f"({sql}) * {factor} AS {way}_{name}{end}" for end, sql in parts.items())
+        whole = f"watched_seconds >= {(1 - MOST_MISSED) * seconds}"
+        return ",\n    ".join(
+            f"if({whole}, ({sql}) * {factor}, NULL) AS {way}_{name}{end}" for end, sql in parts.items()
+        )
 
     rates = ",\n    ".join(
         interval(way, measure, name, factor)
@@ -136,6 +155,7 @@ def end_metrics(what: str, level: str) -> str:
     counted = ",\n    ".join(f"ifNull({name}, 0) AS counted_{name}" for name in _COUNTERS[:4])
     first = "time,\n    vm,\n    host" if what == "vm" else "time,\n    host"
     last = ",\n    vm_uuid" if what == "vm" else ""
+    vantage = "cityHash64(if(host != '', host, vm))" if what == "vm" else "cityHash64(host)"
     return f"""SELECT
     {first},
     {rates},
@@ -144,10 +164,12 @@ def end_metrics(what: str, level: str) -> str:
     if({packets} + {discards} > 0, {discards} / ({packets} + {discards}), NULL) AS loss_ratio,
     if({packets} + {errors} > 0, {errors} / ({packets} + {errors}), NULL) AS error_ratio,
     connections,
-    if(sampling_rate = 1 AND sent_rate_unstated + received_rate_unstated = 0, 'exact', 'at least')
-        AS connections_evidence,
-    if(sent_tcp_flags_missing = 0, sent_connections_opened / {seconds}, NULL) AS new_connections_per_second,
+    if(sampling_rate = 1 AND sent_rate_unstated + received_rate_unstated = 0 AND watched_seconds = {seconds},
+        'exact', 'at least') AS connections_evidence,
+    if(sent_tcp_flags_missing = 0 AND watched_seconds = {seconds}, sent_connections_opened / {seconds}, NULL)
+        AS new_connections_per_second,
     drops,
+    watched_seconds,
     sent_packets,
     received_packets,
     sent_octets,
@@ -158,7 +180,14 @@ def end_metrics(what: str, level: str) -> str:
     received_samples,
     sampling_rate,
     {counted}{last}
-FROM ({_traffic(what, keys, level)}
+FROM (
+    SELECT *, {seconds} - least({seconds}, here_missed + all_missed) AS watched_seconds
+    FROM (SELECT *, {vantage} AS vantage, toUInt64(0) AS everywhere FROM ({_traffic(what, keys, level)}
+    )) AS seen
+    LEFT JOIN (SELECT time, vantage, missed_seconds AS here_missed FROM ({missed(level)}
+    )) AS here USING (time, vantage)
+    LEFT JOIN (SELECT time, vantage AS everywhere, missed_seconds AS all_missed FROM ({missed_by_all(level)}
+    )) AS all USING (time, everywhere)
 ) AS traffic
 LEFT JOIN ({_counted(keys, level)}
 ) AS counted USING ({keys})"""

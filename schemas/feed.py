@@ -57,6 +57,10 @@ def coarser(target: Table, source: Table) -> Feed:
     edges = {
         "first_packets": "if(time = window, first_packets, 0)",
         "last_packets": f"if(time + {fine} = window + {coarse}, last_packets, 0)",
+        "first_smear": "if(time = window, first_smear, 0)",
+        "first_smear_squares": "if(time = window, first_smear_squares, 0)",
+        "last_smear": f"if(time + {fine} = window + {coarse}, last_smear, 0)",
+        "last_smear_squares": f"if(time + {fine} = window + {coarse}, last_smear_squares, 0)",
     }
     sums = ",\n    ".join(add_up(column, edges.get(column.name, "")) for column in sums_of(target))
     keys = names(keys_of(target))

@@ -12,12 +12,16 @@ held against the time of receipt: a record cannot end after it was received, and
 Σ N (N − 1) length² (facts 1.7).  Where nobody states a rate, a record may stand for one sampled packet that the
 exporter has multiplied (facts 4.1), so it counts as one sample: packets².  NetFlow v5 has a field for the rate; where
 it is 0 nothing was sampled.  A record that spans windows gives each its share of the variance, so that levels add up.
+
+**Smear.**  A record that reaches over the begin or end of a window says how many packets came in its time, not when:
+they may all have come before, or all after.  What can be on the wrong side is the greater of the two parts.  Records
+of up to `SMEAR_SECONDS` are left to what is told of the window's first and last second.
 """
 
 from __future__ import annotations
 
 from schemas.feed import Feed, names
-from schemas.rollups import CONNECTIONS, LEVELS, PAIR_KEYS
+from schemas.rollups import CONNECTIONS, LEVELS, PAIR_KEYS, REPORTER, STREAM_KEYS
 
 LONGEST_SECONDS = 660
 """How far back a record may reach: the default active timeout of NetFlow in Open vSwitch (facts 2.2), and a minute."""
@@ -25,13 +29,18 @@ LONGEST_SECONDS = 660
 EDGE_SECONDS = 1
 """What is seen this close to the end of a window may be reported in the next: sFlow agents send once a second."""
 
+SMEAR_SECONDS = 2
+"""Records up to this length do not smear: a cache that is emptied every second leaves some a little longer."""
 
 WINDOW_US = LEVELS["10s"] * 1_000_000
 EDGE_US = EDGE_SECONDS * 1_000_000
+SMEAR_US = SMEAR_SECONDS * 1_000_000
+
+_KEYS = names((*PAIR_KEYS, *STREAM_KEYS))
 
 _RECORD = f"""
     SELECT
-        {names(PAIR_KEYS)},
+        {names(PAIR_KEYS)}, {REPORTER} AS reporter, domain,
         toUnixTimestamp64Micro(time_received) AS received_us,
         toUnixTimestamp64Micro(flow_end) AS stated_us,
         if(stated_us > received_us OR stated_us < received_us - {LONGEST_SECONDS * 1_000_000}, received_us, stated_us)
@@ -75,7 +84,11 @@ _SHARE = f"""
             AS share_first,
         length_us = 0 ? toFloat64(start_us >= begin_us + {WINDOW_US - EDGE_US})
             : greatest(0, least(end_us, begin_us + {WINDOW_US}) - greatest(start_us, begin_us + {WINDOW_US - EDGE_US}))
-                / length_us AS share_last
+                / length_us AS share_last,
+        length_us <= {SMEAR_US} OR start_us >= begin_us ? 0.
+            : greatest(begin_us - start_us, end_us - begin_us) / length_us AS smear_first,
+        length_us <= {SMEAR_US} OR end_us <= begin_us + {WINDOW_US} ? 0.
+            : greatest(begin_us + {WINDOW_US} - start_us, end_us - begin_us - {WINDOW_US}) / length_us AS smear_last
     FROM ({_RECORD}
     )"""
 
@@ -90,6 +103,10 @@ _FROM_FLOWS = {
     "first_packets": "sum(packets_all * share_first)",
     "last_packets": "sum(packets_all * share_last)",
     "rate_unstated": "sum((NOT rate_known) * share)",
+    "first_smear": "sum(packets_all * smear_first)",
+    "last_smear": "sum(packets_all * smear_last)",
+    "first_smear_squares": "sum(pow(packets_all * smear_first, 2))",
+    "last_smear_squares": "sum(pow(packets_all * smear_last, 2))",
     "sampling_rate_max": "max(sampling_rate)",
     "drop_hint_packets": "sum(begins * drop_hint_all)",
     "connections_opened": "sum(begins * opened_all)",
@@ -104,8 +121,8 @@ def pairs_from_flows() -> Feed:
     """Rows of `flows` to windows of 10 s."""
     measures = ",\n    ".join(f"{sql} AS {name}" for name, sql in _FROM_FLOWS.items())
     select = (
-        f"SELECT\n    toDateTime(window * {LEVELS['10s']}, 'UTC') AS time,\n    {names(PAIR_KEYS)},\n    {measures}\n"
-        f"FROM ({_SHARE}\n)\nGROUP BY window, {names(PAIR_KEYS)}\n"
+        f"SELECT\n    toDateTime(window * {LEVELS['10s']}, 'UTC') AS time,\n    {_KEYS},\n    {measures}\n"
+        f"FROM ({_SHARE}\n)\nGROUP BY window, {_KEYS}\n"
         "SETTINGS prefer_column_name_to_alias = 1"  # the names of sums hide the columns that they sum
     )
     return Feed("pair_10s_from_flows", "flows", "pair_10s", select)

@@ -85,7 +85,8 @@ WHEN = (
     Column(
         "flow_start",
         TIME_US,
-        "First packet of the record, by the exporter's clock made absolute; time of receipt for sFlow samples.",
+        "First packet of the record, by the exporter's clock made absolute; time of receipt for sFlow samples. Where "
+        "an exporter states the begin of the flow instead, the end of the flow's last record.",
         unit="µs since 1970",
         missing="time of the header",
         element="flowStartMilliseconds(152) and its kin: 22, 150, 154, 156, 158",

@@ -31,6 +31,12 @@ def bound(estimate: str, variance: str, sign: str) -> str:
     return f"if({estimate} > 0, greatest(0, {middle} {sign} {half}), 0)"
 
 
+def smear(sums: str, squares: str) -> str:
+    """How much may be on the wrong side of the window's ends: all that may be of each record, or, where the records are
+    many, what they add up to by chance: none of them strays by more than what it may be off."""
+    return f"least({sums}, {Z} * sqrt({squares}))"
+
+
 def effective_samples(estimate: str, variance: str) -> str:
     """Independent samples that would leave the same variance; infinity where nothing was sampled."""
     return f"if({variance} > 0, {estimate} * {estimate} / {variance}, if({estimate} > 0, inf, 0))"

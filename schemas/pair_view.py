@@ -8,8 +8,17 @@ the source (`source` and `both`); where the exporters are blind there, what was 
 stand in both sums it would only hide the loss of the rest.
 
 **Total loss.**  Nothing received is an observation only where somebody watched: the receiving VM was itself seen
-sending in this window, so the exporter at its port was alive, and packets that its hypervisor delivered were seen
-within the last day, so that exporter does look at what goes out to ports.  Else it is blindness.
+sending in this window, so its port was alive; and a stream told of something in this window that, within the last day,
+saw deliveries of this network on this hypervisor.  What another stream, protocol or network shows proves nothing: Open
+vSwitch samples sFlow where a packet enters, so that what comes by a patch port is not seen at the bridge of the VMs.
+Where the network has no name, only deliveries of this very pair are proof.  Else it is blindness.
+
+**Not watched.**  Table `gaps` has the times in which a stream, or the service, did not tell of all packets.  Where they
+take more than `MOST_MISSED` of a window at either end, nothing is told of bandwidth and loss; where they take less,
+the figures are scaled up, and the interval holds that nothing was sent meanwhile, or twice as much.
+
+**Smear.**  What records that reach over the ends of the window may have put on the wrong side (`schemas.flow_feed`):
+the sum over all of them, or 1.96 standard deviations where they are many.
 """
 
 from __future__ import annotations
@@ -22,9 +31,11 @@ from schemas.intervals import (
     bound,
     effective_samples,
     log_half_width,
+    smear,
 )
+from schemas.missed import MOST_MISSED, missed, missed_by_all
 from schemas.one_protocol import counted_pairs
-from schemas.rollups import CONNECTIONS, LEVELS, PAIR_HASH
+from schemas.rollups import CONNECTIONS, LEVELS, PAIR_HASH, VANTAGE_OF
 
 KEYS = "time, pair, src_vm, dst_vm"
 """What tells pairs apart is `pair`; the names stand beside it so that a condition on a VM reaches the rollup."""
@@ -33,7 +44,11 @@ OTHERS = ("src_vm_uuid", "dst_vm_uuid", "network")
 """What is the same in all rows of a pair."""
 
 SEEING_HOURS = 25
-"""How far back a hypervisor was seen delivering: today and the hour before."""
+"""How far back a stream was seen to tell of deliveries: today and the hour before."""
+
+SEEN_SHARE = 0.1
+"""Of what was sent in an hour, what a stream must have told as delivered.  Less may be stray: an export that is set up
+anew in Open vSwitch samples the output, too, until it is told not to."""
 
 NONE_SEEN = 3.69
 """Upper end of the 95 % interval of a Poisson count of which nothing was seen: −ln 0.025."""
@@ -56,6 +71,10 @@ _SPLIT = (
     "samples",
     "first_packets",
     "last_packets",
+    "first_smear",
+    "last_smear",
+    "first_smear_squares",
+    "last_smear_squares",
     "rate_unstated",
     "connections_opened",
     "connections_reset",
@@ -85,10 +104,15 @@ def _sums(level: str) -> str:
         {", ".join(f"any({name}) AS {name}" for name in OTHERS)},
         max(src_host) AS src_host,
         max(dst_host) AS dst_host,
+        {VANTAGE_OF.format(end="src")} AS src_vantage,
+        {VANTAGE_OF.format(end="dst")} AS dst_vantage,
+        toUInt64(0) AS all_vantage,
+        {_PROOF} AS proof,
         {split},
         {_by_side("max", "sampling_rate_max", " " * 8)},
         sumIf(packets, sighting NOT IN ('source', 'destination', 'both')) AS elsewhere_packets,
         {CONNECTIONS.replace("(", "Merge(")}(connections) AS connections,
+        max(protocol = 'ipfix') AS by_ipfix,
         sum(drop_hint_packets) AS drop_hint_packets,
         sum(drops) AS drops
     FROM {counted_pairs(level)}
@@ -120,14 +144,48 @@ def _answers(level: str) -> str:
     )"""
 
 
-_SEEING = f"""
-    SELECT dst_host FROM pair_1h
-    WHERE time > now() - INTERVAL {SEEING_HOURS} HOUR AND sighting IN ('destination', 'both') AND dst_host != ''"""
-"""Hypervisors whose exporters see what goes out to the ports of VMs."""
+_STREAM = "protocol, reporter, domain"
+
+_PROOF = "if(network != '', 0, pair)"
+"""Which pair must have been seen delivered: any of a network that has a name, else this one."""
+
+
+def _seeing(level: str) -> str:
+    """Hypervisors, networks and pairs of which a stream that is alive in a window tells the deliveries."""
+    return f"""
+    SELECT DISTINCT
+        time AS seen_time, proofs.host AS seen_host, proofs.named AS seen_network, proofs.proof AS seen_pair, 1 AS seen
+    FROM (SELECT DISTINCT time, {_STREAM} FROM {counted_pairs(level)} WHERE packets > 0 AND reporter != toIPv6('::')
+    ) AS alive
+    GLOBAL INNER JOIN (
+        SELECT DISTINCT host, named, proof, {_STREAM}
+        FROM (
+            SELECT *, max(sent) OVER (PARTITION BY time, host, named, proof) AS most_sent
+            FROM (
+                SELECT
+                    time, dst_host AS host, network AS named, {_PROOF} AS proof, {_STREAM},
+                    sumIf(packets, sighting = 'destination') AS delivered,
+                    sumIf(packets, sighting = 'source') AS sent
+                FROM pair_1h
+                WHERE time > now() - INTERVAL {SEEING_HOURS} HOUR AND sighting IN ('source', 'destination')
+                    AND dst_host != ''
+                GROUP BY time, host, named, proof, {_STREAM}
+            )
+        )
+        WHERE delivered > 0 AND delivered >= {SEEN_SHARE} * most_sent
+    ) AS proofs USING ({_STREAM})"""
+
+
+def _hearing(level: str) -> str:
+    """Hypervisors and networks of which deliveries are told in a window: an answer would have been seen there."""
+    return f"""
+    SELECT DISTINCT time AS heard_time, dst_host AS heard_host, network AS heard_network, 1 AS heard
+    FROM {counted_pairs(level)}
+    WHERE sighting = 'destination' AND packets > 0 AND dst_host != '' AND network != ''"""
 
 
 def _watched(level: str) -> str:
-    """VMs seen sending, where deliveries are seen, too, and how many packets one sample at their port stands for."""
+    """VMs seen sending, and how many packets one sample at their port stands for."""
     return f"""
     SELECT
         time,
@@ -137,7 +195,7 @@ def _watched(level: str) -> str:
         1 + sum(packets_variance) / sum(packets) AS watched_weight,
         sum(rate_unstated) = 0 AND max(sampling_rate_max) = 1 AS watched_exactly
     FROM {counted_pairs(level)}
-    WHERE sighting IN ('source', 'both') AND packets > 0 AND src_host GLOBAL IN ({_SEEING})
+    WHERE sighting IN ('source', 'both') AND packets > 0
     GROUP BY time, src_vm, src_vm_uuid"""
 
 
@@ -164,6 +222,18 @@ def _latency(level: str) -> str:
     GROUP BY {KEYS}"""
 
 
+def _smear(side: str) -> str:
+    """What may be on the wrong side of the window's ends of what one side saw, in packets."""
+    return smear(f"{side}_first_smear + {side}_last_smear", f"{side}_first_smear_squares + {side}_last_smear_squares")
+
+
+_LEAST_SMEAR = 0.01
+"""Share of the packets that may be on the wrong side before counts are not called exact."""
+
+_MOST_SMEAR = 4
+"""The same share above which nothing is told: steady traffic in records as long as the window has up to so much, as
+each side has two ends.  Where records are longer, longer windows tell more."""
+
 _EXACT = (
     "sent_rate_unstated + received_rate_unstated = 0"
     " AND greatest(sent_sampling_rate_max, received_sampling_rate_max) = 1"
@@ -189,30 +259,41 @@ def _figures(level: str) -> str:
         {once("frame_octets")} AS all_frame_octets,
         (sent_packets + received_packets + within_packets) / (sent_records + received_records + within_records)
             AS packets_per_record,
+        {once("first_smear")} + {once("last_smear")} AS all_smears,
+        {once("first_smear_squares")} + {once("last_smear_squares")} AS all_smear_squares,
+        {smear("all_smears", "all_smear_squares")} AS all_smear,
+        {_smear("sent")} + {_smear("received")} AS both_smear,
+        least({seconds}, greatest(src_missed, dst_missed) + all_missed) AS missed_seconds,
+        missed_seconds > {MOST_MISSED} * {seconds} AS torn,
+        least({seconds}, if(counted_at = 'source', src_missed, dst_missed) + all_missed) AS missed_there,
+        counted AND missed_there <= {MOST_MISSED} * {seconds} AS whole,
         {once("samples")} AS all_samples,
         {once("rate_unstated")} AS all_rate_unstated,
         {once("sampling_rate_max", "max")} AS all_sampling_rate,
         {sent} AS sent_effective,
         {received} AS received_effective,
-        sent_packets > 0 AND received_packets + within_packets = 0 AND watched
+        sent_packets > 0 AND received_packets + within_packets = 0 AND watched AND seen
             AND dst_host != '' AND src_host != dst_host AS all_lost,
+        {_EXACT} AND (NOT all_lost OR watched_exactly) AS counts_exact,
         multiIf(
-            all_lost AND {_EXACT} AND watched_exactly, 'exact',
+            (all_lost OR sent_packets * received_packets > 0) AND (torn OR both_smear > {_MOST_SMEAR} * sent_packets),
+                'insufficient',
+            all_lost AND counts_exact, if(both_smear > {_LEAST_SMEAR} * sent_packets, 'spread', 'exact'),
             all_lost AND sent_effective >= {LEAST_SAMPLES_BOTH} AND sent_packets >= {LEAST_EXPECTED} * watched_weight,
                 'measured',
             all_lost, 'insufficient',
             sent_packets = 0 OR received_packets = 0, 'blind',
-            {_EXACT}, 'exact',
+            counts_exact, if(both_smear > {_LEAST_SMEAR} * sent_packets, 'spread', 'exact'),
             sent_effective + received_effective >= {LEAST_SAMPLES_BOTH}
                 AND least(sent_effective, received_effective) >= {LEAST_SAMPLES_SIDE}, 'measured',
             'insufficient') AS evidence,
-        evidence IN ('exact', 'measured') AS loss_known,
+        evidence IN ('exact', 'spread', 'measured') AS loss_known,
         received_packets / sent_packets AS arrived,
         {half} AS half_width,
         {bound("sent_packets", "sent_packets_variance", "-")} AS sent_low,
         multiIf(
             NOT all_lost, arrived * exp(half_width),
-            evidence = 'exact', 0,
+            counts_exact, 0,
             least(1, {NONE_SEEN} * watched_weight / sent_low)) AS most_arrived,
         if(all_lost, 0, arrived * exp(-half_width)) AS least_arrived,
         -- What is seen in the first or last second at one side may fall into the neighbour window at the other.  Steady
@@ -227,20 +308,23 @@ def _figures(level: str) -> str:
         greatest(
             abs(sent_first_packets - received_first_packets) + abs(sent_last_packets - received_last_packets),
             {DELAY_CHANGE_SECONDS / EDGE_SECONDS} * greatest(first_second, last_second)) AS edge_shift,
-        if(evidence = 'exact', least(edge_step + edge_noise, greatest(first_second, last_second)),
+        if(counts_exact, least(edge_step + edge_noise, greatest(first_second, last_second)),
             greatest(edge_step - edge_noise, 0)) / sent_packets AS edge_steady,
-        if(evidence = 'exact', least(edge_step + edge_noise + edge_shift, greatest(first_second, last_second))
-            / sent_packets, edge_steady) AS edge,
+        -- What records smear, and what went unwatched, comes on top.
+        if(counts_exact, least(edge_step + edge_noise + edge_shift, greatest(first_second, last_second))
+            / sent_packets, edge_steady) + both_smear / sent_packets
+            + 2 * missed_seconds / greatest({seconds} - missed_seconds, 1) AS edge,
         {once("connections_opened")} AS opened,
         {once("connections_reset")} AS reset,
-        counted AND {once("tcp_flags_missing")} = 0 AS flags_known,
-        flags_known AND answers_without_flags = 0 AND (answer_packets > 0 OR received_packets + within_packets > 0)
-            AS answers_known,
+        whole AND {once("tcp_flags_missing")} = 0 AS flags_known,
+        flags_known AND answers_without_flags = 0
+            AND (answer_packets > 0 OR received_packets + within_packets > 0 OR heard) AS answers_known,
+        if(answer_packets > 0, answer_rate, all_sampling_rate) AS answers_rate,
         opened * (all_sampling_rate - 1) AS opened_variance,
         -- One sample more than there were: that none was seen does not mean that there was none.
-        (accepted + answer_rate) * (greatest(answer_rate, 1) - 1) AS accepted_variance,
+        (accepted + answers_rate) * (greatest(answers_rate, 1) - 1) AS accepted_variance,
         2 * opened * {EDGE_SECONDS} / {seconds} AS straddling,
-        answers_known AND opened > 0
+        answers_known AND NOT torn AND opened > 0
             AND (all_sampling_rate = 1 OR opened / all_sampling_rate >= {LEAST_SAMPLES_BOTH // 2}) AS errors_known,
         greatest(0, opened - accepted) / opened AS failed_share,
         {Z} * sqrt(accepted_variance + straddling + opened_variance * pow(accepted / opened, 2)) / opened
@@ -253,7 +337,23 @@ def _figures(level: str) -> str:
     LEFT JOIN ({_latency(level)}
     ) AS readings USING ({KEYS})
     LEFT JOIN ({_watched(level)}
-    ) AS watchers USING (time, dst_vm, dst_vm_uuid)"""
+    ) AS watchers USING (time, dst_vm, dst_vm_uuid)
+    LEFT JOIN ({_seeing(level)}
+    ) AS seeing ON sums.time = seen_time AND sums.dst_host = seen_host AND sums.network = seen_network
+        AND sums.proof = seen_pair
+    LEFT JOIN ({_hearing(level)}
+    ) AS hearing ON sums.time = heard_time AND sums.src_host = heard_host
+        AND sums.network = heard_network{_missed(level)}"""
+
+
+def _missed(level: str) -> str:
+    """Joins what was missed where the source is, where the destination is, and everywhere."""
+    return "".join(
+        f"""
+    LEFT JOIN (SELECT time AS {end}_time, vantage AS {end}_at, missed_seconds AS {end}_missed FROM ({of(level)}
+    )) AS {end}_missing ON sums.time = {end}_time AND sums.{end}_vantage = {end}_at"""
+        for end, of in (("src", missed), ("dst", missed), ("all", missed_by_all))
+    )
 
 
 def pair_metrics(level: str) -> str:
@@ -263,9 +363,16 @@ def pair_metrics(level: str) -> str:
     def interval(name: str, estimate: str, per_second: str) -> str:
         low = bound(f"all_{estimate}", f"all_{estimate}_variance", "-")
         high = bound(f"all_{estimate}", f"all_{estimate}_variance", "+")
+        off = f"all_smear * all_{estimate} / all_packets"
+        # Per second that was watched; at least as if nothing had come in the others, at most as if twice as much had.
+        watched = f"({seconds} - missed_there)"
+        ends = {
+            "": f"all_{estimate} * {seconds} / {watched}",
+            "_low": f"greatest(0, {low} - {off})",
+            "_high": f"({high} + {off}) * ({seconds} + missed_there) / {watched}",
+        }
         return ",\n    ".join(
-            f"if(counted, ({value}) * {per_second}, NULL) AS {name}{end}"
-            for value, end in ((f"all_{estimate}", ""), (low, "_low"), (high, "_high"))
+            f"if(whole, ({value}) * {per_second}, NULL) AS {name}{end}" for end, value in ends.items()
         )
 
     opened_low, opened_high = (bound("opened", "opened_variance", sign) for sign in "-+")
@@ -288,8 +395,10 @@ def pair_metrics(level: str) -> str:
     if(latency_samples > 0, toString(best.1), '') AS latency_method,
     if(latency_samples > 0, toString(best.2), '') AS latency_trip,
     if(latency_samples > 0, best.5, NULL) AS jitter_us,
+    multiIf(latency_samples > 0, '', by_ipfix = 0, 'no_ipfix', all_sampling_rate > 1, 'sampled',
+        all_rate_unstated > 0, 'rate_unstated', 'no_new_flow') AS latency_missing,
     connections,
-    if(counted AND all_sampling_rate = 1 AND all_rate_unstated = 0, 'exact', 'at least') AS connections_evidence,
+    if(whole AND all_sampling_rate = 1 AND all_rate_unstated = 0, 'exact', 'at least') AS connections_evidence,
     if(flags_known, opened / {seconds}, NULL) AS new_connections_per_second,
     if(flags_known, ({opened_low}) / {seconds}, NULL) AS new_connections_per_second_low,
     if(flags_known, ({opened_high}) / {seconds}, NULL) AS new_connections_per_second_high,
@@ -301,6 +410,7 @@ def pair_metrics(level: str) -> str:
     drops,
     drop_hint_packets,
     counted_at,
+    {seconds} - missed_seconds AS watched_seconds,
     if(counted, all_packets, NULL) AS packets,
     if(counted, all_octets, NULL) AS octets,
     if(all_frame_octets > 0, all_frame_octets, NULL) AS frame_octets,

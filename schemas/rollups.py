@@ -22,7 +22,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from schemas.column import ENUM, NAME, NAMED_UUID, UINT8, UINT32, UINT64, Column, Table
+from schemas.column import ADDRESS, ENUM, NAME, NAMED_UUID, UINT8, UINT32, UINT64, Column, Table
 from schemas.counters import COUNTERS
 from schemas.flows import FLOWS, LZ4, T64
 
@@ -95,6 +95,22 @@ PAIR_KEYS = (
     FEED_PROTOCOL,
 )
 
+STREAM_KEYS = (
+    Column(
+        "reporter",
+        ADDRESS,
+        "Who told of the packets: the agent that sFlow names, else the sender of the records; `::` for drops.",
+        clickhouse_type="IPv6",
+        missing="`::`",
+        codec=LZ4,
+    ),
+    Column("domain", UINT32, "Its observation domain, source id, sub-agent or engine; 0 for drops.", codec=LZ4),
+)
+"""With the protocol they name the stream that told of the packets: what one stream sees says nothing of another."""
+
+REPORTER = "if(agent IN (toIPv6('::'), toIPv6('::ffff:0.0.0.0')), exporter, agent)"
+"""SQL of `reporter`: Open vSwitch states 0.0.0.0 where it knows no agent."""
+
 PAIR = Column(
     "pair",
     UINT64,
@@ -110,9 +126,12 @@ VANTAGE = Column(
     codec=LZ4,
 )
 
-VANTAGE_HASH = """multiIf(
-        sighting IN ('source', 'both'), cityHash64(if(src_host != '', src_host, src_vm)),
-        sighting = 'destination', cityHash64(if(dst_host != '', dst_host, dst_vm)),
+VANTAGE_OF = "cityHash64(if({end}_host != '', {end}_host, {end}_vm))"
+"""SQL of the vantage point at one end: `src` or `dst`."""
+
+VANTAGE_HASH = f"""multiIf(
+        sighting IN ('source', 'both'), {VANTAGE_OF.format(end="src")},
+        sighting = 'destination', {VANTAGE_OF.format(end="dst")},
         0)"""
 """SQL of `vantage`."""
 
@@ -130,6 +149,15 @@ MEASURES = (
     _sum("first_packets", "packets", "Of `packets`, those of the window's first second."),
     _sum("last_packets", "packets", "Of `packets`, those of the window's last second."),
     _sum("rate_unstated", "rows", "Rows whose sampling rate nobody states."),
+    _sum(
+        "first_smear",
+        "packets",
+        "How many packets the records that reach over the window's begin may have put on its wrong side: a record says "
+        "how many packets came in its time, not when.",
+    ),
+    _sum("last_smear", "packets", "The same for the window's end."),
+    _sum("first_smear_squares", "packets²", "Sum of the squares of what `first_smear` sums up."),
+    _sum("last_smear_squares", "packets²", "Sum of the squares of what `last_smear` sums up."),
     Column(
         "sampling_rate_max",
         UINT32,
@@ -203,7 +231,8 @@ INTERFACE_MEASURES = (
 def _table(name: str, doc: str, level: str, keys: tuple[Column, ...], measures: tuple[Column, ...]) -> Table:
     order = ("time", *(column.name for column in keys))
     # What came into the order later cannot come into the index of tables that are there.
-    index = tuple(column for column in order if column not in (FEED_PROTOCOL.name, VANTAGE.name))
+    later = (FEED_PROTOCOL.name, VANTAGE.name, *(column.name for column in STREAM_KEYS))
+    index = tuple(column for column in order if column not in later)
     return Table(
         f"{name}_{level}",
         f"{doc} in {LEVELS[level]} s.",
@@ -221,7 +250,8 @@ def _levels(name: str, doc: str, keys: tuple[Column, ...], measures: tuple[Colum
     return tuple(_table(name, doc, level, keys, measures) for level in LEVELS)
 
 
-PAIRS = _levels("pair", "What one VM sent to another, by where it was seen,", (PAIR, *PAIR_KEYS, VANTAGE), MEASURES)
+_PAIR_ORDER = (PAIR, *PAIR_KEYS, VANTAGE, *STREAM_KEYS)
+PAIRS = _levels("pair", "What one VM sent to another, by where it was seen,", _PAIR_ORDER, MEASURES)
 INTERFACES = _levels("interface", "What the counters of one interface say", INTERFACE_KEYS, INTERFACE_MEASURES)
 
 
@@ -236,7 +266,7 @@ PAIR_INPUT = Table(
     "Sums of `flows` on their way into `pair_10s`; holds nothing.",
     (
         replace(PAIRS[0]["time"], arrow=UINT32, codec=""),
-        *(replace(column, codec="") for column in PAIR_KEYS),
+        *(replace(column, codec="") for column in (*PAIR_KEYS, *STREAM_KEYS)),
         *(_plain(column) for column in MEASURES if column.name not in ("connections", "drops")),
         Column(
             "connection_hashes",

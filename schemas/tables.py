@@ -7,7 +7,8 @@ from schemas.counters import COUNTERS
 from schemas.drops import DROPS
 from schemas.exporters import EXPORTERS
 from schemas.flows import FLOWS
+from schemas.gaps import GAPS
 from schemas.inventory import INVENTORY
 from schemas.latency import LATENCY
 
-TABLES = (FLOWS, COUNTERS, DROPS, EXPORTERS, INVENTORY, LATENCY, *ALERT_TABLES)
+TABLES = (FLOWS, COUNTERS, DROPS, EXPORTERS, GAPS, INVENTORY, LATENCY, *ALERT_TABLES)

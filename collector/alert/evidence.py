@@ -7,7 +7,8 @@ average (Siegmund 1985).  A value that is far beyond gets there in one window, o
 What the intervals do not hold is that both sides of a pair report with a delay of their own: up to `EDGE_SECONDS` of
 traffic may fall into the neighbour window at one of them.  That adds nothing over several windows, as what one
 gains the next loses; so a second sum, of the plain distances, must be more than such a delay can explain: the share
-of a second in the window, and what chance puts into that second.
+of a second in the window, what chance puts into that second, and what the view allows for delays that change and for
+records that reach over the ends of the window.
 
 One window is enough where nothing is estimated and each record is one packet.  The interval of such a loss holds what
 delays put into the neighbour windows, as far as the counts at the ends of the window show it; it must be beyond as a
@@ -106,7 +107,7 @@ class Evidence:
 
     def _explained_by_edges(self, found: Figures) -> Floats:
         """Share of the traffic that may have come a window later; where samples are not told, of plain proportion."""
-        return self._share + self._chance(found)
+        return self._share + self._chance(found) + found.allowance
 
     def _chance(self, found: Figures) -> Floats:
         """What chance does to the packets of a second, as a share of all."""
@@ -125,6 +126,9 @@ class Evidence:
             lost = -np.log1p(-found.centre)
             # The upper end: the lower one stops at 0.
             half = np.abs(-np.log1p(-np.maximum(found.high - found.allowance, found.centre)) - lost)
+        # No share is more than all: beyond that limit is nothing, and its logarithm is none.
+        if rule.limit >= 1:
+            return np.where(found.data, -1.0, 0.0), half / SIGMAS
         limit = -math.log1p(-rule.limit)
         return np.where(found.data, (lost - limit) * rule.sign, 0.0), half / SIGMAS
 

@@ -26,9 +26,10 @@ Resolution: Open vSwitch takes the time of a sampled packet from a clock of whol
 it relative to the message's export time, rounded up to a second, by the same clock (facts 4.2): the difference of the
 two is exact, the start is cut to 1 ms.  The resolution of each exporter is read off its start times.
 
-Unsampled: Open vSwitch multiplies counts by its sampling rate and states the rate nowhere, so a single record of one
-packet proves that nothing is multiplied.  Open vSwitch is known by the interface's name in each record.  Exporters
-whose records got lost are left out while that is in the look-back: the first record could be among the lost.
+Unsampled: either the operator states a rate of 1 (`pipeline.exporters`), or a record proves it: Open vSwitch multiplies
+counts by its sampling rate and states the rate nowhere, so one record of a single packet shows that nothing is
+multiplied.  Open vSwitch is known by the interface's name in each record.  Exporters whose records got lost are left
+out while that is in the look-back: the first record could be among the lost.
 """
 
 from __future__ import annotations

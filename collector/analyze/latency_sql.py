@@ -57,7 +57,7 @@ GLOBAL INNER JOIN
 ) AS heard USING (exporter)
 WHERE {SCOPE}
 GROUP BY exporter, domain, known_us
-HAVING min(packets) = 1
+HAVING min(packets) = 1 OR countIf(rate_source = 'unstated') = 0
 ORDER BY exporter, domain"""  # noqa: S608
 """Streams that are certainly unsampled and whose records are all there, and how many flows each has."""
 

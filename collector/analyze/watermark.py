@@ -1,7 +1,9 @@
 """When windows close: a watermark moved by what is received, and by the clock where nothing is.
 
-    watermark = newest time of receipt − lateness           a window closes when the watermark passes its end
+    watermark = newest time of receipt − lateness − reach   a window closes when the watermark passes its end
                 (or now − idle, if that is later)
+
+The reach is how long records wait in the caches of switches: until they have come, a window is not whole.
 
 No clock, no thread, no store: times go in, closed windows come out.  All times are µs since 1970.
 """
@@ -59,7 +61,7 @@ class Watermark:
         if self._next_us and oldest_us < self._next_us[SHORTEST]:
             self.late += 1
 
-    def advance(self, now_us: int, waiting: bool = False) -> list[WindowClosed]:
+    def advance(self, now_us: int, waiting: bool = False, reach_us: int = 0) -> list[WindowClosed]:
         """It is `now_us` by the system clock: the windows that have closed since the last call, in order of their ends.
 
         While received rows are `waiting`, the clock alone closes no window.
@@ -71,7 +73,7 @@ class Watermark:
         self._now_us = max(self._now_us, now_us)
         heard_us = self._newest_us if waiting else max(self._newest_us, now_us - self._rules.idle_us)
         # Nothing can have been received after now: a newer time was taken before the clock was set back a little.
-        self.time_us = max(self.time_us, min(heard_us, now_us) - self._rules.lateness_us)
+        self.time_us = max(self.time_us, min(heard_us, now_us) - self._rules.lateness_us - reach_us)
         closed = [window for level in LEVELS for window in self._close(level)]
         return sorted(closed, key=lambda window: (window.end_us, -window.start_us))
 

@@ -38,7 +38,7 @@ class Windows:
 
     All methods are for the event loop's thread.  `connect` opens a client with our database selected; it blocks, and
     is called through `call`.  `clock_us` is the system clock, µs since 1970.  `waiting` tells whether rows were
-    received that are not in the rollups yet.
+    received that are not in the rollups yet, `reach_us` how long before its receipt a record begins.
     """
 
     def __init__(
@@ -50,9 +50,11 @@ class Windows:
         *,
         clock_us: Clock,
         waiting: Callable[[], bool] = lambda: False,
+        reach_us: Callable[[], int] = lambda: 0,
     ) -> None:
         self._settings = settings
         self._waiting = waiting
+        self._reach_us = reach_us
         self._call = call
         self._connect = connect
         self._clock_us = clock_us
@@ -137,7 +139,7 @@ class Windows:
 
     async def _run(self) -> None:
         while True:
-            for window in self._watermark.advance(self._clock_us(), self._waiting()):
+            for window in self._watermark.advance(self._clock_us(), self._waiting(), self._reach_us()):
                 await self._close(window)
             self._count()
             await asyncio.sleep(self._settings.check_seconds)

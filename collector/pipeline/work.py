@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from collector.log import get_log
 from collector.metrics import Metrics
+from collector.pipeline.gaps import ALL, Gap, Gaps, OwnGaps, Stream, rows_of
 from collector.pipeline.inbox import Inbox
 from collector.pipeline.settings import PipelineSettings, mapped
 from collector.pipeline.state import load_state, save_state
@@ -37,7 +38,9 @@ from decoders.decoder import Decoded
 from decoders.dispatch import Decoder
 from decoders.jit import progress
 from decoders.rules import ExporterRule
+from decoders.sessions import S_DATAGRAMS
 from schemas.exporters import EXPORTERS
+from schemas.gaps import GAPS
 
 VERSIONS: dict[str | None, int] = {None: 0} | {
     EXPORTERS["protocol"].names[number]: version for version, number in PROTOCOL_BY_VERSION.items()
@@ -55,6 +58,9 @@ INBOX_CHECK_SECONDS = 0.05
 
 INBOX_SHARE = 4
 """A batch is one part in this of the inbox at most: what it waits for must not be what the inbox drops."""
+
+LISTENS_US = 1_000_000
+"""Sockets are opened this long after the pipeline was entered, at the latest."""
 
 METRICS_SECONDS = 1.0
 """How often the metrics of exporter streams are brought up to date."""
@@ -96,9 +102,11 @@ class Pipeline:
         clock_us: Clock,
         own_loss: Callable[[], OwnLoss],
         state_file: Path | None,
+        alive_file: Path | None = None,
         findings: Findings = no_findings,
     ) -> None:
-        """`own_loss` answers with the collector's own losses so far; `state_file` keeps templates over a restart.
+        """`own_loss` answers with the collector's own losses so far; `state_file` keeps templates over a restart, and
+        `alive_file` until when the service ran.
 
         `findings` tells what the exporter doctor knows of a stream.
         """
@@ -117,6 +125,10 @@ class Pipeline:
         self._workers = Workers(count_of(settings.decode_workers), bridge, enricher, self._unnamed.inc)
         self._preparing: asyncio.Task[None] | None = None
         self._prepared = threading.Event()
+        self._own_gaps = OwnGaps(alive_file)
+        self._listening_us = 0
+        self.reach_us = 0
+        """How long before its receipt a flow record begins, but for few."""
 
     def _declare(self, metrics: Metrics) -> None:
         inbox = self.inbox
@@ -133,8 +145,28 @@ class Pipeline:
         )
         self._forgotten_before = {"stranger": 0, "exporter": 0}
         self._decoded = metrics.counter("decoded_rows_total", "Rows decoded, by table.", ("table",))
+        self._continued = metrics.counter(
+            "continued_records_total", "Flow records that go on with a flow: they begin where its last record ended."
+        )
+        self._flows_forgotten = metrics.counter(
+            "continued_flows_forgotten_total",
+            "Long flows whose last record was forgotten for others: the next one smears over more windows.",
+        )
+        self._gaps_told = metrics.counter(
+            "watch_gaps_total",
+            "Times in which a stream, or the service, did not tell of all packets: rows of table gaps.",
+            ("reason",),
+        )
+        for reason in GAPS["reason"].names:
+            self._gaps_told.labels(reason)
+        metrics.gauge(
+            "record_reach_seconds", "How long before its receipt a flow record begins: windows close that much later."
+        ).set_function(lambda: self.reach_us / 1_000_000)
 
     async def __aenter__(self) -> Self:
+        self._listening_us = self._clock_us() + LISTENS_US
+        for one in self._workers.continued:
+            one.since_us = self._clock_us()
         self._task = asyncio.create_task(self._run(), name="pipeline")
         return self
 
@@ -183,6 +215,8 @@ class Pipeline:
         _log.info("decoders ready", seconds=round(time.monotonic() - started, 2))
         await self._names_first()
         self.ready.set()
+        if (away := self._own_gaps.away(self._listening_us)) is not None:
+            self._tell_gaps([(ALL, away)])
         tick = asyncio.create_task(self._tick())
         try:
             await self._work()
@@ -243,6 +277,7 @@ class Pipeline:
             StreamReporter(decoder.shared.sessions, decoder.sets.templates.table, self._findings)
             for decoder in decoders
         ]
+        self._gaps = [Gaps(decoder.shared.sessions) for decoder in decoders]
         self._make_report(OwnLoss())
         held = [decoder.sets.held for decoder in decoders]
         self._stream_metrics = StreamMetrics([decoder.shared.sessions for decoder in decoders], self._metrics, held)
@@ -297,6 +332,8 @@ class Pipeline:
         while True:
             await asyncio.sleep(METRICS_SECONDS)
             await self._workers.alone(self._advance)
+            await self._workers.alone(self._look_back)
+            self._tell_gaps(await self._workers.alone(self._find_gaps, self._own_loss()))
             await self._workers.alone(BLOCKS.trim)  # hundreds of MiB take the system too long for the event loop
             now = time.monotonic()
             if now >= next_report:
@@ -305,6 +342,37 @@ class Pipeline:
             if now >= next_save:
                 next_save = now + self._settings.template_save_seconds
                 await self._save()
+
+    def _look_back(self) -> None:
+        """Bring up to date how far records reach back."""
+        continued = self._workers.continued
+        self.reach_us = max(one.reach_us() for one in continued)
+        for one in continued:
+            one.fade()
+            for counter, count in zip((self._continued, self._flows_forgotten), one.counts, strict=True):
+                counter.inc(int(count))
+            one.counts[:] = 0
+
+    def _find_gaps(self, own: OwnLoss) -> list[tuple[Stream, Gap]]:
+        """What was not told of since the last look."""
+        now, reach = self._clock_us(), self.reach_us
+        found = [gap for gaps in self._gaps for gap in gaps.look(now, reach)]
+        dropped = self._own_gaps.look(now, reach, own, self._datagrams())
+        return found if dropped is None else [*found, (ALL, dropped)]
+
+    def _datagrams(self) -> int:
+        """Datagrams decoded so far."""
+        return sum(
+            int(decoder.shared.sessions.stats[:, S_DATAGRAMS].sum() + decoder.shared.sessions.gone_stats[S_DATAGRAMS])
+            for decoder in self._workers.decoders
+        )
+
+    def _tell_gaps(self, gaps: list[tuple[Stream, Gap]]) -> None:
+        """Have gaps stored before their windows close."""
+        if gaps:
+            for _, gap in gaps:
+                self._gaps_told.labels(gap.reason).inc()
+            self._offer_rows("gaps", rows_of(gaps))
 
     async def _report(self) -> None:
         await self._workers.alone(self._advance)

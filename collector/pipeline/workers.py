@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collector.log import get_log
+from collector.pipeline.continued import Continued
 from collector.ports import Enricher
 from collector.threads import Bridge
 from decoders.datagrams import Datagrams
@@ -68,6 +69,8 @@ class Workers:
         self._alone = asyncio.Lock()
         self.decoders: list[Decoder] = []
         """One a worker, once `prepare` was called."""
+        self.continued = [Continued() for _ in self._stages]
+        """One a worker."""
 
     @property
     def count(self) -> int:
@@ -78,6 +81,7 @@ class Workers:
         """Make the decoders, and compile or load what they need.  Blocks."""
         self.decoders = [make() for _ in self._stages]
         self.decoders[0].warm_up()
+        self.continued[0].warm_up()
         self._enricher.warm_up()
 
     def replace_rules(self, rules: tuple[ExporterRule, ...]) -> None:
@@ -118,6 +122,7 @@ class Workers:
         if rules is not None:
             decoder.rules = rules
         decoded = decoder.decode(datagrams)
+        decoded = replace(decoded, flows=[self.continued[number].follow(batch) for batch in decoded.flows])
         try:
             return self._enricher.name(decoded, number)
         except Exception as error:  # noqa: BLE001 - whatever it is, the rows go on

@@ -32,13 +32,19 @@ def mixed(h):  # type: ignore[no-untyped-def]
 
 
 @forced
-def key_hash(a, b, c, d):  # type: ignore[no-untyped-def]
-    """Hash of a key without its window."""
+def key_hash(a, b, c, d, e):  # type: ignore[no-untyped-def]
+    """Hash of a key without its window; `e` is the stream's."""
     h = (a + MIX_A) * MIX_B
     h = (h ^ (h >> HALF) ^ b) * MIX_C
     h = (h ^ (h >> HALF) ^ c) * MIX_B
-    h = (h ^ (h >> HALF) ^ d) * MIX_C
+    h = (h ^ (h >> HALF) ^ d + e) * MIX_C
     return h ^ (h >> HALF)
+
+
+@forced
+def stream_hash(high, low, domain):  # type: ignore[no-untyped-def]
+    """Hash of the words of a key that name who told of the packets."""
+    return (high * MIX_A + low) * MIX_B + domain * MIX_A
 
 
 @forced
@@ -78,6 +84,9 @@ def group_of(tables, key, window):  # type: ignore[no-untyped-def]
                 and group["uuids"] == key["uuids"]
                 and group["hosts"] == key["hosts"]
                 and group["network_sighting"] == key["network_sighting"]
+                and group["reporter_low"] == key["reporter_low"]
+                and group["reporter_high"] == key["reporter_high"]
+                and group["domain"] == key["domain"]
                 and group["window"] == window
             ):
                 return number
@@ -91,6 +100,9 @@ def group_of(tables, key, window):  # type: ignore[no-untyped-def]
     group["uuids"] = key["uuids"]
     group["hosts"] = key["hosts"]
     group["network_sighting"] = key["network_sighting"]
+    group["reporter_high"] = key["reporter_high"]
+    group["reporter_low"] = key["reporter_low"]
+    group["domain"] = key["domain"]
     group["window"] = window
     return number
 
@@ -100,7 +112,8 @@ def enter_groups(slots, groups, count):  # type: ignore[no-untyped-def]
     """Enter the first `count` groups into empty slots."""
     for number in range(count):
         group = groups[number]
-        h = key_hash(group["vms"], group["uuids"], group["hosts"], group["network_sighting"])
+        stream = stream_hash(group["reporter_high"], group["reporter_low"], group["domain"])
+        h = key_hash(group["vms"], group["uuids"], group["hosts"], group["network_sighting"], stream)
         slot = first_slot(slots, h, group["window"])
         while slots[slot] != ZERO:
             slot = (slot + ONE) & U(slots.shape[0] - 1)

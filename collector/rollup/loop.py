@@ -21,6 +21,7 @@ from collector.rollup.plan import (
     ACCEPTED,
     FLAGLESS,
     OPENED,
+    SMEAR_US,
     WAS_RESET,
     WINDOW_US,
     plan_amounts,
@@ -97,6 +98,20 @@ def place_block(tables, count, groups, connections):  # type: ignore[no-untyped-
 
 
 @forced
+def add_smear(group, plan, begin, length):  # type: ignore[no-untyped-def]
+    """What a record that reaches over an end of the window may have put on the wrong side of it."""
+    start, end, stop = plan["start"], plan["end"], begin + WINDOW_US
+    if start < begin:
+        smear = plan["packets"] * (np.float64(max(begin - start, end - begin)) / length)
+        group["first_smear"] += smear
+        group["first_smear_squares"] += smear * smear
+    if end > stop:
+        smear = plan["packets"] * (np.float64(max(stop - start, end - stop)) / length)
+        group["last_smear"] += smear
+        group["last_smear_squares"] += smear * smear
+
+
+@forced
 def add_part(group, plan, window):  # type: ignore[no-untyped-def]
     """The share of a record that lasted for some time."""
     start, end = plan["start"], plan["end"]
@@ -115,6 +130,8 @@ def add_part(group, plan, window):  # type: ignore[no-untyped-def]
     last = max(min(end, begin + WINDOW_US) - max(start, begin + WINDOW_US - EDGE_US), 0)
     group["first_packets"] += plan["packets"] * (np.float64(first) / length)
     group["last_packets"] += plan["packets"] * (np.float64(last) / length)
+    if end - start > SMEAR_US:
+        add_smear(group, plan, begin, length)
 
 
 @forced

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 import schemas.flow_feed
 from collector.rollup.kernels import unchecked
-from collector.rollup.lookup import HALF, MIX_A, ONE, ZERO, U, end_hash, key_hash, mixed
+from collector.rollup.lookup import HALF, MIX_A, ONE, ZERO, U, end_hash, key_hash, mixed, stream_hash
 from decoders.jit import forced
 from schemas.flows import FLOWS
 
 WINDOW_US = schemas.flow_feed.WINDOW_US
 LONGEST_US = schemas.flow_feed.LONGEST_SECONDS * 1_000_000
+SMEAR_US = schemas.flow_feed.SMEAR_US
 
 SFLOW5 = FLOWS["protocol"].code("sflow5")
 NETFLOW5 = FLOWS["protocol"].code("netflow5")
@@ -31,6 +32,9 @@ DOUBLE = U(2)
 
 OCTET = U(8)
 """Bits of a sighting; the protocol lies above it."""
+
+UNSPECIFIED = U(0xFFFF0000)
+"""The second word of `::ffff:0.0.0.0`, as it lies in memory."""
 
 OPENED, ACCEPTED, WAS_RESET, FLAGLESS = U(1), U(2), U(4), U(8)
 """Bits of `events`."""
@@ -60,6 +64,7 @@ class Rows(NamedTuple):
     dst_port: NDArray[np.uint16]
     src_ip: NDArray[np.uint64]
     dst_ip: NDArray[np.uint64]
+    exporter: NDArray[np.uint64]
     agent: NDArray[np.uint64]
     domain: NDArray[np.uint32]
     sighting: NDArray[np.int8]
@@ -116,7 +121,14 @@ def plan_key(rows, numbers, i, plan):  # type: ignore[no-untyped-def]
     plan["uuids"] = U(src_uuid) << HALF | U(dst_uuid)
     plan["hosts"] = U(src_host) << HALF | U(dst_host)
     plan["network_sighting"] = U(network) << HALF | U(rows.protocol[i]) << OCTET | U(rows.sighting[i])
-    plan["hash"] = key_hash(plan["vms"], plan["uuids"], plan["hosts"], plan["network_sighting"])
+    high, low = DOUBLE * i, DOUBLE * i + ONE
+    # Open vSwitch states 0.0.0.0 where it knows no agent: then, as without one, the sender is meant.
+    stated = (rows.agent[low] != ZERO) & (rows.agent[low] != UNSPECIFIED) | (rows.agent[high] != ZERO)
+    plan["reporter_high"] = rows.agent[high] if stated else rows.exporter[high]
+    plan["reporter_low"] = rows.agent[low] if stated else rows.exporter[low]
+    plan["domain"] = U(rows.domain[i])
+    stream = stream_hash(plan["reporter_high"], plan["reporter_low"], plan["domain"])
+    plan["hash"] = key_hash(plan["vms"], plan["uuids"], plan["hosts"], plan["network_sighting"], stream)
     return True
 
 

@@ -24,7 +24,7 @@ from collector.rollup.plan import Numbers, Rows
 from collector.rollup.tables import COUNTS, FLOATS, GROUP, GROUPS, KEYS, LINKS, MOST_WINDOWS, NAMELESS
 from schemas.column import ADDRESS, ENUM, NAME, NAMED_UUID, TIME_US, UUID, Origin, Table
 from schemas.flows import FLOWS
-from schemas.rollups import LEVELS, MEASURES, PAIR_KEYS, TIME_S
+from schemas.rollups import LEVELS, MEASURES, PAIR_KEYS, STREAM_KEYS, TIME_S
 
 HASHES = pa.list_(pa.uint64())
 
@@ -34,7 +34,7 @@ SUMMED = tuple(column for column in MEASURES if column.name in {*FLOATS, *COUNTS
 SCHEMA = pa.schema(
     [
         pa.field("time", TIME_S, nullable=False),
-        *(pa.field(column.name, column.arrow, nullable=False) for column in (*PAIR_KEYS, *SUMMED)),
+        *(pa.field(column.name, column.arrow, nullable=False) for column in (*PAIR_KEYS, *STREAM_KEYS, *SUMMED)),
         pa.field("connection_hashes", HASHES, nullable=False),
     ]
 )
@@ -84,7 +84,7 @@ class PairSums:
     """Sums of the rows added since they were taken.  Not safe for threads: one at a time; the loop releases the GIL."""
 
     def __init__(self, most_groups: int, most_connections: int, *, key: int | None = None) -> None:
-        """Hold up to `most_groups` sums (200 octets each, with their slots) and `most_connections` connections of them
+        """Hold up to `most_groups` sums (270 octets each, with their slots) and `most_connections` connections of them
         (12 octets each, and 8 more while they are sorted).  The same `key` (128 bits) gives the same hashes of
         connections; it must be secret, or senders could choose what collides.  Without one, it is random.
 
@@ -159,6 +159,8 @@ class PairSums:
             codes = (keys[word] >> np.uint64(bit)).astype(_NUMPY[key.arrow])
             named = pa.array(key.names) if key.names else values[key.arrow]
             columns[key.name] = pa.DictionaryArray.from_arrays(pa.array(codes), named, safe=False)
+        columns["reporter"] = _addresses(keys["reporter_high"], keys["reporter_low"])
+        columns["domain"] = pa.array(keys["domain"].astype(np.uint32))
         sums = layout.columns(groups, tuple(column.name for column in SUMMED))
         for column in SUMMED:
             measure = sums[column.name].view(GROUP[column.name])
@@ -252,6 +254,11 @@ def _values(column: pa.Array | None, layout: _Layout, rows: int) -> NDArray[Any]
         values = np.frombuffer(numbers.buffers()[1], layout.dtype, rows * layout.width, first)
     values.flags.writeable = False
     return values
+
+
+def _addresses(high: NDArray[np.uint64], low: NDArray[np.uint64]) -> pa.Array:
+    """Addresses of two words each in memory order."""
+    return pa.Array.from_buffers(ADDRESS, len(high), [None, pa.py_buffer(np.stack((high, low), axis=1))])
 
 
 def warm_up() -> None:

@@ -1,7 +1,7 @@
 """The memory of the sums: numpy arrays that the kernels fill, and how they grow.
 
     slots [2^k]      tag << 32 | group + 1, 0 = free; the windows of a pair lie in slots next to each other
-    groups [n]       three cache lines each: key and sums that every record adds to, more such sums, rare counts
+    groups [n]       four cache lines each: key and sums that every record adds to, more such sums, rare counts
     link_… [n]       a log of connections and their groups; what repeats is taken out now and then (`links.py`)
     bursts [2^14]    the last sample of each TCP connection, and what its burst adds up to
     plans, entries   a block of rows on its way through the loop (`loop.py`)
@@ -34,12 +34,13 @@ ENTRIES = 2 * BLOCK + MOST_WINDOWS
 _LINE = 64
 """Octets of a cache line."""
 
-KEYS = ("vms", "uuids", "hosts", "network_sighting")
-"""Words of a key: two numbers of 32 bits each."""
+KEYS = ("vms", "uuids", "hosts", "network_sighting", "reporter_high", "reporter_low", "domain")
+"""Words of a key: two numbers of 32 bits each, then an address in memory order and a number."""
 
 FLOATS = (
     "records", "packets", "octets",
     "samples", "packets_variance", "octets_variance", "frame_octets", "first_packets", "last_packets", "rate_unstated",
+    "first_smear", "last_smear", "first_smear_squares", "last_smear_squares",
 )  # fmt: skip
 COUNTS = ("drop_hint_packets", "connections_opened", "connections_accepted", "connections_reset", "tcp_flags_missing")
 """Measures of a group, besides `sampling_rate_max`, in the order in which they lie."""
@@ -53,7 +54,7 @@ GROUP = np.dtype(
         *((name, _F) for name in FLOATS),
         ("sampling_rate_max", _U),
         *((name, _U) for name in COUNTS),
-        ("_rest", _U, 3),
+        ("_rest", _U, 4),
     ]
 )
 BURST = np.dtype(

@@ -90,6 +90,27 @@ def test_without_a_shift_the_evidence_decides_as_rarely_as_it_says() -> None:
     assert 95 <= len(crossed) <= 150
 
 
+def test_what_records_may_have_put_into_other_windows_must_be_explained_first() -> None:
+    """30 % in each window, and three times its packets may belong to others: the ninth window is beyond that."""
+    judge = Threshold(EVIDENT)
+    certain = []
+    for number in range(12):
+        made = frame(EVIDENT, number, {1: 0.3}, {1: (0, 1)})
+        made = replace(made, figures={**made.figures, "loss_ratio_allowance": np.array([3.0])})
+        certain.append(bool(judge.judge(made).certain[0]))
+    needed = math.ceil((3 + 1 / 60) / (-math.log(0.7) + math.log(0.99)))
+    assert needed == 9
+    assert certain == [False] * (needed - 1) + [True] * (12 - needed + 1)
+
+
+def test_nothing_is_beyond_a_limit_of_all() -> None:
+    """`vmflow rules suggest` tries the highest values that there were, and 100 % are lost now and then."""
+    rule = EVIDENT.model_copy(update={"above": 1.0, "clear": 1.0})
+    judge = Threshold(rule)
+    for number in range(20):
+        assert not judge.judge(frame(rule, number, {1: 1.0, 2: 0.5}, {1: (1, 1), 2: (0.4, 0.6)})).certain.any()
+
+
 def test_evidence_of_a_rate_adds_up_too() -> None:
     """Two standard deviations above the limit, each window: the eighth fires, as for losses."""
     rule = Rule(name="busy", scope="pair", measure="bits_per_second", above=100, certain_windows=1e6, for_seconds=3600)

@@ -139,9 +139,12 @@ def test_one_vantage_point_is_blind_for_loss(client: Client, seen: str) -> None:
     assert row["counted_at"] == ("destination" if seen == "destination" else "source")
 
 
+MANY = {"packets": 10_000, "samples": 10_000}
+
+
 def deliveries(client: Client) -> None:
-    """In the window before, the exporter of host-2 saw a packet go out to `b`."""
-    add(client, [flow(vm("c", "host-3"), B, "destination", received=-5)])
+    """In the window before, the exporter of host-2 saw packets go out to `b`."""
+    add(client, [flow(vm("c", "host-3"), B, "destination", received=-5, **MANY)])
 
 
 ALIVE = {"received": 4, "packets": 2, "samples": 2}
@@ -205,6 +208,165 @@ def test_nothing_received_is_blindness_where_nobody_watched(client: Client, why:
 
     row = only(client, f"SELECT * FROM pair_metrics WHERE src_vm = 'a' AND time >= toDateTime({BEGIN_US // 1_000_000})")
     assert (row["loss_evidence"], row["loss_ratio"]) == ("blind", None)
+
+
+def total_loss(client: Client, **shown: Any) -> str:
+    """The verdict of a window in which `a` sends, and `b` sends and receives nothing."""
+    add(client, [flow(A, B, "source", received=5, **shown)] * 50 + [flow(B, A, "source", **ALIVE, **shown)])
+    begin = BEGIN_US // 1_000_000
+    sql = f"SELECT loss_evidence FROM pair_metrics WHERE src_vm = 'a' AND time = toDateTime({begin}, 'UTC')"
+    return str(only(client, sql)["loss_evidence"])
+
+
+OTHER_SENDER = {"exporter": IPv6Address("::ffff:192.0.2.9").packed}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"protocol": "ipfix"}, {"domain": 9}, OTHER_SENDER, {"network": "tenant-2"}],
+    ids=lambda how: next(iter(how)),
+)
+def test_what_another_stream_or_network_delivers_proves_nothing(client: Client, other: dict[str, Any]) -> None:
+    """A host changes its protocol; sFlow of br-int sees tunnels, but nothing that comes by a patch port."""
+    add(client, [flow(vm("c", "host-3"), B, "destination", received=-5, **MANY, **other)])
+
+    assert total_loss(client) == "blind"
+
+
+def test_a_stray_delivery_proves_nothing(client: Client) -> None:
+    """An export that Open vSwitch sets up anew samples the output, too, until it is told not to."""
+    add(client, [flow(vm("c", "host-3"), B, "destination", received=15)])
+
+    assert total_loss(client) == "blind"
+
+
+def test_the_stream_that_sees_deliveries_must_be_alive_in_the_window(client: Client) -> None:
+    """The uplink bridge reports in a domain of its own what comes by the patch port."""
+    add(client, [flow(vm("c", "host-3"), B, "destination", received=-5, domain=9, **MANY)])
+    add(client, [flow(vm("c", "host-3"), vm("e", "host-4"), "transit", received=5, domain=9)])
+
+    assert total_loss(client) == "exact"
+
+
+def test_packets_within_one_switch_prove_nothing(client: Client) -> None:
+    add(client, [flow(vm("c", "host-2"), B, "both", received=-5)])
+
+    assert total_loss(client) == "blind"
+
+
+@pytest.mark.parametrize(("sender", "verdict"), [("c", "blind"), ("a", "exact")])
+def test_in_networks_without_a_name_only_the_pair_itself_is_proof(client: Client, sender: str, verdict: str) -> None:
+    """VLAN and VXLAN end at one bridge, and nothing says which packet was of which."""
+    add(client, [flow(vm(sender, "host-1"), B, "destination", received=-5, network="", **MANY)])
+
+    assert total_loss(client, network="") == verdict
+
+
+def gap(begins: float, ends: float, reporter: str = "::", **values: Any) -> dict[str, Any]:
+    """A time that was not watched, in seconds after BEGIN_US; of the service unless told otherwise."""
+    moments = {"begins": BEGIN_US + round(begins * 1e6), "ends": BEGIN_US + round(ends * 1e6)}
+    return moments | {"reporter": IPv6Address(reporter).packed, "reason": "away"} | values
+
+
+SENDING, RECEIVING = "::ffff:192.0.2.11", "::ffff:192.0.2.12"
+
+
+def lossy(client: Client) -> None:
+    """100 packets a window leave host-1, 93 of them reach host-2, for a minute."""
+    forth = {"exporter": IPv6Address(SENDING).packed}
+    back = {"exporter": IPv6Address(RECEIVING).packed}
+    rows = []
+    for begin in range(0, 60, 10):
+        rows += [flow(A, B, "source", received=begin + 5, **forth)] * 100
+        rows += [flow(A, B, "destination", received=begin + 5.1, **back)] * 93
+    add(client, rows)
+
+
+FIRST = f"SELECT * FROM {{}} WHERE time = toDateTime({BEGIN_US // 1_000_000}, 'UTC')"
+
+
+@pytest.mark.parametrize(
+    ("missed", "watched", "bandwidth"),
+    [
+        (gap(2, 4), 8, False),
+        (gap(-60, 2), 8, False),
+        (gap(2, 4, SENDING, protocol="sflow5"), 8, False),
+        (gap(2, 4, RECEIVING, protocol="sflow5"), 8, True),
+        (gap(2, 4, RECEIVING, protocol="ipfix"), 10, True),
+        (gap(2, 4, RECEIVING, protocol="sflow5", domain=3), 10, True),
+        (gap(10, 20), 10, True),
+    ],
+)
+def test_a_window_that_was_not_watched_says_so(
+    client: Client, missed: dict[str, Any], watched: float, bandwidth: bool
+) -> None:
+    lossy(client)
+    add(client, [missed], "gaps")
+
+    row = only(client, FIRST.format("pair_metrics"))
+    assert row["watched_seconds"] == watched
+    assert (row["loss_evidence"], row["loss_ratio"] is None) == (
+        ("exact", False) if watched == 10 else ("insufficient", True)
+    )
+    assert (row["bits_per_second"], row["bits_per_second_high"]) == ((8000, 8000) if bandwidth else (None, None))
+    sender = only(client, FIRST.format("vm_metrics") + " AND vm = 'a'")
+    assert (sender["sent_bits_per_second"] is None, sender["sent_octets"]) == (not bandwidth, 10_000)
+    host = only(client, FIRST.format("host_metrics") + " AND host = 'host-1'")
+    assert host["watched_seconds"] == sender["watched_seconds"] == (10 if bandwidth else 8)
+
+
+def test_what_little_was_missed_is_in_the_interval(client: Client) -> None:
+    """Of a minute, three seconds: 600 packets in 57 s, and in the others none, or twice as many."""
+    lossy(client)
+    add(client, [gap(2, 5)], "gaps")
+
+    row = only(client, FIRST.format("pair_metrics_1m"))
+    assert (row["watched_seconds"], row["loss_evidence"]) == (57, "exact")
+    assert row["packets_per_second"] == pytest.approx(600 / 57)
+    assert row["packets_per_second_low"] == pytest.approx(600 / 60)
+    assert row["packets_per_second_high"] == pytest.approx(600 / 60 * 63 / 57)
+    assert row["loss_ratio"] == pytest.approx(0.07)
+    assert row["loss_low"] == 0
+    assert row["loss_high"] == pytest.approx(0.07 + 2 * 3 / 57)
+
+
+def test_records_that_reach_over_the_ends_of_a_window_smear(client: Client) -> None:
+    """Ten seconds in one record, half of them in this window: it may hold nothing of it, or all."""
+    record = {"protocol": "netflow5", "rate_source": "unstated", "started": 5, "ended": 15, "received": 15.5}
+    add(client, [flow(A, B, "source", packets=1000, samples=1000, bytes=100_000, **record)])
+    add(client, [flow(A, B, "destination", packets=900, samples=900, bytes=90_000, **record)])
+
+    row = only(client, FIRST.format("pair_metrics"))
+    assert (row["packets_per_second_low"], row["packets_per_second"], row["packets_per_second_high"]) == (0, 50, 100)
+    assert (row["bits_per_second_low"], row["bits_per_second"], row["bits_per_second_high"]) == (0, 40_000, 80_000)
+    assert (row["loss_evidence"], row["loss_ratio"]) == ("spread", pytest.approx(0.1))
+    assert (row["loss_low"], row["loss_high"]) == (0, 1)
+    minute = only(client, FIRST.format("pair_metrics_1m"))
+    assert minute["loss_evidence"] == "exact"
+    assert minute["loss_low"] == minute["loss_high"] == pytest.approx(0.1)
+
+
+def test_many_records_smear_less_than_one(client: Client) -> None:
+    """A hundred connections, each in a record of its own: they do not all stray to the same side."""
+    record = {"protocol": "netflow5", "rate_source": "unstated", "started": 5, "ended": 15, "received": 15.5}
+    add(client, [flow(A, B, "source", packets=10, samples=10, src_port=port, **record) for port in range(100)])
+
+    row = only(client, FIRST.format("pair_metrics"))
+    off = 1.96 * (100 * 5**2) ** 0.5 / 10
+    assert row["packets_per_second_low"] == pytest.approx(50 - off)
+    assert row["packets_per_second_high"] == pytest.approx(50 + off)
+
+
+def test_windows_shorter_than_the_records_tell_no_loss(client: Client) -> None:
+    record = {"protocol": "netflow5", "rate_source": "unstated", "started": 5, "ended": 55, "received": 55.5}
+    add(client, [flow(A, B, "source", packets=1000, samples=1000, **record)])
+    add(client, [flow(A, B, "destination", packets=500, samples=500, **record)])
+
+    begin = BEGIN_US // 1_000_000 + 20
+    row = only(client, f"SELECT * FROM pair_metrics WHERE time = toDateTime({begin}, 'UTC')")
+    assert (row["loss_evidence"], row["loss_ratio"]) == ("insufficient", None)
+    minute = only(client, "SELECT * FROM pair_metrics_1m")
+    assert (minute["loss_evidence"], minute["loss_low"]) == ("exact", pytest.approx(0.5))
 
 
 def test_what_is_seen_at_no_end_has_no_volume(client: Client) -> None:
@@ -281,6 +443,20 @@ def test_failed_connections_are_those_nobody_accepts(client: Client) -> None:
     assert back["resets"] == 2
     assert back["new_connections_per_second"] == 0
     assert back["error_ratio"] is None
+
+
+@pytest.mark.parametrize(("network", "failed"), [("net", 40), ("other", None), ("", None)])
+def test_connections_into_nothing_fail_where_answers_would_be_seen(
+    client: Client, network: str, failed: int | None
+) -> None:
+    """40 SYN to where nobody is; the switch tells of deliveries in `net` meanwhile."""
+    asks = [flow(A, NOBODY, "source", ip_protocol=6, tcp_flags=SYN, src_port=1000 + n, received=5) for n in range(40)]
+    add(client, [row | {"network": network} for row in asks])
+    add(client, [flow(B, A, "destination", received=5, network="net")])
+
+    row = only(client, "SELECT * FROM pair_metrics WHERE src_vm = 'a'")
+    assert row["failed_connections"] == failed
+    assert row["error_ratio"] == (None if failed is None else 1)
 
 
 def test_records_of_whole_connections_show_who_opened_them(client: Client) -> None:

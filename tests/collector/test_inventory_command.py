@@ -322,7 +322,7 @@ def test_traffic_without_a_name(vmflow: Vmflow, store: StoreSettings) -> None:
         "mac": "02:00:00:00:00:aa", "ips": ["10.1.0.1", "10.1.0.2"], "ip_count": 2, "packets_estimated": 120,
         "bytes_estimated": 12_000, "first_seen": first, "last_seen": last, "exporters": ["192.0.2.1", "192.0.2.2"],
     }  # fmt: skip
-    assert len(vmflow.rows("--unattributed", "--minutes", "200")) == 4
+    assert len(vmflow.rows("--unattributed", "--minutes", "100")) == 4
     assert [row["bytes_estimated"] for row in vmflow.rows("--unattributed", "--mac", "2:0:0:0:0:aa")] == [12_000]
     assert [row["packets_estimated"] for row in vmflow.rows("--unattributed", "--ip", "10.1.0.1")] == [60]
     assert "10.1.0.1 10.1.0.2" in vmflow("--unattributed")[0]

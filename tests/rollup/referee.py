@@ -14,10 +14,10 @@ from schemas.burst_feed import bursts_from_flows
 from schemas.flow_feed import pairs_from_flows
 from schemas.flows import FLOWS
 from schemas.render import fill
-from schemas.rollups import PAIR_KEYS
+from schemas.rollups import PAIR_KEYS, STREAM_KEYS
 from tests.analyze.named import ask, batch, flow, vm
 
-KEYS = ("time", *(column.name for column in PAIR_KEYS))
+KEYS = ("time", *(column.name for column in (*PAIR_KEYS, *STREAM_KEYS)))
 VARIANCES = ("packets_variance", "octets_variance")
 
 Sums = dict[tuple[Any, ...], dict[str, float]]
@@ -42,7 +42,8 @@ def by_sql(client: Client) -> Sums:
 
 
 def _key(row: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(row[key] if not key.endswith("uuid") else row[key].bytes for key in KEYS)
+    octets = {"src_vm_uuid": "bytes", "dst_vm_uuid": "bytes", "reporter": "packed"}
+    return tuple(getattr(row[key], octets[key]) if key in octets else row[key] for key in KEYS)
 
 
 def by_process(taken: Iterable[pa.RecordBatch]) -> Sums:

@@ -1,0 +1,230 @@
+"""When records began: one of a flow that was reported before begins where the last one of it ended.
+
+Open vSwitch's NetFlow v5 keeps the first time of a flow for as long as it lives, while its counts are those since the
+last record (its ofproto/netflow.c), as do other exporters with an active timeout.  Shared out over all that time, a
+steady flow would seem to rise, in windows that are long over.  So the last record of each long flow is remembered, in a
+table of fixed size: what is forgotten costs nothing but a wider interval, since such a record says of itself how far it
+reaches.
+
+The same loop notes how long records take from their begin to their receipt: windows must not close before.
+"""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+import schemas.flows
+from decoders import jit
+from schemas.column import ADDRESS, ENUM, TIME_US
+from schemas.flows import FLOWS
+
+SECOND_US = 1_000_000
+
+LEAST_US = SECOND_US
+"""Shorter records are not remembered: forgetting how a flow began moves at most so much of it."""
+
+WAYS = 8
+SLOTS = 1 << 18
+"""Flows that are remembered by a worker, in sets of `WAYS`: 8 MiB.  100,000 long flows leave most sets half empty."""
+
+ROUNDED_US = 1_100_000
+JITTER_US = 100_000
+"""How far the times that two records state for one begin may be apart: NetFlow v9 counts from a time in whole seconds,
+others from one in milliseconds."""
+
+REACH_SECONDS = (0, 2, 5, 12, 22, 35, 65)
+"""How long before their receipt records begin, in steps: for caches of 1, 10, 20, 30 and 60 s.  What takes longer is
+late, or windows would close minutes after their end."""
+
+LATE_SHARE = 0.01
+"""Of the packets, those that may lie in records that reach further back."""
+
+FADE = 0.97
+"""What counts of the packets of a second earlier: half of them after 23 s."""
+
+CONTINUED, EVICTED, N_COUNTS = range(3)
+
+_SFLOW5, _NETFLOW5, _NETFLOW9 = (FLOWS["protocol"].code(name) for name in ("sflow5", "netflow5", "netflow9"))
+
+kernel = jit.kernel_of(Path(__file__), *(Path(str(module.__file__)) for module in (schemas.flows, jit)))
+
+U = np.uint64
+_MIX = U(0x9E3779B97F4A7C15)
+_SHIFT = U(29)
+
+
+class Columns(NamedTuple):
+    """What the loop reads, [n]; addresses [2 n] words."""
+
+    protocol: NDArray[np.int8]
+    time_received: NDArray[np.int64]
+    flow_start: NDArray[np.int64]
+    flow_end: NDArray[np.int64]
+    packets: NDArray[np.uint64]
+    exporter: NDArray[np.uint64]
+    domain: NDArray[np.uint32]
+    src_ip: NDArray[np.uint64]
+    dst_ip: NDArray[np.uint64]
+    src_mac: NDArray[np.uint64]
+    dst_mac: NDArray[np.uint64]
+    src_port: NDArray[np.uint16]
+    dst_port: NDArray[np.uint16]
+    in_if: NDArray[np.uint32]
+    out_if: NDArray[np.uint32]
+    vni: NDArray[np.uint32]
+    vlan: NDArray[np.uint16]
+    ip_protocol: NDArray[np.uint8]
+    tos: NDArray[np.uint8]
+    direction: NDArray[np.int8]
+
+
+class Memory(NamedTuple):
+    """Flows by hash, [SLOTS]; 0 is a free place.  All times are µs since 1970."""
+
+    flow: NDArray[np.uint64]
+    stated: NDArray[np.int64]
+    """When the flow began, as its records say."""
+    began: NDArray[np.int64]
+    """When its last record began."""
+    ended: NDArray[np.int64]
+
+
+@jit.forced
+def _mixed(h, word):  # type: ignore[no-untyped-def]
+    h = (h ^ word) * _MIX
+    return h ^ (h >> _SHIFT)
+
+
+@jit.forced
+def flow_hash(rows, i, seed):  # type: ignore[no-untyped-def]
+    """What tells one flow of one observation point from another; never 0."""
+    high, low = U(2) * U(i), U(2) * U(i) + U(1)
+    h = _mixed(_mixed(seed, rows.exporter[high]), rows.exporter[low])
+    h = _mixed(_mixed(h, rows.src_ip[high]), rows.src_ip[low])
+    h = _mixed(_mixed(h, rows.dst_ip[high]), rows.dst_ip[low])
+    h = _mixed(_mixed(h, rows.src_mac[i]), rows.dst_mac[i])
+    h = _mixed(h, U(rows.src_port[i]) << U(48) | U(rows.dst_port[i]) << U(32) | U(rows.domain[i]))
+    # NetFlow v5 of Open vSwitch goes on with a flow whose output has changed.
+    out = U(0) if rows.protocol[i] == _NETFLOW5 else U(rows.out_if[i])
+    h = _mixed(h, U(rows.in_if[i]) << U(32) | out)
+    h = _mixed(h, U(rows.vni[i]) << U(32) | U(rows.vlan[i]) << U(16) | U(rows.tos[i]) << U(8) | U(rows.ip_protocol[i]))
+    return _mixed(h, U(rows.direction[i]) << U(8) | U(rows.protocol[i])) | U(1)
+
+
+@kernel
+def follow(rows, memory, seed, since, begins, reach, weights, counts):  # type: ignore[no-untyped-def]
+    """Write to `begins` [n] when each record began, add packets to `weights` by how far they reach back, and count.
+
+    What lies before `since` needs no waiting for: nobody listened.
+    """
+    sets = U(memory.flow.shape[0] // WAYS - 1)
+    for i in range(rows.time_received.shape[0]):
+        if rows.protocol[i] == _SFLOW5:
+            continue
+        start, end = rows.flow_start[i], rows.flow_end[i]
+        if end - start >= LEAST_US:
+            flow = flow_hash(rows, i, seed)
+            first = int(np.int64(((flow >> U(20)) & sets) * U(WAYS)))
+            place, oldest = -1, first
+            for way in range(first, first + WAYS):
+                if memory.flow[way] == flow:
+                    place = way
+                    break
+                if memory.ended[way] < memory.ended[oldest]:
+                    oldest = way
+            if place < 0:
+                if memory.flow[oldest] != U(0):
+                    counts[EVICTED] += 1
+                place = oldest
+                memory.flow[place], memory.stated[place] = flow, start
+            else:
+                last, near = memory.ended[place], ROUNDED_US if rows.protocol[i] == _NETFLOW9 else JITTER_US
+                if abs(start - memory.stated[place]) <= near and start + near < last <= end:
+                    # The same end: counts that do not fit into one record come in several.
+                    start = last if last < end else memory.began[place]
+                    begins[i] = start
+                    counts[CONTINUED] += 1
+                elif end < last:
+                    place = -1  # a late one
+                else:
+                    memory.stated[place] = start
+            if place >= 0:
+                memory.began[place], memory.ended[place] = start, end
+        step, back = 0, rows.time_received[i] - max(start, since)
+        while step < reach.shape[0] and back > reach[step]:
+            step += 1
+        weights[step] += rows.packets[i]
+
+
+class Continued:
+    """The memory of one decode worker.  Not safe for threads: one at a time; the loop releases the GIL."""
+
+    def __init__(self, slots: int = SLOTS, seed: int | None = None) -> None:
+        """Remember up to `slots` flows, a power of two.  Without a `seed` it is random: senders choose what is
+        hashed."""
+        self._memory = Memory(np.zeros(slots, np.uint64), *(np.zeros(slots, np.int64) for _ in range(3)))
+        self._seed = U(secrets.randbits(64) if seed is None else seed)
+        self._reach = np.array(REACH_SECONDS, np.int64) * SECOND_US
+        self._weights = np.zeros(len(REACH_SECONDS) + 1)
+        self.since_us = 0
+        """When the service began to listen."""
+        self.counts = np.zeros(N_COUNTS, np.int64)
+        """Running totals: records that go on with a flow; flows that were forgotten for others."""
+
+    def follow(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The same decoded rows of `flows`, each record with the begin that it has."""
+        if not batch.num_rows:
+            return batch
+        before = int(self.counts[CONTINUED])
+        rows = Columns(*(_values(batch.column(name)) for name in Columns._fields))
+        begins = rows.flow_start.copy()
+        with np.errstate(over="ignore"):  # hashes wrap on purpose; only uncompiled kernels would tell
+            self._follow(rows, begins)
+        if self.counts[CONTINUED] == before:
+            return batch
+        place = batch.schema.get_field_index("flow_start")
+        return batch.set_column(place, batch.schema.field(place), pa.array(begins).cast(TIME_US))
+
+    def reach_us(self) -> int:
+        """How long before its receipt a record begins, but for few: what has to be waited for."""
+        beyond = np.cumsum(self._weights[::-1])[::-1]
+        if not beyond[0]:
+            return 0
+        steps = np.flatnonzero(beyond[1:] <= LATE_SHARE * beyond[0])
+        return int(self._reach[steps[0]] if len(steps) else self._reach[-1])
+
+    def fade(self) -> None:
+        """A second has passed."""
+        self._weights *= FADE
+
+    def warm_up(self) -> None:
+        """Compile the loop, or load it from the cache."""
+        rows = Columns(*(np.zeros(0, _dtype(FLOWS[name].arrow)) for name in Columns._fields))
+        for column in rows:
+            column.flags.writeable = False
+        self._follow(rows, np.zeros(0, np.int64))
+
+    def _follow(self, rows: Columns, begins: NDArray[np.int64]) -> None:
+        since = np.int64(self.since_us)
+        follow(rows, self._memory, self._seed, since, begins, self._reach, self._weights, self.counts)
+
+
+def _dtype(kind: pa.DataType) -> np.dtype[Any]:
+    known = {ENUM: np.int8, TIME_US: np.int64, ADDRESS: np.uint64}
+    return np.dtype(known[kind] if kind in known else kind.to_pandas_dtype())
+
+
+def _values(array: pa.Array) -> NDArray[Any]:
+    """The numbers of a column without nulls, not copied; two words an address."""
+    numbers = array.indices if pa.types.is_dictionary(array.type) else array
+    dtype, width = _dtype(array.type), 2 if array.type == ADDRESS else 1
+    first = numbers.offset * width * dtype.itemsize
+    values = np.frombuffer(numbers.buffers()[1], dtype, len(array) * width, first)
+    values.flags.writeable = False
+    return values

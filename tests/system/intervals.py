@@ -1,0 +1,263 @@
+"""Counts how often the intervals of `pair_metrics` hold what the VMs' own interfaces saw, and each alert that fires.
+
+    python -m tests.system.intervals --seconds 900 sflow ipfix netflow sflow+ipfix
+
+Nothing is wrong with the testbed's wire, so each alert about loss or absence is false.  For each kind of export there
+is steady and bursty traffic by VXLAN, VLAN and within a hypervisor, IPv4 and IPv6; meanwhile Open vSwitch is restarted,
+the export is cleared and created again, and the service is killed.  The store is kept from kind to kind.  The truth is
+what tcpdump saw at both ends, by the MAC addresses of the VMs.  Prints a line for each measure; exit code 1 for a false
+word.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import random
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.service import Service, running
+from tests.system.test_live import inventory
+from tests.system.testbed import Testbed, missing, until
+
+WINDOW_SECONDS = {"10s": 10, "1m": 60}
+TOLERANCE = 0.05
+"""Of the truth: an interval that misses it by more is a false word."""
+SAMPLED_MISSES = 0.07
+"""Of the intervals of sampled windows that may miss: they are made to miss 5 %, and few windows were counted."""
+EXPORTS = {
+    "sflow": ("sflow", "sampling=8", "polling=2"),
+    "ipfix": ("ipfix", "sampling=1", "cache_active_timeout=2", "output=false"),
+    "netflow": ("netflow", "active_timeout=10"),
+}
+STEADY = (
+    ("a2", "b2", "ip4", ("-u", "-b", "4M", "-l", "1200")),
+    ("a1", "b1", "ip4", ("-b", "4M", "-M", "1350")),
+    ("b2", "a1", "ip6", ("-b", "2M", "-M", "1330")),
+    ("a3", "b3", "ip4", ("-b", "4M")),
+    ("a1", "a2", "ip4", ("-b", "4M")),
+)
+"""Who sends to whom by iperf3 all the time."""
+SHORT = (("ping",), ("dns",), ("http",), ("ping6",), ("frag",), ("--seconds", "2", "tcp6"), ("--seconds", "3", "udp"))
+CLOSED_SECONDS = 120
+
+Pair = tuple[str, str]
+
+
+@dataclass
+class Truth:
+    """Packets by sender and receiver, and second, as they left one and reached the other."""
+
+    sent: dict[Pair, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
+    received: dict[Pair, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
+
+    def add(self, file: Path, vm: str, names: dict[bytes, str], ip4_only: bool) -> None:
+        """Read what tcpdump wrote at the interface of `vm`."""
+        data = file.read_bytes()
+        at, end = 24, len(data)
+        head = struct.Struct("<IIII")
+        while at + 16 <= end:
+            seconds, _, captured, _ = head.unpack_from(data, at)
+            at += 16
+            dst, src = names.get(data[at : at + 6]), names.get(data[at + 6 : at + 12])
+            ip4 = data[at + 12 : at + 14] == b"\x08\x00"
+            at += captured
+            if dst is not None and src is not None and (ip4 or not ip4_only):
+                (self.sent if src == vm else self.received)[src, dst][seconds] += 1
+
+    def packets(self, which: str, pair: Pair, start: int, seconds: int) -> int:
+        seen: dict[Pair, Counter[int]] = getattr(self, which)
+        return sum(seen[pair][second] for second in range(start, start + seconds)) if pair in seen else 0
+
+
+class Cloud:
+    """The testbed with its VMs, captures and steady traffic."""
+
+    def __init__(self, testbed: Testbed, directory: Path) -> None:
+        self.testbed, self.directory = testbed, directory
+        self.vms = {vm["vm"]: vm for vm in json.loads(testbed.run("inventory"))["vms"].values()}
+        self.names = {bytes.fromhex(vm["mac"].replace(":", "")): name for name, vm in self.vms.items()}
+        self._running: list[subprocess.Popen[bytes]] = []
+
+    def start(self, vm: str, *command: str) -> None:
+        """Run a command in the namespace of a VM until `stop`."""
+        where = ["ip", "netns", "exec", f"{self.testbed.name}-{vm}", *command]
+        self._running.append(subprocess.Popen(where, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+
+    def stop(self) -> None:
+        for process in self._running:
+            process.terminate()
+        for process in self._running:
+            process.wait()
+        self._running.clear()
+
+    def capture(self, kind: str) -> None:
+        """Begin to write what each VM's interface sees."""
+        for vm in self.vms:
+            self.start(vm, "tcpdump", "-i", "eth0", "-s", "64", "-B", "8192", "-w", str(self.file(kind, vm)))
+
+    def file(self, kind: str, vm: str) -> Path:
+        return self.directory / f"{kind}-{vm}.pcap"
+
+    def traffic(self, seconds: float) -> None:
+        """Begin the steady flows."""
+        for port, (_, dst, _, _) in enumerate(STEADY, 6001):
+            self.start(dst, "iperf3", "-s", "-p", str(port))
+        time.sleep(1)
+        for port, (src, dst, address, options) in enumerate(STEADY, 6001):
+            target = self.vms[dst][address]
+            self.start(src, "iperf3", "-c", target, "-p", str(port), "-t", str(round(seconds)), *options)
+
+    def bursts(self, until_: float) -> None:
+        """Short flows now and then, one kind after another."""
+        chosen = random.Random(7)
+        while time.time() < until_:
+            with contextlib.suppress(AssertionError):  # Open vSwitch restarts
+                self.testbed.run("traffic", *chosen.choice(SHORT))
+            time.sleep(chosen.uniform(0, 8))
+
+
+@contextlib.contextmanager
+def service(directory: Path, settings: list[str], address: str) -> Iterator[Service]:
+    with running(directory, *settings, f'listen.addresses=["{address}"]') as started:
+        yield started
+
+
+def phase(cloud: Cloud, kind: str, seconds: int, start: Any, target: str, running_: Service) -> Service:
+    """One kind of export, with what happens to it; returns the service that runs then."""
+    testbed = cloud.testbed
+    exports = [EXPORTS[part] for part in kind.split("+")]
+    cloud.capture(kind)
+    for name, *options in exports:
+        testbed.run(f"export-{name}", target, *options)
+    began = time.time()
+    cloud.traffic(seconds)
+    bursts = threading.Thread(target=cloud.bursts, args=(began + seconds - 15,))
+    bursts.start()
+
+    def wait(share: float) -> None:
+        time.sleep(max(0.0, began + share * seconds - time.time()))
+
+    wait(0.25)
+    testbed.run("restart", "a")
+    wait(0.45)
+    for name, *options in exports:
+        testbed.run("export-off", name)
+        testbed.run(f"export-{name}", target, *options)
+    wait(0.6)
+    running_.stop(signal.SIGKILL)
+    time.sleep(3)
+    running_ = start()
+    wait(1)
+    bursts.join()
+    time.sleep(3)
+    cloud.stop()
+    ended = time.time()
+    until(lambda: running_.metric("vmflow_windows_watermark_seconds") > ended, CLOSED_SECONDS)
+    time.sleep(5)
+    testbed.run("export-off")
+    return running_
+
+
+def judge(running_: Service, truth: Truth, kind: str, began: float, ended: float) -> int:
+    """Print how often intervals held the truth; returns how many words were false."""
+    false = 0
+    for level, length in WINDOW_SECONDS.items():
+        first, last = int(-(-began // length) * length), int(ended // length * length)
+        rows = running_.query(
+            "SELECT toUnixTimestamp(time) AS start, src_vm, dst_vm, counted_at, packets_per_second AS rate, "
+            "packets_per_second_low AS low, packets_per_second_high AS high, loss_ratio, loss_low, loss_high, "
+            f"loss_evidence, watched_seconds, sampling_rate FROM pair_metrics{'' if level == '10s' else '_' + level} "
+            f"WHERE time >= fromUnixTimestamp({first}) AND time < fromUnixTimestamp({last}) "
+            "AND src_vm != '' AND dst_vm != ''"
+        )
+        held: dict[str, Counter[str]] = defaultdict(Counter)
+        for row in rows:
+            pair, start = (row["src_vm"], row["dst_vm"]), int(row["start"])
+            sent, received = (truth.packets(which, pair, start, length) for which in ("sent", "received"))
+            there = (received if row["counted_at"] == "destination" else sent) / length
+            words = []
+            if row["rate"] is not None:
+                words.append((f"rate 1:{row['sampling_rate']}", there, row["low"], row["high"], TOLERANCE * there))
+            if row["loss_ratio"] is not None and sent:
+                lost = max(0.0, 1 - received / sent)
+                words.append((f"loss {row['loss_evidence']}", lost, row["loss_low"], row["loss_high"], TOLERANCE))
+            if not words:
+                held["nothing said"][row["loss_evidence"]] += 1
+            for word, true, low, high, slack in words:
+                held[word]["all"] += 1
+                held[word]["held"] += low <= true <= high
+                if not low - slack <= true <= high + slack:
+                    held[word]["false"] += 1
+                    print(f"  missed {level} {word} {pair} at {start}: {true:.4g} not in [{low:.4g}, {high:.4g}] {row}")
+        for word, counts in sorted(held.items()):
+            print(f"{kind:12} {level:4} {word:16} {dict(counts)}", flush=True)
+            # Of sampled windows, one in twenty may miss by chance.
+            allowed = SAMPLED_MISSES * counts["all"] if "1:" in word and word[-3:] != "1:1" else 0
+            false += max(0, counts["false"] - round(allowed))
+    alerts = running_.query(
+        "SELECT *, toString(time) AS time FROM alert_events WHERE event = 'firing' "
+        f"AND alert_events.time >= fromUnixTimestamp64Micro({round(began * 1e6)})"
+    )
+    for alert in alerts:
+        print(f"  ALERT {kind} { ({name: value for name, value in alert.items() if value}) }")
+    return false + sum("loss" in str(alert["rule"]) or "absent" in str(alert["rule"]) for alert in alerts)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.system.intervals", description=(__doc__ or "").split("\n\n")[0]
+    )
+    parser.add_argument("--seconds", type=int, default=900, help="for each kind of export")
+    parser.add_argument("--port", type=int, default=6399)
+    parser.add_argument("kinds", nargs="*", default=["sflow", "ipfix", "netflow", "sflow+ipfix"])
+    args = parser.parse_args()
+    if reason := missing():
+        sys.exit(f"{parser.prog}: {reason}")
+    testbed, address, false = Testbed("intervals"), f"127.0.0.1:{args.port}", 0
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as up:
+        directory = Path(name)
+        up.callback(testbed.run, "down")
+        testbed.run("up")
+        cloud = Cloud(testbed, directory)
+        up.callback(cloud.stop)
+        file = directory / "names.csv"
+        file.write_text("mac,vm,ips\n" + "".join(f"{vm['mac']},{vm['vm']},{vm['ip4']}\n" for vm in cloud.vms.values()))
+        settings = [
+            *inventory(testbed),
+            f"inventory.static={json.dumps([{'file': str(file)}])}",
+            'pipeline.exporters=[{"network": "127.0.1.0/24", "protocol": "ipfix", "sampling_rate": 1}]',
+        ]
+
+        def start() -> Service:
+            return up.enter_context(service(directory, settings, address))
+
+        running_ = start()
+        for kind in args.kinds:
+            began = time.time()
+            running_ = phase(cloud, kind, args.seconds, start, address, running_)
+            ended = time.time() - 10
+            truth = Truth()
+            for vm in cloud.vms:
+                truth.add(cloud.file(kind, vm), vm, cloud.names, ip4_only=kind == "netflow")  # v5 knows no other
+                cloud.file(kind, vm).unlink()
+            false += judge(running_, truth, kind, began, ended)
+        running_.stop()
+    print(f"{false} false words")
+    return 1 if false else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
