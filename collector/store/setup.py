@@ -54,7 +54,7 @@ def set_up(client: Client, settings: StoreSettings) -> list[str]:
         raise SchemaError(
             f"database {settings.database} was made by a newer vmflow (migration {max(ahead)}): install that release"
         )
-    if not applied and not _tables(client, settings):
+    if not applied and _as_of_today(client, settings):
         done += _make(client, settings)
     else:
         done += migrate(client, applied, cluster)
@@ -65,21 +65,31 @@ def set_up(client: Client, settings: StoreSettings) -> list[str]:
     return done
 
 
-def _tables(client: Client, settings: StoreSettings) -> int:
-    """How many of our tables there are."""
-    names = [fill(f"{table.name}${{local}}", settings.cluster or None) for table in STORED]
-    count = client.query(
-        "SELECT count() FROM system.tables WHERE database = {database:String} AND name IN {names:Array(String)}",
-        parameters={"database": settings.database, "names": names},
-    ).result_rows[0][0]
-    return int(count)
+def _as_of_today(client: Client, settings: StoreSettings) -> bool:
+    """Whether each of our tables that is there has the columns and the sorting key of this release.
+
+    So it is in a new store, and in one whose first set-up stopped halfway.
+    """
+    cluster = settings.cluster or None
+    tables = {fill(f"{table.name}${{local}}", cluster): table for table in STORED}
+    found = columns(client, settings.database, tables)
+    keys = client.query(
+        "SELECT name, sorting_key FROM system.tables "
+        "WHERE database = {database:String} AND name IN {names:Array(String)}",
+        parameters={"database": settings.database, "names": list(tables)},
+    ).result_rows
+    return all(
+        key.strip("()") == (", ".join(tables[name].order_by) if tables[name].holds_rows else "")
+        and {column: kind for column, (kind, _, _) in found[name].items()}
+        == {column.name: column.clickhouse for column in tables[name].columns}
+        for name, key in keys
+    )
 
 
 def _make(client: Client, settings: StoreSettings) -> list[str]:
     """Make all tables as they are today.
 
-    The steps are noted last: a store where this stopped halfway is migrated at the next start, since tables are there,
-    and each step leaves alone what is as it should be.
+    The steps are noted last: where this stops halfway, the next start makes the tables that are missing.
     """
     for statement in ddl(ttl_days=settings.ttl_days, cluster=settings.cluster or None, feeds=(), views=()):
         client.command(statement)
