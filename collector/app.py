@@ -137,6 +137,7 @@ class Service:
             clock_us=wall_clock_us,
             waiting=self._waiting,
             reach_us=lambda: self.pipeline.reach_us,
+            former=lambda: self.pipeline.former,
         )
         self.delivery = Delivery(
             settings.deliver,
@@ -213,6 +214,7 @@ class Service:
             own_loss=self._own_loss,
             state_file=template_file(settings),
             alive_file=settings.store.spool / "alive.json",
+            watched=self._watched,
             findings=self.doctor.codes,
         )
         self.listener = Listener(
@@ -368,8 +370,14 @@ class Service:
         self.actions.offer(notice)
 
     def _waiting(self) -> bool:
-        """Whether rows were received that no rollup has yet."""
-        return self.writer.waiting(FLOWS.name) or self.rollups.pending
+        """Whether rows were received, by this run or the one before it, that no rollup has yet."""
+        recovering = self.settings.rollup.enabled and self.rollups.recovering
+        return self.writer.waiting(FLOWS.name) or self.rollups.pending or recovering
+
+    def _watched(self) -> tuple[int, int]:
+        """Since when windows are watched, and until when they are judged."""
+        closed_us = self.windows.closed_us
+        return self.windows.watched_us, self.alerts.judged_us(closed_us) if self.alerts.enabled else closed_us
 
     def _handle_signals(self, up: AsyncExitStack) -> None:
         loop = asyncio.get_running_loop()

@@ -95,9 +95,21 @@ class WindowClosed:
     end_us: int
     """The first microsecond behind the window."""
     partial: bool
-    """True if the service was not watching at the window's start: its sums are too low."""
+    """True if the service did not watch it whole: its sums are too low."""
     epoch: int
     """Grows when the system clock was set back: only then can a window close a second time, with another epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What a run of the service has watched, as the next run finds it.  Times are µs since 1970."""
+
+    began_us: int
+    """Since when, with pauses no longer than a run makes up for."""
+    judged_us: int
+    """All windows that ended until then have been judged."""
+    alive_us: int
+    """Until when."""
 
 
 class OnWindowClosed(Protocol):

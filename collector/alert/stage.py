@@ -21,7 +21,7 @@ from clickhouse_connect.driver import Client
 
 from collector.alert.evaluate import Evaluator, Looked
 from collector.alert.group import Silence, Teller, Told
-from collector.alert.measures import SCOPES, SECONDS
+from collector.alert.measures import LEVEL_US, SCOPES, SECONDS
 from collector.alert.settings import AlertSettings
 from collector.alert.silence import SEED_WINDOWS
 from collector.alert.state import SECOND_US, Change
@@ -120,7 +120,7 @@ class Alerts:
         self._seconds = metrics.histogram("alert_evaluation_seconds", "Time of one evaluation.", BUCKETS, ("level",))
         self._passed_over = metrics.counter(
             "alert_windows_passed_over_total",
-            "Windows not evaluated: too many waited (late), or the service was not watching at their begin (partial).",
+            "Windows not evaluated: too many waited (late), or the service did not watch them whole (partial).",
             ("reason",),
         )
         for reason in ("late", "partial"):
@@ -147,6 +147,13 @@ class Alerts:
     def busy(self) -> bool:
         """Whether a settled window waits or is being evaluated, or a former state is being read."""
         return not self._loaded.is_set() or self._wake.is_set() or self._working
+
+    def judged_us(self, closed_us: int) -> int:
+        """Until when windows are evaluated that ended, if they have closed until `closed_us`; µs since 1970.
+
+        May be called on any thread.
+        """
+        return min([closed_us, *(window.end_us - LEVEL_US["10s"] for window in self._waiting)])
 
     async def window_closed(self, window: WindowClosed, /) -> None:
         """Take a closed window: it is evaluated once it is settled."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from collector.ports import WindowClosed
+from collector.ports import Watched, WindowClosed
 
 SECOND_US = 1_000_000
 
@@ -20,6 +20,9 @@ LEVELS = {"10s": 10 * SECOND_US, "1m": 60 * SECOND_US, "1h": 3600 * SECOND_US}
 """Window lengths in µs, shortest first.  Each divides the next, and a day."""
 
 SHORTEST = "10s"
+
+PARTIAL_SHARE = 0.1
+"""Of a window, how much may lie between two runs: more makes it partial."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +40,24 @@ class Watermark:
 
     The first window, and the first after the system clock was set back, may have begun before anybody watched: these
     close as `partial`.
+
+    Where a former run was stopped not long ago (`follow`), the windows that it did not judge are closed, too: their
+    rows may have waited in the spool.  Windows that lie between the two runs are passed over.
     """
 
     def __init__(self, rules: WatermarkRules) -> None:
         self._rules = rules
+        self._former: Watched | None = None
+        self._away_us = (0, 0)
+        """From when to when no run watched."""
+        self._watched_us = 0
+        """Since when windows are watched whole, but for that."""
         self._newest_us = 0
         self._now_us = 0
         self._next_us: dict[str, int] = {}
         """Start of the next window to close, by level; empty until the first `advance`."""
         self.began_us = 0
-        """Since when this has watched without a break; 0 before the first `advance`."""
+        """Since when this run has watched without a break; 0 before the first `advance`."""
         self.time_us = 0
         """The watermark."""
         self.epoch = 0
@@ -54,6 +65,10 @@ class Watermark:
         """Observations that had rows of a window already closed."""
         self.skipped = dict.fromkeys(LEVELS, 0)
         """Windows passed over after a pause too long to catch up, by level."""
+
+    def follow(self, former: Watched | None) -> None:
+        """Go on where a former run ended.  To be called before the first `advance`."""
+        self._former = former
 
     def observe(self, newest_us: int, oldest_us: int) -> None:
         """Rows were received, the last at `newest_us`, the first at `oldest_us`."""
@@ -77,15 +92,43 @@ class Watermark:
         closed = [window for level in LEVELS for window in self._close(level)]
         return sorted(closed, key=lambda window: (window.end_us, -window.start_us))
 
+    @property
+    def watched_us(self) -> int:
+        """Since when windows are watched whole; 0 before the first `advance`."""
+        return self._watched_us
+
+    @property
+    def closed_us(self) -> int:
+        """All windows that end until then have closed; 0 before the first `advance`."""
+        return self._next_us.get(SHORTEST, 0)
+
     def _begin(self, now_us: int) -> None:
         self.epoch += 1
-        self.began_us = self._now_us = now_us
+        self.began_us = self._watched_us = self._now_us = first_us = now_us
         self._newest_us = self.time_us = 0
-        self._next_us = {level: now_us - now_us % length for level, length in LEVELS.items()}
+        self._away_us = (0, 0)
+        former, self._former = self._former, None
+        if former is not None and 0 < former.began_us <= former.judged_us <= former.alive_us <= now_us:
+            if now_us - former.alive_us <= self._rules.catch_up_windows * LEVELS[SHORTEST]:
+                self._watched_us, self.time_us = former.began_us, former.judged_us
+                self._away_us, first_us = (former.alive_us, now_us), former.judged_us
+            else:
+                for level, length in LEVELS.items():
+                    self.skipped[level] += former.alive_us // length - former.judged_us // length
+        self._next_us = {level: first_us - first_us % length for level, length in LEVELS.items()}
 
     def _close(self, level: str) -> list[WindowClosed]:
+        """Windows before the time between two runs, then those after it."""
         length = LEVELS[level]
-        pending = max(0, (self.time_us - self._next_us[level]) // length)
+        last_us = -(-self._away_us[0] // length) * length
+        closed = self._until(level, min(self.time_us, last_us))
+        if self._next_us[level] >= last_us:
+            self._next_us[level] = max(self._next_us[level], self._away_us[1] - self._away_us[1] % length)
+        return closed + self._until(level, self.time_us)
+
+    def _until(self, level: str, time_us: int) -> list[WindowClosed]:
+        length = LEVELS[level]
+        pending = max(0, (time_us - self._next_us[level]) // length)
         if (surplus := pending - self._rules.catch_up_windows) > 0:
             self.skipped[level] += surplus
             self._next_us[level] += surplus * length
@@ -93,6 +136,10 @@ class Watermark:
         first = self._next_us[level]
         self._next_us[level] += pending * length
         return [
-            WindowClosed(level, start, start + length, start < self.began_us, self.epoch)
+            WindowClosed(level, start, start + length, self._partial(start, start + length), self.epoch)
             for start in range(first, first + pending * length, length)
         ]
+
+    def _partial(self, start_us: int, end_us: int) -> bool:
+        away_us = min(end_us, self._away_us[1]) - max(start_us, self._away_us[0])
+        return start_us < self._watched_us or away_us > PARTIAL_SHARE * (end_us - start_us)

@@ -22,7 +22,7 @@ from collector.analyze.settings import AnalyzeSettings
 from collector.analyze.watermark import LEVELS, SECOND_US, SHORTEST, Watermark, WatermarkRules
 from collector.log import get_log
 from collector.metrics import Metrics
-from collector.ports import Call, Clock, OnWindowClosed, WindowClosed
+from collector.ports import Call, Clock, OnWindowClosed, Watched, WindowClosed
 
 SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 
@@ -38,7 +38,8 @@ class Windows:
 
     All methods are for the event loop's thread.  `connect` opens a client with our database selected; it blocks, and
     is called through `call`.  `clock_us` is the system clock, µs since 1970.  `waiting` tells whether rows were
-    received that are not in the rollups yet, `reach_us` how long before its receipt a record begins.
+    received that are not in the rollups yet, `reach_us` how long before its receipt a record begins.  `former` tells
+    what the run before this one watched.
     """
 
     def __init__(
@@ -51,10 +52,12 @@ class Windows:
         clock_us: Clock,
         waiting: Callable[[], bool] = lambda: False,
         reach_us: Callable[[], int] = lambda: 0,
+        former: Callable[[], Watched | None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._waiting = waiting
         self._reach_us = reach_us
+        self._former = former
         self._call = call
         self._connect = connect
         self._clock_us = clock_us
@@ -122,7 +125,18 @@ class Windows:
         """Rows that were received between these two times are in the rollups."""
         self._watermark.observe(newest_time_us, oldest_time_us)
 
+    @property
+    def watched_us(self) -> int:
+        """Since when windows are watched whole, µs since 1970; 0 before the first look at the clock."""
+        return self._watermark.watched_us
+
+    @property
+    def closed_us(self) -> int:
+        """All windows that end until then have closed, µs since 1970; 0 before the first look at the clock."""
+        return self._watermark.closed_us
+
     async def __aenter__(self) -> Self:
+        self._watermark.follow(self._former())
         self._task = asyncio.create_task(self._run(), name="windows")
         return self
 
@@ -169,7 +183,8 @@ class Windows:
 
     async def _latency(self, window: WindowClosed) -> None:
         """Work out the latency of a window, unless the store is stuck or the window is old; wait up to the deadline."""
-        if window.end_us + STALE_WINDOWS * LEVELS[SHORTEST] < self._watermark.time_us:
+        late = window.end_us + STALE_WINDOWS * LEVELS[SHORTEST] < self._watermark.time_us
+        if late or window.end_us <= self._watermark.began_us:
             self._latency_runs.labels("stale").inc()
             return
         if self._query is not None and not self._query.done():

@@ -23,6 +23,8 @@ TEXT_SIGNS = 2000
 """Of one rule's summary, runbook or query."""
 MOST_LABELS = 16
 WHY_SIGNS = 300
+LATE_US = 180 * SECOND_US
+"""From a window to a message about it: caches of switches and `alerts.settle_seconds` take up to half of it."""
 
 EVENT_RANK: dict[Event, int] = {"escalated": 0, "firing": 1, "acknowledged": 2, "resolved": 3}
 SEVERITY_RANK: dict[Severity, int] = {"critical": 0, "warning": 1, "info": 2}
@@ -176,6 +178,13 @@ def _condition(notice: Notice, words: Words) -> str:
     return template.format(figure(threshold, notice.unit, notice.measure))
 
 
+def _late(notice: Notice, words: Words) -> str:
+    """How long after its window a change was found; empty where that is not long, or a person made the change."""
+    late_us = notice.now_us - notice.window_end_us
+    found = notice.event == "firing" or (notice.event == "resolved" and notice.ended_by in ("", "clear"))
+    return words.late.format(duration(late_us, words.durations)) if found and late_us > LATE_US else ""
+
+
 def _labels(notice: Notice, words: Words) -> Iterator[str]:
     """One line per label, the known ones first."""
     known = [name for name in words.labels if notice.labels.get(name)]
@@ -197,6 +206,8 @@ def _details(notice: Notice, words: Words) -> Iterator[str]:
         yield condition
     if _known(notice.value) is not None and notice.condition != "absent":
         yield words.window.format(notice.level, moment(notice.window_start_us))
+    if late := _late(notice, words):
+        yield late
     if notice.evidence:
         yield words.evidence.format(shown(notice.evidence))
     yield from _labels(notice, words)
@@ -225,6 +236,8 @@ def _many(notices: list[Notice], words: Words, lines: int) -> Iterator[str]:
     worst = notices[0]
     if condition := _condition(worst, words):
         yield condition
+    if late := _late(worst, words):
+        yield late
     # Only what all have in common may stand here without saying whose it is.
     for name in words.labels:
         values = {notice.labels.get(name, "") for notice in notices}

@@ -33,6 +33,7 @@ class Words:
     forgotten: str
     lasted: str
     window: str
+    late: str
     durations: tuple[str, str, str, str]
     rule: str
     severity: str
@@ -100,6 +101,7 @@ ENGLISH = Words(
     forgotten="cannot be told any more",
     lasted="for {}",
     window="Window: {} from {}",
+    late="Late: {} after the window, whose rows had waited",
     durations=("d", "h", "min", "s"),
     rule="Rule: {}",
     severity="Severity: {}",
@@ -170,6 +172,7 @@ CHINESE = Words(
     forgotten="已无法测量",
     lasted="持续 {}",
     window="窗口：{}，起于 {}",
+    late="迟报：窗口结束 {} 之后，其数据此前在等待写入",
     durations=("天", "小时", "分", "秒"),
     rule="规则：{}",
     severity="级别：{}",

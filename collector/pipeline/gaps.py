@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from collector.log import get_log
 from collector.pipeline.streams import PROTOCOL_BY_VERSION, SFLOW_VERSION, OwnLoss, addresses
+from collector.ports import Watched
 from decoders.sessions import (
     S_COUNTER_RECORDS,
     S_DATAGRAMS,
@@ -184,29 +186,38 @@ class Gaps:
 class OwnGaps:
     """Finds the gaps of the service: datagrams that it dropped, and the time in which it did not run.
 
-    `file` says once a second that it runs; without one, a time away is not known.
+    `file` says once a second that it runs, and what it has `watched`: since when, and until when windows are judged.
+    Without one, a time away is not known.
     """
 
-    def __init__(self, file: Path | None) -> None:
+    def __init__(self, file: Path | None, watched: Callable[[], tuple[int, int]] = lambda: (0, 0)) -> None:
         self._file = file
+        self._watched = watched
         self._own = OwnLoss()
         self._datagrams = 0
+        self._reach_us = 0
+        self.former = self._read()
+        """What the run before this one watched; None: not known."""
 
-    def away(self, listening_us: int) -> Gap | None:
-        """The time from when the file was last written to when this run began to listen."""
+    def _read(self) -> Watched | None:
         if self._file is None:
             return None
         try:
             state = json.loads(self._file.read_text(encoding="ascii"))
-            alive_us, reach_us = int(state["alive_us"]), int(state["reach_us"])
+            former = Watched(int(state["began_us"]), int(state["judged_us"]), int(state["alive_us"]))
+            self._reach_us = max(0, int(state["reach_us"]))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             _log.warning("not known for how long the service was away", file=str(self._file), error=str(error))
             return None
-        if not 0 <= alive_us < listening_us:
+        return former if former.alive_us >= 0 else None
+
+    def away(self, listening_us: int) -> Gap | None:
+        """The time from when the file was last written before this run to when it began to listen."""
+        if self.former is None or self.former.alive_us >= listening_us:
             return None
-        return Gap(max(0, alive_us - max(0, reach_us)), listening_us, "away")
+        return Gap(max(0, self.former.alive_us - self._reach_us), listening_us, "away")
 
     def look(self, now_us: int, reach_us: int, own: OwnLoss, datagrams: int) -> Gap | None:
         """Whether much was dropped since the last look; notes that the service runs."""
@@ -227,7 +238,9 @@ class OwnGaps:
             part.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             part.unlink(missing_ok=True)
             with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
-                file.write(json.dumps({"alive_us": now_us, "reach_us": reach_us}).encode())
+                began_us, judged_us = self._watched()
+                state = {"alive_us": now_us, "reach_us": reach_us, "began_us": began_us, "judged_us": judged_us}
+                file.write(json.dumps(state).encode())
             part.replace(self._file)
 
 

@@ -30,7 +30,7 @@ from collector.pipeline.streams import (
     no_findings,
 )
 from collector.pipeline.workers import Workers, count_of
-from collector.ports import Clock, Enricher, Sink
+from collector.ports import Clock, Enricher, Sink, Watched
 from collector.threads import Bridge
 from decoders.blocks import BLOCKS
 from decoders.datagrams import Datagrams
@@ -103,10 +103,11 @@ class Pipeline:
         own_loss: Callable[[], OwnLoss],
         state_file: Path | None,
         alive_file: Path | None = None,
+        watched: Callable[[], tuple[int, int]] = lambda: (0, 0),
         findings: Findings = no_findings,
     ) -> None:
         """`own_loss` answers with the collector's own losses so far; `state_file` keeps templates over a restart, and
-        `alive_file` until when the service ran.
+        `alive_file` until when the service ran, and what it has `watched` (see `OwnGaps`).
 
         `findings` tells what the exporter doctor knows of a stream.
         """
@@ -125,7 +126,7 @@ class Pipeline:
         self._workers = Workers(count_of(settings.decode_workers), bridge, enricher, self._unnamed.inc)
         self._preparing: asyncio.Task[None] | None = None
         self._prepared = threading.Event()
-        self._own_gaps = OwnGaps(alive_file)
+        self._own_gaps = OwnGaps(alive_file, watched)
         self._listening_us = 0
         self.reach_us = 0
         """How long before its receipt a flow record begins, but for few."""
@@ -182,6 +183,11 @@ class Pipeline:
                 await self._task
             return
         await self._task
+
+    @property
+    def former(self) -> Watched | None:
+        """What the run before this one watched; None: not known."""
+        return self._own_gaps.former
 
     def prepare(self, *before: Callable[[], None]) -> asyncio.Task[None]:
         """Begin to compile or load the kernels, once the bridge runs; entering does, if nobody has.

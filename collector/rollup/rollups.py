@@ -140,6 +140,11 @@ class Rollups:
         summing = self._held or not self._to_sum.empty() or (self._open is not None and self._open.rows > 0)
         return summing or self._ending > 0 or bool(self._waiting)
 
+    @property
+    def recovering(self) -> bool:
+        """Whether it is not known yet what a former run left."""
+        return self._ours is not None
+
     async def __aenter__(self) -> Self:
         steps = {"sum": self._sum_all(), "flush": self._flush(), "watch": self._watch()}
         self._tasks = [asyncio.create_task(step, name=f"rollup-{name}") for name, step in steps.items()]

@@ -16,7 +16,7 @@ from collector.analyze.settings import AnalyzeSettings
 from collector.analyze.watermark import LEVELS, SECOND_US, Watermark, WatermarkRules
 from collector.analyze.windows import Windows
 from collector.metrics import Metrics
-from collector.ports import WindowClosed
+from collector.ports import Watched, WindowClosed
 from collector.store.client import open_client
 from collector.store.settings import StoreSettings
 from collector.store.setup import set_up
@@ -142,6 +142,66 @@ def test_a_time_from_before_the_clock_was_set_back_closes_nothing_early() -> Non
 
     assert mark.advance(NOON + 14 * SECOND_US) == []
     assert shown(mark.advance(NOON + 15 * SECOND_US)) == [("10s", 0, 10)]
+
+
+def following(alive_seconds: int, judged_seconds: int, began_seconds: int = -86_400) -> Watermark:
+    """A watermark that goes on after a run, told of in seconds behind NOON."""
+    mark = Watermark(RULES)
+    began, judged, alive = (NOON + at * SECOND_US for at in (began_seconds, judged_seconds, alive_seconds))
+    mark.follow(Watched(began, judged, alive))
+    return mark
+
+
+def test_windows_that_a_former_run_did_not_judge_close_once_their_rows_have_come() -> None:
+    mark = following(alive_seconds=95, judged_seconds=50)
+    assert mark.advance(NOON + 121 * SECOND_US, waiting=True) == []
+
+    mark.observe(NOON + 75 * SECOND_US, NOON + 50 * SECOND_US)
+    assert shown(mark.advance(NOON + 122 * SECOND_US, waiting=True)) == [("10s", 50, 60), ("1m", 0, 60), ("10s", 60, 70)]
+    mark.observe(NOON + 95 * SECOND_US, NOON + 75 * SECOND_US)
+    closed = mark.advance(NOON + 140 * SECOND_US)
+
+    # Nobody watched from 95 to 121 s: what lies in there is no window.
+    assert shown(closed) == [("10s", 70, 80), ("10s", 80, 90), ("10s", 90, 100), ("1m", 60, 120), ("10s", 120, 130)]
+    assert [window.partial for window in closed] == [False, False, True, True, False]
+    assert mark.late == 0
+    assert sum(mark.skipped.values()) == 0
+
+
+def test_a_restart_costs_no_long_window() -> None:
+    mark = following(alive_seconds=1800, judged_seconds=1780)
+    mark.advance(NOON + 1803 * SECOND_US)
+
+    hours = [window for window in mark.advance(NOON + 3600 * SECOND_US + SILENCE) if window.level == "1h"]
+
+    assert [(window.start_us, window.partial) for window in hours] == [(NOON, False)]
+    assert mark.watched_us == NOON - 86_400 * SECOND_US
+
+
+def test_a_run_that_began_in_a_window_leaves_it_partial() -> None:
+    mark = following(alive_seconds=1800, judged_seconds=1780, began_seconds=60)
+    mark.advance(NOON + 1803 * SECOND_US)
+
+    closed = mark.advance(NOON + 3600 * SECOND_US + SILENCE)
+
+    assert [window.partial for window in closed if window.level == "1h"] == [True]
+
+
+def test_what_a_run_left_long_ago_is_passed_over_and_counted() -> None:
+    mark = following(alive_seconds=100, judged_seconds=60)
+
+    assert mark.advance(NOON + 7260 * SECOND_US) == []
+    assert mark.skipped == {"10s": 4, "1m": 0, "1h": 0}
+    assert shown(mark.advance(NOON + 7270 * SECOND_US + SILENCE)) == [("10s", 7260, 7270)]
+
+
+@pytest.mark.parametrize(("began", "judged", "alive"), [(0, 0, 50), (10, 60, 50), (60, 10, 90), (10, 40, 200)])
+def test_what_a_former_run_cannot_have_watched_is_not_believed(began: int, judged: int, alive: int) -> None:
+    mark = Watermark(RULES)
+    mark.follow(Watched(*(at and NOON + at * SECOND_US for at in (began, judged, alive))))
+
+    assert mark.advance(NOON + 120 * SECOND_US) == []
+    assert shown(mark.advance(NOON + 130 * SECOND_US + SILENCE)) == [("10s", 120, 130)]
 
 
 STEPS = st.lists(

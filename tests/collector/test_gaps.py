@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from collector import ports
 from collector.pipeline.gaps import ALL, MOST_ROWS, Gap, Gaps, OwnGaps, rows_of
 from collector.pipeline.streams import OwnLoss
 from decoders.datagrams import Datagrams
@@ -147,19 +148,26 @@ def test_many_streams_at_once_are_bounded() -> None:
 
 def test_a_run_knows_how_long_nobody_watched(tmp_path: Path) -> None:
     file = tmp_path / "state" / "alive.json"
-    first = OwnGaps(file)
+    first = OwnGaps(file, lambda: (5 * SECOND, 8 * SECOND))
     assert first.away(5 * SECOND) is None
     for second in (10, 11, 12):
         assert first.look(second * SECOND, 3 * SECOND, OwnLoss(), 100 * second) is None
 
     assert OwnGaps(file).away(20 * SECOND) == Gap(9 * SECOND, 20 * SECOND, "away")
     assert OwnGaps(file).away(12 * SECOND) is None  # a clock that was set back says nothing
+    assert OwnGaps(file).former == ports.Watched(5 * SECOND, 8 * SECOND, 12 * SECOND)
     assert OwnGaps(None).away(20 * SECOND) is None
+    assert OwnGaps(None).former is None
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{}", '{"alive_us": "x", "reach_us": 0}', '{"alive_us": -1, "reach_us": 0}', "[1]"]
-)
+    "text",
+    [
+        "", "{}", "[1]", '{"alive_us": 9}', "[" * 9999,
+        '{"alive_us": "x", "reach_us": 0, "began_us": 1, "judged_us": 2}',
+        '{"alive_us": -1, "reach_us": 0, "began_us": 1, "judged_us": 2}',
+    ],
+)  # fmt: skip
 def test_a_damaged_file_is_not_believed(tmp_path: Path, text: str) -> None:
     file = tmp_path / "alive.json"
     file.write_text(text)

@@ -40,6 +40,16 @@ def test_one_alert_in_english() -> None:
     assert message.short == "FIRING critical: web-1 -> db-1 loss 6.1 % (4.8-7.5 %) since 12:00 UTC"
 
 
+def test_what_was_found_late_says_so() -> None:
+    late = replace(LOSS, now_us=LOSS.window_end_us + 260 * SECOND_US)
+
+    assert "Late: 4 min 20 s after the window, whose rows had waited" in render(group(late), "en", 10).text.splitlines()
+    assert "迟报：窗口结束 4 分 20 秒 之后，其数据此前在等待写入" in render(group(late), "zh", 10).text.splitlines()
+    assert "Late: " in render(group(late, loss(1)), "en", 10).text
+    for other in (LOSS, replace(late, event="acknowledged"), replace(late, event="resolved", ended_by="mallory")):
+        assert "Late: " not in render(group(other), "en", 10).text
+
+
 def test_one_alert_in_chinese() -> None:
     message = render(group(), "zh", 10)
 
