@@ -108,7 +108,7 @@ class Watermark:
         self._newest_us = self.time_us = 0
         self._away_us = (0, 0)
         former, self._former = self._former, None
-        if former is not None and 0 < former.began_us <= former.judged_us <= former.alive_us <= now_us:
+        if former is not None and 0 < former.judged_us <= former.alive_us <= now_us:
             if now_us - former.alive_us <= self._rules.catch_up_windows * LEVELS[SHORTEST]:
                 self._watched_us, self.time_us = former.began_us, former.judged_us
                 self._away_us, first_us = (former.alive_us, now_us), former.judged_us
