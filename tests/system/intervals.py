@@ -26,6 +26,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import quantiles
 from typing import Any
 
 from tests.service import Service, running
@@ -184,6 +185,7 @@ def judge(running_: Service, truth: Truth, kind: str, began: float, ended: float
             "AND src_vm != '' AND dst_vm != ''"
         )
         held: dict[str, Counter[str]] = defaultdict(Counter)
+        misplaced: list[float] = []
         for row in rows:
             pair, start = (row["src_vm"], row["dst_vm"]), int(row["start"])
             sent, received = (truth.packets(which, pair, start, length) for which in ("sent", "received"))
@@ -191,6 +193,8 @@ def judge(running_: Service, truth: Truth, kind: str, began: float, ended: float
             words = []
             if row["rate"] is not None:
                 words.append((f"rate 1:{row['sampling_rate']}", there, row["low"], row["high"], TOLERANCE * there))
+                if row["sampling_rate"] == 1 and there:
+                    misplaced.append(abs(row["rate"] / there - 1) * length)
             if row["loss_ratio"] is not None and sent:
                 lost = max(0.0, 1 - received / sent)
                 words.append((f"loss {row['loss_evidence']}", lost, row["loss_low"], row["loss_high"], TOLERANCE))
@@ -202,6 +206,9 @@ def judge(running_: Service, truth: Truth, kind: str, began: float, ended: float
                 if not low - slack <= true <= high + slack:
                     held[word]["false"] += 1
                     print(f"  missed {level} {word} {pair} at {start}: {true:.4g} not in [{low:.4g}, {high:.4g}] {row}")
+        if misplaced:
+            parts = quantiles(misplaced, n=100)
+            print(f"{kind:12} {level:4} exact counts off by {parts[49]:.2f} s (median), {parts[94]:.2f} s (95 %)")
         for word, counts in sorted(held.items()):
             print(f"{kind:12} {level:4} {word:16} {dict(counts)}", flush=True)
             # Of sampled windows, one in twenty may miss by chance.
