@@ -54,6 +54,7 @@ from collector.threads import Bridge
 from collector.version import VERSION
 from collector.web.server import Web
 from schemas.flows import FLOWS
+from schemas.gaps import GAPS
 
 STORE = "store"
 SPOOL = "spool"
@@ -370,9 +371,11 @@ class Service:
         self.actions.offer(notice)
 
     def _waiting(self) -> bool:
-        """Whether rows were received, by this run or the one before it, that no rollup has yet."""
-        recovering = self.settings.rollup.enabled and self.rollups.recovering
-        return self.writer.waiting(FLOWS.name) or self.rollups.pending or recovering
+        """Whether rows were received, by this run or the one before it, that no rollup has yet, or gaps not stored."""
+        # What went unwatched before the start is told once decoding begins.
+        recovering = not self.pipeline.ready.is_set() or (self.settings.rollup.enabled and self.rollups.recovering)
+        told = self.writer.waiting(FLOWS.name) or self.writer.waiting(GAPS.name)
+        return told or self.rollups.pending or recovering
 
     def _watched(self) -> tuple[int, int]:
         """Since when windows are watched, and until when they are judged."""

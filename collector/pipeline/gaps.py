@@ -195,9 +195,10 @@ class OwnGaps:
         self._watched = watched
         self._own = OwnLoss()
         self._datagrams = 0
-        self._reach_us = 0
+        self.reach_us = 0
+        """How long before its receipt a record of the run before this one began."""
         self.former = self._read()
-        """What the run before this one watched; None: not known."""
+        """What that run watched; None: not known."""
 
     def _read(self) -> Watched | None:
         if self._file is None:
@@ -205,7 +206,7 @@ class OwnGaps:
         try:
             state = json.loads(self._file.read_text(encoding="ascii"))
             former = Watched(int(state["began_us"]), int(state["judged_us"]), int(state["alive_us"]))
-            self._reach_us = max(0, int(state["reach_us"]))
+            self.reach_us = max(0, int(state["reach_us"]))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
@@ -217,7 +218,7 @@ class OwnGaps:
         """The time from when the file was last written before this run to when it began to listen."""
         if self.former is None or self.former.alive_us >= listening_us:
             return None
-        return Gap(max(0, self.former.alive_us - self._reach_us), listening_us, "away")
+        return Gap(max(0, self.former.alive_us - self.reach_us), listening_us, "away")
 
     def look(self, now_us: int, reach_us: int, own: OwnLoss, datagrams: int) -> Gap | None:
         """Whether much was dropped since the last look; notes that the service runs."""

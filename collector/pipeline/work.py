@@ -128,7 +128,7 @@ class Pipeline:
         self._prepared = threading.Event()
         self._own_gaps = OwnGaps(alive_file, watched)
         self._listening_us = 0
-        self.reach_us = 0
+        self.reach_us = self._own_gaps.reach_us
         """How long before its receipt a flow record begins, but for few."""
 
     def _declare(self, metrics: Metrics) -> None:
@@ -353,6 +353,9 @@ class Pipeline:
         """Bring up to date how far records reach back."""
         continued = self._workers.continued
         self.reach_us = max(one.reach_us() for one in continued)
+        # What caches hold from before the start reaches as far back as it did then.
+        if self._clock_us() < self._listening_us + self._own_gaps.reach_us:
+            self.reach_us = max(self.reach_us, self._own_gaps.reach_us)
         for one in continued:
             one.fade()
             for counter, count in zip((self._continued, self._flows_forgotten), one.counts, strict=True):
