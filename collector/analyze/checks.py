@@ -22,6 +22,9 @@ TEMPLATE_SECONDS = 60
 POLL_SECONDS = 10
 """The age of templates is noted once per interval of `exporters`, 10 s."""
 
+LEAST_INTERVALS = 3
+"""Intervals of 10 s in which a stream came from two ports: more than a change of its settings leaves."""
+
 HELD_SECONDS = 30
 """Data that waits for its template for so long will wait for the next announcement."""
 
@@ -218,6 +221,26 @@ CHECKS = (
             "# right where VMs are reached over a patch port from the uplink bridge (deploy/ovs.md); else:",
             "ovs-vsctl --columns=name,sflow list Bridge",
             "ovs-vsctl clear Bridge br-ex sflow",
+        ),
+    ),
+    Check(
+        "two_ports",
+        f"""
+        SELECT {_KEY}, max(together) AS ports
+        FROM (
+            SELECT {_KEY}, uniqExact(source_port) AS together
+            {_EXPORTERS} AND records > 0 AND protocol != 'sflow5'
+            GROUP BY {_KEY}, time
+        )
+        WHERE together > 1
+        GROUP BY {_KEY}
+        HAVING count() >= {LEAST_INTERVALS}""",  # noqa: S608 - nothing from outside
+        "Its records come from {ports} ports at a time under one observation domain: two bridges, one bridge with two "
+        "targets that lead here, or several exporters behind one address. What two of them tell of is counted twice.",
+        (
+            "# each bridge has a domain of its own, and one target that leads here:",
+            "ovs-vsctl --columns=_uuid,targets,obs_domain_id list IPFIX",
+            *_made_anew("sampling=64 other_config:enable-output-sampling=true")[1:],
         ),
     ),
     Check(
