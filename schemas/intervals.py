@@ -37,6 +37,24 @@ def smear(sums: str, squares: str) -> str:
     return f"least({sums}, {Z} * sqrt({squares}))"
 
 
+MOST_PER_RECORD = 1.05
+"""Packets per record up to which records hold single packets: those of more are shared out over their time."""
+
+STRAY = 0.5
+"""Share of what is seen in the first and the last second of a window that may belong beyond its end: records are shared
+out evenly whatever the packets did, and a busy switch stamps packets when it comes to look at them."""
+
+
+def stray(side: str) -> str:
+    """How many packets of unsampled records may be on the wrong side of the window's ends, besides what smears.
+
+    Sampled ones vary by more than that.  `side`: begin of the names of the sums.
+    """
+    first, last = f"{side}_first_packets", f"{side}_last_packets"
+    shared = f"{side}_packets_variance = 0 AND {side}_packets > {MOST_PER_RECORD} * {side}_records"
+    return f"if({shared}, {STRAY} * sqrt({first} * {first} + {last} * {last}), 0)"
+
+
 def effective_samples(estimate: str, variance: str) -> str:
     """Independent samples that would leave the same variance; infinity where nothing was sampled."""
     return f"if({variance} > 0, {estimate} * {estimate} / {variance}, if({estimate} > 0, inf, 0))"
