@@ -398,7 +398,7 @@ def test_what_the_engine_would_plan_for_ever_is_refused(engine: Engine, sql: str
         "WITH a AS (SELECT packets FROM flows), b AS (SELECT packets * 2 AS p, packets * 3 AS q FROM a), "
         "c AS (SELECT bytes FROM flows) SELECT b.p + b.q FROM b WHERE b.p IN (SELECT bytes FROM c) UNION ALL "
         "SELECT packets FROM a",
-        "EXPLAIN AST SELECT count() FROM pair_metrics WHERE src_vm IN (SELECT vm FROM vm_metrics WHERE vm IN (SELECT 'a'))",
+        "EXPLAIN AST SELECT 1 FROM pair_metrics WHERE src_vm IN (SELECT vm FROM vm_metrics WHERE vm IN (SELECT 'a'))",
     ],
 )
 def test_statements_as_people_write_them_are_planned(engine: Engine, sql: str) -> None:
