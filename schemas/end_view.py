@@ -132,7 +132,7 @@ def end_metrics(what: str, level: str) -> str:
     def interval(way: str, measure: str, name: str, factor: str) -> str:
         value = f"{way}_{measure}"
         first, last, first_squares, last_squares = (f"{way}_{part}" for part in _SMEAR)
-        strays = f"({smear(f'{first} + {last}', f'{first_squares} + {last_squares}')} + {stray(way)})"
+        strays = f"greatest({smear(f'{first} + {last}', f'{first_squares} + {last_squares}')}, {stray(way)})"
         off = f"if({way}_packets > 0, {strays} * {value} / {way}_packets, 0)"
         parts = {
             "": f"{value} * {seconds} / watched_seconds",

@@ -46,7 +46,7 @@ out evenly whatever the packets did, and a busy switch stamps packets when it co
 
 
 def stray(side: str) -> str:
-    """How many packets of unsampled records may be on the wrong side of the window's ends, besides what smears.
+    """How many packets of unsampled records may be on the wrong side of the window's ends, however short they are.
 
     Sampled ones vary by more than that.  `side`: begin of the names of the sums.
     """

@@ -265,7 +265,7 @@ def _figures(level: str) -> str:
         {once("records")} AS all_records,
         {once("first_packets")} AS all_first_packets,
         {once("last_packets")} AS all_last_packets,
-        {smear("all_smears", "all_smear_squares")} + {stray("all")} AS all_smear,
+        greatest({smear("all_smears", "all_smear_squares")}, {stray("all")}) AS all_smear,
         {_smear("sent")} + {_smear("received")} AS both_smear,
         least({seconds}, greatest(src_missed, dst_missed) + all_missed) AS missed_seconds,
         missed_seconds > {MOST_MISSED} * {seconds} AS torn,
