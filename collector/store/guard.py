@@ -153,7 +153,13 @@ class EngineNames:
         self._combinators = tuple(name.lower() for name in combinators)
         self.database = database
         self.views = frozenset(views)
-        self.tables = self.views | frozenset(tables) | self.allowed.system_tables
+        ours = self.views | frozenset(tables)
+        self.tables = frozenset(
+            name
+            for of, names in ((database, ours), (SYSTEM, self.allowed.system_tables))
+            for one in names
+            for name in (one, f"{of}.{one}")
+        )
         """What stands for itself behind FROM."""
         self.words = frozenset({database.lower(), *(word.lower() for word in words)})
 

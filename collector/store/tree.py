@@ -13,6 +13,8 @@ ENDLESS = 10**12
 """Growth that is not counted further."""
 DEEPEST_ALIASES = 100
 """Aliases that name each other one after the other; more are taken for endless growth."""
+EQUAL_ALIASES = 4
+"""Expressions of one SELECT with the same alias that are looked at: the engine takes them where they are the same."""
 
 
 @dataclass(eq=False)
@@ -23,7 +25,14 @@ class Node:
     text: str
     alias: str
     parent: Node | None
+    number: int
+    """Its place in the tree, and `last`: that of the last node below it."""
+    last: int
     children: list[Node] = field(default_factory=list)
+
+    def holds(self, other: Node) -> bool:
+        """Whether the other one is this node, or below it."""
+        return self.number <= other.number <= self.last
 
 
 def parse(lines: Sequence[str]) -> list[Node]:
@@ -42,11 +51,14 @@ def parse(lines: Sequence[str]) -> list[Node]:
             kind, text, alias = _parts(plain)
         if not kind.replace("::", "").isalpha() or depth > len(above):
             raise ValueError(f"no tree: {plain[:60]!r}")
-        node = Node(kind, text, alias, above[depth - 1] if depth else None)
+        node = Node(kind, text, alias, above[depth - 1] if depth else None, len(nodes), len(nodes))
         if node.parent is not None:
             node.parent.children.append(node)
         above[depth:] = [node]
         nodes.append(node)
+    for node in reversed(nodes):
+        if node.parent is not None:
+            node.parent.last = max(node.parent.last, node.last)
     return nodes
 
 
@@ -105,8 +117,8 @@ def growth(nodes: Sequence[Node], tables: Collection[str]) -> int:
     The engine puts the expressions of a subquery in wherever its columns are named, and names each result by the whole
     of its expression: 40 times `SELECT x * x + x AS x FROM (…)` would make a name of 3^40 letters, and no limit of
     memory holds for that.  At each SELECT a column counts as often as the one that is named most often, aliases put in;
-    those of SELECTs that read from each other multiply.  The tree does not name common table expressions: one may read
-    from all before it, if it reads from something that is none of `tables`.
+    that multiplies where SELECTs read from each other, and adds up where several are read.  The tree does not name
+    common table expressions: one may read from all before it, if it reads from something that is none of `tables`.
     """
     plan = _Plan(nodes, tables)
     known: dict[tuple[tuple[str, str, str], ...], int] = {}
@@ -146,9 +158,9 @@ class _Plan:
         """How often a column of the innermost SELECT that this one reads from may stand in its plan."""
         if select not in self._growth:
             read = [self.growth(one) for one in self._read[select]]
-            if any(node.kind == "TableIdentifier" and node.text not in self._tables for node in self.own[select]):
-                read.append(self.shared)
-            self._growth[select] = min(ENDLESS, self._times.most(select) * max(read, default=1))
+            tables = [node.text for node in self.own[select] if node.kind == "TableIdentifier"]
+            read += [self.shared for name in tables if name not in self._tables]
+            self._growth[select] = min(ENDLESS, self._times.most(select) * max(1, sum(read)))
         return self._growth[select]
 
 
@@ -157,12 +169,12 @@ class _Times:
 
     def __init__(self, own: Mapping[Node, Sequence[Node]]) -> None:
         self._own = own
-        self._select = {node: select for select, nodes in own.items() for node in nodes}
         self._aliases: dict[tuple[Node, str], list[Node]] = defaultdict(list)
         for select, nodes in own.items():
             for node in nodes:
-                if node.alias:
-                    self._aliases[select, node.alias].append(node)
+                same = self._aliases[select, node.alias]
+                if node.alias and len(same) < EQUAL_ALIASES:
+                    same.append(node)
         self._named: dict[Node, list[Node]] = defaultdict(list)
         """By expression with an alias, where that is named."""
         for select, nodes in own.items():
@@ -186,7 +198,7 @@ class _Times:
         own = True
         while select is not None:
             found = [one for name in names for one in self._aliases.get((select, name), ())]
-            found = [one for one in found if not _holds(one, identifier) and (own or _in_with(one))]
+            found = [one for one in found if not one.holds(identifier) and (own or _in_with(one))]
             if found:
                 return found
             select, own = _above(select), False
@@ -205,18 +217,11 @@ class _Times:
             self._times[at] = ENDLESS  # names itself by way of others: the engine refuses it
             times = 1 if at.parent is None else self._of(at.parent, depth + 1)
             for one in self._named[at]:
-                times += 1 if one is node else self._of(one, depth + 1)
+                times += self._of(one, depth + 1)
                 if times >= ENDLESS:
                     break
             self._times[at] = min(times, ENDLESS)
         return self._times[at]
-
-
-def _holds(node: Node, inner: Node) -> bool:
-    at: Node | None = inner
-    while at is not None and at is not node:
-        at = at.parent
-    return at is node
 
 
 def _in_with(node: Node) -> bool:
