@@ -7,10 +7,11 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import NamedTuple
 
 from collector import terminal
+from collector.version import ENGINE, VERSION
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -74,7 +75,8 @@ def _parser(arguments: Sequence[str]) -> terminal.Parser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"vmflow {metadata.version('vmflow')}")
+    engine = f"chDB {ENGINE}" if ENGINE else "without chDB"
+    parser.add_argument("--version", action="version", version=f"vmflow {VERSION}, {engine}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     asked = next((argument for argument in arguments if argument in COMMANDS), None)
     for name, command in COMMANDS.items():
