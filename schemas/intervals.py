@@ -1,7 +1,7 @@
 """95 % intervals as SQL expressions: what sampling leaves open of an estimate, and of the ratio of two.
 
-Both were chosen by their coverage over many draws (tests/analyze/test_view_coverage.py); the rule "± 1.96 √(1/n)" of
-design 5.5 covers 96 to 100 % of them: it forgets that of packets sampled 1 in N, 1/N are known.
+Both were chosen by their coverage over many draws (tests/analyze/test_view_coverage.py); the usual rule of
+"± 1.96 √(1/n)" covers 96 to 100 % of them: it forgets that of packets sampled 1 in N, 1/N are known.
 """
 
 from __future__ import annotations

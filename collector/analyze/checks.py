@@ -14,7 +14,7 @@ LEAST_RECORDS = 20
 """Records from which a statement about all records of a stream is made."""
 
 SKEW_SECONDS = 2
-"""Open vSwitch states the time of sending rounded up to a second (facts 4.2): half a second ahead if right."""
+"""Open vSwitch states the time of sending rounded up to a second: half a second ahead if right."""
 
 TEMPLATE_SECONDS = 60
 """Longest interval that is recommended: so long a new collector may be blind."""
@@ -32,10 +32,10 @@ POLLED_SECONDS = 50
 """So long an sFlow agent that polls at all is not silent about its interfaces: 30 s are the default."""
 
 FALLBACK_SPEED = 100_000_000
-"""ifSpeed of a port whose speed Open vSwitch does not know, such as a tap (facts 1.8)."""
+"""ifSpeed of a port whose speed Open vSwitch does not know, such as a tap (ofproto-dpif-sflow.c)."""
 
 WRAPPED_SPEEDS = (1_410_065_408, 3_525_163_520, 1_345_294_336, 1_215_752_192)
-"""10, 25, 40 and 100 Gbit/s cut to 32 bits by Open vSwitch since 3.2 (facts 1.8)."""
+"""10, 25, 40 and 100 Gbit/s cut to 32 bits by Open vSwitch since 3.2 (ofproto-dpif-sflow.c)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ _COUNTERS = (
     "AND time_received < fromUnixTimestamp64Micro({until}) AND source = 'sflow'"
 )
 _OVS = "protocol = 'ipfix' AND in_if_name != ''"
-"""Open vSwitch since 2.9 puts the name of the interface into each IPFIX record where it knows one (facts 4.4)."""
+"""Open vSwitch since 2.9 puts the name of the interface into each IPFIX record where it knows one."""
 
 
 def _made_anew(values: str) -> tuple[str, ...]:
