@@ -22,12 +22,15 @@ def bound(estimate: str, variance: str, sign: str) -> str:
     """Lower (`-`) or upper (`+`) end of the interval of an estimate.
 
     Solves (estimate − truth)² = Z² · truth · w with w = variance / estimate, the packets (or octets) that one sample
-    stands for: the score interval of a Poisson count.  Never below 0, and right for few samples, too.  Without variance
-    it is the estimate itself.
+    stands for: the score interval of a Poisson count.  Of one or two samples the lower end leaves one out, of more of
+    them 2 / n of one: a window is looked at since there is a sample, which may be of the only packet.  Never below 0,
+    and right for few samples, too.  Without variance it is the estimate itself.
     """
     weight = f"({variance} / {estimate})"
-    middle = f"{estimate} + {Z * Z / 2:.4f} * {weight}"
-    half = f"{Z} * sqrt({variance} + {Z * Z / 4:.4f} * {weight} * {weight})"
+    left_out = f"{weight} * least(1, 2 * {weight} / {estimate})"
+    counted = f"greatest({estimate} - {left_out}, 0)" if sign == "-" else estimate
+    middle = f"{counted} + {Z * Z / 2:.4f} * {weight}"
+    half = f"{Z} * sqrt({weight} * {counted} + {Z * Z / 4:.4f} * {weight} * {weight})"
     return f"if({estimate} > 0, greatest(0, {middle} {sign} {half}), 0)"
 
 
