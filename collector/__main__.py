@@ -39,8 +39,9 @@ COMMANDS = {
 }
 
 EPILOG = """\
-Settings come from a TOML file (--config FILE or VMFLOW_CONFIG), from variables such as VMFLOW_WEB__PORT=9090 and from
---set web.port=9090, in rising order.  `vmflow COMMAND --help` tells more.
+Settings come from a TOML file (--config FILE, else VMFLOW_CONFIG, else ~/.config/vmflow/vmflow.toml, else
+/etc/vmflow/vmflow.toml), from variables such as VMFLOW_WEB__PORT=9090 and from --set web.port=9090, in rising order.
+`vmflow COMMAND --help` tells more.
 """
 
 
