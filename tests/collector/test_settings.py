@@ -43,7 +43,7 @@ def test_lists_come_as_json() -> None:
 @pytest.mark.parametrize(
     ("override", "told"),
     [
-        ("web.prot=1", "web.prot: no such setting; expected one of enabled, host, "),
+        ("web.prot=1", "web.prot: no such setting; expected one of enabled, host, port; did you mean port?"),
         (
             "wed.port=1",
             "wed: no such setting; expected one of access, act, alerts, analyze, confine, deliver, inventory, listen, "
@@ -133,3 +133,20 @@ def test_check_says_which_file_it_read(tmp_path: Path, capsys: pytest.CaptureFix
     assert f"read from {file}" in capsys.readouterr().out
     assert main(["check"]) == 0
     assert "read from no file" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["quer"], "; did you mean query?"),
+        (["check", "--dmup"], "unrecognized arguments: --dmup; did you mean --dump?"),
+        (["zzz"], "'warmup')"),
+        (["check", "--zzz"], "unrecognized arguments: --zzz"),
+    ],
+)
+def test_a_command_that_is_nearly_right_is_named(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert capsys.readouterr().err.rstrip().endswith(told)
