@@ -34,7 +34,6 @@ from collector.log import LogSettings
 from collector.pipeline.settings import PipelineSettings
 from collector.rollup.settings import RollupSettings
 from collector.store.settings import StoreSettings
-from collector.terminal import similar
 from collector.web.settings import WebSettings
 
 PREFIX = "VMFLOW_"
@@ -222,5 +221,4 @@ def _alternatives(path: tuple[int | str, ...]) -> str:
         else:
             return ""
     names = getattr(model, "model_fields", {})
-    hint = similar(str(path[-1]), names)
-    return f"; expected one of {', '.join(sorted(names))}{hint}" if names else ""
+    return f"; expected one of {', '.join(sorted(names))}" if names else ""

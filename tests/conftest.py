@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,9 +14,6 @@ from collector.store.client import open_client
 from collector.store.settings import StoreSettings
 
 _numbers = count(1)
-
-os.environ["VMFLOW_CONFIG"] = ""
-"""The settings of the machine that runs the tests are not theirs."""
 
 
 @pytest.fixture(scope="session")

@@ -115,7 +115,7 @@ class Vmflow:
 
 @pytest.fixture(autouse=True)
 def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VMFLOW_CONFIG", "")
+    monkeypatch.delenv("VMFLOW_CONFIG", raising=False)
 
 
 @pytest.fixture
