@@ -7,10 +7,11 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import NamedTuple
 
 from collector import terminal
+from collector.version import ENGINE, VERSION
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -38,8 +39,9 @@ COMMANDS = {
 }
 
 EPILOG = """\
-Settings come from a TOML file (--config FILE or VMFLOW_CONFIG), from variables such as VMFLOW_WEB__PORT=9090 and from
---set web.port=9090, in rising order.  `vmflow COMMAND --help` tells more.
+Settings come from a TOML file (--config FILE, else VMFLOW_CONFIG, else ~/.config/vmflow/vmflow.toml, else
+/etc/vmflow/vmflow.toml), from variables such as VMFLOW_WEB__PORT=9090 and from --set web.port=9090, in rising order.
+`vmflow COMMAND --help` tells more.
 """
 
 
@@ -74,7 +76,8 @@ def _parser(arguments: Sequence[str]) -> terminal.Parser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"vmflow {metadata.version('vmflow')}")
+    engine = f"chDB {ENGINE}" if ENGINE else "without chDB"
+    parser.add_argument("--version", action="version", version=f"vmflow {VERSION}, {engine}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     asked = next((argument for argument in arguments if argument in COMMANDS), None)
     for name, command in COMMANDS.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import platform
 import signal
 import time
 from collections.abc import Callable
@@ -51,7 +52,7 @@ from collector.store.insert import insert
 from collector.store.verdict import Patience
 from collector.store.writer import INSERT_SETTINGS, Writer
 from collector.threads import Bridge
-from collector.version import VERSION
+from collector.version import ENGINE, VERSION
 from collector.web.server import Web
 from schemas.flows import FLOWS
 from schemas.gaps import GAPS
@@ -116,6 +117,7 @@ class Service:
         self.metrics.gauge(
             "confined", "Version of Landlock that confines the process to what its settings name; 0: it is not."
         ).set(confinement.abi)
+        self.metrics.describe(version=VERSION, engine=ENGINE, python=platform.python_version())
         workers = count_of(settings.pipeline.decode_workers)
         names = (STORE, SPOOL, CANCEL, SUM, ROLLUP, ANALYZE, DOCTOR, ALERT, DESK, LOGIN, LISTEN, RELOAD)
         single = dict.fromkeys((*stages(workers), *names), 1)

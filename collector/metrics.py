@@ -17,7 +17,15 @@ from ipaddress import IPv6Address
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    disable_created_metrics,
+)
 
 from schemas.text import clean
 
@@ -28,6 +36,8 @@ family, and sender addresses can be forged."""
 LABEL_CHARACTERS = 100
 OTHER = "other"
 """The label value that all the rest share."""
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each counter, which nobody asks for
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*\Z")
 
@@ -116,6 +126,11 @@ class Metrics:
     ) -> Histogram:
         """Declare a histogram with upper bounds `buckets`, in the name's unit.  Raises ValueError as `counter` does."""
         return Histogram(_checked(name), documentation, labels, registry=self.registry, buckets=buckets)
+
+    def describe(self, **build: str) -> None:
+        """Add `vmflow_build_info` with these labels, and what the system says of the process (`process_…`)."""
+        Info(f"{PREFIX}build", "What this service is made of.", registry=self.registry).info(build)
+        ProcessCollector(registry=self.registry)
 
     def value(self, name: str, **labels: str) -> float | None:
         """Return what a sample, named without the prefix, stands at; None if it does not exist."""

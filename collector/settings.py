@@ -34,6 +34,7 @@ from collector.log import LogSettings
 from collector.pipeline.settings import PipelineSettings
 from collector.rollup.settings import RollupSettings
 from collector.store.settings import StoreSettings
+from collector.terminal import similar
 from collector.web.settings import WebSettings
 
 PREFIX = "VMFLOW_"
@@ -221,4 +222,5 @@ def _alternatives(path: tuple[int | str, ...]) -> str:
         else:
             return ""
     names = getattr(model, "model_fields", {})
-    return f"; expected one of {', '.join(sorted(names))}" if names else ""
+    hint = similar(str(path[-1]), names)
+    return f"; expected one of {', '.join(sorted(names))}{hint}" if names else ""

@@ -8,13 +8,20 @@ an argument is one line, whatever is in it.  No other module of `collector` prin
 from __future__ import annotations
 
 import argparse
+import difflib
 import io
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from schemas.text import visible
+
+MISTAKE_CHARACTERS = 60
+"""Of a word that is held against those that are known."""
+_CHOICE = re.compile(r"invalid choice: '(.{1,60})' \(choose from (.*)\)", re.DOTALL)
+_OPTION = re.compile(r"unrecognized arguments: (--[a-z-]{1,60})")
 
 WIDEST = 100_000
 """Columns of the widest table that is printed to a file without breaking lines."""
@@ -25,10 +32,33 @@ class Parser(argparse.ArgumentParser):
     """Reads arguments; an error quotes them, and they may be names of files that somebody else chose."""
 
     def error(self, message: str) -> NoReturn:
-        """Tell of the mistake and end, as argparse does."""
+        """Tell of the mistake, and what may have been meant, and end as argparse does."""
         self.print_usage(sys.stderr)
-        tell(f"{self.prog}: error: {message}")
+        choice, option = _CHOICE.search(message), _OPTION.search(message)
+        hint = ""
+        if choice is not None:
+            hint = similar(choice[1], re.findall(r"'([^']*)'", choice[2]))
+        elif option is not None:
+            hint = similar(option[1], sorted(_options(self)))
+        tell(f"{self.prog}: error: {message}{hint}")
         raise SystemExit(2)
+
+
+def similar(word: str, known: Iterable[str]) -> str:
+    """`; did you mean …?` where one of these words looks like `word`, else nothing."""
+    found = difflib.get_close_matches(word[:MISTAKE_CHARACTERS], list(known), 1)
+    return f"; did you mean {found[0]}?" if found else ""
+
+
+def _options(parser: argparse.ArgumentParser) -> set[str]:
+    """The options of a command line and of the command that was given."""
+    # argparse has no other way to list them.
+    found = set(parser._option_string_actions)
+    for action in parser._actions:
+        if isinstance(action.choices, dict):
+            for command in action.choices.values():
+                found |= _options(command)
+    return found
 
 
 class _Plain(logging.Formatter):

@@ -202,6 +202,14 @@ def stand_back(number: int = 0) -> None:
             os.setpriority(os.PRIO_PROCESS, number or threading.get_native_id(), _NICE)
 
 
+def stand_back_all() -> None:
+    """Give all threads of the process the usual niceness: at its end, each needs a core to go."""
+    if _LINUX:
+        with suppress(OSError):
+            for number in os.listdir("/proc/self/task"):
+                stand_back(int(number))
+
+
 def run(main: Coroutine[object, object, T], *, fast_loop: bool = True, debug: bool | None = None) -> T:
     """Run `main` to its end on a new event loop: uvloop's where it is installed and `fast_loop` holds."""
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None

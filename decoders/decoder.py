@@ -56,7 +56,7 @@ class Shared:
     port_in_key: bool = True
     """NetFlow and IPFIX streams are told apart by their UDP source port (RFC 7011 section 8)."""
     domain_in_key: bool = True
-    """False: templates are shared between all domains of one exporter (Open vSwitch before 3.2, facts 4.2)."""
+    """False: templates are shared between all domains of one exporter (Open vSwitch before 3.2)."""
 
 
 def new_shared(limits: Limits) -> Shared:

@@ -1,7 +1,7 @@
 """Names of sFlow drop reasons.
 
 0–15 are the ICMP codes of "destination unreachable"; 256–262 are in the main specification of sFlow 5, 263–303 in that
-of drop notices, the later ones in the table that sflowtool and host-sflow share (facts 1.4), which states 33 and 36
+of drop notices, the later ones in the table that sflowtool and host-sflow share, which states 33 and 36
 where 332 and 366 fit the order, so both numbers carry the name.
 """
 

@@ -38,7 +38,7 @@ LATEST_SECONDS = 253_402_300_800
 
 @inline
 def load(octets, at, size):  # type: ignore[no-untyped-def]
-    """Unsigned number of `size` octets as uint64; 0 if it needs more than 64 bits (facts 3.3)."""
+    """Unsigned number of `size` octets as uint64; 0 if it needs more than 64 bits (RFC 7011 section 6)."""
     if size == 4:
         return np.uint64(u32(octets, at))
     if size == 8:
@@ -90,7 +90,7 @@ def absolute_us(octets, at, size, unit):  # type: ignore[no-untyped-def]
 def uptime_us(header_us, uptime, value):  # type: ignore[no-untyped-def]
     """Absolute time of `value`, in ms of an uptime that wraps at 2^32, given the header's clock and uptime.
 
-    A value up to 100 s ahead of the header's uptime lies ahead, not 49 days back (facts 2.1).
+    A value up to 100 s ahead of the header's uptime lies ahead, not 49 days back (NetFlow v5).
     """
     age = (uptime - value) & np.int64(0xFFFFFFFF)
     if age > np.int64(0xFFFFFFFF) - 100_000:
@@ -307,7 +307,7 @@ def run_special(octets, at, stride, n, ops, o, base, off, size, ctx, names, samp
 
 @inline
 def _ovs_tunnel(value):  # type: ignore[no-untyped-def]
-    """Tunnel type of Open vSwitch (facts 4.4) -> enumeration."""
+    """Tunnel type of Open vSwitch (ofproto-dpif-ipfix.c) -> enumeration."""
     if value == np.uint64(0):
         return 0
     if value == np.uint64(1):

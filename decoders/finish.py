@@ -29,7 +29,7 @@ MAPPED_ZERO = np.uint64(0xFFFF0000)
 
 @forced
 def settle_times(rows, row, header_us):  # type: ignore[no-untyped-def]
-    """Fill in and clamp the times of a row; True if one of them could not be (facts 3.4).
+    """Fill in and clamp the times of a row; True if one of them could not be (RFC 7011 section 6.1).
 
     0 = not stated, all ones = stated but impossible.
     """
@@ -58,7 +58,7 @@ def settle_times(rows, row, header_us):  # type: ignore[no-untyped-def]
 
 @forced
 def settle_icmp(rows, row, stated):  # type: ignore[no-untyped-def]
-    """ICMP has no ports: type and code stand in the destination port unless they have elements (facts section 7).
+    """ICMP has no ports: type and code stand in the destination port unless they have elements.
 
     Some exporters put the type into the source port and the code into the destination port.
     """
@@ -227,7 +227,7 @@ def _complete(rows, row, header_us, ctx, s, icmp, ovs):  # type: ignore[no-untyp
         rows.u8[r.OUT_KIND, row] = r.OUT_INDEX
     packets = rows.u64[r.PACKETS, row]
     if ovs and rows.u64[r.FLOW_START, row] == rows.u64[r.FLOW_END, row]:
-        # One sampled packet, its counts scaled by the switch (facts 4.1).
+        # One sampled packet, its counts scaled by the switch (ofproto-dpif-ipfix.c).
         rows.u32[r.SAMPLES, row] = min(packets, np.uint64(1))
     else:
         rows.u32[r.SAMPLES, row] = min(packets, np.uint64(0xFFFFFFFF))

@@ -153,7 +153,7 @@ def sets_fit(octets, at, end):  # type: ignore[no-untyped-def]
 
 @forced
 def open_message(b, w, k):  # type: ignore[no-untyped-def]
-    """Read the header of the message at W_MESSAGE.  True if its sets are to be walked (facts 3.1)."""
+    """Read the header of the message at W_MESSAGE.  True if its sets are to be walked (RFC 7011 section 3.1)."""
     st = w.state
     ctx = w.ctx
     datagram = st[W_NUMBER]
@@ -249,7 +249,7 @@ def close_message(b, w, k):  # type: ignore[no-untyped-def]
 
 @forced
 def next_message(b, w):  # type: ignore[no-untyped-def]
-    """After a message: a second one in the same payload if its version says so, else the next datagram (facts 3.1)."""
+    """After a message: a second one in the same payload if its version says so, else the next datagram."""
     st = w.state
     st[W_OPEN] = 0
     end = st[W_END]

@@ -1,7 +1,7 @@
 """Data that came before its template: copied, bounded, and decoded when the template comes.
 
 Open vSwitch from 3.2 on sends statistics before their template at each start; after a restart of the collector all
-exporters do (facts section 7).  Sets wait in one arena, a queue in order of arrival: what is too old, or gives way to
+exporters do.  Sets wait in one arena, a queue in order of arrival: what is too old, or gives way to
 newer data, leaves at its end.
 """
 

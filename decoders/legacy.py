@@ -1,7 +1,7 @@
 """NetFlow version 1, 5 and 7: fixed records, one row each.
 
-Layouts: facts 2.1.  Counts are those of the exporter; Open vSwitch (facts 2.2) never samples, counts the Ethernet
-header, and gives OpenFlow ports as interfaces: all kept as reported.
+Layouts: those of Cisco, as lib/netflow.h of Open vSwitch and nfdump have them.  Counts are those of the exporter; Open
+vSwitch never samples, counts the Ethernet header, and gives OpenFlow ports as interfaces: all kept as reported.
 """
 
 from __future__ import annotations

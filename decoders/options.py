@@ -12,7 +12,7 @@ from decoders.samplers import BY_INTERFACE, announce, rate_of_number, rate_of_pa
 
 @forced
 def read_options(octets, at, plans, number, session, samplers):  # type: ignore[no-untyped-def]
-    """Take what matters out of one options record, whose field offsets stand in `plans.off` (facts 3.6)."""
+    """Take what matters out of one options record, whose field offsets stand in `plans.off` (RFC 5476)."""
     base = plans.head[number, p.P_FIELD]
     first = plans.head[number, p.P_OP]
     seen = np.int64(0)

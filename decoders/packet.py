@@ -41,7 +41,7 @@ def parse_header(octets, at, end, header_protocol, frame_length, rows, row):  # 
     `frame_length`: octets of the whole frame from `at` on, without FCS; 0 = not known, then what is present is taken.
     Sets `frame_bytes` (link-layer headers only), `bytes` and what the layers show.  Returns P_ bits.
     IPFIX elements 104, 313 and 315 are such headers too: header protocols 1 or 11/12 by the first nibble.
-    Source: sFlow 5 sampled_header; facts section 5 names the source of each layer.
+    Source: sFlow version 5, sampled_header; each layer names its own.
     """
     layer, frame_length = start_header(header_protocol, end - at, frame_length, rows, row)
     if layer == L_STOP:

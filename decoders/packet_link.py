@@ -1,4 +1,4 @@
-"""Link layers of a sampled header: Ethernet with VLAN tags and SNAP, PPP, MPLS.  Source: facts section 5."""
+"""Link layers of a sampled header: Ethernet with VLAN tags and SNAP, PPP, MPLS (IEEE 802.3, 802.1Q, RFC 1661, 3032)."""
 
 from __future__ import annotations
 

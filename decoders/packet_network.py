@@ -1,4 +1,4 @@
-"""Network and transport layers of a sampled header: ARP, IPv4, IPv6, TCP, UDP, SCTP, ICMP.  Source: facts section 5."""
+"""Network and transport layers of a sampled header: ARP, IPv4, IPv6, TCP, UDP, SCTP, ICMP.  Sources: their RFCs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tunnels in a sampled header: VXLAN, VXLAN-GPE, Geneve, GRE, NVGRE, ERSPAN, IP in IP.  Source: facts section 5."""
+"""Tunnels in a sampled header: VXLAN, VXLAN-GPE, Geneve, GRE, NVGRE, ERSPAN, IP in IP.  Sources: their RFCs."""
 
 from __future__ import annotations
 

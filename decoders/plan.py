@@ -351,7 +351,7 @@ class _Compiler:
 
 
 def _made_by_ovs(template: Template) -> bool:
-    """True for the templates of Open vSwitch, all of which start with the same elements (facts 4.4, 4.5)."""
+    """True for the templates of Open vSwitch, all of which start with the same elements (ofproto-dpif-ipfix.c)."""
     plain = [number for enterprise, number, _ in template.fields if enterprise == 0]
     head = [number for number in plain[:7] if number != 61]
     foreign = {enterprise for enterprise, _, _ in template.fields} - {0, OVS}
@@ -367,7 +367,7 @@ def _made_by_ovs(template: Template) -> bool:
 def _interface_names(template: Template) -> dict[int, int]:
     """Fields that hold interface names -> column.
 
-    A name belongs to the interface element before it (Open vSwitch, facts 4.4); where none stands before it, the first
+    A name belongs to the interface element before it (Open vSwitch); where none stands before it, the first
     name is that of the incoming interface and the second that of the outgoing one.
     """
     targets: dict[int, int] = {}

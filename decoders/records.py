@@ -83,7 +83,7 @@ def measure(octets, at, end, plans, number):  # type: ignore[no-untyped-def]
 
 @inline
 def fixed_count(octets, at, end, size):  # type: ignore[no-untyped-def]
-    """Records of one length in a set; the rest is padding (facts 3.2)."""
+    """Records of one length in a set; the rest is padding (RFC 7011 section 3.4)."""
     n = (end - at) // size
     if size <= 3:
         while n > 0 and at + (n - 1) * size >= end - 3 and all_zero(octets, at + (n - 1) * size, at + n * size):

@@ -1,4 +1,4 @@
-"""Sampling rates that options records announce, and their way to the data records (facts 3.6)."""
+"""Sampling rates that options records announce, and their way to the data records (RFC 5476)."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
 The standard number is that of the first record (v5, v7, IPFIX) or of the datagram (v9) among those of one domain.
 Exporters depart from it in two ways, both recognised by what fits, so that no loss is claimed where none is:
 
-- the number is that of the *last* record (Open vSwitch NetFlow v5, facts 2.2; softflowd IPFIX);
-- one counter runs through all domains of a stream (Open vSwitch IPFIX, facts 4.2).
+- the number is that of the *last* record (NetFlow v5 of Open vSwitch, ofproto/netflow.c; softflowd IPFIX);
+- one counter runs through all domains of a stream (IPFIX of Open vSwitch, ofproto-dpif-ipfix.c).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A stream ("session") is what numbers its own datagrams: for sFlow (sender, agent, sub-agent); for NetFlow and IPFIX
 (sender, source port, version, domain), and for IPFIX over TCP the connection, too.  RFC 7011 sections 3.1 and 8, and
-facts 1.2, 2.1, 3.1.
+sFlow version 5 (sample_datagram_v5), NetFlow v5, RFC 3954 section 5.1, RFC 7011 section 3.1.
 Session 0 stands for everybody beyond `Limits.sessions`: counted, never decoded.
 """
 
@@ -24,7 +24,7 @@ KEY_WORDS = 5
 The agent is that of sFlow.  Else the fourth word is the number of the connection, 0 for UDP."""
 
 WINDOW = 64
-"""Datagrams remembered per session, to tell duplicates and late ones from loss (facts section 7)."""
+"""Datagrams remembered per session, to tell duplicates and late ones from loss."""
 
 # Columns of Sessions.stats, running totals since the session was first seen (gauges are marked)
 (
@@ -315,7 +315,7 @@ def track_sequence(s, number, sequence, units, last_index, uptime, print_):  # t
     """Follow the sequence number of one datagram and count loss, duplicates, late datagrams and restarts.
 
     `sequence` is the header's (32 bits), `units` what it advances by: 1 per datagram, or the records in it.
-    `last_index`: the exporter may number the *last* record of a datagram (Open vSwitch NetFlow v5, facts 2.2).  A
+    `last_index`: the exporter may number the *last* record of a datagram (NetFlow v5 of Open vSwitch).  A
     datagram that starts at either expectation is in order.
     `uptime` in ms, or −1 where the header has none.  Returns one of the T_ answers; the caller drops duplicates.
     """

@@ -171,7 +171,7 @@ def _count_datapath(octets, found, stats, session):  # type: ignore[no-untyped-d
 
 @inline
 def _fill(octets, source_class, index, found, problems, log, names, rows, row):  # type: ignore[no-untyped-def]
-    """Everything of a poll but its origin and its differences.  Source: facts 1.6."""
+    """Everything of a poll but its origin and its differences.  Source: sFlow version 5, counter_record."""
     for i in range(NUMBER_OF_TOTALS):
         rows.u64[TOTALS_AT + i, row] = _ABSENT
         rows.u64[DELTAS_AT + i, row] = _ABSENT
@@ -230,7 +230,7 @@ def _generic(octets, at, rows, row):  # type: ignore[no-untyped-def]
 def _short(octets, at, rows, row):  # type: ignore[no-untyped-def]
     """Structures 2104 (VM) and 2006 (host): octets, packets, errors and drops, each way.
 
-    host-sflow fills both from the host's interfaces: received is what the host received (facts 1.6).
+    host-sflow fills both from the host's interfaces: received is what the host received.
     """
     rows.u64[TOTALS_AT + IN_OCTETS, row] = u64(octets, at)
     rows.u64[TOTALS_AT + IN_UNICAST, row] = _counter32(octets, at + 8)

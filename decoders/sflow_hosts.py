@@ -1,6 +1,6 @@
 """sFlow host structures (2000, 2001, 2002) into rows of `inventory`: which VM has which MAC on which hypervisor.
 
-host-sflow sends them with each poll of a VM (facts 1.6), so they are rare and read in plain Python; the walk bounds how
+host-sflow sends them with each poll of a VM, so they are rare and read in plain Python; the walk bounds how
 many there are in one batch, and each list inside is checked against the octets that are there.
 """
 

@@ -82,7 +82,7 @@ def sampled_packet(octets, found, problems, log, rows, row):  # type: ignore[no-
 
 @forced
 def _header(octets, at, found, problems, log, rows, row):  # type: ignore[no-untyped-def]
-    """Record 1.  Returns P_ bits.  `frame_bytes` is frame length − stripped (facts 1.5)."""
+    """Record 1.  Returns P_ bits.  `frame_bytes` is frame length − stripped (sFlow version 5, flow_record)."""
     frame_length = u32(octets, at + 4)
     stripped = u32(octets, at + 8)
     size = u32(octets, at + 12)

@@ -14,7 +14,7 @@ from decoders.jit import forced
 from decoders.sflow_state import report
 from decoders.wire import u32
 
-# Flow records, facts 1.5
+# Flow records: sFlow version 5, flow_record
 (
     R_HEADER,
     R_ETHERNET,
@@ -38,7 +38,7 @@ from decoders.wire import u32
     RECORDS,
 ) = range(20)
 
-# Counter records, facts 1.6
+# Counter records: sFlow version 5, counter_record
 (
     C_INTERFACE,
     C_ETHERNET,
@@ -109,7 +109,7 @@ def find_records(octets, at, end, count, limit, formats, found, problems, log): 
     """Note in `found` [places, 2] offset and length of the first record of each known format in `octets[at:end]`.
 
     Offset 0 stands for "not there".  `count`: records announced, of which at most `limit` are read.  A record
-    that runs over the sample ends the sample, one that is too short or not known is left out (facts 1.3).
+    that runs over the sample ends the sample, one that is too short or not known is left out.
     """
     for place in range(found.shape[0]):
         found[place, 0] = 0

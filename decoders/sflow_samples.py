@@ -171,7 +171,7 @@ def source_of(octets, at, expanded):  # type: ignore[no-untyped-def]
 
 @inline
 def _interfaces(octets, at, expanded, source_class, index, rows, row):  # type: ignore[no-untyped-def]
-    """Input and output (facts 1.4), and the direction where the data source is one of them."""
+    """Input and output (sFlow version 5, interface), and the direction where the data source is one of them."""
     if expanded:
         in_kind, in_value = u32(octets, at), u32(octets, at + 4)
         out_kind, out_value = u32(octets, at + 8), u32(octets, at + 12)
@@ -235,7 +235,7 @@ def _times(octets, found, problems, log, rows, row):  # type: ignore[no-untyped-
 
 @inline
 def _round_trip(octets, at, rows, row):  # type: ignore[no-untyped-def]
-    """What TCP at one end says of its round trips (facts 1.5, 2209); Linux begins with 0, the least with ~0."""
+    """What TCP at one end says of its round trips; Linux begins with 0, the least with ~0."""
     rows.u32[TCP_RTT, row] = u32(octets, at + 28)
     rows.u32[TCP_RTT_DEVIATION, row] = u32(octets, at + 32)
     least = u32(octets, at + 44)

@@ -1,6 +1,6 @@
 """What is kept per sFlow data source between datagrams, and how problems are reported from the sFlow kernels.
 
-A source is (session, kind of sample, class, index): each kind numbers its samples on its own (facts 1.3).  Sources live
+A source is (session, kind of sample, class, index): each kind numbers its samples on its own.  Sources live
 in a table of small buckets: where one is full, its longest unused source gives way, so memory is fixed and a flood of
 made-up sources does no more harm than a lost delta.
 """

@@ -1,7 +1,7 @@
 """Templates that the ports of one Open vSwitch share.
 
 Open vSwitch opens a new source port whenever its IPFIX settings are changed, but sends its templates there only when
-they are due again: up to 600 s later (facts 4.2).  What it announced by another port of the same address and domain
+they are due again: up to 600 s later.  What it announced by another port of the same address and domain
 holds until then.  Templates of other exporters are never shared: two programs of one host may number theirs alike
 (RFC 7011 section 8).
 """
@@ -25,7 +25,7 @@ LONG = 255
 
 _PORT = np.uint64(0xFFFF << 32)
 _COMMON = ((0, 138, 4), (0, 61, 1), (0, 56, 6), (0, 80, 6), (0, 256, 2), (0, 240, 1))
-"""How every data template of Open vSwitch begins, since 2.4 (facts 4.4 and 4.5)."""
+"""How every data template of Open vSwitch begins, since 2.4 (ofproto-dpif-ipfix.c)."""
 _STATISTICS = ((0, 144, 4), (0, 167, 8))
 
 Key = tuple[int, ...]

@@ -1,4 +1,4 @@
-"""Template sets: the records of a set, checked one by one, and which of them are new (kernels; facts 3.2)."""
+"""Template sets: the records of a set, checked one by one, and which of them are new (RFC 7011 section 3.4)."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ class BadTemplateError(ValueError):
 
 
 def parse_record(record: bytes, version: int, options: bool) -> tuple[int, Template]:
-    """Template id and template of a record whose lengths a kernel has checked (facts 3.2)."""
+    """Template id and template of a record whose lengths a kernel has checked (RFC 7011 section 3.4)."""
     words = np.frombuffer(record[: len(record) // 2 * 2], ">u2").tolist()
     number, count = words[0], words[1]
     if version == 9:

@@ -1,7 +1,7 @@
 """Bursts, as SQL (see `schemas.flow_feed`): segments cut from one super-packet are one sample, not many.
 
 The Linux datapath of Open vSwitch decides on sampling before it cuts a super-packet into segments; if sampled, every
-segment becomes a sample (facts 1.8).  So k samples come together or not at all: the estimate stays right, its variance
+segment becomes a sample.  So k samples come together or not at all: the estimate stays right, its variance
 is N (N − 1) k² instead of N (N − 1) k, and N (N − 1) (Σ length)² for octets.  `pair_10s_from_flows` has added the part
 of independent samples; this feed adds the rest.
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from schemas.intervals import bound, smear
+from schemas.intervals import bound, smear, stray
 from schemas.missed import MOST_MISSED, missed, missed_by_all
 from schemas.one_protocol import counted_pairs
 from schemas.rollups import CONNECTIONS, LEVELS, MEASURES
@@ -23,12 +23,15 @@ _ENDS = {"sent": ("source", "destination"), "received": ("destination", "source"
 
 _SMEAR = ("first_smear", "last_smear", "first_smear_squares", "last_smear_squares")
 _TRAFFIC = (
+    "records",
     "packets",
     "packets_variance",
     "octets",
     "octets_variance",
     "frame_octets",
     "samples",
+    "first_packets",
+    "last_packets",
     "rate_unstated",
     *_SMEAR,
 )
@@ -129,8 +132,8 @@ def end_metrics(what: str, level: str) -> str:
     def interval(way: str, measure: str, name: str, factor: str) -> str:
         value = f"{way}_{measure}"
         first, last, first_squares, last_squares = (f"{way}_{part}" for part in _SMEAR)
-        off = f"if({way}_packets > 0, {smear(f'{first} + {last}', f'{first_squares} + {last_squares}')}"
-        off += f" * {value} / {way}_packets, 0)"
+        strays = f"greatest({smear(f'{first} + {last}', f'{first_squares} + {last_squares}')}, {stray(way)})"
+        off = f"if({way}_packets > 0, {strays} * {value} / {way}_packets, 0)"
         parts = {
             "": f"{value} * {seconds} / watched_seconds",
             "_low": f"greatest(0, {bound(value, f'{value}_variance', '-')} - {off})",

@@ -9,8 +9,8 @@ held against the time of receipt: a record cannot end after it was received, and
 `LONGEST_SECONDS` / 10 + 1 windows, and the shares of a record add up to it.
 
 **Variance.**  A sample of rate N stands for N packets; n of them have the variance N (N − 1) n, and their octets
-Σ N (N − 1) length² (facts 1.7).  Where nobody states a rate, a record may stand for one sampled packet that the
-exporter has multiplied (facts 4.1), so it counts as one sample: packets².  NetFlow v5 has a field for the rate; where
+Σ N (N − 1) length².  Where nobody states a rate, a record may stand for one sampled packet that the
+exporter has multiplied, so it counts as one sample: packets².  NetFlow v5 has a field for the rate; where
 it is 0 nothing was sampled.  A record that spans windows gives each its share of the variance, so that levels add up.
 
 **Smear.**  A record that reaches over the begin or end of a window says how many packets came in its time, not when:
@@ -24,7 +24,7 @@ from schemas.feed import Feed, names
 from schemas.rollups import CONNECTIONS, LEVELS, PAIR_KEYS, REPORTER, STREAM_KEYS
 
 LONGEST_SECONDS = 660
-"""How far back a record may reach: the default active timeout of NetFlow in Open vSwitch (facts 2.2), and a minute."""
+"""How far back a record may reach: the default active timeout of NetFlow in Open vSwitch, and a minute."""
 
 EDGE_SECONDS = 1
 """What is seen this close to the end of a window may be reported in the next: sFlow agents send once a second."""

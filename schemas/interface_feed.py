@@ -4,7 +4,7 @@ A poll that has no valid difference (the first one, or after a reset) says nothi
 tells how much of a window lies between polls, so that a rate is octets / covered_seconds also at the ends.
 
 **Packets.**  Open vSwitch counts all packets as unicast, multicast ones a second time, and broadcast not at all
-(facts 1.8); libvirt has one number for all.  Others count each packet once.  What tells them apart is the broadcast
+(ofproto-dpif-sflow.c); libvirt has one for all.  Others count each packet once.  What tells them apart is the broadcast
 counter, which Open vSwitch and libvirt do not have.
 """
 
@@ -17,12 +17,12 @@ LONGEST_SECONDS = 3600
 """Polls further apart than this say too little about a window of 10 s."""
 
 OVS_UNKNOWN_SPEED = 100_000_000
-"""What Open vSwitch states as ifSpeed of a tap, and of all it does not know (facts 1.8)."""
+"""What Open vSwitch states as ifSpeed of a tap, and of all it does not know (ofproto-dpif-sflow.c)."""
 
 WRAPPED_SPEEDS = tuple(
     gigabits * 10**9 % 2**32 for gigabits in (5, 10, 20, 25, 40, 50, 80, 100, 200, 400) if gigabits * 10**9 >= 2**32
 )
-"""Usual speeds without their upper bits: Open vSwitch since 3.2 computes ifSpeed in 32 bits (facts 1.8)."""
+"""Usual speeds without their upper bits: Open vSwitch since 3.2 computes ifSpeed in 32 bits (ofproto-dpif-sflow.c)."""
 
 _WINDOW_US = LEVELS["10s"] * 1_000_000
 

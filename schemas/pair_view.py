@@ -32,6 +32,7 @@ from schemas.intervals import (
     effective_samples,
     log_half_width,
     smear,
+    stray,
 )
 from schemas.missed import MOST_MISSED, missed, missed_by_all
 from schemas.one_protocol import counted_pairs
@@ -261,7 +262,10 @@ def _figures(level: str) -> str:
             AS packets_per_record,
         {once("first_smear")} + {once("last_smear")} AS all_smears,
         {once("first_smear_squares")} + {once("last_smear_squares")} AS all_smear_squares,
-        {smear("all_smears", "all_smear_squares")} AS all_smear,
+        {once("records")} AS all_records,
+        {once("first_packets")} AS all_first_packets,
+        {once("last_packets")} AS all_last_packets,
+        greatest({smear("all_smears", "all_smear_squares")}, {stray("all")}) AS all_smear,
         {_smear("sent")} + {_smear("received")} AS both_smear,
         least({seconds}, greatest(src_missed, dst_missed) + all_missed) AS missed_seconds,
         missed_seconds > {MOST_MISSED} * {seconds} AS torn,

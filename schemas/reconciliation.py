@@ -2,7 +2,7 @@
 
 Octets are compared, not packets: where a VM segments in its card, Open vSwitch counts a packet of up to 64 KiB as one,
 and sends its segments as samples.  Both sides are octets of layer 2 without FCS, of what the switch received from the
-interface: there Open vSwitch samples, once per packet (facts 1.8).  Compared is the time from the first poll to the
+interface: there Open vSwitch samples, once per packet.  Compared is the time from the first poll to the
 last of the last LOOK_BACK_MINUTES, so the polls in between need not be matched.
 """
 

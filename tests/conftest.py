@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,9 @@ from collector.store.client import open_client
 from collector.store.settings import StoreSettings
 
 _numbers = count(1)
+
+os.environ["VMFLOW_CONFIG"] = ""
+"""The settings of the machine that runs the tests are not theirs."""
 
 
 @pytest.fixture(scope="session")

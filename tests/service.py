@@ -104,6 +104,7 @@ def running(
     if descriptors:
         command = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh", *command]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("VMFLOW_")}
+    environment["VMFLOW_CONFIG"] = ""
     if tree != ROOT:
         environment["PYTHONPATH"] = str(tree)
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tree, env=environment)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from collector.notice import Scope
+from schemas.intervals import MOST_PER_RECORD
 from schemas.view import suffix
 
 SECONDS = {"10s": 10, "1m": 60, "1h": 3600}
@@ -81,9 +82,6 @@ def _bounded(column: str, unit: str, samples: str) -> dict[str, Measure]:
 def _plain(unit: str, *columns: str) -> dict[str, Measure]:
     return {column: Measure(unit) for column in columns}
 
-
-MOST_PER_RECORD = 1.05
-"""Packets per record up to which records hold single packets: those of more are shared out over their time."""
 
 _PAIR = {
     "loss_ratio": Measure(

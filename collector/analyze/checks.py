@@ -14,13 +14,16 @@ LEAST_RECORDS = 20
 """Records from which a statement about all records of a stream is made."""
 
 SKEW_SECONDS = 2
-"""Open vSwitch states the time of sending rounded up to a second (facts 4.2): half a second ahead if right."""
+"""Open vSwitch states the time of sending rounded up to a second: half a second ahead if right."""
 
 TEMPLATE_SECONDS = 60
 """Longest interval that is recommended: so long a new collector may be blind."""
 
 POLL_SECONDS = 10
 """The age of templates is noted once per interval of `exporters`, 10 s."""
+
+LEAST_INTERVALS = 3
+"""Intervals of 10 s in which a stream came from two ports: more than a change of its settings leaves."""
 
 HELD_SECONDS = 30
 """Data that waits for its template for so long will wait for the next announcement."""
@@ -29,10 +32,10 @@ POLLED_SECONDS = 50
 """So long an sFlow agent that polls at all is not silent about its interfaces: 30 s are the default."""
 
 FALLBACK_SPEED = 100_000_000
-"""ifSpeed of a port whose speed Open vSwitch does not know, such as a tap (facts 1.8)."""
+"""ifSpeed of a port whose speed Open vSwitch does not know, such as a tap (ofproto-dpif-sflow.c)."""
 
 WRAPPED_SPEEDS = (1_410_065_408, 3_525_163_520, 1_345_294_336, 1_215_752_192)
-"""10, 25, 40 and 100 Gbit/s cut to 32 bits by Open vSwitch since 3.2 (facts 1.8)."""
+"""10, 25, 40 and 100 Gbit/s cut to 32 bits by Open vSwitch since 3.2 (ofproto-dpif-sflow.c)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ _COUNTERS = (
     "AND time_received < fromUnixTimestamp64Micro({until}) AND source = 'sflow'"
 )
 _OVS = "protocol = 'ipfix' AND in_if_name != ''"
-"""Open vSwitch since 2.9 puts the name of the interface into each IPFIX record where it knows one (facts 4.4)."""
+"""Open vSwitch since 2.9 puts the name of the interface into each IPFIX record where it knows one."""
 
 
 def _made_anew(values: str) -> tuple[str, ...]:
@@ -218,6 +221,26 @@ CHECKS = (
             "# right where VMs are reached over a patch port from the uplink bridge (deploy/ovs.md); else:",
             "ovs-vsctl --columns=name,sflow list Bridge",
             "ovs-vsctl clear Bridge br-ex sflow",
+        ),
+    ),
+    Check(
+        "two_ports",
+        f"""
+        SELECT {_KEY}, max(together) AS ports
+        FROM (
+            SELECT {_KEY}, uniqExact(source_port) AS together
+            {_EXPORTERS} AND records > 0 AND protocol != 'sflow5'
+            GROUP BY {_KEY}, time
+        )
+        WHERE together > 1
+        GROUP BY {_KEY}
+        HAVING count() >= {LEAST_INTERVALS}""",  # noqa: S608 - nothing from outside
+        "Its records come from {ports} ports at a time under one observation domain: two bridges, one bridge with two "
+        "targets that lead here, or several exporters behind one address. What two of them tell of is counted twice.",
+        (
+            "# each bridge has a domain of its own, and one target that leads here:",
+            "ovs-vsctl --columns=_uuid,targets,obs_domain_id list IPFIX",
+            *_made_anew("sampling=64 other_config:enable-output-sampling=true")[1:],
         ),
     ),
     Check(

@@ -23,7 +23,7 @@ set, and the new one stands alone.  The middle of the interval is taken out of t
 `spread_us`.  A detour of one direction alone hides in it: no passive method can see that.
 
 Resolution: Open vSwitch takes the time of a sampled packet from a clock of whole milliseconds (seen in 3.1), and states
-it relative to the message's export time, rounded up to a second, by the same clock (facts 4.2): the difference of the
+it relative to the message's export time, rounded up to a second, by the same clock: the difference of the
 two is exact, the start is cut to 1 ms.  The resolution of each exporter is read off its start times.
 
 Unsampled: either the operator states a rate of 1 (`pipeline.exporters`), or a record proves it: Open vSwitch multiplies

@@ -28,7 +28,8 @@ def run(args: argparse.Namespace) -> int:
     if args.dump:
         say(*as_toml(settings.model_dump(mode="json", exclude_none=True)).split("\n"))
     else:
-        say(f"settings are right: {len(settings.listen.endpoints())} UDP sockets, store {settings.store.shown_url}")
+        sockets, store = len(settings.listen.endpoints()), settings.store.shown_url
+        say(f"settings are right: {sockets} UDP sockets, store {store}; read from {args.config or 'no file'}")
     return 0
 
 

@@ -9,16 +9,29 @@ from pathlib import Path
 from collector.settings import InvalidSettingsError, Settings, load
 from collector.terminal import complain
 
+MACHINE, PLACE = Path("/etc"), Path("vmflow/vmflow.toml")
+"""Where the settings of a machine are, and what their file is called there and among a user's own."""
+
 
 def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of commands that read settings."""
-    default = os.environ.get("VMFLOW_CONFIG")
-    parser.add_argument(
-        "--config", type=Path, default=Path(default) if default else None, metavar="FILE", help="settings file (TOML)"
-    )
+    parser.add_argument("--config", type=Path, default=settings_file(), metavar="FILE", help="settings file (TOML)")
     parser.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override one setting"
     )
+
+
+def settings_file() -> Path | None:
+    """The settings file that is read where the command names none.
+
+    That of VMFLOW_CONFIG, whose empty value means none; else the user's own, else that of the machine, if there is one.
+    """
+    named = os.environ.get("VMFLOW_CONFIG")
+    if named is not None:
+        return Path(named) if named else None
+    own = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
+    # A directory that may not be searched counts as one without the file: it is the service's, not this user's.
+    return next((file for file in (own / PLACE, MACHINE / PLACE) if os.path.isfile(file)), None)
 
 
 def add_service_arguments(parser: argparse.ArgumentParser) -> None:

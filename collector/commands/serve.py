@@ -30,7 +30,7 @@ from collector.settings import Settings, load, secret_variables
 from collector.store.errors import StoreError
 from collector.terminal import complain
 from collector.threads import run as run_loop
-from collector.threads import start_daemon, step_forward
+from collector.threads import stand_back_all, start_daemon, step_forward
 from collector.web.server import WebError
 
 MISTAKES = (
@@ -82,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
         shutil.rmtree(temporary, ignore_errors=True)
     # All that can be saved is saved.  Python would wait for threads that may never end, and for the engine, which hangs
     # at its own end now and then while connections are open.
+    stand_back_all()
     sys.stderr.flush()
     os._exit(code)
 
@@ -112,6 +113,7 @@ async def _watch(begun: asyncio.Event) -> None:
 def _end_late() -> None:
     time.sleep(STOP_SECONDS)
     _log.error("the stop hangs: the process ends", seconds=STOP_SECONDS)
+    stand_back_all()
     sys.stderr.flush()
     os._exit(1)
 

@@ -9,7 +9,7 @@ For each row, at the row's own time:
 `sighting` decides what is counted.  Open vSwitch shows the same packet at several places; of those exactly one is where
 it came in from the sending VM (`source`), one where it goes out to the receiving VM (`destination`), and the others
 (ingress from a tunnel or uplink when there is an egress record, patch ports, the underlay) are `transit` or `external`.
-Sources: design sections 5.3 and 5.4, facts 1.8, 2.2, 4.1 and 6.5.
+Sources: ofproto-dpif-sflow.c, ofproto/netflow.c and ofproto-dpif-ipfix.c of Open vSwitch.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ AT_VM, AT_SWITCH, AT_UNKNOWN, AT_UNSTATED = range(4)
 does not name a port."""
 
 OF_PORT_SPECIAL = 65_533
-"""OpenFlow numbers from here on mean no single port in NetFlow of Open vSwitch (facts 2.2): none, several or flood."""
+"""OpenFlow numbers from here on mean no single port in NetFlow of Open vSwitch: none, several or flood."""
 
 OCTETS_MOST = 1 << 40
 """What one row may add to the totals of /metrics: a forged count must not make them run over.  A tebibyte is more than
@@ -101,7 +101,7 @@ def port_of(tables, host, name, number, of_ports, domain, time, grace, ip_high, 
         by = BY_OF_PORT if of_ports else BY_INDEX
         row = find_port(tables, host, by, number, time, grace, ip_high, ip_low)
         if row == 0 and of_ports and number > 511 and (number >> np.uint32(9)) == (domain & np.uint32(0x7F)):
-            # add_id_to_interface: 7 bits of the engine id before 9 bits of the port (facts 2.2).
+            # add_id_to_interface: 7 bits of the engine id before 9 bits of the port (ofproto/netflow.c).
             row = find_port(tables, host, by, number & np.uint32(511), time, grace, ip_high, ip_low)
     if row != 0:
         if tables.kind[row] == _VM:

@@ -191,7 +191,7 @@ def _same_place(place: list[Statement], new: Interface) -> bool:
 def _same_name(a: Interface, b: Interface) -> bool:
     """Whether two ports of one hypervisor may be the same: by the logical port where both tell, else by their names.
 
-    With OpenStack's hybrid plug, the tap of libvirt and the port of Open vSwitch have one id and two names (facts 6.4).
+    With OpenStack's hybrid plug, the tap of libvirt and the port of Open vSwitch have one id and two names.
     """
     if a.port_id and b.port_id:
         return a.port_id == b.port_id

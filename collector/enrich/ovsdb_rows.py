@@ -1,4 +1,4 @@
-"""Rows of the Open vSwitch database into interfaces and a host (facts 6.4).  No input, no output.
+"""Rows of the Open vSwitch database into interfaces and a host (vswitch.xml, external_ids).  No input, no output.
 
 A row is as the library has it: optional columns are lists of none or one, maps are dictionaries, references are rows.
 What a row holds was written by many programs, and guests' owners choose some of it: a value that is none costs that

@@ -21,7 +21,7 @@ NO_UUID = UUID(int=0)
 
 
 class Rank(IntEnum):
-    """Kinds of sources, best first: where two differ, the lower number is believed (design section 5.3)."""
+    """Kinds of sources, best first: where two differ, the lower number is believed."""
 
     LIBVIRT = 0
     OVSDB = 1

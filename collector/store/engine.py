@@ -105,6 +105,8 @@ class Engine:
             self._rows("SELECT name FROM system.aggregate_function_combinators"),
             settings.database,
             self._rows("SELECT arrayJoin([table, name]) FROM system.columns WHERE database = currentDatabase()"),
+            self._rows("SELECT name FROM system.tables WHERE database = currentDatabase() AND engine != 'View'"),
+            self._rows("SELECT name FROM system.tables WHERE database = currentDatabase() AND engine = 'View'"),
         )
         self.timezone = self._hold.query("SELECT timezone()", "TabSeparated").bytes().decode().strip()
 

@@ -272,6 +272,7 @@ class Facade:
         turn = await self._turns.take(source)
         mark = uuid4().hex
         running = asyncio.ensure_future(self._call(engine.run, query, mark))
+        running.add_done_callback(lambda call: call.cancelled() or call.exception())  # perhaps nobody is there to hear
         seconds = self._settings.sql_seconds
         try:
             async with asyncio.timeout(None if self._writable else seconds + LATE_SECONDS):
@@ -305,8 +306,6 @@ class Facade:
                 _log.sampled("a query was cancelled and does not end", key="overdue", overdue=self._turns.overdue)
         for number in aside:
             stand_back(number)
-        if not running.cancelled():
-            running.exception()  # nobody is there to hear of it
         self._turns.end(turn)
 
     async def _body(self, request: Request) -> bytes:

@@ -12,11 +12,15 @@ Behind this stand the engine's own grants (`roles`) and what the system lets the
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import NamedTuple, NoReturn
+
+from collector.store.roles import LARGEST_STATEMENT
+from collector.store.tree import ALIAS, CHILDREN, Node, growth, inside, nesting, parse
 
 STATEMENTS = frozenset({"SELECT", "WITH", "FROM", "SHOW", "DESCRIBE", "DESC", "EXPLAIN", "EXISTS", "("})
 
@@ -56,12 +60,18 @@ BRACKETS = 200
 PATTERN_WILDCARDS = 32
 """In the pattern of LIKE, of up to REGEX_CHARACTERS.  With 5,000 of them it takes minutes for 100,000 characters."""
 PATTERN_PARTS = frozenset({"concat", "_cast", "cast", "tostring", "lower", "upper", "replaceall"})
-"""Functions that may make a pattern of LIKE out of columns, parameters and texts."""
+"""Functions that may make a pattern of LIKE out of parameters and texts."""
 NESTED_SUBQUERIES = 8
 """Subqueries of expressions, one in the other, those of common table expressions added up: these may name each other.
 With each of them the engine's analysis takes twice as long."""
-JOINED_TABLES = 100
-"""In all of a statement.  The time that planning takes grows with the square of their number."""
+NESTED_AROUND_VIEWS = 4
+"""The same where a view is read, whose analysis takes a third of a second by itself."""
+LARGEST_GROWTH = 50_000
+"""How often a column may stand in the plan of a statement whose SELECTs read from each other (`tree.growth`)."""
+READ_TABLES = 100
+"""In all of a statement."""
+JOINS = 16
+"""In all of a statement.  The time that planning takes grows with the square of their number: 48 take half a minute."""
 NAME_CHARACTERS = 256
 """Of an alias or any other name: it is printed with each row of some formats."""
 
@@ -101,8 +111,6 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-_ALIAS, _CHILDREN = " (alias ", " (children "
-"""What the tree says of a node behind its text.  No name may have it: nobody could tell where the text ends."""
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "0": "\0", "a": "\a", "v": "\v"}
 """How the tree writes control characters of a text."""
@@ -126,16 +134,6 @@ class Token(NamedTuple):
     text: str
 
 
-@dataclass(eq=False)
-class Node:
-    """A node of the engine's syntax tree."""
-
-    kind: str
-    text: str
-    parent: Node | None
-    children: list[Node] = field(default_factory=list)
-
-
 class EngineNames:
     """What the engine and the database have, in lower case: functions, tables and columns."""
 
@@ -145,13 +143,24 @@ class EngineNames:
         combinators: Collection[str],
         database: str,
         words: Iterable[str],
+        tables: Iterable[str] = (),
+        views: Iterable[str] = (),
     ) -> None:
-        """`functions` are all that the engine has, aliases too; `words`: our tables and columns."""
+        """`functions` are all that the engine has, aliases too; `words`: our `tables`, `views` and their columns."""
         self.allowed = allowed()
         known = map(str.lower, functions)
         self._functions = {name: self.allowed.aliases.get(name, name) for name in known}
         self._combinators = tuple(name.lower() for name in combinators)
         self.database = database
+        self.views = frozenset(views)
+        ours = self.views | frozenset(tables)
+        self.tables = frozenset(
+            name
+            for of, names in ((database, ours), (SYSTEM, self.allowed.system_tables))
+            for one in names
+            for name in (one, f"{of}.{one}")
+        )
+        """What stands for itself behind FROM."""
         self.words = frozenset({database.lower(), *(word.lower() for word in words)})
 
     def verdict(self, name: str) -> str | None:
@@ -263,6 +272,8 @@ class Statement:
                 raise RefusedError("Only one statement at a time", 62, "SYNTAX_ERROR")
             if text == "}" and after == "(":
                 raise RefusedError("A function's name cannot be a parameter")
+            if after.upper() == "AS" and padded[at + 2].text == "(" and (text == "}" or text in self._names.tables):
+                raise RefusedError("A common table expression has a name of its own, not that of a table or parameter")
             if text.lower() == "settings" and padded[at + 2].text == "=":
                 raise RefusedError("Cannot modify settings in readonly mode: they are parameters of the request")
             if text.lower() in ("into", "from") and after.lower() in ("outfile", "infile"):
@@ -276,8 +287,8 @@ class Statement:
             raise RefusedError(
                 f"A name has {len(name)} characters, at most {NAME_CHARACTERS} are taken", 62, "SYNTAX_ERROR"
             )
-        if _ALIAS in name or _CHILDREN in name:
-            raise RefusedError(f"A name with {_ALIAS!r} or {_CHILDREN!r} is not taken", 62, "SYNTAX_ERROR")
+        if ALIAS in name or CHILDREN in name:
+            raise RefusedError(f"A name with {ALIAS!r} or {CHILDREN!r} is not taken", 62, "SYNTAX_ERROR")
         if why := self._names.refused(name):
             _deny(f"Function {name!r} is refused by this endpoint: {why}")
 
@@ -301,13 +312,20 @@ class Statement:
 
     def check_tree(self, lines: Sequence[str]) -> None:
         """Check the engine's tree of the statement, as `EXPLAIN AST` prints it.  Raises RefusedError."""
-        nodes = list(parse_tree(lines))
+        if len(lines) > LARGEST_STATEMENT:
+            raise RefusedError(f"The statement has more than {LARGEST_STATEMENT} parts", 168, "AST_TOO_BIG")
+        try:
+            nodes = parse(lines)
+        except ValueError:
+            _deny("The statement is not understood")
         for node in nodes:
             if node.kind not in self._names.allowed.syntax:
                 _deny(f"{node.kind} is refused by this endpoint")
             match node.kind:
                 case "Function":
                     self._check_function(node)
+                case kind if kind.startswith(TELLS_STRUCTURE) and len(node.children) == 2:
+                    self._check_database(node.children[0].text)
                 case "TableIdentifier":
                     self._check_table(node.text)
                 case "Identifier":
@@ -320,11 +338,21 @@ class Statement:
                     _deny("This endpoint neither reads nor writes files")
                 case "Explain" if node.text.removeprefix("EXPLAIN").strip() not in EXPLAINED:
                     _deny(f"{node.text[:40]} is refused by this endpoint")
-        if _nesting(nodes) > NESTED_SUBQUERIES:
-            message = f"More than {NESTED_SUBQUERIES} subqueries of expressions are within each other"
+        views = any(node.kind in ("TableIdentifier", "Identifier") and self._is_view(node.text) for node in nodes)
+        most = NESTED_AROUND_VIEWS if views else NESTED_SUBQUERIES
+        if nesting(nodes) > most:
+            message = f"More than {most} subqueries of expressions are within each other"
             raise RefusedError(message, 162, "TOO_DEEP_SUBQUERIES")
-        if sum(node.kind == "TablesInSelectQueryElement" for node in nodes) > JOINED_TABLES:
-            raise RefusedError(f"More than {JOINED_TABLES} tables are read", 168, "AST_TOO_BIG")
+        kinds = Counter(node.kind for node in nodes)
+        for kind, most, what in (
+            ("TablesInSelectQueryElement", READ_TABLES, "tables are read"),
+            ("TableJoin", JOINS, "tables are joined"),
+        ):
+            if kinds[kind] > most:
+                raise RefusedError(f"More than {most} {what}", 168, "AST_TOO_BIG")
+        if growth(nodes, self._names.tables) > LARGEST_GROWTH:
+            message = "Names of columns would grow too long: too many SELECTs read from each other"
+            raise RefusedError(message, 168, "AST_TOO_BIG")
         self._check_paths(nodes)
 
     def _check_paths(self, nodes: Sequence[Node]) -> None:
@@ -337,9 +365,9 @@ class Statement:
             if node.kind == "Identifier" and PATH_COLUMNS & set(node.text.split(".")):
                 _deny(f"Column {node.text[:60]!r} of {table} is not shown by this endpoint")
             if node.kind == "SelectQuery":
-                inside = list(_inside(node))
-                stars = any("Asterisk" in one.kind or one.kind.endswith("RegexpMatcher") for one in inside)
-                if stars and any(one in hidden for one in inside):
+                parts = list(inside(node))
+                stars = any("Asterisk" in one.kind or one.kind.endswith("RegexpMatcher") for one in parts)
+                if stars and any(one in hidden for one in parts):
                     _deny(f"Of {table} the columns are asked for by name: it has paths of the machine")
 
     def _has_paths(self, table: str) -> bool:
@@ -347,6 +375,9 @@ class Statement:
         return (database == SYSTEM and name in PATH_TABLES) or (
             not dot and self._database == SYSTEM and table in PATH_TABLES
         )
+
+    def _is_view(self, name: str) -> bool:
+        return name.removeprefix(f"{self._names.database}.") in self._names.views
 
     def _check_function(self, node: Node) -> None:
         name = node.text.lower()
@@ -361,12 +392,11 @@ class Statement:
             raise RefusedError(f"Function with name {node.text[:60]!r} does not exist", 46, "UNKNOWN_FUNCTION")
         if verdict:
             _deny(f"Function {node.text[:60]!r} is refused by this endpoint: {verdict}")
-        if self._database == SYSTEM and name.lower().removeprefix("global").endswith(("in", "inignoreset")):
+        if self._database == SYSTEM and name.removeprefix("global").endswith(("in", "inignoreset")):
             for argument in node.children[0].children[1:]:
-                if argument.kind == "Identifier":
-                    self._check_table(argument.text)
-                    if self._has_paths(argument.text):
-                        _deny(f"Table system.{argument.text[:60]} has paths of the machine: name its columns")
+                if argument.kind == "Identifier" and not argument.text.startswith(f"{SYSTEM}."):
+                    # It may be an alias of any other name.
+                    _deny(f"Behind IN, a table of database system is named in full: system.{argument.text[:60]}")
         if name in ("like", "ilike", "notlike", "notilike"):
             _check_like(node)
         if name in NAMED_AGGREGATES:
@@ -454,7 +484,9 @@ def _check_like(node: Node) -> None:
                 _deny(f"A pattern of LIKE may have {REGEX_CHARACTERS} characters and {PATTERN_WILDCARDS} signs %")
         elif part.kind == "Function" and part.text.lower() not in PATTERN_PARTS:
             _deny(f"A pattern of LIKE is a text, or put together with concat, not by {part.text[:60]!r}")
-        elif part.kind != "Identifier":
+        elif part.kind == "Identifier":
+            _deny(f"A pattern of LIKE is a text, not column {part.text[:60]!r}: position() finds what a column holds")
+        else:
             left += part.children
 
 
@@ -499,38 +531,6 @@ def _outline(tokens: Sequence[Token]) -> str:
     return " ".join(out)
 
 
-def parse_tree(lines: Sequence[str]) -> Iterator[Node]:
-    """The nodes of a tree that EXPLAIN AST printed, each with its parent, in order: parents before children."""
-    nodes: list[Node] = []
-    above: list[Node] = []
-    for line in lines:
-        plain = line.lstrip(" ")
-        depth = len(line) - len(plain)
-        kind, _, text = plain.partition(" ")
-        if kind != "Literal":  # whose text may look like the end of another node
-            kind, text = _without_end(plain)
-        if not kind.replace("::", "").isalpha() or depth > len(above):
-            _deny("The statement is not understood")
-        node = Node(kind, text, above[depth - 1] if depth else None)
-        if node.parent is not None:
-            node.parent.children.append(node)
-        above[depth:] = [node]
-        nodes.append(node)
-    yield from nodes
-
-
-def _without_end(line: str) -> tuple[str, str]:
-    """Kind and text of a node, from its line without indentation; in a time that grows with the line's length."""
-    head, children, count = line.rpartition(_CHILDREN)
-    if children and count.endswith(")") and count[:-1].isdecimal():
-        line = head
-    head, alias, name = line.partition(_ALIAS)
-    if alias and name.endswith(")"):
-        line = head
-    kind, _, text = line.partition(" ")
-    return kind, text
-
-
 def _plain(text: str) -> str:
     """A literal's text without quotes and escapes."""
     if len(text) > 1 and text[0] == text[-1] == "'":
@@ -553,41 +553,6 @@ def _literal(node: Node, at: int, what: str) -> str:
     if found is None or found.kind != "Literal":
         _deny(f"Function {node.text!r} takes {what} as a text or a parameter")
     return _plain(found.text)
-
-
-def _inside(select: Node) -> Iterator[Node]:
-    """The nodes of a SELECT but those of others within it; without recursion, since statements are deep."""
-    left = list(select.children)
-    while left:
-        node = left.pop()
-        if node.kind != "SelectQuery":
-            yield node
-            left += node.children
-
-
-def _nesting(nodes: Iterable[Node]) -> int:
-    """How many subqueries of expressions may be within each other, if all common table expressions name each other."""
-    deepest: dict[Node | None, int] = {}
-    for node in nodes:
-        deep, at = 0, node
-        while at.parent is not None and at.kind != "WithElement":
-            deep += _asks(at)
-            at = at.parent
-        scope = at if at.kind == "WithElement" else None
-        deepest[scope] = max(deepest.get(scope, 0), deep)
-    return sum(deepest.values())
-
-
-def _asks(node: Node) -> bool:
-    """Whether it is a subquery of an expression: `(SELECT …)`, or the name of a table behind IN."""
-    parent = node.parent
-    if node.kind == "Subquery":
-        return parent is None or parent.kind not in ("TableExpression", "WithElement")
-    if node.kind not in ("Identifier", "TableIdentifier") or parent is None or parent.parent is None:
-        return False
-    name = parent.parent.text.lower().removeprefix("global").removesuffix("ignoreset")
-    called = parent.parent.kind == "Function" and name in ("in", "notin", "nullin", "notnullin")
-    return called and node is parent.children[-1] and len(parent.children) == 2
 
 
 def _deny(message: str) -> NoReturn:

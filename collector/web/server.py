@@ -6,11 +6,13 @@ The API's libraries take a quarter of a second to load, and no start waits for t
 from __future__ import annotations
 
 import asyncio
+import gzip
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-from prometheus_client.exposition import choose_encoder
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder, gzip_accepted
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, Router
@@ -28,12 +30,20 @@ from collector.web.settings import WebSettings
 LOAD_SECONDS = 30
 """How long a request waits for the API to be loaded, and when a client that was told 503 may ask again."""
 
+GZIP_LEVEL = 1
+"""Text of metrics becomes a tenth of its length with the quickest level already."""
+
 Health = Callable[[], dict[str, Any]]
 """Answers with the state of the service; key `status` is `ok`, `starting` or what is wrong."""
 WORKS = ("ok", "held")
 """States in which a restart would help nobody: data that is held would be lost by it."""
 
 _log = get_log("web")
+
+
+def _page(encode: Callable[[CollectorRegistry], bytes], registry: CollectorRegistry, compress: bool) -> bytes:
+    text = encode(registry)
+    return gzip.compress(text, GZIP_LEVEL) if compress else text
 
 
 class WebError(Exception):
@@ -156,7 +166,13 @@ class Web:
     async def _metrics(self, request: Request) -> Response:
         """On a thread: with a thousand exporters it takes 55 ms of CPU."""
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        return LargeResponse([await self._call(encode, self._families.registry)], media_type=content_type)
+        compress = gzip_accepted(request.headers.get("accept-encoding", ""))
+        body = await self._call(_page, encode, self._families.registry, compress)
+        response = LargeResponse([body], media_type=content_type)
+        response.headers["Vary"] = "Accept-Encoding"
+        if compress:
+            response.headers["Content-Encoding"] = "gzip"
+        return response
 
     async def _answer_health(self, request: Request) -> Response:
         health = self._health()

@@ -73,7 +73,7 @@ def names_of(stem: str) -> bool:
 
 
 def sighting(row: dict[str, Any], source: dict[str, Any], destination: dict[str, Any]) -> str:
-    """From where an IPFIX record saw a packet: by the ports it names (design section 5.4)."""
+    """From where an IPFIX record saw a packet: by the ports it names."""
     host = next((name for text, name in HOSTS.items() if address(text) == row["exporter"]), "?")
     sent = row["direction"] != "egress" and (host, row["in_if_name"]) == (source["host"], source.get("port"))
     delivered = (host, row["out_if_name"]) == (destination["host"], destination.get("port"))

@@ -211,6 +211,20 @@ def test_samples_of_two_bridges(client: Client) -> None:
     assert "2 bridges (sub-agents 0, 1)" in one(client, "two_bridges").sentence
 
 
+@pytest.mark.parametrize(("both", "fires"), [(3, True), (2, False)])
+def test_one_domain_from_two_ports(client: Client, both: int, fires: bool) -> None:
+    """Two bridges, or two targets of one; a change of the settings is over within two intervals."""
+    for number in range(6):
+        heard(client, BASE_US + number * WINDOW_US, HOST, source_port=4000, records=5)
+        other = {"records": 5} if number < both else {"datagrams": 1}
+        heard(client, BASE_US + number * WINDOW_US, HOST, source_port=4001, **other)
+        heard(client, BASE_US + number * WINDOW_US, HOST, source_port=4002, domain=2, records=5)
+
+    assert codes(client) == ({"two_ports"} if fires else set())
+    if fires:
+        assert "from 2 ports at a time" in one(client, "two_ports").sentence
+
+
 def test_a_host_that_sees_no_arrivals_of_a_network(client: Client) -> None:
     """h1 sends to h2 in networks x and y; h2 sends, too, and sees what arrives of y only."""
     there = {"exporter": address("192.0.2.12"), "agent": address("192.0.2.12")}

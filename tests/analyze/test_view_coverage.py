@@ -118,6 +118,16 @@ def test_loss(client: Client, packets: int, loss: float, source_rate: int, desti
     assert all(row["loss_ratio"] is row["loss_low"] is None for draw, row in rows.items() if draw not in told)
 
 
+@pytest.mark.parametrize(("packets", "rate"), [(1, 8), (3, 8), (2, 64), (40, 64)])
+def test_few_packets_of_which_one_was_sampled(client: Client, packets: int, rate: int) -> None:
+    """There is a window only where something was sampled: then, too, the interval holds what was sent."""
+    sampled = np.random.default_rng(rate).binomial(packets, 1 / rate, 400 * DRAWS)
+    sampled = sampled[sampled > 0][:DRAWS]
+    add(client, np.repeat(np.arange(len(sampled)), sampled), "source", rate)
+
+    assert covered(answers(client), np.full(DRAWS, packets / 10), "packets_per_second_") >= 0.94
+
+
 @pytest.mark.parametrize(("packets", "rate"), [(640, 64), (6_400, 64), (600, 2), (51_200, 256)])
 def test_packets_and_bits(client: Client, packets: int, rate: int) -> None:
     """Packets of three sizes; each sample is a row, as in sFlow."""

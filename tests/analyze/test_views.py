@@ -346,6 +346,22 @@ def test_records_that_reach_over_the_ends_of_a_window_smear(client: Client) -> N
     assert minute["loss_low"] == minute["loss_high"] == pytest.approx(0.1)
 
 
+def test_short_records_may_stray_over_the_ends_of_a_window(client: Client) -> None:
+    """100 packets a second in records of a second: half of what the first and the last hold may be beyond the ends."""
+    short = {"protocol": "ipfix", "rate_source": "override", "packets": 100, "samples": 100, "bytes": 10_000}
+    steady = [{"started": at, "ended": at + 1, "received": at + 1.5} for at in range(10)]
+    add(client, [flow(A, B, "source", **short, **one) for one in steady])
+
+    row = only(client, FIRST.format("pair_metrics"))
+    off = 0.5 * (2 * 100**2) ** 0.5 / 10
+    assert row["packets_per_second"] == 100
+    assert row["packets_per_second_low"] == pytest.approx(100 - off)
+    assert row["packets_per_second_high"] == pytest.approx(100 + off)
+    (sender,) = (one for one in ask(client, FIRST.format("vm_metrics")) if one["vm"] == A["vm"])
+    assert sender["sent_packets_per_second_low"] == pytest.approx(100 - off)
+    assert sender["sent_packets_per_second_high"] == pytest.approx(100 + off)
+
+
 def test_many_records_smear_less_than_one(client: Client) -> None:
     """A hundred connections, each in a record of its own: they do not all stray to the same side."""
     record = {"protocol": "netflow5", "rate_source": "unstated", "started": 5, "ended": 15, "received": 15.5}

@@ -115,7 +115,7 @@ class Vmflow:
 
 @pytest.fixture(autouse=True)
 def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("VMFLOW_CONFIG", raising=False)
+    monkeypatch.setenv("VMFLOW_CONFIG", "")
 
 
 @pytest.fixture

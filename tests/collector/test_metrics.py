@@ -13,6 +13,19 @@ from collector.metrics import OTHER, CappedLabels, Metrics, RunningTotals, addre
 from decoders.datagrams import address_halves
 
 
+def test_a_service_says_what_it_is_made_of_and_what_it_takes() -> None:
+    metrics = Metrics()
+    metrics.describe(version="1.2", engine="", python="3.11.7")
+    metrics.counter("decode_records_total", "Records decoded.").inc()
+
+    text = generate_latest(metrics.registry).decode()
+    assert 'vmflow_build_info{engine="",python="3.11.7",version="1.2"} 1.0' in text
+    assert "_created" not in text
+    resident = metrics.registry.get_sample_value("process_resident_memory_bytes")
+    assert resident is not None
+    assert resident > 2**20
+
+
 def test_families_live_in_the_registry_that_was_passed_in() -> None:
     registry = CollectorRegistry()
     metrics = Metrics(registry)

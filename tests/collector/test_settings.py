@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from collector.__main__ import main
+from collector.commands import common
 from collector.commands.check import as_toml
 from collector.settings import InvalidSettingsError, load
 
@@ -17,6 +19,7 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in [name for name in os.environ if name.startswith("VMFLOW_")]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("VMFLOW_CONFIG", "")
 
 
 def test_the_command_line_wins_over_variables_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,7 +43,7 @@ def test_lists_come_as_json() -> None:
 @pytest.mark.parametrize(
     ("override", "told"),
     [
-        ("web.prot=1", "web.prot: no such setting; expected one of enabled, host, "),
+        ("web.prot=1", "web.prot: no such setting; expected one of enabled, host, port; did you mean port?"),
         (
             "wed.port=1",
             "wed: no such setting; expected one of access, act, alerts, analyze, confine, deliver, inventory, listen, "
@@ -97,3 +100,53 @@ def test_a_dump_can_be_loaded_again_and_hides_secrets(tmp_path: Path) -> None:
     assert "hunter2" not in text
     assert tomllib.loads(text)["web"]["port"] == settings.web.port
     assert again.model_dump() == settings.model_dump()
+
+
+def test_settings_are_found_where_people_put_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine, own = tmp_path / "etc", tmp_path / "own"
+    monkeypatch.setattr(common, "MACHINE", machine)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(own))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("VMFLOW_CONFIG")
+    assert common.settings_file() is None
+
+    for place in (machine, tmp_path / ".config", own):
+        (place / "vmflow").mkdir(parents=True)
+        (place / "vmflow" / "vmflow.toml").touch()
+    assert common.settings_file() == own / "vmflow" / "vmflow.toml"
+    monkeypatch.delenv("XDG_CONFIG_HOME")
+    assert common.settings_file() == tmp_path / ".config" / "vmflow" / "vmflow.toml"
+    (tmp_path / ".config" / "vmflow" / "vmflow.toml").unlink()
+    assert common.settings_file() == machine / "vmflow" / "vmflow.toml"
+
+    monkeypatch.setenv("VMFLOW_CONFIG", str(tmp_path / "named.toml"))
+    assert common.settings_file() == tmp_path / "named.toml"  # `load` says that there is none
+    monkeypatch.setenv("VMFLOW_CONFIG", "")
+    assert common.settings_file() is None
+
+
+def test_check_says_which_file_it_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "some.toml"
+    file.write_text("[web]\nport = 9100\n", encoding="utf-8")
+
+    assert main(["check", "--config", str(file)]) == 0
+    assert f"read from {file}" in capsys.readouterr().out
+    assert main(["check"]) == 0
+    assert "read from no file" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["quer"], "; did you mean query?"),
+        (["check", "--dmup"], "unrecognized arguments: --dmup; did you mean --dump?"),
+        (["zzz"], "'warmup')"),
+        (["check", "--zzz"], "unrecognized arguments: --zzz"),
+    ],
+)
+def test_a_command_that_is_nearly_right_is_named(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert capsys.readouterr().err.rstrip().endswith(told)

@@ -172,7 +172,7 @@ def test_sequence_counts_records_lost_and_late() -> None:
 
 
 def test_sequence_of_last_records_is_no_loss() -> None:
-    """Open vSwitch: numbers stand for the last record (facts 2.2); 3, 1 and 5 records each time."""
+    """Open vSwitch: numbers stand for the last record (ofproto/netflow.c); 3, 1 and 5 records each time."""
     collector = Collector()
     sequence = -1
     for n in (3, 1, 5, 3, 1, 5):

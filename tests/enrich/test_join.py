@@ -290,7 +290,7 @@ def test_a_mac_used_again_is_the_vm_of_that_time() -> None:
 
 
 def test_openflow_ports_with_the_id_of_the_engine_and_special_ports() -> None:
-    """add_id_to_interface puts 7 bits of the engine id before 9 bits of port; 65535 is flood (facts 2.2)."""
+    """add_id_to_interface puts 7 bits of the engine id before 9 bits of port; 65535 is flood (ofproto/netflow.c)."""
     pair = known(
         vm(A, "a", of_port=3, bridge="br-int", ips=["10.0.0.1"]),
         vm(B, "b", of_port=4, bridge="br-int", ips=["10.0.0.2"]),

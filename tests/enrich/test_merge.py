@@ -1,4 +1,4 @@
-"""What several sources say of one MAC address, put together (design section 5.3)."""
+"""What several sources say of one MAC address, put together."""
 
 from __future__ import annotations
 

@@ -244,6 +244,6 @@ def test_drops_count_in_the_pair_and_never_as_loss(empty: Client) -> None:
 
 
 def test_speeds_that_lost_their_upper_bits_are_known() -> None:
-    """The values of facts 1.8."""
+    """Speeds as Open vSwitch states them (ofproto-dpif-sflow.c)."""
     assert {1_410_065_408, 3_525_163_520, 1_345_294_336, 1_215_752_192} <= set(WRAPPED_SPEEDS)
     assert not {10**9, 10**8, 2_500_000_000} & set(WRAPPED_SPEEDS)

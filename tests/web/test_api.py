@@ -231,6 +231,17 @@ def test_reading_needs_our_name_too_but_metrics_do_not(desk: Served) -> None:
     assert desk.ask("OPTIONS", "/api/v1/alerts", None, {}).status == 405
 
 
+def test_metrics_are_compressed_for_those_who_take_it(desk: Served) -> None:
+    plain = desk.get("/metrics", **{"Accept-Encoding": "identity"})
+    packed = desk.get("/metrics", **{"Accept-Encoding": "gzip"})
+
+    assert "Content-Encoding" not in plain.headers
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert plain.headers["Vary"] == packed.headers["Vary"] == "Accept-Encoding"
+    assert int(packed.headers["Content-Length"]) * 4 < int(plain.headers["Content-Length"])
+    assert b"# TYPE vmflow_alerts_firing gauge" in packed.body
+
+
 def test_bodies_are_bounded(desk: Served) -> None:
     json = {"Content-Type": "application/json"}
     assert desk.ask("POST", "/api/v1/silences", b"x" * 65_537, json).status == 413
