@@ -31,14 +31,21 @@ def store_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def embedded_store(store_directory: Path, tmp_path: Path) -> StoreSettings:
-    """Settings of an embedded store with a database and a spool of its own, not yet set up."""
-    return StoreSettings(
+def embedded_store(store_directory: Path, tmp_path: Path) -> Iterator[StoreSettings]:
+    """Settings of an embedded store with a database and a spool of its own, not yet set up.
+
+    The database is dropped at the end: a full run makes thousands of tables, and the engine reads all of them
+    whenever the store is opened again, until they do not fit its memory.
+    """
+    settings = StoreSettings(
         url=f"chdb://{store_directory}",
         database=f"test_{next(_numbers)}",
         sql_port=0,
         spool_directory=tmp_path / "spool",
     )
+    yield settings
+    with open_client(settings) as client:
+        client.command(f"DROP DATABASE IF EXISTS {settings.database} SYNC")
 
 
 @pytest.fixture(scope="session")
