@@ -330,7 +330,8 @@ class Service:
     def health(self) -> dict[str, Any]:
         """State of the service, for /health."""
         problem, waiting = self.writer.problem, self.pipeline.waiting
-        status = "held" if waiting.streams else "ok"
+        full = self.pipeline.templates_full
+        status = "held" if waiting.streams else "templates" if full else "ok"
         if problem is not None:
             status = "store"
         if not self.pipeline.ready.is_set():
@@ -344,6 +345,7 @@ class Service:
             "see vmflow exporters --doctor"
             if waiting.streams
             else "ok",
+            "templates": "more than there is room for: see vmflow exporters --doctor" if full else "ok",
             "inbox_octets": self.pipeline.inbox.octets,
             "store_queue_octets": self.writer.queue_octets,
             "spool": self.writer.spool_problem or "ok",

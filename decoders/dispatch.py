@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -26,16 +27,12 @@ from decoders.legacy import LegacyDecoder
 from decoders.limits import Limits
 from decoders.rules import NONE, SINGLE, ExporterRule, RuleTable
 from decoders.sessions import (
-    ESTABLISHED_US,
     S_COUNTER_RECORDS,
     S_DENIED,
-    S_LAST_SEEN_US,
     S_NAMED,
     S_OVERRIDE_RATE,
     S_RECORDS,
     S_RULED,
-    S_TEMPLATES,
-    Standing,
     forget,
     in_use,
     note_first_seen,
@@ -46,8 +43,6 @@ from decoders.sets import SetsDecoder
 from decoders.sflow import SflowDecoder
 
 MAX_EXPRESSIBLE_RATE = 0xFFFF_FFFF
-LOOK_US = 1_000_000
-"""How often it is looked who has the templates, where there are many."""
 
 
 class _Part(Protocol):
@@ -82,7 +77,6 @@ class Decoder:
             K_SETS: self.sets,
         }
         self._saved = b""
-        self._looked_us = -LOOK_US
         self.forgotten_strangers = 0
         """Streams that had to go for others and never gave a record; running total."""
         self.forgotten_exporters = 0
@@ -104,6 +98,7 @@ class Decoder:
         self._first = _of_version(rules, 0)
         # Where rules are of one protocol, its streams have a table of their own.
         self._first_of = {version: _of_version(rules, version) for version in {rule.version for rule in rules} - {0}}
+        self._one_port = RuleTable(rules, lambda rule: rule.one_port)
         self._named = RuleTable(rules, lambda rule: rule.allowed and rule.network.prefixlen == SINGLE)
         # What stands behind the last rule, NONE, is for addresses that no rule names.
         self._denied = np.array([*(not rule.allowed for rule in rules), False], np.uint64)
@@ -112,8 +107,12 @@ class Decoder:
     def decode(self, batch: Datagrams) -> Decoded:
         """Decode one batch.  Never raises for what the octets hold: problems are counted by session and reason."""
         decoded = Decoded()
+        self.shared.name_list.begin_batch()
+        missed = int(self.shared.names.missed[0])
         for part in self._named_first(batch):
             self._decode(part, decoded)
+        missed = int(self.shared.names.missed[0]) - missed
+        self.shared.sessions.problems[0, Reason.NAME_LIMIT] += np.uint64(missed)
         return decoded
 
     def _named_first(self, batch: Datagrams) -> list[Datagrams]:
@@ -127,6 +126,9 @@ class Decoder:
 
     def _decode(self, batch: Datagrams, decoded: Decoded) -> None:
         self._make_room(batch)
+        if self._one_port:
+            port = np.where(self._one_port.first(batch.address) == NONE, batch.port, 0)
+            batch = replace(batch, port=port)
         kind, session = assign_batch(self.shared, batch)
         if len(batch):
             note_first_seen(self.shared.sessions, session, int(batch.time_received_us.min()))
@@ -210,38 +212,17 @@ class Decoder:
             part.begin_anew(numbers)
 
     def _make_room(self, batch: Datagrams) -> None:
-        """Forget those of least standing before the table of streams is full; newcomers where that of templates is."""
+        """Forget those of least standing before the table of streams is full."""
         sessions, limits = self.shared.sessions, self.shared.limits
         if len(batch) == 0:
             return
-        now_us = int(batch.time_received_us.max())
         known = int(sessions.count[0] - sessions.count[1])
-        crowded = known > limits.sessions - limits.sessions // 8
-        many = len(self.sets.templates) > limits.templates - limits.templates // 8
-        many &= not 0 <= now_us - self._looked_us < LOOK_US
-        if not (crowded or many):
+        if known <= limits.sessions - limits.sessions // 8:
             return
-        found = standing(sessions, now_us)
-        gone = found.numbers[: max(0, known - 1 - limits.sessions * 3 // 4)] if crowded else found.numbers[:0]
-        if many:
-            self._looked_us = now_us
-            gone = np.union1d(gone, self._newcomers_with_templates(found, now_us))
+        found = standing(sessions, int(batch.time_received_us.max()))
+        gone = found.numbers[: max(0, known - 1 - limits.sessions * 3 // 4)]
         self._count_forgotten(gone)
         self.forget(gone)
-
-    def _newcomers_with_templates(self, found: Standing, now_us: int) -> NDArray[np.int64]:
-        """Newcomers to forget for a quarter of the room for templates: those that said nothing more for long.
-
-        Where exporters that send have more templates than fit, they would displace each other for ever.
-        """
-        stats = self.shared.sessions.stats
-        newcomers = found.numbers[~found.established]
-        silent = stats[newcomers, S_LAST_SEEN_US].astype(np.int64) < now_us - ESTABLISHED_US
-        newcomers = newcomers[silent & (stats[newcomers, S_TEMPLATES] > 0)]
-        theirs = np.cumsum(stats[newcomers, S_TEMPLATES].astype(np.int64))
-        surplus = len(self.sets.templates) - self.shared.limits.templates * 3 // 4
-        chosen: NDArray[np.int64] = newcomers[: int(np.searchsorted(theirs, surplus)) + 1]
-        return chosen
 
     def _count_forgotten(self, numbers: NDArray[np.int64]) -> None:
         stats = self.shared.sessions.stats[numbers]

@@ -17,8 +17,8 @@ VARIABLE = 65_535
 REVERSE = 29_305
 """Enterprise number of the reverse direction of a biflow (RFC 5103 section 6.1)."""
 
-OVS = 6_876
-"""Enterprise number of VMware, under which Open vSwitch exports tunnels."""
+VMWARE = 6_876
+"""Enterprise number of VMware: its logical switches, and the tunnels of Open vSwitch, which came from Nicira."""
 
 _LINE = re.compile(r"(?P<name>\w+)\((?:(?P<enterprise>\d+)/)?(?P<number>\d+)\)<(?P<kind>\w+)>\[(?P<size>\d+|v)\]")
 

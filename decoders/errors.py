@@ -29,7 +29,7 @@ class Reason(IntEnum):
     RATE_ZERO = 9
     """Sampling rate 0: the row is kept, its rate set to 1 and marked unstated."""
     FRAME_LENGTH = 10
-    """An sFlow header is longer than its frame, or more was stripped than there is; clamped."""
+    """An sFlow header is longer than its frame, or more was stripped than there is: `frame_bytes` is not known."""
     SKIPPED_SAMPLE = 11
     """A well-formed sFlow sample of a format that is not decoded."""
     SKIPPED_RECORD = 12
@@ -49,7 +49,7 @@ class Reason(IntEnum):
     TEMPLATE_SCOPE = 19
     """An options template without scope, or with more scope than fields."""
     TEMPLATE_LIMIT = 20
-    """The exporter announced more templates than the limit; its oldest gave way."""
+    """More templates than the limit of the exporter or of all: those of least standing gave way, or this one."""
     TEMPLATE_CHANGED = 21
     """A template was redefined with other content."""
     WITHDRAWAL = 22
@@ -80,6 +80,18 @@ class Reason(IntEnum):
     """Structured data or encapsulation nested deeper than the limit."""
     INTERNAL = 35
     """A defect of the decoder: the datagram was left out.  Please report it."""
+    RATE_LIMIT = 36
+    """The exporter announced sampling rates for more scopes than the limit: this one was not kept."""
+    COUNT_ABSURD = 37
+    """A record with more packets or octets than can be (2^53, times its sampling rate 2^63): kept out of `flows`."""
+    TOTAL = 38
+    """The first total of a flow that began before it could be watched: kept as base of the next one, not as a row."""
+    CLOCK = 39
+    """The clock in the header contradicts the time of receipt by more than a day: the latter counts instead."""
+    SEQUENCE_UNITS = 40
+    """Numbered in other units than the protocol's, such as records in NetFlow v9: no loss is claimed of it."""
+    NAME_LIMIT = 41
+    """An interface name that is longer than 255 octets, or for which there was no room: stored as empty."""
 
 
 REASONS = tuple(reason.name.lower() for reason in Reason)

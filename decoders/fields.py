@@ -14,7 +14,10 @@ from decoders import rows as r
 from decoders.jit import forced, inline
 from decoders.names import intern
 from decoders.packet import parse_header
-from decoders.samplers import rate_of_number, rate_of_pair, sampler_rate
+from decoders.packet_tunnel import tunnel_kind
+from decoders.samplers import S_INTERFACE, S_LINE_CARD, S_SAMPLER, rate_of_number, rate_of_pair, scope_rate
+from decoders.sessions import S_FIRST_SEEN_US
+from decoders.totals import after_event, since_last_report
 from decoders.wire import MAPPED, move8, move16, move32, move64, move_ipv4, move_mac, swap64, u16, u32, u64
 
 NTP_1970 = 2_208_988_800
@@ -22,6 +25,9 @@ NTP_1970 = 2_208_988_800
 
 LATEST_SECONDS = 253_402_300_800
 """Year 10000: no absolute time lies behind it, and microseconds up to it fit 63 bits."""
+
+_NOT_MAPPED = ~np.uint64(0xFFFF0000)
+"""All of a word of an address, in memory order, but what marks it as IPv4."""
 
 # Words of a context: what all records of one message share
 (
@@ -32,8 +38,10 @@ LATEST_SECONDS = 253_402_300_800
     C_HEADER_US,
     C_UPTIME,  # ms, −1 where the header has none
     C_INIT_MS,  # element 160 of an options record of this session, 0 = not stated
+    C_STREAM,  # that the session belongs to
+    C_TEMPLATE,  # id of the template of the set at hand
     C_WORDS,
-) = range(8)
+) = range(10)
 
 
 @inline
@@ -236,25 +244,25 @@ def run_times(octets, at, stride, n, ops, o, base, off, size, ctx, rows, row, st
 
 
 @forced
-def run_special(octets, at, stride, n, ops, o, base, off, size, ctx, names, samplers, rows, row, step):  # type: ignore[no-untyped-def]
-    """All other operations."""
+def run_special(octets, at, stride, n, ops, o, base, off, size, ctx, k, rows, row, step):  # type: ignore[no-untyped-def]
+    """All other operations; `k` is what the decoder knows of exporters."""
     code = ops[o, 0]
     field = base + ops[o, 1]
     column = ops[o, 2]
     extra = ops[o, 3]
     first = row + ops[o, 4]
     length = size[field]
-    for k in range(n):
-        i = first + k * step
-        here = at + off[field] + k * stride
+    for m in range(n):
+        i = first + m * step
+        here = at + off[field] + m * stride
         if code == p.OP_NAME:
-            rows.u32[column, i] = intern(names, octets, here, length)
+            rows.u32[column, i] = intern(k.names, octets, here, length)
             continue
         if code == p.OP_SECTION:
             whole = np.int64(0)
             if column > 0:
                 whole = np.int64(
-                    fits(load(octets, at + off[base + column - 1] + k * stride, size[base + column - 1]), 0xFFFFFFFF)
+                    fits(load(octets, at + off[base + column - 1] + m * stride, size[base + column - 1]), 0xFFFFFFFF)
                 )
             section(octets, here, length, extra, whole, rows, i)
             continue
@@ -289,20 +297,80 @@ def run_special(octets, at, stride, n, ops, o, base, off, size, ctx, names, samp
         elif code == p.OP_RATE:
             _state_rate(rows, i, rate_of_number(value))
         elif code == p.OP_RATIO:
-            other = load(octets, at + off[base + extra - 1] + k * stride, size[base + extra - 1])
+            other = load(octets, at + off[base + extra - 1] + m * stride, size[base + extra - 1])
             largest = np.uint64(0xFFFFFFFF)
             if value <= largest and other <= largest:
                 _state_rate(rows, i, rate_of_pair(value, value + other))
         elif code == p.OP_QUOTIENT:
-            other = load(octets, at + off[base + extra - 1] + k * stride, size[base + extra - 1])
+            other = load(octets, at + off[base + extra - 1] + m * stride, size[base + extra - 1])
             _state_rate(rows, i, rate_of_pair(value, other))
         elif code == p.OP_PROBABILITY:
             _state_rate(rows, i, probability_rate(octets, here, length))
-        elif code == p.OP_SAMPLER and rows.u32[r.SAMPLING_RATE, i] == 0:
-            rate = sampler_rate(samplers, ctx[C_SESSION], value)
-            if rate > 0:
-                rows.u32[r.SAMPLING_RATE, i] = rate
-                rows.u8[r.RATE_SOURCE, i] = r.RATE_OPTIONS
+        elif code == p.OP_SAMPLER:
+            _announced_rate(k.samplers, ctx, S_SAMPLER, value, rows, i)
+        elif code == p.OP_LINE_CARD:
+            if not interface_rate(k.samplers, ctx, rows, i):
+                _announced_rate(k.samplers, ctx, S_LINE_CARD, value, rows, i)
+        elif code == p.OP_OUTER:
+            port = np.int64(0)
+            if column > 0:
+                port = np.int64(load(octets, at + off[base + column - 1] + m * stride, size[base + column - 1]))
+            _settle_outer(rows, i, np.int64(value) if extra == 0 else np.int64(-1), port)
+        elif code == p.OP_TOTAL:
+            number = np.uint64(0) if extra != 0 else value
+            first_us = np.int64(k.sessions.stats[ctx[C_SESSION], S_FIRST_SEEN_US])
+            for back in range(step):
+                now_us = ctx[C_RECEIVED_US]
+                since_last_report(k.totals, rows, i, back, ctx[C_SESSION], number, column, first_us, now_us)
+        elif code == p.OP_EVENT:
+            number = np.uint64(0)
+            if column > 0:
+                number = load(octets, at + off[base + column - 1] + m * stride, size[base + column - 1])
+            for back in range(step):
+                now_us = ctx[C_RECEIVED_US]
+                after_event(k.totals, rows, i, back, ctx[C_SESSION], number, np.int64(value), now_us)
+
+
+@inline
+def _announced_rate(samplers, ctx, scope, number, rows, row):  # type: ignore[no-untyped-def]
+    """Keep the rate announced for a scope of the record, unless it has one from itself or a narrower one."""
+    if rows.u32[r.SAMPLING_RATE, row] == 0:
+        rate = scope_rate(samplers, ctx[C_SESSION], ctx[C_STREAM], scope, number)
+        if rate > 0:
+            rows.u32[r.SAMPLING_RATE, row] = rate
+            rows.u8[r.RATE_SOURCE, row] = r.RATE_OPTIONS
+
+
+@forced
+def interface_rate(samplers, ctx, rows, row):  # type: ignore[no-untyped-def]
+    """Keep the rate announced for one of the record's interfaces, that of the observation point first; True if any."""
+    egress = rows.u8[r.DIRECTION, row] == r.DIRECTION_EGRESS
+    for turn in range(2):
+        index = rows.u32[r.OUT_IF, row] if egress == (turn == 0) else rows.u32[r.IN_IF, row]
+        if index != 0:
+            _announced_rate(samplers, ctx, S_INTERFACE, np.uint64(index), rows, row)
+    return rows.u32[r.SAMPLING_RATE, row] != 0
+
+
+@inline
+def _settle_outer(rows, row, protocol, port):  # type: ignore[no-untyped-def]
+    """Name the tunnel by the protocol (−1: not stated) and port of the outer header, unless there is none."""
+    same = True
+    empty = True
+    for word in range(2):
+        same &= rows.address[r.SRC_IP, row, word] == rows.address[r.OUTER_SRC_IP, row, word]
+        same &= rows.address[r.DST_IP, row, word] == rows.address[r.OUTER_DST_IP, row, word]
+        empty &= (rows.address[r.SRC_IP, row, word] & _NOT_MAPPED) == 0
+        empty &= (rows.address[r.DST_IP, row, word] & _NOT_MAPPED) == 0
+    if same or empty:
+        # Nothing is inside: what looks like the outer header is the flow.
+        for word in range(2):
+            rows.address[r.SRC_IP, row, word] = rows.address[r.OUTER_SRC_IP, row, word]
+            rows.address[r.DST_IP, row, word] = rows.address[r.OUTER_DST_IP, row, word]
+            rows.address[r.OUTER_SRC_IP, row, word] = 0
+            rows.address[r.OUTER_DST_IP, row, word] = 0
+    elif rows.u8[r.TUNNEL, row] == 0:
+        rows.u8[r.TUNNEL, row] = tunnel_kind(protocol, port)
 
 
 @inline
@@ -357,8 +425,9 @@ def probability_rate(octets, at, size):  # type: ignore[no-untyped-def]
 
 
 @forced
-def run_plan(octets, at, stride, n, plans, number, ctx, names, samplers, rows, row, step):  # type: ignore[no-untyped-def]
+def run_plan(octets, at, stride, n, number, ctx, k, rows, row, step):  # type: ignore[no-untyped-def]
     """Run all operations of plan `number` over `n` records; writes rows from `row`, `step` apart."""
+    plans = k.plans
     first = plans.head[number, p.P_OP]
     base = plans.head[number, p.P_FIELD]
     for o in range(first, first + plans.head[number, p.P_OPS]):
@@ -368,6 +437,4 @@ def run_plan(octets, at, stride, n, plans, number, ctx, names, samplers, rows, r
         elif p.OP_TIME <= code <= p.OP_DURATION:
             run_times(octets, at, stride, n, plans.op, o, base, plans.off, plans.size, ctx, rows, row, step)
         else:
-            run_special(
-                octets, at, stride, n, plans.op, o, base, plans.off, plans.size, ctx, names, samplers, rows, row, step
-            )
+            run_special(octets, at, stride, n, plans.op, o, base, plans.off, plans.size, ctx, k, rows, row, step)

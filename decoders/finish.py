@@ -7,10 +7,19 @@ import numpy as np
 from decoders import plan as p
 from decoders import rows as r
 from decoders.errors import Reason
-from decoders.fields import C_DOMAIN, C_HEADER_US, C_RECEIVED_US, C_SESSION, C_VERSION
+from decoders.fields import (
+    C_DOMAIN,
+    C_HEADER_US,
+    C_RECEIVED_US,
+    C_SESSION,
+    C_STREAM,
+    C_TEMPLATE,
+    C_VERSION,
+    interface_rate,
+)
 from decoders.jit import forced, inline
 from decoders.rows import clear_row
-from decoders.samplers import BY_INTERFACE, only_rate, sampler_rate
+from decoders.samplers import S_TEMPLATE, agreed_rate, scope_rate, wide_rate
 from decoders.sessions import S_OVERRIDE_RATE, S_SAMPLING_RATE
 from decoders.wire import swap64
 
@@ -25,6 +34,24 @@ ECHO_REQUEST_V6 = 128
 
 MAPPED_ZERO = np.uint64(0xFFFF0000)
 """Second word, in memory order, of the mapped address 0.0.0.0."""
+
+
+CLOCK_REACH_US = 86_400_000_000
+"""How far the clock of a header may be from the time of receipt: one that is set to another time zone is right still
+in what it says of how long ago something was."""
+
+
+@forced
+def trusted_clock(clock_us, received_us, s, session):  # type: ignore[no-untyped-def]
+    """The clock of a header, or the time of receipt where the two contradict each other, counted.
+
+    Clocks that were never set begin in 1970, or hold the uptime.
+    """
+    s.skew_us[session] = clock_us - received_us
+    if abs(clock_us - received_us) <= CLOCK_REACH_US:
+        return clock_us
+    s.problems[session, Reason.CLOCK.value] += np.uint64(1)
+    return received_us
 
 
 @forced
@@ -110,24 +137,49 @@ def derive_ether_type(rows, row):  # type: ignore[no-untyped-def]
         rows.u16[r.ETHER_TYPE, row] = ETHERTYPE_IPV4 if v4 else ETHERTYPE_IPV6
 
 
+@inline
+def common_rate(samplers, ctx, flags):  # type: ignore[no-untyped-def]
+    """Rate of records that no narrower scope has one for: that of their template, domain, exporter.
+
+    Of records that name no sampler also that of the samplers, if they have one in common.
+    """
+    session, stream = ctx[C_SESSION], ctx[C_STREAM]
+    rate = scope_rate(samplers, session, stream, S_TEMPLATE, ctx[C_TEMPLATE])
+    if rate == 0:
+        rate = wide_rate(samplers, session, stream)
+    if rate == 0 and flags & p.F_SAMPLER == 0:
+        rate = agreed_rate(samplers, session, stream)
+    return rate
+
+
 @forced
-def settle_rate(rows, row, samplers, session, override, common):  # type: ignore[no-untyped-def]
-    """The sampling rate: override, record, options of its sampler, options of its interface, the only sampler, none."""
+def settle_rate(rows, row, samplers, ctx, override, common):  # type: ignore[no-untyped-def]
+    """The sampling rate: override, record, options of its sampler, of its interface, of a wider scope, none."""
     if override > 0:
         rows.u32[r.SAMPLING_RATE, row] = override
         rows.u8[r.RATE_SOURCE, row] = r.RATE_OVERRIDE
-    elif rows.u32[r.SAMPLING_RATE, row] == 0:
-        rate = common
-        if rate == 0 and samplers.used[session] > 0:
-            for column in (r.IN_IF, r.OUT_IF):
-                index = rows.u32[column, row]
-                if rate == 0 and index != 0:
-                    rate = sampler_rate(samplers, session, np.uint64(BY_INTERFACE) | np.uint64(index))
-        if rate > 0:
-            rows.u32[r.SAMPLING_RATE, row] = rate
+    elif rows.u32[r.SAMPLING_RATE, row] == 0 and not interface_rate(samplers, ctx, rows, row):
+        if common > 0:
+            rows.u32[r.SAMPLING_RATE, row] = common
             rows.u8[r.RATE_SOURCE, row] = r.RATE_OPTIONS
         else:
             rows.u32[r.SAMPLING_RATE, row] = 1
+
+
+LARGEST_COUNT = np.uint64(1 << 53)
+LARGEST_SCALED = np.uint64(1 << 63)
+ALWAYS_FITS = np.uint64(1 << 31)
+"""Whatever the rate, which has 32 bits."""
+
+
+@inline
+def absurd(rows, row, rate):  # type: ignore[no-untyped-def]
+    """True if a count of the row cannot be: petabytes in one record, or what no sum of the store could hold."""
+    bits = rows.u64[r.PACKETS, row] | rows.u64[r.BYTES, row] | rows.u64[r.FRAME_BYTES, row]
+    if bits < ALWAYS_FITS:
+        return False
+    most = min(LARGEST_COUNT, LARGEST_SCALED // np.uint64(rate))
+    return rows.u64[r.PACKETS, row] > most or rows.u64[r.BYTES, row] > most or rows.u64[r.FRAME_BYTES, row] > most
 
 
 @inline
@@ -172,19 +224,29 @@ def finish_rows(rows, row, n, step, flags, ctx, s, samplers):  # type: ignore[no
     session = ctx[C_SESSION]
     header_us = ctx[C_HEADER_US]
     override = np.int64(s.stats[session, S_OVERRIDE_RATE])
-    common = only_rate(samplers, session)
+    common = common_rate(samplers, ctx, flags)
     icmp = (flags & p.F_ICMP) != 0
     to = row
     for k in range(n):
         i = np.uint64(row + k * step)
         back = np.uint64(row + k * step + 1)
         if addressless(rows, i):
-            s.problems[session, Reason.NO_ADDRESS.value] += np.uint64(1)
+            # A record of zeros is padding.
+            if rows.u64[r.PACKETS, i] != 0 or rows.u64[r.BYTES, i] != 0 or rows.u8[r.IP_PROTOCOL, i] != 0:
+                s.problems[session, Reason.NO_ADDRESS.value] += np.uint64(1)
             clear_row(rows, i)
             if step == 2:
                 clear_row(rows, back)
             continue
-        settle_rate(rows, i, samplers, session, override, common)
+        settle_rate(rows, i, samplers, ctx, override, common)
+        rate = rows.u32[r.SAMPLING_RATE, i]
+        if step == 2 and absurd(rows, back, rate):
+            _refuse(rows, back, s, session)
+        if absurd(rows, i, rate):
+            _refuse(rows, i, s, session)
+            if step == 2:
+                clear_row(rows, back)
+            continue
         keep_back = step == 2 and (rows.u64[r.PACKETS, back] != 0 or rows.u64[r.BYTES, back] != 0)
         if keep_back:
             is_icmp = rows.u8[r.IP_PROTOCOL, i] in (ICMP, ICMPV6)
@@ -215,6 +277,15 @@ def finish_rows(rows, row, n, step, flags, ctx, s, samplers):  # type: ignore[no
         rows.address[r.EXPORTER, kept, 0] = exporter_high
         rows.address[r.EXPORTER, kept, 1] = exporter_low
     return to
+
+
+@inline
+def _refuse(rows, row, s, session):  # type: ignore[no-untyped-def]
+    """Leave a row out whose counts cannot be, or are the first totals of a flow (all ones), counted."""
+    first = rows.u64[r.PACKETS, row] == np.uint64(r.ABSENT) and rows.u64[r.BYTES, row] == np.uint64(r.ABSENT)
+    reason = Reason.TOTAL.value if first else Reason.COUNT_ABSURD.value
+    s.problems[session, reason] += np.uint64(1)
+    clear_row(rows, row)
 
 
 @forced

@@ -13,20 +13,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoders.errors import Reason
-from decoders.fields import C_DOMAIN, C_HEADER_US, C_INIT_MS, C_RECEIVED_US, C_SESSION, C_UPTIME, C_VERSION, C_WORDS
+from decoders.fields import (
+    C_DOMAIN,
+    C_HEADER_US,
+    C_INIT_MS,
+    C_RECEIVED_US,
+    C_SESSION,
+    C_STREAM,
+    C_UPTIME,
+    C_VERSION,
+    C_WORDS,
+)
+from decoders.finish import trusted_clock
 from decoders.held import Held
 from decoders.jit import forced, inline
 from decoders.limits import Limits
 from decoders.names import Names
 from decoders.pool import Plans
 from decoders.samplers import Samplers
-from decoders.sequence import O_UNKNOWN, Orders, follow, is_duplicate
+from decoders.sequence import O_UNKNOWN, Orders, began_again, follow, is_duplicate, note_contents, stream_of
 from decoders.sessions import (
     S_DATAGRAMS,
+    S_HELD_OCTETS,
     S_LAST_SEEN_US,
     S_RECORDS,
     S_TEMPLATES,
-    T_RESTART,
+    T_REBOOT,
     Sessions,
     find_session,
     fingerprint,
@@ -34,7 +46,8 @@ from decoders.sessions import (
     over_stream,
 )
 from decoders.templates import Table
-from decoders.wire import u16, u32
+from decoders.totals import Totals
+from decoders.wire import all_zero, u16, u32
 
 I_DONE, I_TEMPLATE, I_ROWS, I_RESTART, I_SET, I_WITHDRAWAL = range(6)
 """Why a pass stopped: all done; a template record at W_RECORD is new; W_NEED rows are wanted; the exporter of this
@@ -66,8 +79,10 @@ decoded."""
     W_PROBLEMS,
     W_BAD,  # 1 = the message is given up
     W_RELEASED,  # held sets decoded of those that were waiting
+    W_CLOCK_US,  # the clock of the header, as sent
+    W_DOUBT,  # 1 = the template at W_RECORD is forgotten, since its new definition is malformed
     W_WORDS,
-) = range(24)
+) = range(26)
 
 
 class Batch(NamedTuple):
@@ -109,6 +124,7 @@ class Known(NamedTuple):
     samplers: Samplers
     held: Held
     orders: Orders
+    totals: Totals
 
 
 def new_work(limits: Limits, sessions: Sessions, domain_in_key: bool) -> Work:
@@ -145,6 +161,8 @@ def sets_fit(octets, at, end):  # type: ignore[no-untyped-def]
     """Offset of the first set whose length cannot be, −1 if all can."""
     while at + 4 <= end:
         length = u16(octets, at + 2)
+        if length == 0 and all_zero(octets, at, end):
+            return np.int64(-1)
         if length < 4 or at + length > end:
             return at
         at += length
@@ -205,7 +223,9 @@ def open_message(b, w, k):  # type: ignore[no-untyped-def]
             k.orders.session[number, O_UNKNOWN] = 1
             return False
     ctx[C_INIT_MS] = k.samplers.init_ms[number]
-    s.skew_us[number] = ctx[C_HEADER_US] - ctx[C_RECEIVED_US]
+    ctx[C_STREAM] = stream_of(k.orders, s, number)
+    st[W_CLOCK_US] = ctx[C_HEADER_US]
+    ctx[C_HEADER_US] = trusted_clock(st[W_CLOCK_US], ctx[C_RECEIVED_US], s, number)
     if over_stream(s, number):
         # A connection repeats nothing: messages with the same octets are several.  The count grows from batch to batch.
         w.print_[0] = mix(s.stats[number, S_DATAGRAMS], np.uint64(at))
@@ -239,12 +259,17 @@ def close_message(b, w, k):  # type: ignore[no-untyped-def]
             st[W_UNITS],
             st[W_FLOWS],
             st[W_UNKNOWN],
+            False,
             np.int64(-1),
+            st[W_CLOCK_US],
+            w.ctx[C_RECEIVED_US],
             w.print_[0],
         )
         left = st[W_END] - st[W_SET]
-        if left > 0 and st[W_BAD] == 0:
+        if left > 0 and st[W_BAD] == 0 and not all_zero(b.octets, st[W_SET], st[W_END]):
             problem(w, Reason.TRAILING.value, st[W_SET], left)
+    known = st[W_UNKNOWN] == 0
+    note_contents(k.orders, number, st[W_UNITS] if known else np.int64(0), st[W_TEMPLATES])
 
 
 @forced
@@ -258,17 +283,40 @@ def next_message(b, w):  # type: ignore[no-untyped-def]
         if left >= 16 and u16(b.octets, end) == 10:
             st[W_MESSAGE] = end
             return
-        problem(w, Reason.TRAILING.value, end, left)
+        if not all_zero(b.octets, end, end + left):
+            problem(w, Reason.TRAILING.value, end, left)
     st[W_DATAGRAM] += 1
     st[W_MESSAGE] = -1
 
 
 @forced
 def restarted(w, k):  # type: ignore[no-untyped-def]
-    """Follow the number of a v9 datagram, which is known before its sets; True if templates have to go."""
+    """True if what the exporter of the message at hand announced, or had waiting, is void: it restarted.
+
+    The number of a v9 datagram is known before its sets, and followed here.  IPFIX has no uptime: there a number that
+    went back while the clock went on is a new beginning.
+    """
     number = w.ctx[C_SESSION]
-    one = np.int64(1)
-    answer = follow(
-        k.orders, k.sessions, number, w.state[W_SEQUENCE], one, one, np.int64(0), w.ctx[C_UPTIME], w.print_[0]
+    s = k.sessions
+    if w.ctx[C_VERSION] == 9:
+        one = np.int64(1)
+        answer = follow(
+            k.orders,
+            s,
+            number,
+            w.state[W_SEQUENCE],
+            one,
+            one,
+            np.int64(0),
+            True,
+            w.ctx[C_UPTIME],
+            w.state[W_CLOCK_US],
+            w.ctx[C_RECEIVED_US],
+            w.print_[0],
+        )
+        known = s.stats[number, S_TEMPLATES] | s.stats[number, S_HELD_OCTETS]
+        rates = k.samplers.used[number] | k.samplers.init_ms[number]
+        return answer == T_REBOOT and (known != 0 or rates != 0)
+    return s.stats[number, S_HELD_OCTETS] != 0 and began_again(
+        k.orders, s, number, w.state[W_SEQUENCE], w.state[W_CLOCK_US]
     )
-    return answer == T_RESTART and k.sessions.stats[number, S_TEMPLATES] != 0

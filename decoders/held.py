@@ -150,7 +150,9 @@ def waits(held: Held) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 def forget_held(held: Held, s: Sessions, sessions: NDArray[np.int64]) -> None:
     """Let go what waits for templates of these sessions, counted."""
-    gone = (held.meta[:, H_LIVE] != 0) & np.isin(held.meta[:, C_SESSION], sessions)
+    first, count = int(held.state[A_FIRST]), int(held.state[A_COUNT])
+    order = (first + np.arange(count)) % len(held.meta)
+    gone = order[(held.meta[order, H_LIVE] != 0) & np.isin(held.meta[order, C_SESSION], sessions)]
     np.add.at(s.problems, (held.meta[gone, C_SESSION], int(Reason.NO_TEMPLATE)), np.uint64(1))
     held.meta[gone, H_LIVE] = 0
     s.stats[sessions, S_HELD_OCTETS] = 0

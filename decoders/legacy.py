@@ -16,12 +16,12 @@ from decoders.datagrams import Datagrams
 from decoders.decoder import Decoded, Shared
 from decoders.errors import Reason
 from decoders.fields import uptime_us
-from decoders.finish import ETHERTYPE_IPV4, settle_icmp, settle_times
+from decoders.finish import ETHERTYPE_IPV4, settle_icmp, settle_times, trusted_clock
 from decoders.jit import forced, inline, kernel
 from decoders.rows import Rows, batch, make_ready, unclear_rows
 from decoders.sequence import Orders, begin_orders_anew, follow, forget_orders, is_duplicate, new_orders
 from decoders.sessions import S_OVERRIDE_RATE, S_RECORDS, S_SAMPLING_RATE, Sessions, fingerprint
-from decoders.wire import move8, move16, move32, move_ipv4, swap64, u16, u32
+from decoders.wire import all_zero, move8, move16, move32, move_ipv4, swap64, u16, u32
 from schemas.flows import FLOWS
 
 PROBLEM_WORDS = 4
@@ -79,6 +79,8 @@ def _decode(b, s, orders, rows, log):  # type: ignore[no-untyped-def]
         uptime = u32(octets, at + 4)
         header, record = shape(version)
         n = min(count, (size - header) // record)
+        clock_us = u32(octets, at + 8) * 1_000_000 + min(u32(octets, at + 12), 999_999_999) // 1_000
+        header_us = trusted_clock(clock_us, b.received[datagram], s, number)
         reason = np.int64(-1)
         if version != 1:
             sequence = u32(octets, at + 16)
@@ -87,8 +89,10 @@ def _decode(b, s, orders, rows, log):  # type: ignore[no-untyped-def]
                 reason = np.int64(Reason.DUPLICATE.value)
                 n = np.int64(0)
             else:
-                follow(orders, s, number, sequence, count, count, np.int64(0), uptime, print_)
-        if reason < 0 and size != header + count * record:
+                now_us = b.received[datagram]
+                follow(orders, s, number, sequence, count, count, np.int64(0), False, uptime, clock_us, now_us, print_)
+        rest = at + header + n * record
+        if reason < 0 and (n != count or not all_zero(octets, rest, at + size)):
             reason = np.int64(Reason.COUNT_MISMATCH.value)
         if reason >= 0:
             s.problems[number, reason] += np.uint64(1)
@@ -98,8 +102,6 @@ def _decode(b, s, orders, rows, log):  # type: ignore[no-untyped-def]
                 log[listed, 2] = reason
                 log[listed, 3] = count
                 listed += 1
-        header_us = u32(octets, at + 8) * 1_000_000 + min(u32(octets, at + 12), 999_999_999) // 1_000
-        s.skew_us[number] = header_us - b.received[datagram]
         s.stats[number, S_RECORDS] += np.uint64(n)
         make_ready(rows, row + n)
         _records(octets, at + header, n, record, version, uptime, header_us, s, number, rows, row)
@@ -152,7 +154,8 @@ def _header(octets, at, n, version, received, s, number, rows, row):  # type: ig
     else:
         domain = u16(octets, at + 20)
         sampling = u16(octets, at + 22)
-        if sampling >> 14 != 0 and sampling & 0x3FFF != 0:
+        # The two bits of the mode are 0 with older routers that sample; without sampling the interval is 0, too.
+        if sampling & 0x3FFF != 0:
             rate = sampling & 0x3FFF
             source = r.RATE_HEADER
     override = np.int64(s.stats[number, S_OVERRIDE_RATE])

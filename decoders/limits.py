@@ -16,10 +16,23 @@ class Limits:
     """sFlow data sources (interfaces and samplers) whose sequence and last counters are kept; about 300 octets each."""
     templates_per_session: int = 1_024
     """Open vSwitch announces 89 per bridge, large routers some hundreds."""
-    templates: int = 65_536
-    """Templates of all exporters together."""
+    templates: int = 524_288
+    """Templates of all exporters together: 1,000 hypervisors with 4 bridges each announce 356,000.  Equal ones share
+    their plan; about 150 octets each."""
+    templates_per_exporter: int = 65_536
+    """Templates of all streams of one address."""
+    template_seconds: int = 259_200
+    """A template that was neither announced nor used for so long is forgotten (RFC 7011 section 8.4: at least three
+    times its refresh interval, which IOS allows to be a day)."""
+    rates_per_session: int = 1_024
+    """Sampling rates announced by one stream for its samplers, interfaces and templates; a chassis has some hundreds of
+    ports."""
+    totals: int = 131_072
+    """Flows whose counts are totals, of which the last is kept; 32 octets each."""
     template_fields: int = 1_000
     """Fields of one template; Open vSwitch sends up to 68."""
+    plan_fields: int = 1_048_576
+    """Fields of all templates that differ; about 200 octets each.  Those of Open vSwitch have 5,000."""
     held_octets_per_session: int = 16 * 2**20
     """Data waiting for its template, per stream: 600 s of 90 records/s of Open vSwitch, 300 octets each."""
     held_octets: int = 64 * 2**20
@@ -32,8 +45,9 @@ class Limits:
     """Rows one datagram may give: the largest possible count of 1-octet records."""
     sflow_records_per_sample: int = 1_000
     """Records of one sFlow sample."""
-    names: int = 16_384
-    """Distinct interface names kept; what comes above is stored as empty."""
+    names: int = 65_536
+    """Distinct interface names at once: the table begins afresh when it is nearly full, and what comes above between
+    two batches is stored as empty."""
     name_octets: int = 255
     """Longest name that is kept; interface names are at most 15 characters, port names 255."""
     problems_per_batch: int = 1_024

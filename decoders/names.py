@@ -1,6 +1,8 @@
 """Interning of short strings inside kernels: interface names become indices of a bounded table.
 
-Index 0 is the empty string.  A string beyond the limits is stored as empty and counted in `Names.missed`.
+Index 0 is the empty string.  A string beyond the limits is stored as empty and counted in `Names.missed`.  A table that
+is nearly full begins afresh between two batches: what is still in use comes again, the names of ports that are gone do
+not.  Hosts of containers name each port they make.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from schemas.text import clean
 
 
 class Names(NamedTuple):
-    """The table of strings, filled by kernels; strings are never removed, so an index keeps its meaning."""
+    """The table of strings, filled by kernels; an index keeps its meaning until the table begins afresh."""
 
     table: NDArray[np.int32]
     """Open-addressing hash table of indices, 0 = free; its size is a power of two."""
@@ -85,11 +87,27 @@ def intern(names, octets, start, length):  # type: ignore[no-untyped-def]
     return np.uint32(index)
 
 
+FULL = 1.25
+"""Room that there must be for each string there is, when a batch begins."""
+
+
 class NameList:
     """Arrow view of a `Names` table, rebuilt only when it grew.  Here names come in, and are cleaned."""
 
     def __init__(self, names: Names) -> None:
         self._names = names
+        self._known = [""]
+        self._array = pa.array(self._known, pa.string())
+
+    def begin_batch(self) -> None:
+        """Begin afresh if the table is nearly full.  Batches that were handed out keep the array of their time."""
+        names = self._names
+        octets, count = names.count.tolist()
+        if FULL * (count + 1) < len(names.offset) - 1 and FULL * octets < len(names.octets):
+            return
+        names.table[:] = 0
+        names.count[:] = (0, 1)
+        names.offset[:] = 0
         self._known = [""]
         self._array = pa.array(self._known, pa.string())
 

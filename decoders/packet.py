@@ -106,7 +106,9 @@ def parse_layers(octets, at, end, layer, frame_end, result, rows, row):  # type:
                 result = (result | P_TUNNEL) & ~P_TAGGED
                 at = inner
                 rows.u64[BYTES, row] = max(frame_end - at, 0)
-                if layer != L_ETHERNET:
+                if layer == L_MPLS:
+                    rows.u16[ETHER_TYPE, row] = 0x8847
+                elif layer != L_ETHERNET:
                     rows.u16[ETHER_TYPE, row] = 0x0800 if layer == L_IPV4 else 0x86DD
     return result
 

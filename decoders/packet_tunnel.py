@@ -1,11 +1,15 @@
-"""Tunnels in a sampled header: VXLAN, VXLAN-GPE, Geneve, GRE, NVGRE, ERSPAN, IP in IP.  Sources: their RFCs."""
+"""Tunnels in a sampled header: VXLAN, VXLAN-GPE, Geneve, GRE, NVGRE, ERSPAN, IP in IP, MPLS in GRE and in UDP.
+
+Sources: their RFCs.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
 from decoders.jit import inline
-from decoders.packet_layers import L_ETHERNET, L_IPV4, L_IPV6, L_STOP, layer_of_type
+from decoders.packet_layers import L_ETHERNET, L_IPV4, L_IPV6, L_MPLS, L_STOP, layer_of_type
+from decoders.packet_link import mpls
 from decoders.rows import (
     DST_IP,
     DST_PORT,
@@ -27,6 +31,7 @@ from decoders.rows import (
     TUNNEL_GRE,
     TUNNEL_IPIP,
     TUNNEL_NVGRE,
+    TUNNEL_OTHER,
     TUNNEL_VXLAN,
     TUNNEL_VXLAN_GPE,
     VLAN,
@@ -37,6 +42,7 @@ from decoders.wire import u16, u32
 PORTS_VXLAN = (4789, 8472)
 PORT_VXLAN_GPE = 4790
 PORT_GENEVE = 6081
+PORT_MPLS = 6635
 
 LEAST_NVGRE_KEY = 0x100000
 """NVGRE keys are VSID × 256 + flow, and VSIDs below 4,096 are reserved (RFC 7637 section 3.2).  A smaller key is a
@@ -69,6 +75,8 @@ def find_tunnel(octets, at, end, protocol):  # type: ignore[no-untyped-def]
 
 @inline
 def _shows_addresses(octets, at, end, layer):  # type: ignore[no-untyped-def]
+    if layer == L_MPLS:
+        layer, at, _ = mpls(octets, at, end)
     if layer == L_ETHERNET:
         return at + 14 <= end
     if layer == L_IPV4:
@@ -78,11 +86,14 @@ def _shows_addresses(octets, at, end, layer):  # type: ignore[no-untyped-def]
 
 @inline
 def _over_udp(octets, at, end, port):  # type: ignore[no-untyped-def]
-    """VXLAN (RFC 7348), VXLAN-GPE and Geneve (RFC 8926) by destination port; `at`: behind the UDP header, 8 octets
-    are present."""
+    """VXLAN (RFC 7348), VXLAN-GPE, Geneve (RFC 8926) and MPLS (RFC 7510) by destination port.
+
+    `at`: behind the UDP header, 8 octets are present.
+    """
     vni = u32(octets, at + 4) >> 8
     flags = np.int64(octets[at])
-    if port in PORTS_VXLAN and flags & 0x08 != 0:
+    # The flag of the VNI, and none of the reserved ones; the first is that of the group policy extension.
+    if port in PORTS_VXLAN and flags & 0x7F == 0x08:
         return TUNNEL_VXLAN, L_ETHERNET, at + 8, vni
     if port == PORT_VXLAN_GPE and flags & 0x08 != 0:
         following = octets[at + 3]
@@ -96,12 +107,17 @@ def _over_udp(octets, at, end, port):  # type: ignore[no-untyped-def]
         return TUNNEL_VXLAN_GPE, layer, at + 8, vni
     if port == PORT_GENEVE and flags >> 6 == 0:
         return TUNNEL_GENEVE, layer_of_type(u16(octets, at + 2)), at + 8 + (flags & 0x3F) * 4, vni
+    if port == PORT_MPLS:
+        return TUNNEL_OTHER, L_MPLS, at, NO_VNI
     return 0, L_STOP, at, NO_VNI
 
 
 @inline
 def _gre(octets, at, end):  # type: ignore[no-untyped-def]
-    """GRE version 0 (RFC 2784, RFC 2890) with what it carries: Ethernet, IP, ERSPAN II and III, NVGRE (RFC 7637)."""
+    """GRE version 0 (RFC 2784, RFC 2890) with what it carries.
+
+    That is Ethernet, IP, MPLS (RFC 4023), ERSPAN II and III, NVGRE (RFC 7637).
+    """
     if at + 4 > end:
         return 0, L_STOP, at, NO_VNI
     flags = u16(octets, at)
@@ -152,3 +168,21 @@ def enter_tunnel(kind, vni, ethernet_inside, rows, row):  # type: ignore[no-unty
     rows.u8[TOS, row] = 0
     rows.u8[TTL, row] = 0
     rows.u8[FRAGMENT, row] = 0
+
+
+@inline
+def tunnel_kind(protocol, port):  # type: ignore[no-untyped-def]
+    """Tunnel code by IP protocol and destination port.  Open vSwitch swaps the octets of the port: both are tried."""
+    swapped = ((port & 0xFF) << 8) | (port >> 8)
+    if protocol == 47:
+        return TUNNEL_GRE
+    if protocol in (4, 41):
+        return TUNNEL_IPIP
+    if protocol == 17:
+        if port in PORTS_VXLAN or swapped in PORTS_VXLAN:
+            return TUNNEL_VXLAN
+        if PORT_GENEVE in (port, swapped):
+            return TUNNEL_GENEVE
+        if PORT_VXLAN_GPE in (port, swapped):
+            return TUNNEL_VXLAN_GPE
+    return TUNNEL_OTHER

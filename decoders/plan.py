@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoders import rows as r
-from decoders.elements import OVS, REVERSE, VARIABLE, describe, plausible
+from decoders.elements import REVERSE, VARIABLE, VMWARE, describe, plausible
 
 (
     OP_U64,  # number into the 64-bit group; `extra` 1: only where the column is still 0
@@ -41,7 +41,13 @@ from decoders.elements import OVS, REVERSE, VARIABLE, describe, plausible
     OP_PROBABILITY,
     OP_SAMPLER,
     OP_SECTION,  # part of a packet; `extra`: header protocol (1 Ethernet, 11 IP)
-) = range(25)
+    OP_OUTER,  # outer IP protocol; `column`: the field of the outer destination port plus 1; `extra` 1: no protocol
+    OP_LINE_CARD,
+    OP_TOTAL,  # counts are totals; `field`: flow id, `extra` 1: there is none; `column`: TOTAL_ bits
+    OP_EVENT,  # event of a firewall, whose last record holds totals; `column`: the field of the flow id plus 1
+) = range(29)
+
+TOTAL_PACKETS, TOTAL_BYTES = 1, 2
 
 UNIT_SECONDS, UNIT_MILLIS, UNIT_MICROS, UNIT_NTP_MICROS, UNIT_NTP_NANOS = range(5)
 
@@ -68,6 +74,8 @@ F_OVS = 4
 """Made by Open vSwitch: counts are already scaled."""
 F_ICMP = 8
 """ICMP type and code have elements of their own."""
+F_SAMPLER = 16
+"""Records name their sampler: the rate of another is not theirs."""
 
 # Roles of fields in options records
 (
@@ -83,8 +91,12 @@ F_ICMP = 8
     R_POPULATION,
     R_PROBABILITY,
     R_INIT_TIME,
+    R_LINE_CARD,
+    R_TEMPLATE,
+    R_DOMAIN,
+    R_EXPORTER,  # the exporter, one of its processes: all that comes from it
     R_ROLES,
-) = range(13)
+) = range(17)
 
 _ROLES = {
     34: R_RATE,
@@ -103,8 +115,19 @@ _ROLES = {
     160: R_INIT_TIME,
 }
 
+_SCOPE_ROLES = {
+    130: R_EXPORTER,
+    131: R_EXPORTER,
+    143: R_EXPORTER,
+    144: R_EXPORTER,
+    141: R_LINE_CARD,
+    145: R_TEMPLATE,
+    149: R_DOMAIN,
+}
+"""What an options record holds for, where these are among its scope (RFC 7011 section 3.4.2.1)."""
+
 V9_SCOPES = {1: 144, 2: 10, 3: 141, 4: 0, 5: 145}
-"""NetFlow v9 scope type -> element; a cache has none."""
+"""NetFlow v9 scope type -> element (RFC 3954 section 6.1); a cache has none."""
 
 Field = tuple[int, int, int]
 """Enterprise, element, octets (or `VARIABLE`)."""
@@ -156,6 +179,14 @@ class _Fields:
         """Index of the first field with this element, −1 if there is none."""
         return self.at.get((enterprise, number), [-1])[0]
 
+    def last(self, number: int, enterprise: int = 0) -> int:
+        """Index of the last one: headers are named from the outermost to the innermost (RFC 7011 section 8)."""
+        return self.at.get((enterprise, number), [-1])[-1]
+
+    def repeated(self, *numbers: int) -> bool:
+        """True if one of these elements stands there more than once."""
+        return any(len(self.at.get((0, number), ())) > 1 for number in numbers)
+
     def has(self, *numbers: int, enterprise: int = 0) -> bool:
         return any((enterprise, number) in self.at for number in numbers)
 
@@ -170,7 +201,7 @@ def compile_plan(template: Template) -> Plan:
     fields = _Fields(template)
     sizes = [-1 if size == VARIABLE else size for size in fields.size]
     if template.options:
-        ops = [(role, index, 0, 0, 0) for index, role in _option_roles(fields)]
+        ops = [(role, index, 0, 0, 0) for index, role in _option_roles(fields, template.scopes)]
         flags = F_OPTIONS
     else:
         compiler = _Compiler(template, fields)
@@ -185,10 +216,12 @@ def compile_plan(template: Template) -> Plan:
     return Plan(head, np.array(sizes, np.int64), np.array(ops, np.int64).reshape(len(ops), OPS))
 
 
-def _option_roles(fields: _Fields) -> Iterable[tuple[int, int]]:
+def _option_roles(fields: _Fields, scopes: int) -> Iterable[tuple[int, int]]:
     for (enterprise, number), places in fields.at.items():
         if enterprise == 0 and number in _ROLES:
             yield places[0], _ROLES[number]
+        elif enterprise == 0 and number in _SCOPE_ROLES and places[0] < scopes:
+            yield places[0], _SCOPE_ROLES[number]
 
 
 class _Compiler:
@@ -211,8 +244,10 @@ class _Compiler:
         self._layer_3_4()
         self._interfaces()
         self._tunnel()
+        self._encapsulated()
         self._sampling()
         self._reverse()
+        self._totals()
         return self.ops
 
     def _add(self, op: int, field: int, column: int = 0, extra: int = 0, reverse: int = 0) -> bool:
@@ -226,10 +261,15 @@ class _Compiler:
         reverse = int(enterprise == REVERSE)
         return any(self._add(op, self.fields.first(n, enterprise), column, extra, reverse) for n in numbers)
 
+    def _inner(self, op: int, column: int, numbers: Iterable[int], extra: int = 0) -> bool:
+        """The first of these elements that the template has, of the innermost header."""
+        return any(self._add(op, self.fields.last(n), column, extra) for n in numbers)
+
     def _counts(self) -> None:
         ovs = self.flags & F_OVS
-        packets: tuple[int, ...] = (2,) if ovs else (2, 86)
-        octets: tuple[int, ...] = (1,) if ovs else (1, 85)
+        # Where nothing is counted on the way in, what leaves is all that the flow has (23, 24); then totals.
+        packets: tuple[int, ...] = (2,) if ovs else (2, 24, 86, 172)
+        octets: tuple[int, ...] = (1,) if ovs else (1, 23, 85, 171)
         self._any(OP_U64, r.FRAME_BYTES, (352,) if ovs else (352, 353))
         self._any(OP_U64, r.DROP_HINT_PACKETS, (133,))
         if not self.fields.has(*packets, *octets) and self.fields.has(231, 232, 298, 299):
@@ -267,30 +307,55 @@ class _Compiler:
         return False
 
     def _layer_2(self) -> None:
-        self._any(OP_MAC, r.SRC_MAC, (56, 81))
-        self._any(OP_MAC, r.DST_MAC, (80, 57))
-        self._any(OP_U16, r.ETHER_TYPE, (256,))
-        self._add(OP_U16, self.fields.first(58), r.VLAN)
-        self._add(OP_U16, self.fields.first(243), r.VLAN, 1)
+        # A station of a wireless network (365) is what talks, where no other address is stated.
+        self._inner(OP_MAC, r.SRC_MAC, (56, 81, 365))
+        self._inner(OP_MAC, r.DST_MAC, (80, 57))
+        self._inner(OP_U16, r.ETHER_TYPE, (256,))
+        keep = 0
+        for number in (58, 243) if self.fields.has(58, 243) else (59, 254):
+            keep |= self._add(OP_U16, self.fields.first(number), r.VLAN, keep)
 
     def _layer_3_4(self) -> None:
         for column, v4, v6 in ((r.SRC_IP, 8, 27), (r.DST_IP, 12, 28)):
-            both = int(self.fields.has(v4) and self.fields.has(v6))
-            self._any(OP_IPV4, column, (v4,), extra=both)
-            self._any(OP_IPV6, column, (v6,), extra=both)
-        self._any(OP_U8, r.IP_PROTOCOL, (4,))
-        if not self._any(OP_U8, r.TOS, (5,)):
-            self._any(OP_DSCP, r.TOS, (195,))
-        self._any(OP_U16, r.TCP_FLAGS, (6,))
+            self._addresses(column, self.fields.last(v4), self.fields.last(v6))
+        if not self.fields.has(8, 27):
+            self._add(OP_IPV4, self.fields.last(366), r.SRC_IP)
+        self._inner(OP_U8, r.IP_PROTOCOL, (4,))
+        if not self._inner(OP_U8, r.TOS, (5,)):
+            self._inner(OP_DSCP, r.TOS, (195,))
+        self._inner(OP_U16, r.TCP_FLAGS, (6,))
         for column, numbers in ((r.SRC_PORT, (7, 180, 182)), (r.DST_PORT, (11, 181, 183))):
             keep = 0
             for number in numbers:
-                keep |= self._add(OP_U16, self.fields.first(number), column, keep)
+                keep |= self._add(OP_U16, self.fields.last(number), column, keep)
         self._icmp(0)
-        self._any(OP_U8, r.TTL, (192, 52))
-        self._any(OP_U32, r.TCP_SEQ, (184,))
-        self._any(OP_FRAGMENT, r.FRAGMENT, (88,))
+        self._inner(OP_U8, r.TTL, (192, 52))
+        self._inner(OP_U32, r.TCP_SEQ, (184,))
+        self._inner(OP_FRAGMENT, r.FRAGMENT, (88,))
         self._any(OP_U8, r.END_REASON, (136,))
+
+    def _addresses(self, column: int, v4: int, v6: int, keep: int = 0) -> None:
+        """An address column from either family; where there are both, or `keep`, from one that is not all zero."""
+        keep |= int(v4 >= 0 and v6 >= 0)
+        self._add(OP_IPV4, v4, column, keep)
+        self._add(OP_IPV6, v6, column, keep)
+
+    def _encapsulated(self) -> None:
+        """The header around the flow: named first where elements are repeated, or beside the tenant's of VMware."""
+        tenant = self.fields.has(881, 882, 883, 884, enterprise=VMWARE)
+        if not (tenant or self.fields.repeated(8, 12, 27, 28)):
+            return
+        for column, v4, v6 in ((r.OUTER_SRC_IP, 8, 27), (r.OUTER_DST_IP, 12, 28)):
+            self._addresses(column, self.fields.first(v4), self.fields.first(v6))
+        if tenant:
+            for column, v4, v6 in ((r.SRC_IP, 881, 883), (r.DST_IP, 882, 884)):
+                self._addresses(column, self.fields.first(v4, VMWARE), self.fields.first(v6, VMWARE), 1)
+            self._any(OP_U8, r.IP_PROTOCOL, (880,), VMWARE)
+            self._any(OP_U16, r.SRC_PORT, (886,), VMWARE)
+            self._any(OP_U16, r.DST_PORT, (887,), VMWARE)
+        protocol = self.fields.first(4) if tenant or self.fields.repeated(4) else -1
+        port = next((self.fields.first(n) for n in (11, 183) if tenant or self.fields.repeated(n)), -1)
+        self._add(OP_OUTER, max(protocol, 0), port + 1, int(protocol < 0))
 
     def _icmp(self, enterprise: int) -> None:
         before = len(self.ops)
@@ -311,10 +376,10 @@ class _Compiler:
 
     def _tunnel(self) -> None:
         self._any(OP_SEGMENT, r.VNI, (351,))
-        self._any(OP_OVS_TUNNEL, r.TUNNEL, (891,), OVS)
-        self._any(OP_U32, r.VNI, (892,), OVS)
-        self._any(OP_IPV4, r.OUTER_SRC_IP, (893,), OVS)
-        self._any(OP_IPV4, r.OUTER_DST_IP, (894,), OVS)
+        self._any(OP_OVS_TUNNEL, r.TUNNEL, (891,), VMWARE)
+        self._any(OP_U32, r.VNI, (892,), VMWARE)
+        self._any(OP_IPV4, r.OUTER_SRC_IP, (893,), VMWARE)
+        self._any(OP_IPV4, r.OUTER_DST_IP, (894,), VMWARE)
         self._any(OP_FORWARDING, 0, (89,))
 
     def _sampling(self) -> None:
@@ -323,8 +388,12 @@ class _Compiler:
         for op, number, other in ((OP_RATIO, 305, 306), (OP_RATIO, 307, 308), (OP_QUOTIENT, 309, 310)):
             if self.fields.has(other):
                 self._add(op, self.fields.first(number), 0, self.fields.first(other) + 1)
+        if not self.fields.has(306):
+            self._add(OP_RATE, self.fields.first(305))
         self._add(OP_PROBABILITY, self.fields.first(311))
-        self._any(OP_SAMPLER, 0, (48, 302))
+        if self._any(OP_SAMPLER, 0, (48, 302)):
+            self.flags |= F_SAMPLER
+        self._any(OP_LINE_CARD, 0, (141,))
 
     def _reverse(self) -> None:
         if not any(enterprise == REVERSE for enterprise, _ in self.fields.at):
@@ -342,6 +411,20 @@ class _Compiler:
         self._any(OP_DIRECTION, r.DIRECTION, (61,), REVERSE)
         self._icmp(REVERSE)
 
+    def _totals(self) -> None:
+        """Counts since a flow began, which the rows must hold since its last report; when all else is in place."""
+        has = self.fields.has
+        flow = self.fields.first(148)
+        if self.flags & F_OVS:
+            return
+        if has(233) and has(231, 232, 298, 299) and not has(1, 2, 23, 24):
+            self._add(OP_EVENT, self.fields.first(233), flow + 1)
+            return
+        bits = TOTAL_PACKETS if has(86, 172) and not has(2, 24) else 0
+        bits |= TOTAL_BYTES if has(85, 171) and not has(1, 23) else 0
+        if bits:
+            self._add(OP_TOTAL, max(flow, 0), bits, int(flow < 0))
+
     def _sections(self) -> None:
         """Parts of packets come first: what the record states of its own overwrites what they show."""
         for number, protocol, length in ((315, 1, (312,)), (104, 1, (312,)), (313, 11, (224, 190))):
@@ -354,7 +437,7 @@ def _made_by_ovs(template: Template) -> bool:
     """True for the templates of Open vSwitch, all of which start with the same elements (ofproto-dpif-ipfix.c)."""
     plain = [number for enterprise, number, _ in template.fields if enterprise == 0]
     head = [number for number in plain[:7] if number != 61]
-    foreign = {enterprise for enterprise, _, _ in template.fields} - {0, OVS}
+    foreign = {enterprise for enterprise, _, _ in template.fields} - {0, VMWARE}
     cached = 158 in plain and 159 in plain
     return (
         template.fields[0] == (0, 138, 4)

@@ -34,8 +34,11 @@ class PlanPool:
     def __init__(self) -> None:
         self._number: dict[p.Template, int] = {}
         self._uses: dict[int, int] = {}
-        self._plans: list[p.Plan | None] = []
+        self._plans: list[p.Plan] = []
+        self._templates: list[p.Template] = []
         self._unused = 0
+        self.fields = 0
+        """Of all plans in use: what they take of memory."""
         self.arrays = _empty(1, 16, 16)
         self._filled = [0, 0, 0]
 
@@ -46,20 +49,27 @@ class PlanPool:
             number = len(self._plans)
             plan = p.compile_plan(template)
             self._plans.append(plan)
+            self._templates.append(template)
             self._number[template] = number
             self._uses[number] = 0
             self._unused += 1
             self._append(number, plan)
         if self._uses[number] == 0:
             self._unused -= 1
+            self.fields += len(template.fields)
         self._uses[number] += 1
         return number
+
+    def template(self, number: int) -> p.Template:
+        """The template of a plan; equal ones are one object, of which large clouds have thousands."""
+        return self._templates[number]
 
     def give_back(self, number: int) -> None:
         """One template less uses this plan."""
         self._uses[number] -= 1
         if self._uses[number] == 0:
             self._unused += 1
+            self.fields -= len(self._templates[number].fields)
 
     @property
     def crowded(self) -> bool:
@@ -74,10 +84,10 @@ class PlanPool:
         self._number = {template: renumbered[number] for template, number in kept}
         self._uses = {renumbered[number]: self._uses[number] for _, number in kept}
         self._plans = [plans[number] for _, number in kept]
+        self._templates = [template for template, _ in kept]
         self._unused = 0
         self._filled = [0, 0, 0]
         for number, plan in enumerate(self._plans):
-            assert plan is not None  # noqa: S101  (tells the type checker; plans are never taken out)
             self._append(number, plan)
         return renumbered
 

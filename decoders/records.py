@@ -11,7 +11,7 @@ import numpy as np
 
 from decoders import plan as p
 from decoders.errors import Reason
-from decoders.fields import C_INIT_MS, C_SESSION, C_VERSION, C_WORDS, run_plan
+from decoders.fields import C_INIT_MS, C_RECEIVED_US, C_SESSION, C_TEMPLATE, C_VERSION, C_WORDS, run_plan
 from decoders.finish import finish_rows
 from decoders.frames import (
     I_DONE,
@@ -43,14 +43,14 @@ from decoders.frames import (
     problem,
     restarted,
 )
-from decoders.held import H_LENGTH, H_LIVE, H_POSITION, hold
+from decoders.held import H_LENGTH, H_LIVE, H_POSITION, H_TEMPLATE, hold
 from decoders.jit import forced, inline, kernel
 from decoders.options import read_options
 from decoders.rows import clear_row, make_ready
 from decoders.sessions import S_HELD_OCTETS, S_RECORDS
-from decoders.template_sets import all_zero, walk_templates
+from decoders.template_sets import walk_templates
 from decoders.templates import find_template
-from decoders.wire import u16
+from decoders.wire import all_zero, u16
 
 
 @forced
@@ -124,9 +124,9 @@ def decode_set(octets, at, end, number, ctx, k, rows, state):  # type: ignore[no
                 break
         if flags & p.F_OPTIONS != 0:
             for i in range(n):
-                read_options(octets, at + i * size, plans, number, ctx[C_SESSION], k.samplers)
+                read_options(octets, at + i * size, plans, number, ctx[C_SESSION], k.samplers, k.sessions, k.orders)
         elif n > 0:
-            run_plan(octets, at, size, n, plans, number, ctx, k.names, k.samplers, rows, row + count * step, step)
+            run_plan(octets, at, size, n, number, ctx, k, rows, row + count * step, step)
         count += n
         if fixed > 0:
             break
@@ -146,6 +146,9 @@ def next_set(b, w, k):  # type: ignore[no-untyped-def]
         at = st[W_SET]
         number = u16(octets, at)
         length = u16(octets, at + 2)
+        if number == 0 and length == 0 and all_zero(octets, at, st[W_END]):
+            st[W_SET] = st[W_END]  # padding up to a size that the exporter likes
+            break
         if length < 4 or at + length > st[W_END]:
             problem(w, Reason.SET_LENGTH.value, at, number)
             st[W_UNKNOWN] = 1
@@ -163,6 +166,8 @@ def next_set(b, w, k):  # type: ignore[no-untyped-def]
             entry = find_template(k.table, w.ctx[C_SESSION], number)
             if entry >= 0:
                 st[W_PLAN] = k.table.plan[entry]
+                k.table.used_us[entry] = w.ctx[C_RECEIVED_US]
+                w.ctx[C_TEMPLATE] = number
                 return I_SET
             st[W_UNKNOWN] = 1
             held = hold(k.held, octets, at + 4, length - 4, number, w.ctx, k.sessions, w.caps[1])
@@ -190,7 +195,7 @@ def advance(b, w, k):  # type: ignore[no-untyped-def]
                 next_message(b, w)
                 continue
             st[W_OPEN] = 1
-            if w.ctx[C_VERSION] == 9 and restarted(w, k):
+            if restarted(w, k):
                 return I_RESTART
         code = next_set(b, w, k)
         if code != I_DONE:
@@ -250,6 +255,7 @@ def decode_all(b, w, k, rows, entries, plan):  # type: ignore[no-untyped-def]
             for word in range(C_WORDS):
                 w.held_ctx[word] = held.meta[entry, word]
             w.held_ctx[C_INIT_MS] = k.samplers.init_ms[held.meta[entry, C_SESSION]]
+            w.held_ctx[C_TEMPLATE] = held.meta[entry, H_TEMPLATE]
             octets = held.octets
             at = held.meta[entry, H_POSITION] % held.octets.shape[0]
             end = at + held.meta[entry, H_LENGTH]

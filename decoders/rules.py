@@ -30,6 +30,8 @@ class ExporterRule:
     """One in this many packets, over whatever the exporter states; 0 = as the exporter states."""
     version: int = 0
     """Only of streams of this version, as in their key; 0 = of all."""
+    one_port: bool = False
+    """NetFlow and IPFIX of all ports of an address are one stream (by domain)."""
 
 
 @dataclass(frozen=True, slots=True)

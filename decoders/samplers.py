@@ -1,4 +1,10 @@
-"""Sampling rates that options records announce, and their way to the data records (RFC 5476)."""
+"""Sampling rates that options records announce, each for its scope, and their way to the data records.
+
+RFC 3954 section 6.1 and RFC 7011 section 3.4.2.1: an options record holds for what its scope names, nothing outside of
+it.  The narrower goes before the wider: sampler, interface, template, line card, domain, exporter.  What exporters
+number as a whole (samplers, interfaces, line cards) is kept twice: with the domain that announced it, and with the
+stream of all domains of the exporter's port, where the other domains look after their own.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +13,28 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from decoders.jit import inline
+from decoders.jit import forced, inline
 from decoders.limits import Limits
 
-SLOTS = 32
-"""Samplers kept per session; more are not told apart: the newest takes the place of the oldest."""
+S_DOMAIN, S_EXPORTER, S_LINE_CARD, S_TEMPLATE, S_INTERFACE, S_SAMPLER, S_SCOPES = range(7)
+"""Kinds of scope, from the widest to the narrowest; the first two have no number."""
 
-BY_INTERFACE = 1 << 62
-"""Mark of a key that is an interface, not a sampler or selector."""
+_ID_BITS = np.uint64(56)
 
 
 class Samplers(NamedTuple):
-    """Rates per session."""
+    """Rates by owner: a session has its number as row, a stream its number behind all sessions (`stream_row`)."""
 
     key: NDArray[np.uint64]
-    """[sessions, SLOTS]"""
+    """[2 × sessions, rates]: scope and its number, in order, of the first `used`."""
     rate: NDArray[np.int64]
-    """[sessions, SLOTS]: one in this many; 0 = announced without a usable rate."""
+    """[2 × sessions, rates]: one in this many; 0 = announced without a usable rate."""
     used: NDArray[np.int64]
-    """[sessions]: samplers announced so far; slots are reused in turn."""
+    """[2 × sessions]"""
+    scopes: NDArray[np.int64]
+    """[2 × sessions]: bits of the kinds of scope that have a rate."""
+    agreed: NDArray[np.int64]
+    """[2 × sessions]: the rate of all samplers if they have one in common, else 0."""
     init_ms: NDArray[np.int64]
     """[sessions]: systemInitTimeMilliseconds(160) of the exporter, 0 = not announced."""
 
@@ -34,11 +43,27 @@ def new_samplers(limits: Limits) -> Samplers:
     """Empty tables; memory is taken when a session is first written."""
     capacity = limits.sessions + 1
     return Samplers(
-        np.zeros((capacity, SLOTS), np.uint64),
-        np.zeros((capacity, SLOTS), np.int64),
-        np.zeros(capacity, np.int64),
+        np.zeros((2 * capacity, limits.rates_per_session), np.uint64),
+        np.zeros((2 * capacity, limits.rates_per_session), np.int64),
+        np.zeros(2 * capacity, np.int64),
+        np.zeros(2 * capacity, np.int64),
+        np.zeros(2 * capacity, np.int64),
         np.zeros(capacity, np.int64),
     )
+
+
+def forget_rates(samplers: Samplers, sessions: NDArray[np.int64], streams: NDArray[np.int64]) -> None:
+    """Forget what these sessions and streams announced."""
+    owners = np.concatenate((sessions, len(samplers.init_ms) + streams))
+    for array in (samplers.used, samplers.scopes, samplers.agreed):
+        array[owners] = 0
+    samplers.init_ms[sessions] = 0
+
+
+@inline
+def stream_row(samplers, stream):  # type: ignore[no-untyped-def]
+    """Row of a stream."""
+    return samplers.init_ms.shape[0] + stream
 
 
 @inline
@@ -58,36 +83,99 @@ def rate_of_pair(part, whole):  # type: ignore[no-untyped-def]
 
 
 @inline
-def sampler_rate(samplers, session, key):  # type: ignore[no-untyped-def]
-    """Rate announced for a key, 0 if none was."""
-    for slot in range(min(samplers.used[session], SLOTS)):
-        if samplers.key[session, slot] == key:
-            return samplers.rate[session, slot]
+def key_of(scope, number):  # type: ignore[no-untyped-def]
+    """Key of a scope: its kind, and its number where the kind has one."""
+    return (np.uint64(scope) << _ID_BITS) | (np.uint64(number) & ((np.uint64(1) << _ID_BITS) - np.uint64(1)))
+
+
+@inline
+def _place(samplers, row, key):  # type: ignore[no-untyped-def]
+    """Where a key stands in a row, or would."""
+    low, high = np.int64(0), samplers.used[row]
+    while low < high:
+        middle = (low + high) // 2
+        if samplers.key[row, middle] < key:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@inline
+def _rate_in(samplers, row, scope, key):  # type: ignore[no-untyped-def]
+    if (samplers.scopes[row] >> scope) & 1 == 0:
+        return np.int64(0)
+    place = _place(samplers, row, key)
+    if place < samplers.used[row] and samplers.key[row, place] == key:
+        return samplers.rate[row, place]
     return np.int64(0)
 
 
 @inline
-def only_rate(samplers, session):  # type: ignore[no-untyped-def]
-    """Rate of the only sampler of a session, or of all of them if they agree; 0 otherwise."""
+def scope_rate(samplers, session, stream, scope, number):  # type: ignore[no-untyped-def]
+    """Rate announced for one scope: by the session, else by another domain of its stream; 0 if none was."""
+    key = key_of(scope, number)
+    rate = _rate_in(samplers, session, scope, key)
+    if rate == 0 and stream != 0:
+        rate = _rate_in(samplers, stream_row(samplers, stream), scope, key)
+    return rate
+
+
+@inline
+def wide_rate(samplers, session, stream):  # type: ignore[no-untyped-def]
+    """Rate of all that a session sends, or its exporter; 0 if none was announced."""
+    rate = scope_rate(samplers, session, np.int64(0), S_DOMAIN, 0)
+    return rate if rate != 0 else scope_rate(samplers, session, stream, S_EXPORTER, 0)
+
+
+@inline
+def agreed_rate(samplers, session, stream):  # type: ignore[no-untyped-def]
+    """Rate of all samplers of a session, else of its stream, if they agree; 0 otherwise."""
+    if (samplers.scopes[session] >> S_SAMPLER) & 1 != 0 or stream == 0:
+        return samplers.agreed[session]
+    return samplers.agreed[stream_row(samplers, stream)]
+
+
+@forced
+def announce(samplers, session, stream, scope, number, rate):  # type: ignore[no-untyped-def]
+    """Keep what an options record says of a scope, 0 for no stream.  False if there was no room for all of it."""
+    kept = _keep(samplers, session, scope, number, rate)
+    # Templates and domains are numbered by nobody but the session itself.
+    if stream != 0 and scope not in (S_TEMPLATE, S_DOMAIN):
+        kept &= _keep(samplers, stream_row(samplers, stream), scope, number, rate)
+    return kept
+
+
+@inline
+def _keep(samplers, row, scope, number, rate):  # type: ignore[no-untyped-def]
+    key = key_of(scope, number)
+    used = samplers.used[row]
+    place = _place(samplers, row, key)
+    if place == used or samplers.key[row, place] != key:
+        if used >= samplers.key.shape[1]:
+            return False
+        for at in range(used, place, -1):
+            samplers.key[row, at] = samplers.key[row, at - 1]
+            samplers.rate[row, at] = samplers.rate[row, at - 1]
+        samplers.key[row, place] = key
+        samplers.used[row] = used + 1
+        samplers.scopes[row] |= np.int64(1) << scope
+    elif samplers.rate[row, place] == rate:
+        return True
+    samplers.rate[row, place] = rate
+    if scope == S_SAMPLER:
+        samplers.agreed[row] = _agreed(samplers, row)
+    return True
+
+
+@inline
+def _agreed(samplers, row):  # type: ignore[no-untyped-def]
     rate = np.int64(0)
-    for slot in range(min(samplers.used[session], SLOTS)):
-        stated = samplers.rate[session, slot]
+    for at in range(_place(samplers, row, key_of(S_SAMPLER, 0)), samplers.used[row]):
+        stated = samplers.rate[row, at]
         if stated == 0:
             continue
         if rate not in (0, stated):
             return np.int64(0)
         rate = stated
     return rate
-
-
-@inline
-def announce(samplers, session, key, rate):  # type: ignore[no-untyped-def]
-    """Keep what an options record says of a sampler."""
-    used = samplers.used[session]
-    for slot in range(min(used, SLOTS)):
-        if samplers.key[session, slot] == key:
-            samplers.rate[session, slot] = rate
-            return
-    samplers.key[session, used % SLOTS] = key
-    samplers.rate[session, used % SLOTS] = rate
-    samplers.used[session] = used + 1

@@ -14,11 +14,14 @@ import numpy as np
 from decoders.jit import kernel
 from decoders.limits import Limits
 from decoders.plan import Template
-from decoders.samplers import SLOTS, Samplers, announce
-from decoders.sessions import KEY_WORDS, Sessions, find_session
+from decoders.samplers import S_SCOPES, Samplers, announce
+from decoders.sequence import Orders, stream_of
+from decoders.sessions import KEY_WORDS, S_DATAGRAMS, S_RECORDS, Sessions, find_session
 from decoders.templates import BadTemplateError, TemplateStore, check
 
-FORMAT = 1
+FORMAT = 2
+HOUR_US = 3_600_000_000
+"""How exactly it is kept when a template was last of use: the file is written again whenever that changes."""
 
 
 @kernel
@@ -28,50 +31,65 @@ def session_of(s, key):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def announce_rate(samplers, session, key, rate):  # type: ignore[no-untyped-def]
-    """`announce` for callers outside kernels; `key` is [1]."""
-    announce(samplers, session, key[0], rate)
+def announce_rate(samplers, s, orders, session, scope, number, rate):  # type: ignore[no-untyped-def]
+    """`announce` for callers outside kernels; `number` is [1]."""
+    announce(samplers, session, stream_of(orders, s, session), scope, number[0], rate)
 
 
 def save_state(templates: TemplateStore, samplers: Samplers, sessions: Sessions) -> dict[str, object]:
-    """What `load_state` takes."""
+    """What `load_state` takes.  Templates that are equal are written once.
+
+    Where there is little room left, streams that never gave a record are left out: made-up ones must not fill the table
+    over a restart, too.
+    """
     count = int(sessions.count[0])
     announced = np.flatnonzero((samplers.used[:count] > 0) | (samplers.init_ms[:count] > 0)).tolist()
+    stats = sessions.stats[:count]
+    stranger = (stats[:, S_DATAGRAMS] > 0) & (stats[:, S_RECORDS] == 0) & templates.crowded
+    numbers: dict[Template, int] = {}
     saved = []
     for session in sorted(set(templates.sessions()) | set(announced)):
-        if sessions.key[session, 3]:
-            continue  # its templates end with the connection, and no connection survives a restart
-        used = min(int(samplers.used[session]), SLOTS)
+        if sessions.key[session, 3] or stranger[session]:
+            continue  # the templates of a connection end with it, and no connection survives a restart
+        used = int(samplers.used[session])
         saved.append(
             {
                 "key": sessions.key[session].tolist(),
                 "templates": [
-                    {"id": number, "version": t.version, "scopes": t.scopes, "fields": [list(f) for f in t.fields]}
-                    for number, t in templates.of_session(session)
+                    [number, numbers.setdefault(one, len(numbers)), templates.last_us(session, number) // HOUR_US]
+                    for number, one in templates.of_session(session)
                 ],
-                "samplers": [
-                    [int(key), int(rate)]
-                    for key, rate in zip(samplers.key[session, :used], samplers.rate[session, :used], strict=True)
+                "rates": [
+                    [int(key >> 56), int(key & (1 << 56) - 1), rate]
+                    for key, rate in zip(
+                        samplers.key[session, :used].tolist(), samplers.rate[session, :used].tolist(), strict=True
+                    )
                 ],
                 "init_ms": int(samplers.init_ms[session]),
             }
         )
-    return {"format": FORMAT, "sessions": saved}
+    layouts = [{"version": t.version, "scopes": t.scopes, "fields": [list(f) for f in t.fields]} for t in numbers]
+    return {"format": FORMAT, "layouts": layouts, "sessions": saved}
 
 
-def load_state(state: object, templates: TemplateStore, samplers: Samplers, sessions: Sessions, limits: Limits) -> int:
+def load_state(
+    state: object, templates: TemplateStore, samplers: Samplers, sessions: Sessions, orders: Orders, limits: Limits
+) -> int:
     """Take saved state over, entry by entry; returns how many entries were refused.
 
     Raises ValueError if the whole is not such state.
     """
-    if not isinstance(state, Mapping) or state.get("format") != FORMAT or not isinstance(state.get("sessions"), list):
+    if not isinstance(state, Mapping) or state.get("format") != FORMAT:
         raise ValueError(f"not saved templates of format {FORMAT}")
-    refused = 0
+    if not isinstance(state.get("sessions"), list) or not isinstance(state.get("layouts"), list):
+        raise ValueError("saved templates without lists of sessions and layouts")
+    layouts = [_layout(one, limits) for one in state["layouts"]]
+    refused = layouts.count(None)
     for saved in state["sessions"]:
         try:
             key = _words(saved["key"], KEY_WORDS, 64)
             _check_key(key)
-            lists = [_list(saved[name]) for name in ("templates", "samplers")]
+            lists = [_list(saved[name]) for name in ("templates", "rates")]
             init_ms = _number(saved["init_ms"], 52)
         except (TypeError, KeyError, ValueError):
             refused += 1
@@ -82,8 +100,8 @@ def load_state(state: object, templates: TemplateStore, samplers: Samplers, sess
             continue
         samplers.init_ms[session] = init_ms
         version = key[2] >> 48
-        refused += sum(not _load_template(one, version, session, templates, limits) for one in lists[0])
-        refused += sum(not _load_sampler(one, session, samplers) for one in lists[1])
+        refused += sum(not _load_template(one, version, session, templates, layouts) for one in lists[0])
+        refused += sum(not _load_rate(one, session, samplers, sessions, orders) for one in lists[1])
     return refused
 
 
@@ -93,29 +111,38 @@ def _check_key(key: list[int]) -> None:
         raise ValueError(f"not the key of a session that has templates: {key}")
 
 
-def _load_template(saved: Any, version: int, session: int, templates: TemplateStore, limits: Limits) -> bool:
+def _layout(saved: Any, limits: Limits) -> Template | None:
     try:
-        number = _number(saved["id"], 16)
         scopes = _number(saved["scopes"], 16)
         fields = tuple((a, b, c) for a, b, c in (_words(field, 3, 32) for field in _list(saved["fields"])))
         template = Template(_number(saved["version"], 8), scopes > 0, scopes, fields)
         check(template, limits)
     except (TypeError, KeyError, ValueError, BadTemplateError):
-        return False
-    if number < 256 or template.version != version:
-        return False
-    templates.announce(session, number, template, 0, 0)
-    return True
+        return None
+    return template
 
 
-def _load_sampler(saved: Any, session: int, samplers: Samplers) -> bool:
+def _load_template(
+    saved: Any, version: int, session: int, templates: TemplateStore, layouts: list[Template | None]
+) -> bool:
     try:
-        key, rate = _words(saved, 2, 64)
+        number, layout, hours = _words(saved, 3, 32)
     except (TypeError, ValueError):
         return False
-    if rate > 0xFFFFFFFF:
+    template = layouts[layout] if layout < len(layouts) else None
+    if not 256 <= number < 65_536 or template is None or template.version != version:
         return False
-    announce_rate(samplers, session, np.array([key], np.uint64), rate)
+    return not templates.announce(session, number, template, 0, hours * HOUR_US)[1]
+
+
+def _load_rate(saved: Any, session: int, samplers: Samplers, sessions: Sessions, orders: Orders) -> bool:
+    try:
+        scope, number, rate = _words(saved, 3, 56)
+    except (TypeError, ValueError):
+        return False
+    if rate > 0xFFFFFFFF or scope >= S_SCOPES:
+        return False
+    announce_rate(samplers, sessions, orders, session, scope, np.array([number], np.uint64), rate)
     return True
 
 

@@ -1,10 +1,11 @@
 """Sequence numbers of NetFlow and IPFIX: what a datagram's number says about others that did not arrive (kernels).
 
 The standard number is that of the first record (v5, v7, IPFIX) or of the datagram (v9) among those of one domain.
-Exporters depart from it in two ways, both recognised by what fits, so that no loss is claimed where none is:
+Exporters depart from it in three ways, all recognised by what fits, so that no loss is claimed where none is:
 
 - the number is that of the *last* record (NetFlow v5 of Open vSwitch, ofproto/netflow.c; softflowd IPFIX);
-- one counter runs through all domains of a stream (IPFIX of Open vSwitch, ofproto-dpif-ipfix.c).
+- one counter runs through all domains of a stream (IPFIX of Open vSwitch, ofproto-dpif-ipfix.c);
+- it counts other units: records in v9, messages in IPFIX, templates with the records.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from decoders.errors import Reason
 from decoders.jit import forced, inline
 from decoders.limits import Limits
 from decoders.sessions import (
+    Q_CLOCK_US,
     Q_NEXT,
     S_DUPLICATES,
     S_RESTARTS,
@@ -35,6 +38,7 @@ MASK = np.int64(0xFFFFFFFF)
 HALF = np.int64(1) << 31
 CERTAIN = 8
 """Evidence is counted from −8 to 8: so many datagrams can overturn what was believed."""
+CLOCK_SLACK_US = 5_000_000
 RESTART_RUN = 4
 """So many datagrams far behind, in order among themselves, are a restart and not late ones."""
 
@@ -51,8 +55,11 @@ RESTART_RUN = 4
     O_DOMAINS,
     O_LATE_NEXT,
     O_LATE_RUN,
+    O_RECORDS,  # of the last datagram: data records that it held, 0 = not known
+    O_TEMPLATES,  # and template records
+    O_ODD_UNITS,  # above 0: numbers count something else than the protocol's unit
     O_WORDS,
-) = range(12)
+) = range(15)
 
 
 class Orders(NamedTuple):
@@ -136,12 +143,30 @@ def _note(order, number, sequence, units, flows, unknown):  # type: ignore[no-un
     order[number, O_UNKNOWN] = unknown
 
 
+@inline
+def _fits_odd(order, number, sequence, datagrams):  # type: ignore[no-untyped-def]
+    """True if the number went on by another unit: by records where it should count datagrams, or the other way."""
+    ahead = (sequence - order[number, O_RAW]) & MASK
+    held, templates = order[number, O_RECORDS], order[number, O_TEMPLATES]
+    if datagrams:
+        return held + templates > 0 and ahead != 1 and ahead in (held, held + templates)
+    return ahead == 1 or (templates > 0 and ahead == held + templates)
+
+
 @forced
-def follow(orders, s, number, sequence, units, flows, unknown, uptime, print_):  # type: ignore[no-untyped-def]
+def note_contents(orders, number, held, templates):  # type: ignore[no-untyped-def]
+    """Note how many records, 0 if that is not known, and templates the datagram held that was followed last."""
+    orders.session[number, O_RECORDS] = held
+    orders.session[number, O_TEMPLATES] = templates
+
+
+@forced
+def follow(orders, s, number, sequence, units, flows, unknown, datagrams, uptime, clock_us, now_us, print_):  # type: ignore[no-untyped-def]
     """Follow the number of one datagram; counts as `track_sequence` does and returns one of its answers.
 
     `units`: what the datagram advances the number by; `flows`: the same without options records.  `unknown`: it also
-    held data without template, so that the next number says nothing about loss.
+    held data without template, so that the next number says nothing about loss.  `datagrams`: the protocol numbers
+    these and not records, so that both are 1.
     """
     order = orders.session
     stream = stream_of(orders, s, number)
@@ -155,18 +180,26 @@ def follow(orders, s, number, sequence, units, flows, unknown, uptime, print_): 
         shared = orders.stream[stream, O_SHARED] > 0
     seen = there if shared else here
     _weigh(order, number, O_LAST_RECORD, seen == 2, seen == 1)
-    last_record = order[number, O_LAST_RECORD] > 0
+    odd = order[number, O_SEEN] != 0 and _fits_odd(order, number, sequence, datagrams)
+    _weigh(order, number, O_ODD_UNITS, odd, here != 0 or there != 0)
+    odd_units = order[number, O_ODD_UNITS] > 0
+    last_record = order[number, O_LAST_RECORD] > 0 and not odd_units
     start = (sequence - units) & MASK if last_record else sequence
 
     if order[number, O_SEEN] != 0:
         before = orders.stream if shared else order
         at = stream if shared else number
         expected = before[at, O_RAW] if last_record else (before[at, O_RAW] + before[at, O_UNITS]) & MASK
+        if odd_units:
+            step = order[number, O_RECORDS] + order[number, O_TEMPLATES] if datagrams else np.int64(1)
+            expected = (order[number, O_RAW] + step) & MASK
         ahead = (start - expected) & MASK
-        if seen != 0 or (before[at, O_UNKNOWN] != 0 and ahead < HALF):
+        if seen != 0 or (odd and odd_units) or (before[at, O_UNKNOWN] != 0 and ahead < HALF):
             expected = start
+        if odd and odd_units and seen == 0:
+            s.problems[number, Reason.SEQUENCE_UNITS.value] += np.uint64(1)
         s.sequence[number, Q_NEXT] = expected
-    answer = track_sequence(s, number, start, units, False, uptime, print_)
+    answer = track_sequence(s, number, start, units, uptime, clock_us, now_us, print_)
     if answer == T_DUPLICATE:
         return answer
     if answer == T_LATE:
@@ -174,9 +207,18 @@ def follow(orders, s, number, sequence, units, flows, unknown, uptime, print_): 
     if answer != T_LATE:
         _note(order, number, sequence, units, flows, unknown)
         ahead = (sequence - orders.stream[stream, O_RAW]) & MASK
-        if ahead < HALF or answer == T_RESTART or orders.stream[stream, O_SEEN] == 0:
+        if ahead < HALF or answer >= T_RESTART or orders.stream[stream, O_SEEN] == 0:
             _note(orders.stream, stream, sequence, units, flows, unknown)
     return answer
+
+
+@forced
+def began_again(orders, s, number, sequence, clock_us):  # type: ignore[no-untyped-def]
+    """True if the number of an IPFIX message went back though its clock went on: late messages have an earlier one."""
+    if orders.session[number, O_SEEN] == 0:
+        return False
+    back = (orders.session[number, O_RAW] - sequence) & MASK
+    return 0 < back < HALF and clock_us > s.sequence[number, Q_CLOCK_US] + CLOCK_SLACK_US
 
 
 @inline
@@ -203,8 +245,8 @@ def begin_orders_anew(orders: Orders, sessions: NDArray[np.int64]) -> None:
     orders.stream[orders.session[sessions, O_STREAM], O_SEEN] = 0
 
 
-def forget_orders(orders: Orders, sessions: NDArray[np.int64]) -> None:
-    """Forget the order of these sessions, and streams that none is left of."""
+def forget_orders(orders: Orders, sessions: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Forget the order of these sessions, and streams that none is left of; returns the numbers of these."""
     streams = orders.session[sessions, O_STREAM]
     np.subtract.at(orders.stream[:, O_DOMAINS], streams, 1)
     orders.session[sessions] = 0
@@ -212,3 +254,4 @@ def forget_orders(orders: Orders, sessions: NDArray[np.int64]) -> None:
     empty = empty[orders.stream[empty, O_DOMAINS] <= 0]
     orders.stream[empty] = 0
     forget(orders.streams, empty)
+    return empty

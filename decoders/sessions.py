@@ -53,7 +53,7 @@ WINDOW = 64
 ) = range(22)
 
 # Columns of Sessions.sequence
-Q_SEEN, Q_NEXT, Q_LAST, Q_UPTIME, Q_RING_AT, Q_CHECK_NEXT, Q_WORDS = range(7)
+Q_SEEN, Q_NEXT, Q_LAST, Q_UPTIME, Q_RING_AT, Q_RECEIVED_US, Q_CLOCK_US, Q_WORDS = range(8)
 
 
 class Sessions(NamedTuple):
@@ -307,23 +307,29 @@ def fingerprint(octets, start, length):  # type: ignore[no-untyped-def]
 
 
 # Answers of track_sequence
-T_FIRST, T_OK, T_GAP, T_LATE, T_DUPLICATE, T_RESTART = range(6)
+T_FIRST, T_OK, T_GAP, T_LATE, T_DUPLICATE, T_RESTART, T_REBOOT = range(7)
+"""A restart: the numbers began afresh.  A reboot: so did the exporter, and all that it announced is void."""
+
+LATE_MS = 60_000
+"""How late a datagram may be: line cards and networks hold some back for seconds."""
+BOOT_SLACK_US = 1_000_000
+FRESH_NUMBERS = 64
+"""A sequence that began with its exporter is still below this when the first datagram of it arrives."""
 
 
 @inline
-def track_sequence(s, number, sequence, units, last_index, uptime, print_):  # type: ignore[no-untyped-def]
+def track_sequence(s, number, sequence, units, uptime, clock_us, now_us, print_):  # type: ignore[no-untyped-def]
     """Follow the sequence number of one datagram and count loss, duplicates, late datagrams and restarts.
 
     `sequence` is the header's (32 bits), `units` what it advances by: 1 per datagram, or the records in it.
-    `last_index`: the exporter may number the *last* record of a datagram (NetFlow v5 of Open vSwitch).  A
-    datagram that starts at either expectation is in order.
-    `uptime` in ms, or −1 where the header has none.  Returns one of the T_ answers; the caller drops duplicates.
+    `uptime` in ms, or −1 where the header has none; `clock_us`: the header's clock, or −1; `now_us`: time of receipt.
+    Returns one of the T_ answers; the caller drops duplicates.
     """
     q = s.sequence
     mask = np.int64(0xFFFFFFFF)
     if q[number, Q_SEEN] == 0:
         q[number, Q_SEEN] = 1
-        _remember(s, number, sequence, units, uptime, print_)
+        _remember(s, number, sequence, units, uptime, clock_us, now_us, print_)
         return T_FIRST
     ahead = (sequence - q[number, Q_NEXT]) & mask
     if ahead != 0 or units == 0 or q[number, Q_LAST] == sequence:
@@ -331,35 +337,52 @@ def track_sequence(s, number, sequence, units, last_index, uptime, print_):  # t
             if s.ring[number, i, 0] == np.uint64(sequence) + np.uint64(1) and s.ring[number, i, 1] == print_:
                 s.stats[number, S_DUPLICATES] += np.uint64(1)
                 return T_DUPLICATE
-    if ahead == 0 or (last_index and sequence == ((q[number, Q_LAST] + units) & mask)):
-        _remember(s, number, sequence, units, uptime, print_)
-        return T_OK
     behind = (q[number, Q_NEXT] - sequence) & mask
-    restarted = _uptime_fell(q[number, Q_UPTIME], uptime)
-    if restarted or (ahead >= np.int64(1 << 31) and behind > _reorder_reach(s, number, units)):
+    went_back = ahead >= np.int64(1 << 31)
+    answer = T_OK
+    if (went_back or sequence < FRESH_NUMBERS) and _rebooted(q, number, uptime, clock_us, now_us):
+        answer = T_REBOOT
+    elif went_back and behind > _reorder_reach(s, number, units) and not _held_back(q, number, uptime):
+        answer = T_RESTART
+    if answer != T_OK:
         s.stats[number, S_RESTARTS] += np.uint64(1)
         for i in range(WINDOW):
             s.ring[number, i, 0] = np.uint64(0)
-        _remember(s, number, sequence, units, uptime, print_)
-        return T_RESTART
-    if ahead < np.int64(1 << 31):
+    elif went_back:
+        late = np.uint64(units)
+        s.stats[number, S_REORDERED] += np.uint64(1)
+        s.stats[number, S_LOST] -= min(late, s.stats[number, S_LOST])
+        _ring_add(s, number, sequence, print_)
+        return T_LATE
+    elif ahead != 0:
         s.stats[number, S_LOST] += np.uint64(ahead)
-        _remember(s, number, sequence, units, uptime, print_)
-        return T_GAP
-    late = np.uint64(units)
-    s.stats[number, S_REORDERED] += np.uint64(1)
-    s.stats[number, S_LOST] -= min(late, s.stats[number, S_LOST])
-    _ring_add(s, number, sequence, print_)
-    return T_LATE
+        answer = T_GAP
+    _remember(s, number, sequence, units, uptime, clock_us, now_us, print_)
+    return answer
 
 
 @inline
-def _uptime_fell(before, uptime):  # type: ignore[no-untyped-def]
-    """True if the exporter's uptime went back by more than reordering explains and did not wrap at 2^32 ms."""
-    if before < 0 or uptime < 0:
+def _rebooted(q, number, uptime, clock_us, now_us):  # type: ignore[no-untyped-def]
+    """True if the exporter booted since its last datagram (RFC 3954 section 5.1: unix_secs − sysUpTime).
+
+    An uptime that fell is not enough: line cards have their own, late datagrams an earlier one, and it wraps.
+    """
+    before = q[number, Q_UPTIME]
+    if before < 0 or uptime < 0 or uptime >= before:
         return False
-    back = before - uptime
-    return back > 5_000 and back < np.int64(0xFFFFFFFF) - 3_600_000
+    wrapped = before + (now_us - q[number, Q_RECEIVED_US]) // 1_000 - (np.int64(1) << 32)
+    if abs(wrapped - uptime) <= LATE_MS:
+        return False
+    up_us = uptime * 1_000
+    if now_us - up_us > q[number, Q_RECEIVED_US] - BOOT_SLACK_US:
+        return True
+    return q[number, Q_CLOCK_US] >= 0 and clock_us - up_us > q[number, Q_CLOCK_US] - BOOT_SLACK_US
+
+
+@inline
+def _held_back(q, number, uptime):  # type: ignore[no-untyped-def]
+    """True for a datagram that was sent up to a minute before the last one, by its uptime."""
+    return uptime >= 0 and 0 < q[number, Q_UPTIME] - uptime <= LATE_MS
 
 
 @inline
@@ -369,11 +392,13 @@ def _reorder_reach(s, number, units):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _remember(s, number, sequence, units, uptime, print_):  # type: ignore[no-untyped-def]
+def _remember(s, number, sequence, units, uptime, clock_us, now_us, print_):  # type: ignore[no-untyped-def]
     q = s.sequence
     q[number, Q_LAST] = sequence
     q[number, Q_NEXT] = (sequence + units) & np.int64(0xFFFFFFFF)
     q[number, Q_UPTIME] = uptime
+    q[number, Q_RECEIVED_US] = now_us
+    q[number, Q_CLOCK_US] = clock_us
     _ring_add(s, number, sequence, print_)
 
 

@@ -13,15 +13,16 @@ from decoders import frames, records
 from decoders.datagrams import Datagrams
 from decoders.decoder import Decoded, Shared
 from decoders.errors import Reason
-from decoders.fields import C_RECEIVED_US, C_SESSION, C_VERSION
+from decoders.fields import C_INIT_MS, C_RECEIVED_US, C_SESSION, C_VERSION
 from decoders.held import A_HEAD, expire, forget_held, held_since, new_held, share, waiting
 from decoders.rows import Rows, batch, unclear_rows
-from decoders.samplers import new_samplers
+from decoders.samplers import forget_rates, new_samplers
 from decoders.saved import load_state, save_state
 from decoders.sequence import begin_orders_anew, forget_orders, new_orders
 from decoders.sessions import S_HELD_OCTETS, S_LAST_SEEN_US
 from decoders.siblings import Siblings
 from decoders.templates import TemplateStore, digest_of, parse_record
+from decoders.totals import new_totals
 from schemas.flows import FLOWS
 
 _SPARE_ROWS = 64
@@ -41,6 +42,7 @@ class SetsDecoder:
         self.templates = TemplateStore(shared.limits, shared.sessions)
         self.samplers = new_samplers(shared.limits)
         self.held = new_held(shared.limits)
+        self.totals = new_totals(shared.limits)
         self._orders = new_orders(shared.limits)
 
     def decode(self, datagrams: Datagrams, picked: NDArray[np.int64], session: NDArray[np.int64]) -> Decoded:
@@ -51,6 +53,7 @@ class SetsDecoder:
         with np.errstate(over="ignore"):  # hashes wrap; numpy warns of it where kernels are not compiled
             now_us = int(datagrams.time_received_us[picked].max())
             expire(self.held, self._shared.sessions, now_us, self._limits.held_seconds * 1_000_000)
+            self.templates.expire(now_us)
             _Pass(self, self._shared, datagrams, picked, session, decoded).run()
         return decoded
 
@@ -64,6 +67,7 @@ class SetsDecoder:
             self.samplers,
             self.held,
             self._orders,
+            self.totals,
         )
 
     def export_state(self) -> dict[str, object]:
@@ -76,7 +80,8 @@ class SetsDecoder:
         Raises ValueError, with nothing taken over, if it is not such state at all.
         """
         with np.errstate(over="ignore"):
-            return load_state(state, self.templates, self.samplers, self._shared.sessions, self._limits)
+            sessions = self._shared.sessions
+            return load_state(state, self.templates, self.samplers, sessions, self._orders, self._limits)
 
     def begin_anew(self, numbers: NDArray[np.int64]) -> None:
         """Forget which datagrams of these sessions were seen."""
@@ -90,10 +95,8 @@ class SetsDecoder:
         with np.errstate(over="ignore"):
             for number in numbers.tolist():
                 self.templates.drop_session(number)
-            for array in self.samplers:
-                array[numbers] = 0
             forget_held(self.held, self._shared.sessions, numbers)
-            forget_orders(self._orders, numbers)
+            forget_rates(self.samplers, numbers, forget_orders(self._orders, numbers))
 
     def describe_templates(self) -> Iterator[dict[str, Any]]:
         """One dictionary per template: who announced it, and its fields in the notation of the registry."""
@@ -174,7 +177,7 @@ class _Pass:
             elif code == frames.I_WITHDRAWAL:
                 self._withdraw()
             elif code == frames.I_RESTART:
-                self._decoder.templates.drop_session(int(self._work.ctx[C_SESSION]))
+                self._restart()
             else:
                 break
 
@@ -249,13 +252,26 @@ class _Pass:
             self._release(session, number)
 
     def _withdraw(self) -> None:
-        """Drop what the withdrawal that the pass stopped at names (RFC 7011 section 8.1)."""
+        """Drop what the withdrawal that the pass stopped at names (RFC 7011 section 8.1), or a malformed template."""
         state = self._work.state
         at, session = int(state[frames.W_RECORD]), int(self._work.ctx[C_SESSION])
         number = int.from_bytes(self._batch.octets[at : at + 2].tobytes(), "big")
-        if not self._decoder.templates.withdraw(session, number, self._options()):
+        if state[frames.W_DOUBT]:
+            self._decoder.templates.forget(session, number)
+            state[frames.W_DOUBT] = 0
+        elif not self._decoder.templates.withdraw(session, number, self._options()):
             self._shared.sessions.problems[session, Reason.WITHDRAWAL] += np.uint64(1)
         state[frames.W_RECORD] = state[frames.W_RECORD_END]
+
+    def _restart(self) -> None:
+        """Let go what the exporter that the pass stopped at had announced before it restarted, and what waited."""
+        decoder, session = self._decoder, int(self._work.ctx[C_SESSION])
+        alone = np.array([session])
+        forget_held(decoder.held, self._shared.sessions, alone)
+        if self._work.ctx[C_VERSION] == 9:
+            decoder.templates.drop_session(session)
+            forget_rates(decoder.samplers, alone, alone[:0])
+            self._work.ctx[C_INIT_MS] = 0
 
     def _options(self) -> bool:
         """Whether the pass stopped in a set of options templates."""

@@ -109,7 +109,8 @@ class SflowDecoder:
         log = np.zeros((1 + max(room, 0), PROBLEM_FIELDS), np.int64)
         # Not cleared: it is twice as large as the payloads, and real samples fill a tenth of it.
         samples = np.empty((int((batch.length[picked] // LEAST_SAMPLE).sum()), SAMPLE_WORDS), np.int64)
-        count = index_samples(batch.octets, batch.start, batch.length, picked, session, sessions, log, samples)
+        payloads = (batch.octets, batch.start, batch.length, batch.time_received_us)
+        count = index_samples(*payloads, picked, session, sessions, log, samples)
         samples = samples[:count]
         formats = np.bincount(samples[:, M_FORMAT], minlength=FORMAT_DROP + 1)
         origin = (batch.octets, batch.start, batch.address, batch.time_received_us, session, samples)

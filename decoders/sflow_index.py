@@ -8,7 +8,7 @@ from decoders.errors import Reason
 from decoders.jit import inline, kernel
 from decoders.sessions import S_RESTARTS, T_DUPLICATE, fingerprint, track_sequence
 from decoders.sflow_state import report, stand_at
-from decoders.wire import swap64, u32, u64
+from decoders.wire import all_zero, swap64, u32, u64
 
 # Columns of a list of samples: datagram, format, offsets of the body and of its end, restarts of the session so far
 M_DATAGRAM, M_FORMAT, M_AT, M_END, M_EPOCH, SAMPLE_WORDS = range(6)
@@ -28,7 +28,7 @@ _TRAILING = Reason.TRAILING.value
 
 @inline
 def header_size(octets, at):  # type: ignore[no-untyped-def]
-    """Octets before the first sample; the caller made sure that they are there.  Facts 1.2."""
+    """Octets before the first sample; the caller made sure that they are there."""
     family = u32(octets, at + 4)
     if family == 1:
         return np.int64(28)
@@ -37,7 +37,7 @@ def header_size(octets, at):  # type: ignore[no-untyped-def]
 
 @inline
 def least_body(sample):  # type: ignore[no-untyped-def]
-    """Octets of a sample's fixed fields; 0 for formats that are not decoded.  Facts 1.3."""
+    """Octets of a sample's fixed fields; 0 for formats that are not decoded."""
     if sample in (FORMAT_FLOW, FORMAT_DROP):
         return 32
     if sample == FORMAT_FLOW_EXPANDED:
@@ -48,7 +48,7 @@ def least_body(sample):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def index_samples(octets, start, length, picked, session, sessions, log, samples):  # type: ignore[no-untyped-def]
+def index_samples(octets, start, length, received, picked, session, sessions, log, samples):  # type: ignore[no-untyped-def]
     """List the samples of the picked datagrams, in order; returns how many there are.
 
     `samples` [n, SAMPLE_WORDS] has room for one per LEAST_SAMPLE octets.  Duplicates of datagrams are left out.
@@ -63,7 +63,9 @@ def index_samples(octets, start, length, picked, session, sessions, log, samples
         first = at + header_size(octets, at)
         print_ = fingerprint(octets, at, length[i])
         uptime = u32(octets, first - 8)
-        if track_sequence(sessions, number, u32(octets, first - 12), 1, False, uptime, print_) == T_DUPLICATE:
+        sequence = u32(octets, first - 12)
+        no_clock = np.int64(-1)
+        if track_sequence(sessions, number, sequence, 1, uptime, no_clock, received[i], print_) == T_DUPLICATE:
             report(problems, log, at, _DUPLICATE, 0)
             continue
         before = used
@@ -101,7 +103,7 @@ def _list_samples(octets, at, end, problems, log, samples, used):  # type: ignor
             used += 1
         at = body + ((size + 3) & ~3)
         done += 1
-    if at < end:
+    if at < end and not all_zero(octets, at, end):
         report(problems, log, at, _TRAILING, end - at)
     return used
 

@@ -9,7 +9,7 @@ from decoders.jit import forced, inline
 from decoders.packet import guess_layer, parse_layers, start_header
 from decoders.packet_layers import L_ETHERNET, L_STOP, P_NESTING, P_TAGGED, P_TUNNEL
 from decoders.packet_network import put_ipv4, put_ipv6
-from decoders.packet_tunnel import PORT_GENEVE, PORT_VXLAN_GPE, PORTS_VXLAN, enter_tunnel
+from decoders.packet_tunnel import enter_tunnel, tunnel_kind
 from decoders.rows import (
     BYTES,
     DST_IP,
@@ -26,12 +26,7 @@ from decoders.rows import (
     TCP_FLAGS,
     TOS,
     TUNNEL,
-    TUNNEL_GENEVE,
-    TUNNEL_GRE,
-    TUNNEL_IPIP,
     TUNNEL_OTHER,
-    TUNNEL_VXLAN,
-    TUNNEL_VXLAN_GPE,
     VLAN,
     VNI,
 )
@@ -86,14 +81,16 @@ def _header(octets, at, found, problems, log, rows, row):  # type: ignore[no-unt
     frame_length = u32(octets, at + 4)
     stripped = u32(octets, at + 8)
     size = u32(octets, at + 12)
-    if stripped > frame_length or size > frame_length:
+    stated = stripped <= frame_length and size <= frame_length
+    if not stated:
+        # The header is there all the same, and its IP length says how long the packet was.
         report(problems, log, at, _FRAME_LENGTH, frame_length)
-        stripped = min(stripped, frame_length)
-        size = min(size, frame_length)
-    whole = frame_length - stripped
+    whole = frame_length - stripped if stated else np.int64(0)
     begin = at + 16
     end = begin + size
     layer, whole = start_header(u32(octets, at), size, whole, rows, row)
+    if not stated:
+        rows.u64[FRAME_BYTES, row] = 0
     bits = 0
     here = begin
     for _ in range(2):  # once more inside a tunnel that only records 1027 and 1028 tell of
@@ -183,24 +180,6 @@ def _tunnel_records(octets, found, rows, row):  # type: ignore[no-untyped-def]
         put_ipv6(octets, at + 8, OUTER_SRC_IP, rows, row)
         put_ipv6(octets, at + 24, OUTER_DST_IP, rows, row)
         rows.u8[TUNNEL, row] = tunnel_kind(u32(octets, at + 4), u32(octets, at + 44) & 0xFFFF)
-
-
-@inline
-def tunnel_kind(protocol, port):  # type: ignore[no-untyped-def]
-    """Tunnel code by IP protocol and destination port.  Open vSwitch swaps the octets of the port: both are tried."""
-    swapped = ((port & 0xFF) << 8) | (port >> 8)
-    if protocol == 47:
-        return TUNNEL_GRE
-    if protocol in (4, 41):
-        return TUNNEL_IPIP
-    if protocol == 17:
-        if port in PORTS_VXLAN or swapped in PORTS_VXLAN:
-            return TUNNEL_VXLAN
-        if PORT_GENEVE in (port, swapped):
-            return TUNNEL_GENEVE
-        if PORT_VXLAN_GPE in (port, swapped):
-            return TUNNEL_VXLAN_GPE
-    return TUNNEL_OTHER
 
 
 @inline

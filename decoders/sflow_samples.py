@@ -69,7 +69,7 @@ from decoders.sflow_state import (
 from decoders.wire import u32, u64
 
 LOCAL = 0x3FFF_FFFF
-"""Interface value for the device itself; the expanded form may also say 0xFFFFFFFF (erratum), kept as this number."""
+"""Interface value for the device itself, which is no interface; the expanded form may also say 0xFFFFFFFF (erratum)."""
 
 CLOCK_REACH_US = 600_000_000
 """A packet's own time (1043) is taken if it is within 10 minutes of its receipt; an agent may hold a sample for 1 s."""
@@ -183,11 +183,13 @@ def _interfaces(octets, at, expanded, source_class, index, rows, row):  # type: 
         in_kind, in_value = word >> 30, word & LOCAL
         word = u32(octets, at + 4)
         out_kind, out_value = word >> 30, word & LOCAL
-    if in_kind == 0:
+    if in_kind == 0 and in_value != LOCAL:
         rows.u32[IN_IF, row] = in_value
-    if out_kind == 0 and out_value != 0:
+    if out_kind == 0 and out_value == LOCAL:
+        rows.u8[OUT_KIND, row] = OUT_LOCAL
+    elif out_kind == 0 and out_value != 0:
         rows.u32[OUT_IF, row] = out_value
-        rows.u8[OUT_KIND, row] = OUT_LOCAL if out_value == LOCAL else OUT_INDEX
+        rows.u8[OUT_KIND, row] = OUT_INDEX
     elif out_kind == 1:
         rows.u8[OUT_KIND, row] = OUT_DISCARDED
         rows.u16[DROP_REASON, row] = min(out_value, 0xFFFF)
@@ -204,7 +206,7 @@ def _interfaces(octets, at, expanded, source_class, index, rows, row):  # type: 
 
 @inline
 def _rate(rate, at, stats, session, problems, log, rows, row):  # type: ignore[no-untyped-def]
-    """Sampling rate: the operator's word, else the sample's, else 1 and unstated (design: order of rates)."""
+    """Sampling rate: the operator's word, else the sample's, else 1 and unstated."""
     if rate != 0:
         stats[session, S_SAMPLING_RATE] = np.uint64(rate)
     override = stats[session, S_OVERRIDE_RATE]

@@ -6,20 +6,11 @@ import numpy as np
 
 from decoders.errors import Reason
 from decoders.fields import C_RECEIVED_US, C_SESSION, C_VERSION
-from decoders.frames import I_DONE, I_TEMPLATE, I_WITHDRAWAL, W_RECORD, W_RECORD_END, W_TEMPLATES, problem
+from decoders.frames import I_DONE, I_TEMPLATE, I_WITHDRAWAL, W_DOUBT, W_RECORD, W_RECORD_END, W_TEMPLATES, problem
 from decoders.jit import forced, inline
 from decoders.sessions import S_TEMPLATES, over_stream
 from decoders.templates import digest_record, find_template
-from decoders.wire import u16
-
-
-@inline
-def all_zero(octets, at, end):  # type: ignore[no-untyped-def]
-    """True if only zeros stand there: padding."""
-    for i in range(at, end):  # noqa: SIM110  (kernels have no generators)
-        if octets[i] != 0:
-            return False
-    return True
+from decoders.wire import all_zero, u16
 
 
 @inline
@@ -111,7 +102,13 @@ def walk_templates(b, w, k, options, set_end):  # type: ignore[no-untyped-def]
         if reason >= 0:
             problem(w, reason, at, number)
             if record_end < 0:
-                break
+                record_end = set_end
+            if find_template(k.table, w.ctx[C_SESSION], number) >= 0:
+                # What follows has another layout, which nobody knows: the old one would make it nonsense.
+                st[W_DOUBT] = 1
+                st[W_RECORD] = at
+                st[W_RECORD_END] = record_end
+                return I_WITHDRAWAL
             at = record_end
             continue
         st[W_TEMPLATES] += 1

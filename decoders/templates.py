@@ -9,18 +9,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from decoders.elements import VARIABLE
+from decoders.errors import Reason
 from decoders.jit import inline, kernel
 from decoders.limits import Limits
 from decoders.plan import V9_SCOPES, Template
 from decoders.pool import PlanPool
-from decoders.sessions import S_TEMPLATES, Sessions, mix
+from decoders.sessions import S_TEMPLATES, Sessions, mix, standing
 from decoders.wire import u16
 
 
@@ -37,6 +37,8 @@ class Table(NamedTuple):
     """[entries]: number in the plan pool."""
     refreshed_us: NDArray[np.int64]
     """[entries]: when it was last announced."""
+    used_us: NDArray[np.int64]
+    """[entries]: when data came for it last."""
 
 
 def new_table(entries: int) -> Table:
@@ -45,6 +47,7 @@ def new_table(entries: int) -> Table:
         np.zeros(1 << (2 * entries - 1).bit_length(), np.int32),
         np.full(entries, -1, np.int64),
         np.zeros(entries, np.uint64),
+        np.zeros(entries, np.int64),
         np.zeros(entries, np.int64),
         np.zeros(entries, np.int64),
     )
@@ -159,27 +162,47 @@ def check(template: Template, limits: Limits) -> None:
         raise BadTemplateError("its records would have no length")
 
 
+LOOK_US = 1_000_000
+"""How often it is looked for room where there was none, and for templates that have aged (× 60)."""
+
+
 class TemplateStore:
-    """All templates, bounded per session and in total."""
+    """All templates, bounded per session, per address and in total; those that nobody needs go first."""
 
     def __init__(self, limits: Limits, sessions: Sessions) -> None:
         self._limits = limits
         self._sessions = sessions
         self._entries: dict[int, dict[int, int]] = {}
-        self._templates: dict[int, Template] = {}
+        self._of_address: dict[tuple[int, int], int] = {}
         self._aging: dict[int, deque[tuple[int, int]]] = {}
         self._free: list[int] = []
         self._next = 0
+        self._count = 0
+        self._look_us: dict[tuple[int, int] | None, int] = {}
+        self._aged_us = 0
+        self.aged = 0
+        """Templates forgotten by age; running total."""
+        self.displaced = 0
+        """Templates that had to go for others, or were not kept for want of room; running total."""
         self.table = new_table(limits.templates)
         self.pool = PlanPool()
 
     def __len__(self) -> int:
-        return len(self._templates)
+        return self._count
+
+    @property
+    def crowded(self) -> bool:
+        """True if more than half of the room is taken."""
+        return 2 * self._count > self._limits.templates or 2 * self.pool.fields > self._limits.plan_fields
 
     def of_session(self, session: int) -> Iterator[tuple[int, Template]]:
         """(id, template) of all templates of a session, the least id first."""
         for number, entry in sorted(self._entries.get(session, {}).items()):
-            yield number, self._templates[entry]
+            yield number, self._template(entry)
+
+    def last_us(self, session: int, number: int) -> int:
+        """When a known template was last announced or used."""
+        return self._last(self._entries[session][number])
 
     def sessions(self) -> list[int]:
         """Sessions that have templates."""
@@ -195,31 +218,34 @@ class TemplateStore:
         entry = self._entries.get(session, {}).get(number)
         if entry is None:
             return None
-        return self._templates[entry], int(self.table.digest[entry]), int(self.table.refreshed_us[entry])
+        return self._template(entry), int(self.table.digest[entry]), int(self.table.refreshed_us[entry])
 
     def announce(self, session: int, number: int, template: Template, digest: int, now_us: int) -> tuple[bool, bool]:
         """Keep a template.  Returns (it replaced a different one, an older one or this one had to go for room)."""
-        known = self._entries.setdefault(session, {})
+        known = self._entries.get(session, {})
         entry = known.get(number)
         changed = False
         gave_way = False
         if entry is not None:
-            if self._templates[entry] != template:
+            before = int(self.table.plan[entry])
+            if self.pool.template(before) != template:
                 changed = True
-                self.pool.give_back(int(self.table.plan[entry]))
+                self.pool.give_back(before)
                 self.table.plan[entry] = self.pool.take(template)
         else:
-            if len(known) >= self._limits.templates_per_session or len(self) >= self._limits.templates:
-                gave_way = True
+            gave_way = not self._has_room(session, len(known), len(template.fields), now_us)
+            if gave_way:
+                self.displaced += 1
                 if not known:
-                    del self._entries[session]
                     return changed, gave_way
-                self._forget(known.pop(self._oldest(session, known)))
+                self._forget(session, self._oldest(session, known))
+            known = self._entries.setdefault(session, {})
             entry = self._new_entry()
             known[number] = entry
+            self._add(session, 1)
             insert_entry(self.table, entry, session * 65_536 + number)
             self.table.plan[entry] = self.pool.take(template)
-        self._templates[entry] = template
+            self.table.used_us[entry] = 0
         self.table.digest[entry] = digest
         self.table.refreshed_us[entry] = now_us
         self._sessions.stats[session, S_TEMPLATES] = len(known)
@@ -230,36 +256,110 @@ class TemplateStore:
     def drop_session(self, session: int) -> None:
         """Forget all templates of a session: its exporter restarted."""
         self._aging.pop(session, None)
-        for entry in self._entries.pop(session, {}).values():
-            self._forget(entry)
+        for number in list(self._entries.get(session, ())):
+            self._forget(session, number)
         self._sessions.stats[session, S_TEMPLATES] = 0
 
     def withdraw(self, session: int, number: int, options: bool) -> bool:
         """Forget a template, or with a number below 256 all; only those of the kind.  False if there was none."""
         known = self._entries.get(session, {})
         chosen = list(known) if number < 256 else [number] if number in known else []
-        gone = [one for one in chosen if self._templates[known[one]].options == options]
+        gone = [one for one in chosen if self._template(known[one]).options == options]
         for one in gone:
-            self._forget(known.pop(one))
-        self._sessions.stats[session, S_TEMPLATES] = len(known)
-        if not known:
-            self.drop_session(session)
+            self._forget(session, one)
         return bool(gone)
 
+    def forget(self, session: int, number: int) -> bool:
+        """Forget a template of either kind that a malformed announcement has put in doubt; False if there was none."""
+        known = number in self._entries.get(session, {})
+        if known:
+            self._forget(session, number)
+        return known
+
+    def expire(self, now_us: int) -> None:
+        """Forget templates that were neither announced nor used for their lifetime (RFC 7011 section 8.4).
+
+        Those of a connection live as long as it does.
+        """
+        if 0 <= now_us - self._aged_us < 60 * LOOK_US:
+            return
+        self._aged_us = now_us
+        table, end = self.table, self._next
+        last = np.maximum(table.refreshed_us[:end], table.used_us[:end])
+        old = np.flatnonzero((table.key[:end] >= 0) & (last < now_us - self._limits.template_seconds * 1_000_000))
+        for key in table.key[old].tolist():
+            session, number = divmod(key, 65_536)
+            if not self._sessions.key[session, 3]:
+                self._forget(session, number)
+                self.aged += 1
+
+    def _has_room(self, session: int, known: int, fields: int, now_us: int) -> bool:
+        """Whether one more template of a session, which has `known`, fits; others go for it if they may."""
+        limits = self._limits
+        if known >= limits.templates_per_session:
+            return False
+        address = self._address(session)
+        share, most = self._of_address.get(address, 0), limits.templates_per_exporter
+        if share >= most and not self._make_room(session, address, most // 8, now_us):
+            return False
+        if self._count < limits.templates and self.pool.fields + fields <= limits.plan_fields:
+            return True
+        if not self._make_room(session, None, limits.templates // 8, now_us):
+            return False
+        return self._count < limits.templates and self.pool.fields + fields <= limits.plan_fields
+
+    def _make_room(self, session: int, address: tuple[int, int] | None, wanted: int, now_us: int) -> bool:
+        """Forget templates of the sessions of least standing, of one address or of all; never of the established."""
+        if 0 <= now_us - self._look_us.get(address, -LOOK_US) < LOOK_US:
+            return False
+        found = standing(self._sessions, now_us)
+        before = self._count
+        for other in found.numbers[~found.established].tolist():
+            if other == session or other not in self._entries or address not in (None, self._address(other)):
+                continue
+            gone = len(self._entries[other])
+            self._sessions.problems[other, Reason.TEMPLATE_LIMIT] += np.uint64(gone)
+            self.displaced += gone
+            self.drop_session(other)
+            if before - self._count >= max(wanted, 1):
+                break
+        if self._count == before:
+            if len(self._look_us) >= self._limits.sessions:
+                self._look_us.clear()
+            self._look_us[address] = now_us
+        return self._count < before
+
+    def _address(self, session: int) -> tuple[int, int]:
+        high, low = self._sessions.key[session, :2].tolist()
+        return high, low
+
+    def _add(self, session: int, templates: int) -> None:
+        self._count += templates
+        address = self._address(session)
+        theirs = self._of_address.get(address, 0) + templates
+        if theirs:
+            self._of_address[address] = theirs
+        else:
+            self._of_address.pop(address, None)
+
+    def _template(self, entry: int) -> Template:
+        return self.pool.template(int(self.table.plan[entry]))
+
+    def _last(self, entry: int) -> int:
+        return max(int(self.table.refreshed_us[entry]), int(self.table.used_us[entry]))
+
     def _oldest(self, session: int, known: dict[int, int]) -> int:
-        """Id of the template that was announced longest ago.
+        """Id of the template that was announced or used longest ago.
 
         A datagram may bring 8,000 templates, each of which pushes one out: they are put in order once for many, and
-        whoever was announced again since then is passed over.
+        those that were announced or used since then are passed over.
         """
         aging = self._aging.setdefault(session, deque())
-        refreshed_us = self.table.refreshed_us
         while True:
             if not aging:
-                ages = [(int(refreshed_us[entry]), number) for number, entry in known.items()]
-                aging.extend(sorted(ages, key=itemgetter(0)))
+                aging.extend(sorted((self._last(entry), number) for number, entry in known.items()))
             when, number = aging.popleft()
-            if number in known and refreshed_us[known[number]] == when:
+            if number in known and self._last(known[number]) == when:
                 return number
 
     def _new_entry(self) -> int:
@@ -268,13 +368,20 @@ class TemplateStore:
         self._next += 1
         return self._next - 1
 
-    def _forget(self, entry: int) -> None:
+    def _forget(self, session: int, number: int) -> None:
+        known = self._entries[session]
+        entry = known.pop(number)
         remove_entry(self.table, entry)
         self.pool.give_back(int(self.table.plan[entry]))
-        del self._templates[entry]
         self._free.append(entry)
+        self._add(session, -1)
+        self._sessions.stats[session, S_TEMPLATES] = len(known)
+        if not known:
+            del self._entries[session]
+            self._aging.pop(session, None)
 
     def _compact(self) -> None:
         renumbered = self.pool.compact()
-        for entry in self._templates:
-            self.table.plan[entry] = renumbered[int(self.table.plan[entry])]
+        for known in self._entries.values():
+            for entry in known.values():
+                self.table.plan[entry] = renumbered[int(self.table.plan[entry])]

@@ -54,3 +54,12 @@ def unsigned(octets, at, size):  # type: ignore[no-untyped-def]
     for i in range(size):
         value = (value << np.uint64(8)) | np.uint64(octets[at + i])
     return value
+
+
+@inline
+def all_zero(octets, at, end):  # type: ignore[no-untyped-def]
+    """True if only zeros stand there: padding."""
+    for i in range(at, end):  # noqa: SIM110  (kernels have no generators)
+        if octets[i] != 0:
+            return False
+    return True

@@ -323,6 +323,31 @@ CHECKS = (
         ("ovs-vsctl set sFlow br-int header=256",),
     ),
     Check(
+        "templates_full",
+        f"""
+        SELECT {_KEY}, sum(problems['template_limit']) AS displaced, max(templates) AS known
+        {_EXPORTERS}
+        GROUP BY {_KEY}
+        HAVING displaced > 0""",
+        "{displaced} of its templates had to go for want of room ({known} are known): data that needs them is held, "
+        "then lost.",
+        (
+            "# if these are not exporters of yours, name those that are, in the settings of vmflow:",
+            "[pipeline]",
+            'allow = ["192.0.2.0/24"]',
+        ),
+    ),
+    Check(
+        "sequence_units",
+        f"""
+        SELECT {_KEY}, sum(problems['sequence_units']) AS odd, sum(datagrams) AS sent
+        {_EXPORTERS}
+        GROUP BY {_KEY}
+        HAVING odd * 2 > sent""",
+        "Its sequence numbers count other units than {protocol} has: no loss on its way here can be told.",
+        ("# nothing to set: report it to its vendor (RFC 3954 section 5.1, RFC 7011 section 3.1)",),
+    ),
+    Check(
         "clock_wrong",
         f"""
         SELECT {_KEY}, round(quantile(0.5)(clock_skew_us) / 1e6, 1) AS skew

@@ -26,6 +26,9 @@ class ExporterSettings(BaseModel, frozen=True, extra="forbid"):
     sampling_rate: Annotated[int, Field(ge=0, le=0xFFFF_FFFF)] = 0
     """One in this many packets is sampled, whatever the exporter states; 0 = as it states.  Open vSwitch's IPFIX counts
     arrive scaled, so only 1 is right of it, where `sampling=1`: it states no rate, and exact figures need one."""
+    one_port: bool = False
+    """These exporters send data, templates and options from different UDP ports (NAT, some line cards): what comes from
+    one port holds for the others of the same address."""
 
 
 class PipelineSettings(BaseModel, frozen=True, extra="forbid"):
@@ -48,11 +51,14 @@ class PipelineSettings(BaseModel, frozen=True, extra="forbid"):
     exporters: tuple[ExporterSettings, ...] = ()
     """What is known of single exporters."""
     share_templates_between_ports: bool = False
-    """True for exporters that send templates and data from different UDP ports."""
+    """True if all exporters send templates and data from different UDP ports; `one_port` of an exporter is safer."""
     share_templates_between_domains: bool = False
     """True for Open vSwitch before 3.2 with flow-based IPFIX: it sends templates in one domain only."""
     report_seconds: Annotated[float, Field(gt=0)] = 10.0
     """Interval of the rows in table `exporters`."""
+    template_lifetime_seconds: Annotated[int, Field(ge=60)] = 259_200
+    """A template that was neither announced nor used for so long is forgotten (RFC 7011 section 8.4: at least three
+    times its refresh interval; routers allow that to be a day)."""
     template_file: Path | None = None
     """Where templates are kept over a restart; default: `templates.json` in the data directory of the store."""
     template_save_seconds: Annotated[float, Field(gt=0)] = 30.0

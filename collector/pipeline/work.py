@@ -65,13 +65,18 @@ LISTENS_US = 1_000_000
 METRICS_SECONDS = 1.0
 """How often the metrics of exporter streams are brought up to date."""
 
+TEMPLATES_FULL_SECONDS = 600
+"""So long /health tells that templates had to go for want of room: exporters repeat theirs within that."""
+
 _log = get_log("pipeline")
 
 
 def rules_of(settings: PipelineSettings) -> tuple[ExporterRule, ...]:
     """The decoder's rules: who may export, and what is known of single exporters."""
     known = tuple(
-        ExporterRule(network, _allowed(settings, network), entry.sampling_rate, VERSIONS[entry.protocol])
+        ExporterRule(
+            network, _allowed(settings, network), entry.sampling_rate, VERSIONS[entry.protocol], entry.one_port
+        )
         for entry in settings.exporters
         for network in [mapped(entry.network)]
     )
@@ -145,6 +150,13 @@ class Pipeline:
             ("kind",),
         )
         self._forgotten_before = {"stranger": 0, "exporter": 0}
+        self._templates_forgotten = metrics.counter(
+            "templates_forgotten_total",
+            "Templates forgotten by age, or for want of room; these may have been refused, too.",
+            ("cause",),
+        )
+        self._templates_before = {"age": 0, "room": 0}
+        self._templates_full = -TEMPLATES_FULL_SECONDS
         self._decoded = metrics.counter("decoded_rows_total", "Rows decoded, by table.", ("table",))
         self._continued = metrics.counter(
             "continued_records_total", "Flow records that go on with a flow: they begin where its last record ended."
@@ -254,6 +266,11 @@ class Pipeline:
         return not dropped
 
     @property
+    def templates_full(self) -> bool:
+        """True if templates had to go for others within the last ten minutes."""
+        return time.monotonic() - self._templates_full < TEMPLATES_FULL_SECONDS
+
+    @property
     def waiting(self) -> Waiting:
         """Data that waits for its template, as of the last second."""
         return self._stream_metrics.waiting if self._prepared.is_set() else Waiting()
@@ -291,7 +308,8 @@ class Pipeline:
 
     def _decoder(self) -> Decoder:
         return Decoder(
-            rules=rules_of(self._settings),
+            Limits(template_seconds=self._settings.template_lifetime_seconds),
+            rules_of(self._settings),
             port_in_key=not self._settings.share_templates_between_ports,
             domain_in_key=not self._settings.share_templates_between_domains,
         )
@@ -405,6 +423,18 @@ class Pipeline:
                     streams_forgotten=grown,
                 )
         self._forgotten_before = now
+        stores = [decoder.sets.templates for decoder in decoders]
+        templates = {"age": sum(one.aged for one in stores), "room": sum(one.displaced for one in stores)}
+        for cause, count in templates.items():
+            self._templates_forgotten.labels(cause).inc(count - self._templates_before[cause])
+        if grown := templates["room"] - self._templates_before["room"]:
+            self._templates_full = time.monotonic()
+            _log.sampled(
+                "more templates than there is room for: data of those that had to go is held, then lost; "
+                "vmflow exporters shows who has how many",
+                templates_forgotten=grown,
+            )
+        self._templates_before = templates
 
     def _make_report(self, own: OwnLoss) -> list[pa.RecordBatch]:
         """Rows of table `exporters` by worker; the first one tells of the collector's own losses."""

@@ -35,7 +35,7 @@ GZIP_LEVEL = 1
 
 Health = Callable[[], dict[str, Any]]
 """Answers with the state of the service; key `status` is `ok`, `starting` or what is wrong."""
-WORKS = ("ok", "held")
+WORKS = ("ok", "held", "templates")
 """States in which a restart would help nobody: data that is held would be lost by it."""
 
 _log = get_log("web")

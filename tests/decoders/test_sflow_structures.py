@@ -62,7 +62,7 @@ def subset(row: dict[str, Any], **want: Any) -> bool:
 
 
 def test_the_arp_vector_of_open_vswitch() -> None:
-    """Facts 1.8: one ARP frame of 42 octets, records 1001 and 1, IPv4 agent: 160 octets in all."""
+    """One ARP frame of 42 octets, records 1001 and 1, IPv4 agent: 160 octets in all."""
     arp = bytes(Ether(src="50:54:00:00:00:05", dst="ff:ff:ff:ff:ff:ff") / ARP(psrc="192.168.0.2", pdst="192.168.0.1"))
     switch = item(1001, words(0, 0, 0, 0))
     sample = flow_sample(switch, header(arp), source=(2, 1000), rate=1, pool=1, in_if=1, out_if=0x80000002)
@@ -74,7 +74,7 @@ def test_the_arp_vector_of_open_vswitch() -> None:
 
 
 def test_the_gre_vector_of_open_vswitch() -> None:
-    """Facts 1.8: output tunnel GRE with key 456."""
+    """Output tunnel GRE with key 456."""
     outer = item(1023, words(0, 47, 0, 0x01010101, 0, 0, 0, 1))
     row = one(flow_sample(header(FRAME), item(1029, words(456)), outer, in_if=0, out_if=0x80000001))
     subset(row, tunnel="gre", vni=456, outer_src_ip=address("0.0.0.0"), outer_dst_ip=address("1.1.1.1"))
