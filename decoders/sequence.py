@@ -150,7 +150,7 @@ def _fits_odd(order, number, sequence, datagrams):  # type: ignore[no-untyped-de
     held, templates = order[number, O_RECORDS], order[number, O_TEMPLATES]
     if datagrams:
         return held + templates > 0 and ahead != 1 and ahead in (held, held + templates)
-    return ahead == 1 or (templates > 0 and ahead == held + templates)
+    return held > 1 and (ahead == 1 or (templates > 0 and ahead == held + templates))
 
 
 @forced

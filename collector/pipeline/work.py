@@ -37,6 +37,7 @@ from decoders.datagrams import Datagrams
 from decoders.decoder import Decoded
 from decoders.dispatch import Decoder
 from decoders.jit import progress
+from decoders.limits import Limits
 from decoders.rules import ExporterRule
 from decoders.sessions import S_DATAGRAMS
 from schemas.exporters import EXPORTERS

@@ -90,7 +90,7 @@ def test_agent_addresses_of_all_types(agent: str) -> None:
 INTERFACES = [
     (3, 4, (3, "index", 4, 0, 0)),
     (0, 0, (0, "unknown", 0, 0, 0)),
-    (0x3FFFFFFF, 0x3FFFFFFF, (0x3FFFFFFF, "local", 0x3FFFFFFF, 0, 0)),
+    (0x3FFFFFFF, 0x3FFFFFFF, (0, "local", 0, 0, 0)),
     (3, 0x40000102, (3, "discarded", 0, 258, 1)),
     (3, 0x80000005, (3, "multiple", 5, 0, 0)),
     (3, 0x80000000, (3, "multiple", 0, 0, 0)),
@@ -111,9 +111,9 @@ def test_interfaces_compact_and_expanded(inward: int, outward: int, want: tuple[
 
 def test_large_and_local_interfaces_of_the_expanded_form() -> None:
     row = one(expanded_sample(header(FRAME), in_if=(0, 0xFFFFFFFF), out_if=(0, 0x12345678)))
-    subset(row, in_if=0x3FFFFFFF, out_if=0x12345678, out_kind="index")
+    subset(row, in_if=0, out_if=0x12345678, out_kind="index")
     row = one(expanded_sample(header(FRAME), in_if=(0, 0x12345678), out_if=(0, 0xFFFFFFFF)))
-    subset(row, in_if=0x12345678, out_if=0x3FFFFFFF, out_kind="local")
+    subset(row, in_if=0x12345678, out_if=0, out_kind="local")
 
 
 @pytest.mark.parametrize(
