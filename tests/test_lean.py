@@ -235,17 +235,17 @@ def test_kernels_that_cannot_be_had_end_the_pipeline() -> None:
 @pytest.mark.parametrize("entered", [True, False])
 def test_a_stop_does_not_wait_for_the_compiler(entered: bool) -> None:
     """Neither where the pipeline waits for it, nor where the start failed before."""
-    compiled = threading.Event()
+    begun, compiled = threading.Event(), threading.Event()
 
-    class Slow(Nameless):
-        def warm_up(self) -> None:
-            assert compiled.wait(600)
+    def slow() -> None:
+        begun.set()
+        assert compiled.wait(600)
 
     async def scenario() -> list[str]:
         async with Bridge({"decode-0": 1}, stop_deadline_seconds=600) as bridge:
-            pipeline = pipeline_of(bridge, Slow(), Rows())
-            preparing = pipeline.prepare()
-            await asyncio.wait({preparing}, timeout=0.05)
+            pipeline = pipeline_of(bridge, Nameless(), Rows())
+            preparing = pipeline.prepare(slow)
+            assert await asyncio.to_thread(begun.wait, 50)
             assert not preparing.done()
             if entered:
                 async with pipeline:

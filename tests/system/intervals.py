@@ -4,9 +4,9 @@
 
 Nothing is wrong with the testbed's wire, so each alert about loss or absence is false.  For each kind of export there
 is steady and bursty traffic by VXLAN, VLAN and within a hypervisor, IPv4 and IPv6; meanwhile Open vSwitch is restarted,
-the export is cleared and created again, and the service is killed.  The store is kept from kind to kind.  The truth is
-what tcpdump saw at both ends, by the MAC addresses of the VMs.  Prints a line for each measure; exit code 1 for a false
-word.
+the export is cleared and created again, the service is killed, a VM moves to the other hypervisor and one gets another
+name.  The store is kept from kind to kind.  The truth is what tcpdump saw at both ends, by the MAC addresses of the
+VMs, but for windows in which a VM moved or was renamed.  Prints a line for each measure; exit code 1 for a false word.
 """
 
 from __future__ import annotations
@@ -54,6 +54,10 @@ STEADY = (
 SHORT = (("ping",), ("dns",), ("http",), ("ping6",), ("frag",), ("--seconds", "2", "tcp6"), ("--seconds", "3", "udp"))
 CLOSED_SECONDS = 120
 
+MOVES, RENAMED = "a3", "b2"
+UNSURE_SECONDS = 5
+"""Around a move, whose capture begins again, and around a new name."""
+
 Pair = tuple[str, str]
 
 
@@ -90,7 +94,13 @@ class Cloud:
         self.testbed, self.directory = testbed, directory
         self.vms = {vm["vm"]: vm for vm in json.loads(testbed.run("inventory"))["vms"].values()}
         self.names = {bytes.fromhex(vm["mac"].replace(":", "")): name for name, vm in self.vms.items()}
+        self.shown = {name: name for name in self.vms}
+        """Name that vmflow is told -> name of the VM."""
+        self.unsure: list[tuple[str, float]] = []
+        """VM, and when something happened to it."""
+        self._files: list[tuple[str, Path]] = []
         self._running: list[subprocess.Popen[bytes]] = []
+        self.tell_names()
 
     def start(self, vm: str, *command: str) -> None:
         """Run a command in the namespace of a VM until `stop`."""
@@ -104,13 +114,56 @@ class Cloud:
             process.wait()
         self._running.clear()
 
-    def capture(self, kind: str) -> None:
-        """Begin to write what each VM's interface sees."""
-        for vm in self.vms:
-            self.start(vm, "tcpdump", "-i", "eth0", "-s", "64", "-B", "8192", "-w", str(self.file(kind, vm)))
+    @property
+    def names_file(self) -> Path:
+        return self.directory / "names.csv"
 
-    def file(self, kind: str, vm: str) -> Path:
-        return self.directory / f"{kind}-{vm}.pcap"
+    def tell_names(self) -> None:
+        """Write the names that vmflow is to show."""
+        rows = [f"{self.vms[vm]['mac']},{name},{self.vms[vm]['ip4']}" for name, vm in self.latest().items()]
+        whole = self.directory / "names.new"
+        whole.write_text("\n".join(["mac,vm,ips", *rows, ""]))
+        whole.rename(self.names_file)
+
+    def latest(self) -> dict[str, str]:
+        """The last name of each VM."""
+        last = {vm: name for name, vm in self.shown.items()}
+        return {name: vm for vm, name in last.items()}
+
+    def rename(self, vm: str) -> None:
+        self.shown[f"{vm}-{len(self.shown)}"] = vm
+        self.tell_names()
+        self.unsure.append((vm, time.time()))
+
+    def move(self, vm: str) -> None:
+        """To the other hypervisor."""
+        hosts = json.loads(self.testbed.run("inventory"))["vms"]
+        here = next(one["host"] for one in hosts.values() if one["vm"] == vm)
+        self.unsure.append((vm, time.time()))
+        self.testbed.run("migrate", vm, "b" if here.endswith("a") else "a")
+        self.capture(vm)
+        self.unsure.append((vm, time.time()))
+
+    def capture(self, *vms: str) -> None:
+        """Begin to write what the interface of each of these VMs sees."""
+        for vm in vms:
+            file = self.directory / f"{vm}-{len(self._files)}.pcap"
+            self._files.append((vm, file))
+            self.start(vm, "tcpdump", "-i", "eth0", "-s", "64", "-B", "8192", "-w", str(file))
+
+    def truth(self, ip4_only: bool) -> Truth:
+        """What the captures since the last call hold."""
+        truth = Truth()
+        for vm, file in self._files:
+            truth.add(file, vm, self.names, ip4_only)
+            file.unlink()
+        self._files.clear()
+        return truth
+
+    def sure(self, pair: Pair, start: int, seconds: int) -> bool:
+        """True if nothing happened to either VM in a window."""
+        near = (at for vm, at in self.unsure if vm in pair)
+        return not any(start - UNSURE_SECONDS <= at <= start + seconds + UNSURE_SECONDS for at in near)
 
     def traffic(self, seconds: float) -> None:
         """Begin the steady flows."""
@@ -140,7 +193,7 @@ def phase(cloud: Cloud, kind: str, seconds: int, start: Any, target: str, runnin
     """One kind of export, with what happens to it; returns the service that runs then."""
     testbed = cloud.testbed
     exports = [EXPORTS[part] for part in kind.split("+")]
-    cloud.capture(kind)
+    cloud.capture(*cloud.vms)
     for name, *options in exports:
         testbed.run(f"export-{name}", target, *options)
     began = time.time()
@@ -161,6 +214,10 @@ def phase(cloud: Cloud, kind: str, seconds: int, start: Any, target: str, runnin
     running_.stop(signal.SIGKILL)
     time.sleep(3)
     running_ = start()
+    wait(0.7)
+    cloud.move(MOVES)
+    wait(0.85)
+    cloud.rename(RENAMED)
     wait(1)
     bursts.join()
     time.sleep(3)
@@ -172,7 +229,7 @@ def phase(cloud: Cloud, kind: str, seconds: int, start: Any, target: str, runnin
     return running_
 
 
-def judge(running_: Service, truth: Truth, kind: str, began: float, ended: float) -> int:
+def judge(cloud: Cloud, running_: Service, truth: Truth, kind: str, began: float, ended: float) -> int:
     """Print how often intervals held the truth; returns how many words were false."""
     false = 0
     for level, length in WINDOW_SECONDS.items():
@@ -187,7 +244,9 @@ def judge(running_: Service, truth: Truth, kind: str, began: float, ended: float
         held: dict[str, Counter[str]] = defaultdict(Counter)
         misplaced: list[float] = []
         for row in rows:
-            pair, start = (row["src_vm"], row["dst_vm"]), int(row["start"])
+            pair, start = (cloud.shown[row["src_vm"]], cloud.shown[row["dst_vm"]]), int(row["start"])
+            if not cloud.sure(pair, start, length):
+                continue
             sent, received = (truth.packets(which, pair, start, length) for which in ("sent", "received"))
             there = (received if row["counted_at"] == "destination" else sent) / length
             words = []
@@ -240,11 +299,9 @@ def main() -> int:
         testbed.run("up")
         cloud = Cloud(testbed, directory)
         up.callback(cloud.stop)
-        file = directory / "names.csv"
-        file.write_text("mac,vm,ips\n" + "".join(f"{vm['mac']},{vm['vm']},{vm['ip4']}\n" for vm in cloud.vms.values()))
         settings = [
             *inventory(testbed),
-            f"inventory.static={json.dumps([{'file': str(file)}])}",
+            f"inventory.static={json.dumps([{'file': str(cloud.names_file)}])}",
             'pipeline.exporters=[{"network": "127.0.1.0/24", "protocol": "ipfix", "sampling_rate": 1}]',
         ]
 
@@ -256,11 +313,8 @@ def main() -> int:
             began = time.time()
             running_ = phase(cloud, kind, args.seconds, start, address, running_)
             ended = time.time() - 10
-            truth = Truth()
-            for vm in cloud.vms:
-                truth.add(cloud.file(kind, vm), vm, cloud.names, ip4_only=kind == "netflow")  # v5 knows no other
-                cloud.file(kind, vm).unlink()
-            false += judge(running_, truth, kind, began, ended)
+            truth = cloud.truth(ip4_only=kind == "netflow")  # v5 knows no other
+            false += judge(cloud, running_, truth, kind, began, ended)
         running_.stop()
     print(f"{false} false words")
     return 1 if false else 0
