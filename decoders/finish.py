@@ -19,7 +19,7 @@ from decoders.fields import (
 )
 from decoders.jit import forced, inline
 from decoders.rows import clear_row
-from decoders.samplers import S_TEMPLATE, agreed_rate, scope_rate, wide_rate
+from decoders.samplers import S_INTERFACE, S_TEMPLATE, agreed_rate, has_scope, scope_rate, wide_rate
 from decoders.sessions import S_OVERRIDE_RATE, S_SAMPLING_RATE
 from decoders.wire import swap64
 
@@ -153,12 +153,12 @@ def common_rate(samplers, ctx, flags):  # type: ignore[no-untyped-def]
 
 
 @forced
-def settle_rate(rows, row, samplers, ctx, override, common):  # type: ignore[no-untyped-def]
+def settle_rate(rows, row, samplers, ctx, override, by_interface, common):  # type: ignore[no-untyped-def]
     """The sampling rate: override, record, options of its sampler, of its interface, of a wider scope, none."""
     if override > 0:
         rows.u32[r.SAMPLING_RATE, row] = override
         rows.u8[r.RATE_SOURCE, row] = r.RATE_OVERRIDE
-    elif rows.u32[r.SAMPLING_RATE, row] == 0 and not interface_rate(samplers, ctx, rows, row):
+    elif rows.u32[r.SAMPLING_RATE, row] == 0 and not (by_interface and interface_rate(samplers, ctx, rows, row)):
         if common > 0:
             rows.u32[r.SAMPLING_RATE, row] = common
             rows.u8[r.RATE_SOURCE, row] = r.RATE_OPTIONS
@@ -225,6 +225,7 @@ def finish_rows(rows, row, n, step, flags, ctx, s, samplers):  # type: ignore[no
     header_us = ctx[C_HEADER_US]
     override = np.int64(s.stats[session, S_OVERRIDE_RATE])
     common = common_rate(samplers, ctx, flags)
+    by_interface = has_scope(samplers, session, ctx[C_STREAM], S_INTERFACE)
     icmp = (flags & p.F_ICMP) != 0
     to = row
     for k in range(n):
@@ -238,7 +239,7 @@ def finish_rows(rows, row, n, step, flags, ctx, s, samplers):  # type: ignore[no
             if step == 2:
                 clear_row(rows, back)
             continue
-        settle_rate(rows, i, samplers, ctx, override, common)
+        settle_rate(rows, i, samplers, ctx, override, by_interface, common)
         rate = rows.u32[r.SAMPLING_RATE, i]
         if step == 2 and absurd(rows, back, rate):
             _refuse(rows, back, s, session)

@@ -112,6 +112,15 @@ def _rate_in(samplers, row, scope, key):  # type: ignore[no-untyped-def]
 
 
 @inline
+def has_scope(samplers, session, stream, scope):  # type: ignore[no-untyped-def]
+    """True if a rate was announced for any scope of a kind, by the session or its stream."""
+    bits = samplers.scopes[session]
+    if stream != 0:
+        bits |= samplers.scopes[stream_row(samplers, stream)]
+    return (bits >> scope) & 1 != 0
+
+
+@inline
 def scope_rate(samplers, session, stream, scope, number):  # type: ignore[no-untyped-def]
     """Rate announced for one scope: by the session, else by another domain of its stream; 0 if none was."""
     key = key_of(scope, number)

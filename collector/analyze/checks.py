@@ -345,7 +345,10 @@ CHECKS = (
         GROUP BY {_KEY}
         HAVING odd * 2 > sent""",
         "Its sequence numbers count other units than {protocol} has: no loss on its way here can be told.",
-        ("# nothing to set: report it to its vendor (RFC 3954 section 5.1, RFC 7011 section 3.1)",),
+        (
+            "# nothing to set: report it to its vendor (RFC 3954 section 5.1, RFC 7011 section 3.1), with a capture:",
+            "tcpdump -ni any -c 1000 -w sequence.pcap udp and host {exporter}",
+        ),
     ),
     Check(
         "clock_wrong",

@@ -305,6 +305,19 @@ def test_clocks(client: Client, skew_seconds: float, fires: bool) -> None:
         assert f"differs from ours by {skew_seconds:+.1f} s" in one(client, "clock_wrong").sentence
 
 
+def test_templates_without_room(client: Client) -> None:
+    heard(client, BASE_US + 1, HOST, problems={"trailing": 3}, templates=9)
+    assert codes(client) == set()
+    heard(client, BASE_US + WINDOW_US, HOST, problems={"template_limit": 5}, templates=7)
+    assert one(client, "templates_full").sentence.startswith("5 of its templates had to go for want of room (9 are")
+
+
+@pytest.mark.parametrize(("odd", "fires"), [(40, False), (60, True)])
+def test_numbers_in_odd_units(client: Client, odd: int, fires: bool) -> None:
+    heard(client, BASE_US + 1, HOST, protocol="netflow9", datagrams=100, problems={"sequence_units": odd})
+    assert codes(client) == ({"sequence_units"} if fires else set())
+
+
 def test_restarts(client: Client) -> None:
     heard(client, BASE_US + 1, HOST, restarts=0)
     assert codes(client) == set()

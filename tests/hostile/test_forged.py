@@ -142,7 +142,7 @@ def test_templates_of_forged_senders_take_the_room_for_a_minute_not_for_ever() -
     now_us += 61 * SECOND_US
     decoder.decode(Datagrams.of([announce(now_us, port=5000)]))
     assert len(of_good(decoder.decode(Datagrams.of([report(now_us, 0, port=5000), report(now_us, 2)])))) == 2
-    assert decoder.forgotten_strangers > 0
+    assert decoder.sets.templates.displaced > 0
 
 
 def test_templates_of_exporters_that_send_do_not_displace_each_other() -> None:
