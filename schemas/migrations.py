@@ -73,7 +73,8 @@ def dropped(statement: str) -> str:
 
 def put_aside(statement: str, name: str) -> str:
     """In place of a filled statement that drops a table: one that gives the table this name."""
-    return _DROP.sub(lambda found: f"RENAME TABLE {found['table']} TO {name}{found['rest']}", statement)
+    found = _DROP.fullmatch(statement)
+    return f"RENAME TABLE {found['table']} TO {name}{found['rest']}" if found else statement
 
 
 def states() -> dict[str, Path]:

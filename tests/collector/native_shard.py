@@ -121,7 +121,7 @@ def _serve(connection: socket.socket, shard: Shard) -> None:
             known = b"".join(_text(database) + _text(table) + b"\x00" for database, table in tables)
             connection.sendall(b"\x09" + _number(len(tables)) + known)
         elif packet == 1:
-            if not _query(stream, connection, shard):
+            if shard.fail == "away" or not _query(stream, connection, shard):
                 return
         else:
             raise AssertionError(f"packet {packet}")
@@ -132,11 +132,12 @@ def _query(stream: _Stream, connection: socket.socket, shard: Shard) -> bool:
     stream.text()
     if stream.octets(1)[0]:  # who asked first
         [stream.text() for _ in range(3)]
-        stream.octets(1)
-        [stream.text() for _ in range(3)]
-        [stream.number() for _ in range(3)]
+        over_tcp = stream.octets(1) == b"\x01"
+        if over_tcp:
+            [stream.text() for _ in range(3)], [stream.number() for _ in range(3)]
         stream.text()
-        stream.number()
+        if over_tcp:
+            stream.number()
     settings = {}
     while name := stream.text():
         stream.number()

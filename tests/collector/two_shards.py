@@ -75,7 +75,6 @@ class Node:
             self._client.database = self.database
             return self._client.command(sql, **options)
         sql = sql.replace(" ON CLUSTER `asked`", "").replace("ENGINE = Replicated", "ENGINE = ")
-        sql = re.sub(r"replicated_(\w+) = ", r"replicated_\1 = ", sql)
         if sql.startswith("CREATE DATABASE"):
             for database in (*NODES, MERGED):
                 self._client.database = None
