@@ -129,7 +129,7 @@ class Service:
             | {DELIVER: delivery_threads(settings.deliver), ACT: action_threads(settings.act)},
             STOP_SECONDS,
         )
-        for stage in (QUERY, CANCEL):
+        for stage in (QUERY, CANCEL, LEASE):
             self.bridge.abandon(stage)
         self.reloads = Reloads(self._read_again, partial(self.bridge.call, RELOAD))
         self.lease = Lease(settings.store, self.metrics, partial(self.bridge.call, LEASE))

@@ -22,7 +22,7 @@ CREATE_DISTRIBUTED = (
 )
 
 BEAT = (
-    f"INSERT INTO {TABLE} (owner, run, host, pid, began, claimed, beat, given_up) "  # noqa: S608 - a constant
+    f"INSERT INTO {TABLE} (owner, run, host, pid, began, claimed, beat, given_up) "
     "SELECT {owner:String}, {run:String}, {host:String}, {pid:UInt32}, "
     "fromUnixTimestamp64Micro({began:Int64}, 'UTC'), "
     "if({claimed:Int64} = 0, now64(6, 'UTC'), fromUnixTimestamp64Micro({claimed:Int64}, 'UTC')), "

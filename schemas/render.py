@@ -54,7 +54,7 @@ CLUSTER_SETTINGS = {
     "replicated_deduplication_window": 10 * DEDUPLICATION_WINDOW,
     "replicated_deduplication_window_seconds": 30 * 86400,
 }
-"""More of them for the replicated tables of a cluster.  Several collectors may fill one shard: hence the larger number."""
+"""More of them for the replicated tables of a cluster; the larger number is for several collectors on one shard."""
 
 _CLUSTER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 

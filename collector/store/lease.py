@@ -43,6 +43,8 @@ from schemas.render import fill
 BEAT_SECONDS = 10.0
 STALE_SECONDS = 60
 """Of a collector that was silent for so long nobody waits for a sign of life any more."""
+GIVE_UP_SECONDS = 1.0
+"""How long a stop waits for the store to take the last sign."""
 
 ID_FILE = "collector.id"
 """In the spool's directory."""
@@ -113,7 +115,8 @@ class Lease:
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-            await self._call(self._give_up)
+            # A store that hangs is not waited for.
+            await asyncio.wait({asyncio.ensure_future(self._call(self._give_up))}, timeout=GIVE_UP_SECONDS)
 
     async def replaced(self) -> None:
         """Wait until another collector has taken over, and raise LeaseTakenError."""
@@ -167,9 +170,9 @@ class Lease:
             self._claimed_us = 0
             self._insert(client, claimed_us, given_up=1)
             raise LeaseTakenError(
-                f"another vmflow stores into database {self._settings.database} of {self._settings.shown_url}: {older}. "
-                f"Stop it (after a crash it is forgotten in {STALE_SECONDS} s), or choose another database. With "
-                "store.shared = true both run, and alerts, inventory and latency are stored twice"
+                f"another vmflow stores into database {self._settings.database} of {self._settings.shown_url}: "
+                f"{older}. Stop it (after a crash it is forgotten in {STALE_SECONDS} s), or choose another database. "
+                "With store.shared = true both run, and alerts, inventory and latency are stored twice"
             )
         if others:
             _log.sampled(

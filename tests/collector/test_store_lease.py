@@ -38,7 +38,8 @@ def test_a_second_collector_is_refused_and_told_of_the_first(server_store: Store
             second.connect()
         told = str(caught.value)
         assert f"database {server_store.database} of {server_store.url}" in told
-        assert f"host {socket.gethostname()}, pid {os.getpid()}, since {time.strftime('%Y-%m-%d ', time.gmtime())}" in told
+        today = time.strftime("%Y-%m-%d ", time.gmtime())
+        assert f"host {socket.gethostname()}, pid {os.getpid()}, since {today}" in told
         assert "store.shared = true" in told
         assert "\n" not in told
     first._renew()  # what the second wrote takes nothing from the first

@@ -125,7 +125,8 @@ def two_shards(directory: Path) -> Iterator[Cluster]:
         filters = "".join(f"<{name}><filter>{_MINE}</filter></{name}>" for name in _TABLES)
         (directory / "conf.d").mkdir()
         (directory / "conf.d" / "cluster.xml").write_text(_CONFIGURATION.format(**parts, filters=filters))
-        command = [sys.executable, "-m", "collector.store.facade", "--writable", "--path", str(directory), "--port", "0"]
+        options = ["--writable", "--path", str(directory), "--port", "0"]
+        command = [sys.executable, "-m", "collector.store.facade", *options]
         root = Path(__file__).resolve().parents[2]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as process:
             assert process.stdout is not None
