@@ -50,7 +50,7 @@ def set_up(client: Client, settings: StoreSettings) -> list[str]:
     client.command(fill(f"CREATE DATABASE IF NOT EXISTS {settings.database}${{on_cluster}}", cluster))
     client.database = settings.database
     client.command(fill(CREATE_TABLE, cluster))
-    if cluster:
+    if cluster and not _exists(client, EVERYWHERE):
         client.command(fill(CREATE_EVERYWHERE, cluster))
     if not settings.embedded:
         make_table(client, settings, may=True)
