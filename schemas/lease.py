@@ -33,8 +33,7 @@ BEAT = (
 SIGNS = (
     "SELECT owner, run, argMax(host, beat), argMax(pid, beat), "
     "toUnixTimestamp64Micro(argMax(began, beat)), toUnixTimestamp64Micro(argMax(claimed, beat)), "
-    "dateDiff('second', max(beat), now64(6, 'UTC')) AS age "
-    f"FROM {TABLE} GROUP BY owner, run "
-    "HAVING argMax(given_up, beat) = 0 AND age < {stale:UInt32} ORDER BY argMax(claimed, beat), run LIMIT 100"
+    "dateDiff('second', max(beat), now64(6, 'UTC')) AS age, argMax(given_up, beat) "
+    f"FROM {TABLE} GROUP BY owner, run HAVING age < {{stale:UInt32}} ORDER BY age LIMIT 100"
 )
-"""Who has given a sign of life lately and not given up, the oldest claim first."""
+"""The last sign of life of each run that gave one lately."""

@@ -66,6 +66,7 @@ class Sign:
     began_us: int
     claimed_us: int
     age_seconds: int
+    given_up: int
 
     def __str__(self) -> str:
         since = datetime.fromtimestamp(self.began_us // 1_000_000, UTC)
@@ -163,7 +164,7 @@ class Lease:
         mine = next((sign for sign in signs if sign.run == self._run), None)
         if mine is None:
             raise StoreUnreachableError(f"the store does not show what was just written to {TABLE}")
-        others = [sign for sign in signs if sign is not mine and (sign.owner, sign.host) != (self._owner, self._host)]
+        others = _others(signs, mine)
         self._others = len(others)
         older = next((sign for sign in others if (sign.claimed_us, sign.run) < (mine.claimed_us, mine.run)), None)
         if older is not None and not self._settings.shared:
@@ -237,6 +238,18 @@ class Lease:
                 with contextlib.suppress(driver.Error):
                     self._insert(client, claimed_us, given_up=1)
             self._close()
+
+
+def _others(signs: list[Sign], mine: Sign) -> list[Sign]:
+    """The collectors that are there beside the one of `mine`, the oldest claim first.
+
+    Of the runs of one collector only the last counts: those before it were killed.
+    """
+    last: dict[tuple[str, str], Sign] = {}
+    for sign in sorted(signs, key=lambda sign: (sign.claimed_us, sign.run)):
+        last[sign.owner, sign.host] = sign
+    last.pop((mine.owner, mine.host), None)
+    return sorted((sign for sign in last.values() if not sign.given_up), key=lambda sign: (sign.claimed_us, sign.run))
 
 
 def make_table(client: Client, settings: StoreSettings, *, may: bool) -> None:

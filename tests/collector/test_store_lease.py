@@ -70,6 +70,9 @@ def test_a_restart_after_a_kill_waits_for_nothing(server_store: StoreSettings, t
     with pytest.raises(LeaseTakenError):
         collector(server_store, tmp_path / "second").claim()
     again._renew()
+    again._give_up()
+    # Nor does anybody else wait for the run that was killed.
+    collector(server_store, tmp_path / "second").claim()
 
 
 def test_the_same_spool_on_another_host_is_another_collector(
