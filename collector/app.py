@@ -45,10 +45,10 @@ from collector.rollup.key import connection_key
 from collector.rollup.rollups import Rollups
 from collector.settings import InvalidSettingsError, Settings
 from collector.stopping import Stop
-from collector.store.client import open_in_database
 from collector.store.facade import Facade
 from collector.store.facade import threads as query_threads
 from collector.store.insert import insert
+from collector.store.lease import Lease
 from collector.store.verdict import Patience
 from collector.store.writer import INSERT_SETTINGS, Writer
 from collector.threads import Bridge
@@ -58,6 +58,7 @@ from schemas.flows import FLOWS
 from schemas.gaps import GAPS
 
 STORE = "store"
+LEASE = "lease"
 SPOOL = "spool"
 QUERY = "query"
 CANCEL = "cancel"
@@ -119,7 +120,7 @@ class Service:
         ).set(confinement.abi)
         self.metrics.describe(version=VERSION, engine=ENGINE, python=platform.python_version())
         workers = count_of(settings.pipeline.decode_workers)
-        names = (STORE, SPOOL, CANCEL, SUM, ROLLUP, ANALYZE, DOCTOR, ALERT, DESK, LOGIN, LISTEN, RELOAD)
+        names = (STORE, LEASE, SPOOL, CANCEL, SUM, ROLLUP, ANALYZE, DOCTOR, ALERT, DESK, LOGIN, LISTEN, RELOAD)
         single = dict.fromkeys((*stages(workers), *names), 1)
         self.bridge = Bridge(
             single
@@ -128,10 +129,11 @@ class Service:
             | {DELIVER: delivery_threads(settings.deliver), ACT: action_threads(settings.act)},
             STOP_SECONDS,
         )
-        for stage in (QUERY, CANCEL):
+        for stage in (QUERY, CANCEL, LEASE):
             self.bridge.abandon(stage)
         self.reloads = Reloads(self._read_again, partial(self.bridge.call, RELOAD))
-        connect = partial(open_in_database, settings.store, INSERT_SETTINGS)
+        self.lease = Lease(settings.store, self.metrics, partial(self.bridge.call, LEASE))
+        connect = partial(self.lease.connect, INSERT_SETTINGS)
         self.windows = Windows(
             settings.analyze,
             self.metrics,
@@ -186,6 +188,7 @@ class Service:
             partial(self.bridge.call, SPOOL),
             rollup,
             self.stop,
+            self.lease.claim,
         )
         self.actions = Actions(
             settings.act,
@@ -271,6 +274,7 @@ class Service:
             Together(self.facade, self.web),
         )
         return [
+            (self.lease, BRIDGE_STOP_SECONDS),
             (self.rollups, BRIDGE_STOP_SECONDS),
             (self.writer, SUMS_STOP_SECONDS),
             *((component, STORE_STOP_SECONDS) for component in others),
@@ -280,16 +284,19 @@ class Service:
         pipeline = asyncio.create_task(self.pipeline.wait())
         ready = asyncio.create_task(self.pipeline.ready.wait())
         stopping = asyncio.create_task(self.stopping.wait())
+        replaced = asyncio.create_task(self.lease.replaced())
+        ends = {pipeline, stopping, replaced}
         try:
-            await asyncio.wait({ready, pipeline, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({ready, *ends}, return_when=asyncio.FIRST_COMPLETED)
             if ready.done():
                 self._announce()
-                await self._load_the_rest({pipeline, stopping})
-            await asyncio.wait({pipeline, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if pipeline.done():
-                await pipeline
+                await self._load_the_rest(ends)
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            for end in (pipeline, replaced):
+                if end.done():
+                    await end
         finally:
-            for task in (pipeline, ready, stopping):
+            for task in (ready, *ends):
                 task.cancel()
 
     def _hurry_threads(self) -> None:

@@ -3,11 +3,13 @@
 A step is frozen SQL text in `schemas/steps/NNNN_name.sql`: what was released is never edited, a change is a new file.
 Statements end with `;` at the end of a line and have the holes that `schemas.render.fill` fills.  Statements must be
 repeatable (`IF NOT EXISTS`), since a step that failed halfway is run again.  A test replays all steps from nothing and
-from every released state (`schemas/states/`) and compares with the schema rendered today.
+from every released state (`schemas/states/`) and compares with the schema rendered today.  A table that a step drops
+is put aside under another name where it holds rows (`put_aside`).
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,11 +20,21 @@ STATES = Path(__file__).resolve().parent / "states"
 TABLE = "vmflow_migrations"
 """Remembers which steps ran: one row per step."""
 
+EVERYWHERE = f"{TABLE}_everywhere"
+"""On a cluster: what all its shards remember.  `TABLE` has what was done from nodes of this shard."""
+
 CREATE_TABLE = (
     f"CREATE TABLE IF NOT EXISTS {TABLE}${{on_cluster}}\n"
     "(\n    `step` UInt32,\n    `name` String,\n    `applied` DateTime64(6, 'UTC') DEFAULT now64(6)\n)\n"
     "ENGINE = ${replicated}ReplacingMergeTree\nORDER BY (step)"
 )
+
+CREATE_EVERYWHERE = (
+    f"CREATE TABLE IF NOT EXISTS {EVERYWHERE}${{on_cluster}} AS {TABLE}\n"
+    f"ENGINE = Distributed('${{cluster}}', currentDatabase(), {TABLE})"
+)
+
+_DROP = re.compile(r"DROP TABLE IF EXISTS (?P<table>\w+)(?P<rest>.*?)( SYNC)?", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,18 @@ def steps() -> tuple[Step, ...]:
     if [step.number for step in found] != list(range(1, len(found) + 1)):
         raise ValueError(f"migration steps are not numbered 1 to {len(found)}")
     return tuple(found)
+
+
+def dropped(statement: str) -> str:
+    """The table that a filled statement drops; empty if it drops none."""
+    found = _DROP.fullmatch(statement)
+    return found["table"] if found else ""
+
+
+def put_aside(statement: str, name: str) -> str:
+    """In place of a filled statement that drops a table: one that gives the table this name."""
+    found = _DROP.fullmatch(statement)
+    return f"RENAME TABLE {found['table']} TO {name}{found['rest']}" if found else statement
 
 
 def states() -> dict[str, Path]:

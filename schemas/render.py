@@ -1,8 +1,8 @@
 """Table → ClickHouse DDL, INSERT column lists and docs/columns.md.
 
-A statement is rendered as text with four `${…}` holes, so that the same frozen text (see `schemas.migrations`) serves
-a single server and a cluster: `${local}` ends the name of a table that holds rows, `${on_cluster}` is the `ON CLUSTER`
-clause, `${replicated}` begins the engine's name.  `fill` fills them.
+A statement is rendered as text with `${…}` holes, so that the same frozen text (see `schemas.migrations`) serves a
+single server and a cluster: `${local}` ends the name of a table that holds rows, `${on_cluster}` is the `ON CLUSTER`
+clause, `${replicated}` begins the engine's name, `${cluster}` is the cluster's.  `fill` fills them.
 
 `python -m schemas.render` prints the DDL; with `--docs` it writes docs/columns.md.
 """
@@ -48,6 +48,14 @@ TABLE_SETTINGS = {
     "materialize_ttl_recalculate_only": 1,
 }
 
+CLUSTER_SETTINGS = {
+    # An insert that one shard took and another did not is tried again until both have it, for days where it must be.
+    # ClickHouse forgets tokens after an hour by default, and would take the first shard's part once more.
+    "replicated_deduplication_window": 10 * DEDUPLICATION_WINDOW,
+    "replicated_deduplication_window_seconds": 30 * 86400,
+}
+"""More of them for the replicated tables of a cluster; the larger number is for several collectors on one shard."""
+
 _CLUSTER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 
 
@@ -57,9 +65,10 @@ def fill(statement: str, cluster: str | None = None) -> str:
     Raises ValueError for a cluster name that is not one.
     """
     if cluster is None:
-        holes = {"local": "", "on_cluster": "", "replicated": ""}
+        holes = {"local": "", "on_cluster": "", "replicated": "", "cluster": ""}
     elif _CLUSTER_NAME.fullmatch(cluster):
-        holes = {"local": "_local", "on_cluster": f" ON CLUSTER `{cluster}`", "replicated": "Replicated"}
+        on_cluster = f" ON CLUSTER `{cluster}`"
+        holes = {"local": "_local", "on_cluster": on_cluster, "replicated": "Replicated", "cluster": cluster}
     else:
         raise ValueError(f"not a cluster name: {cluster!r}")
     return Template(statement).substitute(holes)
@@ -81,13 +90,14 @@ def ttl_sql(table: Table, days: int | None = None) -> str:
     return f"toDateTime({table.time}) + toIntervalDay({days})"
 
 
-def create_table(table: Table, ttl_days: int | None = None) -> str:
-    """CREATE TABLE with holes (see `fill`)."""
+def create_table(table: Table, ttl_days: int | None = None, more: Mapping[str, int] | None = None) -> str:
+    """CREATE TABLE with holes (see `fill`), and with `more` settings."""
     columns = ",\n".join(f"    {column_sql(column)}" for column in table.columns)
     begin = f"CREATE TABLE IF NOT EXISTS {table.name}${{local}}${{on_cluster}}\n(\n{columns}\n)\nENGINE = "
     if not table.holds_rows:
         return f"{begin}{table.engine}"
-    settings = ", ".join(f"{name} = {value}" for name, value in {**TABLE_SETTINGS, **table.settings}.items())
+    values = {**TABLE_SETTINGS, **table.settings, **(more or {})}
+    settings = ", ".join(f"{name} = {value}" for name, value in values.items())
     primary_key = f"PRIMARY KEY ({', '.join(table.primary_key)})\n" if table.primary_key else ""
     return (
         f"{begin}${{replicated}}{table.engine}\n"
@@ -134,9 +144,10 @@ def ddl(
 ) -> list[str]:
     """Every statement that makes these where none exist, in order, without trailing semicolons."""
     days = ttl_days or {}
+    more = CLUSTER_SETTINGS if cluster is not None else {}
     statements = []
     for table in tables:
-        statements.append(fill(create_table(table, days.get(table.name)), cluster))
+        statements.append(fill(create_table(table, days.get(table.name), more), cluster))
         if cluster is not None:
             statements.append(create_distributed(table, cluster))
     statements += [fill(create_feed(feed), cluster) for feed in feeds]

@@ -27,7 +27,7 @@ from collector.listen.settings import ListenError
 from collector.log import get_log, setup
 from collector.reach import reach_of
 from collector.settings import Settings, load, secret_variables
-from collector.store.errors import StoreError
+from collector.store.errors import LeaseTakenError, StoreError
 from collector.terminal import complain
 from collector.threads import run as run_loop
 from collector.threads import stand_back_all, start_daemon, step_forward
@@ -37,6 +37,9 @@ MISTAKES = (
     AccessError, ActionError, ConfineError, DeliverError, ListenError, SourceError, StoreError, WebError,
 )  # fmt: skip
 """What keeps the service from starting as the settings say."""
+
+REPLACED = 3
+"""Exit code where another collector has the database: it may be gone when the service is started again."""
 
 _log = get_log("run")
 
@@ -72,6 +75,9 @@ def run(args: argparse.Namespace) -> int:
             _log.debug("the event loop's thread may not go before the others: see LimitNICE in deploy/vmflow.service")
         reload = partial(load, args.config, args.overrides)
         run_loop(_serve(partial(Service, settings, reload, confinement, launcher, shares)))
+    except LeaseTakenError as error:
+        complain("run", str(error))
+        code = REPLACED
     except MISTAKES as error:
         complain("run", str(error))
         code = 2

@@ -18,6 +18,10 @@ class StoreLockedError(StoreError):
     """Another process has the embedded store open."""
 
 
+class LeaseTakenError(StoreError):
+    """Another collector stores into the same database."""
+
+
 class SchemaError(StoreError):
     """The tables are not those that this release writes."""
 

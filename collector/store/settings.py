@@ -46,6 +46,10 @@ class StoreSettings(BaseModel, frozen=True, extra="forbid"):
     ca_file: str = ""
     """PEM file of the authority that signed an https server's certificate, if it is not a public one."""
 
+    shared: bool = False
+    """Start although another collector stores into the same database: alerts, inventory and latency are then stored
+    twice."""
+
     schema_setup: bool = True
     """Create and migrate the tables at the start.  Off: only compare, and refuse to start if they differ."""
     ttl_days: dict[str, int] = Field(default_factory=dict)

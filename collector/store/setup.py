@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from clickhouse_connect.driver import Client
 
 from collector.store.errors import SchemaError
+from collector.store.lease import make_table
 from collector.store.settings import StoreSettings
 from schemas.column import Table
 from schemas.feed import Feed
-from schemas.migrations import CREATE_TABLE, TABLE, Step, steps
-from schemas.render import STORED, create_distributed, create_feed, create_view, ddl, fill, ttl_sql
+from schemas.migrations import CREATE_EVERYWHERE, CREATE_TABLE, EVERYWHERE, TABLE, Step, dropped, put_aside, steps
+from schemas.render import CLUSTER_SETTINGS, STORED, create_distributed, create_feed, create_view, ddl, fill, ttl_sql
 from schemas.rollup_views import FEEDS
 from schemas.view import View
 from schemas.views import views
@@ -49,7 +50,11 @@ def set_up(client: Client, settings: StoreSettings) -> list[str]:
     client.command(fill(f"CREATE DATABASE IF NOT EXISTS {settings.database}${{on_cluster}}", cluster))
     client.database = settings.database
     client.command(fill(CREATE_TABLE, cluster))
-    applied = _applied(client)
+    if cluster and not _exists(client, EVERYWHERE):
+        client.command(fill(CREATE_EVERYWHERE, cluster))
+    if not settings.embedded:
+        make_table(client, settings, may=True)
+    applied = _applied(client, cluster)
     if ahead := applied - {step.number for step in steps()}:
         raise SchemaError(
             f"database {settings.database} was made by a newer vmflow (migration {max(ahead)}): install that release"
@@ -102,7 +107,7 @@ def migrate(client: Client, applied: Set[int], cluster: str | None) -> list[str]
     done = []
     for step in steps():
         if step.number not in applied:
-            _apply(client, step, cluster)
+            done += _apply(client, step, cluster)
             done.append(f"migration {step.number} ({step.name})")
     if cluster and done:
         for table in STORED:
@@ -110,14 +115,51 @@ def migrate(client: Client, applied: Set[int], cluster: str | None) -> list[str]
     return done
 
 
-def _apply(client: Client, step: Step, cluster: str | None) -> None:
+def _apply(client: Client, step: Step, cluster: str | None) -> list[str]:
+    """Run a step.  Tables that it drops are put aside where they hold rows: returns a line for each."""
+    done = []
     for statement in step.statements:
-        client.command(fill(statement, cluster))
+        filled = fill(statement, cluster)
+        table = dropped(filled)
+        if table and _rows(client, table, cluster):
+            aside = f"{table}_before_{step.number}"
+            if _exists(client, aside):
+                continue  # the step stopped halfway, and what holds rows is what it made
+            filled = put_aside(filled, aside)
+            done.append(f"rows of the former {table} are in {aside}")
+        client.command(filled)
     client.insert(TABLE, [[step.number, step.name]], column_names=["step", "name"])
+    return done
 
 
-def _applied(client: Client) -> frozenset[int]:
-    return frozenset(number for (number,) in client.query(f"SELECT DISTINCT step FROM {TABLE}").result_rows)  # noqa: S608
+def _rows(client: Client, table: str, cluster: str | None) -> int:
+    """How many rows a table holds, on a cluster those of all shards; 0 without the table."""
+    distributed = table.removesuffix(fill("${local}", cluster)) if cluster else table
+    counted = [name for name in {table, distributed} if _exists(client, name)]
+    return max((int(client.query(f"SELECT count() FROM {name}").result_rows[0][0]) for name in counted), default=0)  # noqa: S608
+
+
+def _exists(client: Client, table: str) -> bool:
+    return bool(
+        client.query(
+            "SELECT count() FROM system.tables WHERE database = currentDatabase() AND name = {name:String}",
+            parameters={"name": table},
+        ).result_rows[0][0]
+    )
+
+
+def _applied(client: Client, cluster: str | None) -> frozenset[int]:
+    """The steps that ran, on a cluster those noted by any of its shards, which this one then notes, too."""
+    here = _noted(client, TABLE)
+    everywhere = _noted(client, EVERYWHERE) if cluster else here
+    if missing := [[step.number, step.name] for step in steps() if step.number in everywhere - here]:
+        # Shards come and go.
+        client.insert(TABLE, missing, column_names=["step", "name"])
+    return everywhere | here
+
+
+def _noted(client: Client, table: str) -> frozenset[int]:
+    return frozenset(number for (number,) in client.query(f"SELECT DISTINCT step FROM {table}").result_rows)  # noqa: S608
 
 
 def _set_ttls(client: Client, settings: StoreSettings) -> list[str]:
@@ -138,13 +180,14 @@ def _set_ttls(client: Client, settings: StoreSettings) -> list[str]:
 
 
 def _tune(client: Client, settings: StoreSettings) -> list[str]:
-    """Set what only newer ClickHouse knows, where this one does and the table has it otherwise."""
+    """Set what only newer ClickHouse knows, or former releases did not set, where the table has it otherwise."""
     cluster = settings.cluster or None
     known = {str(name) for (name,) in client.query("SELECT name FROM system.merge_tree_settings").result_rows}
     done = []
     for table in STORED:
-        engine = _engine(client, settings, table) if table.tuning else ""
-        wanted = [f"{name} = {value}" for name, value in table.tuning.items() if name in known]
+        tuning = {**table.tuning, **(CLUSTER_SETTINGS if cluster and table.holds_rows else {})}
+        engine = _engine(client, settings, table) if tuning else ""
+        wanted = [f"{name} = {value}" for name, value in tuning.items() if name in known]
         if missing := [setting for setting in wanted if setting not in engine]:
             change = f"ALTER TABLE {table.name}${{local}}${{on_cluster}} MODIFY SETTING {', '.join(missing)}"
             client.command(fill(change, cluster))
@@ -218,7 +261,9 @@ def state(client: Client, settings: StoreSettings) -> State:
     applied: frozenset[int] = frozenset()
     if present:
         client.database = settings.database
-        applied = _applied(client)
+        applied = _noted(client, TABLE)
+        if settings.cluster and _exists(client, EVERYWHERE):
+            applied |= _noted(client, EVERYWHERE)
     return State(applied, columns(client, settings.database, names), _marks(client, settings))
 
 

@@ -46,7 +46,9 @@ RESOURCES = frozenset(
 
 _RESOURCE_TEXT = re.compile(
     r"Too many open files|Cannot allocate memory|No space left|Disk quota exceeded|Input/output error|bad_alloc"
-    r"|Resource temporarily unavailable|Read-only file system|can't start new thread|Connection re(set|fused)",
+    r"|Resource temporarily unavailable|Read-only file system|can't start new thread|Connection re(set|fused)"
+    # The server's own connection to another shard ended (code 32).
+    r"|while receiving packet from",
     re.IGNORECASE,
 )
 """What errors say that have no code, or one that says nothing (`STD_EXCEPTION`)."""

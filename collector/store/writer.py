@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
@@ -59,6 +59,8 @@ SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300)
 INSERT_SETTINGS = {
     # Asynchronous inserts would answer before the rows are stored.
     "async_insert": 0,
+    # A Distributed table would answer before its shards have the rows, and keep them on one server's disk until then.
+    "distributed_foreground_insert": 1,
     # A repeated insert adds nothing to the rollups, too, and adds what a failed attempt left out.
     "deduplicate_blocks_in_dependent_materialized_views": 1,
     # Rollup rows of one block are aggregated already; merging them once more before they are written takes a third of
@@ -85,9 +87,14 @@ class Writer:
         spool_call: Call,
         rollup: Rollup | None = None,
         stop: Stop | None = None,
+        claim: Callable[[], None] = lambda: None,
     ) -> None:
-        """`rollup` is told of the rows of `flows` that are stored; `stop` is that of the service."""
+        """`rollup` is told of the rows of `flows` that are stored; `stop` is that of the service.
+
+        `claim` says that we are about to store, before anything is; what it raises keeps the writer from opening.
+        """
         self._settings = settings
+        self._claim = claim
         self._stop = stop or Stop()
         self._rollup = rollup
         self._call = call
@@ -161,19 +168,17 @@ class Writer:
         return self._line.problem
 
     async def __aenter__(self) -> Self:
-        """Connect, set up the tables, and take the spool.
+        """Take the spool, connect, and set up the tables.
 
         A server that does not answer yet is asked again later: rows wait.  Raises StoreError for everything else.
         """
+        await self._line.open()
         try:
             self._client = await self._call(self._open)
         except StoreUnreachableError as error:
             self._fail(error)
-        try:
-            await self._line.open()
         except BaseException:
-            if self._client is not None:
-                await self._call(self._client.close)
+            await self._line.close()
             raise
         self._tasks = {
             asyncio.create_task(self._run(), name="store"),
@@ -250,6 +255,7 @@ class Writer:
 
     def _open(self) -> Client:
         """Connect; create or check the tables.  Blocks."""
+        self._claim()
         client = open_client(self._settings, INSERT_SETTINGS)
         try:
             if self._settings.schema_setup:

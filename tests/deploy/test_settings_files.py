@@ -55,6 +55,7 @@ def test_each_commented_line_of_the_example_is_right(tmp_path: Path) -> None:
         "pipeline.allow", "pipeline.share_templates_between_domains", "pipeline.exporters",
         "rollup.service", "rollup.key_file",
         "store.url", "store.user", "store.spool_octets", "store.ttl_days", "store.interface_speeds",
+        "store.cluster", "store.shared",
         "web.host", "web.port",
     }  # fmt: skip
     assert settings.listen.receive_buffer_octets == Settings().listen.receive_buffer_octets

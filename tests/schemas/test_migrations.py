@@ -98,6 +98,22 @@ def test_every_released_state_migrates_to_the_schema_of_today(
     assert schema(client, embedded_store.database) == rendered
 
 
+def test_a_table_that_a_step_drops_is_put_aside_if_it_holds_rows(
+    client: Client, embedded_store: StoreSettings, rendered: object
+) -> None:
+    """Release 0.1.0 wrote an inventory that step 2 replaces."""
+    for statement in split(states()["0.1.0"].read_text(encoding="utf-8")):
+        client.command(statement)
+    client.command("INSERT INTO inventory (valid_from, valid_to, vm) SELECT now64(6), now64(6), 'vm-1'")
+
+    done = set_up(client, embedded_store)
+
+    assert "rows of the former inventory are in inventory_before_2" in done
+    assert client.query("SELECT vm FROM inventory_before_2").result_rows == [("vm-1",)]
+    client.command("DROP TABLE inventory_before_2 SYNC")
+    assert schema(client, embedded_store.database) == rendered
+
+
 @pytest.mark.parametrize("made", [1, 8, len(STORED)])
 def test_tables_that_were_made_halfway_are_completed(
     client: Client, embedded_store: StoreSettings, rendered: object, made: int

@@ -38,6 +38,7 @@ def test_a_cluster_has_replicated_tables_below_a_distributed_one() -> None:
 
     assert local.startswith("CREATE TABLE IF NOT EXISTS small_local ON CLUSTER `prod`\n")
     assert "ENGINE = ReplicatedMergeTree\n" in local
+    assert "replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 2592000" in local
     assert distributed == create_distributed(SMALL, "prod")
     assert "small ON CLUSTER `prod` AS small_local" in distributed
     assert distributed.endswith("Distributed('prod', currentDatabase(), small_local, cityHash64(a))")
