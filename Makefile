@@ -45,7 +45,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive schemas decoders collector deploy
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive vmflow.py schemas decoders collector deploy
 
 # The kernels are compiled while the linters run: each takes one core for a minute or two.
 test: $(LIBVIRT)

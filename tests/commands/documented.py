@@ -1,0 +1,30 @@
+"""The commands that README, docs/ and deploy/ tell people to type."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+from tests.service import ROOT
+
+FILES = [
+    ROOT / "README.md",
+    *sorted(ROOT.glob("docs/*.md")),
+    *sorted(ROOT.glob("deploy/*.md")),
+    ROOT / "deploy/vmflow.toml",
+]
+_BLOCK = re.compile(r"```sh\n(.*?)```", re.DOTALL)
+_INLINE = re.compile(r"`(vmflow [^`]*)`")
+
+
+def documented() -> list[list[str]]:
+    """Arguments of each command, in the order of the files, none twice; examples in them stand as they are written."""
+    found: dict[tuple[str, ...], None] = {}
+    for file in FILES:
+        text = file.read_text("utf-8")
+        # What is indented goes on the line before.
+        lines = [line for block in _BLOCK.findall(text) for line in re.sub(r"\n\s+", " ", block).splitlines()]
+        for line in [*lines, *_INLINE.findall(re.sub(r"```.*?```", "", text, flags=re.DOTALL))]:
+            if line.startswith("vmflow "):
+                found.setdefault(tuple(shlex.split(line, comments=True)[1:]))
+    return [list(arguments) for arguments in found]
