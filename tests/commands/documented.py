@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from itertools import takewhile
 
 from tests.service import ROOT
 
@@ -26,5 +27,8 @@ def documented() -> list[list[str]]:
         lines = [line for block in _BLOCK.findall(text) for line in re.sub(r"\n\s+", " ", block).splitlines()]
         for line in [*lines, *_INLINE.findall(re.sub(r"```.*?```", "", text, flags=re.DOTALL))]:
             if line.startswith("vmflow "):
-                found.setdefault(tuple(shlex.split(line, comments=True)[1:]))
+                arguments = shlex.split(line, comments=True)[1:]
+                # Not where a shell would write it, nor what stands for anything.
+                kept = takewhile(lambda argument: argument != ">", arguments)
+                found.setdefault(tuple(argument for argument in kept if argument != "…"))
     return [list(arguments) for arguments in found]
