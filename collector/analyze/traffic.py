@@ -22,6 +22,7 @@ from collector.analyze.watermark import LEVELS, SECOND_US
 from collector.log import get_log
 from collector.metrics import PREFIX, Metrics, label_text
 from collector.ports import Call, Clock, WindowClosed
+from collector.store_errors import first_line
 from schemas.view import suffix
 
 STALE_WINDOWS = 3
@@ -193,7 +194,7 @@ class Traffic(Collector):
             self._shown = Shown(window.end_us, await self._call(self._ask, window.start_us))
         except Exception as error:  # noqa: BLE001 - whatever the store says, the service goes on
             self._reads.labels("failed").inc()
-            _log.sampled("traffic not read for metrics", key=type(error).__name__, error=str(error)[:300])
+            _log.sampled("traffic not read for metrics", key=type(error).__name__, error=first_line(error))
         else:
             self._reads.labels("ok").inc()
 

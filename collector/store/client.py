@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from threading import Lock
@@ -19,18 +18,12 @@ from collector.store.errors import StoreError, StoreLockedError, StoreUnreachabl
 from collector.store.roles import GRANTED, configuration_of, write_configuration
 from collector.store.settings import StoreSettings
 from collector.store.verdict import transient
+from collector.store_errors import first_line
 
 # Set when the first engine of this process opens its directory: there is one engine, and one directory, per process.
 _owned: dict[Path, int] = {}
 _owning = Lock()
 """Two stages may open the first client at the same time."""
-
-LINE_CHARACTERS = 500
-"""Of what an error says: some of ClickHouse's repeat a whole statement, and the text of its views."""
-_SAID = re.compile(r"Code: \d+\. DB::\w*Exception: (.*)", re.DOTALL)
-_STATUS = re.compile(r"HTTP driver received (HTTP status \d+)")
-_AROUND = re.compile(r"\s*\((?:version \d|for url )")
-"""How ClickHouse's own words begin and end within those of the driver."""
 
 
 def open_client(settings: StoreSettings, session: Mapping[str, Any] | None = None) -> Client:
@@ -132,23 +125,3 @@ def _own_once(real: Path, settings: StoreSettings) -> None:
         os.close(handle)
         raise StoreError(f"cannot write to the store's directory {real}: {error.strerror}") from error
     _owned[real] = handle
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line: without what driver and server put around it, statements and stack traces."""
-    text = str(error).strip()
-    if said := _SAID.search(text):
-        text = said[1]
-    elif status := _STATUS.match(text):
-        text = status[1]
-    elif isinstance(error, driver.OperationalError) and error.__cause__ is not None:
-        text = f"no answer: {_innermost(error)}"
-    line = text.strip().split("\n")[0]
-    return _AROUND.split(line)[0].strip()[:LINE_CHARACTERS]
-
-
-def _innermost(error: BaseException) -> str:
-    """What the system says, below the libraries that pass it on; the last words of one that has no words of its own."""
-    while (below := getattr(error, "reason", None) or error.__cause__) is not None and isinstance(below, BaseException):
-        error = below
-    return getattr(error, "strerror", None) or str(error).rsplit(": ", 1)[-1]

@@ -15,9 +15,10 @@ from urllib3.exceptions import HTTPError
 from collector.access.settings import AccessSettings
 from collector.commands.common import add_settings_arguments, settings_or_none
 from collector.commands.output import FORMATS, add_format_argument, show
-from collector.store.client import first_line, open_client
+from collector.store.client import open_client
 from collector.store.errors import StoreError
 from collector.store.settings import StoreSettings
+from collector.store_errors import first_line
 from collector.terminal import complain, data
 
 

@@ -10,11 +10,12 @@ from clickhouse_connect.driver import exceptions as driver
 from collector.access.settings import AccessSettings
 from collector.commands.common import add_settings_arguments, settings_or_none
 from collector.commands.output import Result, add_format_argument, show
-from collector.store.client import first_line, open_client
+from collector.store.client import open_client
 from collector.store.errors import StoreError
 from collector.store.query import asking
 from collector.store.settings import StoreSettings
 from collector.store.setup import check, set_up, state
+from collector.store_errors import first_line
 from collector.terminal import complain, say, tell
 from schemas.migrations import steps
 from schemas.render import ddl, docs

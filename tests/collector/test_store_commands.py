@@ -14,10 +14,11 @@ import pytest
 from clickhouse_connect.driver import exceptions as driver
 
 from collector.access.settings import AccessSettings
-from collector.store.client import first_line, open_client
+from collector.store.client import open_client
 from collector.store.errors import StoreError
 from collector.store.query import connect
 from collector.store.settings import StoreSettings, default_url
+from collector.store_errors import first_line
 from schemas.migrations import steps
 from schemas.render import ddl, docs
 from schemas.rollup_views import FEEDS

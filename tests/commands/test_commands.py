@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -336,6 +337,18 @@ def test_reading_gives_rows(desk: Desk) -> None:
     (tried,) = map(json.loads, desk.vmflow("rules", "test", "FILE.toml", "--format", "json").out.splitlines())
     assert tried["alerts"] == 1
     assert tried["windows"] >= 1
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian package prometheus)")
+def test_promtool_finds_nothing_in_what_is_scraped(desk: Desk) -> None:
+    """Of a service that has received, stored, judged and told: families without samples are not looked at."""
+    assert desk.service.metric("vmflow_traffic_reads_total", result="ok") >= 1
+
+    done = subprocess.run(
+        ["promtool", "check", "metrics"], input=desk.service.get("/metrics"), capture_output=True, text=True, check=False
+    )
+
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
