@@ -75,7 +75,8 @@ PAIRS = (
         "Latency between two VMs, where it can be told.",
         (
             "latency_us / 1e6",
-            "greatest(0, latency_us - latency_spread_us) / 1e6",
+            # Of NULL and 0, the greatest is 0.
+            "if(latency_us IS NULL, NULL, greatest(0, latency_us - latency_spread_us) / 1e6)",
             "(latency_us + latency_spread_us) / 1e6",
         ),
     ),

@@ -63,7 +63,7 @@ async def read(settings: AnalyzeSettings, connect: Callable[[], Client], window:
 
 
 def on(**given: Any) -> AnalyzeSettings:
-    return AnalyzeSettings(traffic_metrics=True, traffic_level="10s", **given)
+    return AnalyzeSettings(traffic_metrics=True, traffic_level="10s", traffic_seconds=60, **given)
 
 
 def test_the_figures_are_those_of_the_views(settings: StoreSettings) -> None:

@@ -345,8 +345,9 @@ def test_promtool_finds_nothing_in_what_is_scraped(desk: Desk) -> None:
     assert desk.service.metric("vmflow_traffic_reads_total", result="ok") >= 1
 
     done = subprocess.run(
-        ["promtool", "check", "metrics"], input=desk.service.get("/metrics"), capture_output=True, text=True, check=False
-    )
+        ["promtool", "check", "metrics"], input=desk.service.get("/metrics"), capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
 
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
