@@ -31,7 +31,11 @@ from tests.service import FIXTURES, ROOT, Service, replay, running
 pytest.importorskip("chdb", reason="the embedded store needs chDB")
 
 CAPTURE = FIXTURES / "ovs_sflow_exact_s1.pcap"
-RULE = """
+ALERTS = """
+[alerts]
+default_rules = false
+settle_seconds = 1
+
 [[alerts.rules]]
 name = "exporter_busy"
 scope = "exporter"
@@ -59,9 +63,6 @@ file = "{directory}/vms.csv"
 [analyze]
 traffic_metrics = true
 traffic_level = "10s"
-
-[alerts]
-settle_seconds = 1
 """
 READ_STORE = [
     ["exporters"],
@@ -73,8 +74,8 @@ READ_STORE = [
     ["inventory", "--at", "2026-11-25T15:00"],
     ["inventory", "--conflicts", "--source", "static"],
     ["inventory", "--unattributed"],
-    ["rules", "test", "FILE.toml", "--since", "1d", "--rule", "exporter_busy"],
-    ["rules", "suggest", "--since", "12h"],
+    ["rules", "test", "FILE.toml", "--since", "10m", "--rule", "exporter_busy"],
+    ["rules", "suggest", "--since", "10m"],
     ["schema", "--state"],
     ["query", "SELECT count() AS n FROM flows"],
     *(["query", f"SELECT count() AS n FROM {table.name}"] for table in TABLES),
@@ -94,8 +95,8 @@ GIVE_ROWS = [
     ["exporters"],
     ["exporters", "--doctor"],
     ["inventory"],
-    ["rules", "test", "FILE.toml"],
-    ["rules", "suggest"],
+    ["rules", "test", "FILE.toml", "--since", "20m"],
+    ["rules", "suggest", "--since", "20m"],
     ["schema", "--state"],
 ]
 """Those of which a row is expected."""
@@ -224,8 +225,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory, sink: int) -> Iterator[Desk]:
     directory = tmp_path_factory.mktemp("commands")
     sql, web = free_ports(2)
     config = directory / "vmflow.toml"
-    config.write_text(SETTINGS.format(directory=directory, sql=sql, web=web, sink=sink) + RULE)
-    (directory / "rules.toml").write_text(RULE)
+    config.write_text(SETTINGS.format(directory=directory, sql=sql, web=web, sink=sink) + ALERTS)
+    (directory / "rules.toml").write_text(ALERTS)
     (directory / "vms.csv").write_text("mac,ips,vm,project,host,network\n52:54:00:00:00:01,10.0.0.1,web-1,shop,hv1,n\n")
     with running(directory, f"store.sql_port={sql}", f"web.port={web}", config=config) as service:
         replay(service.udp[0], CAPTURE)
@@ -239,6 +240,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory, sink: int) -> Iterator[Desk]:
             "HOST:PORT": service.udp[0],
             "NAME": "ann",
             "COMMAND": "check",
+            "7d": "20m",  # a query of seconds per hour and rule
             "3f2a91c0": alert["alert_id"][:8],
             "192.0.2.11": alert["labels"]["exporter"],
             "/etc/vmflow/vmflow.toml": str(config),
@@ -334,7 +336,9 @@ def test_reading_gives_rows(desk: Desk) -> None:
     for arguments in [*GIVE_ROWS, ["alerts", "rules"]]:
         done = desk.vmflow(*arguments, "--format", "json")
         assert done.out.splitlines(), (arguments, done.err)
-    (tried,) = map(json.loads, desk.vmflow("rules", "test", "FILE.toml", "--format", "json").out.splitlines())
+    (tried,) = map(
+        json.loads, desk.vmflow("rules", "test", "FILE.toml", "--since", "20m", "--format", "json").out.splitlines()
+    )
     assert tried["alerts"] == 1
     assert tried["windows"] >= 1
 
