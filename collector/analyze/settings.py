@@ -64,7 +64,7 @@ class AnalyzeSettings(BaseModel, frozen=True, extra="forbid"):
     """Pairs with most bits per second that are told of, with up to 9 series each; 0: none."""
     traffic_hosts: int = Field(default=200, ge=0, le=2000)
     """Hypervisors that are told of, those with most bits per second first, with 6 series each; 0: none."""
-    traffic_seconds: float = Field(default=10, gt=0, le=60)
+    traffic_seconds: float = Field(default=10, gt=0, le=600)
     """Longest time of a query for these."""
 
     @model_validator(mode="after")

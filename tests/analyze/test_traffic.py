@@ -56,14 +56,14 @@ async def read(settings: AnalyzeSettings, connect: Callable[[], Client], window:
     traffic = Traffic(settings, metrics, asyncio.to_thread, connect, clock_us=lambda: WINDOW.end_us + 5 * SECOND_US)
     async with traffic:
         await traffic.window_closed(window)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(600):
             if traffic._task is not None:
                 await traffic._task
     return metrics
 
 
 def on(**given: Any) -> AnalyzeSettings:
-    return AnalyzeSettings(traffic_metrics=True, traffic_level="10s", traffic_seconds=60, **given)
+    return AnalyzeSettings(traffic_metrics=True, traffic_level="10s", traffic_seconds=600, **given)
 
 
 def test_the_figures_are_those_of_the_views(settings: StoreSettings) -> None:

@@ -104,7 +104,9 @@ NEED_NOTHING = [["rules", "list"], ["rules"], ["check"], ["check", "--dump"], ["
 NO_SETTINGS = ("replay", "decode", "passwd", "warmup")
 BUSY = [["schema", "--apply"]]
 """What needs the store for itself."""
-INCOMPLETE = {("alerts",), ("query",), ("passwd",), ("exporters", "retire")}
+INCOMPLETE = {
+    ("alerts",), ("query",), ("passwd",), ("decode",), ("replay",), ("rules", "test"), ("exporters", "retire"),
+}  # fmt: skip
 """What the text only names: without its arguments it tells how it is used."""
 
 
