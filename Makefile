@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test test-system run lint bench bench-peers fuzz docs lock audit clean
+.PHONY: help demo test test-system run lint bench bench-peers fuzz docs man lock audit clean
 
 help:
 	@echo "make demo    install, start the service, replay real captures, show what SQL says"
@@ -18,6 +18,7 @@ help:
 	@echo "make lock    pin what the images install, with hashes (needs an index of packages)"
 	@echo "make audit   ask for known defects of what the images install (needs pypi.org and osv.dev)"
 	@echo "make docs    render docs/columns.md from schemas/"
+	@echo "make man     write the manual page, build/vmflow.1"
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -45,7 +46,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive schemas decoders collector deploy
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive vmflow.py schemas decoders collector deploy
 
 # The kernels are compiled while the linters run: each takes one core for a minute or two.
 test: $(LIBVIRT)
@@ -72,6 +73,12 @@ fuzz: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/python -m schemas.render --docs
+
+man: $(STAMP)
+	@mkdir -p build
+	$(BIN)/argparse-manpage --module collector.__main__ --function whole_parser --format single-commands-section \
+		--project-name vmflow --manual-title vmflow --output build/vmflow.1 \
+		--description "VM-to-VM traffic monitor for Open vSwitch clouds"
 
 # Versions and hashes of everything in the images, for all platforms; no address of an index goes in.
 LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-annotate --no-header \

@@ -6,13 +6,17 @@ import argparse
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from collector import terminal
+from collector.commands.completion import SHELLS, script
 from collector.version import ENGINE, VERSION
 
+LINE_CHARACTERS = 300
+"""Of what a defect says."""
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
@@ -49,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code: 0 done, 1 failed, 2 a mistake in the call or in the settings."""
     terminal.begin()
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parser = _parser(arguments)
+    # Only the command that is asked for declares its arguments, so `--help` stays quick.
+    parser = _parser([argument for argument in arguments if argument in COMMANDS][:1])
     args = parser.parse_args(arguments)
     if args.command is None:
         parser.print_help()
@@ -63,13 +68,53 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader (head, less) has left: not an error, but nothing more can be printed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
-    except Exception:  # noqa: BLE001 - a defect; Python itself would print what the error quotes as it is
-        terminal.tell(*traceback.format_exc().splitlines())
+    except OSError as error:
+        terminal.complain(args.command, _system_error(error))
+        return EXIT_FAILED
+    except Exception as error:  # noqa: BLE001 - a defect; Python itself would print what the error quotes as it is
+        if args.traceback:
+            terminal.tell(*traceback.format_exc().splitlines())
+        else:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            terminal.complain(
+                args.command,
+                f"a defect of vmflow: {type(error).__name__}: {' '.join(str(error).split())[:LINE_CHARACTERS]} "
+                f"({Path(place.filename).name}:{place.lineno}); `vmflow --traceback {args.command} …` tells more",
+            )
         return EXIT_FAILED
 
 
-def _parser(arguments: Sequence[str]) -> terminal.Parser:
-    """The parser; only the command that is asked for declares its arguments, so `--help` stays quick."""
+def _system_error(error: OSError) -> str:
+    """What the system says, and of what."""
+    names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    return ": ".join([*names, error.strerror or str(error)])
+
+
+def whole_parser() -> terminal.Parser:
+    """The parser with the arguments of all commands: for the manual page and for shells."""
+    return _parser(COMMANDS)
+
+
+def parser_of(command: str) -> argparse.ArgumentParser:
+    """The parser of one command."""
+    found: argparse.ArgumentParser = _commands(_parser([command])).choices[command]
+    return found
+
+
+def _commands(parser: argparse.ArgumentParser) -> Any:
+    return next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+
+
+class _Completion(argparse.Action):
+    """Prints what a shell completes, and ends."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: object, shell: Any, option: object = None) -> None:
+        terminal.data(script(whole_parser(), shell).encode())
+        parser.exit()
+
+
+def _parser(declared: Iterable[str]) -> terminal.Parser:
+    """The parser, with the arguments of these commands."""
     parser = terminal.Parser(
         prog="vmflow",
         description="VM-to-VM traffic monitor: sFlow, NetFlow and IPFIX over UDP to ClickHouse.",
@@ -78,11 +123,15 @@ def _parser(arguments: Sequence[str]) -> terminal.Parser:
     )
     engine = f"chDB {ENGINE}" if ENGINE else "without chDB"
     parser.add_argument("--version", action="version", version=f"vmflow {VERSION}, {engine}")
+    parser.add_argument(
+        "--print-completion", action=_Completion, choices=SHELLS, metavar="SHELL",
+        help=f"print what {', '.join(SHELLS)} completes, for a file that the shell reads, and exit",
+    )  # fmt: skip
+    parser.add_argument("--traceback", action="store_true", help="tell all of a defect of vmflow, to report it")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    asked = next((argument for argument in arguments if argument in COMMANDS), None)
     for name, command in COMMANDS.items():
         sub = commands.add_parser(name, help=command.help, description=command.help[0].upper() + command.help[1:] + ".")
-        if name == asked:
+        if name in declared:
             import_module(command.module).add_arguments(sub)
     return parser
 

@@ -23,6 +23,7 @@ from collector.act.stage import threads as action_threads
 from collector.alert.desk import Desk
 from collector.alert.stage import Alerts
 from collector.analyze.doctor import Doctor
+from collector.analyze.traffic import Traffic
 from collector.analyze.windows import Windows
 from collector.confine import UNCONFINED, Confinement
 from collector.deliver.delivery import Delivery
@@ -66,6 +67,7 @@ SUM = "sum"
 ROLLUP = "rollup"
 ANALYZE = "analyze"
 DOCTOR = "doctor"
+TRAFFIC = "traffic"
 ALERT = "alert"
 DELIVER = "deliver"
 ACT = "act"
@@ -120,7 +122,9 @@ class Service:
         ).set(confinement.abi)
         self.metrics.describe(version=VERSION, engine=ENGINE, python=platform.python_version())
         workers = count_of(settings.pipeline.decode_workers)
-        names = (STORE, LEASE, SPOOL, CANCEL, SUM, ROLLUP, ANALYZE, DOCTOR, ALERT, DESK, LOGIN, LISTEN, RELOAD)
+        names = (
+            STORE, LEASE, SPOOL, CANCEL, SUM, ROLLUP, ANALYZE, DOCTOR, TRAFFIC, ALERT, DESK, LOGIN, LISTEN, RELOAD
+        )  # fmt: skip
         single = dict.fromkeys((*stages(workers), *names), 1)
         self.bridge = Bridge(
             single
@@ -166,6 +170,15 @@ class Service:
         self.doctor = Doctor(
             settings.analyze, self.metrics, partial(self.bridge.call, DOCTOR), connect, clock_us=wall_clock_us
         )
+        self.traffic = Traffic(
+            settings.analyze,
+            self.metrics,
+            partial(self.bridge.call, TRAFFIC),
+            connect,
+            clock_us=wall_clock_us,
+            settle_seconds=settings.alerts.settle_seconds,
+        )
+        self.windows.subscribe("traffic", self.traffic.window_closed)
         self.rollups = Rollups(
             settings.rollup,
             self.metrics,
@@ -265,6 +278,7 @@ class Service:
             self.actions,
             self.alerts,
             self.delivery,
+            self.traffic,
             self.windows,
             self.doctor,
             self.pipeline,

@@ -137,6 +137,11 @@ class Metrics:
         return self.registry.get_sample_value(PREFIX + name, labels)
 
 
+def label_text(text: str) -> str:
+    """A name of others as the value of a label: visible, and of bounded length."""
+    return clean(text, LABEL_CHARACTERS)
+
+
 def address_text(high: int, low: int) -> str:
     """Write an address that comes in two halves as people write it: IPv4 without the mapping."""
     address = IPv6Address(int(high) << 64 | int(low))
@@ -148,7 +153,7 @@ def _text(key: Hashable) -> str:
         return address_text(*key)
     if isinstance(key, IPv6Address):
         return str(key.ipv4_mapped or key)
-    return clean(str(key), LABEL_CHARACTERS)
+    return label_text(str(key))
 
 
 def _checked(name: str) -> str:

@@ -25,6 +25,7 @@ from collector.alert.rules import Rule
 from collector.alert.stage import Alerts
 from collector.desk import AlertCard, AlertEvent, AlertQuery, DeskError, RuleCard, SilenceCard
 from collector.ports import Call
+from collector.store_errors import first_line
 
 ANSWER_SECONDS = 8.0
 """Longest wait for the store and for those who asked before."""
@@ -161,7 +162,7 @@ class Desk:
             if client is not None:
                 with contextlib.suppress(Exception):  # a broken connection may refuse even that
                     client.close()
-            raise DeskError(f"the store does not answer: {_first_line(error)}") from error
+            raise DeskError(f"the store does not answer: {first_line(error)}") from error
         if self._client is None:
             self._client = client
         else:  # the one before took longer than it was waited for
@@ -183,7 +184,3 @@ def like(pattern: str) -> str:
     """A pattern with `*` and `?` as one of SQL's LIKE."""
     escaped = pattern.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     return escaped.replace("*", "%").replace("?", "_")
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0][:300]

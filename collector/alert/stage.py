@@ -31,6 +31,7 @@ from collector.log import get_log
 from collector.metrics import Metrics
 from collector.notice import Group, Notice, OnNotice, Outbox, Remember
 from collector.ports import Call, Clock, WindowClosed
+from collector.store_errors import first_line
 from schemas.text import clean
 
 BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
@@ -271,7 +272,9 @@ class Alerts:
             try:
                 waiting, told = await self._call(self._read_former, self._clock_us())
             except Exception as error:  # noqa: BLE001 - whatever the store says, the service goes on
-                _log.sampled("state of alerts not read: trying again", key=type(error).__name__, error=str(error)[:300])
+                _log.sampled(
+                    "state of alerts not read: trying again", key=type(error).__name__, error=first_line(error)
+                )
                 await asyncio.sleep(LOAD_AGAIN_SECONDS)
                 continue
             break
@@ -361,8 +364,10 @@ class Alerts:
     def _failed(self, errors: Mapping[str, BaseException]) -> None:
         for name, error in errors.items():
             self._failures.labels(name).inc()
-            self.looked[name] = replace(self.looked[name], failed_us=self._clock_us(), error=clean(str(error), 300))
-            _log.sampled("a rule was not evaluated", key=name, rule=name, error=str(error)[:300])
+            self.looked[name] = replace(
+                self.looked[name], failed_us=self._clock_us(), error=clean(first_line(error), 300)
+            )
+            _log.sampled("a rule was not evaluated", key=name, rule=name, error=first_line(error))
         if errors:
             self._close()
 
@@ -436,7 +441,7 @@ class Alerts:
             self._store.flush(self._open())
         except Exception as error:  # noqa: BLE001 - as above
             self._write_failures.inc()
-            _log.sampled("state of alerts not written", key=type(error).__name__, error=str(error)[:300])
+            _log.sampled("state of alerts not written", key=type(error).__name__, error=first_line(error))
             self._close()
 
     def _open(self) -> Client:

@@ -22,6 +22,7 @@ from collector.analyze.watermark import SECOND_US
 from collector.log import get_log
 from collector.metrics import Metrics
 from collector.ports import Call, Clock
+from collector.store_errors import first_line
 
 FLOW_SECONDS = 300
 """Time of `flows` that is looked at, at most: the table of many rows."""
@@ -161,7 +162,7 @@ class Doctor:
             findings = await self._call(self._examine, self._clock_us())
         except Exception as error:  # noqa: BLE001 - whatever the store says, the service goes on
             self._looks.labels("failed").inc()
-            _log.sampled("exporters not looked at", key=type(error).__name__, error=str(error)[:300])
+            _log.sampled("exporters not looked at", key=type(error).__name__, error=first_line(error))
             return
         codes: dict[Stream, list[str]] = {}
         for finding in findings:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -54,6 +54,18 @@ class AnalyzeSettings(BaseModel, frozen=True, extra="forbid"):
     """Look what is wrong with exporters, and note it in the column `findings` of table `exporters`."""
     doctor_seconds: float = Field(default=60, ge=1, le=86_400)
     """How often.  The look goes back as far, and at least a minute."""
+
+    traffic_metrics: bool = False
+    """Have `/metrics` tell of the traffic itself: of hypervisors, and of the busiest VM pairs.  Off: names of VMs are
+    then readable for whoever may scrape, and each pair that comes and goes is a series more in Prometheus."""
+    traffic_level: Literal["10s", "1m"] = "1m"
+    """Which windows: as long as the usual pause between two scrapes, or longer, so that none is left out twice."""
+    traffic_pairs: int = Field(default=50, ge=0, le=1000)
+    """Pairs with most bits per second that are told of, with up to 9 series each; 0: none."""
+    traffic_hosts: int = Field(default=200, ge=0, le=2000)
+    """Hypervisors that are told of, those with most bits per second first, with 6 series each; 0: none."""
+    traffic_seconds: float = Field(default=10, gt=0, le=600)
+    """Longest time of a query for these."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -23,6 +23,7 @@ from collector.analyze.watermark import LEVELS, SECOND_US, SHORTEST, Watermark, 
 from collector.log import get_log
 from collector.metrics import Metrics
 from collector.ports import Call, Clock, OnWindowClosed, Watched, WindowClosed
+from collector.store_errors import first_line
 
 SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 
@@ -201,7 +202,7 @@ class Windows:
             _log.sampled("latency of a window given up: the store is slow", key="deadline")
         elif (error := self._query.exception()) is not None:
             self._latency_runs.labels("failed").inc()
-            _log.sampled("latency of a window not worked out", key=type(error).__name__, error=str(error)[:300])
+            _log.sampled("latency of a window not worked out", key=type(error).__name__, error=first_line(error))
         else:
             self._latency_runs.labels(self._query.result()).inc()
             self._latency_time.observe(time.monotonic() - begun)

@@ -11,8 +11,8 @@ from typing import Any
 from collector.commands import desk_text
 from collector.commands.common import add_settings_arguments, settings_or_none
 from collector.commands.desk_client import DeskClient, RefusedError, ServiceError, client_of, whole_id
+from collector.commands.output import add_format_argument, show_items
 from collector.commands.receivers import try_receiver
-from collector.lines import json_text
 from collector.terminal import complain, say
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -54,7 +54,7 @@ def _asking(actions: Any, name: str, text: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--url", metavar="URL", help="address of the service (default: from settings web.host, web.port)"
     )
-    parser.add_argument("--json", action="store_true", help="print what the API answers")
+    add_format_argument(parser)
     add_settings_arguments(parser)
     return parser
 
@@ -106,24 +106,24 @@ def matchers(items: list[str]) -> dict[str, str]:
 def _list(client: DeskClient, args: argparse.Namespace) -> None:
     state = None if args.all else LASTING
     answer = client.get("/alerts", state=state, severity=args.severity, rule=args.rule, vm=args.vm, limit=args.most)
-    _print(args, answer, lambda: desk_text.alerts(answer["alerts"]))
+    show_items(answer["alerts"], args.format, lambda: desk_text.alerts(answer["alerts"]))
 
 
 def _show(client: DeskClient, args: argparse.Namespace) -> None:
     answer = client.get(f"/alerts/{client.alert_id(args.id)}", limit=1)
-    _print(args, answer["alert"], lambda: desk_text.alert(answer["alert"]))
+    show_items([answer["alert"]], args.format, lambda: desk_text.alert(answer["alert"]))
 
 
 def _history(client: DeskClient, args: argparse.Namespace) -> None:
     answer = client.get(f"/alerts/{client.alert_id(args.id)}", limit=1000)
-    _print(args, answer["history"], lambda: desk_text.events(answer["history"]))
+    show_items(answer["history"], args.format, lambda: desk_text.events(answer["history"]))
 
 
 def _act(client: DeskClient, args: argparse.Namespace) -> None:
     verb = {"ack": "acknowledge"}.get(args.action, args.action)
     body = {"who": _who(args), "comment": args.comment}
     answer = client.post(f"/alerts/{client.alert_id(args.id)}/{verb}", body)
-    _print(args, answer, lambda: desk_text.alerts([answer]))
+    show_items([answer], args.format, lambda: desk_text.alerts([answer]))
 
 
 def _silence(client: DeskClient, args: argparse.Namespace) -> None:
@@ -132,33 +132,26 @@ def _silence(client: DeskClient, args: argparse.Namespace) -> None:
         "comment": args.comment,
     }  # fmt: skip
     answer = client.post("/silences", body)
-    _print(args, answer, lambda: say(answer["silence_id"]))
+    show_items([answer], args.format, lambda: say(answer["silence_id"]))
 
 
 def _silences(client: DeskClient, args: argparse.Namespace) -> None:
     answer = client.get("/silences", ended="true" if args.all else None, limit=1000)
-    _print(args, answer, lambda: desk_text.silences(answer["silences"]))
+    show_items(answer["silences"], args.format, lambda: desk_text.silences(answer["silences"]))
 
 
 def _unsilence(client: DeskClient, args: argparse.Namespace) -> None:
     client.post(f"/silences/{whole_id(args.id)}/end", {"who": _who(args)})
-    _print(args, {}, lambda: say("ended"))
+    show_items([{"silence_id": args.id}], args.format, lambda: say("ended"))
 
 
 def _rules(client: DeskClient, args: argparse.Namespace) -> None:
     answer = client.get("/rules")
-    _print(args, answer, lambda: desk_text.rules(answer["rules"]))
+    show_items(answer["rules"], args.format, lambda: desk_text.rules(answer["rules"]))
 
 
 def _who(args: argparse.Namespace) -> str:
     return args.who or getpass.getuser()
-
-
-def _print(args: argparse.Namespace, answer: object, table: Callable[[], None]) -> None:
-    if args.json:
-        say(*json_text(answer, indent=2).split("\n"))
-    else:
-        table()
 
 
 ACTIONS: dict[str, Callable[[DeskClient, argparse.Namespace], None]] = {

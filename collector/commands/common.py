@@ -39,7 +39,6 @@ def add_service_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--url", metavar="URL", help="address of the service (default: from settings web.host, web.port)"
     )
-    parser.add_argument("--json", action="store_true", help="print what the API answers")
     parser.add_argument("--who", default="", metavar="NAME", help="who does it (default: you)")
 
 

@@ -8,19 +8,18 @@ from __future__ import annotations
 import argparse
 import getpass
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from clickhouse_connect.driver import Client
-from clickhouse_connect.driver import exceptions as driver
 
 from collector.analyze.doctor import Finding, examine
 from collector.commands.common import add_service_arguments, add_settings_arguments, settings_or_none
 from collector.commands.desk_client import RefusedError, ServiceError, client_of
-from collector.lines import json_text
+from collector.commands.output import FORMATS, add_format_argument, show_items
 from collector.settings import Settings
-from collector.store.client import first_line
 from collector.store.errors import StoreError
-from collector.store.query import ask, connect
+from collector.store.query import ask, asking
 from collector.terminal import complain, say
 
 SQL = """
@@ -45,7 +44,8 @@ ORDER BY datagrams DESC
 LIMIT {most}
 """
 
-DOCTOR_FORMATS = ("table", "json")
+FIELDS = ("code", "exporter", "agent", "domain", "protocol", "sentence", "repair")
+"""Of a finding, as printed for programs."""
 PROTOCOLS = ("sflow5", "netflow1", "netflow5", "netflow7", "netflow9", "ipfix")
 
 
@@ -54,11 +54,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_settings_arguments(parser)
     parser.add_argument("--minutes", type=int, default=60, metavar="N", help="look back this far (default: 60)")
     parser.add_argument("--most", type=int, default=100, metavar="N", help="rows at most (default: 100)")
-    parser.add_argument("-f", "--format", default="table", help="as for `vmflow query` (default: table)")
+    add_format_argument(parser, engine=True)
     parser.add_argument(
         "--doctor",
         action="store_true",
-        help="say what is wrong with each, and what repairs it (table or json)",
+        help="say what is wrong with each, and what repairs it",
     )
 
     actions = parser.add_subparsers(dest="action", title="actions", metavar="retire")
@@ -74,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     retire.add_argument("--agent", metavar="ADDRESS", help="only this sFlow agent")
     retire.add_argument("--comment", default="", metavar="TEXT", help="why")
     add_service_arguments(retire)
+    add_format_argument(retire)
     add_settings_arguments(retire)
 
 
@@ -87,20 +88,17 @@ def run(args: argparse.Namespace) -> int:
     if args.minutes < 1 or args.most < 1:
         complain(args.command, "--minutes and --most must be 1 or more")
         return 2
-    if args.doctor and args.format not in DOCTOR_FORMATS:
-        complain(args.command, f"--doctor goes with --format {' or '.join(DOCTOR_FORMATS)}")
+    if args.doctor and args.format not in FORMATS:
+        complain(args.command, f"--format {args.format}: --doctor prints {', '.join(FORMATS)}")
         return 2
     try:
-        client = connect(settings.store, settings.access)
-        try:
+        with asking(settings.store, settings.access) as client:
             if args.doctor:
                 tell(findings(client, args.minutes)[: args.most], args.format)
             else:
                 ask(client, SQL.format(minutes=args.minutes, most=args.most), args.format)
-        finally:
-            client.close()
-    except (StoreError, driver.Error) as error:
-        complain(args.command, first_line(error) if isinstance(error, driver.Error) else str(error))
+    except StoreError as error:
+        complain(args.command, str(error))
         return 1
     return 0
 
@@ -120,13 +118,15 @@ def retire(args: argparse.Namespace, settings: Settings) -> int:
     except ServiceError as error:
         complain(args.command, str(error))
         return 1
-    if args.json:
-        say(*json_text(answer, indent=2).split("\n"))
-        return 0
-    for one in answer["retired"]:
+    show_items(answer["retired"], args.format, lambda: tell_retired(answer["retired"]))
+    return 0
+
+
+def tell_retired(streams: Sequence[Mapping[str, Any]]) -> None:
+    """Print what is not expected any more, for people."""
+    for one in streams:
         agent = f", agent {one['agent']}" if one["agent"] not in ("::", one["exporter"]) else ""
         say(f"not expected any more: {one['exporter']} {one['protocol']}, domain {one['domain']}{agent}")
-    return 0
 
 
 def findings(client: Client, minutes: int) -> list[Finding]:
@@ -135,12 +135,15 @@ def findings(client: Client, minutes: int) -> list[Finding]:
 
 
 def tell(found: Sequence[Finding], output: str) -> None:
-    """Print findings, for people or as JSON lines."""
-    if output == "json":
-        for finding in found:
-            fields = ("code", "exporter", "agent", "domain", "protocol", "sentence", "repair")
-            say(json_text({name: getattr(finding, name) for name in fields}))
-        return
+    """Print findings; in CSV the lines that repair stand in one cell."""
+    items = [{name: getattr(finding, name) for name in FIELDS} for finding in found]
+    if output == "csv":
+        items = [item | {"repair": "; ".join(item["repair"])} for item in items]
+    show_items(items, output, lambda: tell_findings(found))
+
+
+def tell_findings(found: Sequence[Finding]) -> None:
+    """Print findings for people."""
     if not found:
         say("nothing found")
     for finding in found:

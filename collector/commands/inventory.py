@@ -7,22 +7,20 @@ import http.client
 import json
 import math
 import ssl
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
-from typing import Any, NamedTuple
+from typing import Any
 
 from clickhouse_connect.driver import Client
-from clickhouse_connect.driver import exceptions as driver
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from collector.access.settings import AccessSettings
 from collector.commands.common import add_settings_arguments, settings_or_none
+from collector.commands.output import FORMATS, Result, Rows, add_format_argument, show
 from collector.enrich.static import parse_mac
 from collector.settings import Settings
-from collector.store.client import first_line
 from collector.store.errors import StoreError
-from collector.store.query import FORMATS, connect, show
+from collector.store.query import asking
 from collector.terminal import complain, data
 from collector.web.settings import WebSettings
 from schemas.inventory import INVENTORY
@@ -92,13 +90,6 @@ WHERE time_received > now64(6) - toIntervalMinute({{minutes:UInt32}})
 """Traffic that comes from (or goes to) an end without a VM.  Broadcast MACs have the multicast bit, too."""
 
 
-class Answer(NamedTuple):
-    """Rows to print."""
-
-    column_names: Sequence[str]
-    result_rows: Sequence[Sequence[Any]]
-
-
 class SourceState(BaseModel, frozen=True):
     """What /health says of one source of the inventory."""
 
@@ -125,7 +116,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--sources", action="store_true", help="how the sources are; asks the running service")
     parser.add_argument("--minutes", type=int, default=60, metavar="N", help="--unattributed looks back this far (60)")
     parser.add_argument("--most", type=int, default=1000, metavar="N", help="rows at most (default: 1000)")
-    parser.add_argument("-f", "--format", default="table", help="as for `vmflow query` (default: table)")
+    add_format_argument(parser, engine=True)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -141,8 +132,8 @@ def run(args: argparse.Namespace) -> int:
             _print_sources(args, settings.web, settings.access)
         else:
             _print_rows(args, settings)
-    except (StoreError, HealthError, driver.Error) as error:
-        complain(args.command, first_line(error) if isinstance(error, driver.Error) else str(error))
+    except (StoreError, HealthError) as error:
+        complain(args.command, str(error))
         return 1
     return 0
 
@@ -155,8 +146,8 @@ def _mistake(args: argparse.Namespace) -> str:
         useless = (*ONLY_KNOWN, "mac", "ip") if args.sources else ONLY_KNOWN
         if names := [f"--{name}" for name in useless if getattr(args, name)]:
             return f"{chosen} does not go together with {', '.join(names)}"
-    if args.sources and args.format not in ("table", *FORMATS):
-        return f"--format {args.format}: --sources prints {', '.join(('table', *FORMATS))}"
+    if args.sources and args.format not in FORMATS:
+        return f"--format {args.format}: --sources prints {', '.join(FORMATS)}"
     return ""
 
 
@@ -270,11 +261,8 @@ def _joined(texts: str, output: str) -> str:
 
 def _print_rows(args: argparse.Namespace, settings: Settings) -> None:
     sql, parameters = unattributed(args) if args.unattributed else known(args, settings.inventory.write_seconds)
-    client = connect(settings.store, settings.access)
-    try:
+    with asking(settings.store, settings.access) as client:
         answer = _answer(client, sql, parameters, args.format)
-    finally:
-        client.close()
     if answer is None:
         return
     if not answer.result_rows:
@@ -285,11 +273,10 @@ def _print_rows(args: argparse.Namespace, settings: Settings) -> None:
         complain(args.command, f"only the first {args.most} rows; --most N shows more")
 
 
-def _answer(client: Client, sql: str, parameters: dict[str, Any], output: str) -> Answer | None:
+def _answer(client: Client, sql: str, parameters: dict[str, Any], output: str) -> Rows | None:
     """The rows; or None once they have gone to standard output in a format of the store's own."""
-    if output in ("table", *FORMATS):
-        result = client.query(sql, parameters=parameters)
-        return Answer(result.column_names, result.result_rows)
+    if output in FORMATS:
+        return client.query(sql, parameters=parameters)
     data(client.raw_query(sql, parameters=parameters, fmt=output))
     return None
 
@@ -317,7 +304,7 @@ def _print_sources(args: argparse.Namespace, web: WebSettings, access: AccessSet
     if not rows:
         complain(args.command, "no source is set; docs/inventory.md says how to set one")
         return
-    show(Answer(("source", "up", "age_seconds", "interfaces", "error"), rows), args.format)
+    show(Result(("source", "up", "age_seconds", "interfaces", "error"), rows), args.format)
 
 
 def _sources(web: WebSettings, access: AccessSettings) -> dict[str, SourceState]:

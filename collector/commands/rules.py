@@ -7,11 +7,9 @@ import re
 import time
 import tomllib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clickhouse_connect.driver import exceptions as driver
 from pydantic import ValidationError
 
 from collector.alert.history import Advice, Tally, replay, suggest
@@ -19,10 +17,10 @@ from collector.alert.rules import Rule
 from collector.alert.settings import AlertSettings
 from collector.alert.text import clock, figure
 from collector.commands.common import add_settings_arguments, settings_or_none
+from collector.commands.output import Result, add_format_argument, show
 from collector.settings import Settings, explain
-from collector.store.client import first_line
 from collector.store.errors import StoreError
-from collector.store.query import connect, show
+from collector.store.query import asking
 from collector.terminal import complain
 
 UNITS = {"m": 60, "h": 3600, "d": 86_400}
@@ -32,26 +30,20 @@ EXAMPLES = 5
 """Alerts that are shown per rule."""
 
 
-@dataclass(frozen=True)
-class Answer:
-    """Rows to print."""
-
-    column_names: Sequence[str]
-    result_rows: Sequence[Sequence[Any]]
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     add_settings_arguments(parser)
     parser.add_argument(
         "what",
+        nargs="?",
+        default="list",
         choices=("list", "test", "suggest"),
-        help="list the rules; test those of FILE over stored windows; suggest limits",
+        help="list the rules (default); test those of FILE over stored windows; suggest limits",
     )
     parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="for test: TOML with [[alerts.rules]]")
     parser.add_argument("--since", default="1d", metavar="TIME", help="look back: 90m, 12h, 7d (default: 1d)")
     parser.add_argument("--rule", action="append", default=[], metavar="NAME", help="only this rule; may be repeated")
-    parser.add_argument("-f", "--format", default="table", choices=("table", "csv", "json"), help="default: table")
+    add_format_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -73,18 +65,15 @@ def run(args: argparse.Namespace) -> int:
         show(listed(rules), args.format)
         return 0
     try:
-        client = connect(settings.store, settings.access)
-        try:
+        with asking(settings.store, settings.access) as client:
             now_us = time.time_ns() // 1000
             span = (now_us - round(seconds * 1_000_000), now_us)
             if args.what == "test":
                 show(tested(replay(client, rules, alerts, *span)), args.format)
             else:
                 show(suggested(suggest(client, rules, alerts, *span)), args.format)
-        finally:
-            client.close()
-    except (StoreError, driver.Error) as error:
-        complain(args.command, first_line(error) if isinstance(error, driver.Error) else str(error))
+    except StoreError as error:
+        complain(args.command, str(error))
         return 1
     return 0
 
@@ -144,7 +133,7 @@ def condition(rule: Rule) -> str:
     return words + (f" for {rule.for_seconds:g} s" if rule.for_seconds else "")
 
 
-def listed(rules: Iterable[Rule]) -> Answer:
+def listed(rules: Iterable[Rule]) -> Result:
     """The rules."""
     names = ("rule", "severity", "scope", "level", "fires", "clears")
     rows = []
@@ -153,10 +142,10 @@ def listed(rules: Iterable[Rule]) -> Answer:
         rows.append(
             (rule.name, rule.severity, rule.scope, rule.level, condition(rule), f"{clear}{rule.clear_seconds:g} s")
         )
-    return Answer(names, rows)
+    return Result(names, rows)
 
 
-def tested(tallies: Iterable[Tally]) -> Answer:
+def tested(tallies: Iterable[Tally]) -> Result:
     """What each rule would have done."""
     names = ("rule", "fires", "windows", "days", "alerts", "per_day", "series", "examples")
     rows = []
@@ -165,7 +154,7 @@ def tested(tallies: Iterable[Tally]) -> Answer:
         count: Any = f"≥ {tally.fired}" if tally.refused else tally.fired
         figures = (round(tally.days, 2), count, round(tally.per_day, 2), len(tally.series))
         rows.append((tally.rule.name, condition(tally.rule), tally.windows, *figures, examples))
-    return Answer(names, rows)
+    return Result(names, rows)
 
 
 def _example(alert: Any) -> str:
@@ -174,7 +163,7 @@ def _example(alert: Any) -> str:
     return f"{series} {figure(alert.worst, alert.rule.about.unit)} {clock(alert.fired_us)}–{end}".strip()
 
 
-def suggested(found: Sequence[Advice]) -> Answer:
+def suggested(found: Sequence[Advice]) -> Result:
     """Limits with the number of alerts that each would have given; of each rule the lowest quiet one is proposed."""
     names = ("rule", "fires", "days", "alerts", "per_day", "series", "note")
     rows = []
@@ -190,4 +179,4 @@ def suggested(found: Sequence[Advice]) -> Answer:
         count: Any = f"≥ {tally.fired}" if tally.refused else tally.fired
         figures = (round(tally.days, 2), count, round(tally.per_day, 2), len(tally.series))
         rows.append((name, condition(advice.rule), *figures, note))
-    return Answer(names, rows)
+    return Result(names, rows)

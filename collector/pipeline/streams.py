@@ -76,6 +76,10 @@ PROTOCOL_BY_VERSION = {SFLOW_VERSION: 1, 1: 2, 5: 3, 7: 4, 9: 5, 10: 6}
 """Version in a session key -> number in the enumeration `protocol`; anything else is 0, unknown."""
 
 
+METRIC_NAMES = {"counter_records": "polled_records"}
+"""Where a column's name is none for a metric: Prometheus wants no type in it."""
+
+
 @dataclass(frozen=True, slots=True)
 class OwnLoss:
     """Losses of the collector itself, running totals."""
@@ -249,7 +253,9 @@ class StreamMetrics:
         self._growths = [Growths(one) for one in sessions]
         labels = ("exporter", "protocol")
         self._counters = {
-            index: metrics.counter(f"exporter_{name}_total", f"{EXPORTERS[name].doc} By exporter.", labels)
+            index: metrics.counter(
+                f"exporter_{METRIC_NAMES.get(name, name)}_total", f"{EXPORTERS[name].doc} By exporter.", labels
+            )
             for name, index in TOTALS.items()
         }
         self._problems = metrics.counter(

@@ -31,6 +31,7 @@ from collector.ports import Call, Clock
 from collector.rollup.groups import GroupStore, StoreRows
 from collector.rollup.settings import RollupSettings
 from collector.rollup.sums import PairSums, warm_up
+from collector.store_errors import first_line
 from schemas.rollups import LEVELS
 
 SECOND_US = 1_000_000
@@ -297,7 +298,9 @@ class Rollups:
                 if getattr(error, "code", None) in NO_TABLES_YET:
                     await asyncio.sleep(CHECK_SECONDS)
                     continue
-                _log.sampled("the store does not say yet which sums are missing", key="recover", error=str(error)[:300])
+                _log.sampled(
+                    "the store does not say yet which sums are missing", key="recover", error=first_line(error)
+                )
                 await asyncio.sleep(self._settings.retry_seconds)
                 continue
             ours, self._ours = self._ours or set(), None
@@ -319,7 +322,7 @@ class Rollups:
             except Exception as error:  # noqa: BLE001 - every kind of failure must leave the rollups running
                 if not self._again(error):
                     _log.sampled(
-                        "sums refused by the store", severity="error", group=group.number, error=str(error)[:300]
+                        "sums refused by the store", severity="error", group=group.number, error=first_line(error)
                     )
                     state = "failed"
                     self._unsummed.inc(group.rows)
@@ -327,7 +330,7 @@ class Rollups:
                         await self._store_call(self._store.end, group.number, state, group.rows)
                     break
                 self._retries.inc()
-                _log.sampled("sums wait for the store", key=type(error).__name__, error=str(error)[:300])
+                _log.sampled("sums wait for the store", key=type(error).__name__, error=first_line(error))
                 await asyncio.sleep(self._settings.retry_seconds)
         self._groups.labels("read_back" if read_back and state == "done" else state).inc()
         if state == "done":

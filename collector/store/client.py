@@ -18,6 +18,7 @@ from collector.store.errors import StoreError, StoreLockedError, StoreUnreachabl
 from collector.store.roles import GRANTED, configuration_of, write_configuration
 from collector.store.settings import StoreSettings
 from collector.store.verdict import transient
+from collector.store_errors import first_line
 
 # Set when the first engine of this process opens its directory: there is one engine, and one directory, per process.
 _owned: dict[Path, int] = {}
@@ -124,8 +125,3 @@ def _own_once(real: Path, settings: StoreSettings) -> None:
         os.close(handle)
         raise StoreError(f"cannot write to the store's directory {real}: {error.strerror}") from error
     _owned[real] = handle
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, without the stack trace that ClickHouse adds."""
-    return str(error).strip().split("\n")[0][:500]

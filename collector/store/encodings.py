@@ -6,6 +6,7 @@ together what came of it, and 100 MB of that would hold up the event loop.
 
 from __future__ import annotations
 
+import sys
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -26,7 +27,7 @@ class Compressor(Protocol):
 
 class _Lz4:
     def __init__(self) -> None:
-        import lz4.frame  # noqa: PLC0415 - comes with clickhouse-connect
+        import lz4.frame  # noqa: PLC0415 - only where a client takes it
 
         self._frame = lz4.frame.LZ4FrameCompressor()
         self._begin: bytes = self._frame.begin()
@@ -40,9 +41,17 @@ class _Lz4:
 
 
 def _zstd() -> Compressor:
-    from backports import zstd  # noqa: PLC0415 - comes with clickhouse-connect
+    compressor: Compressor = _zstd_library().ZstdCompressor(1)
+    return compressor
 
-    return zstd.ZstdCompressor(1)
+
+def _zstd_library() -> Any:
+    """Python's own from 3.14 on, before that the same from PyPI."""
+    if sys.version_info >= (3, 14):
+        from compression import zstd  # noqa: PLC0415 - only where a client takes it
+    else:
+        from backports import zstd  # noqa: PLC0415
+    return zstd
 
 
 COMPRESSORS: dict[str, Callable[[], Compressor]] = {
@@ -74,8 +83,7 @@ def _unpacker(encoding: str) -> Any:
 
         return lz4.frame.LZ4FrameDecompressor()
     if encoding == "zstd":
-        from backports import zstd  # noqa: PLC0415
-
+        zstd = _zstd_library()
         return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: WINDOW_LOG})
     raise RefusedError(f"Unknown Content-Encoding {encoding[:40]!r}", 48, "NOT_IMPLEMENTED")
 

@@ -12,9 +12,9 @@ import pyarrow as pa
 from collector.log import get_log
 from collector.metrics import Metrics
 from collector.ports import Call
-from collector.store.client import first_line
 from collector.store.settings import StoreSettings
 from collector.store.spool import Insert, Spool
+from collector.store_errors import first_line
 from schemas.column import Table
 from schemas.tables import TABLES
 

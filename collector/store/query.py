@@ -5,31 +5,28 @@ from __future__ import annotations
 import argparse
 import socket
 import sys
-from ipaddress import IPv6Address
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from clickhouse_connect.driver import Client
 from clickhouse_connect.driver import exceptions as driver
+from urllib3.exceptions import HTTPError
 
 from collector.access.settings import AccessSettings
 from collector.commands.common import add_settings_arguments, settings_or_none
-from collector.lines import csv_lines, json_text
-from collector.store.client import first_line, open_client
+from collector.commands.output import FORMATS, add_format_argument, show
+from collector.store.client import open_client
 from collector.store.errors import StoreError
 from collector.store.settings import StoreSettings
-from collector.terminal import complain, data, table
-
-FORMATS = {"csv": "CSVWithNames", "json": "JSONEachRow"}
-"""Our names for ClickHouse formats; any other format's own name is taken, too."""
+from collector.store_errors import first_line
+from collector.terminal import complain, data
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     add_settings_arguments(parser)
     parser.add_argument("sql", help="the query, or - to read it from standard input")
-    parser.add_argument(
-        "-f", "--format", default="table", help="table (default), json, csv, or any ClickHouse format such as Parquet"
-    )
+    add_format_argument(parser, engine=True)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -39,18 +36,26 @@ def run(args: argparse.Namespace) -> int:
         return 2
     sql = sys.stdin.read() if args.sql == "-" else args.sql
     try:
-        client = connect(settings.store, settings.access)
-        try:
+        with asking(settings.store, settings.access) as client:
             ask(client, sql, args.format)
-        finally:
-            client.close()
     except StoreError as error:
         complain(args.command, str(error))
         return 1
-    except driver.Error as error:
-        complain(args.command, first_line(error))
-        return 1
     return 0
+
+
+@contextmanager
+def asking(settings: StoreSettings, access: AccessSettings) -> Iterator[Client]:
+    """A client as `connect` opens it, closed in the end.  All that goes wrong is a StoreError of one line."""
+    try:
+        client = connect(settings, access)
+        try:
+            yield client
+        finally:
+            client.close()
+    except (driver.Error, HTTPError) as error:
+        # HTTPError: the connection broke amid an answer; the driver hands it on as it is.
+        raise StoreError(first_line(error)) from error
 
 
 def connect(settings: StoreSettings, access: AccessSettings) -> Client:
@@ -70,13 +75,23 @@ def connect(settings: StoreSettings, access: AccessSettings) -> Client:
                 "ca_file": str(access.ca_file or ""),
             }
         )
-        return _with_database(open_client(service), settings)
+        return _with_database(_trusting(open_client(service)), settings)
     if directory is not None and not (directory / "metadata").exists() and not (directory / "store").exists():
         raise StoreError(
             f"no service answers on {settings.sql_host}:{settings.sql_port}, and there is no store in {directory}: "
             "start `vmflow run`, or name the store with --set store.url=…"
         )
     return _with_database(open_client(settings), settings)
+
+
+def _trusting(client: Client) -> Client:
+    """Let the service itself judge the settings of a query.
+
+    Its sessions are readonly, for which the driver refuses to send any; yet it takes lower limits, and settings of how
+    an answer looks.
+    """
+    client.server_settings = {name: one._replace(readonly=0) for name, one in client.server_settings.items()}
+    return client
 
 
 def _with_database(client: Client, settings: StoreSettings) -> Client:
@@ -97,31 +112,7 @@ def ask(client: Client, sql: str, output: str) -> None:
 
     `table` and `csv` and `json` print addresses in their usual form, `10.0.0.1` for a mapped IPv4 address.
     """
-    if output == "table" or output in FORMATS:
+    if output in FORMATS:
         show(client.query(sql.strip().rstrip(";")), output)
     else:
         data(client.raw_query(sql.strip().rstrip(";"), fmt=output))
-
-
-def show(answer: Any, output: str) -> None:
-    """Print an answer (anything with `column_names` and `result_rows`) as `table`, `csv` or `json`."""
-    rows = [[_plain(value) for value in row] for row in answer.result_rows]
-    if output == "table":
-        table(answer.column_names, rows)
-    elif output == "csv":
-        data(csv_lines([answer.column_names, *rows]).encode())
-    else:
-        items = (dict(zip(answer.column_names, row, strict=True)) for row in rows)
-        data("".join(json_text(item) + "\n" for item in items).encode())
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, IPv6Address):
-        return str(value.ipv4_mapped or value)
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {str(_plain(key)): _plain(item) for key, item in value.items()}
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    return str(value)

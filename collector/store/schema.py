@@ -7,12 +7,16 @@ from pathlib import Path
 
 from clickhouse_connect.driver import exceptions as driver
 
+from collector.access.settings import AccessSettings
 from collector.commands.common import add_settings_arguments, settings_or_none
-from collector.store.client import first_line, open_client
-from collector.store.errors import SchemaError, StoreError
+from collector.commands.output import Result, add_format_argument, show
+from collector.store.client import open_client
+from collector.store.errors import StoreError
+from collector.store.query import asking
 from collector.store.settings import StoreSettings
 from collector.store.setup import check, set_up, state
-from collector.terminal import complain, say
+from collector.store_errors import first_line
+from collector.terminal import complain, say, tell
 from schemas.migrations import steps
 from schemas.render import ddl, docs
 from schemas.views import views
@@ -21,6 +25,7 @@ from schemas.views import views
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     add_settings_arguments(parser)
+    add_format_argument(parser)
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--apply", action="store_true", help="create or migrate the tables in the store")
     what.add_argument("--state", action="store_true", help="say which migrations ran and whether the tables fit")
@@ -40,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         say(*(";\n\n".join(_ddl(store)) + ";").split("\n"))
         return 0
     try:
-        return _apply(store) if args.apply else _state(store)
+        return _apply(store) if args.apply else _state(store, settings.access, args.format)
     except StoreError as error:
         complain(args.command, str(error))
     except driver.Error as error:
@@ -63,21 +68,12 @@ def _apply(settings: StoreSettings) -> int:
     return 0
 
 
-def _state(settings: StoreSettings) -> int:
+def _state(settings: StoreSettings, access: AccessSettings, output: str) -> int:
     """Print one line per migration.  Exit code 1 if the tables do not fit."""
-    directory = settings.directory
-    if directory is not None and not directory.exists():
-        raise StoreError(f"there is no store in {directory}: `vmflow schema --apply` or `vmflow run` makes it")
-    client = open_client(settings)
-    try:
+    with asking(settings, access) as client:
         applied = state(client, settings).applied
-        for step in steps():
-            say(f"{step.number:4}  {'applied' if step.number in applied else 'pending':8} {step.name}")
+        rows = [(step.number, "applied" if step.number in applied else "pending", step.name) for step in steps()]
+        show(Result(("migration", "state", "name"), rows), output)
         check(client, settings)
-    except SchemaError as error:
-        say(error)
-        return 1
-    finally:
-        client.close()
-    say("the tables fit this release")
+    tell("the tables fit this release")
     return 0

@@ -29,7 +29,7 @@ from collector.metrics import Metrics
 from collector.ports import Call, Rollup
 from collector.stopping import Stop
 from collector.store.backlog import Backlog
-from collector.store.client import first_line, open_client
+from collector.store.client import open_client
 from collector.store.errors import BrokenSegmentError, StoreUnreachableError, free_rows_of
 from collector.store.insert import insert as insert_block
 from collector.store.line import Line
@@ -38,6 +38,7 @@ from collector.store.settings import StoreSettings
 from collector.store.setup import check, set_up
 from collector.store.spool import Insert
 from collector.store.verdict import Patience, transient
+from collector.store_errors import first_line
 from schemas.column import Table
 from schemas.flows import FLOWS
 from schemas.tables import TABLES

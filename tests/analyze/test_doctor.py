@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
 import json
 import tempfile
 from collections.abc import Callable, Iterator
@@ -504,7 +506,12 @@ def test_the_command_prints_json_and_says_when_there_is_nothing(
         "repair": [],
     }  # fmt: skip
 
-    assert command(client, embedded_store, "--format", "csv") == 2
+    assert command(client, embedded_store, "--minutes", "90", "--format", "csv") == 0
+    (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out, newline=""))
+    assert (row["code"], row["exporter"], row["domain"]) == ("restarted", HOST, "0")
+    assert "ovs-vsctl list IPFIX" in row["repair"].split("; ")
+
+    assert command(client, embedded_store, "--format", "Parquet") == 2
 
 
 def test_the_service_looks_again_and_again(client: Client, embedded_store: StoreSettings) -> None:

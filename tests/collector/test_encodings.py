@@ -10,10 +10,14 @@ from collections.abc import Callable
 
 import lz4.frame
 import pytest
-from backports import zstd
 
 from collector.store.encodings import decompress
 from collector.store.guard import RefusedError
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 LIMIT = 1 << 20
 PACK: dict[str, Callable[[bytes], bytes]] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import sys
 import threading
 import urllib.parse
 import zlib
@@ -15,7 +16,6 @@ from typing import Any
 import clickhouse_connect
 import lz4.frame
 import pytest
-from backports import zstd
 from clickhouse_connect.driver import Client
 from clickhouse_connect.driver import exceptions as driver
 
@@ -31,6 +31,11 @@ from collector.store.setup import set_up
 from schemas.flows import FLOWS
 from tests.collector.rows import batch
 from tests.collector.sql_endpoint import Endpoint, served
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 ROWS = 500
 

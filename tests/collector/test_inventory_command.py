@@ -228,7 +228,7 @@ def test_times_without_a_zone_are_utc(vmflow: Vmflow, store: StoreSettings) -> N
         (["--at", "2026-01-01", "--history"], "argument --history: not allowed with argument --at"),
         (["--most", "0"], "--minutes and --most must be 1 or more"),
         (["--unattributed", "--vm", "a", "--conflicts"], "--unattributed does not go together with --vm, --conflicts"),
-        (["--sources", "-f", "Parquet"], "--format Parquet: --sources prints table, csv, json"),
+        (["--sources", "-f", "Parquet"], "--format Parquet: --sources prints table, json, csv"),
     ],
 )
 def test_mistakes_in_the_call(vmflow: Vmflow, arguments: list[str], message: str) -> None:

@@ -11,11 +11,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from clickhouse_connect.driver import exceptions as driver
 
 from collector.access.settings import AccessSettings
+from collector.store.client import open_client
 from collector.store.errors import StoreError
 from collector.store.query import connect
 from collector.store.settings import StoreSettings, default_url
+from collector.store_errors import first_line
 from schemas.migrations import steps
 from schemas.render import ddl, docs
 from schemas.rollup_views import FEEDS
@@ -42,7 +45,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Options that name a store which exists, and which no service holds."""
     directory = tmp_path_factory.mktemp("commands") / "store"
     options = ["--set", f"store.url=chdb://{directory}", "--set", "store.sql_port=1"]
-    assert vmflow("schema", "--state", *options).stderr.startswith("vmflow schema: there is no store in ")
+    assert f"there is no store in {directory}: start `vmflow run`" in vmflow("schema", "--state", *options).stderr
     applied = vmflow("schema", "--apply", *options)
     lines = [f"tables as of migration {steps()[-1].number}", "tuned flows"]
     views = ", ".join(view.name for view in (*FEEDS, *VIEWS))
@@ -61,10 +64,10 @@ def test_schema_writes_the_docs(tmp_path: Path) -> None:
 
 def test_schema_applies_once_and_tells_the_state(store: list[str]) -> None:
     assert vmflow("schema", "--apply", *store).stdout == "nothing to do: the tables fit this release\n"
-    answer = vmflow("schema", "--state", *store)
-    lines = [f"{step.number:4}  applied  {step.name}" for step in steps()]
-    assert answer.stdout.splitlines() == [*lines, "the tables fit this release"]
-    assert answer.returncode == 0
+    answer = vmflow("schema", "--state", "--format", "csv", *store)
+    lines = [f"{step.number},applied,{step.name}" for step in steps()]
+    assert answer.stdout.splitlines() == ["migration,state,name", *lines]
+    assert (answer.returncode, answer.stderr) == (0, "the tables fit this release\n")
 
 
 SQL = "SELECT toIPv6('10.0.0.1') AS ip, 7 AS n, 'a,[b]' AS t"
@@ -86,8 +89,41 @@ def test_query_tells_mistakes_in_one_line(store: list[str]) -> None:
 
     assert answer.returncode == 1
     assert answer.stdout == ""
-    assert answer.stderr.startswith("vmflow query: Code: 47. DB::Exception: Unknown expression identifier `nope`")
+    assert answer.stderr.startswith("vmflow query: Unknown expression identifier `nope`")
+    assert answer.stderr.endswith("(UNKNOWN_IDENTIFIER)\n")
     assert answer.stderr.count("\n") == 1
+
+
+URL = "http://127.0.0.1:8123"
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            f"Received ClickHouse exception, code: 60, server response: Code: 60. DB::Exception: Unknown table `x`. "
+            f"(UNKNOWN_TABLE) (version 26.2.4.23 (official build)) (for url {URL})",
+            "Unknown table `x`. (UNKNOWN_TABLE)",
+        ),
+        ("Code: 62. DB::Exception: Syntax error: at 8 (`nope`)\nstack", "Syntax error: at 8 (`nope`)"),
+        (
+            f"HTTP driver received HTTP status 502, server response: <html>\n<h1>Bad</h1> (for url {URL})",
+            "HTTP status 502",
+        ),
+        ("Setting x is readonly", "Setting x is readonly"),
+        ("Unable to open: Code: 36. DB::Exception: No. (BAD_ARGUMENTS)", "No. (BAD_ARGUMENTS)"),
+        ("Code: 1. DB::NetException: " + "x" * 1000, "x" * 500),
+    ],
+)  # fmt: skip
+def test_an_error_is_told_without_what_stands_around_it(said: str, told: str) -> None:
+    assert first_line(driver.DatabaseError(said)) == told
+
+
+def test_a_server_that_does_not_answer_is_told_in_the_systems_words() -> None:
+    with pytest.raises(
+        StoreError, match=r"^no use of ClickHouse at http://127\.0\.0\.1:1: no answer: Connection refused$"
+    ):
+        open_client(StoreSettings(url="http://127.0.0.1:1"))
 
 
 def test_query_without_service_or_store_says_what_to_do(tmp_path: Path) -> None:

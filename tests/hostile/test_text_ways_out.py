@@ -203,7 +203,9 @@ def service() -> Iterator[list[str]]:
     ("arguments", "code"),
     [
         (["alerts", "list"], 0),
-        (["alerts", "list", "--json"], 0),
+        (["alerts", "list", "--format", "json"], 0),
+        (["alerts", "list", "--format", "csv"], 0),
+        (["alerts", "rules", "--format", "csv"], 0),
         (["alerts", "show", "0" * 32], 0),
         (["alerts", "history", "0" * 32], 0),
         (["alerts", "silences"], 0),
@@ -266,7 +268,7 @@ def test_a_capture_with_a_nasty_name(form: str) -> None:
 
 def test_findings_of_the_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     findings = [Finding("c", text, text, 1, text, text, (text,), (b"", b"", 1, "")) for text in [*STORED, SURROGATE]]
-    for output in ("table", "json"):
+    for output in ("table", "json", "csv"):
         exporters.tell(findings, output)
 
     assert harmless(capsys.readouterr().out, but="\n")

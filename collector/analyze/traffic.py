@@ -1,0 +1,270 @@
+"""Figures of the traffic for `/metrics`, off by default: the hypervisors and the busiest VM pairs of the last window.
+
+What Prometheus gets is bounded: so many hypervisors and pairs, and no others, however many there are.  The store has
+all of them.  After each closed window the views are asked once, on a thread of their own; a scrape asks nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from clickhouse_connect.driver import Client
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from collector.analyze.settings import AnalyzeSettings
+from collector.analyze.watermark import LEVELS, SECOND_US
+from collector.log import get_log
+from collector.metrics import PREFIX, Metrics, label_text
+from collector.ports import Call, Clock, WindowClosed
+from collector.store_errors import first_line
+from schemas.view import suffix
+
+STALE_WINDOWS = 3
+"""Figures that are older are not shown: better none than those of an hour ago."""
+OCTETS = 256 * 2**20
+"""Memory of a query: a quarter of what the embedded store may have."""
+
+_log = get_log("analyze")
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A family of `/metrics`, with its interval where the view has one."""
+
+    name: str
+    help: str
+    values: tuple[str, str, str]
+    """SQL of the value and of both ends of its interval."""
+    labels: tuple[str, ...] = ()
+    """Values of the labels that the rows do not have."""
+
+    def families(self) -> Iterator[tuple[str, str]]:
+        """Name and documentation of each family."""
+        for end, told in (("", ""), ("_low", " Lower end of the 95 % interval."), ("_high", " Upper end of it.")):
+            yield f"{PREFIX}{self.name}{end}", self.help + told
+
+
+def _column(name: str, factor: str = "") -> tuple[str, str, str]:
+    return (f"{name}{factor}", f"{name}_low{factor}", f"{name}_high{factor}")
+
+
+_HOST = "What the VMs of a hypervisor send and receive, in the last closed window; times 8 for bits."
+HOSTS = tuple(
+    Figure("traffic_host_octets_per_second", _HOST, _column(f"{way}_bits_per_second", " / 8"), (way,))
+    for way in ("sent", "received")
+)
+PAIRS = (
+    Figure(
+        "traffic_pair_octets_per_second",
+        "What one VM sends to another, in the last closed window; times 8 for bits.",
+        _column("bits_per_second", " / 8"),
+    ),
+    Figure(
+        "traffic_pair_loss_ratio",
+        "Share of the packets between two VMs that got lost, where it can be told.",
+        ("loss_ratio", "loss_low", "loss_high"),
+    ),
+    Figure(
+        "traffic_pair_latency_seconds",
+        "Latency between two VMs, where it can be told.",
+        (
+            "latency_us / 1e6",
+            # Of NULL and 0, the greatest is 0.
+            "if(latency_us IS NULL, NULL, greatest(0, latency_us - latency_spread_us) / 1e6)",
+            "(latency_us + latency_spread_us) / 1e6",
+        ),
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What is shown of one kind: rows of a view, the busiest first."""
+
+    view: str
+    labels: Mapping[str, str]
+    """Name of a label -> column."""
+    further: tuple[str, ...]
+    """Names of the labels that figures bring."""
+    known: str
+    """SQL of which rows have a name."""
+    busy: str
+    """SQL of what they are ordered by."""
+    figures: tuple[Figure, ...]
+
+    def query(self, level: str) -> str:
+        """Rows of a window, and in the last column how many there are in all."""
+        values = [sql for figure in self.figures for sql in figure.values]
+        # Each value has a name of its own: the view's columns must not be shadowed.
+        columns = [*self.labels.values(), *(f"{sql} AS v{number}" for number, sql in enumerate(values))]
+        return (
+            f"SELECT {', '.join(columns)}, count() OVER () AS every FROM {self.view}{suffix(level)} "  # noqa: S608 - ours
+            f"WHERE time = toDateTime({{start:UInt32}}, 'UTC') AND {self.known} "
+            f"ORDER BY {self.busy} DESC, {', '.join(self.labels.values())} LIMIT {{most:UInt32}}"
+        )
+
+
+SCOPES = {
+    "hosts": Scope(
+        "host_metrics", {"host": "host"}, ("direction",), "host != ''",
+        "ifNull(sent_bits_per_second, 0) + ifNull(received_bits_per_second, 0)", HOSTS,
+    ),
+    "pairs": Scope(
+        "pair_metrics", {"src_vm": "src_vm", "dst_vm": "dst_vm", "network": "network"}, (),
+        "src_vm != '' AND dst_vm != ''", "ifNull(bits_per_second, 0)", PAIRS,
+    ),
+}  # fmt: skip
+
+Rows = Sequence[Sequence[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One window, as it is shown."""
+
+    end_us: int
+    rows: Mapping[str, Rows]
+
+
+class Traffic(Collector):
+    """Reads the figures of each window that closes, and tells them to whoever scrapes.  A component.
+
+    `connect` opens a client with our database selected; it blocks, and is called through `call`.  `settle_seconds` is
+    how long after a window's end its late records may come.
+    """
+
+    def __init__(
+        self,
+        settings: AnalyzeSettings,
+        metrics: Metrics,
+        call: Call,
+        connect: Callable[[], Client],
+        *,
+        clock_us: Clock,
+        settle_seconds: float = 0,
+    ) -> None:
+        self._settings = settings
+        self._call = call
+        self._connect = connect
+        self._clock_us = clock_us
+        self._settle_seconds = settle_seconds
+        self._most = {"hosts": settings.traffic_hosts, "pairs": settings.traffic_pairs}
+        self._shown: Shown | None = None
+        self._task: asyncio.Task[None] | None = None
+        if settings.traffic_metrics:
+            self._reads = metrics.counter(
+                "traffic_reads_total",
+                "Windows whose traffic was read for these metrics (ok), or not: the store answered with an error "
+                "(failed) or was still busy with the window before (busy).",
+                ("result",),
+            )
+            for result in ("ok", "failed", "busy"):
+                self._reads.labels(result)
+            metrics.registry.register(self)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def window_closed(self, window: WindowClosed) -> None:
+        """Read a window of our level, once its late records are there; nobody waits for it."""
+        if not self._settings.traffic_metrics or window.level != self._settings.traffic_level:
+            return
+        if self._task is not None and not self._task.done():
+            self._reads.labels("busy").inc()
+            return
+        self._task = asyncio.create_task(self._read(window), name="traffic")
+
+    async def _read(self, window: WindowClosed) -> None:
+        await asyncio.sleep(self._settle_seconds)
+        try:
+            self._shown = Shown(window.end_us, await self._call(self._ask, window.start_us))
+        except Exception as error:  # noqa: BLE001 - whatever the store says, the service goes on
+            self._reads.labels("failed").inc()
+            _log.sampled("traffic not read for metrics", key=type(error).__name__, error=first_line(error))
+        else:
+            self._reads.labels("ok").inc()
+
+    def _ask(self, start_us: int) -> dict[str, Rows]:
+        """Blocks.  A connection of its own each time: it is needed once a window."""
+        limits = {
+            "max_execution_time": self._settings.traffic_seconds,
+            "max_memory_usage": OCTETS,
+            # A profile of the server must not change what the views mean.
+            "join_use_nulls": 0,
+        }
+        client = self._connect()
+        try:
+            return {
+                name: client.query(
+                    scope.query(self._settings.traffic_level),
+                    parameters={"start": start_us // SECOND_US, "most": self._most[name]},
+                    settings=limits,
+                ).result_rows
+                for name, scope in SCOPES.items()
+                if self._most[name]
+            }
+        finally:
+            client.close()
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        """Nothing: the registry need not ask the store for names."""
+        return ()
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """The figures of the last window that was read.  May be called on any thread."""
+        shown = self._shown
+        length_us = LEVELS[self._settings.traffic_level]
+        if shown is None or self._clock_us() > shown.end_us + STALE_WINDOWS * length_us:
+            return
+        yield _gauge(
+            "traffic_window_seconds", "End of the window that is shown; seconds since 1970.", shown.end_us / 1e6
+        )
+        for name, rows in shown.rows.items():
+            left_out = max(0, int(rows[0][-1]) - len(rows)) if rows else 0
+            yield _gauge(
+                f"traffic_{name}_left_out", f"Of {name} with traffic in the window, those not shown.", left_out
+            )
+            yield from families(SCOPES[name], rows)
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(PREFIX + name, text, value)
+
+
+def families(scope: Scope, rows: Rows) -> list[GaugeMetricFamily]:
+    """Families with a sample for each row that has a value.
+
+    Names are cleaned, and cut to the length of a label; of two rows with the same names (another UUID) the first one
+    counts: a series twice would spoil the whole scrape.
+    """
+    found: dict[str, GaugeMetricFamily] = {}
+    labels = (*scope.labels, *scope.further)
+    seen = set()
+    for row in rows:
+        names = [label_text(str(text)) for text in row[: len(scope.labels)]]
+        if tuple(names) in seen:
+            continue
+        seen.add(tuple(names))
+        values = iter(row[len(scope.labels) : -1])
+        for figure in scope.figures:
+            for name, text in figure.families():
+                value = next(values)
+                family = found.setdefault(name, GaugeMetricFamily(name, text, labels=labels))
+                if value is not None:
+                    family.add_metric([*names, *figure.labels], float(value))
+    return list(found.values())
