@@ -9,6 +9,7 @@ from clickhouse_connect.driver import exceptions as driver
 
 from collector.commands.common import add_settings_arguments, settings_or_none
 from collector.store.client import first_line, open_client
+from collector.store.describe import describe
 from collector.store.errors import SchemaError, StoreError
 from collector.store.settings import StoreSettings
 from collector.store.setup import check, set_up, state
@@ -57,6 +58,8 @@ def _apply(settings: StoreSettings) -> int:
     client = open_client(settings)
     try:
         done = set_up(client, settings)
+        described = describe(client, settings)
+        done += [f"comments of {', '.join(described)}"] if described else []
     finally:
         client.close()
     say(*(done or ["nothing to do: the tables fit this release"]))
