@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from collector.http import LargeResponse, Octets
-from collector.store.blocks import DEFAULT_METHOD, compress_blocks
+from collector.store.blocks import DEFAULT_METHOD, compress_blocks, readable_block
 from collector.store.encodings import COMPRESSORS, compress
 from collector.store.engine import Answer
 
@@ -73,7 +73,7 @@ def failure(message: str, code: int, request: Request | None = None) -> Response
     text = message.rstrip() + "\n"
     response = PlainTextResponse(text, HTTP_STATUS.get(code, 400), headers)
     if request is not None and is_on(request, "compress"):
-        response.body = b"".join(compress_blocks([text.encode()], DEFAULT_METHOD))
+        response.body = readable_block(text.encode())
         response.headers["Content-Length"] = str(len(response.body))
     return response
 

@@ -38,7 +38,7 @@ from collector.store.client import open_client
 from collector.store.encodings import decompress
 from collector.store.engine import Answer, Engine, Query, QueryError
 from collector.store.errors import StoreError
-from collector.store.guard import RefusedError
+from collector.store.guard import RefusedError, check_reads
 from collector.store.revision import raise_revision
 from collector.store.settings import StoreSettings
 from collector.store.turns import MOST_OVERDUE, Turn, Turns, stopping
@@ -289,8 +289,10 @@ class Facade:
         async for chunk in request.stream():
             size += len(chunk)
             if size > limit:
+                self._check_reads(request)
                 raise RefusedError(f"The request is longer than {limit} octets", 307, "TOO_MANY_BYTES")
             chunks.append(chunk)
+        self._check_reads(request)
         body = b"".join(chunks)
         encoding = ", ".join(request.headers.getlist("content-encoding")) or "identity"
         if body and encoding not in ("identity", ""):
@@ -298,6 +300,11 @@ class Facade:
         if body and is_on(request, "decompress"):
             body = await self._call(decompress_blocks, body, limit)
         return body
+
+    def _check_reads(self, request: Request) -> None:
+        """Raise RefusedError for an insert whose rows are the body: whatever they are, that is what is wrong."""
+        if not self._writable:
+            check_reads(request.query_params.get("query", "").encode())
 
 
 async def _disconnected(receive: Receive) -> None:
