@@ -16,8 +16,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Iterator
 
-from clickhouse_cityhash.cityhash import CityHash128
-
 from collector.http import Octets, in_pieces
 from collector.store.encodings import WINDOW_LOG
 from collector.store.guard import RefusedError
@@ -137,7 +135,9 @@ def _unpack(kind: int, packed: bytes, length: int) -> bytes:
 
 
 def _checksum(block: bytes) -> bytes:
-    both = CityHash128(block)
+    from clickhouse_cityhash.cityhash import CityHash128  # noqa: PLC0415 - an extra: only the embedded store needs it
+
+    both: int = CityHash128(block)
     return _HASH.pack(both >> 64, both & 0xFFFF_FFFF_FFFF_FFFF)
 
 

@@ -224,7 +224,7 @@ def allowed() -> Allowed:
         elif not line.startswith("#"):
             section += line.split()
     refused, taken = "refused functions: ", "ignored settings: "
-    ignored = {}
+    ignored: dict[str, str] = {}
     functions = dict.fromkeys(map(str.lower, sections["functions"]), "")
     for title, names in sections.items():
         if title.startswith(refused):
