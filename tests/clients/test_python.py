@@ -1,4 +1,4 @@
-"""Python's other clients: SQLAlchemy with both dialects, as Superset has it, and aiochclient."""
+"""Python's clients: clickhouse-connect, SQLAlchemy with both dialects, as Superset has it, and aiochclient."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+import clickhouse_connect
 import pytest
+from clickhouse_connect.driver.exceptions import DatabaseError
 
 from schemas.descriptions import VIEW_COLUMNS
 from schemas.flows import FLOWS
@@ -35,7 +37,7 @@ def engine(endpoint: Endpoint, request: pytest.FixtureRequest) -> Iterator[Any]:
 
 def test_sqlalchemy_asks(engine: Any) -> None:
     from sqlalchemy import text
-    from sqlalchemy.exc import DatabaseError
+    from sqlalchemy.exc import DatabaseError as SqlError
 
     with engine.connect() as connection:
         number, words, none, address = connection.execute(text(TYPES)).one()
@@ -49,7 +51,7 @@ def test_sqlalchemy_asks(engine: Any) -> None:
         ):
             with pytest.raises(Exception, match=told) as caught:
                 connection.execute(text(sql)).fetchall()
-            assert isinstance(caught.value, DatabaseError) or "DB::Exception" in str(caught.value)
+            assert isinstance(caught.value, SqlError) or "DB::Exception" in str(caught.value)
 
 
 def test_sqlalchemy_finds_tables_columns_and_comments(engine: Any) -> None:
@@ -70,6 +72,23 @@ def test_sqlalchemy_finds_tables_columns_and_comments(engine: Any) -> None:
     with engine.connect() as connection:
         counted = connection.execute(sqlalchemy.select(sqlalchemy.func.count()).select_from(flows)).scalar()
     assert counted == ROWS
+
+
+@pytest.mark.parametrize("compress", [True, False, "lz4", "zstd", "gzip"])
+def test_clickhouse_connect(endpoint: Endpoint, compress: bool | str) -> None:
+    parts = urllib.parse.urlsplit(endpoint.url)
+    with clickhouse_connect.get_client(
+        host=parts.hostname, port=parts.port, database=DATABASE, compress=compress
+    ) as client:
+        number, words, none, address = client.query(TYPES).result_rows[0]
+        assert (number, words, none, address) == (2**64 - 1, "it's", None, ipaddress.ip_address("2001:db8::1"))
+        asked = client.query("SELECT {n:UInt8} + 1, {t:String}", parameters={"n": 41, "t": "it's"}).result_rows
+        assert asked == [(42, "it's")]
+        assert sum(len(row[1]) for row in client.query(LARGE).result_rows) == 14_940_000
+        with pytest.raises(DatabaseError, match="identifier `nope`"):
+            client.query("SELECT nope FROM flows")
+        with pytest.raises(DatabaseError, match="read-only: 'INSERT' is refused"):
+            client.insert("flows", [[7]], column_names=["vni"])
 
 
 @pytest.mark.parametrize("compress", [False, True])
