@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 
 from collector.store.client import open_client
-from collector.store.engine import Engine, Query, QueryError
+from collector.store.engine import LIMITS, Engine, Query, QueryError
 from collector.store.guard import PATH_COLUMNS, TYPE_ARGUMENTS, EngineNames, RefusedError, Statement, allowed
-from collector.store.roles import READER
+from collector.store.roles import READER, ceilings
 from collector.store.settings import StoreSettings
 from collector.store.setup import set_up
 from collector.store.tree import parse
@@ -578,3 +579,9 @@ def test_the_engine_itself_refuses_a_reader(engine: Engine, tmp_path: Path) -> N
         assert 1 <= int(lifted.bytes()) <= 64 * 2**20
     finally:
         connection.close()
+
+
+def test_a_setting_is_passed_on_lowered_or_ignored() -> None:
+    lists = (allowed().settings, LIMITS, allowed().ignored_settings.keys(), ceilings(StoreSettings()).keys() - LIMITS)
+    assert [name for one, other in combinations(lists[:3], 2) for name in one & other] == []
+    assert sorted(lists[0] & lists[3]) == [], "what holds a query back is not for the one who asks"
