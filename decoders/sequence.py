@@ -251,7 +251,7 @@ def forget_orders(orders: Orders, sessions: NDArray[np.int64]) -> NDArray[np.int
     np.subtract.at(orders.stream[:, O_DOMAINS], streams, 1)
     orders.session[sessions] = 0
     empty = np.unique(streams[streams > 0])
-    empty = empty[orders.stream[empty, O_DOMAINS] <= 0]
-    orders.stream[empty] = 0
-    forget(orders.streams, empty)
-    return empty
+    alone: NDArray[np.int64] = empty[orders.stream[empty, O_DOMAINS] <= 0]
+    orders.stream[alone] = 0
+    forget(orders.streams, alone)
+    return alone

@@ -62,7 +62,7 @@ def _flow_of(rows, i, session, number):  # type: ignore[no-untyped-def]
 def _find(totals, flow):  # type: ignore[no-untyped-def]
     """Place of a flow and whether it is there already; one that is not has a place to be written to."""
     sets = np.uint64(totals.flow.shape[0] // WAYS - 1)
-    first = np.int64((flow >> np.uint64(20)) & sets) * WAYS
+    first = int(np.int64(((flow >> np.uint64(20)) & sets) * np.uint64(WAYS)))
     oldest = first
     for place in range(first, first + WAYS):
         if totals.flow[place] == flow:

@@ -74,6 +74,12 @@ def fill(statement: str, cluster: str | None = None) -> str:
     return Template(statement).substitute(holes)
 
 
+def literal(text: str) -> str:
+    """A text as SQL has it."""
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
 def column_sql(column: Column) -> str:
     """One column of a CREATE TABLE statement."""
     if column.alias:

@@ -144,6 +144,13 @@ def test_counters_and_exporters_are_stored_too(service: Service) -> None:
     assert {row["protocol"] for row in rows} == {"sflow5", "netflow5", "netflow9", "ipfix"}
 
 
+def test_columns_say_in_the_store_what_they_mean(service: Service) -> None:
+    for table, least in (("flows", 50), ("pair_metrics", 40)):
+        sql = f"SELECT countIf(comment != '') AS n, count() AS of FROM system.columns WHERE table = '{table}'"
+        (row,) = service.query(sql)
+        assert int(row["n"]) == int(row["of"]) > least
+
+
 def test_hostile_datagrams_are_counted_and_the_next_capture_is_whole(service: Service) -> None:
     rng = random.Random(5)
     before = int(service.query("SELECT count() AS n FROM flows WHERE protocol = 'netflow5'")[0]["n"])

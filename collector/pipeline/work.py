@@ -157,7 +157,7 @@ class Pipeline:
             ("cause",),
         )
         self._templates_before = {"age": 0, "room": 0}
-        self._templates_full = -TEMPLATES_FULL_SECONDS
+        self._templates_full = float(-TEMPLATES_FULL_SECONDS)
         self._decoded = metrics.counter("decoded_rows_total", "Rows decoded, by table.", ("table",))
         self._continued = metrics.counter(
             "continued_records_total", "Flow records that go on with a flow: they begin where its last record ended."

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -18,7 +19,19 @@ from typing import Any, cast
 import numpy as np
 
 from collector.store.client import open_client
-from collector.store.guard import EngineNames, RefusedError, Statement, check_format, check_setting
+from collector.store.guard import (
+    PATH_COLUMNS,
+    PATH_TABLES,
+    EngineNames,
+    PathsError,
+    RefusedError,
+    Statement,
+    allowed,
+    check_format,
+    check_reads,
+    check_setting,
+)
+from collector.store.pathless import without_paths
 from collector.store.roles import READER, ceilings
 from collector.store.settings import StoreSettings
 from collector.threads import step_aside
@@ -28,21 +41,11 @@ LIMITS = frozenset(
 )
 """Settings a reader may lower."""
 
-IGNORED_SETTINGS = frozenset(
-    {
-        "async_insert", "buffer_size", "cancel_http_readonly_queries_on_client_close", "client_protocol_version",
-        "compress", "decompress", "connect_timeout", "enable_http_compression",
-        "http_headers_progress_interval_ms", "http_zlib_compression_level", "log_queries",
-        "max_compress_block_size", "network_compression_method", "password", "query_id", "quota_key", "readonly",
-        "receive_timeout", "result_overflow_mode", "role", "send_progress_in_http_headers", "send_receive_timeout",
-        "send_timeout", "session_check", "session_id", "session_timeout", "user", "wait_end_of_query",
-        "wait_for_async_insert",
-    }
-)  # fmt: skip
-"""Parameters that mean nothing here: there are no sessions and users, the transport is ours, limits stay."""
+OF_THE_REQUEST = "they belong to the request, its connection or its session, which are ours"
+"""Why the settings are ignored that mean nothing to the engine, whoever asks."""
 
 MARK = "log_comment"
-"""Setting by which a query is known: chDB offers no query_id of our own, and readers cannot choose this one."""
+"""Setting by which a query is known: chDB offers no query_id of our own.  What a reader sets it to is ignored."""
 
 _CODE = re.compile(r"Code: (\d+)\.")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -108,6 +111,14 @@ class Engine:
             self._rows("SELECT name FROM system.tables WHERE database = currentDatabase() AND engine != 'View'"),
             self._rows("SELECT name FROM system.tables WHERE database = currentDatabase() AND engine = 'View'"),
         )
+        self._pathless: dict[str, list[str]] = defaultdict(list)
+        """Columns of the tables of `system` that have others with paths of the machine."""
+        for line in self._rows(
+            "SELECT table, name FROM system.columns WHERE database = 'system' ORDER BY table, position"
+        ):
+            table, _, column = line.partition("\t")
+            if table in PATH_TABLES and column not in PATH_COLUMNS:
+                self._pathless[table].append(column)
         self.timezone = self._hold.query("SELECT timezone()", "TabSeparated").bytes().decode().strip()
 
     def _rows(self, sql: str) -> list[str]:
@@ -145,6 +156,8 @@ class Engine:
 
     def run(self, query: Query, mark: str = "") -> Answer:
         """Run one query, with a mark to `cancel` it by.  Raises RefusedError or QueryError."""
+        if not self._writable:
+            check_reads(query.sql)
         chosen = self._chosen(query.settings)
         insert = _INSERT.match(query.sql) if self._writable else None
         if insert is not None:
@@ -163,7 +176,8 @@ class Engine:
         """The request's settings that hold.  Raises RefusedError for those that a reader may not choose."""
         chosen = {}
         for name, value in settings.items():
-            if name in IGNORED_SETTINGS and not (self._writable and name == "async_insert"):
+            reason = allowed().ignored_settings.get(name)
+            if reason is not None and (not self._writable or reason == OF_THE_REQUEST):
                 continue
             if not _NAME.fullmatch(name):
                 raise RefusedError(f"Unknown setting {name[:60]!r}", 115, "UNKNOWN_SETTING")
@@ -206,7 +220,7 @@ class Engine:
                 for what in (f"ROLE {READER}", f"profile = '{READER}'"):
                     connection.query(f"SET {what}", "TabSeparated")
                 # Before the request's own limits: it is not this answer that they are for.
-                statement.check_tree(_tree(connection, sql, query.parameters))
+                sql = self._checked(connection, sql, query, statement)
                 limits = {name: str(value) for name, value in ceilings(self._settings).items()}
                 values = {**limits, "allow_introspection_functions": "0", **chosen, "readonly": "1"}
             if values:
@@ -223,6 +237,19 @@ class Engine:
             raise QueryError(str(error)) from error
         finally:
             connection.close()
+
+    def _checked(self, connection: Any, sql: str, query: Query, statement: Statement) -> str:
+        """What runs for a statement: itself, or one without the paths of the machine that `*` would show.
+
+        Either has been checked.  Raises RefusedError or QueryError.
+        """
+        try:
+            statement.check_tree(_tree(connection, sql, query.parameters))
+        except PathsError:
+            sql = without_paths(sql, self._pathless)
+            statement = Statement(sql, self._names, query.database, query.parameters)
+            statement.check_tree(_tree(connection, sql, query.parameters))
+        return sql
 
     def _insert(self, query: Query, insert: re.Match[bytes], chosen: Mapping[str, str], mark: str) -> Answer:
         """INSERT … FORMAT with rows behind it: the engine takes rows from a file only."""

@@ -32,40 +32,19 @@ from collector.http import CONNECTIONS, BindError, LargeResponse, Octets, Server
 from collector.log import get_log
 from collector.metrics import Metrics
 from collector.ports import Call
+from collector.store.answers import failure, is_on, refusal, success
+from collector.store.blocks import decompress_blocks
 from collector.store.client import open_client
-from collector.store.encodings import COMPRESSORS, compress, decompress
+from collector.store.encodings import decompress
 from collector.store.engine import Answer, Engine, Query, QueryError
 from collector.store.errors import StoreError
-from collector.store.guard import RefusedError
+from collector.store.guard import RefusedError, check_reads
 from collector.store.revision import raise_revision
 from collector.store.settings import StoreSettings
 from collector.store.turns import MOST_OVERDUE, Turn, Turns, stopping
 from collector.threads import stand_back
 
-CONTENT_TYPES = {
-    "TabSeparated": "text/tab-separated-values; charset=UTF-8",
-    "TabSeparatedWithNames": "text/tab-separated-values; charset=UTF-8",
-    "TabSeparatedWithNamesAndTypes": "text/tab-separated-values; charset=UTF-8",
-    "CSV": "text/csv; charset=UTF-8",
-    "CSVWithNames": "text/csv; charset=UTF-8",
-    "JSON": "application/json; charset=UTF-8",
-    "JSONCompact": "application/json; charset=UTF-8",
-    "JSONEachRow": "application/x-ndjson; charset=UTF-8",
-    "Pretty": "text/plain; charset=UTF-8",
-    "PrettyCompact": "text/plain; charset=UTF-8",
-    "Native": "application/octet-stream",
-}
 OWN_PARAMETERS = frozenset({"query", "database", "default_format"})
-HTTP_STATUS = {164: 403, 497: 403, 60: 404, 81: 404, 202: 503, 236: 503, 159: 500, 241: 500, 396: 500, 1002: 500}
-"""Status for error codes, as ClickHouse sends it; 400 for the rest: the query's own mistakes."""
-REFUSALS = {
-    401: (516, "AUTHENTICATION_FAILED"),
-    429: (516, "AUTHENTICATION_FAILED"),
-    500: (1002, "UNKNOWN_EXCEPTION"),
-    503: (236, "ABORTED"),
-}
-"""ClickHouse's words for what the gate answers by itself."""
-COMPRESS_FROM_OCTETS = 1024
 
 ANSWER_THREADS = 2
 """For what is done with requests and answers before and after the query."""
@@ -154,7 +133,7 @@ class Facade:
         self.url = url
         app: ASGIApp = self
         if self._entrance is not None:
-            app = self._entrance.gate(self, self._settings.sql_host, only_reads=True, refuse=_refusal)
+            app = self._entrance.gate(self, self._settings.sql_host, only_reads=True, refuse=refusal)
         self._server = server(app, "sql", self._metrics, context, self._connections)
         self._task = asyncio.create_task(self._server.serve(sockets=[listening]), name="sql")
         return self
@@ -189,11 +168,12 @@ class Facade:
             return
         except (RefusedError, QueryError) as error:
             self._queries.labels("refused" if isinstance(error, RefusedError) else "failed").inc()
-            response = _error(str(error), error.code)
+            response = failure(str(error), error.code, request)
         except Exception:  # noqa: BLE001 - one request must not end the endpoint
             self._queries.labels("failed").inc()
             _log.exception("a query failed inside the endpoint")
-            response = _error("Code: 1002. DB::Exception: internal error, see the log. (UNKNOWN_EXCEPTION)", 1002)
+            message = "Code: 1002. DB::Exception: internal error, see the log. (UNKNOWN_EXCEPTION)"
+            response = failure(message, 1002, request)
         response.headers["X-ClickHouse-Server-Display-Name"] = "vmflow"
         await self._send(response, scope, receive, send)
 
@@ -220,12 +200,6 @@ class Facade:
         body = await self._body(request)
         if not body and "query" not in asked:
             return PlainTextResponse("Ok.\n")
-        if asked.get("compress", "0") not in ("0", "false") or asked.get("decompress", "0") not in ("0", "false"):
-            raise RefusedError(
-                "ClickHouse's own block compression (compress=1) is not offered: use Accept-Encoding",
-                48,
-                "NOT_IMPLEMENTED",
-            )
         identifier = asked.get("query_id") or str(uuid4())
         query = _query(dict(asked), request, body, self._settings.database if not self._writable else "default")
         answer = await self._while_there(self._run(query, _source(request)), receive)
@@ -234,7 +208,7 @@ class Facade:
         if answer.format == "Native" and version.isdecimal() and not self._writable:
             parts = await self._call(raise_revision, answer.body, int(version[:9]))
         self._queries.labels("done").inc()
-        response = await self._call(_compressed, answer, parts, request)
+        response = await self._call(success, answer, parts, request)
         response.headers["X-ClickHouse-Query-Id"] = (
             "".join(filter(str.isprintable, identifier)).encode("ascii", "replace").decode()[:200]
         )
@@ -315,13 +289,22 @@ class Facade:
         async for chunk in request.stream():
             size += len(chunk)
             if size > limit:
+                self._check_reads(request)
                 raise RefusedError(f"The request is longer than {limit} octets", 307, "TOO_MANY_BYTES")
             chunks.append(chunk)
+        self._check_reads(request)
         body = b"".join(chunks)
         encoding = ", ".join(request.headers.getlist("content-encoding")) or "identity"
-        if not body or encoding in ("identity", ""):
-            return body
-        return await self._call(decompress, body, encoding, limit)
+        if body and encoding not in ("identity", ""):
+            body = await self._call(decompress, body, encoding, limit)
+        if body and is_on(request, "decompress"):
+            body = await self._call(decompress_blocks, body, limit)
+        return body
+
+    def _check_reads(self, request: Request) -> None:
+        """Raise RefusedError for an insert whose rows are the body: whatever they are, that is what is wrong."""
+        if not self._writable:
+            check_reads(request.query_params.get("query", "").encode())
 
 
 async def _disconnected(receive: Receive) -> None:
@@ -351,34 +334,6 @@ def _query(asked: dict[str, str], request: Request, body: bytes, database: str) 
         parameters,
         settings,
     )
-
-
-def _error(message: str, code: int) -> Response:
-    headers = {"X-ClickHouse-Exception-Code": str(code)}
-    return PlainTextResponse(message.rstrip() + "\n", HTTP_STATUS.get(code, 400), headers)
-
-
-def _refusal(status: int, message: str) -> Response:
-    """What the gate refuses, as ClickHouse says it."""
-    code, name = REFUSALS.get(status, (497, "ACCESS_DENIED"))
-    response = _error(f"Code: {code}. DB::Exception: {message}. ({name})", code)
-    response.status_code = status
-    return response
-
-
-def _compressed(answer: Answer, parts: Sequence[Octets], request: Request) -> LargeResponse:
-    """The response, compressed if the client asks for that (`enable_http_compression=1`) and takes an encoding."""
-    response_type = CONTENT_TYPES.get(answer.format, "application/octet-stream")
-    headers = {}
-    octets = sum(len(part) for part in parts)
-    if request.query_params.get("enable_http_compression") in ("1", "true") and octets >= COMPRESS_FROM_OCTETS:
-        accepted = {
-            part.split(";")[0].strip() for part in request.headers.get("accept-encoding", "").lower().split(",")
-        }
-        chosen = next((name for name in COMPRESSORS if name in accepted), None)
-        if chosen is not None:
-            parts, headers = compress(parts, chosen), {"Content-Encoding": chosen, "Vary": "Accept-Encoding"}
-    return LargeResponse(parts, headers=headers, media_type=response_type)
 
 
 def main(arguments: list[str]) -> int:

@@ -80,6 +80,9 @@ PATH_TABLES = frozenset({"databases", "parts", "parts_columns", "tables"})
 """Tables of `system` that have PATH_COLUMNS: their columns are asked for by name, never with `*`."""
 PATH_COLUMNS = frozenset({"data_path", "data_paths", "metadata_path", "path", "disk_name", "storage_policy"})
 
+WHETHER_FUNCTIONS = frozenset({"empty", "notEmpty"})
+"""Functions of one argument that say of a path whether there is one."""
+
 INFORMATION_SCHEMA = frozenset({"information_schema", "INFORMATION_SCHEMA"})
 
 TELLS_STRUCTURE = ("Exists", "ShowCreate")
@@ -115,6 +118,7 @@ _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "0": "\0", "a": "\a", "v": "\v"}
 """How the tree writes control characters of a text."""
 _TIME_ZONE = re.compile(r"([A-Za-z][A-Za-z0-9_+/-]{0,63})?")
+_FIRST_WORD = re.compile(rb"\s*([A-Za-z]+)\b")
 _WORDS = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _REPEAT = re.compile(r"\{(\d*)(?:,(\d*))?\}")
 
@@ -125,6 +129,15 @@ class RefusedError(Exception):
     def __init__(self, message: str, code: int = 164, name: str = "READONLY") -> None:
         super().__init__(f"Code: {code}. DB::Exception: {message}. ({name})")
         self.code = code
+
+
+class PathsError(RefusedError):
+    """The statement asks for all columns of a table that has paths of the machine."""
+
+    def __init__(self, table: str) -> None:
+        super().__init__(
+            f"Of {table} the columns are asked for by name: it has paths of the machine", 497, "ACCESS_DENIED"
+        )
 
 
 class Token(NamedTuple):
@@ -192,6 +205,8 @@ class Allowed:
     formats: frozenset[str]
     """In lower case."""
     settings: frozenset[str]
+    ignored_settings: Mapping[str, str]
+    """Settings that are taken and change nothing, and why."""
     functions: Mapping[str, str]
     """Why a function is refused, an empty text if it is allowed; names in lower case."""
     aliases: Mapping[str, str]
@@ -208,17 +223,21 @@ def allowed() -> Allowed:
             section = sections[line.strip("[]")] = []
         elif not line.startswith("#"):
             section += line.split()
-    refused = "refused functions: "
+    refused, taken = "refused functions: ", "ignored settings: "
+    ignored: dict[str, str] = {}
     functions = dict.fromkeys(map(str.lower, sections["functions"]), "")
     for title, names in sections.items():
         if title.startswith(refused):
             functions |= dict.fromkeys(map(str.lower, names), title.removeprefix(refused))
+        elif title.startswith(taken):
+            ignored |= dict.fromkeys(names, title.removeprefix(taken))
     return Allowed(
         frozenset(sections["syntax"]),
         frozenset(map(str.lower, sections["table functions"])),
         frozenset(sections["system tables"]),
         frozenset(map(str.lower, sections["formats"])),
         frozenset(sections["settings"]),
+        ignored,
         functions,
         dict(pair.lower().split("=", 1) for pair in sections["aliases"]),
     )
@@ -254,7 +273,7 @@ class Statement:
         tokens = self._tokens
         first = tokens[0].text.upper()
         if first not in STATEMENTS:
-            raise RefusedError(f"This endpoint only reads: {tokens[0].text[:40]!r} is refused")
+            raise RefusedError(f"This endpoint is read-only: {tokens[0].text[:40]!r} is refused")
         if first == "SHOW" and not _SHOW.fullmatch(_outline(tokens)):
             _deny(
                 "Of SHOW, databases, tables, views, columns, indexes, functions, engines, settings and CREATE are shown"
@@ -324,8 +343,10 @@ class Statement:
             match node.kind:
                 case "Function":
                     self._check_function(node)
-                case kind if kind.startswith(TELLS_STRUCTURE) and len(node.children) == 2:
-                    self._check_database(node.children[0].text)
+                case kind if kind.startswith(TELLS_STRUCTURE):
+                    names = node.children[: -1 if self.format is not None else None]  # the last child is the format
+                    if len(names) == 2:
+                        self._check_database(names[0].text)
                 case "TableIdentifier":
                     self._check_table(node.text)
                 case "Identifier":
@@ -362,13 +383,13 @@ class Statement:
             return
         table = min(node.text for node in hidden)
         for node in nodes:
-            if node.kind == "Identifier" and PATH_COLUMNS & set(node.text.split(".")):
+            if node.kind == "Identifier" and PATH_COLUMNS & set(node.text.split(".")) and not _tells_whether(node):
                 _deny(f"Column {node.text[:60]!r} of {table} is not shown by this endpoint")
             if node.kind == "SelectQuery":
                 parts = list(inside(node))
                 stars = any("Asterisk" in one.kind or one.kind.endswith("RegexpMatcher") for one in parts)
                 if stars and any(one in hidden for one in parts):
-                    _deny(f"Of {table} the columns are asked for by name: it has paths of the machine")
+                    raise PathsError(table)
 
     def _has_paths(self, table: str) -> bool:
         database, dot, name = table.partition(".")
@@ -447,6 +468,13 @@ class Statement:
                 _deny(f"Table system.{table[:60]} is not shown by this endpoint")
 
 
+def check_reads(sql: bytes) -> None:
+    """Raise RefusedError for a statement that changes something, whatever stands behind its first word."""
+    found = _FIRST_WORD.match(sql)
+    if found is not None and found[1].decode().upper() not in STATEMENTS:
+        raise RefusedError(f"This endpoint is read-only: {found[1].decode()[:40]!r} is refused")
+
+
 def check_format(name: str) -> str:
     """Return the format's name.  Raises RefusedError for one that is not on the list."""
     if name.lower() not in allowed().formats:
@@ -470,6 +498,12 @@ def check_regex(pattern: str) -> None:
             f"A regular expression may have {REGEX_CHARACTERS} characters and repeat {REGEX_REPEATS} times, "
             "counts of all braces multiplied"
         )
+
+
+def _tells_whether(node: Node) -> bool:
+    """Whether all that a statement learns of a column is whether it is empty, as JDBC does for remote tables."""
+    call = node.parent.parent if node.parent is not None else None
+    return call is not None and call.kind == "Function" and call.text in WHETHER_FUNCTIONS and not node.alias
 
 
 def _check_like(node: Node) -> None:
@@ -499,6 +533,11 @@ def _product(counts: Iterable[int]) -> int:
 
 def _tokens(sql: str) -> Iterator[Token]:
     """Each token.  Raises RefusedError for unclear characters."""
+    return (token for token, _, _ in spans(sql))
+
+
+def spans(sql: str) -> Iterator[tuple[Token, int, int]]:
+    """Each token, where it begins and where it ends.  Raises RefusedError for unclear characters."""
     position = 0
     while position < len(sql):
         match = _TOKEN.match(sql, position)
@@ -508,11 +547,11 @@ def _tokens(sql: str) -> Iterator[Token]:
         position = match.end()
         kind = str(match.lastgroup)
         if kind == "quoted":
-            yield Token("name", match[0][1:-1])
+            yield Token("name", match[0][1:-1]), match.start(), position
         elif kind == "word":
-            yield Token("name", match[0])
+            yield Token("name", match[0]), match.start(), position
         elif kind != "space":
-            yield Token(kind, match[0])
+            yield Token(kind, match[0]), match.start(), position
 
 
 def _outline(tokens: Sequence[Token]) -> str:

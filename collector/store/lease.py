@@ -33,10 +33,11 @@ from clickhouse_connect.driver import exceptions as driver
 from collector.log import get_log
 from collector.metrics import Metrics
 from collector.ports import Call
-from collector.store.client import first_line, open_client, open_in_database
+from collector.store.client import open_client, open_in_database
 from collector.store.errors import LeaseTakenError, SchemaError, StoreUnreachableError
 from collector.store.settings import StoreSettings
 from collector.store.verdict import transient
+from collector.store_errors import first_line
 from schemas.lease import BEAT, CREATE_DISTRIBUTED, CREATE_TABLE, SIGNS, TABLE
 from schemas.render import fill
 

@@ -46,6 +46,7 @@ FIXED = {"calculate_text_stack_trace": 0}
 """For all: with the first error, the engine would open every library of the process, a hundred, and keep them open."""
 
 _CONFIGURATION = """<clickhouse>
+  <display_name>vmflow</display_name>
   <users_config>{path}</users_config>
   <user_directories><users_xml><path>{path}</path></users_xml></user_directories>
   <profiles>

@@ -11,6 +11,7 @@ from collector.access.settings import AccessSettings
 from collector.commands.common import add_settings_arguments, settings_or_none
 from collector.commands.output import Result, add_format_argument, show
 from collector.store.client import open_client
+from collector.store.describe import describe
 from collector.store.errors import StoreError
 from collector.store.query import asking
 from collector.store.settings import StoreSettings
@@ -62,6 +63,8 @@ def _apply(settings: StoreSettings) -> int:
     client = open_client(settings)
     try:
         done = set_up(client, settings)
+        described = describe(client, settings)
+        done += [f"columns of {len(described)} tables and views described"] if described else []
     finally:
         client.close()
     say(*(done or ["nothing to do: the tables fit this release"]))

@@ -30,6 +30,7 @@ from collector.ports import Call, Rollup
 from collector.stopping import Stop
 from collector.store.backlog import Backlog
 from collector.store.client import open_client
+from collector.store.describe import describe
 from collector.store.errors import BrokenSegmentError, StoreUnreachableError, free_rows_of
 from collector.store.insert import insert as insert_block
 from collector.store.line import Line
@@ -262,6 +263,8 @@ class Writer:
             if self._settings.schema_setup:
                 for line in set_up(client, self._settings):
                     _log.info("schema set up", did=line)
+                if described := describe(client, self._settings):
+                    _log.info("columns described", tables=len(described))
             else:
                 check(client, self._settings)
                 client.database = self._settings.database

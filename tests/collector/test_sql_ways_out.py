@@ -156,7 +156,7 @@ def test_formats_that_are_none_are_refused(endpoint: Endpoint, name: str) -> Non
     [
         "allow_ddl", "readonly_", "format_schema", "output_format_schema", "format_template_row", "user_files_path",
         "max_memory_usage_for_user", "max_temporary_data_on_disk_size_for_query", "allow_introspection_functions",
-        "enable_url_encoding", "s3_max_redirects", "log_comment", "additional_table_filters",
+        "enable_url_encoding", "s3_max_redirects", "additional_table_filters",
     ],
 )  # fmt: skip
 def test_settings_in_the_address_are_refused(endpoint: Endpoint, setting: str) -> None:

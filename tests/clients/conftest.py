@@ -1,0 +1,33 @@
+"""One endpoint for all clients, over a store whose columns are described as in the service."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from collector.store.client import open_client
+from collector.store.describe import describe
+from collector.store.insert import insert
+from collector.store.settings import StoreSettings
+from collector.store.setup import set_up
+from schemas.flows import FLOWS
+from tests.collector.rows import batch
+from tests.collector.sql_endpoint import Endpoint, served
+
+ROWS = 50
+DATABASE = "test_clients"
+
+
+@pytest.fixture(scope="session")
+def endpoint(store_directory: Path) -> Iterator[Endpoint]:
+    settings = StoreSettings(url=f"chdb://{store_directory}", database=DATABASE, sql_port=0)
+    client = open_client(settings)
+    set_up(client, settings)
+    describe(client, settings)
+    insert(client, FLOWS, [batch(FLOWS, ROWS)], "token")
+    with served(settings) as running:
+        yield running
+    client.command(f"DROP DATABASE {DATABASE} SYNC")
+    client.close()

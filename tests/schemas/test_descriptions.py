@@ -1,0 +1,75 @@
+"""Comments of columns in a real store: all of them, in new stores, in those of former releases, in views made anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from clickhouse_connect.driver import Client
+
+from collector.store.client import open_client
+from collector.store.describe import describe
+from collector.store.settings import StoreSettings
+from collector.store.setup import set_up
+from schemas.descriptions import VIEW_COLUMNS
+from schemas.flows import FLOWS
+from schemas.migrations import split, states
+from schemas.render import STORED
+from schemas.views import VIEWS
+
+NAMES = {*(table.name for table in STORED), *(view.name for view in VIEWS)}
+
+
+@pytest.fixture
+def client(embedded_store: StoreSettings) -> Iterator[Client]:
+    client = open_client(embedded_store)
+    client.command(f"CREATE DATABASE {embedded_store.database}")
+    client.database = embedded_store.database
+    yield client
+    client.close()
+
+
+def comments(client: Client, database: str) -> dict[tuple[str, str], str]:
+    sql = "SELECT table, name, comment FROM system.columns WHERE database = {d:String} AND table IN {n:Array(String)}"
+    rows = client.query(sql, parameters={"d": database, "n": sorted(NAMES)}).result_rows
+    return {(table, column): comment for table, column, comment in rows}
+
+
+def test_every_column_of_tables_and_views_is_described(client: Client, embedded_store: StoreSettings) -> None:
+    set_up(client, embedded_store)
+
+    assert set(describe(client, embedded_store)) == NAMES
+
+    found = comments(client, embedded_store.database)
+    assert [place for place, comment in found.items() if not comment] == []
+    assert {table for table, _ in found} == NAMES
+    assert found["flows", "vni"] == FLOWS["vni"].doc
+    assert found["flows", "bytes"].endswith("Unit: octets.")
+    assert found["pair_metrics_1h", "loss_low"] == "Lower end of the 95 % interval of `loss_ratio`."
+    in_views = {column for table, column in found if table in {view.name for view in VIEWS}}
+    assert sorted(VIEW_COLUMNS.keys() - in_views) == [], "no view has these"
+    assert describe(client, embedded_store) == []
+    assert set_up(client, embedded_store) == []
+
+
+def test_what_was_made_anew_or_changed_is_described_again(client: Client, embedded_store: StoreSettings) -> None:
+    set_up(client, embedded_store)
+    describe(client, embedded_store)
+    before = comments(client, embedded_store.database)
+    client.command("ALTER TABLE flows COMMENT COLUMN vni 'It''s \\\\ of somebody else'")
+    client.command("DROP VIEW reconciliation SYNC")
+    assert set_up(client, embedded_store) == ["views reconciliation"]
+
+    assert describe(client, embedded_store) == ["flows", "reconciliation"]
+    assert comments(client, embedded_store.database) == before
+
+
+@pytest.mark.parametrize("version", sorted(states()))
+def test_a_store_of_a_former_release_is_described(client: Client, embedded_store: StoreSettings, version: str) -> None:
+    for statement in split(states()[version].read_text(encoding="utf-8")):
+        client.command(statement)
+    set_up(client, embedded_store)
+
+    describe(client, embedded_store)
+
+    assert [place for place, comment in comments(client, embedded_store.database).items() if not comment] == []
