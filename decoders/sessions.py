@@ -244,7 +244,8 @@ def standing(s: Sessions, now_us: int) -> Standing:
 
     A stranger never gave a record.  Forged senders come late and do not stay, so they displace each other: an exporter
     that works keeps its place by its time of service, one that the operator named by that.  Who was read from a file
-    counts as one that has been sending for `PRESENT_US`.  Among equals the longest silent goes first.
+    counts as one that has been sending for `PRESENT_US`.  Among equals those that sent less go first, then the longest
+    silent.
     """
     numbers = in_use(s)
     stats = s.stats[numbers]
@@ -259,7 +260,7 @@ def standing(s: Sessions, now_us: int) -> Standing:
     named = (stats[:, S_NAMED] != 0) & (stats[:, S_DENIED] == 0)
     surplus = _surplus(s.key[numbers, :2], served)
     useful[surplus], served[surplus], named[surplus] = False, 0, False
-    order = np.lexsort((-silent.astype(np.int64), served, useful, named))
+    order = np.lexsort((-silent.astype(np.int64), stats[:, S_DATAGRAMS], served, useful, named))
     established = named | (served >= np.uint64(ESTABLISHED_US))
     return Standing(numbers[order], established[order])
 

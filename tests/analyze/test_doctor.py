@@ -7,7 +7,7 @@ import csv
 import io
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from collector.store.client import open_client
 from collector.store.engine import Engine, Query
 from collector.store.settings import StoreSettings
 from collector.threads import Bridge, run
-from tests.analyze import named
 from tests.analyze.exports import BASE_US, SECOND_US, WINDOW_US, export, heard
 from tests.analyze.named import add
 from tests.decoders.helpers import address
@@ -47,9 +46,8 @@ POLL = {
 
 
 @pytest.fixture
-def client(embedded_store: StoreSettings) -> Iterator[Client]:
-    with named.store(embedded_store) as client:
-        yield client
+def client(emptied_store: Client) -> Client:
+    return emptied_store
 
 
 def look(client: Client, until_us: int = BASE_US + 6 * WINDOW_US, seconds: int = 600) -> list[Finding]:
@@ -479,12 +477,12 @@ def command(client: Client, settings: StoreSettings, *arguments: str) -> int:
 
 
 def test_the_command_prints_for_people(
-    client: Client, embedded_store: StoreSettings, capsys: pytest.CaptureFixture[str]
+    client: Client, made_store: StoreSettings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     add(client, [FLOW, FLOW | {"direction": "egress"}])
     heard(client, BASE_US + SECOND_US, HOST, restarts=1)
 
-    assert command(client, embedded_store, "--minutes", "90") == 0
+    assert command(client, made_store, "--minutes", "90") == 0
 
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{HOST} ipfix, domain 0: restarted"
@@ -493,31 +491,31 @@ def test_the_command_prints_for_people(
 
 
 def test_the_command_prints_json_and_says_when_there_is_nothing(
-    client: Client, embedded_store: StoreSettings, capsys: pytest.CaptureFixture[str]
+    client: Client, made_store: StoreSettings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command(client, embedded_store) == 0
+    assert command(client, made_store) == 0
     assert capsys.readouterr().out == "nothing found\n"
 
     heard(client, BASE_US + SECOND_US, HOST, restarts=1)
-    assert command(client, embedded_store, "--minutes", "90", "--format", "json") == 0
+    assert command(client, made_store, "--minutes", "90", "--format", "json") == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert json.loads(line) | {"sentence": "", "repair": []} == {
         "code": "restarted", "exporter": HOST, "agent": "::", "domain": 0, "protocol": "ipfix", "sentence": "",
         "repair": [],
     }  # fmt: skip
 
-    assert command(client, embedded_store, "--minutes", "90", "--format", "csv") == 0
+    assert command(client, made_store, "--minutes", "90", "--format", "csv") == 0
     (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out, newline=""))
     assert (row["code"], row["exporter"], row["domain"]) == ("restarted", HOST, "0")
     assert "ovs-vsctl list IPFIX" in row["repair"].split("; ")
 
-    assert command(client, embedded_store, "--format", "Parquet") == 2
+    assert command(client, made_store, "--format", "Parquet") == 2
 
 
-def test_the_service_looks_again_and_again(client: Client, embedded_store: StoreSettings) -> None:
+def test_the_service_looks_again_and_again(client: Client, made_store: StoreSettings) -> None:
     def connect() -> Client:
-        connected = open_client(embedded_store)
-        connected.database = embedded_store.database
+        connected = open_client(made_store)
+        connected.database = made_store.database
         return connected
 
     heard(client, BASE_US + SECOND_US, HOST, restarts=1, clock_skew_us=9 * SECOND_US)
@@ -554,12 +552,12 @@ def test_the_service_looks_again_and_again(client: Client, embedded_store: Store
     assert metrics.value("doctor_looks_total", result="failed") == 1
 
 
-def test_the_loop_of_the_service_looks_by_itself(client: Client, embedded_store: StoreSettings) -> None:
+def test_the_loop_of_the_service_looks_by_itself(client: Client, made_store: StoreSettings) -> None:
     metrics = Metrics()
 
     def connect() -> Client:
-        connected = open_client(embedded_store)
-        connected.database = embedded_store.database
+        connected = open_client(made_store)
+        connected.database = made_store.database
         return connected
 
     async def scenario() -> None:
@@ -573,17 +571,17 @@ def test_the_loop_of_the_service_looks_by_itself(client: Client, embedded_store:
     run(scenario(), debug=True)
 
 
-def test_the_running_service_answers_the_doctor(client: Client, embedded_store: StoreSettings) -> None:
+def test_the_running_service_answers_the_doctor(client: Client, made_store: StoreSettings) -> None:
     """Where a service runs, the command asks through the read-only endpoint: it must let all queries pass."""
     heard(client, BASE_US + SECOND_US, HOST, restarts=1)
-    assert embedded_store.directory is not None
-    engine = Engine(embedded_store.directory, embedded_store)
+    assert made_store.directory is not None
+    engine = Engine(made_store.directory, made_store)
     limits = {name: str(value) for name, value in LIMITS.items()}
     found = []
     try:
         for check in CHECKS:
             sql = check.sql.format(since=BASE_US, recent=BASE_US, until=BASE_US + WINDOW_US)
-            answer = engine.run(Query(sql.encode(), embedded_store.database, "JSONEachRow", {}, limits))
+            answer = engine.run(Query(sql.encode(), made_store.database, "JSONEachRow", {}, limits))
             found += [check.code for _ in bytes(answer.body).splitlines()]
     finally:
         engine.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -23,10 +22,9 @@ MS = 1_000
 
 
 @pytest.fixture
-def client(embedded_store: StoreSettings) -> Iterator[Client]:
-    with named.store(embedded_store) as client:
-        heard(client, BASE_US - 3600 * SECOND_US, *BOTH)
-        yield client
+def client(emptied_store: Client) -> Client:
+    heard(emptied_store, BASE_US - 3600 * SECOND_US, *BOTH)
+    return emptied_store
 
 
 def close(

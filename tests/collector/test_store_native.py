@@ -5,35 +5,37 @@ from __future__ import annotations
 import ipaddress
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from clickhouse_connect.driver import Client
 
 from bench import rows as made_up
-from collector.store.client import open_client
 from collector.store.insert import insert
 from collector.store.native import block, columns_of
 from collector.store.settings import StoreSettings
-from collector.store.setup import set_up
 from schemas.column import ADDRESS, ENUM, Origin, Table
 from schemas.exporters import EXPORTERS
 from schemas.flows import FLOWS
 from schemas.inventory import INVENTORY
 from schemas.tables import TABLES
+from tests.analyze.named import emptied, store
 from tests.collector.rows import NOW_US, batch
 
 WRITTEN = [table for table in TABLES if not table.name.startswith("alert")]
 """Rows of alerts are few: `collector.alert.store` inserts them through the driver."""
 
 
+@pytest.fixture(scope="module")
+def made(store_directory: Path) -> Iterator[Client]:
+    with store(StoreSettings(url=f"chdb://{store_directory}", database="native_blocks", sql_port=0)) as client:
+        yield client
+
+
 @pytest.fixture
-def client(embedded_store: StoreSettings) -> Iterator[Client]:
-    client = open_client(embedded_store)
-    set_up(client, embedded_store)
-    yield client
-    client.command(f"DROP DATABASE {embedded_store.database} SYNC")
-    client.close()
+def client(made: Client) -> Client:
+    return emptied(made)
 
 
 def stored(client: Client, table: Table) -> list[tuple[object, ...]]:
