@@ -67,7 +67,8 @@ class Reason(IntEnum):
     TIME = 28
     """A flow time that cannot be: end before start, or far from the header's time; clamped."""
     NO_ADDRESS = 29
-    """A record without any address: neither IP nor MAC; kept out of `flows`."""
+    """A record without any address, neither IP nor MAC, such as those of routers that sum up by prefix or autonomous
+    system: kept out of `flows`."""
     DUPLICATE = 30
     """A datagram that was received before; dropped."""
     SESSION_LIMIT = 31
