@@ -36,33 +36,34 @@ MAPPED_ZERO = np.uint64(0xFFFF0000)
 """Second word, in memory order, of the mapped address 0.0.0.0."""
 
 
-CLOCK_REACH_US = 86_400_000_000
-"""How far the clock of a header may be from the time of receipt: one that is set to another time zone is right still
-in what it says of how long ago something was."""
+CLOCK_AHEAD_US = 86_400_000_000
+"""How far the clock of a header may be ahead of the time of receipt: one of another time zone is right still in
+what it says of how long ago something was."""
+
+CLOCK_LEAST_US = 1_000_000_000_000_000
+"""September 2001: clocks that were never set begin before, or hold the uptime.  Later ones may be of a capture."""
 
 
 @forced
 def trusted_clock(clock_us, received_us, s, session):  # type: ignore[no-untyped-def]
-    """The clock of a header, or the time of receipt where the two contradict each other, counted.
-
-    Clocks that were never set begin in 1970, or hold the uptime.
-    """
+    """The clock of a header, or the time of receipt where it cannot be, counted."""
     s.skew_us[session] = clock_us - received_us
-    if abs(clock_us - received_us) <= CLOCK_REACH_US:
+    if CLOCK_LEAST_US <= clock_us <= received_us + CLOCK_AHEAD_US:
         return clock_us
     s.problems[session, Reason.CLOCK.value] += np.uint64(1)
     return received_us
 
 
 @forced
-def settle_times(rows, row, header_us):  # type: ignore[no-untyped-def]
+def settle_times(rows, row, header_us, received_us):  # type: ignore[no-untyped-def]
     """Fill in and clamp the times of a row; True if one of them could not be (RFC 7011 section 6.1).
 
-    0 = not stated, all ones = stated but impossible.
+    0 = not stated, all ones = stated but impossible.  Absolute times stand on their own where the header's clock is
+    behind: they may be right up to the time of receipt.
     """
     start = rows.u64[r.FLOW_START, row]
     end = rows.u64[r.FLOW_END, row]
-    limit = np.uint64(header_us + AHEAD_US)
+    limit = np.uint64(max(header_us, received_us) + AHEAD_US)
     header = np.uint64(header_us)
     bad = False
     if start > limit:
@@ -291,7 +292,7 @@ def _refuse(rows, row, s, session):  # type: ignore[no-untyped-def]
 
 @forced
 def _complete(rows, row, header_us, ctx, s, icmp, ovs):  # type: ignore[no-untyped-def]
-    if settle_times(rows, row, header_us):
+    if settle_times(rows, row, header_us, ctx[C_RECEIVED_US]):
         s.problems[ctx[C_SESSION], Reason.TIME.value] += np.uint64(1)
     settle_icmp(rows, row, icmp)
     derive_ether_type(rows, row)

@@ -104,14 +104,14 @@ def _decode(b, s, orders, rows, log):  # type: ignore[no-untyped-def]
                 listed += 1
         s.stats[number, S_RECORDS] += np.uint64(n)
         make_ready(rows, row + n)
-        _records(octets, at + header, n, record, version, uptime, header_us, s, number, rows, row)
+        _records(octets, at + header, n, record, version, uptime, header_us, b.received[datagram], s, number, rows, row)
         _header(octets, at, n, version, b.received[datagram], s, number, rows, row)
         row += n
     return row, listed
 
 
 @forced
-def _records(octets, first, n, record, version, uptime, header_us, s, number, rows, row):  # type: ignore[no-untyped-def]
+def _records(octets, first, n, record, version, uptime, header_us, received, s, number, rows, row):  # type: ignore[no-untyped-def]
     """The columns that come from the records of one datagram."""
     move_ipv4(octets, first, record, n, rows.address, r.SRC_IP, row, 1)
     move_ipv4(octets, first + 4, record, n, rows.address, r.DST_IP, row, 1)
@@ -134,7 +134,7 @@ def _records(octets, first, n, record, version, uptime, header_us, s, number, ro
         end = uptime_us(header_us, uptime, u32(octets, at + 28))
         rows.u64[r.FLOW_START, i] = np.uint64(max(start, np.int64(0)))
         rows.u64[r.FLOW_END, i] = np.uint64(max(end, np.int64(0)))
-        if settle_times(rows, i, header_us):
+        if settle_times(rows, i, header_us, received):
             s.problems[number, Reason.TIME.value] += np.uint64(1)
         rows.u16[r.ETHER_TYPE, i] = ETHERTYPE_IPV4
         settle_icmp(rows, i, False)

@@ -23,6 +23,7 @@ from typing import Self
 import pyarrow as pa
 import pyarrow.compute as pc
 from clickhouse_connect.driver import Client
+from clickhouse_connect.driver import exceptions as driver
 
 from collector.log import get_log
 from collector.metrics import Metrics
@@ -255,6 +256,16 @@ class Writer:
         if not await self._line.keep(insert):
             self._drop(insert.table.name, insert.rows, "stopping")
 
+    def _describe(self, client: Client) -> None:
+        """Write what columns mean into the store.  Rows do not wait for it: a user may not be allowed to."""
+        try:
+            described = describe(client, self._settings)
+        except driver.Error as error:
+            _log.warning("columns are not described", error=first_line(error))
+            return
+        if described:
+            _log.info("columns described", tables=len(described))
+
     def _open(self) -> Client:
         """Connect; create or check the tables.  Blocks."""
         self._claim()
@@ -263,8 +274,7 @@ class Writer:
             if self._settings.schema_setup:
                 for line in set_up(client, self._settings):
                     _log.info("schema set up", did=line)
-                if described := describe(client, self._settings):
-                    _log.info("columns described", tables=len(described))
+                self._describe(client)
             else:
                 check(client, self._settings)
                 client.database = self._settings.database

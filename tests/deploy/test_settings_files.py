@@ -44,6 +44,7 @@ def test_each_commented_line_of_the_example_is_right(tmp_path: Path) -> None:
         "access.users", "access.tokens", "access.names", "access.certificate_file", "access.key_file",
         "act.enabled", "act.actions",
         "alerts.routes",
+        "analyze.traffic_metrics",
         "confine.mode", "confine.read", "confine.connect",
         "deliver.receivers",
         "inventory.libvirt",
