@@ -88,8 +88,7 @@ class Reason(IntEnum):
     TOTAL = 38
     """The first total of a flow that began before it could be watched: kept as base of the next one, not as a row."""
     CLOCK = 39
-    """The clock in the header was never set (before September 2001), or is more than a day ahead of ours: the time of
-    receipt counts instead."""
+    """The clock in the header was never set (before September 2001): the time of receipt counts instead."""
     SEQUENCE_UNITS = 40
     """Numbered in other units than the protocol's, such as records in NetFlow v9: no loss is claimed of it."""
     NAME_LIMIT = 41

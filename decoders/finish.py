@@ -36,19 +36,16 @@ MAPPED_ZERO = np.uint64(0xFFFF0000)
 """Second word, in memory order, of the mapped address 0.0.0.0."""
 
 
-CLOCK_AHEAD_US = 86_400_000_000
-"""How far the clock of a header may be ahead of the time of receipt: one of another time zone is right still in
-what it says of how long ago something was."""
-
 CLOCK_LEAST_US = 1_000_000_000_000_000
-"""September 2001: clocks that were never set begin before, or hold the uptime.  Later ones may be of a capture."""
+"""September 2001: clocks that were never set begin before, or hold the uptime.  Others may be those of a capture, or of
+a collector that is wrong itself: they are told as skew."""
 
 
 @forced
 def trusted_clock(clock_us, received_us, s, session):  # type: ignore[no-untyped-def]
-    """The clock of a header, or the time of receipt where it cannot be, counted."""
+    """The clock of a header, or the time of receipt where it was never set, counted."""
     s.skew_us[session] = clock_us - received_us
-    if CLOCK_LEAST_US <= clock_us <= received_us + CLOCK_AHEAD_US:
+    if clock_us >= CLOCK_LEAST_US:
         return clock_us
     s.problems[session, Reason.CLOCK.value] += np.uint64(1)
     return received_us

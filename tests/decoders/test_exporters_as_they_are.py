@@ -400,8 +400,8 @@ def test_one_exporter_may_send_from_several_ports() -> None:
 # Clocks
 
 
-@pytest.mark.parametrize("seconds", [0, 1_200_000, NOW + 10 * 86_400])
-def test_a_header_clock_that_cannot_be_gives_way_to_the_time_of_receipt(seconds: int) -> None:
+@pytest.mark.parametrize("seconds", [0, 1_200_000])
+def test_a_header_clock_that_was_never_set_gives_way_to_the_time_of_receipt(seconds: int) -> None:
     specs: list[Spec] = [(8, 4), (12, 4), (2, 4), (1, 4), (22, 4), (21, 4)]
     record = ipv4("10.0.0.1", "10.0.0.2") + struct.pack("!IIII", 1, 60, 999_000, 999_500)
     collector = Collector()
