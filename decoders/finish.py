@@ -171,11 +171,18 @@ ALWAYS_FITS = np.uint64(1 << 31)
 
 
 @inline
+def some_large(rows, first, end):  # type: ignore[no-untyped-def]
+    """True if a count of these rows may not fit; a pass over columns, which costs less than a look at each row."""
+    bits = np.uint64(0)
+    for column in (r.PACKETS, r.BYTES, r.FRAME_BYTES):
+        for i in range(np.uint64(first), np.uint64(end)):
+            bits |= rows.u64[column, i]
+    return bits >= ALWAYS_FITS
+
+
+@inline
 def absurd(rows, row, rate):  # type: ignore[no-untyped-def]
     """True if a count of the row cannot be: petabytes in one record, or what no sum of the store could hold."""
-    bits = rows.u64[r.PACKETS, row] | rows.u64[r.BYTES, row] | rows.u64[r.FRAME_BYTES, row]
-    if bits < ALWAYS_FITS:
-        return False
     most = min(LARGEST_COUNT, LARGEST_SCALED // np.uint64(rate))
     return rows.u64[r.PACKETS, row] > most or rows.u64[r.BYTES, row] > most or rows.u64[r.FRAME_BYTES, row] > most
 
@@ -225,6 +232,7 @@ def finish_rows(rows, row, n, step, flags, ctx, s, samplers):  # type: ignore[no
     common = common_rate(samplers, ctx, flags)
     by_interface = has_scope(samplers, session, ctx[C_STREAM], S_INTERFACE)
     icmp = (flags & p.F_ICMP) != 0
+    large = some_large(rows, row, row + n * step)
     to = row
     for k in range(n):
         i = np.uint64(row + k * step)
@@ -238,14 +246,15 @@ def finish_rows(rows, row, n, step, flags, ctx, s, samplers):  # type: ignore[no
                 clear_row(rows, back)
             continue
         settle_rate(rows, i, samplers, ctx, override, by_interface, common)
-        rate = rows.u32[r.SAMPLING_RATE, i]
-        if step == 2 and absurd(rows, back, rate):
-            _refuse(rows, back, s, session)
-        if absurd(rows, i, rate):
-            _refuse(rows, i, s, session)
-            if step == 2:
-                clear_row(rows, back)
-            continue
+        if large:
+            rate = rows.u32[r.SAMPLING_RATE, i]
+            if step == 2 and absurd(rows, back, rate):
+                _refuse(rows, back, s, session)
+            if absurd(rows, i, rate):
+                _refuse(rows, i, s, session)
+                if step == 2:
+                    clear_row(rows, back)
+                continue
         keep_back = step == 2 and (rows.u64[r.PACKETS, back] != 0 or rows.u64[r.BYTES, back] != 0)
         if keep_back:
             is_icmp = rows.u8[r.IP_PROTOCOL, i] in (ICMP, ICMPV6)
