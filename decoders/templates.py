@@ -230,15 +230,21 @@ class TemplateStore:
             before = int(self.table.plan[entry])
             if self.pool.template(before) != template:
                 changed = True
+                if not self._fits(template):
+                    self.displaced += 1
+                    self._forget(session, number)
+                    return changed, True
                 self.pool.give_back(before)
                 self.table.plan[entry] = self.pool.take(template)
         else:
-            gave_way = not self._has_room(session, len(known), len(template.fields), now_us)
+            gave_way = not self._has_room(session, len(known), template, now_us)
             if gave_way:
                 self.displaced += 1
                 if not known:
                     return changed, gave_way
                 self._forget(session, self._oldest(session, known))
+                if not self._fits(template):
+                    return changed, gave_way
             known = self._entries.setdefault(session, {})
             entry = self._new_entry()
             known[number] = entry
@@ -293,7 +299,7 @@ class TemplateStore:
                 self._forget(session, number)
                 self.aged += 1
 
-    def _has_room(self, session: int, known: int, fields: int, now_us: int) -> bool:
+    def _has_room(self, session: int, known: int, template: Template, now_us: int) -> bool:
         """Whether one more template of a session, which has `known`, fits; others go for it if they may."""
         limits = self._limits
         if known >= limits.templates_per_session:
@@ -302,11 +308,15 @@ class TemplateStore:
         share, most = self._of_address.get(address, 0), limits.templates_per_exporter
         if share >= most and not self._make_room(session, address, most // 8, now_us):
             return False
-        if self._count < limits.templates and self.pool.fields + fields <= limits.plan_fields:
+        if self._count < limits.templates and self._fits(template):
             return True
         if not self._make_room(session, None, limits.templates // 8, now_us):
             return False
-        return self._count < limits.templates and self.pool.fields + fields <= limits.plan_fields
+        return self._count < limits.templates and self._fits(template)
+
+    def _fits(self, template: Template) -> bool:
+        """Whether there is memory for the fields of one more template, should it differ from all others."""
+        return self.pool.fields + len(template.fields) <= self._limits.plan_fields
 
     def _make_room(self, session: int, address: tuple[int, int] | None, wanted: int, now_us: int) -> bool:
         """Forget templates of the sessions of least standing, of one address or of all; never of the established."""

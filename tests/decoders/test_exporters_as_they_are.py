@@ -474,6 +474,18 @@ def test_one_address_cannot_take_all_the_room() -> None:
     assert len(collector.decoder.sets.templates) <= 128
 
 
+@pytest.mark.parametrize("redefined", [True, False])
+def test_few_templates_of_many_fields_take_no_more_than_their_room(redefined: bool) -> None:
+    collector = Collector(Limits(sessions=8, sources=8, plan_fields=500))
+    collector.decode(ipfix(*(template(256 + number, [(8, 4)]) for number in range(64))))
+    large = [template((256 if redefined else 400) + number, [(8, 4)] * (40 + number)) for number in range(64)]
+
+    collector.decode(ipfix(*large))
+
+    assert 400 < collector.decoder.sets.templates.pool.fields <= 500
+    assert collector.problems[Reason.TEMPLATE_LIMIT] > 0
+
+
 def test_templates_age_unless_they_are_used_or_announced() -> None:
     collector = Collector(Limits(sessions=64, sources=8, template_seconds=3600))
     collector.decode(ipfix(template(256, BASE), template(257, BASE), template(258, BASE)))
