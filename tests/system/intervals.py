@@ -4,9 +4,10 @@
 
 Nothing is wrong with the testbed's wire, so each alert about loss or absence is false.  For each kind of export there
 is steady and bursty traffic by VXLAN, VLAN and within a hypervisor, IPv4 and IPv6; meanwhile Open vSwitch is restarted,
-the export is cleared and created again, the service is killed, a VM moves to the other hypervisor and one gets another
-name.  The store is kept from kind to kind.  The truth is what tcpdump saw at both ends, by the MAC addresses of the
-VMs, but for windows in which a VM moved or was renamed.  Prints a line for each measure; exit code 1 for a false word.
+the store's disk is full for a while, the export is cleared and created again, the service is killed, a VM moves to the
+other hypervisor, one gets another name and one is deleted.  The store is kept from kind to kind.  The truth is what
+tcpdump saw at both ends, by the MAC addresses of the VMs, but for windows in which a VM moved, was renamed or deleted.
+Prints a line for each measure; exit code 1 for a false word.
 """
 
 from __future__ import annotations
@@ -54,9 +55,15 @@ STEADY = (
 SHORT = (("ping",), ("dns",), ("http",), ("ping6",), ("frag",), ("--seconds", "2", "tcp6"), ("--seconds", "3", "udp"))
 CLOSED_SECONDS = 120
 
-MOVES, RENAMED = "a3", "b2"
+MOVES, RENAMED, DELETED = "a3", "b2", "a2"
 UNSURE_SECONDS = 5
-"""Around a move, whose capture begins again, and around a new name."""
+"""Around a move, whose capture begins again, around a new name and a deletion."""
+DISK_MIB = 2048
+"""Of the store, in memory so that it can be filled."""
+FULL_SECONDS = 20
+BUFFER, BUFFER_BYTES = Path("/proc/sys/net/core/rmem_default"), 8 << 20
+"""Of the sockets by which the switch reads the VMs' interfaces.  By default they lose what TCP sends at once, before
+the switch and after tcpdump."""
 
 Pair = tuple[str, str]
 
@@ -100,6 +107,8 @@ class Cloud:
         """VM, and when something happened to it."""
         self._files: list[tuple[str, Path]] = []
         self._running: list[subprocess.Popen[bytes]] = []
+        self.deleted: dict[str, float] = {}
+        """VM -> when it was deleted."""
         self.tell_names()
 
     def start(self, vm: str, *command: str) -> None:
@@ -120,7 +129,11 @@ class Cloud:
 
     def tell_names(self) -> None:
         """Write the names that vmflow is to show."""
-        rows = [f"{self.vms[vm]['mac']},{name},{self.vms[vm]['ip4']}" for name, vm in self.latest().items()]
+        rows = [
+            f"{self.vms[vm]['mac']},{name},{self.vms[vm]['ip4']}"
+            for name, vm in self.latest().items()
+            if vm not in self.deleted
+        ]
         whole = self.directory / "names.new"
         whole.write_text("\n".join(["mac,vm,ips", *rows, ""]))
         whole.rename(self.names_file)
@@ -144,6 +157,38 @@ class Cloud:
         self.capture(vm)
         self.unsure.append((vm, time.time()))
 
+    def delete(self, vm: str) -> None:
+        """Take a VM out of the switch and the inventory."""
+        self.deleted[vm] = time.time()
+        self.switch(vm, "del-port", "br-int", self.vms[vm]["port"])
+        self.tell_names()
+
+    def create_deleted(self) -> None:
+        """Bring the deleted VMs back as they were."""
+        for vm in self.deleted:
+            port, tag, mac, uuid = (self.vms[vm][name] for name in ("port", "tag", "mac", "uuid"))
+            ids = {"attached-mac": mac, "vm-id": uuid, "iface-status": "active"}
+            texts = [f'external_ids:{name}="{text}"' for name, text in ids.items()]
+            self.switch(vm, "add-port", "br-int", port, f"tag={tag}", "--", "set", "interface", port, *texts)
+            self.unsure.append((vm, time.time()))
+        self.deleted.clear()
+        self.tell_names()
+
+    def switch(self, vm: str, *command: str) -> None:
+        """Run ovs-vsctl on the hypervisor where a VM was made."""
+        database = self.testbed.ovsdb(self.vms[vm]["host"][-1])
+        subprocess.run(["ovs-vsctl", f"--db={database}", *command], check=True, timeout=30)
+
+    def full_disk(self) -> None:
+        """Leave the store no room for a while."""
+        fill = self.directory / "disk" / "fill"
+        with contextlib.suppress(OSError), fill.open("wb") as file:
+            while True:
+                file.write(bytes(1 << 20))
+                file.flush()
+        time.sleep(FULL_SECONDS)
+        fill.unlink()
+
     def capture(self, *vms: str) -> None:
         """Begin to write what the interface of each of these VMs sees."""
         for vm in vms:
@@ -162,6 +207,8 @@ class Cloud:
 
     def sure(self, pair: Pair, start: int, seconds: int) -> bool:
         """True if nothing happened to either VM in a window."""
+        if any(vm in self.deleted and start + seconds + UNSURE_SECONDS > self.deleted[vm] for vm in pair):
+            return False
         near = (at for vm, at in self.unsure if vm in pair)
         return not any(start - UNSURE_SECONDS <= at <= start + seconds + UNSURE_SECONDS for at in near)
 
@@ -185,7 +232,8 @@ class Cloud:
 
 @contextlib.contextmanager
 def service(directory: Path, settings: list[str], address: str) -> Iterator[Service]:
-    with running(directory, *settings, f'listen.addresses=["{address}"]') as started:
+    store = f"chdb://{directory}/disk/store"
+    with running(directory, *settings, f'listen.addresses=["{address}"]', store=store) as started:
         yield started
 
 
@@ -193,6 +241,7 @@ def phase(cloud: Cloud, kind: str, seconds: int, start: Any, target: str, runnin
     """One kind of export, with what happens to it; returns the service that runs then."""
     testbed = cloud.testbed
     exports = [EXPORTS[part] for part in kind.split("+")]
+    cloud.create_deleted()
     cloud.capture(*cloud.vms)
     for name, *options in exports:
         testbed.run(f"export-{name}", target, *options)
@@ -206,6 +255,8 @@ def phase(cloud: Cloud, kind: str, seconds: int, start: Any, target: str, runnin
 
     wait(0.25)
     testbed.run("restart", "a")
+    wait(0.35)
+    cloud.full_disk()
     wait(0.45)
     for name, *options in exports:
         testbed.run("export-off", name)
@@ -218,6 +269,8 @@ def phase(cloud: Cloud, kind: str, seconds: int, start: Any, target: str, runnin
     cloud.move(MOVES)
     wait(0.85)
     cloud.rename(RENAMED)
+    wait(0.92)
+    cloud.delete(DELETED)
     wait(1)
     bursts.join()
     time.sleep(3)
@@ -295,6 +348,12 @@ def main() -> int:
     testbed, address, false = Testbed("intervals"), f"127.0.0.1:{args.port}", 0
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as up:
         directory = Path(name)
+        (directory / "disk").mkdir()
+        disk = str(directory / "disk")
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "vmflow-intervals", disk], check=True)
+        up.callback(subprocess.run, ["umount", "--lazy", disk], check=True)
+        up.callback(BUFFER.write_text, BUFFER.read_text())
+        BUFFER.write_text(str(BUFFER_BYTES))
         up.callback(testbed.run, "down")
         testbed.run("up")
         cloud = Cloud(testbed, directory)
