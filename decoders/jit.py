@@ -22,10 +22,10 @@ _OWN = tuple(_ROOT.joinpath(folder) for folder in ("decoders", "schemas"))
 
 
 def source_digest(*sources: Path) -> str:
-    """Digest of numba's version and of the source in these files and folders (default: `decoders` and `schemas`)."""
+    """Digest of numba's version and of the source in `decoders`, `schemas` and these folders, with what is below."""
     digest = hashlib.sha256(numba.__version__.encode())
-    for source in sources or _OWN:
-        for path in [source] if source.is_file() else sorted(source.glob("*.py")):
+    for source in (*_OWN, *sources):
+        for path in sorted(source.rglob("*.py")):
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -75,7 +75,7 @@ def progress() -> tuple[int, int]:
 
 
 def kernel_of(*sources: Path, boundscheck: bool = True) -> Callable[[Callable[..., Any]], Compiled]:
-    """`kernel` for code outside of `decoders`: cached under the digest of the files that it is made of.
+    """`kernel` for code outside of `decoders`: cached under the digest of the folders that it is made of.
 
     Without `boundscheck` it is for parts that are `trusting`.
     """

@@ -8,18 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import schemas.flows
 from decoders import jit
 
-_HERE = Path(__file__).parent
-_SOURCES = [_HERE / f"{name}.py" for name in ("join", "lookup", "lookup_ports", "snapshot", "source")]
+kernel = jit.kernel_of(Path(__file__).parent)
+"""Compile and cache a function of this folder."""
 
-_ALL = (*_SOURCES, Path(schemas.flows.__file__), Path(jit.__file__))
-
-kernel = jit.kernel_of(*_ALL)
-"""Compile and cache a function of these modules; add a module's name above when its code or constants get into one."""
-
-trusting_kernel = jit.kernel_of(*_ALL, boundscheck=False)
+trusting_kernel = jit.kernel_of(Path(__file__).parent, boundscheck=False)
 """The same without bounds checks, which cost naming a quarter of its time: whoever calls such a kernel makes sure,
 with the functions below, that no index leads out of an array."""
 

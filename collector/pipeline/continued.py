@@ -19,7 +19,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-import schemas.flows
 from decoders import jit
 from schemas.column import ADDRESS, ENUM, TIME_US
 from schemas.flows import FLOWS
@@ -52,7 +51,7 @@ CONTINUED, EVICTED, N_COUNTS = range(3)
 
 _SFLOW5, _NETFLOW5, _NETFLOW9 = (FLOWS["protocol"].code(name) for name in ("sflow5", "netflow5", "netflow9"))
 
-kernel = jit.kernel_of(Path(__file__), *(Path(str(module.__file__)) for module in (schemas.flows, jit)))
+kernel = jit.kernel_of(Path(__file__).parent)
 
 U = np.uint64
 _MIX = U(0x9E3779B97F4A7C15)

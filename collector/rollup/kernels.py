@@ -7,18 +7,10 @@ from typing import Any
 
 import numba
 
-import schemas.burst_feed
-import schemas.flow_feed
-import schemas.flows
-import schemas.rollups
 from decoders import jit
 
-_HERE = Path(__file__).parent
-_SOURCES = [_HERE / f"{name}.py" for name in ("tables", "lookup", "plan", "bursts", "links", "loop")]
-_CONSTANTS = (schemas.flows, schemas.flow_feed, schemas.burst_feed, schemas.rollups, jit)
-
-kernel = jit.kernel_of(*_SOURCES, *(Path(str(module.__file__)) for module in _CONSTANTS))
-"""Compile and cache a function of these modules; add a module's name above when its code or constants get into one."""
+kernel = jit.kernel_of(Path(__file__).parent)
+"""Compile and cache a function of this folder."""
 
 
 def unchecked(function: jit.Compiled) -> jit.Compiled:
