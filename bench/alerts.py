@@ -23,7 +23,7 @@ from clickhouse_connect.driver import Client
 from bench.__main__ import machine
 from bench.alert_rows import SECOND_US, WINDOW_S, Numbers, insert, made, parts, report
 from bench.alert_speed import speed
-from collector.alert.history import Tally, replay
+from collector.alert.backtest import Tally, replay
 from collector.alert.rules import DEFAULTS
 from collector.alert.settings import AlertSettings
 

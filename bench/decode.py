@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bench import traffic
 from decoders.datagrams import Datagrams
-from decoders.dispatch import Decoder
+from decoders.decoder import Decoder
 
 DATAGRAMS = 4_096
 ROUNDS = 12

@@ -63,7 +63,7 @@ def server(directory: Path) -> Iterator[str]:
     Beside it the service has three times its weight for the cores, as by `CPUWeight` in deploy/vmflow.service.
     """
     command = [
-        "nice", "-n", "5", sys.executable, "-m", "collector.store.facade", "--writable", "--path", str(directory),
+        "nice", "-n", "5", sys.executable, "-m", "collector.sql.endpoint", "--writable", "--path", str(directory),
         "--port", "0",
     ]  # fmt: skip
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT) as process:

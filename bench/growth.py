@@ -26,18 +26,18 @@ from bench import traffic
 from bench.__main__ import machine
 from bench.join import inventory
 from bench.sums import made
-from collector.enrich.history import History
-from collector.enrich.naming import Namer
-from collector.enrich.snapshot import Snapshot, build
-from collector.enrich.source import Host, Interface, Rank
-from collector.enrich.warm import warm_up as warm_up_names
-from collector.lean import YOUNG_OBJECTS
+from collector.decode.exporter_stats import OwnLoss, StreamMetrics, StreamReporter
+from collector.inventory.history import History
+from collector.inventory.naming import Namer
+from collector.inventory.naming import warm_up as warm_up_names
+from collector.inventory.snapshot import Snapshot, build
+from collector.inventory.sources.base import Host, Interface, Rank
 from collector.metrics import Metrics
-from collector.pipeline.streams import OwnLoss, StreamMetrics, StreamReporter
+from collector.process.startup import YOUNG_OBJECTS
 from collector.rollup.sums import PairSums
 from collector.rollup.sums import warm_up as warm_up_sums
 from decoders.datagrams import Datagrams
-from decoders.dispatch import Decoder
+from decoders.decoder import Decoder
 
 DATAGRAMS = 2_048
 """In a batch: 3 MB, as the service takes them under load."""

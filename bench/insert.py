@@ -23,8 +23,7 @@ from clickhouse_connect.driver import Client
 
 from bench.rows import flows
 from collector.store.client import open_client
-from collector.store.insert import insert
-from collector.store.native import block
+from collector.store.native import block, insert
 from collector.store.settings import StoreSettings
 from schemas.flows import FLOWS
 from schemas.render import create_table, fill

@@ -7,13 +7,12 @@ from ipaddress import IPv4Address
 from uuid import UUID
 
 from bench import traffic
-from collector.enrich.history import History
-from collector.enrich.naming import Namer
-from collector.enrich.snapshot import build
-from collector.enrich.source import Host, Interface, Rank
-from collector.enrich.warm import warm_up
+from collector.inventory.history import History
+from collector.inventory.naming import Namer, warm_up
+from collector.inventory.snapshot import build
+from collector.inventory.sources.base import Host, Interface, Rank
 from decoders.datagrams import Datagrams
-from decoders.dispatch import Decoder
+from decoders.decoder import Decoder
 
 INTERFACES = (1_000, 10_000, 100_000)
 KINDS = ("ipfix", "netflow5")

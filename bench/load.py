@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench import traffic
-from collector.replay.sendmmsg import Batch
+from collector.capture.sendmmsg import Batch
 
 EXPORTERS = 16
 DATAGRAMS = 256

@@ -27,7 +27,7 @@ from bench.rows import flows
 from collector.rollup.groups import as_input
 from collector.rollup.sums import PairSums
 from collector.store.client import open_client
-from collector.store.insert import insert
+from collector.store.native import insert
 from collector.store.settings import StoreSettings
 from collector.store.setup import set_up
 from collector.store.writer import INSERT_SETTINGS

@@ -33,8 +33,8 @@ from bench.__main__ import machine
 from bench.growth import HISTORY_US, inventoried
 from bench.insert import cpu_seconds
 from bench.load import records
-from collector.enrich.naming import Namer
-from collector.enrich.warm import warm_up as warm_up_names
+from collector.inventory.naming import Namer
+from collector.inventory.naming import warm_up as warm_up_names
 from collector.listen import recvmmsg
 from collector.listen.settings import ListenSettings
 from collector.listen.udp import Listener
@@ -43,14 +43,13 @@ from collector.metrics import Metrics
 from collector.rollup.sums import PairSums
 from collector.rollup.sums import warm_up as warm_up_sums
 from collector.store.client import open_client
-from collector.store.insert import insert
-from collector.store.native import block
+from collector.store.native import block, insert
 from collector.store.settings import StoreSettings
 from collector.store.setup import set_up
 from collector.store.writer import INSERT_SETTINGS
 from collector.threads import run
 from decoders.datagrams import Datagrams
-from decoders.dispatch import Decoder
+from decoders.decoder import Decoder
 from schemas.flows import FLOWS
 
 KINDS = ("ipfix", "netflow9", "netflow5", "sflow_switch")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from collector.capture import read_capture
+from collector.capture.read import read_capture
 
 ROOT = Path(__file__).resolve().parent.parent
 VMS = 2_000

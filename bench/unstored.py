@@ -16,17 +16,17 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from collector import lean
-from collector.enrich.settings import InventorySettings, StaticSettings
-from collector.enrich.sources import threads
-from collector.enrich.stage import Enrichment
+from collector.decode.exporter_stats import OwnLoss
+from collector.decode.settings import PipelineSettings
+from collector.decode.stage import Pipeline
+from collector.decode.workers import stages
+from collector.inventory.settings import InventorySettings, StaticSettings
+from collector.inventory.sources.registry import threads
+from collector.inventory.stage import Enrichment
 from collector.listen.settings import ListenSettings
 from collector.listen.udp import Listener, wall_clock_us
 from collector.metrics import Metrics
-from collector.pipeline.settings import PipelineSettings
-from collector.pipeline.streams import OwnLoss
-from collector.pipeline.work import Pipeline
-from collector.pipeline.workers import stages
+from collector.process import startup
 from collector.threads import Bridge, run
 
 
@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--buffer-octets", type=int, default=32 << 20)
     parser.add_argument("--workers", type=int, default=1, help="decode workers")
     args = parser.parse_args()
-    lean.begin()
+    startup.begin()
     run(serve(args.inventory, args.buffer_octets, args.workers))
 
 

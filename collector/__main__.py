@@ -29,16 +29,16 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "run": Command("collector.commands.run", "run the service"),
-    "replay": Command("collector.replay", "send the datagrams of captures again, to a collector"),
-    "decode": Command("collector.offline", "decode captures to JSON lines, CSV or Arrow, without a service"),
-    "query": Command("collector.store.query", "ask the running service, or the store if none runs, with SQL"),
+    "replay": Command("collector.commands.replay", "send the datagrams of captures again, to a collector"),
+    "decode": Command("collector.commands.decode", "decode captures to JSON lines, CSV or Arrow, without a service"),
+    "query": Command("collector.commands.query", "ask the running service, or the store if none runs, with SQL"),
     "exporters": Command("collector.commands.exporters", "who exports, how much, and what of it was lost"),
     "inventory": Command("collector.commands.inventory", "who is who: VMs, interfaces; traffic without a name"),
     "rules": Command("collector.commands.rules", "rules of alerts: list, test over stored windows, suggest limits"),
     "alerts": Command("collector.commands.alerts", "alerts: list, acknowledge, resolve, silence; try a receiver"),
     "check": Command("collector.commands.check", "check the settings and say what they mean"),
     "passwd": Command("collector.commands.passwd", "hash a password or make a token, for the settings"),
-    "schema": Command("collector.store.schema", "print the tables' DDL; apply migrations"),
+    "schema": Command("collector.commands.schema", "print the tables' DDL; apply migrations"),
     "warmup": Command("collector.commands.warmup", "compile the decoders now, for images and first starts"),
 }
 

@@ -1,4 +1,7 @@
-"""The service: the only module that knows every stage.  Started in order of the data path's end, stopped in reverse."""
+"""The service: the only module that knows every stage.  Started in order of the data path's end, stopped in reverse.
+
+Reading the settings again while the service runs: on a thread, since files and pydantic take a tenth of a second.
+"""
 
 from __future__ import annotations
 
@@ -14,49 +17,86 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from collector import lean
-from collector.access.entrance import Entrance
-from collector.access.settings import AccessError
-from collector.act.launcher import Launcher
-from collector.act.stage import Actions
-from collector.act.stage import threads as action_threads
-from collector.alert.desk import Desk
+from collector.alert.api import Desk
 from collector.alert.stage import Alerts
 from collector.analyze.doctor import Doctor
 from collector.analyze.traffic import Traffic
 from collector.analyze.windows import Windows
-from collector.confine import UNCONFINED, Confinement
-from collector.deliver.delivery import Delivery
-from collector.deliver.delivery import threads as delivery_threads
-from collector.descriptors import Connections
-from collector.enrich.sources import threads
-from collector.enrich.stage import Enrichment
-from collector.listen.stream import StreamListener
+from collector.decode.exporter_stats import OwnLoss
+from collector.decode.stage import Pipeline
+from collector.decode.workers import count_of, stages
+from collector.http.gate import Entrance
+from collector.http.settings import AccessError
+from collector.interfaces import Call, Component, Group, Notice
+from collector.inventory.sources.registry import threads
+from collector.inventory.stage import Enrichment
+from collector.listen.tcp import StreamListener
 from collector.listen.udp import Listener, wall_clock_us
 from collector.log import get_log
-from collector.looplag import LoopLag
 from collector.metrics import Metrics
-from collector.notice import Group, Notice
-from collector.pipeline.streams import OwnLoss
-from collector.pipeline.work import Pipeline
-from collector.pipeline.workers import count_of, stages
-from collector.ports import Component
-from collector.reload import Reloads
-from collector.rollup.key import connection_key
-from collector.rollup.rollups import Rollups
+from collector.notify.actions import Actions
+from collector.notify.actions import threads as action_threads
+from collector.notify.launcher import Launcher
+from collector.notify.stage import Delivery
+from collector.notify.stage import threads as delivery_threads
+from collector.process import startup
+from collector.process.confine import UNCONFINED, Confinement
+from collector.process.descriptors import Connections
+from collector.rollup.groups import connection_key
+from collector.rollup.stage import Rollups
 from collector.settings import InvalidSettingsError, Settings
+from collector.sql.endpoint import Facade
+from collector.sql.endpoint import threads as query_threads
 from collector.stopping import Stop
-from collector.store.facade import Facade
-from collector.store.facade import threads as query_threads
-from collector.store.insert import insert
+from collector.store.errors import Patience
 from collector.store.lease import Lease
-from collector.store.verdict import Patience
+from collector.store.native import insert
 from collector.store.writer import INSERT_SETTINGS, Writer
-from collector.threads import Bridge
+from collector.threads import Bridge, LoopLag
 from collector.version import ENGINE, VERSION
 from collector.web.server import Web
 from schemas.flows import FLOWS
 from schemas.gaps import GAPS
+
+_log = get_log("app")
+
+
+class Reloads:
+    """Reloads when asked, one at a time.  However often it is asked meanwhile, exactly one more follows.
+
+    `read` blocks and is called on a thread through `call`; what it returns takes over what was read, on the event loop.
+    """
+
+    def __init__(self, read: Callable[[], Callable[[], None]], call: Call) -> None:
+        self._read = read
+        self._call = call
+        self._asked = asyncio.Event()
+
+    def ask(self) -> None:
+        """Reload soon; what is read is younger than this call.  For the event loop's thread."""
+        self._asked.set()
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._run(), name="reloads")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+    async def _run(self) -> None:
+        while True:
+            await self._asked.wait()
+            self._asked.clear()
+            try:
+                take_over = await self._call(self._read)
+                take_over()
+            except Exception:  # noqa: BLE001 - the next one may succeed
+                _log.exception("settings not reloaded: a defect of ours")
+
 
 STORE = "store"
 LEASE = "lease"
@@ -93,8 +133,6 @@ LEAST_STOP_SECONDS = 0.5
 """What each component gets, however late it is; most need less."""
 BRIDGE_STOP_SECONDS = 0.5
 """Of that, kept for threads."""
-
-_log = get_log("app")
 
 
 class Service:
@@ -332,11 +370,11 @@ class Service:
 
     async def _load_the_rest(self, ends: set[asyncio.Task[Any]]) -> None:
         """Load what the start did not wait for, unless one of `ends` comes first."""
-        lean.settle()
+        startup.settle()
         loading = asyncio.create_task(self.web.load_api())
         await asyncio.wait({loading, *ends}, return_when=asyncio.FIRST_COMPLETED)
         loading.cancel()
-        lean.settle()
+        startup.settle()
 
     def _announce(self) -> None:
         _log.info(

@@ -1,5 +1,6 @@
 """The environment of the process, and how it is hidden: variables hold secrets, and /proc/PID/environ shows them to
-whoever may read files of this process, among them the embedded engine."""
+whoever may read files of this process, among them the embedded engine.
+"""
 
 from __future__ import annotations
 

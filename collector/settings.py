@@ -22,16 +22,15 @@ from pydantic_settings import (
 )
 
 from collector import environment
-from collector.access.settings import AccessError, AccessSettings
-from collector.act.settings import ActSettings
 from collector.alert.settings import AlertSettings
 from collector.analyze.settings import AnalyzeSettings
-from collector.confine import ConfineSettings
-from collector.deliver.settings import DeliverSettings
-from collector.enrich.settings import InventorySettings
+from collector.decode.settings import PipelineSettings
+from collector.http.settings import AccessError, AccessSettings
+from collector.inventory.settings import InventorySettings
 from collector.listen.settings import ListenSettings
 from collector.log import LogSettings
-from collector.pipeline.settings import PipelineSettings
+from collector.notify.settings import ActSettings, DeliverSettings
+from collector.process.confine import ConfineSettings
 from collector.rollup.settings import RollupSettings
 from collector.store.settings import StoreSettings
 from collector.terminal import similar

@@ -1,190 +1,290 @@
-"""Datagrams in, columns out: which decoder gets which datagram, and what they share."""
+"""The one entry to decoding: each datagram of a batch goes to the decoder of its version.
+
+One small datagram of each kind, so that every kernel is compiled or loaded before the first real one.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+import struct
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from decoders.datagrams import Datagrams
 from decoders.errors import Reason
-from decoders.jit import kernel
 from decoders.limits import Limits
-from decoders.names import NameList, Names, new_names
+from decoders.netflow.decoder import SetsDecoder
+from decoders.netflow.v5 import LegacyDecoder
+from decoders.overrides import NONE, SINGLE, ExporterRule, RuleTable
 from decoders.sessions import (
-    KEY_WORDS,
-    S_DATAGRAMS,
+    S_COUNTER_RECORDS,
     S_DENIED,
-    S_LAST_SEEN_US,
-    S_OCTETS,
-    Sessions,
-    find_session,
-    new_sessions,
-    pack_stream,
+    S_NAMED,
+    S_OVERRIDE_RATE,
+    S_RECORDS,
+    S_RULED,
+    forget,
+    in_use,
+    note_first_seen,
+    of_connections,
+    standing,
 )
-from decoders.wire import u16, u32, u64
-
-K_NONE, K_SFLOW, K_LEGACY, K_SETS = range(4)
-"""Which decoder takes a datagram: none, sFlow 5, NetFlow 1/5/7, NetFlow 9 and IPFIX."""
-
-PROBLEM_FIELDS = 4
-"""Columns of a problem log: datagram, offset in it, reason, detail (format, set or template id)."""
+from decoders.sflow.decoder import SflowDecoder
+from decoders.shared import K_LEGACY, K_SETS, K_SFLOW, Decoded, Shared, assign_batch, new_shared, refuse_denied
 
 
-@dataclass(frozen=True, slots=True)
-class Decoded:
-    """What one batch of datagrams gave.  Batches follow the schemas; a table without rows has an empty list."""
-
-    flows: list[pa.RecordBatch] = field(default_factory=list)
-    counters: list[pa.RecordBatch] = field(default_factory=list)
-    drops: list[pa.RecordBatch] = field(default_factory=list)
-    inventory: list[pa.RecordBatch] = field(default_factory=list)
-    problems: list[NDArray[np.int64]] = field(default_factory=list)
-    """Arrays [n, PROBLEM_FIELDS]; bounded by `Limits.problems_per_batch`, while `Sessions.problems` counts all."""
+def datagrams() -> Datagrams:
+    """A batch that takes each decoder through all its kernels."""
+    payloads = (_sflow(), _netflow5(), _netflow9(), _ipfix())
+    return Datagrams.of((payload, "192.0.2.1", 1, 1_700_000_000_000_000) for payload in payloads)
 
 
-@dataclass(slots=True)
-class Shared:
-    """State that all decoders use."""
-
-    limits: Limits
-    sessions: Sessions
-    names: Names
-    name_list: NameList
-    port_in_key: bool = True
-    """NetFlow and IPFIX streams are told apart by their UDP source port (RFC 7011 section 8)."""
-    domain_in_key: bool = True
-    """False: templates are shared between all domains of one exporter (Open vSwitch before 3.2)."""
+def _sflow() -> bytes:
+    frame = bytes(12) + b"\x08\x00" + b"\x45\x00\x00\x1c" + bytes(4) + b"\x40\x11" + bytes(10) + bytes(8)
+    header = struct.pack("!6I", 1, 16 + 44, 1, len(frame) + 4, 4, len(frame)) + frame + bytes(-len(frame) % 4)
+    flow = struct.pack("!8I", 1, 2 << 24 | 1000, 1, 1, 0, 1, 2, 1) + header
+    counters = struct.pack("!3I", 1, 1, 1) + struct.pack("!II", 1, 88) + bytes(88)
+    dropped = struct.pack("!8I", 1, 0, 1, 0, 1, 0, 258, 1) + header
+    samples = b"".join(
+        struct.pack("!II", kind, len(body)) + body for kind, body in ((1, flow), (2, counters), (5, dropped))
+    )
+    return struct.pack("!II4sIIII", 5, 1, bytes(4), 0, 1, 1, 3) + samples
 
 
-def new_shared(limits: Limits) -> Shared:
-    """Empty state."""
-    names = new_names(limits)
-    return Shared(limits, new_sessions(limits), names, NameList(names))
+def _netflow5() -> bytes:
+    return struct.pack("!HHIIIIBBH", 5, 1, 1, 1_700_000_000, 0, 1, 0, 0, 0) + bytes(48)
 
 
-@kernel
-def assign(  # type: ignore[no-untyped-def]
-    octets,
-    start,
-    length,
-    address,
-    port,
-    received,
-    connection,
-    s,
-    port_in_key,
-    domain_in_key,
-    kind,
-    session,
-):
-    """Find version and session of each datagram, count it, and fill `kind` and `session` (both [n]).
+_FIELDS = struct.pack("!8H", 8, 4, 12, 4, 1, 4, 2, 4)
 
-    The end of a connection is no datagram: it has session 0 and is not counted.
+
+def _netflow9() -> bytes:
+    template = struct.pack("!4H", 0, 8 + len(_FIELDS), 256, 4) + _FIELDS
+    data = struct.pack("!HH", 256, 20) + b"\x01" * 16
+    return struct.pack("!HHIIII", 9, 2, 1, 1_700_000_000, 1, 1) + template + data
+
+
+def _ipfix() -> bytes:
+    fields = _FIELDS + struct.pack("!HH", 82, 0xFFFF)
+    template = struct.pack("!4H", 2, 8 + len(fields), 256, 5) + fields
+    data = struct.pack("!HH", 256, 22) + b"\x01" * 16 + b"\x01a"
+    return struct.pack("!HHIII", 10, 16 + len(template) + len(data), 1_700_000_000, 1, 1) + template + data
+
+
+MAX_EXPRESSIBLE_RATE = 0xFFFF_FFFF
+
+
+class _Part(Protocol):
+    def decode(self, batch: Datagrams, picked: NDArray[np.int64], session: NDArray[np.int64]) -> Decoded: ...
+
+    def forget(self, numbers: NDArray[np.int64]) -> None: ...
+
+    def begin_anew(self, numbers: NDArray[np.int64]) -> None: ...
+
+
+class Decoder:
+    """Decodes batches of datagrams of all protocols; keeps what one datagram needs of those before it.
+
+    Not for two threads at once.  Time comes with the datagrams: the decoder has no clock.
     """
-    for i in range(start.shape[0]):
-        at = start[i]
-        size = length[i]
-        kind[i] = K_NONE
-        session[i] = 0
-        if size == 0 and connection[i] != 0:
-            continue
-        reason = -1
-        version = np.int64(0)
-        domain = np.int64(0)
-        agent_high = np.uint64(0)
-        agent_low = np.uint64(0)
-        stream_port = np.int64(0)
-        if size < 4:
-            reason = Reason.EMPTY.value
-        else:
-            version = u16(octets, at)
-            if version == 0 and u16(octets, at + 2) == 5:
-                version = np.int64(0x85)
-                family = u32(octets, at + 4) if size >= 8 else -1
-                body = 4 if family == 1 else (16 if family == 2 else 0)
-                if size < 24 + body:
-                    reason = Reason.SHORT_HEADER.value
-                elif family < 0 or family > 2:
-                    reason = Reason.AGENT_ADDRESS.value
-                else:
-                    if family == 1:
-                        agent_low = np.uint64(0xFFFF00000000) | np.uint64(u32(octets, at + 8))
-                    elif family == 2:
-                        agent_high = u64(octets, at + 8)
-                        agent_low = u64(octets, at + 16)
-                    domain = u32(octets, at + 8 + body)
-                    kind[i] = K_SFLOW
-            elif version in (1, 5, 7):
-                header = 16 if version == 1 else 24
-                stream_port = port[i]
-                if size < header:
-                    reason = Reason.SHORT_HEADER.value
-                else:
-                    if version == 5:
-                        domain = u16(octets, at + 20)
-                    kind[i] = K_LEGACY
-            elif version in (9, 10):
-                stream_port = port[i]
-                need = 20 if version == 9 else 16
-                if size < need:
-                    reason = Reason.SHORT_HEADER.value
-                else:
-                    domain = u32(octets, at + need - 4)
-                    kind[i] = K_SETS
-                agent_high = np.uint64(connection[i])
-            else:
-                reason = Reason.VERSION.value
-                version = np.int64(0)
-        if not port_in_key and connection[i] == 0:
-            stream_port = np.int64(0)
-        if not domain_in_key and version in (9, 10):
-            domain = np.int64(0)
-        number = find_session(
-            s, address[i, 0], address[i, 1], pack_stream(version, stream_port, domain), agent_high, agent_low
-        )
-        session[i] = number
-        s.stats[number, S_DATAGRAMS] += np.uint64(1)
-        s.stats[number, S_OCTETS] += np.uint64(size)
-        s.stats[number, S_LAST_SEEN_US] = np.uint64(received[i])
-        if reason >= 0:
-            s.problems[number, reason] += np.uint64(1)
-        elif number == 0:
-            s.problems[0, Reason.SESSION_LIMIT.value] += np.uint64(1)
-            kind[i] = K_NONE
+
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        rules: Iterable[ExporterRule] = (),
+        *,
+        port_in_key: bool = True,
+        domain_in_key: bool = True,
+    ) -> None:
+        self.shared: Shared = new_shared(limits or Limits())
+        self.shared.port_in_key = port_in_key
+        self.shared.domain_in_key = domain_in_key
+        self.sets = SetsDecoder(self.shared)
+        self._parts: dict[int, _Part] = {
+            K_SFLOW: SflowDecoder(self.shared),
+            K_LEGACY: LegacyDecoder(self.shared),
+            K_SETS: self.sets,
+        }
+        self._saved = b""
+        self.forgotten_strangers = 0
+        """Streams that had to go for others and never gave a record; running total."""
+        self.forgotten_exporters = 0
+        """Streams that had to go for others though they gave records; running total."""
+        self._take_rules(tuple(rules))
+
+    @property
+    def rules(self) -> tuple[ExporterRule, ...]:
+        """What the operator says of exporters; may be replaced between batches."""
+        return self._rules
+
+    @rules.setter
+    def rules(self, rules: Iterable[ExporterRule]) -> None:
+        self._take_rules(tuple(rules))
+        self._apply_rules(in_use(self.shared.sessions))
+
+    def _take_rules(self, rules: tuple[ExporterRule, ...]) -> None:
+        self._rules = rules
+        self._first = _of_version(rules, 0)
+        # Where rules are of one protocol, its streams have a table of their own.
+        self._first_of = {version: _of_version(rules, version) for version in {rule.version for rule in rules} - {0}}
+        self._one_port = RuleTable(rules, lambda rule: rule.one_port)
+        self._named = RuleTable(rules, lambda rule: rule.allowed and rule.network.prefixlen == SINGLE)
+        # What stands behind the last rule, NONE, is for addresses that no rule names.
+        self._denied = np.array([*(not rule.allowed for rule in rules), False], np.uint64)
+        self._rates = np.array([*(min(rule.sampling_rate, MAX_EXPRESSIBLE_RATE) for rule in rules), 0], np.uint64)
+
+    def decode(self, batch: Datagrams) -> Decoded:
+        """Decode one batch.  Never raises for what the octets hold: problems are counted by session and reason."""
+        decoded = Decoded()
+        self.shared.name_list.begin_batch()
+        missed = int(self.shared.names.missed[0])
+        for part in self._named_first(batch):
+            self._decode(part, decoded)
+        missed = int(self.shared.names.missed[0]) - missed
+        self.shared.sessions.problems[0, Reason.NAME_LIMIT] += np.uint64(missed)
+        return decoded
+
+    def _named_first(self, batch: Datagrams) -> list[Datagrams]:
+        """The batch; where newcomers may take the last places, exporters that the operator named before all others."""
+        sessions, capacity = self.shared.sessions, self.shared.limits.sessions
+        known = int(sessions.count[0] - sessions.count[1])
+        if not self._named or 2 * known < capacity or known + len(batch) <= capacity:
+            return [batch]
+        named = self._named.first(batch.address) != NONE
+        return [batch.those(named), batch.those(~named)] if named.any() else [batch]
+
+    def _decode(self, batch: Datagrams, decoded: Decoded) -> None:
+        self._make_room(batch)
+        if self._one_port:
+            port = np.where(self._one_port.first(batch.address) == NONE, batch.port, 0)
+            batch = replace(batch, port=port)
+        kind, session = assign_batch(self.shared, batch)
+        if len(batch):
+            note_first_seen(self.shared.sessions, session, int(batch.time_received_us.min()))
+        if self._rules:
+            fresh = session[self.shared.sessions.stats[session, S_RULED] == 0]
+            if len(fresh):
+                self._apply_rules(np.unique(fresh))
+            refuse_denied(self.shared.sessions, kind, session)
+        for code, part in self._parts.items():
+            picked = np.flatnonzero(kind == code)
+            if len(picked):
+                self._contain(part.decode, batch, picked, session, decoded)
+        self._end_connections(batch)
+
+    def _end_connections(self, batch: Datagrams) -> None:
+        """Forget the templates of connections that have ended (RFC 7011 section 8.1); what they counted stays.
+
+        A number of a connection is never used again, so nothing of it can stand behind its end.
+        """
+        ended = batch.connection[(batch.length == 0) & (batch.connection != 0)]
+        if len(ended):
+            numbers = of_connections(self.shared.sessions, ended)
+            if len(numbers):
+                self.sets.forget(numbers)
+
+    def warm_up(self) -> None:
+        """Compile every kernel, or load it from the cache.  Takes minutes the first time, half a second later."""
+        trial = Decoder(Limits(sessions=16, sources=64, templates=16))
+        trial.decode(datagrams())
+        trial.load_state(trial.changed_state() or b"{}")
+        trial.forget(in_use(trial.shared.sessions))
+
+    def changed_state(self) -> bytes | None:
+        """What must survive a restart (templates, sampler rates), or None if nothing changed since the last call."""
+        state = json.dumps(self.sets.export_state(), separators=(",", ":")).encode()
+        if state == self._saved:
+            return None
+        self._saved = state
+        return state
+
+    def load_state(self, state: bytes) -> None:
+        """Take over what `changed_state` gave; wrong entries are left out.  Raises ValueError if it is damaged."""
+        self.sets.import_state(json.loads(state))
+        self._saved = state
+
+    def _contain(
+        self,
+        decode: Callable[[Datagrams, NDArray[np.int64], NDArray[np.int64]], Decoded],
+        batch: Datagrams,
+        picked: NDArray[np.int64],
+        session: NDArray[np.int64],
+        into: Decoded,
+    ) -> None:
+        """Run one decoder; should it fail by a defect of ours, halve the batch until only the culprit is left out.
+
+        The streams of a failed attempt begin anew, or its good datagrams would be taken for duplicates.  Their running
+        totals may then hold a datagram twice; rows never do.
+        """
+        try:
+            part = decode(batch, picked, session)
+        except Exception:  # noqa: BLE001 - whatever the defect is, it must cost one datagram, not the service
+            self._begin_anew(np.unique(session[picked]))
+            if len(picked) == 1:
+                self.shared.sessions.problems[session[picked[0]], Reason.INTERNAL] += np.uint64(1)
+                return
+            half = len(picked) // 2
+            self._contain(decode, batch, picked[:half], session, into)
+            self._contain(decode, batch, picked[half:], session, into)
+            return
+        into.flows.extend(part.flows)
+        into.counters.extend(part.counters)
+        into.drops.extend(part.drops)
+        into.inventory.extend(part.inventory)
+        into.problems.extend(part.problems)
+
+    def _begin_anew(self, numbers: NDArray[np.int64]) -> None:
+        """Forget which datagrams of these streams were seen; their templates and totals stay."""
+        self.shared.sessions.ring[numbers] = 0
+        self.shared.sessions.sequence[numbers] = 0
+        for part in self._parts.values():
+            part.begin_anew(numbers)
+
+    def _make_room(self, batch: Datagrams) -> None:
+        """Forget those of least standing before the table of streams is full."""
+        sessions, limits = self.shared.sessions, self.shared.limits
+        if len(batch) == 0:
+            return
+        known = int(sessions.count[0] - sessions.count[1])
+        if known <= limits.sessions - limits.sessions // 8:
+            return
+        found = standing(sessions, int(batch.time_received_us.max()))
+        gone = found.numbers[: max(0, known - 1 - limits.sessions * 3 // 4)]
+        self._count_forgotten(gone)
+        self.forget(gone)
+
+    def _count_forgotten(self, numbers: NDArray[np.int64]) -> None:
+        stats = self.shared.sessions.stats[numbers]
+        gave = int(np.count_nonzero(stats[:, S_RECORDS] + stats[:, S_COUNTER_RECORDS]))
+        self.forgotten_exporters += gave
+        self.forgotten_strangers += len(numbers) - gave
+
+    def forget(self, numbers: NDArray[np.int64]) -> None:
+        """Drop these streams with all that is kept of them; should they come again, they begin anew."""
+        for part in self._parts.values():
+            part.forget(numbers)
+        forget(self.shared.sessions, numbers)
+
+    def _apply_rules(self, numbers: NDArray[np.int64]) -> None:
+        """Copy the operator's word on the senders of these sessions into the state that kernels read."""
+        stats = self.shared.sessions.stats
+        stats[numbers, S_RULED] = 1
+        numbers = numbers[numbers != 0]
+        address = self.shared.sessions.key[numbers, :2]
+        first = self._first.first(address)
+        versions = self.shared.sessions.key[numbers, 2] >> np.uint64(48)
+        for version, table in self._first_of.items():
+            of_it = versions == version
+            first[of_it] = table.first(address[of_it])
+        stats[numbers, S_DENIED] = self._denied[first]
+        stats[numbers, S_OVERRIDE_RATE] = self._rates[first]
+        stats[numbers, S_NAMED] = self._named.first(address) != NONE
 
 
-@kernel
-def refuse_denied(s, kind, session):  # type: ignore[no-untyped-def]
-    """Take datagrams of senders that are not allowed out of the batch, counted."""
-    for i in range(kind.shape[0]):
-        if kind[i] != K_NONE and s.stats[session[i], S_DENIED] != 0:
-            s.problems[session[i], Reason.DENIED.value] += np.uint64(1)
-            kind[i] = K_NONE
-
-
-def assign_batch(shared: Shared, batch: Datagrams) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Kind and session number of each datagram, [n] each."""
-    kind = np.zeros(len(batch), np.uint8)
-    session = np.zeros(len(batch), np.int64)
-    with np.errstate(over="ignore"):  # hashes wrap on purpose; only uncompiled kernels would tell
-        assign(
-            batch.octets,
-            batch.start,
-            batch.length,
-            batch.address,
-            batch.port,
-            batch.time_received_us,
-            batch.connection,
-            shared.sessions,
-            shared.port_in_key,
-            shared.domain_in_key,
-            kind,
-            session,
-        )
-    return kind, session
-
-
-__all__ = ["KEY_WORDS", "Decoded", "Shared", "assign_batch", "new_shared"]
+def _of_version(rules: tuple[ExporterRule, ...], version: int) -> RuleTable:
+    """The rules that are of all streams, or of those of this version."""
+    return RuleTable(rules, lambda rule: rule.version in (0, version))

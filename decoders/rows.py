@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from decoders.blocks import BLOCKS
 from decoders.jit import forced, inline
-from decoders.wire_load import zero
+from decoders.memory import BLOCKS
+from decoders.wire import zero
 from schemas.column import ADDRESS, ENUM, NAME, TIME_US, UINT8, UINT16, UINT32, UINT64, Origin, Table
 from schemas.flows import FLOWS
 

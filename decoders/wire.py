@@ -1,14 +1,203 @@
 """Reading big-endian integers inside compiled kernels.
 
 Callers check `offset + size <= end` once per structure; the check of each read stands behind that.
+
+One machine load for a big-endian number, one check for a column of them: what `decoders.wire` and `fields` build on.
+
+Written as `octets[at] << 8 | octets[at + 1]`, a 32-bit read costs four bounds checks, and the compiler may not merge
+the loads across them.  Here one check guards one unaligned load, or a whole run of equally spaced ones.  Without
+compilation the same is said in plain Python.
 """
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable
+from typing import Any
 
-from decoders.jit import inline
-from decoders.wire_load import MAPPED, ipv4_mover, loader, mover, swap64
+import numba
+import numpy as np
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba.core import types
+from numba.extending import intrinsic
+
+from decoders.jit import forced, inline
+
+_INTERPRETED = bool(getattr(numba.config, "DISABLE_JIT"))  # noqa: B009 - its stubs do not know it
+
+MAPPED = np.uint64(0xFFFF << 32)
+"""Low half of the IPv6 form of an IPv4 address, without the address."""
+
+
+@inline
+def swap64(value):  # type: ignore[no-untyped-def]
+    """Reverse the octets of a uint64: LLVM turns this into one instruction."""
+    v = np.uint64(value)
+    low = np.uint64(0xFF)
+    return (
+        (v >> np.uint64(56))
+        | ((v >> np.uint64(40)) & (low << np.uint64(8)))
+        | ((v >> np.uint64(24)) & (low << np.uint64(16)))
+        | ((v >> np.uint64(8)) & (low << np.uint64(24)))
+        | ((v << np.uint64(8)) & (low << np.uint64(32)))
+        | ((v << np.uint64(24)) & (low << np.uint64(40)))
+        | ((v << np.uint64(40)) & (low << np.uint64(48)))
+        | (v << np.uint64(56))
+    )
+
+
+def _raw(bits: int) -> Any:
+    """An unchecked load of `bits` from a C-contiguous array of octets, as uint64.  Only `loader` below may call it."""
+
+    @intrinsic
+    def load(_context: Any, octets: Any, _at: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            array = context.make_array(signature.args[0])(context, builder, args[0])
+            place = builder.gep(array.data, [args[1]])
+            value = builder.load(builder.bitcast(place, ir.IntType(bits).as_pointer()), align=1)
+            swapped = value if bits == 8 else builder.bswap(value)
+            return swapped if bits == 64 else builder.zext(swapped, ir.IntType(64))
+
+        return types.uint64(octets, types.int64), generate
+
+    return load
+
+
+def loader(size: int) -> Callable[..., np.uint64]:
+    """A compiled reader of `size` (2, 4 or 8) octets at an offset, as uint64; IndexError outside of the array."""
+    if _INTERPRETED:
+
+        def plain(octets, at):  # type: ignore[no-untyped-def]
+            if at < 0 or at + size > octets.shape[0]:
+                raise IndexError("read outside of the octets")
+            return np.uint64(int.from_bytes(octets[at : at + size].tobytes(), "big"))
+
+        return plain
+    raw = _raw(size * 8)
+
+    @inline
+    def checked(octets, at):  # type: ignore[no-untyped-def]
+        if at < 0 or at + size > octets.shape[0]:
+            raise IndexError("read outside of the octets")
+        return raw(octets, at)
+
+    return checked
+
+
+def _storer() -> Any:
+    """An unchecked store to a C-contiguous array of unsigned integers, by flat index.  Only those below may use it."""
+
+    @intrinsic
+    def store(_context: Any, target: Any, _at: Any, _value: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            array = context.make_array(signature.args[0])(context, builder, args[0])
+            width = signature.args[0].dtype.bitwidth
+            value = args[2] if width == 64 else builder.trunc(args[2], ir.IntType(width))
+            builder.store(value, builder.gep(array.data, [args[1]]))
+            return context.get_dummy_value()
+
+        return types.void(target, types.int64, types.uint64), generate
+
+    return store
+
+
+_store = _storer()
+
+
+def _zeroer() -> Callable[..., None]:
+    """A compiled `zero`: `count` numbers of a C-contiguous array, from flat index `first` on; IndexError outside."""
+    if _INTERPRETED:
+
+        def plain(target, first, count):  # type: ignore[no-untyped-def]
+            if first < 0 or count < 0 or first + count > target.size:
+                raise IndexError("write outside of the rows")
+            target.reshape(-1)[first : first + count] = 0
+
+        return plain
+
+    @forced
+    def zero(target, first, count):  # type: ignore[no-untyped-def]
+        if first < 0 or count < 0 or first + count > target.size:
+            raise IndexError("write outside of the rows")
+        for k in range(count):
+            _store(target, first + k, np.uint64(0))
+
+    return zero
+
+
+zero = _zeroer()
+
+
+@inline
+def _check(octets, at, size, stride, n, target, column, first, step):  # type: ignore[no-untyped-def]
+    """Raise IndexError unless `n` > 0 reads of `size` octets and as many writes all lie within the arrays."""
+    if at < 0 or stride < 0 or at + (n - 1) * stride + size > octets.shape[0]:
+        raise IndexError("read outside of the octets")
+    if column < 0 or column >= target.shape[0] or first < 0 or step < 0 or first + (n - 1) * step >= target.shape[1]:
+        raise IndexError("write outside of the rows")
+
+
+def mover(size: int) -> Callable[..., None]:
+    """A compiled move of `n` numbers of `size` (1, 2, 4, 8; 6 for MAC addresses) octets, `stride` apart from `at` on.
+
+    They go to places `step` apart from `first` on in row `column` of a two-dimensional array of unsigned integers that
+    are at least as wide.  IndexError if any read or write were outside; then nothing was moved.
+    """
+    if _INTERPRETED:
+
+        def plain(octets, at, stride, n, target, column, first, step):  # type: ignore[no-untyped-def]
+            if n > 0:
+                _check(octets, at, size, stride, n, target, column, first, step)
+            for k in range(n):
+                here = at + k * stride
+                target[column, first + k * step] = int.from_bytes(octets[here : here + size].tobytes(), "big")
+
+        return plain
+    if size == 6:
+        high, low = _raw(16), _raw(32)
+
+        @forced
+        def read(octets, at):  # type: ignore[no-untyped-def]
+            return (high(octets, at) << np.uint64(32)) | low(octets, at + 2)
+    else:
+        read = _raw(size * 8)
+
+    @forced
+    def move(octets, at, stride, n, target, column, first, step):  # type: ignore[no-untyped-def]
+        if n > 0:
+            _check(octets, at, size, stride, n, target, column, first, step)
+        to = column * target.shape[1] + first
+        for k in range(n):
+            _store(target, to + k * step, read(octets, at + k * stride))
+
+    return move
+
+
+def ipv4_mover() -> Callable[..., None]:
+    """As `mover`, of IPv4 addresses to places of two words: ::ffff:a.b.c.d, its octets in network order."""
+    if _INTERPRETED:
+
+        def plain(octets, at, stride, n, target, column, first, step):  # type: ignore[no-untyped-def]
+            if n > 0:
+                _check(octets, at, 4, stride, n, target, column, first, step)
+            for k in range(n):
+                here = at + k * stride
+                mapped = b"\0\0\xff\xff" + octets[here : here + 4].tobytes()
+                target[column, first + k * step] = (0, int.from_bytes(mapped, "little"))
+
+        return plain
+    read = _raw(32)
+
+    @forced
+    def move(octets, at, stride, n, target, column, first, step):  # type: ignore[no-untyped-def]
+        if n > 0:
+            _check(octets, at, 4, stride, n, target, column, first, step)
+        to = 2 * (column * target.shape[1] + first)
+        for k in range(n):
+            _store(target, to + 2 * k * step, np.uint64(0))
+            _store(target, to + 2 * k * step + 1, swap64(MAPPED | read(octets, at + k * stride)))
+
+    return move
+
 
 __all__ = [
     "MAPPED", "mac", "move8", "move16", "move32", "move64", "move_ipv4", "move_mac", "swap64", "u16", "u32", "u64",

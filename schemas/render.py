@@ -16,12 +16,10 @@ from pathlib import Path
 from string import Template
 
 from schemas.column import Column, Origin, Table
-from schemas.feed import Feed
-from schemas.rollup_views import FEEDS
-from schemas.rollups import ROLLUPS
+from schemas.rollups import FEEDS, ROLLUPS, Feed
 from schemas.tables import TABLES
-from schemas.view import View
-from schemas.views import VIEWS
+from schemas.views.all import VIEWS
+from schemas.views.common import View
 
 STORED = (*TABLES, *ROLLUPS)
 """All tables that hold rows: those that are inserted into, and those that ClickHouse fills from them."""

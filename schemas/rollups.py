@@ -2,27 +2,41 @@
 
     flows ──► collector/rollup ──► pair_10s_in ──► pair_10s ──► pair_1m ──► pair_1h
               sums rows in memory                     ▲      each arrow behind `…_in`, `drops` and `interface_counters`
-                                          drops ──────┘      is a materialised view (`schemas.rollup_views`)
+                                          drops ──────┘      is a materialised view (`schemas.rollups`)
     interface_counters ──► interface_10s ──► interface_1m ──► interface_1h
 
 Rows of `flows` are summed in the process, once per 10 s: materialised views over each insert take 1 to 3 CPU seconds
 per million rows (bench/results).
 
-What VMs and hypervisors sent and received, `vm_10s` to `host_1h`, are plain views of the pairs (`schemas.end_view`):
+What VMs and hypervisors sent and received, `vm_10s` to `host_1h`, are plain views of the pairs (`schemas.views.ends`):
 each materialised view takes 15 to 35 ms of every insert, however few the rows are (bench/results).
 
 Every row says in `sighting` from where the packets were seen, so one packet stands in several rows of a pair: at its
 source, at its destination, in transit.  Nothing is counted twice as long as one sighting is summed at a time; the
-views in `schemas.views` do that.  All levels hold parts of sums: ask with GROUP BY, or ask the views.
+views in `schemas.views.all` do that.  All levels hold parts of sums: ask with GROUP BY, or ask the views.
+
+Feeds: materialised views that fill one table from the blocks that are inserted into another.
+
+The feed from `interface_counters` to `interface_10s`: differences between polls, shared out over the time between.
+
+A poll that has no valid difference (the first one, or after a reset) says nothing about a window.  `covered_seconds`
+tells how much of a window lies between polls, so that a rate is octets / covered_seconds also at the ends.
+
+**Packets.**  Open vSwitch counts all packets as unicast, multicast ones a second time, and broadcast not at all
+(ofproto-dpif-sflow.c); libvirt has one for all.  Others count each packet once.  What tells them apart is the broadcast
+counter, which Open vSwitch and libvirt do not have.
+
+All materialised views that fill the rollups: what each inserted block of rows adds to which window.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import pyarrow as pa
 
-from schemas.column import ADDRESS, ENUM, NAME, NAMED_UUID, UINT8, UINT32, UINT64, Column, Table
+from schemas.column import ADDRESS, ENUM, NAME, NAMED_UUID, UINT8, UINT32, UINT64, Column, Table, mark_of
 from schemas.counters import COUNTERS
 from schemas.flows import FLOWS, LZ4, T64
 
@@ -306,3 +320,157 @@ GROUPS = Table(
 """What lets a service that was killed find the rows that it stored but did not sum."""
 
 ROLLUPS = (*PAIRS, *INTERFACES, PAIR_INPUT, GROUPS)
+
+
+@dataclass(frozen=True)
+class Feed:
+    """A materialised view: from the blocks inserted into `source` to rows of `target`."""
+
+    name: str
+    source: str
+    target: str
+    select: str
+    """The query, with holes as all statements (`schemas.render.fill`)."""
+
+    @property
+    def mark(self) -> str:
+        """Stands in the view's comment."""
+        return mark_of(self.select)
+
+
+def names(keys: tuple[Column, ...]) -> str:
+    """The names of key columns, for SELECT and GROUP BY."""
+    return ", ".join(column.name for column in keys)
+
+
+def keys_of(table: Table) -> tuple[Column, ...]:
+    """The columns that a rollup is sorted by, without the time."""
+    return tuple(table[name] for name in table.order_by[1:])
+
+
+def sums_of(table: Table) -> tuple[Column, ...]:
+    """The columns that a rollup adds up."""
+    return tuple(column for column in table.columns if column.name not in table.order_by)
+
+
+def add_up(column: Column, of: str = "") -> str:
+    """The aggregate that puts parts of a rollup's measure together, under its own name."""
+    kind = column.clickhouse
+    if kind.startswith("AggregateFunction"):
+        aggregate = CONNECTIONS.replace("(", "MergeState(")
+    else:
+        aggregate = kind.removeprefix("SimpleAggregateFunction(").split(",")[0]
+    return f"{aggregate}({of or column.name}) AS {column.name}"
+
+
+def coarser(target: Table, source: Table) -> Feed:
+    """From the windows of one level to those of the next."""
+    fine, coarse = (LEVELS[table.name.rsplit("_", 1)[1]] for table in (source, target))
+    window = f"toDateTime(toStartOfInterval(time, toIntervalSecond({coarse})), 'UTC')"
+    # The first second of a minute is that of its first window of 10 s.
+    edges = {
+        "first_packets": "if(time = window, first_packets, 0)",
+        "last_packets": f"if(time + {fine} = window + {coarse}, last_packets, 0)",
+        "first_smear": "if(time = window, first_smear, 0)",
+        "first_smear_squares": "if(time = window, first_smear_squares, 0)",
+        "last_smear": f"if(time + {fine} = window + {coarse}, last_smear, 0)",
+        "last_smear_squares": f"if(time + {fine} = window + {coarse}, last_smear_squares, 0)",
+    }
+    sums = ",\n    ".join(add_up(column, edges.get(column.name, "")) for column in sums_of(target))
+    keys = names(keys_of(target))
+    select = (
+        f"SELECT\n    window AS time,\n    {keys},\n    {sums}\n"
+        f"FROM (SELECT *, {window} AS window FROM {source.name}${{local}})\n"
+        f"GROUP BY window, {keys}\nSETTINGS prefer_column_name_to_alias = 1"
+    )
+    return Feed(f"{target.name}_from_{source.name}", source.name, target.name, select)
+
+
+LONGEST_SECONDS = 3600
+"""Polls further apart than this say too little about a window of 10 s."""
+
+OVS_UNKNOWN_SPEED = 100_000_000
+"""What Open vSwitch states as ifSpeed of a tap, and of all it does not know (ofproto-dpif-sflow.c)."""
+
+WRAPPED_SPEEDS = tuple(
+    gigabits * 10**9 % 2**32 for gigabits in (5, 10, 20, 25, 40, 50, 80, 100, 200, 400) if gigabits * 10**9 >= 2**32
+)
+"""Usual speeds without their upper bits: Open vSwitch since 3.2 computes ifSpeed in 32 bits (ofproto-dpif-sflow.c)."""
+
+_WINDOW_US = LEVELS["10s"] * 1_000_000
+
+
+def _delta(way: str, measure: str) -> str:
+    if measure != "packets":
+        return f"ifNull({way}_{measure}_delta, 0)"
+    others = f"{way}_multicast_packets_delta + {way}_broadcast_packets_delta"
+    return f"ifNull({way}_unicast_packets_delta, 0) + ifNull({others}, 0)"
+
+
+def interfaces_from_counters() -> Feed:
+    """Polls to windows of 10 s."""
+    measures = [(way, measure) for way in ("in", "out") for measure in COUNTED]
+    deltas = ",\n        ".join(f"{_delta(way, measure)} AS {way}_{measure}_all" for way, measure in measures)
+    sums = ",\n    ".join(f"sum({way}_{measure}_all * share) AS {way}_{measure}" for way, measure in measures)
+    wrapped = ", ".join(map(str, sorted(set(WRAPPED_SPEEDS))))
+    keys = names(INTERFACE_KEYS)
+    select = f"""SELECT
+    toDateTime(window * {LEVELS["10s"]}, 'UTC') AS time,
+    {keys},
+    sum(share * length_us) / 1000000 AS covered_seconds,
+    {sums},
+    max(stated_speed) AS if_speed,
+    max(if_direction = 2) AS half_duplex
+FROM (
+    SELECT
+        *,
+        arrayJoin(range(intDiv(start_us, {_WINDOW_US}), intDiv(end_us - 1, {_WINDOW_US}) + 1)) AS window,
+        (least(end_us, (window + 1) * {_WINDOW_US}) - greatest(start_us, window * {_WINDOW_US})) / length_us AS share
+    FROM (
+        SELECT
+            {keys},
+            if_direction,
+            if(if_speed IN ({wrapped}) OR (if_speed = {OVS_UNKNOWN_SPEED} AND (datapath_id != 0 OR of_port != 0)),
+                0, if_speed) AS stated_speed,
+            toInt64(assumeNotNull(interval_us)) AS length_us,
+            toUnixTimestamp64Micro(time_received) AS end_us,
+            end_us - length_us AS start_us,
+            {deltas}
+        FROM interface_counters${{local}}
+        WHERE delta_state = 'ok' AND interval_us BETWEEN 1 AND {LONGEST_SECONDS * 1_000_000}
+    )
+)
+GROUP BY window, {keys}
+SETTINGS prefer_column_name_to_alias = 1"""
+    return Feed("interface_10s_from_counters", "interface_counters", "interface_10s", select)
+
+
+_HASH = PAIR_HASH.format(src="src", dst="dst")
+
+
+def pairs_from_drops() -> Feed:
+    """Discarded-packet notices count in the window in which they came."""
+    window = f"toDateTime(toStartOfInterval(time_received, toIntervalSecond({LEVELS['10s']})), 'UTC')"
+    keys = names(tuple(column for column in PAIR_KEYS if column is not FEED_PROTOCOL))
+    select = (
+        f"SELECT {window} AS time, {_HASH} AS pair, {keys}, count() AS drops\n"
+        f"FROM drops${{local}}\nGROUP BY time, {keys}\n"
+    )
+    return Feed("pair_10s_from_drops", "drops", "pair_10s", select)
+
+
+def pairs_from_sums() -> Feed:
+    """Sums that the process has made of rows of `flows`; connections become a state that can be merged."""
+    columns = [column.name for column in PAIR_INPUT.stored if column.name != "connection_hashes"]
+    state = f"arrayReduce('{CONNECTIONS.replace('(', 'State(')}', connection_hashes) AS connections"
+    hashes = f"{_HASH} AS pair, {VANTAGE_HASH} AS vantage"
+    select = f"SELECT {', '.join(columns)}, {hashes}, {state}\nFROM {PAIR_INPUT.name}${{local}}"
+    return Feed("pair_10s_from_sums", PAIR_INPUT.name, "pair_10s", select)
+
+
+FEEDS = (
+    pairs_from_sums(),
+    pairs_from_drops(),
+    interfaces_from_counters(),
+    *(coarser(coarse, fine) for tables in (PAIRS, INTERFACES) for fine, coarse in pairwise(tables)),
+)

@@ -53,7 +53,7 @@ def clickhouse_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a ClickHouse server: our endpoint, writable, over an engine of its own in another process."""
     pytest.importorskip("chdb", reason="the stand-in for a server needs chDB")
     directory = tmp_path_factory.mktemp("server")
-    command = [sys.executable, "-m", "collector.store.facade", "--writable", "--path", str(directory), "--port", "0"]
+    command = [sys.executable, "-m", "collector.sql.endpoint", "--writable", "--path", str(directory), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]) as process:
         assert process.stdout is not None
         url = process.stdout.readline().strip()

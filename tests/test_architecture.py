@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 
+import collector
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("schemas", "decoders", "collector")
 ALLOWED = {"schemas": {"schemas"}, "decoders": {"schemas", "decoders"}, "collector": set(PACKAGES)}
-STAGES = (
-    "capture",
-    "listen",
-    "pipeline",
-    "enrich",
-    "store",
-    "rollup",
-    "analyze",
-    "alert",
-    "deliver",
-    "act",
-    "web",
-    "replay",
-)
-MAY_READ_CAPTURES = {"replay"}
+ROOMS = tuple(re.findall(r"^    ([a-z]+)  ", collector.__doc__ or "", re.MULTILINE))
+"""Folders of `collector`, in the order in which its docstring lists them."""
+NO_STAGES = {"http", "process", "commands"}
+STAGES = tuple(room for room in ROOMS if room not in NO_STAGES)
+MAY_IMPORT = {"sql": {"store"}}
+"""The SQL endpoint stands before the embedded store."""
 BANNED_IN_DECODERS = {
     "asyncio", "socket", "time", "threading", "logging", "prometheus_client", "selectors", "subprocess", "random",
     "pydantic", "pydantic_settings",
@@ -63,17 +57,28 @@ def test_decoders_know_no_sockets_clocks_logs_or_settings() -> None:
         assert not {name.split(".")[0] for name in imports(file)} & BANNED_IN_DECODERS, file
 
 
+def test_every_room_is_listed_in_the_order_of_the_data() -> None:
+    assert set(ROOMS) == {file.parent.name for file in (ROOT / "collector").glob("*/__init__.py")}
+    assert ROOMS[:8] == ("listen", "decode", "inventory", "store", "rollup", "analyze", "alert", "notify")
+
+
+def test_stages_do_not_know_what_confines_the_process() -> None:
+    for file in sources("collector"):
+        room = file.relative_to(ROOT).parts[1]
+        if room not in ("process", "commands", "app.py", "settings.py"):
+            assert not {name for name in imports(file) if name.startswith("collector.process")}, file
+
+
 def test_stages_do_not_import_stages() -> None:
     for stage in STAGES:
         for file in sorted((ROOT / "collector" / stage).rglob("*.py")):
             others = {name.split(".")[1] for name in imports(file) if name.startswith("collector.")} & set(STAGES)
-            allowed = {stage} | ({"capture"} if stage in MAY_READ_CAPTURES else set())
-            assert others <= allowed, file
+            assert others <= {stage} | MAY_IMPORT.get(stage, set()), file
 
 
 def test_only_the_composition_root_imports_all_stages() -> None:
     app = {name.split(".")[1] for name in imports(ROOT / "collector/app.py") if name.startswith("collector.")}
-    assert {"listen", "pipeline", "store", "web"} <= app
+    assert set(STAGES) - {"capture"} <= app
 
 
 OUTPUTS = {
@@ -85,10 +90,10 @@ MAY_PUT_OUT = {
     "collector/lines.py": {"csv"},
     "collector/log.py": {"sys.stderr"},  # the handler of logs, whose formatters escape
     "collector/__main__.py": {"sys.stdout"},  # closes it
-    "collector/offline.py": {"sys.stdout"},  # Arrow: octets for a program
+    "collector/commands/decode.py": {"sys.stdout"},  # Arrow: octets for a program
     "collector/commands/serve.py": {"sys.stderr"},  # flushes it
-    "collector/store/facade.py": {"print"},  # run by hand, prints its own address
-    "collector/enrich/static.py": {"csv"},  # reads
+    "collector/sql/endpoint.py": {"print"},  # run by hand, prints its own address
+    "collector/inventory/sources/static_file.py": {"csv"},  # reads
 }
 """Whoever else prints goes around what keeps names from steering terminals and spreadsheets."""
 

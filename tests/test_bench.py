@@ -11,7 +11,7 @@ from bench.growth import Step, verdicts
 from bench.load import records
 from bench.receivers import Processes
 from decoders.datagrams import Datagrams
-from decoders.dispatch import Decoder
+from decoders.decoder import Decoder
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,9 @@ from typing import Any
 import clickhouse_connect
 import pytest
 
-from collector.capture import read_batches
-from collector.text import rows as text_rows
-from decoders.dispatch import Decoder
+from collector.capture.read import read_batches
+from collector.commands.decode import rows as text_rows
+from decoders.decoder import Decoder
 from schemas.flows import FLOWS
 from tests.service import FIXTURES, ROOT, Service, payloads, replay, running, send
 

@@ -20,25 +20,24 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp
 
 from collector import app
-from collector.access.entrance import Entrance
-from collector.access.settings import AccessSettings
-from collector.app import Service
+from collector.app import Reloads, Service
+from collector.decode import stage as decode_stage
+from collector.decode.exporter_stats import OwnLoss
+from collector.decode.settings import PipelineSettings
+from collector.decode.stage import Pipeline
+from collector.http.gate import Entrance
+from collector.http.settings import AccessSettings
 from collector.listen.settings import ListenSettings
 from collector.metrics import Metrics
-from collector.pipeline import work
-from collector.pipeline.settings import PipelineSettings
-from collector.pipeline.streams import OwnLoss
-from collector.pipeline.work import Pipeline
-from collector.reload import Reloads
-from collector.rollup import rollups
+from collector.rollup import stage as rollup_stage
 from collector.settings import Settings
 from collector.store.settings import StoreSettings
 from collector.store.writer import Writer
 from collector.threads import Bridge
 from collector.web.server import LateApi, Web
 from collector.web.settings import WebSettings
-from decoders.blocks import Blocks
-from decoders.dispatch import Decoder
+from decoders.decoder import Decoder
+from decoders.memory import Blocks
 from tests.collector.test_listen import until
 from tests.collector.test_workers import Nameless, Rows, traffic
 from tests.service import ROOT, payloads, running, send
@@ -54,9 +53,9 @@ import collector.commands.serve
 FREED = """
 import sys
 import numpy as np
-from collector import lean
+from collector.process import startup
 if "begin" in sys.argv:
-    lean.begin()
+    startup.begin()
 def rss_mib():
     return int(open("/proc/self/statm").read().split()[1]) // 256
 np.ones(20 << 20, np.uint8)  # an insert that was freed
@@ -100,7 +99,9 @@ def test_chdb_answers_with_a_data_frame() -> None:
 
 
 def test_cycles_are_looked_for_as_seldom_as_is_said() -> None:
-    code = "import gc\nfrom collector.lean import YOUNG_OBJECTS\nprint(gc.get_threshold()[0] == YOUNG_OBJECTS)"
+    code = (
+        "import gc\nfrom collector.process.startup import YOUNG_OBJECTS\nprint(gc.get_threshold()[0] == YOUNG_OBJECTS)"
+    )
     assert fresh(code) == "True"
 
 
@@ -203,8 +204,8 @@ def test_kernels_are_there_before_the_pipeline_is_entered() -> None:
 
 def test_memory_of_a_burst_goes_back_to_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = Blocks(idle_turns=2)
-    monkeypatch.setattr(work, "BLOCKS", blocks)
-    monkeypatch.setattr(work, "METRICS_SECONDS", 0.01)
+    monkeypatch.setattr(decode_stage, "BLOCKS", blocks)
+    monkeypatch.setattr(decode_stage, "METRICS_SECONDS", 0.01)
 
     async def scenario() -> None:
         async with Bridge({"decode-0": 1}) as bridge, pipeline_of(bridge, Nameless(), Rows()) as pipeline:
@@ -281,7 +282,7 @@ def test_a_stop_during_a_first_start_waits_for_no_compiler(
         assert compiled.wait(600)
 
     monkeypatch.setattr(Decoder, "warm_up", slow)
-    monkeypatch.setattr(rollups, "warm_up", slow)
+    monkeypatch.setattr(rollup_stage, "warm_up", slow)
     monkeypatch.setattr(app, "STOP_SECONDS", 600.0)
 
     async def scenario() -> list[str]:

@@ -9,8 +9,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from collector.alert.measures import SCOPES, SECONDS, Measure, ScopeView
-from collector.notice import Scope, Severity
+from collector.alert.scopes import SCOPES, SECONDS, Measure, ScopeView
+from collector.interfaces import Scope, Severity
 
 Condition = Literal["threshold", "absent", "trend", "baseline"]
 Level = Literal["10s", "1m", "1h"]

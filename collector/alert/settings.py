@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, Field, model_validator
 
 from collector.alert.rules import DEFAULTS, Rule
-from collector.notice import Scope, Severity
+from collector.interfaces import Scope, Severity
 
 
 class Route(BaseModel, frozen=True, extra="forbid"):

@@ -19,18 +19,16 @@ from typing import Any, Self
 
 from clickhouse_connect.driver import Client
 
+from collector.alert.conditions.absent import SEED_WINDOWS
 from collector.alert.evaluate import Evaluator, Looked
-from collector.alert.group import Silence, Teller, Told
-from collector.alert.measures import LEVEL_US, SCOPES, SECONDS
+from collector.alert.notifications import Silence, Teller, Told, notices
+from collector.alert.scopes import LEVEL_US, SCOPES, SECONDS
 from collector.alert.settings import AlertSettings
-from collector.alert.silence import SEED_WINDOWS
 from collector.alert.state import SECOND_US, Change
 from collector.alert.store import AlertStore
-from collector.alert.text import notices
+from collector.interfaces import Call, Clock, Group, Notice, OnNotice, Outbox, Remember, WindowClosed
 from collector.log import get_log
 from collector.metrics import Metrics
-from collector.notice import Group, Notice, OnNotice, Outbox, Remember
-from collector.ports import Call, Clock, WindowClosed
 from collector.store_errors import first_line
 from schemas.text import clean
 

@@ -20,9 +20,9 @@ from uuid import uuid4
 
 import numpy as np
 
-from collector.alert.conditions import Verdict
-from collector.alert.measures import SECONDS
+from collector.alert.conditions.base import Verdict
 from collector.alert.rules import Rule
+from collector.alert.scopes import SECONDS
 from collector.alert.settings import AlertSettings
 
 Status = Literal["pending", "firing", "acknowledged", "resolved"]

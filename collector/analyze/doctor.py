@@ -2,6 +2,13 @@
 
 `examine` answers once, for the command line.  `Doctor` is the part of the service that looks again and again, so that
 the rows of table `exporters` carry the codes of what it found.
+
+What the exporter doctor looks for: one query each, one sentence, and the lines that repair it.
+
+A query gives `exporter`, `agent`, `domain`, `protocol` and the values that its sentence names.  Its holes are the ends
+of the time that is looked at, µs since 1970: `{since}` and `{until}` for tables of few rows, `{recent}` and `{until}`
+for `flows`.  The commands are those of deploy/ovs.md, and tried against a real Open vSwitch by the tests: `br-int`
+stands for the bridge that exports.
 """
 
 from __future__ import annotations
@@ -16,13 +23,424 @@ from typing import Any, Self
 
 from clickhouse_connect.driver import Client
 
-from collector.analyze.checks import CHECKS, Check
 from collector.analyze.settings import AnalyzeSettings
 from collector.analyze.watermark import SECOND_US
+from collector.interfaces import Call, Clock
 from collector.log import get_log
 from collector.metrics import Metrics
-from collector.ports import Call, Clock
 from collector.store_errors import first_line
+
+LEAST_RECORDS = 20
+"""Records from which a statement about all records of a stream is made."""
+
+SKEW_SECONDS = 2
+"""Open vSwitch states the time of sending rounded up to a second: half a second ahead if right."""
+
+TEMPLATE_SECONDS = 60
+"""Longest interval that is recommended: so long a new collector may be blind."""
+
+POLL_SECONDS = 10
+"""The age of templates is noted once per interval of `exporters`, 10 s."""
+
+LEAST_INTERVALS = 3
+"""Intervals of 10 s in which a stream came from two ports: more than a change of its settings leaves."""
+
+HELD_SECONDS = 30
+"""Data that waits for its template for so long will wait for the next announcement."""
+
+POLLED_SECONDS = 50
+"""So long an sFlow agent that polls at all is not silent about its interfaces: 30 s are the default."""
+
+FALLBACK_SPEED = 100_000_000
+"""ifSpeed of a port whose speed Open vSwitch does not know, such as a tap (ofproto-dpif-sflow.c)."""
+
+WRAPPED_SPEEDS = (1_410_065_408, 3_525_163_520, 1_345_294_336, 1_215_752_192)
+"""10, 25, 40 and 100 Gbit/s cut to 32 bits by Open vSwitch since 3.2 (ofproto-dpif-sflow.c)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that can be wrong with an exporter."""
+
+    code: str
+    sql: str
+    sentence: str
+    """Its holes are columns of the query."""
+    repair: tuple[str, ...]
+    """Lines to type or to set; what is not a command begins with #."""
+
+
+_KEY = "exporter, agent, domain, protocol"
+_FLOWS = (
+    "FROM flows WHERE time_received >= fromUnixTimestamp64Micro({recent}) "
+    "AND time_received < fromUnixTimestamp64Micro({until})"
+)
+_EXPORTERS = (
+    "FROM exporters WHERE time >= fromUnixTimestamp64Micro({since}) AND time < fromUnixTimestamp64Micro({until}) "
+    "AND exporter != '::'"
+)
+_COUNTERS = (
+    "FROM interface_counters WHERE time_received >= fromUnixTimestamp64Micro({since}) "
+    "AND time_received < fromUnixTimestamp64Micro({until}) AND source = 'sflow'"
+)
+_OVS = "protocol = 'ipfix' AND in_if_name != ''"
+"""Open vSwitch since 2.9 puts the name of the interface into each IPFIX record where it knows one."""
+
+
+def _made_anew(values: str) -> tuple[str, ...]:
+    """Lines that give the IPFIX of a bridge other values, at once: `set` opens a port, whose templates come later."""
+    return (
+        "# make it anew, with your own values (deploy/ovs.md): after `set` its templates come up to 600 s later",
+        "ovs-vsctl clear Bridge br-int ipfix",
+        f"ovs-vsctl -- --id=@ipfix create IPFIX 'targets=\"192.0.2.1:4739\"' {values} "
+        "obs_domain_id=11 cache_active_timeout=10 cache_max_flows=8192 -- set Bridge br-int ipfix=@ipfix",
+    )
+
+
+CHECKS = (
+    Check(
+        "rate_unstated",
+        f"""
+        SELECT {_KEY}, count() AS records
+        {_FLOWS} AND protocol IN ('netflow9', 'ipfix') AND rate_source = 'unstated'
+        GROUP BY {_KEY}
+        HAVING countIf({_OVS}) = 0""",
+        "It states no sampling rate ({records} records): its counts are taken as they are, which is too low if it "
+        "samples.",
+        (
+            "# in the settings of vmflow, if it samples 1 in N packets and does not multiply itself:",
+            "[[pipeline.exporters]]",
+            'network = "{exporter}"',
+            'protocol = "{protocol}"',
+            "sampling_rate = N",
+        ),
+    ),
+    Check(
+        "rate_untold",
+        f"""
+        SELECT {_KEY}, count() AS records
+        {_FLOWS} AND {_OVS} AND rate_source = 'unstated' AND packets > 0
+        GROUP BY {_KEY}
+        HAVING records >= {LEAST_RECORDS}
+            AND arrayFold((a, b) -> gcd(a, b), groupUniqArray(1000)(packets), max(packets)) = 1""",
+        "Its {records} packet counts have no common factor, so it samples every packet, and states that nowhere: "
+        "unless it is told, vmflow takes its figures for estimates of unknown width.",
+        (
+            "# in the settings of vmflow, where `sampling=1` is set:",
+            "[[pipeline.exporters]]",
+            'network = "{exporter}"',
+            'protocol = "ipfix"',
+            "sampling_rate = 1",
+        ),
+    ),
+    Check(
+        "rate_hidden",
+        f"""
+        SELECT {_KEY}, arrayFold((a, b) -> gcd(a, b), groupUniqArray(1000)(packets), max(packets)) AS rate,
+            count() AS records
+        {_FLOWS} AND protocol IN ('netflow9', 'ipfix') AND rate_source = 'unstated' AND packets > 0
+        GROUP BY {_KEY}
+        HAVING records >= {LEAST_RECORDS} AND rate > 1""",
+        "All {records} packet counts are multiples of {rate}: it samples 1 in {rate} packets, multiplies its counts, "
+        "and states the rate nowhere. The totals are right, but loss and latency cannot be exact.",
+        _made_anew("sampling=1 other_config:enable-output-sampling=true"),
+    ),
+    Check(
+        "sampled_twice",
+        f"""
+        SELECT {_KEY}, countIf(direction = 'ingress') AS coming, countIf(direction = 'egress') AS going
+        {_FLOWS} AND {_OVS}
+        GROUP BY {_KEY}
+        HAVING coming > 0 AND going > 0""",
+        "It samples packets where they come in ({coming} records) and again where they go out ({going}): sums over all "
+        "of its records are double, those by `sighting` are right. Loss needs both.",
+        (
+            "# traffic without loss; Open vSwitch 2.4 to 3.1 takes the key the wrong way round, 3.2 and later `false`:",
+            *_made_anew("sampling=64 other_config:enable-output-sampling=true"),
+        ),
+    ),
+    Check(
+        "templates_rare",
+        f"""
+        SELECT {_KEY}, round(max(template_age_us) / 1e6) AS age
+        {_EXPORTERS} AND records > 0
+        GROUP BY {_KEY}
+        HAVING age > {TEMPLATE_SECONDS + POLL_SECONDS}""",
+        "It sent no template for {age:.0f} s: a collector that starts anew, or loses the one datagram, cannot read its "
+        "records for so long.",
+        (
+            "# Open vSwitch 3.2 and later; before, the interval is 600 s and cannot be set",
+            *_made_anew("sampling=64 template_interval=60 other_config:enable-output-sampling=false"),
+        ),
+    ),
+    Check(
+        "templates_held",
+        f"""
+        SELECT {_KEY}, sum(octets) AS octets, max(waits) AS waited
+        FROM (
+            SELECT {_KEY}, source_port, argMax(held_octets, time) AS octets,
+                dateDiff('second', ifNull(maxOrNullIf(time, held_octets = 0), min(time)), max(time)) AS waits
+            {_EXPORTERS}
+            GROUP BY {_KEY}, source_port
+        )
+        GROUP BY {_KEY}
+        HAVING octets > 0 AND waited > {HELD_SECONDS}""",  # noqa: S608 - nothing from outside
+        "{octets} octets of its data have waited for their template for {waited} s: nothing of it is in the tables, "
+        "and what waits for longer than 11 minutes is lost.",
+        (
+            "# it sends its templates again when its IPFIX is made anew:",
+            *_made_anew("sampling=64 other_config:enable-output-sampling=true"),
+        ),
+    ),
+    Check(
+        "counters_missing",
+        f"""
+        SELECT {_KEY}, sum(records) AS samples
+        {_EXPORTERS} AND protocol = 'sflow5'
+        GROUP BY {_KEY}
+        HAVING samples >= {LEAST_RECORDS} AND sum(counter_records) = 0
+            AND sum(interval_us) >= {POLLED_SECONDS} * 1000000""",
+        "It sends samples ({samples}) but no counters of its interfaces: there is no utilisation, and no error or drop "
+        "of an interface is seen.",
+        ("ovs-vsctl set sFlow br-int polling=10",),
+    ),
+    Check(
+        "agent_unknown",
+        f"""
+        SELECT exporter, agent, first AS domain, 'sflow5' AS protocol, samples
+        FROM (
+            SELECT exporter, agent, min(domain) AS first, count() AS samples,
+                countIf(sighting IN ('source', 'destination', 'both')) AS seen,
+                countIf(src_vm != '' OR dst_vm != '') AS named
+            {_FLOWS} AND protocol = 'sflow5'
+            GROUP BY exporter, agent
+        )
+        WHERE samples >= {LEAST_RECORDS} AND seen = 0 AND (named > 0 OR toString(agent) IN ('::', '::1')
+            OR match(toString(agent), '^::ffff:(0|127)[.]'))""",  # noqa: S608 - nothing from outside
+        "Its agent address {agent} is that of no hypervisor that the inventory knows: of {samples} samples none is "
+        "seen as sent or received by a VM here, so there is no traffic, loss or utilisation of its VMs.",
+        (
+            "# one of the addresses that the inventory's source lists as `exporters`; here that of the hypervisor:",
+            "ovs-vsctl set sFlow br-int 'agent=\"192.0.2.11\"'",
+        ),
+    ),
+    Check(
+        "two_bridges",
+        f"""
+        SELECT exporter, agent, found[1] AS domain, 'sflow5' AS protocol, length(found) AS bridges,
+            arrayStringConcat(arrayMap(one -> toString(one), found), ', ') AS agents
+        FROM (
+            SELECT exporter, agent, arraySort(groupUniqArray(16)(domain)) AS found
+            {_EXPORTERS} AND protocol = 'sflow5' AND records > 0
+            GROUP BY exporter, agent
+        )
+        WHERE bridges > 1""",  # noqa: S608 - nothing from outside
+        "It samples at {bridges} bridges (sub-agents {agents}): packets that pass from one to the other are in table "
+        "`flows` twice. Sums by `sighting` are right, others are not.",
+        (
+            "# right where VMs are reached over a patch port from the uplink bridge (deploy/ovs.md); else:",
+            "ovs-vsctl --columns=name,sflow list Bridge",
+            "ovs-vsctl clear Bridge br-ex sflow",
+        ),
+    ),
+    Check(
+        "two_ports",
+        f"""
+        SELECT {_KEY}, max(together) AS ports
+        FROM (
+            SELECT {_KEY}, uniqExact(source_port) AS together
+            {_EXPORTERS} AND records > 0 AND protocol != 'sflow5'
+            GROUP BY {_KEY}, time
+        )
+        WHERE together > 1
+        GROUP BY {_KEY}
+        HAVING count() >= {LEAST_INTERVALS}""",  # noqa: S608 - nothing from outside
+        "Its records come from {ports} ports at a time under one observation domain: two bridges, one bridge with two "
+        "targets that lead here, or several exporters behind one address. What two of them tell of is counted twice.",
+        (
+            "# each bridge has a domain of its own, and one target that leads here:",
+            "ovs-vsctl --columns=_uuid,targets,obs_domain_id list IPFIX",
+            *_made_anew("sampling=64 other_config:enable-output-sampling=true")[1:],
+        ),
+    ),
+    Check(
+        "arrivals_unseen",
+        f"""
+        SELECT exporter, agent, domain, protocol, host, network, packets
+        FROM (
+            SELECT dst_host AS host, network, count() AS packets
+            {_FLOWS} AND protocol = 'sflow5' AND sighting = 'source' AND dst_host NOT IN ('', src_host)
+            GROUP BY host, network
+            HAVING packets >= {LEAST_RECORDS} AND (host, network) NOT IN (
+                SELECT dst_host, network {_FLOWS} AND sighting IN ('destination', 'both'))
+        ) AS sent
+        INNER JOIN (
+            SELECT {_KEY}, src_host AS host
+            {_FLOWS} AND protocol = 'sflow5' AND sighting IN ('source', 'both')
+            GROUP BY {_KEY}, host
+        ) AS here USING (host)""",  # noqa: S608 - nothing from outside
+        "{packets} samples show packets sent to its VMs in network '{network}', and none was seen to arrive: over a "
+        "patch port from an uplink bridge Open vSwitch samples at the uplink bridge alone. Or all of them are lost.",
+        (
+            "# sample the uplink bridge, too, with the settings of br-int:",
+            'ovs-vsctl set Bridge br-ex sflow="$(ovs-vsctl get Bridge br-int sflow)"',
+        ),
+    ),
+    Check(
+        "templates_missing",
+        f"""
+        SELECT {_KEY}, sum(problems['no_template']) AS sets
+        {_EXPORTERS}
+        GROUP BY {_KEY}
+        HAVING sets > 0""",
+        "{sets} sets of records could not be read, since their template had not come.",
+        (
+            "# Open vSwitch 3.2 and later repeats them as often as it is told to:",
+            *_made_anew("sampling=64 template_interval=60 other_config:enable-output-sampling=false"),
+            "# flow-based IPFIX before 3.2, in the settings of vmflow:",
+            "[pipeline]",
+            "share_templates_between_domains = true",
+        ),
+    ),
+    Check(
+        "speed_unknown",
+        f"""
+        SELECT exporter, agent, domain, 'sflow5' AS protocol, uniq(if_index) AS interfaces,
+            arrayStringConcat(arraySlice(arraySort(groupUniqArray(100)(if_name)), 1, 5), ', ') AS some
+        {_COUNTERS} AND if_speed = {FALLBACK_SPEED}
+        GROUP BY {_KEY}""",
+        "It states 100 Mbit/s for {interfaces} interfaces ({some}), as Open vSwitch does where it knows no speed: this "
+        "is not used for utilisation.",
+        (
+            "# what it states cannot be set; a limit that the port is given is used instead, here 10 Gbit/s in kbit/s:",
+            "ovs-vsctl set Interface vnet1 ingress_policing_rate=10000000 ingress_policing_burst=1000000",
+        ),
+    ),
+    Check(
+        "speed_wrapped",
+        f"""
+        SELECT exporter, agent, domain, 'sflow5' AS protocol, uniq(if_index) AS interfaces,
+            arrayStringConcat(arraySlice(arraySort(groupUniqArray(100)(if_name)), 1, 5), ', ') AS some
+        {_COUNTERS} AND if_speed IN {WRAPPED_SPEEDS}
+        GROUP BY {_KEY}""",
+        "It states a speed cut to 32 bits for {interfaces} interfaces ({some}), as Open vSwitch does since 3.2: this "
+        "is not used for utilisation.",
+        (
+            "# what it states cannot be set; the true speed is here, where the inventory's source `ovsdb` reads it:",
+            "ovs-vsctl get Interface vnet1 link_speed",
+        ),
+    ),
+    Check(
+        "header_cut",
+        f"""
+        SELECT {_KEY}, countIf(src_port = 0 AND dst_port = 0) AS cut, count() AS samples,
+            countIf(src_port = 0 AND dst_port = 0 AND tunnel != 'none') AS tunnelled
+        {_FLOWS} AND protocol = 'sflow5' AND ip_protocol IN (6, 17, 132) AND fragment = 0
+        GROUP BY {_KEY}
+        HAVING cut * 100 >= samples""",
+        "{cut} of {samples} samples of TCP, UDP and SCTP end before the ports ({tunnelled} of them inside of a "
+        "tunnel): the sampled header is too short.",
+        ("ovs-vsctl set sFlow br-int header=256",),
+    ),
+    Check(
+        "templates_full",
+        f"""
+        SELECT {_KEY}, sum(problems['template_limit']) AS displaced, max(templates) AS known
+        {_EXPORTERS}
+        GROUP BY {_KEY}
+        HAVING displaced > 0""",
+        "{displaced} of its templates had to go for want of room ({known} are known): data that needs them is held, "
+        "then lost.",
+        (
+            "# if these are not exporters of yours, name those that are, in the settings of vmflow:",
+            "[pipeline]",
+            'allow = ["192.0.2.0/24"]',
+        ),
+    ),
+    Check(
+        "sequence_units",
+        f"""
+        SELECT {_KEY}, sum(problems['sequence_units']) AS odd, sum(datagrams) AS sent
+        {_EXPORTERS}
+        GROUP BY {_KEY}
+        HAVING odd * 2 > sent""",
+        "Its sequence numbers count other units than {protocol} has: no loss on its way here can be told.",
+        (
+            "# nothing to set: report it to its vendor (RFC 3954 section 5.1, RFC 7011 section 3.1), with a capture:",
+            "tcpdump -ni any -c 1000 -w sequence.pcap udp and host {exporter}",
+        ),
+    ),
+    Check(
+        "clock_wrong",
+        f"""
+        SELECT {_KEY}, round(quantile(0.5)(clock_skew_us) / 1e6, 1) AS skew
+        {_EXPORTERS} AND clock_skew_us IS NOT NULL
+        GROUP BY {_KEY}
+        HAVING abs(skew) > {SKEW_SECONDS}""",
+        "Its clock differs from ours by {skew:+.1f} s: its flows fall into the wrong windows.",
+        ("# on the exporter (or here, if all exporters differ alike):", "chronyc makestep"),
+    ),
+    Check(
+        "restarted",
+        f"""
+        SELECT {_KEY}, sum(restarts) AS times
+        {_EXPORTERS}
+        GROUP BY {_KEY}
+        HAVING times > 0""",
+        "It began anew {times} times: after a restart, or whenever one of its settings is changed.",
+        (
+            "# what it is set to now; see that nothing sets it again and again:",
+            "ovs-vsctl list sFlow",
+            "ovs-vsctl list IPFIX",
+        ),
+    ),
+    Check(
+        "export_lost",
+        f"""
+        SELECT {_KEY}, sum(export_lost) AS lost,
+            lost + if(protocol IN ('sflow5', 'netflow9'), sum(datagrams), sum(records)) AS sent,
+            (SELECT sum(kernel_drops) FROM exporters WHERE exporter = '::'
+                AND time >= fromUnixTimestamp64Micro({{since}}) AND time < fromUnixTimestamp64Micro({{until}})) AS ours
+        {_EXPORTERS}
+        GROUP BY {_KEY}
+        HAVING lost * 1000 > sent""",  # noqa: S608 - nothing from outside
+        "{lost} of {sent} {unit} did not arrive; the sockets of this collector dropped {ours} datagrams of all "
+        "exporters.",
+        (
+            "# if it was this collector, a larger receive buffer (deploy/sysctl.d/90-vmflow.conf); else fewer records:",
+            "ovs-vsctl set sFlow br-int sampling=256",
+            *_made_anew("sampling=256 other_config:enable-output-sampling=true"),
+        ),
+    ),
+    Check(
+        "samples_lost",
+        f"""
+        SELECT {_KEY}, sum(samples_lost + agent_drops) AS lost, sum(datapath_lost) AS upcalls,
+            sum(records) AS samples
+        {_EXPORTERS} AND protocol = 'sflow5'
+        GROUP BY {_KEY}
+        HAVING (lost + upcalls) * 1000 > samples + lost""",
+        "{lost} samples and {upcalls} packets on their way to user space were lost beside {samples} samples that "
+        "came: it samples more than it can handle, and its estimates are too low.",
+        ("ovs-vsctl set sFlow br-int sampling=256",),
+    ),
+    Check(
+        "counters_differ",
+        """
+        SELECT exporter, agent, domain, 'sflow5' AS protocol,
+            replaceAll(any(exporter_verdict), '_', ' ') AS verdict,
+            sum(octets_counted) AS counted, sum(octets_estimated) AS estimated
+        FROM reconciliation
+        GROUP BY exporter, agent, domain
+        HAVING verdict IN ('too few', 'too many')""",
+        "Its samples stand for {estimated:.0f} octets, its interface counters say {counted}: {verdict} for chance.",
+        (
+            "# too few: samples get lost, or not all bridges export; too many: a bridge exports twice. Its exporters:",
+            "ovs-vsctl --columns=name,sflow list Bridge",
+        ),
+    ),
+)
+
 
 FLOW_SECONDS = 300
 """Time of `flows` that is looked at, at most: the table of many rows."""

@@ -19,11 +19,11 @@ from prometheus_client.registry import Collector
 
 from collector.analyze.settings import AnalyzeSettings
 from collector.analyze.watermark import LEVELS, SECOND_US
+from collector.interfaces import Call, Clock, WindowClosed
 from collector.log import get_log
 from collector.metrics import PREFIX, Metrics, label_text
-from collector.ports import Call, Clock, WindowClosed
 from collector.store_errors import first_line
-from schemas.view import suffix
+from schemas.views.common import suffix
 
 STALE_WINDOWS = 3
 """Figures that are older are not shown: better none than those of an hour ago."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from collector.ports import Watched, WindowClosed
+from collector.interfaces import Watched, WindowClosed
 
 SECOND_US = 1_000_000
 

@@ -20,9 +20,9 @@ from clickhouse_connect.driver import Client
 from collector.analyze.latency import LatencyRules, Result, store_latency
 from collector.analyze.settings import AnalyzeSettings
 from collector.analyze.watermark import LEVELS, SECOND_US, SHORTEST, Watermark, WatermarkRules
+from collector.interfaces import Call, Clock, OnWindowClosed, Watched, WindowClosed
 from collector.log import get_log
 from collector.metrics import Metrics
-from collector.ports import Call, Clock, OnWindowClosed, Watched, WindowClosed
 from collector.store_errors import first_line
 
 SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)

@@ -1,19 +1,48 @@
-"""`vmflow alerts`: look at the alerts of the running service and act on them; try the receivers."""
+"""`vmflow alerts`: look at the alerts of the running service and act on them; try the receivers.
+
+`vmflow alerts test-receiver`: send a test message to one receiver.
+"""
 
 from __future__ import annotations
 
 import argparse
 import getpass
 import re
+import time
 from collections.abc import Callable
 from typing import Any
 
-from collector.commands import desk_text
+from collector.commands import tables
+from collector.commands.api_client import DeskClient, RefusedError, ServiceError, client_of, whole_id
 from collector.commands.common import add_settings_arguments, settings_or_none
-from collector.commands.desk_client import DeskClient, RefusedError, ServiceError, client_of, whole_id
 from collector.commands.output import add_format_argument, show_items
-from collector.commands.receivers import try_receiver
+from collector.notify.message import sample
+from collector.notify.receiver import DeliverError
+from collector.notify.settings import DeliverSettings
+from collector.notify.stage import receivers
 from collector.terminal import complain, say
+
+
+def try_receiver(command: str, settings: DeliverSettings, name: str) -> int:
+    """Send a test message, once.  Alertmanager shows it as an alert that ends by itself after some minutes."""
+    made = receivers(settings)
+    if name not in made:
+        complain(command, f"no receiver {name!r}; there are {', '.join(sorted(made)) or 'none: set deliver.receivers'}")
+        return 2
+    receiver = made[name]
+    try:
+        receiver.open()
+    except DeliverError as error:
+        complain(command, str(error))
+        return 2
+    answer = receiver.send(sample(name, time.time_ns() // 1000, settings.receivers[name].language))
+    if answer.ok:
+        say(f"{name}: taken; look whether it has arrived")
+        return 0
+    again = "would not be tried again" if answer.permanent else "would be tried again"
+    complain(command, f"{name}: not delivered: {answer.reason} ({again})")
+    return 1
+
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 LASTING = ("firing", "acknowledged")
@@ -106,24 +135,24 @@ def matchers(items: list[str]) -> dict[str, str]:
 def _list(client: DeskClient, args: argparse.Namespace) -> None:
     state = None if args.all else LASTING
     answer = client.get("/alerts", state=state, severity=args.severity, rule=args.rule, vm=args.vm, limit=args.most)
-    show_items(answer["alerts"], args.format, lambda: desk_text.alerts(answer["alerts"]))
+    show_items(answer["alerts"], args.format, lambda: tables.alerts(answer["alerts"]))
 
 
 def _show(client: DeskClient, args: argparse.Namespace) -> None:
     answer = client.get(f"/alerts/{client.alert_id(args.id)}", limit=1)
-    show_items([answer["alert"]], args.format, lambda: desk_text.alert(answer["alert"]))
+    show_items([answer["alert"]], args.format, lambda: tables.alert(answer["alert"]))
 
 
 def _history(client: DeskClient, args: argparse.Namespace) -> None:
     answer = client.get(f"/alerts/{client.alert_id(args.id)}", limit=1000)
-    show_items(answer["history"], args.format, lambda: desk_text.events(answer["history"]))
+    show_items(answer["history"], args.format, lambda: tables.events(answer["history"]))
 
 
 def _act(client: DeskClient, args: argparse.Namespace) -> None:
     verb = {"ack": "acknowledge"}.get(args.action, args.action)
     body = {"who": _who(args), "comment": args.comment}
     answer = client.post(f"/alerts/{client.alert_id(args.id)}/{verb}", body)
-    show_items([answer], args.format, lambda: desk_text.alerts([answer]))
+    show_items([answer], args.format, lambda: tables.alerts([answer]))
 
 
 def _silence(client: DeskClient, args: argparse.Namespace) -> None:
@@ -137,7 +166,7 @@ def _silence(client: DeskClient, args: argparse.Namespace) -> None:
 
 def _silences(client: DeskClient, args: argparse.Namespace) -> None:
     answer = client.get("/silences", ended="true" if args.all else None, limit=1000)
-    show_items(answer["silences"], args.format, lambda: desk_text.silences(answer["silences"]))
+    show_items(answer["silences"], args.format, lambda: tables.silences(answer["silences"]))
 
 
 def _unsilence(client: DeskClient, args: argparse.Namespace) -> None:
@@ -147,7 +176,7 @@ def _unsilence(client: DeskClient, args: argparse.Namespace) -> None:
 
 def _rules(client: DeskClient, args: argparse.Namespace) -> None:
     answer = client.get("/rules")
-    show_items(answer["rules"], args.format, lambda: desk_text.rules(answer["rules"]))
+    show_items(answer["rules"], args.format, lambda: tables.rules(answer["rules"]))
 
 
 def _who(args: argparse.Namespace) -> str:

@@ -14,12 +14,12 @@ from typing import Any
 from clickhouse_connect.driver import Client
 
 from collector.analyze.doctor import Finding, examine
+from collector.commands.api_client import RefusedError, ServiceError, client_of
 from collector.commands.common import add_service_arguments, add_settings_arguments, settings_or_none
-from collector.commands.desk_client import RefusedError, ServiceError, client_of
 from collector.commands.output import FORMATS, add_format_argument, show_items
+from collector.commands.query import ask, asking
 from collector.settings import Settings
 from collector.store.errors import StoreError
-from collector.store.query import ask, asking
 from collector.terminal import complain, say
 
 SQL = """

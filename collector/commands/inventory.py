@@ -14,13 +14,13 @@ from typing import Any
 from clickhouse_connect.driver import Client
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from collector.access.settings import AccessSettings
 from collector.commands.common import add_settings_arguments, settings_or_none
 from collector.commands.output import FORMATS, Result, Rows, add_format_argument, show
-from collector.enrich.static import parse_mac
+from collector.commands.query import asking
+from collector.http.settings import AccessSettings
+from collector.inventory.sources.static_file import parse_mac
 from collector.settings import Settings
 from collector.store.errors import StoreError
-from collector.store.query import asking
 from collector.terminal import complain, data
 from collector.web.settings import WebSettings
 from schemas.inventory import INVENTORY

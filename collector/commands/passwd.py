@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from collector.access.login import SECRET_CHARACTERS, hash_password, new_token
-from collector.access.settings import TokenSettings, UserSettings
+from collector.http.login import SECRET_CHARACTERS, hash_password, new_token
+from collector.http.settings import TokenSettings, UserSettings
 from collector.terminal import complain, say, tell
 
 SHORTEST = 8

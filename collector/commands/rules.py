@@ -12,15 +12,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from collector.alert.history import Advice, Tally, replay, suggest
+from collector.alert.backtest import Advice, Tally, replay, suggest
+from collector.alert.notifications import clock, figure
 from collector.alert.rules import Rule
 from collector.alert.settings import AlertSettings
-from collector.alert.text import clock, figure
 from collector.commands.common import add_settings_arguments, settings_or_none
 from collector.commands.output import Result, add_format_argument, show
+from collector.commands.query import asking
 from collector.settings import Settings, explain
 from collector.store.errors import StoreError
-from collector.store.query import asking
 from collector.terminal import complain
 
 UNITS = {"m": 60, "h": 3600, "d": 86_400}

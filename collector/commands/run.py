@@ -1,16 +1,16 @@
-"""`vmflow run`: the service.  `lean.begin` comes before anything else is loaded, hence the imports where they are."""
+"""`vmflow run`: the service.  `startup.begin` comes before all other imports, hence their places."""
 # ruff: noqa: PLC0415
 
 from __future__ import annotations
 
 import argparse
 
-from collector import lean
+from collector.process import startup
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    lean.begin()
+    startup.begin()
     from collector.commands.common import add_settings_arguments
 
     add_settings_arguments(parser)

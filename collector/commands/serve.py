@@ -13,19 +13,19 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from collector.access.settings import AccessError
-from collector.act.launcher import Launcher
-from collector.act.settings import ActionError
 from collector.app import STOP_SECONDS, Service
 from collector.commands.common import settings_or_none
-from collector.confine import UNCONFINED, ConfineError, Confinement, confine, other_threads
-from collector.deliver.answer import DeliverError
-from collector.descriptors import DescriptorsError, connections, raise_limit
-from collector.enrich.source import SourceError
 from collector.environment import hide
+from collector.http.settings import AccessError
+from collector.inventory.sources.base import SourceError
 from collector.listen.settings import ListenError
 from collector.log import get_log, setup
-from collector.reach import reach_of
+from collector.notify.launcher import Launcher
+from collector.notify.receiver import DeliverError
+from collector.notify.settings import ActionError
+from collector.process.confine import UNCONFINED, ConfineError, Confinement, confine, other_threads
+from collector.process.descriptors import DescriptorsError, connections, raise_limit
+from collector.process.reach import reach_of
 from collector.settings import Settings, load, secret_variables
 from collector.store.errors import LeaseTakenError, StoreError
 from collector.terminal import complain

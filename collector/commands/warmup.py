@@ -6,12 +6,12 @@ import argparse
 import threading
 import time
 
-from collector.enrich.warm import warm_up
+from collector.decode.inbox import Shares
+from collector.inventory.naming import warm_up
 from collector.listen.recvmmsg import best_reader
-from collector.pipeline.shares import Shares
 from collector.rollup.sums import warm_up as warm_up_sums
 from collector.terminal import say, tell
-from decoders.dispatch import Decoder
+from decoders.decoder import Decoder
 from decoders.jit import cache_directory, progress
 
 PROGRESS_SECONDS = 10.0

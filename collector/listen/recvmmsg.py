@@ -9,6 +9,10 @@ those of the read before, so the slots are free for the next call.  No Python ru
 `SingleReader` does the same datagram by datagram where the system has no `recvmmsg`.
 
 Sources: recvmmsg(2), recvmsg(2), cmsg(3), socket(7), Linux include/uapi/asm-generic/socket.h.
+
+Memory for payloads: reads fill one block after the other, so that what they brought can go on without being copied.
+
+A block that nobody holds a batch of is filled anew (`decoders.memory`).
 """
 
 from __future__ import annotations
@@ -24,9 +28,42 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from collector.listen.memory import Memory
 from decoders.datagrams import MAPPED_PREFIX, Datagrams
 from decoders.jit import kernel
+from decoders.memory import BLOCKS, Blocks
+
+BLOCK_OCTETS = 8 << 20
+"""As much as the pipeline waits for by default: a batch is one block, so nothing has to be copied together."""
+
+
+class Memory:
+    """Gives room for payloads.  One thread takes it; whatever thread drops the last batch of a block gives it back."""
+
+    def __init__(self, block_octets: int = BLOCK_OCTETS, blocks: Blocks = BLOCKS) -> None:
+        self._block_octets = block_octets
+        self._blocks = blocks
+        self._take_block()
+
+    def room(self, octets: int) -> tuple[NDArray[np.uint8], NDArray[np.uint64], int]:
+        """A block with room for so many octets: as octets, as words of 8 octets, and the first word that is free."""
+        words = -(-octets // 8)
+        if words > self._block_octets // 8:
+            large = np.empty(words, np.uint64)
+            return large.view(np.uint8), large, 0
+        if self._filled + words > len(self._words):
+            self._take_block()
+        return self._octets, self._words, self._filled
+
+    def use(self, words: NDArray[np.uint64], filled: int) -> None:
+        """What `room` gave as `words` is in use up to word `filled`."""
+        if words is self._words:
+            self._filled = filled
+
+    def _take_block(self) -> None:
+        self._octets = self._blocks.take(self._block_octets)
+        self._words = self._octets.view(np.uint64)
+        self._filled = 0
+
 
 # Python 3.11 names none of these.  The numbers are those of asm-generic/socket.h, which x86, ARM, RISC-V, POWER (for
 # these) and s390 use; the systems that number otherwise also have another SOL_SOCKET.
@@ -207,7 +244,7 @@ class BatchReader:
     """Reads batches with `recvmmsg`.  One is enough for all sockets of an event loop; not for several threads.
 
     Memory: 2 MiB of near pieces, and 62 MiB of far ones of which only those are real that a large datagram touched.
-    What was read lies in blocks of `collector.listen.memory`, beside that.
+    What was read lies in blocks of `collector.listen.recvmmsg`, beside that.
     """
 
     def __init__(self, slots: int = SLOTS, near_octets: int = NEAR_OCTETS, far_octets: int = FAR_OCTETS) -> None:

@@ -18,12 +18,12 @@ from typing import Self
 
 from prometheus_client import Counter, Gauge
 
+from collector.interfaces import Call, Clock, Offer
 from collector.listen.recvmmsg import NO_TOTAL, Reader, Received, best_reader
 from collector.listen.settings import Endpoint, ListenSettings
 from collector.listen.sockets import granted_octets, memory_state, open_sockets
 from collector.log import get_log
 from collector.metrics import Metrics
-from collector.ports import Call, Clock, Offer
 
 FILL_OCTETS_PER_SECOND = 200_000_000
 """How fast a receive buffer is expected to fill at worst: 1 Gbit/s of full datagrams, kernel overhead included."""

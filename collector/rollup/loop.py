@@ -7,33 +7,170 @@ time goes to.
     plan     what a row adds and to which pair (`plan.py`)
     place    which group it is in each window (`lookup.py`)
     add      to the sums of that group, and the row's connection to its connections; bursts (`bursts.py`)
+
+Bursts: samples of segments that were cut from one super-packet are one sample (`schemas.pair_definition`).
+
+The last sample of each TCP connection is kept in a table without chains: a connection that falls on the place of
+another one takes it.  A sample that goes on where the last one ended adds what the burst has now more than before, to
+the group of the burst's first sample.
+
+The SQL sorts the samples of an inserted block by time and sequence number first; here they count in the order in which
+they arrived.  So the two differ where samples of a connection arrive in another order than they were sent in, where
+sequence numbers wrap within a datagram, where two connections with one place alternate (the rest of a burst then counts
+as independent samples), and where a burst goes over the end of an inserted block (here it is seen whole) or over the
+taking of the sums (here it is cut).  Both take for granted what an sFlow sample is: it ends when it is received.
+
+Connections of groups: appended to a log by the loop, told apart later, group by group.
+
+A connection is told by a hash of 64 bits (`lookup.py`).  A table of all of them would be far larger than the
+processor's cache, and each look-up would wait for memory; a log is written one element after the other, and what
+belongs to one group fits into the cache when its turn comes.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-import schemas.flow_feed
-from collector.rollup.bursts import add_burst
-from collector.rollup.kernels import kernel
-from collector.rollup.lookup import LOW, ONE, ZERO, U, first_slot, group_of
+import schemas.pair_definition
 from collector.rollup.plan import (
     ACCEPTED,
     FLAGLESS,
+    LOW,
+    ONE,
     OPENED,
     SMEAR_US,
     WAS_RESET,
     WINDOW_US,
+    ZERO,
+    U,
+    first_slot,
+    group_of,
     plan_amounts,
     plan_connection,
     plan_events,
     plan_key,
     plan_times,
 )
-from collector.rollup.tables import BLOCK, BURSTS, ENTRIES, GROUPS, LINKS, MOST_WINDOWS, NAMELESS
+from collector.rollup.tables import BLOCK, BURSTS, ENTRIES, GROUPS, LINKS, MOST_WINDOWS, NAMELESS, kernel
 from decoders.jit import forced
 
-EDGE_US = schemas.flow_feed.EDGE_US
+LONGEST_US = schemas.pair_definition.LONGEST_US
+LEAST_ODDS = float(schemas.pair_definition.LEAST_ODDS)
+
+
+@forced
+def add_burst(rows, tables, i, flow, group):  # type: ignore[no-untyped-def]
+    """A sample of TCP, which counts in `group`: go on with the burst of its connection, or begin another one."""
+    burst = tables.bursts[flow & U(BURSTS - 1)]
+    octets, rate = rows.bytes[i], np.float64(rows.sampling_rate[i])
+    advance = (U(rows.tcp_seq[i]) - burst["seq"]) & LOW
+    goes_on = (
+        burst["flow"] == flow
+        and burst["count"] != ZERO
+        and ONE <= advance <= burst["length"]
+        and abs(rows.time_received[i] - burst["time"]) <= LONGEST_US
+    )
+    if not goes_on:
+        burst["flow"] = flow
+        burst["group"] = group
+        burst["count"] = ZERO
+        burst["total"] = ZERO
+        burst["squares"] = 0.0
+    count, total, squares = np.float64(burst["count"]), np.float64(burst["total"]), burst["squares"]
+    burst["time"] = rows.time_received[i]
+    burst["seq"] = U(rows.tcp_seq[i])
+    burst["length"] = octets
+    burst["count"] += ONE
+    burst["total"] += octets
+    burst["squares"] += np.float64(octets) * np.float64(octets)
+    if not goes_on or rate**count < LEAST_ODDS:
+        return
+    packets_more = (count + 1.0) * count
+    octets_more = np.float64(burst["total"]) * np.float64(burst["total"]) - burst["squares"]
+    if count > 1.0 and rate ** (count - 1.0) >= LEAST_ODDS:  # this was added when the sample before came
+        packets_more -= count * (count - 1.0)
+        octets_more -= total * total - squares
+    sums = tables.groups[burst["group"]]
+    sums["packets_variance"] += rate * (rate - 1.0) * packets_more
+    sums["octets_variance"] += rate * (rate - 1.0) * octets_more
+
+
+PLACES, MANY = 4, 1 << 14
+"""Places a hash in a table, at least: few hashes share one, which the processor could not foresee.  Half as many for
+groups of many connections, which would need much memory."""
+
+
+@forced
+def first_place(places, one):  # type: ignore[no-untyped-def]
+    """Where the search for a hash begins."""
+    return one & U(places.shape[0] - 1)
+
+
+@forced
+def entered(places, one):  # type: ignore[no-untyped-def]
+    """Enter a hash into a table (a power of two of places, 0 = free); False if it is there already."""
+    place = first_place(places, one)
+    while places[place] != ZERO:
+        if places[place] == one:
+            return False
+        place = (place + ONE) & U(places.shape[0] - 1)
+    places[place] = one
+    return True
+
+
+@forced
+def places_for(count):  # type: ignore[no-untyped-def]
+    """Places of a table for so many hashes."""
+    least = max(min(PLACES * count, PLACES * MANY), PLACES * count // 2)
+    size = 1
+    while size < least:
+        size *= 2
+    return size
+
+
+@forced
+def sort_links(hashes, groups, count, ends, out):  # type: ignore[no-untyped-def]
+    """The first `count` hashes by group to `out`, and where each group ends, counted from 1, to `ends`, zeros at first.
+    Returns how many the largest group has."""
+    for at in range(count):
+        ends[groups[at] + ONE] += 1
+    most = 0
+    for group in range(1, ends.shape[0]):
+        most = max(most, ends[group])
+        ends[group] += ends[group - 1]
+    # Filling moves the begin of each group to its end, which is the begin of the next.
+    for at in range(count):
+        to = ends[groups[at]]
+        out[to] = hashes[at]
+        ends[groups[at]] = to + 1
+    for group in range(ends.shape[0] - 1, 0, -1):
+        ends[group] = ends[group - 1]
+    ends[0] = 0
+    return most
+
+
+@kernel
+def distinct_links(hashes, groups, count, ends, out):  # type: ignore[no-untyped-def]
+    """Of the first `count` hashes those that are distinct in their group, to `out` by group ([count]); where those of
+    each group begin and end to `ends` ([groups + 1], zeros at first).  Returns how many there are."""
+    most = sort_links(hashes, groups, count, ends, out)
+    memory = np.empty(places_for(most), np.uint64)
+    kept, begin = 0, 0
+    for group in range(1, ends.shape[0]):
+        end = ends[group]
+        places = memory[: places_for(end - begin)]
+        places[:] = ZERO
+        for at in range(begin, end):
+            one = out[at]
+            if entered(places, one):
+                out[kept] = one
+                kept += 1
+        begin = end
+        ends[group] = kept
+    return kept
+
+
+EDGE_US = schemas.pair_definition.EDGE_US
 
 
 @forced

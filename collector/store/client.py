@@ -14,10 +14,9 @@ import clickhouse_connect
 from clickhouse_connect.driver import Client
 from clickhouse_connect.driver import exceptions as driver
 
-from collector.store.errors import StoreError, StoreLockedError, StoreUnreachableError
+from collector.store.errors import StoreError, StoreLockedError, StoreUnreachableError, transient
 from collector.store.roles import GRANTED, configuration_of, write_configuration
 from collector.store.settings import StoreSettings
-from collector.store.verdict import transient
 from collector.store_errors import first_line
 
 # Set when the first engine of this process opens its directory: there is one engine, and one directory, per process.

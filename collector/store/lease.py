@@ -30,13 +30,12 @@ from uuid import uuid4
 from clickhouse_connect.driver import Client
 from clickhouse_connect.driver import exceptions as driver
 
+from collector.interfaces import Call
 from collector.log import get_log
 from collector.metrics import Metrics
-from collector.ports import Call
 from collector.store.client import open_client, open_in_database
-from collector.store.errors import LeaseTakenError, SchemaError, StoreUnreachableError
+from collector.store.errors import LeaseTakenError, SchemaError, StoreUnreachableError, transient
 from collector.store.settings import StoreSettings
-from collector.store.verdict import transient
 from collector.store_errors import first_line
 from schemas.lease import BEAT, CREATE_DISTRIBUTED, CREATE_TABLE, SIGNS, TABLE
 from schemas.render import fill

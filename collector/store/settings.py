@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 from pydantic import BaseModel, Field, SecretStr, field_validator
 
 from schemas.render import STORED
-from schemas.speeds import EVERY
+from schemas.views.interface import EVERY
 
 SCHEMES = ("chdb", "http", "https")
 

@@ -2,11 +2,17 @@
 
 Tables hold rows, so numbered migrations change them.  Views hold nothing: they are made from the text of this release,
 and made anew where the text in the store is another one; a mark in the view's comment tells.
+
+Writes what columns mean into the comments of a store, where SQL clients show it (`system.columns.comment`).
+
+Comments are no part of what the tables are: stores of former releases get them at the next start, and a view that is
+made anew gets them again.  Only those that differ are written.  Blocks.
 """
 
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Set
 from dataclasses import dataclass
 
@@ -16,12 +22,57 @@ from collector.store.errors import SchemaError
 from collector.store.lease import make_table
 from collector.store.settings import StoreSettings
 from schemas.column import Table
-from schemas.feed import Feed
+from schemas.descriptions import of_table, of_view
 from schemas.migrations import CREATE_EVERYWHERE, CREATE_TABLE, EVERYWHERE, TABLE, Step, dropped, put_aside, steps
-from schemas.render import CLUSTER_SETTINGS, STORED, create_distributed, create_feed, create_view, ddl, fill, ttl_sql
-from schemas.rollup_views import FEEDS
-from schemas.view import View
-from schemas.views import views
+from schemas.render import (
+    CLUSTER_SETTINGS,
+    STORED,
+    create_distributed,
+    create_feed,
+    create_view,
+    ddl,
+    fill,
+    literal,
+    ttl_sql,
+)
+from schemas.rollups import FEEDS, Feed
+from schemas.views.all import views
+from schemas.views.common import View
+
+COLUMNS = (
+    "SELECT table, name, comment FROM system.columns "
+    "WHERE database = {database:String} AND table IN {tables:Array(String)} ORDER BY table, position"
+)
+
+
+def describe(client: Client, settings: StoreSettings) -> list[str]:
+    """Set the comments of all columns of our tables and views.
+
+    Returns the names of those that had others.  Raises the driver's errors.
+    """
+    cluster = settings.cluster or None
+    tables = {fill(f"{table.name}${{local}}", cluster): table for table in STORED}
+    names = [*tables, *(view.name for view in views(settings.interface_speeds))]
+    found: dict[str, dict[str, str]] = defaultdict(dict)
+    rows = client.query(COLUMNS, parameters={"database": settings.database, "tables": names}).result_rows
+    for table, column, comment in rows:
+        found[table][column] = comment
+    changed = []
+    for name in names:
+        wanted = of_table(tables[name]) if name in tables else of_view(found[name])
+        changes = [
+            f"COMMENT COLUMN `{column}` {literal(text)}"
+            for column, text in wanted.items()
+            if found[name].get(column, text) != text
+        ]
+        if not changes:
+            continue
+        client.command(fill(f"ALTER TABLE {name}${{on_cluster}} ", cluster) + ", ".join(changes))
+        if cluster and name in tables:
+            client.command(create_distributed(tables[name], cluster))  # it has the columns of the local one
+        changed.append(name)
+    return changed
+
 
 ColumnState = tuple[str, str, str]
 """Type, codec and alias expression of a column, as ClickHouse states them."""

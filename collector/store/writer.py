@@ -8,6 +8,8 @@
                                     oldest dropped
 
 While the store answers, nothing is written to the disk and the line has one insert.
+
+Rows of one table that wait in memory.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import asyncio
 import contextlib
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
@@ -25,25 +28,62 @@ import pyarrow.compute as pc
 from clickhouse_connect.driver import Client
 from clickhouse_connect.driver import exceptions as driver
 
+from collector.interfaces import Call, Rollup
 from collector.log import get_log
 from collector.metrics import Metrics
-from collector.ports import Call, Rollup
 from collector.stopping import Stop
-from collector.store.backlog import Backlog
 from collector.store.client import open_client
-from collector.store.describe import describe
-from collector.store.errors import BrokenSegmentError, StoreUnreachableError, free_rows_of
-from collector.store.insert import insert as insert_block
-from collector.store.line import Line
+from collector.store.errors import BrokenSegmentError, Patience, StoreUnreachableError, free_rows_of, transient
 from collector.store.native import columns_of
+from collector.store.native import insert as insert_block
+from collector.store.queue import Line
 from collector.store.settings import StoreSettings
-from collector.store.setup import check, set_up
+from collector.store.setup import check, describe, set_up
 from collector.store.spool import Insert
-from collector.store.verdict import Patience, transient
 from collector.store_errors import first_line
 from schemas.column import Table
 from schemas.flows import FLOWS
 from schemas.tables import TABLES
+
+
+class Backlog:
+    """Batches of one table that wait, oldest first."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self.rows = 0
+        self.since = 0.0
+        """When the oldest arrived, by the monotonic clock."""
+        self._batches: deque[tuple[float, pa.RecordBatch]] = deque()
+
+    def add(self, batch: pa.RecordBatch, now: float) -> None:
+        """Put a batch behind the others."""
+        if not self._batches:
+            self.since = now
+        self._batches.append((now, batch))
+        self.rows += batch.num_rows
+
+    def take(self, limit: int) -> list[pa.RecordBatch]:
+        """Remove the oldest batches with the same columns, of at most `limit` rows in all; a longer one is cut."""
+        taken: list[pa.RecordBatch] = []
+        room = limit
+        while self._batches and room > 0:
+            arrived, batch = self._batches[0]
+            if taken and batch.schema.names != taken[0].schema.names:
+                break
+            if batch.num_rows > room:
+                if taken:
+                    break
+                self._batches[0] = (arrived, batch.slice(room))
+                batch = batch.slice(0, room)
+            else:
+                self._batches.popleft()
+            taken.append(batch)
+            room -= batch.num_rows
+        self.rows -= limit - room
+        self.since = self._batches[0][0] if self._batches else 0.0
+        return taken
+
 
 ROOM = 0.75
 """`ready` waits until the queue is filled less than this: filling it to the brim again and again costs more."""

@@ -1,15 +1,27 @@
-"""Routes below /api/v1: alerts, silences, exporters, rules."""
+"""Routes below /api/v1: alerts, silences, exporters, rules.
+
+Errors of the API: problem details as RFC 9457 says, whatever went wrong.
+
+The API as an application.  Only `server.py` imports this, on a thread, after the start: FastAPI is slow to load.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Query, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp
 
-from collector.access.gate import SCOPE_USER
-from collector.desk import AlertCard, AlertDesk, AlertQuery
+from collector.http.gate import DEFECT, PROBLEM, SCOPE_USER, problem
+from collector.interfaces import AlertCard, AlertDesk, AlertQuery, DeskError
+from collector.version import VERSION
 from collector.web import models
 
 PAGE = 1000
@@ -187,3 +199,75 @@ def _cursor(card: AlertCard) -> str:
 def _before(cursor: str) -> tuple[int, str] | None:
     fired, _, alert_id = cursor.partition("-")
     return (int(fired), alert_id) if cursor else None
+
+
+SHOWN = 20
+"""Mistakes of one request that are told."""
+
+
+def handle(app: FastAPI) -> None:
+    """Have the app answer so."""
+    app.add_exception_handler(StarletteHTTPException, _http)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(DeskError, _desk_problem)
+    app.add_exception_handler(Exception, _defect)
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, StarletteHTTPException)  # noqa: S101 - registered for it
+    answer = problem(error.status_code, error.detail)
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it
+    lines = []
+    for found in error.errors()[:SHOWN]:
+        where = ".".join(str(part) for part in found["loc"])
+        given = "" if isinstance(found.get("input"), dict) else f" = {str(found.get('input'))[:100]!r}"
+        lines.append(f"{where}{given}: {found['msg']}")
+    return problem(422, "the request is not valid", lines)
+
+
+async def _desk_problem(request: Request, error: Exception) -> Response:
+    return problem(503, str(error))
+
+
+async def _defect(request: Request, error: Exception) -> Response:
+    """What the client is told; the gate, which hears of the error afterwards, counts and logs it."""
+    return problem(500, DEFECT)
+
+
+class Api(FastAPI):
+    """FastAPI, which takes it that errors are described in the media type of answers."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The description: errors are problem details."""
+        if self.openapi_schema is None:
+            described = super().openapi()
+            for methods in described["paths"].values():
+                for about in methods.values():
+                    for status, answer in about["responses"].items():
+                        if int(status) >= 400:
+                            answer["content"] = {PROBLEM: answer["content"]["application/json"]}
+        assert self.openapi_schema is not None  # noqa: S101 - just made
+        return self.openapi_schema
+
+
+def application(desk: AlertDesk, pages: Sequence[BaseRoute]) -> ASGIApp:
+    """The API in front of `desk`, with `pages` beside it."""
+    app = Api(
+        title="vmflow",
+        summary="Alerts of VM-to-VM traffic: list, acknowledge, resolve, silence; rules and their state.",
+        version=VERSION,
+        openapi_url="/api/openapi.json",
+        docs_url=None,  # the usual pages load their scripts from elsewhere
+        redoc_url=None,
+        routes=list(pages),
+    )
+    app.state.desk = desk
+    app.include_router(router)
+    handle(app)
+    app.middleware_stack = app.build_middleware_stack()  # else the first request does
+    return app

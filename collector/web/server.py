@@ -18,13 +18,11 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from collector.access.entrance import Entrance
-from collector.access.gate import READS, problem
-from collector.desk import AlertDesk
-from collector.http import CONNECTIONS, BindError, LargeResponse, bind, server
+from collector.http.gate import READS, Entrance, problem
+from collector.http.server import CONNECTIONS, BindError, LargeResponse, bind, server
+from collector.interfaces import AlertDesk, Call
 from collector.log import get_log
 from collector.metrics import Metrics
-from collector.ports import Call
 from collector.web.settings import WebSettings
 
 LOAD_SECONDS = 30
@@ -156,7 +154,7 @@ class Web:
 
     def _application(self) -> ASGIApp:
         """The API, and the pages for whoever asks with another method.  Blocks: it loads FastAPI."""
-        from collector.web.application import application  # noqa: PLC0415 - slow, see the module's text
+        from collector.web.api import application  # noqa: PLC0415 - slow, see the module's text
 
         return application(self._desk, self._routes)
 

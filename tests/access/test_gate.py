@@ -25,15 +25,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route, Router
 
-from collector import http
-from collector.access.entrance import Entrance
-from collector.access.settings import AccessError, AccessSettings
-from collector.access.tls import server_context
+from collector.commands.query import connect
+from collector.http import server
+from collector.http.gate import Entrance
+from collector.http.settings import AccessError, AccessSettings
 from collector.metrics import Metrics
 from collector.store.client import open_client
 from collector.store.errors import StoreError
-from collector.store.query import connect
 from collector.store.settings import StoreSettings
+from collector.tls import server_context
 from tests.access.test_login import HASH, PASSWORD, SETTINGS, TOKEN
 from tests.collector.sql_endpoint import Endpoint, served
 
@@ -172,7 +172,7 @@ def test_pages_of_other_sites_get_nothing(unguarded: Endpoint, headers: dict[str
     ):
         assert asked[0] == status
         assert (asked[1] == b"1\n") == (status == 200)
-        assert {name: asked[2][name] for name, _ in http.HEADERS} == dict(http.HEADERS)
+        assert {name: asked[2][name] for name, _ in server.HEADERS} == dict(server.HEADERS)
         assert not [name for name in asked[2] if name.lower().startswith("access-control-")]
 
 
@@ -395,8 +395,8 @@ def test_a_new_certificate_is_taken_over_while_running(authority: trustme.CA, tm
     async def run() -> list[int]:
         entrance = Entrance(access, Metrics(), asyncio.to_thread)
         app = Starlette(routes=[Route("/health", lambda request: JSONResponse({"status": "ok"}))])
-        listening, url = http.bind("127.0.0.1", 0, entrance.scheme)
-        web = http.server(entrance.gate(app, "127.0.0.1"), "test", Metrics(), entrance.context())
+        listening, url = server.bind("127.0.0.1", 0, entrance.scheme)
+        web = server.server(entrance.gate(app, "127.0.0.1"), "test", Metrics(), entrance.context())
         serving = asyncio.create_task(web.serve(sockets=[listening]))
         parts = urlsplit(url)
         serials = []

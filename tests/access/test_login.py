@@ -10,9 +10,9 @@ import argon2
 import pytest
 from pydantic import ValidationError
 
-from collector.access import login as module
-from collector.access.login import Credentials, DeniedError, Identity, Login, new_token
-from collector.access.settings import AccessError, AccessSettings
+from collector.http import login as module
+from collector.http.login import Credentials, DeniedError, Identity, Login, new_token
+from collector.http.settings import AccessError, AccessSettings
 from collector.metrics import Metrics
 
 PASSWORD = "correct horse"

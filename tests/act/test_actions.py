@@ -19,11 +19,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from collector.act.settings import ActionSettings, ActSettings
-from collector.act.stage import Actions, threads
 from collector.metrics import Metrics
+from collector.notify.actions import Actions, threads
+from collector.notify.settings import ActionSettings, ActSettings
 from collector.settings import InvalidSettingsError, load
-from collector.store.insert import insert
+from collector.store.native import insert
 from collector.store.settings import StoreSettings
 from collector.threads import Bridge, run
 from schemas.alerts import ACTION_RUNS

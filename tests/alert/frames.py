@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from collector.alert.conditions import Judge
-from collector.alert.frame import Frame
-from collector.alert.measures import LEVEL_US
+from collector.alert.conditions.base import Judge
 from collector.alert.rules import Rule
+from collector.alert.scopes import LEVEL_US
+from collector.alert.series import Frame
 from collector.alert.state import Book, Change
 
 NOON_US = 1_800_014_400 * 1_000_000

@@ -13,11 +13,10 @@ from clickhouse_connect.driver import Client
 
 from collector.alert.settings import AlertSettings
 from collector.alert.stage import Alerts
-from collector.deliver.delivery import Delivery, threads
-from collector.deliver.settings import DeliverSettings
+from collector.interfaces import Group, Notice, OnNotice, WindowClosed
 from collector.metrics import Metrics
-from collector.notice import Group, Notice, OnNotice
-from collector.ports import WindowClosed
+from collector.notify.settings import DeliverSettings
+from collector.notify.stage import Delivery, threads
 from collector.store.client import open_client
 from collector.store.settings import StoreSettings
 from collector.threads import Bridge

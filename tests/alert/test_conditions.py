@@ -9,15 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from collector.alert.baseline import Baseline
-from collector.alert.evidence import decision
-from collector.alert.frame import Frame
+from collector.alert.conditions.absent import Absent
+from collector.alert.conditions.baseline import Baseline
+from collector.alert.conditions.threshold import Threshold, decision
+from collector.alert.conditions.trend import Trend, slopes
 from collector.alert.rules import Rule
+from collector.alert.series import Frame
 from collector.alert.settings import AlertSettings
-from collector.alert.silence import Absent
 from collector.alert.state import Book
-from collector.alert.threshold import Threshold
-from collector.alert.trend import Trend, slopes
 from tests.alert.frames import NAN, NOON_US, frame, happened, step
 
 LOSS = Rule(name="loss", scope="pair", measure="loss_ratio", level="10s", above=0.01, clear=0.005, clear_seconds=20)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from collector.alert.group import Silence, Silenced
+from collector.alert.notifications import Silence, Silenced
 from collector.alert.rules import DEFAULTS, Rule
 from collector.alert.settings import AlertSettings
 from collector.alert.state import Alert

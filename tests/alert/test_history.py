@@ -12,11 +12,11 @@ import pytest
 from clickhouse_connect.driver import Client
 
 from collector.__main__ import COMMANDS, Command, main
-from collector.alert.frame import query
-from collector.alert.history import candidates, replay, suggest
+from collector.alert.backtest import candidates, replay, suggest
 from collector.alert.rules import DEFAULTS
+from collector.alert.series import query
 from collector.alert.settings import AlertSettings
-from collector.store.engine import Engine, Query
+from collector.sql.engine import Engine, Query
 from collector.store.settings import StoreSettings
 from tests.alert.live import SECOND_US, traffic
 from tests.analyze.named import BEGIN_US, add, store, vm

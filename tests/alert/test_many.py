@@ -10,13 +10,13 @@ import pyarrow as pa
 import pytest
 from clickhouse_connect.driver import Client
 
-from collector.alert import frame
-from collector.alert.baseline import Baseline
+from collector.alert import series
+from collector.alert.conditions.baseline import Baseline
+from collector.alert.conditions.trend import Trend
 from collector.alert.evaluate import Evaluator
-from collector.alert.frame import Limits
 from collector.alert.rules import Rule
+from collector.alert.series import Limits
 from collector.alert.settings import AlertSettings
-from collector.alert.trend import Trend
 from collector.store.settings import StoreSettings
 from tests.alert.live import SECOND_US
 from tests.analyze.named import BEGIN_US, HOUR_US, store
@@ -117,9 +117,9 @@ def test_each_condition_finds_those_that_are_wrong_and_no_others(client: Client)
 
 def parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """One query for each window of the past, and no time for more than one between two windows."""
-    monkeypatch.setattr(frame, "CHUNK_ROWS", 1)
-    monkeypatch.setattr(frame, "PAST_SHARE", 0.0)
-    monkeypatch.setattr(frame, "PAST_WINDOW_SHARE", 0.0)
+    monkeypatch.setattr(series, "CHUNK_ROWS", 1)
+    monkeypatch.setattr(series, "PAST_SHARE", 0.0)
+    monkeypatch.setattr(series, "PAST_WINDOW_SHARE", 0.0)
 
 
 def test_a_past_that_takes_long_is_read_in_parts_and_nothing_is_judged_before_its_end(
@@ -133,7 +133,7 @@ def test_a_past_that_takes_long_is_read_in_parts_and_nothing_is_judged_before_it
 
     # 29 windows before this one, each a part.
     assert answers == [False] * 28 + [True] * 2
-    (window,) = frame.read(client, GROWS.view, "1m", [GROWS], FIRST_US, FIRST_US + MINUTE_US, LIMITS)
+    (window,) = series.read(client, GROWS.view, "1m", [GROWS], FIRST_US, FIRST_US + MINUTE_US, LIMITS)
     one, other = whole.judge(window), parted.judge(window)
     assert one.value.tolist() == other.value.tolist()
     assert np.count_nonzero(other.beyond) == SERIES // STEP
@@ -166,8 +166,8 @@ def test_a_baseline_reads_the_next_hour_a_day_at_a_time(client: Client, monkeypa
 def test_windows_that_were_passed_over_are_no_steeper_slope(client: Client) -> None:
     """Two windows in three are passed over: taken as neighbours, they would grow by 3 a minute, to 309 in an hour."""
     judge = Trend(GROWS.model_copy(update={"above": 300}), SERIES)
-    seen: Callable[[int], frame.Frame] = lambda start: next(  # noqa: E731
-        frame.read(client, GROWS.view, "1m", [GROWS], start, start + MINUTE_US, LIMITS)
+    seen: Callable[[int], series.Frame] = lambda start: next(  # noqa: E731
+        series.read(client, GROWS.view, "1m", [GROWS], start, start + MINUTE_US, LIMITS)
     )
 
     for number in range(-PAST, LOOKED, 3):
@@ -185,8 +185,8 @@ def test_a_clock_that_is_set_back_begins_the_past_anew(client: Client) -> None:
     """Windows of the time that is now to come would stand before those that are judged."""
     late, fresh = Trend(GROWS, SERIES), Trend(GROWS, SERIES)
     back_us = FIRST_US - 2 * MINUTE_US
-    (now,) = frame.read(client, GROWS.view, "1m", [GROWS], FIRST_US, FIRST_US + MINUTE_US, LIMITS)
-    (before,) = frame.read(client, GROWS.view, "1m", [GROWS], back_us, back_us + MINUTE_US, LIMITS)
+    (now,) = series.read(client, GROWS.view, "1m", [GROWS], FIRST_US, FIRST_US + MINUTE_US, LIMITS)
+    (before,) = series.read(client, GROWS.view, "1m", [GROWS], back_us, back_us + MINUTE_US, LIMITS)
     assert late.prepare(client, FIRST_US, LIMITS)
     late.judge(now)
 

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from clickhouse_connect.driver import Client
 
-from collector.alert.baseline import Baseline
+from collector.alert.conditions.baseline import Baseline
 from collector.alert.evaluate import cut
-from collector.alert.frame import Limits, expression, read
-from collector.alert.measures import SCOPES, SECONDS
 from collector.alert.rules import Rule
+from collector.alert.scopes import SCOPES, SECONDS
+from collector.alert.series import Limits, expression, read
 from collector.store.settings import StoreSettings
 from schemas import alerts as schema
 from tests.analyze.named import BEGIN_US, HOUR_US, add, emptied, flow, store, vm

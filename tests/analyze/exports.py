@@ -10,7 +10,7 @@ from typing import Any
 from clickhouse_connect.driver import Client
 
 from decoders.datagrams import Datagrams
-from decoders.dispatch import Decoder
+from decoders.decoder import Decoder
 from tests.analyze.named import HOSTS, NOBODY, add, ends, truth_of
 from tests.decoders.helpers import address, mac, payloads, rows
 

@@ -18,11 +18,11 @@ from clickhouse_connect.driver import Client
 from collector.rollup.groups import as_input
 from collector.rollup.sums import PairSums
 from collector.store.client import open_client
-from collector.store.insert import insert
+from collector.store.native import insert
 from collector.store.settings import StoreSettings
 from collector.store.setup import set_up
 from decoders.datagrams import Datagrams
-from decoders.dispatch import Decoder
+from decoders.decoder import Decoder
 from schemas.column import ENUM, NAME, Table
 from schemas.flows import FLOWS
 from schemas.render import STORED

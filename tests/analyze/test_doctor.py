@@ -16,12 +16,11 @@ import pytest
 from clickhouse_connect.driver import Client
 
 from collector.__main__ import main
-from collector.analyze.checks import CHECKS
-from collector.analyze.doctor import LIMITS, Doctor, Finding, examine
+from collector.analyze.doctor import CHECKS, LIMITS, Doctor, Finding, examine
 from collector.analyze.settings import AnalyzeSettings
 from collector.metrics import Metrics
+from collector.sql.engine import Engine, Query
 from collector.store.client import open_client
-from collector.store.engine import Engine, Query
 from collector.store.settings import StoreSettings
 from collector.threads import Bridge, run
 from tests.analyze.exports import BASE_US, SECOND_US, WINDOW_US, export, heard

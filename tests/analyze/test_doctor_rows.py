@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collector.pipeline.streams import OwnLoss, StreamReporter
+from collector.decode.exporter_stats import OwnLoss, StreamReporter
 from decoders.datagrams import Datagrams
-from decoders.dispatch import Decoder
+from decoders.decoder import Decoder
 from tests.decoders.helpers import address, payloads, rows
 
 SECOND_US = 1_000_000

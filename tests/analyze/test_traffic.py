@@ -17,8 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from collector.analyze.settings import AnalyzeSettings
 from collector.analyze.traffic import SCOPES, Traffic, families
+from collector.interfaces import WindowClosed
 from collector.metrics import LABEL_CHARACTERS, Metrics
-from collector.ports import WindowClosed
 from collector.store.client import open_client
 from collector.store.settings import StoreSettings
 from tests.analyze.named import BEGIN_US, add, flow, store, vm

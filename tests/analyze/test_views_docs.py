@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from clickhouse_connect.driver import Client
 
-from collector.store.engine import Engine, Query
+from collector.sql.engine import Engine, Query
 from collector.store.settings import StoreSettings
 from tests.analyze.named import BEGIN_US, add, ask, flow, named, polls, store, vm
 

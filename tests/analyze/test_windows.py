@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from collector.analyze.settings import AnalyzeSettings
 from collector.analyze.watermark import LEVELS, SECOND_US, Watermark, WatermarkRules
 from collector.analyze.windows import Windows
+from collector.interfaces import Watched, WindowClosed
 from collector.metrics import Metrics
-from collector.ports import Watched, WindowClosed
 from collector.store.client import open_client
 from collector.store.settings import StoreSettings
 from collector.store.setup import set_up

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from collector.store.client import open_client
-from collector.store.describe import describe
-from collector.store.insert import insert
+from collector.store.native import insert
 from collector.store.settings import StoreSettings
-from collector.store.setup import set_up
+from collector.store.setup import describe, set_up
 from schemas.flows import FLOWS
 from tests.collector.rows import batch
 from tests.collector.sql_endpoint import Endpoint, served

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from email.message import Message
 
-from collector.access.entrance import Entrance
-from collector.access.settings import AccessSettings
+from collector.http.gate import Entrance
+from collector.http.settings import AccessSettings
 from collector.metrics import Metrics
-from collector.store.facade import Facade
+from collector.sql.endpoint import Facade
 from collector.store.settings import StoreSettings
 
 

@@ -9,14 +9,8 @@ import sys
 import pytest
 from clickhouse_cityhash.cityhash import CityHash128
 
-from collector.store.blocks import (
-    BLOCK_OCTETS,
-    METHODS,
-    compress_blocks,
-    decompress_blocks,
-    readable_block,
-)
-from collector.store.guard import RefusedError
+from collector.sql.guard import RefusedError
+from collector.sql.wire import BLOCK_OCTETS, METHODS, compress_blocks, decompress_blocks, readable_block
 
 LIMIT = 1 << 20
 QUERY = b"SELECT count() FROM flows WHERE bytes > 1000 LIMIT 100"

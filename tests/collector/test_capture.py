@@ -32,7 +32,8 @@ from scapy.layers.l2 import ARP, LLC, SNAP, CookedLinux, CookedLinuxV2, Dot1AD, 
 from scapy.packet import Packet, Raw
 from scapy.utils import PcapNgWriter, PcapReader, PcapWriter
 
-from collector.capture import (
+from collector.capture import frames as fragments_module
+from collector.capture.read import (
     CapturedDatagram,
     CaptureError,
     CaptureProblems,
@@ -41,7 +42,6 @@ from collector.capture import (
     read_batches,
     read_capture,
 )
-from collector.capture import fragments as fragments_module
 from decoders.datagrams import Datagrams
 
 PCAPS = Path(__file__).parents[2] / "fixtures" / "pcaps"
@@ -171,7 +171,7 @@ def test_gzip_and_standard_input_read_the_same() -> None:
     path = PCAPS / "ovs_netflow5.pcap"
     program = """if True:
         import hashlib
-        from collector.capture import read_capture
+        from collector.capture.read import read_capture
         print(hashlib.sha256(repr([tuple(row) for row in read_capture("-")]).encode()).hexdigest())
     """
     outputs = set()

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 import trustme
 
-from collector import reach
-from collector.confine import KNOWN_ABI, LEAST_ABI, ConfineError, landlock_abi
-from collector.reach import reach_of
+from collector.process import reach
+from collector.process.confine import KNOWN_ABI, LEAST_ABI, ConfineError, landlock_abi
+from collector.process.reach import reach_of
 from collector.settings import load
 from tests.access.test_gate import _files
 from tests.deliver.test_apprise import Mailbox, mail_server, mail_url
@@ -37,7 +37,7 @@ from collector.commands import run
 run.add_arguments(argparse.ArgumentParser())
 from pathlib import Path
 from collector.commands.serve import _confined, _own_temporary_directory
-from collector.confine import other_threads
+from collector.process.confine import other_threads
 from collector.environment import hide
 from collector.settings import load, secret_variables
 asked = json.load(sys.stdin)

@@ -7,9 +7,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from collector.pipeline.continued import CONTINUED, EVICTED, WAYS, Continued
+from collector.decode.flow_starts import CONTINUED, EVICTED, WAYS, Continued
 from decoders.datagrams import Datagrams
-from decoders.dispatch import Decoder
+from decoders.decoder import Decoder
 from schemas.column import Origin
 from schemas.flows import FLOWS
 from tests.analyze.named import batch

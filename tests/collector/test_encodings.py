@@ -11,8 +11,8 @@ from collections.abc import Callable
 import lz4.frame
 import pytest
 
-from collector.store.encodings import decompress
-from collector.store.guard import RefusedError
+from collector.sql.guard import RefusedError
+from collector.sql.wire import decompress
 
 if sys.version_info >= (3, 14):
     from compression import zstd

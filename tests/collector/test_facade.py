@@ -19,15 +19,14 @@ import pytest
 from clickhouse_connect.driver import Client
 from clickhouse_connect.driver import exceptions as driver
 
-from collector.http import PIECE_OCTETS, LargeResponse
+from collector.http.server import PIECE_OCTETS, LargeResponse
 from collector.metrics import Metrics
-from collector.store.blocks import METHODS, compress_blocks, decompress_blocks
+from collector.sql.endpoint import Facade
+from collector.sql.guard import allowed
+from collector.sql.wire import METHODS, compress_blocks, decompress_blocks, raise_revision
 from collector.store.client import open_client
 from collector.store.errors import StoreError
-from collector.store.facade import Facade
-from collector.store.guard import allowed
-from collector.store.insert import insert
-from collector.store.revision import raise_revision
+from collector.store.native import insert
 from collector.store.settings import StoreSettings
 from collector.store.setup import set_up
 from schemas.flows import FLOWS

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from collector import ports
-from collector.pipeline.gaps import ALL, MOST_ROWS, Gap, Gaps, OwnGaps, rows_of
-from collector.pipeline.streams import OwnLoss
+from collector import interfaces
+from collector.decode.exporter_stats import OwnLoss
+from collector.decode.gaps import ALL, MOST_ROWS, Gap, Gaps, OwnGaps, rows_of
 from decoders.datagrams import Datagrams
-from decoders.dispatch import Decoder
+from decoders.decoder import Decoder
 from tests.decoders.exports import record5, v5
 from tests.decoders.helpers import address, payloads, rows
 
@@ -155,7 +155,7 @@ def test_a_run_knows_how_long_nobody_watched(tmp_path: Path) -> None:
 
     assert OwnGaps(file).away(20 * SECOND) == Gap(9 * SECOND, 20 * SECOND, "away")
     assert OwnGaps(file).away(12 * SECOND) is None  # a clock that was set back says nothing
-    assert OwnGaps(file).former == ports.Watched(5 * SECOND, 8 * SECOND, 12 * SECOND)
+    assert OwnGaps(file).former == interfaces.Watched(5 * SECOND, 8 * SECOND, 12 * SECOND)
     assert OwnGaps(None).away(20 * SECOND) is None
     assert OwnGaps(None).former is None
 

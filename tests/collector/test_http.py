@@ -19,8 +19,8 @@ import trustme
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
-from collector import http
-from collector.access.gate import SCOPE_USER
+from collector.http import server as http
+from collector.http.gate import SCOPE_USER
 from collector.metrics import Metrics
 
 SHORT = 0.6

@@ -17,7 +17,7 @@ import pytest
 
 from collector.__main__ import main
 from collector.store.client import open_client
-from collector.store.insert import insert
+from collector.store.native import insert
 from collector.store.settings import StoreSettings
 from collector.store.setup import set_up
 from schemas.flows import FLOWS

@@ -18,15 +18,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from collector.listen.recvmmsg import (
-    ANCILLARY,
-    AVAILABLE,
-    BatchReader,
-    Reader,
-    Received,
-    SingleReader,
-    best_reader,
-)
+from collector.listen.recvmmsg import ANCILLARY, AVAILABLE, BatchReader, Reader, Received, SingleReader, best_reader
 from collector.listen.settings import Endpoint, ListenError, ListenSettings, parse_endpoint
 from collector.listen.sockets import SHARDS
 from collector.listen.udp import Listener

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from collector.listen.memory import Memory
-from collector.pipeline.inbox import concatenate
+from collector.decode.inbox import concatenate
+from collector.listen.recvmmsg import Memory
 from decoders.datagrams import Datagrams
 
 BLOCK = 4096

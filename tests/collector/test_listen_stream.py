@@ -21,12 +21,12 @@ import pytest
 import trustme
 from pydantic import ValidationError
 
-from collector.access.settings import AccessError
+from collector.http.settings import AccessError
 from collector.listen.settings import ListenError, ListenSettings
-from collector.listen.stream import BrokenMessageError, StreamListener, whole_messages
+from collector.listen.tcp import BrokenMessageError, StreamListener, whole_messages
 from collector.metrics import Metrics
 from decoders.datagrams import Datagrams, address_halves
-from decoders.dispatch import Decoder
+from decoders.decoder import Decoder
 from tests import service as services
 from tests.collector.test_listen import Inbox, until
 from tests.decoders.exports import BASE, base, in_set, ipfix, template

@@ -11,9 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from collector.looplag import CHECK_SECONDS, LATE_SECONDS, CoreWait, LoopLag
 from collector.metrics import Metrics
-from collector.threads import run
+from collector.threads import CHECK_SECONDS, LATE_SECONDS, CoreWait, LoopLag, run
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how long a thread waits for a core")
 

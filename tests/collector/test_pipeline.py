@@ -9,18 +9,18 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from collector.decode.exporter_stats import Growths, OwnLoss, StreamMetrics, StreamReporter
+from collector.decode.inbox import Inbox, octets_of
+from collector.decode.settings import ExporterSettings, PipelineSettings
+from collector.decode.stage import INBOX_CHECK_SECONDS, Pipeline, rules_of
+from collector.decode.workers import stages
 from collector.metrics import Metrics
-from collector.pipeline.inbox import Inbox, octets_of
-from collector.pipeline.settings import ExporterSettings, PipelineSettings
-from collector.pipeline.streams import Growths, OwnLoss, StreamMetrics, StreamReporter
-from collector.pipeline.work import INBOX_CHECK_SECONDS, Pipeline, rules_of
-from collector.pipeline.workers import stages
 from collector.threads import Bridge
 from decoders.datagrams import Datagrams
-from decoders.decoder import Decoded, assign_batch, new_shared
-from decoders.dispatch import Decoder
+from decoders.decoder import Decoder
 from decoders.limits import Limits
 from decoders.sessions import S_DATAGRAMS, S_LOST, forget
+from decoders.shared import Decoded, assign_batch, new_shared
 from tests.decoders.exports import BASE, base, in_set, ipfix, record5, template, v5
 from tests.decoders.helpers import payloads, truth
 

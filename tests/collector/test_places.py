@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from collector.places import CLOSING, LOOPBACK, Place, Places, State, person_of, source_of
+from collector.connections import CLOSING, LOOPBACK, Place, Places, State, person_of, source_of
 
 
 class Crowd:

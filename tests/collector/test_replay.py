@@ -19,10 +19,21 @@ from types import SimpleNamespace, TracebackType
 
 import pytest
 
-from collector.capture import CaptureError, CaptureProblems, read_capture
-from collector.replay import ReplaySummary, SendError, TargetError, add_arguments, replay, run, send, sendmmsg
-from collector.replay.exporters import LoopbackAddresses, Pool, Senders, Target, parse_target, resolve
-from collector.replay.recording import Recording
+from collector.capture import replay as replay_module
+from collector.capture import sendmmsg
+from collector.capture.read import CaptureError, CaptureProblems, read_capture
+from collector.capture.replay import Recording, ReplaySummary, replay
+from collector.capture.senders import (
+    LoopbackAddresses,
+    Pool,
+    SendError,
+    Senders,
+    Target,
+    TargetError,
+    parse_target,
+    resolve,
+)
+from collector.commands.replay import add_arguments, run
 
 PCAPS = Path(__file__).parents[2] / "fixtures" / "pcaps"
 TWO_EXPORTERS = PCAPS / "ovs_netflow5_two_bridges.pcap"
@@ -165,7 +176,7 @@ def test_a_batch_sends_what_its_octets_hold_now() -> None:
 def test_rounds_repeat_everything(kept: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether the capture stays in memory or is read again; problems are those of one round."""
     if not kept:
-        monkeypatch.setattr("collector.replay.recording.KEEP_OCTETS", 100)
+        monkeypatch.setattr("collector.capture.replay.KEEP_OCTETS", 100)
     reports: list[tuple[int, int | None]] = []
     with Receiver() as receiver:
         summary = asyncio.run(
@@ -245,15 +256,15 @@ class Clock:
 def sent_at(monkeypatch: pytest.MonkeyPatch, files: list[Path], receiver: Receiver, **pace: float) -> list[float]:
     """When each datagram was sent, in seconds from the start."""
     clock, times = Clock(), []
-    monkeypatch.setattr(send, "time", SimpleNamespace(monotonic=clock.monotonic))
-    monkeypatch.setattr(send, "asyncio", SimpleNamespace(sleep=clock.sleep))
-    original = send._Replay._send_one
+    monkeypatch.setattr(replay_module, "time", SimpleNamespace(monotonic=clock.monotonic))
+    monkeypatch.setattr(replay_module, "asyncio", SimpleNamespace(sleep=clock.sleep))
+    original = replay._Replay._send_one
 
-    async def noted(self: send._Replay, stream: send._Stream, payload: bytes) -> None:
+    async def noted(self: replay._Replay, stream: replay._Stream, payload: bytes) -> None:
         times.append(round(clock.now - 100, 6))
         await original(self, stream, payload)
 
-    monkeypatch.setattr(send._Replay, "_send_one", noted)
+    monkeypatch.setattr(replay._Replay, "_send_one", noted)
     asyncio.run(replay(files, receiver.host, receiver.port, **pace))
     return times
 
@@ -291,7 +302,8 @@ def test_a_pipe_is_sent_as_it_flows(tmp_path: Path) -> None:
 COMMAND = [
     sys.executable,
     "-c",
-    "import argparse, sys; from collector.replay import add_arguments, run; parser = argparse.ArgumentParser('replay');"
+    "import argparse, sys; from collector.commands.replay import add_arguments, run;"
+    "parser = argparse.ArgumentParser('replay');"
     "add_arguments(parser); sys.exit(run(parser.parse_args()))",
 ]
 
@@ -497,7 +509,7 @@ def test_damage_within_a_file_sends_nothing(tmp_path: Path) -> None:
 
 
 def test_standard_input_too_large_to_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("collector.replay.recording.KEEP_OCTETS", 100)
+    monkeypatch.setattr("collector.capture.replay.KEEP_OCTETS", 100)
     with TWO_EXPORTERS.open("rb") as file:
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=file))
         with pytest.raises(TargetError, match="too large to be repeated"):

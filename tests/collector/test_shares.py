@@ -6,8 +6,7 @@ import asyncio
 
 import numpy as np
 
-from collector.pipeline.inbox import Inbox
-from collector.pipeline.shares import ROW_OCTETS, TIMES_FREE
+from collector.decode.inbox import ROW_OCTETS, TIMES_FREE, Inbox
 from decoders.datagrams import Datagrams
 
 LIMIT = 1_000_000

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from collector.sql.engine import LIMITS, Engine, Query, QueryError
+from collector.sql.guard import PATH_COLUMNS, TYPE_ARGUMENTS, EngineNames, RefusedError, Statement, allowed
+from collector.sql.tree import parse
 from collector.store.client import open_client
-from collector.store.engine import LIMITS, Engine, Query, QueryError
-from collector.store.guard import PATH_COLUMNS, TYPE_ARGUMENTS, EngineNames, RefusedError, Statement, allowed
 from collector.store.roles import READER, ceilings
 from collector.store.settings import StoreSettings
 from collector.store.setup import set_up
-from collector.store.tree import parse
 
 DATABASE = "test_allowed"
 SECRET = b"a line of a file that nobody may read"

@@ -18,10 +18,10 @@ from collector.metrics import Metrics
 from collector.rollup.groups import as_input
 from collector.rollup.sums import PairSums
 from collector.store.client import open_client, open_in_database
-from collector.store.insert import insert
+from collector.store.errors import transient
+from collector.store.native import insert
 from collector.store.settings import StoreSettings
 from collector.store.setup import migrate, set_up
-from collector.store.verdict import transient
 from collector.store.writer import INSERT_SETTINGS, Writer
 from schemas.alerts import ALERT_TABLES
 from schemas.column import Table
@@ -33,7 +33,7 @@ from schemas.migrations import TABLE, steps
 from schemas.render import STORED, create_distributed
 from schemas.rollups import LEVELS, PAIR_INPUT
 from schemas.tables import TABLES
-from schemas.views import VIEWS
+from schemas.views.all import VIEWS
 from tests.analyze.named import batch as batch_of
 from tests.analyze.named import flow, vm
 from tests.collector.rows import batch

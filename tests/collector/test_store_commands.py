@@ -13,16 +13,16 @@ from pathlib import Path
 import pytest
 from clickhouse_connect.driver import exceptions as driver
 
-from collector.access.settings import AccessSettings
+from collector.commands.query import connect
+from collector.http.settings import AccessSettings
 from collector.store.client import open_client
 from collector.store.errors import StoreError
-from collector.store.query import connect
 from collector.store.settings import StoreSettings, default_url
 from collector.store_errors import first_line
 from schemas.migrations import steps
 from schemas.render import STORED, ddl, docs
-from schemas.rollup_views import FEEDS
-from schemas.views import VIEWS
+from schemas.rollups import FEEDS
+from schemas.views.all import VIEWS
 
 ROOT = Path(__file__).resolve().parents[2]
 

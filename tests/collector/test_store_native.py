@@ -12,8 +12,7 @@ import pytest
 from clickhouse_connect.driver import Client
 
 from bench import rows as made_up
-from collector.store.insert import insert
-from collector.store.native import block, columns_of
+from collector.store.native import block, columns_of, insert
 from collector.store.settings import StoreSettings
 from schemas.column import ADDRESS, ENUM, Origin, Table
 from schemas.exporters import EXPORTERS

@@ -13,19 +13,20 @@ from urllib3.exceptions import ProtocolError
 from collector.metrics import Metrics
 from collector.store import writer as module
 from collector.store.client import open_client
-from collector.store.errors import BrokenSegmentError, SchemaError
-from collector.store.insert import insert
-from collector.store.settings import StoreSettings
-from collector.store.setup import set_up
-from collector.store.verdict import (
+from collector.store.errors import (
     DOUBT_ENDS_SECONDS,
     DOUBT_SECONDS,
+    BrokenSegmentError,
     Patience,
+    SchemaError,
     Verdict,
     reviewed,
     transient,
     verdict_of,
 )
+from collector.store.native import insert
+from collector.store.settings import StoreSettings
+from collector.store.setup import set_up
 from collector.store.writer import Writer
 from schemas.flows import FLOWS
 from tests.collector.rows import batch
@@ -139,7 +140,7 @@ def test_an_insert_that_nobody_can_store_is_given_up_and_the_next_stored(
         insert(client, table, batches, token, group)
 
     monkeypatch.setattr(module, "insert_block", poisoned)
-    monkeypatch.setattr("collector.store.verdict.DOUBT_SECONDS", 0.3)
+    monkeypatch.setattr("collector.store.errors.DOUBT_SECONDS", 0.3)
     metrics = Metrics()
 
     async def scenario() -> None:

@@ -20,7 +20,7 @@ from collector.metrics import Metrics
 from collector.store import writer as module
 from collector.store.client import open_client
 from collector.store.errors import SchemaError, StoreError
-from collector.store.insert import insert
+from collector.store.native import insert
 from collector.store.settings import StoreSettings
 from collector.store.setup import set_up
 from collector.store.writer import Writer
@@ -325,7 +325,7 @@ def test_acknowledged_rows_survive_kill_9(tmp_path: Path) -> None:
         "from collector.store.client import open_client\n"
         "from collector.store.settings import StoreSettings\n"
         "from collector.store.setup import set_up\n"
-        "from collector.store.insert import insert\n"
+        "from collector.store.native import insert\n"
         "from schemas.flows import FLOWS\n"
         "from tests.collector.rows import batch\n"
         "settings = StoreSettings(url=sys.argv[1])\n"

@@ -178,8 +178,8 @@ def test_the_fast_loop_is_used_where_it_is_installed() -> None:
 
 NICENESS = """
 import asyncio, json, os, threading
-from collector.act.run import run_command
-from collector.act.settings import ActionSettings
+from collector.notify.action_run import run_command
+from collector.notify.settings import ActionSettings
 from collector.threads import Bridge, run, start_daemon, step_forward
 
 def own():

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from collector.store.guard import RefusedError
-from collector.store.turns import MOST_OVERDUE, WAITING_PER_PLACE, Turn, Turns
+from collector.sql.guard import RefusedError
+from collector.sql.turns import MOST_OVERDUE, WAITING_PER_PLACE, Turn, Turns
 
 
 def played(scenario: Callable[[], Awaitable[None]]) -> None:

@@ -11,14 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from collector.decode.exporter_stats import OwnLoss
+from collector.decode.settings import ExporterSettings, PipelineSettings
+from collector.decode.stage import Pipeline
+from collector.decode.workers import count_of, stages, worker_of
 from collector.metrics import Metrics
-from collector.pipeline.settings import ExporterSettings, PipelineSettings
-from collector.pipeline.streams import OwnLoss
-from collector.pipeline.work import Pipeline
-from collector.pipeline.workers import count_of, stages, worker_of
 from collector.threads import Bridge
 from decoders.datagrams import Datagrams
-from decoders.decoder import Decoded
+from decoders.shared import Decoded
 from tests.decoders.helpers import payloads
 
 CAPTURES = ("softflowd_v5", "softflowd_v9", "softflowd_ipfix", "ovs_sflow_tcp_udp_s64")

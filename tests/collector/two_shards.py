@@ -126,7 +126,7 @@ def two_shards(directory: Path) -> Iterator[Cluster]:
         (directory / "conf.d").mkdir()
         (directory / "conf.d" / "cluster.xml").write_text(_CONFIGURATION.format(**parts, filters=filters))
         options = ["--writable", "--path", str(directory), "--port", "0"]
-        command = [sys.executable, "-m", "collector.store.facade", *options]
+        command = [sys.executable, "-m", "collector.sql.endpoint", *options]
         root = Path(__file__).resolve().parents[2]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as process:
             assert process.stdout is not None

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from decoders.datagrams import Datagrams
-from decoders.dispatch import Decoder
+from decoders.decoder import Decoder
 from decoders.errors import Reason
-from decoders.held import waits
 from decoders.limits import Limits
-from decoders.rules import ExporterRule
+from decoders.netflow.messages import waits
+from decoders.overrides import ExporterRule
 from tests.decoders.helpers import rows
 
 SMALL = Limits(sessions=64, sources=64, names=1_024, rows_per_batch=4_096, held_octets=64 * 1024)

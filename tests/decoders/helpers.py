@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from collector.capture import read_capture
+from collector.capture.read import read_capture
 from decoders.datagrams import Datagrams
-from decoders.decoder import K_SFLOW, Decoded, Shared, assign_batch, new_shared
 from decoders.errors import Reason
 from decoders.limits import Limits
-from decoders.sflow import SflowDecoder
+from decoders.sflow.decoder import SflowDecoder
+from decoders.shared import K_SFLOW, Decoded, Shared, assign_batch, new_shared
 
 PCAPS = Path(__file__).parents[2] / "fixtures" / "pcaps"
 SMALL = Limits(sessions=64, sources=1_024, names=1_024, rows_per_batch=4_096)

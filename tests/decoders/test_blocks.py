@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from decoders import legacy, rows, sets, sflow
-from decoders.blocks import Blocks
+from decoders import rows
 from decoders.datagrams import Datagrams
-from decoders.dispatch import Decoder
+from decoders.decoder import Decoder
+from decoders.memory import Blocks
+from decoders.netflow import decoder as netflow
+from decoders.netflow import v5
+from decoders.sflow import decoder as sflow
 from schemas.column import Table
 from schemas.flows import FLOWS
 from tests.decoders.exports import NOW, V, in_set, ipfix, template
@@ -75,7 +78,7 @@ def test_what_lay_in_the_memory_before_shows_in_no_row(stem: str, monkeypatch: p
         return made
 
     expected = Decoder().decode(datagrams).flows
-    for module in (legacy, sets, sflow):
+    for module in (v5, netflow, sflow):
         monkeypatch.setattr(module, "unclear_rows", used)
     found = Decoder().decode(datagrams).flows
 

@@ -9,11 +9,11 @@ import pytest
 from numpy.typing import NDArray
 
 from decoders.datagrams import Datagrams
-from decoders.decoder import Decoded
-from decoders.dispatch import Decoder
+from decoders.decoder import Decoder
 from decoders.errors import Reason
-from decoders.rules import ExporterRule
+from decoders.overrides import ExporterRule
 from decoders.sessions import S_DUPLICATES, S_OVERRIDE_RATE
+from decoders.shared import Decoded
 from tests.service import payloads
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from decoders.errors import Reason
 from decoders.limits import Limits
-from decoders.rules import ExporterRule
+from decoders.overrides import ExporterRule
 from decoders.sessions import S_LOST, S_REORDERED, S_RESTARTS, S_TEMPLATES
 from tests.decoders.exports import (
     BASE,

@@ -9,9 +9,9 @@ import netflow
 import pytest
 
 from decoders.datagrams import Datagrams
-from decoders.dispatch import Decoder
+from decoders.decoder import Decoder
 from decoders.errors import Reason
-from decoders.rules import ExporterRule
+from decoders.overrides import ExporterRule
 from decoders.sessions import S_LOST, S_RECORDS, S_REORDERED, S_RESTARTS
 from tests.decoders.exports import NOW, Collector, record5, v5
 from tests.decoders.helpers import address, payloads, rows, truth

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from decoders.interface_names import NameList, intern, new_names
 from decoders.limits import Limits
-from decoders.names import NameList, intern, new_names
 
 
 def octets(text: bytes) -> np.ndarray:

@@ -36,8 +36,7 @@ from scapy.layers.ipsec import AH, ESP
 from scapy.layers.vxlan import VXLAN
 
 from decoders.jit import kernel
-from decoders.packet import parse_header
-from decoders.packet_layers import P_NESTING, P_TAGGED, P_TUNNEL, P_UNKNOWN
+from decoders.packet import P_NESTING, P_TAGGED, P_TUNNEL, P_UNKNOWN, parse_header
 from decoders.rows import Rows, layout, new_rows
 from schemas.flows import FLOWS
 from tests.decoders.helpers import address, mac

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from decoders.datagrams import Datagrams
-from decoders.decoder import assign_batch, new_shared
 from decoders.limits import Limits
 from decoders.sessions import (
     S_DATAGRAMS,
@@ -30,6 +29,7 @@ from decoders.sessions import (
     standing,
     track_sequence,
 )
+from decoders.shared import assign_batch, new_shared
 
 NO_UPTIME = -1
 

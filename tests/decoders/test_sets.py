@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from decoders.errors import Reason
-from decoders.rules import ExporterRule
+from decoders.overrides import ExporterRule
 from decoders.sessions import S_LOST, S_RECORDS, S_RESTARTS, S_SAMPLING_RATE, S_TEMPLATES
 from tests.decoders.exports import (
     BASE,

@@ -11,8 +11,8 @@ import netflow
 import pytest
 
 from decoders.datagrams import Datagrams
-from decoders.dispatch import Decoder
-from decoders.held import waits
+from decoders.decoder import Decoder
+from decoders.netflow.messages import waits
 from decoders.sessions import S_DUPLICATES, S_LOST, S_RECORDS, S_REORDERED, S_RESTARTS
 from tests.decoders.helpers import PCAPS, address, mac, payloads, rows, truth
 

@@ -9,7 +9,6 @@ import pytest
 from scapy.all import ARP, IP, TCP, UDP, Dot1Q, Ether, IPv6, Raw
 from scapy.layers.vxlan import VXLAN
 
-from decoders.drop_reasons import DROP_REASONS
 from decoders.errors import Reason
 from decoders.sessions import (
     S_AGENT_DROPS,
@@ -20,6 +19,7 @@ from decoders.sessions import (
     S_RESTARTS,
     S_SAMPLES_LOST,
 )
+from decoders.sflow.decoder import DROP_REASONS
 from tests.decoders.helpers import Sflow, address, rows
 from tests.decoders.sflow_messages import (
     counters_sample,

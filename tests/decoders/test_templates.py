@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from decoders.elements import describe, parse, plausible, registry
 from decoders.errors import Reason
 from decoders.limits import Limits
+from decoders.netflow.plan import describe, parse, plausible, registry
 from decoders.sessions import S_DATAGRAMS, S_DUPLICATES, S_HELD_OCTETS, S_LOST, S_RECORDS, S_TEMPLATES
 from tests.decoders.exports import (
     BASE,

@@ -15,10 +15,10 @@ from urllib.parse import parse_qs
 
 from pydantic import SecretStr
 
-from collector.deliver.delivery import Delivery, threads
-from collector.deliver.settings import DeliverSettings, ReceiverSettings
+from collector.interfaces import Group, Notice
 from collector.metrics import Metrics
-from collector.notice import Group, Notice
+from collector.notify.settings import DeliverSettings, ReceiverSettings
+from collector.notify.stage import Delivery, threads
 from collector.threads import Bridge
 
 NOON_US = 1_764_072_000_000_000

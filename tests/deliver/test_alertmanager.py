@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from collector.deliver.alertmanager import AlertmanagerReceiver
-from collector.deliver.answer import DELIVERED, Answer
-from collector.deliver.settings import ReceiverSettings
+from collector.notify.alertmanager import AlertmanagerReceiver
+from collector.notify.receiver import DELIVERED, Answer
+from collector.notify.settings import ReceiverSettings
 from tests.deliver.alertmanager_server import MISSING, PROGRAM, Alertmanager, alertmanager
 from tests.deliver.parts import LOSS, SECOND_US, Endpoint, endpoint, group, loss, receiver, running
 

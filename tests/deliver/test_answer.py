@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from collector.deliver.answer import of_http, of_texts
+from collector.notify.receiver import of_http, of_texts
 
 
 @pytest.mark.parametrize(("status", "ok"), [(200, True), (204, True), (301, False), (404, False), (500, False)])

@@ -17,12 +17,12 @@ import pytest
 from aiosmtpd.controller import Controller
 from pydantic import SecretStr
 
-from collector.deliver.answer import Answer
-from collector.deliver.message import render
-from collector.deliver.receivers import AppriseReceiver, fitted
-from collector.deliver.settings import ReceiverSettings
+from collector.interfaces import Notice
 from collector.log import LogSettings, setup
-from collector.notice import Notice
+from collector.notify.apprise import AppriseReceiver, fitted
+from collector.notify.message import render
+from collector.notify.receiver import Answer
+from collector.notify.settings import ReceiverSettings
 from tests.deliver.parts import LOSS, endpoint, group, loss
 from tests.hostile.nasty import NASTY, SURROGATE, harmless
 

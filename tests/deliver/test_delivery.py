@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from collector.deliver.answer import DeliverError
+from collector.notify.receiver import DeliverError
 from tests.deliver.parts import Endpoint, endpoint, group, loss, receiver, running
 
 ROOT = Path(__file__).parents[2]
@@ -261,8 +261,8 @@ def test_no_receivers_is_fine() -> None:
 def test_apprise_is_loaded_only_where_it_is_used() -> None:
     code = (
         "import sys\n"
-        "from collector.deliver.kinds import receivers\n"
-        "from collector.deliver.settings import DeliverSettings\n"
+        "from collector.notify.stage import receivers\n"
+        "from collector.notify.settings import DeliverSettings\n"
         "made = receivers(DeliverSettings.model_validate({'receivers': {'am': {'kind': 'alertmanager', 'url': 'http://a'}}}))\n"
         "made['am'].open()\n"
         "print('apprise' in sys.modules)\n"

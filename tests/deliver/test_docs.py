@@ -10,11 +10,11 @@ import pytest
 from prometheus_client import Counter, Gauge
 from pydantic import SecretStr
 
-from collector.deliver.delivery import Delivery
-from collector.deliver.message import render
-from collector.deliver.receivers import AppriseReceiver
-from collector.deliver.settings import DeliverSettings, ReceiverSettings
 from collector.metrics import Metrics
+from collector.notify.apprise import AppriseReceiver
+from collector.notify.message import render
+from collector.notify.settings import DeliverSettings, ReceiverSettings
+from collector.notify.stage import Delivery
 from tests.deliver.parts import group, receiver
 
 TEXT = (Path(__file__).parents[2] / "docs/receivers.md").read_text("utf-8")

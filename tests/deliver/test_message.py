@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from collector.deliver.message import SHORT_SIGNS, render, worst_first
-from collector.deliver.templates import CHINESE, ENGLISH
+from collector.notify.message import SHORT_SIGNS, render, worst_first
+from collector.notify.words import CHINESE, ENGLISH
 from tests.deliver.parts import LOSS, NOON_US, SECOND_US, group, loss
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from collector.alert.group import Silence
+from collector.alert.notifications import Silence
 from collector.alert.rules import DEFAULTS
 from collector.alert.state import Alert, Change
 from collector.alert.store import AlertStore

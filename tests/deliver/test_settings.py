@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from collector.commands.check import as_toml
-from collector.deliver.answer import DeliverError
-from collector.deliver.kinds import receivers
-from collector.deliver.settings import DeliverSettings, ReceiverSettings
+from collector.notify.receiver import DeliverError
+from collector.notify.settings import DeliverSettings, ReceiverSettings
+from collector.notify.stage import receivers
 from collector.settings import InvalidSettingsError, Settings, load
 
 SECRET = "s3cr3t-t0ken"  # noqa: S105 - looked for where it must not be

@@ -10,12 +10,12 @@ from uuid import UUID
 
 import pyarrow as pa
 
-from collector.capture import read_batches
-from collector.enrich.history import History
-from collector.enrich.naming import Namer
-from collector.enrich.snapshot import build
-from collector.enrich.source import Host, Interface, PortKind, Rank
-from decoders.dispatch import Decoder
+from collector.capture.read import read_batches
+from collector.inventory.history import History
+from collector.inventory.naming import Namer
+from collector.inventory.snapshot import build
+from collector.inventory.sources.base import Host, Interface, PortKind, Rank
+from decoders.decoder import Decoder
 from schemas.column import ADDRESS, ENUM, NAME, Origin
 from schemas.flows import FLOWS
 from tests.decoders.helpers import PCAPS, address, mac, rows

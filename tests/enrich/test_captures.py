@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from collector.enrich.source import Interface, Rank
+from collector.inventory.sources.base import Interface, Rank
 from tests.decoders.helpers import PCAPS, address, mac, truth
 from tests.enrich.laboratory import UUID, history, hosts, known_of, load, named, ovsdb
 

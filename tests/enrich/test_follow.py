@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from collector.enrich import follow
-from collector.enrich.follow import Deliver, Followed, Follower
-from collector.enrich.source import Interface, Rank, Report, SourceError, SourceSetupError
+from collector.inventory import poller
+from collector.inventory.poller import Deliver, Followed, Follower
+from collector.inventory.sources.base import Interface, Rank, Report, SourceError, SourceSetupError
 from collector.threads import Bridge
 
 SECONDS = 20
@@ -139,7 +139,7 @@ def run(scenario: Callable[[], Awaitable[None]]) -> list[dict[str, Any]]:
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follow, "PAUSE_FIRST_SECONDS", 0.01)
+    monkeypatch.setattr(poller, "PAUSE_FIRST_SECONDS", 0.01)
 
 
 def test_every_answer_is_delivered_with_the_time_at_which_its_reading_began() -> None:
@@ -200,7 +200,7 @@ def test_pauses_grow_while_a_source_fails_and_are_short_again_after_an_answer() 
     assert run(scenario) == []
     pauses = source.waits[:12]
     for number, pause in enumerate(pauses):
-        longest = min(0.01 * 2**number, follow.PAUSE_LONGEST_SECONDS)
+        longest = min(0.01 * 2**number, poller.PAUSE_LONGEST_SECONDS)
         assert longest / 2 <= pause <= longest
     assert source.waits[12] == 30.0
     assert source.waits[13] <= 0.01

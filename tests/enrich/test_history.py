@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collector.enrich.history import FOREVER, History
-from collector.enrich.source import NO_UUID, Host, Interface, PortKind, Rank
+from collector.inventory.history import FOREVER, History
+from collector.inventory.sources.base import NO_UUID, Host, Interface, PortKind, Rank
 
 HISTORY_US = 1_000
 MAC = 0x5254_0000_0001

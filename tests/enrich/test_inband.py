@@ -10,10 +10,9 @@ from uuid import UUID
 
 import pytest
 
-from collector.enrich import inband
-from collector.enrich.history import FOREVER, History
-from collector.enrich.inband import HOST_FORGOTTEN_US, VMS_PER_MAC, InBand
-from collector.enrich.source import Address, Host, Interface, Rank
+from collector.inventory.exporters import HOST_FORGOTTEN_US, VMS_PER_MAC, InBand
+from collector.inventory.history import FOREVER, History
+from collector.inventory.sources.base import Address, Host, Interface, Rank
 from tests.decoders.helpers import Sflow
 from tests.decoders.sflow_messages import (
     counters_sample,
@@ -307,4 +306,4 @@ def test_names_collide_in_no_key(exporters: Exporters) -> None:
         exporters.polls(f"192.0.2.{agent}", **{f"vnet{n}": n + 1 for n in range(5)})
     assert len(exporters.ports()) == 100
     assert len(exporters.in_band._seen) == 100
-    assert inband.VMS_PER_MAC == 64
+    assert VMS_PER_MAC == 64

@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from collector.enrich.history import History
-from collector.enrich.join import N_FOREIGN
-from collector.enrich.naming import ENRICHED, Namer
-from collector.enrich.source import Host, Interface, PortKind, Rank
+from collector.inventory.history import History
+from collector.inventory.join import N_FOREIGN
+from collector.inventory.naming import ENRICHED, Namer
+from collector.inventory.sources.base import Host, Interface, PortKind, Rank
 from schemas.column import Origin
 from schemas.counters import COUNTERS
 from schemas.drops import DROPS

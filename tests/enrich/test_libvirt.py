@@ -12,12 +12,11 @@ from uuid import UUID
 
 import pytest
 
-from collector.enrich import libvirt_domains
-from collector.enrich.libvirt import Libvirt
-from collector.enrich.libvirt_domains import Domains
-from collector.enrich.libvirt_session import Signals, shown_uri, uri_addresses
-from collector.enrich.settings import LibvirtSettings
-from collector.enrich.source import Host, Rank, SourceError, SourceSetupError
+from collector.inventory.settings import LibvirtSettings
+from collector.inventory.sources import libvirt_domains
+from collector.inventory.sources.base import Host, Rank, SourceError, SourceSetupError
+from collector.inventory.sources.libvirt import Libvirt, Signals, shown_uri, uri_addresses
+from collector.inventory.sources.libvirt_domains import Domains
 
 libvirt = pytest.importorskip(
     "libvirt", reason="needs libvirt-python (Debian, to build it: libvirt-dev pkg-config gcc python3-dev)"

@@ -7,9 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from collector.enrich import libvirt_counters
-from collector.enrich.counter_rows import CounterRows
-from collector.enrich.libvirt_counters import DomainStats
+from collector.inventory.sources import libvirt_domains
+from collector.inventory.sources.counters import CounterRows
+from collector.inventory.sources.libvirt_domains import DomainStats
 from schemas.column import Origin
 from schemas.counters import COUNTERS, ETHERNET, TOTALS
 
@@ -36,7 +36,7 @@ def new() -> CounterRows:
 
 
 def poll(counters: CounterRows, *domains: DomainStats, monotonic_us: int = 0) -> list[dict[str, Any]]:
-    batch = counters.rows(libvirt_counters.poll(domains, NOW_US, monotonic_us), AGENT)
+    batch = counters.rows(libvirt_domains.poll(domains, NOW_US, monotonic_us), AGENT)
     assert isinstance(batch, pa.RecordBatch)
     batch.validate(full=True)
     rows: list[dict[str, Any]] = batch.to_pylist()
@@ -44,7 +44,7 @@ def poll(counters: CounterRows, *domains: DomainStats, monotonic_us: int = 0) ->
 
 
 def test_a_row_has_every_decoded_column() -> None:
-    batch = new().rows(libvirt_counters.poll([guest()], NOW_US, 0), AGENT)
+    batch = new().rows(libvirt_domains.poll([guest()], NOW_US, 0), AGENT)
 
     assert batch is not None
     assert batch.schema.equals(COUNTERS.arrow(Origin.DECODE))
@@ -92,7 +92,7 @@ def test_the_first_poll_has_totals_only() -> None:
 
 def test_an_address_is_ipv6_or_unknown() -> None:
     for agent, octets in ((ip_address("2001:db8::11"), ip_address("2001:db8::11").packed), (None, bytes(16))):
-        batch = new().rows(libvirt_counters.poll([guest()], NOW_US, 0), agent)
+        batch = new().rows(libvirt_domains.poll([guest()], NOW_US, 0), agent)
         assert batch is not None
         assert batch.column("agent").to_pylist() == [octets]
 
@@ -148,7 +148,7 @@ def test_interfaces_are_told_apart_by_domain_and_device_not_by_number() -> None:
 def test_an_interface_that_was_away_begins_anew() -> None:
     counters = new()
     poll(counters, guest())
-    assert counters.rows(libvirt_counters.poll([], NOW_US, 1), AGENT) is None
+    assert counters.rows(libvirt_domains.poll([], NOW_US, 1), AGENT) is None
 
     (row,) = poll(counters, guest(tx=(9000, 90)), monotonic_us=2)
 

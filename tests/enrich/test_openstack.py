@@ -15,9 +15,9 @@ from uuid import UUID
 
 import pytest
 
-from collector.enrich.openstack import Openstack
-from collector.enrich.settings import OpenstackSettings
-from collector.enrich.source import Host, Interface, PortKind, Rank, SourceError
+from collector.inventory.settings import OpenstackSettings
+from collector.inventory.sources.base import Host, Interface, PortKind, Rank, SourceError
+from collector.inventory.sources.openstack import Openstack
 from tests.enrich.openstack_answers.cloud import PASSWORD, Cloud
 
 pytest.importorskip("openstack", reason="needs openstacksdk: pip install 'vmflow[openstack]'")

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from collector.enrich import openstack_client
-from collector.enrich.openstack import Openstack
-from collector.enrich.settings import OpenstackSettings
-from collector.enrich.source import SourceError, SourceSetupError
+from collector.inventory.settings import OpenstackSettings
+from collector.inventory.sources import openstack_api
+from collector.inventory.sources.base import SourceError, SourceSetupError
+from collector.inventory.sources.openstack import Openstack
 from tests.enrich.openstack_answers.cloud import PASSWORD, Cloud
 
 pytest.importorskip("openstack", reason="needs openstacksdk: pip install 'vmflow[openstack]'")
@@ -235,14 +235,14 @@ def test_answers_that_are_none(tmp_path: Path, body: bytes, expected: str) -> No
 
 def test_answer_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading ends at the limit."""
-    monkeypatch.setattr(openstack_client, "MAX_OCTETS", 1 << 20)
+    monkeypatch.setattr(openstack_api, "MAX_OCTETS", 1 << 20)
     with Raw(200, *[b" " * (1 << 18)] * 400) as raw:
         assert error_of(raw.write_clouds(tmp_path)).endswith("the answer has more than 1048576 octets")
 
 
 def test_answers_in_circles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An API that always has a next page."""
-    monkeypatch.setattr(openstack_client, "MAX_OBJECTS", 50)
+    monkeypatch.setattr(openstack_api, "MAX_OBJECTS", 50)
     with Raw(200, b'{"ports": [{"id": "a"}], "ports_links": [{"rel": "next"}]}') as raw:
         assert error_of(raw.write_clouds(tmp_path)).endswith("network /ports: more than 50 objects")
 

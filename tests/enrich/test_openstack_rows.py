@@ -8,7 +8,8 @@ from uuid import UUID
 
 import pytest
 
-from collector.enrich.openstack_rows import (
+from collector.inventory.sources.base import NO_UUID, Host, PortKind
+from collector.inventory.sources.openstack_rows import (
     MAX_IPS,
     Network,
     Server,
@@ -19,7 +20,6 @@ from collector.enrich.openstack_rows import (
     read_port,
     read_server,
 )
-from collector.enrich.source import NO_UUID, Host, PortKind
 
 PORT = "0123abcd-ef01-4567-89ab-cdef01234567"
 VM = "5f3c2a10-8f6e-4d0b-9a57-0d6c1f4e2b31"

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from collector.enrich.ovsdb import Ovsdb
-from collector.enrich.settings import OvsdbSettings
-from collector.enrich.source import Rank, SourceError, SourceSetupError
+from collector.inventory.settings import OvsdbSettings
+from collector.inventory.sources.base import Rank, SourceError, SourceSetupError
+from collector.inventory.sources.ovsdb import Ovsdb
 from tests.enrich.ovsdb_server import OvsdbServer, free_port, needs_server
 
 LONG = 60.0
@@ -337,7 +337,7 @@ def test_answers_that_are_none(octets: bytes) -> None:
 def test_a_message_without_end(octets: int, deadline: float, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its size ends it, or the deadline: the library itself would not return before the end of a message."""
     needs_server()
-    monkeypatch.setattr("collector.enrich.ovsdb_replica.MAX_OCTETS", octets)
+    monkeypatch.setattr("collector.inventory.sources.ovsdb_replica.MAX_OCTETS", octets)
     with answering(b'{"id":null,"method":"update3","params":["', b"x" * 65_536) as remote:
         fail(Ovsdb(OvsdbSettings(remote=remote, deadline_seconds=deadline)), why)
 
@@ -356,7 +356,7 @@ def fail(source: Ovsdb, why: str) -> None:
 
 
 def test_a_replica_that_has_taken_in_much_is_made_anew(server: OvsdbServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("collector.enrich.ovsdb_replica.MAX_TOTAL_OCTETS", 10)
+    monkeypatch.setattr("collector.inventory.sources.ovsdb_replica.MAX_TOTAL_OCTETS", 10)
     with closing(Ovsdb(OvsdbSettings(remote=server.unix))) as source:
         names(source)
         added(server, "vnet2")
@@ -367,6 +367,6 @@ def test_a_replica_that_has_taken_in_much_is_made_anew(server: OvsdbServer, monk
 
 
 def test_more_interfaces_than_a_switch_can_have(server: OvsdbServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("collector.enrich.ovsdb_replica.MAX_INTERFACES", 1)
+    monkeypatch.setattr("collector.inventory.sources.ovsdb_replica.MAX_INTERFACES", 1)
 
     fail(Ovsdb(OvsdbSettings(remote=server.unix)), "2 interfaces, expected 1 at most")

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from collector.enrich.ovsdb import Ovsdb
-from collector.enrich.settings import OvsdbSettings
+from collector.inventory.settings import OvsdbSettings
+from collector.inventory.sources.ovsdb import Ovsdb
 from schemas.column import Origin
 from schemas.counters import COUNTERS, TOTALS
 from tests.enrich.ovsdb_server import OvsdbServer, needs_server

@@ -9,9 +9,9 @@ from uuid import UUID
 
 import pytest
 
-from collector.enrich.ovsdb import Ovsdb
-from collector.enrich.settings import OvsdbSettings
-from collector.enrich.source import NO_UUID, Host, Interface, PortKind
+from collector.inventory.settings import OvsdbSettings
+from collector.inventory.sources.base import NO_UUID, Host, Interface, PortKind
+from collector.inventory.sources.ovsdb import Ovsdb
 from tests.enrich.ovsdb_server import OvsdbServer, needs_server
 
 VM = "1776d583-50a4-4e49-8ab7-aa6f7a49b1fe"

@@ -11,12 +11,12 @@ from uuid import UUID
 import numpy as np
 import pytest
 
-from collector.enrich import columns as columns_module
-from collector.enrich.columns import Columns, address_words
-from collector.enrich.lookup import BY_INDEX, BY_NAME, BY_OF_PORT, find_host, find_ip, find_mac, find_port
-from collector.enrich.merge import Placement
-from collector.enrich.snapshot import Snapshot, build, check
-from collector.enrich.source import NO_UUID, Address, Interface, PortKind, Rank
+from collector.inventory import intervals as columns_module
+from collector.inventory.intervals import Columns, address_words
+from collector.inventory.lookup import BY_INDEX, BY_NAME, BY_OF_PORT, find_host, find_ip, find_mac, find_port
+from collector.inventory.merge import Placement
+from collector.inventory.snapshot import Snapshot, build, check
+from collector.inventory.sources.base import NO_UUID, Address, Interface, PortKind, Rank
 
 FOREVER = (1 << 63) - 1
 GRACE = 5

@@ -13,18 +13,18 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from collector.enrich import stage
-from collector.enrich.settings import InventorySettings, StaticSettings
-from collector.enrich.source import SourceSetupError
-from collector.enrich.sources import sources, threads
-from collector.enrich.stage import Enrichment
+from collector.interfaces import Sink
+from collector.inventory import stage
+from collector.inventory.settings import InventorySettings, StaticSettings
+from collector.inventory.sources.base import SourceSetupError
+from collector.inventory.sources.registry import sources, threads
+from collector.inventory.stage import Enrichment
 from collector.metrics import Metrics
-from collector.ports import Sink
 from collector.store.client import open_client
 from collector.store.settings import StoreSettings
 from collector.store.writer import Writer
 from collector.threads import Bridge
-from decoders.decoder import Decoded
+from decoders.shared import Decoded
 from tests.decoders.helpers import Sflow, rows
 from tests.decoders.sflow_messages import (
     counters_sample,

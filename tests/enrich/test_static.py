@@ -12,9 +12,9 @@ from uuid import UUID
 
 import pytest
 
-from collector.enrich.settings import StaticSettings
-from collector.enrich.source import Host, Interface, PortKind, Rank, SourceError, SourceSetupError
-from collector.enrich.static import COLUMNS, Static, parse, parse_mac
+from collector.inventory.settings import StaticSettings
+from collector.inventory.sources.base import Host, Interface, PortKind, Rank, SourceError, SourceSetupError
+from collector.inventory.sources.static_file import COLUMNS, Static, parse, parse_mac
 from collector.settings import load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -359,7 +359,7 @@ def test_the_documentation_lists_every_key() -> None:
 
 
 def test_the_documentation_names_metrics_that_exist() -> None:
-    source = (ROOT / "collector/enrich/stage.py").read_text(encoding="utf-8")
+    source = (ROOT / "collector/inventory/stage.py").read_text(encoding="utf-8")
     named = set(re.findall(r"`vmflow_(inventory_\w+)`", DOCUMENTATION))
 
     assert len(named) >= 6

@@ -14,11 +14,11 @@ from clickhouse_connect.driver import Client
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from collector.enrich.history import History, Interval
-from collector.enrich.source import NO_UUID, Address, Host, Interface, PortKind, Rank
-from collector.enrich.written import inventory_rows
+from collector.inventory.history import History, Interval
+from collector.inventory.rows import inventory_rows
+from collector.inventory.sources.base import NO_UUID, Address, Host, Interface, PortKind, Rank
 from collector.store.client import open_client
-from collector.store.insert import insert
+from collector.store.native import insert
 from collector.store.settings import StoreSettings
 from collector.store.setup import set_up
 from schemas.inventory import INVENTORY

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from decoders.datagrams import Datagrams
-from decoders.decoder import Decoded
-from decoders.dispatch import Decoder
+from decoders.decoder import Decoder
 from decoders.errors import Reason
 from decoders.limits import Limits
+from decoders.shared import Decoded
 from tests.decoders import sflow_messages
 from tests.decoders.helpers import rows
 

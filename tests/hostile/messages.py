@@ -6,8 +6,8 @@ import struct
 from typing import Any
 
 from decoders.datagrams import Datagrams, address_halves
-from decoders.decoder import Decoded
-from decoders.dispatch import Decoder
+from decoders.decoder import Decoder
+from decoders.shared import Decoded
 from tests.decoders.exports import NOW
 from tests.decoders.helpers import payloads, rows, truth
 

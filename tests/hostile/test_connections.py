@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from collector.descriptors import CLIENTS, ENGINE, FEWEST, LIBRARIES, DescriptorsError, connections, needed
+from collector.process.descriptors import CLIENTS, ENGINE, FEWEST, LIBRARIES, DescriptorsError, connections, needed
 from collector.settings import Settings
 from tests.decoders.helpers import payloads, truth
 from tests.service import ROOT, Service, running, send
@@ -157,7 +157,7 @@ def test_connections_get_what_the_rest_leaves(tmp_path: Path) -> None:
 def test_the_limit_is_raised_as_far_as_the_system_lets_us() -> None:
     code = (
         "import resource\n"
-        "from collector.descriptors import raise_limit\n"
+        "from collector.process.descriptors import raise_limit\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (100, 900))\n"
         "print(raise_limit(), *resource.getrlimit(resource.RLIMIT_NOFILE))"
     )

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from decoders.datagrams import Datagrams, address_halves
-from decoders.decoder import Decoded
-from decoders.dispatch import Decoder
+from decoders.decoder import Decoder
 from decoders.errors import Reason
 from decoders.sessions import S_DUPLICATES, S_LOST, S_RESTARTS
+from decoders.shared import Decoded
 from tests.decoders.exports import BASE, base, in_set, ipfix, options_template, record5, template, v5, v9
 from tests.decoders.helpers import payloads, rows
 from tests.decoders.sflow_messages import datagram, flow_sample, header

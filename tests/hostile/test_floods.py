@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from collector.decode.exporter_stats import TOTALS, StreamMetrics
 from collector.metrics import Metrics
-from collector.pipeline.streams import TOTALS, StreamMetrics
 from decoders.datagrams import Datagrams
-from decoders.dispatch import Decoder
+from decoders.decoder import Decoder
 from decoders.errors import REASONS, Reason
 from decoders.limits import Limits
 from tests.decoders.exports import ipfix, record5, v5

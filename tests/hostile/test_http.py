@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from collector.http import HEADERS, NO_PLACE
+from collector.http.server import HEADERS, NO_PLACE
 from tests.service import Service, running
 
 LINES = 40

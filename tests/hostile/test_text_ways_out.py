@@ -25,7 +25,7 @@ from collector.__main__ import main
 from collector.analyze.doctor import Finding
 from collector.commands import exporters
 from collector.store.client import open_client
-from collector.store.insert import insert
+from collector.store.native import insert
 from collector.store.settings import StoreSettings
 from collector.store.setup import set_up
 from schemas.inventory import INVENTORY

@@ -12,13 +12,13 @@ import pyarrow as pa
 from clickhouse_connect.driver import Client
 
 from collector.metrics import Metrics
-from collector.rollup.rollups import Rollups
 from collector.rollup.settings import RollupSettings
+from collector.rollup.stage import Rollups
 from collector.store.client import open_client, open_in_database
-from collector.store.insert import insert
+from collector.store.errors import Patience
+from collector.store.native import insert
 from collector.store.settings import StoreSettings
 from collector.store.setup import set_up
-from collector.store.verdict import Patience
 from collector.store.writer import INSERT_SETTINGS, Writer
 from schemas.column import Table
 from schemas.flows import FLOWS

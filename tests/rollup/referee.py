@@ -10,9 +10,8 @@ import pyarrow as pa
 import pytest
 from clickhouse_connect.driver import Client
 
-from schemas.burst_feed import bursts_from_flows
-from schemas.flow_feed import pairs_from_flows
 from schemas.flows import FLOWS
+from schemas.pair_definition import bursts_from_flows, pairs_from_flows
 from schemas.render import fill
 from schemas.rollups import PAIR_KEYS, STREAM_KEYS
 from tests.analyze.named import ask, batch, flow, vm

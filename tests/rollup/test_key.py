@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 from clickhouse_connect.driver import Client
 
-from collector.rollup.groups import as_input
-from collector.rollup.key import connection_key
+from collector.rollup.groups import as_input, connection_key
 from collector.rollup.sums import PairSums
-from collector.store.insert import insert
+from collector.store.native import insert
 from collector.store.settings import StoreSettings
 from schemas.flows import FLOWS
 from schemas.rollups import PAIR_INPUT

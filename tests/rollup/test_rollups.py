@@ -17,7 +17,7 @@ from collector.rollup.settings import RollupSettings
 from collector.rollup.sums import PairSums
 from collector.store.client import open_in_database
 from collector.store.errors import StoreUnreachableError
-from collector.store.insert import insert
+from collector.store.native import insert
 from collector.store.settings import StoreSettings
 from collector.store.writer import INSERT_SETTINGS
 from schemas.column import Table

@@ -20,7 +20,7 @@ from collector.rollup.groups import GroupStore
 from collector.rollup.settings import RollupSettings
 from collector.rollup.sums import PairSums
 from collector.store.client import open_in_database
-from collector.store.insert import insert
+from collector.store.native import insert
 from collector.store.settings import StoreSettings
 from collector.store.spool import Insert, Spool
 from collector.store.writer import INSERT_SETTINGS

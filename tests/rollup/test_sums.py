@@ -15,9 +15,8 @@ import pyarrow as pa
 import pytest
 from clickhouse_connect.driver import Client
 
-from collector.rollup import links, lookup, loop, plan
-from collector.rollup.names import MOST_DICTIONARIES
-from collector.rollup.sums import PairSums
+from collector.rollup import loop, plan
+from collector.rollup.sums import MOST_DICTIONARIES, PairSums
 from collector.store.settings import StoreSettings
 from schemas.column import Origin
 from schemas.flows import FLOWS
@@ -329,11 +328,10 @@ def fingerprint() -> str:
 
 def with_one_hash() -> str:
     """The fingerprint where all groups look for their place in the same slot, and so do its connections."""
-    for module in (lookup, plan):
-        module.key_hash = lambda *_: np.uint64(0)
-    links.first_place = lambda *_: np.uint64(0)
-    lookup.tag_of = lambda *_: np.uint64(0)
-    lookup.first_slot = loop.first_slot = lambda *_: np.uint64(0)
+    plan.key_hash = lambda *_: np.uint64(0)
+    loop.first_place = lambda *_: np.uint64(0)
+    plan.tag_of = lambda *_: np.uint64(0)
+    plan.first_slot = loop.first_slot = lambda *_: np.uint64(0)
     return fingerprint()
 
 

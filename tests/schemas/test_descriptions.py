@@ -8,14 +8,13 @@ import pytest
 from clickhouse_connect.driver import Client
 
 from collector.store.client import open_client
-from collector.store.describe import describe
 from collector.store.settings import StoreSettings
-from collector.store.setup import set_up
+from collector.store.setup import describe, set_up
 from schemas.descriptions import VIEW_COLUMNS
 from schemas.flows import FLOWS
 from schemas.migrations import split, states
 from schemas.render import STORED
-from schemas.views import VIEWS
+from schemas.views.all import VIEWS
 
 NAMES = {*(table.name for table in STORED), *(view.name for view in VIEWS)}
 

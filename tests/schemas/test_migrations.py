@@ -15,8 +15,8 @@ from collector.store.setup import check, columns, migrate, set_up, state
 from schemas.flows import FLOWS
 from schemas.migrations import CREATE_TABLE, TABLE, split, states, steps
 from schemas.render import STORED, ddl, fill
-from schemas.rollup_views import FEEDS
-from schemas.views import VIEWS
+from schemas.rollups import FEEDS
+from schemas.views.all import VIEWS
 
 NAMES = [table.name for table in STORED]
 ENGINES = "SELECT name, engine_full FROM system.tables WHERE database = {d:String} AND name != {m:String} ORDER BY name"

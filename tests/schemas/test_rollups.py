@@ -13,9 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from collector.store.settings import StoreSettings
-from schemas.flow_feed import LONGEST_SECONDS
-from schemas.interface_feed import WRAPPED_SPEEDS
-from schemas.rollups import LEVELS, ROLLUPS
+from schemas.pair_definition import LONGEST_SECONDS
+from schemas.rollups import LEVELS, ROLLUPS, WRAPPED_SPEEDS
 from tests.analyze.named import BEGIN_US, add, ask, emptied, flow, store, vm
 
 A, B = vm("a", "host-1"), vm("b", "host-2")

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from collector.enrich.libvirt import Libvirt
-from collector.enrich.settings import LibvirtSettings
-from collector.enrich.source import Report
+from collector.inventory.settings import LibvirtSettings
+from collector.inventory.sources.base import Report
+from collector.inventory.sources.libvirt import Libvirt
 from tests.system import testbed
 from tests.system.testbed import Testbed
 

@@ -12,12 +12,11 @@ from uuid import UUID
 
 import pytest
 
-from collector.enrich.libvirt import Libvirt
+from collector.inventory.sources.libvirt import Libvirt
 from tests.system.guests import (
     HOST,
     LONG,
     external_id,
-    guests,  # noqa: F401 - the fixture
     macs,
     new_source,
     next_report,

@@ -15,19 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from collector.enrich.libvirt import Libvirt
-from collector.enrich.source import Interface, Report, SourceError
-from tests.system.guests import (
-    HOST,
-    LONG,
-    TESTBED,
-    guests,  # noqa: F401 - the fixture
-    new_source,
-    restart_if_gone,
-    uri,
-    virsh,
-    vm,
-)
+from collector.inventory.sources.base import Interface, Report, SourceError
+from collector.inventory.sources.libvirt import Libvirt
+from tests.system.guests import HOST, LONG, TESTBED, new_source, restart_if_gone, uri, virsh, vm
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("guests")]
 

@@ -13,9 +13,9 @@ from uuid import UUID
 
 import pytest
 
-from collector.enrich.openstack import Openstack
-from collector.enrich.settings import OpenstackSettings
-from collector.enrich.source import Interface, PortKind, SourceError
+from collector.inventory.settings import OpenstackSettings
+from collector.inventory.sources.base import Interface, PortKind, SourceError
+from collector.inventory.sources.openstack import Openstack
 from tests.system.neutron.server import Neutron, missing
 
 pytest.importorskip("openstack", reason="needs openstacksdk: pip install 'vmflow[openstack]'")

@@ -12,9 +12,9 @@ from uuid import UUID
 
 import pytest
 
-from collector.enrich.ovsdb import Ovsdb
-from collector.enrich.settings import OvsdbSettings
-from collector.enrich.source import NO_UUID, Interface, PortKind, Report, SourceError
+from collector.inventory.settings import OvsdbSettings
+from collector.inventory.sources.base import NO_UUID, Interface, PortKind, Report, SourceError
+from collector.inventory.sources.ovsdb import Ovsdb
 from tests.system.testbed import Testbed, missing
 
 pytestmark = pytest.mark.system

@@ -13,10 +13,10 @@ from typing import Any
 
 import urllib3
 
-from collector.access.entrance import Entrance
-from collector.access.settings import AccessSettings
-from collector.alert.desk import Desk
+from collector.alert.api import Desk
 from collector.alert.settings import AlertSettings
+from collector.http.gate import Entrance
+from collector.http.settings import AccessSettings
 from collector.store.settings import StoreSettings
 from collector.threads import Bridge, run
 from collector.web.server import Web

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from collector.__main__ import main
-from collector.commands.desk_client import url_of
+from collector.commands.api_client import url_of
 from collector.web.settings import WebSettings
 from tests.analyze.named import BEGIN_US
 from tests.web.served import Served

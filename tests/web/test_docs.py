@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from collector.__main__ import _parser
-from collector.act.settings import ActionSettings, ActSettings
-from collector.act.stage import Actions
 from collector.metrics import Metrics
+from collector.notify.actions import Actions
+from collector.notify.settings import ActionSettings, ActSettings
 from collector.settings import load
 from tests.web.served import Served
 

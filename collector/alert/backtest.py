@@ -1,0 +1,185 @@
+"""Rules over stored windows: what would have fired, and which limits would have been quiet.
+
+Silences, inhibition and routes have no part in it: it counts alerts, not messages.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from clickhouse_connect.driver import Client
+
+from collector.alert.conditions.base import Judge, figures
+from collector.alert.evaluate import cut, judge_of
+from collector.alert.rules import Rule
+from collector.alert.scopes import LEVEL_US
+from collector.alert.series import Floats, Frame, Limits, pieces
+from collector.alert.settings import AlertSettings
+from collector.alert.state import Alert, Book
+
+DAY_US = 24 * LEVEL_US["1h"]
+KEPT = 10_000
+"""Alerts of one rule that are kept; more are only counted."""
+QUANTILES = (0.99, 0.999, 0.9999, 0.99999, 1.0)
+"""Of all windows of all series: where limits are tried."""
+SAMPLE = 1_000_000
+"""Values per rule that quantiles are taken of; of more, the most extreme are kept and the others thinned out."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one rule would have done."""
+
+    rule: Rule
+    windows: int = 0
+    """Windows with at least one series."""
+    fired: int = 0
+    series: set[int] = field(default_factory=set)
+    """Series that fired."""
+    alerts: list[Alert] = field(default_factory=list)
+    """The first of them; ended ones have `resolved_us`."""
+    refused: int = 0
+    """Alerts not begun for lack of room: with these, `fired` is too low."""
+    begin_us: int = 0
+    """Begin of the first window with a series, 0 without one: stored windows may not reach back as far as was asked."""
+    until_us: int = 0
+
+    @property
+    def days(self) -> float:
+        """How long there was something to look at."""
+        return (self.until_us - self.begin_us) / DAY_US if self.begin_us else 0.0
+
+    @property
+    def per_day(self) -> float:
+        """Alerts a day."""
+        return self.fired / self.days if self.days > 0 else 0.0
+
+
+def replay(client: Client, rules: Sequence[Rule], settings: AlertSettings, since_us: int, until_us: int) -> list[Tally]:
+    """Run the rules over the windows between two times (µs since 1970).  Blocks; raises the driver's errors."""
+    # What the service says of itself stands in no stored window.
+    tallies = [Tally(rule, until_us=until_us) for rule in rules if not rule.about.own]
+    for group in _together(tallies):
+        judges = [judge_of(tally.rule, settings) for tally in group]
+        book = Book(settings)
+        for frame in _frames(client, judges, settings, since_us, until_us):
+            for judge, tally in zip(judges, group, strict=True):
+                _count(tally, judge, book, frame)
+        for tally in group:
+            tally.refused = book.refused
+    return tallies
+
+
+def _together(tallies: Iterable[Tally]) -> list[list[Tally]]:
+    """Those that read the same view."""
+    groups: dict[tuple[str, str], list[Tally]] = {}
+    for tally in tallies:
+        groups.setdefault((tally.rule.scope, tally.rule.level), []).append(tally)
+    return list(groups.values())
+
+
+def _count(tally: Tally, judge: Judge, book: Book, frame: Frame) -> None:
+    if len(frame.series):
+        tally.windows += 1
+        tally.begin_us = tally.begin_us or frame.start_us
+    for change in book.apply(judge.rule, judge.judge(frame), frame.start_us, frame.end_us):
+        if change.event == "firing":
+            tally.fired += 1
+            tally.series.add(change.alert.series)
+            if len(tally.alerts) < KEPT:
+                tally.alerts.append(change.alert)
+
+
+def _frames(
+    client: Client, judges: Sequence[Judge], settings: AlertSettings, since_us: int, until_us: int
+) -> Iterator[Frame]:
+    """All windows in order, each judge ready for it."""
+    rule = judges[0].rule
+    rules = [judge.rule for judge in judges]
+    limits = Limits(max(60, settings.query_seconds), settings.query_octets, settings.series)
+    length = LEVEL_US[rule.level]
+    start, end = -(-since_us // length) * length, until_us // length * length
+    for frame in pieces(client, rule.view, rule.level, rules, start, end, limits):
+        for judge in judges:
+            while not judge.prepare(client, frame.start_us, limits):
+                continue  # there is more to read, and nobody waits
+        yield cut(frame, settings.series)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What a rule would have done with another limit."""
+
+    rule: Rule
+    """With that limit."""
+    tally: Tally
+    present: bool
+    """It is the limit of the settings."""
+    measured: bool
+    """Whether there was any value to try limits on."""
+
+
+def suggest(
+    client: Client, rules: Sequence[Rule], settings: AlertSettings, since_us: int, until_us: int
+) -> list[Advice]:
+    """Try limits where the measured values lie.  Blocks; raises the driver's errors.
+
+    Only rules with a `threshold` are tried; the limits of one rule stand together, the present one first.
+    """
+    rules = [rule for rule in rules if rule.condition == "threshold" and not rule.about.own]
+    tried: list[tuple[Rule, bool, bool]] = []
+    for rule in rules:
+        values = _nearest(client, rule, settings, since_us, until_us)
+        limits = [limit for limit in candidates(values, rule.sign) if limit != rule.limit and rule.can_pass(limit)]
+        tried += [(rule, True, len(values) > 0), *((_with_limit(rule, limit), False, True) for limit in limits)]
+    # Books know rules by their names: each limit needs its own.
+    named = [rule.model_copy(update={"name": f"limit_{number}"}) for number, (rule, *_) in enumerate(tried)]
+    tallies = replay(client, named, settings, since_us, until_us)
+    return [Advice(rule, tally, *how) for (rule, *how), tally in zip(tried, tallies, strict=True)]
+
+
+def _nearest(client: Client, rule: Rule, settings: AlertSettings, since_us: int, until_us: int) -> Floats:
+    """The end of the interval that decides, of all series and windows: a sample that holds the most extreme ones."""
+    judge = judge_of(rule, settings)
+    kept: list[Floats] = []
+    count = 0
+    for frame in _frames(client, [judge], settings, since_us, until_us):
+        found = figures(rule, frame)
+        kept.append((found.low if rule.sign > 0 else found.high)[found.data])
+        count += len(kept[-1])
+        if count > 2 * SAMPLE:
+            kept = [_thinned(np.concatenate(kept), rule.sign)]
+            count = len(kept[0])
+    return np.concatenate(kept) if kept else np.zeros(0)
+
+
+def _thinned(values: Floats, sign: int) -> Floats:
+    """Half of the values: every second one of those in order, so that quantiles stay; the extreme ones first."""
+    return np.sort(values * sign)[::-1][::2] * sign
+
+
+def candidates(values: Floats, sign: int) -> list[float]:
+    """Limits to try: quantiles of the values, rounded to two digits away from the crowd, none twice."""
+    if not len(values):
+        return []
+    found = [_rounded(float(np.quantile(values * sign, quantile)) * sign, sign) for quantile in QUANTILES]
+    return sorted(set(found), key=lambda limit: limit * sign)
+
+
+def _rounded(value: float, sign: int) -> float:
+    if value == 0:
+        return 0.0
+    digits = 1 - math.floor(math.log10(abs(value)))
+    scaled = value * 10.0**digits
+    whole = math.ceil(scaled - 1e-9) if sign > 0 else math.floor(scaled + 1e-9)
+    return float(f"{whole / 10.0**digits:.12g}")
+
+
+def _with_limit(rule: Rule, limit: float) -> Rule:
+    """The rule with another limit, and a clear level as far from it, in proportion."""
+    share = rule.clear / rule.limit if rule.clear is not None and rule.limit else 1.0
+    side = "above" if rule.sign > 0 else "below"
+    return rule.model_copy(update={side: limit, "clear": limit * share})

@@ -1,0 +1,396 @@
+"""Who is told of what: silences, inhibition, routes, escalation, and one message for what belongs together.
+
+From an alert to the notice about it: figures as people read them, the rule's sentence, the query to look closer.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter, deque
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from fnmatch import translate
+from functools import lru_cache
+from uuid import uuid4
+
+from collector.alert.rules import Rule
+from collector.alert.scopes import LEVEL_US
+from collector.alert.series import closer
+from collector.alert.settings import AlertSettings, Route
+from collector.alert.state import SECOND_US, Alert, Book, Change
+from collector.interfaces import Event, Group, Notice, Severity
+
+_PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def figure(value: float | None, unit: str) -> str:
+    """A figure with its unit; `?` where there is none."""
+    if value is None:
+        return "?"
+    if unit == "ratio":
+        return f"{100 * value:.3g} %"
+    if unit == "µs" and abs(value) >= 1000:
+        return f"{value / 1000:.4g} ms"
+    if unit == "bit/s":
+        for size, prefix in _PREFIXES:
+            if abs(value) >= size:
+                return f"{value / size:.3g} {prefix}{unit}"
+    shown = f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
+    return f"{shown} {unit}".strip()
+
+
+def clock(time_us: int) -> str:
+    """A time (µs since 1970) as people write it, UTC."""
+    return f"{datetime.fromtimestamp(time_us / SECOND_US, UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def summary(alert: Alert) -> str:
+    """The rule's sentence, filled in.  Rules are checked to name nothing else."""
+    rule, unit = alert.rule, alert.rule.about.unit
+    names = {name: alert.labels.get(name, "") for name in rule.view.labels}
+    figures = {name: figure(getattr(alert, name), unit) for name in ("value", "low", "high", "threshold")}
+    return rule.text.format_map(
+        {
+            **names,
+            **figures,
+            "rule": rule.name,
+            "severity": rule.severity,
+            "measure": rule.measure,
+            "samples": figure(alert.samples, ""),
+            "evidence": alert.evidence,
+            "since": clock(alert.since_us),
+            "level": rule.level,
+        }
+    )
+
+
+def notice(alert: Alert, event: Event, now_us: int) -> Notice:
+    """What delivery needs to tell people of this change."""
+    rule = alert.rule
+    start_us = alert.window_start_us or alert.since_us
+    end_us = alert.window_end_us or alert.since_us + LEVEL_US[rule.level]
+    return Notice(
+        alert_id=alert.alert_id,
+        fingerprint=alert.fingerprint,
+        event=event,
+        rule=rule.name,
+        severity=rule.severity,
+        scope=rule.scope,
+        labels=dict(alert.labels),
+        measure=rule.measure,
+        unit=rule.about.unit,
+        value=alert.value,
+        low=alert.low,
+        high=alert.high,
+        samples=alert.samples,
+        evidence=alert.evidence,
+        threshold=alert.threshold,
+        condition=rule.condition,
+        level=rule.level,
+        window_start_us=start_us,
+        window_end_us=end_us,
+        since_us=alert.since_us,
+        now_us=now_us,
+        summary=summary(alert),
+        runbook=rule.runbook,
+        sql=closer(rule, alert.labels, alert.since_us, end_us),
+        ended_by=alert.resolved_by,
+        why=alert.why,
+    )
+
+
+def notices(changes: Iterable[Change], now_us: int) -> list[Notice]:
+    """What people are told of, whether or not a route names somebody: nothing that is kept back, or ends untold."""
+    found = []
+    for change in changes:
+        event: Event
+        if change.event == "told":
+            event = "firing"
+        elif change.event == "escalated":
+            event = "escalated"
+        elif change.event in ("resolved", "acknowledged") and change.alert.told_us:
+            event = "resolved" if change.event == "resolved" else "acknowledged"
+        else:
+            continue
+        found.append(notice(change.alert, event, now_us))
+    return found
+
+
+RANK: Mapping[Severity, int] = {"info": 0, "warning": 1, "critical": 2}
+
+Due = tuple[Alert, Event, tuple[str, ...]]
+"""A message about one alert, and its receivers."""
+
+SHORT_ID = 8
+"""Digits of a silence's id that are enough to find it by."""
+
+ENDED = 1000
+"""Ended alerts that are remembered, for what they kept back."""
+
+Entity = tuple[str, str]
+"""`vm` or `host`, and its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """Alerts that match are not told of until it ends."""
+
+    matchers: Mapping[str, str]
+    """Label, `rule`, `severity` or `scope` → pattern with `*` and `?`; all must match."""
+    until_us: int
+    made_us: int
+    who: str = ""
+    comment: str = ""
+    silence_id: str = field(default_factory=lambda: uuid4().hex)
+
+
+Wanted = tuple[Silence, list[tuple[str, re.Pattern[str]]]]
+"""A silence, and what of an alert must match."""
+
+
+class Silenced:
+    """Which alerts the silences keep back.
+
+    There may be a thousand silences and 20,000 alerts: patterns are compiled once, and of each rule only the silences
+    that may concern it are looked at.
+    """
+
+    def __init__(self, silences: Iterable[Silence]) -> None:
+        self._wanted: list[Wanted] = [
+            (silence, [(label, _compiled(pattern)) for label, pattern in silence.matchers.items()])
+            for silence in silences
+        ]
+        self._of_rule: dict[str, list[Wanted]] = {}
+
+    def by(self, alert: Alert) -> Silence | None:
+        """The silence that keeps this alert back, if any."""
+        rule, labels = alert.rule, alert.labels
+        wanted = self._of_rule.get(rule.name)
+        if wanted is None:
+            wanted = self._of_rule[rule.name] = self._concerning(rule)
+        # Plain loops: with a thousand silences, generators take three times as long.
+        for silence, one in wanted:
+            for label, pattern in one:
+                if pattern.match(labels.get(label, "")) is None:
+                    break
+            else:
+                return silence
+        return None
+
+    def _concerning(self, rule: Rule) -> list[Wanted]:
+        """Of the silences whose patterns for the rule itself match, the others."""
+        own = {"rule": rule.name, "severity": rule.severity, "scope": rule.scope}
+        return [
+            (silence, [(label, pattern) for label, pattern in one if label not in own])
+            for silence, one in self._wanted
+            if all(pattern.match(own[label]) for label, pattern in one if label in own)
+        ]
+
+
+@lru_cache(maxsize=4096)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    """Names of VMs may have brackets: they mean nothing.  `translate` makes what takes no exponential time."""
+    return re.compile(translate(pattern.replace("[", "[[]")))
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One message, and the alerts that it is about."""
+
+    group: Group
+    alerts: tuple[Alert, ...]
+
+
+class Teller:
+    """Turns states into messages.  Nothing here reads a clock or a store."""
+
+    def __init__(self, settings: AlertSettings) -> None:
+        self._settings = settings
+        self.silences: dict[str, Silence] = {}
+        self._ended: deque[Alert] = deque(maxlen=ENDED)
+        self._messages = 0
+
+    def tell(self, book: Book, changes: Sequence[Change], now_us: int) -> tuple[list[Change], list[Told]]:
+        """Messages that are due, and what changed by that."""
+        self.silences = {name: one for name, one in self.silences.items() if one.until_us > now_us}
+        due: list[Due] = []
+        self._ended.extend(change.alert for change in changes if change.event == "resolved")
+        for change in changes:
+            if change.event in ("resolved", "acknowledged") and change.alert.told_us:
+                event: Event = "resolved" if change.event == "resolved" else "acknowledged"
+                due.append((change.alert, event, self._all_receivers(change.alert)))
+        more: list[Change] = []
+        lasting = list(book.lasting())
+        inhibitors = {name for alert in lasting for name in alert.rule.inhibited_by}
+        shades = _Shades((*self._ended, *lasting), inhibitors, now_us)
+        silenced = Silenced(self.silences.values())
+        for alert in lasting:
+            if alert.status != "firing":
+                continue
+            if alert.told_us == 0:
+                reason = _kept_back(alert, silenced, shades)
+                if reason is None:
+                    alert.told_us, alert.held_back = now_us, False
+                    more.append(Change(alert, "told"))
+                    due.append((alert, "firing", receivers(self._settings.routes, alert.rule)))
+                elif not alert.held_back:
+                    alert.held_back = True
+                    more.append(reason)
+            else:
+                more += self._escalate(alert, silenced, shades, now_us, due)
+        return more, self._grouped(due, now_us)
+
+    def told_before(self, book: Book, now_us: int) -> list[Group]:
+        """Alerts that last and were told of by a former run: one group for each receiver, none of them to be sent."""
+        heaps: dict[str, list[Notice]] = {}
+        for alert in book.lasting():
+            if alert.told_us:
+                for name in self._all_receivers(alert):
+                    heaps.setdefault(name, []).append(notice(alert, "firing", now_us))
+        return [Group("", _worst(notices), (name,), tuple(notices)) for name, notices in heaps.items()]
+
+    def _escalate(self, alert: Alert, silenced: Silenced, shades: _Shades, now_us: int, due: list[Due]) -> list[Change]:
+        changes: list[Change] = []
+        ladder = steps(self._settings.routes, alert.rule)
+        while alert.escalations < len(ladder):
+            seconds, receiver = ladder[alert.escalations]
+            if now_us < alert.told_us + seconds * SECOND_US or _kept_back(alert, silenced, shades) is not None:
+                break
+            alert.escalations += 1
+            changes.append(Change(alert, "escalated", receiver))
+            due.append((alert, "escalated", (receiver,)))
+        return changes
+
+    def _all_receivers(self, alert: Alert) -> tuple[str, ...]:
+        """Everybody who was told of it."""
+        ladder = [receiver for _, receiver in steps(self._settings.routes, alert.rule)[: alert.escalations]]
+        return tuple(dict.fromkeys((*receivers(self._settings.routes, alert.rule), *ladder)))
+
+    def _grouped(self, due: Iterable[Due], now_us: int) -> list[Told]:
+        """One message for each rule, event, receivers and hypervisor."""
+        heaps: dict[tuple[str, Event, tuple[str, ...]], list[Alert]] = {}
+        for alert, event, names in due:
+            if names:
+                heaps.setdefault((alert.rule.name, event, names), []).append(alert)
+        told: list[Told] = []
+        for (rule, event, names), alerts in heaps.items():
+            for place, members in self._split(alerts).items():
+                for first in range(0, len(members), self._settings.group_most):
+                    part = members[first : first + self._settings.group_most]
+                    notices = tuple(notice(alert, event, now_us) for alert in part)
+                    self._messages += 1
+                    key = f"{rule}/{event}/{place or 'all'}/{now_us}/{self._messages}"
+                    told.append(Told(Group(key, _worst(notices), names, notices), tuple(part)))
+        return told
+
+    def _split(self, alerts: list[Alert]) -> dict[str, list[Alert]]:
+        """Alerts by the place that they have in common."""
+        if self._settings.group_by == "rule":
+            return {"": alerts}
+        if self._settings.group_by == "none":
+            return {alert.fingerprint: [alert] for alert in alerts}
+        hosts = [[alert.labels[name] for name in alert.rule.view.hosts if alert.labels.get(name)] for alert in alerts]
+        counts = Counter(host for names in hosts for host in set(names))
+        places: dict[str, list[Alert]] = {}
+        for alert, names in zip(alerts, hosts, strict=True):
+            # Where both hypervisors have the same number of alerts, the sender's goes first.
+            place = max(names, key=lambda name: counts[name], default="")
+            places.setdefault(place, []).append(alert)
+        return places
+
+
+@dataclass(slots=True)
+class _Shade:
+    """What alerts of one rule cover, and until when (µs); those that last have no end."""
+
+    scope: str
+    series: dict[int, float] = field(default_factory=dict)
+    entities: dict[Entity, float] = field(default_factory=dict)
+    until_us: float = 0
+
+
+class _Shades:
+    """Alerts that may keep others back: those that last, and those that ended a short while ago."""
+
+    def __init__(self, alerts: Iterable[Alert], rules: Container[str], now_us: int) -> None:
+        self._now_us = now_us
+        self._by_rule: dict[str, _Shade] = {}
+        for alert in alerts:
+            if alert.rule.name in rules:
+                self._add(alert)
+
+    def _add(self, alert: Alert) -> None:
+        until_us = math.inf if alert.lasts else alert.resolved_us
+        shade = self._by_rule.setdefault(alert.rule.name, _Shade(alert.rule.scope))
+        shade.until_us = max(shade.until_us, until_us)
+        shade.series[alert.series] = max(shade.series.get(alert.series, 0), until_us)
+        for entity in entities(alert):
+            shade.entities[entity] = max(shade.entities.get(entity, 0), until_us)
+
+    def over(self, alert: Alert) -> str | None:
+        """The rule that keeps this alert back, if any."""
+        # What had the same cause ends a little later, when its own windows are clear: it must not be told of then.
+        linger_us = (alert.rule.windows_to_clear + 2) * LEVEL_US[alert.rule.level]
+        for rule in alert.rule.inhibited_by:
+            shade = self._by_rule.get(rule)
+            if shade is None:
+                continue
+            if shade.scope == "service":
+                until_us = shade.until_us
+            elif shade.scope == alert.rule.scope:
+                until_us = shade.series.get(alert.series, 0)
+            else:
+                until_us = max((shade.entities.get(entity, 0) for entity in entities(alert)), default=0)
+            if until_us + linger_us >= self._now_us:
+                return rule
+        return None
+
+
+def _kept_back(alert: Alert, silenced: Silenced, shades: _Shades) -> Change | None:
+    """That a silence, or the rule of another alert, keeps the alert's message back; None where nothing does."""
+    silence = silenced.by(alert)
+    if silence is not None:
+        by = f" of {silence.who}" if silence.who else ""
+        return Change(alert, "silenced", f"silence {silence.silence_id[:SHORT_ID]}{by}", silence.comment)
+    rule = shades.over(alert)
+    return None if rule is None else Change(alert, "inhibited", rule)
+
+
+def entities(alert: Alert) -> set[Entity]:
+    """VMs and hypervisors that an alert names."""
+    view = alert.rule.view
+    found = {("vm", alert.labels.get(name, "")) for name in view.vms}
+    found |= {("host", alert.labels.get(name, "")) for name in view.hosts}
+    return {entity for entity in found if entity[1]}
+
+
+def routes_of(routes: Iterable[Route], rule: Rule) -> list[Route]:
+    """The routes that are for alerts of this rule."""
+    return [
+        route
+        for route in routes
+        if (not route.severities or rule.severity in route.severities)
+        and (not route.scopes or rule.scope in route.scopes)
+        and (not route.rules or rule.name in route.rules)
+    ]
+
+
+def receivers(routes: Iterable[Route], rule: Rule) -> tuple[str, ...]:
+    """Who gets every message about this rule, each once."""
+    return tuple(dict.fromkeys(name for route in routes_of(routes, rule) for name in route.receivers))
+
+
+def steps(routes: Iterable[Route], rule: Rule) -> list[tuple[float, str]]:
+    """Whom to tell while nobody acknowledges: seconds after the first message, and the receiver."""
+    found = [
+        (number * route.escalate_seconds, receiver)
+        for route in routes_of(routes, rule)
+        for number, receiver in enumerate(route.escalate_to, 1)
+    ]
+    return sorted(found, key=lambda step: step[0])
+
+
+def _worst(notices: Sequence[Notice]) -> Severity:
+    return max((one.severity for one in notices), key=lambda severity: RANK[severity])

@@ -1,0 +1,118 @@
+"""`vmflow query`: SQL to the running service over HTTP, or to the store itself if no service runs."""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from clickhouse_connect.driver import Client
+from clickhouse_connect.driver import exceptions as driver
+from urllib3.exceptions import HTTPError
+
+from collector.commands.common import add_settings_arguments, settings_or_none
+from collector.commands.output import FORMATS, add_format_argument, show
+from collector.http.settings import AccessSettings
+from collector.store.client import open_client
+from collector.store.errors import StoreError
+from collector.store.settings import StoreSettings
+from collector.store_errors import first_line
+from collector.terminal import complain, data
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    add_settings_arguments(parser)
+    parser.add_argument("sql", help="the query, or - to read it from standard input")
+    add_format_argument(parser, engine=True)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ask and print.  Exit code 1 if the query fails or the store cannot be reached."""
+    settings = settings_or_none(args)
+    if settings is None:
+        return 2
+    sql = sys.stdin.read() if args.sql == "-" else args.sql
+    try:
+        with asking(settings.store, settings.access) as client:
+            ask(client, sql, args.format)
+    except StoreError as error:
+        complain(args.command, str(error))
+        return 1
+    return 0
+
+
+@contextmanager
+def asking(settings: StoreSettings, access: AccessSettings) -> Iterator[Client]:
+    """A client as `connect` opens it, closed in the end.  All that goes wrong is a StoreError of one line."""
+    try:
+        client = connect(settings, access)
+        try:
+            yield client
+        finally:
+            client.close()
+    except (driver.Error, HTTPError) as error:
+        # HTTPError: the connection broke amid an answer; the driver hands it on as it is.
+        raise StoreError(first_line(error)) from error
+
+
+def connect(settings: StoreSettings, access: AccessSettings) -> Client:
+    """The running service if one answers, else the store itself; with our database selected.
+
+    Raises StoreError, among others for an embedded store that does not exist yet.
+    """
+    directory = settings.directory
+    if directory is not None and settings.sql_enabled and _listens(settings.sql_host, settings.sql_port):
+        host = f"[{settings.sql_host}]" if ":" in settings.sql_host else settings.sql_host
+        secure = access.certificate_file is not None
+        service = settings.model_copy(
+            update={
+                "url": f"{'https' if secure else 'http'}://{host}:{settings.sql_port}",
+                "user": "",
+                "password": access.client_token,
+                "ca_file": str(access.ca_file or ""),
+            }
+        )
+        return _with_database(_trusting(open_client(service)), settings)
+    if directory is not None and not (directory / "metadata").exists() and not (directory / "store").exists():
+        raise StoreError(
+            f"no service answers on {settings.sql_host}:{settings.sql_port}, and there is no store in {directory}: "
+            "start `vmflow run`, or name the store with --set store.url=…"
+        )
+    return _with_database(open_client(settings), settings)
+
+
+def _trusting(client: Client) -> Client:
+    """Let the service itself judge the settings of a query.
+
+    Its sessions are readonly, for which the driver refuses to send any; yet it takes lower limits, and settings of how
+    an answer looks.
+    """
+    client.server_settings = {name: one._replace(readonly=0) for name, one in client.server_settings.items()}
+    return client
+
+
+def _with_database(client: Client, settings: StoreSettings) -> Client:
+    client.database = settings.database
+    return client
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=2).close()
+    except OSError:
+        return False
+    return True
+
+
+def ask(client: Client, sql: str, output: str) -> None:
+    """Run `sql` and print the result in format `output` on standard output.
+
+    `table` and `csv` and `json` print addresses in their usual form, `10.0.0.1` for a mapped IPv4 address.
+    """
+    if output in FORMATS:
+        show(client.query(sql.strip().rstrip(";")), output)
+    else:
+        data(client.raw_query(sql.strip().rstrip(";"), fmt=output))

@@ -1,0 +1,521 @@
+"""The decode loop: takes datagrams from the inbox, has the workers decode and name them, hands rows on.
+
+What decoding must not forget over a restart: templates and sampler rates of all workers, in one file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from ipaddress import IPv6Network, ip_network
+from pathlib import Path
+from types import TracebackType
+from typing import Self, cast
+
+import numpy as np
+import pyarrow as pa
+
+from collector.decode.exporter_stats import (
+    PROTOCOL_BY_VERSION,
+    Findings,
+    OwnLoss,
+    StreamMetrics,
+    StreamReporter,
+    Waiting,
+    no_findings,
+)
+from collector.decode.gaps import ALL, Gap, Gaps, OwnGaps, Stream, rows_of
+from collector.decode.inbox import Inbox
+from collector.decode.settings import PipelineSettings, mapped
+from collector.decode.workers import Workers, count_of, worker_of
+from collector.interfaces import Clock, Enricher, Sink, Watched
+from collector.log import get_log
+from collector.metrics import Metrics
+from collector.threads import Bridge
+from decoders.datagrams import Datagrams
+from decoders.decoder import Decoder
+from decoders.jit import progress
+from decoders.limits import Limits
+from decoders.memory import BLOCKS
+from decoders.overrides import ExporterRule
+from decoders.sessions import S_DATAGRAMS
+from decoders.shared import Decoded
+from schemas.exporters import EXPORTERS
+from schemas.gaps import GAPS
+
+MAX_STATE_OCTETS = 256 * 2**20
+"""A file that is larger was not written by us: 65,536 templates of 1,000 fields take less."""
+
+_log = get_log("pipeline")
+
+
+def save_state(decoders: Sequence[Decoder], path: Path) -> None:
+    """Write the decoders' state if it changed since it was last written; all of it or nothing (rename).
+
+    A full or read-only disk is logged, not raised: the collector works without the file.
+    """
+    changed = [decoder.changed_state() for decoder in decoders]
+    if not any(changed):
+        return
+    state = changed[0] if len(decoders) == 1 else _whole(decoders)
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        part.unlink(missing_ok=True)
+        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+            file.write(state or b"")
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        _log.sampled("templates not saved", key=str(path), error=str(error))
+
+
+def load_state(decoders: Sequence[Decoder], path: Path) -> None:
+    """Read what `save_state` wrote, for as many decoders as there were.  No file is no problem; a damaged one is logged
+    and left out."""
+    try:
+        if path.stat().st_size > MAX_STATE_OCTETS:
+            raise ValueError(f"larger than {MAX_STATE_OCTETS} octets")
+        path.chmod(0o600)  # former releases left it to the umask
+        state = path.read_bytes()
+        shares = [state] if len(decoders) == 1 else _shares(json.loads(state), len(decoders))
+        for decoder, share in zip(decoders, shares, strict=True):
+            decoder.load_state(share)
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        _log.warning("templates not loaded; exporters will announce them again", file=str(path), error=str(error))
+
+
+def _whole(decoders: Sequence[Decoder]) -> bytes:
+    """The state of all decoders as if one had it."""
+    states = [decoder.sets.export_state() for decoder in decoders]
+    sessions = [session for state in states for session in cast("list[object]", state["sessions"])]
+    return json.dumps({**states[0], "sessions": sessions}, separators=(",", ":")).encode()
+
+
+def _shares(state: object, count: int) -> list[bytes]:
+    """The part of each decoder: the streams of the senders that fall to it.  What is not as it should be is for the
+    first one, which refuses it."""
+    sessions = state.get("sessions") if isinstance(state, dict) else None
+    if not isinstance(state, dict) or not isinstance(sessions, list):
+        raise ValueError("not saved templates")
+    shares: list[list[object]] = [[] for _ in range(count)]
+    for session in sessions:
+        try:
+            number = int(worker_of(np.array([session["key"][:2]], np.uint64), count)[0])
+        except (TypeError, KeyError, IndexError, ValueError, OverflowError):
+            number = 0
+        shares[number].append(session)
+    return [json.dumps({**state, "sessions": share}).encode() for share in shares]
+
+
+VERSIONS: dict[str | None, int] = {None: 0} | {
+    EXPORTERS["protocol"].names[number]: version for version, number in PROTOCOL_BY_VERSION.items()
+}
+"""Name of a protocol -> version in the key of its streams."""
+
+SLOW_START_SECONDS = 2.0
+"""A start that takes longer is compiling; say so."""
+
+PROGRESS_SECONDS = 10.0
+"""How often a first start says how far it is."""
+
+INBOX_CHECK_SECONDS = 0.05
+"""How often the inbox is looked at while names are waited for: 1 Gbit/s fills a tenth of it meanwhile."""
+
+INBOX_SHARE = 4
+"""A batch is one part in this of the inbox at most: what it waits for must not be what the inbox drops."""
+
+LISTENS_US = 1_000_000
+"""Sockets are opened this long after the pipeline was entered, at the latest."""
+
+METRICS_SECONDS = 1.0
+"""How often the metrics of exporter streams are brought up to date."""
+
+TEMPLATES_FULL_SECONDS = 600
+"""So long /health tells that templates had to go for want of room: exporters repeat theirs within that."""
+
+
+def rules_of(settings: PipelineSettings) -> tuple[ExporterRule, ...]:
+    """The decoder's rules: who may export, and what is known of single exporters."""
+    known = tuple(
+        ExporterRule(
+            network, _allowed(settings, network), entry.sampling_rate, VERSIONS[entry.protocol], entry.one_port
+        )
+        for entry in settings.exporters
+        for network in [mapped(entry.network)]
+    )
+    if not settings.allow:
+        return known
+    everybody = ExporterRule(IPv6Network("::/0"), allowed=False)
+    return (*known, *(ExporterRule(mapped(network)) for network in settings.allow), everybody)
+
+
+def _allowed(settings: PipelineSettings, network: IPv6Network) -> bool:
+    return not settings.allow or any(network.subnet_of(mapped(allowed)) for allowed in settings.allow)
+
+
+class Pipeline:
+    """Decodes what the listener offers and passes the rows to the sink.
+
+    Entering does not wait for the kernels to be compiled: datagrams queue meanwhile, and `ready` tells when it is done.
+    """
+
+    def __init__(
+        self,
+        settings: PipelineSettings,
+        metrics: Metrics,
+        bridge: Bridge,
+        sink: Sink,
+        enricher: Enricher,
+        *,
+        clock_us: Clock,
+        own_loss: Callable[[], OwnLoss],
+        state_file: Path | None,
+        alive_file: Path | None = None,
+        watched: Callable[[], tuple[int, int]] = lambda: (0, 0),
+        findings: Findings = no_findings,
+    ) -> None:
+        """`own_loss` answers with the collector's own losses so far; `state_file` keeps templates over a restart, and
+        `alive_file` until when the service ran, and what it has `watched` (see `OwnGaps`).
+
+        `findings` tells what the exporter doctor knows of a stream.
+        """
+        self._settings = settings
+        self._metrics = metrics
+        self._sink = sink
+        self._enricher = enricher
+        self._clock_us = clock_us
+        self._own_loss = own_loss
+        self._state_file = state_file
+        self._findings = findings
+        self.inbox = Inbox(settings.inbox_octets)
+        self.ready = asyncio.Event()
+        """Set once the kernels are compiled and datagrams are being decoded."""
+        self._declare(metrics)
+        self._workers = Workers(count_of(settings.decode_workers), bridge, enricher, self._unnamed.inc)
+        self._preparing: asyncio.Task[None] | None = None
+        self._prepared = threading.Event()
+        self._own_gaps = OwnGaps(alive_file, watched)
+        self._listening_us = 0
+        self.reach_us = self._own_gaps.reach_us
+        """How long before its receipt a flow record begins, but for few."""
+
+    def _declare(self, metrics: Metrics) -> None:
+        inbox = self.inbox
+        metrics.gauge("inbox_octets", "Octets of datagrams waiting to be decoded.").set_function(lambda: inbox.octets)
+        self._dropped = metrics.counter(
+            "inbox_dropped_datagrams_total", "Datagrams dropped because the inbox was full."
+        )
+        self._decode_seconds = metrics.counter("decode_seconds_total", "Time spent in decoding and naming.")
+        self._unnamed = metrics.counter("unnamed_rows_total", "Flow rows without names for a defect of our own.")
+        self._forgotten = metrics.counter(
+            "exporter_streams_forgotten_total",
+            "Streams that had to go for want of room, by kind: an exporter gave records, a stranger never did.",
+            ("kind",),
+        )
+        self._forgotten_before = {"stranger": 0, "exporter": 0}
+        self._templates_forgotten = metrics.counter(
+            "templates_forgotten_total",
+            "Templates forgotten by age, or for want of room; these may have been refused, too.",
+            ("cause",),
+        )
+        self._templates_before = {"age": 0, "room": 0}
+        self._templates_full = float(-TEMPLATES_FULL_SECONDS)
+        self._decoded = metrics.counter("decoded_rows_total", "Rows decoded, by table.", ("table",))
+        self._continued = metrics.counter(
+            "continued_records_total", "Flow records that go on with a flow: they begin where its last record ended."
+        )
+        self._flows_forgotten = metrics.counter(
+            "continued_flows_forgotten_total",
+            "Long flows whose last record was forgotten for others: the next one smears over more windows.",
+        )
+        self._gaps_told = metrics.counter(
+            "watch_gaps_total",
+            "Times in which a stream, or the service, did not tell of all packets: rows of table gaps.",
+            ("reason",),
+        )
+        for reason in GAPS["reason"].names:
+            self._gaps_told.labels(reason)
+        metrics.gauge(
+            "record_reach_seconds", "How long before its receipt a flow record begins: windows close that much later."
+        ).set_function(lambda: self.reach_us / 1_000_000)
+
+    async def __aenter__(self) -> Self:
+        self._listening_us = self._clock_us() + LISTENS_US
+        for one in self._workers.continued:
+            one.since_us = self._clock_us()
+        self._task = asyncio.create_task(self._run(), name="pipeline")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self.inbox.close()
+        if not self.ready.is_set() and not self._task.done():
+            # A compiler cannot be interrupted, and nobody who stops a service waits minutes for it.
+            _log.warning("stopped before decoding began", datagrams_lost=len(self.inbox))
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            return
+        await self._task
+
+    @property
+    def former(self) -> Watched | None:
+        """What the run before this one watched; None: not known."""
+        return self._own_gaps.former
+
+    def prepare(self, *before: Callable[[], None]) -> asyncio.Task[None]:
+        """Begin to compile or load the kernels, once the bridge runs; entering does, if nobody has.
+
+        It takes as long as the store takes to open, so it begins beside that.  `before` are called first, on the same
+        thread: kernels that another stage needs sooner.  What fails is raised by `wait`.
+        """
+        if self._preparing is None:
+            self._preparing = asyncio.create_task(self._workers.alone(self._prepare, before), name="kernels")
+            # The start may fail for another reason first, and then nobody asks for the outcome.
+            self._preparing.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return self._preparing
+
+    def abandon(self) -> None:
+        """Let the bridge stop without waiting for the kernels, if they are not ready: compiling takes minutes."""
+        if self._preparing is not None and not self._prepared.is_set():
+            self._workers.abandon()
+
+    async def wait(self) -> None:
+        """Wait for the end of the decode loop.  Raises what ended it, if it was not `__aexit__`."""
+        await asyncio.shield(self._task)
+
+    async def _run(self) -> None:
+        """Compile or load the kernels while the inbox fills, then decode until the inbox is closed and empty."""
+        started = time.monotonic()
+        note = asyncio.create_task(self._note_slow_start())
+        try:
+            await self.prepare()
+        finally:
+            note.cancel()
+        _log.info("decoders ready", seconds=round(time.monotonic() - started, 2))
+        await self._names_first()
+        self.ready.set()
+        if (away := self._own_gaps.away(self._listening_us)) is not None:
+            self._tell_gaps([(ALL, away)])
+        tick = asyncio.create_task(self._tick())
+        try:
+            await self._work()
+        finally:
+            tick.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await tick
+        await self._report()
+        await self._save()
+
+    async def _names_first(self) -> None:
+        """Wait for the enricher's first answers, but not until datagrams are lost for it."""
+        answers = asyncio.create_task(self._enricher.first_answers())
+        try:
+            while not answers.done() and self.inbox.octets < self.inbox.limit_octets // 2:
+                await asyncio.wait({answers}, timeout=INBOX_CHECK_SECONDS)
+            if answers.done():
+                await answers
+            else:
+                _log.warning("decoding starts before the inventory is known: the inbox fills")
+        finally:
+            answers.cancel()
+
+    def offer(self, datagrams: Datagrams, /) -> bool:
+        """Queue datagrams for decoding; False where there is no room for some, which are dropped and counted."""
+        dropped = self.inbox.offer(datagrams)
+        if dropped:
+            self._dropped.inc(dropped)
+        return not dropped
+
+    @property
+    def templates_full(self) -> bool:
+        """True if templates had to go for others within the last ten minutes."""
+        return time.monotonic() - self._templates_full < TEMPLATES_FULL_SECONDS
+
+    @property
+    def waiting(self) -> Waiting:
+        """Data that waits for its template, as of the last second."""
+        return self._stream_metrics.waiting if self._prepared.is_set() else Waiting()
+
+    def room(self, octets: int) -> bool:
+        """Whether the inbox takes this many octets more, and half of it is still left for UDP, which cannot wait."""
+        return self.inbox.octets + octets <= self.inbox.limit_octets // 2
+
+    def allows(self, address: str) -> bool:
+        """Whether the settings let this address export."""
+        parsed = mapped(ip_network(address))
+        return not self._settings.allow or any(parsed.subnet_of(mapped(network)) for network in self._settings.allow)
+
+    def reload(self, settings: PipelineSettings) -> None:
+        """Take over who may export and what is known of exporters; the rest needs a restart."""
+        self._settings = settings
+        self._workers.replace_rules(rules_of(settings))
+
+    def _prepare(self, before: Sequence[Callable[[], None]]) -> None:
+        for function in (*before, self.inbox.warm):
+            function()
+        self._workers.prepare(self._decoder)
+        decoders = self._workers.decoders
+        if self._state_file is not None:
+            load_state(decoders, self._state_file)
+        self._reporters = [
+            StreamReporter(decoder.shared.sessions, decoder.sets.templates.table, self._findings)
+            for decoder in decoders
+        ]
+        self._gaps = [Gaps(decoder.shared.sessions) for decoder in decoders]
+        self._make_report(OwnLoss())
+        held = [decoder.sets.held for decoder in decoders]
+        self._stream_metrics = StreamMetrics([decoder.shared.sessions for decoder in decoders], self._metrics, held)
+        self._prepared.set()
+
+    def _decoder(self) -> Decoder:
+        return Decoder(
+            Limits(template_seconds=self._settings.template_lifetime_seconds),
+            rules_of(self._settings),
+            port_in_key=not self._settings.share_templates_between_ports,
+            domain_in_key=not self._settings.share_templates_between_domains,
+        )
+
+    async def _note_slow_start(self) -> None:
+        await asyncio.sleep(SLOW_START_SECONDS)
+        _log.info("compiling the decoders: once per version, up to a few minutes; sockets buffer meanwhile")
+        while True:
+            await asyncio.sleep(PROGRESS_SECONDS)
+            ready, all_of_them = progress()
+            _log.info("compiling", kernels_ready=ready, kernels=all_of_them, inbox_octets=self.inbox.octets)
+
+    async def _work(self) -> None:
+        while (datagrams := await self._next()) is not None:
+            started = time.perf_counter()
+            parts = await self._workers.decode(datagrams)
+            self._decode_seconds.inc(time.perf_counter() - started)
+            for decoded in parts:
+                self._hand_on(decoded)
+            await self._sink.ready()
+
+    async def _next(self) -> Datagrams | None:
+        octets = min(self._settings.batch_octets * self._workers.count, self.inbox.limit_octets // INBOX_SHARE)
+        return await self.inbox.take(octets, self._settings.gather_milliseconds / 1000)
+
+    def _hand_on(self, decoded: Decoded) -> None:
+        for table, batches in (
+            ("flows", decoded.flows),
+            ("interface_counters", decoded.counters),
+            ("drops", decoded.drops),
+            ("inventory", decoded.inventory),
+        ):
+            for batch in batches:
+                self._offer_rows(table, batch)
+
+    def _offer_rows(self, table: str, batch: pa.RecordBatch) -> None:
+        if batch.num_rows:
+            self._decoded.labels(table).inc(batch.num_rows)
+            self._sink.offer(table, batch)
+
+    async def _tick(self) -> None:
+        next_report = next_save = time.monotonic()
+        next_report += self._settings.report_seconds
+        while True:
+            await asyncio.sleep(METRICS_SECONDS)
+            await self._workers.alone(self._advance)
+            await self._workers.alone(self._look_back)
+            self._tell_gaps(await self._workers.alone(self._find_gaps, self._own_loss()))
+            await self._workers.alone(BLOCKS.trim)  # hundreds of MiB take the system too long for the event loop
+            now = time.monotonic()
+            if now >= next_report:
+                next_report = now + self._settings.report_seconds
+                await self._report()
+            if now >= next_save:
+                next_save = now + self._settings.template_save_seconds
+                await self._save()
+
+    def _look_back(self) -> None:
+        """Bring up to date how far records reach back."""
+        continued = self._workers.continued
+        self.reach_us = max(one.reach_us() for one in continued)
+        # What caches hold from before the start reaches as far back as it did then.
+        if self._clock_us() < self._listening_us + self._own_gaps.reach_us:
+            self.reach_us = max(self.reach_us, self._own_gaps.reach_us)
+        for one in continued:
+            one.fade()
+            for counter, count in zip((self._continued, self._flows_forgotten), one.counts, strict=True):
+                counter.inc(int(count))
+            one.counts[:] = 0
+
+    def _find_gaps(self, own: OwnLoss) -> list[tuple[Stream, Gap]]:
+        """What was not told of since the last look."""
+        now, reach = self._clock_us(), self.reach_us
+        found = [gap for gaps in self._gaps for gap in gaps.look(now, reach)]
+        dropped = self._own_gaps.look(now, reach, own, self._datagrams())
+        return found if dropped is None else [*found, (ALL, dropped)]
+
+    def _datagrams(self) -> int:
+        """Datagrams decoded so far."""
+        return sum(
+            int(decoder.shared.sessions.stats[:, S_DATAGRAMS].sum() + decoder.shared.sessions.gone_stats[S_DATAGRAMS])
+            for decoder in self._workers.decoders
+        )
+
+    def _tell_gaps(self, gaps: list[tuple[Stream, Gap]]) -> None:
+        """Have gaps stored before their windows close."""
+        if gaps:
+            for _, gap in gaps:
+                self._gaps_told.labels(gap.reason).inc()
+            self._offer_rows("gaps", rows_of(gaps))
+
+    async def _report(self) -> None:
+        await self._workers.alone(self._advance)
+        for rows in await self._workers.alone(self._make_report, self._own_loss()):
+            self._offer_rows("exporters", rows)
+
+    def _advance(self) -> None:
+        """Bring the metrics of exporter streams up to date.  Runs on a worker's thread."""
+        self._stream_metrics.advance(self._clock_us())
+        decoders = self._workers.decoders
+        now = {
+            "stranger": sum(decoder.forgotten_strangers for decoder in decoders),
+            "exporter": sum(decoder.forgotten_exporters for decoder in decoders),
+        }
+        for kind, count in now.items():
+            if grown := count - self._forgotten_before[kind]:
+                self._forgotten.labels(kind).inc(grown)
+                _log.sampled(
+                    "more senders than there is room for: name your exporters in pipeline.allow",
+                    key=kind,
+                    streams_forgotten=grown,
+                )
+        self._forgotten_before = now
+        stores = [decoder.sets.templates for decoder in decoders]
+        templates = {"age": sum(one.aged for one in stores), "room": sum(one.displaced for one in stores)}
+        for cause, count in templates.items():
+            self._templates_forgotten.labels(cause).inc(count - self._templates_before[cause])
+        if grown := templates["room"] - self._templates_before["room"]:
+            self._templates_full = time.monotonic()
+            _log.sampled(
+                "more templates than there is room for: data of those that had to go is held, then lost; "
+                "vmflow exporters shows who has how many",
+                templates_forgotten=grown,
+            )
+        self._templates_before = templates
+
+    def _make_report(self, own: OwnLoss) -> list[pa.RecordBatch]:
+        """Rows of table `exporters` by worker; the first one tells of the collector's own losses."""
+        now = self._clock_us()
+        reports = [
+            reporter.report(now, own if number == 0 else None) for number, reporter in enumerate(self._reporters)
+        ]
+        return [rows for rows in reports if rows is not None]
+
+    async def _save(self) -> None:
+        if self._state_file is not None:
+            await self._workers.alone(save_state, self._workers.decoders, self._state_file)

@@ -1,0 +1,374 @@
+"""The gate in front of both HTTP servers: keeps pages of other sites out, asks for a login, answers our own defects.
+
+A page that somebody looks at can send requests to whatever that somebody's browser reaches, this machine's loopback
+included.  No permission of CORS is ever given, and each request shows by itself whether it may come in:
+
+- `Host` must be an IP address, localhost, or a name from the settings.  Else a page could have its own name point
+  here (DNS rebinding), and the browser would take both for one site.
+- `Origin` and `Sec-Fetch-Site`, where a browser sends them, must say that the page is ours or that a person typed the
+  address.  A link on another site may open what the web server shows, as a page of its own that the other site cannot
+  read; it may never ask SQL, since the link would be the query.
+- What changes something has a JSON body that says so: a form cannot send one.
+
+Watchdogs ask for `MONITORED` paths by names that nobody can list here.  Any name will do for them, unless a browser
+asks.  Pure ASGI.
+
+The entrance that all HTTP servers of the process share: one login, one certificate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import re
+import ssl
+import urllib.parse
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from ipaddress import IPv6Address, ip_address
+
+from prometheus_client import Counter
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from collector.http.login import Credentials, DeniedError, Identity, Login
+from collector.http.settings import AccessSettings
+from collector.interfaces import Call
+from collector.log import get_log
+from collector.metrics import Metrics
+from collector.tls import replace_certificate, server_context
+
+SCOPE_USER = "vmflow.user"
+"""Where the name of who is logged in stands in the ASGI scope."""
+
+READS = frozenset({"GET", "HEAD"})
+METHODS = READS | {"POST", "OPTIONS"}
+"""No other does anything here.  OPTIONS does not either, but routers answer it with what a path does understand."""
+HEALTH = frozenset({"/health", "/ping", "/replicas_status"})
+"""Answered without a login: load balancers and watchdogs ask for these, and they say nothing of the traffic."""
+MONITORED = HEALTH | {"/metrics"}
+"""What may be asked for by any name, or by none."""
+BODY_OCTETS = 64 * 1024
+"""Longest body for the web server.  A silence with twenty matchers takes 8 kB."""
+PROBLEM = "application/problem+json"
+DEFECT = "a defect of ours: the log says more"
+SHOWN = 100
+"""Characters of a header that a refusal quotes."""
+
+ONCE = frozenset({
+    "host", "origin", "authorization", "content-type", "content-encoding", "content-length", "transfer-encoding",
+    "sec-fetch-site", "sec-fetch-mode", "sec-fetch-dest",
+    "x-clickhouse-user", "x-clickhouse-key", "x-clickhouse-database", "x-clickhouse-format",
+})  # fmt: skip
+"""Headers that decide something: of two, a proxy may have read the one and we the other."""
+BROWSER = frozenset({"accept-language", "cookie", "origin", "referer", "upgrade-insecure-requests"})
+"""A browser sends the first with every request, and its pages cannot take it away; monitoring tools send none."""
+
+_HOST = re.compile(
+    r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]{2,45})(?:%[A-Za-z0-9._~%-]{1,32})?\]"
+    r"|(?P<name>[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?))(?::(?P<port>[0-9]{1,5}))?"
+)
+_ORIGIN = re.compile(r"(?P<scheme>https?)://(?P<host>[^/?#@\s]+)")
+
+_log = get_log("access")
+
+Refuse = Callable[[int, str], Response]
+
+
+def problem(status: int, detail: str, errors: Iterable[str] = ()) -> Response:
+    """Problem details as RFC 9457 says; `errors` of a request that is not valid: where, what was found and why."""
+    body = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "errors": list(errors),
+    }
+    return JSONResponse(body, status, media_type=PROBLEM)
+
+
+class RefusedError(Exception):
+    """A request that does not come in.  `reason` is what it is counted by."""
+
+    def __init__(self, status: int, reason: str, message: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+        self.headers = headers or {}
+
+
+class Gate:
+    """Lets requests through to `app`, with `scope["vmflow.user"]` set where somebody is logged in.
+
+    `only_reads`: no method of this server changes anything, so readers may use all of them (the SQL endpoint, whose
+    clients POST their queries).  ClickHouse's ways to show a password are understood there, too.  `refuse` makes the
+    answers; `refused` (by reason) and `failed` count them.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        login: Login,
+        names: Iterable[str],
+        refused: Counter,
+        failed: Counter,
+        *,
+        only_reads: bool = False,
+        refuse: Refuse = problem,
+    ) -> None:
+        self._app = app
+        self._login = login
+        self._names = frozenset({"localhost", *(name.lower() for name in names)})
+        self._refused = refused
+        self._failed = failed
+        self._only_reads = only_reads
+        self._refuse = refuse
+        self._open = HEALTH | ({"/metrics"} if login.settings.metrics_open else frozenset())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer it."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun = False
+
+        async def noted(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            try:
+                await self._check(scope)
+            except RefusedError as error:
+                self._refused.labels(error.reason).inc()
+                answer = self._refuse(error.status, str(error))
+                answer.headers.update(error.headers)
+                await answer(scope, receive, noted)
+                return
+            await self._app(scope, receive, noted)
+        except ClientDisconnect:
+            return
+        except asyncio.CancelledError:
+            # The server stops, and this task is all that is cancelled: the server would log a trace.
+            if not begun:
+                await self._refuse(503, "the service stops")(scope, receive, send)
+        except Exception:  # noqa: BLE001 - one request must not end a server, nor fill the log
+            self._failed.inc()
+            _log.exception("a request failed: a defect of ours")
+            if not begun:
+                await self._refuse(500, DEFECT)(scope, receive, send)
+
+    async def _check(self, scope: Scope) -> None:
+        """Raise RefusedError for what must not come in."""
+        headers = Headers(scope=scope)
+        method, path = scope["method"], scope["path"]
+        if method not in METHODS:
+            allow = ", ".join(sorted(METHODS))
+            raise RefusedError(405, "method", f"only {allow} are understood", {"Allow": allow})
+        _check_once(headers)
+        host = self._check_host(headers, path)
+        self._check_site(scope, headers, host)
+        if self._login.settings.required and path not in self._open:
+            scope[SCOPE_USER] = (await self._identify(scope, headers)).name
+        if not self._only_reads and method == "POST":
+            _check_body(headers)
+
+    def _check_host(self, headers: Headers, path: str) -> str:
+        """The host that was asked for, empty if none was; that it is ours."""
+        host = headers.get("host")
+        any_name = path in MONITORED and not _browser(headers)
+        if host is None and any_name:
+            return ""  # HTTP/1.0, which load balancers still speak
+        name = _host_name(host or "")
+        if name is None:
+            raise RefusedError(400, "host", f"host {(host or '')[:SHOWN]!r}: a name or address is expected, and a port")
+        if not any_name and name not in self._names and not _is_address(name):
+            raise RefusedError(
+                421,
+                "host",
+                f"host {name[:SHOWN]!r} is not a name of this service; set access.names to the names that it has",
+            )
+        return (host or "").lower()
+
+    def _check_site(self, scope: Scope, headers: Headers, host: str) -> None:
+        """That no page of another site asks."""
+        origin, site = headers.get("origin"), headers.get("sec-fetch-site")
+        if origin is not None and not _same_origin(origin, scope["scheme"], host):
+            raise RefusedError(403, "origin", f"a page of {origin[:SHOWN]!r} must not ask here")
+        if site not in (None, "same-origin", "none") and not (not self._only_reads and _link(scope["method"], headers)):
+            raise RefusedError(403, "site", "a page of another site must not ask here")
+        if self._only_reads and site is None and origin is None and scope["path"] not in HEALTH and _browser(headers):
+            # Old ones, and all of them over plain HTTP to another machine: its query could be a script's address.
+            raise RefusedError(
+                403, "site", "a browser that does not say which page asks: use https, loopback, or no browser"
+            )
+
+    async def _identify(self, scope: Scope, headers: Headers) -> Identity:
+        """Who asks, and that they may."""
+        try:
+            who = await self._login.identify(self._shown(scope, headers), (scope.get("client") or ("",))[0])
+        except DeniedError as error:
+            header = (
+                {"WWW-Authenticate": 'Basic realm="vmflow", charset="UTF-8"'}
+                if error.status == 401
+                else {"Retry-After": str(error.retry_seconds)}
+            )
+            raise RefusedError(error.status, "login", str(error), header) from error
+        if not self._only_reads and who.role != "operator" and scope["method"] == "POST":
+            raise RefusedError(403, "role", f"{who.name} is a reader: an operator is needed to change anything")
+        return who
+
+    def _shown(self, scope: Scope, headers: Headers) -> Credentials | None:
+        """What the request shows; None for nothing.  Raises RefusedError if it shows several things."""
+        shown: list[Credentials | None] = []
+        if "authorization" in headers:
+            shown.append(_authorization(headers["authorization"]))
+        if self._only_reads:
+            if "x-clickhouse-user" in headers or "x-clickhouse-key" in headers:
+                shown.append(_named(headers.get("x-clickhouse-user", ""), headers.get("x-clickhouse-key", "")))
+            asked = urllib.parse.parse_qsl(scope["query_string"].decode("latin-1"))
+            users = [value for name, value in asked if name == "user"]
+            passwords = [value for name, value in asked if name == "password"]
+            if users or passwords:
+                shown.append(_named("".join(users[:1]), "".join(passwords[:1])))
+            if max(len(users), len(passwords)) > 1:
+                raise RefusedError(400, "header", "parameters user and password: one of each is expected")
+        if len(shown) > 1:
+            raise RefusedError(400, "header", "more than one way to log in: use one")
+        return shown[0] if shown else None
+
+
+def _check_once(headers: Headers) -> None:
+    seen = set()
+    for name in headers.keys():  # noqa: SIM118 - of these headers, iteration leaves out what comes again
+        if name in seen:
+            raise RefusedError(400, "header", f"header {name} comes twice")
+        if name in ONCE:
+            seen.add(name)
+    if {"transfer-encoding", "content-length"} <= seen:
+        raise RefusedError(400, "header", "content-length and transfer-encoding: one of them tells where a body ends")
+
+
+def _check_body(headers: Headers) -> None:
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise RefusedError(415, "body", f"content type {kind[:SHOWN]!r}: application/json is expected")
+    length = headers.get("content-length", "")
+    if "transfer-encoding" in headers or not length.isascii() or not length.isdigit():
+        raise RefusedError(411, "body", "a body with its length is expected")
+    octets = length.lstrip("0")[:10]
+    if int(octets or "0") > BODY_OCTETS:
+        raise RefusedError(413, "body", f"{octets} octets: at most {BODY_OCTETS} are taken")
+
+
+def _browser(headers: Headers) -> bool:
+    """Whether a browser asks, as far as headers tell."""
+    return any(name in BROWSER or name.startswith("sec-") for name in headers)
+
+
+def _link(method: str, headers: Headers) -> bool:
+    """Whether somebody follows a link: the browser shows the answer as a page of its own, in no frame."""
+    return (
+        method == "GET" and headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+    )
+
+
+def _host_name(host: str) -> str | None:
+    """Name or address in a `Host` header, in small letters; None if it is malformed."""
+    found = _HOST.fullmatch(host)
+    if found is None or not 1 <= int(found["port"] or 1) <= 65_535:
+        return None
+    if found["name"] is not None:
+        return found["name"].lower()
+    try:
+        return str(IPv6Address(found["ipv6"]))
+    except ValueError:
+        return None
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _same_origin(origin: str, scheme: str, host: str) -> bool:
+    """Whether a page of `origin` is one of this server's; one that speaks plain HTTP may have TLS in front of it."""
+    found = _ORIGIN.fullmatch(origin.lower())
+    return found is not None and found["host"] == host and found["scheme"] in (scheme, "https")
+
+
+def _authorization(value: str) -> Credentials | None:
+    kind, _, secret = value.partition(" ")
+    if kind.lower() == "bearer":
+        return _named("", secret.strip())
+    return _basic(secret) if kind.lower() == "basic" else None
+
+
+def _named(user: str, secret: str) -> Credentials | None:
+    """A name with a password; without a name it is a token, without a secret nothing."""
+    return Credentials(user, secret) if secret else None
+
+
+def _basic(value: str) -> Credentials | None:
+    """RFC 7617: base64 of name, colon, password, in UTF-8."""
+    try:
+        user, colon, secret = base64.b64decode(value.strip(), validate=True).decode().partition(":")
+    except (binascii.Error, ValueError) as error:
+        if isinstance(error, UnicodeError):
+            raise DeniedError("the credentials are not UTF-8") from error
+        return None
+    return _named(user, secret) if colon else None
+
+
+SECTION = "access"
+
+
+class Entrance:
+    """Makes gates and TLS contexts; opens no file before it is asked for one.  `call` is for checks of passwords."""
+
+    def __init__(self, settings: AccessSettings, metrics: Metrics, call: Call) -> None:
+        self._settings = settings
+        self._login = Login(settings, metrics, call)
+        self._contexts: list[ssl.SSLContext] = []
+        self._refused = metrics.counter(
+            "requests_refused_total", "HTTP requests that were not let in, by reason.", ("reason",)
+        )
+        self._failed = metrics.counter("requests_failed_total", "HTTP requests that a defect of ours ended.")
+
+    @property
+    def scheme(self) -> str:
+        """`https` or `http`."""
+        return "https" if self._settings.certificate_file is not None else "http"
+
+    def gate(self, app: ASGIApp, host: str, *, only_reads: bool = False, refuse: Refuse = problem) -> ASGIApp:
+        """`app`, which listens at `host`, behind a gate."""
+        names = (host, *self._settings.names)
+        return Gate(app, self._login, names, self._refused, self._failed, only_reads=only_reads, refuse=refuse)
+
+    def context(self) -> ssl.SSLContext | None:
+        """A TLS context for a server, None without a certificate.  Raises AccessError."""
+        if self._settings.certificate_file is None or self._settings.key_file is None:
+            return None
+        context = server_context(SECTION, self._settings.certificate_file, self._settings.key_file)
+        self._contexts.append(context)
+        return context
+
+    def read_again(self) -> Callable[[], None]:
+        """Read certificate and key again.  Blocks.  Raises AccessError; then the old ones stay.
+
+        Returns what takes them over for new connections, for the event loop's thread.
+        """
+        if not self._contexts or self._settings.certificate_file is None or self._settings.key_file is None:
+            return lambda: None
+        fresh = server_context(SECTION, self._settings.certificate_file, self._settings.key_file)
+        return lambda: replace_certificate(self._contexts, fresh)

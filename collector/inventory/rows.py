@@ -1,0 +1,72 @@
+"""Intervals of the inventory as rows of table `inventory`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from ipaddress import IPv6Address
+from typing import Any
+
+import pyarrow as pa
+
+from collector.inventory.history import FOREVER, History, Interval
+from collector.inventory.merge import SOURCE_NAMES
+from collector.inventory.sources.base import Address
+from schemas.column import ADDRESS, NAME
+from schemas.inventory import INVENTORY
+
+_NOWHERE = IPv6Address(0).packed
+
+
+def inventory_rows(
+    history: History, intervals: Sequence[Interval], agents: Mapping[str, Address]
+) -> pa.RecordBatch | None:
+    """Rows of those intervals that are VM interfaces; None if there are none.
+
+    `agents` names an address of each hypervisor.  Rows of an interval agree in the table's sorting key, so a later one
+    takes the place of the earlier.
+    """
+    shown = [interval for interval in intervals if interval.placement.interface.mac]
+    if not shown:
+        return None
+    of = [interval.placement.interface for interval in shown]
+    placements = [interval.placement for interval in shown]
+    columns: dict[str, list[Any]] = {
+        "valid_from": [interval.known_from for interval in shown],
+        "valid_to": [history.heard_us(interval) for interval in shown],
+        "open": [int(interval.valid_to == FOREVER) for interval in shown],
+        "source": [SOURCE_NAMES[placement.ranks[0]] for placement in placements],
+        "sources": [",".join(SOURCE_NAMES[rank] for rank in placement.ranks) for placement in placements],
+        "vm_uuid": [interface.vm_uuid.bytes for interface in of],
+        "vm": [interface.vm for interface in of],
+        "project": [interface.project for interface in of],
+        "host": [interface.host for interface in of],
+        "network": [interface.network for interface in of],
+        "vni": [interface.vni for interface in of],
+        "vlan": [interface.vlan for interface in of],
+        "mac": [interface.mac for interface in of],
+        "ips": [[_sixteen(address) for address in interface.ips] for interface in of],
+        "port_name": [interface.port_name for interface in of],
+        "if_index": [interface.if_index for interface in of],
+        "of_port": [interface.of_port for interface in of],
+        "bridge": [interface.bridge for interface in of],
+        "port_id": [interface.port_id for interface in of],
+        "speed": [interface.speed for interface in of],
+        "agent": [_sixteen(agents[i.host]) if i.host in agents else _NOWHERE for i in of],
+        "conflict": [placement.conflict for placement in placements],
+    }
+    schema = INVENTORY.arrow()
+    return pa.RecordBatch.from_arrays([_array(field, columns[field.name]) for field in schema], schema=schema)
+
+
+def _array(field: pa.Field, items: list[Any]) -> pa.Array:
+    if field.type == NAME:
+        return pa.array(items, pa.string()).dictionary_encode().cast(NAME)
+    if pa.types.is_dictionary(field.type):
+        names = INVENTORY[field.name].names
+        numbers = pa.array([names.index(str(item)) for item in items], pa.int8())
+        return pa.DictionaryArray.from_arrays(numbers, pa.array(names, pa.string()))
+    return pa.array(items, ADDRESS if field.type == ADDRESS else field.type)
+
+
+def _sixteen(address: Address) -> bytes:
+    return address.packed if isinstance(address, IPv6Address) else bytes(10) + b"\xff\xff" + address.packed

@@ -1,0 +1,1 @@
+"""The sources of the inventory: who says which VM is where."""

@@ -1,0 +1,278 @@
+"""Rows of the Open vSwitch database into interfaces and a host (vswitch.xml, external_ids).  No input, no output.
+
+A row is as the library has it: optional columns are lists of none or one, maps are dictionaries, references are rows.
+What a row holds was written by many programs, and guests' owners choose some of it: a value that is none costs that
+value only.
+
+Interface statistics of Open vSwitch into polls of `interface_counters`.
+
+`rx` is what the switch receives from the port: `in_`.  Open vSwitch counts all packets in one number, which stands in
+`in_unicast_packets` and `out_unicast_packets`, as in its sFlow.  ovs-vswitchd writes statistics every 5 s
+(`other_config:stats-update-interval`): polls that are closer see no growth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from ipaddress import ip_address
+from typing import Any, NamedTuple, Protocol
+from uuid import UUID
+
+import numpy as np
+
+from collector.inventory.settings import OvsdbSettings
+from collector.inventory.sources.base import NO_UUID, Address, Host, Interface, PortKind
+from collector.inventory.sources.counters import Poll
+from collector.inventory.sources.libvirt_domains import mac_number
+from decoders.rows import ABSENT
+from schemas.counters import TOTALS
+from schemas.text import clean
+
+MAX_ADDRESSES = 64
+"""Addresses of one hypervisor that are taken: one for each place from which it exports or where a tunnel ends."""
+MAX_IF_INDEX = 2**32 - 1
+MAX_OF_PORT = 0xFFFF
+"""OpenFlow 1.0 to 1.4 as Open vSwitch numbers ports; 65534 is the bridge itself."""
+MAX_VLAN = 4094
+"""4095 is Neutron's tag for a port that is not connected yet."""
+MAX_KBITS = 2**32 - 1
+MAX_SPEED = 2**53
+MAX_VNI = 2**32 - 1
+"""A GRE key has 32 bits, VXLAN and Geneve have 24."""
+TUNNELS = frozenset(
+    {
+        "vxlan",
+        "geneve",
+        "gre",
+        "ip6gre",
+        "gre64",
+        "erspan",
+        "ip6erspan",
+        "lisp",
+        "stt",
+        "gtpu",
+        "bareudp",
+        "srv6",
+        "ipsec_gre",
+    }
+)
+_OVERLAYS = ("vxlan", "geneve", "gre")
+"""Neutron's network types whose segmentation id is in the packets of a tunnel."""
+_GROUP = 1 << 40
+"""Bit of a MAC address that is no single station's."""
+
+
+class Tables(Protocol):
+    """What the replica offers."""
+
+    def rows(self, table: str) -> Sequence[Any]:
+        """All rows of a table."""
+
+
+class _Segment(NamedTuple):
+    """The network of a port; empty or 0 where not known."""
+
+    network: str = ""
+    vlan: int = 0
+    vni: int = 0
+
+
+def interfaces(tables: Tables, host: str) -> tuple[Interface, ...]:
+    """All ports of all bridges of the hypervisor `host` that have a name; each once, whatever refers to it."""
+    found: dict[UUID, Interface] = {}
+    seen: set[UUID] = set()
+    for bridge in tables.rows("Bridge"):
+        ports = [port for port in bridge.ports if port.uuid not in seen]
+        seen.update(port.uuid for port in ports)
+        keys = _tunnel_keys(ports)
+        for port in ports:
+            segment = _segment(port, keys)
+            for row in port.interfaces:
+                if row.uuid not in found and name_of(row):
+                    found[row.uuid] = _interface(row, host, bridge, segment)
+    return tuple(found.values())
+
+
+def host(tables: Tables, settings: OvsdbSettings, remote: Address | None) -> Host:
+    """The hypervisor, with the addresses under which it exports and where its tunnels end; `remote` is the database's.
+
+    Those of the settings come first.
+    """
+    ids: Mapping[str, str] = next((row.external_ids for row in tables.rows("Open_vSwitch")), {})
+    name = settings.host or _text(ids, "hostname") or _text(ids, "system-id") or settings.remote
+    stated = [text for row in tables.rows("sFlow") for text in row.agent]
+    stated += ids.get("ovn-encap-ip", "").split(",")[:MAX_ADDRESSES]
+    stated += [row.options.get("local_ip", "") for row in tables.rows("Interface") if row.type in TUNNELS]
+    addresses = dict.fromkeys(settings.exporters)
+    if remote is not None:
+        addresses[remote] = None
+    for text in stated:
+        if (address := _address(text)) is not None and len(addresses) < MAX_ADDRESSES:
+            addresses[address] = None
+    return Host(name=name, addresses=tuple(addresses))
+
+
+def _tunnel_keys(ports: Iterable[Any]) -> dict[int, int]:
+    """VNI by access tag, where a tunnel port with a fixed key has that tag; 0 for a tag with two keys."""
+    keys: dict[int, set[int]] = {}
+    for port in ports:
+        tag = _tag(port)
+        for row in port.interfaces:
+            key = _number(row.options.get("key", ""), MAX_VNI)
+            if tag and key and row.type in TUNNELS:
+                keys.setdefault(tag, set()).add(key)
+    return {tag: found.pop() if len(found) == 1 else 0 for tag, found in keys.items()}
+
+
+def name_of(row: Any) -> str:
+    """Name of a row of Interface."""
+    return clean(row.name)
+
+
+def small(values: Iterable[int], most: int) -> int:
+    """The value of an optional column if it is 1 to `most`, else 0: -1 is a port that could not be added."""
+    value = next(iter(values), 0)
+    return value if 0 < value <= most else 0
+
+
+def _interface(row: Any, host: str, bridge: Any, segment: _Segment) -> Interface:
+    ids = row.external_ids
+    kind = _kind(row)
+    of_vm = kind is PortKind.VM
+    if kind in (PortKind.TUNNEL, PortKind.PATCH):
+        segment = _Segment()
+    return Interface(
+        host=host,
+        port_name=name_of(row),
+        if_index=small(row.ifindex, MAX_IF_INDEX),
+        of_port=small(row.ofport, MAX_OF_PORT),
+        bridge=clean(bridge.name),
+        kind=kind,
+        mac=_mac(ids.get("attached-mac", "")) if of_vm else 0,
+        vm_uuid=_uuid(ids.get("vm-id", "")) or _uuid(ids.get("vm-uuid", "")) or NO_UUID,
+        network=segment.network,
+        vni=segment.vni,
+        vlan=segment.vlan,
+        port_id=_text(ids, "iface-id") if of_vm else "",
+        speed=1_000 * small([row.ingress_policing_rate], MAX_KBITS) or small(row.link_speed, MAX_SPEED),
+    )
+
+
+def _kind(row: Any) -> PortKind:
+    """What is behind a port.
+
+    Neutron's routers and DHCP servers have internal ports, with ids as a VM's port has: the MAC address of a router
+    must name nobody, since what it sends comes from a VM elsewhere.  Any other port without ids may be an uplink, or
+    the tap of a VM that somebody added by hand: nothing here tells them apart for certain.
+    """
+    ids = row.external_ids
+    if "vm-id" in ids or "vm-uuid" in ids:
+        return PortKind.VM
+    if row.type == "internal":
+        return PortKind.OTHER
+    if row.type in TUNNELS:
+        return PortKind.TUNNEL
+    if row.type == "patch":
+        return PortKind.PATCH
+    return PortKind.VM if "attached-mac" in ids or "iface-id" in ids else PortKind.UNKNOWN
+
+
+def _segment(port: Any, keys: Mapping[int, int]) -> _Segment:
+    """The network of a port.
+
+    Neutron's agent writes it into other_config: the tags of its bridge mean nothing outside of it.  Without Neutron a
+    tag is the VLAN, unless tunnels with fixed keys serve it.
+    """
+    config = port.other_config
+    if "net_uuid" in config:
+        kind = config.get("network_type")
+        number = config.get("segmentation_id", "")
+        return _Segment(
+            network=_text(config, "net_uuid"),
+            vlan=_number(number, MAX_VLAN) if kind == "vlan" else 0,
+            vni=_number(number, MAX_VNI) if kind in _OVERLAYS else 0,
+        )
+    tag = _tag(port)
+    return _Segment(vni=keys[tag]) if tag in keys else _Segment(vlan=tag)
+
+
+def _tag(port: Any) -> int:
+    """The VLAN of packets without a tag, 0 if there is none: a trunk ignores the tag."""
+    return 0 if "trunk" in port.vlan_mode else small(port.tag, MAX_VLAN)
+
+
+def _text(values: Mapping[str, str], key: str) -> str:
+    return clean(values.get(key, ""))
+
+
+def _number(text: str, most: int) -> int:
+    """1 to `most`, decimal or with 0x as Open vSwitch reads it; 0 for anything else, such as `flow`."""
+    base = 16 if text[:2].lower() == "0x" else 10
+    if len(text) > 18 or not text.isascii() or not text.isalnum():
+        return 0
+    try:
+        return small([int(text, base)], most)
+    except ValueError:
+        return 0
+
+
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+def _mac(text: str) -> int:
+    """The address of one station; 0 for a group's, and for what is none."""
+    number = mac_number(text) or 0
+    return 0 if number & _GROUP else number
+
+
+def _address(text: str) -> Address | None:
+    """An address that another machine can see."""
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    return None if address.is_unspecified or address.is_loopback or address.is_multicast else address
+
+
+_KEYS = {
+    "in_octets": "rx_bytes",
+    "in_unicast_packets": "rx_packets",
+    "in_discards": "rx_dropped",
+    "in_errors": "rx_errors",
+    "out_octets": "tx_bytes",
+    "out_unicast_packets": "tx_packets",
+    "out_discards": "tx_dropped",
+    "out_errors": "tx_errors",
+}
+"""Total of the table → key of Interface.statistics."""
+
+
+def counters(rows: Sequence[Any], wall_us: int, monotonic_us: int) -> Poll:
+    """The statistics of all rows of Interface that have a name and at least one counter that is wanted."""
+    told = [
+        (row, name, statistics)
+        for row in rows
+        if (name := name_of(row)) and any(key in (statistics := row.statistics) for key in _KEYS.values())
+    ]
+    totals = np.full((len(TOTALS), len(told)), ABSENT, np.uint64)
+    for number, (total, *_) in enumerate(TOTALS):
+        if key := _KEYS.get(total):
+            # Open vSwitch leaves out what a device does not count; a negative number is no total either.
+            values = (max(statistics.get(key, -1), -1) for _, _, statistics in told)
+            totals[number] = np.fromiter(values, np.int64, len(told)).view(np.uint64)
+    indices = np.array([small(row.ifindex, MAX_IF_INDEX) for row, _, _ in told], np.uint32)
+    return Poll(
+        # A port that is deleted and made anew has another row.
+        keys=[row.uuid for row, _, _ in told],
+        names=[name for _, name, _ in told],
+        if_index=indices,
+        # A device that is made anew under a port that stays has another ifIndex.
+        epochs=indices.astype(np.int64),
+        totals=totals,
+        wall_us=wall_us,
+        monotonic_us=monotonic_us,
+    )

@@ -1,0 +1,166 @@
+"""One run of an action: a command with the alert on its standard input, or a POST.
+
+What an alert says is data, chosen by tenants in part.  It gets to a command as JSON on standard input and in variables,
+never as arguments, and no shell reads it.  The command sees nothing of the service's environment, where secrets are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+from asyncio.subprocess import Process, SubprocessStreamProtocol
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Literal
+from urllib.parse import urlsplit
+
+import urllib3
+
+from collector.interfaces import Notice
+from collector.lines import json_text
+from collector.notify.settings import ActionSettings
+from collector.threads import stand_back
+from schemas.text import clean, visible
+
+Result = Literal["ok", "failed", "late", "limited", "dry_run", "stopped"]
+"""`schemas.alerts.ACTION_RESULTS`."""
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+VARIABLE_CHARACTERS = 4096
+CHUNK_OCTETS = 65_536
+REAP_SECONDS = 2.0
+"""Longest wait for the end of a process that was killed; one that hangs in the kernel may take for ever."""
+
+_NOT_NAME = re.compile(r"[^A-Z0-9_]")
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a run ended."""
+
+    result: Result
+    status: str = ""
+    """`exit 0`, `signal 9`, `HTTP 200`; empty if it did not get so far."""
+    output: str = ""
+
+
+def body(action: str, notice: Notice) -> bytes:
+    """The alert as JSON: the fields of `collector.interfaces.Notice`, and the action's name."""
+    return json_text({"action": action, **asdict(notice)}).encode()
+
+
+def variables(action: str, notice: Notice) -> dict[str, str]:
+    """The whole environment of a command."""
+    values = {
+        "ACTION": action,
+        "ALERT_ID": notice.alert_id,
+        "ALERT_EVENT": notice.event,
+        "ALERT_RULE": notice.rule,
+        "ALERT_SEVERITY": notice.severity,
+        "ALERT_SCOPE": notice.scope,
+        "ALERT_MEASURE": notice.measure,
+        "ALERT_VALUE": "" if notice.value is None else repr(notice.value),
+        "ALERT_UNIT": notice.unit,
+        "ALERT_SUMMARY": notice.summary,
+    }
+    values |= {f"ALERT_LABEL_{_NOT_NAME.sub('_', name.upper())}": text for name, text in notice.labels.items()}
+    return {"PATH": PATH, "LANG": "C.UTF-8"} | {name: clean(text, VARIABLE_CHARACTERS) for name, text in values.items()}
+
+
+async def run_command(settings: ActionSettings, data: bytes, environment: Mapping[str, str]) -> Ended:
+    """Run `argv` in a session of its own; if it takes too long or is cancelled, all of the session is killed."""
+    loop = asyncio.get_running_loop()
+    try:
+        # As asyncio.create_subprocess_exec does, which does not give the transport away.
+        transport, protocol = await loop.subprocess_exec(
+            lambda: SubprocessStreamProtocol(limit=CHUNK_OCTETS, loop=loop),
+            *settings.argv,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=dict(environment),
+            cwd="/",
+            start_new_session=True,
+        )
+    except OSError as error:
+        return Ended("failed", "", f"cannot be run: {error.strerror or error}")
+    process = Process(transport, protocol, loop)
+    stand_back(process.pid)
+    kept = bytearray()
+    ended = False
+    try:
+        async with asyncio.timeout(settings.timeout_seconds):
+            await asyncio.gather(_feed(process, data), _read(process, kept, settings.output_octets))
+            code = await process.wait()
+        ended = True
+    except TimeoutError:
+        return Ended("late", "", _text(kept))
+    finally:
+        if not ended:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        # What left the session may hold the pipes for as long as it lives: nobody waits for it.
+        transport.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(REAP_SECONDS):
+                await process.wait()
+    status = f"exit {code}" if code >= 0 else f"signal {-code}"
+    return Ended("ok" if code == 0 else "failed", status, _text(kept))
+
+
+async def _feed(process: asyncio.subprocess.Process, data: bytes) -> None:
+    """Write all of standard input; a command need not read it."""
+    assert process.stdin is not None  # noqa: S101 - it is a pipe
+    # uvloop says RuntimeError where the pipe is closed already: the command ended before it was written to.
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError, RuntimeError):
+        process.stdin.write(data)
+        await process.stdin.drain()
+        process.stdin.close()
+
+
+async def _read(process: asyncio.subprocess.Process, kept: bytearray, most: int) -> None:
+    """Read to the end and keep the begin: a command whose pipe is full would hang."""
+    assert process.stdout is not None  # noqa: S101 - it is a pipe
+    while chunk := await process.stdout.read(CHUNK_OCTETS):
+        kept += chunk[: most - len(kept)]
+
+
+def post(settings: ActionSettings, url: str, data: bytes) -> Ended:
+    """Send one POST.  Blocks.  Says nothing of the URL but what `host` says: it may hold a secret."""
+    pool = urllib3.PoolManager(ca_certs=str(settings.ca_file) if settings.ca_file else None)
+    try:
+        response = pool.request(
+            "POST",
+            url,
+            body=data,
+            headers={"Content-Type": "application/json", "User-Agent": "vmflow"},
+            timeout=urllib3.Timeout(total=settings.timeout_seconds),
+            retries=False,
+            redirect=False,
+            preload_content=False,
+        )
+        answer = response.read(settings.output_octets) if settings.output_octets else b""
+    except (urllib3.exceptions.HTTPError, OSError) as error:
+        # The library takes a refused connection for a kind of time-out.
+        refused = isinstance(error, urllib3.exceptions.NewConnectionError)
+        if isinstance(error, urllib3.exceptions.TimeoutError) and not refused:
+            return Ended("late")
+        return Ended("failed", "", f"no answer: {type(error).__name__}")
+    finally:
+        pool.clear()
+    result: Result = "ok" if 200 <= response.status < 300 else "failed"
+    return Ended(result, f"HTTP {response.status}", _text(answer))
+
+
+def target(settings: ActionSettings, url: str) -> str:
+    """What the audit says of where it goes: the command and its arguments, or the webhook's host."""
+    return json_text(settings.argv) if settings.kind == "command" else urlsplit(url).hostname or ""
+
+
+def _text(octets: bytes | bytearray) -> str:
+    """What a command or a server said, line by line."""
+    text = octets.decode("utf-8", "backslashreplace").replace("\r\n", "\n")
+    return "\n".join(visible(line) for line in text.split("\n"))

@@ -1,0 +1,159 @@
+"""Prometheus' Alertmanager, API v2: alerts as labels and annotations, told again for as long as they fire.
+
+Alertmanager forgets an alert that nobody tells it of any more: `endsAt` of a firing alert lies four intervals ahead, as
+Prometheus does it, and each refresh moves it on.  Source: api/v2/openapi.yaml of Alertmanager 0.25, and
+rules/manager.go (ResolveTime) of Prometheus.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from base64 import b64encode
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import urllib3
+
+from collector.interfaces import Group, Notice
+from collector.notify.figures import SECOND_US
+from collector.notify.message import render, shown
+from collector.notify.receiver import DELIVERED, TROUBLES, Answer, DeliverError, of_http
+from collector.notify.settings import ReceiverSettings
+
+PATH = "/api/v2/alerts"
+BATCH = 500
+"""Alerts of one request, about 2 MB."""
+LASTS = 4
+"""Intervals that an alert stays firing without being told again."""
+ANSWER_OCTETS = 4096
+
+_NOT_LABEL = re.compile(r"[^A-Za-z0-9_]")
+
+Alert = dict[str, Any]
+
+
+class AlertmanagerReceiver:
+    """One Alertmanager."""
+
+    def __init__(self, name: str, settings: ReceiverSettings, public_url: str) -> None:
+        self._name = name
+        self._settings = settings
+        self._public_url = public_url
+        self.refresh_seconds: float | None = settings.resend_seconds
+        self._firing: dict[str, Notice] = {}
+        """By fingerprint: what must be told again."""
+        self.not_kept = 0
+        self._pool = urllib3.PoolManager()
+        self._url = ""
+        self._headers: dict[str, str] = {}
+
+    def open(self) -> None:
+        """Read the URL.  Sends nothing.  Raises DeliverError."""
+        parts = urlsplit(self._settings.read_url(self._name))
+        port = f":{parts.port}" if parts.port else ""
+        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+        self._url = f"{parts.scheme}://{host}{port}{parts.path.rstrip('/')}{PATH}"
+        self._headers = {"Content-Type": "application/json", "User-Agent": "vmflow"}
+        if parts.username:
+            pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+            self._headers["Authorization"] = f"Basic {b64encode(pair.encode()).decode('ascii')}"
+        ca_file = self._settings.ca_file
+        if ca_file is not None and not ca_file.is_file():
+            raise DeliverError(f"deliver.receivers.{self._name}.ca_file: {ca_file}: no such file")
+        self._pool = urllib3.PoolManager(ca_certs=str(ca_file) if ca_file else None, maxsize=1)
+
+    def remember(self, group: Group, /) -> None:
+        """Tell these alerts again from the next refresh on."""
+        for notice in group.notices:
+            self._keep(notice)
+
+    def send(self, group: Group, /) -> Answer:
+        """Tell of the alerts of a group.  That somebody has acknowledged one is no news for Alertmanager."""
+        self.remember(group)
+        told = [notice for notice in group.notices if notice.event != "acknowledged"]
+        return self._post(told)
+
+    def refresh(self) -> Answer:
+        """Tell of all firing alerts again."""
+        return self._post(list(self._firing.values()))
+
+    def _keep(self, notice: Notice) -> None:
+        if notice.event == "resolved":
+            self._firing.pop(notice.fingerprint, None)
+        elif notice.fingerprint in self._firing or len(self._firing) < self._settings.most_firing:
+            self._firing[notice.fingerprint] = notice
+        else:
+            self.not_kept += 1
+
+    def _post(self, notices: list[Notice]) -> Answer:
+        """All of them, in several requests if they are many; ends with the first that is not taken."""
+        for first in range(0, len(notices), BATCH):
+            answer = self._request([self._alert(notice) for notice in notices[first : first + BATCH]])
+            if not answer.ok:
+                return answer
+        return DELIVERED
+
+    def _request(self, alerts: list[Alert]) -> Answer:
+        timeout = self._settings.timeout_seconds
+        try:
+            response = self._pool.request(
+                "POST",
+                self._url,
+                body=json.dumps(alerts).encode(),
+                headers=self._headers,
+                timeout=urllib3.Timeout(total=timeout),
+                retries=False,
+                redirect=False,
+                preload_content=False,
+            )
+            response.read(ANSWER_OCTETS)
+            response.release_conn()
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            text = str(error)
+            return Answer(False, False, ", ".join(trouble for trouble in TROUBLES if trouble in text) or "no answer")
+        return of_http(response.status)
+
+    def _alert(self, notice: Notice) -> Alert:
+        """One alert as the API takes it.  Labels are its identity: nothing in them changes while it fires."""
+        ended = notice.event == "resolved"
+        lasts = timedelta(seconds=LASTS * self._settings.resend_seconds)
+        ends = _time(notice.now_us) if ended else (datetime.fromtimestamp(time.time(), UTC) + lasts)
+        alert: Alert = {
+            "labels": dict(_labels(notice)),
+            "annotations": self._annotations(notice),
+            "startsAt": _time(min(notice.since_us, notice.now_us)).isoformat(),
+            "endsAt": ends.isoformat(),
+        }
+        if url := self._public_url or notice.runbook:
+            alert["generatorURL"] = url
+        return alert
+
+    def _annotations(self, notice: Notice) -> dict[str, str]:
+        message = render(Group("", notice.severity, (), (notice,)), self._settings.language, 1)
+        annotations = {"summary": message.title, "description": message.text}
+        if notice.runbook:
+            annotations["runbook_url"] = notice.runbook
+        if notice.sql:
+            annotations["sql"] = notice.sql
+        return annotations
+
+
+def _labels(notice: Notice) -> Iterator[tuple[str, str]]:
+    """Labels that are not empty; names as Prometheus allows them."""
+    for name, text in notice.labels.items():
+        if text:
+            label = _NOT_LABEL.sub("_", name)
+            yield (label if not label[:1].isdigit() else f"_{label}"), shown(text)
+    yield "alertname", shown(notice.rule)
+    yield "severity", notice.severity
+    yield "scope", notice.scope
+    # Two series may have the same names: VMs are told apart by their UUIDs, which are no labels.
+    yield "fingerprint", notice.fingerprint
+
+
+def _time(time_us: int) -> datetime:
+    return datetime.fromtimestamp(time_us / SECOND_US, UTC)

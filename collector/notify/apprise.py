@@ -1,0 +1,196 @@
+"""Receivers of apprise: mail, SMS gateways, WeCom, webhooks and the rest, one object per receiver.
+
+apprise says that a message was taken, or logs why not.  Its log goes nowhere but into the answer, where codes are
+looked for: it quotes addresses, and with them secrets.
+
+The WeCom group bot of apprise, which also looks at what WeCom answers.
+
+WeCom answers status 200 to a wrong key or to too many messages, too, and says so by `errcode` in the text; apprise 2.3
+takes all of these for delivered.  Source: https://developer.work.weixin.qq.com/document/path/91770 (bot) and 90313
+(codes).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import apprise
+import requests
+from apprise import AppriseAsset, NotifyBase, NotifyFormat, NotifyType
+from apprise.plugins.wecombot import NotifyWeComBot
+
+from collector.interfaces import Group, Severity
+from collector.notify.message import render
+from collector.notify.receiver import DELIVERED, Answer, DeliverError, of_texts
+from collector.notify.settings import Language, ReceiverSettings
+
+
+class WeComBot(NotifyWeComBot):  # type: ignore[no-untyped-call]  # a hook of apprise without types
+    """Sends text to one group.  Its URL is apprise's: `wecombot://KEY`."""
+
+    @classmethod
+    def of(cls, service: NotifyWeComBot) -> WeComBot:
+        """The same bot."""
+        made = cls(key=service.key, asset=service.asset)
+        made.verify_certificate = service.verify_certificate
+        return made
+
+    def send(self, body: str, title: str = "", notify_type: NotifyType = NotifyType.INFO, **kwargs: Any) -> bool:
+        """Send one message; whether WeCom took it.  Why not is logged, as apprise does it."""
+        payload = json.dumps({"msgtype": "text", "text": {"content": body}})
+        try:
+            response = requests.post(
+                self.api_url,
+                data=payload.encode(),
+                headers={"User-Agent": self.app_id, "Content-Type": "application/json; charset=utf-8"},
+                verify=self.verify_certificate,
+                timeout=self.request_timeout,
+                allow_redirects=self.redirects,
+            )
+        except requests.RequestException as error:
+            self.logger.debug("Socket Exception: %s", error)
+            return False
+        if response.status_code != requests.codes.ok:
+            self.logger.warning("WeCom: error=%d", response.status_code)
+            return False
+        code = _code(response.content)
+        if code:
+            self.logger.warning("WeCom: errcode=%d", code)
+        return code == 0
+
+
+def _code(answer: bytes) -> int:
+    """`errcode` of an answer; -1 (busy, by WeCom's list) where there is none."""
+    try:
+        code = json.loads(answer)["errcode"]
+    except (ValueError, KeyError, TypeError):
+        return -1
+    return code if isinstance(code, int) else -1
+
+
+SHORT_BELOW = 320
+"""Services that take no more characters than this are SMS gateways: two parts at most."""
+
+QUIET = ("apprise", "urllib3.connectionpool", "requests_oauthlib", "oauthlib")
+"""Libraries whose logs quote addresses of receivers."""
+
+TYPES: dict[Severity, NotifyType] = {
+    "critical": NotifyType.FAILURE,
+    "warning": NotifyType.WARNING,
+    "info": NotifyType.INFO,
+}
+
+
+class AppriseReceiver:
+    """One receiver behind an apprise URL."""
+
+    refresh_seconds: float | None = None
+    not_kept = 0
+
+    def __init__(self, name: str, settings: ReceiverSettings) -> None:
+        self._name = name
+        self._settings = settings
+        self._apprise = apprise.Apprise()
+        self._most = 0
+
+    def open(self) -> None:
+        """Read the URL and have apprise take it.  Sends nothing.  Raises DeliverError."""
+        quieten()
+        service = _service(self._name, self._settings.read_url(self._name))
+        # Per read and per connect; the worker holds the time of the whole attempt.
+        service.socket_read_timeout = service.socket_connect_timeout = self._settings.timeout_seconds
+        if service.request_rate_per_sec == NotifyBase.request_rate_per_sec:
+            # The pause of 5.5 s is no service's own limit but apprise's default; ours is `per_minute`.
+            service.request_rate_per_sec = 0
+        self._most = int(service.body_maxlen)
+        self._apprise = apprise.Apprise(asset=service.asset)
+        self._apprise.add(service)
+
+    def send(self, group: Group, /) -> Answer:
+        """Send one message, once."""
+        title, body = self._written(group)
+        resolved = all(notice.event == "resolved" for notice in group.notices)
+        result = self._apprise.notify(
+            body=body,
+            title=title,
+            notify_type=NotifyType.SUCCESS if resolved else TYPES[group.severity],
+            body_format=NotifyFormat.TEXT,
+            log_level=logging.DEBUG,
+        )
+        if result:
+            return DELIVERED
+        attempts = [attempt for service in result.results for attempt in service.attempts]
+        return of_texts([entry.message for attempt in attempts for entry in attempt.logs])
+
+    def refresh(self) -> Answer:
+        """Nothing is to be repeated."""
+        return DELIVERED
+
+    def remember(self, group: Group, /) -> None:
+        """People do not forget."""
+
+    def _written(self, group: Group) -> tuple[str, str]:
+        """Title and body in the form that the service can take."""
+        form, lines, language = self._settings.form, self._settings.lines, self._settings.language
+        if form == "short" or (form == "auto" and self._most <= SHORT_BELOW):
+            return "", render(group, language, lines).short
+        return fitted(group, language, lines, self._most)
+
+
+def fitted(group: Group, language: Language, lines: int, octets: int) -> tuple[str, str]:
+    """Title and body of at most `octets` octets of UTF-8 together: with fewer lines, or in the short form if need be.
+
+    Services that count characters take more than this; those that count octets (WeCom) would refuse the message.
+    """
+    message = render(group, language, lines)
+    while _octets(message.title, message.text) > octets and lines > 1:
+        lines //= 2
+        message = render(group, language, lines)
+    if _octets(message.title, message.text) <= octets:
+        return message.title, message.text
+    body = message.text.encode()[: max(0, octets - _octets(message.title, ""))].decode("utf-8", "ignore")
+    return (message.title, body) if body else ("", message.short)
+
+
+def _octets(title: str, text: str) -> int:
+    return len(title.encode()) + len(text.encode()) + 2
+
+
+def quieten() -> None:
+    """Keep addresses of receivers out of the log, whatever its level."""
+    for name in QUIET:
+        logger = logging.getLogger(name)
+        logger.addHandler(logging.NullHandler())
+        logger.propagate = False
+    # Its details are written at this level only, and read from its answer.
+    logging.getLogger("apprise").setLevel(logging.DEBUG)
+
+
+def _service(name: str, url: str) -> NotifyBase:
+    """The service that a URL names.  Raises DeliverError, which does not quote the URL."""
+    where = f"deliver.receivers.{name}"
+    asset = AppriseAsset(
+        app_id="vmflow",
+        app_desc="vmflow alerts",
+        service_timeout=0,  # else apprise gives calls to threads of its own, which a dead receiver would use up
+        storage_mode=apprise.PersistentStoreMode.MEMORY,
+        allow_templates=False,
+        async_mode=False,
+        http_redirects=False,  # a redirected POST becomes a GET without a message, which then counts as delivered
+        default_service_retry=0,
+        pgp_autogen=False,
+        pem_autogen=False,
+    )
+    try:
+        service = apprise.Apprise.instantiate(url, asset=asset, suppress_exceptions=True)
+    except Exception:  # noqa: BLE001 - of any plugin; not chained: it could quote the URL
+        service = None
+    if not isinstance(service, NotifyBase):
+        raise DeliverError(
+            f"{where}: no URL that apprise takes; https://appriseit.com/services/ tells how those of each service look"
+        )
+    if not service.enabled:
+        raise DeliverError(f"{where}: apprise needs another package for {service.service_name}, which is not installed")
+    return WeComBot.of(service) if type(service) is NotifyWeComBot else service

@@ -1,0 +1,106 @@
+"""What every receiver has: how a message is sent, and what became of it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Protocol
+
+from collector.interfaces import Group
+
+RETRIED_STATUS = frozenset({408, 421, 423, 425, 429})
+"""HTTP codes below 500 that may go away by themselves: time-outs, too early, too many requests (RFC 9110, RFC 6585)."""
+
+TROUBLES = (
+    "Connection refused",
+    "Connection reset",
+    "Network is unreachable",
+    "No route to host",
+    "Name or service not known",
+    "Temporary failure in name resolution",
+    "certificate verify failed",
+    "WRONG_VERSION_NUMBER",
+    "timed out",
+)
+"""What may be told of an error message of a library.  Nothing else of it is passed on: it may quote the address, and
+addresses of receivers have secrets in them."""
+
+BUSY_CODES = frozenset({-1, 40014, 42001, 45009, 45033})
+"""`errcode` of WeCom that goes away by itself: busy, token out of date, too many messages, too many at once.  Others
+are mistakes."""
+
+_ERRCODE = re.compile(r"\berrcode=(-?\d{1,9})\b")
+_HTTP = re.compile(r"\berror=(\d{3})\b")
+_SMTP = re.compile(r"\((\d{3}), b?['\"]|\brefused: (\d{3}) ")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of one attempt."""
+
+    ok: bool
+    permanent: bool
+    """A further attempt would end the same way."""
+    reason: str
+    """For logs and people; made of our own words, never of the receiver's, so that it cannot hold a secret."""
+
+
+DELIVERED = Answer(True, False, "delivered")
+
+
+class DeliverError(Exception):
+    """A receiver cannot be used as it is set; the message names the setting and says what was expected."""
+
+
+class Receiver(Protocol):
+    """One receiver.  Its methods block; they are called by one thread at a time."""
+
+    refresh_seconds: float | None
+    """How often `refresh` is due; None: never."""
+    not_kept: int
+    """Firing alerts so far that found no room among those that `refresh` repeats."""
+
+    def open(self) -> None:
+        """Read the secrets and prepare.  Sends nothing.  Raises DeliverError."""
+
+    def send(self, group: Group, /) -> Answer:
+        """Send one message, once."""
+
+    def refresh(self) -> Answer:
+        """Repeat what the receiver would else forget."""
+
+    def remember(self, group: Group, /) -> None:
+        """Take alerts that fire already and were delivered before this process began, for `refresh`."""
+
+
+def of_http(status: int) -> Answer:
+    """The answer that an HTTP status code is."""
+    if 200 <= status < 300:
+        return DELIVERED
+    return Answer(False, status < 500 and status not in RETRIED_STATUS, f"HTTP {status}")
+
+
+def _of_failure(status: int) -> Answer:
+    """Some services answer 200 and say in the text that they do not take it."""
+    return Answer(False, False, f"HTTP {status} with a refusal") if status < 300 else of_http(status)
+
+
+def of_smtp(code: int) -> Answer:
+    """The answer that a failing SMTP reply code is: 5yz is permanent (RFC 5321 section 4.2.1)."""
+    return Answer(False, code >= 500, f"SMTP {code}")
+
+
+def of_texts(texts: list[str]) -> Answer:
+    """What the messages of a library say about a failure: codes of HTTP, SMTP and WeCom, or a trouble.
+
+    With several codes (a message to several people) it is permanent only if all are.
+    """
+    found = [_of_failure(int(code)) for text in texts for code in _HTTP.findall(text)]
+    for text in texts:
+        found += [Answer(False, int(code) not in BUSY_CODES, f"WeCom {code}") for code in _ERRCODE.findall(text)]
+        found += [of_smtp(int(one or other)) for one, other in _SMTP.findall(text) if int(one or other) >= 400]
+    if found:
+        reason = ", ".join(sorted({answer.reason for answer in found}))
+        return Answer(False, all(answer.permanent for answer in found), reason)
+    troubles = [trouble for trouble in TROUBLES if any(trouble in text for text in texts)]
+    return Answer(False, False, ", ".join(troubles) or "not accepted, no reason given")

@@ -1,0 +1,235 @@
+"""One receiver's queue, and the task that empties it: in order, with retries, not faster than allowed.
+
+A call that does not come back keeps its thread; its worker then waits, and nobody else does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal, Protocol, TypeVar
+
+from prometheus_client import Counter
+
+from collector.interfaces import Group
+from collector.log import get_log
+from collector.notify.receiver import Answer, Receiver
+from collector.notify.settings import ReceiverSettings
+
+T = TypeVar("T")
+
+MINUTE_SECONDS = 60.0
+
+Result = Literal["delivered", "refused", "expired", "dropped", "left"]
+"""`refused`: the receiver will never take it.  `expired`: given up after retries.  `dropped`: the queue was full.
+`left`: not sent before the stop, and so offered again after the next start."""
+
+_log = get_log("deliver")
+
+
+class Call(Protocol):
+    """Runs a function on a worker thread of the stage."""
+
+    def __call__(self, function: Callable[..., T], /, *args: Any) -> Awaitable[T]:
+        """Return what the function returns, or raise what it raises."""
+
+
+class OnDelivered(Protocol):
+    """Who wants to know what became of a group; called on the event loop, once per group and receiver."""
+
+    def __call__(self, group: Group, receiver: str, ok: bool, /) -> None:
+        """`ok`: the receiver took it.  Else it was given up for good.  Not called for what is left at the stop."""
+
+
+class Counts:
+    """Metrics of one receiver."""
+
+    def __init__(self, name: str, results: Counter, retries: Counter, refreshes: Counter, not_kept: Counter) -> None:
+        self.results: dict[Result, Counter] = {
+            result: results.labels(name, result) for result in ("delivered", "refused", "expired", "dropped", "left")
+        }
+        self.retries: Counter = retries.labels(name)
+        self.not_kept: Counter = not_kept.labels(name)
+        self.refreshes: dict[bool, Counter] = {
+            True: refreshes.labels(name, "ok"),
+            False: refreshes.labels(name, "failed"),
+        }
+
+
+class Worker:
+    """Delivers to one receiver.  All methods are for the event loop's thread."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: ReceiverSettings,
+        receiver: Receiver,
+        call: Call,
+        counts: Counts,
+        on_delivered: OnDelivered,
+    ) -> None:
+        self._name = name
+        self._settings = settings
+        self._receiver = receiver
+        self._call = call
+        self._counts = counts
+        self._on_delivered = on_delivered
+        self._queue: deque[tuple[Group, float]] = deque()
+        """Groups, and when they came (loop time).  The first is the one under way."""
+        self._wake = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._under_way: tuple[object, asyncio.Task[Answer]] | None = None
+        """A call that has not come back, and what it is about."""
+        self._sent: deque[float] = deque(maxlen=settings.per_minute)
+        """When the last messages were sent (loop time)."""
+        self._refresh_at: float | None = None
+        self._not_kept = 0
+
+    @property
+    def waiting(self) -> int:
+        """Groups not yet delivered or given up."""
+        return len(self._queue)
+
+    def offer(self, group: Group) -> None:
+        """Take a group; one that finds no room is given up."""
+        if len(self._queue) >= self._settings.queue_groups:
+            _log.sampled("alert not sent: too many wait for its receiver", key=self._name)
+            self._end(group, "dropped")
+            return
+        self._queue.append((group, asyncio.get_running_loop().time()))
+        self._wake.set()
+
+    async def remember(self, group: Group) -> None:
+        """Tell the receiver of alerts that fire already."""
+        await self._call(self._receiver.remember, group)
+        self._refresh_at = None
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Send what waits without trying anything twice, then end."""
+        self._stopping.set()
+        self._wake.set()
+
+    def leave(self) -> None:
+        """Count what still waits; call when the worker has ended."""
+        for group, _ in self._queue:
+            self._end(group, "left")
+        self._queue.clear()
+
+    async def run(self) -> None:
+        """Deliver until stopped."""
+        while True:
+            if self._queue:
+                group, came = self._queue[0]
+                result = await self._deliver(group, came)
+                if result == "left":
+                    return
+                self._queue.popleft()
+                self._end(group, result)
+            elif self._stopping.is_set():
+                return
+            await self._refresh()
+            if not self._queue:
+                await self._idle()
+
+    async def _deliver(self, group: Group, came: float) -> Result:
+        """Try until the receiver takes it, refuses it, or it is too old."""
+        loop = asyncio.get_running_loop()
+        pause = self._settings.retry_first_seconds
+        while True:
+            if not await self._allowed():
+                return "left"
+            answer = await self._attempt(group, self._receiver.send, group)
+            if answer.ok:
+                return "delivered"
+            left = came + self._settings.retry_total_seconds - loop.time()
+            if answer.permanent or left <= 0:
+                alerts, reason = len(group.notices), answer.reason
+                _log.sampled(
+                    "alert given up", self._name, severity="error", group=group.key, alerts=alerts, reason=reason
+                )
+                return "refused" if answer.permanent else "expired"
+            _log.sampled("alert not delivered yet", key=self._name, reason=answer.reason)
+            if self._stopping.is_set():
+                return "left"
+            self._counts.retries.inc()
+            await self._refresh()
+            if await self._sleep(min(left, pause * random.uniform(0.5, 1))):  # noqa: S311 - spreads load, no secret
+                return "left"
+            pause = min(2 * pause, self._settings.retry_longest_seconds)
+
+    async def _attempt(self, about: object, function: Callable[..., Answer], *args: object) -> Answer:
+        """One call with its time limit.  One that did not come back before is waited for, not repeated."""
+        if self._under_way is None:
+            self._under_way = (about, asyncio.create_task(self._guarded(function, *args)))
+        subject, task = self._under_way
+        try:
+            async with asyncio.timeout(self._settings.timeout_seconds):
+                answer = await asyncio.shield(task)
+        except TimeoutError:
+            return Answer(False, False, f"no answer within {self._settings.timeout_seconds:g} s")
+        self._under_way = None
+        self._counts.not_kept.inc(self._receiver.not_kept - self._not_kept)
+        self._not_kept = self._receiver.not_kept
+        if subject is not about:
+            # What has come back at last was about something that was given up meanwhile.
+            return await self._attempt(about, function, *args)
+        return answer
+
+    async def _guarded(self, function: Callable[..., Answer], *args: object) -> Answer:
+        """The call's answer; whatever a receiver raises (its code is foreign) is a failed attempt."""
+        try:
+            return await self._call(function, *args)
+        except Exception as error:  # noqa: BLE001 - see above; only its kind is told: its text may quote the address
+            return Answer(False, False, type(error).__name__)
+
+    async def _allowed(self) -> bool:
+        """Wait until one more message is allowed in this minute; False if the stop came first."""
+        loop = asyncio.get_running_loop()
+        if len(self._sent) == self._sent.maxlen:
+            wait = self._sent[0] + MINUTE_SECONDS - loop.time()
+            if wait > 0 and await self._sleep(wait):
+                return False
+        self._sent.append(loop.time())
+        return True
+
+    async def _refresh(self) -> None:
+        """Repeat what the receiver would forget, if it is due."""
+        seconds = self._receiver.refresh_seconds
+        now = asyncio.get_running_loop().time()
+        if seconds is None or self._stopping.is_set() or (self._refresh_at is not None and now < self._refresh_at):
+            return
+        self._refresh_at = now + seconds
+        answer = await self._attempt("refresh", self._receiver.refresh)
+        self._counts.refreshes[answer.ok].inc()
+        if not answer.ok:
+            _log.sampled("firing alerts not told again", key=self._name, reason=answer.reason)
+
+    async def _idle(self) -> None:
+        """Wait for a group, the stop, or the next refresh."""
+        self._wake.clear()
+        if self._stopping.is_set():
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(self._refresh_at):
+                await self._wake.wait()
+
+    async def _sleep(self, seconds: float) -> bool:
+        """Wait; True, at once, if the stop comes meanwhile."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        return self._stopping.is_set()
+
+    def _end(self, group: Group, result: Result) -> None:
+        """Count what became of a group, and tell it."""
+        self._counts.results[result].inc()
+        if result == "left":
+            return
+        try:
+            self._on_delivered(group, self._name, result == "delivered")
+        except Exception:  # noqa: BLE001 - whoever listens must not end the worker
+            _log.exception("what became of an alert could not be noted", receiver=self._name)

@@ -1,0 +1,1 @@
+"""The process itself: what it may reach, its start, its end."""

@@ -1,0 +1,336 @@
+"""What the service must reach with its settings, and nothing else: files, directories, programs and TCP ports."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import site
+import sys
+import sysconfig
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+from urllib.request import getproxies_environment
+
+from pydantic import BaseModel
+
+from collector import environment
+from collector.notify.receiver import DeliverError
+from collector.notify.settings import ActionError, ReceiverSettings
+from collector.process.confine import ConfineError, Reach
+from collector.settings import Settings
+from decoders.jit import cache_directory
+
+SYSTEM = ("/usr", "/lib", "/lib32", "/lib64")
+"""Libraries, certificates of authorities, time zones, locales: the same on every machine, and no secrets."""
+
+ETC = (
+    "ca-certificates.conf", "crypto-policies", "gai.conf", "gnutls", "host.conf", "hosts", "ld.so.cache", "localtime",
+    "mime.types", "nsswitch.conf", "os-release", "pki/ca-trust", "pki/tls/cert.pem", "pki/tls/certs",
+    "pki/tls/openssl.cnf", "protocols", "resolv.conf", "services", "ssl/cert.pem", "ssl/certs", "ssl/openssl.cnf",
+    "timezone",
+)  # fmt: skip
+"""Of /etc, by which libraries find names, authorities and the time: not the directory, where passwords are, too."""
+
+ETC_LIBVIRT = (
+    "group", "libvirt/libvirt.conf", "passwd", "pki/CA", "pki/libvirt", "sasl2", "ssh/ssh_config", "ssh/ssh_config.d",
+    "ssh/ssh_known_hosts",
+)  # fmt: skip
+"""What libvirt's client and ssh read besides."""
+
+PROC = (
+    "cpuinfo", "filesystems", "loadavg", "meminfo", "self/auxv", "self/cgroup", "self/fd", "self/limits",
+    "self/maps", "self/mountinfo", "self/mounts", "self/stat", "self/statm", "self/status", "self/task",
+    "stat", "sys/kernel/osrelease", "sys/vm/max_map_count", "sys/vm/overcommit_memory", "sys/vm/swappiness", "uptime",
+    "version",
+)  # fmt: skip
+"""By which the engine and the allocators size themselves.  Not /proc/self, where environ and mem are.  They are in
+self/task, too, where the engine counts the time of each of its threads: it takes a refusal for a defect, and works out
+where in itself it was, for 35 MB and a second.  Of environ nothing is left (`environment`), and mem cannot be
+read from its begin, as SQL would."""
+
+SYS = ("devices/system/cpu", "devices/system/node", "fs/cgroup", "kernel/mm/transparent_hugepage")
+
+DEVICES_READ = ("random", "urandom", "zero")
+
+SHARED = frozenset(
+    map(Path, ("/dev/shm", "/mnt", "/run", "/srv", "/tmp", "/usr/local", "/var/tmp"))  # noqa: S108 - they are not used
+)
+"""Directories in which others have files, too: of these a file of ours is allowed alone, not with its directory."""
+
+NEVER = frozenset(
+    map(
+        Path,
+        (
+            "/", "/bin", "/boot", "/dev", "/etc", "/etc/ssl", "/etc/ssl/private", "/home", "/lib", "/lib64", "/opt",
+            "/proc", "/root", "/sbin", "/sys", "/usr", "/var", "/var/cache", "/var/lib", "/var/log", "/var/spool",
+        ),
+    )
+)  # fmt: skip
+"""As `SHARED`, and moreover not to be written in: who may do that gets anywhere."""
+
+PORT_HTTP, PORT_HTTPS = 80, 443
+PORT_DNS = 53
+"""Answers that do not fit into a datagram."""
+PORTS_LIBVIRT = {"ssh": 22, "libssh": 22, "libssh2": 22, "tcp": 16509, "tls": 16514}
+PORTS_APPRISE = {
+    "amqp": 5672, "amqps": 5671, "aprs": 10152, "emby": 8096, "gntp": 23053, "growl": 23053, "hassio": 8123,
+    "irc": 6667, "ircs": 6697, "kodi": 8080, "mqtt": 1883, "mqtts": 8883, "smpp": 2775, "smpps": 3550, "xbmc": 8080,
+    "xmpp": 5222, "xmpps": 5222,
+}  # fmt: skip
+"""Of services of apprise without a port in their URL; the others are asked over HTTP(S), or are mail servers."""
+PORTS_MAIL = (25, 465, 587)
+PORTS_HTTP = {"http": PORT_HTTP, "https": PORT_HTTPS}
+PORTS_STORE = {"http": 8123, "https": 8443}
+PORT_OVSDB = 6640
+PORT_SOCKS = 1080
+
+LINKS = 40
+"""As many the kernel follows."""
+
+_FILE_VARIABLES = (
+    "CURL_CA_BUNDLE", "OS_CACERT", "OS_CERT", "OS_CLIENT_CONFIG_FILE", "OS_CLIENT_SECURE_FILE", "OS_KEY",
+    "REQUESTS_CA_BUNDLE", "SSL_CERT_DIR", "SSL_CERT_FILE",
+)  # fmt: skip
+"""Variables that name files to OpenSSL, requests and openstacksdk."""
+
+
+def reach_of(settings: Settings, config: Path | None, temporary: Path) -> Reach:
+    """What the service reaches with these settings, from `config` if there is such a file.  `temporary` is a directory
+    of its own.
+
+    Makes the directories that it will write to.  Raises ConfineError if it would write in one that is not its own.
+    """
+    write = _written(settings)
+    read = set(_system()) | set(_python()) | set(_named(settings, config))
+    execute: set[Path] = set()
+    if settings.inventory.libvirt:
+        read |= {Path("/etc", name) for name in ETC_LIBVIRT}
+        read |= {home / ".config/libvirt" for home in _homes()} | {home / ".pki" for home in _homes()}
+    for uri in (source.uri for source in settings.inventory.libvirt):
+        if _transport(uri) in ("ssh", "ext"):
+            execute |= {Path(path) for path in (*SYSTEM, "/bin", "/sbin")} | set(_paths_of(uri, "command"))
+            read |= {home / ".ssh" for home in _homes()}
+    return Reach(
+        frozenset(read | set(settings.confine.read)),
+        frozenset(write),
+        temporary,
+        frozenset(execute),
+        frozenset(_bound(settings)),
+        _connected(settings),
+    )
+
+
+def _system() -> Iterator[Path]:
+    yield from map(Path, SYSTEM)
+    for folder, names in (("/etc", ETC), ("/proc", PROC), ("/sys", SYS), ("/dev", DEVICES_READ)):
+        for path in (Path(folder, name) for name in names):
+            yield path
+            yield from _behind(path)
+
+
+def _python() -> Iterator[Path]:
+    """Python, what is installed for it, and our own packages, which need not be installed."""
+    places = {sys.prefix, sys.base_prefix, *sysconfig.get_paths().values(), *site.getsitepackages()}
+    if site.ENABLE_USER_SITE:
+        places.add(site.getusersitepackages())
+    # What PYTHONPATH and .pth files name.  Not the working directory, in which anything may be.
+    places |= {place for place in sys.path if place.startswith("/") and Path(place) != Path.cwd()}
+    ours = Path(__file__).resolve().parents[2]
+    for place in (*map(Path, places), *(ours / package for package in ("collector", "decoders", "schemas"))):
+        yield from _own(place)
+
+
+def _named(settings: Settings, config: Path | None) -> Iterator[Path]:
+    """What the settings name, and what the files and URLs do that they name."""
+    files = set(_files(settings))
+    if config is not None:
+        files.add(config)
+    if settings.store.ca_file:
+        files.add(Path(settings.store.ca_file))
+    urls = [source.uri for source in settings.inventory.libvirt] + [url for _, url in _receivers(settings)]
+    for url in urls:
+        files |= set(_paths_of(url))
+    for name in _FILE_VARIABLES:
+        files |= {Path(path) for path in environment.variables().get(name, "").split(os.pathsep) if path}
+    for source in settings.inventory.openstack:
+        for file in [source.config_file] if source.config_file else _clouds():
+            files.add(file)
+            files |= set(_absolute_paths(file))
+    for file in files:
+        yield from _replaceable(file)
+
+
+def _replaceable(file: Path) -> Iterator[Path]:
+    """A file and its directory, in which people put another file in its place; the same for what it is a link to.
+
+    Directories that are not for such files alone are left out: a file of theirs that is replaced needs a new start.
+    """
+    if file.is_dir():
+        yield from _own(file)
+        return
+    yield file
+    yield from _own(file.parent)
+    yield from _behind(file)
+
+
+def _behind(path: Path) -> Iterator[Path]:
+    """The directories of what a link leads to, step by step."""
+    for _ in range(LINKS):
+        if not path.is_symlink():
+            return
+        path = path.parent / path.readlink()
+        yield from _own(path.parent)
+
+
+def _own(directory: Path) -> Iterator[Path]:
+    """The directory, unless others have files there, too."""
+    directory = directory.resolve()
+    if directory not in SHARED and not _others(directory):
+        yield directory
+
+
+def _others(directory: Path) -> bool:
+    """Whether so much else is in a resolved directory that nobody is confined who may use it."""
+    if directory in NEVER or directory.parent == Path("/home"):
+        return True
+    # Users of services have a home of their own there, which is their directory for data.
+    return directory in _homes() and not any(directory.is_relative_to(place) for place in ("/var", "/srv", "/opt"))
+
+
+def _written(settings: Settings) -> set[Path]:
+    """Where the service keeps what it writes; made where it is missing."""
+    store = settings.store
+    directories = {store.spool, Path(os.environ.get("NUMBA_CACHE_DIR") or cache_directory().parent)}
+    if store.directory is not None:
+        directories.add(store.directory)
+    files = {settings.pipeline.template_file or (store.directory.parent / "x" if store.directory else None)}
+    if settings.rollup.enabled:
+        files.add(settings.rollup.key_file or store.spool.parent / "x")
+    directories |= {file.parent for file in files if file is not None}
+    for directory in directories:
+        if _others(directory.resolve()):
+            raise ConfineError(
+                f"the settings have files kept in {directory}, which is no directory for them alone: "
+                "see store.url, store.spool_directory, pipeline.template_file and rollup.key_file"
+            )
+        with suppress(OSError):  # the stage that needs it says so
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return {directory.resolve() for directory in directories} | {Path("/dev/null")}
+
+
+def _files(value: object) -> Iterator[Path]:
+    """All paths in settings, wherever they stand; `store.url` is none."""
+    if isinstance(value, Path):
+        yield value.absolute()
+    elif isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from _files(getattr(value, name))
+    elif isinstance(value, Mapping):
+        yield from _files(tuple(value.values()))
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from _files(item)
+
+
+def _receivers(settings: Settings) -> Iterator[tuple[ReceiverSettings, str]]:
+    """Receivers with their URL.  Of one that has none, its stage tells."""
+    for name, receiver in settings.deliver.receivers.items():
+        with suppress(DeliverError):
+            yield receiver, receiver.read_url(name)
+
+
+def _webhooks(settings: Settings) -> Iterator[str]:
+    """URLs of actions."""
+    if settings.act.enabled:
+        for name, action in settings.act.actions.items():
+            if action.kind == "webhook":
+                with suppress(ActionError):
+                    yield action.read_url(name)
+
+
+def _paths_of(url: str, only: str = "") -> Iterator[Path]:
+    """Files that a URL names in its parameters, or `only` in this one: keyfile=/etc/vmflow/id, pkipath=/etc/pki/x."""
+    with suppress(ValueError):
+        for name, values in parse_qs(urlsplit(url).query).items():
+            yield from (Path(value) for value in values if value.startswith("/") and only in ("", name))
+
+
+def _clouds() -> Iterator[Path]:
+    """Where openstacksdk looks by itself."""
+    for directory in (Path.cwd(), *(home / ".config/openstack" for home in _homes()), Path("/etc/openstack")):
+        for name in ("clouds", "clouds-public", "secure"):
+            for ending in ("yaml", "yml", "json"):
+                if (file := directory / f"{name}.{ending}").is_file():
+                    yield file
+
+
+def _absolute_paths(file: Path) -> Iterator[Path]:
+    """Paths in a clouds.yaml: certificates and keys."""
+    with suppress(OSError, UnicodeDecodeError):
+        for line in file.read_text("utf-8").splitlines():
+            value = line.partition(":")[2].strip().strip("'\"")
+            if value.startswith("/"):
+                yield Path(value)
+
+
+def _homes() -> set[Path]:
+    """The home directory as the variable and as the table of users say."""
+    homes = {Path(os.environ["HOME"])} if os.environ.get("HOME", "").startswith("/") else set()
+    with suppress(KeyError):  # a user of a container has no entry
+        homes.add(Path(pwd.getpwuid(os.getuid()).pw_dir))
+    return {home.resolve() for home in homes}
+
+
+def _bound(settings: Settings) -> Iterator[int]:
+    if settings.web.enabled:
+        yield settings.web.port
+    if settings.store.embedded and settings.store.sql_enabled:
+        yield settings.store.sql_port
+    for endpoint in settings.listen.stream_endpoints():
+        yield endpoint.port
+
+
+def _connected(settings: Settings) -> frozenset[int] | None:
+    """TCP ports of others; None where only the others know: endpoints of OpenStack stand in its catalogue."""
+    if settings.inventory.openstack or any(_transport(one.uri) == "ext" for one in settings.inventory.libvirt):
+        return None
+    ports = {PORT_DNS, *settings.confine.connect, *_ports_of_proxies()}
+    if not settings.store.embedded:
+        ports.add(_port(settings.store.url, PORTS_STORE))
+    for source in settings.inventory.libvirt:
+        if urlsplit(source.uri).hostname:
+            ports.add(_port(source.uri, {}) or PORTS_LIBVIRT.get(_transport(source.uri), PORTS_LIBVIRT["tls"]))
+    for remote in (source.remote for source in settings.inventory.ovsdb):
+        kind, _, where = remote.partition(":")
+        if kind != "unix":
+            ports.add(_port(f"{kind}://{where}", {}) or PORT_OVSDB)
+    for receiver, url in _receivers(settings):
+        if receiver.kind == "apprise":
+            ports |= {PORT_HTTP, PORT_HTTPS, *PORTS_MAIL, _port(url, PORTS_APPRISE)}
+        else:
+            ports.add(_port(url, PORTS_HTTP))
+    ports |= {_port(url, PORTS_HTTP) for url in _webhooks(settings)}
+    return frozenset(ports - {0})
+
+
+def _ports_of_proxies() -> Iterator[int]:
+    """Of the proxies that http_proxy and the like name: requests goes through them."""
+    for name, url in getproxies_environment().items():
+        if name != "no":
+            yield _port(url if "://" in url else f"http://{url}", PORTS_HTTP) or PORT_SOCKS
+
+
+def _transport(uri: str) -> str:
+    """`ssh` of qemu+ssh://host/system; empty where there is none."""
+    return urlsplit(uri).scheme.partition("+")[2]
+
+
+def _port(url: str, usual: Mapping[str, int]) -> int:
+    """The port in a URL, else the usual one of its scheme, else 0."""
+    scheme = url.partition("://")[0].lower()
+    port = None
+    with suppress(ValueError):  # what is no port, or no URL, is told where it is used
+        port = urlsplit(url).port
+    return port or usual.get(scheme, 0)

@@ -1,0 +1,465 @@
+"""ClickHouse's HTTP interface in front of the embedded store, for clickhouse-connect, curl and Grafana: read only.
+
+chDB allows one process per directory, so the service itself answers SQL for others.  `guard` says what is refused,
+`engine` what a query may cost, `turns` when it runs.  `--writable` (tests and development only) lifts the former two,
+and stands in for a server:
+
+    python -m collector.sql.endpoint --writable --path DIRECTORY --port 8123
+
+What the SQL endpoint answers over HTTP: types, statuses and compression, as ClickHouse's clients know them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from uuid import uuid4
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from collector.http.gate import SCOPE_USER, Entrance
+from collector.http.login import place_of
+from collector.http.server import CONNECTIONS, BindError, LargeResponse, Octets, Server, bind, server
+from collector.interfaces import Call
+from collector.log import get_log
+from collector.metrics import Metrics
+from collector.sql.engine import Answer, Engine, Query, QueryError
+from collector.sql.guard import RefusedError, check_reads
+from collector.sql.turns import MOST_OVERDUE, Turn, Turns, stopping
+from collector.sql.wire import (
+    COMPRESSORS,
+    DEFAULT_METHOD,
+    compress,
+    compress_blocks,
+    decompress,
+    decompress_blocks,
+    raise_revision,
+    readable_block,
+)
+from collector.store.client import open_client
+from collector.store.errors import StoreError
+from collector.store.settings import StoreSettings
+from collector.threads import stand_back
+
+CONTENT_TYPES = {
+    "TabSeparated": "text/tab-separated-values; charset=UTF-8",
+    "TabSeparatedWithNames": "text/tab-separated-values; charset=UTF-8",
+    "TabSeparatedWithNamesAndTypes": "text/tab-separated-values; charset=UTF-8",
+    "CSV": "text/csv; charset=UTF-8",
+    "CSVWithNames": "text/csv; charset=UTF-8",
+    "JSON": "application/json; charset=UTF-8",
+    "JSONCompact": "application/json; charset=UTF-8",
+    "JSONEachRow": "application/x-ndjson; charset=UTF-8",
+    "Pretty": "text/plain; charset=UTF-8",
+    "PrettyCompact": "text/plain; charset=UTF-8",
+    "Native": "application/octet-stream",
+}
+HTTP_STATUS = {164: 403, 497: 403, 60: 404, 81: 404, 202: 503, 236: 503, 159: 500, 241: 500, 396: 500, 1002: 500}
+"""Status for error codes, as ClickHouse sends it; 400 for the rest: the query's own mistakes."""
+REFUSALS = {
+    401: (516, "AUTHENTICATION_FAILED"),
+    429: (516, "AUTHENTICATION_FAILED"),
+    500: (1002, "UNKNOWN_EXCEPTION"),
+    503: (236, "ABORTED"),
+}
+"""ClickHouse's words for what the gate answers by itself."""
+
+NO = frozenset({"0", "false"})
+"""Values of a parameter that is not to hold."""
+
+_NEVER = re.compile(r"q\s*=\s*0(\.0*)?")
+"""Stands behind an encoding that is not accepted: RFC 9110 section 12.4.2."""
+
+
+def is_on(request: Request, name: str) -> bool:
+    """Whether a request states a parameter that is off by default, such as `compress=1`."""
+    return request.query_params.get(name, "0") not in NO
+
+
+def success(answer: Answer, parts: Sequence[Octets], request: Request) -> Response:
+    """The response with an answer whose body is `parts`, compressed as the client asks.  Blocks.
+
+    ClickHouse's own compression comes first, that of HTTP around it, as ClickHouse has it.  Raises RefusedError.
+    """
+    headers = {}
+    if is_on(request, "compress"):
+        parts = compress_blocks(parts, request.query_params.get("network_compression_method", DEFAULT_METHOD))
+    encoding = _encoding(request)
+    if encoding is not None:
+        parts, headers = compress(parts, encoding), {"Content-Encoding": encoding, "Vary": "Accept-Encoding"}
+    return LargeResponse(
+        parts, headers=headers, media_type=CONTENT_TYPES.get(answer.format, "application/octet-stream")
+    )
+
+
+def failure(message: str, code: int, request: Request | None = None) -> Response:
+    """The response to a query that failed or was refused, with ClickHouse's error code.
+
+    As in ClickHouse, `compress=1` holds for it, too: drivers unpack whatever comes.
+    """
+    headers = {"X-ClickHouse-Exception-Code": str(code)}
+    text = message.rstrip() + "\n"
+    response = PlainTextResponse(text, HTTP_STATUS.get(code, 400), headers)
+    if request is not None and is_on(request, "compress"):
+        response.body = readable_block(text.encode())
+        response.headers["Content-Length"] = str(len(response.body))
+    return response
+
+
+def refusal(status: int, message: str) -> Response:
+    """What the gate refuses, as ClickHouse says it."""
+    code, name = REFUSALS.get(status, (497, "ACCESS_DENIED"))
+    response = failure(f"Code: {code}. DB::Exception: {message}. ({name})", code)
+    response.status_code = status
+    return response
+
+
+def _encoding(request: Request) -> str | None:
+    """The encoding of HTTP in which the client takes an answer, None for none.
+
+    Where one is accepted it is used, for short answers, too: some drivers take it for granted.
+    `enable_http_compression=0` forbids it; its default is 1, as in ClickHouse since 26.
+    """
+    if request.query_params.get("enable_http_compression", "1") in NO:
+        return None
+    accepted = set()
+    for part in request.headers.get("accept-encoding", "").lower().split(","):
+        name, *options = (text.strip() for text in part.split(";"))
+        if not any(_NEVER.fullmatch(option) for option in options):
+            accepted.add(name)
+    return next((name for name in COMPRESSORS if name in accepted), None)
+
+
+OWN_PARAMETERS = frozenset({"query", "database", "default_format"})
+
+ANSWER_THREADS = 2
+"""For what is done with requests and answers before and after the query."""
+LATE_SECONDS = 1.0
+"""After `store.sql_seconds` the engine ends a query itself, where it looks at the clock; this much later we do."""
+CANCEL_AGAIN_SECONDS, CANCEL_AGAIN_LONGEST_SECONDS = 0.2, 5.0
+"""Between two calls to cancel a query, doubling: the first may come before the engine knows of the query."""
+OVERDUE_SECONDS = 2.0
+"""After being cancelled, a query that has not ended by then is overdue."""
+CLOSE_SECONDS = 2.0
+"""How long a stop waits for cancelled queries, and for the engine to let go."""
+
+_log = get_log("sql")
+
+
+def threads(settings: StoreSettings) -> int:
+    """Threads that queries and answers need, overdue queries included."""
+    return settings.sql_queries + MOST_OVERDUE + ANSWER_THREADS
+
+
+class Facade:
+    """The endpoint as a component.  With a ClickHouse server for a store, or switched off, it does nothing.
+
+    `call` runs queries on as many workers as `threads` says; some may never end.  `cancel_call` has one of its own,
+    so that what ends queries waits for none of them.
+    """
+
+    def __init__(
+        self,
+        settings: StoreSettings,
+        metrics: Metrics,
+        call: Call,
+        writable: bool = False,
+        entrance: Entrance | None = None,
+        cancel_call: Call | None = None,
+        connections: int = CONNECTIONS,
+    ) -> None:
+        """Without an `entrance` (tests, development) nobody is asked who he is."""
+        self._settings = settings
+        self._metrics = metrics
+        self._connections = connections
+        self._entrance = entrance
+        self._call = call
+        self._cancel_call = cancel_call or call
+        self._writable = writable
+        self._turns = Turns(settings.sql_queries, settings.sql_seconds + LATE_SECONDS + OVERDUE_SECONDS)
+        self._asked: set[asyncio.Task[Answer]] = set()
+        """Queries whose clients wait."""
+        self._ending: set[asyncio.Task[None]] = set()
+        """Queries that are being cancelled."""
+        self._sending = 0
+        """Octets of the answers that clients have not taken yet."""
+        self._engine: Engine | None = None
+        self._server: Server | None = None
+        self.url = ""
+        """Where the endpoint answers; empty if it does not.  Known once entered."""
+        self._queries = metrics.counter("sql_queries_total", "Queries by outcome.", ("outcome",))
+        metrics.gauge("sql_running_queries", "Queries under way, overdue ones among them.").set_function(
+            lambda: self._turns.begun
+        )
+        metrics.gauge("sql_overdue_queries", "Queries that were cancelled and have not ended.").set_function(
+            lambda: self._turns.overdue
+        )
+
+    @property
+    def problem(self) -> str | None:
+        """Why no query is answered, None if they are."""
+        return self._turns.problem
+
+    async def __aenter__(self) -> Self:
+        """Listen.  Raises StoreError if the address cannot be had, AccessError if the certificate cannot."""
+        directory = self._settings.directory
+        if directory is None or not self._settings.sql_enabled:
+            return self
+        context = self._entrance.context() if self._entrance is not None else None
+        try:
+            listening, url = bind(self._settings.sql_host, self._settings.sql_port, "https" if context else "http")
+        except BindError as error:
+            hint = "another vmflow or ClickHouse? set store.sql_port" if error.taken else "set store.sql_host"
+            raise StoreError(f"SQL endpoint on {error}; {hint}") from error
+        try:
+            self._engine = await self._call(Engine, directory, self._settings, self._writable)
+        except BaseException:
+            listening.close()
+            raise
+        self.url = url
+        app: ASGIApp = self
+        if self._entrance is not None:
+            app = self._entrance.gate(self, self._settings.sql_host, only_reads=True, refuse=refusal)
+        self._server = server(app, "sql", self._metrics, context, self._connections)
+        self._task = asyncio.create_task(self._server.serve(sockets=[listening]), name="sql")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self._turns.close()
+        for asked in self._asked:
+            asked.cancel()
+        if self._server is not None:
+            self._server.should_exit = True
+            await self._task
+        if self._ending:
+            await asyncio.wait(self._ending, timeout=CLOSE_SECONDS)
+        for ending in self._ending:
+            ending.cancel()
+        if self._ending:
+            _log.warning("queries have not ended: the stop does not wait for them", queries=len(self._ending))
+        elif self._engine is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await self._cancel_call(self._engine.close)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request (ASGI)."""
+        request = Request(scope, receive)
+        try:
+            response = await self._answer(request, receive)
+        except ClientDisconnect:
+            self._queries.labels("gone").inc()
+            return
+        except (RefusedError, QueryError) as error:
+            self._queries.labels("refused" if isinstance(error, RefusedError) else "failed").inc()
+            response = failure(str(error), error.code, request)
+        except Exception:  # noqa: BLE001 - one request must not end the endpoint
+            self._queries.labels("failed").inc()
+            _log.exception("a query failed inside the endpoint")
+            message = "Code: 1002. DB::Exception: internal error, see the log. (UNKNOWN_EXCEPTION)"
+            response = failure(message, 1002, request)
+        response.headers["X-ClickHouse-Server-Display-Name"] = "vmflow"
+        await self._send(response, scope, receive, send)
+
+    async def _send(self, response: Response, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send an answer; one that is not taken in the time of a query is given up, and its connection closed."""
+        octets = response.octets if isinstance(response, LargeResponse) else len(response.body)
+        self._sending += octets
+        try:
+            async with asyncio.timeout(self._settings.sql_seconds):
+                await response(scope, receive, send)
+        except TimeoutError:
+            self._queries.labels("not_taken").inc()
+        finally:
+            self._sending -= octets
+
+    async def _answer(self, request: Request, receive: Receive) -> Response:
+        if request.method not in ("GET", "POST", "HEAD"):
+            return PlainTextResponse("only GET and POST\n", 405, {"Allow": "GET, HEAD, POST"})
+        if request.url.path in ("/ping", "/replicas_status"):
+            return PlainTextResponse("Ok.\n")
+        if request.url.path != "/":
+            return PlainTextResponse("There is no such path here; queries go to /\n", 404)
+        asked = request.query_params
+        body = await self._body(request)
+        if not body and "query" not in asked:
+            return PlainTextResponse("Ok.\n")
+        identifier = asked.get("query_id") or str(uuid4())
+        query = _query(dict(asked), request, body, self._settings.database if not self._writable else "default")
+        answer = await self._while_there(self._run(query, _source(request)), receive)
+        version = asked.get("client_protocol_version", "0")
+        parts: Sequence[Octets] = [answer.body]
+        if answer.format == "Native" and version.isdecimal() and not self._writable:
+            parts = await self._call(raise_revision, answer.body, int(version[:9]))
+        self._queries.labels("done").inc()
+        response = await self._call(success, answer, parts, request)
+        response.headers["X-ClickHouse-Query-Id"] = (
+            "".join(filter(str.isprintable, identifier)).encode("ascii", "replace").decode()[:200]
+        )
+        response.headers["X-ClickHouse-Format"] = answer.format
+        response.headers["X-ClickHouse-Summary"] = answer.summary
+        response.headers["X-ClickHouse-Timezone"] = self._engine.timezone if self._engine else "UTC"
+        return response
+
+    async def _while_there(self, work: Coroutine[Any, Any, Answer], receive: Receive) -> Answer:
+        """Do work until its client goes away (ClientDisconnect) or the service stops (RefusedError)."""
+        asked = asyncio.create_task(work)
+        asked.add_done_callback(lambda task: task.cancelled() or task.exception())
+        if self._writable:
+            return await asked
+        gone = asyncio.create_task(_disconnected(receive))
+        self._asked.add(asked)
+        try:
+            await asyncio.wait({asked, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if asked.cancelled():
+                raise stopping()
+            if not asked.done():
+                raise ClientDisconnect
+            return asked.result()
+        finally:
+            self._asked.discard(asked)
+            asked.cancel()
+            gone.cancel()
+
+    async def _run(self, query: Query, source: str) -> Answer:
+        """Run a query when its turn comes.  Raises RefusedError if it comes too late or not at all."""
+        engine = self._engine
+        assert engine is not None  # noqa: S101 - requests come only while it is open
+        if self._sending > self._settings.sql_result_octets:
+            raise RefusedError("Too many answers that clients do not take", 202, "TOO_MANY_SIMULTANEOUS_QUERIES")
+        turn = await self._turns.take(source)
+        mark = uuid4().hex
+        running = asyncio.ensure_future(self._call(engine.run, query, mark))
+        running.add_done_callback(lambda call: call.cancelled() or call.exception())  # perhaps nobody is there to hear
+        seconds = self._settings.sql_seconds
+        try:
+            async with asyncio.timeout(None if self._writable else seconds + LATE_SECONDS):
+                return await asyncio.shield(running)
+        except TimeoutError:
+            message = f"Code: 159. DB::Exception: Timeout exceeded: maximum: {seconds:g} seconds. (TIMEOUT_EXCEEDED)"
+            raise QueryError(message) from None
+        finally:
+            if running.done():
+                self._turns.end(turn)
+            else:
+                ending = asyncio.create_task(self._end(running, engine, mark, turn))
+                self._ending.add(ending)
+                ending.add_done_callback(self._ending.discard)
+
+    async def _end(self, running: asyncio.Future[Answer], engine: Engine, mark: str, turn: Turn) -> None:
+        """Cancel a query until it has ended, and give its turn back; give it up before if that takes long."""
+        since, pause = time.monotonic(), CANCEL_AGAIN_SECONDS
+        aside: list[int] = []
+        while not running.done():
+            try:
+                await self._cancel_call(engine.cancel, mark)
+                if turn.overdue and not aside:
+                    aside = await self._cancel_call(engine.put_aside, mark)
+            except Exception as error:  # noqa: BLE001 - whatever the engine says, it is asked again
+                _log.sampled("a query could not be cancelled", key=type(error).__name__, error=str(error)[:300])
+            await asyncio.wait({running}, timeout=pause)
+            pause = min(2 * pause, CANCEL_AGAIN_LONGEST_SECONDS)
+            if not running.done() and not turn.overdue and time.monotonic() - since > OVERDUE_SECONDS:
+                self._turns.give_up(turn)
+                _log.sampled("a query was cancelled and does not end", key="overdue", overdue=self._turns.overdue)
+        for number in aside:
+            stand_back(number)
+        self._turns.end(turn)
+
+    async def _body(self, request: Request) -> bytes:
+        """The request's body, decompressed.  Raises RefusedError if it is longer than allowed or not what it says."""
+        limit = 2**31 - 2 if self._writable else self._settings.sql_request_octets
+        chunks, size = [], 0
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > limit:
+                self._check_reads(request)
+                raise RefusedError(f"The request is longer than {limit} octets", 307, "TOO_MANY_BYTES")
+            chunks.append(chunk)
+        self._check_reads(request)
+        body = b"".join(chunks)
+        encoding = ", ".join(request.headers.getlist("content-encoding")) or "identity"
+        if body and encoding not in ("identity", ""):
+            body = await self._call(decompress, body, encoding, limit)
+        if body and is_on(request, "decompress"):
+            body = await self._call(decompress_blocks, body, limit)
+        return body
+
+    def _check_reads(self, request: Request) -> None:
+        """Raise RefusedError for an insert whose rows are the body: whatever they are, that is what is wrong."""
+        if not self._writable:
+            check_reads(request.query_params.get("query", "").encode())
+
+
+async def _disconnected(receive: Receive) -> None:
+    """Wait until the client has gone; its request was read before."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _source(request: Request) -> str:
+    """Whose request it is, for a fair share: the name, and where it comes from."""
+    address = request.client.host if request.client is not None else ""
+    return f"{request.scope.get(SCOPE_USER, '')}@{place_of(address)}"
+
+
+def _query(asked: dict[str, str], request: Request, body: bytes, database: str) -> Query:
+    head = asked.get("query", "").encode()
+    sql = head + b"\n" + body if head and body else head or body
+    parameters = {key.removeprefix("param_"): value for key, value in asked.items() if key.startswith("param_")}
+    settings = {
+        key: value for key, value in asked.items() if key not in OWN_PARAMETERS and not key.startswith("param_")
+    }
+    headers = request.headers
+    return Query(
+        sql,
+        asked.get("database") or headers.get("x-clickhouse-database") or database,
+        asked.get("default_format") or headers.get("x-clickhouse-format") or "TabSeparated",
+        parameters,
+        settings,
+    )
+
+
+def main(arguments: list[str]) -> int:
+    """Serve a directory until interrupted; prints the address once it answers."""
+    parser = argparse.ArgumentParser(prog="python -m collector.sql.endpoint", description=__doc__)
+    parser.add_argument("--path", type=Path, help="directory of the store; a new, temporary one if not given")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8123)
+    parser.add_argument("--writable", action="store_true", help="take every statement: for tests and development")
+    args = parser.parse_args(arguments)
+    path = args.path or Path(tempfile.mkdtemp(prefix="vmflow-"))
+    settings = StoreSettings(
+        url=f"chdb://{path.resolve()}", sql_host=args.host, sql_port=args.port, memory_octets=2**31
+    )
+    asyncio.run(_serve(settings, args.writable))
+    return 0
+
+
+async def _serve(settings: StoreSettings, writable: bool) -> None:
+    client = open_client(settings)
+    try:
+        client.command(f"CREATE DATABASE IF NOT EXISTS {settings.database}")
+        async with Facade(settings, Metrics(), asyncio.to_thread, writable) as facade:
+            print(facade.url, flush=True)
+            await facade._task
+    finally:
+        client.close()
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,338 @@
+"""Runs one request's SQL on the embedded engine, for the HTTP endpoint.  Everything here blocks.
+
+Each query gets a connection of its own (0.3 ms): limits and settings are set first, `readonly = 1` last, and nothing
+of it is left for the next one.
+
+Rewrites a statement that asks for all columns of a table of `system` which has paths of the machine.
+
+`guard` refuses `SELECT * FROM system.tables`.  DBeaver and people ask just that: the table is replaced by a SELECT of
+its other columns, and what comes of it is checked like any other statement: nothing here has to be right for the
+paths to stay hidden.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from collector.sql.guard import (
+    PATH_COLUMNS,
+    PATH_TABLES,
+    SYSTEM,
+    EngineNames,
+    PathsError,
+    RefusedError,
+    Statement,
+    Token,
+    allowed,
+    check_format,
+    check_reads,
+    check_setting,
+    spans,
+)
+from collector.store.client import open_client
+from collector.store.roles import READER, ceilings
+from collector.store.settings import StoreSettings
+from collector.threads import step_aside
+
+BEFORE = frozenset({"FROM", "JOIN", ","})
+"""Behind these, `system.tables` is a table and not the beginning of a column's name."""
+NO_ALIAS = frozenset({
+    "ALL", "ANTI", "ANY", "ARRAY", "ASOF", "CROSS", "EXCEPT", "FETCH", "FINAL", "FORMAT", "FULL", "GLOBAL", "GROUP",
+    "HAVING", "INNER", "INTERSECT", "INTO", "JOIN", "LEFT", "LIMIT", "NATURAL", "OFFSET", "ON", "ORDER", "PASTE",
+    "PREWHERE", "QUALIFY", "RIGHT", "SAMPLE", "SEMI", "SETTINGS", "UNION", "USING", "WHERE", "WINDOW",
+})  # fmt: skip
+"""A word behind a table that is no alias of it."""
+
+
+def without_paths(sql: str, columns: Mapping[str, Sequence[str]]) -> str:
+    """`sql` with a SELECT of `columns` in place of each table of `system` that stands there with its full name.
+
+    Raises RefusedError for unclear characters.
+    """
+    found = list(spans(sql))
+    padded = [Token("sign", ""), *(token for token, _, _ in found), *[Token("sign", "")] * 4]
+    out, copied = [], 0
+    for at in range(len(found) - 2):
+        before, database, dot, table, after = padded[at : at + 5]
+        is_table = before.text.upper() in BEFORE and database == Token("name", SYSTEM) and dot.text == "."
+        if not is_table or table.text not in columns or after.text in (".", "("):
+            continue
+        names = ", ".join(f"`{name}`" for name in columns[table.text])
+        named = after.kind == "name" and after.text.upper() not in NO_ALIAS
+        alias = "" if named else f" AS {table.text}"
+        instead = f"(SELECT {names} FROM {SYSTEM}.{table.text}){alias}"  # noqa: S608 - checked before it runs
+        out += [sql[copied : found[at][1]], instead]
+        copied = found[at + 2][2]
+    return "".join([*out, sql[copied:]])
+
+
+LIMITS = frozenset(
+    {"max_execution_time", "max_result_rows", "max_result_bytes", "max_memory_usage", "max_threads", "max_block_size"}
+)
+"""Settings a reader may lower."""
+
+OF_THE_REQUEST = "they belong to the request, its connection or its session, which are ours"
+"""Why the settings are ignored that mean nothing to the engine, whoever asks."""
+
+MARK = "log_comment"
+"""Setting by which a query is known: chDB offers no query_id of our own.  What a reader sets it to is ignored."""
+
+_CODE = re.compile(r"Code: (\d+)\.")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_EXPLAIN = "EXPLAIN AST "
+_POSITION = re.compile(r"(failed at position |\(line 1, col )(\d+)")
+"""Where in the statement the engine's parser stopped."""
+_INSERT = re.compile(
+    rb"\s*(?P<head>INSERT\s+INTO\s.*?)(?P<settings>\sSETTINGS\s[^\n]*?)?\s+FORMAT\s+(?P<format>\w+)[ \t]*\r?\n?",
+    re.DOTALL | re.IGNORECASE,
+)
+
+
+class QueryError(Exception):
+    """The engine's answer to a query it does not run.  `code` is ClickHouse's error code."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        found = _CODE.search(message)
+        self.code = int(found[1]) if found else 1002
+
+
+@dataclass(frozen=True)
+class Query:
+    """One request: SQL (and the rows of an insert behind it), and what its parameters say."""
+
+    sql: bytes
+    database: str
+    default_format: str
+    parameters: Mapping[str, str]
+    settings: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A result in its format, and the counts for the summary header."""
+
+    body: memoryview
+    format: str
+    summary: str
+
+
+class Engine:
+    """The embedded engine as the endpoint uses it.  `writable` is for tests: it leaves out every restriction."""
+
+    def __init__(self, directory: Path, settings: StoreSettings, writable: bool = False) -> None:
+        import chdb  # noqa: PLC0415 - an extra: only the embedded store needs it
+
+        self._connect = cast("Callable[[str], Any]", chdb.connect)
+        self._path = str(directory.resolve())
+        self._settings = settings
+        self._writable = writable
+        self._opened = open_client(settings)
+        """Opens the engine with its configuration, whoever else does or does not."""
+        self._hold = self._connect(self._path)
+        """Keeps the engine alive between queries."""
+        self._hold.query(f"USE {_identifier(settings.database)}", "TabSeparated")
+        self._names = EngineNames(
+            # Not from system.functions: once asked for it, the engine keeps every library of the process open.
+            self._rows("SELECT word FROM system.completions WHERE context = 'function'"),
+            self._rows("SELECT name FROM system.aggregate_function_combinators"),
+            settings.database,
+            self._rows("SELECT arrayJoin([table, name]) FROM system.columns WHERE database = currentDatabase()"),
+            self._rows("SELECT name FROM system.tables WHERE database = currentDatabase() AND engine != 'View'"),
+            self._rows("SELECT name FROM system.tables WHERE database = currentDatabase() AND engine = 'View'"),
+        )
+        self._pathless: dict[str, list[str]] = defaultdict(list)
+        """Columns of the tables of `system` that have others with paths of the machine."""
+        for line in self._rows(
+            "SELECT table, name FROM system.columns WHERE database = 'system' ORDER BY table, position"
+        ):
+            table, _, column = line.partition("\t")
+            if table in PATH_TABLES and column not in PATH_COLUMNS:
+                self._pathless[table].append(column)
+        self.timezone = self._hold.query("SELECT timezone()", "TabSeparated").bytes().decode().strip()
+
+    def _rows(self, sql: str) -> list[str]:
+        return cast("str", self._hold.query(sql, "TabSeparatedRaw").bytes().decode()).splitlines()
+
+    def close(self) -> None:
+        """Let go of the engine."""
+        self._hold.close()
+        self._opened.close()
+
+    def cancel(self, mark: str) -> None:
+        """Ask the engine to end the queries that run with this mark; it does between two blocks of rows.
+
+        One that has not begun yet is not found: ask again.  Raises RuntimeError.
+        """
+        connection = self._connect(self._path)
+        try:
+            connection.query(f"KILL QUERY WHERE Settings['{MARK}'] = {_literal(mark)} ASYNC", "TabSeparated")
+        finally:
+            connection.close()
+
+    def put_aside(self, mark: str) -> list[int]:
+        """Have all other threads run before those of the queries with this mark, where that can be taken back.
+
+        Returns the numbers of these threads, for `stand_back` once the queries have ended.  Raises RuntimeError.
+        """
+        connection = self._connect(self._path)
+        try:
+            sql = "SELECT arrayJoin(thread_ids) FROM system.processes WHERE Settings[{name:String}] = {mark:String}"
+            found = connection.query(sql, "TabSeparated", params={"name": MARK, "mark": mark})
+            numbers = found.bytes().decode().split() if found.size() else []
+        finally:
+            connection.close()
+        return [int(number) for number in numbers if step_aside(int(number))]
+
+    def run(self, query: Query, mark: str = "") -> Answer:
+        """Run one query, with a mark to `cancel` it by.  Raises RefusedError or QueryError."""
+        if not self._writable:
+            check_reads(query.sql)
+        chosen = self._chosen(query.settings)
+        insert = _INSERT.match(query.sql) if self._writable else None
+        if insert is not None:
+            return self._insert(query, insert, chosen, mark)
+        try:
+            sql = query.sql.decode()
+        except UnicodeDecodeError as error:
+            raise RefusedError("The query is not UTF-8", 62, "SYNTAX_ERROR") from error
+        if self._writable:
+            return self._execute(query, sql, _trailing_format(sql) or query.default_format, chosen, mark)
+        statement = Statement(sql, self._names, query.database, query.parameters)
+        output = statement.format or check_format(query.default_format)
+        return self._execute(query, sql, output, chosen, mark, statement)
+
+    def _chosen(self, settings: Mapping[str, str]) -> dict[str, str]:
+        """The request's settings that hold.  Raises RefusedError for those that a reader may not choose."""
+        chosen = {}
+        for name, value in settings.items():
+            reason = allowed().ignored_settings.get(name)
+            if reason is not None and (not self._writable or reason == OF_THE_REQUEST):
+                continue
+            if not _NAME.fullmatch(name):
+                raise RefusedError(f"Unknown setting {name[:60]!r}", 115, "UNKNOWN_SETTING")
+            if not self._writable and name in LIMITS:
+                chosen[name] = self._lower(name, value)
+                continue
+            if not self._writable:
+                check_setting(name, value)
+            chosen[name] = value
+        return chosen
+
+    def _lower(self, name: str, value: str) -> str:
+        """A limit that a reader wants, between 1 and ours; 0, which lifts it for ClickHouse, stands for ours."""
+        ceiling = ceilings(self._settings)[name]
+        try:
+            asked = Decimal(value.strip())
+        except InvalidOperation as error:
+            raise RefusedError(f"Setting {name} is a number, not {value[:40]!r}", 72, "CANNOT_PARSE_NUMBER") from error
+        if not asked.is_finite() or asked <= 0 or asked >= ceiling:
+            return str(ceiling)
+        return str(max(1, int(asked)))
+
+    def _execute(
+        self,
+        query: Query,
+        sql: str,
+        output: str,
+        chosen: Mapping[str, str],
+        mark: str,
+        statement: Statement | None = None,
+    ) -> Answer:
+        """Run `sql` on a connection of its own: a reader's, with `statement` checked, unless there is none."""
+        connection = self._connect(self._path)
+        try:
+            connection.query(f"SET {MARK} = {_literal(mark)}", "TabSeparated")
+            if query.database:
+                connection.query(f"USE {_identifier(query.database)}", "TabSeparated")
+            values: dict[str, str] = dict(chosen)
+            if statement is not None:
+                for what in (f"ROLE {READER}", f"profile = '{READER}'"):
+                    connection.query(f"SET {what}", "TabSeparated")
+                # Before the request's own limits: it is not this answer that they are for.
+                sql = self._checked(connection, sql, query, statement)
+                limits = {name: str(value) for name, value in ceilings(self._settings).items()}
+                values = {**limits, "allow_introspection_functions": "0", **chosen, "readonly": "1"}
+            if values:
+                sets = ", ".join(f"{name} = {_literal(value)}" for name, value in values.items())
+                connection.query(f"SET {sets}", "TabSeparated")
+            result = connection.query(sql, output, params=dict(query.parameters))
+            body = _octets(result)
+            counts = {"read_rows": result.rows_read(), "read_bytes": result.bytes_read()}
+            if self._writable:
+                counts |= {"written_rows": result.rows_written(), "written_bytes": result.bytes_written()}
+            summary = {**counts, "result_bytes": len(body), "elapsed_ns": int(result.elapsed() * 1e9)}
+            return Answer(body, output, json.dumps({key: str(value) for key, value in summary.items()}))
+        except RuntimeError as error:  # chdb.ChdbError is one
+            raise QueryError(str(error)) from error
+        finally:
+            connection.close()
+
+    def _checked(self, connection: Any, sql: str, query: Query, statement: Statement) -> str:
+        """What runs for a statement: itself, or one without the paths of the machine that `*` would show.
+
+        Either has been checked.  Raises RefusedError or QueryError.
+        """
+        try:
+            statement.check_tree(_tree(connection, sql, query.parameters))
+        except PathsError:
+            sql = without_paths(sql, self._pathless)
+            statement = Statement(sql, self._names, query.database, query.parameters)
+            statement.check_tree(_tree(connection, sql, query.parameters))
+        return sql
+
+    def _insert(self, query: Query, insert: re.Match[bytes], chosen: Mapping[str, str], mark: str) -> Answer:
+        """INSERT … FORMAT with rows behind it: the engine takes rows from a file only."""
+        with tempfile.NamedTemporaryFile(suffix=".insert") as file:
+            file.write(memoryview(query.sql)[insert.end() :])
+            file.flush()
+            head, output = insert["head"].decode(), insert["format"].decode()
+            clause = (insert["settings"] or b"").decode()
+            if chosen:
+                sets = ", ".join(f"{name} = {_literal(value)}" for name, value in chosen.items())
+                clause = f"{clause}, {sets}" if clause else f" SETTINGS {sets}"
+            sql = f"{head} FROM INFILE '{file.name}'{clause} FORMAT {output}"
+            return self._execute(query, sql, "TabSeparated", {}, mark)
+
+
+def _tree(connection: Any, sql: str, parameters: Mapping[str, str]) -> list[str]:
+    """The engine's syntax tree of a statement, a node a line.  Raises QueryError where it has none."""
+    try:
+        result = connection.query(_EXPLAIN + sql, "TabSeparatedRaw", params=dict(parameters))
+    except RuntimeError as error:
+        raise QueryError(_POSITION.sub(lambda at: f"{at[1]}{int(at[2]) - len(_EXPLAIN)}", str(error))) from error
+    return bytes(_octets(result)).decode(errors="replace").rstrip("\n").split("\n")
+
+
+def _octets(result: Any) -> memoryview:
+    """A result's octets, copied while other threads run; its own `bytes()` stops them for a second per gigabyte."""
+    if not result.size():
+        return memoryview(b"")
+    copied: memoryview = np.frombuffer(result.get_memview().view(), np.uint8).copy().data
+    return copied
+
+
+def _trailing_format(sql: str) -> str | None:
+    found = re.search(r"\bFORMAT\s+(\w+)\s*;?\s*\Z", sql, re.IGNORECASE)
+    return found[1] if found else None
+
+
+def _identifier(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise RefusedError(f"Database {name[:60]!r} does not exist", 81, "UNKNOWN_DATABASE")
+    return f"`{name}`"
+
+
+def _literal(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"

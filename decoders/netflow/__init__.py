@@ -1,0 +1,1 @@
+"""NetFlow v1, v5, v7, v9 and IPFIX."""

@@ -1,0 +1,132 @@
+"""Counts that exporters state since a flow began, made into counts since its last report (kernels).
+
+Rows are summed, so each must hold what is new in it.  Some exporters send only octetTotalCount and packetTotalCount
+(85, 86); the firewalls of Cisco send increments in their update events (firewallEvent 233 = 5), and in the last record
+of a connection (2) its totals.  The last total of each flow is kept in a table of fixed size.  A flow that is not in
+it and began before it could have been is no news: its first total is kept, and counted from there on.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decoders import rows as r
+from decoders.jit import forced, inline
+from decoders.limits import Limits
+from decoders.netflow.plan import TOTAL_BYTES, TOTAL_PACKETS
+from decoders.sessions import mix
+
+WAYS = 8
+EVENT_CREATED, EVENT_DELETED, EVENT_UPDATE = 1, 2, 5
+EARLIER_US = 60_000_000
+"""A flow that began so long before its exporter was first heard has been reported before."""
+
+
+class Totals(NamedTuple):
+    """Flows by hash, [slots], in sets of `WAYS`; 0 is a free place."""
+
+    flow: NDArray[np.uint64]
+    packets: NDArray[np.uint64]
+    octets: NDArray[np.uint64]
+    seen_us: NDArray[np.int64]
+    """When it was last reported."""
+    forgotten_us: NDArray[np.int64]
+    """[1]: the latest report of a flow that had to go for another."""
+
+
+def new_totals(limits: Limits) -> Totals:
+    """An empty table; memory is taken when it is first written."""
+    slots = max(1 << (limits.totals - 1).bit_length(), WAYS)
+    words = [np.zeros(slots, np.uint64) for _ in range(3)]
+    return Totals(words[0], words[1], words[2], np.zeros(slots, np.int64), np.zeros(1, np.int64))
+
+
+@inline
+def _flow_of(rows, i, session, number):  # type: ignore[no-untyped-def]
+    """What tells one flow of a session from another: its addresses, ports, segment and flow id; never 0."""
+    h = mix(mix(np.uint64(0), np.uint64(session)), number)
+    for column in (r.SRC_IP, r.DST_IP):
+        h = mix(mix(h, rows.address[column, i, 0]), rows.address[column, i, 1])
+    h = mix(mix(h, rows.u64[r.SRC_MAC, i]), rows.u64[r.DST_MAC, i])
+    ports = (np.uint64(rows.u16[r.SRC_PORT, i]) << np.uint64(32)) | (
+        np.uint64(rows.u16[r.DST_PORT, i]) << np.uint64(16)
+    )
+    h = mix(h, ports | np.uint64(rows.u16[r.VLAN, i]))
+    return mix(h, (np.uint64(rows.u32[r.VNI, i]) << np.uint64(8)) | np.uint64(rows.u8[r.IP_PROTOCOL, i])) | np.uint64(1)
+
+
+@inline
+def _find(totals, flow):  # type: ignore[no-untyped-def]
+    """Place of a flow and whether it is there already; one that is not has a place to be written to."""
+    sets = np.uint64(totals.flow.shape[0] // WAYS - 1)
+    first = int(np.int64(((flow >> np.uint64(20)) & sets) * np.uint64(WAYS)))
+    oldest = first
+    for place in range(first, first + WAYS):
+        if totals.flow[place] == flow:
+            return place, True
+        if totals.flow[place] == 0 or (totals.flow[oldest] != 0 and totals.seen_us[place] < totals.seen_us[oldest]):
+            oldest = place
+    if totals.flow[oldest] != 0:
+        totals.forgotten_us[0] = max(totals.forgotten_us[0], totals.seen_us[oldest])
+    return oldest, False
+
+
+@inline
+def _put(totals, place, flow, packets, octets, now_us):  # type: ignore[no-untyped-def]
+    totals.flow[place] = flow
+    totals.packets[place] = packets
+    totals.octets[place] = octets
+    totals.seen_us[place] = now_us
+
+
+@inline
+def _grown(total, before):  # type: ignore[no-untyped-def]
+    """What came since; all of it where the exporter has begun to count afresh."""
+    return total - before if total >= before else total
+
+
+@forced
+def since_last_report(totals, rows, i, back, session, number, bits, first_us, now_us):  # type: ignore[no-untyped-def]
+    """Make the totals of row `i`, or with `back` 1 of its reverse row, into what came since the last report.
+
+    All ones where that cannot be known.
+    """
+    flow = _flow_of(rows, i, 2 * session + back, number)
+    i += back
+    packets, octets = rows.u64[r.PACKETS, i], rows.u64[r.BYTES, i]
+    place, known = _find(totals, flow)
+    start = rows.u64[r.FLOW_START, i]
+    if known:
+        if bits & TOTAL_PACKETS != 0:
+            rows.u64[r.PACKETS, i] = _grown(packets, totals.packets[place])
+        if bits & TOTAL_BYTES != 0:
+            rows.u64[r.BYTES, i] = _grown(octets, totals.octets[place])
+    elif start not in (np.uint64(0), np.uint64(r.ABSENT)):
+        watched_us = max(first_us - EARLIER_US, totals.forgotten_us[0])
+        if np.int64(start) < watched_us:
+            rows.u64[r.PACKETS, i] = np.uint64(r.ABSENT)
+            rows.u64[r.BYTES, i] = np.uint64(r.ABSENT)
+    _put(totals, place, flow, packets, octets, now_us)
+
+
+@forced
+def after_event(totals, rows, i, back, session, number, event, now_us):  # type: ignore[no-untyped-def]
+    """Take from the totals of a connection that has ended what its update events counted; `back` as above."""
+    if event not in (EVENT_CREATED, EVENT_DELETED, EVENT_UPDATE):
+        return
+    flow = _flow_of(rows, i, 2 * session + back, number)
+    i += back
+    packets, octets = rows.u64[r.PACKETS, i], rows.u64[r.BYTES, i]
+    place, known = _find(totals, flow)
+    if event == EVENT_DELETED:
+        if known:
+            rows.u64[r.PACKETS, i] = _grown(packets, totals.packets[place])
+            rows.u64[r.BYTES, i] = _grown(octets, totals.octets[place])
+            _put(totals, place, np.uint64(0), np.uint64(0), np.uint64(0), np.int64(0))
+    elif event == EVENT_CREATED or not known:
+        _put(totals, place, flow, packets, octets, now_us)
+    else:
+        _put(totals, place, flow, totals.packets[place] + packets, totals.octets[place] + octets, now_us)

@@ -1,0 +1,1 @@
+"""The views that people, alerts and the web page read."""

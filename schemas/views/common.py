@@ -1,0 +1,188 @@
+"""95 % intervals as SQL expressions: what sampling leaves open of an estimate, and of the ratio of two.
+
+Both were chosen by their coverage over many draws (tests/analyze/test_view_coverage.py); the usual rule of
+"± 1.96 √(1/n)" covers 96 to 100 % of them: it forgets that of packets sampled 1 in N, 1/N are known.
+
+How much of each window went unwatched, from table `gaps`: by vantage point, and by the service itself.
+
+Each packet once where a switch reports by several protocols: sFlow and IPFIX of one bridge tell of the same packets.
+
+Per window, each vantage point (column `vantage`) is believed by one protocol: the one with the least variance, so
+unsampled before sampled, among those that saw at least half of what another one saw; with the same variance the later
+one of the enumeration.  The choice does not look at single pairs: taking for each pair whichever protocol happened to
+sample it would count too much.
+
+A named query that the store offers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from schemas.column import mark_of
+from schemas.rollups import LEVELS, TTL_DAYS
+
+MOST_MISSED = 0.1
+"""Share of a window that may go unwatched: more cannot be made up for."""
+
+LONGEST_SECONDS = 86_400
+"""A gap of more than a day touches no window of which anything is told: only its last day is looked at."""
+
+STREAM_HOURS = 3
+"""How far back it is known which streams tell of a vantage point."""
+
+
+def missed_by_all(level: str) -> str:
+    """Seconds of each window that the service did not watch; `vantage` is 0."""
+    return _missed(level, "toUInt64(0)", "", "=")
+
+
+def missed(level: str) -> str:
+    """Seconds of each window that a vantage point (column `vantage`) was not watched."""
+    streams = f"""
+        INNER JOIN (
+            SELECT DISTINCT reporter, domain, protocol, vantage
+            FROM pair_1h
+            WHERE vantage != 0 AND reporter != toIPv6('::') AND time > now() - INTERVAL {STREAM_HOURS} HOUR
+        ) AS streams USING (reporter, domain, protocol)"""
+    return _missed(level, "streams.vantage", streams, "!=")
+
+
+def _missed(level: str, vantage: str, join: str, of_all: str) -> str:
+    seconds = LEVELS[level]
+    first, last = "toUnixTimestamp64Micro(begins) / 1e6", "toUnixTimestamp64Micro(ends) / 1e6"
+    return f"""
+    SELECT
+        toDateTime(missed_window * {seconds}, 'UTC') AS time,
+        missed_vantage AS vantage,
+        least(sum(part), {seconds}) AS missed_seconds
+    FROM (
+        SELECT
+            {vantage} AS missed_vantage,
+            arrayJoin(range(toUInt32(floor(begin / {seconds})), toUInt32(floor(end / {seconds})) + 1)) AS missed_window,
+            toFloat64(missed_window) * {seconds} AS opens,
+            greatest(0, least(end, opens + {seconds}) - greatest(begin, opens)) AS part
+        FROM (
+            SELECT reporter, domain, protocol, {last} AS end,
+                greatest({first}, {last} - {LONGEST_SECONDS}, 0) AS begin
+            FROM gaps WHERE ends > now() - INTERVAL {TTL_DAYS[level]} DAY AND reporter {of_all} toIPv6('::')
+        ) AS gap{join}
+    )
+    WHERE part > 0
+    GROUP BY missed_window, missed_vantage"""
+
+
+LEAST_SHARE = 0.5
+"""A protocol that tells of less than this share of what another one tells is not whole: its cache still holds records,
+or its datagrams are lost."""
+
+
+def counted_pairs(level: str) -> str:
+    """What stands behind FROM: the rows of `pair_…` that count, as `pairs`; a condition may follow."""
+    return f"""pair_{level} AS pairs
+    GLOBAL LEFT ANTI JOIN (
+        SELECT
+            time AS refused_time,
+            vantage AS refused_vantage,
+            arrayJoin(arraySlice(arraySort(
+                feed -> (feed.seen < {LEAST_SHARE} * most, feed.weight, -feed.protocol), feeds), 2)) AS feed,
+            feed.protocol AS refused_protocol
+        FROM (
+            SELECT
+                time,
+                vantage,
+                groupArray(CAST(tuple(protocol, seen, weight), 'Tuple(protocol Int8, seen Float64, weight Float64)'))
+                    AS feeds,
+                max(seen) AS most
+            FROM (
+                SELECT time, vantage, protocol, sum(packets) AS seen, sum(packets_variance) / seen AS weight
+                FROM pair_{level}
+                WHERE vantage != 0
+                GROUP BY time, vantage, protocol
+            )
+            GROUP BY time, vantage
+            HAVING count() > 1
+        )
+    ) AS refused ON pairs.time = refused_time AND pairs.vantage = refused_vantage
+        AND CAST(pairs.protocol, 'Int8') = refused_protocol"""
+
+
+@dataclass(frozen=True)
+class View:
+    """A named query."""
+
+    name: str
+    doc: str
+    select: str
+
+    @property
+    def mark(self) -> str:
+        """Stands in the view's comment: tells whether a store has this text."""
+        return mark_of(self.select)
+
+
+def suffix(level: str) -> str:
+    """End of a view's name: nothing for windows of 10 s, else the level."""
+    return "" if level == "10s" else f"_{level}"
+
+
+Z = 1.96
+"""Standard deviations on either side that hold 95 % of a normal distribution."""
+
+LEAST_SAMPLES_SIDE = 10
+LEAST_SAMPLES_BOTH = 60
+"""Effective samples below which a ratio of two estimates is not told, on each side and in both together.
+
+The sum of both says nothing about their ratio, so asking for it does not favour some ratios: of the windows that pass,
+95 % of the intervals are right, also where only one window in ten passes.  Asking much of each side alone would pick
+the windows in which one side is too high by chance."""
+
+
+def bound(estimate: str, variance: str, sign: str) -> str:
+    """Lower (`-`) or upper (`+`) end of the interval of an estimate.
+
+    Solves (estimate − truth)² = Z² · truth · w with w = variance / estimate, the packets (or octets) that one sample
+    stands for: the score interval of a Poisson count.  Of one or two samples the lower end leaves one out, of more of
+    them 2 / n of one: a window is looked at since there is a sample, which may be of the only packet.  Never below 0,
+    and right for few samples, too.  Without variance it is the estimate itself.
+    """
+    weight = f"({variance} / {estimate})"
+    left_out = f"{weight} * least(1, 2 * {weight} / {estimate})"
+    counted = f"greatest({estimate} - {left_out}, 0)" if sign == "-" else estimate
+    middle = f"{counted} + {Z * Z / 2:.4f} * {weight}"
+    half = f"{Z} * sqrt({weight} * {counted} + {Z * Z / 4:.4f} * {weight} * {weight})"
+    return f"if({estimate} > 0, greatest(0, {middle} {sign} {half}), 0)"
+
+
+def smear(sums: str, squares: str) -> str:
+    """How much may be on the wrong side of the window's ends: all that may be of each record, or, where the records are
+    many, what they add up to by chance: none of them strays by more than what it may be off."""
+    return f"least({sums}, {Z} * sqrt({squares}))"
+
+
+MOST_PER_RECORD = 1.05
+"""Packets per record up to which records hold single packets: those of more are shared out over their time."""
+
+STRAY = 0.5
+"""Share of what is seen in the first and the last second of a window that may belong beyond its end: records are shared
+out evenly whatever the packets did, and a busy switch stamps packets when it comes to look at them."""
+
+
+def stray(side: str) -> str:
+    """How many packets of unsampled records may be on the wrong side of the window's ends, however short they are.
+
+    Sampled ones vary by more than that.  `side`: begin of the names of the sums.
+    """
+    first, last = f"{side}_first_packets", f"{side}_last_packets"
+    shared = f"{side}_packets_variance = 0 AND {side}_packets > {MOST_PER_RECORD} * {side}_records"
+    return f"if({shared}, {STRAY} * sqrt({first} * {first} + {last} * {last}), 0)"
+
+
+def effective_samples(estimate: str, variance: str) -> str:
+    """Independent samples that would leave the same variance; infinity where nothing was sampled."""
+    return f"if({variance} > 0, {estimate} * {estimate} / {variance}, if({estimate} > 0, inf, 0))"
+
+
+def log_half_width(whole: str, whole_variance: str, part: str, part_variance: str) -> str:
+    """Half the interval of ln(part / whole), for estimates that do not depend on each other, both above 0."""
+    return f"{Z} * sqrt({whole_variance} / ({whole} * {whole}) + {part_variance} / ({part} * {part}))"
