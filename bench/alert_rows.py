@@ -28,7 +28,7 @@ def made() -> Iterator[Client]:
     """An embedded store that keeps all that is written here."""
     days = {"pair_10s": 30, "pair_1m": 30}
     with tempfile.TemporaryDirectory() as directory:
-        settings = StoreSettings(url=f"chdb://{Path(directory) / 'store'}", sql_port=0, ttl_days=days)
+        settings = StoreSettings(url=f"chdb://{Path(directory) / 'store'}", ttl_days=days)
         client = open_client(settings)
         set_up(client, settings)
         yield client

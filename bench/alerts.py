@@ -23,7 +23,7 @@ from clickhouse_connect.driver import Client
 from bench.__main__ import machine
 from bench.alert_rows import SECOND_US, WINDOW_S, Numbers, insert, made, parts, report
 from bench.alert_speed import speed
-from collector.alert.backtest import Tally, replay
+from collector.alert.backtest import BacktestResult, replay
 from collector.alert.rules import DEFAULTS
 from collector.alert.settings import AlertSettings
 
@@ -121,7 +121,7 @@ def days(pairs: int, hours: int, faults: int) -> None:
                 print(f"  missed: {fault}, sampled 1 in {rate}, {proofs[number]:.1f} σ, {seen(client, fault)}")
 
 
-def tell(tally: Tally, injected: list[Fault], hours: int) -> set[int]:
+def tell(tally: BacktestResult, injected: list[Fault], hours: int) -> set[int]:
     """Print what one rule would have said; returns the numbers of the faults that it found."""
     found, wrong, delays = set(), [], []
     for alert in tally.alerts:

@@ -184,8 +184,8 @@ class Killed:
         options = _inventory(str(self.directory), INTERFACES)
         service = up.enter_context(
             running(
-                self.directory, *options, "pipeline.template_save_seconds=0.5", "store.spool_after_seconds=0.2",
-                "store.retry_longest_seconds=0.5", store=self.front.url if self.front is not None else "",
+                self.directory, *options, "decode.template_save_seconds=0.5", "store.spool_after_seconds=0.2",
+                "store.max_retry_seconds=0.5", store=self.front.url if self.front is not None else "",
             )
         )  # fmt: skip
         self.starts.append(time.monotonic() - begun)

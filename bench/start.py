@@ -26,7 +26,7 @@ from tests.service import ROOT, Service, running
 
 LOAD_SECONDS = 4.0
 ROWS_PER_SECOND = 50_000
-OPTIONS = ("pipeline.template_save_seconds=0.5",)
+OPTIONS = ("decode.template_save_seconds=0.5",)
 
 
 @dataclass

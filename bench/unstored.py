@@ -17,12 +17,12 @@ from pathlib import Path
 import pyarrow as pa
 
 from collector.decode.exporter_stats import OwnLoss
-from collector.decode.settings import PipelineSettings
-from collector.decode.stage import Pipeline
+from collector.decode.settings import DecodeSettings
+from collector.decode.stage import DecodeStage
 from collector.decode.workers import stages
 from collector.inventory.settings import InventorySettings, StaticSettings
 from collector.inventory.sources.registry import threads
-from collector.inventory.stage import Enrichment
+from collector.inventory.stage import InventoryStage
 from collector.listen.settings import ListenSettings
 from collector.listen.udp import Listener, wall_clock_us
 from collector.metrics import Metrics
@@ -54,9 +54,9 @@ async def serve(inventory: Path | None, buffer_octets: int, workers: int = 1) ->
     static = (StaticSettings(file=inventory),) if inventory else ()
     known = InventorySettings(static=static)
     bridge = Bridge(dict.fromkeys(stages(workers), 1) | threads(known))
-    enrichment = Enrichment(known, metrics, bridge, sink, clock_us=wall_clock_us, workers=workers)
-    pipeline = Pipeline(
-        PipelineSettings(decode_workers=workers),
+    enrichment = InventoryStage(known, metrics, bridge, sink, clock_us=wall_clock_us, workers=workers)
+    pipeline = DecodeStage(
+        DecodeSettings(decode_workers=workers),
         metrics,
         bridge,
         sink,

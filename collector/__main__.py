@@ -69,14 +69,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
     except OSError as error:
-        terminal.complain(args.command, _system_error(error))
+        terminal.print_error(args.command, _system_error(error))
         return EXIT_FAILED
     except Exception as error:  # noqa: BLE001 - a defect; Python itself would print what the error quotes as it is
         if args.traceback:
             terminal.tell(*traceback.format_exc().splitlines())
         else:
             place = traceback.extract_tb(error.__traceback__)[-1]
-            terminal.complain(
+            terminal.print_error(
                 args.command,
                 f"a defect of vmflow: {type(error).__name__}: {' '.join(str(error).split())[:LINE_CHARACTERS]} "
                 f"({Path(place.filename).name}:{place.lineno}); `vmflow --traceback {args.command} …` tells more",

@@ -17,19 +17,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from collector.alert.api import Desk
+from collector.alert.api import AlertApi
 from collector.alert.stage import Alerts
 from collector.analyze.doctor import Doctor
 from collector.analyze.traffic import Traffic
 from collector.analyze.windows import Windows
 from collector.decode.exporter_stats import OwnLoss
-from collector.decode.stage import Pipeline
+from collector.decode.stage import DecodeStage
 from collector.decode.workers import count_of, stages
 from collector.http.gate import Entrance
 from collector.http.settings import AccessError
-from collector.interfaces import Call, Component, Group, Notice
+from collector.interfaces import AlertNotification, Call, Component, NotificationGroup
 from collector.inventory.sources.registry import threads
-from collector.inventory.stage import Enrichment
+from collector.inventory.stage import InventoryStage
 from collector.listen.tcp import StreamListener
 from collector.listen.udp import Listener, wall_clock_us
 from collector.log import get_log
@@ -37,7 +37,7 @@ from collector.metrics import Metrics
 from collector.notify.actions import Actions
 from collector.notify.actions import threads as action_threads
 from collector.notify.launcher import Launcher
-from collector.notify.stage import Delivery
+from collector.notify.stage import NotifyStage
 from collector.notify.stage import threads as delivery_threads
 from collector.process import startup
 from collector.process.confine import UNCONFINED, Confinement
@@ -45,9 +45,10 @@ from collector.process.descriptors import Connections
 from collector.rollup.groups import connection_key
 from collector.rollup.stage import Rollups
 from collector.settings import InvalidSettingsError, Settings
-from collector.sql.endpoint import Facade
+from collector.sql.endpoint import SqlEndpoint
 from collector.sql.endpoint import threads as query_threads
 from collector.stopping import Stop
+from collector.store.client import take_directory
 from collector.store.errors import Patience
 from collector.store.lease import Lease
 from collector.store.native import insert
@@ -154,21 +155,21 @@ class Service:
         self.stopping = asyncio.Event()
         self.stop = Stop(STOP_SECONDS - EXIT_SECONDS)
         self._began = time.monotonic()
-        self.metrics = Metrics(exporters_labelled=settings.pipeline.exporter_labels)
+        self.metrics = Metrics(exporters_labelled=settings.decode.exporter_labels)
         self.metrics.gauge(
             "confined", "Version of Landlock that confines the process to what its settings name; 0: it is not."
         ).set(confinement.abi)
         self.metrics.describe(version=VERSION, engine=ENGINE, python=platform.python_version())
-        workers = count_of(settings.pipeline.decode_workers)
+        workers = count_of(settings.decode.decode_workers)
         names = (
             STORE, LEASE, SPOOL, CANCEL, SUM, ROLLUP, ANALYZE, DOCTOR, TRAFFIC, ALERT, DESK, LOGIN, LISTEN, RELOAD
         )  # fmt: skip
         single = dict.fromkeys((*stages(workers), *names), 1)
         self.bridge = Bridge(
             single
-            | {QUERY: query_threads(settings.store), API: API_THREADS}
+            | {QUERY: query_threads(settings.sql), API: API_THREADS}
             | threads(settings.inventory)
-            | {DELIVER: delivery_threads(settings.deliver), ACT: action_threads(settings.act)},
+            | {DELIVER: delivery_threads(settings.notify), ACT: action_threads(settings.notify)},
             STOP_SECONDS,
         )
         for stage in (QUERY, CANCEL, LEASE):
@@ -183,11 +184,11 @@ class Service:
             connect,
             clock_us=wall_clock_us,
             waiting=self._waiting,
-            reach_us=lambda: self.pipeline.reach_us,
-            former=lambda: self.pipeline.former,
+            reach_us=lambda: self.decode.reach_us,
+            former=lambda: self.decode.former,
         )
-        self.delivery = Delivery(
-            settings.deliver,
+        self.notify = NotifyStage(
+            settings.notify,
             self.metrics,
             partial(self.bridge.call, DELIVER),
             on_delivered=self._delivered,
@@ -197,13 +198,13 @@ class Service:
             self.metrics,
             partial(self.bridge.call, ALERT),
             connect,
-            self.delivery,
+            self.notify,
             clock_us=wall_clock_us,
-            remember=self.delivery.remember,
-            on_notice=self._act if settings.act.enabled else None,
+            remember=self.notify.remember,
+            on_notice=self._act if settings.notify.actions_enabled else None,
             own=self._own_measures,
         )
-        desk = Desk(self.alerts, settings.alerts.active(), partial(self.bridge.call, DESK), connect)
+        desk = AlertApi(self.alerts, settings.alerts.active(), partial(self.bridge.call, DESK), connect)
         self.windows.subscribe("alert", self.alerts.window_closed)
         self.doctor = Doctor(
             settings.analyze, self.metrics, partial(self.bridge.call, DOCTOR), connect, clock_us=wall_clock_us
@@ -242,7 +243,7 @@ class Service:
             self.lease.claim,
         )
         self.actions = Actions(
-            settings.act,
+            settings.notify,
             self.metrics,
             partial(self.bridge.call, ACT),
             self.writer,
@@ -250,7 +251,8 @@ class Service:
             launcher=launcher,
         )
         self.entrance = Entrance(settings.access, self.metrics, partial(self.bridge.call, LOGIN))
-        self.facade = Facade(
+        self.sql = SqlEndpoint(
+            settings.sql,
             settings.store,
             self.metrics,
             partial(self.bridge.call, QUERY),
@@ -258,15 +260,15 @@ class Service:
             cancel_call=partial(self.bridge.call, CANCEL),
             connections=connections.sql,
         )
-        self.enrichment = Enrichment(
+        self.inventory = InventoryStage(
             settings.inventory, self.metrics, self.bridge, self.writer, clock_us=wall_clock_us, workers=workers
         )
-        self.pipeline = Pipeline(
-            settings.pipeline,
+        self.decode = DecodeStage(
+            settings.decode,
             self.metrics,
             self.bridge,
             self.writer,
-            self.enrichment,
+            self.inventory,
             clock_us=wall_clock_us,
             own_loss=self._own_loss,
             state_file=template_file(settings),
@@ -275,14 +277,14 @@ class Service:
             findings=self.doctor.codes,
         )
         self.listener = Listener(
-            settings.listen, self.metrics, self.pipeline.offer, call=partial(self.bridge.call, LISTEN)
+            settings.listen, self.metrics, self.decode.offer, call=partial(self.bridge.call, LISTEN)
         )
         self.streams = StreamListener(
             settings.listen,
             self.metrics,
-            self.pipeline.offer,
-            room=self.pipeline.room,
-            allowed=self.pipeline.allows,
+            self.decode.offer,
+            room=self.decode.room,
+            allowed=self.decode.allows,
             clock_us=wall_clock_us,
             connections=connections.streams,
         )
@@ -290,10 +292,12 @@ class Service:
 
     async def run(self) -> None:
         """Start all stages, serve until `stopping` is set or a stage fails, then drain and stop."""
+        if self.settings.store.directory is not None:
+            take_directory(self.settings.store.directory, self.settings.sql)
         async with AsyncExitStack() as up:
             self._handle_signals(up)
             await up.enter_async_context(self.bridge)
-            self.pipeline.prepare(self.listener.warmer())
+            self.decode.prepare(self.listener.warmer())
             up.callback(self._hurry_threads)
             up.callback(self._abandon_compilers)
             await up.enter_async_context(self.reloads)
@@ -312,18 +316,18 @@ class Service:
         With each, the seconds that its end must leave to those that started before it.
         """
         others: tuple[Component, ...] = (
-            self.enrichment,
+            self.inventory,
             self.actions,
             self.alerts,
-            self.delivery,
+            self.notify,
             self.traffic,
             self.windows,
             self.doctor,
-            self.pipeline,
+            self.decode,
             self.listener,
             self.streams,
             # Nobody is answered any more before anything else ends: queries take the cores that draining needs.
-            Together(self.facade, self.web),
+            Together(self.sql, self.web),
         )
         return [
             (self.lease, BRIDGE_STOP_SECONDS),
@@ -333,18 +337,18 @@ class Service:
         ]
 
     async def _serve(self) -> None:
-        pipeline = asyncio.create_task(self.pipeline.wait())
-        ready = asyncio.create_task(self.pipeline.ready.wait())
+        decoding = asyncio.create_task(self.decode.wait())
+        ready = asyncio.create_task(self.decode.ready.wait())
         stopping = asyncio.create_task(self.stopping.wait())
         replaced = asyncio.create_task(self.lease.replaced())
-        ends = {pipeline, stopping, replaced}
+        ends = {decoding, stopping, replaced}
         try:
             await asyncio.wait({ready, *ends}, return_when=asyncio.FIRST_COMPLETED)
             if ready.done():
                 self._announce()
                 await self._load_the_rest(ends)
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            for end in (pipeline, replaced):
+            for end in (decoding, replaced):
                 if end.done():
                     await end
         finally:
@@ -364,8 +368,8 @@ class Service:
 
     def _abandon_compilers(self) -> None:
         """Where a stop comes before decoding began, do not wait for kernels: no row was decoded or summed yet."""
-        self.pipeline.abandon()
-        if not self.pipeline.ready.is_set():
+        self.decode.abandon()
+        if not self.decode.ready.is_set():
             self.bridge.abandon(SUM)
 
     async def _load_the_rest(self, ends: set[asyncio.Task[Any]]) -> None:
@@ -382,18 +386,18 @@ class Service:
             listening=" ".join(str(address) for address in self.listener.addresses),
             streams=" ".join(str(address) for address in self.streams.addresses) or "none",
             store=self.settings.store.url,
-            sql=self.facade.url or "off",
+            sql=self.sql.url or "off",
             web=self.web.url or "off",
         )
 
     def health(self) -> dict[str, Any]:
         """State of the service, for /health."""
-        problem, waiting = self.writer.problem, self.pipeline.waiting
-        full = self.pipeline.templates_full
+        problem, waiting = self.writer.problem, self.decode.waiting
+        full = self.decode.templates_full
         status = "held" if waiting.streams else "templates" if full else "ok"
         if problem is not None:
             status = "store"
-        if not self.pipeline.ready.is_set():
+        if not self.decode.ready.is_set():
             status = "starting"
         return {
             "status": status,
@@ -405,13 +409,13 @@ class Service:
             if waiting.streams
             else "ok",
             "templates": "more than there is room for: see vmflow exporters --doctor" if full else "ok",
-            "inbox_octets": self.pipeline.inbox.octets,
+            "inbox_octets": self.decode.inbox.octets,
             "store_queue_octets": self.writer.queue_octets,
             "spool": self.writer.spool_problem or "ok",
             "spool_octets": self.writer.spool_octets,
-            "sql": self.facade.problem or "ok",
-            "inventory": self.enrichment.health(),
-            "messages_waiting": self.delivery.waiting,
+            "sql": self.sql.problem or "ok",
+            "inventory": self.inventory.health(),
+            "messages_waiting": self.notify.waiting,
             "confined": self.confinement.told,
             "replaced_files": self._tell_replaced(),
         }
@@ -422,21 +426,21 @@ class Service:
     def _own_loss(self) -> OwnLoss:
         return OwnLoss(
             kernel_drops=self.listener.kernel_drops,
-            queue_drops=self.pipeline.inbox.dropped_datagrams + self.writer.dropped_rows,
+            queue_drops=self.decode.inbox.dropped_datagrams + self.writer.dropped_rows,
         )
 
-    def _delivered(self, group: Group, receiver: str, ok: bool) -> None:
-        """Delivery and alerts know each other only here."""
+    def _delivered(self, group: NotificationGroup, receiver: str, ok: bool) -> None:
+        """NotifyStage and alerts know each other only here."""
         self.alerts.delivered(group, receiver, ok)
 
-    def _act(self, notice: Notice) -> None:
+    def _act(self, notice: AlertNotification) -> None:
         """As above, for actions."""
         self.actions.offer(notice)
 
     def _waiting(self) -> bool:
         """Whether rows were received, by this run or the one before it, that no rollup has yet, or gaps not stored."""
         # What went unwatched before the start is told once decoding begins.
-        recovering = not self.pipeline.ready.is_set() or (self.settings.rollup.enabled and self.rollups.recovering)
+        recovering = not self.decode.ready.is_set() or (self.settings.rollup.enabled and self.rollups.recovering)
         told = self.writer.waiting(FLOWS.name) or self.writer.waiting(GAPS.name)
         return told or self.rollups.pending or recovering
 
@@ -486,7 +490,7 @@ class Service:
         return len(replaced)
 
     def _take_over(self, settings: Settings, certificates: list[Callable[[], None]], fixed: list[str]) -> None:
-        self.pipeline.reload(settings.pipeline)
+        self.decode.reload(settings.decode)
         for take_over in certificates:
             take_over()
         _log.info("settings reloaded", needs_restart=",".join(fixed) or "nothing")
@@ -541,7 +545,7 @@ class Together:
 
 def template_file(settings: Settings) -> Path | None:
     """Where templates are kept: as set, else beside the embedded store; None with a server and no setting."""
-    if settings.pipeline.template_file is not None:
-        return settings.pipeline.template_file
+    if settings.decode.template_file is not None:
+        return settings.decode.template_file
     directory = settings.store.directory
     return directory.parent / "templates.json" if directory is not None else None

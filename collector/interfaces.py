@@ -4,7 +4,8 @@ What the web asks of the alert stage: lists, and what people do about alerts.  N
 
 Times are µs since 1970, 0 where something has not happened.
 
-What the rules tell delivery: one `Notice` for each change of an alert, gathered in a `Group`.  No behaviour here.
+What the rules tell delivery: one `AlertNotification` for each change of an alert, gathered in a
+`NotificationGroup`.  No behaviour here.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from decoders.datagrams import Datagrams
 from decoders.shared import Decoded
 
 
-class DeskError(Exception):
+class AlertServiceError(Exception):
     """The store cannot say now; the message tells why."""
 
 
@@ -138,7 +139,7 @@ class RuleCard:
     """Why it was not evaluated, at `failed`."""
 
 
-class AlertDesk(Protocol):
+class AlertService(Protocol):
     """The alert stage as the web sees it.  For the event loop's thread.  All that reads the store raises DeskError."""
 
     async def alerts(self, query: AlertQuery, /) -> Sequence[AlertCard]:
@@ -178,7 +179,7 @@ Scope = Literal["pair", "vm", "interface", "host", "exporter", "service"]
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
+class AlertNotification:
     """One change of one alert, with all that a message about it needs."""
 
     alert_id: str
@@ -231,7 +232,7 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class NotificationGroup:
     """Notices that make one message."""
 
     key: str
@@ -240,27 +241,27 @@ class Group:
     """The highest of the notices."""
     receivers: tuple[str, ...]
     """Names of the receivers, from the routes."""
-    notices: tuple[Notice, ...]
+    notices: tuple[AlertNotification, ...]
 
 
 class OnNotice(Protocol):
     """Who wants to know of each alert that people are told of; called on the event loop, so it must not wait."""
 
-    def __call__(self, notice: Notice, /) -> None:
+    def __call__(self, notice: AlertNotification, /) -> None:
         """Take a notice.  It is offered once, and never again: not after a restart, either."""
 
 
 class Remember(Protocol):
     """Who has to tell some receivers again of what fires; called on the event loop, once, after a start."""
 
-    async def __call__(self, groups: Sequence[Group], /) -> None:
+    async def __call__(self, groups: Sequence[NotificationGroup], /) -> None:
         """Take alerts that last and were told of before the start: one group for each receiver."""
 
 
 class Outbox(Protocol):
     """Where groups go to be delivered; called on the event loop, so it must not wait."""
 
-    def offer(self, group: Group, /) -> None:
+    def offer(self, group: NotificationGroup, /) -> None:
         """Take a group.  It is already in the store: what is taken here and not delivered is offered again later."""
 
 

@@ -24,15 +24,15 @@ from pydantic_settings import (
 from collector import environment
 from collector.alert.settings import AlertSettings
 from collector.analyze.settings import AnalyzeSettings
-from collector.decode.settings import PipelineSettings
+from collector.decode.settings import DecodeSettings
 from collector.http.settings import AccessError, AccessSettings
 from collector.inventory.settings import InventorySettings
 from collector.listen.settings import ListenSettings
 from collector.log import LogSettings
-from collector.notify.settings import ActSettings, DeliverSettings
+from collector.notify.settings import NotifySettings
 from collector.process.confine import ConfineSettings
 from collector.rollup.settings import RollupSettings
-from collector.store.settings import StoreSettings
+from collector.store.settings import SqlSettings, StoreSettings
 from collector.terminal import similar
 from collector.web.settings import WebSettings
 
@@ -65,14 +65,14 @@ class Settings(BaseSettings):
     toml_file: ClassVar[Path | None] = None
 
     listen: ListenSettings = ListenSettings()
-    pipeline: PipelineSettings = PipelineSettings()
+    decode: DecodeSettings = DecodeSettings()
     inventory: InventorySettings = InventorySettings()
     store: StoreSettings = StoreSettings()
+    sql: SqlSettings = SqlSettings()
     rollup: RollupSettings = RollupSettings()
     analyze: AnalyzeSettings = AnalyzeSettings()
     alerts: AlertSettings = AlertSettings()
-    deliver: DeliverSettings = DeliverSettings()
-    act: ActSettings = ActSettings()
+    notify: NotifySettings = NotifySettings()
     web: WebSettings = WebSettings()
     access: AccessSettings = AccessSettings()
     confine: ConfineSettings = ConfineSettings()
@@ -82,19 +82,19 @@ class Settings(BaseSettings):
     def _check_receivers(self) -> Self:
         for number, route in enumerate(self.alerts.routes):
             for name in (*route.receivers, *route.escalate_to):
-                if name not in self.deliver.receivers:
-                    known = ", ".join(sorted(self.deliver.receivers)) or "none"
+                if name not in self.notify.receivers:
+                    known = ", ".join(sorted(self.notify.receivers)) or "none"
                     raise ValueError(f"alerts.routes.{number}: no receiver {name!r}; deliver.receivers are {known}")
         return self
 
     @model_validator(mode="after")
     def _check_actions(self) -> Self:
         rules = {rule.name for rule in self.alerts.active()}
-        for name, action in self.act.actions.items():
+        for name, action in self.notify.actions.items():
             for rule in action.rules:
                 if rule not in rules:
                     known = ", ".join(sorted(rules)) or "none"
-                    raise ValueError(f"act.actions.{name}.rules: no rule {rule!r}; expected one of {known}")
+                    raise ValueError(f"notify.actions.{name}.rules: no rule {rule!r}; expected one of {known}")
         return self
 
     @model_validator(mode="after")
@@ -102,8 +102,8 @@ class Settings(BaseSettings):
         try:
             if self.web.enabled:
                 self.access.check_address(self.web.host, "web.host")
-            if self.store.embedded and self.store.sql_enabled:
-                self.access.check_address(self.store.sql_host, "store.sql_host")
+            if self.store.embedded and self.sql.enabled:
+                self.access.check_address(self.sql.host, "sql.host")
         except AccessError as error:
             raise ValueError(str(error)) from error
         return self
@@ -127,8 +127,8 @@ class Settings(BaseSettings):
 
 def secret_variables(settings: Settings) -> set[str]:
     """Names of the variables that hold settings, or secrets that settings name."""
-    named = {receiver.url_env for receiver in settings.deliver.receivers.values()}
-    named |= {action.url_env for action in settings.act.actions.values()}
+    named = {receiver.url_env for receiver in settings.notify.receivers.values()}
+    named |= {action.url_env for action in settings.notify.actions.values()}
     own = {name for name in environment.variables() if name.startswith(PREFIX) and name not in NOT_SETTINGS}
     return own | (named - {""})
 

@@ -90,7 +90,7 @@ def tell(*lines: object) -> None:
         print(visible(str(line)), file=sys.stderr, flush=True)
 
 
-def complain(command: str, message: str) -> None:
+def print_error(command: str, message: str) -> None:
     """Tell a person's mistake, or why something cannot be done, one line each."""
     tell(*(f"vmflow {command}: {line}" for line in message.split("\n") if line))
 

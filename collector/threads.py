@@ -145,7 +145,7 @@ class Bridge:
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
         self._pools = {
-            stage: ThreadPoolExecutor(count, thread_name_prefix=f"vmflow-{stage}", initializer=stand_back)
+            stage: ThreadPoolExecutor(count, thread_name_prefix=f"vmflow-{stage}", initializer=lower_priority)
             for stage, count in self._workers.items()
         }
         return self
@@ -229,13 +229,13 @@ def start_daemon(name: str, function: Callable[[], object]) -> None:
     """
 
     def stood_back() -> None:
-        stand_back()
+        lower_priority()
         function()
 
     threading.Thread(target=stood_back, name=f"vmflow-{name}", daemon=True).start()
 
 
-def step_forward() -> bool:
+def raise_priority() -> bool:
     """Have the system let this thread run before the others of the process; False where that is not allowed.
 
     For the event loop's.  Allowed are root, CAP_SYS_NICE, and a limit for niceness (RLIMIT_NICE) that lets it.
@@ -250,7 +250,7 @@ def step_forward() -> bool:
 
 
 def step_aside(number: int) -> bool:
-    """Have the system let all other threads run before this one, until `stand_back`.
+    """Have the system let all other threads run before this one, until `lower_priority`.
 
     False where niceness cannot be taken back later: a thread of the engine's pool would be slow for ever.
     """
@@ -278,7 +278,7 @@ def step_back_allowed() -> bool:
     return False
 
 
-def stand_back(number: int = 0) -> None:
+def lower_priority(number: int = 0) -> None:
     """Give a thread or process, this one by default, the usual niceness: it has inherited that of who began it."""
     if _LINUX:
         with suppress(OSError):  # it has ended, or is another user's by now
@@ -290,7 +290,7 @@ def stand_back_all() -> None:
     if _LINUX:
         with suppress(OSError):
             for number in os.listdir("/proc/self/task"):
-                stand_back(int(number))
+                lower_priority(int(number))
 
 
 def run(main: Coroutine[object, object, T], *, fast_loop: bool = True, debug: bool | None = None) -> T:

@@ -77,7 +77,7 @@ def progress() -> tuple[int, int]:
 def kernel_of(*sources: Path, boundscheck: bool = True) -> Callable[[Callable[..., Any]], Compiled]:
     """`kernel` for code outside of `decoders`: cached under the digest of the folders that it is made of.
 
-    Without `boundscheck` it is for parts that are `trusting`.
+    Without `boundscheck` it is for parts that are `inline_unchecked`.
     """
     directory = str(cache_directory(*sources))
 
@@ -103,7 +103,7 @@ def inline(function: Callable[..., Any]) -> Compiled:
     return _njit(_nrt=False)(function)
 
 
-def forced(function: Callable[..., Any]) -> Compiled:
+def inline_always(function: Callable[..., Any]) -> Compiled:
     """As `inline`, and always made part of its caller.
 
     For the parts that a large kernel is cut into: a call would copy every array of every argument, some hundred words.
@@ -111,8 +111,8 @@ def forced(function: Callable[..., Any]) -> Compiled:
     return _njit(_nrt=False, forceinline=True)(function)
 
 
-def trusting(function: Callable[..., Any]) -> Compiled:
-    """As `forced`, without array bounds checks: for look-ups in arrays of our own making.
+def inline_unchecked(function: Callable[..., Any]) -> Compiled:
+    """As `inline_always`, without array bounds checks: for look-ups in arrays of our own making.
 
     Whoever calls the kernel must have checked that all indices in them lie within the arrays that they index.
     """

@@ -27,7 +27,7 @@ IDLE_TURNS = 60
 """What nobody has taken for so many calls of `trim` goes back, too: a burst has ended."""
 
 
-class Blocks:
+class MemoryPool:
     """Gives blocks with whatever content, to any thread.  One comes back with the last array that was cut from it."""
 
     def __init__(self, spare_octets: int = SPARE_OCTETS, idle_turns: int = IDLE_TURNS) -> None:
@@ -84,5 +84,5 @@ class Blocks:
                     blocks.popleft()
 
 
-BLOCKS = Blocks()
+BLOCKS = MemoryPool()
 """Those of the process."""

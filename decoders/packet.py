@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from decoders.jit import forced, inline
+from decoders.jit import inline, inline_always
 from decoders.rows import (
     BYTES,
     DST_IP,
@@ -470,7 +470,7 @@ def tunnel_kind(protocol, port):  # type: ignore[no-untyped-def]
     return TUNNEL_OTHER
 
 
-@forced
+@inline_always
 def parse_header(octets, at, end, header_protocol, frame_length, rows, row):  # type: ignore[no-untyped-def]
     """Take the header `octets[at:end]` apart into `row`, which is zero in all columns that a packet fills.
 
@@ -496,7 +496,7 @@ def start_header(header_protocol, present, frame_length, rows, row):  # type: ig
     return first_layer(header_protocol), frame_length
 
 
-@forced
+@inline_always
 def parse_layers(octets, at, end, layer, frame_end, result, rows, row):  # type: ignore[no-untyped-def]
     """The loop over layers, starting with `layer` at `at`.  `frame_end`: where the frame would end if it were whole."""
     tunnels = 0

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from decoders.jit import forced, inline
+from decoders.jit import inline, inline_always
 from decoders.memory import BLOCKS
 from decoders.wire import zero
 from schemas.column import ADDRESS, ENUM, NAME, TIME_US, UINT8, UINT16, UINT32, UINT64, Origin, Table
@@ -102,7 +102,7 @@ CLEAR_AHEAD = 512
 """Rows cleared at a time: enough to cost little each, few enough to be in the cache still when they are filled."""
 
 
-@forced
+@inline_always
 def make_ready(rows, end):  # type: ignore[no-untyped-def]
     """Make the rows before `end` zero, those that are not ready yet."""
     if rows.cleared[0] < end:

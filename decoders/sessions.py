@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoders.errors import Reason
-from decoders.jit import forced, inline, kernel
+from decoders.jit import inline, inline_always, kernel
 from decoders.limits import Limits
 from decoders.wire import u64
 
@@ -196,7 +196,7 @@ def in_use(s: Sessions) -> NDArray[np.int64]:
     return used
 
 
-@forced
+@inline_always
 def over_stream(s, number):  # type: ignore[no-untyped-def]
     """True for a session of IPFIX over TCP or TLS; `number` is that of a NetFlow or IPFIX session."""
     return s.key[number, 3] != 0

@@ -20,7 +20,7 @@ from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import types
 from numba.extending import intrinsic
 
-from decoders.jit import forced, inline
+from decoders.jit import inline, inline_always
 
 _INTERPRETED = bool(getattr(numba.config, "DISABLE_JIT"))  # noqa: B009 - its stubs do not know it
 
@@ -114,7 +114,7 @@ def _zeroer() -> Callable[..., None]:
 
         return plain
 
-    @forced
+    @inline_always
     def zero(target, first, count):  # type: ignore[no-untyped-def]
         if first < 0 or count < 0 or first + count > target.size:
             raise IndexError("write outside of the rows")
@@ -155,13 +155,13 @@ def mover(size: int) -> Callable[..., None]:
     if size == 6:
         high, low = _raw(16), _raw(32)
 
-        @forced
+        @inline_always
         def read(octets, at):  # type: ignore[no-untyped-def]
             return (high(octets, at) << np.uint64(32)) | low(octets, at + 2)
     else:
         read = _raw(size * 8)
 
-    @forced
+    @inline_always
     def move(octets, at, stride, n, target, column, first, step):  # type: ignore[no-untyped-def]
         if n > 0:
             _check(octets, at, size, stride, n, target, column, first, step)
@@ -187,7 +187,7 @@ def ipv4_mover() -> Callable[..., None]:
         return plain
     read = _raw(32)
 
-    @forced
+    @inline_always
     def move(octets, at, stride, n, target, column, first, step):  # type: ignore[no-untyped-def]
         if n > 0:
             _check(octets, at, 4, stride, n, target, column, first, step)

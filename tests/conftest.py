@@ -40,7 +40,6 @@ def embedded_store(store_directory: Path, tmp_path: Path) -> Iterator[StoreSetti
     settings = StoreSettings(
         url=f"chdb://{store_directory}",
         database=f"test_{next(_numbers)}",
-        sql_port=0,
         spool_directory=tmp_path / "spool",
     )
     yield settings

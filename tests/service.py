@@ -96,8 +96,8 @@ def running(
         "--set", f"listen.addresses={json.dumps(LOOPBACK)}",
         "--set", f"store.url={store or f'chdb://{directory}/store'}",
         "--set", f"store.spool_directory={directory}/spool",
-        "--set", f"pipeline.template_file={directory}/templates.json",
-        "--set", "store.sql_port=0", "--set", "web.port=0", "--set", "log.format=json",
+        "--set", f"decode.template_file={directory}/templates.json",
+        "--set", "sql.port=0", "--set", "web.port=0", "--set", "log.format=json",
     ]  # fmt: skip
     for override in overrides:
         command += ["--set", override]

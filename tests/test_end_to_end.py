@@ -173,7 +173,7 @@ def test_hostile_datagrams_are_counted_and_the_next_capture_is_whole(service: Se
 def test_a_second_service_says_what_is_in_the_way(service: Service, tmp_path: Path) -> None:
     command = [
         sys.executable, "-m", "collector", "run", "--set", f'listen.addresses=["{service.udp[0]}"]',
-        "--set", f"store.url=chdb://{tmp_path}/store", "--set", "store.sql_port=0", "--set", "web.port=0",
+        "--set", f"store.url=chdb://{tmp_path}/store", "--set", "sql.port=0", "--set", "web.port=0",
     ]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
 
@@ -237,7 +237,7 @@ def test_a_service_that_still_compiles_can_be_stopped(tmp_path: Path) -> None:
     """A compiler cannot be interrupted; the process ends all the same, soon and in order."""
     command = [
         sys.executable, "-m", "collector", "run", "--set", 'listen.addresses=["127.0.0.1:0"]',
-        "--set", f"store.url=chdb://{tmp_path}/store", "--set", "store.sql_port=0", "--set", "web.port=0",
+        "--set", f"store.url=chdb://{tmp_path}/store", "--set", "sql.port=0", "--set", "web.port=0",
     ]  # fmt: skip
     environment = os.environ | {"VMFLOW_CACHE_DIR": str(tmp_path / "cold")}
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=environment) as process:

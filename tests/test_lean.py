@@ -23,8 +23,8 @@ from collector import app
 from collector.app import Reloads, Service
 from collector.decode import stage as decode_stage
 from collector.decode.exporter_stats import OwnLoss
-from collector.decode.settings import PipelineSettings
-from collector.decode.stage import Pipeline
+from collector.decode.settings import DecodeSettings
+from collector.decode.stage import DecodeStage
 from collector.http.gate import Entrance
 from collector.http.settings import AccessSettings
 from collector.listen.settings import ListenSettings
@@ -37,7 +37,7 @@ from collector.threads import Bridge
 from collector.web.server import LateApi, Web
 from collector.web.settings import WebSettings
 from decoders.decoder import Decoder
-from decoders.memory import Blocks
+from decoders.memory import MemoryPool
 from tests.collector.test_listen import until
 from tests.collector.test_workers import Nameless, Rows, traffic
 from tests.service import ROOT, payloads, running, send
@@ -176,10 +176,10 @@ def test_an_api_that_does_not_load_is_told(monkeypatch: pytest.MonkeyPatch, capl
     assert "the API cannot be loaded" in caplog.text
 
 
-def pipeline_of(bridge: Bridge, enricher: Nameless, sink: Rows) -> Pipeline:
+def stage_of(bridge: Bridge, enricher: Nameless, sink: Rows) -> DecodeStage:
     """A pipeline with one worker."""
-    return Pipeline(
-        PipelineSettings(decode_workers=1, gather_milliseconds=0), Metrics(), bridge, sink, enricher,
+    return DecodeStage(
+        DecodeSettings(decode_workers=1, gather_milliseconds=0), Metrics(), bridge, sink, enricher,
         clock_us=lambda: 5, own_loss=OwnLoss, state_file=None,
     )  # fmt: skip
 
@@ -189,7 +189,7 @@ def test_kernels_are_there_before_the_pipeline_is_entered() -> None:
 
     async def scenario() -> None:
         async with Bridge({"decode-0": 1}) as bridge:
-            pipeline = pipeline_of(bridge, Nameless(), sink)
+            pipeline = stage_of(bridge, Nameless(), sink)
             await pipeline.prepare(lambda: seen.append(threading.current_thread().name))
             assert pipeline.prepare() is pipeline.prepare()
             assert not pipeline.ready.is_set()
@@ -203,12 +203,12 @@ def test_kernels_are_there_before_the_pipeline_is_entered() -> None:
 
 
 def test_memory_of_a_burst_goes_back_to_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
-    blocks = Blocks(idle_turns=2)
+    blocks = MemoryPool(idle_turns=2)
     monkeypatch.setattr(decode_stage, "BLOCKS", blocks)
     monkeypatch.setattr(decode_stage, "METRICS_SECONDS", 0.01)
 
     async def scenario() -> None:
-        async with Bridge({"decode-0": 1}) as bridge, pipeline_of(bridge, Nameless(), Rows()) as pipeline:
+        async with Bridge({"decode-0": 1}) as bridge, stage_of(bridge, Nameless(), Rows()) as pipeline:
             await pipeline.ready.wait()
             blocks.take(16 << 20)
             assert blocks.spare_octets == 16 << 20
@@ -224,7 +224,7 @@ def test_kernels_that_cannot_be_had_end_the_pipeline() -> None:
 
     async def scenario() -> None:
         async with Bridge({"decode-0": 1}) as bridge:
-            pipeline = pipeline_of(bridge, Broken(), Rows())
+            pipeline = stage_of(bridge, Broken(), Rows())
             await asyncio.wait({pipeline.prepare()})
             with pytest.raises(ArithmeticError, match="no compiler"):
                 async with pipeline:
@@ -244,7 +244,7 @@ def test_a_stop_does_not_wait_for_the_compiler(entered: bool) -> None:
 
     async def scenario() -> list[str]:
         async with Bridge({"decode-0": 1}, stop_deadline_seconds=600) as bridge:
-            pipeline = pipeline_of(bridge, Nameless(), Rows())
+            pipeline = stage_of(bridge, Nameless(), Rows())
             preparing = pipeline.prepare(slow)
             assert await asyncio.to_thread(begun.wait, 50)
             assert not preparing.done()
@@ -390,7 +390,7 @@ def test_a_reload_that_fails_is_not_the_last(caplog: pytest.LogCaptureFixture) -
 def test_two_signals_in_a_burst_leave_the_last_settings(tmp_path: Path) -> None:
     """The real service: who may export is taken over from the file as it is after the second signal."""
     file = tmp_path / "vmflow.toml"
-    allow = '[pipeline]\nallow = ["{}"]\n'
+    allow = '[decode]\nallow = ["{}"]\n'
     file.write_text(allow.format("192.0.2.1"))
     asked = "SELECT countIf(exporter = toIPv6('127.5.0.1')) AS one, count() AS n FROM flows"
     with running(tmp_path, config=file) as service:

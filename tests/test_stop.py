@@ -96,7 +96,7 @@ def stored(service: Service) -> list[int]:
 @pytest.mark.parametrize("signals", [1, 2])
 @pytest.mark.parametrize("kind", LONG)
 def test_a_stop_waits_for_no_query_and_stores_what_came(tmp_path: Path, kind: str, signals: int) -> None:
-    with running(tmp_path, f"store.sql_queries={PLACES}") as service:
+    with running(tmp_path, f"sql.max_queries={PLACES}") as service:
         askers = ask(service, LONG[kind], PLACES)
         assert service.metric("vmflow_sql_running_queries") == PLACES
         send_rows(service, 0, ROWS)
@@ -117,7 +117,7 @@ def test_a_stop_waits_for_no_query_and_stores_what_came(tmp_path: Path, kind: st
 
 
 def test_queries_end_when_clients_leave_and_others_are_answered_meanwhile(tmp_path: Path) -> None:
-    with running(tmp_path, "store.sql_queries=2", "store.sql_seconds=600") as service:
+    with running(tmp_path, "sql.max_queries=2", "sql.max_seconds=600") as service:
         askers = ask(service, LONG["blocks"], 2)
         waiting = Asker(service, "SELECT 'first'", "127.0.0.2")
         waiting.start()
@@ -136,7 +136,7 @@ def test_queries_end_when_clients_leave_and_others_are_answered_meanwhile(tmp_pa
 
 
 def test_queries_that_do_not_end_give_their_places_back_up_to_a_bound_and_rows_are_stored(tmp_path: Path) -> None:
-    with running(tmp_path, "store.sql_queries=2", "store.sql_seconds=2") as service:
+    with running(tmp_path, "sql.max_queries=2", "sql.max_seconds=2") as service:
         first = ask(service, LONG["one call"], 2)
         for asker in first:
             asker.join()

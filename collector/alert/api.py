@@ -23,7 +23,7 @@ from collector.alert.store import (
     rows,
     silence_card,
 )
-from collector.interfaces import AlertCard, AlertEvent, AlertQuery, Call, DeskError, RuleCard, SilenceCard
+from collector.interfaces import AlertCard, AlertEvent, AlertQuery, AlertServiceError, Call, RuleCard, SilenceCard
 from collector.store_errors import first_line
 
 ANSWER_SECONDS = 8.0
@@ -37,7 +37,7 @@ MOST_WAITING = 100
 T = TypeVar("T")
 
 
-class Desk:
+class AlertApi:
     """`collector.interfaces.AlertDesk` over a stage and its tables.
 
     `connect` opens a client with our database selected; it blocks, and is called through `call`.
@@ -137,10 +137,10 @@ class Desk:
         """Do it to its end, even if nobody waits any more: its messages would else stay here until the next start."""
         if not self._alerts.enabled:
             work.close()
-            raise DeskError("alerts are off: alerts.enabled = false")
+            raise AlertServiceError("alerts are off: alerts.enabled = false")
         if len(self._tasks) >= MOST_WAITING:
             work.close()
-            raise DeskError(f"{MOST_WAITING} requests wait already")
+            raise AlertServiceError(f"{MOST_WAITING} requests wait already")
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -161,7 +161,7 @@ class Desk:
             if client is not None:
                 with contextlib.suppress(Exception):  # a broken connection may refuse even that
                     client.close()
-            raise DeskError(f"the store does not answer: {first_line(error)}") from error
+            raise AlertServiceError(f"the store does not answer: {first_line(error)}") from error
         if self._client is None:
             self._client = client
         else:  # the one before took longer than it was waited for
@@ -176,7 +176,7 @@ async def _deadline(seconds: float) -> AsyncIterator[None]:
         async with asyncio.timeout(seconds):
             yield
     except TimeoutError as error:
-        raise DeskError(f"no answer within {seconds:g} s; what was asked for may still be done") from error
+        raise AlertServiceError(f"no answer within {seconds:g} s; what was asked for may still be done") from error
 
 
 def like(pattern: str) -> str:

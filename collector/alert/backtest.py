@@ -16,9 +16,9 @@ from collector.alert.conditions.base import Judge, figures
 from collector.alert.evaluate import cut, judge_of
 from collector.alert.rules import Rule
 from collector.alert.scopes import LEVEL_US
-from collector.alert.series import Floats, Frame, Limits, pieces
+from collector.alert.series import Floats, Limits, WindowSeries, pieces
 from collector.alert.settings import AlertSettings
-from collector.alert.state import Alert, Book
+from collector.alert.state import Alert, AlertStates
 
 DAY_US = 24 * LEVEL_US["1h"]
 KEPT = 10_000
@@ -30,7 +30,7 @@ SAMPLE = 1_000_000
 
 
 @dataclass(slots=True)
-class Tally:
+class BacktestResult:
     """What one rule would have done."""
 
     rule: Rule
@@ -58,13 +58,15 @@ class Tally:
         return self.fired / self.days if self.days > 0 else 0.0
 
 
-def replay(client: Client, rules: Sequence[Rule], settings: AlertSettings, since_us: int, until_us: int) -> list[Tally]:
+def replay(
+    client: Client, rules: Sequence[Rule], settings: AlertSettings, since_us: int, until_us: int
+) -> list[BacktestResult]:
     """Run the rules over the windows between two times (µs since 1970).  Blocks; raises the driver's errors."""
     # What the service says of itself stands in no stored window.
-    tallies = [Tally(rule, until_us=until_us) for rule in rules if not rule.about.own]
+    tallies = [BacktestResult(rule, until_us=until_us) for rule in rules if not rule.about.own]
     for group in _together(tallies):
         judges = [judge_of(tally.rule, settings) for tally in group]
-        book = Book(settings)
+        book = AlertStates(settings)
         for frame in _frames(client, judges, settings, since_us, until_us):
             for judge, tally in zip(judges, group, strict=True):
                 _count(tally, judge, book, frame)
@@ -73,15 +75,15 @@ def replay(client: Client, rules: Sequence[Rule], settings: AlertSettings, since
     return tallies
 
 
-def _together(tallies: Iterable[Tally]) -> list[list[Tally]]:
+def _together(tallies: Iterable[BacktestResult]) -> list[list[BacktestResult]]:
     """Those that read the same view."""
-    groups: dict[tuple[str, str], list[Tally]] = {}
+    groups: dict[tuple[str, str], list[BacktestResult]] = {}
     for tally in tallies:
         groups.setdefault((tally.rule.scope, tally.rule.level), []).append(tally)
     return list(groups.values())
 
 
-def _count(tally: Tally, judge: Judge, book: Book, frame: Frame) -> None:
+def _count(tally: BacktestResult, judge: Judge, book: AlertStates, frame: WindowSeries) -> None:
     if len(frame.series):
         tally.windows += 1
         tally.begin_us = tally.begin_us or frame.start_us
@@ -95,7 +97,7 @@ def _count(tally: Tally, judge: Judge, book: Book, frame: Frame) -> None:
 
 def _frames(
     client: Client, judges: Sequence[Judge], settings: AlertSettings, since_us: int, until_us: int
-) -> Iterator[Frame]:
+) -> Iterator[WindowSeries]:
     """All windows in order, each judge ready for it."""
     rule = judges[0].rule
     rules = [judge.rule for judge in judges]
@@ -110,12 +112,12 @@ def _frames(
 
 
 @dataclass(frozen=True, slots=True)
-class Advice:
+class Suggestion:
     """What a rule would have done with another limit."""
 
     rule: Rule
     """With that limit."""
-    tally: Tally
+    tally: BacktestResult
     present: bool
     """It is the limit of the settings."""
     measured: bool
@@ -124,7 +126,7 @@ class Advice:
 
 def suggest(
     client: Client, rules: Sequence[Rule], settings: AlertSettings, since_us: int, until_us: int
-) -> list[Advice]:
+) -> list[Suggestion]:
     """Try limits where the measured values lie.  Blocks; raises the driver's errors.
 
     Only rules with a `threshold` are tried; the limits of one rule stand together, the present one first.
@@ -138,7 +140,7 @@ def suggest(
     # Books know rules by their names: each limit needs its own.
     named = [rule.model_copy(update={"name": f"limit_{number}"}) for number, (rule, *_) in enumerate(tried)]
     tallies = replay(client, named, settings, since_us, until_us)
-    return [Advice(rule, tally, *how) for (rule, *how), tally in zip(tried, tallies, strict=True)]
+    return [Suggestion(rule, tally, *how) for (rule, *how), tally in zip(tried, tallies, strict=True)]
 
 
 def _nearest(client: Client, rule: Rule, settings: AlertSettings, since_us: int, until_us: int) -> Floats:

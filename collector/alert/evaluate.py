@@ -19,9 +19,9 @@ from collector.alert.conditions.trend import Trend
 from collector.alert.notifications import clock
 from collector.alert.rules import Rule
 from collector.alert.scopes import LEVEL_US
-from collector.alert.series import Frame, Limits, read
+from collector.alert.series import Limits, WindowSeries, read
 from collector.alert.settings import AlertSettings
-from collector.alert.state import FORGOTTEN, SECOND_US, Alert, Book, Change
+from collector.alert.state import FORGOTTEN, SECOND_US, Alert, AlertStates, Change
 from collector.interfaces import Scope
 
 MOST = 100
@@ -56,7 +56,7 @@ def places(client: Client, alerts: Iterable[Alert], limits: Limits) -> dict[str,
     }
 
 
-def why(alert: Alert, judge: Judge, frame: Frame, known: Mapping[str, Place]) -> str:
+def why(alert: Alert, judge: Judge, frame: WindowSeries, known: Mapping[str, Place]) -> str:
     """Why nothing was told of the series of this alert for so long, in words."""
     reasons = []
     for vm in alert.rule.view.vms:
@@ -90,7 +90,7 @@ def judge_of(rule: Rule, settings: AlertSettings) -> Judge:
     if rule.condition == "trend":
         return Trend(rule, settings.series)
     if rule.condition == "baseline":
-        return Baseline(rule, settings.series, settings.baseline_days, settings.baseline_least_days)
+        return Baseline(rule, settings.series, settings.baseline_days, settings.min_baseline_days)
     return Threshold(rule)
 
 
@@ -110,7 +110,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
+class RuleStatus:
     """When a rule was last looked at.  Times are µs since 1970, 0 where it has not happened."""
 
     evaluated_us: int = 0
@@ -125,7 +125,7 @@ class Evaluator:
     """All rules and their states."""
 
     def __init__(self, settings: AlertSettings, rules: Sequence[Rule]) -> None:
-        self.book = Book(settings)
+        self.book = AlertStates(settings)
         self._limits = Limits(settings.query_seconds, settings.query_octets, settings.series)
         self._most = settings.series
         self._judges = [judge_of(rule, settings) for rule in rules]
@@ -162,7 +162,7 @@ class Evaluator:
         """Evaluate the rules of what the service says of itself, over the last 10 s."""
         start_us, one = now_us - LEVEL_US["10s"], np.ones(1, bool)
         figures = {name: np.array([value]) for name, value in values.items()}
-        frame = Frame(start_us, now_us, np.zeros(1, np.uint64), one, figures, {}, {}, one)
+        frame = WindowSeries(start_us, now_us, np.zeros(1, np.uint64), one, figures, {}, {}, one)
         changes: list[Change] = []
         judges = [judge for judge in self._judges if judge.rule.measure in values and judge.rule.about.own]
         for judge in judges:
@@ -197,7 +197,7 @@ class Evaluator:
         looked_at = {judge.rule.name: _looked_at(judge, frame) for judge in ready}
         return Outcome(changes, before.evaluated | looked_at, failed, put_off, before.left_out + left_out)
 
-    def _explained(self, client: Client, judge: Judge, frame: Frame, changes: list[Change]) -> list[Change]:
+    def _explained(self, client: Client, judge: Judge, frame: WindowSeries, changes: list[Change]) -> list[Change]:
         """The same, and why those ended of which nothing can be told any more."""
         forgotten = [one.alert for one in changes if one.who == FORGOTTEN and not one.comment]
         if not forgotten:
@@ -236,7 +236,7 @@ class Evaluator:
                 judge.dismiss(alert.series, now_us)
 
 
-def cut(frame: Frame, most: int) -> tuple[Frame, int]:
+def cut(frame: WindowSeries, most: int) -> tuple[WindowSeries, int]:
     """The frame with at most `most` series, and how many were left out: those with the highest hashes, each time."""
     if len(frame.series) <= most:
         return frame, 0
@@ -254,7 +254,7 @@ def cut(frame: Frame, most: int) -> tuple[Frame, int]:
     )
 
 
-def _looked_at(judge: Judge, frame: Frame) -> int:
+def _looked_at(judge: Judge, frame: WindowSeries) -> int:
     """Series that the rule is about: those that it remembers, or those of the window that pass its filter."""
     if isinstance(judge, Absent):
         return len(judge)

@@ -19,8 +19,8 @@ from collector.alert.rules import Rule
 from collector.alert.scopes import LEVEL_US
 from collector.alert.series import closer
 from collector.alert.settings import AlertSettings, Route
-from collector.alert.state import SECOND_US, Alert, Book, Change
-from collector.interfaces import Event, Group, Notice, Severity
+from collector.alert.state import SECOND_US, Alert, AlertStates, Change
+from collector.interfaces import AlertNotification, Event, NotificationGroup, Severity
 
 _PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -66,12 +66,12 @@ def summary(alert: Alert) -> str:
     )
 
 
-def notice(alert: Alert, event: Event, now_us: int) -> Notice:
+def notice(alert: Alert, event: Event, now_us: int) -> AlertNotification:
     """What delivery needs to tell people of this change."""
     rule = alert.rule
     start_us = alert.window_start_us or alert.since_us
     end_us = alert.window_end_us or alert.since_us + LEVEL_US[rule.level]
-    return Notice(
+    return AlertNotification(
         alert_id=alert.alert_id,
         fingerprint=alert.fingerprint,
         event=event,
@@ -101,7 +101,7 @@ def notice(alert: Alert, event: Event, now_us: int) -> Notice:
     )
 
 
-def notices(changes: Iterable[Change], now_us: int) -> list[Notice]:
+def notices(changes: Iterable[Change], now_us: int) -> list[AlertNotification]:
     """What people are told of, whether or not a route names somebody: nothing that is kept back, or ends untold."""
     found = []
     for change in changes:
@@ -196,14 +196,14 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Notification:
     """One message, and the alerts that it is about."""
 
-    group: Group
+    group: NotificationGroup
     alerts: tuple[Alert, ...]
 
 
-class Teller:
+class Notifier:
     """Turns states into messages.  Nothing here reads a clock or a store."""
 
     def __init__(self, settings: AlertSettings) -> None:
@@ -212,7 +212,9 @@ class Teller:
         self._ended: deque[Alert] = deque(maxlen=ENDED)
         self._messages = 0
 
-    def tell(self, book: Book, changes: Sequence[Change], now_us: int) -> tuple[list[Change], list[Told]]:
+    def tell(
+        self, book: AlertStates, changes: Sequence[Change], now_us: int
+    ) -> tuple[list[Change], list[Notification]]:
         """Messages that are due, and what changed by that."""
         self.silences = {name: one for name, one in self.silences.items() if one.until_us > now_us}
         due: list[Due] = []
@@ -224,7 +226,7 @@ class Teller:
         more: list[Change] = []
         lasting = list(book.lasting())
         inhibitors = {name for alert in lasting for name in alert.rule.inhibited_by}
-        shades = _Shades((*self._ended, *lasting), inhibitors, now_us)
+        shades = _Inhibitors((*self._ended, *lasting), inhibitors, now_us)
         silenced = Silenced(self.silences.values())
         for alert in lasting:
             if alert.status != "firing":
@@ -242,16 +244,18 @@ class Teller:
                 more += self._escalate(alert, silenced, shades, now_us, due)
         return more, self._grouped(due, now_us)
 
-    def told_before(self, book: Book, now_us: int) -> list[Group]:
+    def told_before(self, book: AlertStates, now_us: int) -> list[NotificationGroup]:
         """Alerts that last and were told of by a former run: one group for each receiver, none of them to be sent."""
-        heaps: dict[str, list[Notice]] = {}
+        heaps: dict[str, list[AlertNotification]] = {}
         for alert in book.lasting():
             if alert.told_us:
                 for name in self._all_receivers(alert):
                     heaps.setdefault(name, []).append(notice(alert, "firing", now_us))
-        return [Group("", _worst(notices), (name,), tuple(notices)) for name, notices in heaps.items()]
+        return [NotificationGroup("", _worst(notices), (name,), tuple(notices)) for name, notices in heaps.items()]
 
-    def _escalate(self, alert: Alert, silenced: Silenced, shades: _Shades, now_us: int, due: list[Due]) -> list[Change]:
+    def _escalate(
+        self, alert: Alert, silenced: Silenced, shades: _Inhibitors, now_us: int, due: list[Due]
+    ) -> list[Change]:
         changes: list[Change] = []
         ladder = steps(self._settings.routes, alert.rule)
         while alert.escalations < len(ladder):
@@ -268,21 +272,21 @@ class Teller:
         ladder = [receiver for _, receiver in steps(self._settings.routes, alert.rule)[: alert.escalations]]
         return tuple(dict.fromkeys((*receivers(self._settings.routes, alert.rule), *ladder)))
 
-    def _grouped(self, due: Iterable[Due], now_us: int) -> list[Told]:
+    def _grouped(self, due: Iterable[Due], now_us: int) -> list[Notification]:
         """One message for each rule, event, receivers and hypervisor."""
         heaps: dict[tuple[str, Event, tuple[str, ...]], list[Alert]] = {}
         for alert, event, names in due:
             if names:
                 heaps.setdefault((alert.rule.name, event, names), []).append(alert)
-        told: list[Told] = []
+        told: list[Notification] = []
         for (rule, event, names), alerts in heaps.items():
             for place, members in self._split(alerts).items():
-                for first in range(0, len(members), self._settings.group_most):
-                    part = members[first : first + self._settings.group_most]
+                for first in range(0, len(members), self._settings.max_group):
+                    part = members[first : first + self._settings.max_group]
                     notices = tuple(notice(alert, event, now_us) for alert in part)
                     self._messages += 1
                     key = f"{rule}/{event}/{place or 'all'}/{now_us}/{self._messages}"
-                    told.append(Told(Group(key, _worst(notices), names, notices), tuple(part)))
+                    told.append(Notification(NotificationGroup(key, _worst(notices), names, notices), tuple(part)))
         return told
 
     def _split(self, alerts: list[Alert]) -> dict[str, list[Alert]]:
@@ -302,7 +306,7 @@ class Teller:
 
 
 @dataclass(slots=True)
-class _Shade:
+class _Inhibitor:
     """What alerts of one rule cover, and until when (µs); those that last have no end."""
 
     scope: str
@@ -311,19 +315,19 @@ class _Shade:
     until_us: float = 0
 
 
-class _Shades:
+class _Inhibitors:
     """Alerts that may keep others back: those that last, and those that ended a short while ago."""
 
     def __init__(self, alerts: Iterable[Alert], rules: Container[str], now_us: int) -> None:
         self._now_us = now_us
-        self._by_rule: dict[str, _Shade] = {}
+        self._by_rule: dict[str, _Inhibitor] = {}
         for alert in alerts:
             if alert.rule.name in rules:
                 self._add(alert)
 
     def _add(self, alert: Alert) -> None:
         until_us = math.inf if alert.lasts else alert.resolved_us
-        shade = self._by_rule.setdefault(alert.rule.name, _Shade(alert.rule.scope))
+        shade = self._by_rule.setdefault(alert.rule.name, _Inhibitor(alert.rule.scope))
         shade.until_us = max(shade.until_us, until_us)
         shade.series[alert.series] = max(shade.series.get(alert.series, 0), until_us)
         for entity in entities(alert):
@@ -348,7 +352,7 @@ class _Shades:
         return None
 
 
-def _kept_back(alert: Alert, silenced: Silenced, shades: _Shades) -> Change | None:
+def _kept_back(alert: Alert, silenced: Silenced, shades: _Inhibitors) -> Change | None:
     """That a silence, or the rule of another alert, keeps the alert's message back; None where nothing does."""
     silence = silenced.by(alert)
     if silence is not None:
@@ -392,5 +396,5 @@ def steps(routes: Iterable[Route], rule: Rule) -> list[tuple[float, str]]:
     return sorted(found, key=lambda step: step[0])
 
 
-def _worst(notices: Sequence[Notice]) -> Severity:
+def _worst(notices: Sequence[AlertNotification]) -> Severity:
     return max((one.severity for one in notices), key=lambda severity: RANK[severity])

@@ -93,10 +93,10 @@ class Rule(BaseModel, frozen=True, extra="forbid"):
     """`trend`: fires where the limit is reached within this time."""
     deviations: float = Field(default=8, ge=1, le=100)
     """`baseline`: how many robust standard deviations (1.48 × median deviation) from the median are too many."""
-    least_spread: float = Field(default=0.1, ge=0, le=10)
+    min_spread: float = Field(default=0.1, ge=0, le=10)
     """`baseline`: the standard deviation counts as at least this share of the median: few days differ little by
     chance."""
-    least_change: float = Field(default=0, ge=0)
+    min_change: float = Field(default=0, ge=0)
     """`baseline`: a deviation smaller than this, in the measure's unit, is of no interest."""
     direction: Literal["above", "below", "both"] = "both"
     """`baseline`: which side."""

@@ -53,7 +53,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class WindowSeries:
     """One window of one scope; all columns have a row per series."""
 
     start_us: int
@@ -78,7 +78,7 @@ class Frame:
 
 def read(
     client: Client, view: ScopeView, level: str, rules: Iterable[Rule], start_us: int, end_us: int, limits: Limits
-) -> Iterator[Frame]:
+) -> Iterator[WindowSeries]:
     """The windows from `start_us` to before `end_us`, in order, series by their hash; without rows, empty frames.
 
     Blocks.  Raises the driver's errors.  A window may have up to `MARGIN` times `limits.rows` rows: the caller cuts
@@ -104,7 +104,7 @@ def read(
 
 def pieces(
     client: Client, view: ScopeView, level: str, rules: Iterable[Rule], start_us: int, end_us: int, limits: Limits
-) -> Iterator[Frame]:
+) -> Iterator[WindowSeries]:
     """As `read`, for many windows: as many per query as have some ten thousand rows.
 
     A query of few rows costs as much as one of these, and one of many runs into the limits.
@@ -138,7 +138,7 @@ class Past:
         self.read_us = 0
         """What lies before this is read or judged, µs since 1970."""
 
-    def frames(self, client: Client, start_us: int, limits: Limits) -> Iterator[Frame]:
+    def frames(self, client: Client, start_us: int, limits: Limits) -> Iterator[WindowSeries]:
         """The windows before `start_us` that are not read yet, oldest first, for as long as there is time.
 
         Blocks.  Raises the driver's errors; the next call goes on behind the last window.
@@ -153,7 +153,7 @@ class Past:
         self.read_us = max(self.read_us, start_us)
 
 
-def _frame(table: pa.Table, view: ScopeView, rules: tuple[Rule, ...], start_us: int, end_us: int) -> Frame:
+def _frame(table: pa.Table, view: ScopeView, rules: tuple[Rule, ...], start_us: int, end_us: int) -> WindowSeries:
     figures = {}
     texts = {name: _text(table, f"label_{name}") for name in view.labels}
     for name, measure in _watched(rules).items():
@@ -164,7 +164,7 @@ def _frame(table: pa.Table, view: ScopeView, rules: tuple[Rule, ...], start_us: 
             texts[f"{name}_evidence"] = _text(table, f"e_{name}")
     passes = {rule.name: _numbers(table, f"pass_{rule.name}", np.uint8) > 0 for rule in rules if rule.only != Filter()}
     present, counts = (_numbers(table, name, np.uint8) > 0 for name in ("present", "counts"))
-    return Frame(start_us, end_us, _numbers(table, "series", np.uint64), present, figures, texts, passes, counts)
+    return WindowSeries(start_us, end_us, _numbers(table, "series", np.uint64), present, figures, texts, passes, counts)
 
 
 def _numbers(table: pa.Table, name: str, kind: Any) -> NDArray[Any]:

@@ -62,13 +62,13 @@ class AlertSettings(BaseModel, frozen=True, extra="forbid"):
     """Clear windows of so many seconds end an alert that flaps, instead of the rule's `clear_seconds`."""
     baseline_days: int = Field(default=28, ge=3, le=366)
     """How far a baseline looks back."""
-    baseline_least_days: int = Field(default=3, ge=3, le=28)
+    min_baseline_days: int = Field(default=3, ge=3, le=28)
     """Days with a value in the same hour without which a baseline says nothing; three of the same weekday are taken
     alone, so that a Sunday is compared with Sundays."""
     group_by: Literal["host", "rule", "none"] = "host"
     """What makes one message together of the alerts of one rule that come at the same time: those of one hypervisor
     (of a pair: either of its two, whichever has more of them), all, or none."""
-    group_most: int = Field(default=200, ge=1, le=1000)
+    max_group: int = Field(default=200, ge=1, le=1000)
     """Alerts in one message; more make another one."""
     silences: int = Field(default=1000, ge=1, le=100_000)
     """Silences at a time."""

@@ -20,13 +20,22 @@ from typing import Any, Self
 from clickhouse_connect.driver import Client
 
 from collector.alert.conditions.absent import SEED_WINDOWS
-from collector.alert.evaluate import Evaluator, Looked
-from collector.alert.notifications import Silence, Teller, Told, notices
+from collector.alert.evaluate import Evaluator, RuleStatus
+from collector.alert.notifications import Notification, Notifier, Silence, notices
 from collector.alert.scopes import LEVEL_US, SCOPES, SECONDS
 from collector.alert.settings import AlertSettings
 from collector.alert.state import SECOND_US, Change
 from collector.alert.store import AlertStore
-from collector.interfaces import Call, Clock, Group, Notice, OnNotice, Outbox, Remember, WindowClosed
+from collector.interfaces import (
+    AlertNotification,
+    Call,
+    Clock,
+    NotificationGroup,
+    OnNotice,
+    Outbox,
+    Remember,
+    WindowClosed,
+)
 from collector.log import get_log
 from collector.metrics import Metrics
 from collector.store_errors import first_line
@@ -85,7 +94,7 @@ class Alerts:
         self._watching: asyncio.Task[None] | None = None
         self._rules = {rule.name: rule for rule in settings.active()}
         self._evaluator = Evaluator(settings, tuple(self._rules.values()))
-        self._teller = Teller(settings)
+        self._teller = Notifier(settings)
         self._store = AlertStore()
         self._client: Client | None = None
         self._waiting: list[WindowClosed] = []
@@ -97,7 +106,7 @@ class Alerts:
         self._working = False
         self._task: asyncio.Task[None] | None = None
         self._counted = {"refused": 0, "dropped": 0}
-        self.looked: dict[str, Looked] = {name: Looked() for name in self._rules}
+        self.looked: dict[str, RuleStatus] = {name: RuleStatus() for name in self._rules}
         """By rule.  The worker replaces entries, and changes none."""
         self.counts: dict[str, tuple[int, int]] = dict.fromkeys(self._rules, (0, 0))
         """By rule: series that are pending, alerts that last."""
@@ -171,7 +180,7 @@ class Alerts:
                 del self._waiting[:excess]
         self._wake.set()
 
-    def delivered(self, group: Group, receiver: str, ok: bool) -> None:
+    def delivered(self, group: NotificationGroup, receiver: str, ok: bool) -> None:
         """A receiver has the message, or (`ok` false) delivery gave it up."""
         self._deliveries.append(_Delivery(group.key, receiver, "delivered" if ok else "given_up"))
         self._wake.set()
@@ -323,7 +332,7 @@ class Alerts:
 
     def _change(
         self, function: Callable[..., tuple[bool, list[Change]]], args: tuple[Any, ...], now_us: int
-    ) -> tuple[bool, list[Told], list[Notice]]:
+    ) -> tuple[bool, list[Notification], list[AlertNotification]]:
         """Blocks."""
         done, changes = function(*args)
         more, told = self._teller.tell(self._evaluator.book, changes, now_us)
@@ -405,7 +414,7 @@ class Alerts:
             self._store.keep_silence(replace(silence, until_us=now_us), now_us)
         return silence is not None, []
 
-    def _read_former(self, now_us: int) -> tuple[list[Group], list[Group]]:
+    def _read_former(self, now_us: int) -> tuple[list[NotificationGroup], list[NotificationGroup]]:
         """Messages that wait, and what was told before.  Blocks.  Raises the driver's errors."""
         absent = [rule for rule in self._rules.values() if rule.condition == "absent"]
         back = max([self._settings.flap_seconds, *(SEED_WINDOWS * SECONDS[rule.level] for rule in absent)])

@@ -99,7 +99,7 @@ class Change:
     comment: str = ""
 
 
-class Book:
+class AlertStates:
     """All alerts that are pending or last, and when former ones fired."""
 
     def __init__(self, settings: AlertSettings) -> None:

@@ -20,10 +20,10 @@ from uuid import uuid4
 
 from clickhouse_connect.driver import Client
 
-from collector.alert.notifications import Silence, Told, summary
+from collector.alert.notifications import Notification, Silence, summary
 from collector.alert.rules import Rule
 from collector.alert.state import Alert, Change
-from collector.interfaces import AlertCard, AlertEvent, Group, Notice, SilenceCard
+from collector.interfaces import AlertCard, AlertEvent, AlertNotification, NotificationGroup, SilenceCard
 from schemas import alerts as schema
 from schemas.alerts import ALERTS, EVENTS_TABLE, OUTBOX, SILENCES
 from schemas.column import TIME_US, Table
@@ -148,7 +148,7 @@ class Loaded:
 
     alerts: list[Alert] = field(default_factory=list)
     silences: list[Silence] = field(default_factory=list)
-    waiting: list[Group] = field(default_factory=list)
+    waiting: list[NotificationGroup] = field(default_factory=list)
     """Messages that are not delivered, oldest first; each for the receivers that do not have it."""
     orphans: list[str] = field(default_factory=list)
     """Ids of alerts that last, but whose rule is in the settings no more."""
@@ -162,7 +162,7 @@ class AlertStore:
         self.dropped = 0
         """Rows pushed out of the backlog."""
 
-    def keep(self, changes: Sequence[Change], told: Sequence[Told], now_us: int) -> None:
+    def keep(self, changes: Sequence[Change], told: Sequence[Notification], now_us: int) -> None:
         """Note rows to be written by `flush`: messages, then the alerts, then what happened."""
         alerts = {change.alert.alert_id: change.alert for change in changes}
         alerts |= {alert.alert_id: alert for one in told for alert in one.alerts}
@@ -330,7 +330,7 @@ def _event_row(change: Change, now_us: int) -> Row:
     }
 
 
-def _outbox_rows(told: Told, now_us: int) -> Iterable[Row]:
+def _outbox_rows(told: Notification, now_us: int) -> Iterable[Row]:
     body = json.dumps(
         {"group": asdict(told.group), "alerts": [snapshot(alert) for alert in told.alerts]}, ensure_ascii=False
     )
@@ -345,9 +345,9 @@ def _outbox_rows(told: Told, now_us: int) -> Iterable[Row]:
         }
 
 
-def _group(group: Mapping[str, Any], message: str, receiver: str) -> Group:
-    notices = tuple(Notice(**one) for one in group["notices"])
-    return Group(message, group["severity"], (receiver,), notices)
+def _group(group: Mapping[str, Any], message: str, receiver: str) -> NotificationGroup:
+    notices = tuple(AlertNotification(**one) for one in group["notices"])
+    return NotificationGroup(message, group["severity"], (receiver,), notices)
 
 
 def _orphaned(row: Row, now_us: int) -> Row:

@@ -109,7 +109,7 @@ CHECKS = (
         "samples.",
         (
             "# in the settings of vmflow, if it samples 1 in N packets and does not multiply itself:",
-            "[[pipeline.exporters]]",
+            "[[decode.exporters]]",
             'network = "{exporter}"',
             'protocol = "{protocol}"',
             "sampling_rate = N",
@@ -127,7 +127,7 @@ CHECKS = (
         "unless it is told, vmflow takes its figures for estimates of unknown width.",
         (
             "# in the settings of vmflow, where `sampling=1` is set:",
-            "[[pipeline.exporters]]",
+            "[[decode.exporters]]",
             'network = "{exporter}"',
             'protocol = "ipfix"',
             "sampling_rate = 1",
@@ -298,7 +298,7 @@ CHECKS = (
             "# Open vSwitch 3.2 and later repeats them as often as it is told to:",
             *_made_anew("sampling=64 template_interval=60 other_config:enable-output-sampling=false"),
             "# flow-based IPFIX before 3.2, in the settings of vmflow:",
-            "[pipeline]",
+            "[decode]",
             "share_templates_between_domains = true",
         ),
     ),
@@ -353,7 +353,7 @@ CHECKS = (
         "then lost.",
         (
             "# if these are not exporters of yours, name those that are, in the settings of vmflow:",
-            "[pipeline]",
+            "[decode]",
             'allow = ["192.0.2.0/24"]',
         ),
     ),

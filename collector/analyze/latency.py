@@ -10,7 +10,7 @@ flow (the cache of Open vSwitch reports a flow again and again).  A reading belo
 its two records was received; so each is made once, however long the exporter's cache holds records back.
 
 `handshake`, one switch, one clock: start of the answer − start of the connection, at the switch of the VM that asks.
-TCP only, and only below `longest_us`: TCP repeats a lost SYN or its answer after 1 s (RFC 6298), never before.
+TCP only, and only below `max_latency_us`: TCP repeats a lost SYN or its answer after 1 s (RFC 6298), never before.
 
 `one_way`, two switches: start at the receiver's switch − start at the sender's = latency + offset of the two clocks.
 No latency is below 0, so with d(A→B) the least difference seen one way and d(B→A) the other,
@@ -26,7 +26,7 @@ Resolution: Open vSwitch takes the time of a sampled packet from a clock of whol
 it relative to the message's export time, rounded up to a second, by the same clock: the difference of the
 two is exact, the start is cut to 1 ms.  The resolution of each exporter is read off its start times.
 
-Unsampled: either the operator states a rate of 1 (`pipeline.exporters`), or a record proves it: Open vSwitch multiplies
+Unsampled: either the operator states a rate of 1 (`decode.exporters`), or a record proves it: Open vSwitch multiplies
 counts by its sampling rate and states the rate nowhere, so one record of a single packet shows that nothing is
 multiplied.  Open vSwitch is known by the interface's name in each record.  Exporters whose records got lost are left
 out while that is in the look-back: the first record could be among the lost.
@@ -319,7 +319,7 @@ class LatencyRules:
 
     quiet_us: int
     delay_us: int
-    longest_us: int
+    max_latency_us: int
     drift_ppm: float
     lookback_us: int
     flows: int
@@ -333,7 +333,7 @@ class LatencyRules:
         return cls(
             quiet_us=round(settings.flow_quiet_seconds * SECOND_US),
             delay_us=round(settings.record_delay_seconds * SECOND_US),
-            longest_us=settings.longest_us,
+            max_latency_us=settings.max_latency_us,
             drift_ppm=settings.clock_drift_ppm,
             lookback_us=round(settings.clock_lookback_seconds * SECOND_US),
             flows=settings.latency_flows,
@@ -366,7 +366,7 @@ def store_latency(client: Client, start_us: int, end_us: int, since_us: int, rul
         "remembered": start_us - rules.lookback_us,
         "quiet": rules.quiet_us,
         "delay": rules.delay_us,
-        "longest": rules.longest_us,
+        "longest": rules.max_latency_us,
         "drift": rules.drift_ppm,
     }
     limits = {

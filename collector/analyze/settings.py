@@ -43,7 +43,7 @@ class AnalyzeSettings(BaseModel, frozen=True, extra="forbid"):
     record_delay_seconds: float = Field(default=30, ge=1, le=3600)
     """Longest time between the receipt of the first records of the two directions of a flow, or of two switches:
     `cache_active_timeout` and some more."""
-    longest_us: int = Field(default=900_000, ge=1)
+    max_latency_us: int = Field(default=900_000, ge=1)
     """A longer time is no latency but a lost first packet: TCP repeats it after 1 s at the earliest (RFC 6298)."""
     clock_drift_ppm: float = Field(default=50, ge=0, le=100_000)
     """How fast the clocks of two hosts may run apart: quartz without correction, at worst."""

@@ -96,7 +96,7 @@ INTERFACE_LIMIT = 65_536
 TIME_LIMIT_US = 1 << 62
 """Times at or above this (the year 148,000) would not fit a signed 64-bit count of microseconds with room to add."""
 
-Frame = tuple[int, int, bytes, bool]
+WindowSeries = tuple[int, int, bytes, bool]
 """(time in µs since 1970, link type, captured octets, True if the frame was longer on the wire)."""
 
 PCAP_MAGIC = {
@@ -166,7 +166,7 @@ class Window:
             raise self.error(f"cannot read on: {error}") from error
 
 
-def read_frames(path: str | Path, problems: CaptureProblems) -> Iterator[Frame]:
+def read_frames(path: str | Path, problems: CaptureProblems) -> Iterator[WindowSeries]:
     """Yield the frames of the pcap or pcapng file at `path` (`-`: standard input), in the order of the file.
 
     Frames are counted into `problems`, as are those that cannot be used.  A file that ends within a record is read up
@@ -215,7 +215,7 @@ def _truncated(problems: CaptureProblems) -> None:
     problems.skipped[Skip.TRUNCATED_FILE] += 1
 
 
-def _pcap(window: Window, problems: CaptureProblems) -> Iterator[Frame]:
+def _pcap(window: Window, problems: CaptureProblems) -> Iterator[WindowSeries]:
     header = window.take(24, "a pcap file header")
     order, parts = PCAP_MAGIC[header[:4]]
     major, _minor, _zone, _figures, _snap, link_word = struct.unpack_from(order + "HHiIII", header, 4)
@@ -281,7 +281,7 @@ class Section:
             OLD_PACKET_BLOCK: struct.Struct(order + "HxxIIII").unpack_from,
         }
 
-    def packet(self, kind: int, body: bytes) -> Frame | Skip:
+    def packet(self, kind: int, body: bytes) -> WindowSeries | Skip:
         """Read an enhanced or an old packet block: they differ in the width of the interface number."""
         if len(body) < 20:
             raise DamageError(f"expected a packet block with 20 octets of header, found {len(body)}")
@@ -296,7 +296,7 @@ class Section:
             return Skip.TIME
         return time_us, interface.link, body[20 : 20 + captured], captured < original
 
-    def simple_packet(self, body: bytes, time_us: int) -> Frame | Skip:
+    def simple_packet(self, body: bytes, time_us: int) -> WindowSeries | Skip:
         """Read a packet of interface 0 without a time: it gets `time_us`, that of the packet before it."""
         if len(body) < 4:
             raise DamageError(f"expected a simple packet block with 4 octets of header, found {len(body)}")
@@ -334,7 +334,7 @@ class Section:
             at += length + (-length & 3)
 
 
-def _pcapng(window: Window, problems: CaptureProblems) -> Iterator[Frame]:
+def _pcapng(window: Window, problems: CaptureProblems) -> Iterator[WindowSeries]:
     section = _section(window)
     time_us = 0
     while window.need(12):
@@ -371,7 +371,7 @@ def _pcapng(window: Window, problems: CaptureProblems) -> Iterator[Frame]:
         _truncated(problems)
 
 
-def _block(section: Section, kind: int, body: bytes, time_us: int) -> Frame | Skip | None:
+def _block(section: Section, kind: int, body: bytes, time_us: int) -> WindowSeries | Skip | None:
     """What a block brings: a frame, the reason why there is none, or None if it is of another kind."""
     if kind in PACKET_BLOCKS:
         return section.packet(kind, body)

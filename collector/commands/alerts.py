@@ -13,34 +13,36 @@ from collections.abc import Callable
 from typing import Any
 
 from collector.commands import tables
-from collector.commands.api_client import DeskClient, RefusedError, ServiceError, client_of, whole_id
-from collector.commands.common import add_settings_arguments, settings_or_none
+from collector.commands.api_client import ApiRefusedError, DeskClient, ServiceError, client_of, whole_id
+from collector.commands.common import add_settings_arguments, load_settings
 from collector.commands.output import add_format_argument, show_items
 from collector.notify.message import sample
-from collector.notify.receiver import DeliverError
-from collector.notify.settings import DeliverSettings
+from collector.notify.receiver import NotifyError
+from collector.notify.settings import NotifySettings
 from collector.notify.stage import receivers
-from collector.terminal import complain, say
+from collector.terminal import print_error, say
 
 
-def try_receiver(command: str, settings: DeliverSettings, name: str) -> int:
+def try_receiver(command: str, settings: NotifySettings, name: str) -> int:
     """Send a test message, once.  Alertmanager shows it as an alert that ends by itself after some minutes."""
     made = receivers(settings)
     if name not in made:
-        complain(command, f"no receiver {name!r}; there are {', '.join(sorted(made)) or 'none: set deliver.receivers'}")
+        print_error(
+            command, f"no receiver {name!r}; there are {', '.join(sorted(made)) or 'none: set deliver.receivers'}"
+        )
         return 2
     receiver = made[name]
     try:
         receiver.open()
-    except DeliverError as error:
-        complain(command, str(error))
+    except NotifyError as error:
+        print_error(command, str(error))
         return 2
     answer = receiver.send(sample(name, time.time_ns() // 1000, settings.receivers[name].language))
     if answer.ok:
         say(f"{name}: taken; look whether it has arrived")
         return 0
     again = "would not be tried again" if answer.permanent else "would be tried again"
-    complain(command, f"{name}: not delivered: {answer.reason} ({again})")
+    print_error(command, f"{name}: not delivered: {answer.reason} ({again})")
     return 1
 
 
@@ -73,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _acting(actions, "unsilence", "end a silence").add_argument("id", metavar="ID", help="id of the silence")
     _asking(actions, "rules", "rules, and how their evaluation goes")
     test = actions.add_parser("test-receiver", help="send a test message to one receiver, and say what happened")
-    test.add_argument("receiver", metavar="NAME", help="name of the receiver in [deliver.receivers]")
+    test.add_argument("receiver", metavar="NAME", help="name of the receiver in [notify.receivers]")
     add_settings_arguments(test)
 
 
@@ -97,18 +99,18 @@ def _acting(actions: Any, name: str, text: str) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Do what is asked; exit code 1 if the service or receiver does not, 2 for a mistake in call or settings."""
-    settings = settings_or_none(args)
+    settings = load_settings(args)
     if settings is None:
         return 2
     if args.action == "test-receiver":
-        return try_receiver(args.command, settings.deliver, args.receiver)
+        return try_receiver(args.command, settings.notify, args.receiver)
     try:
         ACTIONS[args.action](client_of(args.url, settings), args)
-    except (RefusedError, ValueError) as error:
-        complain(args.command, str(error))
+    except (ApiRefusedError, ValueError) as error:
+        print_error(args.command, str(error))
         return 2
     except ServiceError as error:
-        complain(args.command, str(error))
+        print_error(args.command, str(error))
         return 1
     return 0
 

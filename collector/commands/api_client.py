@@ -25,7 +25,7 @@ class ServiceError(Exception):
     """No answer, or none that helps; the message says what to do."""
 
 
-class RefusedError(Exception):
+class ApiRefusedError(Exception):
     """The service did not take the request: a mistake of the one who asked."""
 
 
@@ -57,7 +57,9 @@ class DeskClient:
             return begin
         found = self.get("/alerts", id=begin, limit=2)["alerts"]
         if len(found) != 1:
-            raise RefusedError(f"{begin}: {'several alerts have ids' if found else 'no alert has an id'} that begin so")
+            raise ApiRefusedError(
+                f"{begin}: {'several alerts have ids' if found else 'no alert has an id'} that begin so"
+            )
         return str(found[0]["alert_id"])
 
     def _ask(self, method: str, path: str, body: bytes | None) -> Any:
@@ -89,13 +91,13 @@ class DeskClient:
             f"{visible(str(detail)) or 'no reason given'} (HTTP {answer.status})",
             *(visible(str(error)) for error in (content.get("errors") or [] if detail else [])),
         ]
-        raise (RefusedError if answer.status == 422 else ServiceError)("\n".join(lines))
+        raise (ApiRefusedError if answer.status == 422 else ServiceError)("\n".join(lines))
 
 
 def whole_id(text: str) -> str:
     """The same text, if it is an id or the begin of one.  Raises RefusedError."""
     if re.fullmatch(f"[0-9a-f]{{1,{ID_DIGITS}}}", text) is None:
-        raise RefusedError(f"{text}: an id is expected, of up to {ID_DIGITS} hexadecimal digits")
+        raise ApiRefusedError(f"{text}: an id is expected, of up to {ID_DIGITS} hexadecimal digits")
     return text
 
 

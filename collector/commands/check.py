@@ -7,7 +7,7 @@ import re
 import tomllib
 from typing import Any
 
-from collector.commands.common import add_settings_arguments, settings_or_none
+from collector.commands.common import add_settings_arguments, load_settings
 from collector.terminal import say
 from schemas.text import HOSTILE
 
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check the settings without opening anything; exit code 2, with key, value and what was expected, if wrong."""
-    settings = settings_or_none(args)
+    settings = load_settings(args)
     if settings is None:
         return 2
     if args.dump:

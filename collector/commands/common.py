@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from collector.settings import InvalidSettingsError, Settings, load
-from collector.terminal import complain
+from collector.terminal import print_error
 
 MACHINE, PLACE = Path("/etc"), Path("vmflow/vmflow.toml")
 """Where the settings of a machine are, and what their file is called there and among a user's own."""
@@ -42,10 +42,10 @@ def add_service_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--who", default="", metavar="NAME", help="who does it (default: you)")
 
 
-def settings_or_none(args: argparse.Namespace) -> Settings | None:
+def load_settings(args: argparse.Namespace) -> Settings | None:
     """The settings that the arguments name, or None once the mistake is told on standard error."""
     try:
         return load(args.config, args.overrides)
     except InvalidSettingsError as error:
-        complain(args.command, str(error))
+        print_error(args.command, str(error))
         return None

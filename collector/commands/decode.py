@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from collector.capture.read import CaptureError, CaptureProblems, read_batches
 from collector.decode.exporter_stats import Growths
 from collector.lines import csv_lines, json_text
-from collector.terminal import complain, data, tell
+from collector.terminal import data, print_error, tell
 from decoders.datagrams import Datagrams
 from decoders.decoder import Decoder
 from decoders.errors import REASONS
@@ -122,7 +122,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Decode all files in order, as one stream of datagrams; the exit code is 1 if a file could not be read."""
     if args.format == "arrow" and args.table in LISTS:
-        complain("decode", f"--format arrow goes with {', '.join(TABLES)}")
+        print_error("decode", f"--format arrow goes with {', '.join(TABLES)}")
         return 2
     decoder = Decoder(rules=_rules(args.sampling_rate))
     captured = CaptureProblems()
@@ -138,7 +138,7 @@ def run(args: argparse.Namespace) -> int:
                 elif args.table in TABLES:
                     printed += sum(write.batch(part) for part in getattr(decoded, args.table))
         except CaptureError as error:
-            complain("decode", str(error))
+            print_error("decode", str(error))
             failures += 1
     if args.table == "templates":
         printed += write.items(decoder.sets.describe_templates())

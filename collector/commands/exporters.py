@@ -14,13 +14,13 @@ from typing import Any
 from clickhouse_connect.driver import Client
 
 from collector.analyze.doctor import Finding, examine
-from collector.commands.api_client import RefusedError, ServiceError, client_of
-from collector.commands.common import add_service_arguments, add_settings_arguments, settings_or_none
+from collector.commands.api_client import ApiRefusedError, ServiceError, client_of
+from collector.commands.common import add_service_arguments, add_settings_arguments, load_settings
 from collector.commands.output import FORMATS, add_format_argument, show_items
 from collector.commands.query import ask, asking
 from collector.settings import Settings
 from collector.store.errors import StoreError
-from collector.terminal import complain, say
+from collector.terminal import print_error, say
 
 SQL = """
 SELECT replaceRegexpOne(toString(exporter), '^::ffff:', '') AS exporter,
@@ -80,25 +80,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Ask table `exporters` and print; exit code 1 if the store or the service cannot be asked."""
-    settings = settings_or_none(args)
+    settings = load_settings(args)
     if settings is None:
         return 2
     if args.action == "retire":
         return retire(args, settings)
     if args.minutes < 1 or args.most < 1:
-        complain(args.command, "--minutes and --most must be 1 or more")
+        print_error(args.command, "--minutes and --most must be 1 or more")
         return 2
     if args.doctor and args.format not in FORMATS:
-        complain(args.command, f"--format {args.format}: --doctor prints {', '.join(FORMATS)}")
+        print_error(args.command, f"--format {args.format}: --doctor prints {', '.join(FORMATS)}")
         return 2
     try:
-        with asking(settings.store, settings.access) as client:
+        with asking(settings) as client:
             if args.doctor:
                 tell(findings(client, args.minutes)[: args.most], args.format)
             else:
                 ask(client, SQL.format(minutes=args.minutes, most=args.most), args.format)
     except StoreError as error:
-        complain(args.command, str(error))
+        print_error(args.command, str(error))
         return 1
     return 0
 
@@ -112,11 +112,11 @@ def retire(args: argparse.Namespace, settings: Settings) -> int:
         answer = client.post(
             "/exporters/retire", body | {"who": args.who or getpass.getuser(), "comment": args.comment}
         )
-    except (RefusedError, ValueError) as error:
-        complain(args.command, str(error))
+    except (ApiRefusedError, ValueError) as error:
+        print_error(args.command, str(error))
         return 2
     except ServiceError as error:
-        complain(args.command, str(error))
+        print_error(args.command, str(error))
         return 1
     show_items(answer["retired"], args.format, lambda: tell_retired(answer["retired"]))
     return 0

@@ -14,14 +14,14 @@ from typing import Any
 from clickhouse_connect.driver import Client
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from collector.commands.common import add_settings_arguments, settings_or_none
+from collector.commands.common import add_settings_arguments, load_settings
 from collector.commands.output import FORMATS, Result, Rows, add_format_argument, show
 from collector.commands.query import asking
 from collector.http.settings import AccessSettings
 from collector.inventory.sources.static_file import parse_mac
 from collector.settings import Settings
 from collector.store.errors import StoreError
-from collector.terminal import complain, data
+from collector.terminal import data, print_error
 from collector.web.settings import WebSettings
 from schemas.inventory import INVENTORY
 
@@ -121,11 +121,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Ask and print; exit code 1 if nobody answers, 2 for a mistake in the call."""
-    settings = settings_or_none(args)
+    settings = load_settings(args)
     if settings is None:
         return 2
     if mistake := _mistake(args):
-        complain(args.command, mistake)
+        print_error(args.command, mistake)
         return 2
     try:
         if args.sources:
@@ -133,7 +133,7 @@ def run(args: argparse.Namespace) -> int:
         else:
             _print_rows(args, settings)
     except (StoreError, HealthError) as error:
-        complain(args.command, str(error))
+        print_error(args.command, str(error))
         return 1
     return 0
 
@@ -261,16 +261,16 @@ def _joined(texts: str, output: str) -> str:
 
 def _print_rows(args: argparse.Namespace, settings: Settings) -> None:
     sql, parameters = unattributed(args) if args.unattributed else known(args, settings.inventory.write_seconds)
-    with asking(settings.store, settings.access) as client:
+    with asking(settings) as client:
         answer = _answer(client, sql, parameters, args.format)
     if answer is None:
         return
     if not answer.result_rows:
-        complain(args.command, _nothing(args))
+        print_error(args.command, _nothing(args))
         return
     show(answer, args.format)
     if len(answer.result_rows) == args.most:
-        complain(args.command, f"only the first {args.most} rows; --most N shows more")
+        print_error(args.command, f"only the first {args.most} rows; --most N shows more")
 
 
 def _answer(client: Client, sql: str, parameters: dict[str, Any], output: str) -> Rows | None:
@@ -302,7 +302,7 @@ def _print_sources(args: argparse.Namespace, web: WebSettings, access: AccessSet
     sources = _sources(web, access)
     rows = [(name, s.up, s.age_seconds, s.interfaces, s.error) for name, s in sorted(sources.items())]
     if not rows:
-        complain(args.command, "no source is set; docs/inventory.md says how to set one")
+        print_error(args.command, "no source is set; docs/inventory.md says how to set one")
         return
     show(Result(("source", "up", "age_seconds", "interfaces", "error"), rows), args.format)
 

@@ -12,14 +12,15 @@ from clickhouse_connect.driver import Client
 from clickhouse_connect.driver import exceptions as driver
 from urllib3.exceptions import HTTPError
 
-from collector.commands.common import add_settings_arguments, settings_or_none
+from collector.commands.common import add_settings_arguments, load_settings
 from collector.commands.output import FORMATS, add_format_argument, show
 from collector.http.settings import AccessSettings
+from collector.settings import Settings
 from collector.store.client import open_client
 from collector.store.errors import StoreError
-from collector.store.settings import StoreSettings
+from collector.store.settings import SqlSettings, StoreSettings
 from collector.store_errors import first_line
-from collector.terminal import complain, data
+from collector.terminal import data, print_error
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,24 +32,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Ask and print.  Exit code 1 if the query fails or the store cannot be reached."""
-    settings = settings_or_none(args)
+    settings = load_settings(args)
     if settings is None:
         return 2
     sql = sys.stdin.read() if args.sql == "-" else args.sql
     try:
-        with asking(settings.store, settings.access) as client:
+        with asking(settings) as client:
             ask(client, sql, args.format)
     except StoreError as error:
-        complain(args.command, str(error))
+        print_error(args.command, str(error))
         return 1
     return 0
 
 
 @contextmanager
-def asking(settings: StoreSettings, access: AccessSettings) -> Iterator[Client]:
+def asking(settings: Settings) -> Iterator[Client]:
     """A client as `connect` opens it, closed in the end.  All that goes wrong is a StoreError of one line."""
     try:
-        client = connect(settings, access)
+        client = connect(settings.store, settings.sql, settings.access)
         try:
             yield client
         finally:
@@ -58,18 +59,18 @@ def asking(settings: StoreSettings, access: AccessSettings) -> Iterator[Client]:
         raise StoreError(first_line(error)) from error
 
 
-def connect(settings: StoreSettings, access: AccessSettings) -> Client:
+def connect(settings: StoreSettings, sql: SqlSettings, access: AccessSettings) -> Client:
     """The running service if one answers, else the store itself; with our database selected.
 
     Raises StoreError, among others for an embedded store that does not exist yet.
     """
     directory = settings.directory
-    if directory is not None and settings.sql_enabled and _listens(settings.sql_host, settings.sql_port):
-        host = f"[{settings.sql_host}]" if ":" in settings.sql_host else settings.sql_host
+    if directory is not None and sql.enabled and _listens(sql.host, sql.port):
+        host = f"[{sql.host}]" if ":" in sql.host else sql.host
         secure = access.certificate_file is not None
         service = settings.model_copy(
             update={
-                "url": f"{'https' if secure else 'http'}://{host}:{settings.sql_port}",
+                "url": f"{'https' if secure else 'http'}://{host}:{sql.port}",
                 "user": "",
                 "password": access.client_token,
                 "ca_file": str(access.ca_file or ""),
@@ -78,7 +79,7 @@ def connect(settings: StoreSettings, access: AccessSettings) -> Client:
         return _with_database(_trusting(open_client(service)), settings)
     if directory is not None and not (directory / "metadata").exists() and not (directory / "store").exists():
         raise StoreError(
-            f"no service answers on {settings.sql_host}:{settings.sql_port}, and there is no store in {directory}: "
+            f"no service answers on {sql.host}:{sql.port}, and there is no store in {directory}: "
             "start `vmflow run`, or name the store with --set store.url=…"
         )
     return _with_database(open_client(settings), settings)

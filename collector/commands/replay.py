@@ -14,7 +14,7 @@ from types import FrameType
 from collector.capture.read import CaptureError
 from collector.capture.replay import ReplaySummary, replay
 from collector.capture.senders import SendError, TargetError, parse_target
-from collector.terminal import Progress, complain, say
+from collector.terminal import Progress, print_error, say
 
 DESCRIPTION = """
 Send the UDP datagrams of captures (pcap, pcapng, also gzip-compressed; - is standard input) to a collector again.
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     if code != EXIT_USAGE or summary.datagrams:
         say(summary)
     if message:
-        complain("replay", message)
+        print_error("replay", message)
     return code
 
 

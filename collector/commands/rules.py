@@ -12,16 +12,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from collector.alert.backtest import Advice, Tally, replay, suggest
+from collector.alert.backtest import BacktestResult, Suggestion, replay, suggest
 from collector.alert.notifications import clock, figure
 from collector.alert.rules import Rule
 from collector.alert.settings import AlertSettings
-from collector.commands.common import add_settings_arguments, settings_or_none
+from collector.commands.common import add_settings_arguments, load_settings
 from collector.commands.output import Result, add_format_argument, show
 from collector.commands.query import asking
 from collector.settings import Settings, explain
 from collector.store.errors import StoreError
-from collector.terminal import complain
+from collector.terminal import print_error
 
 UNITS = {"m": 60, "h": 3600, "d": 86_400}
 QUIET = 1.0
@@ -48,24 +48,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Answer; exit code 2 for a mistake in the call, settings or FILE, 1 if the store cannot be asked."""
-    settings = settings_or_none(args)
+    settings = load_settings(args)
     if settings is None:
         return 2
     if args.file is not None and args.what != "test":
-        complain(args.command, f"{args.what} takes no FILE: the rules are those of the settings; --config {args.file}?")
+        print_error(
+            args.command, f"{args.what} takes no FILE: the rules are those of the settings; --config {args.file}?"
+        )
         return 2
     try:
         alerts = read_rules(args.file) if args.what == "test" else alerts_of(settings)
         seconds = look_back(args.since)
         rules = chosen(alerts, args.rule)
     except ValueError as error:
-        complain(args.command, str(error))
+        print_error(args.command, str(error))
         return 2
     if args.what == "list":
         show(listed(rules), args.format)
         return 0
     try:
-        with asking(settings.store, settings.access) as client:
+        with asking(settings) as client:
             now_us = time.time_ns() // 1000
             span = (now_us - round(seconds * 1_000_000), now_us)
             if args.what == "test":
@@ -73,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
             else:
                 show(suggested(suggest(client, rules, alerts, *span)), args.format)
     except StoreError as error:
-        complain(args.command, str(error))
+        print_error(args.command, str(error))
         return 1
     return 0
 
@@ -145,7 +147,7 @@ def listed(rules: Iterable[Rule]) -> Result:
     return Result(names, rows)
 
 
-def tested(tallies: Iterable[Tally]) -> Result:
+def tested(tallies: Iterable[BacktestResult]) -> Result:
     """What each rule would have done."""
     names = ("rule", "fires", "windows", "days", "alerts", "per_day", "series", "examples")
     rows = []
@@ -163,7 +165,7 @@ def _example(alert: Any) -> str:
     return f"{series} {figure(alert.worst, alert.rule.about.unit)} {clock(alert.fired_us)}–{end}".strip()
 
 
-def suggested(found: Sequence[Advice]) -> Result:
+def suggested(found: Sequence[Suggestion]) -> Result:
     """Limits with the number of alerts that each would have given; of each rule the lowest quiet one is proposed."""
     names = ("rule", "fires", "days", "alerts", "per_day", "series", "note")
     rows = []

@@ -7,16 +7,16 @@ from pathlib import Path
 
 from clickhouse_connect.driver import exceptions as driver
 
-from collector.commands.common import add_settings_arguments, settings_or_none
+from collector.commands.common import add_settings_arguments, load_settings
 from collector.commands.output import Result, add_format_argument, show
 from collector.commands.query import asking
-from collector.http.settings import AccessSettings
+from collector.settings import Settings
 from collector.store.client import open_client
 from collector.store.errors import StoreError
 from collector.store.settings import StoreSettings
 from collector.store.setup import check, describe, set_up, state
 from collector.store_errors import first_line
-from collector.terminal import complain, say, tell
+from collector.terminal import print_error, say, tell
 from schemas.migrations import steps
 from schemas.render import ddl, docs
 from schemas.views.all import views
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Without an option, print the DDL of the tables as the settings ask for them."""
-    settings = settings_or_none(args)
+    settings = load_settings(args)
     if settings is None:
         return 2
     store = settings.store
@@ -45,11 +45,11 @@ def run(args: argparse.Namespace) -> int:
         say(*(";\n\n".join(_ddl(store)) + ";").split("\n"))
         return 0
     try:
-        return _apply(store) if args.apply else _state(store, settings.access, args.format)
+        return _apply(store) if args.apply else _state(settings, args.format)
     except StoreError as error:
-        complain(args.command, str(error))
+        print_error(args.command, str(error))
     except driver.Error as error:
-        complain(args.command, first_line(error))
+        print_error(args.command, first_line(error))
     return 1
 
 
@@ -70,12 +70,12 @@ def _apply(settings: StoreSettings) -> int:
     return 0
 
 
-def _state(settings: StoreSettings, access: AccessSettings, output: str) -> int:
+def _state(settings: Settings, output: str) -> int:
     """Print one line per migration.  Exit code 1 if the tables do not fit."""
-    with asking(settings, access) as client:
-        applied = state(client, settings).applied
+    with asking(settings) as client:
+        applied = state(client, settings.store).applied
         rows = [(step.number, "applied" if step.number in applied else "pending", step.name) for step in steps()]
         show(Result(("migration", "state", "name"), rows), output)
-        check(client, settings)
+        check(client, settings.store)
     tell("the tables fit this release")
     return 0

@@ -14,27 +14,26 @@ from functools import partial
 from pathlib import Path
 
 from collector.app import STOP_SECONDS, Service
-from collector.commands.common import settings_or_none
+from collector.commands.common import load_settings
 from collector.environment import hide
 from collector.http.settings import AccessError
 from collector.inventory.sources.base import SourceError
 from collector.listen.settings import ListenError
 from collector.log import get_log, setup
 from collector.notify.launcher import Launcher
-from collector.notify.receiver import DeliverError
-from collector.notify.settings import ActionError
+from collector.notify.receiver import NotifyError
 from collector.process.confine import UNCONFINED, ConfineError, Confinement, confine, other_threads
 from collector.process.descriptors import DescriptorsError, connections, raise_limit
 from collector.process.reach import reach_of
 from collector.settings import Settings, load, secret_variables
 from collector.store.errors import LeaseTakenError, StoreError
-from collector.terminal import complain
+from collector.terminal import print_error
+from collector.threads import raise_priority, stand_back_all, start_daemon
 from collector.threads import run as run_loop
-from collector.threads import stand_back_all, start_daemon, step_forward
 from collector.web.server import WebError
 
 MISTAKES = (
-    AccessError, ActionError, ConfineError, DeliverError, ListenError, SourceError, StoreError, WebError,
+    AccessError, ConfineError, ListenError, NotifyError, SourceError, StoreError, WebError,
 )  # fmt: skip
 """What keeps the service from starting as the settings say."""
 
@@ -46,7 +45,7 @@ _log = get_log("run")
 
 def run(args: argparse.Namespace) -> int:
     """As `run.run`, but the process ends here unless the settings are wrong."""
-    settings = settings_or_none(args)
+    settings = load_settings(args)
     if settings is None:
         return 2
     # Also what libraries write is nobody else's: the engine's files, the cache of kernels.
@@ -55,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         shares = connections(settings, limit)
     except DescriptorsError as error:
-        complain("run", str(error))
+        print_error("run", str(error))
         return 2
     setup(settings.log)
     if not hide(secret_variables(settings)):
@@ -65,21 +64,21 @@ def run(args: argparse.Namespace) -> int:
     try:
         temporary = _own_temporary_directory()
     except OSError as error:
-        complain("run", f"no directory for temporary files: {error.strerror}; let TMPDIR name one")
+        print_error("run", f"no directory for temporary files: {error.strerror}; let TMPDIR name one")
         return 2
     try:
-        launcher = Launcher(settings.act)
+        launcher = Launcher(settings.notify)
         launcher.start()
         confinement = _confined(settings, args.config, temporary)
-        if not step_forward():
+        if not raise_priority():
             _log.debug("the event loop's thread may not go before the others: see LimitNICE in deploy/vmflow.service")
         reload = partial(load, args.config, args.overrides)
         run_loop(_serve(partial(Service, settings, reload, confinement, launcher, shares)))
     except LeaseTakenError as error:
-        complain("run", str(error))
+        print_error("run", str(error))
         code = REPLACED
     except MISTAKES as error:
-        complain("run", str(error))
+        print_error("run", str(error))
         code = 2
     except Exception:  # noqa: BLE001 - Python itself would tell of it, but too late: see below
         _log.exception("the service ended by a defect of ours")

@@ -89,7 +89,7 @@ class OwnLoss:
 
 
 @dataclass(frozen=True, slots=True)
-class Growth:
+class StatsDelta:
     """What streams did since the last look: those that counted anything."""
 
     numbers: NDArray[np.int64]
@@ -115,7 +115,7 @@ class Growths:
         self._gone_stats = np.zeros_like(sessions.gone_stats)
         self._gone_problems = np.zeros_like(sessions.gone_problems)
 
-    def take(self) -> Growth:
+    def take(self) -> StatsDelta:
         """The growth since the last call."""
         s = self._sessions
         gone = np.flatnonzero(s.generation != self._generation)
@@ -134,7 +134,7 @@ class Growths:
         stats[-1] += gone_stats
         problems[-1] += gone_problems
         grown = stats[:, COUNTED].any(axis=1) | problems.any(axis=1)
-        return Growth(used[grown], stats[grown], problems[grown])
+        return StatsDelta(used[grown], stats[grown], problems[grown])
 
 
 def _untold(total: NDArray[np.uint64], before: NDArray[np.uint64], told: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -187,7 +187,7 @@ class StreamReporter:
         rows = self._rows(growth, time_us, time_us - since_us, lost)
         return rows if own is not None else rows.slice(0, len(growth.numbers))
 
-    def _rows(self, growth: Growth, time_us: int, interval_us: int, own: OwnLoss) -> pa.RecordBatch:
+    def _rows(self, growth: StatsDelta, time_us: int, interval_us: int, own: OwnLoss) -> pa.RecordBatch:
         numbers = growth.numbers
         count = len(numbers) + 1
         key = self._sessions.key[numbers]
@@ -284,7 +284,7 @@ class StreamMetrics:
         for index, gauge in self._gauges.items():
             gauge.set(sum(int(s.stats[numbers, index].sum()) for s, numbers in zip(self._sessions, used, strict=True)))
 
-    def _add(self, s: Sessions, growth: Growth) -> None:
+    def _add(self, s: Sessions, growth: StatsDelta) -> None:
         names = protocols(s.key[growth.numbers])
         newcomers = ~established(s, growth.numbers)
         for row, number in enumerate(growth.numbers):

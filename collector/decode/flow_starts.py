@@ -94,13 +94,13 @@ class Memory(NamedTuple):
     ended: NDArray[np.int64]
 
 
-@jit.forced
+@jit.inline_always
 def _mixed(h, word):  # type: ignore[no-untyped-def]
     h = (h ^ word) * _MIX
     return h ^ (h >> _SHIFT)
 
 
-@jit.forced
+@jit.inline_always
 def flow_hash(rows, i, seed):  # type: ignore[no-untyped-def]
     """What tells one flow of one observation point from another; never 0."""
     high, low = U(2) * U(i), U(2) * U(i) + U(1)

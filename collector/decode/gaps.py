@@ -55,7 +55,7 @@ QUIET_LOOKS = 5
 MOST_ROWS = 4096
 """Rows of one look.  If more streams than that have gaps, the rest are told as one of all streams."""
 
-_log = get_log("pipeline")
+_log = get_log("decode")
 
 Stream = tuple[bytes, int, int]
 """Reporter, domain, number of the protocol."""

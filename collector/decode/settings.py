@@ -31,7 +31,7 @@ class ExporterSettings(BaseModel, frozen=True, extra="forbid"):
     one port holds for the others of the same address."""
 
 
-class PipelineSettings(BaseModel, frozen=True, extra="forbid"):
+class DecodeSettings(BaseModel, frozen=True, extra="forbid"):
     """How datagrams become rows."""
 
     inbox_octets: Annotated[int, Field(ge=1 << 20)] = 64 * 2**20

@@ -31,7 +31,7 @@ from collector.decode.exporter_stats import (
 )
 from collector.decode.gaps import ALL, Gap, Gaps, OwnGaps, Stream, rows_of
 from collector.decode.inbox import Inbox
-from collector.decode.settings import PipelineSettings, mapped
+from collector.decode.settings import DecodeSettings, mapped
 from collector.decode.workers import Workers, count_of, worker_of
 from collector.interfaces import Clock, Enricher, Sink, Watched
 from collector.log import get_log
@@ -51,7 +51,7 @@ from schemas.gaps import GAPS
 MAX_STATE_OCTETS = 256 * 2**20
 """A file that is larger was not written by us: 65,536 templates of 1,000 fields take less."""
 
-_log = get_log("pipeline")
+_log = get_log("decode")
 
 
 def save_state(decoders: Sequence[Decoder], path: Path) -> None:
@@ -143,7 +143,7 @@ TEMPLATES_FULL_SECONDS = 600
 """So long /health tells that templates had to go for want of room: exporters repeat theirs within that."""
 
 
-def rules_of(settings: PipelineSettings) -> tuple[ExporterRule, ...]:
+def rules_of(settings: DecodeSettings) -> tuple[ExporterRule, ...]:
     """The decoder's rules: who may export, and what is known of single exporters."""
     known = tuple(
         ExporterRule(
@@ -158,11 +158,11 @@ def rules_of(settings: PipelineSettings) -> tuple[ExporterRule, ...]:
     return (*known, *(ExporterRule(mapped(network)) for network in settings.allow), everybody)
 
 
-def _allowed(settings: PipelineSettings, network: IPv6Network) -> bool:
+def _allowed(settings: DecodeSettings, network: IPv6Network) -> bool:
     return not settings.allow or any(network.subnet_of(mapped(allowed)) for allowed in settings.allow)
 
 
-class Pipeline:
+class DecodeStage:
     """Decodes what the listener offers and passes the rows to the sink.
 
     Entering does not wait for the kernels to be compiled: datagrams queue meanwhile, and `ready` tells when it is done.
@@ -170,7 +170,7 @@ class Pipeline:
 
     def __init__(
         self,
-        settings: PipelineSettings,
+        settings: DecodeSettings,
         metrics: Metrics,
         bridge: Bridge,
         sink: Sink,
@@ -252,7 +252,7 @@ class Pipeline:
         self._listening_us = self._clock_us() + LISTENS_US
         for one in self._workers.continued:
             one.since_us = self._clock_us()
-        self._task = asyncio.create_task(self._run(), name="pipeline")
+        self._task = asyncio.create_task(self._run(), name="decode")
         return self
 
     async def __aexit__(
@@ -356,7 +356,7 @@ class Pipeline:
         parsed = mapped(ip_network(address))
         return not self._settings.allow or any(parsed.subnet_of(mapped(network)) for network in self._settings.allow)
 
-    def reload(self, settings: PipelineSettings) -> None:
+    def reload(self, settings: DecodeSettings) -> None:
         """Take over who may export and what is known of exporters; the rest needs a restart."""
         self._settings = settings
         self._workers.replace_rules(rules_of(settings))
@@ -490,7 +490,7 @@ class Pipeline:
             if grown := count - self._forgotten_before[kind]:
                 self._forgotten.labels(kind).inc(grown)
                 _log.sampled(
-                    "more senders than there is room for: name your exporters in pipeline.allow",
+                    "more senders than there is room for: name your exporters in decode.allow",
                     key=kind,
                     streams_forgotten=grown,
                 )

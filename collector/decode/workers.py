@@ -37,7 +37,7 @@ _MIX = np.uint64(0x9E37_79B9_7F4A_7C15)
 
 T = TypeVar("T")
 
-_log = get_log("pipeline")
+_log = get_log("decode")
 
 
 def count_of(setting: int) -> int:

@@ -90,7 +90,7 @@ def problem(status: int, detail: str, errors: Iterable[str] = ()) -> Response:
     return JSONResponse(body, status, media_type=PROBLEM)
 
 
-class RefusedError(Exception):
+class RequestRefusedError(Exception):
     """A request that does not come in.  `reason` is what it is counted by."""
 
     def __init__(self, status: int, reason: str, message: str, headers: dict[str, str] | None = None) -> None:
@@ -146,7 +146,7 @@ class Gate:
         try:
             try:
                 await self._check(scope)
-            except RefusedError as error:
+            except RequestRefusedError as error:
                 self._refused.labels(error.reason).inc()
                 answer = self._refuse(error.status, str(error))
                 answer.headers.update(error.headers)
@@ -171,7 +171,7 @@ class Gate:
         method, path = scope["method"], scope["path"]
         if method not in METHODS:
             allow = ", ".join(sorted(METHODS))
-            raise RefusedError(405, "method", f"only {allow} are understood", {"Allow": allow})
+            raise RequestRefusedError(405, "method", f"only {allow} are understood", {"Allow": allow})
         _check_once(headers)
         host = self._check_host(headers, path)
         self._check_site(scope, headers, host)
@@ -188,9 +188,11 @@ class Gate:
             return ""  # HTTP/1.0, which load balancers still speak
         name = _host_name(host or "")
         if name is None:
-            raise RefusedError(400, "host", f"host {(host or '')[:SHOWN]!r}: a name or address is expected, and a port")
+            raise RequestRefusedError(
+                400, "host", f"host {(host or '')[:SHOWN]!r}: a name or address is expected, and a port"
+            )
         if not any_name and name not in self._names and not _is_address(name):
-            raise RefusedError(
+            raise RequestRefusedError(
                 421,
                 "host",
                 f"host {name[:SHOWN]!r} is not a name of this service; set access.names to the names that it has",
@@ -201,12 +203,12 @@ class Gate:
         """That no page of another site asks."""
         origin, site = headers.get("origin"), headers.get("sec-fetch-site")
         if origin is not None and not _same_origin(origin, scope["scheme"], host):
-            raise RefusedError(403, "origin", f"a page of {origin[:SHOWN]!r} must not ask here")
+            raise RequestRefusedError(403, "origin", f"a page of {origin[:SHOWN]!r} must not ask here")
         if site not in (None, "same-origin", "none") and not (not self._only_reads and _link(scope["method"], headers)):
-            raise RefusedError(403, "site", "a page of another site must not ask here")
+            raise RequestRefusedError(403, "site", "a page of another site must not ask here")
         if self._only_reads and site is None and origin is None and scope["path"] not in HEALTH and _browser(headers):
             # Old ones, and all of them over plain HTTP to another machine: its query could be a script's address.
-            raise RefusedError(
+            raise RequestRefusedError(
                 403, "site", "a browser that does not say which page asks: use https, loopback, or no browser"
             )
 
@@ -220,9 +222,9 @@ class Gate:
                 if error.status == 401
                 else {"Retry-After": str(error.retry_seconds)}
             )
-            raise RefusedError(error.status, "login", str(error), header) from error
+            raise RequestRefusedError(error.status, "login", str(error), header) from error
         if not self._only_reads and who.role != "operator" and scope["method"] == "POST":
-            raise RefusedError(403, "role", f"{who.name} is a reader: an operator is needed to change anything")
+            raise RequestRefusedError(403, "role", f"{who.name} is a reader: an operator is needed to change anything")
         return who
 
     def _shown(self, scope: Scope, headers: Headers) -> Credentials | None:
@@ -239,9 +241,9 @@ class Gate:
             if users or passwords:
                 shown.append(_named("".join(users[:1]), "".join(passwords[:1])))
             if max(len(users), len(passwords)) > 1:
-                raise RefusedError(400, "header", "parameters user and password: one of each is expected")
+                raise RequestRefusedError(400, "header", "parameters user and password: one of each is expected")
         if len(shown) > 1:
-            raise RefusedError(400, "header", "more than one way to log in: use one")
+            raise RequestRefusedError(400, "header", "more than one way to log in: use one")
         return shown[0] if shown else None
 
 
@@ -249,23 +251,25 @@ def _check_once(headers: Headers) -> None:
     seen = set()
     for name in headers.keys():  # noqa: SIM118 - of these headers, iteration leaves out what comes again
         if name in seen:
-            raise RefusedError(400, "header", f"header {name} comes twice")
+            raise RequestRefusedError(400, "header", f"header {name} comes twice")
         if name in ONCE:
             seen.add(name)
     if {"transfer-encoding", "content-length"} <= seen:
-        raise RefusedError(400, "header", "content-length and transfer-encoding: one of them tells where a body ends")
+        raise RequestRefusedError(
+            400, "header", "content-length and transfer-encoding: one of them tells where a body ends"
+        )
 
 
 def _check_body(headers: Headers) -> None:
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
-        raise RefusedError(415, "body", f"content type {kind[:SHOWN]!r}: application/json is expected")
+        raise RequestRefusedError(415, "body", f"content type {kind[:SHOWN]!r}: application/json is expected")
     length = headers.get("content-length", "")
     if "transfer-encoding" in headers or not length.isascii() or not length.isdigit():
-        raise RefusedError(411, "body", "a body with its length is expected")
+        raise RequestRefusedError(411, "body", "a body with its length is expected")
     octets = length.lstrip("0")[:10]
     if int(octets or "0") > BODY_OCTETS:
-        raise RefusedError(413, "body", f"{octets} octets: at most {BODY_OCTETS} are taken")
+        raise RequestRefusedError(413, "body", f"{octets} octets: at most {BODY_OCTETS} are taken")
 
 
 def _browser(headers: Headers) -> bool:

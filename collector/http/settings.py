@@ -89,7 +89,7 @@ class AccessSettings(BaseModel, frozen=True, extra="forbid"):
 
     ca_file: Path | None = None
     """PEM file of the authority that signed it, if it is not a public one, for this machine's `vmflow query` and
-    `vmflow alerts`.  The certificate must name `store.sql_host` and `web.host`."""
+    `vmflow alerts`.  The certificate must name `sql.host` and `web.host`."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -40,7 +40,7 @@ class _Vm(NamedTuple):
     seen_us: int
 
 
-class _Port(NamedTuple):
+class _PortName(NamedTuple):
     """Name of a port, and the number under which `_seen` has it."""
 
     name: str
@@ -54,7 +54,7 @@ class InBand:
         self._capacity = capacity
         self._lock = threading.Lock()
         self._seen: NDArray[np.uint64] = np.zeros(0, np.uint64)
-        self._names: dict[tuple[Address, int], _Port] = {}
+        self._names: dict[tuple[Address, int], _PortName] = {}
         self._indices: dict[tuple[Address, str], int] = {}
         self._vms: dict[tuple[int, UUID], _Vm] = {}
         self._vms_of: Counter[int] = Counter()
@@ -121,7 +121,7 @@ class InBand:
             gone: list[int] = []
             for row in new.tolist():
                 gone += self._name(
-                    _address(agent[row]), int(index[row]), _Port(str(names[row].as_py()), int(keys[row]))
+                    _address(agent[row]), int(index[row]), _PortName(str(names[row].as_py()), int(keys[row]))
                 )
             # What is not so any more may become so again.
             self._seen = np.setdiff1d(np.union1d(self._seen, keys[new]), np.array(gone, np.uint64))
@@ -129,7 +129,7 @@ class InBand:
                 # Keys of ports long gone: what still is will be learnt again from the next poll.
                 self._seen = np.zeros(0, np.uint64)
 
-    def _name(self, agent: Address, index: int, port: _Port) -> list[int]:
+    def _name(self, agent: Address, index: int, port: _PortName) -> list[int]:
         """A port has an ifIndex now: neither is used by another port any more; returns the keys of those others."""
         before = self._names.get((agent, index))
         if before is not None and before.name == port.name:

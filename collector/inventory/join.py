@@ -24,13 +24,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from collector.inventory.lookup import BY_INDEX, BY_NAME, BY_OF_PORT, find_host, find_ip, find_mac, find_port, has_ip
-from collector.inventory.snapshot import Tables, require_rows, require_within, trusting_kernel
+from collector.inventory.snapshot import SnapshotTables, require_rows, require_within, unchecked_kernel
 from collector.inventory.sources.base import PortKind
-from decoders.jit import trusting
+from decoders.jit import inline_unchecked
 from schemas.flows import FLOWS
 
 
-@trusting_kernel
+@unchecked_kernel
 def ports(time, exporter, agent, if_index, if_name, names, tables, grace, known_host, rows):  # type: ignore[no-untyped-def]
     """Row of the inventory for each polled interface, 0 where it is not known; all arrays [n], addresses [n, 2].
 
@@ -54,7 +54,7 @@ def ports(time, exporter, agent, if_index, if_name, names, tables, grace, known_
 def name_ports(
     batch: pa.RecordBatch,
     values: Callable[[pa.Array], NDArray[Any]],
-    tables: Tables,
+    tables: SnapshotTables,
     names: NDArray[np.int32],
     grace_us: int,
     known_host: int,
@@ -135,7 +135,7 @@ class Named(NamedTuple):
     sighting: NDArray[np.int8]
 
 
-@trusting
+@inline_unchecked
 def port_of(tables, host, name, number, of_ports, domain, time, grace, ip_high, ip_low):  # type: ignore[no-untyped-def]
     """(what is known of a port, its row): by name, else by number; name −1 is one that the inventory does not have."""
     row = np.uint32(0)
@@ -154,7 +154,7 @@ def port_of(tables, host, name, number, of_ports, domain, time, grace, ip_high, 
     return (AT_UNSTATED if name == 0 and number == 0 else AT_UNKNOWN), row
 
 
-@trusting
+@inline_unchecked
 def by_its_port(tables, row, host, state, name, number, of_ports):  # type: ignore[no-untyped-def]
     """Whether a packet may have passed by the port of the VM in `row`, where the inventory does not have the port.
 
@@ -169,7 +169,7 @@ def by_its_port(tables, row, host, state, name, number, of_ports):  # type: igno
     return number == 0 or known == 0
 
 
-@trusting
+@inline_unchecked
 def end_of(tables, mac, high, low, time, grace, host, vni, vlan, near, port_state, port_row):  # type: ignore[no-untyped-def]
     """Row of the VM interface at one end of a flow, 0 if nobody is known there."""
     if port_state == AT_VM:
@@ -191,7 +191,7 @@ def end_of(tables, mac, high, low, time, grace, host, vni, vlan, near, port_stat
     return row
 
 
-@trusting
+@inline_unchecked
 def sent_here(tables, row, host, state, port_row, name, number, of_ports, direction, encapsulated):  # type: ignore[no-untyped-def]
     """Whether the packet came in by the port of the VM that sent it."""
     if row == 0 or direction == _EGRESS:
@@ -202,7 +202,7 @@ def sent_here(tables, row, host, state, port_row, name, number, of_ports, direct
     return not encapsulated and by_its_port(tables, row, host, state, name, number, of_ports)
 
 
-@trusting
+@inline_unchecked
 def delivered_here(tables, row, host, state, port_row, name, number, of_ports, direction, out_kind, sent):  # type: ignore[no-untyped-def]
     """Whether the packet goes out to the port of the VM that it is for."""
     if row == 0:
@@ -217,7 +217,7 @@ def delivered_here(tables, row, host, state, port_row, name, number, of_ports, d
     return out_kind != _OUT_LOCAL and not (out_kind == _OUT_DISCARDED and sent)
 
 
-@trusting
+@inline_unchecked
 def sighting_of(sent, delivered, source, destination, host):  # type: ignore[no-untyped-def]
     """From where the switch saw the packet."""
     if sent:
@@ -231,7 +231,7 @@ def sighting_of(sent, delivered, source, destination, host):  # type: ignore[no-
     return _TRANSIT if source != 0 and destination != 0 else _EXTERNAL
 
 
-@trusting
+@inline_unchecked
 def estimated(octets, rate):  # type: ignore[no-untyped-def]
     """Octets × sampling rate for the totals, at most `OCTETS_MOST`."""
     # Exact where it matters: a float holds all whole numbers up to 2^53.  A division would cost a tenth of the join.
@@ -239,7 +239,7 @@ def estimated(octets, rate):  # type: ignore[no-untyped-def]
     return np.int64(OCTETS_MOST) if product > OCTETS_MOST else np.int64(product)
 
 
-@trusting
+@inline_unchecked
 def count_end(stats, row, mac, octets):  # type: ignore[no-untyped-def]
     """Count an end that could be a VM's."""
     if mac & _MULTICAST == 0:
@@ -248,7 +248,7 @@ def count_end(stats, row, mac, octets):  # type: ignore[no-untyped-def]
         stats[which, 1] += octets
 
 
-@trusting
+@inline_unchecked
 def foreign(tables, row, mac, state):  # type: ignore[no-untyped-def]
     """Whether an end at a VM's port has another MAC address than the interface that it was found to be.
 
@@ -259,7 +259,7 @@ def foreign(tables, row, mac, state):  # type: ignore[no-untyped-def]
     return row != 0 and state == AT_VM and stated and known != mac
 
 
-@trusting
+@inline_unchecked
 def join_rows(flows, tables, names, history, grace, by_port, named, stats):  # type: ignore[no-untyped-def]
     """The loop of `join`, in a helper, because those keep no reference counts."""
     agent_high = agent_low = exporter_high = exporter_low = np.uint64(0)
@@ -336,7 +336,7 @@ def join_rows(flows, tables, names, history, grace, by_port, named, stats):  # t
         count_end(stats, destination, flows.dst_mac[i], octets)
 
 
-@trusting_kernel
+@unchecked_kernel
 def join(flows, tables, names, history, grace, by_port, named, stats):  # type: ignore[no-untyped-def]
     """Fill `named` for all rows, and add to `stats` [N_WORDS, 2] (ends, estimated octets).
 
@@ -346,7 +346,7 @@ def join(flows, tables, names, history, grace, by_port, named, stats):  # type: 
     join_rows(flows, tables, names, history, grace, by_port, named, stats)
 
 
-@trusting_kernel
+@unchecked_kernel
 def pick(numbers, rows, picked):  # type: ignore[no-untyped-def]
     """Fill `picked` [n] with what `numbers`, a column of the inventory, says of the `rows` that `join` found."""
     for i in range(np.uint64(rows.shape[0])):

@@ -10,7 +10,7 @@ import numpy as np
 
 from collector.inventory.snapshot import BY_INDEX, BY_NAME, BY_OF_PORT, mixed, port_key
 from collector.inventory.sources.base import PortKind
-from decoders.jit import trusting
+from decoders.jit import inline_unchecked
 
 __all__ = ["BY_INDEX", "BY_NAME", "BY_OF_PORT", "find_host", "find_ip", "find_mac", "find_port", "holds", "segment"]
 
@@ -23,7 +23,7 @@ SEGMENT_SAME, SEGMENT_ROUTED, SEGMENT_OPEN, SEGMENT_OTHER = 3, 2, 1, 0
 """How a candidate's network goes with the flow's: the same, another one of the same project, not known, another one."""
 
 
-@trusting
+@inline_unchecked
 def holds(tables, row, time, grace):  # type: ignore[no-untyped-def]
     """Whether a mapping holds at `time`."""
     if tables.valid_from[row] <= time < tables.valid_to[row]:
@@ -34,7 +34,7 @@ def holds(tables, row, time, grace):  # type: ignore[no-untyped-def]
     return NOT_HELD
 
 
-@trusting
+@inline_unchecked
 def find_host(tables, high, low):  # type: ignore[no-untyped-def]
     """Hypervisor that has an address, 0 if none."""
     if high == 0 and low == 0:
@@ -49,7 +49,7 @@ def find_host(tables, high, low):  # type: ignore[no-untyped-def]
     return np.uint32(0)
 
 
-@trusting
+@inline_unchecked
 def first_ip(tables, high, low):  # type: ignore[no-untyped-def]
     """First entry with an address, 0 if none."""
     mask = np.uint64(tables.ip_slots.shape[0] - 1)
@@ -62,7 +62,7 @@ def first_ip(tables, high, low):  # type: ignore[no-untyped-def]
     return np.uint32(0)
 
 
-@trusting
+@inline_unchecked
 def has_ip(tables, row, high, low):  # type: ignore[no-untyped-def]
     """Whether the VM of `row` has an address, on whichever interface and at whatever time."""
     entry = first_ip(tables, high, low)
@@ -73,7 +73,7 @@ def has_ip(tables, row, high, low):  # type: ignore[no-untyped-def]
     return False
 
 
-@trusting
+@inline_unchecked
 def find_port(tables, host, by, value, time, grace, ip_high, ip_low):  # type: ignore[no-untyped-def]
     """Row of a hypervisor's port, 0 if none.
 
@@ -117,7 +117,7 @@ def find_port(tables, host, by, value, time, grace, ip_high, ip_low):  # type: i
     return best
 
 
-@trusting
+@inline_unchecked
 def segment(tables, row, vni, vlan, near):  # type: ignore[no-untyped-def]
     """How the network of `row` goes with the flow's VNI and VLAN and with an interface `near` it (0: none)."""
     told = False
@@ -148,7 +148,7 @@ def segment(tables, row, vni, vlan, near):  # type: ignore[no-untyped-def]
     return SEGMENT_OTHER if told else SEGMENT_OPEN
 
 
-@trusting
+@inline_unchecked
 def find_mac(tables, mac, time, grace, host, vni, vlan, near):  # type: ignore[no-untyped-def]
     """Row of the interface with a MAC address; `host` is where a tunnel end point says that it is (0: not told).
 
@@ -181,7 +181,7 @@ def find_mac(tables, mac, time, grace, host, vni, vlan, near):  # type: ignore[n
     return np.uint32(0) if unsure else best
 
 
-@trusting
+@inline_unchecked
 def find_ip(tables, high, low, time, grace, host, vni, vlan, near):  # type: ignore[no-untyped-def]
     """Row of the interface with an address, arguments as for `find_mac`.
 

@@ -25,12 +25,12 @@ T = TypeVar("T")
 
 _log = get_log("inventory")
 
-Deliver = Callable[["Follower", Report, int], Awaitable[None]]
+Deliver = Callable[["SourcePoller", Report, int], Awaitable[None]]
 """Takes a report and the time at which its reading began, µs since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
-class Followed:
+class Polled:
     """A source and how it is to be asked."""
 
     source: Source
@@ -40,10 +40,10 @@ class Followed:
     deadline_seconds: float
 
 
-class Follower:
+class SourcePoller:
     """Follows one source.  Its last good report stays in use while the source does not answer."""
 
-    def __init__(self, followed: Followed, bridge: Bridge, deliver: Deliver, clock_us: Clock) -> None:
+    def __init__(self, followed: Polled, bridge: Bridge, deliver: Deliver, clock_us: Clock) -> None:
         self.source = followed.source
         self._followed = followed
         self._bridge = bridge

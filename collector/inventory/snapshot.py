@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from collector.inventory.intervals import Columns, address_words
 from collector.inventory.sources.base import Address
 from decoders import jit
-from decoders.jit import forced
+from decoders.jit import inline_always
 from schemas.column import UUID
 
 kernel = jit.kernel_of(Path(__file__).parent)
 """Compile and cache a function of this folder."""
 
-trusting_kernel = jit.kernel_of(Path(__file__).parent, boundscheck=False)
+unchecked_kernel = jit.kernel_of(Path(__file__).parent, boundscheck=False)
 """The same without bounds checks, which cost naming a quarter of its time: whoever calls such a kernel makes sure,
 with the functions below, that no index leads out of an array."""
 
@@ -48,7 +48,7 @@ BY_INDEX, BY_NAME, BY_OF_PORT = range(1, 4)
 """How a port of a hypervisor is called: ifIndex, name, OpenFlow port number."""
 
 
-class Tables(NamedTuple):
+class SnapshotTables(NamedTuple):
     """Rows of intervals by column, [rows] each (see `columns.ROW`), and the look-up tables over them."""
 
     valid_from: NDArray[np.int64]
@@ -92,7 +92,7 @@ class Tables(NamedTuple):
 class Snapshot:
     """What a batch is joined with."""
 
-    tables: Tables
+    tables: SnapshotTables
     strings: pa.Array
     """Names by number."""
     string_numbers: Mapping[str, int]
@@ -105,7 +105,7 @@ class Snapshot:
     """UUID of the VM of each row: rows are the numbers by which columns of UUIDs name them."""
 
 
-@forced
+@inline_always
 def mixed(a, b):  # type: ignore[no-untyped-def]
     """Hash of two 64-bit words: the finish of MurmurHash3, so that the high octets of an address reach the low bits."""
     h = a * np.uint64(0x9E3779B97F4A7C15) ^ b
@@ -114,7 +114,7 @@ def mixed(a, b):  # type: ignore[no-untyped-def]
     return h ^ (h >> np.uint64(33))
 
 
-@forced
+@inline_always
 def port_key(host, by, value):  # type: ignore[no-untyped-def]
     """A port of a hypervisor as one word: 28 bits host, 4 bits kind of name, 32 bits value."""
     return (np.uint64(host) << np.uint64(36)) | (np.uint64(by) << np.uint64(32)) | np.uint64(value)
@@ -155,9 +155,11 @@ def build(columns: Columns, addresses: Mapping[Address, str]) -> Snapshot:
     in_use = in_use[np.argsort(rows["valid_from"][ips["row"][in_use]], kind="stable")]
     ip_high, ip_low = np.ascontiguousarray(ips["high"]), np.ascontiguousarray(ips["low"])
     ip_slots, ip_next = _table(ip_high, ip_low, in_use)
-    plain = {name: np.ascontiguousarray(rows[name]) for name in Tables._fields if name in (rows.dtype.names or ())}
+    plain = {
+        name: np.ascontiguousarray(rows[name]) for name in SnapshotTables._fields if name in (rows.dtype.names or ())
+    }
     host_slots, host_high, host_low, host_of = hosts
-    tables = Tables(
+    tables = SnapshotTables(
         **plain,
         mac_slots=mac_slots,
         mac_next=mac_next,
@@ -183,7 +185,7 @@ def build(columns: Columns, addresses: Mapping[Address, str]) -> Snapshot:
     return Snapshot(tables, columns.strings(), columns.numbers(), columns.hosts(), names, mac, uuids)
 
 
-def check(tables: Tables) -> None:
+def check(tables: SnapshotTables) -> None:
     """Raise ValueError if a look-up could lead out of the tables, or never end."""
     rows = len(tables.valid_from)
     plain = ("valid_to", "mac", "vm_id", "host_id", "project", "network", "bridge", "port_name", "if_index", "of_port")

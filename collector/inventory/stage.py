@@ -23,7 +23,7 @@ from collector.inventory.exporters import InBand
 from collector.inventory.history import History
 from collector.inventory.join import N_FOREIGN, N_NAMED, N_UNNAMED
 from collector.inventory.naming import Namer, warm_up
-from collector.inventory.poller import Followed, Follower
+from collector.inventory.poller import Polled, SourcePoller
 from collector.inventory.rows import inventory_rows
 from collector.inventory.settings import InventorySettings
 from collector.inventory.snapshot import build
@@ -52,7 +52,7 @@ COUNT_SECONDS = 5.0
 _log = get_log("inventory")
 
 
-class Enrichment:
+class InventoryStage:
     """Names the VM at each end of flows.  A component; `name` is for decode workers, the rest for the event loop."""
 
     def __init__(
@@ -79,7 +79,7 @@ class Enrichment:
         self._namers = [Namer(history_us, grace_us, by_port=settings.name_unknown_macs) for _ in range(workers)]
         self._observing = threading.Lock()
         self._in_band = InBand(max(1, settings.interfaces // IN_BAND_SHARE))
-        self._followers: list[Follower] = []
+        self._followers: list[SourcePoller] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._dirty = asyncio.Event()
         self._counter_namer = Namer(history_us, int(settings.grace_seconds * 1e6))
@@ -144,8 +144,8 @@ class Enrichment:
         await asyncio.gather(*(follower.stop() for follower in self._followers))
         self._sink_rows(await self._bridge.call(INVENTORY_THREAD, self._rows, every=True))
 
-    def _follower(self, followed: Followed) -> Follower:
-        return Follower(followed, self._bridge, self._deliver, self._clock_us)
+    def _follower(self, followed: Polled) -> SourcePoller:
+        return SourcePoller(followed, self._bridge, self._deliver, self._clock_us)
 
     async def first_answers(self) -> None:
         """Wait until every source was asked once, or `start_seconds`, then build the snapshot."""
@@ -194,14 +194,14 @@ class Enrichment:
             for follower in self._followers
         }
 
-    async def _deliver(self, follower: Follower, report: Report, at_us: int) -> None:
+    async def _deliver(self, follower: SourcePoller, report: Report, at_us: int) -> None:
         """Take a source's report into the history, and its counters to the store."""
         counters = await self._bridge.call(INVENTORY_THREAD, self._apply, follower, report, at_us)
         if counters is not None:
             self._sink.offer("interface_counters", counters)
         self._dirty.set()
 
-    def _apply(self, follower: Follower, report: Report, at_us: int) -> pa.RecordBatch | None:
+    def _apply(self, follower: SourcePoller, report: Report, at_us: int) -> pa.RecordBatch | None:
         self._history.apply(
             follower.source.name, follower.source.rank, report.interfaces, report.hosts, at_us, report.changed_us
         )

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from decoders.datagrams import MAPPED_PREFIX, Datagrams
 from decoders.jit import kernel
-from decoders.memory import BLOCKS, Blocks
+from decoders.memory import BLOCKS, MemoryPool
 
 BLOCK_OCTETS = 8 << 20
 """As much as the pipeline waits for by default: a batch is one block, so nothing has to be copied together."""
@@ -39,7 +39,7 @@ BLOCK_OCTETS = 8 << 20
 class Memory:
     """Gives room for payloads.  One thread takes it; whatever thread drops the last batch of a block gives it back."""
 
-    def __init__(self, block_octets: int = BLOCK_OCTETS, blocks: Blocks = BLOCKS) -> None:
+    def __init__(self, block_octets: int = BLOCK_OCTETS, blocks: MemoryPool = BLOCKS) -> None:
         self._block_octets = block_octets
         self._blocks = blocks
         self._take_block()

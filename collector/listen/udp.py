@@ -67,7 +67,7 @@ class Listener:
         self._clock_us = clock_us
         self._call = call
         self._families = _Families(metrics)
-        self._ports: list[_Port] = []
+        self._ports: list[_UdpSocket] = []
         self._state_timer: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Self:
@@ -106,7 +106,7 @@ class Listener:
             raise
         for sock in sockets:
             pause = _pause_seconds(self._settings.gather_milliseconds / 1000, granted_octets(sock))
-            port = _Port(
+            port = _UdpSocket(
                 sock,
                 reader=reader,
                 offer=self._offer,
@@ -209,7 +209,7 @@ class _Families:
         )
 
 
-class _Port:
+class _UdpSocket:
     """One socket of an address: when it is read, and what it adds to the metrics."""
 
     def __init__(

@@ -19,10 +19,10 @@ from urllib.parse import urlsplit
 
 import urllib3
 
-from collector.interfaces import Notice
+from collector.interfaces import AlertNotification
 from collector.lines import json_text
 from collector.notify.settings import ActionSettings
-from collector.threads import stand_back
+from collector.threads import lower_priority
 from schemas.text import clean, visible
 
 Result = Literal["ok", "failed", "late", "limited", "dry_run", "stopped"]
@@ -47,12 +47,12 @@ class Ended:
     output: str = ""
 
 
-def body(action: str, notice: Notice) -> bytes:
+def body(action: str, notice: AlertNotification) -> bytes:
     """The alert as JSON: the fields of `collector.interfaces.Notice`, and the action's name."""
     return json_text({"action": action, **asdict(notice)}).encode()
 
 
-def variables(action: str, notice: Notice) -> dict[str, str]:
+def variables(action: str, notice: AlertNotification) -> dict[str, str]:
     """The whole environment of a command."""
     values = {
         "ACTION": action,
@@ -88,12 +88,12 @@ async def run_command(settings: ActionSettings, data: bytes, environment: Mappin
     except OSError as error:
         return Ended("failed", "", f"cannot be run: {error.strerror or error}")
     process = Process(transport, protocol, loop)
-    stand_back(process.pid)
+    lower_priority(process.pid)
     kept = bytearray()
     ended = False
     try:
         async with asyncio.timeout(settings.timeout_seconds):
-            await asyncio.gather(_feed(process, data), _read(process, kept, settings.output_octets))
+            await asyncio.gather(_feed(process, data), _read(process, kept, settings.max_output_bytes))
             code = await process.wait()
         ended = True
     except TimeoutError:
@@ -142,7 +142,7 @@ def post(settings: ActionSettings, url: str, data: bytes) -> Ended:
             redirect=False,
             preload_content=False,
         )
-        answer = response.read(settings.output_octets) if settings.output_octets else b""
+        answer = response.read(settings.max_output_bytes) if settings.max_output_bytes else b""
     except (urllib3.exceptions.HTTPError, OSError) as error:
         # The library takes a refused connection for a kind of time-out.
         refused = isinstance(error, urllib3.exceptions.NewConnectionError)

@@ -17,12 +17,12 @@ from typing import Any, Literal, Self
 import pyarrow as pa
 from prometheus_client import Counter
 
-from collector.interfaces import Call, Clock, Notice, Sink
+from collector.interfaces import AlertNotification, Call, Clock, Sink
 from collector.log import get_log
 from collector.metrics import Metrics
 from collector.notify.action_run import Ended, body, post, target
 from collector.notify.launcher import Launcher
-from collector.notify.settings import ActionSettings, ActSettings
+from collector.notify.settings import ActionSettings, NotifySettings
 from schemas.alerts import ACTION_KINDS, ACTION_RESULTS, ACTION_RUNS
 from schemas.column import NAME
 
@@ -33,10 +33,10 @@ MINUTE_SECONDS = 60.0
 LATE_SECONDS = 5.0
 """A thread, or a command's launcher, that has not answered so long after the time limit is not waited for."""
 
-_log = get_log("act")
+_log = get_log("notify")
 
 
-def threads(settings: ActSettings) -> int:
+def threads(settings: NotifySettings) -> int:
     """Threads that the stage needs: one per webhook, so that one that hangs takes its own."""
     return max(1, sum(action.kind == "webhook" for action in settings.actions.values()))
 
@@ -44,13 +44,13 @@ def threads(settings: ActSettings) -> int:
 class Actions:
     """Runs actions.  A component; all methods are for the event loop's thread.
 
-    Entering raises ActionError for a webhook whose URL cannot be read.  `sink` takes the rows of the audit; `clock_us`
+    Entering raises NotifyError for a webhook whose URL cannot be read.  `sink` takes the rows of the audit; `clock_us`
     is the system clock, µs since 1970.  `launcher` runs the commands; without one the stage starts its own.
     """
 
     def __init__(
         self,
-        settings: ActSettings,
+        settings: NotifySettings,
         metrics: Metrics,
         call: Call,
         sink: Sink,
@@ -62,14 +62,14 @@ class Actions:
         self._launcher = launcher or Launcher(settings)
         runs = metrics.counter("action_runs_total", "Runs of actions, and what became of them.", ("action", "result"))
         dropped = metrics.counter("actions_dropped_total", "Alerts that found an action's queue full.", ("action",))
-        actions = settings.actions.items() if settings.enabled else ()
+        actions = settings.actions.items() if settings.actions_enabled else ()
         self._workers = [
-            Worker(name, action, settings.queue_alerts, runs, dropped, call, sink, clock_us, self._launcher)
+            Worker(name, action, settings.max_queued_actions, runs, dropped, call, sink, clock_us, self._launcher)
             for name, action in actions
         ]
         self._tasks: list[asyncio.Task[None]] = []
 
-    def offer(self, notice: Notice, /) -> None:
+    def offer(self, notice: AlertNotification, /) -> None:
         """Take a notice, for each action that is for it."""
         for worker in self._workers:
             worker.offer(notice)
@@ -122,18 +122,18 @@ class Worker:
         self._clock_us = clock_us
         self._launcher = launcher
         self._url = ""
-        self._queue: deque[Notice] = deque()
+        self._queue: deque[AlertNotification] = deque()
         self._wake = asyncio.Event()
         self._stopping = False
         self._began: deque[float] = deque(maxlen=settings.per_minute)
         """When the last runs began (seconds of a clock that is never set)."""
 
     def open(self) -> None:
-        """Read the URL of a webhook.  Raises ActionError."""
+        """Read the URL of a webhook.  Raises NotifyError."""
         if self._settings.kind == "webhook":
             self._url = self._settings.read_url(self.name)
 
-    def offer(self, notice: Notice) -> None:
+    def offer(self, notice: AlertNotification) -> None:
         """Take a notice, if the action is for it; one that finds no room is left out."""
         if notice.rule not in self._settings.rules or notice.event not in self._settings.events:
             return
@@ -163,7 +163,7 @@ class Worker:
             self._note(notice, Ended("stopped", "", "not begun"), 0)
         self._queue.clear()
 
-    async def _one(self, notice: Notice) -> None:
+    async def _one(self, notice: AlertNotification) -> None:
         """Run for one notice and note what came of it."""
         begun = time.monotonic()
         ended = Ended("stopped", "", "killed")
@@ -174,7 +174,7 @@ class Worker:
         finally:
             self._note(notice, ended, time.monotonic() - begun)
 
-    async def _act(self, notice: Notice, now: float) -> Ended:
+    async def _act(self, notice: AlertNotification, now: float) -> Ended:
         if self._settings.dry_run:
             return Ended("dry_run")
         if len(self._began) == self._began.maxlen and now < self._began[0] + MINUTE_SECONDS:
@@ -188,7 +188,7 @@ class Worker:
         except TimeoutError:
             return Ended("late")
 
-    def _note(self, notice: Notice, ended: Ended, seconds: float) -> None:
+    def _note(self, notice: AlertNotification, ended: Ended, seconds: float) -> None:
         """Count the run and write its row."""
         self._counts[ended.result].inc()
         if ended.result == "limited":

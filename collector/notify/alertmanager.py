@@ -18,10 +18,10 @@ from urllib.parse import unquote, urlsplit
 
 import urllib3
 
-from collector.interfaces import Group, Notice
+from collector.interfaces import AlertNotification, NotificationGroup
 from collector.notify.figures import SECOND_US
 from collector.notify.message import render, shown
-from collector.notify.receiver import DELIVERED, TROUBLES, Answer, DeliverError, of_http
+from collector.notify.receiver import DELIVERED, TROUBLES, NotifyError, Outcome, of_http
 from collector.notify.settings import ReceiverSettings
 
 PATH = "/api/v2/alerts"
@@ -44,7 +44,7 @@ class AlertmanagerReceiver:
         self._settings = settings
         self._public_url = public_url
         self.refresh_seconds: float | None = settings.resend_seconds
-        self._firing: dict[str, Notice] = {}
+        self._firing: dict[str, AlertNotification] = {}
         """By fingerprint: what must be told again."""
         self.not_kept = 0
         self._pool = urllib3.PoolManager()
@@ -52,7 +52,7 @@ class AlertmanagerReceiver:
         self._headers: dict[str, str] = {}
 
     def open(self) -> None:
-        """Read the URL.  Sends nothing.  Raises DeliverError."""
+        """Read the URL.  Sends nothing.  Raises NotifyError."""
         parts = urlsplit(self._settings.read_url(self._name))
         port = f":{parts.port}" if parts.port else ""
         host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
@@ -63,33 +63,33 @@ class AlertmanagerReceiver:
             self._headers["Authorization"] = f"Basic {b64encode(pair.encode()).decode('ascii')}"
         ca_file = self._settings.ca_file
         if ca_file is not None and not ca_file.is_file():
-            raise DeliverError(f"deliver.receivers.{self._name}.ca_file: {ca_file}: no such file")
+            raise NotifyError(f"notify.receivers.{self._name}.ca_file: {ca_file}: no such file")
         self._pool = urllib3.PoolManager(ca_certs=str(ca_file) if ca_file else None, maxsize=1)
 
-    def remember(self, group: Group, /) -> None:
+    def remember(self, group: NotificationGroup, /) -> None:
         """Tell these alerts again from the next refresh on."""
         for notice in group.notices:
             self._keep(notice)
 
-    def send(self, group: Group, /) -> Answer:
+    def send(self, group: NotificationGroup, /) -> Outcome:
         """Tell of the alerts of a group.  That somebody has acknowledged one is no news for Alertmanager."""
         self.remember(group)
         told = [notice for notice in group.notices if notice.event != "acknowledged"]
         return self._post(told)
 
-    def refresh(self) -> Answer:
+    def refresh(self) -> Outcome:
         """Tell of all firing alerts again."""
         return self._post(list(self._firing.values()))
 
-    def _keep(self, notice: Notice) -> None:
+    def _keep(self, notice: AlertNotification) -> None:
         if notice.event == "resolved":
             self._firing.pop(notice.fingerprint, None)
-        elif notice.fingerprint in self._firing or len(self._firing) < self._settings.most_firing:
+        elif notice.fingerprint in self._firing or len(self._firing) < self._settings.max_firing:
             self._firing[notice.fingerprint] = notice
         else:
             self.not_kept += 1
 
-    def _post(self, notices: list[Notice]) -> Answer:
+    def _post(self, notices: list[AlertNotification]) -> Outcome:
         """All of them, in several requests if they are many; ends with the first that is not taken."""
         for first in range(0, len(notices), BATCH):
             answer = self._request([self._alert(notice) for notice in notices[first : first + BATCH]])
@@ -97,7 +97,7 @@ class AlertmanagerReceiver:
                 return answer
         return DELIVERED
 
-    def _request(self, alerts: list[Alert]) -> Answer:
+    def _request(self, alerts: list[Alert]) -> Outcome:
         timeout = self._settings.timeout_seconds
         try:
             response = self._pool.request(
@@ -114,10 +114,10 @@ class AlertmanagerReceiver:
             response.release_conn()
         except (urllib3.exceptions.HTTPError, OSError) as error:
             text = str(error)
-            return Answer(False, False, ", ".join(trouble for trouble in TROUBLES if trouble in text) or "no answer")
+            return Outcome(False, False, ", ".join(trouble for trouble in TROUBLES if trouble in text) or "no answer")
         return of_http(response.status)
 
-    def _alert(self, notice: Notice) -> Alert:
+    def _alert(self, notice: AlertNotification) -> Alert:
         """One alert as the API takes it.  Labels are its identity: nothing in them changes while it fires."""
         ended = notice.event == "resolved"
         lasts = timedelta(seconds=LASTS * self._settings.resend_seconds)
@@ -132,8 +132,8 @@ class AlertmanagerReceiver:
             alert["generatorURL"] = url
         return alert
 
-    def _annotations(self, notice: Notice) -> dict[str, str]:
-        message = render(Group("", notice.severity, (), (notice,)), self._settings.language, 1)
+    def _annotations(self, notice: AlertNotification) -> dict[str, str]:
+        message = render(NotificationGroup("", notice.severity, (), (notice,)), self._settings.language, 1)
         annotations = {"summary": message.title, "description": message.text}
         if notice.runbook:
             annotations["runbook_url"] = notice.runbook
@@ -142,7 +142,7 @@ class AlertmanagerReceiver:
         return annotations
 
 
-def _labels(notice: Notice) -> Iterator[tuple[str, str]]:
+def _labels(notice: AlertNotification) -> Iterator[tuple[str, str]]:
     """Labels that are not empty; names as Prometheus allows them."""
     for name, text in notice.labels.items():
         if text:

@@ -21,9 +21,9 @@ import requests
 from apprise import AppriseAsset, NotifyBase, NotifyFormat, NotifyType
 from apprise.plugins.wecombot import NotifyWeComBot
 
-from collector.interfaces import Group, Severity
+from collector.interfaces import NotificationGroup, Severity
 from collector.notify.message import render
-from collector.notify.receiver import DELIVERED, Answer, DeliverError, of_texts
+from collector.notify.receiver import DELIVERED, NotifyError, Outcome, of_texts
 from collector.notify.settings import Language, ReceiverSettings
 
 
@@ -96,7 +96,7 @@ class AppriseReceiver:
         self._most = 0
 
     def open(self) -> None:
-        """Read the URL and have apprise take it.  Sends nothing.  Raises DeliverError."""
+        """Read the URL and have apprise take it.  Sends nothing.  Raises NotifyError."""
         quieten()
         service = _service(self._name, self._settings.read_url(self._name))
         # Per read and per connect; the worker holds the time of the whole attempt.
@@ -108,7 +108,7 @@ class AppriseReceiver:
         self._apprise = apprise.Apprise(asset=service.asset)
         self._apprise.add(service)
 
-    def send(self, group: Group, /) -> Answer:
+    def send(self, group: NotificationGroup, /) -> Outcome:
         """Send one message, once."""
         title, body = self._written(group)
         resolved = all(notice.event == "resolved" for notice in group.notices)
@@ -124,14 +124,14 @@ class AppriseReceiver:
         attempts = [attempt for service in result.results for attempt in service.attempts]
         return of_texts([entry.message for attempt in attempts for entry in attempt.logs])
 
-    def refresh(self) -> Answer:
+    def refresh(self) -> Outcome:
         """Nothing is to be repeated."""
         return DELIVERED
 
-    def remember(self, group: Group, /) -> None:
+    def remember(self, group: NotificationGroup, /) -> None:
         """People do not forget."""
 
-    def _written(self, group: Group) -> tuple[str, str]:
+    def _written(self, group: NotificationGroup) -> tuple[str, str]:
         """Title and body in the form that the service can take."""
         form, lines, language = self._settings.form, self._settings.lines, self._settings.language
         if form == "short" or (form == "auto" and self._most <= SHORT_BELOW):
@@ -139,7 +139,7 @@ class AppriseReceiver:
         return fitted(group, language, lines, self._most)
 
 
-def fitted(group: Group, language: Language, lines: int, octets: int) -> tuple[str, str]:
+def fitted(group: NotificationGroup, language: Language, lines: int, octets: int) -> tuple[str, str]:
     """Title and body of at most `octets` octets of UTF-8 together: with fewer lines, or in the short form if need be.
 
     Services that count characters take more than this; those that count octets (WeCom) would refuse the message.
@@ -169,8 +169,8 @@ def quieten() -> None:
 
 
 def _service(name: str, url: str) -> NotifyBase:
-    """The service that a URL names.  Raises DeliverError, which does not quote the URL."""
-    where = f"deliver.receivers.{name}"
+    """The service that a URL names.  Raises NotifyError, which does not quote the URL."""
+    where = f"notify.receivers.{name}"
     asset = AppriseAsset(
         app_id="vmflow",
         app_desc="vmflow alerts",
@@ -188,9 +188,9 @@ def _service(name: str, url: str) -> NotifyBase:
     except Exception:  # noqa: BLE001 - of any plugin; not chained: it could quote the URL
         service = None
     if not isinstance(service, NotifyBase):
-        raise DeliverError(
+        raise NotifyError(
             f"{where}: no URL that apprise takes; https://appriseit.com/services/ tells how those of each service look"
         )
     if not service.enabled:
-        raise DeliverError(f"{where}: apprise needs another package for {service.service_name}, which is not installed")
+        raise NotifyError(f"{where}: apprise needs another package for {service.service_name}, which is not installed")
     return WeComBot.of(service) if type(service) is NotifyWeComBot else service

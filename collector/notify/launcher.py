@@ -28,10 +28,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from collector.interfaces import Notice
+from collector.interfaces import AlertNotification
 from collector.log import get_log
 from collector.notify.action_run import PATH, Ended, body, run_command, variables
-from collector.notify.settings import ActionError, ActionSettings, ActSettings
+from collector.notify.receiver import NotifyError
+from collector.notify.settings import ActionSettings, NotifySettings
 from collector.threads import run
 
 MESSAGE_OCTETS = 16 * 2**20
@@ -42,17 +43,17 @@ END_SECONDS = 3.0
 ENDED = Ended("failed", "", "the launcher of commands has ended: restart the service")
 
 _LENGTH = struct.Struct("!I")
-_log = get_log("act")
+_log = get_log("notify")
 
 
 class Launcher:
     """The launcher, for the service.  `start` comes first, and before the process is confined; then it is entered."""
 
-    def __init__(self, settings: ActSettings) -> None:
+    def __init__(self, settings: NotifySettings) -> None:
         self._actions = {
             name: action.model_dump(mode="json", exclude_defaults=True)
             for name, action in settings.actions.items()
-            if settings.enabled and action.kind == "command" and not action.dry_run
+            if settings.actions_enabled and action.kind == "command" and not action.dry_run
         }
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
@@ -63,7 +64,7 @@ class Launcher:
         self._ending = False
 
     def start(self) -> None:
-        """Start the process, if there is a command in the settings.  Blocks for milliseconds.  Raises ActionError."""
+        """Start the process, if there is a command in the settings.  Blocks for milliseconds.  Raises NotifyError."""
         if self._process is not None or not self._actions:
             return
         self._socket, theirs = socket.socketpair()
@@ -78,7 +79,7 @@ class Launcher:
                 env={"PATH": PATH, "LANG": "C.UTF-8", "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
             )
         except OSError as error:
-            raise ActionError(f"act: the launcher of commands cannot be started: {error.strerror}") from error
+            raise NotifyError(f"act: the launcher of commands cannot be started: {error.strerror}") from error
         finally:
             theirs.close()
         self._socket.setblocking(False)
@@ -104,7 +105,7 @@ class Launcher:
         if self._process.poll() is None:
             self._process.kill()
 
-    async def run(self, action: str, notice: Notice) -> Ended:
+    async def run(self, action: str, notice: AlertNotification) -> Ended:
         """Run the command of `action` for an alert.  Killed with all that it started when this is cancelled."""
         if self._writer is None or self._task is None or self._task.done():
             return ENDED
@@ -152,7 +153,9 @@ class _Runs:
                 task.cancel()
             return
         number = told["run"]
-        self._tasks[number] = asyncio.create_task(self._run(number, told["action"], Notice(**told["notice"])))
+        self._tasks[number] = asyncio.create_task(
+            self._run(number, told["action"], AlertNotification(**told["notice"]))
+        )
 
     async def end(self) -> None:
         """Kill all."""
@@ -160,7 +163,7 @@ class _Runs:
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
-    async def _run(self, number: int, name: str, notice: Notice) -> None:
+    async def _run(self, number: int, name: str, notice: AlertNotification) -> None:
         try:
             ended = await run_command(self._actions[name], body(name, notice), variables(name, notice))
         finally:

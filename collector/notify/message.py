@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
-from collector.interfaces import Event, Group, Notice, Severity
+from collector.interfaces import AlertNotification, Event, NotificationGroup, Severity
 from collector.notify.figures import SECOND_US, clock, duration, figure, figures, moment
 from collector.notify.settings import Language
 from collector.notify.words import WORDS, Words
@@ -24,10 +24,10 @@ SUMMARIES: dict[Language, str] = {
 }
 
 
-def sample(receiver: str, now_us: int, language: Language, event: Event = "firing") -> Group:
+def sample(receiver: str, now_us: int, language: Language, event: Event = "firing") -> NotificationGroup:
     """A group of one notice that says that it is a test.  `now_us` is the time, µs since 1970."""
     end_us = now_us // (10 * SECOND_US) * 10 * SECOND_US
-    notice = Notice(
+    notice = AlertNotification(
         alert_id=uuid4().hex,
         fingerprint="vmflow_test",
         event=event,
@@ -53,7 +53,7 @@ def sample(receiver: str, now_us: int, language: Language, event: Event = "firin
         runbook="",
         sql="",
     )
-    return Group("vmflow_test", "info", (receiver,), (notice,))
+    return NotificationGroup("vmflow_test", "info", (receiver,), (notice,))
 
 
 SHORT_SIGNS = 140
@@ -85,7 +85,7 @@ class Message:
     """All of it in one line of up to 140 characters."""
 
 
-def render(group: Group, language: Language, lines: int) -> Message:
+def render(group: NotificationGroup, language: Language, lines: int) -> Message:
     """Write the message of a group; of several notices the worst `lines` are named one by one, worst first.
 
     Raises ValueError for a group without notices.
@@ -100,7 +100,7 @@ def render(group: Group, language: Language, lines: int) -> Message:
     return Message(_title(group, notices, words), text, _short(group, notices, words, language))
 
 
-def worst_first(notices: Sequence[Notice]) -> list[Notice]:
+def worst_first(notices: Sequence[AlertNotification]) -> list[AlertNotification]:
     """Firing before resolved, by severity, then by how far the figure is from its threshold, silence first of all."""
     return sorted(
         notices,
@@ -110,7 +110,7 @@ def worst_first(notices: Sequence[Notice]) -> list[Notice]:
     )  # fmt: skip
 
 
-def _excess(notice: Notice) -> float:
+def _excess(notice: AlertNotification) -> float:
     """How many times the threshold the value is, or the threshold the value: rules look upwards and downwards."""
     value, threshold = _known(notice.value), _known(notice.threshold)
     if value is None or notice.condition == "absent":
@@ -137,7 +137,7 @@ def _block(text: str) -> str:
     return "\n".join(shown(line, TEXT_SIGNS) for line in text.strip().split("\n"))[:TEXT_SIGNS]
 
 
-def _who(notice: Notice, words: Words) -> str:
+def _who(notice: AlertNotification, words: Words) -> str:
     labels = {name: shown(text) for name, text in notice.labels.items()}
     if notice.scope == "pair":
         return f"{labels.get('src_vm', '?')} → {labels.get('dst_vm', '?')}"
@@ -161,11 +161,11 @@ def _exporter(labels: Mapping[str, str], words: Words) -> str:
     return f"{name} ({', '.join(part for part in parts if part)})" if any(parts) else name
 
 
-def _measure(notice: Notice, words: Words) -> str:
+def _measure(notice: AlertNotification, words: Words) -> str:
     return words.measures.get(notice.measure) or shown(notice.measure.removesuffix("_ratio").replace("_", " "))
 
 
-def _figure(notice: Notice, words: Words, samples: bool = True) -> str:
+def _figure(notice: AlertNotification, words: Words, samples: bool = True) -> str:
     """`loss 6.1 % [4.8–7.5 %], 21,040 samples`"""
     if notice.event == "resolved" and notice.ended_by not in ("", "clear"):
         # The figure is the last one before somebody ended it, or before there was none: no sign that all is well.
@@ -186,13 +186,13 @@ def _figure(notice: Notice, words: Words, samples: bool = True) -> str:
     return text
 
 
-def _ended_by(notice: Notice, words: Words) -> str:
+def _ended_by(notice: AlertNotification, words: Words) -> str:
     """`ended by ann: cable changed`, `cannot be measured any more: db-1 has moved from h1 to h2`."""
     text = words.forgotten if notice.ended_by == "forgotten" else words.ended_by.format(shown(notice.ended_by))
     return f"{text}{words.colon}{shown(notice.why, WHY_SIGNS)}" if notice.why else text
 
 
-def _silence(notice: Notice, words: Words) -> str:
+def _silence(notice: AlertNotification, words: Words) -> str:
     """How long nothing came; the value of such an alert is in seconds."""
     seconds = _known(notice.value)
     if seconds is None:
@@ -200,7 +200,7 @@ def _silence(notice: Notice, words: Words) -> str:
     return words.silent_for.format(duration(round(seconds * SECOND_US), words.durations))
 
 
-def _since(notice: Notice, words: Words, template: str) -> str:
+def _since(notice: AlertNotification, words: Words, template: str) -> str:
     """Since when; of what has ended, from when to when."""
     lasted = words.lasted.format(duration(notice.now_us - notice.since_us, words.durations))
     if notice.event == "resolved":
@@ -208,7 +208,7 @@ def _since(notice: Notice, words: Words, template: str) -> str:
     return template.format(moment(notice.since_us), lasted)
 
 
-def _condition(notice: Notice, words: Words) -> str:
+def _condition(notice: AlertNotification, words: Words) -> str:
     """What the figure was compared with; empty where nothing is known of it."""
     template = words.conditions.get(notice.condition, words.conditions["threshold"])
     threshold = _known(notice.threshold)
@@ -219,14 +219,14 @@ def _condition(notice: Notice, words: Words) -> str:
     return template.format(figure(threshold, notice.unit, notice.measure))
 
 
-def _late(notice: Notice, words: Words) -> str:
+def _late(notice: AlertNotification, words: Words) -> str:
     """How long after its window a change was found; empty where that is not long, or a person made the change."""
     late_us = notice.now_us - notice.window_end_us
     found = notice.event == "firing" or (notice.event == "resolved" and notice.ended_by in ("", "clear"))
     return words.late.format(duration(late_us, words.durations)) if found and late_us > LATE_US else ""
 
 
-def _labels(notice: Notice, words: Words) -> Iterator[str]:
+def _labels(notice: AlertNotification, words: Words) -> Iterator[str]:
     """One line per label, the known ones first."""
     known = [name for name in words.labels if notice.labels.get(name)]
     others = sorted(name for name, text in notice.labels.items() if text and name not in words.labels)
@@ -234,7 +234,7 @@ def _labels(notice: Notice, words: Words) -> Iterator[str]:
         yield f"{words.labels.get(name) or shown(name)}{words.colon}{shown(notice.labels[name])}"
 
 
-def _details(notice: Notice, words: Words) -> Iterator[str]:
+def _details(notice: AlertNotification, words: Words) -> Iterator[str]:
     """Text about one alert."""
     event = words.events[notice.event]
     about = words.colon.join(part for part in (_who(notice, words), _figure(notice, words)) if part)
@@ -258,7 +258,7 @@ def _details(notice: Notice, words: Words) -> Iterator[str]:
     yield words.alert.format(notice.alert_id)
 
 
-def _where_to_look(notice: Notice, words: Words) -> Iterator[str]:
+def _where_to_look(notice: AlertNotification, words: Words) -> Iterator[str]:
     if notice.runbook:
         yield words.runbook.format(shown(notice.runbook, TEXT_SIGNS))
     if notice.sql:
@@ -266,7 +266,7 @@ def _where_to_look(notice: Notice, words: Words) -> Iterator[str]:
         yield _block(notice.sql)
 
 
-def _many(notices: list[Notice], words: Words, lines: int) -> Iterator[str]:
+def _many(notices: list[AlertNotification], words: Words, lines: int) -> Iterator[str]:
     """Text about several alerts: one line each, then what helps with the worst."""
     for notice in notices[:lines]:
         about = words.colon.join(part for part in (_who(notice, words), _figure(notice, words)) if part)
@@ -288,7 +288,7 @@ def _many(notices: list[Notice], words: Words, lines: int) -> Iterator[str]:
     yield from _where_to_look(worst, words)
 
 
-def _events(notices: list[Notice], words: Words) -> str:
+def _events(notices: list[AlertNotification], words: Words) -> str:
     """`FIRING`, or with several events `FIRING 30, RESOLVED 2`."""
     counts = {event: sum(notice.event == event for notice in notices) for event in EVENT_RANK}
     present = {event: count for event, count in counts.items() if count}
@@ -297,7 +297,7 @@ def _events(notices: list[Notice], words: Words) -> str:
     return words.comma.join(f"{words.events[event]} {count}" for event, count in present.items())
 
 
-def _title(group: Group, notices: list[Notice], words: Words) -> str:
+def _title(group: NotificationGroup, notices: list[AlertNotification], words: Words) -> str:
     worst = notices[0]
     head = f"[{_events(notices, words)} {words.severities[group.severity]}]"
     about = " ".join(part for part in (_who(worst, words), _figure(worst, words, samples=False)) if part)
@@ -306,7 +306,7 @@ def _title(group: Group, notices: list[Notice], words: Words) -> str:
     return shown(f"{head} {about} ({shown(worst.rule)})", TITLE_SIGNS)
 
 
-def _short(group: Group, notices: list[Notice], words: Words, language: Language) -> str:
+def _short(group: NotificationGroup, notices: list[AlertNotification], words: Words, language: Language) -> str:
     """The worst in one line.  Names give way first, so that event, figure and time are always there."""
     worst = notices[0]
     head = f"{_events(notices, words)} {words.severities[group.severity]}{words.colon}"

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Protocol
 
-from collector.interfaces import Group
+from collector.interfaces import NotificationGroup
 
 RETRIED_STATUS = frozenset({408, 421, 423, 425, 429})
 """HTTP codes below 500 that may go away by themselves: time-outs, too early, too many requests (RFC 9110, RFC 6585)."""
@@ -35,7 +35,7 @@ _SMTP = re.compile(r"\((\d{3}), b?['\"]|\brefused: (\d{3}) ")
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Outcome:
     """What became of one attempt."""
 
     ok: bool
@@ -45,10 +45,10 @@ class Answer:
     """For logs and people; made of our own words, never of the receiver's, so that it cannot hold a secret."""
 
 
-DELIVERED = Answer(True, False, "delivered")
+DELIVERED = Outcome(True, False, "delivered")
 
 
-class DeliverError(Exception):
+class NotifyError(Exception):
     """A receiver cannot be used as it is set; the message names the setting and says what was expected."""
 
 
@@ -61,46 +61,46 @@ class Receiver(Protocol):
     """Firing alerts so far that found no room among those that `refresh` repeats."""
 
     def open(self) -> None:
-        """Read the secrets and prepare.  Sends nothing.  Raises DeliverError."""
+        """Read the secrets and prepare.  Sends nothing.  Raises NotifyError."""
 
-    def send(self, group: Group, /) -> Answer:
+    def send(self, group: NotificationGroup, /) -> Outcome:
         """Send one message, once."""
 
-    def refresh(self) -> Answer:
+    def refresh(self) -> Outcome:
         """Repeat what the receiver would else forget."""
 
-    def remember(self, group: Group, /) -> None:
+    def remember(self, group: NotificationGroup, /) -> None:
         """Take alerts that fire already and were delivered before this process began, for `refresh`."""
 
 
-def of_http(status: int) -> Answer:
+def of_http(status: int) -> Outcome:
     """The answer that an HTTP status code is."""
     if 200 <= status < 300:
         return DELIVERED
-    return Answer(False, status < 500 and status not in RETRIED_STATUS, f"HTTP {status}")
+    return Outcome(False, status < 500 and status not in RETRIED_STATUS, f"HTTP {status}")
 
 
-def _of_failure(status: int) -> Answer:
+def _of_failure(status: int) -> Outcome:
     """Some services answer 200 and say in the text that they do not take it."""
-    return Answer(False, False, f"HTTP {status} with a refusal") if status < 300 else of_http(status)
+    return Outcome(False, False, f"HTTP {status} with a refusal") if status < 300 else of_http(status)
 
 
-def of_smtp(code: int) -> Answer:
+def of_smtp(code: int) -> Outcome:
     """The answer that a failing SMTP reply code is: 5yz is permanent (RFC 5321 section 4.2.1)."""
-    return Answer(False, code >= 500, f"SMTP {code}")
+    return Outcome(False, code >= 500, f"SMTP {code}")
 
 
-def of_texts(texts: list[str]) -> Answer:
+def of_texts(texts: list[str]) -> Outcome:
     """What the messages of a library say about a failure: codes of HTTP, SMTP and WeCom, or a trouble.
 
     With several codes (a message to several people) it is permanent only if all are.
     """
     found = [_of_failure(int(code)) for text in texts for code in _HTTP.findall(text)]
     for text in texts:
-        found += [Answer(False, int(code) not in BUSY_CODES, f"WeCom {code}") for code in _ERRCODE.findall(text)]
+        found += [Outcome(False, int(code) not in BUSY_CODES, f"WeCom {code}") for code in _ERRCODE.findall(text)]
         found += [of_smtp(int(one or other)) for one, other in _SMTP.findall(text) if int(one or other) >= 400]
     if found:
         reason = ", ".join(sorted({answer.reason for answer in found}))
-        return Answer(False, all(answer.permanent for answer in found), reason)
+        return Outcome(False, all(answer.permanent for answer in found), reason)
     troubles = [trouble for trouble in TROUBLES if any(trouble in text for text in texts)]
-    return Answer(False, False, ", ".join(troubles) or "not accepted, no reason given")
+    return Outcome(False, False, ", ".join(troubles) or "not accepted, no reason given")

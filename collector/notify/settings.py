@@ -1,32 +1,88 @@
-"""Settings of delivery: who gets messages, in which language, and how long it is tried.
-
-Settings of actions: what to run when an alert fires or ends.  Nothing by default.
-"""
+"""Settings of notifications: who gets messages, in which language, how long it is tried; and what alerts make run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, SecretStr, StringConstraints, field_validator, model_validator
 
 from collector import environment
 from collector.interfaces import Event
-from collector.notify.receiver import DeliverError
+from collector.notify.receiver import NotifyError
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 Argument = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00]*$")]
-URL_OCTETS = 8192
+Language = Literal["en", "zh"]
+Form = Literal["auto", "full", "short"]
+
+URL_BYTES = 8192
+"""Longest URL."""
 
 
-class ActionError(Exception):
-    """An action cannot be run as it is set; the message names the setting, and never the URL."""
+class UrlSettings(BaseModel, frozen=True, extra="forbid"):
+    """A URL that may hold a secret: in the settings, in a file, or in a variable."""
+
+    section: ClassVar[str]
+    """Where such tables stand in the settings, for messages."""
+
+    url: SecretStr | None = None
+    url_file: Path | None = None
+    """File that holds the URL and nothing else: keeps the secret out of the settings."""
+    url_env: str = Field(default="", pattern=r"^[A-Za-z0-9_]*$")
+    """Environment variable that holds the URL.  Its name must not begin with VMFLOW_: those are settings."""
+    ca_file: Path | None = None
+    """PEM file of the authority that signed the server's certificate, if it is not a public one."""
+
+    @property
+    def given(self) -> list[str]:
+        """Which of the three ways are used."""
+        return [name for name in ("url", "url_file", "url_env") if getattr(self, name) not in (None, "")]
+
+    def check_url(self, url: str) -> None:
+        """Raise ValueError, which does not quote the URL."""
+        raise NotImplementedError
+
+    def check_one_is_given(self) -> None:
+        """Raise ValueError unless exactly one way is used, and used right."""
+        if len(self.given) != 1:
+            raise ValueError(
+                f"exactly one of url, url_file, url_env is expected, not {', '.join(self.given) or 'none'}"
+            )
+        if self.url is not None:
+            self.check_url(self.url.get_secret_value())
+
+    @field_validator("url_env")
+    @classmethod
+    def _check_variable(cls, name: str) -> str:
+        if name.startswith("VMFLOW_"):
+            raise ValueError("a name that does not begin with VMFLOW_ is expected")
+        return name
+
+    def read_url(self, name: str) -> str:
+        """The URL of the entry called `name`, from where it is kept.  Raises NotifyError, without the URL."""
+        where = f"{self.section}.{name}"
+        if self.url is not None:
+            return self.url.get_secret_value()
+        if self.url_file is not None:
+            key, url = "url_file", _read(where, self.url_file)
+        else:
+            key, url = "url_env", environment.variables().get(self.url_env, "").strip()
+            if not url:
+                raise NotifyError(f"{where}.url_env: variable {self.url_env} is not set, or empty")
+        try:
+            self.check_url(url)
+        except ValueError as error:
+            raise NotifyError(f"{where}.{key}: {error}") from None
+        return url
 
 
-class ActionSettings(BaseModel, frozen=True, extra="forbid"):
+class ActionSettings(UrlSettings, frozen=True, extra="forbid"):
     """One action: a command without a shell, or a POST of JSON."""
+
+    section: ClassVar[str] = "notify.actions"
 
     kind: Literal["command", "webhook"]
     """`command` runs `argv`; `webhook` posts to the URL."""
@@ -38,110 +94,48 @@ class ActionSettings(BaseModel, frozen=True, extra="forbid"):
     argv: tuple[Argument, ...] = Field(default=(), max_length=64)
     """Command: the program's absolute path and its arguments, passed as they stand here.  The alert comes as JSON on
     standard input and in variables ALERT_RULE, ALERT_LABEL_SRC_VM ...: names that tenants choose are no arguments."""
-    url: SecretStr | None = None
-    """Webhook: http://... or https://...  Exactly one of `url`, `url_file` and `url_env` is given."""
-    url_file: Path | None = None
-    """File that holds the URL and nothing else."""
-    url_env: str = Field(default="", pattern=r"^[A-Za-z0-9_]*$")
-    """Environment variable that holds it.  Its name must not begin with VMFLOW_: those are settings."""
-    ca_file: Path | None = None
-    """Webhook: PEM file of the authority that signed its certificate, if it is not a public one."""
     timeout_seconds: float = Field(default=30, ge=0.1, le=600)
     """After so long a command and all that it started is killed, and a webhook is not waited for."""
     per_minute: int = Field(default=6, ge=1, le=600)
     """Runs in any minute; more are not made up for, but stand in the audit as `limited`."""
-    output_octets: int = Field(default=4096, ge=0, le=65_536)
+    max_output_bytes: int = Field(default=4096, ge=0, le=65_536)
     """What is kept of the output or answer, for the audit; the rest is read and thrown away."""
     dry_run: bool = False
     """True: do nothing but write the audit row."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.url_env.startswith("VMFLOW_"):
-            raise ValueError("url_env: a name that does not begin with VMFLOW_ is expected")
-        given = [name for name in ("url", "url_file", "url_env") if getattr(self, name) not in (None, "")]
         if self.kind == "command":
-            if given or self.ca_file is not None:
-                raise ValueError(f"kind = 'command': argv is expected, not {', '.join(given) or 'ca_file'}")
+            if self.given or self.ca_file is not None:
+                raise ValueError(f"kind = 'command': argv is expected, not {', '.join(self.given) or 'ca_file'}")
             if not self.argv or not self.argv[0].startswith("/"):
                 first = repr(self.argv[0]) if self.argv else "none"
                 raise ValueError(f"argv: the absolute path of a program is expected first, not {first}")
         else:
             if self.argv:
                 raise ValueError("kind = 'webhook': url, url_file or url_env is expected, not argv")
-            if len(given) != 1:
-                raise ValueError(f"exactly one of url, url_file, url_env is expected, not {', '.join(given) or 'none'}")
-            if self.url is not None:
-                check_url(self.url.get_secret_value())
+            self.check_one_is_given()
         return self
 
-    def read_url(self, name: str) -> str:
-        """The URL of the webhook called `name`.  Raises ActionError."""
-        where = f"act.actions.{name}"
-        if self.url is not None:
-            return self.url.get_secret_value()
+    def check_url(self, url: str) -> None:
         try:
-            if self.url_file is not None:
-                with self.url_file.open("rb") as opened:
-                    url = opened.read(URL_OCTETS + 1).decode("utf-8").strip()
-            else:
-                url = environment.variables().get(self.url_env, "").strip()
-            check_url(url)
-        except OSError as error:
-            raise ActionError(f"{where}.url_file: {self.url_file}: {error.strerror or 'cannot be read'}") from None
-        except ValueError as error:
-            key = "url_file" if self.url_file is not None else "url_env"
-            # What cannot be decoded is quoted by the error.
-            reason = "UTF-8 is expected" if isinstance(error, UnicodeDecodeError) else str(error)
-            raise ActionError(f"{where}.{key}: {reason}") from None
-        return url
+            parts = urlsplit(url)
+            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable or _unprintable(url):
+            raise ValueError("one URL that begins with http:// or https:// is expected, without spaces")
 
 
-class ActSettings(BaseModel, frozen=True, extra="forbid"):
-    """What alerts may make vmflow do."""
-
-    enabled: bool = False
-    """False: no action runs, whatever else stands here."""
-    actions: dict[Name, ActionSettings] = Field(default_factory=dict, max_length=64)
-    """By name.  Each has a queue and a worker of its own and runs one at a time."""
-    queue_alerts: int = Field(default=1000, ge=1, le=100_000)
-    """Alerts that wait for an action; more are left out, and counted."""
-    drain_seconds: float = Field(default=5, ge=0, le=60)
-    """At the stop, what runs may take so long to end; it is killed then.  What waits is not run later."""
-
-
-def check_url(url: str) -> None:
-    """Raises ValueError, which does not quote the URL."""
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable or len(url) > URL_OCTETS or any(sign.isspace() or not sign.isprintable() for sign in url):
-        raise ValueError("one URL that begins with http:// or https:// is expected, without spaces")
-
-
-"""Longest address of a receiver."""
-
-
-Language = Literal["en", "zh"]
-Form = Literal["auto", "full", "short"]
-
-
-class ReceiverSettings(BaseModel, frozen=True, extra="forbid"):
+class ReceiverSettings(UrlSettings, frozen=True, extra="forbid"):
     """One receiver.  Exactly one of `url`, `url_file` and `url_env` says where it is."""
 
-    kind: Literal["apprise", "alertmanager"] = "apprise"
-    """`apprise`: mail, SMS gateways, WeCom, webhooks and the rest, by URL.  `alertmanager`: API v2 of Alertmanager."""
-    url: SecretStr | None = None
-    """Such as `mailtos://user:password@mail.example.net?to=ops@example.net`; for Alertmanager, `http://host:9093`."""
-    url_file: Path | None = None
-    """File that holds the URL and nothing else: keeps the secret out of the settings."""
-    url_env: str = ""
-    """Environment variable that holds the URL.  Its name must not begin with VMFLOW_: those are settings."""
-    ca_file: Path | None = None
-    """Alertmanager: PEM file of the authority that signed its certificate, if it is not a public one."""
+    section: ClassVar[str] = "notify.receivers"
 
+    kind: Literal["apprise", "alertmanager"] = "apprise"
+    """`apprise`: mail, SMS gateways, WeCom, webhooks and the rest, by URL, such as
+    `mailtos://user:password@mail.example.net?to=ops@example.net`.  `alertmanager`: API v2 of Alertmanager, at
+    `http://host:9093`; `ca_file` is for it alone."""
     language: Language = "en"
     """English or Chinese."""
     form: Form = "auto"
@@ -151,9 +145,9 @@ class ReceiverSettings(BaseModel, frozen=True, extra="forbid"):
 
     timeout_seconds: float = Field(default=30, gt=0, le=600)
     """One attempt.  Some SMS gateways may be asked once in 5 s only, and apprise waits for that within the attempt."""
-    retry_first_seconds: float = Field(default=2, gt=0, le=3600)
+    min_retry_seconds: float = Field(default=2, gt=0, le=3600)
     """Pause before the second attempt.  It doubles each time; half of each pause is left to chance."""
-    retry_longest_seconds: float = Field(default=120, gt=0, le=86_400)
+    max_retry_seconds: float = Field(default=120, gt=0, le=86_400)
     retry_total_seconds: float = Field(default=3600, gt=0, le=7 * 86_400)
     """A message older than this is given up after its next attempt: later, people look at the alerts themselves."""
     per_minute: int = Field(default=20, ge=1, le=6000)
@@ -163,47 +157,40 @@ class ReceiverSettings(BaseModel, frozen=True, extra="forbid"):
     resend_seconds: float = Field(default=60, ge=1, le=3600)
     """Alertmanager: firing alerts are told again this often, as Prometheus does; after four times as long without,
     Alertmanager takes them for resolved."""
-    most_firing: int = Field(default=10_000, ge=1, le=1_000_000)
+    max_firing: int = Field(default=10_000, ge=1, le=1_000_000)
     """Alertmanager: firing alerts that are told again.  More are told once, and counted; about 5 kB each."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        given = [name for name in ("url", "url_file", "url_env") if getattr(self, name) not in (None, "")]
-        if len(given) != 1:
-            raise ValueError(f"exactly one of url, url_file, url_env is expected, not {', '.join(given) or 'none'}")
-        if self.url_env.startswith("VMFLOW_"):
-            raise ValueError("url_env: a name that does not begin with VMFLOW_ is expected")
-        if self.url is not None:
-            _check_url(self.kind, self.url.get_secret_value())
+        self.check_one_is_given()
         return self
 
-    def read_url(self, name: str) -> str:
-        """The URL of the receiver called `name`, from where it is kept.  Raises DeliverError, without the URL."""
-        where = f"deliver.receivers.{name}"
-        if self.url is not None:
-            return self.url.get_secret_value()
-        if self.url_file is not None:
-            url = _read(where, self.url_file)
-        else:
-            url = environment.variables().get(self.url_env, "").strip()
-            if not url:
-                raise DeliverError(f"{where}.url_env: variable {self.url_env} is not set, or empty")
-        try:
-            _check_url(self.kind, url)
-        except ValueError as error:
-            raise DeliverError(f"{where}: {error}") from None
-        return url
+    def check_url(self, url: str) -> None:
+        if _unprintable(url):
+            raise ValueError(f"one URL without spaces is expected, of at most {URL_BYTES} bytes")
+        scheme, separator, rest = url.partition("://")
+        if not scheme or not separator or not rest:
+            raise ValueError("a URL is expected, scheme://...")
+        if self.kind == "alertmanager":
+            _check_alertmanager(scheme, url)
 
 
-class DeliverSettings(BaseModel, frozen=True, extra="forbid"):
-    """Who can be told of alerts.  Routes and rules name the receivers."""
+class NotifySettings(BaseModel, frozen=True, extra="forbid"):
+    """Who gets alerts: people and programs.  Routes and rules name the receivers, actions name the rules."""
 
     receivers: dict[Name, ReceiverSettings] = Field(default_factory=dict, max_length=64)
     """By name.  Each has a queue and a worker of its own, so that a dead one does not hold the others."""
     public_url: str = ""
     """Where people reach vmflow's web page; Alertmanager shows it as the source of an alert."""
+    actions_enabled: bool = False
+    """False: no action runs, whatever else stands here."""
+    actions: dict[Name, ActionSettings] = Field(default_factory=dict, max_length=64)
+    """By name.  Each has a queue and a worker of its own and runs one at a time."""
+    max_queued_actions: int = Field(default=1000, ge=1, le=100_000)
+    """Alerts that wait for an action; more are left out, and counted."""
     drain_seconds: float = Field(default=5, ge=0, le=60)
-    """At the stop, messages that wait are still sent for this long; the rest goes out after the next start."""
+    """At the stop, messages that wait are still sent for this long, and what runs may take so long to end.  The other
+    messages go out after the next start; actions that wait are not run later."""
 
     @model_validator(mode="before")
     @classmethod
@@ -229,26 +216,19 @@ class DeliverSettings(BaseModel, frozen=True, extra="forbid"):
 
 
 def _read(where: str, file: Path) -> str:
-    """The URL in a file.  Raises DeliverError."""
+    """The URL in a file.  Raises NotifyError."""
     try:
         with file.open("rb") as opened:
-            octets = opened.read(URL_OCTETS + 1)
+            octets = opened.read(URL_BYTES + 1)
         return octets.decode("utf-8").strip()
     except OSError as error:
-        raise DeliverError(f"{where}.url_file: {file}: {error.strerror or 'cannot be read'}") from None
+        raise NotifyError(f"{where}.url_file: {file}: {error.strerror or 'cannot be read'}") from None
     except UnicodeDecodeError:
-        raise DeliverError(f"{where}.url_file: {file}: UTF-8 is expected") from None
+        raise NotifyError(f"{where}.url_file: {file}: UTF-8 is expected") from None
 
 
-def _check_url(kind: str, url: str) -> None:
-    """Raises ValueError, which does not quote the URL."""
-    if len(url.encode()) > URL_OCTETS or any(sign.isspace() or not sign.isprintable() for sign in url):
-        raise ValueError(f"one URL without spaces is expected, of at most {URL_OCTETS} octets")
-    scheme, separator, rest = url.partition("://")
-    if not scheme or not separator or not rest:
-        raise ValueError("a URL is expected, scheme://...")
-    if kind == "alertmanager":
-        _check_alertmanager(scheme, url)
+def _unprintable(url: str) -> bool:
+    return len(url.encode()) > URL_BYTES or any(sign.isspace() or not sign.isprintable() for sign in url)
 
 
 def _check_alertmanager(scheme: str, url: str) -> None:

@@ -17,16 +17,16 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
-from collector.interfaces import Group
+from collector.interfaces import NotificationGroup
 from collector.log import get_log
 from collector.metrics import OTHER, Metrics
 from collector.notify.alertmanager import AlertmanagerReceiver
 from collector.notify.receiver import Receiver
-from collector.notify.settings import DeliverSettings, ReceiverSettings
-from collector.notify.worker import Call, Counts, OnDelivered, Worker
+from collector.notify.settings import NotifySettings, ReceiverSettings
+from collector.notify.worker import CallOnThread, Counts, OnDelivered, Worker
 
 
-def receivers(settings: DeliverSettings) -> dict[str, Receiver]:
+def receivers(settings: NotifySettings) -> dict[str, Receiver]:
     """The receivers that are set, by name, not yet open."""
     return {name: _receiver(name, one, settings.public_url) for name, one in settings.receivers.items()}
 
@@ -40,22 +40,24 @@ def _receiver(name: str, settings: ReceiverSettings, public_url: str) -> Receive
     return AppriseReceiver(name, settings)
 
 
-_log = get_log("deliver")
+_log = get_log("notify")
 
 
-def threads(settings: DeliverSettings) -> int:
+def threads(settings: NotifySettings) -> int:
     """Threads that the stage needs: one per receiver, so that one that hangs takes its own."""
     return max(1, len(settings.receivers))
 
 
-class Delivery:
+class NotifyStage:
     """Delivers groups.  A component, and the core's `Outbox`.  All methods are for the event loop's thread.
 
-    `call` runs what blocks, on as many threads as `threads` says.  Entering raises DeliverError for a receiver that
+    `call` runs what blocks, on as many threads as `threads` says.  Entering raises NotifyError for a receiver that
     cannot be used.
     """
 
-    def __init__(self, settings: DeliverSettings, metrics: Metrics, call: Call, *, on_delivered: OnDelivered) -> None:
+    def __init__(
+        self, settings: NotifySettings, metrics: Metrics, call: CallOnThread, *, on_delivered: OnDelivered
+    ) -> None:
         self._settings = settings
         self._call = call
         self._on_delivered = on_delivered
@@ -76,7 +78,7 @@ class Delivery:
         )
         not_kept = metrics.counter(
             "notification_not_kept_total",
-            "Firing alerts beyond `most_firing`: told, but not told again.",
+            "Firing alerts beyond `max_firing`: told, but not told again.",
             ("receiver",),
         )
         self._unknown = results.labels(OTHER, "unknown")
@@ -132,7 +134,7 @@ class Delivery:
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("a worker has ended", worker=task.get_name(), error=type(error).__name__)
 
-    def offer(self, group: Group, /) -> None:
+    def offer(self, group: NotificationGroup, /) -> None:
         """Take a group for each of its receivers.  A name that no receiver has is counted and reported as given up."""
         for name in dict.fromkeys(group.receivers):
             worker = self._workers.get(name)
@@ -143,7 +145,7 @@ class Delivery:
             _log.sampled("alert for a receiver that is not set", key=name)
             self._on_delivered(group, name, False)
 
-    async def remember(self, groups: Sequence[Group], /) -> None:
+    async def remember(self, groups: Sequence[NotificationGroup], /) -> None:
         """After a start: tell of alerts that fire and were delivered before, for receivers that need to be told again.
 
         Without this, Alertmanager would take them for resolved.

@@ -14,9 +14,9 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from prometheus_client import Counter
 
-from collector.interfaces import Group
+from collector.interfaces import NotificationGroup
 from collector.log import get_log
-from collector.notify.receiver import Answer, Receiver
+from collector.notify.receiver import Outcome, Receiver
 from collector.notify.settings import ReceiverSettings
 
 T = TypeVar("T")
@@ -27,10 +27,10 @@ Result = Literal["delivered", "refused", "expired", "dropped", "left"]
 """`refused`: the receiver will never take it.  `expired`: given up after retries.  `dropped`: the queue was full.
 `left`: not sent before the stop, and so offered again after the next start."""
 
-_log = get_log("deliver")
+_log = get_log("notify")
 
 
-class Call(Protocol):
+class CallOnThread(Protocol):
     """Runs a function on a worker thread of the stage."""
 
     def __call__(self, function: Callable[..., T], /, *args: Any) -> Awaitable[T]:
@@ -40,7 +40,7 @@ class Call(Protocol):
 class OnDelivered(Protocol):
     """Who wants to know what became of a group; called on the event loop, once per group and receiver."""
 
-    def __call__(self, group: Group, receiver: str, ok: bool, /) -> None:
+    def __call__(self, group: NotificationGroup, receiver: str, ok: bool, /) -> None:
         """`ok`: the receiver took it.  Else it was given up for good.  Not called for what is left at the stop."""
 
 
@@ -67,7 +67,7 @@ class Worker:
         name: str,
         settings: ReceiverSettings,
         receiver: Receiver,
-        call: Call,
+        call: CallOnThread,
         counts: Counts,
         on_delivered: OnDelivered,
     ) -> None:
@@ -77,11 +77,11 @@ class Worker:
         self._call = call
         self._counts = counts
         self._on_delivered = on_delivered
-        self._queue: deque[tuple[Group, float]] = deque()
+        self._queue: deque[tuple[NotificationGroup, float]] = deque()
         """Groups, and when they came (loop time).  The first is the one under way."""
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
-        self._under_way: tuple[object, asyncio.Task[Answer]] | None = None
+        self._under_way: tuple[object, asyncio.Task[Outcome]] | None = None
         """A call that has not come back, and what it is about."""
         self._sent: deque[float] = deque(maxlen=settings.per_minute)
         """When the last messages were sent (loop time)."""
@@ -93,7 +93,7 @@ class Worker:
         """Groups not yet delivered or given up."""
         return len(self._queue)
 
-    def offer(self, group: Group) -> None:
+    def offer(self, group: NotificationGroup) -> None:
         """Take a group; one that finds no room is given up."""
         if len(self._queue) >= self._settings.queue_groups:
             _log.sampled("alert not sent: too many wait for its receiver", key=self._name)
@@ -102,7 +102,7 @@ class Worker:
         self._queue.append((group, asyncio.get_running_loop().time()))
         self._wake.set()
 
-    async def remember(self, group: Group) -> None:
+    async def remember(self, group: NotificationGroup) -> None:
         """Tell the receiver of alerts that fire already."""
         await self._call(self._receiver.remember, group)
         self._refresh_at = None
@@ -135,10 +135,10 @@ class Worker:
             if not self._queue:
                 await self._idle()
 
-    async def _deliver(self, group: Group, came: float) -> Result:
+    async def _deliver(self, group: NotificationGroup, came: float) -> Result:
         """Try until the receiver takes it, refuses it, or it is too old."""
         loop = asyncio.get_running_loop()
-        pause = self._settings.retry_first_seconds
+        pause = self._settings.min_retry_seconds
         while True:
             if not await self._allowed():
                 return "left"
@@ -159,9 +159,9 @@ class Worker:
             await self._refresh()
             if await self._sleep(min(left, pause * random.uniform(0.5, 1))):  # noqa: S311 - spreads load, no secret
                 return "left"
-            pause = min(2 * pause, self._settings.retry_longest_seconds)
+            pause = min(2 * pause, self._settings.max_retry_seconds)
 
-    async def _attempt(self, about: object, function: Callable[..., Answer], *args: object) -> Answer:
+    async def _attempt(self, about: object, function: Callable[..., Outcome], *args: object) -> Outcome:
         """One call with its time limit.  One that did not come back before is waited for, not repeated."""
         if self._under_way is None:
             self._under_way = (about, asyncio.create_task(self._guarded(function, *args)))
@@ -170,7 +170,7 @@ class Worker:
             async with asyncio.timeout(self._settings.timeout_seconds):
                 answer = await asyncio.shield(task)
         except TimeoutError:
-            return Answer(False, False, f"no answer within {self._settings.timeout_seconds:g} s")
+            return Outcome(False, False, f"no answer within {self._settings.timeout_seconds:g} s")
         self._under_way = None
         self._counts.not_kept.inc(self._receiver.not_kept - self._not_kept)
         self._not_kept = self._receiver.not_kept
@@ -179,12 +179,12 @@ class Worker:
             return await self._attempt(about, function, *args)
         return answer
 
-    async def _guarded(self, function: Callable[..., Answer], *args: object) -> Answer:
+    async def _guarded(self, function: Callable[..., Outcome], *args: object) -> Outcome:
         """The call's answer; whatever a receiver raises (its code is foreign) is a failed attempt."""
         try:
             return await self._call(function, *args)
         except Exception as error:  # noqa: BLE001 - see above; only its kind is told: its text may quote the address
-            return Answer(False, False, type(error).__name__)
+            return Outcome(False, False, type(error).__name__)
 
     async def _allowed(self) -> bool:
         """Wait until one more message is allowed in this minute; False if the stop came first."""
@@ -224,7 +224,7 @@ class Worker:
                 await self._stopping.wait()
         return self._stopping.is_set()
 
-    def _end(self, group: Group, result: Result) -> None:
+    def _end(self, group: NotificationGroup, result: Result) -> None:
         """Count what became of a group, and tell it."""
         self._counts.results[result].inc()
         if result == "left":

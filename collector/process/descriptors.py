@@ -56,7 +56,7 @@ def connections(settings: Settings, limit: int) -> Connections:
     """Share out what `limit` leaves.  Raises DescriptorsError if it leaves too few."""
     wanted = {
         "web": CONNECTIONS if settings.web.enabled else 0,
-        "sql": CONNECTIONS if settings.store.directory is not None and settings.store.sql_enabled else 0,
+        "sql": CONNECTIONS if settings.store.directory is not None and settings.sql.enabled else 0,
         "streams": settings.listen.stream_connections if settings.listen.streams else 0,
     }
     base = needed(settings)
@@ -78,4 +78,4 @@ def needed(settings: Settings) -> int:
     sockets = len(listen.addresses) * listen.sockets + len(listen.streams) + 2
     if store.directory is None:
         return OWN + CLIENTS + sockets
-    return OWN + ENGINE + PER_QUERY * max(0, store.sql_queries - 4) + sockets
+    return OWN + ENGINE + PER_QUERY * max(0, settings.sql.max_queries - 4) + sockets

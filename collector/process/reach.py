@@ -16,8 +16,8 @@ from urllib.request import getproxies_environment
 from pydantic import BaseModel
 
 from collector import environment
-from collector.notify.receiver import DeliverError
-from collector.notify.settings import ActionError, ReceiverSettings
+from collector.notify.receiver import NotifyError
+from collector.notify.settings import ReceiverSettings
 from collector.process.confine import ConfineError, Reach
 from collector.settings import Settings
 from decoders.jit import cache_directory
@@ -205,7 +205,7 @@ def _written(settings: Settings) -> set[Path]:
     directories = {store.spool, Path(os.environ.get("NUMBA_CACHE_DIR") or cache_directory().parent)}
     if store.directory is not None:
         directories.add(store.directory)
-    files = {settings.pipeline.template_file or (store.directory.parent / "x" if store.directory else None)}
+    files = {settings.decode.template_file or (store.directory.parent / "x" if store.directory else None)}
     if settings.rollup.enabled:
         files.add(settings.rollup.key_file or store.spool.parent / "x")
     directories |= {file.parent for file in files if file is not None}
@@ -213,7 +213,7 @@ def _written(settings: Settings) -> set[Path]:
         if _others(directory.resolve()):
             raise ConfineError(
                 f"the settings have files kept in {directory}, which is no directory for them alone: "
-                "see store.url, store.spool_directory, pipeline.template_file and rollup.key_file"
+                "see store.url, store.spool_directory, decode.template_file and rollup.key_file"
             )
         with suppress(OSError):  # the stage that needs it says so
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -236,17 +236,17 @@ def _files(value: object) -> Iterator[Path]:
 
 def _receivers(settings: Settings) -> Iterator[tuple[ReceiverSettings, str]]:
     """Receivers with their URL.  Of one that has none, its stage tells."""
-    for name, receiver in settings.deliver.receivers.items():
-        with suppress(DeliverError):
+    for name, receiver in settings.notify.receivers.items():
+        with suppress(NotifyError):
             yield receiver, receiver.read_url(name)
 
 
 def _webhooks(settings: Settings) -> Iterator[str]:
     """URLs of actions."""
-    if settings.act.enabled:
-        for name, action in settings.act.actions.items():
+    if settings.notify.actions_enabled:
+        for name, action in settings.notify.actions.items():
             if action.kind == "webhook":
-                with suppress(ActionError):
+                with suppress(NotifyError):
                     yield action.read_url(name)
 
 
@@ -286,8 +286,8 @@ def _homes() -> set[Path]:
 def _bound(settings: Settings) -> Iterator[int]:
     if settings.web.enabled:
         yield settings.web.port
-    if settings.store.embedded and settings.store.sql_enabled:
-        yield settings.store.sql_port
+    if settings.store.embedded and settings.sql.enabled:
+        yield settings.sql.port
     for endpoint in settings.listen.stream_endpoints():
         yield endpoint.port
 

@@ -52,13 +52,13 @@ from collector.rollup.plan import (
     plan_times,
 )
 from collector.rollup.tables import BLOCK, BURSTS, ENTRIES, GROUPS, LINKS, MOST_WINDOWS, NAMELESS, kernel
-from decoders.jit import forced
+from decoders.jit import inline_always
 
 LONGEST_US = schemas.pair_definition.LONGEST_US
 LEAST_ODDS = float(schemas.pair_definition.LEAST_ODDS)
 
 
-@forced
+@inline_always
 def add_burst(rows, tables, i, flow, group):  # type: ignore[no-untyped-def]
     """A sample of TCP, which counts in `group`: go on with the burst of its connection, or begin another one."""
     burst = tables.bursts[flow & U(BURSTS - 1)]
@@ -100,13 +100,13 @@ PLACES, MANY = 4, 1 << 14
 groups of many connections, which would need much memory."""
 
 
-@forced
+@inline_always
 def first_place(places, one):  # type: ignore[no-untyped-def]
     """Where the search for a hash begins."""
     return one & U(places.shape[0] - 1)
 
 
-@forced
+@inline_always
 def entered(places, one):  # type: ignore[no-untyped-def]
     """Enter a hash into a table (a power of two of places, 0 = free); False if it is there already."""
     place = first_place(places, one)
@@ -118,7 +118,7 @@ def entered(places, one):  # type: ignore[no-untyped-def]
     return True
 
 
-@forced
+@inline_always
 def places_for(count):  # type: ignore[no-untyped-def]
     """Places of a table for so many hashes."""
     least = max(min(PLACES * count, PLACES * MANY), PLACES * count // 2)
@@ -128,7 +128,7 @@ def places_for(count):  # type: ignore[no-untyped-def]
     return size
 
 
-@forced
+@inline_always
 def sort_links(hashes, groups, count, ends, out):  # type: ignore[no-untyped-def]
     """The first `count` hashes by group to `out`, and where each group ends, counted from 1, to `ends`, zeros at first.
     Returns how many the largest group has."""
@@ -173,7 +173,7 @@ def distinct_links(hashes, groups, count, ends, out):  # type: ignore[no-untyped
 EDGE_US = schemas.pair_definition.EDGE_US
 
 
-@forced
+@inline_always
 def plan_block(rows, numbers, tables, first):  # type: ignore[no-untyped-def]
     """Plan the rows from `first` on; returns how many, fewer than a block if a name has no number."""
     count = min(BLOCK, rows.time_received.shape[0] - first)
@@ -189,7 +189,7 @@ def plan_block(rows, numbers, tables, first):  # type: ignore[no-untyped-def]
     return count
 
 
-@forced
+@inline_always
 def peek_block(tables, count):  # type: ignore[no-untyped-def]
     """Read from the groups that the planned rows most likely add to.  Nobody needs what is read, but it is in the cache
     when it is needed."""
@@ -213,7 +213,7 @@ def peek_block(tables, count):  # type: ignore[no-untyped-def]
         entries[k]["peek"] = peek
 
 
-@forced
+@inline_always
 def place_block(tables, count, groups, connections):  # type: ignore[no-untyped-def]
     """Find the group of each window of the planned rows; returns how many rows fit, and how many windows they have."""
     placed = 0
@@ -234,7 +234,7 @@ def place_block(tables, count, groups, connections):  # type: ignore[no-untyped-
     return count, placed
 
 
-@forced
+@inline_always
 def add_smear(group, plan, begin, length):  # type: ignore[no-untyped-def]
     """What a record that reaches over an end of the window may have put on the wrong side of it."""
     start, end, stop = plan["start"], plan["end"], begin + WINDOW_US
@@ -248,7 +248,7 @@ def add_smear(group, plan, begin, length):  # type: ignore[no-untyped-def]
         group["last_smear_squares"] += smear * smear
 
 
-@forced
+@inline_always
 def add_part(group, plan, window):  # type: ignore[no-untyped-def]
     """The share of a record that lasted for some time."""
     start, end = plan["start"], plan["end"]
@@ -271,7 +271,7 @@ def add_part(group, plan, window):  # type: ignore[no-untyped-def]
         add_smear(group, plan, begin, length)
 
 
-@forced
+@inline_always
 def add_whole(group, plan, window):  # type: ignore[no-untyped-def]
     """A record of one moment."""
     group["records"] += 1.0
@@ -289,7 +289,7 @@ def add_whole(group, plan, window):  # type: ignore[no-untyped-def]
         group["last_packets"] += plan["packets"]
 
 
-@forced
+@inline_always
 def add_once(group, plan):  # type: ignore[no-untyped-def]
     """What counts in the first window of a record only, whole."""
     group["drop_hint_packets"] += plan["drop_hint"]
@@ -304,7 +304,7 @@ def add_once(group, plan):  # type: ignore[no-untyped-def]
         group["tcp_flags_missing"] += ONE
 
 
-@forced
+@inline_always
 def add_block(rows, tables, first, placed):  # type: ignore[no-untyped-def]
     """Add the placed windows of the rows from `first` on."""
     link = tables.used[LINKS]

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import schemas.pair_definition
-from collector.rollup.tables import GROUPS, kernel, unchecked
-from decoders.jit import forced
+from collector.rollup.tables import GROUPS, inline_unchecked, kernel
+from decoders.jit import inline_always
 from schemas.flows import FLOWS
 
 UNKNOWN, ASKED = -1, -2
@@ -31,7 +31,7 @@ MIX_A, MIX_B, MIX_C = U(0x9E3779B97F4A7C15), U(0xFF51AFD7ED558CCD), U(0xC4CEB9FE
 """Odd numbers of MurmurHash3 and of the golden ratio."""
 
 
-@forced
+@inline_always
 def mixed(h):  # type: ignore[no-untyped-def]
     """The finish of MurmurHash3: every bit of the input reaches every bit of the output."""
     h = (h ^ (h >> U(33))) * MIX_B
@@ -39,7 +39,7 @@ def mixed(h):  # type: ignore[no-untyped-def]
     return h ^ (h >> U(33))
 
 
-@forced
+@inline_always
 def key_hash(a, b, c, d, e):  # type: ignore[no-untyped-def]
     """Hash of a key without its window; `e` is the stream's."""
     h = (a + MIX_A) * MIX_B
@@ -49,13 +49,13 @@ def key_hash(a, b, c, d, e):  # type: ignore[no-untyped-def]
     return h ^ (h >> HALF)
 
 
-@forced
+@inline_always
 def stream_hash(high, low, domain):  # type: ignore[no-untyped-def]
     """Hash of the words of a key that name who told of the packets."""
     return (high * MIX_A + low) * MIX_B + domain * MIX_A
 
 
-@forced
+@inline_always
 def end_hash(high, low, port, seeds):  # type: ignore[no-untyped-def]
     """Hash of one end of a connection; the secret comes first, or collisions could be worked out without it."""
     h = (high ^ seeds[0]) * MIX_B
@@ -64,19 +64,19 @@ def end_hash(high, low, port, seeds):  # type: ignore[no-untyped-def]
     return h ^ (h >> HALF)
 
 
-@forced
+@inline_always
 def first_slot(slots, h, window):  # type: ignore[no-untyped-def]
     """Where the search for a key begins."""
     return (h + U(window)) & U(slots.shape[0] - 1)
 
 
-@forced
+@inline_always
 def tag_of(h, window):  # type: ignore[no-untyped-def]
     """What a slot says of its key: tells most others apart without a look at the group."""
     return (((h >> HALF) + U(window)) & LOW) << HALF
 
 
-@forced
+@inline_always
 def group_of(tables, key, window):  # type: ignore[no-untyped-def]
     """The group with the key of a plan; makes it if there is none.  The caller has seen that it fits."""
     slots, h = tables.slots, key["hash"]
@@ -216,13 +216,13 @@ class Numbers(NamedTuple):
     network: NDArray[np.int32]
 
 
-@forced
+@inline_always
 def number_of(numbers, code):  # type: ignore[no-untyped-def]
     """The number of a name; with the check that its code is in the dictionary."""
     return numbers[code]
 
 
-@unchecked
+@inline_unchecked
 def plan_times(rows, i, plan):  # type: ignore[no-untyped-def]
     """When the record flowed, held against the time of receipt, and its windows."""
     received, stated = rows.time_received[i], rows.flow_end[i]
@@ -234,7 +234,7 @@ def plan_times(rows, i, plan):  # type: ignore[no-untyped-def]
     plan["last"] = max(end - 1, start) // WINDOW_US
 
 
-@unchecked
+@inline_unchecked
 def plan_key(rows, numbers, i, plan):  # type: ignore[no-untyped-def]
     """The pair; False if one of its names has no number yet."""
     src_vm, dst_vm = number_of(numbers.src_vm, rows.src_vm[i]), number_of(numbers.dst_vm, rows.dst_vm[i])
@@ -259,7 +259,7 @@ def plan_key(rows, numbers, i, plan):  # type: ignore[no-untyped-def]
     return True
 
 
-@unchecked
+@inline_unchecked
 def plan_amounts(rows, i, plan):  # type: ignore[no-untyped-def]
     """How much the record stands for, with its variances."""
     count, length = np.float64(rows.packets[i]), np.float64(rows.bytes[i])
@@ -281,7 +281,7 @@ def plan_amounts(rows, i, plan):  # type: ignore[no-untyped-def]
         plan["octets_variance"] = octets * octets
 
 
-@unchecked
+@inline_unchecked
 def plan_connection(rows, i, plan, seeds):  # type: ignore[no-untyped-def]
     """The connection: a hash alike for both directions, 0 for none.  And the flow of a sample that may be of a burst
     (`bursts.py`), 0 for others: a hash of who sampled what at which rate, not alike for both directions."""
@@ -298,7 +298,7 @@ def plan_connection(rows, i, plan, seeds):  # type: ignore[no-untyped-def]
         plan["flow"] = max(mixed(source * MIX_A + destination + agent), ONE)
 
 
-@unchecked
+@inline_unchecked
 def plan_events(rows, i, plan):  # type: ignore[no-untyped-def]
     """What counts in the first window only.  Without a branch: what a row has of it cannot be guessed."""
     plan["drop_hint"] = rows.drop_hint_packets[i] * U(rows.sampling_rate[i])

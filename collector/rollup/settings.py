@@ -20,9 +20,9 @@ class RollupSettings(BaseModel, frozen=True, extra="forbid"):
     """Holds the secret in the hashes of connections, 32 hexadecimal digits; made where it is missing.  Default:
     `rollup.key` beside the spool.  Services that store into one database need the same one, or a connection that two of
     them see counts twice."""
-    most_sums: int = Field(default=2**19, ge=1024, le=2**20)
+    max_sums: int = Field(default=2**19, ge=1024, le=2**20)
     """Sums in memory (one per window, pair and sighting, about 250 octets each); more are stored at once."""
-    most_connections: int = Field(default=2**21, ge=1024, le=2**26)
+    max_connections: int = Field(default=2**21, ge=1024, le=2**26)
     """Distinct connections in memory (about 20 octets each); with more, the sums are stored at once."""
     waiting_groups: int = Field(default=6, ge=1, le=100)
     """Groups of sums that wait for a slow store, at most: a minute.  Of further ones the memory is let go, and their

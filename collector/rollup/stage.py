@@ -47,7 +47,7 @@ _log = get_log("rollup")
 
 
 @dataclass
-class Group:
+class RollupGroup:
     """Inserts whose sums are stored together."""
 
     number: int
@@ -101,20 +101,20 @@ class Rollups:
         self._again = again
         self._rolled = rolled
         self._clock_us = clock_us
-        self._sums = PairSums(settings.most_sums, settings.most_connections, key=key)
-        self._open: Group | None = None
+        self._sums = PairSums(settings.max_sums, settings.max_connections, key=key)
+        self._open: RollupGroup | None = None
         self._ours: set[int] | None = set()
         """Groups opened before it is known what a former run left; None from then on."""
         self._settled = asyncio.Event()
         """No insert of a former run is in doubt: its groups have all the rows that they will ever have."""
         self._held = False
         """An insert with the open group's number is under way."""
-        self._to_sum: asyncio.Queue[tuple[Group, Sequence[pa.RecordBatch]]] = asyncio.Queue()
+        self._to_sum: asyncio.Queue[tuple[RollupGroup, Sequence[pa.RecordBatch]]] = asyncio.Queue()
         """Rows to sum, in order; no batches: the group is over, take its sums."""
         self._summed_some = asyncio.Event()
         self._ending = 0
         """Groups that are over, whose sums are not taken yet."""
-        self._waiting: deque[Group] = deque()
+        self._waiting: deque[RollupGroup] = deque()
         """Groups whose sums are to be stored, oldest first."""
         self._work = asyncio.Event()
         self._flushed = asyncio.Event()
@@ -178,7 +178,7 @@ class Rollups:
             if self._ours is not None:
                 self._ours.add(number)
             await self._store_call(self._store.open, number)
-            self._open = Group(number, opened=time.monotonic())
+            self._open = RollupGroup(number, opened=time.monotonic())
         self._held = True
         return self._open.number
 
@@ -201,7 +201,7 @@ class Rollups:
         """What a former run sent is stored or given up: its groups can be read back."""
         self._settled.set()
 
-    def _note(self, group: Group, batches: Sequence[pa.RecordBatch]) -> None:
+    def _note(self, group: RollupGroup, batches: Sequence[pa.RecordBatch]) -> None:
         """Keep what the times of receipt say."""
         spans = [pc.min_max(batch.column("time_received").cast(pa.int64())).as_py() for batch in batches]
         newest, oldest = max(span["max"] for span in spans), min(span["min"] for span in spans)
@@ -249,7 +249,7 @@ class Rollups:
             self._to_sum.task_done()
             self._summed_some.set()
 
-    async def _sum(self, group: Group, batches: Sequence[pa.RecordBatch]) -> None:
+    async def _sum(self, group: RollupGroup, batches: Sequence[pa.RecordBatch]) -> None:
         begun = time.monotonic()
         try:
             group.broken |= not await self._sum_call(self._add, batches)
@@ -262,12 +262,12 @@ class Rollups:
         """Whether all rows found room.  Blocks."""
         return all(self._sums.add(batch) is None for batch in batches)
 
-    async def _take(self, group: Group) -> None:
+    async def _take(self, group: RollupGroup) -> None:
         try:
             sums = await self._sum_call(self._sums.take)
         except Exception as error:  # noqa: BLE001 - as above
             # What it still holds would be counted with the next group.
-            self._sums = PairSums(self._settings.most_sums, self._settings.most_connections, key=self._key)
+            self._sums = PairSums(self._settings.max_sums, self._settings.max_connections, key=self._key)
             _log.sampled("sums not taken: rows will be read back", key=type(error).__name__, error=repr(error)[:300])
         else:
             if not group.broken and len(self._waiting) < self._settings.waiting_groups:
@@ -304,7 +304,7 @@ class Rollups:
                 await asyncio.sleep(self._settings.retry_seconds)
                 continue
             ours, self._ours = self._ours or set(), None
-            left = [Group(number) for number in numbers if number not in ours]
+            left = [RollupGroup(number) for number in numbers if number not in ours]
             if left:
                 _log.info("summing rows that a former run stored", groups=len(left))
             self._waiting.extendleft(reversed(left))
@@ -312,7 +312,7 @@ class Rollups:
                 self._flushed.clear()
             return
 
-    async def _finish(self, group: Group) -> None:
+    async def _finish(self, group: RollupGroup) -> None:
         begun = time.monotonic()
         read_back = group.sums is None
         while True:
@@ -339,11 +339,11 @@ class Rollups:
         if group.newest_us:
             self._rolled(group.newest_us, group.oldest_us)
 
-    def _finish_blocking(self, group: Group) -> str:
+    def _finish_blocking(self, group: RollupGroup) -> str:
         sums = group.sums
         if sums is None:
             # A group ends when three quarters of the room are taken: twice the room holds whatever came after.
-            again = PairSums(2 * self._settings.most_sums, 2 * self._settings.most_connections, key=self._key)
+            again = PairSums(2 * self._settings.max_sums, 2 * self._settings.max_connections, key=self._key)
             over = self._store.read_back(group.number, again)
             self._unsummed.inc(over)
             group.rows = again.rows

@@ -137,21 +137,21 @@ _LAYOUTS = {name: _layout(name) for name in Rows._fields}
 class PairSums:
     """Sums of the rows added since they were taken.  Not safe for threads: one at a time; the loop releases the GIL."""
 
-    def __init__(self, most_groups: int, most_connections: int, *, key: int | None = None) -> None:
-        """Hold up to `most_groups` sums (270 octets each, with their slots) and `most_connections` connections of them
+    def __init__(self, most_groups: int, max_connections: int, *, key: int | None = None) -> None:
+        """Hold up to `most_groups` sums (270 octets each, with their slots) and `max_connections` connections of them
         (12 octets each, and 8 more while they are sorted).  The same `key` (128 bits) gives the same hashes of
         connections; it must be secret, or senders could choose what collides.  Without one, it is random.
 
         Raises ValueError if one record may not fit.
         """
-        if min(most_groups, most_connections) < MOST_WINDOWS:
+        if min(most_groups, max_connections) < MOST_WINDOWS:
             raise ValueError(f"one record needs room for {MOST_WINDOWS} groups and as many connections")
         self._most_groups = most_groups
-        self._most_connections = most_connections
+        self._most_connections = max_connections
         key = secrets.randbits(128) if key is None else key
         seeds = np.array([key >> 64, key & (2**64 - 1)], np.uint64)
-        self._tables = layout.make(most_groups, most_connections, seeds)
-        self._links_before_thinning = min(FIRST_THINNING, most_connections)
+        self._tables = layout.make(most_groups, max_connections, seeds)
+        self._links_before_thinning = min(FIRST_THINNING, max_connections)
         self._thinned = 0
         """Links that the last thinning left."""
         self._names = {NAME: Names(pa.string()), NAMED_UUID: Names(UUID)}

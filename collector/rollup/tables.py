@@ -30,7 +30,7 @@ kernel = jit.kernel_of(Path(__file__).parent)
 """Compile and cache a function of this folder."""
 
 
-def unchecked(function: jit.Compiled) -> jit.Compiled:
+def inline_unchecked(function: jit.Compiled) -> jit.Compiled:
     """As `jit.forced`, but an index into an array is not checked, which takes a third of the time of `plan.py`.
 
     Only for functions that read columns (`Rows`) at a row's number: `PairSums` has seen that all have that many rows.
@@ -112,7 +112,7 @@ _KEPT_OCTETS = 1 << 22
 Records = NDArray[np.void]
 
 
-class Tables(NamedTuple):
+class SumTables(NamedTuple):
     """What the kernels work on."""
 
     slots: NDArray[np.uint64]
@@ -139,9 +139,9 @@ def _aligned(count: int, dtype: np.dtype[np.void]) -> Records:
     return memory[first : first + count * dtype.itemsize].view(dtype)
 
 
-def make(groups: int, links: int, seeds: NDArray[np.uint64]) -> Tables:
+def make(groups: int, links: int, seeds: NDArray[np.uint64]) -> SumTables:
     """Empty tables for so many groups and links; few slots."""
-    return Tables(
+    return SumTables(
         slots=np.zeros(_LEAST_SLOTS, np.uint64),
         groups=_aligned(groups, GROUP),
         link_hashes=np.empty(links, np.uint64),
@@ -154,20 +154,20 @@ def make(groups: int, links: int, seeds: NDArray[np.uint64]) -> Tables:
     )
 
 
-def with_more_slots(tables: Tables) -> Tables:
+def with_more_slots(tables: SumTables) -> SumTables:
     """Tables with more slots, none of them filled yet."""
     most = 1 << (2 * len(tables.groups) - 1).bit_length()
     return tables._replace(slots=np.zeros(min(_GROWTH * len(tables.slots), most), np.uint64))
 
 
-def note_peaks(tables: Tables) -> None:
+def note_peaks(tables: SumTables) -> None:
     """Note how many groups and links there are, before some go."""
     used = tables.used
     used[PEAK_GROUPS] = max(used[PEAK_GROUPS], used[GROUPS])
     used[PEAK_LINKS] = max(used[PEAK_LINKS], used[LINKS])
 
 
-def emptied(tables: Tables) -> Tables:
+def emptied(tables: SumTables) -> SumTables:
     """Empty tables: the same memory if it was used well, other if not."""
     note_peaks(tables)
     used = tables.used

@@ -34,8 +34,8 @@ from collector.http.server import CONNECTIONS, BindError, LargeResponse, Octets,
 from collector.interfaces import Call
 from collector.log import get_log
 from collector.metrics import Metrics
-from collector.sql.engine import Answer, Engine, Query, QueryError
-from collector.sql.guard import RefusedError, check_reads
+from collector.sql.engine import Engine, Query, QueryError, QueryResult
+from collector.sql.guard import QueryRefusedError, check_reads
 from collector.sql.turns import MOST_OVERDUE, Turn, Turns, stopping
 from collector.sql.wire import (
     COMPRESSORS,
@@ -49,8 +49,8 @@ from collector.sql.wire import (
 )
 from collector.store.client import open_client
 from collector.store.errors import StoreError
-from collector.store.settings import StoreSettings
-from collector.threads import stand_back
+from collector.store.settings import SqlSettings, StoreSettings
+from collector.threads import lower_priority
 
 CONTENT_TYPES = {
     "TabSeparated": "text/tab-separated-values; charset=UTF-8",
@@ -87,7 +87,7 @@ def is_on(request: Request, name: str) -> bool:
     return request.query_params.get(name, "0") not in NO
 
 
-def success(answer: Answer, parts: Sequence[Octets], request: Request) -> Response:
+def success(answer: QueryResult, parts: Sequence[Octets], request: Request) -> Response:
     """The response with an answer whose body is `parts`, compressed as the client asks.  Blocks.
 
     ClickHouse's own compression comes first, that of HTTP around it, as ClickHouse has it.  Raises RefusedError.
@@ -146,7 +146,7 @@ OWN_PARAMETERS = frozenset({"query", "database", "default_format"})
 ANSWER_THREADS = 2
 """For what is done with requests and answers before and after the query."""
 LATE_SECONDS = 1.0
-"""After `store.sql_seconds` the engine ends a query itself, where it looks at the clock; this much later we do."""
+"""After `sql.max_seconds` the engine ends a query itself, where it looks at the clock; this much later we do."""
 CANCEL_AGAIN_SECONDS, CANCEL_AGAIN_LONGEST_SECONDS = 0.2, 5.0
 """Between two calls to cancel a query, doubling: the first may come before the engine knows of the query."""
 OVERDUE_SECONDS = 2.0
@@ -157,12 +157,12 @@ CLOSE_SECONDS = 2.0
 _log = get_log("sql")
 
 
-def threads(settings: StoreSettings) -> int:
+def threads(settings: SqlSettings) -> int:
     """Threads that queries and answers need, overdue queries included."""
-    return settings.sql_queries + MOST_OVERDUE + ANSWER_THREADS
+    return settings.max_queries + MOST_OVERDUE + ANSWER_THREADS
 
 
-class Facade:
+class SqlEndpoint:
     """The endpoint as a component.  With a ClickHouse server for a store, or switched off, it does nothing.
 
     `call` runs queries on as many workers as `threads` says; some may never end.  `cancel_call` has one of its own,
@@ -171,7 +171,8 @@ class Facade:
 
     def __init__(
         self,
-        settings: StoreSettings,
+        settings: SqlSettings,
+        store: StoreSettings,
         metrics: Metrics,
         call: Call,
         writable: bool = False,
@@ -181,14 +182,15 @@ class Facade:
     ) -> None:
         """Without an `entrance` (tests, development) nobody is asked who he is."""
         self._settings = settings
+        self._store = store
         self._metrics = metrics
         self._connections = connections
         self._entrance = entrance
         self._call = call
         self._cancel_call = cancel_call or call
         self._writable = writable
-        self._turns = Turns(settings.sql_queries, settings.sql_seconds + LATE_SECONDS + OVERDUE_SECONDS)
-        self._asked: set[asyncio.Task[Answer]] = set()
+        self._turns = Turns(settings.max_queries, settings.max_seconds + LATE_SECONDS + OVERDUE_SECONDS)
+        self._asked: set[asyncio.Task[QueryResult]] = set()
         """Queries whose clients wait."""
         self._ending: set[asyncio.Task[None]] = set()
         """Queries that are being cancelled."""
@@ -213,24 +215,24 @@ class Facade:
 
     async def __aenter__(self) -> Self:
         """Listen.  Raises StoreError if the address cannot be had, AccessError if the certificate cannot."""
-        directory = self._settings.directory
-        if directory is None or not self._settings.sql_enabled:
+        directory = self._store.directory
+        if directory is None or not self._settings.enabled:
             return self
         context = self._entrance.context() if self._entrance is not None else None
         try:
-            listening, url = bind(self._settings.sql_host, self._settings.sql_port, "https" if context else "http")
+            listening, url = bind(self._settings.host, self._settings.port, "https" if context else "http")
         except BindError as error:
-            hint = "another vmflow or ClickHouse? set store.sql_port" if error.taken else "set store.sql_host"
+            hint = "another vmflow or ClickHouse? set sql.port" if error.taken else "set sql.host"
             raise StoreError(f"SQL endpoint on {error}; {hint}") from error
         try:
-            self._engine = await self._call(Engine, directory, self._settings, self._writable)
+            self._engine = await self._call(Engine, directory, self._store, self._settings, self._writable)
         except BaseException:
             listening.close()
             raise
         self.url = url
         app: ASGIApp = self
         if self._entrance is not None:
-            app = self._entrance.gate(self, self._settings.sql_host, only_reads=True, refuse=refusal)
+            app = self._entrance.gate(self, self._settings.host, only_reads=True, refuse=refusal)
         self._server = server(app, "sql", self._metrics, context, self._connections)
         self._task = asyncio.create_task(self._server.serve(sockets=[listening]), name="sql")
         return self
@@ -263,8 +265,8 @@ class Facade:
         except ClientDisconnect:
             self._queries.labels("gone").inc()
             return
-        except (RefusedError, QueryError) as error:
-            self._queries.labels("refused" if isinstance(error, RefusedError) else "failed").inc()
+        except (QueryRefusedError, QueryError) as error:
+            self._queries.labels("refused" if isinstance(error, QueryRefusedError) else "failed").inc()
             response = failure(str(error), error.code, request)
         except Exception:  # noqa: BLE001 - one request must not end the endpoint
             self._queries.labels("failed").inc()
@@ -279,7 +281,7 @@ class Facade:
         octets = response.octets if isinstance(response, LargeResponse) else len(response.body)
         self._sending += octets
         try:
-            async with asyncio.timeout(self._settings.sql_seconds):
+            async with asyncio.timeout(self._settings.max_seconds):
                 await response(scope, receive, send)
         except TimeoutError:
             self._queries.labels("not_taken").inc()
@@ -298,7 +300,7 @@ class Facade:
         if not body and "query" not in asked:
             return PlainTextResponse("Ok.\n")
         identifier = asked.get("query_id") or str(uuid4())
-        query = _query(dict(asked), request, body, self._settings.database if not self._writable else "default")
+        query = _query(dict(asked), request, body, self._store.database if not self._writable else "default")
         answer = await self._while_there(self._run(query, _source(request)), receive)
         version = asked.get("client_protocol_version", "0")
         parts: Sequence[Octets] = [answer.body]
@@ -314,7 +316,7 @@ class Facade:
         response.headers["X-ClickHouse-Timezone"] = self._engine.timezone if self._engine else "UTC"
         return response
 
-    async def _while_there(self, work: Coroutine[Any, Any, Answer], receive: Receive) -> Answer:
+    async def _while_there(self, work: Coroutine[Any, Any, QueryResult], receive: Receive) -> QueryResult:
         """Do work until its client goes away (ClientDisconnect) or the service stops (RefusedError)."""
         asked = asyncio.create_task(work)
         asked.add_done_callback(lambda task: task.cancelled() or task.exception())
@@ -334,17 +336,17 @@ class Facade:
             asked.cancel()
             gone.cancel()
 
-    async def _run(self, query: Query, source: str) -> Answer:
+    async def _run(self, query: Query, source: str) -> QueryResult:
         """Run a query when its turn comes.  Raises RefusedError if it comes too late or not at all."""
         engine = self._engine
         assert engine is not None  # noqa: S101 - requests come only while it is open
-        if self._sending > self._settings.sql_result_octets:
-            raise RefusedError("Too many answers that clients do not take", 202, "TOO_MANY_SIMULTANEOUS_QUERIES")
+        if self._sending > self._settings.max_result_bytes:
+            raise QueryRefusedError("Too many answers that clients do not take", 202, "TOO_MANY_SIMULTANEOUS_QUERIES")
         turn = await self._turns.take(source)
         mark = uuid4().hex
         running = asyncio.ensure_future(self._call(engine.run, query, mark))
         running.add_done_callback(lambda call: call.cancelled() or call.exception())  # perhaps nobody is there to hear
-        seconds = self._settings.sql_seconds
+        seconds = self._settings.max_seconds
         try:
             async with asyncio.timeout(None if self._writable else seconds + LATE_SECONDS):
                 return await asyncio.shield(running)
@@ -359,7 +361,7 @@ class Facade:
                 self._ending.add(ending)
                 ending.add_done_callback(self._ending.discard)
 
-    async def _end(self, running: asyncio.Future[Answer], engine: Engine, mark: str, turn: Turn) -> None:
+    async def _end(self, running: asyncio.Future[QueryResult], engine: Engine, mark: str, turn: Turn) -> None:
         """Cancel a query until it has ended, and give its turn back; give it up before if that takes long."""
         since, pause = time.monotonic(), CANCEL_AGAIN_SECONDS
         aside: list[int] = []
@@ -376,18 +378,18 @@ class Facade:
                 self._turns.give_up(turn)
                 _log.sampled("a query was cancelled and does not end", key="overdue", overdue=self._turns.overdue)
         for number in aside:
-            stand_back(number)
+            lower_priority(number)
         self._turns.end(turn)
 
     async def _body(self, request: Request) -> bytes:
         """The request's body, decompressed.  Raises RefusedError if it is longer than allowed or not what it says."""
-        limit = 2**31 - 2 if self._writable else self._settings.sql_request_octets
+        limit = 2**31 - 2 if self._writable else self._settings.max_request_bytes
         chunks, size = [], 0
         async for chunk in request.stream():
             size += len(chunk)
             if size > limit:
                 self._check_reads(request)
-                raise RefusedError(f"The request is longer than {limit} octets", 307, "TOO_MANY_BYTES")
+                raise QueryRefusedError(f"The request is longer than {limit} octets", 307, "TOO_MANY_BYTES")
             chunks.append(chunk)
         self._check_reads(request)
         body = b"".join(chunks)
@@ -442,20 +444,18 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--writable", action="store_true", help="take every statement: for tests and development")
     args = parser.parse_args(arguments)
     path = args.path or Path(tempfile.mkdtemp(prefix="vmflow-"))
-    settings = StoreSettings(
-        url=f"chdb://{path.resolve()}", sql_host=args.host, sql_port=args.port, memory_octets=2**31
-    )
-    asyncio.run(_serve(settings, args.writable))
+    store = StoreSettings(url=f"chdb://{path.resolve()}", memory_octets=2**31)
+    asyncio.run(_serve(SqlSettings(host=args.host, port=args.port), store, args.writable))
     return 0
 
 
-async def _serve(settings: StoreSettings, writable: bool) -> None:
-    client = open_client(settings)
+async def _serve(settings: SqlSettings, store: StoreSettings, writable: bool) -> None:
+    client = open_client(store)
     try:
-        client.command(f"CREATE DATABASE IF NOT EXISTS {settings.database}")
-        async with Facade(settings, Metrics(), asyncio.to_thread, writable) as facade:
-            print(facade.url, flush=True)
-            await facade._task
+        client.command(f"CREATE DATABASE IF NOT EXISTS {store.database}")
+        async with SqlEndpoint(settings, store, Metrics(), asyncio.to_thread, writable) as endpoint:
+            print(endpoint.url, flush=True)
+            await endpoint._task
     finally:
         client.close()
 

@@ -30,7 +30,7 @@ from collector.sql.guard import (
     SYSTEM,
     EngineNames,
     PathsError,
-    RefusedError,
+    QueryRefusedError,
     Statement,
     Token,
     allowed,
@@ -41,7 +41,7 @@ from collector.sql.guard import (
 )
 from collector.store.client import open_client
 from collector.store.roles import READER, ceilings
-from collector.store.settings import StoreSettings
+from collector.store.settings import SqlSettings, StoreSettings
 from collector.threads import step_aside
 
 BEFORE = frozenset({"FROM", "JOIN", ","})
@@ -119,7 +119,7 @@ class Query:
 
 
 @dataclass(frozen=True)
-class Answer:
+class QueryResult:
     """A result in its format, and the counts for the summary header."""
 
     body: memoryview
@@ -130,23 +130,25 @@ class Answer:
 class Engine:
     """The embedded engine as the endpoint uses it.  `writable` is for tests: it leaves out every restriction."""
 
-    def __init__(self, directory: Path, settings: StoreSettings, writable: bool = False) -> None:
+    def __init__(
+        self, directory: Path, store: StoreSettings, limits: SqlSettings | None = None, writable: bool = False
+    ) -> None:
         import chdb  # noqa: PLC0415 - an extra: only the embedded store needs it
 
         self._connect = cast("Callable[[str], Any]", chdb.connect)
         self._path = str(directory.resolve())
-        self._settings = settings
+        self._limits = ceilings(limits or SqlSettings())
         self._writable = writable
-        self._opened = open_client(settings)
+        self._opened = open_client(store)
         """Opens the engine with its configuration, whoever else does or does not."""
         self._hold = self._connect(self._path)
         """Keeps the engine alive between queries."""
-        self._hold.query(f"USE {_identifier(settings.database)}", "TabSeparated")
+        self._hold.query(f"USE {_identifier(store.database)}", "TabSeparated")
         self._names = EngineNames(
             # Not from system.functions: once asked for it, the engine keeps every library of the process open.
             self._rows("SELECT word FROM system.completions WHERE context = 'function'"),
             self._rows("SELECT name FROM system.aggregate_function_combinators"),
-            settings.database,
+            store.database,
             self._rows("SELECT arrayJoin([table, name]) FROM system.columns WHERE database = currentDatabase()"),
             self._rows("SELECT name FROM system.tables WHERE database = currentDatabase() AND engine != 'View'"),
             self._rows("SELECT name FROM system.tables WHERE database = currentDatabase() AND engine = 'View'"),
@@ -183,7 +185,7 @@ class Engine:
     def put_aside(self, mark: str) -> list[int]:
         """Have all other threads run before those of the queries with this mark, where that can be taken back.
 
-        Returns the numbers of these threads, for `stand_back` once the queries have ended.  Raises RuntimeError.
+        Returns the numbers of these threads, for `lower_priority` once the queries have ended.  Raises RuntimeError.
         """
         connection = self._connect(self._path)
         try:
@@ -194,7 +196,7 @@ class Engine:
             connection.close()
         return [int(number) for number in numbers if step_aside(int(number))]
 
-    def run(self, query: Query, mark: str = "") -> Answer:
+    def run(self, query: Query, mark: str = "") -> QueryResult:
         """Run one query, with a mark to `cancel` it by.  Raises RefusedError or QueryError."""
         if not self._writable:
             check_reads(query.sql)
@@ -205,7 +207,7 @@ class Engine:
         try:
             sql = query.sql.decode()
         except UnicodeDecodeError as error:
-            raise RefusedError("The query is not UTF-8", 62, "SYNTAX_ERROR") from error
+            raise QueryRefusedError("The query is not UTF-8", 62, "SYNTAX_ERROR") from error
         if self._writable:
             return self._execute(query, sql, _trailing_format(sql) or query.default_format, chosen, mark)
         statement = Statement(sql, self._names, query.database, query.parameters)
@@ -220,7 +222,7 @@ class Engine:
             if reason is not None and (not self._writable or reason == OF_THE_REQUEST):
                 continue
             if not _NAME.fullmatch(name):
-                raise RefusedError(f"Unknown setting {name[:60]!r}", 115, "UNKNOWN_SETTING")
+                raise QueryRefusedError(f"Unknown setting {name[:60]!r}", 115, "UNKNOWN_SETTING")
             if not self._writable and name in LIMITS:
                 chosen[name] = self._lower(name, value)
                 continue
@@ -231,11 +233,13 @@ class Engine:
 
     def _lower(self, name: str, value: str) -> str:
         """A limit that a reader wants, between 1 and ours; 0, which lifts it for ClickHouse, stands for ours."""
-        ceiling = ceilings(self._settings)[name]
+        ceiling = self._limits[name]
         try:
             asked = Decimal(value.strip())
         except InvalidOperation as error:
-            raise RefusedError(f"Setting {name} is a number, not {value[:40]!r}", 72, "CANNOT_PARSE_NUMBER") from error
+            raise QueryRefusedError(
+                f"Setting {name} is a number, not {value[:40]!r}", 72, "CANNOT_PARSE_NUMBER"
+            ) from error
         if not asked.is_finite() or asked <= 0 or asked >= ceiling:
             return str(ceiling)
         return str(max(1, int(asked)))
@@ -248,7 +252,7 @@ class Engine:
         chosen: Mapping[str, str],
         mark: str,
         statement: Statement | None = None,
-    ) -> Answer:
+    ) -> QueryResult:
         """Run `sql` on a connection of its own: a reader's, with `statement` checked, unless there is none."""
         connection = self._connect(self._path)
         try:
@@ -261,7 +265,7 @@ class Engine:
                     connection.query(f"SET {what}", "TabSeparated")
                 # Before the request's own limits: it is not this answer that they are for.
                 sql = self._checked(connection, sql, query, statement)
-                limits = {name: str(value) for name, value in ceilings(self._settings).items()}
+                limits = {name: str(value) for name, value in self._limits.items()}
                 values = {**limits, "allow_introspection_functions": "0", **chosen, "readonly": "1"}
             if values:
                 sets = ", ".join(f"{name} = {_literal(value)}" for name, value in values.items())
@@ -272,7 +276,7 @@ class Engine:
             if self._writable:
                 counts |= {"written_rows": result.rows_written(), "written_bytes": result.bytes_written()}
             summary = {**counts, "result_bytes": len(body), "elapsed_ns": int(result.elapsed() * 1e9)}
-            return Answer(body, output, json.dumps({key: str(value) for key, value in summary.items()}))
+            return QueryResult(body, output, json.dumps({key: str(value) for key, value in summary.items()}))
         except RuntimeError as error:  # chdb.ChdbError is one
             raise QueryError(str(error)) from error
         finally:
@@ -291,7 +295,7 @@ class Engine:
             statement.check_tree(_tree(connection, sql, query.parameters))
         return sql
 
-    def _insert(self, query: Query, insert: re.Match[bytes], chosen: Mapping[str, str], mark: str) -> Answer:
+    def _insert(self, query: Query, insert: re.Match[bytes], chosen: Mapping[str, str], mark: str) -> QueryResult:
         """INSERT … FORMAT with rows behind it: the engine takes rows from a file only."""
         with tempfile.NamedTemporaryFile(suffix=".insert") as file:
             file.write(memoryview(query.sql)[insert.end() :])
@@ -329,7 +333,7 @@ def _trailing_format(sql: str) -> str | None:
 
 def _identifier(name: str) -> str:
     if not _NAME.fullmatch(name):
-        raise RefusedError(f"Database {name[:60]!r} does not exist", 81, "UNKNOWN_DATABASE")
+        raise QueryRefusedError(f"Database {name[:60]!r} does not exist", 81, "UNKNOWN_DATABASE")
     return f"`{name}`"
 
 

@@ -123,7 +123,7 @@ _WORDS = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _REPEAT = re.compile(r"\{(\d*)(?:,(\d*))?\}")
 
 
-class RefusedError(Exception):
+class QueryRefusedError(Exception):
     """The endpoint does not run this SQL.  `code` is ClickHouse's error code."""
 
     def __init__(self, message: str, code: int = 164, name: str = "READONLY") -> None:
@@ -131,7 +131,7 @@ class RefusedError(Exception):
         self.code = code
 
 
-class PathsError(RefusedError):
+class PathsError(QueryRefusedError):
     """The statement asks for all columns of a table that has paths of the machine."""
 
     def __init__(self, table: str) -> None:
@@ -251,12 +251,12 @@ class Statement:
         self._names = names
         self._database = database or names.database
         if len(sql) > STATEMENT_CHARACTERS:
-            raise RefusedError(f"Max query size exceeded: {STATEMENT_CHARACTERS} characters", 62, "SYNTAX_ERROR")
+            raise QueryRefusedError(f"Max query size exceeded: {STATEMENT_CHARACTERS} characters", 62, "SYNTAX_ERROR")
         tokens = list(_tokens(sql))
         while tokens and tokens[-1].text == ";":
             tokens.pop()
         if not tokens:
-            raise RefusedError("Syntax error: empty query", 62, "SYNTAX_ERROR")
+            raise QueryRefusedError("Syntax error: empty query", 62, "SYNTAX_ERROR")
         self._tokens = tokens
         self._check_database(self._database)
         self._check_tokens()
@@ -273,7 +273,7 @@ class Statement:
         tokens = self._tokens
         first = tokens[0].text.upper()
         if first not in STATEMENTS:
-            raise RefusedError(f"This endpoint is read-only: {tokens[0].text[:40]!r} is refused")
+            raise QueryRefusedError(f"This endpoint is read-only: {tokens[0].text[:40]!r} is refused")
         if first == "SHOW" and not _SHOW.fullmatch(_outline(tokens)):
             _deny(
                 "Of SHOW, databases, tables, views, columns, indexes, functions, engines, settings and CREATE are shown"
@@ -286,15 +286,19 @@ class Statement:
             if kind == "sign":
                 opened += (text in "([{") - (text in ")]}")
                 if opened > BRACKETS:
-                    raise RefusedError(f"More than {BRACKETS} brackets are open at a time", 306, "TOO_DEEP_RECURSION")
+                    raise QueryRefusedError(
+                        f"More than {BRACKETS} brackets are open at a time", 306, "TOO_DEEP_RECURSION"
+                    )
             if text == ";":
-                raise RefusedError("Only one statement at a time", 62, "SYNTAX_ERROR")
+                raise QueryRefusedError("Only one statement at a time", 62, "SYNTAX_ERROR")
             if text == "}" and after == "(":
-                raise RefusedError("A function's name cannot be a parameter")
+                raise QueryRefusedError("A function's name cannot be a parameter")
             if after.upper() == "AS" and padded[at + 2].text == "(" and (text == "}" or text in self._names.tables):
-                raise RefusedError("A common table expression has a name of its own, not that of a table or parameter")
+                raise QueryRefusedError(
+                    "A common table expression has a name of its own, not that of a table or parameter"
+                )
             if text.lower() == "settings" and padded[at + 2].text == "=":
-                raise RefusedError("Cannot modify settings in readonly mode: they are parameters of the request")
+                raise QueryRefusedError("Cannot modify settings in readonly mode: they are parameters of the request")
             if text.lower() in ("into", "from") and after.lower() in ("outfile", "infile"):
                 _deny("This endpoint neither reads nor writes files")
             if kind == "name" and text not in seen:
@@ -303,11 +307,11 @@ class Statement:
 
     def _check_name(self, name: str) -> None:
         if len(name) > NAME_CHARACTERS:
-            raise RefusedError(
+            raise QueryRefusedError(
                 f"A name has {len(name)} characters, at most {NAME_CHARACTERS} are taken", 62, "SYNTAX_ERROR"
             )
         if ALIAS in name or CHILDREN in name:
-            raise RefusedError(f"A name with {ALIAS!r} or {CHILDREN!r} is not taken", 62, "SYNTAX_ERROR")
+            raise QueryRefusedError(f"A name with {ALIAS!r} or {CHILDREN!r} is not taken", 62, "SYNTAX_ERROR")
         if why := self._names.refused(name):
             _deny(f"Function {name!r} is refused by this endpoint: {why}")
 
@@ -332,7 +336,7 @@ class Statement:
     def check_tree(self, lines: Sequence[str]) -> None:
         """Check the engine's tree of the statement, as `EXPLAIN AST` prints it.  Raises RefusedError."""
         if len(lines) > LARGEST_STATEMENT:
-            raise RefusedError(f"The statement has more than {LARGEST_STATEMENT} parts", 168, "AST_TOO_BIG")
+            raise QueryRefusedError(f"The statement has more than {LARGEST_STATEMENT} parts", 168, "AST_TOO_BIG")
         try:
             nodes = parse(lines)
         except ValueError:
@@ -354,7 +358,9 @@ class Statement:
                 case "Literal" if "aggregatefunction" in node.text.lower():
                     self._check_words(_plain(node.text))
                 case "Set" if node.parent is None or node.parent.kind != "Explain":
-                    raise RefusedError("Cannot modify settings in readonly mode: they are parameters of the request")
+                    raise QueryRefusedError(
+                        "Cannot modify settings in readonly mode: they are parameters of the request"
+                    )
                 case "SelectWithUnionQuery" if any(child.kind == "Literal" for child in node.children):
                     _deny("This endpoint neither reads nor writes files")
                 case "Explain" if node.text.removeprefix("EXPLAIN").strip() not in EXPLAINED:
@@ -363,17 +369,17 @@ class Statement:
         most = NESTED_AROUND_VIEWS if views else NESTED_SUBQUERIES
         if nesting(nodes) > most:
             message = f"More than {most} subqueries of expressions are within each other"
-            raise RefusedError(message, 162, "TOO_DEEP_SUBQUERIES")
+            raise QueryRefusedError(message, 162, "TOO_DEEP_SUBQUERIES")
         kinds = Counter(node.kind for node in nodes)
         for kind, most, what in (
             ("TablesInSelectQueryElement", READ_TABLES, "tables are read"),
             ("TableJoin", JOINS, "tables are joined"),
         ):
             if kinds[kind] > most:
-                raise RefusedError(f"More than {most} {what}", 168, "AST_TOO_BIG")
+                raise QueryRefusedError(f"More than {most} {what}", 168, "AST_TOO_BIG")
         if growth(nodes, self._names.tables) > LARGEST_GROWTH:
             message = "Names of columns would grow too long: too many SELECTs read from each other"
-            raise RefusedError(message, 168, "AST_TOO_BIG")
+            raise QueryRefusedError(message, 168, "AST_TOO_BIG")
         self._check_paths(nodes)
 
     def _check_paths(self, nodes: Sequence[Node]) -> None:
@@ -410,7 +416,7 @@ class Statement:
             return
         verdict = "" if name in NO_FUNCTIONS else self._names.verdict(name)
         if verdict is None:
-            raise RefusedError(f"Function with name {node.text[:60]!r} does not exist", 46, "UNKNOWN_FUNCTION")
+            raise QueryRefusedError(f"Function with name {node.text[:60]!r} does not exist", 46, "UNKNOWN_FUNCTION")
         if verdict:
             _deny(f"Function {node.text[:60]!r} is refused by this endpoint: {verdict}")
         if self._database == SYSTEM and name.removeprefix("global").endswith(("in", "inignoreset")):
@@ -447,7 +453,7 @@ class Statement:
 
     def _check_database(self, name: str) -> None:
         if name != SYSTEM and name not in INFORMATION_SCHEMA and name != self._names.database:
-            raise RefusedError(f"Database {name[:60]!r} does not exist", 81, "UNKNOWN_DATABASE")
+            raise QueryRefusedError(f"Database {name[:60]!r} does not exist", 81, "UNKNOWN_DATABASE")
 
     def _check_table(self, text: str) -> None:
         database, dot, table = text.partition(".")
@@ -472,22 +478,22 @@ def check_reads(sql: bytes) -> None:
     """Raise RefusedError for a statement that changes something, whatever stands behind its first word."""
     found = _FIRST_WORD.match(sql)
     if found is not None and found[1].decode().upper() not in STATEMENTS:
-        raise RefusedError(f"This endpoint is read-only: {found[1].decode()[:40]!r} is refused")
+        raise QueryRefusedError(f"This endpoint is read-only: {found[1].decode()[:40]!r} is refused")
 
 
 def check_format(name: str) -> str:
     """Return the format's name.  Raises RefusedError for one that is not on the list."""
     if name.lower() not in allowed().formats:
-        raise RefusedError(f"Unknown format {name[:60]}", 73, "UNKNOWN_FORMAT")
+        raise QueryRefusedError(f"Unknown format {name[:60]}", 73, "UNKNOWN_FORMAT")
     return name
 
 
 def check_setting(name: str, value: str) -> None:
     """Raise RefusedError for a setting that a reader may not choose."""
     if name not in allowed().settings:
-        raise RefusedError(f"Cannot modify {name!r} setting in readonly mode")
+        raise QueryRefusedError(f"Cannot modify {name!r} setting in readonly mode")
     if name == "session_timezone" and (not _TIME_ZONE.fullmatch(value) or ".." in value):
-        raise RefusedError(f"No time zone {value[:60]!r}", 36, "BAD_ARGUMENTS")
+        raise QueryRefusedError(f"No time zone {value[:60]!r}", 36, "BAD_ARGUMENTS")
 
 
 def check_regex(pattern: str) -> None:
@@ -543,7 +549,9 @@ def spans(sql: str) -> Iterator[tuple[Token, int, int]]:
         match = _TOKEN.match(sql, position)
         if match is None or (match[0] in ("/", "-") and sql.startswith(("//", "--", "/*"), position)):
             text = sql[position : position + 20]
-            raise RefusedError(f"Syntax error: not understood at position {position + 1}: {text!r}", 62, "SYNTAX_ERROR")
+            raise QueryRefusedError(
+                f"Syntax error: not understood at position {position + 1}: {text!r}", 62, "SYNTAX_ERROR"
+            )
         position = match.end()
         kind = str(match.lastgroup)
         if kind == "quoted":
@@ -595,4 +603,4 @@ def _literal(node: Node, at: int, what: str) -> str:
 
 
 def _deny(message: str) -> NoReturn:
-    raise RefusedError(message, 497, "ACCESS_DENIED")
+    raise QueryRefusedError(message, 497, "ACCESS_DENIED")

@@ -17,10 +17,10 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from collector.sql.guard import RefusedError
+from collector.sql.guard import QueryRefusedError
 
 MOST_OVERDUE = 4
-"""Overdue queries at which no query begins.  Each takes up to a core and `store.sql_octets`."""
+"""Overdue queries at which no query begins.  Each takes up to a core and `sql.max_memory_bytes`."""
 WAITING_PER_PLACE = 4
 
 
@@ -37,8 +37,8 @@ class _Waiting(NamedTuple):
     turn: asyncio.Future[Turn]
 
 
-def _busy(message: str) -> RefusedError:
-    return RefusedError(message, 202, "TOO_MANY_SIMULTANEOUS_QUERIES")
+def _busy(message: str) -> QueryRefusedError:
+    return QueryRefusedError(message, 202, "TOO_MANY_SIMULTANEOUS_QUERIES")
 
 
 class Turns:
@@ -107,7 +107,7 @@ class Turns:
         for waiting in list(self._waiting):
             try:
                 self._refuse(waiting.source)
-            except RefusedError as error:
+            except QueryRefusedError as error:
                 self._drop(waiting, error)
         self._next()
 
@@ -136,7 +136,7 @@ class Turns:
         newest = next(waiting for waiting in reversed(self._waiting) if waiting.source == most)
         self._drop(newest, _busy("Too many simultaneous queries: others had none"))
 
-    def _drop(self, waiting: _Waiting, error: RefusedError) -> None:
+    def _drop(self, waiting: _Waiting, error: QueryRefusedError) -> None:
         self._waiting.remove(waiting)
         if not waiting.turn.done():
             waiting.turn.set_exception(error)
@@ -160,6 +160,6 @@ class Turns:
                 chosen.turn.set_result(self._begin(chosen.source))
 
 
-def stopping() -> RefusedError:
+def stopping() -> QueryRefusedError:
     """What is answered while the service stops."""
-    return RefusedError("The service is stopping", 236, "ABORTED")
+    return QueryRefusedError("The service is stopping", 236, "ABORTED")

@@ -34,7 +34,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 from collector.http.server import Octets, in_pieces
-from collector.sql.guard import RefusedError
+from collector.sql.guard import QueryRefusedError
 
 
 class Compressor(Protocol):
@@ -107,7 +107,7 @@ def _unpacker(encoding: str) -> Any:
     if encoding == "zstd":
         zstd = _zstd_library()
         return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: WINDOW_LOG})
-    raise RefusedError(f"Unknown Content-Encoding {encoding[:40]!r}", 48, "NOT_IMPLEMENTED")
+    raise QueryRefusedError(f"Unknown Content-Encoding {encoding[:40]!r}", 48, "NOT_IMPLEMENTED")
 
 
 def decompress(body: bytes, encoding: str, limit: int) -> bytes:
@@ -119,12 +119,12 @@ def decompress(body: bytes, encoding: str, limit: int) -> bytes:
     try:
         data: bytes = unpacker.decompress(body, limit + 1)
     except Exception as error:
-        raise RefusedError(f"The body is not {encoding}", 271, "CANNOT_DECOMPRESS") from error
+        raise QueryRefusedError(f"The body is not {encoding}", 271, "CANNOT_DECOMPRESS") from error
     if len(data) > limit:
-        raise RefusedError(f"The request is longer than {limit} octets", 307, "TOO_MANY_BYTES")
+        raise QueryRefusedError(f"The request is longer than {limit} octets", 307, "TOO_MANY_BYTES")
     if not unpacker.eof or unpacker.unused_data:
         # A query that lost its end may be another query.
-        raise RefusedError(f"The body is not one whole stream of {encoding}", 271, "CANNOT_DECOMPRESS")
+        raise QueryRefusedError(f"The body is not one whole stream of {encoding}", 271, "CANNOT_DECOMPRESS")
     return data
 
 
@@ -146,7 +146,7 @@ def compress_blocks(parts: Iterable[Octets], method: str) -> list[bytes]:
     """Buffers, one after the other, as a stream of blocks.  Raises RefusedError for a method that is not served."""
     name = method.upper()
     if name not in METHODS:
-        raise RefusedError(
+        raise QueryRefusedError(
             f"network_compression_method {method[:40]!r} is not offered: {', '.join(METHODS)}", 432, "UNKNOWN_CODEC"
         )
     pack = _packer(METHODS[name])
@@ -185,7 +185,7 @@ def decompress_blocks(body: bytes, limit: int) -> bytes:
         if body[at:begin] != _checksum(body[begin:end]):
             raise _broken("the checksum of a block is wrong")
         if len(data) + length > limit:
-            raise RefusedError(f"The request is longer than {limit} octets", 307, "TOO_MANY_BYTES")
+            raise QueryRefusedError(f"The request is longer than {limit} octets", 307, "TOO_MANY_BYTES")
         data += _unpack(kind, body[begin + _HEAD.size : end], length)
         at = end
     return bytes(data)
@@ -232,8 +232,8 @@ def _unpack(kind: int, packed: bytes, length: int) -> bytes:
         elif kind == PLAIN:
             data = packed
         else:
-            raise RefusedError(f"A block is compressed by method {kind:#04x}: not known", 432, "UNKNOWN_CODEC")
-    except RefusedError:
+            raise QueryRefusedError(f"A block is compressed by method {kind:#04x}: not known", 432, "UNKNOWN_CODEC")
+    except QueryRefusedError:
         raise
     except Exception as error:
         raise _broken("a block cannot be unpacked") from error
@@ -249,8 +249,8 @@ def _checksum(block: bytes) -> bytes:
     return _HASH.pack(both >> 64, both & 0xFFFF_FFFF_FFFF_FFFF)
 
 
-def _broken(why: str) -> RefusedError:
-    return RefusedError(f"The body is not ClickHouse's block compression: {why}", 271, "CANNOT_DECOMPRESS")
+def _broken(why: str) -> QueryRefusedError:
+    return QueryRefusedError(f"The body is not ClickHouse's block compression: {why}", 271, "CANNOT_DECOMPRESS")
 
 
 CUSTOM_SERIALIZATION = 54454
@@ -367,7 +367,7 @@ class _Walk:
         elif name == "LowCardinality":
             self._low_cardinality(inner[0])
         else:
-            raise RefusedError(
+            raise QueryRefusedError(
                 f"Type {kind[:80]} cannot be sent at this client's protocol version: use toString",
                 48,
                 "NOT_IMPLEMENTED",
@@ -386,7 +386,7 @@ def _parts(kind: str) -> tuple[str, list[str]]:
     """Name of a type and its arguments; names of tuple elements are left out."""
     match = _TYPE.match(kind)
     if match is None:
-        raise RefusedError(f"Type {kind[:80]} is not understood", 48, "NOT_IMPLEMENTED")
+        raise QueryRefusedError(f"Type {kind[:80]} is not understood", 48, "NOT_IMPLEMENTED")
     name, inside = match[1], match[2]
     if inside is None or name.startswith(("Enum", "DateTime")):
         return name, []

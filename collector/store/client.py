@@ -16,7 +16,7 @@ from clickhouse_connect.driver import exceptions as driver
 
 from collector.store.errors import StoreError, StoreLockedError, StoreUnreachableError, transient
 from collector.store.roles import GRANTED, configuration_of, write_configuration
-from collector.store.settings import StoreSettings
+from collector.store.settings import SqlSettings, StoreSettings
 from collector.store_errors import first_line
 
 # Set when the first engine of this process opens its directory: there is one engine, and one directory, per process.
@@ -66,7 +66,7 @@ def _open_embedded(directory: Path, settings: StoreSettings, session: dict[str, 
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise StoreError(f"cannot make the store's directory {directory}: {error.strerror}") from error
-    _own(directory, settings)
+    take_directory(directory)
     configuration = configuration_of(directory.resolve())
     options = {
         "config-file": str(configuration),
@@ -93,13 +93,16 @@ def _open_embedded(directory: Path, settings: StoreSettings, session: dict[str, 
     return client
 
 
-def _own(directory: Path, settings: StoreSettings) -> None:
-    """Take the directory for this process (the engine's own message for a taken one says nothing), configured."""
+def take_directory(directory: Path, limits: SqlSettings | None = None) -> None:
+    """Take the directory of an embedded store for this process, with these limits of readers; the first call holds.
+
+    The engine's own message for a taken directory says nothing.  Raises StoreError, StoreLockedError.
+    """
     with _owning:
-        _own_once(directory.resolve(), settings)
+        _take_once(directory.resolve(), limits or SqlSettings())
 
 
-def _own_once(real: Path, settings: StoreSettings) -> None:
+def _take_once(real: Path, limits: SqlSettings) -> None:
     if real in _owned:
         return
     path = real / "vmflow.lock"
@@ -119,7 +122,7 @@ def _own_once(real: Path, settings: StoreSettings) -> None:
     os.ftruncate(handle, 0)
     os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
     try:
-        write_configuration(real, settings)
+        write_configuration(real, limits)
     except OSError as error:
         os.close(handle)
         raise StoreError(f"cannot write to the store's directory {real}: {error.strerror}") from error

@@ -21,7 +21,7 @@ from schemas.tables import TABLES
 _log = get_log("spool")
 
 
-class Line:
+class InsertQueue:
     """For the event loop's thread; what touches the disk goes through `call`, one call at a time."""
 
     def __init__(

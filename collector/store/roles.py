@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from collector.store.settings import StoreSettings
+from collector.store.settings import SqlSettings
 
 READER = "reader"
 """The role and the profile of the SQL endpoint's connections."""
@@ -76,18 +76,18 @@ _CONFIGURATION = """<clickhouse>
 """
 
 
-def ceilings(settings: StoreSettings) -> dict[str, int]:
+def ceilings(settings: SqlSettings) -> dict[str, int]:
     """The limits of one query of the endpoint, by ClickHouse's names; whole numbers of at least 1."""
     return {
-        "max_execution_time": max(1, round(settings.sql_seconds)),
-        "max_memory_usage": settings.sql_octets,
-        "max_result_rows": settings.sql_result_rows,
-        "max_result_bytes": settings.sql_result_octets,
+        "max_execution_time": max(1, round(settings.max_seconds)),
+        "max_memory_usage": settings.max_memory_bytes,
+        "max_result_rows": settings.max_result_rows,
+        "max_result_bytes": settings.max_result_bytes,
         # One core is left to those who store.
         "max_threads": max(1, (os.cpu_count() or 1) // 2),
         "max_block_size": ENGINE_BLOCK_ROWS,
         # Sorting and grouping that exceed a share of the memory go to the disk, which the store needs itself.
-        "max_temporary_data_on_disk_size_for_query": settings.sql_disk_octets,
+        "max_temporary_data_on_disk_size_for_query": settings.max_disk_bytes,
         "function_range_max_elements_in_block": LARGEST_RANGE,
         "max_ast_elements": LARGEST_STATEMENT,
         "max_expanded_ast_elements": LARGEST_PLAN,
@@ -99,7 +99,7 @@ def configuration_of(directory: Path) -> Path:
     return directory / FILE_NAME
 
 
-def write_configuration(directory: Path, settings: StoreSettings) -> None:
+def write_configuration(directory: Path, settings: SqlSettings) -> None:
     """Write the engine's configuration, readable by us alone.  Raises OSError."""
     path = configuration_of(directory)
     limits = ceilings(settings)

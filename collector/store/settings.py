@@ -33,6 +33,27 @@ def default_url() -> str:
     return f"chdb://{own_directory() / 'store'}"
 
 
+class SqlSettings(BaseModel, frozen=True, extra="forbid"):
+    """The SQL endpoint: ClickHouse's HTTP interface in front of the embedded store, read only."""
+
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    """An address that others can reach needs logins: section `access`."""
+    port: int = Field(default=8123, ge=0, le=65535)
+    max_queries: int = Field(default=4, ge=1, le=64)
+    """Queries at a time.  More wait; with four times as many waiting, a query is refused."""
+    max_seconds: float = Field(default=60, gt=0)
+    """Longest time of a query."""
+    max_memory_bytes: int = Field(default=512 * 2**20, ge=2**20)
+    """Memory of one query.  All of them share the store's bound, `store.memory_octets`."""
+    max_disk_bytes: int = Field(default=2 * 2**30, ge=2**20)
+    """Temporary files of one query, when it sorts or groups more than fits into its memory."""
+    max_result_rows: int = Field(default=1_000_000, ge=1)
+    max_result_bytes: int = Field(default=256 * 2**20, ge=2**16)
+    max_request_bytes: int = Field(default=2**20, ge=2**10)
+    """Longest request: query text, headers and parameters."""
+
+
 class StoreSettings(BaseModel, frozen=True, extra="forbid"):
     """Where rows are kept, for how long, and how they get there."""
 
@@ -78,8 +99,8 @@ class StoreSettings(BaseModel, frozen=True, extra="forbid"):
     """`segment`: each file is forced to the disk, so that it survives a power cut.  `never`: the system does it in its
     own time; a kill of the service alone loses nothing either way."""
 
-    retry_first_seconds: float = Field(default=0.2, gt=0)
-    retry_longest_seconds: float = Field(default=15, gt=0)
+    min_retry_seconds: float = Field(default=0.2, gt=0)
+    max_retry_seconds: float = Field(default=15, gt=0)
     connect_seconds: int = Field(default=10, ge=1)
     insert_seconds: int = Field(default=60, ge=1)
     """An insert without an answer after this time is tried again, with the same token.  The driver takes whole
@@ -93,24 +114,6 @@ class StoreSettings(BaseModel, frozen=True, extra="forbid"):
     drain_seconds: float = Field(default=12, gt=0)
     """What is not stored this long after the stop goes to the spool; if the store fails already, after a second.  All
     of a stop takes 15 s, of which four are kept for the spool."""
-
-    sql_enabled: bool = True
-    """The ClickHouse HTTP endpoint in front of the embedded store: read only."""
-    sql_host: str = "127.0.0.1"
-    """An address that others can reach needs logins: section `access`."""
-    sql_port: int = Field(default=8123, ge=0, le=65535)
-    sql_queries: int = Field(default=4, ge=1, le=64)
-    """Queries at a time.  More wait; with four times as many waiting, a query is refused."""
-    sql_seconds: float = Field(default=60, gt=0)
-    """Longest time of a query."""
-    sql_octets: int = Field(default=512 * 2**20, ge=2**20)
-    """Memory of one query.  All of them share the store's bound, `memory_octets`."""
-    sql_disk_octets: int = Field(default=2 * 2**30, ge=2**20)
-    """Temporary files of one query, when it sorts or groups more than fits into its memory."""
-    sql_result_rows: int = Field(default=1_000_000, ge=1)
-    sql_result_octets: int = Field(default=256 * 2**20, ge=2**16)
-    sql_request_octets: int = Field(default=2**20, ge=2**10)
-    """Longest request: query text, headers and parameters."""
 
     @field_validator("url")
     @classmethod

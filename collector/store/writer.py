@@ -36,7 +36,7 @@ from collector.store.client import open_client
 from collector.store.errors import BrokenSegmentError, Patience, StoreUnreachableError, free_rows_of, transient
 from collector.store.native import columns_of
 from collector.store.native import insert as insert_block
-from collector.store.queue import Line
+from collector.store.queue import InsertQueue
 from collector.store.settings import StoreSettings
 from collector.store.setup import check, describe, set_up
 from collector.store.spool import Insert
@@ -144,7 +144,7 @@ class Writer:
         self._client: Client | None = None
         self._backlogs = {table.name: Backlog(table) for table in TABLES}
         self._octets = 0
-        self._line = Line(settings, metrics, spool_call, lost=self._drop, freed=self._freed)
+        self._line = InsertQueue(settings, metrics, spool_call, lost=self._drop, freed=self._freed)
         self._patience = Patience()
         self._attempt_since: float | None = None
         """When the attempt under way began, by the monotonic clock."""
@@ -432,8 +432,8 @@ class Writer:
 
     def _pauses(self) -> Iterator[float]:
         """Seconds to wait after each failed attempt: doubling, shortened at random so that writers do not march."""
-        longest = self._settings.retry_longest_seconds
-        pause = self._settings.retry_first_seconds
+        longest = self._settings.max_retry_seconds
+        pause = self._settings.min_retry_seconds
         while True:
             yield min(pause, longest) * random.uniform(0.5, 1)  # noqa: S311 - not a secret
             pause = min(pause * 2, longest)

@@ -20,7 +20,7 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from collector.http.gate import DEFECT, PROBLEM, SCOPE_USER, problem
-from collector.interfaces import AlertCard, AlertDesk, AlertQuery, DeskError
+from collector.interfaces import AlertCard, AlertQuery, AlertService, AlertServiceError
 from collector.version import VERSION
 from collector.web import models
 
@@ -68,12 +68,12 @@ _OVER = _problems({409: "Its state does not allow it."})
 router = APIRouter(prefix="/api/v1", responses=_PROBLEMS)
 
 
-async def _desk(request: Request) -> AlertDesk:
-    desk: AlertDesk = request.app.state.desk
+async def _desk(request: Request) -> AlertService:
+    desk: AlertService = request.app.state.desk
     return desk
 
 
-Desk = Annotated[AlertDesk, Depends(_desk)]
+AlertApi = Annotated[AlertService, Depends(_desk)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def _by(request: Request, act: models.Act) -> _By:
 
 @router.get("/alerts", tags=["alerts"])
 async def list_alerts(
-    desk: Desk,
+    desk: AlertApi,
     state: Annotated[list[models.State], Query(description="Any of these; all by default.")] = [],  # noqa: B006 - FastAPI copies it
     severity: Annotated[list[models.Severity], Query(description="Any of these; all by default.")] = [],  # noqa: B006
     rule: Annotated[Rules, Query(description="Names of rules; all by default.")] = [],  # noqa: B006
@@ -109,7 +109,7 @@ async def list_alerts(
 
 
 @router.get("/alerts/{alert_id}", tags=["alerts"], responses=_ABSENT)
-async def show_alert(desk: Desk, alert_id: Id, limit: Limit = 100, offset: Offset = 0) -> models.AlertDetail:
+async def show_alert(desk: AlertApi, alert_id: Id, limit: Limit = 100, offset: Offset = 0) -> models.AlertDetail:
     """One alert and what happened to it, oldest first; limit and offset are for the history."""
     card = await _card(desk, alert_id)
     events = await desk.history(card, limit, offset)
@@ -119,7 +119,7 @@ async def show_alert(desk: Desk, alert_id: Id, limit: Limit = 100, offset: Offse
 
 
 @router.post("/alerts/{alert_id}/acknowledge", tags=["alerts"], responses=_ABSENT | _OVER | _BODY)
-async def acknowledge(request: Request, desk: Desk, alert_id: Id, act: models.Act) -> models.Alert:
+async def acknowledge(request: Request, desk: AlertApi, alert_id: Id, act: models.Act) -> models.Alert:
     """Take an alert on: it is not escalated any more."""
     by = _by(request, act)
     if not await desk.acknowledge(alert_id, by.who, by.comment):
@@ -129,7 +129,7 @@ async def acknowledge(request: Request, desk: Desk, alert_id: Id, act: models.Ac
 
 
 @router.post("/alerts/{alert_id}/resolve", tags=["alerts"], responses=_ABSENT | _OVER | _BODY)
-async def resolve(request: Request, desk: Desk, alert_id: Id, act: models.Act) -> models.Alert:
+async def resolve(request: Request, desk: AlertApi, alert_id: Id, act: models.Act) -> models.Alert:
     """End an alert.  If its condition still holds, the next windows begin a new one."""
     by = _by(request, act)
     if not await desk.resolve(alert_id, by.who, by.comment):
@@ -140,7 +140,7 @@ async def resolve(request: Request, desk: Desk, alert_id: Id, act: models.Act) -
 
 @router.get("/silences", tags=["silences"])
 async def list_silences(
-    desk: Desk,
+    desk: AlertApi,
     ended: Annotated[bool, Query(description="Former ones, too.")] = False,
     limit: Limit = 100,
     offset: Offset = 0,
@@ -151,7 +151,7 @@ async def list_silences(
 
 
 @router.post("/silences", tags=["silences"], status_code=201, responses=_BODY)
-async def make_silence(request: Request, desk: Desk, wanted: models.SilenceRequest) -> models.Made:
+async def make_silence(request: Request, desk: AlertApi, wanted: models.SilenceRequest) -> models.Made:
     """Keep messages of alerts that match back until a time.  States go on; what still fires then is told."""
     by = _by(request, wanted)
     try:
@@ -162,7 +162,7 @@ async def make_silence(request: Request, desk: Desk, wanted: models.SilenceReque
 
 
 @router.post("/silences/{silence_id}/end", tags=["silences"], responses=_ABSENT | _BODY, status_code=204)
-async def end_silence(request: Request, desk: Desk, silence_id: Id, act: models.Act) -> None:
+async def end_silence(request: Request, desk: AlertApi, silence_id: Id, act: models.Act) -> None:
     """End a silence now."""
     _by(request, act)
     if not await desk.end_silence(silence_id):
@@ -170,7 +170,7 @@ async def end_silence(request: Request, desk: Desk, silence_id: Id, act: models.
 
 
 @router.post("/exporters/retire", tags=["exporters"], responses=_ABSENT | _BODY)
-async def retire(request: Request, desk: Desk, wanted: models.RetireRequest) -> models.Retired:
+async def retire(request: Request, desk: AlertApi, wanted: models.RetireRequest) -> models.Retired:
     """Exporters that were taken away on purpose: nobody misses them any more, until they send again."""
     by = _by(request, wanted)
     found = await desk.retire(wanted.labels(), by.who, by.comment)
@@ -180,12 +180,12 @@ async def retire(request: Request, desk: Desk, wanted: models.RetireRequest) -> 
 
 
 @router.get("/rules", tags=["rules"])
-async def list_rules(desk: Desk) -> models.RuleList:
+async def list_rules(desk: AlertApi) -> models.RuleList:
     """The rules that are evaluated, and how that goes."""
     return models.RuleList(rules=[models.Rule.model_validate(card) for card in desk.rules()])
 
 
-async def _card(desk: AlertDesk, alert_id: str) -> AlertCard:
+async def _card(desk: AlertService, alert_id: str) -> AlertCard:
     card = await desk.alert(alert_id)
     if card is None:
         raise HTTPException(404, "there is no such alert")
@@ -209,7 +209,7 @@ def handle(app: FastAPI) -> None:
     """Have the app answer so."""
     app.add_exception_handler(StarletteHTTPException, _http)
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(DeskError, _desk_problem)
+    app.add_exception_handler(AlertServiceError, _desk_problem)
     app.add_exception_handler(Exception, _defect)
 
 
@@ -255,7 +255,7 @@ class Api(FastAPI):
         return self.openapi_schema
 
 
-def application(desk: AlertDesk, pages: Sequence[BaseRoute]) -> ASGIApp:
+def application(desk: AlertService, pages: Sequence[BaseRoute]) -> ASGIApp:
     """The API in front of `desk`, with `pages` beside it."""
     app = Api(
         title="vmflow",

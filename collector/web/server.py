@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from collector.http.gate import READS, Entrance, problem
 from collector.http.server import CONNECTIONS, BindError, LargeResponse, bind, server
-from collector.interfaces import AlertDesk, Call
+from collector.interfaces import AlertService, Call
 from collector.log import get_log
 from collector.metrics import Metrics
 from collector.web.settings import WebSettings
@@ -95,7 +95,7 @@ class Web:
         settings: WebSettings,
         metrics: Metrics,
         health: Health,
-        desk: AlertDesk,
+        desk: AlertService,
         entrance: Entrance,
         call: Call,
         connections: int = CONNECTIONS,

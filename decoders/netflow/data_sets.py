@@ -1,8 +1,8 @@
 """Data sets: records become rows, wait for their template, or tell about the exporter; and the pass over all sets.
 
 `walk` is the one kernel that counts references to arrays: in the parts below it that would cost more than decoding.
-The parts are made one with it (`forced`), and what decodes a set stands in it once: both keep calls, which copy every
-array of every argument, out of the way, and the time to compile in bounds.
+The parts are made one with it (`inline_always`), and what decodes a set stands in it once: both keep calls, which copy
+every array of every argument, out of the way, and the time to compile in bounds.
 
 Options records: what exporters say about themselves.  Kept are sampling rates and the start of their clock.
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from decoders.errors import Reason
-from decoders.jit import forced, inline, kernel
+from decoders.jit import inline, inline_always, kernel
 from decoders.netflow import plan as p
 from decoders.netflow.fields import (
     C_INIT_MS,
@@ -83,7 +83,7 @@ from decoders.sessions import S_HELD_OCTETS, S_RECORDS, find_session
 from decoders.wire import all_zero, u16
 
 
-@forced
+@inline_always
 def read_options(octets, at, plans, number, session, samplers, s, orders):  # type: ignore[no-untyped-def]
     """Take what matters out of one options record, whose field offsets stand in `plans.off`."""
     base = plans.head[number, p.P_FIELD]
@@ -203,7 +203,7 @@ def _sum_rate(part, space):  # type: ignore[no-untyped-def]
     return rate_of_pair(part, part + space)
 
 
-@forced
+@inline_always
 def measure(octets, at, end, plans, number):  # type: ignore[no-untyped-def]
     """Offsets and sizes of the fields of one record of varying length; its octets, or −1 if it does not fit.
 
@@ -241,7 +241,7 @@ def fixed_count(octets, at, end, size):  # type: ignore[no-untyped-def]
     return n
 
 
-@forced
+@inline_always
 def decode_set(octets, at, end, number, ctx, k, rows, state):  # type: ignore[no-untyped-def]
     """Decode the records `octets[at:end]` with plan `number` into `rows` from `state[W_ROWS]` on.
 
@@ -286,7 +286,7 @@ def decode_set(octets, at, end, number, ctx, k, rows, state):  # type: ignore[no
     return count, well
 
 
-@forced
+@inline_always
 def next_set(b, w, k):  # type: ignore[no-untyped-def]
     """Walk the sets of the open message from W_SET on, up to a data set whose plan is known: then I_SET."""
     st = w.state
@@ -327,7 +327,7 @@ def next_set(b, w, k):  # type: ignore[no-untyped-def]
     return I_DONE
 
 
-@forced
+@inline_always
 def advance(b, w, k):  # type: ignore[no-untyped-def]
     """Walk messages until a data set is to be decoded, something is wanted or all is done; one of the I_ codes."""
     st = w.state
@@ -354,7 +354,7 @@ def advance(b, w, k):  # type: ignore[no-untyped-def]
         next_message(b, w)
 
 
-@forced
+@inline_always
 def settle_set(w, samplers, options, records, well, rows):  # type: ignore[no-untyped-def]
     """Count the records of a set of the message at hand; give up an IPFIX message with a field that overruns its set.
 
@@ -377,7 +377,7 @@ def settle_set(w, samplers, options, records, well, rows):  # type: ignore[no-un
             st[W_FLOWS] = 0
 
 
-@forced
+@inline_always
 def settle_held(w, held, s, entry, options, records, well):  # type: ignore[no-untyped-def]
     """Count the records of a held set, which is free from now on."""
     session = held.meta[entry, C_SESSION]

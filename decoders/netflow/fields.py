@@ -11,7 +11,7 @@ import numpy as np
 
 from decoders import rows as r
 from decoders.interface_names import intern
-from decoders.jit import forced, inline
+from decoders.jit import inline, inline_always
 from decoders.netflow import plan as p
 from decoders.netflow.samplers import S_INTERFACE, S_LINE_CARD, S_SAMPLER, rate_of_number, rate_of_pair, scope_rate
 from decoders.netflow.totals import after_event, since_last_report
@@ -116,7 +116,7 @@ def section(octets, at, size, protocol, frame_length, rows, row):  # type: ignor
     rows.u64[r.PACKETS, row] = 1
 
 
-@forced
+@inline_always
 def run_numbers(octets, at, stride, n, ops, o, base, off, size, rows, row, step):  # type: ignore[no-untyped-def]
     """Operations that move a number or an address, over `n` records from `at`, `stride` octets apart."""
     code = ops[o, 0]
@@ -181,7 +181,7 @@ def run_numbers(octets, at, stride, n, ops, o, base, off, size, rows, row, step)
                 rows.address[column, i, 1] = swap64(low)
 
 
-@forced
+@inline_always
 def run_times(octets, at, stride, n, ops, o, base, off, size, ctx, rows, row, step):  # type: ignore[no-untyped-def]
     """Operations that make an absolute time; a time that cannot be stays all ones until the row is finished."""
     code = ops[o, 0]
@@ -242,7 +242,7 @@ def run_times(octets, at, stride, n, ops, o, base, off, size, ctx, rows, row, st
         rows.u64[column, i] = np.uint64(us) if us >= 0 else np.uint64(r.ABSENT)
 
 
-@forced
+@inline_always
 def run_special(octets, at, stride, n, ops, o, base, off, size, ctx, k, rows, row, step):  # type: ignore[no-untyped-def]
     """All other operations; `k` is what the decoder knows of exporters."""
     code = ops[o, 0]
@@ -340,7 +340,7 @@ def _announced_rate(samplers, ctx, scope, number, rows, row):  # type: ignore[no
             rows.u8[r.RATE_SOURCE, row] = r.RATE_OPTIONS
 
 
-@forced
+@inline_always
 def interface_rate(samplers, ctx, rows, row):  # type: ignore[no-untyped-def]
     """Keep the rate announced for one of the record's interfaces, that of the observation point first; True if any."""
     egress = rows.u8[r.DIRECTION, row] == r.DIRECTION_EGRESS
@@ -423,7 +423,7 @@ def probability_rate(octets, at, size):  # type: ignore[no-untyped-def]
     return min(np.int64(1.0 / probability + 0.5), np.int64(0xFFFFFFFF))
 
 
-@forced
+@inline_always
 def run_plan(octets, at, stride, n, number, ctx, k, rows, row, step):  # type: ignore[no-untyped-def]
     """Run all operations of plan `number` over `n` records; writes rows from `row`, `step` apart."""
     plans = k.plans

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from decoders.errors import Reason
 from decoders.interface_names import Names
-from decoders.jit import forced, inline, kernel
+from decoders.jit import inline, inline_always, kernel
 from decoders.limits import Limits
 from decoders.netflow.fields import (
     C_DOMAIN,
@@ -37,7 +37,15 @@ from decoders.netflow.fields import (
 )
 from decoders.netflow.rows import trusted_clock
 from decoders.netflow.samplers import Samplers
-from decoders.netflow.sequence import O_UNKNOWN, Orders, began_again, follow, is_duplicate, note_contents, stream_of
+from decoders.netflow.sequence import (
+    O_UNKNOWN,
+    SequenceOrder,
+    began_again,
+    follow,
+    is_duplicate,
+    note_contents,
+    stream_of,
+)
 from decoders.netflow.templates import Plans, Table, digest_record, find_template
 from decoders.netflow.totals import Totals
 from decoders.sessions import (
@@ -269,7 +277,7 @@ class Known(NamedTuple):
     plans: Plans
     samplers: Samplers
     held: Held
-    orders: Orders
+    orders: SequenceOrder
     totals: Totals
 
 
@@ -302,7 +310,7 @@ def problem(w, reason, at, detail):  # type: ignore[no-untyped-def]
         w.state[W_PROBLEMS] = n + 1
 
 
-@forced
+@inline_always
 def sets_fit(octets, at, end):  # type: ignore[no-untyped-def]
     """Offset of the first set whose length cannot be, −1 if all can."""
     while at + 4 <= end:
@@ -315,7 +323,7 @@ def sets_fit(octets, at, end):  # type: ignore[no-untyped-def]
     return np.int64(-1)
 
 
-@forced
+@inline_always
 def open_message(b, w, k):  # type: ignore[no-untyped-def]
     """Read the header of the message at W_MESSAGE.  True if its sets are to be walked (RFC 7011 section 3.1)."""
     st = w.state
@@ -383,7 +391,7 @@ def open_message(b, w, k):  # type: ignore[no-untyped-def]
     return True
 
 
-@forced
+@inline_always
 def close_message(b, w, k):  # type: ignore[no-untyped-def]
     """Settle the counts of a message whose sets are walked."""
     st = w.state
@@ -418,7 +426,7 @@ def close_message(b, w, k):  # type: ignore[no-untyped-def]
     note_contents(k.orders, number, st[W_UNITS] if known else np.int64(0), st[W_TEMPLATES])
 
 
-@forced
+@inline_always
 def next_message(b, w):  # type: ignore[no-untyped-def]
     """After a message: a second one in the same payload if its version says so, else the next datagram."""
     st = w.state
@@ -435,7 +443,7 @@ def next_message(b, w):  # type: ignore[no-untyped-def]
     st[W_MESSAGE] = -1
 
 
-@forced
+@inline_always
 def restarted(w, k):  # type: ignore[no-untyped-def]
     """True if what the exporter of the message at hand announced, or had waiting, is void: it restarted.
 
@@ -519,7 +527,7 @@ def template_record(octets, at, end, version, options, most):  # type: ignore[no
     return here, -1
 
 
-@forced
+@inline_always
 def withdraws(k, session, number):  # type: ignore[no-untyped-def]
     """True if a withdrawal of this number (below 256: of all) can have an effect: over UDP none has (RFC 7011, 8.4)."""
     if not over_stream(k.sessions, session):
@@ -529,7 +537,7 @@ def withdraws(k, session, number):  # type: ignore[no-untyped-def]
     return find_template(k.table, session, number) >= 0
 
 
-@forced
+@inline_always
 def walk_templates(b, w, k, options, set_end):  # type: ignore[no-untyped-def]
     """Walk the records of a template set from W_RECORD.
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from decoders import rows as r
 from decoders.errors import Reason
-from decoders.jit import forced, inline
+from decoders.jit import inline, inline_always
 from decoders.netflow import plan as p
 from decoders.netflow.fields import (
     C_DOMAIN,
@@ -41,7 +41,7 @@ CLOCK_LEAST_US = 1_000_000_000_000_000
 a collector that is wrong itself: they are told as skew."""
 
 
-@forced
+@inline_always
 def trusted_clock(clock_us, received_us, s, session):  # type: ignore[no-untyped-def]
     """The clock of a header, or the time of receipt where it was never set, counted."""
     s.skew_us[session] = clock_us - received_us
@@ -51,7 +51,7 @@ def trusted_clock(clock_us, received_us, s, session):  # type: ignore[no-untyped
     return received_us
 
 
-@forced
+@inline_always
 def settle_times(rows, row, header_us, received_us):  # type: ignore[no-untyped-def]
     """Fill in and clamp the times of a row; True if one of them could not be (RFC 7011 section 6.1).
 
@@ -81,7 +81,7 @@ def settle_times(rows, row, header_us, received_us):  # type: ignore[no-untyped-
     return bad
 
 
-@forced
+@inline_always
 def settle_icmp(rows, row, stated):  # type: ignore[no-untyped-def]
     """ICMP has no ports: type and code stand in the destination port unless they have elements.
 
@@ -121,7 +121,7 @@ def addressless(rows, row):  # type: ignore[no-untyped-def]
     )
 
 
-@forced
+@inline_always
 def derive_ether_type(rows, row):  # type: ignore[no-untyped-def]
     """EtherType of the address family, where the record states none."""
     if rows.u16[r.ETHER_TYPE, row] != 0:
@@ -150,7 +150,7 @@ def common_rate(samplers, ctx, flags):  # type: ignore[no-untyped-def]
     return rate
 
 
-@forced
+@inline_always
 def settle_rate(rows, row, samplers, ctx, override, by_interface, common):  # type: ignore[no-untyped-def]
     """The sampling rate: override, record, options of its sampler, of its interface, of a wider scope, none."""
     if override > 0:
@@ -220,7 +220,7 @@ def mirror(rows, row, back, icmp):  # type: ignore[no-untyped-def]
         rows.u16[r.DST_PORT, back] = 0
 
 
-@forced
+@inline_always
 def finish_rows(rows, row, n, step, flags, ctx, s, samplers):  # type: ignore[no-untyped-def]
     """Complete `n` records whose rows start at `row`, `step` apart (2: the next row is the reverse direction).
 
@@ -296,7 +296,7 @@ def _refuse(rows, row, s, session):  # type: ignore[no-untyped-def]
     clear_row(rows, row)
 
 
-@forced
+@inline_always
 def _complete(rows, row, header_us, ctx, s, icmp, ovs):  # type: ignore[no-untyped-def]
     if settle_times(rows, row, header_us, ctx[C_RECEIVED_US]):
         s.problems[ctx[C_SESSION], Reason.TIME.value] += np.uint64(1)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from decoders.jit import forced, inline
+from decoders.jit import inline, inline_always
 from decoders.limits import Limits
 
 S_DOMAIN, S_EXPORTER, S_LINE_CARD, S_TEMPLATE, S_INTERFACE, S_SAMPLER, S_SCOPES = range(7)
@@ -145,7 +145,7 @@ def agreed_rate(samplers, session, stream):  # type: ignore[no-untyped-def]
     return samplers.agreed[stream_row(samplers, stream)]
 
 
-@forced
+@inline_always
 def announce(samplers, session, stream, scope, number, rate):  # type: ignore[no-untyped-def]
     """Keep what an options record says of a scope, 0 for no stream.  False if there was no room for all of it."""
     kept = _keep(samplers, session, scope, number, rate)

@@ -15,7 +15,7 @@ from decoders.jit import kernel
 from decoders.limits import Limits
 from decoders.netflow.plan import Template
 from decoders.netflow.samplers import S_SCOPES, Samplers, announce
-from decoders.netflow.sequence import Orders, stream_of
+from decoders.netflow.sequence import SequenceOrder, stream_of
 from decoders.netflow.templates import BadTemplateError, TemplateStore, check
 from decoders.sessions import KEY_WORDS, S_DATAGRAMS, S_RECORDS, Sessions, find_session
 
@@ -73,7 +73,12 @@ def save_state(templates: TemplateStore, samplers: Samplers, sessions: Sessions)
 
 
 def load_state(
-    state: object, templates: TemplateStore, samplers: Samplers, sessions: Sessions, orders: Orders, limits: Limits
+    state: object,
+    templates: TemplateStore,
+    samplers: Samplers,
+    sessions: Sessions,
+    orders: SequenceOrder,
+    limits: Limits,
 ) -> int:
     """Take saved state over, entry by entry; returns how many entries were refused.
 
@@ -135,7 +140,7 @@ def _load_template(
     return not templates.announce(session, number, template, 0, hours * HOUR_US)[1]
 
 
-def _load_rate(saved: Any, session: int, samplers: Samplers, sessions: Sessions, orders: Orders) -> bool:
+def _load_rate(saved: Any, session: int, samplers: Samplers, sessions: Sessions, orders: SequenceOrder) -> bool:
     try:
         scope, number, rate = _words(saved, 3, 56)
     except (TypeError, ValueError):

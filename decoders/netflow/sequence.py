@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoders.errors import Reason
-from decoders.jit import forced, inline
+from decoders.jit import inline, inline_always
 from decoders.limits import Limits
 from decoders.sessions import (
     Q_CLOCK_US,
@@ -62,7 +62,7 @@ RESTART_RUN = 4
 ) = range(15)
 
 
-class Orders(NamedTuple):
+class SequenceOrder(NamedTuple):
     """State of sequence tracking beside `Sessions.sequence`."""
 
     session: NDArray[np.int64]
@@ -73,15 +73,15 @@ class Orders(NamedTuple):
     """Numbers streams as `Sessions` numbers sessions: the key is that of a session with domain 0."""
 
 
-def new_orders(limits: Limits) -> Orders:
+def new_orders(limits: Limits) -> SequenceOrder:
     """Empty state."""
     capacity = limits.sessions + 1
-    return Orders(
+    return SequenceOrder(
         np.zeros((capacity, O_WORDS), np.int64), np.zeros((capacity, O_WORDS), np.int64), new_sessions(limits)
     )
 
 
-@forced
+@inline_always
 def is_duplicate(orders, s, number, sequence, print_):  # type: ignore[no-untyped-def]
     """True, and counted, if a datagram with these octets is among the last of its session.
 
@@ -100,7 +100,7 @@ def is_duplicate(orders, s, number, sequence, print_):  # type: ignore[no-untype
     return False
 
 
-@forced
+@inline_always
 def stream_of(orders, s, number):  # type: ignore[no-untyped-def]
     """Number of the stream that a session belongs to."""
     known = orders.session[number, O_STREAM]
@@ -153,14 +153,14 @@ def _fits_odd(order, number, sequence, datagrams):  # type: ignore[no-untyped-de
     return held > 1 and (ahead == 1 or (templates > 0 and ahead == held + templates))
 
 
-@forced
+@inline_always
 def note_contents(orders, number, held, templates):  # type: ignore[no-untyped-def]
     """Note how many records, 0 if that is not known, and templates the datagram held that was followed last."""
     orders.session[number, O_RECORDS] = held
     orders.session[number, O_TEMPLATES] = templates
 
 
-@forced
+@inline_always
 def follow(orders, s, number, sequence, units, flows, unknown, datagrams, uptime, clock_us, now_us, print_):  # type: ignore[no-untyped-def]
     """Follow the number of one datagram; counts as `track_sequence` does and returns one of its answers.
 
@@ -212,7 +212,7 @@ def follow(orders, s, number, sequence, units, flows, unknown, datagrams, uptime
     return answer
 
 
-@forced
+@inline_always
 def began_again(orders, s, number, sequence, clock_us):  # type: ignore[no-untyped-def]
     """True if the number of an IPFIX message went back though its clock went on: late messages have an earlier one."""
     if orders.session[number, O_SEEN] == 0:
@@ -239,13 +239,13 @@ def _late(order, s, number, sequence, units):  # type: ignore[no-untyped-def]
     return T_RESTART
 
 
-def begin_orders_anew(orders: Orders, sessions: NDArray[np.int64]) -> None:
+def begin_orders_anew(orders: SequenceOrder, sessions: NDArray[np.int64]) -> None:
     """Take the next datagram of these sessions for the first one: it says nothing of loss."""
     orders.session[sessions, O_SEEN] = 0
     orders.stream[orders.session[sessions, O_STREAM], O_SEEN] = 0
 
 
-def forget_orders(orders: Orders, sessions: NDArray[np.int64]) -> NDArray[np.int64]:
+def forget_orders(orders: SequenceOrder, sessions: NDArray[np.int64]) -> NDArray[np.int64]:
     """Forget the order of these sessions, and streams that none is left of; returns the numbers of these."""
     streams = orders.session[sessions, O_STREAM]
     np.subtract.at(orders.stream[:, O_DOMAINS], streams, 1)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoders import rows as r
-from decoders.jit import forced, inline
+from decoders.jit import inline, inline_always
 from decoders.limits import Limits
 from decoders.netflow.plan import TOTAL_BYTES, TOTAL_PACKETS
 from decoders.sessions import mix
@@ -88,7 +88,7 @@ def _grown(total, before):  # type: ignore[no-untyped-def]
     return total - before if total >= before else total
 
 
-@forced
+@inline_always
 def since_last_report(totals, rows, i, back, session, number, bits, first_us, now_us):  # type: ignore[no-untyped-def]
     """Make the totals of row `i`, or with `back` 1 of its reverse row, into what came since the last report.
 
@@ -112,7 +112,7 @@ def since_last_report(totals, rows, i, back, session, number, bits, first_us, no
     _put(totals, place, flow, packets, octets, now_us)
 
 
-@forced
+@inline_always
 def after_event(totals, rows, i, back, session, number, event, now_us):  # type: ignore[no-untyped-def]
     """Take from the totals of a connection that has ended what its update events counted; `back` as above."""
     if event not in (EVENT_CREATED, EVENT_DELETED, EVENT_UPDATE):

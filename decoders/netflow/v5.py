@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from decoders import rows as r
 from decoders.datagrams import Datagrams
 from decoders.errors import Reason
-from decoders.jit import forced, inline, kernel
+from decoders.jit import inline, inline_always, kernel
 from decoders.netflow.fields import uptime_us
 from decoders.netflow.rows import ETHERTYPE_IPV4, settle_icmp, settle_times, trusted_clock
-from decoders.netflow.sequence import Orders, begin_orders_anew, follow, forget_orders, is_duplicate, new_orders
+from decoders.netflow.sequence import SequenceOrder, begin_orders_anew, follow, forget_orders, is_duplicate, new_orders
 from decoders.rows import Rows, batch, make_ready, unclear_rows
 from decoders.sessions import S_OVERRIDE_RATE, S_RECORDS, S_SAMPLING_RATE, Sessions, fingerprint
 from decoders.shared import Decoded, Shared
@@ -64,7 +64,7 @@ def decode_records(b, s, orders, rows, log):  # type: ignore[no-untyped-def]
     return _decode(b, s, orders, rows, log)
 
 
-@forced
+@inline_always
 def _decode(b, s, orders, rows, log):  # type: ignore[no-untyped-def]
     row = np.int64(0)
     listed = np.int64(0)
@@ -110,7 +110,7 @@ def _decode(b, s, orders, rows, log):  # type: ignore[no-untyped-def]
     return row, listed
 
 
-@forced
+@inline_always
 def _records(octets, first, n, record, version, uptime, header_us, received, s, number, rows, row):  # type: ignore[no-untyped-def]
     """The columns that come from the records of one datagram."""
     move_ipv4(octets, first, record, n, rows.address, r.SRC_IP, row, 1)
@@ -140,7 +140,7 @@ def _records(octets, first, n, record, version, uptime, header_us, received, s, 
         settle_icmp(rows, i, False)
 
 
-@forced
+@inline_always
 def _header(octets, at, n, version, received, s, number, rows, row):  # type: ignore[no-untyped-def]
     """The columns that come from the header of the datagram."""
     protocol = r.PROTOCOL_NETFLOW5
@@ -180,7 +180,7 @@ class LegacyDecoder:
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
-        self._orders: Orders = new_orders(shared.limits)
+        self._orders: SequenceOrder = new_orders(shared.limits)
 
     def decode(self, datagrams: Datagrams, picked: NDArray[np.int64], session: NDArray[np.int64]) -> Decoded:
         """Rows of the `picked` datagrams, in order; `session` is [len(datagrams)].  Their headers are there in full."""

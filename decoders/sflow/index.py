@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoders.errors import Reason
-from decoders.jit import forced, inline, kernel
+from decoders.jit import inline, inline_always, kernel
 from decoders.limits import Limits
 from decoders.sessions import S_RESTARTS, S_SAMPLES_LOST, T_DUPLICATE, fingerprint, mix, track_sequence
 from decoders.wire import all_zero, swap64, u32, u64
@@ -258,7 +258,7 @@ _RECORD_SHORT = Reason.RECORD_SHORT.value
 _SKIPPED = Reason.SKIPPED_RECORD.value
 
 
-@forced
+@inline_always
 def find_records(octets, at, end, count, limit, formats, found, problems, log):  # type: ignore[no-untyped-def]
     """Note in `found` [places, 2] offset and length of the first record of each known format in `octets[at:end]`.
 

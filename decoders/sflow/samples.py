@@ -11,7 +11,7 @@ import numpy as np
 
 from decoders.errors import Reason
 from decoders.interface_names import intern
-from decoders.jit import forced, inline, kernel
+from decoders.jit import inline, inline_always, kernel
 from decoders.packet import (
     L_ETHERNET,
     L_STOP,
@@ -128,7 +128,7 @@ X_CLASS, X_INDEX, X_SUPPRESSED, X_FUNCTION, X_TRAP, X_LINUX, EXTRAS = range(7)
 _RECORD_SHORT = Reason.RECORD_SHORT.value
 
 
-@forced
+@inline_always
 def notice_fields(octets, samples, m, session, rows, row, extra, stats, sources):  # type: ignore[no-untyped-def]
     """The fixed fields of a notice.  Returns the offset of its number of records.  Source: sflow_drops."""
     at = samples[m, M_AT]
@@ -203,7 +203,7 @@ _FRAME_LENGTH = Reason.FRAME_LENGTH.value
 _NESTED = Reason.NESTING.value
 
 
-@forced
+@inline_always
 def sampled_packet(octets, found, problems, log, rows, row):  # type: ignore[no-untyped-def]
     """Fill the packet columns of `row` from the records in `found`: the sampled header, else formats 2, 3 and 4."""
     at = found[R_HEADER, 0]
@@ -221,7 +221,7 @@ def sampled_packet(octets, found, problems, log, rows, row):  # type: ignore[no-
         _vlan_records(octets, found, rows, row)
 
 
-@forced
+@inline_always
 def _header(octets, at, found, problems, log, rows, row):  # type: ignore[no-untyped-def]
     """Record 1.  Returns P_ bits.  `frame_bytes` is frame length − stripped (sFlow version 5, flow_record)."""
     frame_length = u32(octets, at + 4)
@@ -419,7 +419,7 @@ def decode_packets(  # type: ignore[no-untyped-def]
     return row
 
 
-@forced
+@inline_always
 def _flow_fields(octets, samples, m, session, rows, row, stats, problems, log, sources):  # type: ignore[no-untyped-def]
     """The fixed fields of a flow sample.  Returns the offset of its number of records.
 

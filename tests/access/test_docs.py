@@ -13,18 +13,18 @@ TEXT = (ROOT / "docs/security.md").read_text("utf-8")
 
 
 def test_every_setting_that_is_named_exists() -> None:
-    named = re.findall(r"`(access|listen|store|web|pipeline)\.([a-z_]+)", TEXT)
+    named = re.findall(r"`(access|listen|store|web|decode|sql)\.([a-z_]+)", TEXT)
     assert len(named) > 15
     for section, key in named:
         assert key in Settings.model_fields[section].annotation.model_fields, f"{section}.{key}"  # type: ignore[union-attr]
 
 
 def test_defaults_of_the_table_are_those_of_the_settings() -> None:
-    store = Settings().store
-    assert (store.sql_seconds, store.sql_queries) == (60, 4)
-    assert (store.sql_octets, store.sql_disk_octets) == (512 * 2**20, 2 * 2**30)
-    assert (store.sql_result_rows, store.sql_result_octets) == (1_000_000, 256 * 2**20)
-    assert store.sql_request_octets == 2**20
+    sql = Settings().sql
+    assert (sql.max_seconds, sql.max_queries) == (60, 4)
+    assert (sql.max_memory_bytes, sql.max_disk_bytes) == (512 * 2**20, 2 * 2**30)
+    assert (sql.max_result_rows, sql.max_result_bytes) == (1_000_000, 256 * 2**20)
+    assert sql.max_request_bytes == 2**20
 
 
 def test_commands_and_files_exist() -> None:

@@ -32,7 +32,7 @@ from collector.http.settings import AccessError, AccessSettings
 from collector.metrics import Metrics
 from collector.store.client import open_client
 from collector.store.errors import StoreError
-from collector.store.settings import StoreSettings
+from collector.store.settings import SqlSettings, StoreSettings
 from collector.tls import server_context
 from tests.access.test_login import HASH, PASSWORD, SETTINGS, TOKEN
 from tests.collector.sql_endpoint import Endpoint, served
@@ -40,7 +40,7 @@ from tests.collector.sql_endpoint import Endpoint, served
 
 @pytest.fixture(scope="module")
 def store(store_directory: Path) -> Iterator[StoreSettings]:
-    settings = StoreSettings(url=f"chdb://{store_directory}", database="default", sql_port=0)
+    settings = StoreSettings(url=f"chdb://{store_directory}", database="default")
     client = open_client(settings)
     yield settings
     client.close()
@@ -197,8 +197,8 @@ def test_two_ways_to_log_in_at_once_are_one_too_many(
 
 def test_an_answer_that_nobody_takes_is_given_up(store: StoreSettings) -> None:
     """The client reads nothing: the answer does not fit into the buffers of the sockets."""
-    impatient = store.model_copy(update={"sql_seconds": 0.5, "sql_result_octets": 2**20})
-    with served(impatient.model_copy(update={"sql_result_octets": 64 * 2**20})) as running:
+    impatient = SqlSettings(port=0, max_seconds=0.5, max_result_bytes=64 * 2**20)
+    with served(store, settings=impatient) as running:
         parts = urlsplit(running.url)
         with socket.socket() as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -380,12 +380,12 @@ def test_the_query_command_shows_its_token_over_tls(
     files = {"certificate_file": certificate, "key_file": key, "ca_file": ca}
     access = SETTINGS.model_copy(update={**files, "client_token": SecretStr(TOKEN)})
     with served(store, access) as running:
-        here = store.model_copy(update={"sql_port": urlsplit(running.url).port})
-        client = connect(here, access)
+        here = SqlSettings(port=int(urlsplit(running.url).port or 0))
+        client = connect(store, here, access)
         assert client.query("SELECT 1").result_rows == [(1,)]
         client.close()
         with pytest.raises(StoreError):
-            connect(here, access.model_copy(update={"client_token": SecretStr("wrong")}))
+            connect(store, here, access.model_copy(update={"client_token": SecretStr("wrong")}))
 
 
 def test_a_new_certificate_is_taken_over_while_running(authority: trustme.CA, tmp_path: Path) -> None:
@@ -471,7 +471,7 @@ def test_the_command_makes_lines_that_the_settings_take(tmp_path: Path) -> None:
 
 
 def test_the_service_does_not_start_open_to_others() -> None:
-    for setting in ("web.host=0.0.0.0", "store.sql_host=::"):
+    for setting in ("web.host=0.0.0.0", "sql.host=::"):
         ended = _vmflow("run", "--set", setting)
         assert ended.returncode == 2
         assert setting.partition("=")[0] in ended.stderr

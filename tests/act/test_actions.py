@@ -21,7 +21,7 @@ import pytest
 
 from collector.metrics import Metrics
 from collector.notify.actions import Actions, threads
-from collector.notify.settings import ActionSettings, ActSettings
+from collector.notify.settings import ActionSettings, NotifySettings
 from collector.settings import InvalidSettingsError, load
 from collector.store.native import insert
 from collector.store.settings import StoreSettings
@@ -71,7 +71,7 @@ class Stage:
 
 @asynccontextmanager
 async def running(drain: float = 5, enabled: bool = True, **actions: ActionSettings) -> AsyncIterator[Stage]:
-    settings = ActSettings(enabled=enabled, actions=actions, drain_seconds=drain)
+    settings = NotifySettings(enabled=enabled, actions=actions, drain_seconds=drain)
     metrics, audit = Metrics(), Rows()
     async with (
         Bridge({"act": threads(settings)}) as bridge,
@@ -294,21 +294,27 @@ def test_the_store_takes_the_audit(embedded_store: StoreSettings) -> None:
 @pytest.mark.parametrize(
     ("action", "told"),
     [
-        ({"kind": "command", "argv": ["ls"]}, "act.actions.a: argv: the absolute path of a program"),
+        ({"kind": "command", "argv": ["ls"]}, "notify.actions.a: argv: the absolute path of a program"),
         ({"kind": "command", "argv": ["/bin/ls"], "url": "http://x/"}, "kind = 'command': argv is expected, not url"),
         ({"kind": "webhook", "argv": ["/bin/ls"]}, "kind = 'webhook': url, url_file or url_env is expected, not argv"),
         ({"kind": "webhook"}, "exactly one of url, url_file, url_env is expected, not none"),
         ({"kind": "webhook", "url": "ftp://pa55word@x/"}, "one URL that begins with http:// or https:// is expected"),
-        ({"kind": "webhook", "url": ["http://x/pa55word"]}, "act.actions.a.url: Input should be a valid string"),
-        ({"kind": "mail"}, "act.actions.a.kind = 'mail': Input should be 'command' or 'webhook'"),
-        ({"kind": "command", "argv": ["/bin/ls"], "rules": ["pair_los"]}, "act.actions.a.rules: no rule 'pair_los'; "),
-        ({"kind": "command", "argv": ["/bin/ls"], "per_minute": 0}, "act.actions.a.per_minute = 0: Input should be"),
-        ({"kind": "command", "argv": ["/bin/ls"], "events": ["told"]}, "act.actions.a.events.0 = 'told': Input should"),
+        ({"kind": "webhook", "url": ["http://x/pa55word"]}, "notify.actions.a.url: Input should be a valid string"),
+        ({"kind": "mail"}, "notify.actions.a.kind = 'mail': Input should be 'command' or 'webhook'"),
+        (
+            {"kind": "command", "argv": ["/bin/ls"], "rules": ["pair_los"]},
+            "notify.actions.a.rules: no rule 'pair_los'; ",
+        ),
+        ({"kind": "command", "argv": ["/bin/ls"], "per_minute": 0}, "notify.actions.a.per_minute = 0: Input should be"),
+        (
+            {"kind": "command", "argv": ["/bin/ls"], "events": ["told"]},
+            "notify.actions.a.events.0 = 'told': Input should",
+        ),
     ],
 )
 def test_mistakes_are_told(action: dict[str, Any], told: str) -> None:
     with pytest.raises(InvalidSettingsError) as caught:
-        load(None, [f"act.actions={json.dumps({'a': {'rules': ['pair_loss'], **action}})}"])
+        load(None, [f"notify.actions={json.dumps({'a': {'rules': ['pair_loss'], **action}})}"])
 
     assert told in str(caught.value)
     assert "pa55word" not in str(caught.value)

@@ -10,8 +10,8 @@ import pyarrow as pa
 from collector.alert.conditions.base import Judge
 from collector.alert.rules import Rule
 from collector.alert.scopes import LEVEL_US
-from collector.alert.series import Frame
-from collector.alert.state import Book, Change
+from collector.alert.series import WindowSeries
+from collector.alert.state import AlertStates, Change
 
 NOON_US = 1_800_014_400 * 1_000_000
 """A full hour."""
@@ -20,7 +20,7 @@ NAN = float("nan")
 
 def frame(
     rule: Rule, number: int, values: Mapping[int, float], spans: Mapping[int, tuple[float, float]] | None = None
-) -> Frame:
+) -> WindowSeries:
     """Window `number` after NOON_US: value by series, and ends of its interval where they differ from it."""
     length = LEVEL_US[rule.level]
     series = sorted(values)
@@ -35,10 +35,10 @@ def frame(
         texts[f"{rule.measure}_evidence"] = pa.array(["measured"] * len(series), pa.string())
     present = np.isfinite(found)
     start_us = NOON_US + number * length
-    return Frame(start_us, start_us + length, np.array(series, np.uint64), present, figures, texts, {}, present)
+    return WindowSeries(start_us, start_us + length, np.array(series, np.uint64), present, figures, texts, {}, present)
 
 
-def happened(judge: Judge, book: Book, frames: Sequence[Frame]) -> list[tuple[int, int, str]]:
+def happened(judge: Judge, book: AlertStates, frames: Sequence[WindowSeries]) -> list[tuple[int, int, str]]:
     """Number of the window, series and event of all changes over these windows."""
     found = []
     for number, one in enumerate(frames):
@@ -47,6 +47,6 @@ def happened(judge: Judge, book: Book, frames: Sequence[Frame]) -> list[tuple[in
     return found
 
 
-def step(judge: Judge, book: Book, window: Frame) -> list[Change]:
+def step(judge: Judge, book: AlertStates, window: WindowSeries) -> list[Change]:
     """One window."""
     return book.apply(judge.rule, judge.judge(window), window.start_us, window.end_us)

@@ -17,7 +17,7 @@ from tests.analyze.named import BEGIN_US, add, vm
 
 def main(directory: str, address: str, what: str) -> None:
     """`fire`: raise an alert, then wait to be killed.  `again`: start, deliver what is to be delivered, end."""
-    settings = StoreSettings(url=f"chdb://{Path(directory) / 'store'}", database="killed", sql_port=0)
+    settings = StoreSettings(url=f"chdb://{Path(directory) / 'store'}", database="killed")
     client = open_client(settings)
     set_up(client, settings)
     if what == "fire":

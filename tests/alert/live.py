@@ -13,10 +13,10 @@ from clickhouse_connect.driver import Client
 
 from collector.alert.settings import AlertSettings
 from collector.alert.stage import Alerts
-from collector.interfaces import Group, Notice, OnNotice, WindowClosed
+from collector.interfaces import AlertNotification, NotificationGroup, OnNotice, WindowClosed
 from collector.metrics import Metrics
-from collector.notify.settings import DeliverSettings
-from collector.notify.stage import Delivery, threads
+from collector.notify.settings import NotifySettings
+from collector.notify.stage import NotifyStage, threads
 from collector.store.client import open_client
 from collector.store.settings import StoreSettings
 from collector.threads import Bridge
@@ -31,13 +31,13 @@ LENGTHS = {"10s": 10 * SECOND_US, "1m": 60 * SECOND_US, "1h": 3600 * SECOND_US}
 class Taken:
     """An outbox that keeps what it is offered."""
 
-    groups: list[Group] = field(default_factory=list)
+    groups: list[NotificationGroup] = field(default_factory=list)
 
-    def offer(self, group: Group, /) -> None:
+    def offer(self, group: NotificationGroup, /) -> None:
         self.groups.append(group)
 
     @property
-    def notices(self) -> list[Notice]:
+    def notices(self) -> list[AlertNotification]:
         return [notice for group in self.groups for notice in group.notices]
 
     def told(self) -> list[tuple[str, str, str]]:
@@ -117,9 +117,9 @@ async def running(
 class Passing(Taken):
     """An outbox that gives its messages to delivery, too."""
 
-    delivery: Delivery | None = None
+    delivery: NotifyStage | None = None
 
-    def offer(self, group: Group, /) -> None:
+    def offer(self, group: NotificationGroup, /) -> None:
         super().offer(group)
         assert self.delivery is not None
         self.delivery.offer(group)
@@ -131,12 +131,12 @@ async def delivering(store: StoreSettings, settings: AlertSettings, address: str
     outbox = Passing()
     live: list[Running] = []
 
-    def noted(group: Group, name: str, ok: bool) -> None:
+    def noted(group: NotificationGroup, name: str, ok: bool) -> None:
         live[0].alerts.delivered(group, name, ok)
 
-    deliver = DeliverSettings(receivers={"hook": receiver(f"json://{address}/", per_minute=6000)})
+    deliver = NotifySettings(receivers={"hook": receiver(f"json://{address}/", per_minute=6000)})
     async with Bridge({"deliver": threads(deliver)}) as bridge:
-        outbox.delivery = Delivery(
+        outbox.delivery = NotifyStage(
             deliver,
             Metrics(),
             partial(bridge.call, "deliver"),

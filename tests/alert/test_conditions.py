@@ -14,9 +14,9 @@ from collector.alert.conditions.baseline import Baseline
 from collector.alert.conditions.threshold import Threshold, decision
 from collector.alert.conditions.trend import Trend, slopes
 from collector.alert.rules import Rule
-from collector.alert.series import Frame
+from collector.alert.series import WindowSeries
 from collector.alert.settings import AlertSettings
-from collector.alert.state import Book
+from collector.alert.state import AlertStates
 from tests.alert.frames import NAN, NOON_US, frame, happened, step
 
 LOSS = Rule(name="loss", scope="pair", measure="loss_ratio", level="10s", above=0.01, clear=0.005, clear_seconds=20)
@@ -44,7 +44,7 @@ def test_below_uses_the_upper_end() -> None:
     assert verdict.clear.tolist() == [False, False, False, True]
 
 
-def loss_frame(rule: Rule, number: int, values: dict[int, float], sigma: float) -> Frame:
+def loss_frame(rule: Rule, number: int, values: dict[int, float], sigma: float) -> WindowSeries:
     """Losses as ln(sent / received), with this standard deviation; the share is cut off at 0, as in the view."""
     centre = {one: 1 - math.exp(-value) for one, value in values.items()}
     spans = {
@@ -66,7 +66,7 @@ def test_many_weak_windows_fire_as_one_strong_one_does() -> None:
     2 adds 1.5 a window: the eighth makes 12.  Siegmund: exp(b) − b − 1 = 0.5 · 10⁶ has b = 13.12, less 1.166.
     """
     sigma, limit = 0.02, -math.log(1 - 0.01)
-    judge, book = Threshold(EVIDENT), Book(AlertSettings())
+    judge, book = Threshold(EVIDENT), AlertStates(AlertSettings())
     values = {1: limit + 30 * sigma, 2: limit + 2 * sigma, 3: limit + 0.5 * sigma, 4: 0.0}
 
     seen = happened(judge, book, [loss_frame(EVIDENT, n, values, sigma) for n in range(40)])
@@ -116,7 +116,7 @@ def test_evidence_of_a_rate_adds_up_too() -> None:
     spans = {1: (102 - 1.96, 102 + 1.96)}
     frames = [frame(rule, n, {1: 102.0}, spans) for n in range(12)]
 
-    assert happened(Threshold(rule), Book(AlertSettings()), frames) == [(7, 1, "firing")]
+    assert happened(Threshold(rule), AlertStates(AlertSettings()), frames) == [(7, 1, "firing")]
 
 
 def test_what_falls_into_the_next_window_is_no_loss() -> None:
@@ -132,7 +132,9 @@ def test_what_falls_into_the_next_window_is_no_loss() -> None:
         assert not verdict.certain.any()
 
 
-def exact_frame(number: int, values: dict[int, tuple[float, float]], half: float = 0.005, point: float = 1) -> Frame:
+def exact_frame(
+    number: int, values: dict[int, tuple[float, float]], half: float = 0.005, point: float = 1
+) -> WindowSeries:
     """Windows of 10 s without sampling: loss and packets, by series; half an interval; if each record is a packet."""
     losses = {one: value[0] for one, value in values.items()}
     made = frame(EXACT, number, losses, {one: (loss - half, loss + half) for one, loss in losses.items()})
@@ -148,30 +150,33 @@ def test_one_window_of_single_packets_proves_a_loss_beyond_what_chance_and_delay
     """Of 10,000 packets, chance puts up to 4 √1000 + 4 = 130 into one second: 5 % is beyond 1 % by more, 2 % is not."""
     lost = {1: (0.05, 10_000.0), 2: (0.02, 10_000.0), 3: (0.05, 1_000.0)}
 
-    assert happened(Threshold(EXACT), Book(AlertSettings()), [exact_frame(0, lost)]) == [(0, 1, "firing")]
+    assert happened(Threshold(EXACT), AlertStates(AlertSettings()), [exact_frame(0, lost)]) == [(0, 1, "firing")]
 
 
 def test_one_window_whose_interval_reaches_the_limit_is_no_proof() -> None:
-    assert happened(Threshold(EXACT), Book(AlertSettings()), [exact_frame(0, {1: (0.05, 10_000.0)}, half=0.041)]) == []
+    assert (
+        happened(Threshold(EXACT), AlertStates(AlertSettings()), [exact_frame(0, {1: (0.05, 10_000.0)}, half=0.041)])
+        == []
+    )
 
 
 def test_records_of_whole_flows_need_more_windows() -> None:
     """Their packets are shared out evenly over their time: what really was in this window is not known."""
     frames = [exact_frame(number, {1: (0.05, 10_000.0)}, point=0) for number in range(6)]
 
-    (fired,) = happened(Threshold(EXACT), Book(AlertSettings()), frames)
+    (fired,) = happened(Threshold(EXACT), AlertStates(AlertSettings()), frames)
     assert fired[0] > 0
 
 
 def test_nothing_received_needs_a_second_window_since_a_report_may_be_missing() -> None:
     frames = [exact_frame(0, {1: (0.0, 10_000.0)}), *(exact_frame(n, {1: (1.0, 10_000.0)}) for n in (1, 2))]
 
-    assert happened(Threshold(EXACT), Book(AlertSettings()), frames) == [(2, 1, "firing")]
+    assert happened(Threshold(EXACT), AlertStates(AlertSettings()), frames) == [(2, 1, "firing")]
 
 
 def test_absence_counts_windows_without_a_sign_of_life_and_ends_with_one() -> None:
     rule = Rule(name="gone", scope="vm", condition="absent", level="1m", windows=2)
-    judge, book = Absent(rule, 10), Book(AlertSettings())
+    judge, book = Absent(rule, 10), AlertStates(AlertSettings())
     alive, silent = {1: 1.0, 2: 1.0}, {1: 1.0}
 
     seen = happened(judge, book, [frame(rule, n, alive if n in (0, 1, 6) else silent) for n in range(8)])
@@ -181,7 +186,7 @@ def test_absence_counts_windows_without_a_sign_of_life_and_ends_with_one() -> No
 
 def test_who_stays_away_is_forgotten_with_a_word_about_it() -> None:
     rule = Rule(name="gone", scope="vm", condition="absent", level="1m", windows=2, forget_seconds=300)
-    judge, book = Absent(rule, 10), Book(AlertSettings())
+    judge, book = Absent(rule, 10), AlertStates(AlertSettings())
     changes = [step(judge, book, frame(rule, n, {1: 1.0, 2: 1.0} if n == 0 else {1: 1.0})) for n in range(8)]
 
     ended = [(number, one.event, one.who) for number, found in enumerate(changes) for one in found]
@@ -193,7 +198,7 @@ def test_who_stays_away_is_forgotten_with_a_word_about_it() -> None:
 EXPORTER = Rule(name="away", scope="exporter", condition="absent", level="1m", windows=3)
 
 
-def exporters(rule: Rule, number: int, heard: dict[int, str], records: set[int] | None = None) -> Frame:
+def exporters(rule: Rule, number: int, heard: dict[int, str], records: set[int] | None = None) -> WindowSeries:
     """A window in which these streams were heard, each of the sender that is named; of `records` (all) data came."""
     made = frame(rule, number, dict.fromkeys(heard, 1.0))
     texts = {**made.texts, "exporter": pa.array([heard[one] for one in sorted(heard)], pa.string())}
@@ -203,7 +208,7 @@ def exporters(rule: Rule, number: int, heard: dict[int, str], records: set[int] 
 
 def test_an_exporter_is_what_sends_data_and_statistics_alone_make_none() -> None:
     """Stream 2 sends no record, as Open vSwitch's domain 0: nobody misses it.  Of stream 1 any datagram is a sign."""
-    judge, book = Absent(EXPORTER, 10), Book(AlertSettings())
+    judge, book = Absent(EXPORTER, 10), AlertStates(AlertSettings())
     heard = [{1: "h", 2: "h"} if n < 5 else {1: "h"} if n < 12 else {} for n in range(16)]
 
     seen = happened(judge, book, [exporters(EXPORTER, n, one, {1} if n < 5 else set()) for n, one in enumerate(heard)])
@@ -216,7 +221,7 @@ def test_an_exporter_is_missed_at_its_own_rhythm() -> None:
 
     2 is missed after three windows, 1 after twice its pause and one, 3 after 21.  One outage of 2 is no rhythm.
     """
-    judge, book = Absent(EXPORTER, 10), Book(AlertSettings())
+    judge, book = Absent(EXPORTER, 10), AlertStates(AlertSettings())
     seen = []
     for n in range(70):
         heard = {1: "a"} if n % 10 == 0 and n <= 30 else {}
@@ -235,7 +240,7 @@ REPLACED = EXPORTER.model_copy(update={"name": "other", "windows": 2, "replaced"
 def test_another_protocol_of_the_same_sender_is_a_change_and_no_absence() -> None:
     """Stream 1 of h ends as 2 begins.  3 of k ends while 4 was there before: that is an absence."""
     away, other = Absent(EXPORTER, 10), Absent(REPLACED, 10)
-    book, changes = Book(AlertSettings()), []
+    book, changes = AlertStates(AlertSettings()), []
     for n in range(10):
         heard = {1: "h", 3: "k", 4: "k"} if n < 5 else {2: "h", 4: "k"}
         for rule, judge in ((EXPORTER, away), (REPLACED, other)):
@@ -251,7 +256,7 @@ def test_another_protocol_of_the_same_sender_is_a_change_and_no_absence() -> Non
 
 
 def test_what_fell_silent_is_not_missed_any_more_once_something_else_takes_its_place() -> None:
-    judge, book = Absent(EXPORTER, 10), Book(AlertSettings())
+    judge, book = Absent(EXPORTER, 10), AlertStates(AlertSettings())
     heard = [{1: "h"} if n < 5 else {2: "h"} if n >= 12 else {3: "k"} for n in range(14)]
 
     changes = [(n, one) for n in range(14) for one in step(judge, book, exporters(EXPORTER, n, heard[n] | {3: "k"}))]
@@ -262,7 +267,7 @@ def test_what_fell_silent_is_not_missed_any_more_once_something_else_takes_its_p
 
 def test_who_was_dismissed_is_not_expected_until_it_sends_again() -> None:
     """Dismissed in the middle of window 5, whose data and the report of its last seconds do not count any more."""
-    judge, book = Absent(EXPORTER, 10), Book(AlertSettings())
+    judge, book = Absent(EXPORTER, 10), AlertStates(AlertSettings())
     changes = []
     for n in range(20):
         heard = {1: "h", 2: "k"} if n <= 5 or 12 <= n < 15 else {2: "k"}
@@ -276,7 +281,7 @@ def test_who_was_dismissed_is_not_expected_until_it_sends_again() -> None:
 def test_nothing_told_for_long_is_forgotten_and_says_so() -> None:
     """A quarter of an hour without a figure; `stale` comes before.  A pending one is dropped without a word."""
     rule = LOSS.model_copy(update={"level": "1m"})
-    judge, book = Threshold(rule), Book(AlertSettings())
+    judge, book = Threshold(rule), AlertStates(AlertSettings())
     seen = [
         (n, one.event, one.who)
         for n in range(20)
@@ -288,7 +293,7 @@ def test_nothing_told_for_long_is_forgotten_and_says_so() -> None:
 
 
 def test_a_series_keeps_its_alert_under_another_name() -> None:
-    judge, book = Threshold(LOSS), Book(AlertSettings())
+    judge, book = Threshold(LOSS), AlertStates(AlertSettings())
     before, after = frame(LOSS, 0, {1: 0.5}), frame(LOSS, 1, {1: 0.5})
     after = replace(after, texts={**after.texts, "src_vm": pa.array(["new"])})
 
@@ -343,7 +348,7 @@ def test_a_trend_fires_when_the_limit_is_near_enough() -> None:
         within_seconds=3 * 3600,
     )  # fmt: skip
     rng = np.random.default_rng(2)
-    judge, book = Trend(rule, 100), Book(AlertSettings())
+    judge, book = Trend(rule, 100), AlertStates(AlertSettings())
     noise = rng.normal(0, 0.0005, (120, 2))
     frames = [frame(rule, n, {1: 0.5 + 0.002 * n + noise[n, 0], 2: 0.8 + noise[n, 1]}) for n in range(120)]
 
@@ -356,7 +361,7 @@ def test_a_trend_fires_when_the_limit_is_near_enough() -> None:
 def test_noise_below_the_limit_is_no_trend() -> None:
     rule = Rule(name="filling", scope="interface", condition="trend", measure="utilisation", above=0.95)
     rng = np.random.default_rng(3)
-    judge, book = Trend(rule, 1000), Book(AlertSettings())
+    judge, book = Trend(rule, 1000), AlertStates(AlertSettings())
     frames = [frame(rule, n, dict(enumerate(rng.normal(0.5, 0.05, 300)))) for n in range(120)]
 
     assert happened(judge, book, frames) == []
@@ -365,7 +370,7 @@ def test_noise_below_the_limit_is_no_trend() -> None:
 def test_hysteresis_ends_an_alert_only_behind_the_clear_level() -> None:
     values = [0.95, 0.85, 0.85, 0.79, 0.85, 0.95, 0.5]
 
-    seen = happened(Threshold(USE), Book(AlertSettings()), [frame(USE, n, {1: v}) for n, v in enumerate(values)])
+    seen = happened(Threshold(USE), AlertStates(AlertSettings()), [frame(USE, n, {1: v}) for n, v in enumerate(values)])
 
     assert seen == [(0, 1, "firing"), (3, 1, "resolved"), (5, 1, "firing"), (6, 1, "resolved")]
 
@@ -374,7 +379,9 @@ def test_for_needs_windows_one_after_the_other_and_missing_ones_count_neither_wa
     rule = USE.model_copy(update={"for_seconds": 180})
     values = [0.95, 0.95, 0.1, 0.95, NAN, 0.95, 0.95]
 
-    seen = happened(Threshold(rule), Book(AlertSettings()), [frame(rule, n, {1: v}) for n, v in enumerate(values)])
+    seen = happened(
+        Threshold(rule), AlertStates(AlertSettings()), [frame(rule, n, {1: v}) for n, v in enumerate(values)]
+    )
 
     assert seen == [(6, 1, "firing")]
 
@@ -382,7 +389,7 @@ def test_for_needs_windows_one_after_the_other_and_missing_ones_count_neither_wa
 def test_only_a_lasting_gap_is_worth_an_event() -> None:
     """Every second window says nothing, then two in a row, then four; the last figure before them is of window 6."""
     values = [0.95, NAN, 0.95, NAN, NAN, 0.95, 0.95, NAN, NAN, NAN, NAN, 0.95]
-    book = Book(AlertSettings())
+    book = AlertStates(AlertSettings())
     judge = Threshold(USE)
     changes = [step(judge, book, frame(USE, n, {1: value})) for n, value in enumerate(values[:-1])]
     (alert,) = book.lasting()
@@ -399,7 +406,7 @@ def test_an_alert_that_flaps_ends_only_after_a_long_clear_time() -> None:
     settings = AlertSettings(flap_count=3, flap_seconds=3600, flap_clear_seconds=600)
     values = [0.95, 0.1] * 8 + [0.1] * 20
 
-    seen = happened(Threshold(USE), Book(settings), [frame(USE, n, {1: v}) for n, v in enumerate(values)])
+    seen = happened(Threshold(USE), AlertStates(settings), [frame(USE, n, {1: v}) for n, v in enumerate(values)])
 
     assert [(number, event) for number, _, event in seen] == [
         (0, "firing"), (1, "resolved"), (2, "firing"), (3, "resolved"), (4, "firing"), (24, "resolved"),
@@ -407,7 +414,7 @@ def test_an_alert_that_flaps_ends_only_after_a_long_clear_time() -> None:
 
 
 def test_states_are_bounded_and_what_is_refused_is_counted() -> None:
-    book = Book(AlertSettings(states=5))
+    book = AlertStates(AlertSettings(states=5))
 
     changes = step(Threshold(USE), book, frame(USE, 0, dict.fromkeys(range(8), 0.99)))
 
@@ -417,7 +424,7 @@ def test_states_are_bounded_and_what_is_refused_is_counted() -> None:
 
 def test_a_baseline_knows_what_is_usual() -> None:
     rule = Rule(
-        name="odd", scope="host", condition="baseline", measure="sent_bits_per_second", deviations=5, least_spread=0.1
+        name="odd", scope="host", condition="baseline", measure="sent_bits_per_second", deviations=5, min_spread=0.1
     )
     judge = Baseline(rule, 10, 28, 3)
     judge._series = np.array([1, 2], np.uint64)

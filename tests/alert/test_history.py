@@ -24,7 +24,7 @@ from tests.analyze.named import BEGIN_US, add, store, vm
 
 @pytest.fixture(scope="module")
 def settings(store_directory: Path) -> StoreSettings:
-    return StoreSettings(url=f"chdb://{store_directory}", database="alert_history", sql_port=0)
+    return StoreSettings(url=f"chdb://{store_directory}", database="alert_history")
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def client(settings: StoreSettings) -> Iterator[Client]:
 def vmflow(monkeypatch: pytest.MonkeyPatch, client: Client, settings: StoreSettings) -> list[str]:
     """Arguments that name the store."""
     monkeypatch.setitem(COMMANDS, "rules", Command("collector.commands.rules", "rules of alerts"))
-    return ["--set", f"store.url={settings.url}", "--set", "store.database=alert_history", "--set", "store.sql_port=0"]
+    return ["--set", f"store.url={settings.url}", "--set", "store.database=alert_history", "--set", "sql.port=0"]
 
 
 def test_replay_finds_each_fault(client: Client) -> None:
@@ -176,7 +176,7 @@ def test_the_running_service_answers_the_queries(client: Client, settings: Store
 
 def test_limits_that_no_share_can_pass_are_not_tried(settings: StoreSettings) -> None:
     """Where everything is lost, the highest value is all of it."""
-    own = StoreSettings(url=settings.url, database="alert_history_all", sql_port=0)
+    own = StoreSettings(url=settings.url, database="alert_history_all")
     with store(own) as client:
         add(client, traffic(vm("a", "h1"), vm("b", "h2"), range(300), 1000))
         rules = [rule for rule in DEFAULTS if rule.name in ("pair_loss", "service_store_away")]

@@ -82,7 +82,7 @@ def minute(number: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def client(store_directory: Path) -> Iterator[Client]:
-    with store(StoreSettings(url=f"chdb://{store_directory}", database="many", sql_port=0)) as made:
+    with store(StoreSettings(url=f"chdb://{store_directory}", database="many")) as made:
         for number in range(-PAST, LOOKED):
             put(made, "pair_1m", FIRST_US + number * MINUTE_US, 60, minute(number))
         for day in range(1, DAYS + 1):
@@ -166,7 +166,7 @@ def test_a_baseline_reads_the_next_hour_a_day_at_a_time(client: Client, monkeypa
 def test_windows_that_were_passed_over_are_no_steeper_slope(client: Client) -> None:
     """Two windows in three are passed over: taken as neighbours, they would grow by 3 a minute, to 309 in an hour."""
     judge = Trend(GROWS.model_copy(update={"above": 300}), SERIES)
-    seen: Callable[[int], series.Frame] = lambda start: next(  # noqa: E731
+    seen: Callable[[int], series.WindowSeries] = lambda start: next(  # noqa: E731
         series.read(client, GROWS.view, "1m", [GROWS], start, start + MINUTE_US, LIMITS)
     )
 

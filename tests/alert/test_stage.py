@@ -27,7 +27,7 @@ PAIRS = [(VMS[number], VMS[number + 1]) for number in range(10)]
 
 @pytest.fixture(scope="module")
 def settings(store_directory: Path) -> StoreSettings:
-    return StoreSettings(url=f"chdb://{store_directory}", database="alerting", sql_port=0)
+    return StoreSettings(url=f"chdb://{store_directory}", database="alerting")
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def made(store_directory: Path) -> Iterator[Client]:
-    with store(StoreSettings(url=f"chdb://{store_directory}", database="alert_store", sql_port=0)) as client:
+    with store(StoreSettings(url=f"chdb://{store_directory}", database="alert_store")) as client:
         yield client
 
 

@@ -126,7 +126,7 @@ class Seen:
 
 @pytest.fixture(scope="module")
 def seen(store_directory: Path) -> Iterator[Seen]:
-    settings = StoreSettings(url=f"chdb://{store_directory}", database="told", sql_port=0)
+    settings = StoreSettings(url=f"chdb://{store_directory}", database="told")
     with store(settings) as client, endpoint() as hook:
         for minute in range(MINUTES):
             add(client, connections(minute))

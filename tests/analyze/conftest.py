@@ -21,7 +21,6 @@ def made_store(
     settings = StoreSettings(
         url=f"chdb://{store_directory}",
         database=request.module.__name__.rpartition(".")[2],
-        sql_port=0,
         spool_directory=tmp_path_factory.mktemp("spool"),
     )
     with named.store(settings):

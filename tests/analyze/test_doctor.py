@@ -470,7 +470,7 @@ def test_every_check_has_what_repairs_it_and_a_code_of_its_own() -> None:
 
 
 def command(client: Client, settings: StoreSettings, *arguments: str) -> int:
-    overrides = [f"store.url={settings.url}", f"store.database={settings.database}", "store.sql_enabled=false"]
+    overrides = [f"store.url={settings.url}", f"store.database={settings.database}", "sql.enabled=false"]
     sets = [word for override in overrides for word in ("--set", override)]
     return main(["exporters", "--doctor", *sets, *arguments])
 

@@ -26,7 +26,7 @@ UNION ALL SELECT 'host', sum(sent_packets), sum(sent_octets), max(connections) F
 
 @pytest.fixture(scope="module")
 def made(store_directory: Path) -> Iterator[Client]:
-    with store(StoreSettings(url=f"chdb://{store_directory}", database="protocols", sql_port=0)) as client:
+    with store(StoreSettings(url=f"chdb://{store_directory}", database="protocols")) as client:
         yield client
 
 

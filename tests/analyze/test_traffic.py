@@ -33,7 +33,7 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 @pytest.fixture(scope="module")
 def settings(store_directory: Path) -> Iterator[StoreSettings]:
     """A window in which a sends 100 packets to b, of which 93 arrive, and 10 to c."""
-    settings = StoreSettings(url=f"chdb://{store_directory}", database="traffic", sql_port=0)
+    settings = StoreSettings(url=f"chdb://{store_directory}", database="traffic")
     with store(settings) as client:
         add(
             client,
@@ -148,11 +148,11 @@ def traffic_of(metrics: Metrics, but: str) -> list[str]:
 def exposition(rows: list[list[Any]]) -> bytes:
     metrics = Metrics()
 
-    class Told:
+    class Notification:
         def collect(self) -> Any:
             return families(SCOPES["pairs"], rows)
 
-    metrics.registry.register(Told())  # type: ignore[arg-type] # all that the registry asks for
+    metrics.registry.register(Notification())  # type: ignore[arg-type] # all that the registry asks for
     return generate_latest(metrics.registry)
 
 

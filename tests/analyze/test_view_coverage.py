@@ -30,7 +30,7 @@ Ints = NDArray[np.int64]
 
 @pytest.fixture(scope="module")
 def made(store_directory: Path) -> Iterator[Client]:
-    with store(StoreSettings(url=f"chdb://{store_directory}", database="coverage", sql_port=0)) as client:
+    with store(StoreSettings(url=f"chdb://{store_directory}", database="coverage")) as client:
         yield client
 
 

@@ -20,7 +20,7 @@ NOBODY = {"vm": "", "uuid": "00000000-0000-0000-0000-000000000000", "host": "", 
 
 @pytest.fixture(scope="module")
 def made(store_directory: Path) -> Iterator[Client]:
-    with store(StoreSettings(url=f"chdb://{store_directory}", database="views", sql_port=0)) as client:
+    with store(StoreSettings(url=f"chdb://{store_directory}", database="views")) as client:
         yield client
 
 

@@ -20,7 +20,7 @@ def client(any_store: StoreSettings) -> Iterator[Client]:
 
 @pytest.fixture(scope="module")
 def made(store_directory: Path) -> Iterator[Client]:
-    with store(StoreSettings(url=f"chdb://{store_directory}", database="captures", sql_port=0)) as client:
+    with store(StoreSettings(url=f"chdb://{store_directory}", database="captures")) as client:
         yield client
 
 

@@ -22,7 +22,7 @@ A, B = vm("a", "host-1"), vm("b", "host-2")
 @pytest.fixture(scope="module")
 def filled(store_directory: Path) -> Iterator[Client]:
     """Captures, and rows for what no capture has."""
-    with store(StoreSettings(url=f"chdb://{store_directory}", database="page", sql_port=0)) as client:
+    with store(StoreSettings(url=f"chdb://{store_directory}", database="page")) as client:
         for stem in ("ovs_sflow_mixed", "ovs_sflow_exact_s1", "ovs_sflow_tcp_udp_s64"):
             add(client, named(stem))
             add(client, polls(stem), "interface_counters")
@@ -61,7 +61,7 @@ def test_a_query_finds_something(filled: Client, title: str, sql: str) -> None:
 
 def test_the_read_only_endpoint_answers_them(filled: Client, store_directory: Path) -> None:
     """People ask through the SQL endpoint of the service: its guard and `readonly` must let all of them pass."""
-    engine = Engine(store_directory, StoreSettings(url=f"chdb://{store_directory}", database="page", sql_port=0))
+    engine = Engine(store_directory, StoreSettings(url=f"chdb://{store_directory}", database="page"))
     try:
         answers = {title: engine.run(Query(sql.encode(), "page", "JSONEachRow", {}, {})) for title, sql in QUERIES}
     finally:

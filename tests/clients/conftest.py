@@ -21,7 +21,7 @@ DATABASE = "test_clients"
 
 @pytest.fixture(scope="session")
 def endpoint(store_directory: Path) -> Iterator[Endpoint]:
-    settings = StoreSettings(url=f"chdb://{store_directory}", database=DATABASE, sql_port=0)
+    settings = StoreSettings(url=f"chdb://{store_directory}", database=DATABASE)
     client = open_client(settings)
     # Some drivers look at all databases of the engine: those of tests that failed must not show.
     for (left,) in client.query("SELECT name FROM system.databases WHERE engine = 'Atomic'").result_rows:

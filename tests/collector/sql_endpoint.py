@@ -16,8 +16,10 @@ from email.message import Message
 from collector.http.gate import Entrance
 from collector.http.settings import AccessSettings
 from collector.metrics import Metrics
-from collector.sql.endpoint import Facade
-from collector.store.settings import StoreSettings
+from collector.sql.endpoint import SqlEndpoint
+from collector.store.settings import SqlSettings, StoreSettings
+
+SETTINGS = SqlSettings(port=0)
 
 
 @dataclass
@@ -26,7 +28,8 @@ class Endpoint:
 
     url: str
     metrics: Metrics
-    settings: StoreSettings
+    settings: SqlSettings
+    store: StoreSettings
     context: ssl.SSLContext | None = None
     """What the client trusts, where the endpoint speaks TLS."""
 
@@ -46,7 +49,9 @@ class Endpoint:
 
 
 @contextlib.contextmanager
-def served(settings: StoreSettings, access: AccessSettings | None = None) -> Iterator[Endpoint]:
+def served(
+    store: StoreSettings, access: AccessSettings | None = None, settings: SqlSettings = SETTINGS
+) -> Iterator[Endpoint]:
     """The endpoint on an event loop of its own, in a thread."""
     metrics = Metrics()
     started = threading.Event()
@@ -55,8 +60,8 @@ def served(settings: StoreSettings, access: AccessSettings | None = None) -> Ite
     async def serve() -> None:
         stop = asyncio.Event()
         entrance = Entrance(access or AccessSettings(), metrics, asyncio.to_thread)
-        async with Facade(settings, metrics, asyncio.to_thread, entrance=entrance) as facade:
-            found.update(url=facade.url, loop=asyncio.get_running_loop(), stop=stop)
+        async with SqlEndpoint(settings, store, metrics, asyncio.to_thread, entrance=entrance) as endpoint:
+            found.update(url=endpoint.url, loop=asyncio.get_running_loop(), stop=stop)
             started.set()
             await stop.wait()
 
@@ -64,7 +69,7 @@ def served(settings: StoreSettings, access: AccessSettings | None = None) -> Ite
     thread.start()
     assert started.wait(20)
     try:
-        yield Endpoint(str(found["url"]), metrics, settings)
+        yield Endpoint(str(found["url"]), metrics, settings, store)
     finally:
         found["loop"].call_soon_threadsafe(found["stop"].set)  # type: ignore[attr-defined]
         thread.join(20)

@@ -9,7 +9,7 @@ import sys
 import pytest
 from clickhouse_cityhash.cityhash import CityHash128
 
-from collector.sql.guard import RefusedError
+from collector.sql.guard import QueryRefusedError
 from collector.sql.wire import BLOCK_OCTETS, METHODS, compress_blocks, decompress_blocks, readable_block
 
 LIMIT = 1 << 20
@@ -39,7 +39,7 @@ def test_what_is_packed_is_unpacked(method: str) -> None:
     assert len(packed) == -(-len(data) // BLOCK_OCTETS)
     assert decompress_blocks(b"".join(packed), len(data)) == data
     assert method == "NONE" or sum(map(len, packed)) < 0.7 * len(data)
-    with pytest.raises(RefusedError, match="longer than"):
+    with pytest.raises(QueryRefusedError, match="longer than"):
         decompress_blocks(b"".join(packed), len(data) - 1)
 
 
@@ -59,7 +59,7 @@ def test_a_readable_block_is_lz4_and_shows_its_text(length: int) -> None:
 
 
 def test_an_unknown_method_is_refused() -> None:
-    with pytest.raises(RefusedError, match="'DEFLATE_QPL' is not offered: LZ4, LZ4HC, ZSTD, NONE"):
+    with pytest.raises(QueryRefusedError, match="'DEFLATE_QPL' is not offered: LZ4, LZ4HC, ZSTD, NONE"):
         compress_blocks([QUERY], "DEFLATE_QPL")
 
 
@@ -68,10 +68,10 @@ def test_what_is_cut_or_changed_is_refused(method: str) -> None:
     """A query that lost its end asks something else."""
     (packed,) = compress_blocks([QUERY], method)
     for wrong in (*(packed[:end] for end in range(1, len(packed))), packed + b"x", packed + packed[:30]):
-        with pytest.raises(RefusedError, match="is not ClickHouse's block compression"):
+        with pytest.raises(QueryRefusedError, match="is not ClickHouse's block compression"):
             decompress_blocks(wrong, LIMIT)
     for at in range(len(packed)):
-        with pytest.raises(RefusedError):
+        with pytest.raises(QueryRefusedError):
             decompress_blocks(packed[:at] + bytes([packed[at] ^ 1]) + packed[at + 1 :], LIMIT)
     assert decompress_blocks(packed + packed, LIMIT) == QUERY + QUERY
 
@@ -91,7 +91,7 @@ def test_what_is_cut_or_changed_is_refused(method: str) -> None:
     ],
 )
 def test_heads_that_lie_are_refused(wrong: bytes, why: str) -> None:
-    with pytest.raises(RefusedError, match=why):
+    with pytest.raises(QueryRefusedError, match=why):
         decompress_blocks(wrong, LIMIT)
 
 
@@ -112,7 +112,7 @@ def bomb(method: str) -> int:
     before = getrusage(RUSAGE_SELF).ru_maxrss
     try:
         decompress_blocks(body, LIMIT)
-    except RefusedError:
+    except QueryRefusedError:
         return getrusage(RUSAGE_SELF).ru_maxrss - before
     raise AssertionError("it was unpacked")
 

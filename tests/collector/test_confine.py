@@ -132,16 +132,16 @@ def test_the_process_uses_the_ports_of_its_settings_and_no_others(tmp_path: Path
     with socket.create_server(("127.0.0.1", 0)) as hook, socket.create_server(("127.0.0.1", 0)) as other:
         told, foreign = hook.getsockname()[1], other.getsockname()[1]
         settings = [
-            f"store.url=chdb://{tmp_path}/own/store", f"web.port={web}", f"store.sql_port={sql}",
+            f"store.url=chdb://{tmp_path}/own/store", f"web.port={web}", f"sql.port={sql}",
             f'listen.streams=["tcp://127.0.0.1:{stream}"]',
-            f'deliver.receivers={{"hook": {{"kind": "alertmanager", "url": "http://127.0.0.1:{told}"}}}}',
+            f'notify.receivers={{"hook": {{"kind": "alertmanager", "url": "http://127.0.0.1:{told}"}}}}',
         ]  # fmt: skip
         calls = [("bind", port) for port in (web, sql, stream, 0, free_port())]
         calls += [("connect", told), ("connect", foreign)]
 
         outcomes = probe(settings, calls)["calls"]
         calls = [("bind", 0), ("connect", foreign)]
-        more = probe([*settings[:1], "web.port=0", "store.sql_port=0", f"confine.connect=[{foreign}]"], calls)["calls"]
+        more = probe([*settings[:1], "web.port=0", "sql.port=0", f"confine.connect=[{foreign}]"], calls)["calls"]
 
     assert outcomes == ["done"] * 3 + ["PermissionError"] * 2 + ["done", "PermissionError"]
     assert more == ["done", "done"]
@@ -193,13 +193,13 @@ def test_variables_are_hidden_and_settings_keep_them(tmp_path: Path) -> None:
         from collector import environment
         from collector.settings import load, secret_variables
         receivers = '{"it": {"url_env": "HOOK_URL"}}'
-        before = load(None, [f"deliver.receivers={receivers}"])
+        before = load(None, [f"notify.receivers={receivers}"])
         print(environment.hide(secret_variables(before)))
         shown = open("/proc/self/environ", "rb").read() + subprocess.run(["env"], capture_output=True).stdout
         print([word for word in (b"st0re", b"h00k", b"VMFLOW_STORE") if word in shown], b"PATH=" in shown)
         print([name for name in ("VMFLOW_STORE__PASSWORD", "HOOK_URL", "VMFLOW_CONFIG", "PATH") if name in os.environ])
         print(open("/proc/self/environ", "rb").read().strip(b"\\0"))
-        after = load(None, [f"deliver.receivers={receivers}"])
+        after = load(None, [f"notify.receivers={receivers}"])
         print(after == before, after.store.password.get_secret_value(), after.deliver.receivers["it"].read_url("it"))
         try:
             os.environ["VMFLOW_NOSUCH__KEY"] = "1"
@@ -242,7 +242,7 @@ def test_files_that_the_settings_name_may_be_replaced(tmp_path: Path) -> None:
     clouds.parent.mkdir()
     clouds.write_text("clouds:\n  here:\n    cacert: '/opt/authorities/ca.pem'\n    prefix: /\n    other: /etc\n")
     names = f'inventory.static=[{{"file": "{tmp_path}/names/vms.csv"}}]'
-    receivers = 'deliver.receivers={"it": {"url": "fcm://x/y?keyfile=/opt/keys/fcm.json"}}'
+    receivers = 'notify.receivers={"it": {"url": "fcm://x/y?keyfile=/opt/keys/fcm.json"}}'
 
     found = reach_for(
         tmp_path,
@@ -284,10 +284,10 @@ def test_nothing_else_of_etc_and_proc_is_named(tmp_path: Path) -> None:
         ('inventory.libvirt=[{"uri": "qemu+ext://hv1/system?command=/opt/x"}]', None),
         ('inventory.ovsdb=[{"remote": "tcp:192.0.2.1:7000"}, {"remote": "unix:/run/x"}]', {53, 7000}),
         ("inventory.openstack=[{}]", None),
-        ('deliver.receivers={"it": {"url": "json://h/"}}', {25, 53, 80, 443, 465, 587}),
-        ('deliver.receivers={"it": {"url": "json://u:p@h:8000/"}}', {25, 53, 80, 443, 465, 587, 8000}),
-        ('deliver.receivers={"it": {"url": "mqtts://h/topic"}}', {25, 53, 80, 443, 465, 587, 8883}),
-        ('deliver.receivers={"it": {"url": "https://h", "kind": "alertmanager"}}', {53, 443}),
+        ('notify.receivers={"it": {"url": "json://h/"}}', {25, 53, 80, 443, 465, 587}),
+        ('notify.receivers={"it": {"url": "json://u:p@h:8000/"}}', {25, 53, 80, 443, 465, 587, 8000}),
+        ('notify.receivers={"it": {"url": "mqtts://h/topic"}}', {25, 53, 80, 443, 465, 587, 8883}),
+        ('notify.receivers={"it": {"url": "https://h", "kind": "alertmanager"}}', {53, 443}),
         ("confine.connect=[1234]", {53, 1234}),
     ],
 )
@@ -413,13 +413,13 @@ def test_the_whole_service_works_in_its_confinement(tmp_path: Path) -> None:
     mailbox = Mailbox()
     with mail_server(mailbox) as port:
         overrides = [
-            "confine.mode=require", "pipeline.report_seconds=1", "alerts.default_rules=false",
+            "confine.mode=require", "decode.report_seconds=1", "alerts.default_rules=false",
             "alerts.settle_seconds=0", "analyze.lateness_seconds=1", "analyze.idle_seconds=2", 'alerts.group_by="none"',
             f"listen.certificate_file={certificate}", f"listen.key_file={key}", 'listen.streams=["tls://127.0.0.1:0"]',
             f'inventory.static=[{{"file": "{vms}"}}]', f"alerts.rules={json.dumps([rule])}",
             'alerts.routes=[{"receivers": ["mail"]}]',
-            f"deliver.receivers={json.dumps({'mail': {'url': mail_url(port)}})}",
-            "act.enabled=true", f"act.actions={json.dumps({'note': action})}",
+            f"notify.receivers={json.dumps({'mail': {'url': mail_url(port)}})}",
+            "notify.actions_enabled=true", f"notify.actions={json.dumps({'note': action})}",
         ]  # fmt: skip
         with running(own, *overrides, config=settings) as service:
             assert json.loads(service.get("/health"))["confined"].startswith(
@@ -433,7 +433,7 @@ def test_the_whole_service_works_in_its_confinement(tmp_path: Path) -> None:
             (keys / "two.key").replace(key)
             (names / "new").write_text("mac,vm\n02:00:00:00:00:02,second\n")
             (names / "new").replace(vms)
-            (config / "new").write_text("[pipeline]\nallow = ['127.0.0.0/8']\n")
+            (config / "new").write_text("[decode]\nallow = ['127.0.0.0/8']\n")
             (config / "new").replace(settings)
             service.process.send_signal(signal.SIGHUP)
             eventually(lambda: bool(events(service, "settings reloaded")))
@@ -482,7 +482,7 @@ def test_a_file_that_was_replaced_and_cannot_be_read_is_told(tmp_path: Path, mon
     monkeypatch.setenv("HOME", str(home))
     with running(tmp_path / "own", config=file) as service:
         assert json.loads(service.get("/health"))["replaced_files"] == 0
-        (home / "new").write_text("[pipeline]\nallow = ['127.0.0.0/8']\n")
+        (home / "new").write_text("[decode]\nallow = ['127.0.0.0/8']\n")
         (home / "new").replace(file)
         service.process.send_signal(signal.SIGHUP)
         told = "files were replaced since the start, and the confined process may not read the new ones: restart it"

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import lz4.frame
 import pytest
 
-from collector.sql.guard import RefusedError
+from collector.sql.guard import QueryRefusedError
 from collector.sql.wire import decompress
 
 if sys.version_info >= (3, 14):
@@ -33,7 +33,7 @@ QUERY = b"SELECT count() FROM flows WHERE bytes > 1000 LIMIT 100"
 def test_a_body_is_unpacked_up_to_the_limit(encoding: str) -> None:
     assert decompress(PACK[encoding](QUERY), encoding, len(QUERY)) == QUERY
     assert decompress(PACK[encoding](QUERY), encoding.upper(), len(QUERY)) == QUERY
-    with pytest.raises(RefusedError, match="longer than"):
+    with pytest.raises(QueryRefusedError, match="longer than"):
         decompress(PACK[encoding](QUERY + b"0"), encoding, len(QUERY))
 
 
@@ -42,13 +42,13 @@ def test_a_body_that_is_cut_or_followed_by_more_is_refused(encoding: str) -> Non
     """`LIMIT 100` that lost its end asks something else."""
     packed = PACK[encoding](QUERY)
     for wrong in (packed[:-1], packed[: len(packed) // 2], packed + b"x", packed + packed, QUERY):
-        with pytest.raises(RefusedError, match="not (one whole stream of )?" + encoding):
+        with pytest.raises(QueryRefusedError, match="not (one whole stream of )?" + encoding):
             decompress(wrong, encoding, LIMIT)
 
 
 @pytest.mark.parametrize("encoding", ["gzip, gzip", "gzip, zstd", "br", "identity, gzip", ""])
 def test_encodings_within_encodings_and_others_are_refused(encoding: str) -> None:
-    with pytest.raises(RefusedError, match="Unknown Content-Encoding"):
+    with pytest.raises(QueryRefusedError, match="Unknown Content-Encoding"):
         decompress(gzip.compress(gzip.compress(QUERY)), encoding, LIMIT)
 
 
@@ -69,7 +69,7 @@ def bomb(encoding: str) -> int:
     before = getrusage(RUSAGE_SELF).ru_maxrss
     try:
         decompress(packed, encoding, LIMIT)
-    except RefusedError:
+    except QueryRefusedError:
         return getrusage(RUSAGE_SELF).ru_maxrss - before
     raise AssertionError("it was unpacked")
 

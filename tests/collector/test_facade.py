@@ -21,13 +21,13 @@ from clickhouse_connect.driver import exceptions as driver
 
 from collector.http.server import PIECE_OCTETS, LargeResponse
 from collector.metrics import Metrics
-from collector.sql.endpoint import Facade
+from collector.sql.endpoint import SqlEndpoint
 from collector.sql.guard import allowed
 from collector.sql.wire import METHODS, compress_blocks, decompress_blocks, raise_revision
 from collector.store.client import open_client
 from collector.store.errors import StoreError
 from collector.store.native import insert
-from collector.store.settings import StoreSettings
+from collector.store.settings import SqlSettings, StoreSettings
 from collector.store.setup import set_up
 from schemas.flows import FLOWS
 from tests.collector.rows import batch
@@ -46,16 +46,12 @@ def endpoint(store_directory: Path) -> Iterator[Endpoint]:
     settings = StoreSettings(
         url=f"chdb://{store_directory}",
         database="test_facade",
-        sql_port=0,
-        sql_seconds=2,
-        sql_queries=2,
-        sql_result_rows=100_000,
-        sql_request_octets=20_000,
     )
+    limits = SqlSettings(port=0, max_seconds=2, max_queries=2, max_result_rows=100_000, max_request_bytes=20_000)
     client = open_client(settings)
     set_up(client, settings)
     insert(client, FLOWS, [batch(FLOWS, ROWS)], "token")
-    with served(settings) as running:
+    with served(settings, settings=limits) as running:
         yield running
     client.command("DROP DATABASE test_facade SYNC")
     client.close()
@@ -491,10 +487,10 @@ def test_an_address_in_use_is_named(endpoint: Endpoint) -> None:
     port = urllib.parse.urlsplit(endpoint.url).port
 
     async def enter() -> None:
-        async with Facade(endpoint.settings.model_copy(update={"sql_port": port}), Metrics(), asyncio.to_thread):
+        async with SqlEndpoint(SqlSettings(port=port), endpoint.store, Metrics(), asyncio.to_thread):
             pass
 
-    with pytest.raises(StoreError, match=rf"SQL endpoint on 127.0.0.1:{port}: .*store.sql_port"):
+    with pytest.raises(StoreError, match=rf"SQL endpoint on 127.0.0.1:{port}: .*sql.port"):
         asyncio.run(enter())
 
 
@@ -509,7 +505,9 @@ def test_the_format_is_that_of_the_statement_or_of_the_request(endpoint: Endpoin
 
 def test_over_a_server_the_endpoint_does_nothing() -> None:
     async def enter() -> str:
-        async with Facade(StoreSettings(url="http://127.0.0.1:9"), Metrics(), asyncio.to_thread) as facade:
-            return facade.url
+        async with SqlEndpoint(
+            SqlSettings(), StoreSettings(url="http://127.0.0.1:9"), Metrics(), asyncio.to_thread
+        ) as endpoint:
+            return endpoint.url
 
     assert asyncio.run(enter()) == ""

@@ -20,7 +20,7 @@ REACH = 12 * SECOND
 A, B = "192.0.2.11", "192.0.2.12"
 NETFLOW5 = 3
 
-Told = list[tuple[str, str, float, float]]
+Notification = list[tuple[str, str, float, float]]
 """Reporter, reason, begin and end in seconds."""
 
 
@@ -35,7 +35,7 @@ class Watched:
     def take(self, *datagrams: tuple[bytes, str, int, int]) -> None:
         self.decoder.decode(Datagrams.of(datagrams))
 
-    def look(self, now_us: int) -> Told:
+    def look(self, now_us: int) -> Notification:
         found = rows([rows_of(self.gaps.look(now_us, self.reach_us))])
         names = {address(text): text for text in (A, B)}
         return [(names[row["reporter"]], row["reason"], row["begins"] / SECOND, row["ends"] / SECOND) for row in found]

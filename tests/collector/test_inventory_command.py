@@ -79,7 +79,7 @@ def later(row: pa.RecordBatch, by_us: int) -> pa.RecordBatch:
 
 @pytest.fixture(scope="module")
 def store(store_directory: Any) -> StoreSettings:
-    settings = StoreSettings(url=f"chdb://{store_directory}", database="inventory_command", sql_port=0)
+    settings = StoreSettings(url=f"chdb://{store_directory}", database="inventory_command")
     client = open_client(settings)
     set_up(client, settings)
     BEGUN_US.append(time.time_ns() // 1000)
@@ -120,7 +120,7 @@ def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def vmflow(store: StoreSettings, capsys: pytest.CaptureFixture[str]) -> Vmflow:
-    return Vmflow(capsys, f"store.url={store.url}", f"store.database={store.database}", "store.sql_port=0")
+    return Vmflow(capsys, f"store.url={store.url}", f"store.database={store.database}", "sql.port=0")
 
 
 def test_what_is_known_now_with_all_columns(vmflow: Vmflow) -> None:
@@ -179,9 +179,7 @@ def test_filters(vmflow: Vmflow, store: StoreSettings, arguments: list[str], vms
     # The endpoint takes the same SQL, and the same values of its parameters.
     with served(store) as endpoint:
         port = endpoint.url.rsplit(":", 1)[1]
-        asked = Vmflow(
-            vmflow.capsys, f"store.url={store.url}", f"store.database={store.database}", f"store.sql_port={port}"
-        )
+        asked = Vmflow(vmflow.capsys, f"store.url={store.url}", f"store.database={store.database}", f"sql.port={port}")
         assert asked.vms(*arguments) == vms
 
 
@@ -253,7 +251,7 @@ def test_nothing_known_is_told_in_one_line(
     client = open_client(embedded_store)
     set_up(client, embedded_store)
     client.close()
-    options = [f"store.url={embedded_store.url}", f"store.database={embedded_store.database}", "store.sql_port=0"]
+    options = [f"store.url={embedded_store.url}", f"store.database={embedded_store.database}", "sql.port=0"]
 
     output, told = Vmflow(capsys, *options)(*arguments, "-f", "json")
 

@@ -11,8 +11,8 @@ import pytest
 
 from collector.decode.exporter_stats import Growths, OwnLoss, StreamMetrics, StreamReporter
 from collector.decode.inbox import Inbox, octets_of
-from collector.decode.settings import ExporterSettings, PipelineSettings
-from collector.decode.stage import INBOX_CHECK_SECONDS, Pipeline, rules_of
+from collector.decode.settings import DecodeSettings, ExporterSettings
+from collector.decode.stage import INBOX_CHECK_SECONDS, DecodeStage, rules_of
 from collector.decode.workers import stages
 from collector.metrics import Metrics
 from collector.threads import Bridge
@@ -172,7 +172,7 @@ def test_rules_say_who_may_export_and_at_which_rate(address: str, allowed: bool,
 
     from decoders.datagrams import address_halves
 
-    settings = PipelineSettings.model_validate(
+    settings = DecodeSettings.model_validate(
         {
             "allow": ["192.0.2.0/24", "2001:db8::/32"],
             "exporters": [{"network": "192.0.2.11", "sampling_rate": 64}, {"network": "198.51.100.0/24"}],
@@ -185,8 +185,8 @@ def test_rules_say_who_may_export_and_at_which_rate(address: str, allowed: bool,
 
 
 def test_without_a_list_everybody_may_export() -> None:
-    assert rules_of(PipelineSettings()) == ()
-    assert rules_of(PipelineSettings(exporters=(ExporterSettings.model_validate({"network": "::1"}),)))[0].allowed
+    assert rules_of(DecodeSettings()) == ()
+    assert rules_of(DecodeSettings(exporters=(ExporterSettings.model_validate({"network": "::1"}),)))[0].allowed
 
 
 def test_a_report_holds_the_growth_of_each_stream_and_our_own_losses() -> None:
@@ -389,8 +389,8 @@ def test_a_defect_in_naming_costs_names_and_no_rows() -> None:
 
     async def scenario() -> None:
         async with Bridge(dict.fromkeys(stages(1), 1)) as bridge:
-            pipeline = Pipeline(
-                PipelineSettings(decode_workers=1), metrics, bridge, sink, BrokenEnricher(),
+            pipeline = DecodeStage(
+                DecodeSettings(decode_workers=1), metrics, bridge, sink, BrokenEnricher(),
                 clock_us=lambda: 1_000_000, own_loss=OwnLoss, state_file=None,
             )  # fmt: skip
             async with pipeline:
@@ -427,8 +427,8 @@ def test_names_are_waited_for_only_while_there_is_room() -> None:
     async def scenario() -> bool:
         enricher = LateEnricher()
         async with Bridge(dict.fromkeys(stages(1), 1)) as bridge:
-            settings = PipelineSettings(inbox_octets=max(2**20, 3 * size), decode_workers=1)
-            pipeline = Pipeline(
+            settings = DecodeSettings(inbox_octets=max(2**20, 3 * size), decode_workers=1)
+            pipeline = DecodeStage(
                 settings, Metrics(), bridge, sink, enricher,
                 clock_us=lambda: 1_000_000, own_loss=OwnLoss, state_file=None,
             )  # fmt: skip

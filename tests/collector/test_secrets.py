@@ -30,7 +30,7 @@ SECRETS = (STORE, RECEIVER, TOKEN, CLIENT, PASSWORD, SALT, DIGEST)
 TOML = f"""
 [store]
 password = "{STORE}"
-[deliver.receivers.operators]
+[notify.receivers.operators]
 url = "json://user:{RECEIVER}@127.0.0.1:9/{RECEIVER}"
 [access]
 users = [{{name = "ann", password_hash = "{HASH}", role = "operator"}}]
@@ -82,10 +82,10 @@ def test_check_and_dump_print_none(file: Path) -> None:
         f"store.url=ftp://user:{STORE}@127.0.0.1:8123",
         f"store.url=http://127.0.0.1:8123/?password={STORE}",
         f'store.password=["{STORE}"]',
-        f"deliver.receivers=json://{RECEIVER}",
-        f'deliver.receivers={{"x": "json://{RECEIVER}"}}',
-        f'deliver.receivers={{"x": {{"url": ["{RECEIVER}"]}}}}',
-        f'deliver.receivers={{"x": {{"url": "{RECEIVER}"}}}}',
+        f"notify.receivers=json://{RECEIVER}",
+        f'notify.receivers={{"x": "json://{RECEIVER}"}}',
+        f'notify.receivers={{"x": {{"url": ["{RECEIVER}"]}}}}',
+        f'notify.receivers={{"x": {{"url": "{RECEIVER}"}}}}',
         f"access.users={PASSWORD}",
         f'access.users=["{PASSWORD}"]',
         f'access.users=[{{"name": "ann", "password_hash": "{PASSWORD}"}}]',
@@ -136,7 +136,7 @@ def test_the_service_tells_none(file: Path, tmp_path: Path) -> None:
         f"store.password={STORE}",
         f'access.tokens=[{{"name": "probe", "token_hash": "sha256:{DIGEST}"}}]',
         f"access.client_token={CLIENT}",
-        f'deliver.receivers={{"operators": {{"url": "json://user:{RECEIVER}@127.0.0.1:9/{RECEIVER}"}}}}',
+        f'notify.receivers={{"operators": {{"url": "json://user:{RECEIVER}@127.0.0.1:9/{RECEIVER}"}}}}',
     ]
     answers = []
     with services.running(tmp_path, *overrides) as service:

@@ -34,10 +34,10 @@ def test_the_command_line_wins_over_variables_over_the_file(tmp_path: Path, monk
 
 
 def test_lists_come_as_json() -> None:
-    settings = load(None, ['listen.addresses=["127.0.0.1:9", "[::1]:9"]', 'pipeline.allow=["192.0.2.0/24"]'])
+    settings = load(None, ['listen.addresses=["127.0.0.1:9", "[::1]:9"]', 'decode.allow=["192.0.2.0/24"]'])
 
     assert [str(endpoint) for endpoint in settings.listen.endpoints()] == ["127.0.0.1:9", "[::1]:9"]
-    assert [str(network) for network in settings.pipeline.allow] == ["192.0.2.0/24"]
+    assert [str(network) for network in settings.decode.allow] == ["192.0.2.0/24"]
 
 
 @pytest.mark.parametrize(
@@ -47,14 +47,14 @@ def test_lists_come_as_json() -> None:
         (
             "wed.port=1",
             "wed: no such setting; expected one of access, act, alerts, analyze, confine, deliver, inventory, listen, "
-            "log, pipeline, rollup, store, web",
+            "log, rollup, store, web",
         ),
         ("web.port=many", "web.port = 'many'"),
         ("web.port", "section.key=value is expected"),
         ("port=1", "section.key=value is expected"),
         ('listen.addresses=["127.0.0.1"]', "host:port is expected"),
         ("store.url=mysql://x", "must begin with chdb://"),
-        ("pipeline.allow=[1.5]", "pipeline.allow.0"),
+        ("decode.allow=[1.5]", "decode.allow.0"),
     ],
 )
 def test_a_mistake_is_told_with_key_and_expectation(override: str, told: str) -> None:
@@ -89,9 +89,7 @@ def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_dump_can_be_loaded_again_and_hides_secrets(tmp_path: Path) -> None:
-    settings = load(
-        None, ["store.password=hunter2", 'pipeline.exporters=[{"network": "192.0.2.1", "sampling_rate": 8}]']
-    )
+    settings = load(None, ["store.password=hunter2", 'decode.exporters=[{"network": "192.0.2.1", "sampling_rate": 8}]'])
     text = as_toml(settings.model_dump(mode="json", exclude_none=True))
     file = tmp_path / "dump.toml"
     file.write_text(text)

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from collector.sql.engine import LIMITS, Engine, Query, QueryError
-from collector.sql.guard import PATH_COLUMNS, TYPE_ARGUMENTS, EngineNames, RefusedError, Statement, allowed
+from collector.sql.guard import PATH_COLUMNS, TYPE_ARGUMENTS, EngineNames, QueryRefusedError, Statement, allowed
 from collector.sql.tree import parse
 from collector.store.client import open_client
 from collector.store.roles import READER, ceilings
-from collector.store.settings import StoreSettings
+from collector.store.settings import SqlSettings, StoreSettings
 from collector.store.setup import set_up
 
 DATABASE = "test_allowed"
@@ -70,10 +70,10 @@ POSITIONS = (
 
 @pytest.fixture(scope="module")
 def engine(store_directory: Path) -> Iterator[Engine]:
-    settings = StoreSettings(url=f"chdb://{store_directory}", database=DATABASE, sql_seconds=2, sql_octets=64 * 2**20)
+    settings = StoreSettings(url=f"chdb://{store_directory}", database=DATABASE)
     client = open_client(settings)
     set_up(client, settings)
-    engine = Engine(store_directory, settings)
+    engine = Engine(store_directory, settings, SqlSettings(max_seconds=2, max_memory_bytes=64 * 2**20))
     yield engine
     engine.close()
     client.command(f"DROP DATABASE {DATABASE} SYNC")
@@ -129,7 +129,7 @@ def test_no_refused_function_is_passed_on_in_any_position(engine: Engine) -> Non
             for spelt in (name, name.upper())[: 1 + (position in POSITIONS[:9])]:
                 try:
                     engine.run(query(position.replace("{f}", spelt), name=spelt, text=spelt))
-                except RefusedError:
+                except QueryRefusedError:
                     continue
                 except QueryError as error:
                     passed.append((spelt, position, str(error)[:100]))
@@ -151,7 +151,7 @@ def test_the_tree_alone_refuses_each_function(engine: Engine) -> None:
             statement = Statement(sql, anything)
             statement._names = tree
             lines = engine._rows("EXPLAIN AST " + sql)
-            with pytest.raises(RefusedError):
+            with pytest.raises(QueryRefusedError):
                 statement.check_tree(lines)
 
 
@@ -170,7 +170,7 @@ def test_no_table_function_but_those_allowed_is_passed_on(engine: Engine) -> Non
                 f"SELECT * FROM view(SELECT * FROM {call})",
                 f"EXPLAIN SELECT * FROM {call}",
             ):
-                with pytest.raises((RefusedError, QueryError)) as refused:
+                with pytest.raises((QueryRefusedError, QueryError)) as refused:
                     engine.run(query(sql))
                 # Those two are words of the grammar, too: the engine's parser then sees no function.
                 passed = refused.type is QueryError and name not in ("viewIfPermitted", "null")
@@ -189,10 +189,10 @@ def test_no_table_of_system_but_those_allowed_is_passed_on(engine: Engine) -> No
             f"SELECT 1 FROM flows, system.{table}",
             f"SELECT * FROM view(SELECT * FROM system.{table})",
         ):
-            with pytest.raises(RefusedError):
+            with pytest.raises(QueryRefusedError):
                 engine.run(query(sql))
         for sql in (f"SELECT * FROM {table}", f"SELECT 1 IN {table}", f"SELECT 1 IN ({table}, {table})"):
-            with pytest.raises((RefusedError, QueryError)):
+            with pytest.raises((QueryRefusedError, QueryError)):
                 engine.run(query(sql, "system"))
 
 
@@ -217,7 +217,7 @@ PATHS = (
 
 @pytest.mark.parametrize("sql", PATHS)
 def test_paths_of_the_machine_are_not_shown(engine: Engine, sql: str) -> None:
-    with pytest.raises((RefusedError, QueryError)):
+    with pytest.raises((QueryRefusedError, QueryError)):
         engine.run(query(sql))
 
 
@@ -250,7 +250,7 @@ def test_all_columns_are_all_but_the_paths(engine: Engine, store_directory: Path
 
 def test_paths_are_not_shown_with_system_as_the_database(engine: Engine) -> None:
     for sql in ("SELECT * FROM tables", "SELECT data_paths FROM tables", "SELECT 1 IN databases"):
-        with pytest.raises(RefusedError):
+        with pytest.raises(QueryRefusedError):
             engine.run(query(sql, "system"))
 
 
@@ -342,7 +342,7 @@ def test_parameters_name_columns_and_tables_of_ours(engine: Engine) -> None:
         ("a\n   Function file", "flows"),
         ("", "flows"),
     ):
-        with pytest.raises(RefusedError):
+        with pytest.raises(QueryRefusedError):
             engine.run(query(sql, c=column, t=table))
 
 
@@ -392,9 +392,9 @@ def test_parameters_name_columns_and_tables_of_ours(engine: Engine) -> None:
     ],
 )
 def test_what_hides_in_texts_or_costs_too_much_is_refused(engine: Engine, sql: str) -> None:
-    with pytest.raises((RefusedError, QueryError)) as refused:
+    with pytest.raises((QueryRefusedError, QueryError)) as refused:
         engine.run(query(sql, text="b String ALIAS lower('(a?){500}')"))
-    assert refused.type is RefusedError or "[" in sql or "(SELECT" in sql  # too deep for the engine's parser
+    assert refused.type is QueryRefusedError or "[" in sql or "(SELECT" in sql  # too deep for the engine's parser
 
 
 DOUBLED = ", ".join(f"c{n} AS (SELECT x FROM c{n - 1} UNION ALL SELECT x FROM c{n - 1})" for n in range(1, 31))
@@ -439,7 +439,7 @@ GROWING = "number * number + number AS number"
     ],
 )  # fmt: skip
 def test_what_the_engine_would_plan_for_ever_is_refused(engine: Engine, sql: str, why: str) -> None:
-    with pytest.raises((RefusedError, QueryError)) as refused:
+    with pytest.raises((QueryRefusedError, QueryError)) as refused:
         engine.run(query(sql))
     assert why in str(refused.value).lower()
 
@@ -484,9 +484,9 @@ def test_statements_as_people_write_them_are_planned(engine: Engine, sql: str) -
     ],
 )
 def test_a_type_is_a_text_as_it_stands_without_states_and_regular_expressions(engine: Engine, sql: str) -> None:
-    with pytest.raises((RefusedError, QueryError)) as refused:
+    with pytest.raises((QueryRefusedError, QueryError)) as refused:
         engine.run(query(sql, state="x"))
-    assert refused.type is RefusedError or "()" in sql  # the engine's parser knows better
+    assert refused.type is QueryRefusedError or "()" in sql  # the engine's parser knows better
 
 
 def test_no_function_but_those_known_takes_the_name_of_a_type(engine: Engine) -> None:
@@ -499,7 +499,7 @@ def test_no_function_but_those_known_takes_the_name_of_a_type(engine: Engine) ->
             checked += 1
             try:
                 engine.run(query(f"SELECT {name}({arguments})"))
-            except (QueryError, RefusedError) as error:
+            except (QueryError, QueryRefusedError) as error:
                 if "Code: 50." in str(error):
                     taken.add(name)
     assert taken == set()
@@ -541,7 +541,7 @@ def test_no_allowed_function_reads_a_file_or_asks_an_address(engine: Engine, tmp
             ):
                 try:
                     body = bytes(engine.run(query(f"SELECT {name}({arguments})")).body)
-                except (QueryError, RefusedError) as error:
+                except (QueryError, QueryRefusedError) as error:
                     body = str(error).encode()
                 else:
                     answered += 1

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from collector.store.client import open_client
-from collector.store.settings import StoreSettings
+from collector.store.settings import SqlSettings, StoreSettings
 from collector.store.setup import set_up
 from tests.collector.sql_endpoint import Endpoint, served
 
@@ -24,16 +24,18 @@ def endpoint(store_directory: Path) -> Iterator[Endpoint]:
     settings = StoreSettings(
         url=f"chdb://{store_directory}",
         database="test_ways_out",
-        sql_port=0,
-        sql_seconds=SECONDS,
-        sql_octets=128 * 2**20,
-        sql_disk_octets=2**20,
-        sql_result_rows=1_000_000,
-        sql_request_octets=REQUEST_OCTETS,
+    )
+    limits = SqlSettings(
+        port=0,
+        max_seconds=SECONDS,
+        max_memory_bytes=128 * 2**20,
+        max_disk_bytes=2**20,
+        max_result_rows=1_000_000,
+        max_request_bytes=REQUEST_OCTETS,
     )
     client = open_client(settings)
     set_up(client, settings)
-    with served(settings) as running:
+    with served(settings, settings=limits) as running:
         yield running
     client.command("DROP DATABASE test_ways_out SYNC")
     client.close()

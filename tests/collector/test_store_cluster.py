@@ -162,7 +162,7 @@ def test_sums_that_one_shard_took_are_counted_once(cluster: Cluster) -> None:
 
 
 def test_the_spool_keeps_what_a_shard_does_not_take(cluster: Cluster, tmp_path: Path) -> None:
-    settings = cluster.settings(1, "filled", schema_setup=False, spool_directory=tmp_path, retry_longest_seconds=0.2)
+    settings = cluster.settings(1, "filled", schema_setup=False, spool_directory=tmp_path, max_retry_seconds=0.2)
     metrics = Metrics()
     cluster.shard.fail = "end"
 

@@ -17,7 +17,7 @@ from collector.commands.query import connect
 from collector.http.settings import AccessSettings
 from collector.store.client import open_client
 from collector.store.errors import StoreError
-from collector.store.settings import StoreSettings, default_url
+from collector.store.settings import SqlSettings, StoreSettings, default_url
 from collector.store_errors import first_line
 from schemas.migrations import steps
 from schemas.render import STORED, ddl, docs
@@ -44,7 +44,7 @@ def vmflow(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]
 def store(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Options that name a store which exists, and which no service holds."""
     directory = tmp_path_factory.mktemp("commands") / "store"
-    options = ["--set", f"store.url=chdb://{directory}", "--set", "store.sql_port=1"]
+    options = ["--set", f"store.url=chdb://{directory}", "--set", "sql.port=1"]
     assert f"there is no store in {directory}: start `vmflow run`" in vmflow("schema", "--state", *options).stderr
     applied = vmflow("schema", "--apply", *options)
     lines = [f"tables as of migration {steps()[-1].number}", "tuned flows"]
@@ -128,7 +128,7 @@ def test_a_server_that_does_not_answer_is_told_in_the_systems_words() -> None:
 
 
 def test_query_without_service_or_store_says_what_to_do(tmp_path: Path) -> None:
-    answer = vmflow("query", "--set", f"store.url=chdb://{tmp_path}/none", "--set", "store.sql_port=1", "SELECT 1")
+    answer = vmflow("query", "--set", f"store.url=chdb://{tmp_path}/none", "--set", "sql.port=1", "SELECT 1")
 
     assert answer.returncode == 1
     assert "no service answers on 127.0.0.1:1" in answer.stderr
@@ -139,12 +139,14 @@ def test_query_without_service_or_store_says_what_to_do(tmp_path: Path) -> None:
 def test_query_asks_the_endpoint_if_it_answers(clickhouse_url: str, tmp_path: Path) -> None:
     port = int(clickhouse_url.rsplit(":", 1)[1])
 
-    client = connect(StoreSettings(url=f"chdb://{tmp_path}/none", sql_port=port, database="system"), AccessSettings())
+    client = connect(
+        StoreSettings(url=f"chdb://{tmp_path}/none", database="system"), SqlSettings(port=port), AccessSettings()
+    )
 
     assert client.query("SELECT count() FROM one").result_rows == [(1,)]
     client.close()
     with pytest.raises(StoreError, match="no service answers"):
-        connect(StoreSettings(url=f"chdb://{tmp_path}/none", sql_port=1), AccessSettings())
+        connect(StoreSettings(url=f"chdb://{tmp_path}/none"), SqlSettings(port=1), AccessSettings())
 
 
 def test_the_default_store_is_where_the_service_may_write(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

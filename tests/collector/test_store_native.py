@@ -28,7 +28,7 @@ WRITTEN = [table for table in TABLES if not table.name.startswith("alert")]
 
 @pytest.fixture(scope="module")
 def made(store_directory: Path) -> Iterator[Client]:
-    with store(StoreSettings(url=f"chdb://{store_directory}", database="native_blocks", sql_port=0)) as client:
+    with store(StoreSettings(url=f"chdb://{store_directory}", database="native_blocks")) as client:
         yield client
 
 

@@ -144,7 +144,7 @@ def test_an_insert_that_nobody_can_store_is_given_up_and_the_next_stored(
     metrics = Metrics()
 
     async def scenario() -> None:
-        settings = any_store.model_copy(update={"batch_rows": 13, "retry_first_seconds": 0.01})
+        settings = any_store.model_copy(update={"batch_rows": 13, "min_retry_seconds": 0.01})
         async with Writer(settings, metrics, asyncio.to_thread, asyncio.to_thread) as writer:
             writer.offer("flows", batch(FLOWS, 13))
             writer.offer("flows", batch(FLOWS, 10))
@@ -172,7 +172,7 @@ def test_a_store_that_cannot_be_opened_costs_no_rows(any_store: StoreSettings, m
     monkeypatch.setattr(module, "set_up", lambda *args: opened() or [])
 
     async def scenario() -> None:
-        settings = any_store.model_copy(update={"retry_first_seconds": 0.01})
+        settings = any_store.model_copy(update={"min_retry_seconds": 0.01})
         client = open_client(settings)
         set_up(client, settings)
         client.close()

@@ -125,7 +125,7 @@ def test_an_insert_repeated_after_an_unclear_answer_is_stored_once(
     metrics = Metrics()
 
     async def scenario() -> None:
-        settings = with_(any_store, retry_first_seconds=0.01)
+        settings = with_(any_store, min_retry_seconds=0.01)
         async with Writer(settings, metrics, asyncio.to_thread, asyncio.to_thread) as writer:
             writer.offer("flows", batch(FLOWS, 100))
         assert writer.problem is None
@@ -262,9 +262,7 @@ def test_rows_wait_for_a_server_that_comes_back(server_store: StoreSettings) -> 
 
     async def scenario() -> None:
         front = free_port()
-        settings = with_(
-            server_store, url=f"http://127.0.0.1:{front}", retry_first_seconds=0.05, retry_longest_seconds=0.1
-        )
+        settings = with_(server_store, url=f"http://127.0.0.1:{front}", min_retry_seconds=0.05, max_retry_seconds=0.1)
         async with Writer(settings, metrics, asyncio.to_thread, asyncio.to_thread) as writer:
             writer.offer("flows", batch(FLOWS, 30))
             await until(lambda: (metrics.value("store_retries_total", table="flows") or 0) >= 2)

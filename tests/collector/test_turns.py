@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from collector.sql.guard import RefusedError
+from collector.sql.guard import QueryRefusedError
 from collector.sql.turns import MOST_OVERDUE, WAITING_PER_PLACE, Turn, Turns
 
 
@@ -36,7 +36,7 @@ async def begun(tasks: list[asyncio.Task[Turn]]) -> list[int]:
 
 
 async def refusal(task: asyncio.Task[Turn]) -> str:
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(QueryRefusedError) as caught:
         await task
     return str(caught.value)
 

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 
 from collector.decode.exporter_stats import OwnLoss
-from collector.decode.settings import ExporterSettings, PipelineSettings
-from collector.decode.stage import Pipeline
+from collector.decode.settings import DecodeSettings, ExporterSettings
+from collector.decode.stage import DecodeStage
 from collector.decode.workers import count_of, stages, worker_of
 from collector.metrics import Metrics
 from collector.threads import Bridge
@@ -63,22 +63,20 @@ def traffic(capture: str, senders: Sequence[str], part: slice = slice(None)) -> 
     return Datagrams.of((payload, sender, port, when) for payload, _, port, when in sent for sender in senders)
 
 
-def run(
-    workers: int, batches: Sequence[Datagrams | PipelineSettings], state: Path | None = None
-) -> tuple[Rows, Metrics]:
+def run(workers: int, batches: Sequence[Datagrams | DecodeSettings], state: Path | None = None) -> tuple[Rows, Metrics]:
     """Decode one batch after the other; settings among them are taken over in between."""
     sink, metrics = Rows(), Metrics()
 
     async def scenario() -> None:
         async with Bridge(dict.fromkeys(stages(workers), 1)) as bridge:
-            pipeline = Pipeline(
-                PipelineSettings(decode_workers=workers, gather_milliseconds=0), metrics, bridge, sink, Nameless(),
+            pipeline = DecodeStage(
+                DecodeSettings(decode_workers=workers, gather_milliseconds=0), metrics, bridge, sink, Nameless(),
                 clock_us=lambda: NOW_US, own_loss=lambda: OwnLoss(3, 5), state_file=state,
             )  # fmt: skip
             async with pipeline:
                 await pipeline.ready.wait()
                 for batch in batches:
-                    if isinstance(batch, PipelineSettings):
+                    if isinstance(batch, DecodeSettings):
                         pipeline.reload(batch)
                     else:
                         assert pipeline.offer(batch)
@@ -148,7 +146,7 @@ def _mapped(sender: str) -> str:
 
 
 def test_new_rules_hold_from_the_next_batch_on_all_workers() -> None:
-    sampled = PipelineSettings(
+    sampled = DecodeSettings(
         exporters=(ExporterSettings.model_validate({"network": "192.0.2.0/24", "sampling_rate": 77}),)
     )
     batch = traffic("softflowd_v5", SENDERS, slice(0, 1))

@@ -46,15 +46,17 @@ above = 0
 SETTINGS = """
 [store]
 url = "chdb://{directory}/store"
-sql_port = {sql}
+
+[sql]
+port = {sql}
 
 [web]
 port = {web}
 
-[deliver.receivers.ops]
+[notify.receivers.ops]
 url = "json://127.0.0.1:{sink}"
 
-[deliver.receivers.operators]
+[notify.receivers.operators]
 url = "json://127.0.0.1:{sink}"
 
 [[inventory.static]]
@@ -166,7 +168,7 @@ def run_elsewhere(commands: list[list[str]]) -> list[Done]:
 
 
 @dataclass
-class Desk:
+class AlertApi:
     """A service and its settings, and what commands are to be told in place of the examples of the documents."""
 
     service: Service
@@ -221,7 +223,7 @@ def free_ports(count: int) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory, sink: int) -> Iterator[Desk]:
+def desk(tmp_path_factory: pytest.TempPathFactory, sink: int) -> Iterator[AlertApi]:
     """A running service with rows in its store, a VM in its inventory and an alert that fires."""
     directory = tmp_path_factory.mktemp("commands")
     sql, web = free_ports(2)
@@ -229,7 +231,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory, sink: int) -> Iterator[Desk]:
     config.write_text(SETTINGS.format(directory=directory, sql=sql, web=web, sink=sink) + ALERTS)
     (directory / "rules.toml").write_text(ALERTS)
     (directory / "vms.csv").write_text("mac,ips,vm,project,host,network\n52:54:00:00:00:01,10.0.0.1,web-1,shop,hv1,n\n")
-    with running(directory, f"store.sql_port={sql}", f"web.port={web}", config=config) as service:
+    with running(directory, f"sql.port={sql}", f"web.port={web}", config=config) as service:
         replay(service.udp[0], CAPTURE)
         service.wait_for_rows("SELECT count() AS n FROM flows", 1)
         alert = _alert(service)
@@ -246,7 +248,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory, sink: int) -> Iterator[Desk]:
             "192.0.2.11": alert["labels"]["exporter"],
             "/etc/vmflow/vmflow.toml": str(config),
         }
-        yield Desk(service, directory, config, examples)
+        yield AlertApi(service, directory, config, examples)
 
 
 def _alert(service: Service) -> dict[str, Any]:
@@ -268,7 +270,7 @@ def _spoilt(done: Done, code: int = 0) -> str:
     return f"exit code {done.code}, {done.err}" if done.code != code or noise else ""
 
 
-def test_what_the_documents_name_works(desk: Desk) -> None:
+def test_what_the_documents_name_works(desk: AlertApi) -> None:
     """In order: an alert that is resolved cannot be acknowledged any more."""
     failures = {}
     for arguments in documented():
@@ -289,9 +291,9 @@ def test_what_the_documents_name_works(desk: Desk) -> None:
     assert not failures
 
 
-def test_a_second_service_says_in_one_line_who_has_the_store(desk: Desk) -> None:
+def test_a_second_service_says_in_one_line_who_has_the_store(desk: AlertApi) -> None:
     others = [
-        "store.sql_port=0",
+        "sql.port=0",
         "web.port=0",
         'listen.addresses=["127.0.0.1:0"]',
         f"store.spool_directory={desk.directory}/2",
@@ -312,7 +314,7 @@ def test_a_second_service_says_in_one_line_who_has_the_store(desk: Desk) -> None
 
 
 @pytest.mark.parametrize("output", ["table", "json", "csv"])
-def test_each_prints_in_each_format(desk: Desk, output: str) -> None:
+def test_each_prints_in_each_format(desk: AlertApi, output: str) -> None:
     failures = {}
     for arguments in [*READ_STORE, *ASK_SERVICE, ["rules", "list"]]:
         done = desk.vmflow(*arguments, "--format", output)
@@ -332,7 +334,7 @@ def _unreadable(text: str, output: str) -> str:
     return ""
 
 
-def test_reading_gives_rows(desk: Desk) -> None:
+def test_reading_gives_rows(desk: AlertApi) -> None:
     """The tests above would pass over a service that has nothing to tell."""
     for arguments in [*GIVE_ROWS, ["alerts", "rules"]]:
         done = desk.vmflow(*arguments, "--format", "json")
@@ -345,7 +347,7 @@ def test_reading_gives_rows(desk: Desk) -> None:
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian package prometheus)")
-def test_promtool_finds_nothing_in_what_is_scraped(desk: Desk) -> None:
+def test_promtool_finds_nothing_in_what_is_scraped(desk: AlertApi) -> None:
     """Of a service that has received, stored, judged and told: families without samples are not looked at."""
     assert desk.service.metric("vmflow_traffic_reads_total", result="ok") >= 1
 
@@ -367,13 +369,13 @@ def test_help_of_each(command: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def stopped(desk: Desk) -> Desk:
+def stopped(desk: AlertApi) -> AlertApi:
     """The store of the service, which does not run any more."""
     assert desk.service.stop() == 0
     return desk
 
 
-def test_without_a_service_the_store_is_read(stopped: Desk) -> None:
+def test_without_a_service_the_store_is_read(stopped: AlertApi) -> None:
     commands = [stopped.command(arguments) for arguments in [*READ_STORE, *NEED_NOTHING]]
 
     done = run_elsewhere(commands)
@@ -383,7 +385,7 @@ def test_without_a_service_the_store_is_read(stopped: Desk) -> None:
     assert done[READ_STORE.index(["query", "SELECT count() AS n FROM flows"])].out.split()[-1] != "0"
 
 
-def test_without_a_service_nobody_answers_in_one_line(stopped: Desk) -> None:
+def test_without_a_service_nobody_answers_in_one_line(stopped: AlertApi) -> None:
     for arguments in ASK_SERVICE:
         done = stopped.vmflow(*arguments)
         assert done.code == 1
@@ -391,7 +393,7 @@ def test_without_a_service_nobody_answers_in_one_line(stopped: Desk) -> None:
         assert done.err.count("\n") == 1, done.err
 
 
-def test_without_service_and_store_each_says_what_to_do(stopped: Desk) -> None:
+def test_without_service_and_store_each_says_what_to_do(stopped: AlertApi) -> None:
     for arguments in [*GIVE_ROWS, ["exporters", "--doctor"], ["query", "SELECT 1"]]:
         done = stopped.vmflow(*arguments, "--set", f"store.url=chdb://{stopped.directory}/none")
         assert done.code == 1

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from decoders import rows
 from decoders.datagrams import Datagrams
 from decoders.decoder import Decoder
-from decoders.memory import Blocks
+from decoders.memory import MemoryPool
 from decoders.netflow import decoder as netflow
 from decoders.netflow import v5
 from decoders.sflow import decoder as sflow
@@ -30,7 +30,7 @@ def where(block: NDArray[np.uint8]) -> int:
 
 
 def test_a_block_comes_back_with_the_last_array_cut_from_it() -> None:
-    blocks = Blocks()
+    blocks = MemoryPool()
     block = blocks.take(PAGE - 5)
     at = where(block)
     part = block[8:64].view(np.uint64).reshape(-1, 7)[:, 2:5]
@@ -44,7 +44,7 @@ def test_a_block_comes_back_with_the_last_array_cut_from_it() -> None:
 
 
 def test_sizes_are_powers_of_two_and_do_not_mix() -> None:
-    blocks = Blocks()
+    blocks = MemoryPool()
     assert len(blocks.take(PAGE)) == PAGE
     assert len(blocks.take(PAGE + 1)) == 2 * PAGE
     assert blocks.spare_octets == 3 * PAGE
@@ -52,7 +52,7 @@ def test_sizes_are_powers_of_two_and_do_not_mix() -> None:
 
 
 def test_no_more_is_kept_than_allowed() -> None:
-    blocks = Blocks(spare_octets=3 * PAGE)
+    blocks = MemoryPool(spare_octets=3 * PAGE)
     taken = [blocks.take(PAGE) for _ in range(8)]
     assert len({where(block) for block in taken}) == 8
     taken.clear()
@@ -87,7 +87,7 @@ def test_what_lay_in_the_memory_before_shows_in_no_row(stem: str, monkeypatch: p
 
 
 def test_large_batches_are_decoded_into_memory_that_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    blocks = Blocks()
+    blocks = MemoryPool()
     monkeypatch.setattr(rows, "BLOCKS", blocks)
     made = rows.unclear_rows(FLOWS, 10_000)
     assert [group.shape for group in made[:5]] == [group.shape for group in rows.new_rows(FLOWS, 10_000)[:5]]
@@ -101,7 +101,7 @@ def test_large_batches_are_decoded_into_memory_that_is_used_again(monkeypatch: p
 def test_long_records_of_varying_length_do_not_hold_the_room_for_short_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """Room is taken for records of the least length; who holds a batch must not hold all of it."""
 
-    class Counted(Blocks):
+    class Counted(MemoryPool):
         taken_octets = 0
 
         def take(self, octets: int) -> NDArray[np.uint8]:
@@ -127,7 +127,7 @@ def test_long_records_of_varying_length_do_not_hold_the_room_for_short_ones(monk
 
 
 def test_what_nobody_takes_any_more_goes_back_to_the_system() -> None:
-    blocks = Blocks(idle_turns=3)
+    blocks = MemoryPool(idle_turns=3)
     taken = [blocks.take(PAGE), blocks.take(PAGE), blocks.take(4 * PAGE)]
     taken.clear()
     in_use = blocks.take(PAGE)

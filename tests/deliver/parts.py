@@ -15,17 +15,17 @@ from urllib.parse import parse_qs
 
 from pydantic import SecretStr
 
-from collector.interfaces import Group, Notice
+from collector.interfaces import AlertNotification, NotificationGroup
 from collector.metrics import Metrics
-from collector.notify.settings import DeliverSettings, ReceiverSettings
-from collector.notify.stage import Delivery, threads
+from collector.notify.settings import NotifySettings, ReceiverSettings
+from collector.notify.stage import NotifyStage, threads
 from collector.threads import Bridge
 
 NOON_US = 1_764_072_000_000_000
 """2025-11-25 12:00:00 UTC, as `date -u -d @1764072000` says."""
 SECOND_US = 1_000_000
 
-LOSS = Notice(
+LOSS = AlertNotification(
     alert_id="0123456789abcdef0123456789abcdef",
     fingerprint="aa11",
     event="firing",
@@ -53,20 +53,20 @@ LOSS = Notice(
 )
 
 
-def loss(number: int, **changes: Any) -> Notice:
+def loss(number: int, **changes: Any) -> AlertNotification:
     """The loss alert of another pair; `changes` are fields."""
     labels = {**LOSS.labels, "src_vm": f"web-{number}"}
     return replace(LOSS, **{"fingerprint": f"f{number}", "alert_id": f"{number:032x}", "labels": labels, **changes})
 
 
-def group(*notices: Notice, to: Sequence[str] = ("ops",), key: str = "g") -> Group:
+def group(*notices: AlertNotification, to: Sequence[str] = ("ops",), key: str = "g") -> NotificationGroup:
     """A group of these notices (the loss alert if none), for these receivers."""
-    return Group(key, "critical", tuple(to), notices or (LOSS,))
+    return NotificationGroup(key, "critical", tuple(to), notices or (LOSS,))
 
 
 def receiver(url: str, **values: Any) -> ReceiverSettings:
     """Settings of a receiver that is tried again soon."""
-    quick: dict[str, Any] = {"retry_first_seconds": 0.01, "retry_longest_seconds": 0.02, "timeout_seconds": 5}
+    quick: dict[str, Any] = {"min_retry_seconds": 0.01, "max_retry_seconds": 0.02, "timeout_seconds": 5}
     return ReceiverSettings(url=SecretStr(url), **{**quick, **values})
 
 
@@ -159,7 +159,7 @@ def endpoint(*statuses: int, gate_open: bool = True) -> Iterator[Endpoint]:
 class Running:
     """The stage at work."""
 
-    delivery: Delivery
+    delivery: NotifyStage
     metrics: Metrics
     told: list[tuple[str, str, bool]]
     """Key, receiver, ok: what `on_delivered` was called with."""
@@ -179,16 +179,16 @@ class Running:
 @asynccontextmanager
 async def running(receivers: dict[str, ReceiverSettings], drain_seconds: float = 5) -> AsyncIterator[Running]:
     """The stage with these receivers, on a bridge with as many threads as it asks for."""
-    settings = DeliverSettings(receivers=receivers, drain_seconds=drain_seconds)
+    settings = NotifySettings(receivers=receivers, drain_seconds=drain_seconds)
     metrics = Metrics()
     told: list[tuple[str, str, bool]] = []
     more = asyncio.Event()
 
-    def on_delivered(group: Group, receiver: str, ok: bool) -> None:
+    def on_delivered(group: NotificationGroup, receiver: str, ok: bool) -> None:
         told.append((group.key, receiver, ok))
         more.set()
 
     async with Bridge({"deliver": threads(settings)}) as bridge:
-        delivery = Delivery(settings, metrics, partial(bridge.call, "deliver"), on_delivered=on_delivered)
+        delivery = NotifyStage(settings, metrics, partial(bridge.call, "deliver"), on_delivered=on_delivered)
         async with delivery:
             yield Running(delivery, metrics, told, more)

@@ -14,7 +14,7 @@ import pytest
 from pydantic import SecretStr
 
 from collector.notify.alertmanager import AlertmanagerReceiver
-from collector.notify.receiver import DELIVERED, Answer
+from collector.notify.receiver import DELIVERED, Outcome
 from collector.notify.settings import ReceiverSettings
 from tests.deliver.alertmanager_server import MISSING, PROGRAM, Alertmanager, alertmanager
 from tests.deliver.parts import LOSS, SECOND_US, Endpoint, endpoint, group, loss, receiver, running
@@ -141,7 +141,7 @@ def test_what_is_told_again_and_what_not() -> None:
 
 def test_many_alerts_go_in_several_requests_and_few_are_kept() -> None:
     with endpoint() as hook:
-        made = opened(f"http://{hook.address}", most_firing=10)
+        made = opened(f"http://{hook.address}", max_firing=10)
         assert made.send(group(*[loss(number) for number in range(1100)])).ok
         made.refresh()
 
@@ -151,7 +151,7 @@ def test_many_alerts_go_in_several_requests_and_few_are_kept() -> None:
 
 def test_what_is_not_kept_is_counted() -> None:
     async def main() -> None:
-        settings = receiver(f"http://{hook.address}", kind="alertmanager", most_firing=2)
+        settings = receiver(f"http://{hook.address}", kind="alertmanager", max_firing=2)
         async with running({"am": settings}) as stage:
             stage.delivery.offer(group(*[loss(number) for number in range(5)], to=("am",)))
             await stage.until(1)
@@ -178,12 +178,12 @@ def test_labels_are_such_that_alertmanager_takes_them(server: Alertmanager) -> N
 @pytest.mark.parametrize(
     ("status", "expected"),
     [
-        (500, Answer(False, False, "HTTP 500")),
-        (400, Answer(False, True, "HTTP 400")),
-        (302, Answer(False, True, "HTTP 302")),
+        (500, Outcome(False, False, "HTTP 500")),
+        (400, Outcome(False, True, "HTTP 400")),
+        (302, Outcome(False, True, "HTTP 302")),
     ],
 )
-def test_what_it_does_not_take(status: int, expected: Answer) -> None:
+def test_what_it_does_not_take(status: int, expected: Outcome) -> None:
     with endpoint(status) as hook:
         assert opened(f"http://{hook.address}").send(group()) == expected
 
@@ -191,10 +191,10 @@ def test_what_it_does_not_take(status: int, expected: Answer) -> None:
 def test_nobody_listens_and_nobody_answers() -> None:
     with endpoint() as hook:
         pass
-    assert opened(f"http://{hook.address}").send(group()) == Answer(False, False, "Connection refused")
+    assert opened(f"http://{hook.address}").send(group()) == Outcome(False, False, "Connection refused")
     with endpoint(gate_open=False) as silent:
         answer = opened(f"http://{silent.address}", timeout_seconds=0.1).send(group())
-    assert answer == Answer(False, False, "timed out")
+    assert answer == Outcome(False, False, "timed out")
 
 
 def test_user_password_and_path() -> None:

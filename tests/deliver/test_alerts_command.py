@@ -23,7 +23,7 @@ def wired(monkeypatch: pytest.MonkeyPatch) -> None:
 def settings_file(tmp_path: Path, address: str) -> str:
     file = tmp_path / "vmflow.toml"
     file.write_text(
-        f'[deliver.receivers]\nops = {{url = "json://me:pa55word@{address}/pathsecret", language = "zh"}}\n'
+        f'[notify.receivers]\nops = {{url = "json://me:pa55word@{address}/pathsecret", language = "zh"}}\n'
         f'am = {{kind = "alertmanager", url = "http://{address}"}}\n'
         'env = {url_env = "NOT_SET_ANYWHERE"}\n'
     )

@@ -17,11 +17,11 @@ import pytest
 from aiosmtpd.controller import Controller
 from pydantic import SecretStr
 
-from collector.interfaces import Notice
+from collector.interfaces import AlertNotification
 from collector.log import LogSettings, setup
 from collector.notify.apprise import AppriseReceiver, fitted
 from collector.notify.message import render
-from collector.notify.receiver import Answer
+from collector.notify.receiver import Outcome
 from collector.notify.settings import ReceiverSettings
 from tests.deliver.parts import LOSS, endpoint, group, loss
 from tests.hostile.nasty import NASTY, SURROGATE, harmless
@@ -98,7 +98,7 @@ def test_hostile_names_make_no_header() -> None:
     assert mailbox.recipients == [["ops@example.net"]]
 
 
-def nasty(number: int, text: str) -> Notice:
+def nasty(number: int, text: str) -> AlertNotification:
     """An alert all of whose texts are nasty."""
     return loss(number, labels={"src_vm": text, "dst_vm": text, text: text}, rule=text, evidence=text, summary=text,
                 runbook=text, sql=text, measure=text, unit=text)  # fmt: skip
@@ -142,11 +142,11 @@ def test_nasty_names_in_webhooks_and_short_messages(text: str) -> None:
 @pytest.mark.parametrize(
     ("reply", "expected"),
     [
-        ("451 4.7.1 greylisted, come back", Answer(False, False, "SMTP 451")),
-        ("550 5.7.1 we do not want this", Answer(False, True, "SMTP 550")),
+        ("451 4.7.1 greylisted, come back", Outcome(False, False, "SMTP 451")),
+        ("550 5.7.1 we do not want this", Outcome(False, True, "SMTP 550")),
     ],
 )
-def test_a_mail_server_that_does_not_want_it(reply: str, expected: Answer) -> None:
+def test_a_mail_server_that_does_not_want_it(reply: str, expected: Outcome) -> None:
     mailbox = Mailbox(reply)
     with mail_server(mailbox) as port:
         made = opened(mail_url(port))
@@ -171,12 +171,12 @@ def test_webhook() -> None:
 @pytest.mark.parametrize(
     ("status", "expected"),
     [
-        (500, Answer(False, False, "HTTP 500")),
-        (403, Answer(False, True, "HTTP 403")),
-        (302, Answer(False, True, "HTTP 302")),
+        (500, Outcome(False, False, "HTTP 500")),
+        (403, Outcome(False, True, "HTTP 403")),
+        (302, Outcome(False, True, "HTTP 302")),
     ],
 )
-def test_a_webhook_that_does_not_take_it(status: int, expected: Answer) -> None:
+def test_a_webhook_that_does_not_take_it(status: int, expected: Outcome) -> None:
     with endpoint(status) as server:
         assert opened(f"json://{server.address}/hook").send(group()) == expected
 
@@ -237,12 +237,12 @@ def test_wecom() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ('{"errcode":93000,"errmsg":"invalid webhook url"}', Answer(False, True, "WeCom 93000")),
-        ('{"errcode":45009,"errmsg":"api freq out of limit"}', Answer(False, False, "WeCom 45009")),
-        ("<html>", Answer(False, False, "WeCom -1")),
+        ('{"errcode":93000,"errmsg":"invalid webhook url"}', Outcome(False, True, "WeCom 93000")),
+        ('{"errcode":45009,"errmsg":"api freq out of limit"}', Outcome(False, False, "WeCom 45009")),
+        ("<html>", Outcome(False, False, "WeCom -1")),
     ],
 )
-def test_wecom_says_no_with_status_200(text: str, expected: Answer) -> None:
+def test_wecom_says_no_with_status_200(text: str, expected: Outcome) -> None:
     with endpoint() as server:
         server.answer = text.encode()
         made = opened("https://qyapi.weixin.qq.com/cgi-bin/webhook/send?key=key-of-ours")
@@ -256,7 +256,7 @@ def test_wecom_with_an_http_error() -> None:
         made = opened("wecombot://key-of-ours/")
         (service,) = made._apprise
         service.api_url = f"http://{server.address}/"
-        assert made.send(group()) == Answer(False, False, "HTTP 502")
+        assert made.send(group()) == Outcome(False, False, "HTTP 502")
 
 
 @pytest.mark.parametrize("octets", [100, 400, 1000, 2048, 4096, 100_000])
@@ -271,7 +271,7 @@ def test_a_message_is_made_to_fit(octets: int) -> None:
 def test_nobody_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    assert opened(f"json://127.0.0.1:{port}/").send(group()) == Answer(False, False, "Connection refused")
+    assert opened(f"json://127.0.0.1:{port}/").send(group()) == Outcome(False, False, "Connection refused")
 
 
 def test_secrets_are_in_no_log_at_any_level() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from collector.notify.receiver import DeliverError
+from collector.notify.receiver import NotifyError
 from tests.deliver.parts import Endpoint, endpoint, group, loss, receiver, running
 
 ROOT = Path(__file__).parents[2]
@@ -196,7 +196,7 @@ def test_the_stop_leaves_what_cannot_be_sent() -> None:
     """Neither delivered nor given up: the core offers it again after the next start."""
 
     async def main() -> None:
-        settings = receiver(f"json://{server.address}/", retry_first_seconds=600, retry_longest_seconds=600)
+        settings = receiver(f"json://{server.address}/", min_retry_seconds=600, max_retry_seconds=600)
         async with running({"ops": settings}) as stage:
             stage.delivery.offer(group(key="a"))
             stage.delivery.offer(group(key="b"))
@@ -245,7 +245,7 @@ def test_a_receiver_that_cannot_be_used_keeps_the_service_from_starting() -> Non
         async with running({"ops": receiver("nosuchservice://token")}):
             pass
 
-    with pytest.raises(DeliverError, match=r"deliver\.receivers\.ops"):
+    with pytest.raises(NotifyError, match=r"deliver\.receivers\.ops"):
         asyncio.run(main())
 
 
@@ -262,8 +262,8 @@ def test_apprise_is_loaded_only_where_it_is_used() -> None:
     code = (
         "import sys\n"
         "from collector.notify.stage import receivers\n"
-        "from collector.notify.settings import DeliverSettings\n"
-        "made = receivers(DeliverSettings.model_validate({'receivers': {'am': {'kind': 'alertmanager', 'url': 'http://a'}}}))\n"
+        "from collector.notify.settings import NotifySettings\n"
+        "made = receivers(NotifySettings.model_validate({'receivers': {'am': {'kind': 'alertmanager', 'url': 'http://a'}}}))\n"
         "made['am'].open()\n"
         "print('apprise' in sys.modules)\n"
     )

@@ -13,8 +13,8 @@ from pydantic import SecretStr
 from collector.metrics import Metrics
 from collector.notify.apprise import AppriseReceiver
 from collector.notify.message import render
-from collector.notify.settings import DeliverSettings, ReceiverSettings
-from collector.notify.stage import Delivery
+from collector.notify.settings import NotifySettings, ReceiverSettings
+from collector.notify.stage import NotifyStage
 from tests.deliver.parts import group, receiver
 
 TEXT = (Path(__file__).parents[2] / "docs/receivers.md").read_text("utf-8")
@@ -38,7 +38,7 @@ def test_there_are_urls() -> None:
 
 def test_the_example_is_valid() -> None:
     for block in re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL):
-        settings = DeliverSettings.model_validate(tomllib.loads(block)["deliver"])
+        settings = NotifySettings.model_validate(tomllib.loads(block)["deliver"])
         assert set(settings.receivers) == {"ops", "night", "alertmanager"}
 
 
@@ -58,8 +58,8 @@ def test_settings_and_defaults() -> None:
 
 def test_metrics() -> None:
     metrics = Metrics()
-    settings = DeliverSettings(receivers={"ops": receiver("json://host/")})
-    Delivery(settings, metrics, lambda *_: None, on_delivered=lambda *_: None)  # type: ignore[arg-type, return-value]
+    settings = NotifySettings(receivers={"ops": receiver("json://host/")})
+    NotifyStage(settings, metrics, lambda *_: None, on_delivered=lambda *_: None)  # type: ignore[arg-type, return-value]
     declared = {
         f"{family.name}_total" if family.type == Counter._type else family.name: family.type
         for family in metrics.registry.collect()

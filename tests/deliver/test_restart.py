@@ -54,10 +54,10 @@ def test_alertmanager_is_told_again_of_what_fired_before_the_start(tmp_path: Pat
         receiver = {"kind": "alertmanager", "url": f"http://{server.address}", "resend_seconds": 1}
         overrides = (
             f"store.database={server_store.database}",
-            f"deliver.receivers={json.dumps({'am': receiver})}",
+            f"notify.receivers={json.dumps({'am': receiver})}",
             'alerts.routes=[{"receivers": ["am"]}]',
-            "act.enabled=true",
-            f"act.actions={json.dumps({'note': NOTE})}",
+            "notify.actions_enabled=true",
+            f"notify.actions={json.dumps({'note': NOTE})}",
         )
         with running(tmp_path, *overrides, store=server_store.url) as service:
             (alert,) = server.wait(bool)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from collector.commands.check import as_toml
-from collector.notify.receiver import DeliverError
-from collector.notify.settings import DeliverSettings, ReceiverSettings
+from collector.notify.receiver import NotifyError
+from collector.notify.settings import NotifySettings, ReceiverSettings
 from collector.notify.stage import receivers
 from collector.settings import InvalidSettingsError, Settings, load
 
@@ -20,7 +20,7 @@ URL = f"json://user:{SECRET}@127.0.0.1:9/{SECRET}"
 class Wired(Settings):
     """The service's settings with this section."""
 
-    deliver: DeliverSettings = DeliverSettings()
+    deliver: NotifySettings = NotifySettings()
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def test_addresses_come_from_settings_a_file_or_the_environment(
     monkeypatch.setenv("OPS_URL", URL)
     toml = tmp_path / "vmflow.toml"
     toml.write_text(
-        f'[deliver.receivers]\na = {{url = "{URL}"}}\nb = {{url_file = "{file}"}}\nc = {{url_env = "OPS_URL"}}\n'
+        f'[notify.receivers]\na = {{url = "{URL}"}}\nb = {{url_file = "{file}"}}\nc = {{url_env = "OPS_URL"}}\n'
     )
     deliver: Any = load(toml).deliver  # type: ignore[attr-defined, unused-ignore]
 
@@ -47,7 +47,7 @@ def test_addresses_come_from_settings_a_file_or_the_environment(
 
 def test_nothing_shows_an_address(tmp_path: Path) -> None:
     toml = tmp_path / "vmflow.toml"
-    toml.write_text(f'[deliver.receivers.ops]\nurl = "{URL}"\nlanguage = "zh"\n')
+    toml.write_text(f'[notify.receivers.ops]\nurl = "{URL}"\nlanguage = "zh"\n')
     settings = load(toml)
 
     shown = as_toml(settings.model_dump(mode="json", exclude_none=True)) + repr(settings) + str(settings)
@@ -75,12 +75,12 @@ def test_nothing_shows_an_address(tmp_path: Path) -> None:
 )
 def test_mistakes_are_told_without_the_address(tmp_path: Path, line: str, expected: str) -> None:
     toml = tmp_path / "vmflow.toml"
-    toml.write_text(f"[deliver.receivers.ops]\n{line}\n")
+    toml.write_text(f"[notify.receivers.ops]\n{line}\n")
     with pytest.raises(InvalidSettingsError) as caught:
         load(toml)
 
     assert expected in str(caught.value)
-    assert "deliver.receivers" in str(caught.value)
+    assert "notify.receivers" in str(caught.value)
     assert SECRET not in str(caught.value)
 
 
@@ -96,12 +96,12 @@ def test_mistakes_are_told_without_the_address(tmp_path: Path, line: str, expect
     ],
 )
 def test_what_cannot_be_used_is_told_before_the_first_alert(values: dict[str, Any], expected: str) -> None:
-    made = receivers(DeliverSettings.model_validate({"receivers": {"ops": values}}))["ops"]
-    with pytest.raises(DeliverError) as caught:
+    made = receivers(NotifySettings.model_validate({"receivers": {"ops": values}}))["ops"]
+    with pytest.raises(NotifyError) as caught:
         made.open()
 
     assert expected in str(caught.value)
-    assert "deliver.receivers.ops" in str(caught.value)
+    assert "notify.receivers.ops" in str(caught.value)
     assert SECRET not in f"{caught.value!r} {caught.value.__cause__!r} {caught.value.__context__!r}"
 
 
@@ -109,11 +109,11 @@ def test_a_file_that_is_no_address_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "url"
     for octets, expected in ((b"\xff\xfe", "UTF-8"), (b"x" * 9000, "8192"), (b"a b", "spaces"), (b"\n", "scheme://")):
         file.write_bytes(octets)
-        with pytest.raises(DeliverError, match=expected):
+        with pytest.raises(NotifyError, match=expected):
             ReceiverSettings(url_file=file).read_url("ops")
 
 
 @pytest.mark.parametrize("name", ["", "a b", "-x", "x" * 65, "ä"])
 def test_names_are_labels_and_file_names(name: str) -> None:
     with pytest.raises(ValueError, match="receivers"):
-        DeliverSettings.model_validate({"receivers": {name: {"url": URL}}})
+        NotifySettings.model_validate({"receivers": {name: {"url": URL}}})

@@ -28,7 +28,7 @@ def test_the_example_listens_to_the_network_and_keeps_the_rest_to_itself() -> No
     assert settings.listen.addresses == tuple(f"0.0.0.0:{port}" for port in PORTS)
     assert (settings.web.host, settings.web.port) == ("127.0.0.1", 8080)
     assert settings.store.embedded
-    assert settings.pipeline == Settings().pipeline
+    assert settings.decode == Settings().decode
 
 
 def test_each_commented_line_of_the_example_is_right(tmp_path: Path) -> None:
@@ -42,18 +42,18 @@ def test_each_commented_line_of_the_example_is_right(tmp_path: Path) -> None:
 
     assert given == {
         "access.users", "access.tokens", "access.names", "access.certificate_file", "access.key_file",
-        "act.enabled", "act.actions",
+        "notify.actions_enabled", "notify.actions",
         "alerts.routes",
         "analyze.traffic_metrics",
         "confine.mode", "confine.read", "confine.connect",
-        "deliver.receivers",
+        "notify.receivers",
         "inventory.libvirt",
         "inventory.ovsdb",
         "inventory.openstack",
         "inventory.static",
         "listen.addresses", "listen.receive_buffer_octets", "listen.sockets", "listen.streams",
         "listen.certificate_file", "listen.key_file", "listen.client_ca_file",
-        "pipeline.allow", "pipeline.share_templates_between_domains", "pipeline.exporters",
+        "decode.allow", "decode.share_templates_between_domains", "decode.exporters",
         "rollup.service", "rollup.key_file",
         "store.url", "store.user", "store.spool_octets", "store.ttl_days", "store.interface_speeds",
         "store.cluster", "store.shared",
@@ -82,7 +82,7 @@ def test_the_container_keeps_its_data_on_the_volume() -> None:
     settings = load(DEPLOY / "container.toml")
 
     assert settings.store.url == "chdb:///var/lib/vmflow/store"
-    assert settings.pipeline.template_file == Path("/var/lib/vmflow/templates.json")
+    assert settings.decode.template_file == Path("/var/lib/vmflow/templates.json")
     assert settings.listen.addresses == tuple(f"0.0.0.0:{port}" for port in PORTS)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from collector.inventory import poller
-from collector.inventory.poller import Deliver, Followed, Follower
+from collector.inventory.poller import Deliver, Polled, SourcePoller
 from collector.inventory.sources.base import Interface, Rank, Report, SourceError, SourceSetupError
 from collector.threads import Bridge
 
@@ -89,7 +89,7 @@ class Taken:
         self.reports: list[tuple[Report, int]] = []
         self.fail: Exception | None = None
 
-    async def __call__(self, follower: Follower, report: Report, at_us: int) -> None:
+    async def __call__(self, follower: SourcePoller, report: Report, at_us: int) -> None:
         if self.fail is not None:
             failure, self.fail = self.fail, None
             raise failure
@@ -103,11 +103,11 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def following(source: Scripted, deliver: Deliver, *, poll_seconds: float = 30.0) -> AsyncIterator[Follower]:
+async def following(source: Scripted, deliver: Deliver, *, poll_seconds: float = 30.0) -> AsyncIterator[SourcePoller]:
     """A follower that runs; the clock counts its own readings."""
     ticks = count(1_000_000, 1_000_000)
     async with Bridge({STAGE: 1}, stop_deadline_seconds=5) as bridge:
-        follower = Follower(Followed(source, STAGE, poll_seconds, DEADLINE), bridge, deliver, lambda: next(ticks))
+        follower = SourcePoller(Polled(source, STAGE, poll_seconds, DEADLINE), bridge, deliver, lambda: next(ticks))
         task = asyncio.create_task(follower.run())
         try:
             yield follower
@@ -313,7 +313,7 @@ def test_what_a_file_cannot_be_is_raised_at_the_start_only() -> None:
 
     async def scenario() -> None:
         async with Bridge({STAGE: 1}) as bridge:
-            follower = Follower(Followed(source, STAGE, 30.0, DEADLINE), bridge, taken, lambda: 1)
+            follower = SourcePoller(Polled(source, STAGE, 30.0, DEADLINE), bridge, taken, lambda: 1)
             with pytest.raises(SourceSetupError, match="the ending says nothing"):
                 await follower.read(raise_setup_errors=True)
             assert not await follower.read()

@@ -18,7 +18,7 @@ from collector.inventory import stage
 from collector.inventory.settings import InventorySettings, StaticSettings
 from collector.inventory.sources.base import SourceSetupError
 from collector.inventory.sources.registry import sources, threads
-from collector.inventory.stage import Enrichment
+from collector.inventory.stage import InventoryStage
 from collector.metrics import Metrics
 from collector.store.client import open_client
 from collector.store.settings import StoreSettings
@@ -81,7 +81,7 @@ class Lab:
         self.file = file
         self.metrics = Metrics()
         self.clock = Clock()
-        self.enrichment = Enrichment(settings, self.metrics, bridge, sink, clock_us=self.clock)
+        self.enrichment = InventoryStage(settings, self.metrics, bridge, sink, clock_us=self.clock)
         self.sflow = Sflow()
         self.sequence = 0
 

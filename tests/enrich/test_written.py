@@ -70,7 +70,7 @@ class Table:
 
 @pytest.fixture(scope="module")
 def client(store_directory: Any) -> Iterator[Client]:
-    store = StoreSettings(url=f"chdb://{store_directory}", database="inventory_written", sql_port=0)
+    store = StoreSettings(url=f"chdb://{store_directory}", database="inventory_written")
     opened = open_client(store)
     set_up(opened, store)
     opened.database = store.database

@@ -21,7 +21,7 @@ def test_garbage_costs_the_good_exporter_nothing(tmp_path: Path) -> None:
     random = np.random.default_rng(6)
     good = [payload for payload, *_ in payloads("ovs_netflow5")]
     expected = len(truth("ovs_netflow5", "records"))
-    with running(tmp_path, f"pipeline.exporter_labels={LABELLED}") as service:
+    with running(tmp_path, f"decode.exporter_labels={LABELLED}") as service:
         host, port = service.udp[0].rsplit(":", 1)
         for number in range(SENDERS):
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bad:
@@ -48,7 +48,7 @@ EXPORTER = "127.66.2.1"
 
 def test_thirty_thousand_forged_senders_of_good_records_push_out_no_exporter(tmp_path: Path) -> None:
     """The exporter's template came before them; its data after them are decoded."""
-    with running(tmp_path, "pipeline.exporter_labels=20") as service:
+    with running(tmp_path, "decode.exporter_labels=20") as service:
         rows = f"SELECT count() AS n FROM flows WHERE exporter = toIPv6('::ffff:{EXPORTER}')"
         host, port = service.udp[0].rsplit(":", 1)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as exporter:

@@ -19,7 +19,7 @@ from tests.analyze.named import ask, batch, emptied, flow, store, vm
 
 @pytest.fixture
 def client(store_directory: Path) -> Iterator[Client]:
-    with store(StoreSettings(url=f"chdb://{store_directory}", database="keys", sql_port=0)) as client:
+    with store(StoreSettings(url=f"chdb://{store_directory}", database="keys")) as client:
         yield emptied(client)
 
 

@@ -250,7 +250,7 @@ def test_sums_that_are_refused_are_counted_and_the_next_ones_stored(embedded_sto
 
 def test_more_pairs_than_the_memory_holds_end_the_group_early_and_none_is_lost(embedded_store: StoreSettings) -> None:
     async def scenario() -> Bench:
-        made = Bench(embedded_store, RollupSettings(service="one", most_sums=1024, stop_seconds=20))
+        made = Bench(embedded_store, RollupSettings(service="one", max_sums=1024, stop_seconds=20))
         async with started(made) as bench:
             for number in range(4):
                 await bench.store(rows(500, BEGIN_US + number * SECOND_US, pairs=500))

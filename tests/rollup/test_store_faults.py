@@ -33,8 +33,8 @@ LIMIT_OCTETS = 2**18
 IMPATIENT: dict[str, Any] = {
     "insert_seconds": 1,
     "connect_seconds": 2,
-    "retry_first_seconds": 0.05,
-    "retry_longest_seconds": 0.1,
+    "min_retry_seconds": 0.05,
+    "max_retry_seconds": 0.1,
     "spool_after_seconds": 0.1,
     "drain_seconds": 0.3,
 }

@@ -29,7 +29,7 @@ ENRICHED = FLOWS.arrow(Origin.ENRICH).names
 
 @pytest.fixture(scope="module")
 def client(store_directory: Any) -> Iterator[Client]:
-    with store(StoreSettings(url=f"chdb://{store_directory}", database="sums", sql_port=0)) as client:
+    with store(StoreSettings(url=f"chdb://{store_directory}", database="sums")) as client:
         yield client
 
 

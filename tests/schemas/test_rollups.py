@@ -22,7 +22,7 @@ A, B = vm("a", "host-1"), vm("b", "host-2")
 
 @pytest.fixture(scope="module")
 def client(store_directory: Any) -> Iterator[Client]:
-    with store(StoreSettings(url=f"chdb://{store_directory}", database="rollups", sql_port=0)) as client:
+    with store(StoreSettings(url=f"chdb://{store_directory}", database="rollups")) as client:
         yield client
 
 

@@ -361,7 +361,7 @@ def main() -> int:
         settings = [
             *inventory(testbed),
             f"inventory.static={json.dumps([{'file': str(cloud.names_file)}])}",
-            'pipeline.exporters=[{"network": "127.0.1.0/24", "protocol": "ipfix", "sampling_rate": 1}]',
+            'decode.exporters=[{"network": "127.0.1.0/24", "protocol": "ipfix", "sampling_rate": 1}]',
         ]
 
         def start() -> Service:

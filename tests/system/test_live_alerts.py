@@ -61,12 +61,12 @@ def service(testbed: Testbed, people: Endpoint, tmp_path_factory: pytest.TempPat
         *inventory(testbed),
         f"inventory.static={json.dumps([{'file': str(file)}])}",
         # The stream does not say that nothing is sampled; the operator knows.
-        'pipeline.exporters=[{"network": "127.0.1.0/24", "sampling_rate": 1}]',
+        'decode.exporters=[{"network": "127.0.1.0/24", "sampling_rate": 1}]',
         f"store.interface_speeds={json.dumps({f'host-b/{port}': PORT_BITS})}",
         f"alerts.rules={json.dumps(quick)}",
         'alerts.group_by="none"',
         'alerts.routes=[{"receivers": ["people"]}]',
-        f"deliver.receivers={json.dumps({'people': {'url': f'json://{people.address}/'}})}",
+        f"notify.receivers={json.dumps({'people': {'url': f'json://{people.address}/'}})}",
     ]
     with running(directory, *settings) as started:
         try:

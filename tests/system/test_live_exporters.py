@@ -41,7 +41,7 @@ def service(testbed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> Itera
     names = f"inventory.static={json.dumps([{'file': str(file)}])}"
     rules = f"alerts.rules={json.dumps(RULES)}"
     # As deploy/ovs.md says for unsampled IPFIX; what comes by sFlow keeps its own rate.
-    rates = 'pipeline.exporters=[{"network": "127.0.1.0/24", "protocol": "ipfix", "sampling_rate": 1}]'
+    rates = 'decode.exporters=[{"network": "127.0.1.0/24", "protocol": "ipfix", "sampling_rate": 1}]'
     with running(directory, *inventory(testbed), names, rules, rates, "analyze.doctor_seconds=10") as started:
         try:
             yield started

@@ -51,7 +51,7 @@ def service(testbed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> Itera
         *inventory(testbed),
         f"inventory.static={json.dumps([{'file': str(file)}])}",
         # The stream does not say that nothing is sampled; the operator knows.
-        'pipeline.exporters=[{"network": "127.0.1.0/24", "sampling_rate": 1}]',
+        'decode.exporters=[{"network": "127.0.1.0/24", "sampling_rate": 1}]',
         # Flows of this test begin a few seconds after one another.
         "analyze.flow_quiet_seconds=5",
         "analyze.record_delay_seconds=5",

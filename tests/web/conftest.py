@@ -21,7 +21,7 @@ NAMES = [f"vm{number}" for number in range(11)]
 @pytest.fixture(scope="module")
 def desk(store_directory: Path) -> Iterator[Served]:
     """Pairs vm3→vm4 and vm4→vm5 lose 20 % from the first window to the last; four windows are closed."""
-    settings = StoreSettings(url=f"chdb://{store_directory}", database=f"desk_{next(_numbers)}", sql_port=0)
+    settings = StoreSettings(url=f"chdb://{store_directory}", database=f"desk_{next(_numbers)}")
     with store(settings) as client:
         vms = [vm(name, f"host-{number % 3}") for number, name in enumerate(NAMES)]
         rows = []

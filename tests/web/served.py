@@ -13,7 +13,7 @@ from typing import Any
 
 import urllib3
 
-from collector.alert.api import Desk
+from collector.alert.api import AlertApi
 from collector.alert.settings import AlertSettings
 from collector.http.gate import Entrance
 from collector.http.settings import AccessSettings
@@ -72,7 +72,7 @@ def served(store: StoreSettings, settings: AlertSettings, access: AccessSettings
 
     async def main() -> None:
         async with running(store, settings) as live, Bridge({"query": 2, "login": 1, "api": 2}) as bridge:
-            desk = Desk(live.alerts, settings.active(), partial(bridge.call, "query"), partial(connect, store))
+            desk = AlertApi(live.alerts, settings.active(), partial(bridge.call, "query"), partial(connect, store))
             entrance = Entrance(access or AccessSettings(), live.metrics, partial(bridge.call, "login"))
             api = partial(bridge.call, "api")
             web = Web(WebSettings(port=0), live.metrics, lambda: {"status": "ok"}, desk, entrance, api)

@@ -14,7 +14,7 @@ import pytest
 from collector.__main__ import _parser
 from collector.metrics import Metrics
 from collector.notify.actions import Actions
-from collector.notify.settings import ActionSettings, ActSettings
+from collector.notify.settings import ActionSettings, NotifySettings
 from collector.settings import load
 from tests.web.served import Served
 
@@ -69,8 +69,8 @@ def test_the_example_of_actions_is_valid(tmp_path: Path) -> None:
 
     settings = load(file)
 
-    assert settings.act.enabled
-    assert {name: action.kind for name, action in settings.act.actions.items()} == {
+    assert settings.notify.actions_enabled
+    assert {name: action.kind for name, action in settings.notify.actions.items()} == {
         "open_ticket": "webhook", "capture": "command",
     }  # fmt: skip
 
@@ -92,6 +92,6 @@ def test_settings_of_actions_and_their_defaults() -> None:
 
 def test_metrics_of_actions() -> None:
     metrics = Metrics()
-    Actions(ActSettings(), metrics, lambda *_: None, None, clock_us=lambda: 0)  # type: ignore[arg-type, return-value]
+    Actions(NotifySettings(), metrics, lambda *_: None, None, clock_us=lambda: 0)  # type: ignore[arg-type, return-value]
     for family in metrics.registry.collect():
         assert f"`{family.name}_total`" in section("Metrics")

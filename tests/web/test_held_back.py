@@ -16,7 +16,7 @@ from tests.web.served import served
 
 def test_a_silence_and_another_rule(store_directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """pair_loss is silenced by ann; pair_loss_lasting is kept back by pair_loss."""
-    settings = StoreSettings(url=f"chdb://{store_directory}", database="held_back", sql_port=0)
+    settings = StoreSettings(url=f"chdb://{store_directory}", database="held_back")
     with store(settings) as client:
         add(client, traffic(vm("a", "h1"), vm("b", "h2"), range(360), 300))
         alerts = AlertSettings(routes=(Route(receivers=("mail",)),), settle_seconds=0)

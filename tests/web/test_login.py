@@ -23,7 +23,7 @@ OPERATOR = {"Authorization": "Basic " + b64encode(f"ann:{PASSWORD}".encode()).de
 @pytest.fixture(scope="module")
 def guarded(store_directory: Path) -> Iterator[Served]:
     """One pair that loses 20 %; `ann` is an operator, token `grafana` a reader."""
-    settings = StoreSettings(url=f"chdb://{store_directory}", database="guarded", sql_port=0)
+    settings = StoreSettings(url=f"chdb://{store_directory}", database="guarded")
     with store(settings) as client:
         add(client, traffic(vm("a", "host-1"), vm("b", "host-2"), range(100), 200))
         with served(settings, AlertSettings(settle_seconds=0), SETTINGS) as running:

@@ -18,7 +18,7 @@ from tests.web.served import Served, served
 @pytest.fixture(scope="module")
 def exporters(store_directory: Path) -> Iterator[Served]:
     """Three senders of IPFIX, heard for four minutes."""
-    settings = StoreSettings(url=f"chdb://{store_directory}", database="retire", sql_port=0)
+    settings = StoreSettings(url=f"chdb://{store_directory}", database="retire")
     with store(settings) as client:
         rows = [
             report(BEGIN_US + second * 1_000_000, f"192.0.2.{host}", 1)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from collector.alert.conditions.base import Verdict
 from collector.alert.rules import Rule
 from collector.alert.scopes import LEVEL_US, SECONDS
-from collector.alert.series import SECOND_US, Flags, Frame, Limits, Past, Series
+from collector.alert.series import SECOND_US, Flags, Limits, Past, Series, WindowSeries
 
 SEED_WINDOWS = 60
 """Windows before the first that are read at start, to know who was there."""
@@ -97,7 +97,7 @@ class Absent:
             if all(columns[name][row] == text for name, text in wanted.items())
         }
 
-    def judge(self, frame: Frame) -> Verdict:
+    def judge(self, frame: WindowSeries) -> Verdict:
         """Judge all who are remembered, whether or not they are in the frame."""
         self._silent += 1
         self._see(frame, self._silent)
@@ -174,7 +174,7 @@ class Absent:
                     found[row] = f"{labels['protocol'][other]}, domain {labels['domain'][other]}"
         return found
 
-    def _see(self, frame: Frame, pauses: NDArray[np.int64]) -> None:
+    def _see(self, frame: WindowSeries, pauses: NDArray[np.int64]) -> None:
         """Take the signs of life of a window; `pauses`: windows since each remembered series gave the last one."""
         passes = frame.passes.get(self.rule.name)
         here = frame.present if passes is None else frame.present & passes
@@ -199,7 +199,7 @@ class Absent:
             texts = {name: frame.texts[name].take(pa.array(fresh)) for name in self._texts}
             self._add(frame.series[fresh], np.full(len(fresh), frame.end_us, np.int64), texts)
 
-    def _rename(self, back: NDArray[np.int64], frame: Frame, rows: NDArray[np.int64]) -> None:
+    def _rename(self, back: NDArray[np.int64], frame: WindowSeries, rows: NDArray[np.int64]) -> None:
         """Take over the labels of the window where they changed; `back` is in order, as the series of a frame are."""
         for name, text in self._texts.items():
             new = frame.texts[name].take(pa.array(rows)).cast(pa.string())
@@ -208,7 +208,7 @@ class Absent:
                 mask[back] = True
                 self._texts[name] = pc.replace_with_mask(text, pa.array(mask), new)
 
-    def _expected(self, frame: Frame) -> Flags:
+    def _expected(self, frame: WindowSeries) -> Flags:
         """Which series of a window are not dismissed; what was dismissed long before it is forgotten."""
         for series, since_us in list(self._dismissed.items()):
             if frame.start_us > since_us + DISMISSED_US:

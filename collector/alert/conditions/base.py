@@ -16,7 +16,7 @@ from clickhouse_connect.driver import Client
 from numpy.typing import NDArray
 
 from collector.alert.rules import Rule
-from collector.alert.series import Flags, Floats, Frame, Limits, Series
+from collector.alert.series import Flags, Floats, Limits, Series, WindowSeries
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Judge(Protocol):
         False: there is more to read, so this window must not be judged.
         """
 
-    def judge(self, frame: Frame) -> Verdict:
+    def judge(self, frame: WindowSeries) -> Verdict:
         """Judge the next window."""
 
 
@@ -81,7 +81,7 @@ class Figures:
     """The value is exact, and each packet stands in the window in which it was seen."""
 
 
-def figures(rule: Rule, frame: Frame) -> Figures:
+def figures(rule: Rule, frame: WindowSeries) -> Figures:
     """The rule's measure, and where it can be told of a series that the rule is about."""
     value = frame.figures[rule.measure]
     low = frame.figures.get(f"{rule.measure}_low", value)
@@ -95,12 +95,12 @@ def figures(rule: Rule, frame: Frame) -> Figures:
     return Figures(data if passes is None else data & passes, value, centre, low, high, samples, allowance, point)
 
 
-def labeller(rule: Rule, frame: Frame) -> Callable[[int], dict[str, str]]:
+def labeller(rule: Rule, frame: WindowSeries) -> Callable[[int], dict[str, str]]:
     """Tells the labels of a row of the frame."""
     return lambda row: frame.labels(row, rule.view.labels)
 
 
-def evidence(rule: Rule, frame: Frame) -> Callable[[int], str]:
+def evidence(rule: Rule, frame: WindowSeries) -> Callable[[int], str]:
     """Tells the state of the evidence of a row of the frame."""
     words = frame.texts.get(f"{rule.measure}_evidence")
     return (lambda row: "") if words is None else (lambda row: str(words[row].as_py()))

@@ -2,7 +2,7 @@
 
 Usual is the median of the same hour of the same weekday, if there are three of them in the look-back, else of the same
 hour of all days; the spread is the median deviation from it × 1.48, which is the standard deviation of normal values.
-With fewer than `baseline_least_days` days a baseline says nothing.
+With fewer than `min_baseline_days` days a baseline says nothing.
 
 The hour of one day of 100,000 series takes as long to read as a window.  So the next hour is read ahead, a day between
 each two windows.
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from collector.alert.conditions.base import Verdict, evidence, figures, labeller, median
 from collector.alert.rules import Rule
-from collector.alert.series import MARGIN, SECOND_US, Floats, Frame, Limits, Series, past_seconds
+from collector.alert.series import MARGIN, SECOND_US, Floats, Limits, Series, WindowSeries, past_seconds
 
 HOUR_US = 3600 * SECOND_US
 DAY_US = 24 * HOUR_US
@@ -60,12 +60,12 @@ class Baseline:
         self._ahead = Days(self.rule, hour_us + HOUR_US, self._days)
         return True
 
-    def judge(self, frame: Frame) -> Verdict:
+    def judge(self, frame: WindowSeries) -> Verdict:
         """Judge the series of which it is known what is usual."""
         rule, found = self.rule, figures(self.rule, frame)
         usual, spread = self._of(frame)
-        reach = rule.deviations * np.maximum(spread, rule.least_spread * np.abs(usual))
-        reach = np.maximum(reach, rule.least_change)
+        reach = rule.deviations * np.maximum(spread, rule.min_spread * np.abs(usual))
+        reach = np.maximum(reach, rule.min_change)
         data = found.data & np.isfinite(usual)
         over = found.low > usual + reach if rule.direction != "below" else np.zeros(len(usual), bool)
         under = found.high < usual - reach if rule.direction != "above" else np.zeros(len(usual), bool)
@@ -89,7 +89,7 @@ class Baseline:
             bounded=bool(rule.about.low),
         )
 
-    def _of(self, frame: Frame) -> tuple[Floats, Floats]:
+    def _of(self, frame: WindowSeries) -> tuple[Floats, Floats]:
         """Usual value and spread of each series of the frame; NaN where unknown."""
         usual, spread = np.full(len(frame.series), np.nan), np.full(len(frame.series), np.nan)
         if len(self._series):

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from collector.alert.conditions.base import Figures, Verdict, evidence, figures, labeller
 from collector.alert.rules import Rule
 from collector.alert.scopes import LEVEL_US, SECONDS
-from collector.alert.series import SECOND_US, Flags, Floats, Frame, Limits, Series
+from collector.alert.series import SECOND_US, Flags, Floats, Limits, Series, WindowSeries
 from schemas.pair_definition import EDGE_SECONDS
 
 Times = NDArray[np.int64]
@@ -169,7 +169,7 @@ class Threshold:
         """Nothing to read."""
         return True
 
-    def judge(self, frame: Frame) -> Verdict:
+    def judge(self, frame: WindowSeries) -> Verdict:
         """Judge the window."""
         rule, found = self.rule, figures(self.rule, frame)
         limit, clear = rule.limit, rule.limit if rule.clear is None else rule.clear

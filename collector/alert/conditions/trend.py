@@ -16,7 +16,7 @@ from collector.alert.conditions.base import Verdict, evidence, figures, labeller
 from collector.alert.conditions.threshold import SIGMAS
 from collector.alert.rules import Rule
 from collector.alert.scopes import SECONDS
-from collector.alert.series import Floats, Frame, Limits, Past
+from collector.alert.series import Floats, Limits, Past, WindowSeries
 
 CANDIDATES = 2000
 """Series whose slope is taken in full per window: 0.3 s of a core.  The steepest go first, the rest is counted."""
@@ -49,7 +49,7 @@ class Trend:
             self._remember(frame)
         return self._past.read_us >= start_us
 
-    def judge(self, frame: Frame) -> Verdict:
+    def judge(self, frame: WindowSeries) -> Verdict:
         """Judge the series that are in this window."""
         rule = self.rule
         found = figures(rule, frame)
@@ -77,7 +77,7 @@ class Trend:
             bounded=True,
         )
 
-    def _remember(self, frame: Frame) -> NDArray[np.int64]:
+    def _remember(self, frame: WindowSeries) -> NDArray[np.int64]:
         """Add a window; returns the row of each series of the frame, −1 where there is no room."""
         found = figures(self.rule, frame)
         self._values = np.roll(self._values, -1, axis=1)

@@ -25,7 +25,7 @@ from typing import Any, Generic, TypeVar
 
 from collector.inventory.settings import OpenstackSettings
 from collector.inventory.sources.base import Host, Rank, Report, SourceError
-from collector.inventory.sources.openstack_api import PAGE, Client, Item, RefusedError
+from collector.inventory.sources.openstack_api import PAGE, Client, Item, OpenstackRefusedError
 from collector.inventory.sources.openstack_rows import (
     NETWORK_FIELDS,
     PORT_FIELDS,
@@ -140,7 +140,7 @@ class Servers:
         try:
             found = self._list({**query, "all_tenants": "True"})
             self.limited = ""
-        except RefusedError as refused:
+        except OpenstackRefusedError as refused:
             if refused.status != 403:
                 raise
             found = self._list(query)
@@ -254,7 +254,7 @@ class Openstack:
             return False
         try:
             changed = self._servers.refresh(full=full)
-        except RefusedError as refused:
+        except OpenstackRefusedError as refused:
             self._do_without("servers", refused, "VMs have no names")
             changed = bool(self._servers.objects)
             self._servers.clear()
@@ -277,7 +277,7 @@ class Openstack:
         try:
             self._projects = self._list_projects()
             self._found("projects")
-        except RefusedError as refused:
+        except OpenstackRefusedError as refused:
             self._do_without("projects", refused, "they are shown by their ids")
             self._projects = {}
         self._nameless = wanted - self._projects.keys()
@@ -288,7 +288,7 @@ class Openstack:
         try:
             items = self._client.listing("identity", "/projects", "projects", {})
             self._found("names of other projects")
-        except RefusedError as refused:
+        except OpenstackRefusedError as refused:
             if refused.status != 403:
                 raise
             items = self._client.listing("identity", "/auth/projects", "projects", {})
@@ -300,14 +300,14 @@ class Openstack:
         try:
             items = self._client.listing("compute", "/os-hypervisors/detail", "hypervisors", {})
             self._found("hypervisors")
-        except RefusedError as refused:
+        except OpenstackRefusedError as refused:
             self._do_without("hypervisors", refused, "their addresses are not known")
             items = []
         hosts = (read_hypervisor(item) for item in items)
         self._hosts = tuple(host for host in hosts if host is not None)
         return self._hosts != before
 
-    def _do_without(self, what: str, why: RefusedError | str, effect: str) -> None:
+    def _do_without(self, what: str, why: OpenstackRefusedError | str, effect: str) -> None:
         """Say once that the cloud does not give something."""
         if self._missing.get(what) != str(why):
             self._missing[what] = str(why)

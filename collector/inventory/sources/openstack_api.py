@@ -40,7 +40,7 @@ _USER = re.compile(r"//[^/@\s]*@")
 _QUERY = re.compile(r"\?[^\s)'\"]*=[^\s)'\"]*")
 
 
-class RefusedError(SourceError):
+class OpenstackRefusedError(SourceError):
     """The cloud does not give this: `status` is that of HTTP, 0 where the cloud has no such service."""
 
     def __init__(self, message: str, status: int) -> None:
@@ -134,7 +134,7 @@ class Client:
                 body = self._body(where, response)
         except self._absent:
             region = self._region.get_region_name(service)
-            raise RefusedError(
+            raise OpenstackRefusedError(
                 f"{where}: the cloud has no {service} service{f' in region {region}' if region else ''}, "
                 f"and clouds.yaml no {service}_endpoint_override",
                 0,
@@ -149,7 +149,7 @@ class Client:
             return answer
         reason = f"{where}: HTTP {response.status_code} {response.reason}: {_reason(answer)}"
         if response.status_code in (400, 403, 404, 405):
-            raise RefusedError(reason, response.status_code)
+            raise OpenstackRefusedError(reason, response.status_code)
         if response.status_code == 200:
             raise SourceError(f"{where}: expected a JSON object, got {_clean(body[:60])}")
         raise SourceError(reason)
@@ -161,7 +161,7 @@ class Client:
         for marker in reversed(markers[1:]):
             try:
                 return self.get(service, path, {**query, "marker": marker})
-            except RefusedError as refused:
+            except OpenstackRefusedError as refused:
                 if refused.status not in (400, 404):
                     raise
         return self.get(service, path, {**query, "marker": markers[0]})
@@ -174,7 +174,7 @@ class Client:
 
             region = self._region
             if not region.has_service(service):
-                raise RefusedError(f"{self._name}: service {service} is switched off in clouds.yaml", 0)
+                raise OpenstackRefusedError(f"{self._name}: service {service} is switched off in clouds.yaml", 0)
             adapter = Adapter(
                 session=region.get_session(),
                 service_type=region.get_service_type(service),

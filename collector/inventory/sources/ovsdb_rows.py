@@ -62,7 +62,7 @@ _GROUP = 1 << 40
 """Bit of a MAC address that is no single station's."""
 
 
-class Tables(Protocol):
+class OvsdbTables(Protocol):
     """What the replica offers."""
 
     def rows(self, table: str) -> Sequence[Any]:
@@ -77,7 +77,7 @@ class _Segment(NamedTuple):
     vni: int = 0
 
 
-def interfaces(tables: Tables, host: str) -> tuple[Interface, ...]:
+def interfaces(tables: OvsdbTables, host: str) -> tuple[Interface, ...]:
     """All ports of all bridges of the hypervisor `host` that have a name; each once, whatever refers to it."""
     found: dict[UUID, Interface] = {}
     seen: set[UUID] = set()
@@ -93,7 +93,7 @@ def interfaces(tables: Tables, host: str) -> tuple[Interface, ...]:
     return tuple(found.values())
 
 
-def host(tables: Tables, settings: OvsdbSettings, remote: Address | None) -> Host:
+def host(tables: OvsdbTables, settings: OvsdbSettings, remote: Address | None) -> Host:
     """The hypervisor, with the addresses under which it exports and where its tunnels end; `remote` is the database's.
 
     Those of the settings come first.

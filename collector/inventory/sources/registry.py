@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from collector.inventory.poller import Followed
+from collector.inventory.poller import Polled
 from collector.inventory.settings import InventorySettings
 from collector.inventory.sources.base import Source
 
@@ -23,7 +23,7 @@ def _thread(number: int) -> str:
     return f"{INVENTORY_THREAD}-{number}"
 
 
-def sources(settings: InventorySettings) -> list[Followed]:
+def sources(settings: InventorySettings) -> list[Polled]:
     """All sources of the settings, nothing opened yet.  Raises SourceSetupError for one that can never be asked."""
     made: list[tuple[Source, float, float]] = []
     for libvirt in settings.libvirt:
@@ -45,7 +45,7 @@ def sources(settings: InventorySettings) -> list[Followed]:
 
         made.append((Static(static), static.poll_seconds, static.deadline_seconds))
     _tell_apart([source for source, _, _ in made])
-    return [Followed(source, _thread(number), poll, deadline) for number, (source, poll, deadline) in enumerate(made)]
+    return [Polled(source, _thread(number), poll, deadline) for number, (source, poll, deadline) in enumerate(made)]
 
 
 def _tell_apart(made: Sequence[Source]) -> None:
