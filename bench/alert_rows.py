@@ -70,8 +70,8 @@ def report(rng: np.random.Generator, parts: Parts, rate: Numbers) -> dict[str, N
     return {
         "packets": (seen * rate).astype(np.float64),
         "packets_variance": variance,
-        "octets": (seen * rate * 800).astype(np.float64),
-        "octets_variance": variance * 800**2,
+        "bytes": (seen * rate * 800).astype(np.float64),
+        "bytes_variance": variance * 800**2,
         "samples": seen.astype(np.float64),
         "first_packets": (first * rate).astype(np.float64),
         "last_packets": (last * rate).astype(np.float64),

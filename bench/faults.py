@@ -98,7 +98,7 @@ def load(target: str, rows_per_second: float, seconds: float) -> Iterator[subpro
 def drained(service: Service, seconds: float = 3600) -> float:
     """Wait until no row waits for the store; returns how long it took."""
     begun = time.monotonic()
-    while service.metric("vmflow_spool_inserts") + service.metric("vmflow_store_queue_octets") > 0:
+    while service.metric("vmflow_spool_inserts") + service.metric("vmflow_store_queue_bytes") > 0:
         if time.monotonic() - begun > seconds:
             raise AssertionError("the spool does not get empty")
         time.sleep(0.2)
@@ -112,7 +112,7 @@ def sending(sender: subprocess.Popen[str]) -> None:
 
 
 def _spool(service: Service) -> str:
-    octets, inserts = service.metric("vmflow_spool_octets"), service.metric("vmflow_spool_inserts")
+    octets, inserts = service.metric("vmflow_spool_bytes"), service.metric("vmflow_spool_inserts")
     rows = service.metric("vmflow_spool_rows_total")
     return f"spool {octets / 2**20:.0f} MiB, {inserts:.0f} inserts; {rows / 1e6:.1f} M rows written so far"
 
@@ -133,7 +133,7 @@ def away(seconds: float, rate: float, mode: Mode) -> None:
         while time.monotonic() < ended:
             time.sleep(min(30, max(0, ended - time.monotonic())))
             print(f"  {seconds - (ended - time.monotonic()):5.0f} s: {_spool(service)}", flush=True)
-        octets, rows = service.metric("vmflow_spool_octets"), service.metric("vmflow_spool_rows_total")
+        octets, rows = service.metric("vmflow_spool_bytes"), service.metric("vmflow_spool_rows_total")
         front.be("pass")
         caught_up = drained(service)
         print(f"back: spool empty {caught_up:.0f} s later, {octets / max(rows, 1):.0f} octets of disk per row")

@@ -30,7 +30,7 @@ from functools import partial
 from pathlib import Path
 
 from bench.__main__ import machine
-from bench.receivers import Got, Load, acctd, buffer_octets, capd, stored, unstored
+from bench.receivers import Got, Load, acctd, buffer_bytes, capd, stored, unstored
 from tests.service import ROOT
 
 PACKAGES = {
@@ -239,7 +239,7 @@ def main() -> None:
         parser.error(f"no such kind: {', '.join(sorted(unknown))}; kinds are {', '.join(KINDS)}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # receivers are ended on the way out
     install()
-    about = f"{machine()}; receive buffers of {buffer_octets() >> 10} KiB, {args.exporters} source addresses, "
+    about = f"{machine()}; receive buffers of {buffer_bytes() >> 10} KiB, {args.exporters} source addresses, "
     about += f"{args.seconds:g} s a run"
     print(about)
     for kind in args.kinds or KINDS:

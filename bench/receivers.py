@@ -103,7 +103,7 @@ def udp_drops(port: int) -> int | None:
     return None
 
 
-def buffer_octets() -> int:
+def buffer_bytes() -> int:
     """The receive buffer that everybody gets: what vmflow asks for by default, or what the system grants to all."""
     return min(32 << 20, int(Path("/proc/sys/net/core/rmem_max").read_text()))
 
@@ -137,7 +137,7 @@ def capd(program: str, load: Load) -> Got:
         port, files = free_port(), Path(directory) / "files"
         files.mkdir()
         command = [program, "-w", str(files), "-b", "127.0.0.1", "-p", str(port), "-t", "86400"]
-        command += ["-B", str(buffer_octets())]
+        command += ["-B", str(buffer_bytes())]
         drops, cpu, late = _peer(command, port, load, signal.SIGTERM, Path(directory) / "log")
         said = subprocess.run(["nfdump", "-I", "-R", str(files)], check=True, capture_output=True, text=True).stdout
         records = next(int(line.split(":")[1]) for line in said.splitlines() if line.startswith("Flows:"))
@@ -165,9 +165,7 @@ def acctd(program: str, load: Load) -> Got:
     """`nfacctd` or `sfacctd`.  A sample counts as one packet as long as sums are not scaled, which is the default."""
     with tempfile.TemporaryDirectory() as directory:
         port, settings, file = free_port(), Path(directory) / "conf", Path(directory) / "sums.csv"
-        settings.write_text(
-            ACCTD.format(name=program, port=port, buffer=buffer_octets(), entries=PAIRS_KEPT, file=file)
-        )
+        settings.write_text(ACCTD.format(name=program, port=port, buffer=buffer_bytes(), entries=PAIRS_KEPT, file=file))
         drops, cpu, late = _peer([program, "-f", str(settings)], port, load, signal.SIGINT, Path(directory) / "log")
         if not file.exists():  # it writes none if nothing came
             return Got(0, drops, cpu, late)
@@ -179,7 +177,7 @@ def acctd(program: str, load: Load) -> Got:
 def unstored(load: Load) -> Got:
     """vmflow up to the named batch."""
     with tempfile.TemporaryDirectory() as directory:
-        command = [sys.executable, "-m", "bench.unstored", "--buffer-octets", str(buffer_octets())]
+        command = [sys.executable, "-m", "bench.unstored", "--buffer-octets", str(buffer_bytes())]
         command += ["--inventory", str(inventory_file(Path(directory)))]
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         assert process.stdout is not None
@@ -207,7 +205,7 @@ def stored(load: Load) -> Got:
         file = inventory_file(Path(directory))
         options = (
             f"inventory.static={json.dumps([{'file': str(file)}])}",
-            f"listen.receive_buffer_octets={buffer_octets()}",
+            f"listen.receive_buffer_bytes={buffer_bytes()}",
         )
         with running(Path(directory), *options) as service:
             processes = Processes(service.process.pid)
@@ -231,4 +229,4 @@ def _settled(service: Service, processes: Processes) -> tuple[int, float, float]
 
 def _waiting(service: Service) -> bool:
     health = json.loads(service.get("/health"))
-    return bool(health["inbox_octets"] or health["store_queue_octets"])
+    return bool(health["inbox_bytes"] or health["store_queue_bytes"])

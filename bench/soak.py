@@ -43,7 +43,7 @@ WORK_OFF_SECONDS = 300.0
 HEADS = (b"\0\5", b"\0\x09", b"\0\x0a", b"\0\0\0\5", b"\0\x63")
 QUERY = (
     "SELECT toUInt64(ifNull(max(o), 0)) AS n "
-    "FROM (SELECT sum(octets) AS o FROM pair_metrics_1m GROUP BY src_vm, dst_vm)",
+    "FROM (SELECT sum(bytes) AS o FROM pair_metrics_1m GROUP BY src_vm, dst_vm)",
     "SELECT max(o) AS n FROM (SELECT sum(bytes) AS o FROM flows GROUP BY exporter)",
 )
 OURS = "exporter BETWEEN toIPv6('::ffff:127.9.0.0') AND toIPv6('::ffff:127.9.255.255')"
@@ -280,7 +280,7 @@ def soak(minutes: float, rate: float, kind: str, stored_in: str) -> None:
 def told(service: Service, seconds: float) -> None:
     """Print how far it is."""
     stored, spooled = service.metric("vmflow_store_rows_total"), service.metric("vmflow_spool_rows_total")
-    waiting = service.metric("vmflow_spool_octets") / 2**20
+    waiting = service.metric("vmflow_spool_bytes") / 2**20
     print(
         f"  {seconds:5.0f} s: {stored / 1e6:.1f} M rows stored, {spooled / 1e6:.1f} M of them by way of the spool, "
         f"where {waiting:.0f} MiB are left; RSS {rss_mib(service):.0f} MiB",

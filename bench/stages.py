@@ -71,7 +71,7 @@ class Stage:
     name: str
     per_datagram: float
     per_record: float
-    octets_per_record: float
+    bytes_per_record: float
 
 
 class InKernel:
@@ -104,7 +104,7 @@ async def _receive(kind: str, per_datagram: float, kernel: InKernel) -> tuple[fl
         took, inside = time.thread_time() - began, kernel.seconds - before
         await listener.stop()
     count = metrics.value("listen_datagrams_total", address=address) or 0
-    octets = metrics.value("listen_octets_total", address=address) or 0
+    octets = metrics.value("listen_bytes_total", address=address) or 0
     return 1e6 * inside / count, 1e6 * (took - inside) / count, octets / count
 
 
@@ -236,7 +236,7 @@ def main() -> None:
         print(f"\n| {kind} | µs/datagram | µs/record | octets/record |\n|---|---|---|---|")
         for stage in stages:
             print(
-                f"| {stage.name} | {stage.per_datagram:.2f} | {stage.per_record:.3f} | {stage.octets_per_record:.0f} |"
+                f"| {stage.name} | {stage.per_datagram:.2f} | {stage.per_record:.3f} | {stage.bytes_per_record:.0f} |"
             )
         whole = sum(stage.per_record for stage in stages[:-1])
         print(

@@ -45,7 +45,7 @@ class Nowhere:
         """There is always room."""
 
 
-async def serve(inventory: Path | None, buffer_octets: int, workers: int = 1) -> None:
+async def serve(inventory: Path | None, buffer_bytes: int, workers: int = 1) -> None:
     """Run until SIGTERM or SIGINT."""
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -65,7 +65,7 @@ async def serve(inventory: Path | None, buffer_octets: int, workers: int = 1) ->
         own_loss=OwnLoss,
         state_file=None,
     )
-    listen = ListenSettings(addresses=("127.0.0.1:0",), receive_buffer_octets=buffer_octets)
+    listen = ListenSettings(addresses=("127.0.0.1:0",), receive_buffer_bytes=buffer_bytes)
     listener = Listener(listen, metrics, pipeline.offer)
     async with AsyncExitStack() as up:
         for component in (bridge, enrichment, pipeline, listener):
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="decode workers")
     args = parser.parse_args()
     startup.begin()
-    run(serve(args.inventory, args.buffer_octets, args.workers))
+    run(serve(args.inventory, args.buffer_bytes, args.workers))
 
 
 if __name__ == "__main__":

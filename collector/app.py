@@ -409,10 +409,10 @@ class Service:
             if waiting.streams
             else "ok",
             "templates": "more than there is room for: see vmflow exporters --doctor" if full else "ok",
-            "inbox_octets": self.decode.inbox.octets,
-            "store_queue_octets": self.writer.queue_octets,
+            "inbox_bytes": self.decode.inbox.octets,
+            "store_queue_bytes": self.writer.queue_bytes,
             "spool": self.writer.spool_problem or "ok",
-            "spool_octets": self.writer.spool_octets,
+            "spool_bytes": self.writer.spool_bytes,
             "sql": self.sql.problem or "ok",
             "inventory": self.inventory.health(),
             "messages_waiting": self.notify.waiting,

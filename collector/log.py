@@ -1,7 +1,7 @@
 """Logs: one line per event, a short sentence and fields, through the standard library's `logging`.
 
     log = get_log("listen")
-    log.info("listening", address="127.0.0.1:6343", receive_buffer_octets=8388608)
+    log.info("listening", address="127.0.0.1:6343", receive_buffer_bytes=8388608)
     log.sampled("a datagram was cut", key=address, octets=70000)
 
 A line is text for a terminal (`time level component: event key=value …`) or one JSON object.  What comes from the

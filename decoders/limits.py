@@ -33,9 +33,9 @@ class Limits:
     """Fields of one template; Open vSwitch sends up to 68."""
     plan_fields: int = 1_048_576
     """Fields of all templates that differ; about 200 octets each.  Those of Open vSwitch have 5,000."""
-    held_octets_per_session: int = 16 * 2**20
+    held_bytes_per_session: int = 16 * 2**20
     """Data waiting for its template, per stream: 600 s of 90 records/s of Open vSwitch, 300 octets each."""
-    held_octets: int = 64 * 2**20
+    held_bytes: int = 64 * 2**20
     """Data waiting for templates, all streams together; memory is taken as it fills."""
     held_seconds: int = 660
     """How long data waits: Open vSwitch repeats templates every 600 s by default, with the next record after that."""
@@ -48,7 +48,7 @@ class Limits:
     names: int = 65_536
     """Distinct interface names at once: the table begins afresh when it is nearly full, and what comes above between
     two batches is stored as empty."""
-    name_octets: int = 255
+    name_bytes: int = 255
     """Longest name that is kept; interface names are at most 15 characters, port names 255."""
     problems_per_batch: int = 1_024
     """Problems of one batch that are listed with offset; all are counted."""

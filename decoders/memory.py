@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-SMALLEST_OCTETS = 1 << 20
+SMALLEST_BYTES = 1 << 20
 """Less than this is not worth it: the allocator has it at hand."""
 ALIGNMENT = 64
 """What Arrow recommends for columns."""
-SPARE_OCTETS = 256 << 20
+SPARE_BYTES = 256 << 20
 """Kept for later at most.  More is in use while the store is slow; then it goes back to the system."""
 IDLE_TURNS = 60
 """What nobody has taken for so many calls of `trim` goes back, too: a burst has ended."""
@@ -30,15 +30,15 @@ IDLE_TURNS = 60
 class MemoryPool:
     """Gives blocks with whatever content, to any thread.  One comes back with the last array that was cut from it."""
 
-    def __init__(self, spare_octets: int = SPARE_OCTETS, idle_turns: int = IDLE_TURNS) -> None:
-        self._most = spare_octets
+    def __init__(self, spare_bytes: int = SPARE_BYTES, idle_turns: int = IDLE_TURNS) -> None:
+        self._most = spare_bytes
         self._idle_turns = idle_turns
         self._turn = 0
         self._spare: dict[int, deque[tuple[int, mmap.mmap]]] = {}
         """By size, each with the turn since which it is unused, the newest last."""
 
     @property
-    def spare_octets(self) -> int:
+    def spare_bytes(self) -> int:
         """What is kept for later now."""
         return sum(size * len(blocks) for size, blocks in list(self._spare.items()))
 
@@ -60,7 +60,7 @@ class MemoryPool:
         """Arrays of these shapes and types, whatever their content, of one block where it is worth it."""
         sizes = [math.prod(shape) * np.dtype(kind).itemsize for shape, kind in wanted]
         begins = [0, *itertools.accumulate(-(-size // ALIGNMENT) * ALIGNMENT for size in sizes)]
-        if begins[-1] < SMALLEST_OCTETS:
+        if begins[-1] < SMALLEST_BYTES:
             return [np.empty(shape, kind) for shape, kind in wanted]
         block = self.take(begins[-1])
         return [
@@ -70,7 +70,7 @@ class MemoryPool:
 
     def _give_back(self, memory: mmap.mmap) -> None:
         """Runs on any thread, at any time: no lock, or it might wait for itself."""
-        if self.spare_octets + len(memory) <= self._most:
+        if self.spare_bytes + len(memory) <= self._most:
             self._spare.setdefault(len(memory), deque()).append((self._turn, memory))
 
     def trim(self) -> None:

@@ -29,7 +29,7 @@ WINDOW = 64
 # Columns of Sessions.stats, running totals since the session was first seen (gauges are marked)
 (
     S_DATAGRAMS,
-    S_OCTETS,
+    S_BYTES,
     S_RECORDS,
     S_COUNTER_RECORDS,
     S_LOST,
@@ -39,7 +39,7 @@ WINDOW = 64
     S_REORDERED,
     S_RESTARTS,
     S_TEMPLATES,  # gauge
-    S_HELD_OCTETS,  # gauge
+    S_HELD_BYTES,  # gauge
     S_SAMPLING_RATE,  # gauge, last stated
     S_DATAPATH_LOST,
     S_DATAPATH_LOST_LAST,  # last total read from sFlow 2207, plus 1; 0 = none yet

@@ -15,10 +15,10 @@ from decoders.jit import kernel
 from decoders.limits import Limits
 from decoders.sessions import (
     KEY_WORDS,
+    S_BYTES,
     S_DATAGRAMS,
     S_DENIED,
     S_LAST_SEEN_US,
-    S_OCTETS,
     Sessions,
     find_session,
     new_sessions,
@@ -147,7 +147,7 @@ def assign(  # type: ignore[no-untyped-def]
         )
         session[i] = number
         s.stats[number, S_DATAGRAMS] += np.uint64(1)
-        s.stats[number, S_OCTETS] += np.uint64(size)
+        s.stats[number, S_BYTES] += np.uint64(size)
         s.stats[number, S_LAST_SEEN_US] = np.uint64(received[i])
         if reason >= 0:
             s.problems[number, reason] += np.uint64(1)

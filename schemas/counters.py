@@ -6,14 +6,14 @@ from schemas.column import ENUM, NAME, NAMED_UUID, UINT8, UINT32, UINT64, Column
 from schemas.flows import T64, WHERE_FROM, ZSTD
 
 TOTALS = (
-    ("in_octets", "octets", "Octets received by the switch from this interface", "ifInOctets"),
+    ("in_bytes", "bytes", "Bytes received by the switch from this interface", "ifInOctets"),
     ("in_unicast_packets", "packets", "Packets received; Open vSwitch counts all packets here", "ifInUcastPkts"),
     ("in_multicast_packets", "packets", "Multicast packets received", "ifInMulticastPkts"),
     ("in_broadcast_packets", "packets", "Broadcast packets received", "ifInBroadcastPkts"),
     ("in_discards", "packets", "Good packets received and discarded", "ifInDiscards"),
     ("in_errors", "packets", "Broken packets received", "ifInErrors"),
     ("in_unknown_protocols", "packets", "Packets received of an unknown protocol", "ifInUnknownProtos"),
-    ("out_octets", "octets", "Octets sent by the switch to this interface", "ifOutOctets"),
+    ("out_bytes", "bytes", "Bytes sent by the switch to this interface", "ifOutOctets"),
     ("out_unicast_packets", "packets", "Packets sent; Open vSwitch counts all packets here", "ifOutUcastPkts"),
     ("out_multicast_packets", "packets", "Multicast packets sent", "ifOutMulticastPkts"),
     ("out_broadcast_packets", "packets", "Broadcast packets sent", "ifOutBroadcastPkts"),

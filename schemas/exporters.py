@@ -23,7 +23,7 @@ EXPORTERS = Table(
         *(column for column in WHERE_FROM if column.name != "time_received"),
         Column("source_port", UINT32, "Source port of the stream; 0 for sFlow.", codec=ZSTD),
         _count("datagrams", "Datagrams received; over TCP, IPFIX messages.", "datagrams"),
-        _count("octets", "Octets of payload received.", "octets"),
+        _count("bytes", "Bytes of payload received.", "bytes"),
         _count("records", "Flow rows decoded.", "rows"),
         _count("counter_records", "Interface counter rows decoded.", "rows"),
         _count(
@@ -47,7 +47,7 @@ EXPORTERS = Table(
             nullable=True,
             codec=T64,
         ),
-        _count("held_octets", "Octets held until their template arrives, at the end of the interval.", "octets"),
+        _count("held_bytes", "Bytes held until their template arrives, at the end of the interval.", "bytes"),
         Column(
             "problems",
             pa.map_(pa.string(), UINT64),

@@ -23,7 +23,7 @@ T64 = "T64, ZSTD(1)"
 ZSTD = "ZSTD(1)"
 # Codecs of the busiest table, by bench/insert.py: numbers cut to the bits in use, then LZ4, take as little room as
 # with ZSTD and a third less time; ports and flags do as well with LZ4 alone; addresses are worth ZSTD.  The UUIDs of
-# VMs, two of 16 octets a row, would cost a sixth of an insert: they are few, and stored as names are.
+# VMs, two of 16 bytes a row, would cost a sixth of an insert: they are few, and stored as names are.
 BITS = "T64, LZ4"
 LZ4 = "LZ4"
 
@@ -115,17 +115,17 @@ HOW_MUCH = (
     Column(
         "bytes",
         UINT64,
-        "Layer 3 octets, as reported, before scaling; for sFlow from the sampled header. Open vSwitch NetFlow v5 "
+        "Layer 3 bytes, as reported, before scaling; for sFlow from the sampled header. Open vSwitch NetFlow v5 "
         "counts the Ethernet header, and towards a tunnel the encapsulation, too.",
-        unit="octets",
+        unit="bytes",
         element="octetDeltaCount(1)",
         codec=BITS,
     ),
     Column(
         "frame_bytes",
         UINT64,
-        "Layer 2 octets without FCS, as reported, before scaling.",
-        unit="octets",
+        "Layer 2 bytes without FCS, as reported, before scaling.",
+        unit="bytes",
         element="layer2OctetDeltaCount(352); sFlow frame_length − stripped",
         codec=BITS,
     ),
@@ -160,7 +160,7 @@ HOW_MUCH = (
         alias="packets * sampling_rate",
     ),
     Column(
-        "bytes_estimated", UINT64, "Octets scaled by the sampling rate.", unit="octets", alias="bytes * sampling_rate"
+        "bytes_estimated", UINT64, "Bytes scaled by the sampling rate.", unit="bytes", alias="bytes * sampling_rate"
     ),
     Column(
         "drop_hint_packets",

@@ -48,7 +48,7 @@ def bursts_from_flows() -> Feed:
     time,
     {keys},
     sum(rate * (rate - 1) * (samples * samples - samples)) AS packets_variance,
-    sum(rate * (rate - 1) * (octets * octets - squares)) AS octets_variance
+    sum(rate * (rate - 1) * (octets * octets - squares)) AS bytes_variance
 FROM (
     SELECT
         toDateTime(toStartOfInterval(min(time_received), toIntervalSecond({LEVELS["10s"]})), 'UTC') AS time,
@@ -109,12 +109,12 @@ _RECORD = f"""
         intDiv(greatest(end_us - 1, start_us), {WINDOW_US}) AS last_window,
         rate_source != 'unstated' OR protocol = 'netflow5' AS rate_known,
         toFloat64(packets) * sampling_rate AS packets_all,
-        toFloat64(bytes) * sampling_rate AS octets_all,
-        toFloat64(frame_bytes) * sampling_rate AS frame_octets_all,
+        toFloat64(bytes) * sampling_rate AS bytes_all,
+        toFloat64(frame_bytes) * sampling_rate AS frame_bytes_all,
         rate_known ? toFloat64(samples) : 1. AS samples_all,
         rate_known ? packets_all * (sampling_rate - 1) : packets_all * packets_all AS packets_variance_all,
-        rate_known ? (packets = 0 ? 0. : octets_all * bytes / packets * (sampling_rate - 1)) : octets_all * octets_all
-            AS octets_variance_all,
+        rate_known ? (packets = 0 ? 0. : bytes_all * bytes / packets * (sampling_rate - 1)) : bytes_all * bytes_all
+            AS bytes_variance_all,
         sampling_rate,
         drop_hint_packets * sampling_rate AS drop_hint_all,
         ip_protocol = 6 AS tcp,
@@ -155,9 +155,9 @@ _FROM_FLOWS = {
     "samples": "sum(samples_all * share)",
     "packets": "sum(packets_all * share)",
     "packets_variance": "sum(packets_variance_all * share)",
-    "octets": "sum(octets_all * share)",
-    "octets_variance": "sum(octets_variance_all * share)",
-    "frame_octets": "sum(frame_octets_all * share)",
+    "bytes": "sum(bytes_all * share)",
+    "bytes_variance": "sum(bytes_variance_all * share)",
+    "frame_bytes": "sum(frame_bytes_all * share)",
     "first_packets": "sum(packets_all * share_first)",
     "last_packets": "sum(packets_all * share_last)",
     "rate_unstated": "sum((NOT rate_known) * share)",

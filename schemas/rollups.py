@@ -20,7 +20,7 @@ Feeds: materialised views that fill one table from the blocks that are inserted 
 The feed from `interface_counters` to `interface_10s`: differences between polls, shared out over the time between.
 
 A poll that has no valid difference (the first one, or after a reset) says nothing about a window.  `covered_seconds`
-tells how much of a window lies between polls, so that a rate is octets / covered_seconds also at the ends.
+tells how much of a window lies between polls, so that a rate is bytes / covered_seconds also at the ends.
 
 **Packets.**  Open vSwitch counts all packets as unicast, multicast ones a second time, and broadcast not at all
 (ofproto-dpif-sflow.c); libvirt has one for all.  Others count each packet once.  What tells them apart is the broadcast
@@ -157,9 +157,9 @@ MEASURES = (
     _sum("samples", "packets", "Sampled packets; a record whose rate nobody states counts as one."),
     _sum("packets", "packets", "Packets, estimated: counts × sampling rate."),
     _sum("packets_variance", "packets²", "Variance of `packets` that sampling causes; 0 if nothing was sampled."),
-    _sum("octets", "octets", "Layer 3 octets, estimated."),
-    _sum("octets_variance", "octets²", "Variance of `octets` that sampling causes."),
-    _sum("frame_octets", "octets", "Layer 2 octets without FCS, estimated; 0 where the exporter does not state them."),
+    _sum("bytes", "bytes", "Layer 3 bytes, estimated."),
+    _sum("bytes_variance", "bytes²", "Variance of `bytes` that sampling causes."),
+    _sum("frame_bytes", "bytes", "Layer 2 bytes without FCS, estimated; 0 where the exporter does not state them."),
     _sum("first_packets", "packets", "Of `packets`, those of the window's first second."),
     _sum("last_packets", "packets", "Of `packets`, those of the window's last second."),
     _sum("rate_unstated", "rows", "Rows whose sampling rate nobody states."),
@@ -206,7 +206,7 @@ INTERFACE_KEYS = (
 )
 
 COUNTED = {
-    "octets": "octets",
+    "bytes": "bytes",
     "packets": "packets",
     "discards": "packets",
     "errors": "packets",

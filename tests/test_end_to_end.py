@@ -167,7 +167,7 @@ def test_hostile_datagrams_are_counted_and_the_next_capture_is_whole(service: Se
     assert 'vmflow_decode_problems_total{exporter="127.0.0.9"' in service.get("/metrics")
     assert 'reason="internal"' not in service.get("/metrics")
     health = json.loads(service.get("/health"))
-    assert (health["status"], health["store"], health["spool"], health["spool_octets"]) == ("ok", "ok", "ok", 0)
+    assert (health["status"], health["store"], health["spool"], health["spool_bytes"]) == ("ok", "ok", "ok", 0)
 
 
 def test_a_second_service_says_what_is_in_the_way(service: Service, tmp_path: Path) -> None:

@@ -211,8 +211,8 @@ def test_memory_of_a_burst_goes_back_to_the_system(monkeypatch: pytest.MonkeyPat
         async with Bridge({"decode-0": 1}) as bridge, stage_of(bridge, Nameless(), Rows()) as pipeline:
             await pipeline.ready.wait()
             blocks.take(16 << 20)
-            assert blocks.spare_octets == 16 << 20
-            await until(lambda: blocks.spare_octets == 0)
+            assert blocks.spare_bytes == 16 << 20
+            await until(lambda: blocks.spare_bytes == 0)
 
     asyncio.run(scenario())
 

@@ -101,7 +101,7 @@ def _frames(
     """All windows in order, each judge ready for it."""
     rule = judges[0].rule
     rules = [judge.rule for judge in judges]
-    limits = Limits(max(60, settings.query_seconds), settings.query_octets, settings.series)
+    limits = Limits(max(60, settings.query_seconds), settings.query_bytes, settings.series)
     length = LEVEL_US[rule.level]
     start, end = -(-since_us // length) * length, until_us // length * length
     for frame in pieces(client, rule.view, rule.level, rules, start, end, limits):

@@ -126,7 +126,7 @@ class Evaluator:
 
     def __init__(self, settings: AlertSettings, rules: Sequence[Rule]) -> None:
         self.book = AlertStates(settings)
-        self._limits = Limits(settings.query_seconds, settings.query_octets, settings.series)
+        self._limits = Limits(settings.query_seconds, settings.query_bytes, settings.series)
         self._most = settings.series
         self._judges = [judge_of(rule, settings) for rule in rules]
 

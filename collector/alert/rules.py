@@ -31,7 +31,7 @@ FORGET_UNTOLD_SECONDS = 900
 """A VM that talks now and then says something in a quarter of an hour."""
 LEAST_UNTOLD_WINDOWS = 3
 
-COUNTS = frozenset({"connections", "packets", "octets", "problems", "datagrams", "restarts"})
+COUNTS = frozenset({"connections", "packets", "bytes", "problems", "datagrams", "restarts"})
 """Units of measures that grow with the length of the window."""
 
 Pattern = Annotated[str, Field(min_length=1, max_length=200)]
@@ -335,7 +335,7 @@ DEFAULTS = (
     Rule(
         name="exporter_held",
         scope="exporter",
-        measure="held_octets",
+        measure="held_bytes",
         level="10s",
         above=0,
         for_seconds=30,

@@ -103,7 +103,7 @@ _PAIR = {
     **_plain("µs", "jitter_us"),
     **_plain("connections", "failed_connections"),
     **_plain("packets", "resets", "drops", "drop_hint_packets", "packets", "elsewhere_packets"),
-    **_plain("octets", "octets"),
+    **_plain("bytes", "bytes"),
 }
 
 _ENDS = {
@@ -115,7 +115,7 @@ _ENDS = {
     **_plain("ratio", "utilisation", "loss_ratio", "error_ratio"),
     **_plain("connections/s", "new_connections_per_second"),
     **_plain("packets", "drops", "sent_packets", "received_packets"),
-    **_plain("octets", "sent_octets", "received_octets"),
+    **_plain("bytes", "sent_bytes", "received_bytes"),
 }
 
 _INTERFACE = {
@@ -135,7 +135,7 @@ _EXPORTER = {
     **_plain("datagrams", "kernel_drops", "queue_drops", "duplicates", "reordered", "datagrams"),
     **_plain("restarts", "restarts"),
     **_plain("µs", "clock_skew_us"),
-    **_plain("octets", "held_octets"),
+    **_plain("bytes", "held_bytes"),
 }
 
 

@@ -44,7 +44,7 @@ class AlertSettings(BaseModel, frozen=True, extra="forbid"):
     late, and what only one side has reported looks like loss."""
     query_seconds: float = Field(default=8, gt=0, le=300)
     """Longest time of one query: less than the shortest window, so that evaluation cannot fall behind for long."""
-    query_octets: int = Field(default=512 * 2**20, ge=2**20)
+    query_bytes: int = Field(default=512 * 2**20, ge=2**20)
     """Memory of one query."""
     series: int = Field(default=200_000, ge=1, le=2_000_000)
     """Series of one scope in one window that are read; more are left out, and that is counted."""

@@ -32,7 +32,7 @@ Row = dict[str, Any]
 
 MOST_SECONDS = 6
 """The store ends a query that takes longer."""
-MOST_OCTETS = 512 * 2**20
+MOST_BYTES = 512 * 2**20
 """The store ends a query that takes more memory."""
 
 
@@ -98,7 +98,7 @@ ORDER BY found.time DESC, found.silence_id DESC
 """  # noqa: S608 - see above
 
 
-BOUNDS = {"max_execution_time": MOST_SECONDS, "max_memory_usage": MOST_OCTETS}
+BOUNDS = {"max_execution_time": MOST_SECONDS, "max_memory_usage": MOST_BYTES}
 
 
 def rows(client: Client, sql: str, parameters: Mapping[str, Any]) -> list[Row]:

@@ -178,8 +178,8 @@ CHECKS = (
         f"""
         SELECT {_KEY}, sum(octets) AS octets, max(waits) AS waited
         FROM (
-            SELECT {_KEY}, source_port, argMax(held_octets, time) AS octets,
-                dateDiff('second', ifNull(maxOrNullIf(time, held_octets = 0), min(time)), max(time)) AS waits
+            SELECT {_KEY}, source_port, argMax(held_bytes, time) AS octets,
+                dateDiff('second', ifNull(maxOrNullIf(time, held_bytes = 0), min(time)), max(time)) AS waits
             {_EXPORTERS}
             GROUP BY {_KEY}, source_port
         )
@@ -429,7 +429,7 @@ CHECKS = (
         """
         SELECT exporter, agent, domain, 'sflow5' AS protocol,
             replaceAll(any(exporter_verdict), '_', ' ') AS verdict,
-            sum(octets_counted) AS counted, sum(octets_estimated) AS estimated
+            sum(bytes_counted) AS counted, sum(bytes_estimated) AS estimated
         FROM reconciliation
         GROUP BY exporter, agent, domain
         HAVING verdict IN ('too few', 'too many')""",

@@ -339,7 +339,7 @@ class LatencyRules:
             flows=settings.latency_flows,
             records=settings.latency_records,
             seconds=settings.latency_seconds,
-            octets=settings.latency_octets,
+            octets=settings.latency_bytes,
         )
 
 

@@ -29,7 +29,7 @@ class AnalyzeSettings(BaseModel, frozen=True, extra="forbid"):
     """Work out latency from unsampled Open vSwitch IPFIX, once per 10 s."""
     latency_seconds: float = Field(default=8, gt=0)
     """Longest time of that: less than a window, so that it cannot fall behind."""
-    latency_octets: int = Field(default=256 * 2**20, ge=2**20)
+    latency_bytes: int = Field(default=256 * 2**20, ge=2**20)
     """Memory of that query: a quarter of what the embedded store may have."""
     latency_flows: int = Field(default=50_000, ge=1)
     """Flows that are looked at per window, by switch; of more, about as many, taken at random.  Each takes 2 to 3 kB of

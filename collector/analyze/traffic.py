@@ -56,12 +56,12 @@ def _column(name: str, factor: str = "") -> tuple[str, str, str]:
 
 _HOST = "What the VMs of a hypervisor send and receive, in the last closed window; times 8 for bits."
 HOSTS = tuple(
-    Figure("traffic_host_octets_per_second", _HOST, _column(f"{way}_bits_per_second", " / 8"), (way,))
+    Figure("traffic_host_bytes_per_second", _HOST, _column(f"{way}_bits_per_second", " / 8"), (way,))
     for way in ("sent", "received")
 )
 PAIRS = (
     Figure(
-        "traffic_pair_octets_per_second",
+        "traffic_pair_bytes_per_second",
         "What one VM sends to another, in the last closed window; times 8 for bits.",
         _column("bits_per_second", " / 8"),
     ),

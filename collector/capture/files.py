@@ -86,7 +86,7 @@ class CaptureProblems:
         self.skipped.update(other.skipped)
 
 
-REFILL_OCTETS = 1 << 20
+REFILL_BYTES = 1 << 20
 RECORD_LIMIT = 1 << 20
 """Octets of one captured frame.  libpcap refuses snap lengths above 262,144; beyond that the length field is damage."""
 BLOCK_LIMIT = 16 << 20
@@ -159,7 +159,7 @@ class Window:
     def _read(self) -> bytes:
         try:
             # read1: what a pipe has now, instead of waiting for a full piece.
-            return cast(bytes, self._stream.read1(REFILL_OCTETS))  # type: ignore[attr-defined]
+            return cast(bytes, self._stream.read1(REFILL_BYTES))  # type: ignore[attr-defined]
         except EOFError:
             return b""  # gzip data that ends early: the record it ends in is counted as truncated
         except (OSError, zlib.error) as error:

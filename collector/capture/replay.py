@@ -29,7 +29,7 @@ from collector.capture.read import CapturedDatagram, CaptureProblems, read_captu
 from collector.capture.senders import Key, Pool, SendError, Senders, TargetError, resolve
 from collector.capture.sendmmsg import BATCH_LIMIT, Batch
 
-KEEP_OCTETS = 256 << 20
+KEEP_BYTES = 256 << 20
 """Payload octets, with `DATAGRAM_COST` for each datagram, that are kept in memory."""
 DATAGRAM_COST = 400
 
@@ -55,14 +55,14 @@ class Recording(Generic[Window]):
         self._kept: list[tuple[bool, Window]] | None = None
 
     def load(self) -> bool:
-        """Read everything into memory; False if it is more than `KEEP_OCTETS`.  Raises CaptureError."""
+        """Read everything into memory; False if it is more than `KEEP_BYTES`.  Raises CaptureError."""
         problems = CaptureProblems()
         kept: list[tuple[bool, Window]] = []
         total, cost = 0, 0
         for first, rows in self._read(problems):
             total += len(rows)
             cost += sum(len(row.payload) for row in rows) + DATAGRAM_COST * len(rows)
-            if cost > KEEP_OCTETS:
+            if cost > KEEP_BYTES:
                 return False
             kept.append((first, self._convert(rows)))
         self._problems.add(problems)

@@ -20,7 +20,7 @@ SOCKET_LIMIT = 512
 """Sockets open at once: half of the usual limit of 1,024 files.  The one that rested longest is closed for the next."""
 SOURCE_LIMIT = 65_536
 """Exporters that are told apart for certain; more only occur in captures with forged senders."""
-SEND_BUFFER_OCTETS = 1 << 20
+SEND_BUFFER_BYTES = 1 << 20
 FIRST_UNPRIVILEGED_PORT = 1024
 
 Key = tuple[str, int, int]
@@ -156,7 +156,7 @@ class Senders:
             self._seen.add((source, source_port))
         sender = socket.socket(self.target.family, socket.SOCK_DGRAM)
         try:
-            sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_OCTETS)
+            sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
             if self._addresses is not None:
                 _bind(sender, self._addresses.of(source), source_port)
             sender.connect(self.target.with_port(self.target.port or destination_port))

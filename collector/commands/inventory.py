@@ -31,7 +31,7 @@ service left, or its source does not answer."""
 PATTERNS = ("vm", "project", "host", "network")
 ONLY_KNOWN = (*PATTERNS, "source", "at", "history", "conflicts")
 """Options that say nothing about traffic without names, or about sources."""
-HEALTH_OCTETS = 2**20
+HEALTH_BYTES = 2**20
 EVERYBODY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """Where to ask a server that listens on all addresses."""
 
@@ -66,7 +66,7 @@ SELECT if(mac_number = 0, '', lower(MACNumToString(mac_number))) AS mac,
        {ips} AS ips,
        uniqIf(address, address != toIPv6('::')) AS ip_count,
        sum(packets) AS packets_estimated,
-       sum(octets) AS bytes_estimated,
+       sum(bytes) AS bytes_estimated,
        min(time_received) AS first_seen,
        max(time_received) AS last_seen,
        {exporters} AS exporters
@@ -320,7 +320,7 @@ def _sources(web: WebSettings, access: AccessSettings) -> dict[str, SourceState]
             connection = http.client.HTTPSConnection(host, web.port, timeout=5, context=context)
         connection.request("GET", "/health")
         # 503 says that the service is not well; the sources are told all the same.
-        text = connection.getresponse().read(HEALTH_OCTETS)
+        text = connection.getresponse().read(HEALTH_BYTES)
     except (OSError, http.client.HTTPException) as error:
         raise HealthError(f"no service answers on {where} ({error}): start `vmflow run`, or set web.port") from error
     finally:

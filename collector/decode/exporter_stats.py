@@ -21,16 +21,16 @@ from decoders.sessions import (
     ESTABLISHED_US,
     NO_SKEW,
     S_AGENT_DROPS,
+    S_BYTES,
     S_COUNTER_RECORDS,
     S_DATAGRAMS,
     S_DATAPATH_LOST,
     S_DUPLICATES,
     S_FIRST_SEEN_US,
-    S_HELD_OCTETS,
+    S_HELD_BYTES,
     S_LAST_SEEN_US,
     S_LOST,
     S_NAMED,
-    S_OCTETS,
     S_RECORDS,
     S_REORDERED,
     S_RESTARTS,
@@ -45,7 +45,7 @@ from schemas.exporters import EXPORTERS
 
 TOTALS = {
     "datagrams": S_DATAGRAMS,
-    "octets": S_OCTETS,
+    "bytes": S_BYTES,
     "records": S_RECORDS,
     "counter_records": S_COUNTER_RECORDS,
     "export_lost": S_LOST,
@@ -60,7 +60,7 @@ TOTALS = {
 
 COUNTED = list(TOTALS.values())
 
-GAUGES = {"templates": S_TEMPLATES, "held_octets": S_HELD_OCTETS, "sampling_rate": S_SAMPLING_RATE}
+GAUGES = {"templates": S_TEMPLATES, "held_bytes": S_HELD_BYTES, "sampling_rate": S_SAMPLING_RATE}
 """Columns that hold the state at the end of the interval."""
 
 NEVER = -1
@@ -265,7 +265,7 @@ class StreamMetrics:
             index: metrics.gauge(name, doc)
             for index, name, doc in (
                 (S_TEMPLATES, "templates", "Templates known."),
-                (S_HELD_OCTETS, "held_octets", "Octets of data held until their template arrives."),
+                (S_HELD_BYTES, "held_bytes", "Octets of data held until their template arrives."),
             )
         }
         self._streams = metrics.gauge("exporter_streams", "Exporter streams known.")

@@ -24,7 +24,7 @@ from decoders.jit import inline, kernel
 ENTRIES = 4096
 TIMES_FREE = 8
 """One sender that floods leaves a ninth of the queue to others."""
-ROW_OCTETS = 56
+ROW_BYTES = 56
 """What one datagram costs beside its payload: the entries in the arrays of `Datagrams`."""
 
 _SHIFT = np.uint64(64 - (ENTRIES - 1).bit_length())
@@ -46,16 +46,16 @@ class Shares:
         self.admit(nothing, 0)
         self.leave(nothing)
 
-    def admit(self, batch: Datagrams, free_octets: int) -> tuple[NDArray[np.bool_], int, int]:
+    def admit(self, batch: Datagrams, free_bytes: int) -> tuple[NDArray[np.bool_], int, int]:
         """Which of these datagrams, [n], are queued while so much is free, and how many payload octets are and are not.
 
         All of a sender's or none, but for what is beyond the free octets.  The end of a connection always fits, for it
-        comes after a message of its connection that did, unless `free_octets` is negative: the queue is closed.
+        comes after a message of its connection that did, unless `free_bytes` is negative: the queue is closed.
         """
         fits = np.empty(len(batch), np.bool_)
         with np.errstate(over="ignore"):  # hashes wrap on purpose; only uncompiled kernels would tell
             columns = (batch.address, batch.length, batch.connection)
-            queued, refused = admit(*columns, free_octets, self._held, self._wanted, self._factors, fits)
+            queued, refused = admit(*columns, free_bytes, self._held, self._wanted, self._factors, fits)
         return fits, int(queued), int(refused)
 
     def leave(self, batch: Datagrams) -> None:
@@ -76,13 +76,13 @@ def entry_of(address, row, factors):  # type: ignore[no-untyped-def]
 def admit(address, length, connection, free, held, wanted, factors, fits):  # type: ignore[no-untyped-def]
     """Fill `fits` [n] and add to `held` what is queued; returns octets of payload that are queued and that are not."""
     for row in range(length.shape[0]):
-        wanted[entry_of(address, row, factors)] += length[row] + ROW_OCTETS
+        wanted[entry_of(address, row, factors)] += length[row] + ROW_BYTES
     taken = np.int64(0)
     queued = np.int64(0)
     refused = np.int64(0)
     for row in range(length.shape[0]):
         entry = entry_of(address, row, factors)
-        size = length[row] + ROW_OCTETS
+        size = length[row] + ROW_BYTES
         fits[row] = held[entry] + wanted[entry] <= TIMES_FREE * free and taken + size <= free
         if fits[row]:
             taken += size
@@ -103,7 +103,7 @@ def admit(address, length, connection, free, held, wanted, factors, fits):  # ty
 def leave(address, length, held, factors):  # type: ignore[no-untyped-def]
     """Take what these datagrams held out of `held`."""
     for row in range(length.shape[0]):
-        held[entry_of(address, row, factors)] -= length[row] + ROW_OCTETS
+        held[entry_of(address, row, factors)] -= length[row] + ROW_BYTES
 
 
 ENOUGH_SHARE = 2
@@ -115,17 +115,17 @@ ALONE_SHARE = 16
 class Inbox:
     """Batches of datagrams in order of receipt.  All calls come from the event loop's thread."""
 
-    def __init__(self, limit_octets: int) -> None:
-        self.limit_octets = limit_octets
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
         self.octets = 0
         self.dropped_datagrams = 0
-        self.dropped_octets = 0
+        self.dropped_bytes = 0
         self._batches: deque[tuple[Datagrams, int]] = deque()
         """Each with the octets that it counts for."""
         self._shares = Shares()
         self._arrived = asyncio.Event()
         self._enough = asyncio.Event()
-        self._enough_octets = 0
+        self._enough_bytes = 0
         self._closed = False
 
     def __len__(self) -> int:
@@ -138,26 +138,26 @@ class Inbox:
     def offer(self, batch: Datagrams) -> int:
         """Queue `batch` but for the datagrams that do not fit: of senders that hold too much already, or all if the
         queue is full or closed.  These are dropped and counted; returns how many."""
-        free = -1 if self._closed else self.limit_octets - self.octets
+        free = -1 if self._closed else self.limit_bytes - self.octets
         fits, queued, refused = self._shares.admit(batch, free)
         dropped = len(fits) - int(np.count_nonzero(fits))
         if dropped:
             batch = batch.those(fits)
         self.dropped_datagrams += dropped
-        self.dropped_octets += refused
+        self.dropped_bytes += refused
         if len(batch):
-            self._queue(batch, queued + ROW_OCTETS * len(batch))
+            self._queue(batch, queued + ROW_BYTES * len(batch))
         return dropped
 
     def _queue(self, batch: Datagrams, octets: int) -> None:
         self._batches.append((batch, octets))
         self.octets += octets
         self._arrived.set()
-        if self.octets >= self._enough_octets:
+        if self.octets >= self._enough_bytes:
             self._enough.set()
 
-    async def take(self, limit_octets: int, gather_seconds: float = 0.0) -> Datagrams | None:
-        """Wait for datagrams, then return as many as fit in `limit_octets` (one batch at least); None once closed.
+    async def take(self, limit_bytes: int, gather_seconds: float = 0.0) -> Datagrams | None:
+        """Wait for datagrams, then return as many as fit in `limit_bytes` (one batch at least); None once closed.
 
         While there are few, more are waited for, up to `gather_seconds`.
         """
@@ -166,12 +166,12 @@ class Inbox:
                 return None
             self._arrived.clear()
             await self._arrived.wait()
-        await self._gather(limit_octets // ENOUGH_SHARE, gather_seconds)
+        await self._gather(limit_bytes // ENOUGH_SHARE, gather_seconds)
         batch, size = self._batches.popleft()
         taken = [batch]
-        while self._batches and size + self._batches[0][1] <= limit_octets:
+        while self._batches and size + self._batches[0][1] <= limit_bytes:
             batch, octets = self._batches[0]
-            if batch.octets is not taken[-1].octets and size > limit_octets // ALONE_SHARE:
+            if batch.octets is not taken[-1].octets and size > limit_bytes // ALONE_SHARE:
                 break  # what is taken together lies in one piece of memory, and nothing has to be copied
             size += octets
             taken.append(batch)
@@ -181,10 +181,10 @@ class Inbox:
         self._shares.leave(whole)
         return whole
 
-    async def _gather(self, enough_octets: int, seconds: float) -> None:
-        if seconds <= 0 or self._closed or self.octets >= enough_octets:
+    async def _gather(self, enough_bytes: int, seconds: float) -> None:
+        if seconds <= 0 or self._closed or self.octets >= enough_bytes:
             return
-        self._enough_octets = enough_octets
+        self._enough_bytes = enough_bytes
         self._enough.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -197,9 +197,9 @@ class Inbox:
         self._enough.set()
 
 
-def octets_of(batch: Datagrams) -> int:
+def bytes_of(batch: Datagrams) -> int:
     """What a batch counts for."""
-    return int(batch.length.sum()) + ROW_OCTETS * len(batch)
+    return int(batch.length.sum()) + ROW_BYTES * len(batch)
 
 
 def concatenate(batches: list[Datagrams]) -> Datagrams:

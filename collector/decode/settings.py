@@ -34,17 +34,17 @@ class ExporterSettings(BaseModel, frozen=True, extra="forbid"):
 class DecodeSettings(BaseModel, frozen=True, extra="forbid"):
     """How datagrams become rows."""
 
-    inbox_octets: Annotated[int, Field(ge=1 << 20)] = 64 * 2**20
+    inbox_bytes: Annotated[int, Field(ge=1 << 20)] = 64 * 2**20
     """Datagrams waiting to be decoded, at most: half a second of 1 Gbit/s.  What comes when it is full is dropped and
     counted (`vmflow_inbox_dropped_datagrams_total`)."""
-    batch_octets: Annotated[int, Field(ge=1 << 16)] = 16 * 2**20
+    batch_bytes: Annotated[int, Field(ge=1 << 16)] = 16 * 2**20
     """Datagrams decoded at once, at most, by each worker; a quarter of the inbox at most.  With half of it, which is
     what a block of received payloads holds, Python's part per batch is a few percent."""
     decode_workers: Annotated[int, Field(ge=0, le=MOST)] = 0
     """Threads that decode and name; all datagrams of a sender go to the same one.  0 = one for every four cores: with
     fewer, inserts and sums need the others.  Each has tables of its own, with the limits of one."""
     gather_milliseconds: Annotated[float, Field(ge=0, le=1_000)] = 100.0
-    """While less than half of `batch_octets` waits, more are waited for, this long: a batch costs about a
+    """While less than half of `batch_bytes` waits, more are waited for, this long: a batch costs about a
     millisecond by itself, whatever is in it, and the store gathers for a second anyway.  0 switches it off."""
     allow: tuple[Network, ...] = ()
     """Networks that may export; empty = everybody who reaches the port."""

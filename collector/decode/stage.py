@@ -48,7 +48,7 @@ from decoders.shared import Decoded
 from schemas.exporters import EXPORTERS
 from schemas.gaps import GAPS
 
-MAX_STATE_OCTETS = 256 * 2**20
+MAX_STATE_BYTES = 256 * 2**20
 """A file that is larger was not written by us: 65,536 templates of 1,000 fields take less."""
 
 _log = get_log("decode")
@@ -80,8 +80,8 @@ def load_state(decoders: Sequence[Decoder], path: Path) -> None:
     """Read what `save_state` wrote, for as many decoders as there were.  No file is no problem; a damaged one is logged
     and left out."""
     try:
-        if path.stat().st_size > MAX_STATE_OCTETS:
-            raise ValueError(f"larger than {MAX_STATE_OCTETS} octets")
+        if path.stat().st_size > MAX_STATE_BYTES:
+            raise ValueError(f"larger than {MAX_STATE_BYTES} octets")
         path.chmod(0o600)  # former releases left it to the umask
         state = path.read_bytes()
         shares = [state] if len(decoders) == 1 else _shares(json.loads(state), len(decoders))
@@ -196,7 +196,7 @@ class DecodeStage:
         self._own_loss = own_loss
         self._state_file = state_file
         self._findings = findings
-        self.inbox = Inbox(settings.inbox_octets)
+        self.inbox = Inbox(settings.inbox_bytes)
         self.ready = asyncio.Event()
         """Set once the kernels are compiled and datagrams are being decoded."""
         self._declare(metrics)
@@ -210,7 +210,7 @@ class DecodeStage:
 
     def _declare(self, metrics: Metrics) -> None:
         inbox = self.inbox
-        metrics.gauge("inbox_octets", "Octets of datagrams waiting to be decoded.").set_function(lambda: inbox.octets)
+        metrics.gauge("inbox_bytes", "Octets of datagrams waiting to be decoded.").set_function(lambda: inbox.octets)
         self._dropped = metrics.counter(
             "inbox_dropped_datagrams_total", "Datagrams dropped because the inbox was full."
         )
@@ -321,7 +321,7 @@ class DecodeStage:
         """Wait for the enricher's first answers, but not until datagrams are lost for it."""
         answers = asyncio.create_task(self._enricher.first_answers())
         try:
-            while not answers.done() and self.inbox.octets < self.inbox.limit_octets // 2:
+            while not answers.done() and self.inbox.octets < self.inbox.limit_bytes // 2:
                 await asyncio.wait({answers}, timeout=INBOX_CHECK_SECONDS)
             if answers.done():
                 await answers
@@ -349,7 +349,7 @@ class DecodeStage:
 
     def room(self, octets: int) -> bool:
         """Whether the inbox takes this many octets more, and half of it is still left for UDP, which cannot wait."""
-        return self.inbox.octets + octets <= self.inbox.limit_octets // 2
+        return self.inbox.octets + octets <= self.inbox.limit_bytes // 2
 
     def allows(self, address: str) -> bool:
         """Whether the settings let this address export."""
@@ -392,7 +392,7 @@ class DecodeStage:
         while True:
             await asyncio.sleep(PROGRESS_SECONDS)
             ready, all_of_them = progress()
-            _log.info("compiling", kernels_ready=ready, kernels=all_of_them, inbox_octets=self.inbox.octets)
+            _log.info("compiling", kernels_ready=ready, kernels=all_of_them, inbox_bytes=self.inbox.octets)
 
     async def _work(self) -> None:
         while (datagrams := await self._next()) is not None:
@@ -404,7 +404,7 @@ class DecodeStage:
             await self._sink.ready()
 
     async def _next(self) -> Datagrams | None:
-        octets = min(self._settings.batch_octets * self._workers.count, self.inbox.limit_octets // INBOX_SHARE)
+        octets = min(self._settings.batch_bytes * self._workers.count, self.inbox.limit_bytes // INBOX_SHARE)
         return await self.inbox.take(octets, self._settings.gather_milliseconds / 1000)
 
     def _hand_on(self, decoded: Decoded) -> None:

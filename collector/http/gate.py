@@ -51,7 +51,7 @@ HEALTH = frozenset({"/health", "/ping", "/replicas_status"})
 """Answered without a login: load balancers and watchdogs ask for these, and they say nothing of the traffic."""
 MONITORED = HEALTH | {"/metrics"}
 """What may be asked for by any name, or by none."""
-BODY_OCTETS = 64 * 1024
+BODY_BYTES = 64 * 1024
 """Longest body for the web server.  A silence with twenty matchers takes 8 kB."""
 PROBLEM = "application/problem+json"
 DEFECT = "a defect of ours: the log says more"
@@ -268,8 +268,8 @@ def _check_body(headers: Headers) -> None:
     if "transfer-encoding" in headers or not length.isascii() or not length.isdigit():
         raise RequestRefusedError(411, "body", "a body with its length is expected")
     octets = length.lstrip("0")[:10]
-    if int(octets or "0") > BODY_OCTETS:
-        raise RequestRefusedError(413, "body", f"{octets} octets: at most {BODY_OCTETS} are taken")
+    if int(octets or "0") > BODY_BYTES:
+        raise RequestRefusedError(413, "body", f"{octets} octets: at most {BODY_BYTES} are taken")
 
 
 def _browser(headers: Headers) -> bool:

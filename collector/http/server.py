@@ -28,7 +28,7 @@ SOURCE_SHARE = 2
 """One source may have one part in this of them: somebody else always finds a place."""
 TASKS = 1000
 """Requests under way, with those whose clients have gone; more are told 503.  Connections have places of their own."""
-HEAD_OCTETS = 32 * 1024
+HEAD_BYTES = 32 * 1024
 """Longest head of a request that comes in parts; with the last of them it may be twice as long.  The event loop waits
 while a head is parsed: 0.02 s for so much in lines of four octets."""
 HEAD_SECONDS = 10.0
@@ -36,15 +36,15 @@ HEAD_SECONDS = 10.0
 IDLE_SECONDS = 30.0
 """How long a connection may wait for its next request: Prometheus asks every 15 s."""
 BODY_SECONDS = 20.0
-BODY_OCTETS_PER_SECOND = 4096
+BODY_BYTES_PER_SECOND = 4096
 """How long a body may take: this, and a second for so many octets that came."""
-UNSENT_OCTETS = 128 * 1024
+UNSENT_BYTES = 128 * 1024
 """Of an answer, in the system's buffer: with more, nobody could tell a slow client from one that takes nothing."""
 TAKE_SECONDS = 30.0
 """How long a client may take nothing of its answer, or of what is left of it when the connection closes."""
 HANDSHAKE_SECONDS = 10.0
 """Of TLS."""
-PIECE_OCTETS = 256 * 1024
+PIECE_BYTES = 256 * 1024
 """Of an answer, at a time."""
 HEADERS = (
     ("Cross-Origin-Resource-Policy", "same-origin"),  # no page of another site may load it, not even as a picture
@@ -93,7 +93,7 @@ class TimedProtocol(H11Protocol):
     """Set before the connection is made."""
     _phase = Phase.HEAD
     _since = 0.0
-    _octets = 0
+    _bytes = 0
     """Received since the phase began."""
     _answered = False
     _known = False
@@ -132,11 +132,11 @@ class TimedProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what a read brought, in pieces: a head of any length could come with one."""
-        for at in range(0, len(data), HEAD_OCTETS):
+        for at in range(0, len(data), HEAD_BYTES):
             if self.transport.is_closing():
                 return
-            piece = data[at : at + HEAD_OCTETS]
-            self._octets += len(piece)
+            piece = data[at : at + HEAD_BYTES]
+            self._bytes += len(piece)
             super().data_received(piece)
             self._look()
 
@@ -160,7 +160,7 @@ class TimedProtocol(H11Protocol):
         """See what the connection does now."""
         phase = self._now()
         if phase is not self._phase:
-            self._phase, self._since, self._octets = phase, self.loop.time(), 0
+            self._phase, self._since, self._bytes = phase, self.loop.time(), 0
         self._known = self._known or (self.cycle is not None and SCOPE_USER in self.cycle.scope)
         if self._known or phase is Phase.WORK:
             self.place.become(State.BUSY)
@@ -189,7 +189,7 @@ class TimedProtocol(H11Protocol):
         if limit is None:
             return ""
         if self._phase is Phase.BODY:
-            limit += self._octets / BODY_OCTETS_PER_SECOND
+            limit += self._bytes / BODY_BYTES_PER_SECOND
         return self._phase.value if now - self._since > limit else ""
 
 
@@ -256,7 +256,7 @@ class Server(uvicorn.Server):
             return
         protocol.place = place
         with contextlib.suppress(OSError, AttributeError):  # it is gone already, or the system has no such option
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_OCTETS)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         task = self._start(self._open(connection, protocol))
         # One that gives way, or is stopped, before its task began would stay open.
         task.add_done_callback(lambda ended: _drop(connection, place) if ended.cancelled() else None)
@@ -317,7 +317,7 @@ def server(
         limit_concurrency=TASKS,
         timeout_keep_alive=int(IDLE_SECONDS),
         timeout_graceful_shutdown=3,
-        h11_max_incomplete_event_size=HEAD_OCTETS,
+        h11_max_incomplete_event_size=HEAD_BYTES,
     )
     config.load()
     config.ssl = context
@@ -355,8 +355,8 @@ def in_pieces(parts: Iterable[Octets]) -> Iterator[memoryview]:
     """The octets of buffers, in order, in pieces that take no time to copy."""
     for part in parts:
         view = memoryview(part)
-        for at in range(0, len(view), PIECE_OCTETS):
-            yield view[at : at + PIECE_OCTETS]
+        for at in range(0, len(view), PIECE_BYTES):
+            yield view[at : at + PIECE_BYTES]
 
 
 class BindError(Exception):

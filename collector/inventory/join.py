@@ -86,7 +86,7 @@ does not name a port."""
 OF_PORT_SPECIAL = 65_533
 """OpenFlow numbers from here on mean no single port in NetFlow of Open vSwitch: none, several or flood."""
 
-OCTETS_MOST = 1 << 40
+BYTES_MOST = 1 << 40
 """What one row may add to the totals of /metrics: a forged count must not make them run over.  A tebibyte is more than
 a link of 100 Gbit/s carries in a minute; the row itself keeps what was reported."""
 
@@ -233,10 +233,10 @@ def sighting_of(sent, delivered, source, destination, host):  # type: ignore[no-
 
 @inline_unchecked
 def estimated(octets, rate):  # type: ignore[no-untyped-def]
-    """Octets × sampling rate for the totals, at most `OCTETS_MOST`."""
+    """Octets × sampling rate for the totals, at most `BYTES_MOST`."""
     # Exact where it matters: a float holds all whole numbers up to 2^53.  A division would cost a tenth of the join.
     product = np.float64(octets) * np.float64(rate)
-    return np.int64(OCTETS_MOST) if product > OCTETS_MOST else np.int64(product)
+    return np.int64(BYTES_MOST) if product > BYTES_MOST else np.int64(product)
 
 
 @inline_unchecked

@@ -111,7 +111,7 @@ class InventoryStage:
             "inventory_ends_total", "Ends of flows that could be a VM's, by whether one was found.", ("named",)
         )
         octets = metrics.counter(
-            "inventory_octets_total", "Estimated layer 3 octets at those ends: the share without a name.", ("named",)
+            "inventory_bytes_total", "Estimated layer 3 octets at those ends: the share without a name.", ("named",)
         )
         self._foreign = metrics.counter(
             "inventory_unknown_mac_ends_total",

@@ -32,27 +32,27 @@ from decoders.datagrams import MAPPED_PREFIX, Datagrams
 from decoders.jit import kernel
 from decoders.memory import BLOCKS, MemoryPool
 
-BLOCK_OCTETS = 8 << 20
+BLOCK_BYTES = 8 << 20
 """As much as the pipeline waits for by default: a batch is one block, so nothing has to be copied together."""
 
 
 class Memory:
     """Gives room for payloads.  One thread takes it; whatever thread drops the last batch of a block gives it back."""
 
-    def __init__(self, block_octets: int = BLOCK_OCTETS, blocks: MemoryPool = BLOCKS) -> None:
-        self._block_octets = block_octets
+    def __init__(self, block_bytes: int = BLOCK_BYTES, blocks: MemoryPool = BLOCKS) -> None:
+        self._block_bytes = block_bytes
         self._blocks = blocks
         self._take_block()
 
     def room(self, octets: int) -> tuple[NDArray[np.uint8], NDArray[np.uint64], int]:
         """A block with room for so many octets: as octets, as words of 8 octets, and the first word that is free."""
         words = -(-octets // 8)
-        if words > self._block_octets // 8:
+        if words > self._block_bytes // 8:
             large = np.empty(words, np.uint64)
             return large.view(np.uint8), large, 0
         if self._filled + words > len(self._words):
             self._take_block()
-        return self._octets, self._words, self._filled
+        return self._bytes, self._words, self._filled
 
     def use(self, words: NDArray[np.uint64], filled: int) -> None:
         """What `room` gave as `words` is in use up to word `filled`."""
@@ -60,8 +60,8 @@ class Memory:
             self._filled = filled
 
     def _take_block(self) -> None:
-        self._octets = self._blocks.take(self._block_octets)
-        self._words = self._octets.view(np.uint64)
+        self._bytes = self._blocks.take(self._block_bytes)
+        self._words = self._bytes.view(np.uint64)
         self._filled = 0
 
 
@@ -74,13 +74,13 @@ SO_MEMINFO = 55
 
 SLOTS = 1024
 """Datagrams per call: the kernel's own limit (UIO_MAXIOV), beyond which it reads no more per call."""
-NEAR_OCTETS = 2048
+NEAR_BYTES = 2048
 """First piece of a slot: any datagram of an ordinary Ethernet (at most 1,472 octets of payload)."""
-FAR_OCTETS = 65_536 - NEAR_OCTETS
+FAR_BYTES = 65_536 - NEAR_BYTES
 """The rest: UDP's length field is 16 bits wide (RFC 768), so no datagram is larger than both pieces."""
 
-NAME_OCTETS = 32
-CONTROL_OCTETS = 64
+NAME_BYTES = 32
+CONTROL_BYTES = 64
 """Room for the two control messages: 16 + 16 octets of a time, 16 + 4 (padded to 8) of a drop total."""
 NO_TOTAL = -1
 """`Received.drops_total` when no datagram of the batch stated one."""
@@ -185,9 +185,9 @@ def unpack(
     behind them, and the newest drop total or -1.
     """
     near_words = near.shape[1]
-    slot_octets = (near_words + far.shape[1]) * 8
+    slot_bytes = (near_words + far.shape[1]) * 8
     kept = 0
-    kept_octets = 0
+    kept_bytes = 0
     drops_total = NO_TOTAL
     for row in range(count):
         received_us = now_us
@@ -208,7 +208,7 @@ def unpack(
             at += (size + 7) & ~7
 
         octets = int(lengths[row])
-        if flags[row] & _MSG_TRUNC or octets > slot_octets:
+        if flags[row] & _MSG_TRUNC or octets > slot_bytes:
             continue
 
         # The sender: port at 2, IPv4 address at 4, IPv6 address at 8, all in network order.
@@ -236,8 +236,8 @@ def unpack(
         time_received_us[kept] = received_us
         fill += whole
         kept += 1
-        kept_octets += octets
-    return kept, kept_octets, fill, drops_total
+        kept_bytes += octets
+    return kept, kept_bytes, fill, drops_total
 
 
 class BatchReader:
@@ -247,7 +247,7 @@ class BatchReader:
     What was read lies in blocks of `collector.listen.recvmmsg`, beside that.
     """
 
-    def __init__(self, slots: int = SLOTS, near_octets: int = NEAR_OCTETS, far_octets: int = FAR_OCTETS) -> None:
+    def __init__(self, slots: int = SLOTS, near_bytes: int = NEAR_BYTES, far_bytes: int = FAR_BYTES) -> None:
         """Lay out `slots` (2 to 1,024) slots of two pieces, each a multiple of 8 octets.
 
         Raises ValueError for other sizes and OSError if the system has no `recvmmsg`.
@@ -255,25 +255,25 @@ class BatchReader:
         if _recvmmsg is None or not AVAILABLE:
             raise OSError(errno.ENOSYS, "this system has no recvmmsg that vmflow knows")
         # With one slot the columns below would be contiguous, which is another type to the compiled kernel.
-        if not 2 <= slots <= SLOTS or near_octets % 8 or far_octets % 8:
-            raise ValueError(f"{slots} slots of {near_octets} + {far_octets} octets")
+        if not 2 <= slots <= SLOTS or near_bytes % 8 or far_bytes % 8:
+            raise ValueError(f"{slots} slots of {near_bytes} + {far_bytes} octets")
         self._slots = slots
-        self._near = np.zeros((slots, near_octets // 8), dtype=np.uint64)
-        self._far = np.zeros((slots, far_octets // 8), dtype=np.uint64)
-        self._names = np.zeros((slots, NAME_OCTETS), dtype=np.uint8)
+        self._near = np.zeros((slots, near_bytes // 8), dtype=np.uint64)
+        self._far = np.zeros((slots, far_bytes // 8), dtype=np.uint64)
+        self._names = np.zeros((slots, NAME_BYTES), dtype=np.uint8)
         self._families = self._names.view(np.uint16)[:, 0]
-        self._control = np.zeros((slots, CONTROL_OCTETS // 8), dtype=np.int64)
+        self._control = np.zeros((slots, CONTROL_BYTES // 8), dtype=np.int64)
         self._control_halves = self._control.view(np.int32)
         self._vectors = np.zeros((slots, 2), dtype=np.dtype(_IoVec))
         self._vectors["base"] = np.stack((_row_addresses(self._near), _row_addresses(self._far)), axis=1)
-        self._vectors["length"] = near_octets, far_octets
+        self._vectors["length"] = near_bytes, far_bytes
         self._messages = np.zeros(slots, dtype=np.dtype(_Message))
         self._messages["name"] = _row_addresses(self._names)
-        self._messages["name_length"] = NAME_OCTETS
+        self._messages["name_length"] = NAME_BYTES
         self._messages["vector"] = _row_addresses(self._vectors)
         self._messages["vector_length"] = 2
         self._messages["control"] = _row_addresses(self._control)
-        self._messages["control_length"] = CONTROL_OCTETS
+        self._messages["control_length"] = CONTROL_BYTES
         self._pristine = self._messages.copy()
         self._messages_at = self._messages.ctypes.data
         self._lengths = self._messages["length"]
@@ -305,7 +305,7 @@ class BatchReader:
         address = np.empty((count, 2), dtype=np.uint64)
         port = np.empty(count, dtype=np.int64)
         time_received_us = np.empty(count, dtype=np.int64)
-        kept, kept_octets, filled, drops_total = unpack(
+        kept, kept_bytes, filled, drops_total = unpack(
             count,
             self._near,
             self._far,
@@ -335,16 +335,16 @@ class BatchReader:
             time_received_us[:kept],
             np.zeros(kept, dtype=np.int64),
         )
-        return Received(datagrams, kept_octets, count - kept, drops_total, count == self._slots)
+        return Received(datagrams, kept_bytes, count - kept, drops_total, count == self._slots)
 
 
 class SingleReader:
     """Reads datagram by datagram: for systems without `recvmmsg`.  Without `recvmsg` too, drops are not seen."""
 
-    def __init__(self, slots: int = SLOTS, slot_octets: int = NEAR_OCTETS + FAR_OCTETS) -> None:
-        """Read up to `slots` datagrams of up to `slot_octets` at a time."""
+    def __init__(self, slots: int = SLOTS, slot_bytes: int = NEAR_BYTES + FAR_BYTES) -> None:
+        """Read up to `slots` datagrams of up to `slot_bytes` at a time."""
         self._slots = slots
-        self._buffer = bytearray(slot_octets)
+        self._buffer = bytearray(slot_bytes)
         self._view = memoryview(self._buffer)
 
     def warm(self) -> None:
@@ -378,7 +378,7 @@ class SingleReader:
     def _receive(self, sock: socket.socket) -> tuple[int, list[tuple[int, int, bytes]], int, tuple[str, int]]:
         """Return the octets in the buffer, the control messages, the flags and the sender."""
         if hasattr(sock, "recvmsg_into"):
-            size, ancillary, flags, sender = sock.recvmsg_into([self._view], CONTROL_OCTETS if ANCILLARY else 0)
+            size, ancillary, flags, sender = sock.recvmsg_into([self._view], CONTROL_BYTES if ANCILLARY else 0)
             return size, ancillary, flags, sender[:2]
         size, sender = sock.recvfrom_into(self._view)
         return size, [], 0, sender[:2]

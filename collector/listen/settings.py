@@ -58,7 +58,7 @@ class ListenSettings(BaseModel, frozen=True, extra="forbid"):
 
     # 0.27 s of 1 Gbit/s, which covers the longest pauses of the process; the kernel holds it back until it is needed.
     # The system may grant less (net.core.rmem_max): what it gave is a metric.
-    receive_buffer_octets: int = Field(default=32 * 2**20, ge=4096, le=2**30)
+    receive_buffer_bytes: int = Field(default=32 * 2**20, ge=4096, le=2**30)
 
     # One suffices until one sender fills it: what others send then is lost, too.
     sockets: int = Field(default=1, ge=1, le=64)

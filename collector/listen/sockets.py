@@ -139,7 +139,7 @@ def _open(family: int, address: _Address, settings: ListenSettings, *, shared: b
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if shared:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        _ask_for_buffer(sock, settings.receive_buffer_octets)
+        _ask_for_buffer(sock, settings.receive_buffer_bytes)
         if ANCILLARY:
             for option in (SO_TIMESTAMPNS, SO_RXQ_OVFL):
                 sock.setsockopt(socket.SOL_SOCKET, option, 1)
@@ -164,7 +164,7 @@ def _ask_for_buffer(sock: socket.socket, octets: int) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, octets)
 
 
-def granted_octets(sock: socket.socket) -> int:
+def granted_bytes(sock: socket.socket) -> int:
     """Return the receive buffer that the socket has, in the unit in which it is asked for.
 
     Linux doubles what is asked for, since it counts its own overhead per datagram too (socket(7)).

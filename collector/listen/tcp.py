@@ -36,13 +36,13 @@ from collector.metrics import Metrics
 from collector.tls import replace_certificate, server_context
 from decoders.datagrams import Datagrams, address_halves
 
-HEADER_OCTETS = 16
+HEADER_BYTES = 16
 VERSION = 10
 _HEAD = struct.Struct("!HH")
 
-BATCH_OCTETS = 128 * 1024
+BATCH_BYTES = 128 * 1024
 BATCH_MESSAGES = 2048
-MESSAGE_COST_OCTETS = 64
+MESSAGE_COST_BYTES = 64
 """What a message takes in a batch beside its octets.  A batch is thus 320 KiB at most, less than half of any inbox."""
 ROOM_PAUSE_SECONDS = 0.01
 """How long a connection waits before it asks again whether there is room."""
@@ -69,9 +69,9 @@ def whole_messages(octets: bytes | bytearray) -> list[int]:
     """
     ends: list[int] = []
     at = 0
-    while len(octets) - at >= _HEAD.size and at < BATCH_OCTETS and len(ends) < BATCH_MESSAGES:
+    while len(octets) - at >= _HEAD.size and at < BATCH_BYTES and len(ends) < BATCH_MESSAGES:
         version, length = _HEAD.unpack_from(octets, at)
-        broken = "version" if version != VERSION else "length" if length < HEADER_OCTETS else ""
+        broken = "version" if version != VERSION else "length" if length < HEADER_BYTES else ""
         if broken and not ends:
             raise BrokenMessageError(broken)
         if broken or at + length > len(octets):
@@ -228,7 +228,7 @@ class _Families:
             return metrics.counter(f"listen_stream_{name}_total", documentation, ("address", *labels))
 
         self.messages = counter("messages", "IPFIX messages read from connections.")
-        self.octets = counter("octets", "Octets of these messages.")
+        self.octets = counter("bytes", "Octets of these messages.")
         self.waits = counter("waits", "Times a connection was not read because the next stage had no room.")
         self.closed = counter("closed", "Connections that ended, by reason.", "reason")
         self.refused = counter("refused", "Connections that were not taken, by reason.", "reason")
@@ -257,7 +257,7 @@ class _Connection(asyncio.Protocol):
         """Octets that were not handed on: the begin of a message, or more where there was no room."""
         self._label = label
         self._messages = families.messages.labels(label)
-        self._octets = families.octets.labels(label)
+        self._bytes = families.octets.labels(label)
         self._waits = families.waits.labels(label)
         self._gauge = families.connections.labels(label)
         self._loop = asyncio.get_running_loop()
@@ -339,7 +339,7 @@ class _Connection(asyncio.Protocol):
         """Hand whole messages on while there is room, else stop reading until there is."""
         try:
             while ends := whole_messages(self._buffer):
-                if not self._owner.room(ends[-1] + MESSAGE_COST_OCTETS * len(ends)):
+                if not self._owner.room(ends[-1] + MESSAGE_COST_BYTES * len(ends)):
                     self._wait()
                     return
                 self._offer(ends)
@@ -362,7 +362,7 @@ class _Connection(asyncio.Protocol):
         self._known |= self._owner.offer(self._messages_of(octets, ends))
         self.place.become(State.BUSY)
         self._messages.inc(len(ends))
-        self._octets.inc(ends[-1])
+        self._bytes.inc(ends[-1])
         self._whole = self._loop.time()
         del self._buffer[: ends[-1]]
 

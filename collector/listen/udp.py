@@ -21,11 +21,11 @@ from prometheus_client import Counter, Gauge
 from collector.interfaces import Call, Clock, Offer
 from collector.listen.recvmmsg import NO_TOTAL, Reader, Received, best_reader
 from collector.listen.settings import Endpoint, ListenSettings
-from collector.listen.sockets import granted_octets, memory_state, open_sockets
+from collector.listen.sockets import granted_bytes, memory_state, open_sockets
 from collector.log import get_log
 from collector.metrics import Metrics
 
-FILL_OCTETS_PER_SECOND = 200_000_000
+FILL_BYTES_PER_SECOND = 200_000_000
 """How fast a receive buffer is expected to fill at worst: 1 Gbit/s of full datagrams, kernel overhead included."""
 SHORTEST_PAUSE_SECONDS = 0.001
 """The event loops' timers know no shorter one."""
@@ -105,7 +105,7 @@ class Listener:
                 sock.close()
             raise
         for sock in sockets:
-            pause = _pause_seconds(self._settings.gather_milliseconds / 1000, granted_octets(sock))
+            pause = _pause_seconds(self._settings.gather_milliseconds / 1000, granted_bytes(sock))
             port = _UdpSocket(
                 sock,
                 reader=reader,
@@ -147,16 +147,16 @@ class Listener:
             self._ports = []
 
     def _report_buffers(self) -> None:
-        asked = self._settings.receive_buffer_octets
-        granted = {str(port.endpoint): granted_octets(port.sock) for port in self._ports}
+        asked = self._settings.receive_buffer_bytes
+        granted = {str(port.endpoint): granted_bytes(port.sock) for port in self._ports}
         for address, octets in granted.items():
-            self._families.buffer_octets.labels(address).set(octets)
-            _log.info("listening", address=address, sockets=self._settings.sockets, receive_buffer_octets=octets)
+            self._families.buffer_bytes.labels(address).set(octets)
+            _log.info("listening", address=address, sockets=self._settings.sockets, receive_buffer_bytes=octets)
         if min(granted.values()) < asked:
             _log.warning(
                 "the receive buffers are smaller than asked for, bursts may be lost",
-                asked_octets=asked,
-                granted_octets=min(granted.values()),
+                asked_bytes=asked,
+                granted_bytes=min(granted.values()),
                 remedy=f"sysctl -w net.core.rmem_max={asked}",
             )
 
@@ -174,7 +174,7 @@ class Listener:
                 label = str(port.endpoint)
                 fullest[label] = max(queued, fullest.get(label, 0))
         for label, octets in fullest.items():
-            self._families.queue_octets.labels(label).set(octets)
+            self._families.queue_bytes.labels(label).set(octets)
 
 
 class _Families:
@@ -193,18 +193,18 @@ class _Families:
         self.dropped_datagrams = 0
         """Sum of `kernel_drops` over all sockets."""
         self.datagrams = counter("datagrams", "Datagrams read from the socket.")
-        self.octets = counter("octets", "Payload octets read from the socket.")
+        self.octets = counter("bytes", "Payload octets read from the socket.")
         self.batches = counter("batches", "Batches handed to the next stage.")
         self.kernel_drops = counter(
             "kernel_drops", "Datagrams the kernel dropped at the socket: full receive buffer, or a wrong checksum."
         )
         self.truncated = counter("truncated", "Datagrams dropped because they were larger than UDP allows.")
         self.errors = counter("errors", "Reads that failed.")
-        self.buffer_octets = gauge(
-            "receive_buffer_octets", "Receive buffer granted to a socket, in the unit of the setting."
+        self.buffer_bytes = gauge(
+            "receive_buffer_bytes", "Receive buffer granted to a socket, in the unit of the setting."
         )
-        self.queue_octets = gauge(
-            "receive_queue_octets",
+        self.queue_bytes = gauge(
+            "receive_queue_bytes",
             "Kernel memory that waiting datagrams take, overhead included; of the fullest socket of the address.",
         )
 
@@ -236,7 +236,7 @@ class _UdpSocket:
         self._families = families
         label = str(self.endpoint)
         self._datagrams = families.datagrams.labels(label)
-        self._octets = families.octets.labels(label)
+        self._bytes = families.octets.labels(label)
         self._batches = families.batches.labels(label)
         self._kernel_drops = families.kernel_drops.labels(label)
         self._truncated = families.truncated.labels(label)
@@ -323,7 +323,7 @@ class _UdpSocket:
         if not len(datagrams):
             return
         self._datagrams.inc(len(datagrams))
-        self._octets.inc(received.octets)
+        self._bytes.inc(received.octets)
         self._batches.inc()
         self._offer(datagrams)
 
@@ -338,7 +338,7 @@ class _UdpSocket:
                 "the kernel drops datagrams: the receive buffer is full",
                 key=self.endpoint,
                 drops_total=total,
-                remedy="raise listen.receive_buffer_octets and net.core.rmem_max",
+                remedy="raise listen.receive_buffer_bytes and net.core.rmem_max",
             )
 
     def _failed(self, error: OSError) -> None:
@@ -349,7 +349,7 @@ class _UdpSocket:
 def _pause_seconds(wanted: float, granted: int) -> float:
     """Return how long an emptied socket may be left alone: no longer than fills a quarter of its buffer.
 
-    `granted` octets count once here and twice in the kernel (`granted_octets`), hence the half.
+    `granted` octets count once here and twice in the kernel (`granted_bytes`), hence the half.
     """
-    pause = min(wanted, granted / 2 / FILL_OCTETS_PER_SECOND)
+    pause = min(wanted, granted / 2 / FILL_BYTES_PER_SECOND)
     return pause if pause >= SHORTEST_PAUSE_SECONDS else 0.0

@@ -30,7 +30,7 @@ Result = Literal["ok", "failed", "late", "limited", "dry_run", "stopped"]
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 VARIABLE_CHARACTERS = 4096
-CHUNK_OCTETS = 65_536
+CHUNK_BYTES = 65_536
 REAP_SECONDS = 2.0
 """Longest wait for the end of a process that was killed; one that hangs in the kernel may take for ever."""
 
@@ -76,7 +76,7 @@ async def run_command(settings: ActionSettings, data: bytes, environment: Mappin
     try:
         # As asyncio.create_subprocess_exec does, which does not give the transport away.
         transport, protocol = await loop.subprocess_exec(
-            lambda: SubprocessStreamProtocol(limit=CHUNK_OCTETS, loop=loop),
+            lambda: SubprocessStreamProtocol(limit=CHUNK_BYTES, loop=loop),
             *settings.argv,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
@@ -124,7 +124,7 @@ async def _feed(process: asyncio.subprocess.Process, data: bytes) -> None:
 async def _read(process: asyncio.subprocess.Process, kept: bytearray, most: int) -> None:
     """Read to the end and keep the begin: a command whose pipe is full would hang."""
     assert process.stdout is not None  # noqa: S101 - it is a pipe
-    while chunk := await process.stdout.read(CHUNK_OCTETS):
+    while chunk := await process.stdout.read(CHUNK_BYTES):
         kept += chunk[: most - len(kept)]
 
 

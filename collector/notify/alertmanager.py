@@ -29,7 +29,7 @@ BATCH = 500
 """Alerts of one request, about 2 MB."""
 LASTS = 4
 """Intervals that an alert stays firing without being told again."""
-ANSWER_OCTETS = 4096
+ANSWER_BYTES = 4096
 
 _NOT_LABEL = re.compile(r"[^A-Za-z0-9_]")
 
@@ -110,7 +110,7 @@ class AlertmanagerReceiver:
                 redirect=False,
                 preload_content=False,
             )
-            response.read(ANSWER_OCTETS)
+            response.read(ANSWER_BYTES)
             response.release_conn()
         except (urllib3.exceptions.HTTPError, OSError) as error:
             text = str(error)

@@ -145,16 +145,16 @@ def fitted(group: NotificationGroup, language: Language, lines: int, octets: int
     Services that count characters take more than this; those that count octets (WeCom) would refuse the message.
     """
     message = render(group, language, lines)
-    while _octets(message.title, message.text) > octets and lines > 1:
+    while _bytes(message.title, message.text) > octets and lines > 1:
         lines //= 2
         message = render(group, language, lines)
-    if _octets(message.title, message.text) <= octets:
+    if _bytes(message.title, message.text) <= octets:
         return message.title, message.text
-    body = message.text.encode()[: max(0, octets - _octets(message.title, ""))].decode("utf-8", "ignore")
+    body = message.text.encode()[: max(0, octets - _bytes(message.title, ""))].decode("utf-8", "ignore")
     return (message.title, body) if body else ("", message.short)
 
 
-def _octets(title: str, text: str) -> int:
+def _bytes(title: str, text: str) -> int:
     return len(title.encode()) + len(text.encode()) + 2
 
 

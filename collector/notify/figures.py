@@ -8,7 +8,7 @@ SECOND_US = 1_000_000
 
 _SI = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _TIME = ((1e6, "s"), (1e3, "ms"), (1.0, "µs"))
-_SCALED = {"bit/s": "bit/s", "bits/s": "bit/s", "octets": "B", "octets/s": "B/s", "bytes": "B", "bytes/s": "B/s"}
+_SCALED = {"bit/s": "bit/s", "bits/s": "bit/s", "bytes": "B", "bytes/s": "B/s"}
 _MICROSECONDS = {"µs": 1.0, "us": 1.0, "ms": 1e3, "s": 1e6, "seconds": 1e6}
 _RATIOS = ("ratio", "share")
 _RATIO_MEASURES = ("utilisation", "coverage")

@@ -35,7 +35,7 @@ from collector.notify.receiver import NotifyError
 from collector.notify.settings import ActionSettings, NotifySettings
 from collector.threads import run
 
-MESSAGE_OCTETS = 16 * 2**20
+MESSAGE_BYTES = 16 * 2**20
 """Longest message; the labels of an alert have some hundred octets."""
 END_SECONDS = 3.0
 """Longest wait for the launcher's end: it kills what runs, and waits for that 2 s at most."""
@@ -196,7 +196,7 @@ def _send(writer: StreamWriter, message: Mapping[str, Any]) -> None:
 async def _receive(reader: StreamReader) -> dict[str, Any]:
     """Raises EOFError at the end, and for what no launcher and no service sends."""
     (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
-    if length > MESSAGE_OCTETS:
+    if length > MESSAGE_BYTES:
         raise EOFError
     message: dict[str, Any] = json.loads(await reader.readexactly(length))
     return message

@@ -19,7 +19,7 @@ SWITCH_SECONDS = 0.0005
 asks for it again many times while it reads a batch, at each call that releases it: with Python's 5 ms, `/metrics` of a
 thousand exporters on a thread made a timer wait 146 ms."""
 
-LARGE_OCTETS = 4 << 20
+LARGE_BYTES = 4 << 20
 """Memory of at least this size goes back to the system when it is freed.  The C library would take the size of what it
 saw freed for its limit, up to 32 MiB: columns of a batch then lie between smaller things in heaps that stay, 100 to
 300 MiB after a store has failed for 10 s, for nothing (bench/results)."""
@@ -48,7 +48,7 @@ def give_back_memory() -> None:
     """Give large pieces of memory back to the system once they are free, where the C library can be told so."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, LARGE_OCTETS)
+        mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES)
 
 
 class _NoPandas(MetaPathFinder):

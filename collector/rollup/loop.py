@@ -86,13 +86,13 @@ def add_burst(rows, tables, i, flow, group):  # type: ignore[no-untyped-def]
     if not goes_on or rate**count < LEAST_ODDS:
         return
     packets_more = (count + 1.0) * count
-    octets_more = np.float64(burst["total"]) * np.float64(burst["total"]) - burst["squares"]
+    bytes_more = np.float64(burst["total"]) * np.float64(burst["total"]) - burst["squares"]
     if count > 1.0 and rate ** (count - 1.0) >= LEAST_ODDS:  # this was added when the sample before came
         packets_more -= count * (count - 1.0)
-        octets_more -= total * total - squares
+        bytes_more -= total * total - squares
     sums = tables.groups[burst["group"]]
     sums["packets_variance"] += rate * (rate - 1.0) * packets_more
-    sums["octets_variance"] += rate * (rate - 1.0) * octets_more
+    sums["bytes_variance"] += rate * (rate - 1.0) * bytes_more
 
 
 PLACES, MANY = 4, 1 << 14
@@ -256,11 +256,11 @@ def add_part(group, plan, window):  # type: ignore[no-untyped-def]
     share = np.float64(min(end, begin + WINDOW_US) - max(start, begin)) / length
     group["records"] += share
     group["packets"] += plan["packets"] * share
-    group["octets"] += plan["octets"] * share
+    group["bytes"] += plan["bytes"] * share
     group["samples"] += plan["samples"] * share
     group["packets_variance"] += plan["packets_variance"] * share
-    group["octets_variance"] += plan["octets_variance"] * share
-    group["frame_octets"] += plan["frame_octets"] * share
+    group["bytes_variance"] += plan["bytes_variance"] * share
+    group["frame_bytes"] += plan["frame_bytes"] * share
     group["rate_unstated"] += plan["unstated"] * share
     # No branches: which edges a record lies at cannot be guessed.
     first = max(min(end, begin + EDGE_US) - max(start, begin), 0)
@@ -276,11 +276,11 @@ def add_whole(group, plan, window):  # type: ignore[no-untyped-def]
     """A record of one moment."""
     group["records"] += 1.0
     group["packets"] += plan["packets"]
-    group["octets"] += plan["octets"]
+    group["bytes"] += plan["bytes"]
     group["samples"] += plan["samples"]
     group["packets_variance"] += plan["packets_variance"]
-    group["octets_variance"] += plan["octets_variance"]
-    group["frame_octets"] += plan["frame_octets"]
+    group["bytes_variance"] += plan["bytes_variance"]
+    group["frame_bytes"] += plan["frame_bytes"]
     group["rate_unstated"] += plan["unstated"]
     within = plan["start"] - window * WINDOW_US
     if within < EDGE_US:

@@ -267,18 +267,18 @@ def plan_amounts(rows, i, plan):  # type: ignore[no-untyped-def]
     packets, octets = count * rate, length * rate
     plan["rate"] = U(rows.sampling_rate[i])
     plan["packets"] = packets
-    plan["octets"] = octets
-    plan["frame_octets"] = np.float64(rows.frame_bytes[i]) * rate
+    plan["bytes"] = octets
+    plan["frame_bytes"] = np.float64(rows.frame_bytes[i]) * rate
     if rows.rate_source[i] != UNSTATED or rows.protocol[i] == NETFLOW5:
         plan["unstated"] = 0.0
         plan["samples"] = np.float64(rows.samples[i])
         plan["packets_variance"] = packets * (rate - 1.0)
-        plan["octets_variance"] = 0.0 if count == 0.0 else octets * length / count * (rate - 1.0)
+        plan["bytes_variance"] = 0.0 if count == 0.0 else octets * length / count * (rate - 1.0)
     else:
         plan["unstated"] = 1.0
         plan["samples"] = 1.0
         plan["packets_variance"] = packets * packets
-        plan["octets_variance"] = octets * octets
+        plan["bytes_variance"] = octets * octets
 
 
 @inline_unchecked

@@ -57,8 +57,8 @@ KEYS = ("vms", "uuids", "hosts", "network_sighting", "reporter_high", "reporter_
 """Words of a key: two numbers of 32 bits each, then an address in memory order and a number."""
 
 FLOATS = (
-    "records", "packets", "octets",
-    "samples", "packets_variance", "octets_variance", "frame_octets", "first_packets", "last_packets", "rate_unstated",
+    "records", "packets", "bytes",
+    "samples", "packets_variance", "bytes_variance", "frame_bytes", "first_packets", "last_packets", "rate_unstated",
     "first_smear", "last_smear", "first_smear_squares", "last_smear_squares",
 )  # fmt: skip
 COUNTS = ("drop_hint_packets", "connections_opened", "connections_accepted", "connections_reset", "tcp_flags_missing")
@@ -87,8 +87,8 @@ PLAN = np.dtype(
             for name in (*KEYS, "hash", "first_slot", "last_slot", "connection", "flow", "rate", "drop_hint", "events")
         ),
         *((name, _I) for name in ("start", "end", "first", "last")),
-        *((name, _F) for name in ("packets", "octets", "frame_octets", "samples", "packets_variance")),
-        *((name, _F) for name in ("octets_variance", "unstated")),
+        *((name, _F) for name in ("packets", "bytes", "frame_bytes", "samples", "packets_variance")),
+        *((name, _F) for name in ("bytes_variance", "unstated")),
     ]
 )
 """What a row adds to its windows; see `plan.py`."""
@@ -104,9 +104,9 @@ there were, which tells how much memory was touched."""
 
 _LEAST_SLOTS = 1 << 11
 _GROWTH = 4
-_LINK_OCTETS = 12
+_LINK_BYTES = 12
 _CACHED_GROUPS = 4096
-_KEPT_OCTETS = 1 << 22
+_KEPT_BYTES = 1 << 22
 """Touched memory that is kept in any case when tables are emptied."""
 
 Records = NDArray[np.void]
@@ -172,12 +172,12 @@ def emptied(tables: SumTables) -> SumTables:
     note_peaks(tables)
     used = tables.used
     groups, links = int(used[GROUPS]), int(used[LINKS])
-    if used[PEAK_GROUPS] * GROUP.itemsize > max(8 * groups * GROUP.itemsize, _KEPT_OCTETS):
+    if used[PEAK_GROUPS] * GROUP.itemsize > max(8 * groups * GROUP.itemsize, _KEPT_BYTES):
         tables = tables._replace(groups=_aligned(len(tables.groups), GROUP))
         used[PEAK_GROUPS] = 0
     else:
         _clear(tables.groups[:groups])
-    if used[PEAK_LINKS] * _LINK_OCTETS > max(8 * links * _LINK_OCTETS, _KEPT_OCTETS):
+    if used[PEAK_LINKS] * _LINK_BYTES > max(8 * links * _LINK_BYTES, _KEPT_BYTES):
         count = len(tables.link_hashes)
         tables = tables._replace(link_hashes=np.empty(count, np.uint64), link_groups=np.empty(count, np.uint32))
         used[PEAK_LINKS] = 0

@@ -444,7 +444,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--writable", action="store_true", help="take every statement: for tests and development")
     args = parser.parse_args(arguments)
     path = args.path or Path(tempfile.mkdtemp(prefix="vmflow-"))
-    store = StoreSettings(url=f"chdb://{path.resolve()}", memory_octets=2**31)
+    store = StoreSettings(url=f"chdb://{path.resolve()}", memory_bytes=2**31)
     asyncio.run(_serve(SqlSettings(host=args.host, port=args.port), store, args.writable))
     return 0
 

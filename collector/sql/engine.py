@@ -271,7 +271,7 @@ class Engine:
                 sets = ", ".join(f"{name} = {_literal(value)}" for name, value in values.items())
                 connection.query(f"SET {sets}", "TabSeparated")
             result = connection.query(sql, output, params=dict(query.parameters))
-            body = _octets(result)
+            body = _bytes(result)
             counts = {"read_rows": result.rows_read(), "read_bytes": result.bytes_read()}
             if self._writable:
                 counts |= {"written_rows": result.rows_written(), "written_bytes": result.bytes_written()}
@@ -315,10 +315,10 @@ def _tree(connection: Any, sql: str, parameters: Mapping[str, str]) -> list[str]
         result = connection.query(_EXPLAIN + sql, "TabSeparatedRaw", params=dict(parameters))
     except RuntimeError as error:
         raise QueryError(_POSITION.sub(lambda at: f"{at[1]}{int(at[2]) - len(_EXPLAIN)}", str(error))) from error
-    return bytes(_octets(result)).decode(errors="replace").rstrip("\n").split("\n")
+    return bytes(_bytes(result)).decode(errors="replace").rstrip("\n").split("\n")
 
 
-def _octets(result: Any) -> memoryview:
+def _bytes(result: Any) -> memoryview:
     """A result's octets, copied while other threads run; its own `bytes()` stops them for a second per gigabyte."""
     if not result.size():
         return memoryview(b"")

@@ -135,7 +135,7 @@ METHODS = {"LZ4": LZ4, "LZ4HC": LZ4, "ZSTD": ZSTD, "NONE": PLAIN}
 DEFAULT_METHOD = "LZ4"
 """The drivers for Java read no other, and name none."""
 
-BLOCK_OCTETS = 2**20
+BLOCK_BYTES = 2**20
 """Of the data in one block: ClickHouse's own `max_compress_block_size`."""
 
 _HASH = struct.Struct("<QQ")
@@ -192,13 +192,13 @@ def decompress_blocks(body: bytes, limit: int) -> bytes:
 
 
 def _gathered(parts: Iterable[Octets]) -> Iterator[bytes]:
-    """The octets of buffers, in order, BLOCK_OCTETS at a time."""
+    """The octets of buffers, in order, BLOCK_BYTES at a time."""
     gathered = bytearray()
     for piece in in_pieces(parts):
         gathered += piece
-        while len(gathered) >= BLOCK_OCTETS:
-            yield bytes(gathered[:BLOCK_OCTETS])
-            del gathered[:BLOCK_OCTETS]
+        while len(gathered) >= BLOCK_BYTES:
+            yield bytes(gathered[:BLOCK_BYTES])
+            del gathered[:BLOCK_BYTES]
     if gathered:
         yield bytes(gathered)
 

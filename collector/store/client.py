@@ -70,7 +70,7 @@ def _open_embedded(directory: Path, settings: StoreSettings, session: dict[str, 
     configuration = configuration_of(directory.resolve())
     options = {
         "config-file": str(configuration),
-        "max_server_memory_usage": settings.memory_octets,
+        "max_server_memory_usage": settings.memory_bytes,
         "background_pool_size": settings.merge_threads,
         # The defaults are made for servers: 5 GB each.
         "mark_cache_size": 64 * 2**20,

@@ -76,7 +76,7 @@ def block(table: Table, batches: Sequence[pa.RecordBatch]) -> tuple[list[str], l
         out.append(_text(column.name) + _text(column.clickhouse))
         out.extend(_column(column, arrays))
     head = _varuint(len(names)) + _varuint(rows)
-    return names, [memoryview(head), *(_octets(buffer) for buffer in out if len(buffer))]
+    return names, [memoryview(head), *(_bytes(buffer) for buffer in out if len(buffer))]
 
 
 def _states_nothing(column: Column, array: pa.Array) -> bool:
@@ -97,7 +97,7 @@ def _states_nothing(column: Column, array: pa.Array) -> bool:
     return not np.frombuffer(octets, np.bool_).any()
 
 
-def _octets(buffer: Buffer) -> memoryview:
+def _bytes(buffer: Buffer) -> memoryview:
     return buffer.view(np.uint8).data if isinstance(buffer, np.ndarray) else memoryview(buffer)
 
 

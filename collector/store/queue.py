@@ -34,7 +34,7 @@ class InsertQueue:
         freed: Callable[[int], None],
     ) -> None:
         """`lost` counts rows of a table by reason; `freed` hears of octets of rows that are not in memory any more."""
-        self._limit = settings.spool_octets
+        self._limit = settings.spool_bytes
         self._call = call
         self._lost = lost
         self._freed = freed
@@ -45,17 +45,17 @@ class InsertQueue:
         """Held while a file is written, renamed, read or removed: what is known of it here is what is on the disk."""
         self._run = uuid4().hex
         self._number = 0
-        self.file_octets = 0
+        self.file_bytes = 0
         """Disk that the files take."""
         self.problem: str | None = None
         """Why rows wait in memory that should be on the disk, None if none do."""
         self._declare(metrics)
 
     def _declare(self, metrics: Metrics) -> None:
-        metrics.gauge("spool_octets", "Disk that rows take which the store has not taken yet.").set_function(
-            lambda: self.file_octets
+        metrics.gauge("spool_bytes", "Disk that rows take which the store has not taken yet.").set_function(
+            lambda: self.file_bytes
         )
-        metrics.gauge("spool_limit_octets", "With more on the disk, the oldest rows are dropped.").set(self._limit)
+        metrics.gauge("spool_limit_bytes", "With more on the disk, the oldest rows are dropped.").set(self._limit)
         metrics.gauge("spool_inserts", "Inserts waiting for the store, in memory and on the disk.").set_function(
             lambda: len(self._inserts)
         )
@@ -77,7 +77,7 @@ class InsertQueue:
     def unwritten(self) -> Insert | None:
         """The oldest insert without a file.  Only the head and the newest can be that: others wait in their files."""
         ends = (self._inserts[0], self._inserts[-1]) if self._inserts else ()
-        return next((insert for insert in ends if not insert.file_octets), None)
+        return next((insert for insert in ends if not insert.file_bytes), None)
 
     def waiting(self, table: str) -> bool:
         """Whether rows of `table` are in the line."""
@@ -85,7 +85,7 @@ class InsertQueue:
 
     def in_memory(self) -> Iterator[Insert]:
         """Inserts that would be lost if the process ended now."""
-        return (insert for insert in tuple(self._inserts) if not insert.file_octets)
+        return (insert for insert in tuple(self._inserts) if not insert.file_bytes)
 
     async def open(self) -> None:
         """Take the spool's directory and what a former run left there.  Raises StoreError."""
@@ -93,7 +93,7 @@ class InsertQueue:
         for insert in inserts:
             self._inserts.append(insert)
             self._by_table[insert.table.name] += 1
-            self.file_octets += insert.file_octets
+            self.file_bytes += insert.file_bytes
         self._number = inserts[-1].number if inserts else 0
         self._halves.inc(halves)
         if inserts or halves:
@@ -113,7 +113,7 @@ class InsertQueue:
         self._number += 1
         rows = sum(batch.num_rows for batch in batches)
         octets = sum(batch.nbytes for batch in batches)
-        insert = Insert(self._number, table, rows, self._run, batches=batches, queue_octets=octets)
+        insert = Insert(self._number, table, rows, self._run, batches=batches, queue_bytes=octets)
         self._inserts.append(insert)
         self._by_table[table.name] += 1
         return insert
@@ -128,17 +128,17 @@ class InsertQueue:
     async def assign(self, insert: Insert, group: int) -> None:
         """Give an insert its group, in its file's name too: before its first attempt.  Raises OSError."""
         async with self._disk:
-            if insert.file_octets:
+            if insert.file_bytes:
                 await self._call(self._spool.assign, insert, group)
             insert.group = group
 
     async def keep(self, insert: Insert) -> bool:
         """Write an insert to the disk, unless it is there already.  False, and counted, if that cannot be done."""
         async with self._disk:
-            if insert.file_octets or insert.batches is None:
+            if insert.file_bytes or insert.batches is None:
                 return True
             try:
-                insert.file_octets = await self._call(self._spool.write, insert)
+                insert.file_bytes = await self._call(self._spool.write, insert)
             except Exception as error:  # noqa: BLE001 - the rows stay in memory, whatever the disk says
                 self._failures.inc()
                 self.problem = first_line(error)
@@ -147,7 +147,7 @@ class InsertQueue:
                 )
                 return False
             self.problem = None
-            self.file_octets += insert.file_octets
+            self.file_bytes += insert.file_bytes
             self._written.labels(insert.table.name).inc(insert.rows)
             if insert is not self.head:
                 insert.batches = None
@@ -164,12 +164,12 @@ class InsertQueue:
 
     async def _make_room(self) -> None:
         """Drop the oldest inserts while the files take more than the limit; never the head: it may be stored."""
-        while self.file_octets > self._limit:
+        while self.file_bytes > self._limit:
             behind = (self._inserts[at] for at in range(1, len(self._inserts)))
-            oldest = next((insert for insert in behind if insert.file_octets), None)
+            oldest = next((insert for insert in behind if insert.file_bytes), None)
             if oldest is None:
                 return
-            _log.sampled("the spool is full: the oldest rows are dropped", key="full", limit_octets=self._limit)
+            _log.sampled("the spool is full: the oldest rows are dropped", key="full", limit_bytes=self._limit)
             self._lost(oldest.table.name, oldest.rows, "spool_full")
             await self._forget(oldest)
 
@@ -178,8 +178,8 @@ class InsertQueue:
         self._by_table[insert.table.name] -= 1
         insert.batches = None
         self._free(insert)
-        if insert.file_octets:
-            self.file_octets -= insert.file_octets
+        if insert.file_bytes:
+            self.file_bytes -= insert.file_bytes
             try:
                 await self._call(self._spool.remove, insert)
             except OSError as error:
@@ -192,5 +192,5 @@ class InsertQueue:
                 )
 
     def _free(self, insert: Insert) -> None:
-        octets, insert.queue_octets = insert.queue_octets, 0
+        octets, insert.queue_bytes = insert.queue_bytes, 0
         self._freed(octets)

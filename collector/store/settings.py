@@ -45,7 +45,7 @@ class SqlSettings(BaseModel, frozen=True, extra="forbid"):
     max_seconds: float = Field(default=60, gt=0)
     """Longest time of a query."""
     max_memory_bytes: int = Field(default=512 * 2**20, ge=2**20)
-    """Memory of one query.  All of them share the store's bound, `store.memory_octets`."""
+    """Memory of one query.  All of them share the store's bound, `store.memory_bytes`."""
     max_disk_bytes: int = Field(default=2 * 2**30, ge=2**20)
     """Temporary files of one query, when it sorts or groups more than fits into its memory."""
     max_result_rows: int = Field(default=1_000_000, ge=1)
@@ -83,14 +83,14 @@ class StoreSettings(BaseModel, frozen=True, extra="forbid"):
     """Rows of one insert: about 150 MB of flows.  Larger ones save little more, smaller ones cost more merging."""
     batch_age_seconds: float = Field(default=1.0, gt=0, le=60)
     """A smaller batch goes out at this age: rows can be asked for within two seconds."""
-    queue_octets: int = Field(default=384 * 2**20, ge=2**20)
+    queue_bytes: int = Field(default=384 * 2**20, ge=2**20)
     """Rows in memory, waiting or in flight, all tables: over a second of the highest rate.  What exceeds it is
     dropped."""
 
     spool_directory: Path | None = None
     """Where rows wait on the disk that the store does not take.  Default: `spool` beside the embedded store; with a
     server, `spool` in the service's own directory.  One service each."""
-    spool_octets: int = Field(default=8 * 2**30, ge=2**20)
+    spool_bytes: int = Field(default=8 * 2**30, ge=2**20)
     """Disk that they may take.  With more, the oldest are dropped and counted (`spool_full`)."""
     spool_after_seconds: float = Field(default=5, gt=0, le=60)
     """Rows go to the disk when an insert failed, or has no answer after this time.  A store at its limit takes up to
@@ -106,7 +106,7 @@ class StoreSettings(BaseModel, frozen=True, extra="forbid"):
     """An insert without an answer after this time is tried again, with the same token.  The driver takes whole
     seconds."""
 
-    memory_octets: int = Field(default=1000 * 2**20, ge=256 * 2**20)
+    memory_bytes: int = Field(default=1000 * 2**20, ge=256 * 2**20)
     """Bound of the embedded engine.  Together with the queue and the decoder it stays below 1.5 GiB in use."""
     merge_threads: int = Field(default=1, ge=1, le=64)
     """Background merges of the embedded engine: one leaves the other core of a small machine to inserts."""

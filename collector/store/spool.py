@@ -39,7 +39,7 @@ from collector.store.native import LARGE_DICTIONARY, ROWS_PER_KEY, used_only
 from schemas.column import Table
 from schemas.tables import TABLES
 
-BLOCK_OCTETS = 4096
+BLOCK_BYTES = 4096
 """A file takes whole blocks of the disk."""
 
 LOCK = "vmflow.lock"
@@ -64,9 +64,9 @@ class Insert:
     """For column `rollup_group`, fixed before the first attempt; 0: not asked for yet, or the table has none."""
     batches: list[pa.RecordBatch] | None = None
     """The rows, while they are in memory."""
-    queue_octets: int = 0
+    queue_bytes: int = 0
     """Their share of the writer's queue."""
-    file_octets: int = 0
+    file_bytes: int = 0
     """What its file takes; 0: there is none."""
 
     @property
@@ -135,7 +135,7 @@ class Spool:
             for left in (temporary, path):
                 left.unlink(missing_ok=True)
             raise
-        return -(-octets // BLOCK_OCTETS) * BLOCK_OCTETS
+        return -(-octets // BLOCK_BYTES) * BLOCK_BYTES
 
     def read(self, insert: Insert) -> list[pa.RecordBatch]:
         """The rows of an insert.  Raises BrokenSegmentError if its file does not hold them, OSError for the rest."""
@@ -200,14 +200,14 @@ def _insert(path: Path) -> Insert | None:
             file=path.name,
         )
         return None
-    octets = -(-path.stat().st_size // BLOCK_OCTETS) * BLOCK_OCTETS
+    octets = -(-path.stat().st_size // BLOCK_BYTES) * BLOCK_BYTES
     return Insert(
         int(match["number"]),
         table,
         int(match["rows"]),
         match["run"],
         int(match["group"]),
-        file_octets=max(octets, BLOCK_OCTETS),
+        file_bytes=max(octets, BLOCK_BYTES),
     )
 
 

@@ -143,7 +143,7 @@ class Writer:
         self._call = call
         self._client: Client | None = None
         self._backlogs = {table.name: Backlog(table) for table in TABLES}
-        self._octets = 0
+        self._bytes = 0
         self._line = InsertQueue(settings, metrics, spool_call, lost=self._drop, freed=self._freed)
         self._patience = Patience()
         self._attempt_since: float | None = None
@@ -168,7 +168,7 @@ class Writer:
         self._lag = metrics.histogram(
             "store_lag_seconds", "Receipt of the oldest datagram of an insert to its rows being stored.", SECONDS
         )
-        metrics.gauge("store_queue_octets", "Octets of rows waiting for the store.").set_function(lambda: self._octets)
+        metrics.gauge("store_queue_bytes", "Octets of rows waiting for the store.").set_function(lambda: self._bytes)
         metrics.gauge("store_up", "1 if the last attempt to store went well.").set_function(
             lambda: float(self._problem is None)
         )
@@ -176,14 +176,14 @@ class Writer:
             self._stored.labels(table.name)
 
     @property
-    def queue_octets(self) -> int:
+    def queue_bytes(self) -> int:
         """Octets of rows in memory, waiting or in flight."""
-        return self._octets
+        return self._bytes
 
     @property
-    def spool_octets(self) -> int:
+    def spool_bytes(self) -> int:
         """Disk that rows take which wait for the store."""
-        return self._line.file_octets
+        return self._line.file_bytes
 
     def waiting(self, table: str) -> bool:
         """Whether rows of `table` wait, in memory or on the disk, or are in flight."""
@@ -203,7 +203,7 @@ class Writer:
     @property
     def spool_ratio(self) -> float:
         """How full the spool is."""
-        return self.spool_octets / self._settings.spool_octets
+        return self.spool_bytes / self._settings.spool_bytes
 
     @property
     def spool_problem(self) -> str | None:
@@ -243,7 +243,7 @@ class Writer:
         if not batch.num_rows:
             return True
         octets = batch.nbytes
-        if self._draining or self._octets + octets > self._settings.queue_octets:
+        if self._draining or self._bytes + octets > self._settings.queue_bytes:
             self._drop(table, batch.num_rows, "stopping" if self._draining else "queue_full")
             self._room.clear()
             return False
@@ -254,8 +254,8 @@ class Writer:
             _log.sampled("rows do not fit their table", key=table, error=str(error))
             return False
         backlog.add(batch, time.monotonic())
-        self._octets += octets
-        if self._octets > ROOM * self._settings.queue_octets:
+        self._bytes += octets
+        if self._bytes > ROOM * self._settings.queue_bytes:
             self._room.clear()
         self._work.set()
         return True
@@ -286,7 +286,7 @@ class Writer:
             while backlog.rows:
                 await self._keep_at_stop(self._take(backlog))
         await self._line.close()
-        self._octets = 0
+        self._bytes = 0
         self._room.set()
         client, self._client = self._client, None
         if client is not None and not hanging:  # else its thread may still be busy
@@ -339,7 +339,7 @@ class Writer:
                 # Only an insert that a former run sent has a group before it comes here.
                 self._rollup.settled()
             if head is not None:
-                return None if self._draining and head.file_octets else head
+                return None if self._draining and head.file_bytes else head
             if self._draining and not any(backlog.rows for backlog in self._backlogs.values()):
                 return None
             backlog, wait = self._due()
@@ -464,8 +464,8 @@ class Writer:
 
     def _freed(self, octets: int) -> None:
         """Rows of this size are not in memory any more."""
-        self._octets = max(0, self._octets - octets)
-        if self._octets <= ROOM * self._settings.queue_octets:
+        self._bytes = max(0, self._bytes - octets)
+        if self._bytes <= ROOM * self._settings.queue_bytes:
             self._room.set()
 
     def _drop(self, table: str, rows: int, reason: str) -> None:

@@ -79,7 +79,7 @@ from decoders.netflow.samplers import (
 from decoders.netflow.sequence import stream_of
 from decoders.netflow.templates import find_template
 from decoders.rows import clear_row, make_ready
-from decoders.sessions import S_HELD_OCTETS, S_RECORDS, find_session
+from decoders.sessions import S_HELD_BYTES, S_RECORDS, find_session
 from decoders.wire import all_zero, u16
 
 
@@ -386,7 +386,7 @@ def settle_held(w, held, s, entry, options, records, well):  # type: ignore[no-u
     if not options:
         s.stats[session, S_RECORDS] += np.uint64(records)
     held.meta[entry, H_LIVE] = 0
-    s.stats[session, S_HELD_OCTETS] -= np.uint64(held.meta[entry, H_LENGTH])
+    s.stats[session, S_HELD_BYTES] -= np.uint64(held.meta[entry, H_LENGTH])
     w.state[W_RELEASED] += 1
     # Its rows are not part of the message that brought the template: should that be given up, they stay.
     w.state[W_ROW0] = w.state[W_ROWS]

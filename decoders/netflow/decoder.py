@@ -21,7 +21,7 @@ from decoders.netflow.siblings import Siblings
 from decoders.netflow.templates import TemplateStore, digest_of, parse_record
 from decoders.netflow.totals import new_totals
 from decoders.rows import Rows, batch, unclear_rows
-from decoders.sessions import S_HELD_OCTETS, S_LAST_SEEN_US
+from decoders.sessions import S_HELD_BYTES, S_LAST_SEEN_US
 from decoders.shared import Decoded, Shared
 from schemas.flows import FLOWS
 
@@ -248,7 +248,7 @@ class _Pass:
         if gave_way:
             problems[session, Reason.TEMPLATE_LIMIT] += np.uint64(1)
         state[messages.W_RECORD] = end
-        if self._shared.sessions.stats[session, S_HELD_OCTETS]:
+        if self._shared.sessions.stats[session, S_HELD_BYTES]:
             self._release(session, number)
 
     def _withdraw(self) -> None:

@@ -50,7 +50,7 @@ from decoders.netflow.templates import Plans, Table, digest_record, find_templat
 from decoders.netflow.totals import Totals
 from decoders.sessions import (
     S_DATAGRAMS,
-    S_HELD_OCTETS,
+    S_HELD_BYTES,
     S_LAST_SEEN_US,
     S_RECORDS,
     S_TEMPLATES,
@@ -91,7 +91,7 @@ class Held(NamedTuple):
 def new_held(limits: Limits) -> Held:
     """An empty arena; memory is taken when it is first written."""
     return Held(
-        np.zeros(limits.held_octets, np.uint8),
+        np.zeros(limits.held_bytes, np.uint8),
         np.zeros((ENTRIES, H_WORDS), np.int64),
         np.zeros(A_WORDS, np.int64),
     )
@@ -104,7 +104,7 @@ def _drop_oldest(held, s):  # type: ignore[no-untyped-def]
     if held.meta[first, H_LIVE] != 0:
         session = held.meta[first, C_SESSION]
         s.problems[session, Reason.NO_TEMPLATE.value] += np.uint64(1)
-        s.stats[session, S_HELD_OCTETS] -= np.uint64(held.meta[first, H_LENGTH])
+        s.stats[session, S_HELD_BYTES] -= np.uint64(held.meta[first, H_LENGTH])
         held.meta[first, H_LIVE] = 0
     held.state[A_FIRST] = (first + 1) % held.meta.shape[0]
     held.state[A_COUNT] -= 1
@@ -115,7 +115,7 @@ def hold(held, octets, at, length, template, ctx, s, per_session):  # type: igno
     """Copy a set that waits for `template`; False if it may not (the session has its share already)."""
     session = ctx[C_SESSION]
     capacity = held.octets.shape[0]
-    if np.int64(s.stats[session, S_HELD_OCTETS]) + length > per_session or length > capacity:
+    if np.int64(s.stats[session, S_HELD_BYTES]) + length > per_session or length > capacity:
         return False
     position = held.state[A_HEAD]
     if position % capacity + length > capacity:
@@ -137,7 +137,7 @@ def hold(held, octets, at, length, template, ctx, s, per_session):  # type: igno
         held.octets[offset + i] = octets[at + i]
     held.state[A_HEAD] = position + length
     held.state[A_COUNT] += 1
-    s.stats[session, S_HELD_OCTETS] += np.uint64(length)
+    s.stats[session, S_HELD_BYTES] += np.uint64(length)
     return True
 
 
@@ -165,8 +165,8 @@ def share(held: Held, limits: Limits) -> int:
     """Octets that one session may have waiting now: a part of what is free, so that few senders cannot fill it all."""
     count, head = int(held.state[A_COUNT]), int(held.state[A_HEAD])
     used = head - int(held.meta[held.state[A_FIRST], H_POSITION]) if count else 0
-    free = limits.held_octets - used
-    return min(limits.held_octets_per_session, max(LEAST_SHARE, free // FREE_SHARE))
+    free = limits.held_bytes - used
+    return min(limits.held_bytes_per_session, max(LEAST_SHARE, free // FREE_SHARE))
 
 
 def held_since(held: Held, position: int) -> list[tuple[int, int, bytes]]:
@@ -200,7 +200,7 @@ def forget_held(held: Held, s: Sessions, sessions: NDArray[np.int64]) -> None:
     gone = order[(held.meta[order, H_LIVE] != 0) & np.isin(held.meta[order, C_SESSION], sessions)]
     np.add.at(s.problems, (held.meta[gone, C_SESSION], int(Reason.NO_TEMPLATE)), np.uint64(1))
     held.meta[gone, H_LIVE] = 0
-    s.stats[sessions, S_HELD_OCTETS] = 0
+    s.stats[sessions, S_HELD_BYTES] = 0
 
 
 I_DONE, I_TEMPLATE, I_ROWS, I_RESTART, I_SET, I_WITHDRAWAL = range(6)
@@ -290,7 +290,7 @@ def new_work(limits: Limits, sessions: Sessions, domain_in_key: bool) -> Work:
         np.zeros(1, np.uint64),
         sessions.problems,
         np.zeros((limits.problems_per_batch, 4), np.int64),
-        np.array([limits.template_fields, limits.held_octets_per_session], np.int64),
+        np.array([limits.template_fields, limits.held_bytes_per_session], np.int64),
         domain_in_key,
     )
     work.state[W_MESSAGE] = -1
@@ -468,10 +468,10 @@ def restarted(w, k):  # type: ignore[no-untyped-def]
             w.ctx[C_RECEIVED_US],
             w.print_[0],
         )
-        known = s.stats[number, S_TEMPLATES] | s.stats[number, S_HELD_OCTETS]
+        known = s.stats[number, S_TEMPLATES] | s.stats[number, S_HELD_BYTES]
         rates = k.samplers.used[number] | k.samplers.init_ms[number]
         return answer == T_REBOOT and (known != 0 or rates != 0)
-    return s.stats[number, S_HELD_OCTETS] != 0 and began_again(
+    return s.stats[number, S_HELD_BYTES] != 0 and began_again(
         k.orders, s, number, w.state[W_SEQUENCE], w.state[W_CLOCK_US]
     )
 

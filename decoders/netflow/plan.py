@@ -230,7 +230,7 @@ class Template:
         """The fields in the notation of the registry."""
         return [describe(*field) for field in self.fields]
 
-    def least_octets(self) -> int:
+    def least_bytes(self) -> int:
         """Octets of the shortest record."""
         return sum(1 if size == VARIABLE else size for _, _, size in self.fields)
 
@@ -294,7 +294,7 @@ def compile_plan(template: Template) -> Plan:
     head[P_FIELDS] = len(sizes)
     head[P_OPS] = len(ops)
     head[P_FIXED] = 0 if -1 in sizes else sum(sizes)
-    head[P_LEAST] = template.least_octets()
+    head[P_LEAST] = template.least_bytes()
     head[P_FLAGS] = flags
     return Plan(head, np.array(sizes, np.int64), np.array(ops, np.int64).reshape(len(ops), OPS))
 

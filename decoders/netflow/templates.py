@@ -276,7 +276,7 @@ def check(template: Template, limits: Limits) -> None:
     for enterprise, number, size in template.fields:
         if not (0 <= enterprise <= 0xFFFFFFFF and 0 <= number <= 0xFFFF and 0 <= size <= VARIABLE):
             raise BadTemplateError(f"not a field: {(enterprise, number, size)}")
-    if template.least_octets() == 0:
+    if template.least_bytes() == 0:
         raise BadTemplateError("its records would have no length")
 
 

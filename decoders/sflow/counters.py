@@ -68,9 +68,9 @@ def _place(name: str) -> int:
     return layout(COUNTERS)[name][1]
 
 
-TOTALS_AT = _place("in_octets")
+TOTALS_AT = _place("in_bytes")
 ETHERNET_AT = _place(f"eth_{ETHERNET[0]}")
-DELTAS_AT = _place("in_octets_delta")
+DELTAS_AT = _place("in_bytes_delta")
 IF_SPEED = _place("if_speed")
 DATAPATH_ID = _place("datapath_id")
 INTERVAL_US = _place("interval_us")
@@ -91,8 +91,8 @@ COUNTERS_AGENT = _place("agent")
 NUMBER_OF_TOTALS = len(TOTALS)
 NUMBER_OF_ETHERNET = len(ETHERNET)
 
-IN_OCTETS, IN_UNICAST, IN_DISCARDS, IN_ERRORS = 0, 1, 4, 5
-OUT_OCTETS, OUT_UNICAST, OUT_DISCARDS, OUT_ERRORS = 7, 8, 11, 12
+IN_BYTES, IN_UNICAST, IN_DISCARDS, IN_ERRORS = 0, 1, 4, 5
+OUT_BYTES, OUT_UNICAST, OUT_DISCARDS, OUT_ERRORS = 7, 8, 11, 12
 
 STATE_FIRST, STATE_OK, STATE_RESET = (COUNTERS["delta_state"].code(name) for name in ("first", "ok", "reset"))
 
@@ -229,8 +229,8 @@ def _generic(octets, at, rows, row):  # type: ignore[no-untyped-def]
     rows.u64[IF_SPEED, row] = u64(octets, at + 8)
     rows.u8[IF_DIRECTION, row] = min(u32(octets, at + 16), 255)
     rows.u8[IF_STATUS, row] = u32(octets, at + 20) & 3
-    rows.u64[TOTALS_AT + IN_OCTETS, row] = u64(octets, at + 24)
-    rows.u64[TOTALS_AT + OUT_OCTETS, row] = u64(octets, at + 56)
+    rows.u64[TOTALS_AT + IN_BYTES, row] = u64(octets, at + 24)
+    rows.u64[TOTALS_AT + OUT_BYTES, row] = u64(octets, at + 56)
     for i in range(6):
         rows.u64[TOTALS_AT + IN_UNICAST + i, row] = _counter32(octets, at + 32 + 4 * i)
     for i in range(5):
@@ -244,11 +244,11 @@ def _short(octets, at, rows, row):  # type: ignore[no-untyped-def]
 
     host-sflow fills both from the host's interfaces: received is what the host received.
     """
-    rows.u64[TOTALS_AT + IN_OCTETS, row] = u64(octets, at)
+    rows.u64[TOTALS_AT + IN_BYTES, row] = u64(octets, at)
     rows.u64[TOTALS_AT + IN_UNICAST, row] = _counter32(octets, at + 8)
     rows.u64[TOTALS_AT + IN_ERRORS, row] = _counter32(octets, at + 12)
     rows.u64[TOTALS_AT + IN_DISCARDS, row] = _counter32(octets, at + 16)
-    rows.u64[TOTALS_AT + OUT_OCTETS, row] = u64(octets, at + 20)
+    rows.u64[TOTALS_AT + OUT_BYTES, row] = u64(octets, at + 20)
     rows.u64[TOTALS_AT + OUT_UNICAST, row] = _counter32(octets, at + 28)
     rows.u64[TOTALS_AT + OUT_ERRORS, row] = _counter32(octets, at + 32)
     rows.u64[TOTALS_AT + OUT_DISCARDS, row] = _counter32(octets, at + 36)
@@ -284,7 +284,7 @@ def _grown(before, now, number):  # type: ignore[no-untyped-def]
     """Growth of one counter: octets have 64 bits, the others wrap at 32.  Absent if either side is."""
     if _ABSENT in (before, now):
         return _ABSENT
-    if number in (IN_OCTETS, OUT_OCTETS):
+    if number in (IN_BYTES, OUT_BYTES):
         return now - before if now >= before else _ABSENT
     return np.uint64((np.int64(now) - np.int64(before)) & MASK32)
 
@@ -296,7 +296,7 @@ def _is_growth(totals, slot, rows, row):  # type: ignore[no-untyped-def]
         before = totals[slot, i]
         now = rows.u64[TOTALS_AT + i, row]
         if now < before and _ABSENT not in (now, before):
-            if i in (IN_OCTETS, OUT_OCTETS):
+            if i in (IN_BYTES, OUT_BYTES):
                 return False
             grown = _grown(before, now, i)
             if grown >= np.uint64(HALF32):
@@ -309,7 +309,7 @@ def _is_growth(totals, slot, rows, row):  # type: ignore[no-untyped-def]
 
 
 CLASS_PHYSICAL, CLASS_LOGICAL = 2, 3
-HOSTNAME_OCTETS = 255
+HOSTNAME_BYTES = 255
 """Longest name taken; the structure allows 64."""
 MAX_ROWS = 65_536
 """Inventory rows of one batch: 20 MACs of each of 3,000 VMs."""
@@ -403,7 +403,7 @@ def _host_descr(octets: bytes) -> tuple[str, bytes] | None:
     """Structure 2000: (host name, uuid); None if it is shorter than it says."""
     size = int.from_bytes(octets[:4], "big")
     uuid_at = 4 + (size + 3 & ~3)
-    if size > HOSTNAME_OCTETS or uuid_at + 16 > len(octets):
+    if size > HOSTNAME_BYTES or uuid_at + 16 > len(octets):
         return None
     return clean(octets[4 : 4 + size]), octets[uuid_at : uuid_at + 16]
 

@@ -90,7 +90,7 @@ def name_indices(indices: dict[str, int]) -> NDArray[np.uint32]:
     return table
 
 
-ROW_OCTETS = 72
+ROW_BYTES = 72
 """Octets of payload behind one row at the least: a sample's fixed fields and one record with addresses or counters."""
 HOSTS_PER_SLICE = 4_096
 """Counter samples with host structures read in one slice."""
@@ -104,7 +104,7 @@ class SflowDecoder:
         self._sources = new_sources(shared.limits)
         self._hosts = HostReader(shared.limits.sessions, shared.sessions)
         self._found = np.zeros((max(RECORDS, COUNTER_RECORDS), 2), np.int64)
-        self._text = np.zeros(2 * shared.limits.name_octets + 1, np.uint8)
+        self._text = np.zeros(2 * shared.limits.name_bytes + 1, np.uint8)
         self._reasons = name_indices({name: self._intern(name) for name in sorted(set(DROP_REASONS.values()))})
 
     @property
@@ -120,7 +120,7 @@ class SflowDecoder:
         decoded = Decoded()
         room = self._shared.limits.problems_per_batch
         with np.errstate(over="ignore"):  # hashes wrap on purpose; only uncompiled kernels would tell
-            for part in self._slices(batch.length[picked] // ROW_OCTETS):
+            for part in self._slices(batch.length[picked] // ROW_BYTES):
                 room -= self._decode(batch, picked[part], session, decoded, room)
         return decoded
 

@@ -23,9 +23,9 @@ _TRAFFIC = (
     "records",
     "packets",
     "packets_variance",
-    "octets",
-    "octets_variance",
-    "frame_octets",
+    "bytes",
+    "bytes_variance",
+    "frame_bytes",
     "samples",
     "first_packets",
     "last_packets",
@@ -34,8 +34,8 @@ _TRAFFIC = (
 )
 _OPENED = ("connections_opened", "tcp_flags_missing")
 _COUNTERS = (
-    "in_octets",
-    "out_octets",
+    "in_bytes",
+    "out_bytes",
     "in_packets",
     "out_packets",
     "in_discards",
@@ -146,7 +146,7 @@ def end_metrics(what: str, level: str) -> str:
         interval(way, measure, name, factor)
         for way in _ENDS
         for measure, name, factor in (
-            ("octets", "bits_per_second", f"8 / {seconds}"),
+            ("bytes", "bits_per_second", f"8 / {seconds}"),
             ("packets", "packets_per_second", f"1 / {seconds}"),
         )
     )
@@ -172,10 +172,10 @@ def end_metrics(what: str, level: str) -> str:
     watched_seconds,
     sent_packets,
     received_packets,
-    sent_octets,
-    received_octets,
-    sent_frame_octets,
-    received_frame_octets,
+    sent_bytes,
+    received_bytes,
+    sent_frame_bytes,
+    received_frame_bytes,
     sent_samples,
     received_samples,
     sampling_rate,

@@ -12,7 +12,7 @@ KEYS = "time, exporter, agent, domain, protocol"
 
 _SUMS = (
     "datagrams",
-    "octets",
+    "bytes",
     "records",
     "counter_records",
     "export_lost",
@@ -40,7 +40,7 @@ def exporter_metrics(level: str) -> str:
     protocol,
     datagrams / covered_seconds AS datagrams_per_second,
     records / covered_seconds AS records_per_second,
-    octets * 8 / covered_seconds AS export_bits_per_second,
+    bytes * 8 / covered_seconds AS export_bits_per_second,
     if({counted} + export_lost > 0, export_lost / ({counted} + export_lost), NULL) AS export_loss_ratio,
     if(records + samples_lost + agent_drops > 0,
         (samples_lost + agent_drops) / (records + samples_lost + agent_drops), NULL) AS sampling_loss_ratio,
@@ -60,14 +60,14 @@ def exporter_metrics(level: str) -> str:
     export_lost,
     samples_lost,
     agent_drops,
-    held_octets
+    held_bytes
 FROM (
     SELECT
         {KEYS},
         {sums},
         sum(interval_us) / 1000000 / count(DISTINCT source_port) AS covered_seconds,
         sum(arraySum(mapValues(problems))) AS problems,
-        arraySum(mapValues(maxMap(map(source_port, held_octets)))) AS held_octets,
+        arraySum(mapValues(maxMap(map(source_port, held_bytes)))) AS held_bytes,
         argMax(sampling_rate, ends) AS sampling_rate,
         argMax(clock_skew_us, ends) AS clock_skew_us,
         argMax(findings, ends) AS findings

@@ -31,10 +31,10 @@ _COUNTED = f"""
         min(time_received - toIntervalMicrosecond(assumeNotNull(interval_us))) AS begins,
         max(time_received) AS ends,
         dateDiff('microsecond', begins, ends) AS span_us,
-        sum(assumeNotNull(in_octets_delta)) AS octets,
+        sum(assumeNotNull(in_bytes_delta)) AS octets,
         sum(assumeNotNull(interval_us)) >= {COVERED} * span_us AS covered
     FROM interface_counters
-    WHERE source = 'sflow' AND delta_state = 'ok' AND in_octets_delta IS NOT NULL AND interval_us IS NOT NULL
+    WHERE source = 'sflow' AND delta_state = 'ok' AND in_bytes_delta IS NOT NULL AND interval_us IS NOT NULL
         AND time_received > now() - toIntervalMinute({LOOK_BACK_MINUTES})
     GROUP BY agent, domain, if_index"""
 
@@ -65,15 +65,15 @@ _VERDICT = f"""multiIf(
 
 RECONCILIATION = f"""SELECT
     exporter, agent, domain, if_index, if_name, begins, ends,
-    octets_counted, octets_estimated, samples,
-    if(samples > 0, greatest(0, octets_estimated - half_width), NULL) AS octets_low,
-    if(samples > 0, octets_estimated + half_width, NULL) AS octets_high,
+    bytes_counted, bytes_estimated, samples,
+    if(samples > 0, greatest(0, bytes_estimated - half_width), NULL) AS bytes_low,
+    if(samples > 0, bytes_estimated + half_width, NULL) AS bytes_high,
     {
     _VERDICT.format(
         covered="covered",
         exporter_samples="all_samples",
-        estimate="octets_estimated",
-        counted="octets_counted",
+        estimate="bytes_estimated",
+        counted="bytes_counted",
         weight="weight",
         edge="edge",
         samples="samples",
@@ -96,23 +96,23 @@ FROM
         *,
         {Z} * sqrt(variance) AS half_width,
         sum(samples) OVER stream AS all_samples,
-        sum(octets_estimated) OVER stream AS all_estimated,
-        sum(octets_counted) OVER stream AS all_counted,
+        sum(bytes_estimated) OVER stream AS all_estimated,
+        sum(bytes_counted) OVER stream AS all_counted,
         sum(edge) OVER stream AS all_edge,
         min(covered) OVER stream AS all_covered,
         if(all_estimated > 0, sum(variance) OVER stream / all_estimated, 0) AS all_weight,
-        if(samples >= {LEAST_SAMPLES}, variance / octets_estimated, all_weight) AS weight
+        if(samples >= {LEAST_SAMPLES}, variance / bytes_estimated, all_weight) AS weight
     FROM
     (
         SELECT
             counted.sender AS exporter, agent, domain, if_index, counted.name AS if_name,
             counted.begins AS begins, counted.ends AS ends,
-            counted.octets AS octets_counted,
-            round(estimated.estimate) AS octets_estimated,
+            counted.octets AS bytes_counted,
+            round(estimated.estimate) AS bytes_estimated,
             estimated.number AS samples,
             estimated.variance AS variance,
             counted.covered AS covered,
-            if(span_us > 0, octets_counted * {EDGE_SECONDS * 1_000_000} / span_us, 0) AS edge
+            if(span_us > 0, bytes_counted * {EDGE_SECONDS * 1_000_000} / span_us, 0) AS edge
         FROM ({_COUNTED}
         ) AS counted
         GLOBAL LEFT JOIN ({_ESTIMATED}

@@ -63,7 +63,7 @@ def put(client: Client, table: str, start_us: int, seconds: int, per_second: np.
                 "sighting": ["source"] * len(packets),
                 "packets": packets,
                 "samples": packets,
-                "octets": packets * 100,
+                "bytes": packets * 100,
             }
         ),
     )

@@ -234,7 +234,7 @@ def test_a_busy_interface(client: Client, settings: StoreSettings, total: int, e
     poll = {
         "time_received": BEGIN_US + 60 * SECOND_US, "source": "sflow", "host": "host-1", "if_index": 3,
         "if_name": "eth3", "if_speed": 10**9, "if_direction": 1, "delta_state": "ok",
-        "interval_us": 60 * SECOND_US, "in_octets_delta": octets, "in_unicast_packets_delta": octets // 1000,
+        "interval_us": 60 * SECOND_US, "in_bytes_delta": octets, "in_unicast_packets_delta": octets // 1000,
     }  # fmt: skip
     add(client, [poll], "interface_counters")
 

@@ -73,10 +73,10 @@ def polls(minute: int) -> list[dict[str, Any]]:
     return [
         common
         | {"if_index": 1, "if_name": "eth1", "in_unicast_packets_delta": good, "in_errors_delta": errors}
-        | {"in_octets_delta": 100 * good},
+        | {"in_bytes_delta": 100 * good},
         common
         | {"if_index": 2, "if_name": "eth2", "in_unicast_packets_delta": octets // 1000}
-        | {"in_octets_delta": octets},
+        | {"in_bytes_delta": octets},
     ]  # fmt: skip
 
 

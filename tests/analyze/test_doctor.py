@@ -168,8 +168,8 @@ def test_age_of_templates(client: Client, seconds: int, fires: bool) -> None:
 def test_data_that_waits_for_its_template(client: Client, held: list[int], waited: int) -> None:
     """By the rows of 10 s of one port; what waited at another port that is silent now does not count with it."""
     for number, octets in enumerate(held):
-        heard(client, BASE_US + number * WINDOW_US, HOST, held_octets=octets, source_port=7, datagrams=3)
-    heard(client, BASE_US, HOST, held_octets=0, source_port=6)
+        heard(client, BASE_US + number * WINDOW_US, HOST, held_bytes=octets, source_port=7, datagrams=3)
+    heard(client, BASE_US, HOST, held_bytes=0, source_port=6)
 
     assert codes(client) == ({"templates_held"} if waited else set())
     if waited:
@@ -368,7 +368,7 @@ def polls(octets: int, index: int = 7, count: int = 6, **columns: Any) -> list[d
     return [
         POLL
         | {"time_received": BASE_US + (at + 1) * WINDOW_US, "if_index": index, "delta_state": "ok"}
-        | {"interval_us": WINDOW_US, "in_octets_delta": octets // count}
+        | {"interval_us": WINDOW_US, "in_bytes_delta": octets // count}
         | columns
         for at in range(count)
     ]
@@ -437,8 +437,8 @@ def test_intervals_hold_the_truth_of_captures(client: Client, stem: str) -> None
 
     assert len(rows) >= 2
     for row in rows:
-        in_flight = row["octets_counted"] * 2 / (row["ends"] - row["begins"]).total_seconds()
-        assert row["octets_low"] - in_flight <= row["octets_counted"] <= row["octets_high"] + in_flight
+        in_flight = row["bytes_counted"] * 2 / (row["ends"] - row["begins"]).total_seconds()
+        assert row["bytes_low"] - in_flight <= row["bytes_counted"] <= row["bytes_high"] + in_flight
         assert row["verdict"] in ("consistent", "insufficient")
 
 

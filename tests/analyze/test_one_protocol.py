@@ -17,9 +17,9 @@ SAMPLED = {"protocol": "sflow5", "sampling_rate": 10, "rate_source": "record"}
 WHOLE = {"protocol": "ipfix", "rate_source": "override"}
 UNSTATED = {"protocol": "ipfix", "rate_source": "unstated"}
 TOTALS = """
-SELECT 'pair', sum(packets), sum(octets), max(connections) FROM pair_metrics{level} WHERE src_vm = 'a'
-UNION ALL SELECT 'vm', sum(sent_packets), sum(sent_octets), max(connections) FROM vm_metrics{level} WHERE vm = 'a'
-UNION ALL SELECT 'host', sum(sent_packets), sum(sent_octets), max(connections) FROM host_metrics{level}
+SELECT 'pair', sum(packets), sum(bytes), max(connections) FROM pair_metrics{level} WHERE src_vm = 'a'
+UNION ALL SELECT 'vm', sum(sent_packets), sum(sent_bytes), max(connections) FROM vm_metrics{level} WHERE vm = 'a'
+UNION ALL SELECT 'host', sum(sent_packets), sum(sent_bytes), max(connections) FROM host_metrics{level}
     WHERE host = 'host-1'
 """
 

@@ -74,14 +74,14 @@ def test_the_figures_are_those_of_the_views(settings: StoreSettings) -> None:
     row = client.query("SELECT * FROM pair_metrics WHERE dst_vm = 'b'").first_item
     client.close()
     pair["network"] = row["network"]
-    assert value("traffic_pair_octets_per_second", **pair) == 100 * 100 / 10
+    assert value("traffic_pair_bytes_per_second", **pair) == 100 * 100 / 10
     for end, column in (("_low", "bits_per_second_low"), ("_high", "bits_per_second_high")):
-        assert value(f"traffic_pair_octets_per_second{end}", **pair) == row[column] / 8
+        assert value(f"traffic_pair_bytes_per_second{end}", **pair) == row[column] / 8
     for end in ("", "_low", "_high"):
         assert value(f"traffic_pair_loss_ratio{end}", **pair) == pytest.approx(0.07)
         assert value(f"traffic_pair_latency_seconds{end}", **pair) is None  # nothing was measured
-    assert value("traffic_host_octets_per_second", host="host-1", direction="sent") == 110 * 100 / 10
-    assert value("traffic_host_octets_per_second", host="host-2", direction="received") > 0
+    assert value("traffic_host_bytes_per_second", host="host-1", direction="sent") == 110 * 100 / 10
+    assert value("traffic_host_bytes_per_second", host="host-2", direction="received") > 0
     assert value("traffic_window_seconds") == WINDOW.end_us / 1e6
     assert (value("traffic_pairs_left_out"), value("traffic_hosts_left_out")) == (0, 0)
     assert value("traffic_reads_total", result="ok") == 1
@@ -90,7 +90,7 @@ def test_the_figures_are_those_of_the_views(settings: StoreSettings) -> None:
 def test_only_the_busiest_are_told_and_the_others_counted(settings: StoreSettings) -> None:
     metrics = asyncio.run(read(on(traffic_pairs=1, traffic_hosts=0), partial(connect, settings)))
 
-    told = {labels for name, labels in samples(metrics) if name == "vmflow_traffic_pair_octets_per_second"}
+    told = {labels for name, labels in samples(metrics) if name == "vmflow_traffic_pair_bytes_per_second"}
     assert [dict(labels)["dst_vm"] for labels in told] == ["b"]
     assert metrics.value("traffic_pairs_left_out") == 1
     assert not [name for name, _ in samples(metrics) if "_host_" in name]

@@ -310,7 +310,7 @@ def test_a_window_that_was_not_watched_says_so(
     )
     assert (row["bits_per_second"], row["bits_per_second_high"]) == ((8000, 8000) if bandwidth else (None, None))
     sender = only(client, FIRST.format("vm_metrics") + " AND vm = 'a'")
-    assert (sender["sent_bits_per_second"] is None, sender["sent_octets"]) == (not bandwidth, 10_000)
+    assert (sender["sent_bits_per_second"] is None, sender["sent_bytes"]) == (not bandwidth, 10_000)
     host = only(client, FIRST.format("host_metrics") + " AND host = 'host-1'")
     assert host["watched_seconds"] == sender["watched_seconds"] == (10 if bandwidth else 8)
 
@@ -531,16 +531,16 @@ def poll(at: float, **values: Any) -> dict[str, Any]:
 
 def test_polls_are_shared_out_over_the_time_between(client: Client) -> None:
     """A poll at second 25 is about seconds 5 to 25."""
-    add(client, [poll(25, in_octets=20_000, in_unicast_packets=200, if_speed=10_000)], "interface_counters")
+    add(client, [poll(25, in_bytes=20_000, in_unicast_packets=200, if_speed=10_000)], "interface_counters")
 
     rows = ask(client, "SELECT * FROM interface_metrics ORDER BY time")
-    assert [round(row["in_octets"]) for row in rows] == [5_000, 10_000, 5_000]
+    assert [round(row["in_bytes"]) for row in rows] == [5_000, 10_000, 5_000]
     assert [row["coverage"] for row in rows] == [0.5, 1, 0.5]
     # 20,000 octets in 20 s are 8,000 bit/s, in windows that are covered by half, too.
     assert [row["in_bits_per_second"] for row in rows] == pytest.approx([8_000] * 3)
     assert [row["utilisation"] for row in rows] == pytest.approx([0.8] * 3)
     minute = only(client, "SELECT * FROM interface_metrics_1m")
-    assert minute["in_octets"] == pytest.approx(20_000)
+    assert minute["in_bytes"] == pytest.approx(20_000)
     assert minute["in_bits_per_second"] == pytest.approx(8_000)
 
 
@@ -569,12 +569,12 @@ def test_multicast_is_not_counted_twice_where_the_unicast_counter_holds_all(clie
 
 
 def test_two_sources_of_one_interface_count_once(client: Client) -> None:
-    add(client, [poll(20, in_octets=1_000)], "interface_counters")
-    libvirt = poll(20, source="libvirt", in_octets=980, interval_us=10_000_000, if_index=0, agent=bytes(16))
+    add(client, [poll(20, in_bytes=1_000)], "interface_counters")
+    libvirt = poll(20, source="libvirt", in_bytes=980, interval_us=10_000_000, if_index=0, agent=bytes(16))
     add(client, [libvirt], "interface_counters")
 
     row = only(client, "SELECT * FROM interface_metrics_1m")
-    assert (row["counters_from"], row["in_octets"]) == ("sflow", 1_000)
+    assert (row["counters_from"], row["in_bytes"]) == ("sflow", 1_000)
     add(
         client,
         [libvirt | {"time_received": BEGIN_US + second * 1_000_000} for second in (30, 40)],
@@ -616,7 +616,7 @@ def test_where_the_speed_comes_from(
     expected: tuple[int, str],
 ) -> None:
     with store(embedded_store.model_copy(update={"interface_speeds": settings})) as client:
-        add(client, [poll(20, in_octets=12_500, **stated)], "interface_counters")
+        add(client, [poll(20, in_bytes=12_500, **stated)], "interface_counters")
         if known:
             add(client, [inventory(*one) for one in known], "inventory")
 
@@ -626,7 +626,7 @@ def test_where_the_speed_comes_from(
 
 
 def test_half_duplex_shares_the_speed(client: Client) -> None:
-    shared = {"in_octets": 12_500, "out_octets": 12_500, "if_direction": 2, "if_speed": 10_000}
+    shared = {"in_bytes": 12_500, "out_bytes": 12_500, "if_direction": 2, "if_speed": 10_000}
     add(client, [poll(20, **shared)], "interface_counters")
 
     assert only(client, "SELECT * FROM interface_metrics_1m")["utilisation"] == 1
@@ -645,7 +645,7 @@ def test_vms_have_the_counters_of_their_interfaces(client: Client) -> None:
     uuid = {"vm_uuid": flow(A, B, "source")["src_vm_uuid"]}
     add(
         client,
-        [poll(20, in_octets=2_500, in_unicast_packets=90, in_discards=10, if_speed=10_000, **uuid)],
+        [poll(20, in_bytes=2_500, in_unicast_packets=90, in_discards=10, if_speed=10_000, **uuid)],
         "interface_counters",
     )
 

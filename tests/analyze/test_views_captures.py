@@ -48,7 +48,7 @@ def test_an_unsampled_capture_is_exact_and_equals_the_nic_counters(client: Clien
         of = [row for pair, row in pairs.items() if pair[end] == vm]
         counted = nic("ovs_sflow_exact_s1", vm, direction)
         assert sum(row["packets"] for row in of) == counted["packets"]
-        assert sum(row["frame_octets"] for row in of) == counted["bytes"]
+        assert sum(row["frame_bytes"] for row in of) == counted["bytes"]
 
 
 def test_the_loss_of_the_wire_lies_within_its_interval(client: Client) -> None:
@@ -141,9 +141,9 @@ def test_interface_counters_of_a_capture(embedded: Client) -> None:
 
     assert len(rows) == 1
     row, sent = rows[0], nic(stem, "a2", "tx")
-    first, last = (end(one["in_octets"] for one in polls(stem) if one["vm"] == "a2") for end in (min, max))
-    assert row["in_octets"] == pytest.approx(last - first)
-    assert 0.5 * sent["bytes"] < row["in_octets"] <= sent["bytes"]
+    first, last = (end(one["in_bytes"] for one in polls(stem) if one["vm"] == "a2") for end in (min, max))
+    assert row["in_bytes"] == pytest.approx(last - first)
+    assert 0.5 * sent["bytes"] < row["in_bytes"] <= sent["bytes"]
     assert row["in_packets"] <= sent["packets"]
     assert (row["speed"], row["speed_source"]) == (10**10, "sflow")  # the lab's ports are veth devices, not taps
     assert row["utilisation"] == pytest.approx(row["in_bits_per_second"] / 10**10)

@@ -10,7 +10,7 @@ import pytest
 from clickhouse_cityhash.cityhash import CityHash128
 
 from collector.sql.guard import QueryRefusedError
-from collector.sql.wire import BLOCK_OCTETS, METHODS, compress_blocks, decompress_blocks, readable_block
+from collector.sql.wire import BLOCK_BYTES, METHODS, compress_blocks, decompress_blocks, readable_block
 
 LIMIT = 1 << 20
 QUERY = b"SELECT count() FROM flows WHERE bytes > 1000 LIMIT 100"
@@ -32,11 +32,11 @@ def block(kind: int, packed: bytes, length: int, packed_length: int | None = Non
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_packed_is_unpacked(method: str) -> None:
     data = b"".join(b"%d\t" % number for number in range(400_000))
-    assert len(data) > 2 * BLOCK_OCTETS
+    assert len(data) > 2 * BLOCK_BYTES
 
     packed = compress_blocks([data[:1000], memoryview(data)[1000:]], method.lower())
 
-    assert len(packed) == -(-len(data) // BLOCK_OCTETS)
+    assert len(packed) == -(-len(data) // BLOCK_BYTES)
     assert decompress_blocks(b"".join(packed), len(data)) == data
     assert method == "NONE" or sum(map(len, packed)) < 0.7 * len(data)
     with pytest.raises(QueryRefusedError, match="longer than"):

@@ -670,7 +670,7 @@ def test_a_window_is_refilled_within_records(tmp_path: Path, monkeypatch: pytest
     path = PCAPS / "ovs_netflow5.pcap"
     expected = read(path)[0]
     for size in (1, 7, 16, 1000, 4096):
-        monkeypatch.setattr("collector.capture.files.REFILL_OCTETS", size)
+        monkeypatch.setattr("collector.capture.files.REFILL_BYTES", size)
         assert read(path)[0] == expected
 
 
@@ -688,7 +688,7 @@ MAGICS = [
 @settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(start=st.sampled_from(MAGICS), rest=st.binary(max_size=400))
 @example(start=GOOD_NG, rest=b"\x0a\x0d\x0d\x0a")
-def test_any_octets_are_a_capture_or_a_capture_error(start: bytes, rest: bytes, tmp_path: Path) -> None:
+def test_any_bytes_are_a_capture_or_a_capture_error(start: bytes, rest: bytes, tmp_path: Path) -> None:
     file = tmp_path / "any"
     file.write_bytes(start + rest)
     with suppress(CaptureError):

@@ -19,7 +19,7 @@ import pytest
 from clickhouse_connect.driver import Client
 from clickhouse_connect.driver import exceptions as driver
 
-from collector.http.server import PIECE_OCTETS, LargeResponse
+from collector.http.server import PIECE_BYTES, LargeResponse
 from collector.metrics import Metrics
 from collector.sql.endpoint import SqlEndpoint
 from collector.sql.guard import allowed
@@ -260,8 +260,8 @@ def test_the_loop_runs_between_the_pieces_of_an_answer() -> None:
 
     asyncio.run(scenario())
     assert b"".join(octets for _, octets in sent) == body
-    assert max(len(octets) for _, octets in sent) <= PIECE_OCTETS
-    assert len({turn for turn, octets in sent if octets}) == 1 + -(-(len(body) - 1000) // PIECE_OCTETS)
+    assert max(len(octets) for _, octets in sent) <= PIECE_BYTES
+    assert len({turn for turn, octets in sent if octets}) == 1 + -(-(len(body) - 1000) // PIECE_BYTES)
 
 
 @pytest.mark.parametrize(("encoding", "pack"), [("lz4", lz4.frame.compress), ("zstd", zstd.compress)])

@@ -157,7 +157,7 @@ def served(
         monkeypatch.setitem(http.LIMITS, phase, SHORT)
     monkeypatch.setattr(http, "TAKE_SECONDS", SHORT)
     monkeypatch.setattr(http, "HANDSHAKE_SECONDS", SHORT)
-    monkeypatch.setattr(http, "BODY_OCTETS_PER_SECOND", 1 << 30)
+    monkeypatch.setattr(http, "BODY_BYTES_PER_SECOND", 1 << 30)
     with serving(loop, bool(request.param)) as running:
         yield running
 
@@ -240,7 +240,7 @@ def test_where_all_are_kept_one_more_is_told_so(served: Served) -> None:
     assert served.ask().endswith(b"\r\n\r\n0")
 
 
-@pytest.mark.parametrize("size", [3 * http.HEAD_OCTETS, 8 * http.HEAD_OCTETS])
+@pytest.mark.parametrize("size", [3 * http.HEAD_BYTES, 8 * http.HEAD_BYTES])
 def test_a_head_that_is_too_long_is_refused_also_if_it_comes_at_once(served: Served, size: int) -> None:
     sock = served.connect(b"GET / HTTP/1.1\r\nHost: x\r\n")
     with suppress(OSError):  # it was refused before the end

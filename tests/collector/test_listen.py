@@ -123,7 +123,7 @@ def test_ipv4_and_ipv6_sockets_hand_over_everything(
             ):
                 label = str(endpoint)
                 assert metrics.value("listen_datagrams_total", address=label) == 1000
-                assert metrics.value("listen_octets_total", address=label) == sum(map(len, part))
+                assert metrics.value("listen_bytes_total", address=label) == sum(map(len, part))
                 assert metrics.value("listen_kernel_drops_total", address=label) == 0
                 assert metrics.value("listen_truncated_total", address=label) == 0
                 assert metrics.value("listen_errors_total", address=label) == 0
@@ -189,7 +189,7 @@ def test_kernel_drops_are_counted(reader: Reader, run_on: Callable[[Coroutine[ob
     inbox = Inbox()
 
     async def main() -> None:
-        settings = ListenSettings(addresses=("127.0.0.1:0",), receive_buffer_octets=4096)
+        settings = ListenSettings(addresses=("127.0.0.1:0",), receive_buffer_bytes=4096)
         async with Listener(settings, metrics, inbox.offer, reader=reader) as listener:
             label = str(listener.addresses[0])
             with sender_to(listener.addresses[0]) as sender:
@@ -203,7 +203,7 @@ def test_kernel_drops_are_counted(reader: Reader, run_on: Callable[[Coroutine[ob
             assert drops > 1000
             assert len(inbox) + drops == 2000
             assert metrics.value("listen_datagrams_total", address=label) == len(inbox)
-            assert metrics.value("listen_receive_queue_octets", address=label) == 0
+            assert metrics.value("listen_receive_queue_bytes", address=label) == 0
 
     run_on(main())
 
@@ -319,9 +319,9 @@ def test_a_smaller_buffer_than_asked_is_warned_of_once(caplog: pytest.LogCapture
     metrics = Metrics()
 
     async def main() -> int:
-        settings = ListenSettings(addresses=BOTH, receive_buffer_octets=2**30)
+        settings = ListenSettings(addresses=BOTH, receive_buffer_bytes=2**30)
         async with Listener(settings, metrics, Inbox().offer) as listener:
-            values = [metrics.value("listen_receive_buffer_octets", address=str(e)) for e in listener.addresses]
+            values = [metrics.value("listen_receive_buffer_bytes", address=str(e)) for e in listener.addresses]
             assert all(value is not None and 4096 <= value < 2**30 for value in values)
             return int(min(value for value in values if value is not None))
 
@@ -331,8 +331,8 @@ def test_a_smaller_buffer_than_asked_is_warned_of_once(caplog: pytest.LogCapture
         record for record in caplog.records if record.levelname == "WARNING" and record.name == "vmflow.listen"
     ]
     assert warning.vmflow_fields == {  # type: ignore[attr-defined]
-        "asked_octets": 2**30,
-        "granted_octets": granted,
+        "asked_bytes": 2**30,
+        "granted_bytes": granted,
         "remedy": "sysctl -w net.core.rmem_max=1073741824",
     }
 
@@ -489,7 +489,7 @@ def test_a_sender_that_fills_a_buffer_harms_only_those_of_its_socket(
 
     async def main() -> None:
         # Room for some 170 small datagrams on each socket.
-        settings = ListenSettings(addresses=("127.0.0.1:0",), sockets=4, receive_buffer_octets=2**16)
+        settings = ListenSettings(addresses=("127.0.0.1:0",), sockets=4, receive_buffer_bytes=2**16)
         async with Listener(settings, metrics, inbox.offer, reader=watched) as listener:
             (endpoint,) = listener.addresses
             with ExitStack() as opened:
@@ -520,7 +520,7 @@ def test_drops_of_all_sockets_are_summed_and_what_they_hold_is_handed_over_at_a_
     inbox, watched, metrics = Inbox(), Watched(), Metrics()
 
     async def main() -> None:
-        settings = ListenSettings(addresses=("127.0.0.1:0",), sockets=8, receive_buffer_octets=4096)
+        settings = ListenSettings(addresses=("127.0.0.1:0",), sockets=8, receive_buffer_bytes=4096)
         async with Listener(settings, metrics, inbox.offer, reader=watched) as listener:
             (endpoint,) = listener.addresses
             for _ in range(64):
@@ -532,7 +532,7 @@ def test_drops_of_all_sockets_are_summed_and_what_they_hold_is_handed_over_at_a_
             drops = metrics.value("listen_kernel_drops_total", address=str(endpoint))
             assert drops == listener.kernel_drops > 0
             assert len(inbox) + drops == 64 * 50
-            assert metrics.value("listen_receive_queue_octets", address=str(endpoint)) == 0
+            assert metrics.value("listen_receive_queue_bytes", address=str(endpoint)) == 0
 
     run_on(main())
 

@@ -131,7 +131,7 @@ def test_a_stream_gives_the_messages_that_were_sent(piece: int) -> None:
     assert dict(inbox.senders()) == {(*address_halves(own[0]), own[1]): len(wanted)}
     assert {int(at) for batch in inbox.batches for at in batch.time_received_us} == {NOW_US}
     assert metrics.value("listen_stream_messages_total", address=address) == len(wanted)
-    assert metrics.value("listen_stream_octets_total", address=address) == len(stream)
+    assert metrics.value("listen_stream_bytes_total", address=address) == len(stream)
     assert metrics.value("listen_stream_connections", address=address) == 0
 
 

@@ -30,17 +30,17 @@ def test_families_live_in_the_registry_that_was_passed_in() -> None:
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     metrics.counter("decode_records_total", "Records decoded.", ("protocol",)).labels("ipfix").inc(np.int64(30))
-    metrics.gauge("inbox_octets", "Octets waiting.").set(5)
+    metrics.gauge("inbox_bytes", "Octets waiting.").set(5)
     metrics.histogram("insert_seconds", "Time of an insert.", (0.1, 1.0)).observe(0.5)
 
     assert registry.get_sample_value("vmflow_decode_records_total", {"protocol": "ipfix"}) == 30
     assert metrics.value("decode_records_total", protocol="ipfix") == 30
-    assert metrics.value("inbox_octets") == 5
+    assert metrics.value("inbox_bytes") == 5
     assert metrics.value("insert_seconds_bucket", le="0.1") == 0
     assert metrics.value("insert_seconds_bucket", le="1.0") == 1
     assert metrics.value("nothing") is None
     assert b"vmflow_decode_records_total" in generate_latest(registry)
-    assert Metrics().value("inbox_octets") is None
+    assert Metrics().value("inbox_bytes") is None
 
 
 @pytest.mark.parametrize(
@@ -55,9 +55,9 @@ def test_a_gauge_is_not_named_like_a_counter_and_no_name_is_used_twice() -> None
     metrics = Metrics()
     with pytest.raises(ValueError, match="ends in _total"):
         metrics.gauge("queue_total", "")
-    metrics.gauge("queue_octets", "")
+    metrics.gauge("queue_bytes", "")
     with pytest.raises(ValueError, match="Duplicated"):
-        metrics.gauge("queue_octets", "")
+        metrics.gauge("queue_bytes", "")
 
 
 def test_the_first_keys_keep_their_labels_and_the_rest_share_one() -> None:
@@ -100,7 +100,7 @@ def test_an_exporter_is_labelled_as_people_write_it(address: str) -> None:
 
 def test_running_totals_add_their_growth() -> None:
     metrics = Metrics()
-    totals = RunningTotals(metrics.counter("octets_total", "", ("exporter",)))
+    totals = RunningTotals(metrics.counter("bytes_total", "", ("exporter",)))
     labels = [("a",), ("b",)]
 
     totals.advance(labels, np.array([10, 0]))
@@ -108,35 +108,35 @@ def test_running_totals_add_their_growth() -> None:
     labels.append(("c",))
     totals.advance(labels, np.array([3, 5, 7]))  # the first began anew
 
-    assert metrics.value("octets_total", exporter="a") == 13
-    assert metrics.value("octets_total", exporter="b") == 5
-    assert metrics.value("octets_total", exporter="c") == 7
+    assert metrics.value("bytes_total", exporter="a") == 13
+    assert metrics.value("bytes_total", exporter="b") == 5
+    assert metrics.value("bytes_total", exporter="c") == 7
 
 
 def test_rows_that_share_a_label_share_a_counter() -> None:
     metrics = Metrics()
-    totals = RunningTotals(metrics.counter("octets_total", "", ("exporter",)))
+    totals = RunningTotals(metrics.counter("bytes_total", "", ("exporter",)))
 
     totals.advance([(OTHER,), (OTHER,)], np.array([1, 2]))
     totals.advance([(OTHER,), (OTHER,)], np.array([2, 4]))
 
-    assert metrics.value("octets_total", exporter=OTHER) == 6
+    assert metrics.value("bytes_total", exporter=OTHER) == 6
 
 
 def test_running_totals_do_not_follow_their_array() -> None:
     metrics = Metrics()
-    totals = RunningTotals(metrics.counter("octets_total", "", ("exporter",)))
+    totals = RunningTotals(metrics.counter("bytes_total", "", ("exporter",)))
     array = np.array([1])
 
     totals.advance([("a",)], array)
     array += 5
     totals.advance([("a",)], array)
 
-    assert metrics.value("octets_total", exporter="a") == 6
+    assert metrics.value("bytes_total", exporter="a") == 6
 
 
 def test_running_totals_refuse_rows_that_do_not_match() -> None:
-    totals = RunningTotals(Metrics().counter("octets_total", "", ("exporter",)))
+    totals = RunningTotals(Metrics().counter("bytes_total", "", ("exporter",)))
     totals.advance([("a",), ("b",)], np.array([1, 2]))
 
     with pytest.raises(ValueError, match="2 label rows, 1 totals"):

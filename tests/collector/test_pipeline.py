@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from collector.decode.exporter_stats import Growths, OwnLoss, StreamMetrics, StreamReporter
-from collector.decode.inbox import Inbox, octets_of
+from collector.decode.inbox import Inbox, bytes_of
 from collector.decode.settings import DecodeSettings, ExporterSettings
 from collector.decode.stage import INBOX_CHECK_SECONDS, DecodeStage, rules_of
 from collector.decode.workers import stages
@@ -61,7 +61,7 @@ def taken(batches: list[Datagrams], limit: int) -> list[list[bytes]]:
 def test_batches_of_one_piece_of_memory_come_out_in_order_and_joined_up_to_the_limit() -> None:
     parts = one_by_one(batch(b"one", b"two", b"three", b"four", b"five"))
 
-    assert taken(parts, 2 * octets_of(parts[2])) == [[b"one", b"two"], [b"three", b"four"], [b"five"]]
+    assert taken(parts, 2 * bytes_of(parts[2])) == [[b"one", b"two"], [b"three", b"four"], [b"five"]]
 
 
 def test_little_is_copied_to_get_into_one_batch_much_is_not() -> None:
@@ -80,7 +80,7 @@ async def others() -> None:
 
 def test_few_datagrams_wait_for_more() -> None:
     """The wait of an hour ends once half of a batch is there."""
-    limit = 6 * octets_of(batch(b"one"))
+    limit = 6 * bytes_of(batch(b"one"))
     one, two, end = one_by_one(batch(b"one", b"two", b"end"))
 
     async def scenario() -> Datagrams | None:
@@ -122,7 +122,7 @@ def test_few_datagrams_wait_no_longer_than_is_set() -> None:
 
 def test_a_full_inbox_drops_the_newest_and_counts() -> None:
     async def scenario() -> Inbox:
-        inbox = Inbox(octets_of(batch(b"x" * 100)))
+        inbox = Inbox(bytes_of(batch(b"x" * 100)))
         assert inbox.offer(batch(b"x" * 100)) == 0
         assert inbox.offer(batch(b"y", b"zz")) == 2
         assert (await inbox.take(1) or batch()).octets.tobytes() == b"x" * 100
@@ -130,18 +130,18 @@ def test_a_full_inbox_drops_the_newest_and_counts() -> None:
         return inbox
 
     inbox = asyncio.run(scenario())
-    assert (inbox.dropped_datagrams, inbox.dropped_octets) == (2, 3)
-    assert inbox.octets == octets_of(batch(b"again"))
+    assert (inbox.dropped_datagrams, inbox.dropped_bytes) == (2, 3)
+    assert inbox.octets == bytes_of(batch(b"again"))
 
 
 def test_the_end_of_a_connection_finds_room_in_a_full_inbox() -> None:
     async def scenario() -> list[int]:
-        inbox = Inbox(octets_of(batch(b"x" * 100)))
+        inbox = Inbox(bytes_of(batch(b"x" * 100)))
         end = replace(batch(b""), connection=np.array([7]))
         assert inbox.offer(batch(b"x" * 100)) == 0
         assert inbox.offer(batch(b"")) == 1
         assert inbox.offer(end) == 0
-        assert inbox.octets == octets_of(batch(b"x" * 100)) + octets_of(end)
+        assert inbox.octets == bytes_of(batch(b"x" * 100)) + bytes_of(end)
         taken = await inbox.take(1 << 20)
         inbox.close()
         assert inbox.offer(end) == 1
@@ -200,7 +200,7 @@ def test_a_report_holds_the_growth_of_each_stream_and_our_own_losses() -> None:
     assert first is not None
     assert second is not None
 
-    shown = [(row["protocol"], row["datagrams"], row["octets"], row["problems"]) for row in first.to_pylist()]
+    shown = [(row["protocol"], row["datagrams"], row["bytes"], row["problems"]) for row in first.to_pylist()]
     assert shown == [("netflow5", 2, 84, []), ("unknown", 1, 0, [("empty", 1)]), ("unknown", 0, 0, [])]
     assert first.column("exporter")[0].as_py().hex() == "00000000000000000000ffffc0000201"
     assert [(row["kernel_drops"], row["queue_drops"]) for row in first.to_pylist()] == [(0, 0), (0, 0), (2, 4)]
@@ -235,7 +235,7 @@ def short_visit(host: int) -> list[tuple[bytes, str, int, int]]:
 def sums(batches: list[pa.RecordBatch | None]) -> dict[str, int]:
     """What all rows tell together."""
     told = pa.Table.from_batches([one for one in batches if one is not None]).to_pylist()
-    total = {name: sum(row[name] for row in told) for name in ("datagrams", "octets", "records", "export_lost")}
+    total = {name: sum(row[name] for row in told) for name in ("datagrams", "bytes", "records", "export_lost")}
     return total | {"version": sum(dict(row["problems"]).get("version", 0) for row in told)}
 
 
@@ -256,7 +256,7 @@ def test_streams_that_are_forgotten_between_two_reports_are_told_of(every: int) 
 
     sent = {
         "datagrams": 3 * SENDERS,
-        "octets": (2 * (24 + 48) + 22) * SENDERS,
+        "bytes": (2 * (24 + 48) + 22) * SENDERS,
         "records": 2 * SENDERS,
         "export_lost": LOST * SENDERS,
         "version": SENDERS,
@@ -266,7 +266,7 @@ def test_streams_that_are_forgotten_between_two_reports_are_told_of(every: int) 
     samples = [sample for family in metrics.registry.collect() for sample in family.samples]
     counted = {
         name: sum(one.value for one in samples if one.name == f"vmflow_exporter_{name}_total")
-        for name in ("datagrams", "octets", "records", "export_lost")
+        for name in ("datagrams", "bytes", "records", "export_lost")
     }
     assert counted | {"version": sent["version"]} == sent
     refused = [one for one in samples if one.name == "vmflow_decode_problems_total"]
@@ -422,12 +422,12 @@ class LateEnricher(BrokenEnricher):
 def test_names_are_waited_for_only_while_there_is_room() -> None:
     sink = Rows()
     datagrams = Datagrams.of(payloads("softflowd_v5"))
-    size = octets_of(datagrams)
+    size = bytes_of(datagrams)
 
     async def scenario() -> bool:
         enricher = LateEnricher()
         async with Bridge(dict.fromkeys(stages(1), 1)) as bridge:
-            settings = DecodeSettings(inbox_octets=max(2**20, 3 * size), decode_workers=1)
+            settings = DecodeSettings(inbox_bytes=max(2**20, 3 * size), decode_workers=1)
             pipeline = DecodeStage(
                 settings, Metrics(), bridge, sink, enricher,
                 clock_us=lambda: 1_000_000, own_loss=OwnLoss, state_file=None,
@@ -437,7 +437,7 @@ def test_names_are_waited_for_only_while_there_is_room() -> None:
                 await enricher.asked.wait()
                 await asyncio.sleep(3 * INBOX_CHECK_SECONDS)
                 waited = not pipeline.ready.is_set()
-                while pipeline.inbox.octets < pipeline.inbox.limit_octets // 2:
+                while pipeline.inbox.octets < pipeline.inbox.limit_bytes // 2:
                     assert pipeline.offer(datagrams)
                 await pipeline.ready.wait()
             return waited

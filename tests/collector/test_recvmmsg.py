@@ -62,12 +62,12 @@ def open_socket() -> Iterator[Callable[..., socket.socket]]:
     """Opens bound, non-blocking sockets that state times and drops."""
     with ExitStack() as stack:
 
-        def open_one(host: str = "127.0.0.1", v6only: int = 1, buffer_octets: int = 2**22) -> socket.socket:
+        def open_one(host: str = "127.0.0.1", v6only: int = 1, buffer_bytes: int = 2**22) -> socket.socket:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             sock = stack.enter_context(socket.socket(family, socket.SOCK_DGRAM))
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6only)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_octets)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
             if recvmmsg.ANCILLARY:
                 sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
                 sock.setsockopt(socket.SOL_SOCKET, SO_RXQ_OVFL, 1)
@@ -178,7 +178,7 @@ def test_ipv4_reads_alike_from_a_dual_stack_socket(
     ]
 
 
-def test_all_octets_of_an_address_and_port_are_read() -> None:
+def test_all_bytes_of_an_address_and_port_are_read() -> None:
     """Loopback addresses are mostly zeros; the whole of 127.0.0.0/8 is ours, though."""
     with (
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
@@ -203,7 +203,7 @@ def sender_port(received: recvmmsg.Received) -> int:
 def test_a_datagram_larger_than_its_slot_is_counted_and_its_neighbours_stay(
     kind: str, open_socket: Callable[..., socket.socket]
 ) -> None:
-    reader: Reader = BatchReader(8, near_octets=8, far_octets=8) if kind == "batch" else SingleReader(8, slot_octets=16)
+    reader: Reader = BatchReader(8, near_bytes=8, far_bytes=8) if kind == "batch" else SingleReader(8, slot_bytes=16)
     sock, sender = open_socket(), open_socket()
 
     for size in (16, 17, 8, 60_000, 9):
@@ -218,7 +218,7 @@ def test_a_datagram_larger_than_its_slot_is_counted_and_its_neighbours_stay(
 def test_a_batch_of_cut_datagrams_only_is_not_taken_for_silence(
     kind: str, open_socket: Callable[..., socket.socket]
 ) -> None:
-    reader: Reader = BatchReader(2, near_octets=8, far_octets=8) if kind == "batch" else SingleReader(2, slot_octets=16)
+    reader: Reader = BatchReader(2, near_bytes=8, far_bytes=8) if kind == "batch" else SingleReader(2, slot_bytes=16)
     sock, sender = open_socket(), open_socket()
 
     for _ in range(2):
@@ -233,7 +233,7 @@ def test_a_batch_of_cut_datagrams_only_is_not_taken_for_silence(
 def test_the_kernels_drops_are_stated(
     reader_of: Callable[[int], Reader], open_socket: Callable[..., socket.socket]
 ) -> None:
-    sock, sender = open_socket(buffer_octets=4096), open_socket()
+    sock, sender = open_socket(buffer_bytes=4096), open_socket()
     reader = reader_of(64)
 
     for _ in range(500):

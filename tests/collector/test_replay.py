@@ -159,7 +159,7 @@ def test_without_sendmmsg_the_same_arrives(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.skipif(sendmmsg._sendmmsg is None, reason="needs sendmmsg: 64-bit Linux")
-def test_a_batch_sends_what_its_octets_hold_now() -> None:
+def test_a_batch_sends_what_its_bytes_hold_now() -> None:
     """`bench.load` lets sequence numbers go on in place."""
     with Receiver() as receiver, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.connect((receiver.host, receiver.port))
@@ -176,7 +176,7 @@ def test_a_batch_sends_what_its_octets_hold_now() -> None:
 def test_rounds_repeat_everything(kept: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether the capture stays in memory or is read again; problems are those of one round."""
     if not kept:
-        monkeypatch.setattr("collector.capture.replay.KEEP_OCTETS", 100)
+        monkeypatch.setattr("collector.capture.replay.KEEP_BYTES", 100)
     reports: list[tuple[int, int | None]] = []
     with Receiver() as receiver:
         summary = asyncio.run(
@@ -461,7 +461,7 @@ def test_loopback_addresses_are_distinct_and_repeatable() -> None:
     assert [first.of(source) for source in sources] == found
 
 
-def test_more_sources_than_second_octets_stay_distinct() -> None:
+def test_more_sources_than_second_bytes_stay_distinct() -> None:
     addresses = LoopbackAddresses("127.0.0.1")
     found = {addresses.of(f"{high}.{low}.2.11") for high in (10, 11) for low in range(256)}
 
@@ -509,7 +509,7 @@ def test_damage_within_a_file_sends_nothing(tmp_path: Path) -> None:
 
 
 def test_standard_input_too_large_to_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("collector.capture.replay.KEEP_OCTETS", 100)
+    monkeypatch.setattr("collector.capture.replay.KEEP_BYTES", 100)
     with TWO_EXPORTERS.open("rb") as file:
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=file))
         with pytest.raises(TargetError, match="too large to be repeated"):

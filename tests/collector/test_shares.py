@@ -6,7 +6,7 @@ import asyncio
 
 import numpy as np
 
-from collector.decode.inbox import ROW_OCTETS, TIMES_FREE, Inbox
+from collector.decode.inbox import ROW_BYTES, TIMES_FREE, Inbox
 from decoders.datagrams import Datagrams
 
 LIMIT = 1_000_000
@@ -15,7 +15,7 @@ SIZE = 1000
 
 
 def sent(sender: str, count: int) -> Datagrams:
-    return Datagrams.of([(bytes(SIZE - ROW_OCTETS), sender, 6343, 0)] * count)
+    return Datagrams.of([(bytes(SIZE - ROW_BYTES), sender, 6343, 0)] * count)
 
 
 def mixed(*batches: Datagrams) -> Datagrams:
@@ -83,11 +83,11 @@ def test_what_was_taken_is_held_no_longer() -> None:
     assert fits[0] == fits[1] == fits[2] > 0
 
 
-def test_all_octets_are_counted_once() -> None:
+def test_all_bytes_are_counted_once() -> None:
     inbox = Inbox(LIMIT)
     for _ in range(50):
         inbox.offer(mixed(sent("192.0.2.1", 40), sent("192.0.2.2", 1)))
 
-    payloads = SIZE - ROW_OCTETS
-    assert inbox.dropped_octets == inbox.dropped_datagrams * payloads
+    payloads = SIZE - ROW_BYTES
+    assert inbox.dropped_bytes == inbox.dropped_datagrams * payloads
     assert inbox.octets == sum(held(inbox).values()) * SIZE <= LIMIT

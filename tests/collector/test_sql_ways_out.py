@@ -16,7 +16,7 @@ from collector.store.setup import set_up
 from tests.collector.sql_endpoint import Endpoint, served
 
 SECONDS = 1
-REQUEST_OCTETS = 400_000
+REQUEST_BYTES = 400_000
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def endpoint(store_directory: Path) -> Iterator[Endpoint]:
         max_memory_bytes=128 * 2**20,
         max_disk_bytes=2**20,
         max_result_rows=1_000_000,
-        max_request_bytes=REQUEST_OCTETS,
+        max_request_bytes=REQUEST_BYTES,
     )
     client = open_client(settings)
     set_up(client, settings)
@@ -204,7 +204,7 @@ TOO_MUCH = {
         "241",
         "396",
     },
-    "SELECT '" + "x" * REQUEST_OCTETS + "'": {"307"},
+    "SELECT '" + "x" * REQUEST_BYTES + "'": {"307"},
     "SELECT " + "(" * 5_000 + "1" + ")" * 5_000: {"306", "167", "159"},
     "SELECT " + "+".join(["1"] * 60_000): {"62", "167", "168", "306", "159"},
 }
@@ -221,7 +221,7 @@ def test_what_costs_too_much_ends_at_a_limit(endpoint: Endpoint, sql: str) -> No
 
 def test_a_compressed_bomb_is_refused(endpoint: Endpoint) -> None:
     bomb = gzip.compress(b" " * 50_000_000)
-    assert len(bomb) < REQUEST_OCTETS
+    assert len(bomb) < REQUEST_BYTES
 
     assert endpoint.ask(bomb, {"Content-Encoding": "gzip"})[2]["X-ClickHouse-Exception-Code"] == "307"
     twice = gzip.compress(gzip.compress(b"SELECT 1"))

@@ -90,7 +90,7 @@ def test_the_next_start_finds_inserts_in_order_with_table_group_rows_and_token(t
         (FLOWS, 3, 0, f"{RUN}-10"),
         (FLOWS, 5, 0, f"{RUN}-100"),
     ]
-    assert [insert.file_octets for insert in found] == [sizes[1], sizes[0], sizes[2]]
+    assert [insert.file_bytes for insert in found] == [sizes[1], sizes[0], sizes[2]]
     assert halves == 1
     assert not list(tmp_path.glob("*.tmp"))
     assert (tmp_path / "README").exists()
@@ -190,7 +190,7 @@ def test_a_broken_file_is_counted_and_the_next_one_stored(embedded_store: StoreS
 
     assert metrics.value("store_dropped_rows_total", table="flows", reason="spool_broken") == 3
     assert metrics.value("store_rows_total", table="drops") == 4
-    assert metrics.value("spool_inserts") == metrics.value("spool_octets") == 0
+    assert metrics.value("spool_inserts") == metrics.value("spool_bytes") == 0
     assert not list(embedded_store.spool.glob("*.arrow"))
 
 

@@ -57,7 +57,7 @@ def test_rows_of_all_offers_are_stored_once_and_counted(any_store: StoreSettings
             for seed in range(10):
                 assert writer.offer("flows", batch(FLOWS, 100, seed))
             await until(lambda: metrics.value("store_rows_total", table="flows") == 1000)
-            assert writer.queue_octets == 0
+            assert writer.queue_bytes == 0
             assert writer.problem is None
 
     asyncio.run(scenario())
@@ -192,10 +192,10 @@ def test_a_full_queue_drops_the_newest_and_says_when_there_is_room(embedded_stor
         return await asyncio.to_thread(function, *args)
 
     async def scenario() -> None:
-        settings = with_(embedded_store, queue_octets=3 * rows.nbytes, batch_rows=1000)
+        settings = with_(embedded_store, queue_bytes=3 * rows.nbytes, batch_rows=1000)
         async with Writer(settings, metrics, slow, asyncio.to_thread) as writer:
             assert [writer.offer("flows", rows) for _ in range(5)] == [True, True, True, False, False]
-            assert writer.queue_octets == 3 * rows.nbytes == metrics.value("store_queue_octets")
+            assert writer.queue_bytes == 3 * rows.nbytes == metrics.value("store_queue_bytes")
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(writer.ready(), 0.05)
             gate.set()
@@ -225,8 +225,8 @@ def test_without_a_server_rows_wait_until_the_deadline_then_go_to_the_spool(tmp_
             assert metrics.value("store_up") == 0
             writer.offer("flows", batch(FLOWS, 20))
             await until(lambda: (metrics.value("store_retries_total", table="flows") or 0) > 0)
-            assert writer.queue_octets > 0
-        assert writer.queue_octets == 0
+            assert writer.queue_bytes > 0
+        assert writer.queue_bytes == 0
 
     asyncio.run(scenario())
 

@@ -16,7 +16,7 @@ from decoders.netflow.messages import waits
 from decoders.overrides import ExporterRule
 from tests.decoders.helpers import rows
 
-SMALL = Limits(sessions=64, sources=64, names=1_024, rows_per_batch=4_096, held_octets=64 * 1024)
+SMALL = Limits(sessions=64, sources=64, names=1_024, rows_per_batch=4_096, held_bytes=64 * 1024)
 NOW = 1_700_000_000
 """Seconds: the time in the headers, and of receipt."""
 

@@ -37,9 +37,9 @@ def test_a_block_comes_back_with_the_last_array_cut_from_it() -> None:
     del block
     other = blocks.take(PAGE)
     assert where(other) != at
-    assert blocks.spare_octets == 0
+    assert blocks.spare_bytes == 0
     del part
-    assert blocks.spare_octets == PAGE
+    assert blocks.spare_bytes == PAGE
     assert where(blocks.take(PAGE)) == at
 
 
@@ -47,17 +47,17 @@ def test_sizes_are_powers_of_two_and_do_not_mix() -> None:
     blocks = MemoryPool()
     assert len(blocks.take(PAGE)) == PAGE
     assert len(blocks.take(PAGE + 1)) == 2 * PAGE
-    assert blocks.spare_octets == 3 * PAGE
+    assert blocks.spare_bytes == 3 * PAGE
     assert len(blocks.take(3 * PAGE)) == 4 * PAGE
 
 
 def test_no_more_is_kept_than_allowed() -> None:
-    blocks = MemoryPool(spare_octets=3 * PAGE)
+    blocks = MemoryPool(spare_bytes=3 * PAGE)
     taken = [blocks.take(PAGE) for _ in range(8)]
     assert len({where(block) for block in taken}) == 8
     taken.clear()
     gc.collect()
-    assert blocks.spare_octets == 3 * PAGE
+    assert blocks.spare_bytes == 3 * PAGE
 
 
 CAPTURES = (
@@ -95,18 +95,18 @@ def test_large_batches_are_decoded_into_memory_that_is_used_again(monkeypatch: p
     assert not any(np.shares_memory(a, b) for a, b in itertools.combinations(columns, 2))
     del made, columns
     gc.collect()
-    assert blocks.spare_octets > 0
+    assert blocks.spare_bytes > 0
 
 
 def test_long_records_of_varying_length_do_not_hold_the_room_for_short_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """Room is taken for records of the least length; who holds a batch must not hold all of it."""
 
     class Counted(MemoryPool):
-        taken_octets = 0
+        taken_bytes = 0
 
         def take(self, octets: int) -> NDArray[np.uint8]:
             block = super().take(octets)
-            self.taken_octets += len(block)
+            self.taken_bytes += len(block)
             return block
 
     blocks = Counted()
@@ -122,8 +122,8 @@ def test_long_records_of_varying_length_do_not_hold_the_room_for_short_ones(monk
     gc.collect()
     assert sum(part.num_rows for part in flows) == 6_000
     needed = sum(part.nbytes for part in flows)
-    assert blocks.taken_octets > 20 * needed
-    assert blocks.taken_octets - blocks.spare_octets <= 2 * needed
+    assert blocks.taken_bytes > 20 * needed
+    assert blocks.taken_bytes - blocks.spare_bytes <= 2 * needed
 
 
 def test_what_nobody_takes_any_more_goes_back_to_the_system() -> None:
@@ -133,10 +133,10 @@ def test_what_nobody_takes_any_more_goes_back_to_the_system() -> None:
     in_use = blocks.take(PAGE)
     for _ in range(2):
         blocks.trim()
-    assert blocks.spare_octets == 5 * PAGE
+    assert blocks.spare_bytes == 5 * PAGE
     del in_use
     blocks.trim()
-    assert blocks.spare_octets == PAGE, "only what was taken meanwhile stays"
+    assert blocks.spare_bytes == PAGE, "only what was taken meanwhile stays"
     for _ in range(2):
         blocks.trim()
-    assert blocks.spare_octets == 0
+    assert blocks.spare_bytes == 0

@@ -79,7 +79,7 @@ def test_mutated_captures_never_raise_and_give_sane_rows(datagrams: list[bytes])
 
 @settings(max_examples=200, deadline=None)
 @given(st.sampled_from([1, 5, 7, 9, 10]), st.binary(max_size=300))
-def test_any_octets_behind_a_version_never_raise(version: int, octets: bytes) -> None:
+def test_any_bytes_behind_a_version_never_raise(version: int, octets: bytes) -> None:
     collector = Collector()
     payload = struct.pack("!H", version) + octets
     whole = struct.pack("!HH", version, len(payload)) + payload[4:]

@@ -66,7 +66,7 @@ def test_netflow_package_reads_the_same_from_v5() -> None:
         ours = Collector().decode(payload)
 
         assert [ip_address(flow.IPV4_SRC_ADDR).packed for flow in theirs.flows] == [r["src_ip"][12:] for r in ours]
-        assert [(f.IN_PACKETS, f.IN_OCTETS, f.PROTO) for f in theirs.flows] == [
+        assert [(f.IN_PACKETS, f.IN_BYTES, f.PROTO) for f in theirs.flows] == [
             (r["packets"], r["bytes"], r["ip_protocol"]) for r in ours
         ]
 
@@ -85,7 +85,7 @@ def test_version_1_has_flags_behind_tos() -> None:
     assert row["tcp_flags"] == theirs.flows[0].TCP_FLAGS
 
 
-def test_version_7_has_records_of_52_octets() -> None:
+def test_version_7_has_records_of_52_bytes() -> None:
     records = b"".join(record5(packets=n) + b"\x7f\x00\x00\x01" for n in (1, 2, 3))
     datagram = struct.pack("!HHIIIII", 7, 3, 1_000_000, NOW, 500_000_000, 9, 0) + records
 
@@ -139,7 +139,7 @@ def test_an_end_before_the_start_is_clamped_and_counted() -> None:
     assert collector.problems == {Reason.TIME: 1}
 
 
-def test_count_beyond_the_octets_keeps_what_is_whole() -> None:
+def test_count_beyond_the_bytes_keeps_what_is_whole() -> None:
     collector = Collector()
 
     found = collector.decode(v5(record5(packets=1), record5(packets=2), count=30) + b"\0" * 47)

@@ -550,7 +550,7 @@ def test_a_malformed_ipfix_message_is_discarded_whole(message: bytes, reason: Re
     assert collector.stat(S_LOST) == 0
 
 
-def test_octets_behind_an_ipfix_message() -> None:
+def test_bytes_behind_an_ipfix_message() -> None:
     first = ipfix(template(256, BASE), in_set(256, base(packets=1)))
     second = ipfix(in_set(256, base(packets=2)), sequence=1)
     collector = Collector()

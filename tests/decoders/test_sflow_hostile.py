@@ -91,7 +91,7 @@ def test_mutated_captures_never_raise_and_give_sane_rows(datagrams: list[bytes])
 
 @settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=200))
-def test_any_octets_behind_a_version_5_never_raise(octets: bytes) -> None:
+def test_any_bytes_behind_a_version_5_never_raise(octets: bytes) -> None:
     Sflow().decode(b"\0\0\0\5" + octets, b"\0\0\0\5\0\0\0\1" + octets)
 
 

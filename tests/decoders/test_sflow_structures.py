@@ -317,7 +317,7 @@ def test_a_header_longer_than_its_record_is_left_out() -> None:
     assert sflow.problems == {Reason.RECORD_SHORT: 1, Reason.NO_ADDRESS: 1}
 
 
-def test_counts_are_checked_against_the_octets() -> None:
+def test_counts_are_checked_against_the_bytes() -> None:
     for samples in (
         flow_sample(header(FRAME), count=0xFFFFFFFF),
         flow_sample(header(FRAME), count=2),
@@ -443,8 +443,8 @@ def test_interface_counters_and_their_differences() -> None:
     before = counters_sample(interface_counters(octets=(10, 20), packets=5), name, port, ethernet)
     after = expanded_counters(ethernet, port, name, interface_counters(octets=(1010, 4020), packets=9), sequence=2)
     first, second = polls(before, after)
-    subset(first, delta_state="first", interval_us=None, in_octets_delta=None, if_name="vnet7", in_octets=10)
-    subset(second, delta_state="ok", interval_us=30_000_000, in_octets_delta=1000, out_octets_delta=4000)
+    subset(first, delta_state="first", interval_us=None, in_bytes_delta=None, if_name="vnet7", in_bytes=10)
+    subset(second, delta_state="ok", interval_us=30_000_000, in_bytes_delta=1000, out_bytes_delta=4000)
     subset(second, in_unicast_packets=9, in_unicast_packets_delta=4, out_errors_delta=4, in_errors_delta=0)
     subset(second, in_unknown_protocols=None, in_unknown_protocols_delta=None, if_type=6, if_speed=10**9, if_status=3)
     subset(second, datapath_id=0xFEDCBA9876543210, of_port=65534, source="sflow", source_class=0, source_index=3)
@@ -472,7 +472,7 @@ def test_resets_give_no_difference(case: str) -> None:
     before, after, sequence, uptimes = RESETS[case]
     first = counters_sample(interface_counters(**before), sequence=5_000 if sequence == 1 else 1)
     row = polls(first, counters_sample(interface_counters(**after), sequence=sequence), uptimes=uptimes)[1]
-    subset(row, delta_state="reset", interval_us=None, in_octets_delta=None, out_unicast_packets_delta=None)
+    subset(row, delta_state="reset", interval_us=None, in_bytes_delta=None, out_unicast_packets_delta=None)
 
 
 def test_uptime_may_wrap() -> None:
@@ -486,7 +486,7 @@ def test_an_unknown_total_has_no_difference_on_either_side() -> None:
     after = counters_sample(interface_counters(errors=3, unknown=UNKNOWN), sequence=2)
     row = polls(before, after)[1]
     subset(row, in_errors=3, in_errors_delta=None, in_unknown_protocols=None, in_unknown_protocols_delta=None)
-    subset(row, delta_state="ok", in_octets_delta=0)
+    subset(row, delta_state="ok", in_bytes_delta=0)
 
 
 @pytest.mark.parametrize(("number", "source"), [(2104, (3, 100_001)), (2006, (2, 1))])
@@ -494,10 +494,10 @@ def test_counters_of_vms_and_hosts(number: int, source: tuple[int, int]) -> None
     before = counters_sample(short_counters(number, (1000, 10, 1, 2), (5000, 50, 3, 4)), source=source)
     after = counters_sample(short_counters(number, (3000, 30, 1, 5), (5000, 50, 3, 4)), source=source, sequence=2)
     row = polls(before, after)[1]
-    subset(row, source_class=source[0], source_index=source[1], if_index=0, in_octets=3000, in_unicast_packets=30)
-    subset(row, in_errors=1, in_discards=5, out_octets=5000, out_unicast_packets=50, out_errors=3, out_discards=4)
-    subset(row, in_multicast_packets=None, in_octets_delta=2000, in_unicast_packets_delta=20, in_discards_delta=3)
-    subset(row, out_octets_delta=0, delta_state="ok", eth_fcs_errors=None)
+    subset(row, source_class=source[0], source_index=source[1], if_index=0, in_bytes=3000, in_unicast_packets=30)
+    subset(row, in_errors=1, in_discards=5, out_bytes=5000, out_unicast_packets=50, out_errors=3, out_discards=4)
+    subset(row, in_multicast_packets=None, in_bytes_delta=2000, in_unicast_packets_delta=20, in_discards_delta=3)
+    subset(row, out_bytes_delta=0, delta_state="ok", eth_fcs_errors=None)
 
 
 def test_lost_upcalls_of_the_datapath() -> None:

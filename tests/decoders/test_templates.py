@@ -11,7 +11,7 @@ import pytest
 from decoders.errors import Reason
 from decoders.limits import Limits
 from decoders.netflow.plan import describe, parse, plausible, registry
-from decoders.sessions import S_DATAGRAMS, S_DUPLICATES, S_HELD_OCTETS, S_LOST, S_RECORDS, S_TEMPLATES
+from decoders.sessions import S_DATAGRAMS, S_DUPLICATES, S_HELD_BYTES, S_LOST, S_RECORDS, S_TEMPLATES
 from tests.decoders.exports import (
     BASE,
     NOW,
@@ -37,7 +37,7 @@ def short(packets: int) -> bytes:
 
 def tight(**changes: int) -> Limits:
     """Small limits, for tests that reach them."""
-    defaults = {"sessions": 64, "sources": 64, "names": 64, "rows_per_batch": 4_096, "held_octets": 4_096}
+    defaults = {"sessions": 64, "sources": 64, "names": 64, "rows_per_batch": 4_096, "held_bytes": 4_096}
     return Limits(**(defaults | changes))
 
 
@@ -58,7 +58,7 @@ def test_data_before_its_template_is_decoded_when_it_comes_with_its_own_times() 
         collector.decode(ipfix(in_set(256, base(1)), seconds=NOW - 50), ipfix(in_set(256, base(2)), sequence=1)) == []
     )
     assert collector.problems == {Reason.HELD: 2}
-    assert collector.stat(S_HELD_OCTETS) == 2 * len(base())
+    assert collector.stat(S_HELD_BYTES) == 2 * len(base())
 
     collector.time_us += 60_000_000
     found = collector.decode(ipfix(in_set(256, base(3)), template(256, BASE), in_set(256, base(4)), sequence=2))
@@ -66,7 +66,7 @@ def test_data_before_its_template_is_decoded_when_it_comes_with_its_own_times() 
     assert [row["packets"] for row in found] == [1, 2, 3, 4]
     assert [row["time_received"] // 1_000_000 - NOW for row in found] == [0, 0, 60, 60]
     assert [row["flow_end"] // 1_000_000 - NOW for row in found] == [-50, 0, 0, 0]
-    assert (collector.stat(S_HELD_OCTETS), collector.stat(S_LOST), collector.stat(S_RECORDS)) == (0, 0, 4)
+    assert (collector.stat(S_HELD_BYTES), collector.stat(S_LOST), collector.stat(S_RECORDS)) == (0, 0, 4)
     assert collector.problems == {Reason.HELD: 3}
 
 
@@ -97,20 +97,20 @@ def test_held_data_expires_and_is_counted() -> None:
 
     assert collector.decode(ipfix(template(256, BASE), sequence=1)) == []
     assert collector.problems == {Reason.HELD: 1, Reason.NO_TEMPLATE: 1}
-    assert collector.stat(S_HELD_OCTETS) == 0
+    assert collector.stat(S_HELD_BYTES) == 0
 
 
 def test_held_data_is_bounded_per_session_and_in_total() -> None:
-    collector = Collector(tight(held_octets_per_session=1_000))
+    collector = Collector(tight(held_bytes_per_session=1_000))
     for sequence in range(10):
         collector.decode(ipfix(in_set(256, bytes(300)), sequence=sequence))
     assert collector.problems == {Reason.HELD: 3, Reason.NO_TEMPLATE: 7}
 
     for port in range(1, 31):
         collector.decode(ipfix(in_set(256, bytes([port]) * 300)), port=port)
-    assert collector.stat(S_HELD_OCTETS) <= 4_096
+    assert collector.stat(S_HELD_BYTES) <= 4_096
     assert collector.problems[Reason.HELD] == 33
-    assert collector.problems[Reason.NO_TEMPLATE] == 7 + 33 - collector.stat(S_HELD_OCTETS) // 300
+    assert collector.problems[Reason.NO_TEMPLATE] == 7 + 33 - collector.stat(S_HELD_BYTES) // 300
 
     found = collector.decode(ipfix(template(256, [(8, 4), (12, 4), (2, 4)]), sequence=1), port=30)
     assert len(found) == 25
@@ -118,7 +118,7 @@ def test_held_data_is_bounded_per_session_and_in_total() -> None:
 
 
 def test_many_held_rows_come_in_several_batches() -> None:
-    collector = Collector(tight(rows_per_batch=100, held_octets=64 * 1024))
+    collector = Collector(tight(rows_per_batch=100, held_bytes=64 * 1024))
     for sequence in range(40):
         collector.decode(ipfix(in_set(256, *(short(20 * sequence + k) for k in range(20))), sequence=sequence))
 
@@ -217,7 +217,7 @@ def test_all_templates_of_a_kind_are_withdrawn_together(record: bytes, left: set
     assert collector.problems == {}
 
 
-def test_a_withdrawn_template_may_come_back_as_another_one_or_in_the_same_octets() -> None:
+def test_a_withdrawn_template_may_come_back_as_another_one_or_in_the_same_bytes() -> None:
     collector = Collector()
     announced, withdrawn = ipfix(template(256, SHORT)), ipfix(withdrawal(256))
     data = ipfix(in_set(256, short(4)))
@@ -549,7 +549,7 @@ def test_a_new_port_of_an_open_vswitch_reads_its_data_by_the_templates_of_the_ol
     later = collector.decode(ipfix(in_set(256, ovs_record(9)), sequence=2), port=6)
 
     assert [row["packets"] for row in (*found, *later)] == [7, 8, 9]
-    assert collector.stat(S_HELD_OCTETS) == 0
+    assert collector.stat(S_HELD_BYTES) == 0
     assert collector.stat(S_TEMPLATES) == 2
 
 
@@ -564,7 +564,7 @@ def test_templates_are_shared_between_ports_only(other: dict[str, Any]) -> None:
     domain = other.pop("domain", 1)
 
     assert collector.decode(ipfix(in_set(256, ovs_record(7)), domain=domain), **other) == []
-    assert collector.stat(S_HELD_OCTETS) == len(ovs_record(7))
+    assert collector.stat(S_HELD_BYTES) == len(ovs_record(7))
 
 
 def test_other_exporters_keep_their_templates_to_their_ports() -> None:
@@ -592,7 +592,7 @@ def test_the_statistics_of_an_open_vswitch_do_not_wait_at_a_new_port() -> None:
 
     collector.decode(ipfix(in_set(462, struct.pack("!IQ", 1, 0))), port=6)
 
-    assert collector.stat(S_HELD_OCTETS) == 0
+    assert collector.stat(S_HELD_BYTES) == 0
 
 
 def test_made_up_ports_share_no_templates_without_end() -> None:
@@ -617,10 +617,10 @@ def test_what_waits_is_told_by_session_with_the_time_of_the_oldest() -> None:
 
 def test_few_streams_cannot_fill_what_all_share() -> None:
     """Each may take a quarter of what is left, and 64 KiB at least: the first has most, and keeps it."""
-    collector = Collector(tight(held_octets=2**20, held_octets_per_session=2**20))
+    collector = Collector(tight(held_bytes=2**20, held_bytes_per_session=2**20))
     for port in range(1, 11):
         for sequence in range(8):
             collector.decode(ipfix(in_set(256, bytes([port]) * 2**15), sequence=sequence), port=port)
 
-    held = sorted(collector.decoder.shared.sessions.stats[1:11, S_HELD_OCTETS].tolist(), reverse=True)
+    held = sorted(collector.decoder.shared.sessions.stats[1:11, S_HELD_BYTES].tolist(), reverse=True)
     assert held == [2**15 * count for count in (6, 5, 4, 3, 3, 2, 2, 2, 2, 2)]

@@ -23,7 +23,7 @@ NAMES = ("d", "h", "min", "s")
         (12_400_000, "bit/s", "bits_per_second", "12.4 Mbit/s"),
         (9_960_000_000, "bit/s", "bits_per_second", "10 Gbit/s"),
         (999, "bit/s", "bits_per_second", "999 bit/s"),
-        (1_500_000, "octets", "octets", "1.5 MB"),
+        (1_500_000, "bytes", "bytes", "1.5 MB"),
         (850, "µs", "latency_us", "850 µs"),
         (12_340, "µs", "latency_us", "12.3 ms"),
         (1_250_000, "µs", "latency_us", "1.2 s"),

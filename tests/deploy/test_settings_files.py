@@ -51,15 +51,15 @@ def test_each_commented_line_of_the_example_is_right(tmp_path: Path) -> None:
         "inventory.ovsdb",
         "inventory.openstack",
         "inventory.static",
-        "listen.addresses", "listen.receive_buffer_octets", "listen.sockets", "listen.streams",
+        "listen.addresses", "listen.receive_buffer_bytes", "listen.sockets", "listen.streams",
         "listen.certificate_file", "listen.key_file", "listen.client_ca_file",
         "decode.allow", "decode.share_templates_between_domains", "decode.exporters",
         "rollup.service", "rollup.key_file",
-        "store.url", "store.user", "store.spool_octets", "store.ttl_days", "store.interface_speeds",
+        "store.url", "store.user", "store.spool_bytes", "store.ttl_days", "store.interface_speeds",
         "store.cluster", "store.shared",
         "web.host", "web.port",
     }  # fmt: skip
-    assert settings.listen.receive_buffer_octets == Settings().listen.receive_buffer_octets
+    assert settings.listen.receive_buffer_bytes == Settings().listen.receive_buffer_bytes
     assert settings.store.ttl_days == {"flows": 14, "interface_counters": 90}
     assert settings.inventory.libvirt[0].uri == "qemu+ssh://vmflow@hv1/system"
 
@@ -75,7 +75,7 @@ def test_a_misspelt_key_would_be_noticed(tmp_path: Path) -> None:
 def test_the_sysctl_file_grants_what_the_listener_asks_for() -> None:
     given = dict(re.findall(r"^(\S+) = (\d+)$", (DEPLOY / "sysctl.d/90-vmflow.conf").read_text(), re.MULTILINE))
 
-    assert int(given["net.core.rmem_max"]) == Settings().listen.receive_buffer_octets
+    assert int(given["net.core.rmem_max"]) == Settings().listen.receive_buffer_bytes
 
 
 def test_the_container_keeps_its_data_on_the_volume() -> None:

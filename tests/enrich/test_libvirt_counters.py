@@ -53,8 +53,8 @@ def test_a_row_has_every_decoded_column() -> None:
 def test_what_the_guest_sends_the_switch_receives() -> None:
     (row,) = poll(new(), guest())
 
-    assert (row["in_octets"], row["in_unicast_packets"]) == (3544, 38)
-    assert (row["out_octets"], row["out_unicast_packets"]) == (4764, 56)
+    assert (row["in_bytes"], row["in_unicast_packets"]) == (3544, 38)
+    assert (row["out_bytes"], row["out_unicast_packets"]) == (4764, 56)
 
 
 def test_errors_and_drops_have_their_own_columns() -> None:
@@ -66,11 +66,11 @@ def test_errors_and_drops_have_their_own_columns() -> None:
 
     stated = {name: row[name] for name, *_ in TOTALS if row[name] is not None}
     assert stated == {
-        "out_octets": 0,
+        "out_bytes": 0,
         "out_unicast_packets": 1,
         "out_errors": 2,
         "out_discards": 3,
-        "in_octets": 4,
+        "in_bytes": 4,
         "in_unicast_packets": 5,
         "in_errors": 6,
         "in_discards": 7,
@@ -104,8 +104,8 @@ def test_the_second_poll_has_differences() -> None:
     (row,) = poll(counters, guest(tx=(4000, 40), rx=(4764, 57)), monotonic_us=11_500_000)
 
     assert (row["delta_state"], row["interval_us"]) == ("ok", 10_500_000)
-    assert (row["in_octets_delta"], row["in_unicast_packets_delta"]) == (456, 2)
-    assert (row["out_octets_delta"], row["out_unicast_packets_delta"]) == (0, 1)
+    assert (row["in_bytes_delta"], row["in_unicast_packets_delta"]) == (456, 2)
+    assert (row["out_bytes_delta"], row["out_unicast_packets_delta"]) == (0, 1)
     assert (row["in_errors_delta"], row["in_multicast_packets_delta"]) == (0, None)
 
 
@@ -116,8 +116,8 @@ def test_a_counter_that_falls_was_reset() -> None:
     (row,) = poll(counters, guest(tx=(9000, 90), rx=(4763, 57)), monotonic_us=1)
     (after,) = poll(counters, guest(tx=(9001, 91), rx=(4763, 57)), monotonic_us=2)
 
-    assert (row["delta_state"], row["interval_us"], row["in_octets_delta"]) == ("reset", None, None)
-    assert (after["delta_state"], after["in_octets_delta"]) == ("ok", 1)
+    assert (row["delta_state"], row["interval_us"], row["in_bytes_delta"]) == ("reset", None, None)
+    assert (after["delta_state"], after["in_bytes_delta"]) == ("ok", 1)
 
 
 def test_a_domain_started_again_was_reset_even_if_it_counted_further() -> None:
@@ -126,7 +126,7 @@ def test_a_domain_started_again_was_reset_even_if_it_counted_further() -> None:
 
     (row,) = poll(counters, guest(tx=(90_000, 900), rx=(90_000, 900), run=2), monotonic_us=1)
 
-    assert (row["delta_state"], row["in_octets_delta"]) == ("reset", None)
+    assert (row["delta_state"], row["in_bytes_delta"]) == ("reset", None)
 
 
 def test_interfaces_are_told_apart_by_domain_and_device_not_by_number() -> None:
@@ -138,7 +138,7 @@ def test_interfaces_are_told_apart_by_domain_and_device_not_by_number() -> None:
 
     rows = poll(counters, other, DomainStats(A, 1, swapped), monotonic_us=1)
 
-    assert [(row["if_name"], row["delta_state"], row["in_octets_delta"]) for row in rows] == [
+    assert [(row["if_name"], row["delta_state"], row["in_bytes_delta"]) for row in rows] == [
         ("vnet1", "first", None),
         ("vnet1", "ok", 1),
         ("vnet0", "ok", 2),
@@ -188,7 +188,7 @@ def test_what_is_no_counter_is_null() -> None:
 
     (row,) = poll(new(), DomainStats(A, 1, values))
 
-    assert (row["in_octets"], row["out_octets"], row["out_unicast_packets"]) == (None, None, None)
+    assert (row["in_bytes"], row["out_bytes"], row["out_unicast_packets"]) == (None, None, None)
     assert row["in_unicast_packets"] == 38
 
 
@@ -198,4 +198,4 @@ def test_large_counters_keep_every_digit() -> None:
 
     (row,) = poll(counters, guest(tx=(2**63 + 1, 2**40 + 1)), monotonic_us=1)
 
-    assert (row["in_octets"], row["in_octets_delta"], row["in_unicast_packets_delta"]) == (2**63 + 1, 1, 1)
+    assert (row["in_bytes"], row["in_bytes_delta"], row["in_unicast_packets_delta"]) == (2**63 + 1, 1, 1)

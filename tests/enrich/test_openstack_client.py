@@ -235,7 +235,7 @@ def test_answers_that_are_none(tmp_path: Path, body: bytes, expected: str) -> No
 
 def test_answer_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading ends at the limit."""
-    monkeypatch.setattr(openstack_api, "MAX_OCTETS", 1 << 20)
+    monkeypatch.setattr(openstack_api, "MAX_BYTES", 1 << 20)
     with Raw(200, *[b" " * (1 << 18)] * 400) as raw:
         assert error_of(raw.write_clouds(tmp_path)).endswith("the answer has more than 1048576 octets")
 

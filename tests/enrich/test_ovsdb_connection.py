@@ -337,7 +337,7 @@ def test_answers_that_are_none(octets: bytes) -> None:
 def test_a_message_without_end(octets: int, deadline: float, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its size ends it, or the deadline: the library itself would not return before the end of a message."""
     needs_server()
-    monkeypatch.setattr("collector.inventory.sources.ovsdb_replica.MAX_OCTETS", octets)
+    monkeypatch.setattr("collector.inventory.sources.ovsdb_replica.MAX_BYTES", octets)
     with answering(b'{"id":null,"method":"update3","params":["', b"x" * 65_536) as remote:
         fail(Ovsdb(OvsdbSettings(remote=remote, deadline_seconds=deadline)), why)
 
@@ -356,7 +356,7 @@ def fail(source: Ovsdb, why: str) -> None:
 
 
 def test_a_replica_that_has_taken_in_much_is_made_anew(server: OvsdbServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("collector.inventory.sources.ovsdb_replica.MAX_TOTAL_OCTETS", 10)
+    monkeypatch.setattr("collector.inventory.sources.ovsdb_replica.MAX_TOTAL_BYTES", 10)
     with closing(Ovsdb(OvsdbSettings(remote=server.unix))) as source:
         names(source)
         added(server, "vnet2")

@@ -18,11 +18,11 @@ from schemas.counters import COUNTERS, TOTALS
 from tests.enrich.ovsdb_server import OvsdbServer, needs_server
 
 FIGURES = {
-    "rx_bytes": ("in_octets", 1_000),
+    "rx_bytes": ("in_bytes", 1_000),
     "rx_packets": ("in_unicast_packets", 10),
     "rx_dropped": ("in_discards", 3),
     "rx_errors": ("in_errors", 4),
-    "tx_bytes": ("out_octets", 2_000),
+    "tx_bytes": ("out_bytes", 2_000),
     "tx_packets": ("out_unicast_packets", 20),
     "tx_dropped": ("out_discards", 5),
     "tx_errors": ("out_errors", 6),
@@ -89,7 +89,7 @@ def test_differences_to_the_poll_before(server: OvsdbServer, source: Ovsdb) -> N
 
     assert row["delta_state"] == "ok"
     assert row["interval_us"] > 0
-    assert (row["in_octets_delta"], row["out_unicast_packets_delta"], row["out_octets_delta"]) == (600, 0, None)
+    assert (row["in_bytes_delta"], row["out_unicast_packets_delta"], row["out_bytes_delta"]) == (600, 0, None)
 
 
 def test_a_counter_that_falls_was_reset(server: OvsdbServer, source: Ovsdb) -> None:
@@ -99,8 +99,8 @@ def test_a_counter_that_falls_was_reset(server: OvsdbServer, source: Ovsdb) -> N
 
     row = polled(source)["vnet1"]
 
-    assert (row["delta_state"], row["in_octets"], row["in_octets_delta"]) == ("reset", 10, None)
-    assert row["out_octets_delta"] is None
+    assert (row["delta_state"], row["in_bytes"], row["in_bytes_delta"]) == ("reset", 10, None)
+    assert row["out_bytes_delta"] is None
 
 
 def test_another_device_under_the_same_port_begins_anew(server: OvsdbServer, source: Ovsdb) -> None:
@@ -127,7 +127,7 @@ def test_a_database_that_is_started_again_does_not_begin_anew(server: OvsdbServe
     source.close()
     count(server, rx_bytes=1_001)
 
-    assert polled(source)["vnet1"]["in_octets_delta"] == 1
+    assert polled(source)["vnet1"]["in_bytes_delta"] == 1
 
 
 def test_what_is_not_counted_has_no_row(server: OvsdbServer, source: Ovsdb) -> None:
@@ -138,7 +138,7 @@ def test_what_is_not_counted_has_no_row(server: OvsdbServer, source: Ovsdb) -> N
 
     row = polled(source)["vnet1"]
 
-    assert (row["in_octets"], row["in_unicast_packets"], row["out_octets"]) == (None, None, 2**63 - 1)
+    assert (row["in_bytes"], row["in_unicast_packets"], row["out_bytes"]) == (None, None, 2**63 - 1)
     assert row["in_errors"] is None
 
 

@@ -172,8 +172,8 @@ def test_names_metrics_and_health_after_the_start(file: Path) -> None:
                 ("inventory_source_problems_total", (("source", name),)): 0,
                 ("inventory_ends_total", (("named", "yes"),)): 3,
                 ("inventory_ends_total", (("named", "no"),)): 1,
-                ("inventory_octets_total", (("named", "yes"),)): 3_000,
-                ("inventory_octets_total", (("named", "no"),)): 1_000,
+                ("inventory_bytes_total", (("named", "yes"),)): 3_000,
+                ("inventory_bytes_total", (("named", "no"),)): 1_000,
                 ("inventory_rows_total", (("sighting", "unknown"),)): 2,
             }
             await until(lambda: all(lab.metrics.value(n, **dict(labels)) == v for (n, labels), v in expected.items()))
@@ -259,8 +259,8 @@ def named_port(name: str, index: int) -> bytes:
 
 def guest(name: str, uuid: int, mac: str, index: int = 9) -> bytes:
     adapters = host_adapters((index, (int(mac.replace(":", ""), 16),)))
-    uuid_octets = uuid.to_bytes(16, "big")
-    return counters_sample(host_descr(name, uuid_octets), adapters, item(2002, words(2, 1)), source=(3, 100_000 + uuid))
+    uuid_bytes = uuid.to_bytes(16, "big")
+    return counters_sample(host_descr(name, uuid_bytes), adapters, item(2002, words(2, 1)), source=(3, 100_000 + uuid))
 
 
 def test_what_exporters_say_of_themselves_adds_to_the_file(file: Path) -> None:

@@ -14,7 +14,7 @@ from tests.fuzz.seeds import write
 ROOT = Path(__file__).parents[2]
 CORPUS = Path(__file__).parent / "corpus"
 WORK = ROOT / ".fuzz"
-MAX_OCTETS = 4_096
+MAX_BYTES = 4_096
 """Longest input: some datagrams of an Ethernet frame's size."""
 SLOWEST_SECONDS = 20
 """An input that takes longer is a finding: uncompiled kernels take 10 ms for a full datagram."""
@@ -28,7 +28,7 @@ def fuzz(kind: str, seconds: int) -> int:
     write(kind, seeds)
     kept = CORPUS / kind
     folders = [str(folder) for folder in (found, seeds, kept) if folder.is_dir()]
-    options = [f"-max_total_time={seconds}", f"-max_len={MAX_OCTETS}", f"-timeout={SLOWEST_SECONDS}"]
+    options = [f"-max_total_time={seconds}", f"-max_len={MAX_BYTES}", f"-timeout={SLOWEST_SECONDS}"]
     options += [f"-artifact_prefix={WORK}/{kind}-", "-print_final_stats=1", "-verbosity=1"]
     command = [sys.executable, "-m", "tests.fuzz.run", kind, *options, *folders]
     environment = os.environ | {"NUMBA_DISABLE_JIT": "1"}

@@ -22,16 +22,16 @@ from tests.decoders import sflow_messages
 from tests.decoders.helpers import rows
 
 LIMITS = Limits(
-    sessions=16, sources=64, templates=64, templates_per_session=32, names=64, rows_per_batch=4_096, held_octets=65_536
+    sessions=16, sources=64, templates=64, templates_per_session=32, names=64, rows_per_batch=4_096, held_bytes=65_536
 )
 KINDS = ("sflow", "legacy", "netflow9", "ipfix", "header")
 """One harness each; `header` is a sampled packet header in an sFlow datagram."""
 TIME_US = 1_700_000_000_000_000
 REPAIR, SECOND_SENDER = 1, 2
 MAX_DATAGRAMS = 8
-LEAST_OCTETS = {"sflow5": 72, "netflow1": 48, "netflow5": 48, "netflow7": 52, "netflow9": 0.5, "ipfix": 0.5}
+LEAST_BYTES = {"sflow5": 72, "netflow1": 48, "netflow5": 48, "netflow7": 52, "netflow9": 0.5, "ipfix": 0.5}
 """Octets of input that a flow row takes at least; a NetFlow v9 or IPFIX record of one octet may give a row each way."""
-COUNTER_OCTETS = 28
+COUNTER_BYTES = 28
 """An interface counter sample takes more: its header alone has 20 octets, its shortest record 8 and a body."""
 LEGACY = (1, 5, 7)
 FIXED = ("netflow1", "netflow5", "netflow7")
@@ -128,8 +128,8 @@ def _check_bounds(run: Run, summary: dict[str, Any], octets: int) -> None:
     assert "INTERNAL" not in summary["problems"], "a decoder raised"
     flows = summary["flows"]
     # An unrepaired header may be of any protocol, so each row counts for its own.
-    assert sum(LEAST_OCTETS[row["protocol"]] for row in flows) <= octets, "more rows than the octets can hold"
-    assert len(summary["counters"]) * COUNTER_OCTETS <= octets
+    assert sum(LEAST_BYTES[row["protocol"]] for row in flows) <= octets, "more rows than the octets can hold"
+    assert len(summary["counters"]) * COUNTER_BYTES <= octets
     for row in flows:
         assert row["sampling_rate"] >= 1
         assert 0 <= row["flow_start"] <= row["flow_end"]

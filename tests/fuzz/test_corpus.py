@@ -14,7 +14,7 @@ from tests.fuzz.oracles import KINDS, examine
 
 ROOT = Path(__file__).parents[2]
 CORPUS = Path(__file__).parent / "corpus"
-MAX_OCTETS = 300_000
+MAX_BYTES = 300_000
 
 
 def inputs(kind: str) -> list[Path]:
@@ -27,7 +27,7 @@ def summaries(kind: str) -> str:
 
 
 def test_the_corpus_is_small() -> None:
-    assert sum(path.stat().st_size for kind in KINDS for path in inputs(kind)) <= MAX_OCTETS
+    assert sum(path.stat().st_size for kind in KINDS for path in inputs(kind)) <= MAX_BYTES
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -72,7 +72,7 @@ def test_every_bit_flipped_harms_nobody_and_gives_no_more_rows_than_fit(stem: st
     assert sum(part.num_rows for part in decoded.flows) <= 2 * sum(len(one) for one, *_ in bad) + 10_000
 
 
-def test_random_octets_of_all_lengths_are_counted_and_harm_nobody() -> None:
+def test_random_bytes_of_all_lengths_are_counted_and_harm_nobody() -> None:
     random = np.random.default_rng(6)
     bad = []
     for number in range(3_000):
@@ -127,7 +127,7 @@ def test_counts_and_lengths_that_lie_are_counted(message: bytes, records: int, r
     assert Reason.INTERNAL not in problems
 
 
-def test_a_field_of_no_octets_beside_others_does_not_shift_them() -> None:
+def test_a_field_of_no_bytes_beside_others_does_not_shift_them() -> None:
     specs = [(8, 4), (82, 0), (12, 4), (7, 2), (11, 2), (4, 1), (2, 4), (1, 4), (10, 0)]
     decoded, problems = decode(ipfix(template(256, [*specs]), in_set(256, base(last=7))))
 

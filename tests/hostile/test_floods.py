@@ -82,10 +82,10 @@ def test_data_without_templates_is_held_within_the_limit() -> None:
     bad = [(ipfix(data, domain=number), spoofed(number), 1, TIME_US) for number in range(2_000)]
     check_unharmed([decoder.decode(among(bad, good()))])
 
-    from decoders.sessions import S_HELD_OCTETS
+    from decoders.sessions import S_HELD_BYTES
 
     stats, problems = decoder.shared.sessions.stats, decoder.shared.sessions.problems
-    assert int(stats[:, S_HELD_OCTETS].sum()) <= Limits().held_octets
+    assert int(stats[:, S_HELD_BYTES].sum()) <= Limits().held_bytes
     senders = (decoder.shared.sessions.key[:, 1] >> np.uint64(24) & np.uint64(0xFF)) == np.uint64(10)
     assert int(problems[senders][:, [Reason.HELD, Reason.NO_TEMPLATE]].sum()) >= 2_000 * 20
 

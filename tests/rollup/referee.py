@@ -17,7 +17,7 @@ from schemas.rollups import PAIR_KEYS, STREAM_KEYS
 from tests.analyze.named import ask, batch, flow, vm
 
 KEYS = ("time", *(column.name for column in (*PAIR_KEYS, *STREAM_KEYS)))
-VARIANCES = ("packets_variance", "octets_variance")
+VARIANCES = ("packets_variance", "bytes_variance")
 
 Sums = dict[tuple[Any, ...], dict[str, float]]
 """Measures by key; a UUID as its octets, a time in seconds, connections as their number."""

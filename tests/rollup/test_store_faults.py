@@ -29,7 +29,7 @@ from tests.analyze.named import BEGIN_US
 from tests.collector.relay import Mode, Relay
 from tests.rollup.lab import PACKETS, SECOND_US, Bench, ask, prepared, rows, started, summed
 
-LIMIT_OCTETS = 2**18
+LIMIT_BYTES = 2**18
 IMPATIENT: dict[str, Any] = {
     "insert_seconds": 1,
     "connect_seconds": 2,
@@ -92,7 +92,7 @@ def test_rows_of_an_outage_are_stored_and_summed_once_when_it_ends(server_store:
                 await bench.until(lambda: not files(server_store))
                 assert bench.count("store_rows_total", table="flows") == 400 * (number + 1)
             assert not bench.writer.waiting("flows")
-            assert bench.writer.queue_octets == bench.writer.spool_octets == 0
+            assert bench.writer.queue_bytes == bench.writer.spool_bytes == 0
             assert bench.writer.dropped_rows == 0
 
     asyncio.run(scenario())
@@ -210,15 +210,15 @@ def test_rows_of_an_outage_are_sent_in_the_order_in_which_they_came(server_store
 
 def test_a_full_spool_drops_the_oldest_rows_and_counts_them(server_store: StoreSettings) -> None:
     async def scenario() -> Bench:
-        async with Relay(server_store.url) as relay, through(relay, server_store, spool_octets=LIMIT_OCTETS) as bench:
+        async with Relay(server_store.url) as relay, through(relay, server_store, spool_bytes=LIMIT_BYTES) as bench:
             await relay.be("refuse")
             for number in range(60):
                 bench.writer.offer("flows", rows(50, BEGIN_US, first=50 * number))
                 await asyncio.sleep(0.06)
             await bench.until(lambda: rows_on_disk(server_store) + bench.writer.dropped_rows == 3000)
             assert bench.writer.dropped_rows > 0
-            assert bench.writer.spool_octets <= LIMIT_OCTETS
-            assert bench.writer.spool_octets == sum(path.stat().st_blocks * 512 for path in files(server_store))
+            assert bench.writer.spool_bytes <= LIMIT_BYTES
+            assert bench.writer.spool_bytes == sum(path.stat().st_blocks * 512 for path in files(server_store))
             await relay.be("pass")
             await bench.until(lambda: not bench.writer.waiting("flows"))
         return bench
@@ -272,7 +272,7 @@ def test_with_a_full_disk_rows_wait_in_memory_and_what_finds_no_place_at_the_sto
             await fill(bench, 0)
             assert "No space left on device" in (bench.writer.spool_problem or "")
             assert bench.count("spool_failures_total") > 0
-            assert bench.writer.queue_octets > 0
+            assert bench.writer.queue_bytes > 0
             assert not list(spool.glob("*.tmp"))
             await relay.be("pass")
             await bench.until(lambda: not bench.writer.waiting("flows"))

@@ -108,7 +108,7 @@ def test_windows_add_up_to_the_records() -> None:
         return sum(one[name] for one in found)
 
     assert total("records") == pytest.approx(2000, rel=1e-9)
-    for name, column in (("packets", "packets"), ("octets", "bytes"), ("frame_octets", "frame_bytes")):
+    for name, column in (("packets", "packets"), ("bytes", "bytes"), ("frame_bytes", "frame_bytes")):
         assert total(name) == pytest.approx(sum(row[column] * row["sampling_rate"] for row in rows), rel=1e-9)
     assert total("drop_hint_packets") == sum(3 * row["sampling_rate"] for row in rows)
 
@@ -134,7 +134,7 @@ def test_taking_starts_anew() -> None:
 
 
 def test_memory_that_few_rows_do_not_need_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("collector.rollup.tables._KEPT_OCTETS", 0)
+    monkeypatch.setattr("collector.rollup.tables._KEPT_BYTES", 0)
     many, few, made = batches(draw(20, 900), 300), batches(draw(21, 10), 10), sums()
     expected = summed(many, made)
     large = made._tables
@@ -153,7 +153,7 @@ def test_a_burst_goes_over_batches_and_is_cut_by_taking() -> None:
     made = sums()
 
     def variances(parts: list[pa.RecordBatch]) -> list[tuple[float, float]]:
-        return [(one["packets_variance"], one["octets_variance"]) for one in summed(parts, made).values()]
+        return [(one["packets_variance"], one["bytes_variance"]) for one in summed(parts, made).values()]
 
     assert variances([three, other_three]) == [(64 * 63 * 36, 64 * 63 * 9000**2)]
     assert variances([three]) == [(64 * 63 * 9, 64 * 63 * 4500**2)]

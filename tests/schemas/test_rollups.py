@@ -117,7 +117,7 @@ def test_windows_add_up_to_the_records(empty: Client, drawn: list[dict[str, Any]
             of = [row for row in rows if row["sighting"] == seen]
             found = ask(
                 empty,
-                "SELECT sum(packets) AS packets, sum(octets) AS octets, sum(records) AS records, "
+                "SELECT sum(packets) AS packets, sum(bytes) AS octets, sum(records) AS records, "
                 f"sum(samples) AS samples FROM pair_{level} WHERE sighting = '{seen}'",
             )[0]
             assert found["packets"] == pytest.approx(sum(row["packets"] * row["sampling_rate"] for row in of), rel=1e-9)

@@ -68,7 +68,7 @@ def test_whatever_comes_is_harmless_and_cleaning_twice_is_cleaning_once(text: st
 
 
 @given(st.binary(max_size=60))
-def test_whatever_octets_come_are_harmless(octets: bytes) -> None:
+def test_whatever_bytes_come_are_harmless(octets: bytes) -> None:
     assert harmless(clean(octets))
 
 

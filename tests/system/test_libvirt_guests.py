@@ -65,11 +65,11 @@ def test_counters_are_the_taps_counters_seen_from_the_switch() -> None:
     assert loaded["bytes"] > 0
     for row, kernel in ((first, kernel_first), (second, kernel_second)):
         for ours, theirs in (("in", kernel["rx"]), ("out", kernel["tx"])):
-            assert row[f"{ours}_octets"] == theirs["bytes"]
+            assert row[f"{ours}_bytes"] == theirs["bytes"]
             assert row[f"{ours}_unicast_packets"] == theirs["packets"]
             assert row[f"{ours}_errors"] == theirs["errors"]
             assert row[f"{ours}_discards"] == theirs["dropped"]
-    assert second["in_octets"] - first["in_octets"] >= loaded["bytes"]  # the guest is the one that sends
+    assert second["in_bytes"] - first["in_bytes"] >= loaded["bytes"]  # the guest is the one that sends
 
 
 def quiet_counters(made: Libvirt, host: str, port: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -89,22 +89,22 @@ def test_differences_add_up_to_what_the_kernel_counted() -> None:
     made = new_source(HOST, counters_seconds=0.001)
     port = made.read().interfaces[0].port_name
     _, kernel_first = quiet_counters(made, HOST, port)
-    sums = dict.fromkeys(("in_octets", "out_unicast_packets", "interval_us"), 0)
+    sums = dict.fromkeys(("in_bytes", "out_unicast_packets", "interval_us"), 0)
     for _ in range(5):
         time.sleep(0.3)
         report = made.read()
         assert report.counters is not None
         (row,) = report.counters.to_pylist()
         assert row["delta_state"] == "ok"
-        sums["in_octets"] += row["in_octets_delta"]
+        sums["in_bytes"] += row["in_bytes_delta"]
         sums["out_unicast_packets"] += row["out_unicast_packets_delta"]
         sums["interval_us"] += row["interval_us"]
     made.close()
 
-    assert kernel_first["rx"]["bytes"] + sums["in_octets"] == row["in_octets"]
+    assert kernel_first["rx"]["bytes"] + sums["in_bytes"] == row["in_bytes"]
     assert kernel_first["tx"]["packets"] + sums["out_unicast_packets"] == row["out_unicast_packets"]
     assert sums["interval_us"] >= 5 * 300_000
-    assert sums["in_octets"] > 0  # the guest pings each second
+    assert sums["in_bytes"] > 0  # the guest pings each second
 
 
 NETWORK = """<network><name>lvnet</name><forward mode='bridge'/><bridge name='br-int'/><virtualport type='openvswitch'/>
@@ -172,7 +172,7 @@ def test_an_ethernet_kind_is_counted_from_the_guests_side_too(tmp_path: Path) ->
     made.close()
 
     assert kernel["tx"]["bytes"] > 0
-    assert (row["in_octets"], row["out_octets"]) == (kernel["rx"]["bytes"], kernel["tx"]["bytes"])
+    assert (row["in_bytes"], row["out_bytes"]) == (kernel["rx"]["bytes"], kernel["tx"]["bytes"])
 
 
 def test_a_domain_started_again_has_a_new_device(source: Libvirt) -> None:

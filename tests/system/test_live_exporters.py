@@ -105,7 +105,7 @@ def test_set_opens_a_port_whose_data_is_read_at_once(testbed: Testbed, service: 
         vsctl(testbed, "a", 'ovs-vsctl set IPFIX "$(ovs-vsctl --bare get Bridge br-int ipfix)" cache_active_timeout=3')
         until(lambda: reports(service, changed + 10, "records > 5 AND protocol = 'ipfix'") >= 2)
 
-    assert reports(service, changed + 10, "held_octets > 0") == 0
+    assert reports(service, changed + 10, "held_bytes > 0") == 0
     assert reports(service, changed, "problems['no_template'] > 0") == 0
     assert json.loads(service.get("/health"))["held"] == "ok"
 

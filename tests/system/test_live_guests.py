@@ -81,7 +81,7 @@ def test_vnic_counters_of_libvirt_have_the_vm_and_agree_with_sflow(service: Serv
     vm("load", "a", "1")
     time.sleep(4)
     rows = service.query(
-        "SELECT source, max(in_octets) AS octets, any(host) AS hypervisor FROM interface_counters "
+        "SELECT source, max(in_bytes) AS octets, any(host) AS hypervisor FROM interface_counters "
         "WHERE vm = 'guest-a' GROUP BY source"
     )
 

@@ -180,7 +180,7 @@ def test_counters_are_those_of_the_kernel(testbed: Testbed) -> None:
             counters = source.read().counters
             rows = {} if counters is None else {row["if_name"]: row for row in counters.to_pylist()}
             switch = {
-                port: (rows[port]["in_octets"], rows[port]["in_unicast_packets"]) for port in kernel if port in rows
+                port: (rows[port]["in_bytes"], rows[port]["in_unicast_packets"]) for port in kernel if port in rows
             }
             if switch == kernel:
                 break

@@ -15,8 +15,8 @@ from decoders.rows import ABSENT, batch, layout, new_rows
 from schemas.counters import COUNTERS, TOTALS
 
 _PLACES = layout(COUNTERS)
-_TOTALS_AT = _PLACES["in_octets"][1]
-_DELTAS_AT = _PLACES["in_octets_delta"][1]
+_TOTALS_AT = _PLACES["in_bytes"][1]
+_DELTAS_AT = _PLACES["in_bytes_delta"][1]
 _FIRST, _OK, _RESET = (COUNTERS["delta_state"].code(name) for name in ("first", "ok", "reset"))
 
 

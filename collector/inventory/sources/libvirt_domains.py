@@ -266,11 +266,11 @@ def _shown(text: str) -> str:
 
 
 _FIELDS = {
-    "in_octets": "tx.bytes",
+    "in_bytes": "tx.bytes",
     "in_unicast_packets": "tx.pkts",
     "in_discards": "tx.drop",
     "in_errors": "tx.errs",
-    "out_octets": "rx.bytes",
+    "out_bytes": "rx.bytes",
     "out_unicast_packets": "rx.pkts",
     "out_discards": "rx.drop",
     "out_errors": "rx.errs",

@@ -26,7 +26,7 @@ PAGE = "1000"
 """Objects asked for at a time, as `limit` in a query: the limit of Nova; Neutron has none by default."""
 MAX_OBJECTS = 1_000_000
 """Objects of one kind: a cloud with more is none, or one that answers in circles."""
-MAX_OCTETS = 64 * 2**20
+MAX_BYTES = 64 * 2**20
 """Octets of one answer: a page of a thousand servers has about 2 MiB, all hypervisors of a large cloud about 10."""
 MAX_REASON = 400
 """Characters of an error message of others that are passed on."""
@@ -205,8 +205,8 @@ class Client:
         body = bytearray()
         for chunk in response.iter_content(1 << 18):
             body += chunk
-            if len(body) > MAX_OCTETS:
-                raise SourceError(f"{where}: the answer has more than {MAX_OCTETS} octets")
+            if len(body) > MAX_BYTES:
+                raise SourceError(f"{where}: the answer has more than {MAX_BYTES} octets")
             self._left()
         return bytes(body)
 

@@ -22,9 +22,9 @@ import ovs.jsonrpc
 import ovs.poller
 import ovs.stream
 
-MAX_OCTETS = 32 << 20
+MAX_BYTES = 32 << 20
 """Octets of messages taken in at once, and of one message: 20,000 ports, at 1,500 octets each."""
-MAX_TOTAL_OCTETS = 256 << 20
+MAX_TOTAL_BYTES = 256 << 20
 """Octets taken in over one connection: what a replica holds cannot be more.  Then it is made anew."""
 MAX_INTERFACES = 65_536
 """More than a bridge has OpenFlow port numbers for (65,279)."""
@@ -113,7 +113,7 @@ class Replica(ovs.db.idl.Idl):  # type: ignore[misc] # the library has no types
     def worn(self) -> bool:
         """Whether it has taken in so much that it should be made anew."""
         received: int = self._connection.received_bytes
-        return received > MAX_TOTAL_OCTETS
+        return received > MAX_TOTAL_BYTES
 
     def rows(self, table: str) -> list[Any]:
         """All rows of a table."""
@@ -148,7 +148,7 @@ class Replica(ovs.db.idl.Idl):  # type: ignore[misc] # the library has no types
         while received != self._connection.received_bytes:
             received = self._connection.received_bytes
             if self._connection.parser is None:
-                self._stream.left = MAX_OCTETS
+                self._stream.left = MAX_BYTES
             try:
                 self.run()
             except ReplicaError:
@@ -188,7 +188,7 @@ class _Bounded:
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
-        self.left = MAX_OCTETS
+        self.left = MAX_BYTES
         """Octets that may still come."""
         self.until = float("inf")
         """Monotonic seconds."""
@@ -198,7 +198,7 @@ class _Bounded:
         error, octets = self._stream.recv(size)
         self.left -= len(octets)
         if self.left < 0:
-            raise ReplicaError(f"more than {MAX_OCTETS} octets at once, expected fewer")
+            raise ReplicaError(f"more than {MAX_BYTES} octets at once, expected fewer")
         if octets and time.monotonic() > self.until:
             raise ReplicaError("data without end, expected an answer that ends in time")
         return error, octets

@@ -239,11 +239,11 @@ def _address(text: str) -> Address | None:
 
 
 _KEYS = {
-    "in_octets": "rx_bytes",
+    "in_bytes": "rx_bytes",
     "in_unicast_packets": "rx_packets",
     "in_discards": "rx_dropped",
     "in_errors": "rx_errors",
-    "out_octets": "tx_bytes",
+    "out_bytes": "tx_bytes",
     "out_unicast_packets": "tx_packets",
     "out_discards": "tx_dropped",
     "out_errors": "tx_errors",

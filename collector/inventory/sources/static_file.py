@@ -38,7 +38,7 @@ from collector.inventory.sources.base import (
 )
 from schemas.text import NAME_CHARACTERS, visible
 
-MAX_OCTETS = 256 * 2**20
+MAX_BYTES = 256 * 2**20
 """Longest file: a million interfaces take about half."""
 SETTLE_SECONDS = 0.5
 """A file must be at rest this long before it is read, or one poll if that is shorter."""
@@ -261,9 +261,9 @@ def _contents(file: Path) -> bytes:
             raise SourceError(f"{file} is no regular file: a TOML or CSV file is expected")
         with file.open("rb") as stream:
             before = os.fstat(stream.fileno())
-            if before.st_size > MAX_OCTETS:
-                raise SourceError(f"{file} has {before.st_size} octets: {MAX_OCTETS} at most are expected")
-            octets = stream.read(MAX_OCTETS)
+            if before.st_size > MAX_BYTES:
+                raise SourceError(f"{file} has {before.st_size} octets: {MAX_BYTES} at most are expected")
+            octets = stream.read(MAX_BYTES)
             after = os.fstat(stream.fileno())
     except OSError as error:
         raise SourceError(f"{file}: {error.strerror or error}; a file that we may read is expected") from error
