@@ -15,8 +15,8 @@ help:
 	@echo "make bench-peers  nfcapd, sfcapd, nfacctd, sfacctd and vmflow on the same stream (half an hour; Debian, root)"
 	@echo "make fuzz    ten minutes of coverage-guided fuzzing of the decoders; MINUTES=60 for more"
 	@echo "make lint    ruff, mypy and bandit alone"
-	@echo "make lock    pin what the images install, with hashes (needs an index of packages)"
-	@echo "make audit   ask for known defects of what the images install (needs pypi.org and osv.dev)"
+	@echo "make lock    pin what the images install, with hashes (needs the package index)"
+	@echo "make audit   ask for known defects of what the images install (needs the package index)"
 	@echo "make docs    render docs/columns.md from schemas/"
 	@echo "make man     write the manual page, build/vmflow.1"
 

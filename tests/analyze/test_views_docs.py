@@ -1,4 +1,4 @@
-"""Every query of docs/metrics-of-vms.md runs and finds what it is for; every column that the page names exists."""
+"""Every query of docs/vm-metrics.md runs and finds what it is for; every column that the page names exists."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from collector.sql.engine import Engine, Query
 from collector.store.settings import StoreSettings
 from tests.analyze.named import BEGIN_US, add, ask, flow, named, polls, store, vm
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "metrics-of-vms.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "vm-metrics.md").read_text(encoding="utf-8")
 QUERIES = re.findall(r"```sql\n-- (.*?)\n(.*?)```", PAGE, re.DOTALL)
 A, B = vm("a", "host-1"), vm("b", "host-2")
 

@@ -38,7 +38,7 @@ def test_there_are_urls() -> None:
 
 def test_the_example_is_valid() -> None:
     for block in re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL):
-        settings = NotifySettings.model_validate(tomllib.loads(block)["deliver"])
+        settings = NotifySettings.model_validate(tomllib.loads(block)["notify"])
         assert set(settings.receivers) == {"ops", "night", "alertmanager"}
 
 

@@ -1,4 +1,4 @@
-"""docs/alerts.md says what the API, the command and the actions do: routes, examples, settings."""
+"""docs/api.md and docs/notifications.md say what the API, the command and the actions do."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from collector.notify.settings import ActionSettings, NotifySettings
 from collector.settings import load
 from tests.web.served import Served
 
-TEXT = (Path(__file__).parents[2] / "docs/alerts.md").read_text("utf-8")
+DOCS = Path(__file__).parents[2] / "docs"
+TEXT = "\n## \n".join((DOCS / name).read_text("utf-8") for name in ("api.md", "notifications.md"))
 
 
 def section(title: str) -> str:
@@ -33,7 +34,7 @@ def blocks(title: str, language: str) -> list[str]:
 
 def test_the_routes_are_those_of_the_api(desk: Served) -> None:
     api = desk.get("/api/openapi.json").json
-    told = re.findall(r"^\| `(GET|POST) (\S+)` \| (.*) \|$", section("API"), re.MULTILINE)
+    told = re.findall(r"^\| `(GET|POST) (\S+)` \| (.*) \|$", section("Routes"), re.MULTILINE)
 
     assert {(method, path) for method, path, _ in told} == {
         (method.upper(), path) for path, methods in api["paths"].items() for method in methods
@@ -45,7 +46,7 @@ def test_the_routes_are_those_of_the_api(desk: Served) -> None:
             assert re.search(rf"`{name}\b", text), (path, name)
 
 
-@pytest.mark.parametrize("example", blocks("API", "sh"))
+@pytest.mark.parametrize("example", blocks("Examples", "sh"))
 def test_the_requests_work(desk: Served, example: str) -> None:
     if shutil.which("curl") is None:
         pytest.skip("curl is missing: apt-get install curl")
@@ -53,7 +54,7 @@ def test_the_requests_work(desk: Served, example: str) -> None:
 
     said = json.loads(subprocess.run(words, check=True, capture_output=True, timeout=60).stdout)
 
-    assert set(said) in ({"alerts", "next_cursor"}, {"silence_id"})
+    assert set(said) in ({"alerts", "next_cursor"}, {"silence_id"}, {"rules"})
 
 
 @pytest.mark.parametrize("line", "".join(blocks("On the command line", "sh")).splitlines())
