@@ -110,8 +110,8 @@ ANALYZE = "analyze"
 DOCTOR = "doctor"
 TRAFFIC = "traffic"
 ALERT = "alert"
-DELIVER = "deliver"
-ACT = "act"
+NOTIFY = "notify"
+ACTIONS = "actions"
 DESK = "desk"
 LOGIN = "login"
 API = "api"
@@ -119,7 +119,7 @@ API_THREADS = 2
 LISTEN = "listen"
 RELOAD = "reload"
 
-FIXED = ("listen", "inventory", "store", "rollup", "analyze", "alerts", "deliver", "act", "web", "access", "confine")
+FIXED = ("listen", "inventory", "store", "sql", "rollup", "analyze", "alerts", "notify", "web", "access", "confine")
 """Sections of the settings that need a restart."""
 
 STOP_SECONDS = 15.0
@@ -169,7 +169,7 @@ class Service:
             single
             | {QUERY: query_threads(settings.sql), API: API_THREADS}
             | threads(settings.inventory)
-            | {DELIVER: delivery_threads(settings.notify), ACT: action_threads(settings.notify)},
+            | {NOTIFY: delivery_threads(settings.notify), ACTIONS: action_threads(settings.notify)},
             STOP_SECONDS,
         )
         for stage in (QUERY, CANCEL, LEASE):
@@ -190,7 +190,7 @@ class Service:
         self.notify = NotifyStage(
             settings.notify,
             self.metrics,
-            partial(self.bridge.call, DELIVER),
+            partial(self.bridge.call, NOTIFY),
             on_delivered=self._delivered,
         )
         self.alerts: Alerts = Alerts(
@@ -245,7 +245,7 @@ class Service:
         self.actions = Actions(
             settings.notify,
             self.metrics,
-            partial(self.bridge.call, ACT),
+            partial(self.bridge.call, ACTIONS),
             self.writer,
             clock_us=wall_clock_us,
             launcher=launcher,

@@ -84,7 +84,7 @@ class Settings(BaseSettings):
             for name in (*route.receivers, *route.escalate_to):
                 if name not in self.notify.receivers:
                     known = ", ".join(sorted(self.notify.receivers)) or "none"
-                    raise ValueError(f"alerts.routes.{number}: no receiver {name!r}; deliver.receivers are {known}")
+                    raise ValueError(f"alerts.routes.{number}: no receiver {name!r}; notify.receivers are {known}")
         return self
 
     @model_validator(mode="after")

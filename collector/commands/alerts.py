@@ -28,7 +28,7 @@ def try_receiver(command: str, settings: NotifySettings, name: str) -> int:
     made = receivers(settings)
     if name not in made:
         print_error(
-            command, f"no receiver {name!r}; there are {', '.join(sorted(made)) or 'none: set deliver.receivers'}"
+            command, f"no receiver {name!r}; there are {', '.join(sorted(made)) or 'none: set notify.receivers'}"
         )
         return 2
     receiver = made[name]

@@ -21,7 +21,7 @@ from collector.store.client import open_client
 from collector.store.settings import StoreSettings
 from collector.threads import Bridge
 from tests.analyze.named import BEGIN_US, flow
-from tests.deliver.parts import receiver
+from tests.notify.parts import receiver
 
 SECOND_US = 1_000_000
 LENGTHS = {"10s": 10 * SECOND_US, "1m": 60 * SECOND_US, "1h": 3600 * SECOND_US}
@@ -134,12 +134,12 @@ async def delivering(store: StoreSettings, settings: AlertSettings, address: str
     def noted(group: NotificationGroup, name: str, ok: bool) -> None:
         live[0].alerts.delivered(group, name, ok)
 
-    deliver = NotifySettings(receivers={"hook": receiver(f"json://{address}/", per_minute=6000)})
-    async with Bridge({"deliver": threads(deliver)}) as bridge:
+    notify = NotifySettings(receivers={"hook": receiver(f"json://{address}/", per_minute=6000)})
+    async with Bridge({"notify": threads(notify)}) as bridge:
         outbox.delivery = NotifyStage(
-            deliver,
+            notify,
             Metrics(),
-            partial(bridge.call, "deliver"),
+            partial(bridge.call, "notify"),
             on_delivered=noted,
         )
         async with outbox.delivery, running(store, settings, outbox) as found:

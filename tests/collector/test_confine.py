@@ -200,7 +200,7 @@ def test_variables_are_hidden_and_settings_keep_them(tmp_path: Path) -> None:
         print([name for name in ("VMFLOW_STORE__PASSWORD", "HOOK_URL", "VMFLOW_CONFIG", "PATH") if name in os.environ])
         print(open("/proc/self/environ", "rb").read().strip(b"\\0"))
         after = load(None, [f"notify.receivers={receivers}"])
-        print(after == before, after.store.password.get_secret_value(), after.deliver.receivers["it"].read_url("it"))
+        print(after == before, after.store.password.get_secret_value(), after.notify.receivers["it"].read_url("it"))
         try:
             os.environ["VMFLOW_NOSUCH__KEY"] = "1"
             load(None)

@@ -258,13 +258,13 @@ def sent_at(monkeypatch: pytest.MonkeyPatch, files: list[Path], receiver: Receiv
     clock, times = Clock(), []
     monkeypatch.setattr(replay_module, "time", SimpleNamespace(monotonic=clock.monotonic))
     monkeypatch.setattr(replay_module, "asyncio", SimpleNamespace(sleep=clock.sleep))
-    original = replay._Replay._send_one
+    original = replay_module._Replay._send_one
 
-    async def noted(self: replay._Replay, stream: replay._Stream, payload: bytes) -> None:
+    async def noted(self: replay_module._Replay, stream: replay._Stream, payload: bytes) -> None:
         times.append(round(clock.now - 100, 6))
         await original(self, stream, payload)
 
-    monkeypatch.setattr(replay._Replay, "_send_one", noted)
+    monkeypatch.setattr(replay_module._Replay, "_send_one", noted)
     asyncio.run(replay(files, receiver.host, receiver.port, **pace))
     return times
 

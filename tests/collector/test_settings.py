@@ -46,8 +46,8 @@ def test_lists_come_as_json() -> None:
         ("web.prot=1", "web.prot: no such setting; expected one of enabled, host, port; did you mean port?"),
         (
             "wed.port=1",
-            "wed: no such setting; expected one of access, act, alerts, analyze, confine, deliver, inventory, listen, "
-            "log, rollup, store, web",
+            "wed: no such setting; expected one of access, alerts, analyze, confine, decode, inventory, listen, "
+            "log, notify, rollup, sql, store, web",
         ),
         ("web.port=many", "web.port = 'many'"),
         ("web.port", "section.key=value is expected"),

@@ -16,7 +16,7 @@ from tests.deliver.test_settings import Wired
 @pytest.fixture(autouse=True)
 def wired(monkeypatch: pytest.MonkeyPatch) -> None:
     """Until collector/settings.py has the section."""
-    if "deliver" not in Settings.model_fields:
+    if "notify" not in Settings.model_fields:
         monkeypatch.setattr("collector.settings.Settings", Wired)
 
 
@@ -74,5 +74,5 @@ def test_mistakes_have_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture
 
     errors = capsys.readouterr().err.splitlines()
     assert errors[0] == "vmflow alerts: no receiver 'opps'; there are am, env, ops"
-    assert errors[1] == "vmflow alerts: deliver.receivers.env.url_env: variable NOT_SET_ANYWHERE is not set, or empty"
-    assert errors[2] == "vmflow alerts: no receiver 'ops'; there are none: set deliver.receivers"
+    assert errors[1] == "vmflow alerts: notify.receivers.env.url_env: variable NOT_SET_ANYWHERE is not set, or empty"
+    assert errors[2] == "vmflow alerts: no receiver 'ops'; there are none: set notify.receivers"

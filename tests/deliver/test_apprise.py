@@ -296,7 +296,7 @@ def test_secrets_are_in_no_log_at_any_level() -> None:
             answers.append(made.send(group()))
         url = f"mailto://me:mailpass@127.0.0.1:{port}/?from=a@example.net&to=b@example.net&mode=insecure"
         answers.append(opened(url).send(group()))
-        logging.getLogger("vmflow.deliver").debug("this is written")
+        logging.getLogger("vmflow.notify").debug("this is written")
     finally:
         root.handlers[:], root.level = before
         logging.captureWarnings(False)

@@ -245,7 +245,7 @@ def test_a_receiver_that_cannot_be_used_keeps_the_service_from_starting() -> Non
         async with running({"ops": receiver("nosuchservice://token")}):
             pass
 
-    with pytest.raises(NotifyError, match=r"deliver\.receivers\.ops"):
+    with pytest.raises(NotifyError, match=r"notify\.receivers\.ops"):
         asyncio.run(main())
 
 

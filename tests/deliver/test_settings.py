@@ -20,13 +20,13 @@ URL = f"json://user:{SECRET}@127.0.0.1:9/{SECRET}"
 class Wired(Settings):
     """The service's settings with this section."""
 
-    deliver: NotifySettings = NotifySettings()
+    notify: NotifySettings = NotifySettings()
 
 
 @pytest.fixture(autouse=True)
 def wired(monkeypatch: pytest.MonkeyPatch) -> None:
     """Until collector/settings.py has the section."""
-    if "deliver" not in Settings.model_fields:
+    if "notify" not in Settings.model_fields:
         monkeypatch.setattr("collector.settings.Settings", Wired)
 
 
@@ -40,9 +40,9 @@ def test_addresses_come_from_settings_a_file_or_the_environment(
     toml.write_text(
         f'[notify.receivers]\na = {{url = "{URL}"}}\nb = {{url_file = "{file}"}}\nc = {{url_env = "OPS_URL"}}\n'
     )
-    deliver: Any = load(toml).deliver  # type: ignore[attr-defined, unused-ignore]
+    notify: Any = load(toml).notify  # type: ignore[attr-defined, unused-ignore]
 
-    assert [one.read_url(name) for name, one in deliver.receivers.items()] == [URL] * 3
+    assert [one.read_url(name) for name, one in notify.receivers.items()] == [URL] * 3
 
 
 def test_nothing_shows_an_address(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_every_column_of_tables_and_views_is_described(client: Client, embedded_
     assert [place for place, comment in found.items() if not comment] == []
     assert {table for table, _ in found} == NAMES
     assert found["flows", "vni"] == FLOWS["vni"].doc
-    assert found["flows", "bytes"].endswith("Unit: octets.")
+    assert found["flows", "bytes"].endswith("Unit: bytes.")
     assert found["pair_metrics_1h", "loss_low"] == "Lower end of the 95 % interval of `loss_ratio`."
     in_views = {column for table, column in found if table in {view.name for view in VIEWS}}
     assert sorted(VIEW_COLUMNS.keys() - in_views) == [], "no view has these"
