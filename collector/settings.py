@@ -44,7 +44,7 @@ NOT_SETTINGS = frozenset({"VMFLOW_CONFIG", "VMFLOW_CACHE_DIR"})
 SECRET_PARTS = ("password", "token", "secret", "users")
 """A key with one of these in its name is never printed with its value."""
 
-SECRET_KEYS = re.compile(r"deliver\.receivers(\.[^.]+)?|act\.actions(\.[^.]+(\.url)?)?")
+SECRET_KEYS = re.compile(r"notify\.(receivers(\.[^.]+)?|actions(\.[^.]+(\.url)?)?)")
 """Keys that hold a secret where people write a URL in place of a table."""
 
 _LOGIN_IN_URL = re.compile(r"(?<=//)[^/@\s]*(?=@)")

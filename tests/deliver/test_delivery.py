@@ -85,7 +85,7 @@ def test_not_tried_again_where_it_is_of_no_use(caplog: pytest.LogCaptureFixture)
     with endpoint(401) as server, caplog.at_level(logging.INFO, "vmflow"):
         asyncio.run(main())
     assert len(server.requests) == 2
-    ours = [record for record in caplog.records if record.name == "vmflow.deliver"]
+    ours = [record for record in caplog.records if record.name == "vmflow.notify"]
     assert [record.getMessage() for record in ours] == ["alert given up"]
     assert ours[0].vmflow_fields == {"key": "refusing", "group": "first", "alerts": 1, "reason": "HTTP 401"}
 
