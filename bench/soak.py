@@ -29,7 +29,7 @@ from bench.__main__ import machine
 from bench.end_to_end import INTERFACES, _cpu, _inventory
 from bench.faults import Front, ask, server
 from bench.traffic import KINDS
-from tests.collector.relay import Mode
+from tests.relay import Mode
 from tests.service import ROOT, Service, running
 
 TURN_SECONDS = 30.0
