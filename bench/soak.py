@@ -149,8 +149,8 @@ def rss_mib(service: Service) -> float:
 
 IDLE = """
 import os, sys, time
-from collector.threads import step_forward
-step_forward()
+from collector.threads import raise_priority
+raise_priority()
 while True:
     worst, until = 0.0, time.monotonic() + float(sys.argv[1])
     while (before := time.monotonic()) < until:

@@ -180,13 +180,13 @@ NICENESS = """
 import asyncio, json, os, threading
 from collector.notify.action_run import run_command
 from collector.notify.settings import ActionSettings
-from collector.threads import Bridge, run, start_daemon, step_forward
+from collector.threads import Bridge, raise_priority, run, start_daemon
 
 def own():
     return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
 async def main():
-    found = {"before": own(), "allowed": step_forward(), "loop": own()}
+    found = {"before": own(), "allowed": raise_priority(), "loop": own()}
     async with Bridge({"decode": 1}) as bridge:
         found["worker"] = await bridge.call("decode", own)
         done = asyncio.Event()
@@ -222,11 +222,11 @@ def test_the_event_loop_alone_goes_first_where_it_may(without: tuple[str, ...], 
 
 ASIDE = """
 import json, os, threading
-from collector.threads import stand_back, step_aside
+from collector.threads import lower_priority, step_aside
 
 number = threading.get_native_id()
 found = [step_aside(number), os.getpriority(os.PRIO_PROCESS, number)]
-stand_back(number)
+lower_priority(number)
 print(json.dumps([*found, os.getpriority(os.PRIO_PROCESS, number), step_aside(2**22 + 1)]))
 """
 

@@ -341,7 +341,7 @@ def without_landlock(*arguments: str) -> subprocess.CompletedProcess[str]:
     """`vmflow` where the kernel, or a filter of system calls, has no Landlock."""
     code = """
         import sys
-        from collector import confine
+        from collector.process import confine
         real = confine._syscall
         def refused(number, *arguments):
             if number in (444, 445, 446):

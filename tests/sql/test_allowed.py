@@ -92,7 +92,7 @@ def test_every_function_of_the_engine_was_reviewed(engine: Engine) -> None:
     known = {name.lower() for name in names(engine, "SELECT name FROM system.functions WHERE alias_to = ''")}
     listed = allowed().functions
 
-    assert sorted(known - listed.keys()) == [], "put each into a section of collector/store/allowed.txt"
+    assert sorted(known - listed.keys()) == [], "put each into a section of collector/sql/allowed.txt"
     # Those that are gone from a newer engine harm nothing; `trap` is one of debug builds.
     assert len(listed.keys() - known) < 20
 
