@@ -66,7 +66,7 @@ def test_netflow_package_reads_the_same_from_v5() -> None:
         ours = Collector().decode(payload)
 
         assert [ip_address(flow.IPV4_SRC_ADDR).packed for flow in theirs.flows] == [r["src_ip"][12:] for r in ours]
-        assert [(f.IN_PACKETS, f.IN_BYTES, f.PROTO) for f in theirs.flows] == [
+        assert [(f.IN_PACKETS, f.IN_OCTETS, f.PROTO) for f in theirs.flows] == [
             (r["packets"], r["bytes"], r["ip_protocol"]) for r in ours
         ]
 

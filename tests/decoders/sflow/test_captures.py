@@ -107,14 +107,14 @@ def test_flow_samples_are_those_of_the_ground_truth_in_every_column(stem: str) -
 
 
 TOTALS = {
-    "in_bytes": "in_bytes",
+    "in_bytes": "in_octets",
     "in_unicast_packets": "in_ucast",
     "in_multicast_packets": "in_mcast",
     "in_broadcast_packets": "in_bcast",
     "in_discards": "in_discards",
     "in_errors": "in_errors",
     "in_unknown_protocols": "in_unknown",
-    "out_bytes": "out_bytes",
+    "out_bytes": "out_octets",
     "out_unicast_packets": "out_ucast",
     "out_multicast_packets": "out_mcast",
     "out_broadcast_packets": "out_bcast",
