@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -41,9 +42,9 @@ class UrlSettings(BaseModel, frozen=True, extra="forbid"):
         """Which of the three ways are used."""
         return [name for name in ("url", "url_file", "url_env") if getattr(self, name) not in (None, "")]
 
+    @abstractmethod
     def check_url(self, url: str) -> None:
         """Raise ValueError, which does not quote the URL."""
-        raise NotImplementedError
 
     def check_one_is_given(self) -> None:
         """Raise ValueError unless exactly one way is used, and used right."""
