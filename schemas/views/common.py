@@ -55,15 +55,18 @@ def _missed(level: str, vantage: str, join: str, of_all: str) -> str:
     SELECT
         toDateTime(missed_window * {seconds}, 'UTC') AS time,
         missed_vantage AS vantage,
-        least(sum(part), {seconds}) AS missed_seconds
+        least(sum(part), {seconds}) AS missed_seconds,
+        max(anew) AS renewed
     FROM (
         SELECT
             {vantage} AS missed_vantage,
             arrayJoin(range(toUInt32(floor(begin / {seconds})), toUInt32(floor(end / {seconds})) + 1)) AS missed_window,
             toFloat64(missed_window) * {seconds} AS opens,
-            greatest(0, least(end, opens + {seconds}) - greatest(begin, opens)) AS part
+            greatest(0, least(end, opens + {seconds}) - greatest(begin, opens)) AS part,
+            anew
         FROM (
             SELECT reporter, domain, protocol, {last} AS end,
+                reason IN ('started', 'reopened', 'restarted') AS anew,
                 greatest({first}, {last} - {LONGEST_SECONDS}, 0) AS begin
             FROM gaps WHERE ends > now() - INTERVAL {TTL_DAYS[level]} DAY AND reporter {of_all} toIPv6('::')
         ) AS gap{join}
