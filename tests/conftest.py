@@ -1,4 +1,7 @@
-"""Stores for tests: the engine allows one directory per process, so all tests of a run share one, a database each."""
+"""Stores for tests: the engine allows one directory per process, so all tests of a run share one, a database each.
+
+And releases that left stores to migrate.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ import pytest
 
 from collector.store.client import open_client
 from collector.store.settings import StoreSettings
+from schemas import migrations
+from tests.schemas.releases import TABLES, Releases
 
 _numbers = count(1)
 
@@ -74,3 +79,28 @@ def any_store(request: pytest.FixtureRequest) -> StoreSettings:
     """Either kind of store."""
     settings: StoreSettings = request.getfixturevalue(request.param)
     return settings
+
+
+@pytest.fixture
+def releases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Releases:
+    """Made-up releases: their steps and states stand in for ours."""
+    made = Releases(tmp_path / "releases")
+    monkeypatch.setattr(migrations, "STEPS", made.steps)
+    monkeypatch.setattr(migrations, "STATES", made.states)
+    return made
+
+
+@pytest.fixture(params=["ours", "made up"])
+def any_releases(request: pytest.FixtureRequest) -> str:
+    """Our own steps and states, then those of made-up releases."""
+    if request.param != "ours":
+        request.getfixturevalue("releases")
+    return str(request.param)
+
+
+@pytest.fixture(params=[*sorted(migrations.states()), *TABLES])
+def released_state(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """Statements that make a store as a release left it: each of ours, then of the made-up ones, with their steps."""
+    if request.param in TABLES:
+        request.getfixturevalue("releases")
+    return migrations.split(migrations.states()[request.param].read_text(encoding="utf-8"))

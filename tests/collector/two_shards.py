@@ -116,6 +116,10 @@ class Cluster:
         """The only value of a query."""
         return self.client.query(sql).result_rows[0][0]
 
+    def noted(self) -> list[list[int]]:
+        """The migrations that each node knows of."""
+        return [self.one(f"SELECT arraySort(groupUniqArray(step)) FROM {node}.{migrations.TABLE}") for node in NODES]
+
 
 @contextmanager
 def two_shards(directory: Path) -> Iterator[Cluster]:
