@@ -28,7 +28,7 @@ from pathlib import Path
 
 from bench.__main__ import machine
 from bench.end_to_end import INTERFACES, _cpu, _inventory, _peak_mib
-from tests.collector.relay import Mode, Relay
+from tests.relay import Mode, Relay
 from tests.service import ROOT, Service, running
 
 KIND = "ipfix"

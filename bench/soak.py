@@ -29,7 +29,7 @@ from bench.__main__ import machine
 from bench.end_to_end import INTERFACES, _cpu, _inventory
 from bench.faults import Front, ask, server
 from bench.traffic import KINDS
-from tests.collector.relay import Mode
+from tests.relay import Mode
 from tests.service import ROOT, Service, running
 
 TURN_SECONDS = 30.0
@@ -149,8 +149,8 @@ def rss_mib(service: Service) -> float:
 
 IDLE = """
 import os, sys, time
-from collector.threads import step_forward
-step_forward()
+from collector.threads import raise_priority
+raise_priority()
 while True:
     worst, until = 0.0, time.monotonic() + float(sys.argv[1])
     while (before := time.monotonic()) < until:

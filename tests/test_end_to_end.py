@@ -72,7 +72,7 @@ COLUMNS = [
 
 def key(row: dict[str, Any]) -> str:
     """A row without its begin: a record that goes on with a flow begins where the last one ended, and all captures come
-    from one address here (tests/collector/test_continued.py looks at begins)."""
+    from one address here (tests/decode/test_flow_starts.py looks at begins)."""
     values = [str(row[name]).removeprefix("::ffff:") for name in COLUMNS]
     if row["protocol"] != "sflow5":
         values += [str(row["flow_end"])]

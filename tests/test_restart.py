@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from collector.store.settings import StoreSettings
-from tests.collector.relay import Mode, Relay
+from tests.relay import Mode, Relay
 from tests.service import Service, running
 from tests.test_signals import datagram
 

@@ -11,13 +11,14 @@ stand in both sums it would only hide the loss of the rest.
 sending in this window, so its port was alive; and a stream told of something in this window that, within the last day,
 saw deliveries of this network on this hypervisor, and was not set up anew since.  Where less than a tenth of what was
 sent is seen to arrive, the same is asked: an export that Open vSwitch sets up anew samples the output, too, until it is
-told not to.  What another stream, protocol or network shows proves nothing: Open
-vSwitch samples sFlow where a packet enters, so that what comes by a patch port is not seen at the bridge of the VMs.
-Where the network has no name, only deliveries of this very pair are proof.  Else it is blindness.
+told not to.  What another stream, protocol or network shows proves nothing: Open vSwitch samples sFlow where a packet
+enters, so that what comes by a patch port is not seen at the bridge of the VMs.  Where the network has no name, only
+deliveries of this very pair are proof.  Else it is blindness.
 
 **Not watched.**  Table `gaps` has the times in which a stream, or the service, did not tell of all packets.  Where they
 take more than `MOST_MISSED` of a window at either end, nothing is told of bandwidth and loss; where they take less,
-the figures are scaled up (but of loss nothing is told where a stream was set up anew: it may tell of something else), and the interval holds that nothing was sent meanwhile, or twice as much.
+the figures are scaled up, and the interval holds that nothing was sent meanwhile, or twice as much.  Of loss nothing is
+told where a stream was set up anew in the window, however short the gap: it may tell of something else since.
 
 **Smear.**  What records that reach over the ends of the window may have put on the wrong side (see `pair_definition`):
 the sum over all of them, or 1.96 standard deviations where they are many.

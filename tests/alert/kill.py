@@ -11,8 +11,8 @@ from collector.store.client import open_client
 from collector.store.settings import StoreSettings
 from collector.store.setup import set_up
 from collector.threads import run
-from tests.alert.live import delivered, delivering, traffic
-from tests.analyze.named import BEGIN_US, add, vm
+from tests.alert.support import delivered, delivering, traffic
+from tests.flow_rows import BEGIN_US, add, vm
 
 
 def main(directory: str, address: str, what: str) -> None:

@@ -16,9 +16,9 @@ from collector.alert.rules import Rule
 from collector.alert.settings import AlertSettings, Route
 from collector.store.settings import StoreSettings
 from collector.threads import run
-from tests.alert.live import SECOND_US, Taken, running, traffic
-from tests.analyze.named import BEGIN_US, HOUR_US, add, ask, emptied, store, vm
-from tests.decoders.helpers import address
+from tests.alert.support import SECOND_US, Taken, running, traffic
+from tests.decoders.support import address
+from tests.flow_rows import BEGIN_US, HOUR_US, add, ask, emptied, store, vm
 
 ROUTES = (Route(receivers=("mail",)),)
 VMS = [vm(f"vm{number}", f"host-{number % 3}") for number in range(11)]
@@ -417,7 +417,7 @@ def test_a_store_that_hangs_does_not_keep_the_service_from_stopping(
         returned.append(True)
         raise OSError("gone")
 
-    monkeypatch.setattr("tests.alert.live.connect", connect)
+    monkeypatch.setattr("tests.alert.support.connect", connect)
 
     async def scenario() -> None:
         async with running(settings, AlertSettings(), left=lambda: (still_hung.append(not returned), gate.set())):

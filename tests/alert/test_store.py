@@ -20,8 +20,8 @@ from collector.alert.scopes import SCOPES, SECONDS
 from collector.alert.series import Limits, expression, read
 from collector.store.settings import StoreSettings
 from schemas import alerts as schema
-from tests.analyze.named import BEGIN_US, HOUR_US, add, emptied, flow, store, vm
-from tests.deliver.parts import endpoint
+from tests.flow_rows import BEGIN_US, HOUR_US, add, emptied, flow, store, vm
+from tests.notify.support import endpoint
 
 LIMITS = Limits(60, 2**30, 1000)
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ from clickhouse_connect.driver import Client
 
 from collector.store.client import open_in_database
 from collector.store.settings import StoreSettings
-from tests.analyze import named
+from tests import flow_rows
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def made_store(
         database=request.module.__name__.rpartition(".")[2],
         spool_directory=tmp_path_factory.mktemp("spool"),
     )
-    with named.store(settings):
+    with flow_rows.store(settings):
         yield settings
 
 
@@ -32,6 +32,6 @@ def emptied_store(made_store: StoreSettings) -> Iterator[Client]:
     """A connection to it, without rows."""
     client = open_in_database(made_store)
     try:
-        yield named.emptied(client)
+        yield flow_rows.emptied(client)
     finally:
         client.close()

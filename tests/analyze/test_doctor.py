@@ -23,10 +23,10 @@ from collector.sql.engine import Engine, Query
 from collector.store.client import open_client
 from collector.store.settings import StoreSettings
 from collector.threads import Bridge, run
-from tests.analyze.exports import BASE_US, SECOND_US, WINDOW_US, export, heard
-from tests.analyze.named import add
-from tests.decoders.helpers import address
+from tests.analyze.support import BASE_US, SECOND_US, WINDOW_US, export, heard
+from tests.decoders.support import address
 from tests.deploy.ovs_blocks import missing_program, running_switch
+from tests.flow_rows import add
 
 HOST = "192.0.2.11"
 FLOW = {

@@ -11,10 +11,10 @@ from clickhouse_connect.driver import Client
 from collector.analyze.latency import LatencyRules, store_latency
 from collector.analyze.settings import AnalyzeSettings
 from collector.store.settings import StoreSettings
-from tests.analyze import named
-from tests.analyze.exports import BASE_US, SECOND_US, WINDOW_US, heard
-from tests.analyze.flights import Path, every, uuid
-from tests.analyze.named import add, ask
+from tests import flow_rows
+from tests.analyze.connections import Path, every, uuid
+from tests.analyze.support import BASE_US, SECOND_US, WINDOW_US, heard
+from tests.flow_rows import add, ask
 
 SETTINGS = AnalyzeSettings(clock_drift_ppm=50)
 BOTH = ("192.0.2.11", "192.0.2.12")
@@ -48,7 +48,7 @@ def readings(client: Client, method: str = "", **where: str) -> list[dict[str, A
 
 def test_a_handshake_gives_the_round_trip_as_the_client_meets_it(any_store: StoreSettings) -> None:
     path = Path(up_us=20_000, down_us=15_000, server_us=300, offset_us=7 * SECOND_US)
-    with named.store(any_store) as client:
+    with flow_rows.store(any_store) as client:
         heard(client, BASE_US - 3600 * SECOND_US, *BOTH)
         add(client, path.connection(BASE_US + 3 * SECOND_US))
 
@@ -276,7 +276,7 @@ def test_what_is_not_certain_gives_nothing(client: Client, why: str, columns: di
 
 def test_an_exporter_that_appears_reports_flows_that_are_not_new(embedded_store: StoreSettings) -> None:
     path = Path(up_us=2 * MS, down_us=2 * MS)
-    with named.store(embedded_store) as client:
+    with flow_rows.store(embedded_store) as client:
         heard(client, BASE_US + 1 * SECOND_US, *BOTH)
         add(client, path.connection(BASE_US + 30 * SECOND_US))
         add(client, path.connection(BASE_US + 70 * SECOND_US))
@@ -367,14 +367,14 @@ def test_overlapping_addresses_of_two_tenants_are_two_pairs(client: Client) -> N
 
 def stated(src: str, dst: str, milliseconds: float, deviation_us: int = 900, **values: Any) -> dict[str, Any]:
     """A sample of a host's own TCP packet, with what TCP says (sFlow 2209)."""
-    ends = {"src": named.vm(src, f"host-{src}"), "dst": named.vm(dst, f"host-{dst}")}
+    ends = {"src": flow_rows.vm(src, f"host-{src}"), "dst": flow_rows.vm(dst, f"host-{dst}")}
     times = {"time_received": BASE_US + 3 * SECOND_US, "sampling_rate": 100}
     round_trip = {"tcp_rtt_us": round(milliseconds * MS), "tcp_rtt_deviation_us": deviation_us}
-    return named.flow(ends["src"], ends["dst"], "source") | times | round_trip | values
+    return flow_rows.flow(ends["src"], ends["dst"], "source") | times | round_trip | values
 
 
 def test_round_trips_that_tcp_states_are_told_by_pair_direction_and_exporter(any_store: StoreSettings) -> None:
-    with named.store(any_store) as client:
+    with flow_rows.store(any_store) as client:
         add(client, [stated("a", "b", at, 100 * n, tcp_rtt_min_us=9_000) for n, at in enumerate((41, 40, 55), start=1)])
         add(client, [stated("b", "a", 30), stated("b", "a", 0), stated("a", "", 70)])
         add(client, [stated("a", "b", 90, time_received=BASE_US + WINDOW_US)])

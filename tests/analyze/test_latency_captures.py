@@ -13,9 +13,9 @@ import pytest
 from collector.analyze.latency import LatencyRules, store_latency
 from collector.analyze.settings import AnalyzeSettings
 from collector.store.settings import StoreSettings
-from tests.analyze import named
-from tests.analyze.exports import BASE_US, SECOND_US, WINDOW_US, export, heard, shift_us
-from tests.analyze.named import add, ask, truth_of
+from tests import flow_rows
+from tests.analyze.support import BASE_US, SECOND_US, WINDOW_US, export, heard, shift_us
+from tests.flow_rows import add, ask, truth_of
 
 HANDSHAKES = {"tcp": 2, "udp": 1, "local": 2, "http": 20}
 """TCP connections of one run: iperf3 has one for control and, with TCP, one for data; the web client 20."""
@@ -24,7 +24,7 @@ HANDSHAKES = {"tcp": 2, "udp": 1, "local": 2, "http": 20}
 def latency(settings: StoreSettings, stem: str) -> list[dict[str, Any]]:
     """Rows of table latency that the capture gives; its exporters were known before."""
     capture = export(stem)
-    with named.store(settings) as client:
+    with flow_rows.store(settings) as client:
         heard(client, BASE_US - 3600 * SECOND_US, "192.0.2.11", "192.0.2.12")
         add(client, capture.flows)
         for start in range(BASE_US, capture.end_us, WINDOW_US):

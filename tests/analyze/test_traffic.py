@@ -21,7 +21,7 @@ from collector.interfaces import WindowClosed
 from collector.metrics import LABEL_CHARACTERS, Metrics
 from collector.store.client import open_client
 from collector.store.settings import StoreSettings
-from tests.analyze.named import BEGIN_US, add, flow, store, vm
+from tests.flow_rows import BEGIN_US, add, flow, store, vm
 from tests.hostile.nasty import NASTY, harmless
 
 SECOND_US = 1_000_000

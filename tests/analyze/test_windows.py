@@ -21,9 +21,9 @@ from collector.store.client import open_client
 from collector.store.settings import StoreSettings
 from collector.store.setup import set_up
 from collector.threads import Bridge, run
-from tests.analyze.exports import BASE_US, heard
-from tests.analyze.named import add
-from tests.decoders.helpers import address
+from tests.analyze.support import BASE_US, heard
+from tests.decoders.support import address
+from tests.flow_rows import add
 
 RULES = WatermarkRules(5 * SECOND_US, 5 * SECOND_US, 60 * SECOND_US, 360)
 NOON = 1_800_014_400 * SECOND_US

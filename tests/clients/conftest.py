@@ -12,8 +12,8 @@ from collector.store.native import insert
 from collector.store.settings import StoreSettings
 from collector.store.setup import describe, set_up
 from schemas.flows import FLOWS
-from tests.collector.rows import batch
-from tests.collector.sql_endpoint import Endpoint, served
+from tests.sql.support import Endpoint, served
+from tests.table_rows import batch
 
 ROWS = 50
 DATABASE = "test_clients"

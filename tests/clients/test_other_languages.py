@@ -15,7 +15,7 @@ import pytest
 from schemas.descriptions import VIEW_COLUMNS
 from schemas.flows import FLOWS
 from tests.clients.conftest import DATABASE
-from tests.collector.sql_endpoint import Endpoint
+from tests.sql.support import Endpoint
 
 HERE = Path(__file__).parent
 READ_ONLY = "This endpoint is read-only: 'INSERT' is refused"

@@ -16,7 +16,7 @@ from clickhouse_connect.driver.exceptions import DatabaseError
 from schemas.descriptions import VIEW_COLUMNS
 from schemas.flows import FLOWS
 from tests.clients.conftest import DATABASE, ROWS
-from tests.collector.sql_endpoint import Endpoint
+from tests.sql.support import Endpoint
 
 TYPES = "SELECT 18446744073709551615 AS a, 'it''s' AS b, NULL AS c, toIPv6('2001:db8::1') AS d"
 LARGE = "SELECT number, repeat('x', number % 300) AS x FROM numbers(100000)"

@@ -25,7 +25,7 @@ import pytest
 
 from collector.__main__ import COMMANDS, main, parser_of
 from schemas.tables import TABLES
-from tests.commands.documented import documented
+from tests.commands.support import documented
 from tests.service import FIXTURES, ROOT, Service, replay, running
 
 pytest.importorskip("chdb", reason="the embedded store needs chDB")

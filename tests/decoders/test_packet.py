@@ -39,7 +39,7 @@ from decoders.jit import kernel
 from decoders.packet import P_NESTING, P_TAGGED, P_TUNNEL, P_UNKNOWN, parse_header
 from decoders.rows import Rows, layout, new_rows
 from schemas.flows import FLOWS
-from tests.decoders.helpers import address, mac
+from tests.decoders.support import address, mac
 
 PLACES = layout(FLOWS)
 TUNNELS = FLOWS["tunnel"].names

@@ -18,8 +18,8 @@ from decoders.decoder import Decoder
 from decoders.errors import Reason
 from decoders.limits import Limits
 from decoders.shared import Decoded
-from tests.decoders import sflow_messages
-from tests.decoders.helpers import rows
+from tests.decoders.sflow import support as sflow_messages
+from tests.decoders.support import rows
 
 LIMITS = Limits(
     sessions=16, sources=64, templates=64, templates_per_session=32, names=64, rows_per_batch=4_096, held_bytes=65_536

@@ -4,8 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.decoders.exports import BASE, OVS, V, base, in_set, ipfix, options_template, record5, template, v5, v9
-from tests.decoders.helpers import payloads
+from tests.decoders.netflow.support import (
+    BASE,
+    OVS,
+    V,
+    base,
+    in_set,
+    ipfix,
+    options_template,
+    record5,
+    template,
+    v5,
+    v9,
+)
+from tests.decoders.support import payloads
 from tests.fuzz.oracles import pack
 
 STEMS = {

@@ -8,8 +8,8 @@ from typing import Any
 from decoders.datagrams import Datagrams, address_halves
 from decoders.decoder import Decoder
 from decoders.shared import Decoded
-from tests.decoders.exports import NOW
-from tests.decoders.helpers import payloads, rows, truth
+from tests.decoders.netflow.support import NOW
+from tests.decoders.support import payloads, rows, truth
 
 TIME_US = NOW * 1_000_000
 LARGEST = 65_507
@@ -18,7 +18,7 @@ GOOD = "192.0.2.1"
 GOOD_STEM = "ovs_netflow5"
 """Its truth has a line per record; all of them give a row."""
 WITH_TEMPLATES = "softflowd_v9"
-"""Whose rows need what was said before; what they are stands in tests/decoders/test_sets_captures.py."""
+"""Whose rows need what was said before; what they are stands in tests/decoders/netflow/test_captures.py."""
 
 Datagram = tuple[bytes, str, int, int]
 

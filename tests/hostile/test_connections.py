@@ -18,7 +18,7 @@ import pytest
 
 from collector.process.descriptors import CLIENTS, ENGINE, FEWEST, LIBRARIES, DescriptorsError, connections, needed
 from collector.settings import Settings
-from tests.decoders.helpers import payloads, truth
+from tests.decoders.support import payloads, truth
 from tests.service import ROOT, Service, running, send
 
 SILENT = 10_000

@@ -12,9 +12,9 @@ from decoders.decoder import Decoder
 from decoders.errors import Reason
 from decoders.sessions import S_DUPLICATES, S_LOST, S_RESTARTS
 from decoders.shared import Decoded
-from tests.decoders.exports import BASE, base, in_set, ipfix, options_template, record5, template, v5, v9
-from tests.decoders.helpers import payloads, rows
-from tests.decoders.sflow_messages import datagram, flow_sample, header
+from tests.decoders.netflow.support import BASE, base, in_set, ipfix, options_template, record5, template, v5, v9
+from tests.decoders.sflow.support import datagram, flow_sample, header
+from tests.decoders.support import payloads, rows
 from tests.hostile.messages import GOOD, LARGEST, TIME_US, among, check_unharmed, good, spoofed
 
 STEMS = ["ovs_netflow5", "softflowd_v9", "ovs_ipfix_tunnel", "ovs_sflow_mixed"]

@@ -14,7 +14,7 @@ from decoders.datagrams import Datagrams
 from decoders.decoder import Decoder
 from decoders.errors import REASONS, Reason
 from decoders.limits import Limits
-from tests.decoders.exports import ipfix, record5, v5
+from tests.decoders.netflow.support import ipfix, record5, v5
 from tests.hostile.messages import TIME_US, among, check_unharmed, good, many_templates, spoofed
 
 ROOT = Path(__file__).parents[2]

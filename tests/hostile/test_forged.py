@@ -13,7 +13,7 @@ from decoders.errors import Reason
 from decoders.limits import Limits
 from decoders.overrides import NONE, ExporterRule, RuleTable
 from decoders.sessions import PER_ADDRESS, S_DATAGRAMS, S_RECORDS, in_use
-from tests.decoders.exports import BASE, base, in_set, ipfix, record5, template, v5
+from tests.decoders.netflow.support import BASE, base, in_set, ipfix, record5, template, v5
 from tests.hostile.messages import GOOD, TIME_US, Datagram, of_good, spoofed
 
 FORGED = 30_000

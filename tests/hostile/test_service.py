@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.decoders.exports import BASE, base, in_set, ipfix, record5, template, v5
-from tests.decoders.helpers import payloads, truth
+from tests.decoders.netflow.support import BASE, base, in_set, ipfix, record5, template, v5
+from tests.decoders.support import payloads, truth
 from tests.service import running, send
 
 LABELLED = 5

@@ -7,7 +7,7 @@ import urllib.request
 from pathlib import Path
 
 from schemas.text import clean
-from tests.decoders.sflow_messages import counters_sample, datagram, interface_counters, item, padded, words
+from tests.decoders.sflow.support import counters_sample, datagram, interface_counters, item, padded, words
 from tests.hostile.nasty import NASTY, harmless
 from tests.service import payloads, running, send
 

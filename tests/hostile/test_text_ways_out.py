@@ -29,10 +29,10 @@ from collector.store.native import insert
 from collector.store.settings import StoreSettings
 from collector.store.setup import set_up
 from schemas.inventory import INVENTORY
-from tests.collector.rows import batch
-from tests.collector.test_inventory_command import EMPTY
+from tests.commands.test_inventory import EMPTY
 from tests.hostile.nasty import NASTY, SURROGATE, harmless
 from tests.service import FIXTURES, ROOT
+from tests.table_rows import batch
 
 STORED = [text for text in NASTY if len(text) < 256]
 ALL = "".join(STORED)

@@ -14,7 +14,7 @@ from collector.store.native import insert
 from collector.store.settings import StoreSettings
 from schemas.flows import FLOWS
 from schemas.rollups import PAIR_INPUT
-from tests.analyze.named import ask, batch, emptied, flow, store, vm
+from tests.flow_rows import ask, batch, emptied, flow, store, vm
 
 
 @pytest.fixture

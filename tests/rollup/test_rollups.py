@@ -23,8 +23,8 @@ from collector.store.writer import INSERT_SETTINGS
 from schemas.column import Table
 from schemas.flows import FLOWS
 from schemas.rollups import PAIR_INPUT
-from tests.analyze.named import BEGIN_US
-from tests.rollup.lab import PACKETS, SECOND_US, Bench, ask, prepared, rows, started, summed
+from tests.flow_rows import BEGIN_US
+from tests.rollup.support import PACKETS, SECOND_US, Bench, ask, prepared, rows, started, summed
 
 
 def test_all_stored_rows_are_summed_once_in_groups_that_end_with_their_window(any_store: StoreSettings) -> None:

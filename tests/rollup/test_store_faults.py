@@ -25,9 +25,9 @@ from collector.store.settings import StoreSettings
 from collector.store.spool import Insert, Spool
 from collector.store.writer import INSERT_SETTINGS
 from schemas.flows import FLOWS
-from tests.analyze.named import BEGIN_US
-from tests.collector.relay import Mode, Relay
-from tests.rollup.lab import PACKETS, SECOND_US, Bench, ask, prepared, rows, started, summed
+from tests.flow_rows import BEGIN_US
+from tests.relay import Mode, Relay
+from tests.rollup.support import PACKETS, SECOND_US, Bench, ask, prepared, rows, started, summed
 
 LIMIT_BYTES = 2**18
 IMPATIENT: dict[str, Any] = {

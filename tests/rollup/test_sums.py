@@ -20,8 +20,8 @@ from collector.rollup.sums import MOST_DICTIONARIES, PairSums
 from collector.store.settings import StoreSettings
 from schemas.column import Origin
 from schemas.flows import FLOWS
-from tests.analyze.named import BEGIN_US, add, emptied, flow, named, store
-from tests.rollup.referee import VMS, Sums, assert_same, batches, by_process, by_sql, draw, draw_bursts
+from tests.flow_rows import BEGIN_US, add, emptied, flow, named, store
+from tests.rollup.sums_by_sql import VMS, Sums, assert_same, batches, by_process, by_sql, draw, draw_bursts
 
 ROOT = Path(__file__).resolve().parents[2]
 ENRICHED = FLOWS.arrow(Origin.ENRICH).names

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from collector.store.settings import StoreSettings
 from schemas.pair_definition import LONGEST_SECONDS
 from schemas.rollups import LEVELS, ROLLUPS, WRAPPED_SPEEDS
-from tests.analyze.named import BEGIN_US, add, ask, emptied, flow, store, vm
+from tests.flow_rows import BEGIN_US, add, ask, emptied, flow, store, vm
 
 A, B = vm("a", "host-1"), vm("b", "host-2")
 

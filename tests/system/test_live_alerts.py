@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.deliver.parts import Endpoint, endpoint
+from tests.notify.support import Endpoint, endpoint
 from tests.service import Service, running
 from tests.system.test_live import inventory
 from tests.system.test_live_windows import CLOSE_SECONDS, WINDOW_SECONDS

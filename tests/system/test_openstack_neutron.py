@@ -1,6 +1,7 @@
 """The OpenStack source against Debian's real neutron-server; what it has to say is in the answers to what we create.
 
-Nova and Keystone are absent here, as they are where Neutron stands alone; `tests/enrich/test_openstack*.py` has them.
+Nova and Keystone are absent here, as they are where Neutron stands alone; those are in
+`tests/inventory/sources/test_openstack*.py`.
 """
 
 from __future__ import annotations

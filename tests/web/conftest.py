@@ -10,9 +10,9 @@ import pytest
 
 from collector.alert.settings import AlertSettings, Route
 from collector.store.settings import StoreSettings
-from tests.alert.live import traffic
-from tests.analyze.named import add, store, vm
-from tests.web.served import Served, served
+from tests.alert.support import traffic
+from tests.flow_rows import add, store, vm
+from tests.web.support import Served, served
 
 _numbers = count(1)
 NAMES = [f"vm{number}" for number in range(11)]

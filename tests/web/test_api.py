@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from schemas.text import clean
-from tests.analyze.named import BEGIN_US
+from tests.flow_rows import BEGIN_US
 from tests.hostile.nasty import NASTY, harmless
-from tests.web.served import Served
+from tests.web.support import Served
 
 NOBODY = "0" * 32
 BEGIN = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=BEGIN_US)

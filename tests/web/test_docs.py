@@ -16,7 +16,7 @@ from collector.metrics import Metrics
 from collector.notify.actions import Actions
 from collector.notify.settings import ActionSettings, NotifySettings
 from collector.settings import load
-from tests.web.served import Served
+from tests.web.support import Served
 
 DOCS = Path(__file__).parents[2] / "docs"
 TEXT = "\n## \n".join((DOCS / name).read_text("utf-8") for name in ("api.md", "notifications.md"))

@@ -9,9 +9,9 @@ import pytest
 from collector.__main__ import main
 from collector.alert.settings import AlertSettings, Route
 from collector.store.settings import StoreSettings
-from tests.alert.live import traffic
-from tests.analyze.named import add, store, vm
-from tests.web.served import served
+from tests.alert.support import traffic
+from tests.flow_rows import add, store, vm
+from tests.web.support import served
 
 
 def test_a_silence_and_another_rule(store_directory: Path, capsys: pytest.CaptureFixture[str]) -> None:

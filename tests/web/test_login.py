@@ -11,10 +11,10 @@ import pytest
 from collector.__main__ import main
 from collector.alert.settings import AlertSettings
 from collector.store.settings import StoreSettings
-from tests.access.test_login import PASSWORD, SETTINGS, TOKEN
-from tests.alert.live import traffic
-from tests.analyze.named import add, store, vm
-from tests.web.served import Served, served
+from tests.alert.support import traffic
+from tests.flow_rows import add, store, vm
+from tests.http.test_login import PASSWORD, SETTINGS, TOKEN
+from tests.web.support import Served, served
 
 READER = {"Authorization": f"Bearer {TOKEN}"}
 OPERATOR = {"Authorization": "Basic " + b64encode(f"ann:{PASSWORD}".encode()).decode()}

@@ -11,8 +11,8 @@ from collector.__main__ import main
 from collector.alert.settings import AlertSettings
 from collector.store.settings import StoreSettings
 from tests.alert.test_stage import report
-from tests.analyze.named import BEGIN_US, add, store
-from tests.web.served import Served, served
+from tests.flow_rows import BEGIN_US, add, store
+from tests.web.support import Served, served
 
 
 @pytest.fixture(scope="module")
