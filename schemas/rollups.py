@@ -122,9 +122,6 @@ STREAM_KEYS = (
 )
 """With the protocol they name the stream that told of the packets: what one stream sees says nothing of another."""
 
-REPORTER = "if(agent IN (toIPv6('::'), toIPv6('::ffff:0.0.0.0')), exporter, agent)"
-"""SQL of `reporter`: Open vSwitch states 0.0.0.0 where it knows no agent."""
-
 PAIR = Column(
     "pair",
     UINT64,
