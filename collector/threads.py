@@ -110,7 +110,7 @@ STOP_DEADLINE_SECONDS = 10.0
 
 LOOP_NICE = -5
 """Added to the niceness of the event loop's thread, which then goes before the others.  Where ten threads want two
-cores it waited 59 to 103 ms for its turn without, 4 to 32 with, in runs of 90 s (bench/results/2026-11-27.md)."""
+cores it waited 59 to 103 ms for its turn without, 4 to 32 with, in runs of 90 s (`bench.soak`)."""
 
 CAP_SYS_NICE = 23
 ASIDE_NICE = 19

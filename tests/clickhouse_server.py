@@ -84,7 +84,7 @@ class Server:
         if body and is_on(request, "decompress"):
             body = decompress_blocks(body, MOST_BYTES)
         sql = head + b"\n" + body if head and body else head or body
-        connection = chdb.connect(self._path)
+        connection: Any = chdb.connect(self._path)  # type: ignore[no-untyped-call]
         try:
             headers = request.headers
             database = request.query_params.get("database") or headers.get("x-clickhouse-database") or "default"
