@@ -27,7 +27,7 @@ from statistics import median
 from uuid import UUID
 
 from bench import traffic
-from bench.load import EXPORTERS, machine
+from bench.load import EXPORTERS, machine, save
 from bench.rollups import one_window
 from collector.decode.exporter_stats import OwnLoss, StreamMetrics, StreamReporter
 from collector.inventory.history import History
@@ -253,7 +253,7 @@ def draw(file: Path) -> None:
     import matplotlib as mpl  # noqa: PLC0415 - an extra, for this only
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    found = json.loads(file.read_text())["series"]
+    found = json.loads(file.read_text())
     mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "vmflow", "font.size": 8})
     figure = Figure(figsize=(8, 5), layout="constrained")
     for axes, (name, series) in zip(figure.subplots(2, 2).flat, SERIES.items(), strict=True):
@@ -297,7 +297,7 @@ def main() -> None:
         worse += verdicts(name, steps)
     print("\n" + ("\n".join(["WORSE THAN LINEAR:", *worse]) if worse else "no step is worse than linear"))
     if args.save:
-        args.save.write_text(json.dumps({"machine": machine(), "series": results}, indent=1) + "\n")
+        save(args.save, results)
 
 
 if __name__ == "__main__":

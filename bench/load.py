@@ -14,6 +14,7 @@ import platform
 import socket
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -104,6 +105,20 @@ def machine() -> str:
     )
     system = f"Linux {platform.release()}, Python {platform.python_version()}"
     return f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} × {model}, {memory:.0f} GiB, {system}, {versions}"
+
+
+def save(file: Path, figures: Mapping[str, Sequence[Mapping[str, float | str]]]) -> None:
+    """Write figures and what they were taken on as JSON, a line for each."""
+    rows = {
+        name: ",\n  ".join(
+            json.dumps({key: round(one, 3) if isinstance(one, float) else one for key, one in row.items()})
+            for row in found
+        )
+        for name, found in figures.items()
+    }
+    parts = [json.dumps("machine") + ": " + json.dumps(machine(), ensure_ascii=False)]
+    parts += [f"{json.dumps(name)}: [\n  {lines}\n ]" for name, lines in rows.items()]
+    file.write_text("{\n " + ",\n ".join(parts) + "\n}\n")
 
 
 def _flow_samples(payload: bytes) -> int:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -30,7 +29,7 @@ import pyarrow.compute as pc
 from bench import traffic
 from bench.growth import HISTORY_US, inventoried
 from bench.insert import cpu_seconds
-from bench.load import command, machine, records
+from bench.load import command, machine, records, save
 from collector.inventory.naming import Namer
 from collector.inventory.naming import warm_up as warm_up_names
 from collector.listen import recvmmsg
@@ -254,7 +253,7 @@ def main() -> None:
             flush=True,
         )
     if args.save:
-        args.save.write_text(json.dumps({"machine": machine(), "kinds": results}, indent=1) + "\n")
+        save(args.save, results)
 
 
 if __name__ == "__main__":
