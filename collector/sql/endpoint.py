@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from collector.http.gate import SCOPE_USER, Entrance
 from collector.http.login import place_of
@@ -166,11 +166,10 @@ class SqlEndpoint:
         store: StoreSettings,
         metrics: Metrics,
         call: Call,
-        entrance: Entrance | None = None,
+        entrance: Entrance,
         cancel_call: Call | None = None,
         connections: int = CONNECTIONS,
     ) -> None:
-        """Without an `entrance` nobody is asked who he is."""
         self._settings = settings
         self._store = store
         self._metrics = metrics
@@ -207,7 +206,7 @@ class SqlEndpoint:
         directory = self._store.directory
         if directory is None or not self._settings.enabled:
             return self
-        context = self._entrance.context() if self._entrance is not None else None
+        context = self._entrance.context()
         try:
             listening, url = bind(self._settings.host, self._settings.port, "https" if context else "http")
         except BindError as error:
@@ -219,9 +218,7 @@ class SqlEndpoint:
             listening.close()
             raise
         self.url = url
-        app: ASGIApp = self
-        if self._entrance is not None:
-            app = self._entrance.gate(self, self._settings.host, only_reads=True, refuse=refusal)
+        app = self._entrance.gate(self, self._settings.host, only_reads=True, refuse=refusal)
         self._server = server(app, "sql", self._metrics, context, self._connections)
         self._task = asyncio.create_task(self._server.serve(sockets=[listening]), name="sql")
         return self
