@@ -104,8 +104,9 @@ class Decoder:
         self.shared.port_in_key = port_in_key
         self.shared.domain_in_key = domain_in_key
         self.sets = SetsDecoder(self.shared)
+        self._sflow = SflowDecoder(self.shared)
         self._parts: dict[int, _Part] = {
-            K_SFLOW: SflowDecoder(self.shared),
+            K_SFLOW: self._sflow,
             K_LEGACY: LegacyDecoder(self.shared),
             K_SETS: self.sets,
         }
@@ -115,6 +116,11 @@ class Decoder:
         self.forgotten_exporters = 0
         """Streams that had to go for others though they gave records; running total."""
         self._take_rules(tuple(rules))
+
+    @property
+    def forgotten_sources(self) -> int:
+        """sFlow data sources that had to go for others; running total."""
+        return self._sflow.forgotten_sources
 
     @property
     def rules(self) -> tuple[ExporterRule, ...]:

@@ -6,10 +6,10 @@
     interface_counters ──► interface_10s ──► interface_1m ──► interface_1h
 
 Rows of `flows` are summed in the process, once per 10 s: materialised views over each insert take 1 to 3 CPU seconds
-per million rows (bench/results).
+per million rows.
 
 What VMs and hypervisors sent and received, `vm_10s` to `host_1h`, are plain views of the pairs (`schemas.views.ends`):
-each materialised view takes 15 to 35 ms of every insert, however few the rows are (bench/results).
+each materialised view takes 15 to 35 ms of every insert, however few the rows are.
 
 Every row says in `sighting` from where the packets were seen, so one packet stands in several rows of a pair: at its
 source, at its destination, in transit.  Nothing is counted twice as long as one sighting is summed at a time; the
@@ -121,9 +121,6 @@ STREAM_KEYS = (
     Column("domain", UINT32, "Its observation domain, source id, sub-agent or engine; 0 for drops.", codec=LZ4),
 )
 """With the protocol they name the stream that told of the packets: what one stream sees says nothing of another."""
-
-REPORTER = "if(agent IN (toIPv6('::'), toIPv6('::ffff:0.0.0.0')), exporter, agent)"
-"""SQL of `reporter`: Open vSwitch states 0.0.0.0 where it knows no agent."""
 
 PAIR = Column(
     "pair",

@@ -6,8 +6,6 @@ And releases that left stores to migrate.
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -54,18 +52,12 @@ def embedded_store(store_directory: Path, tmp_path: Path) -> Iterator[StoreSetti
 
 @pytest.fixture(scope="session")
 def clickhouse_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a ClickHouse server: our endpoint, writable, over an engine of its own in another process."""
+    """Address of a ClickHouse server, or what stands in for one: an engine of its own in another process."""
     pytest.importorskip("chdb", reason="the stand-in for a server needs chDB")
-    directory = tmp_path_factory.mktemp("server")
-    command = [sys.executable, "-m", "collector.sql.endpoint", "--writable", "--path", str(directory), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]) as process:
-        assert process.stdout is not None
-        url = process.stdout.readline().strip()
-        assert url.startswith("http://"), "the server did not start"
-        try:
-            yield url
-        finally:
-            process.terminate()
+    from tests.clickhouse_server import started
+
+    with started(tmp_path_factory.mktemp("server")) as url:
+        yield url
 
 
 @pytest.fixture

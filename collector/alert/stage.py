@@ -103,7 +103,6 @@ class Alerts:
         self._epoch = 0
         self._wake = asyncio.Event()
         self._loaded = asyncio.Event()
-        self._working = False
         self._task: asyncio.Task[None] | None = None
         self._counted = {"refused": 0, "dropped": 0}
         self.looked: dict[str, RuleStatus] = {name: RuleStatus() for name in self._rules}
@@ -150,11 +149,6 @@ class Alerts:
     def now_us(self) -> int:
         """The clock of the stage, µs since 1970."""
         return self._clock_us()
-
-    @property
-    def busy(self) -> bool:
-        """Whether a settled window waits or is being evaluated, or a former state is being read."""
-        return not self._loaded.is_set() or self._wake.is_set() or self._working
 
     def judged_us(self, closed_us: int) -> int:
         """Until when windows are evaluated that ended, if they have closed until `closed_us`; µs since 1970.
@@ -247,12 +241,10 @@ class Alerts:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            self._working = True
             # One window at a time: what fires and ends while many wait is told of, too.
             for window in self._due():
                 await self._guarded(self._evaluate, window)
             await self._guarded(self._note, self._take_deliveries())
-            self._working = False
 
     async def _watch(self) -> None:
         """Look at the service itself, whether or not windows close: without the store none may."""

@@ -46,8 +46,8 @@ class Shares:
         self.admit(nothing, 0)
         self.leave(nothing)
 
-    def admit(self, batch: Datagrams, free_bytes: int) -> tuple[NDArray[np.bool_], int, int]:
-        """Which of these datagrams, [n], are queued while so much is free, and how many payload octets are and are not.
+    def admit(self, batch: Datagrams, free_bytes: int) -> tuple[NDArray[np.bool_], int]:
+        """Which of these datagrams, [n], are queued while so much is free, and how many octets of payload that is.
 
         All of a sender's or none, but for what is beyond the free octets.  The end of a connection always fits, for it
         comes after a message of its connection that did, unless `free_bytes` is negative: the queue is closed.
@@ -55,8 +55,8 @@ class Shares:
         fits = np.empty(len(batch), np.bool_)
         with np.errstate(over="ignore"):  # hashes wrap on purpose; only uncompiled kernels would tell
             columns = (batch.address, batch.length, batch.connection)
-            queued, refused = admit(*columns, free_bytes, self._held, self._wanted, self._factors, fits)
-        return fits, int(queued), int(refused)
+            queued = admit(*columns, free_bytes, self._held, self._wanted, self._factors, fits)
+        return fits, int(queued)
 
     def leave(self, batch: Datagrams) -> None:
         """Take note of datagrams that left the queue."""
@@ -74,12 +74,11 @@ def entry_of(address, row, factors):  # type: ignore[no-untyped-def]
 
 @kernel
 def admit(address, length, connection, free, held, wanted, factors, fits):  # type: ignore[no-untyped-def]
-    """Fill `fits` [n] and add to `held` what is queued; returns octets of payload that are queued and that are not."""
+    """Fill `fits` [n] and add to `held` what is queued; returns octets of payload that are queued."""
     for row in range(length.shape[0]):
         wanted[entry_of(address, row, factors)] += length[row] + ROW_BYTES
     taken = np.int64(0)
     queued = np.int64(0)
-    refused = np.int64(0)
     for row in range(length.shape[0]):
         entry = entry_of(address, row, factors)
         size = length[row] + ROW_BYTES
@@ -92,11 +91,9 @@ def admit(address, length, connection, free, held, wanted, factors, fits):  # ty
             fits[row] = True
             held[entry] += size
             queued += length[row]
-        else:
-            refused += length[row]
     for row in range(length.shape[0]):
         wanted[entry_of(address, row, factors)] = 0
-    return queued, refused
+    return queued
 
 
 @kernel
@@ -119,7 +116,6 @@ class Inbox:
         self.limit_bytes = limit_bytes
         self.octets = 0
         self.dropped_datagrams = 0
-        self.dropped_bytes = 0
         self._batches: deque[tuple[Datagrams, int]] = deque()
         """Each with the octets that it counts for."""
         self._shares = Shares()
@@ -139,12 +135,11 @@ class Inbox:
         """Queue `batch` but for the datagrams that do not fit: of senders that hold too much already, or all if the
         queue is full or closed.  These are dropped and counted; returns how many."""
         free = -1 if self._closed else self.limit_bytes - self.octets
-        fits, queued, refused = self._shares.admit(batch, free)
+        fits, queued = self._shares.admit(batch, free)
         dropped = len(fits) - int(np.count_nonzero(fits))
         if dropped:
             batch = batch.those(fits)
         self.dropped_datagrams += dropped
-        self.dropped_bytes += refused
         if len(batch):
             self._queue(batch, queued + ROW_BYTES * len(batch))
         return dropped
@@ -195,11 +190,6 @@ class Inbox:
         self._closed = True
         self._arrived.set()
         self._enough.set()
-
-
-def bytes_of(batch: Datagrams) -> int:
-    """What a batch counts for."""
-    return int(batch.length.sum()) + ROW_BYTES * len(batch)
 
 
 def concatenate(batches: list[Datagrams]) -> Datagrams:

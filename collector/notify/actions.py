@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections import deque
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import pyarrow as pa
 from prometheus_client import Counter
@@ -25,9 +25,6 @@ from collector.notify.launcher import Launcher
 from collector.notify.settings import ActionSettings, NotifySettings
 from schemas.alerts import ACTION_KINDS, ACTION_RESULTS, ACTION_RUNS
 from schemas.column import NAME
-
-Result = Literal["ok", "failed", "late", "limited", "dry_run", "stopped"]
-"""`schemas.alerts.ACTION_RESULTS`."""
 
 MINUTE_SECONDS = 60.0
 LATE_SECONDS = 5.0

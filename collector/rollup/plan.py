@@ -1,6 +1,6 @@
 """What a record adds to its windows, and which windows these are.
 
-Defined by the SQL of `schemas.pair_definition`; names here are theirs.
+`schemas.pair_definition` is the definition; names here are those of its SQL, tests/rollup/definition.py.
 
 Look-ups of the kernels: groups by exact key, connections by a hash that senders cannot foresee.
 

@@ -2,8 +2,8 @@
 
     add(batch) ──► compiled loop ──► sums by (window, pair, sighting) ──► take() ──► rows of `pair_10s`
 
-The meaning of every column is that of the feeds in `schemas.pair_definition`, whose SQL these sums take the place
-of: a materialised view costs ten times as much (figures: bench/results).
+`schemas.pair_definition` says what every column means.  A materialised view that sums the same costs ten times as
+much.
 
 Names and UUIDs as numbers of this process: batches bring dictionaries of their own.
 

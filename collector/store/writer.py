@@ -107,7 +107,7 @@ INSERT_SETTINGS = {
     # A repeated insert adds nothing to the rollups, too, and adds what a failed attempt left out.
     "deduplicate_blocks_in_dependent_materialized_views": 1,
     # Rollup rows of one block are aggregated already; merging them once more before they are written takes a third of
-    # the insert's time (figures: bench/results).
+    # the insert's time.
     "optimize_on_insert": 0,
 }
 """ClickHouse settings of the connection that inserts."""

@@ -108,7 +108,7 @@ class SflowDecoder:
         self._reasons = name_indices({name: self._intern(name) for name in sorted(set(DROP_REASONS.values()))})
 
     @property
-    def sources_displaced(self) -> int:
+    def forgotten_sources(self) -> int:
         """Data sources whose state gave way to others: above 0, `Limits.sources` is too small."""
         return int(self._sources.clock[1])
 

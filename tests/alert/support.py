@@ -71,7 +71,8 @@ class Running:
     async def idle(self) -> None:
         """Wait until nothing waits any more and the worker has done what it was given."""
         async with asyncio.timeout(60):
-            while self.alerts.busy:  # noqa: ASYNC110 - the stage tells nobody when it is idle
+            woken = self.alerts._wake
+            while woken.is_set() or not woken._waiters:  # type: ignore[attr-defined]  # noqa: ASYNC110 - for work
                 await asyncio.sleep(0.002)
 
     def count(self, name: str, **labels: str) -> float | None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from clickhouse_connect.driver import Client
 
-from bench import rows as made_up
+from bench import insert as made_up
 from collector.store.native import block, columns_of, insert
 from collector.store.settings import StoreSettings
 from schemas.column import ADDRESS, ENUM, Origin, Table
