@@ -15,10 +15,10 @@ from clickhouse_connect.driver import Client
 from collector.alert.conditions.base import Judge, figures
 from collector.alert.evaluate import cut, judge_of
 from collector.alert.rules import Rule
-from collector.alert.scopes import LEVEL_US
 from collector.alert.series import Floats, Limits, WindowSeries, pieces
 from collector.alert.settings import AlertSettings
 from collector.alert.state import Alert, AlertStates
+from schemas.rollups import LEVEL_US
 
 DAY_US = 24 * LEVEL_US["1h"]
 KEPT = 10_000

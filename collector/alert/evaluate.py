@@ -18,11 +18,11 @@ from collector.alert.conditions.threshold import Threshold
 from collector.alert.conditions.trend import Trend
 from collector.alert.notifications import clock
 from collector.alert.rules import Rule
-from collector.alert.scopes import LEVEL_US
 from collector.alert.series import Limits, WindowSeries, read
 from collector.alert.settings import AlertSettings
 from collector.alert.state import FORGOTTEN, SECOND_US, Alert, AlertStates, Change
 from collector.interfaces import Scope
+from schemas.rollups import LEVEL_US
 
 MOST = 100
 """VMs that the inventory is asked about at once; of more it is only said what the window says."""

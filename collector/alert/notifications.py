@@ -16,11 +16,11 @@ from functools import lru_cache
 from uuid import uuid4
 
 from collector.alert.rules import Rule
-from collector.alert.scopes import LEVEL_US
 from collector.alert.series import closer
 from collector.alert.settings import AlertSettings, Route
 from collector.alert.state import SECOND_US, Alert, AlertStates, Change
 from collector.interfaces import AlertNotification, Event, NotificationGroup, Severity
+from schemas.rollups import LEVEL_US
 
 _PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 

@@ -9,8 +9,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from collector.alert.scopes import SCOPES, SECONDS, Measure, ScopeView
+from collector.alert.scopes import SCOPES, Measure, ScopeView
 from collector.interfaces import Scope, Severity
+from schemas.rollups import LEVELS
 
 Condition = Literal["threshold", "absent", "trend", "baseline"]
 Level = Literal["10s", "1m", "1h"]
@@ -142,7 +143,7 @@ class Rule(BaseModel, frozen=True, extra="forbid"):
             raise ValueError(f"replaced = true: only exporters are replaced, scope {self.scope} is not")
         if self.measure or self.above is not None or self.below is not None or self.clear is not None:
             raise ValueError("condition absent takes windows, no measure, above, below or clear")
-        if self.windows * SECONDS[self.level] >= self.forget_after:
+        if self.windows * LEVELS[self.level] >= self.forget_after:
             raise ValueError(f"forget_seconds = {self.forget_after:g}: must be longer than {self.windows} windows")
 
     def _check_measure(self) -> None:
@@ -209,7 +210,7 @@ class Rule(BaseModel, frozen=True, extra="forbid"):
             return self.forget_seconds
         if self.condition == "absent":
             return FORGET_SILENT_SECONDS
-        return max(FORGET_UNTOLD_SECONDS, LEAST_UNTOLD_WINDOWS * SECONDS[self.level])
+        return max(FORGET_UNTOLD_SECONDS, LEAST_UNTOLD_WINDOWS * LEVELS[self.level])
 
     def can_pass(self, limit: float) -> bool:
         """Whether any value can be beyond such a limit: no share of what was sent is more than all of it."""
@@ -223,12 +224,12 @@ class Rule(BaseModel, frozen=True, extra="forbid"):
     @property
     def windows_to_fire(self) -> int:
         """Windows beyond the limit, one after the other, that raise the alert."""
-        return max(1, math.ceil(self.for_seconds / SECONDS[self.level]))
+        return max(1, math.ceil(self.for_seconds / LEVELS[self.level]))
 
     @property
     def windows_to_clear(self) -> int:
         """Clear windows, one after the other, that end it."""
-        return max(1, math.ceil(self.clear_seconds / SECONDS[self.level]))
+        return max(1, math.ceil(self.clear_seconds / LEVELS[self.level]))
 
 
 def check_template(text: str, names: frozenset[str]) -> None:

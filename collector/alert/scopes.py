@@ -13,11 +13,6 @@ from uuid import UUID
 from collector.interfaces import Scope
 from schemas.views.common import MOST_PER_RECORD, suffix
 
-SECONDS = {"10s": 10, "1m": 60, "1h": 3600}
-"""Length of the windows of each level."""
-
-LEVEL_US = {level: seconds * 1_000_000 for level, seconds in SECONDS.items()}
-
 
 @dataclass(frozen=True, slots=True)
 class Measure:

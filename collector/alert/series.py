@@ -14,7 +14,8 @@ from clickhouse_connect.driver import Client
 from numpy.typing import NDArray
 
 from collector.alert.rules import Filter, Rule
-from collector.alert.scopes import LEVEL_US, SECONDS, Measure, ScopeView
+from collector.alert.scopes import Measure, ScopeView
+from schemas.rollups import LEVEL_US, LEVELS
 from schemas.text import clean, sql_literal
 
 Floats = NDArray[np.float64]
@@ -122,7 +123,7 @@ def pieces(
 
 def past_seconds(level: str, limits: Limits) -> float:
     """How long a rule may read its past between two windows."""
-    return max(limits.seconds * PAST_SHARE, SECONDS[level] * PAST_WINDOW_SHARE)
+    return max(limits.seconds * PAST_SHARE, LEVELS[level] * PAST_WINDOW_SHARE)
 
 
 class Past:

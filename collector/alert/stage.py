@@ -22,7 +22,7 @@ from clickhouse_connect.driver import Client
 from collector.alert.conditions.absent import SEED_WINDOWS
 from collector.alert.evaluate import Evaluator, RuleStatus
 from collector.alert.notifications import Notification, Notifier, Silence, notices
-from collector.alert.scopes import LEVEL_US, SCOPES, SECONDS
+from collector.alert.scopes import SCOPES
 from collector.alert.settings import AlertSettings
 from collector.alert.state import SECOND_US, Change
 from collector.alert.store import AlertStore
@@ -39,6 +39,7 @@ from collector.interfaces import (
 from collector.log import get_log
 from collector.metrics import Metrics
 from collector.store_errors import first_line
+from schemas.rollups import LEVEL_US, LEVELS
 from schemas.text import clean
 
 BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
@@ -417,7 +418,7 @@ class Alerts:
     def _read_former(self, now_us: int) -> tuple[list[NotificationGroup], list[NotificationGroup]]:
         """Messages that wait, and what was told before.  Blocks.  Raises the driver's errors."""
         absent = [rule for rule in self._rules.values() if rule.condition == "absent"]
-        back = max([self._settings.flap_seconds, *(SEED_WINDOWS * SECONDS[rule.level] for rule in absent)])
+        back = max([self._settings.flap_seconds, *(SEED_WINDOWS * LEVELS[rule.level] for rule in absent)])
         recent_us = now_us - round(back * SECOND_US)
         outbox_us = now_us - round(self._settings.outbox_seconds * SECOND_US)
         try:

@@ -22,8 +22,8 @@ import numpy as np
 
 from collector.alert.conditions.base import Verdict
 from collector.alert.rules import Rule
-from collector.alert.scopes import SECONDS
 from collector.alert.settings import AlertSettings
+from schemas.rollups import LEVELS
 
 Status = Literal["pending", "firing", "acknowledged", "resolved"]
 Happened = Literal[
@@ -214,7 +214,7 @@ class AlertStates:
         silent_us = end_us - alert.window_end_us
         if silent_us >= alert.rule.forget_after * SECOND_US:
             return self._end(alert, end_us, FORGOTTEN)
-        if alert.stale_us or silent_us < STALE_WINDOWS * SECONDS[alert.rule.level] * SECOND_US:
+        if alert.stale_us or silent_us < STALE_WINDOWS * LEVELS[alert.rule.level] * SECOND_US:
             return []
         alert.stale_us = alert.window_end_us
         return [Change(alert, "stale")]
@@ -257,7 +257,7 @@ class AlertStates:
         recent = sum(when > end_us - self._settings.flap_seconds * SECOND_US for when in fired)
         if recent < self._settings.flap_count:
             return alert.rule.windows_to_clear
-        longer = math.ceil(self._settings.flap_clear_seconds / SECONDS[alert.rule.level])
+        longer = math.ceil(self._settings.flap_clear_seconds / LEVELS[alert.rule.level])
         return max(alert.rule.windows_to_clear, longer)
 
     def _note_fired(self, alert: Alert) -> None:

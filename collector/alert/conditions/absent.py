@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from collector.alert.conditions.base import Verdict
 from collector.alert.rules import Rule
-from collector.alert.scopes import LEVEL_US, SECONDS
 from collector.alert.series import SECOND_US, Flags, Limits, Past, Series, WindowSeries
+from schemas.rollups import LEVEL_US, LEVELS
 
 SEED_WINDOWS = 60
 """Windows before the first that are read at start, to know who was there."""
@@ -109,7 +109,7 @@ class Absent:
         replaced = np.zeros(len(self._series), bool)
         replaced[list(successors)] = True
         # Whoever is expected seldom is not given up after a day.
-        patience = 2 * limits * SECONDS[rule.level] if rule.view.rhythm else 0
+        patience = 2 * limits * LEVELS[rule.level] if rule.view.rhythm else 0
         gone = silence >= np.maximum(rule.forget_after, patience)
         if rule.replaced:
             gone |= np.isin(self._series, self._told)
@@ -128,7 +128,7 @@ class Absent:
             value=silence,
             low=silence,
             high=silence,
-            threshold=(limits * SECONDS[rule.level]).astype(np.float64),
+            threshold=(limits * LEVELS[rule.level]).astype(np.float64),
             samples=np.full(count, np.nan),
             labels=self._labeller(),
             evidence=lambda row: successors.get(row, ""),
@@ -154,7 +154,7 @@ class Absent:
             return least
         known = (self._pauses > 0).sum(axis=1) >= LEAST_PAUSES
         longest = np.sort(self._pauses, axis=1)[:, -2].astype(np.int64)
-        patient = math.ceil(SLOWEST_SECONDS / SECONDS[self.rule.level])
+        patient = math.ceil(SLOWEST_SECONDS / LEVELS[self.rule.level])
         return np.maximum(least, np.where(known, np.where(longest > 1, 2 * longest + 1, 1), patient))
 
     def _successors(self, rows: NDArray[np.int64]) -> dict[int, str]:

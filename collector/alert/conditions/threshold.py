@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 
 from collector.alert.conditions.base import Figures, Verdict, evidence, figures, labeller
 from collector.alert.rules import Rule
-from collector.alert.scopes import LEVEL_US, SECONDS
 from collector.alert.series import SECOND_US, Flags, Floats, Limits, Series, WindowSeries
 from schemas.pair_definition import EDGE_SECONDS
+from schemas.rollups import LEVEL_US, LEVELS
 
 Times = NDArray[np.int64]
 
@@ -73,7 +73,7 @@ class Evidence:
         self._rule = rule
         self._decision = decision(windows)
         # The numbers of a share that is lost are shares of the traffic, others know no edges of windows.
-        self._share = EDGE_SECONDS / SECONDS[rule.level] if rule.about.survival else 0.0
+        self._share = EDGE_SECONDS / LEVELS[rule.level] if rule.about.survival else 0.0
         self._series: Series = np.zeros(0, np.uint64)
         self._sums: Floats = np.zeros(0)
         self._plain: Floats = np.zeros(0)
