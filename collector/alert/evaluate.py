@@ -16,11 +16,11 @@ from collector.alert.conditions.base import Judge
 from collector.alert.conditions.baseline import Baseline
 from collector.alert.conditions.threshold import Threshold
 from collector.alert.conditions.trend import Trend
-from collector.alert.notifications import clock
 from collector.alert.rules import Rule
 from collector.alert.series import Limits, WindowSeries, read
 from collector.alert.settings import AlertSettings
 from collector.alert.state import FORGOTTEN, SECOND_US, Alert, AlertStates, Change
+from collector.figures import moment
 from collector.interfaces import Scope
 from schemas.rollups import LEVEL_US
 
@@ -65,17 +65,17 @@ def why(alert: Alert, judge: Judge, frame: WindowSeries, known: Mapping[str, Pla
         if place is None:
             continue
         if not place.there:
-            reasons.append(f"{alert.labels[vm]} is not in the inventory any more, since {clock(place.until_us)} UTC")
+            reasons.append(f"{alert.labels[vm]} is not in the inventory any more, since {moment(place.until_us)}")
         elif host and place.host != host:
             reasons.append(f"{alert.labels[vm]} has moved from {host} to {place.host}")
     rows = np.flatnonzero(frame.series == np.uint64(alert.series))
-    since = clock(alert.window_end_us)
+    since = moment(alert.window_end_us)
     if len(rows):
         words = frame.texts.get(f"{judge.rule.measure}_evidence")
         word = f" ({words[int(rows[0])].as_py()})" if words is not None else ""
-        reasons.append(f"its {judge.rule.measure} cannot be told since {since} UTC{word}")
+        reasons.append(f"its {judge.rule.measure} cannot be told since {since}{word}")
     else:
-        reasons.append(f"nothing is seen of it since {since} UTC")
+        reasons.append(f"nothing is seen of it since {since}")
     return "; ".join(reasons)
 
 

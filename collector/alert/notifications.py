@@ -10,7 +10,6 @@ import re
 from collections import Counter, deque
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from fnmatch import translate
 from functools import lru_cache
 from uuid import uuid4
@@ -19,31 +18,10 @@ from collector.alert.rules import Rule
 from collector.alert.series import closer
 from collector.alert.settings import AlertSettings, Route
 from collector.alert.state import SECOND_US, Alert, AlertStates, Change
+from collector.figures import figure, moment
 from collector.interfaces import AlertNotification, Event, NotificationGroup, Severity
+from schemas.alerts import SEVERITIES
 from schemas.rollups import LEVEL_US
-
-_PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
-
-
-def figure(value: float | None, unit: str) -> str:
-    """A figure with its unit; `?` where there is none."""
-    if value is None:
-        return "?"
-    if unit == "ratio":
-        return f"{100 * value:.3g} %"
-    if unit == "µs" and abs(value) >= 1000:
-        return f"{value / 1000:.4g} ms"
-    if unit == "bit/s":
-        for size, prefix in _PREFIXES:
-            if abs(value) >= size:
-                return f"{value / size:.3g} {prefix}{unit}"
-    shown = f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
-    return f"{shown} {unit}".strip()
-
-
-def clock(time_us: int) -> str:
-    """A time (µs since 1970) as people write it, UTC."""
-    return f"{datetime.fromtimestamp(time_us / SECOND_US, UTC):%Y-%m-%d %H:%M:%S}"
 
 
 def summary(alert: Alert) -> str:
@@ -60,7 +38,7 @@ def summary(alert: Alert) -> str:
             "measure": rule.measure,
             "samples": figure(alert.samples, ""),
             "evidence": alert.evidence,
-            "since": clock(alert.since_us),
+            "since": moment(alert.since_us),
             "level": rule.level,
         }
     )
@@ -117,8 +95,6 @@ def notices(changes: Iterable[Change], now_us: int) -> list[AlertNotification]:
         found.append(notice(change.alert, event, now_us))
     return found
 
-
-RANK: Mapping[Severity, int] = {"info": 0, "warning": 1, "critical": 2}
 
 Due = tuple[Alert, Event, tuple[str, ...]]
 """A message about one alert, and its receivers."""
@@ -397,4 +373,4 @@ def steps(routes: Iterable[Route], rule: Rule) -> list[tuple[float, str]]:
 
 
 def _worst(notices: Sequence[AlertNotification]) -> Severity:
-    return max((one.severity for one in notices), key=lambda severity: RANK[severity])
+    return max((one.severity for one in notices), key=SEVERITIES.index)

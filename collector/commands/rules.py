@@ -13,12 +13,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from collector.alert.backtest import BacktestResult, Suggestion, replay, suggest
-from collector.alert.notifications import clock, figure
 from collector.alert.rules import Rule
 from collector.alert.settings import AlertSettings
 from collector.commands.common import add_settings_arguments, load_settings
 from collector.commands.output import Result, add_format_argument, show
 from collector.commands.query import asking
+from collector.figures import figure, moment
 from collector.settings import Settings, explain
 from collector.store.errors import StoreError
 from collector.terminal import print_error
@@ -161,8 +161,10 @@ def tested(tallies: Iterable[BacktestResult]) -> Result:
 
 def _example(alert: Any) -> str:
     series = " → ".join(alert.labels[name] for name in alert.rule.view.naming[:2] if alert.labels.get(name))
-    end = clock(alert.resolved_us)[11:] if alert.resolved_us else "…"
-    return f"{series} {figure(alert.worst, alert.rule.about.unit)} {clock(alert.fired_us)}–{end}".strip()
+    begin, end = moment(alert.fired_us).removesuffix(" UTC"), "…"
+    if alert.resolved_us:
+        end = moment(alert.resolved_us)[len("2026-11-25 ") :]
+    return f"{series} {figure(alert.worst, alert.rule.about.unit)} {begin}–{end}".strip()
 
 
 def suggested(found: Sequence[Suggestion]) -> Result:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from collector.alert.notifications import figure
+from collector.figures import figure
 from collector.terminal import table
 
 SHORT_ID = 8

@@ -18,8 +18,8 @@ from urllib.parse import unquote, urlsplit
 
 import urllib3
 
+from collector.figures import SECOND_US
 from collector.interfaces import AlertNotification, NotificationGroup
-from collector.notify.figures import SECOND_US
 from collector.notify.message import render, shown
 from collector.notify.receiver import DELIVERED, TROUBLES, NotifyError, Outcome, of_http
 from collector.notify.settings import ReceiverSettings

@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
-from collector.interfaces import AlertNotification, Event, NotificationGroup, Severity
-from collector.notify.figures import SECOND_US, clock, duration, figure, figures, moment
+from collector.figures import SECOND_US, clock, duration, figure, figures, moment
+from collector.interfaces import AlertNotification, Event, NotificationGroup
 from collector.notify.settings import Language
 from collector.notify.words import WORDS, Words
+from schemas.alerts import SEVERITIES
 from schemas.text import visible
 
 SUMMARIES: dict[Language, str] = {
@@ -68,7 +69,6 @@ LATE_US = 180 * SECOND_US
 """From a window to a message about it: caches of switches and `alerts.settle_seconds` take up to half of it."""
 
 EVENT_RANK: dict[Event, int] = {"escalated": 0, "firing": 1, "acknowledged": 2, "resolved": 3}
-SEVERITY_RANK: dict[Severity, int] = {"critical": 0, "warning": 1, "info": 2}
 
 _ASCII = str.maketrans({"→": "->", "–": "-", "…": "...", "µ": "u", "[": "(", "]": ")"})
 """Outside of the alphabet of SMS (3GPP TS 23.038), or two signs in it: one of them would halve what a message holds."""
@@ -105,7 +105,7 @@ def worst_first(notices: Sequence[AlertNotification]) -> list[AlertNotification]
     return sorted(
         notices,
         key=lambda one: (
-            EVENT_RANK[one.event], SEVERITY_RANK[one.severity], -_excess(one), one.since_us, _who(one, WORDS["en"])
+            EVENT_RANK[one.event], -SEVERITIES.index(one.severity), -_excess(one), one.since_us, _who(one, WORDS["en"])
         ),
     )  # fmt: skip
 
