@@ -66,12 +66,12 @@ def replay(
     tallies = [BacktestResult(rule, until_us=until_us) for rule in rules if not rule.about.own]
     for group in _together(tallies):
         judges = [judge_of(tally.rule, settings) for tally in group]
-        book = AlertStates(settings)
+        states = AlertStates(settings)
         for frame in _frames(client, judges, settings, since_us, until_us):
             for judge, tally in zip(judges, group, strict=True):
-                _count(tally, judge, book, frame)
+                _count(tally, judge, states, frame)
         for tally in group:
-            tally.refused = book.refused
+            tally.refused = states.refused
     return tallies
 
 
@@ -83,11 +83,11 @@ def _together(tallies: Iterable[BacktestResult]) -> list[list[BacktestResult]]:
     return list(groups.values())
 
 
-def _count(tally: BacktestResult, judge: Judge, book: AlertStates, frame: WindowSeries) -> None:
+def _count(tally: BacktestResult, judge: Judge, states: AlertStates, frame: WindowSeries) -> None:
     if len(frame.series):
         tally.windows += 1
         tally.begin_us = tally.begin_us or frame.start_us
-    for change in book.apply(judge.rule, judge.judge(frame), frame.start_us, frame.end_us):
+    for change in states.apply(judge.rule, judge.judge(frame), frame.start_us, frame.end_us):
         if change.event == "firing":
             tally.fired += 1
             tally.series.add(change.alert.series)

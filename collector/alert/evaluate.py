@@ -125,7 +125,7 @@ class Evaluator:
     """All rules and their states."""
 
     def __init__(self, settings: AlertSettings, rules: Sequence[Rule]) -> None:
-        self.book = AlertStates(settings)
+        self.states = AlertStates(settings)
         self._limits = Limits(settings.query_seconds, settings.query_bytes, settings.series)
         self._most = settings.series
         self._judges = [judge_of(rule, settings) for rule in rules]
@@ -133,7 +133,7 @@ class Evaluator:
     def restore(self, alerts: Iterable[Alert]) -> None:
         """Take over alerts of a former run."""
         for alert in alerts:
-            self.book.restore(alert)
+            self.states.restore(alert)
             if alert.rule.condition == "absent" and not alert.lasts and alert.resolved_by not in ENDED:
                 self.dismiss(alert, alert.resolved_us)
         for judge in self._judges:
@@ -141,7 +141,7 @@ class Evaluator:
                 # What fell silent before the restart is in no window any more.
                 last = {
                     alert.series: (alert.labels, alert.window_end_us - round((alert.value or 0) * 1_000_000))
-                    for alert in self.book.of_rule(judge.rule.name)
+                    for alert in self.states.of_rule(judge.rule.name)
                 }
                 judge.adopt(last)
 
@@ -166,7 +166,7 @@ class Evaluator:
         changes: list[Change] = []
         judges = [judge for judge in self._judges if judge.rule.measure in values and judge.rule.about.own]
         for judge in judges:
-            changes += self.book.apply(judge.rule, judge.judge(frame), start_us, now_us)
+            changes += self.states.apply(judge.rule, judge.judge(frame), start_us, now_us)
         return Outcome(changes, {judge.rule.name: 1 for judge in judges}, {}, [], 0)
 
     def _scope(self, client: Client, judges: list[Judge], start_us: int, end_us: int, before: Outcome) -> Outcome:
@@ -191,7 +191,7 @@ class Evaluator:
         frame, left_out = cut(frame, self._most)
         changes = list(before.changes)
         for judge in ready:
-            changed = self.book.apply(judge.rule, judge.judge(frame), start_us, end_us)
+            changed = self.states.apply(judge.rule, judge.judge(frame), start_us, end_us)
             changes += self._explained(client, judge, frame, changed)
             left_out += _left_out(judge)
         looked_at = {judge.rule.name: _looked_at(judge, frame) for judge in ready}
@@ -220,10 +220,10 @@ class Evaluator:
         judges = [judge for judge in self._judges if isinstance(judge, Absent) and judge.rule.view.rhythm]
         for judge in sorted(judges, key=lambda judge: judge.rule.replaced):
             for series, (labels, last_us) in judge.known(wanted).items():
-                alert = self.book.of_series(judge.rule.name, series)
+                alert = self.states.of_series(judge.rule.name, series)
                 if alert is not None or series not in done:
                     alert = alert or Alert(judge.rule, series, labels, last_us)
-                    changes += self.book.retire(alert, now_us, who, comment)
+                    changes += self.states.retire(alert, now_us, who, comment)
                 done.add(series)
                 judge.dismiss(series, now_us)
         return changes

@@ -233,12 +233,12 @@ class Rule(BaseModel, frozen=True, extra="forbid"):
 
 
 def check_template(text: str, names: frozenset[str]) -> None:
-    """Raise ValueError unless all holes of `text` are `{name}` with one of these names and nothing else."""
+    """Raise ValueError unless all placeholders of `text` are `{name}` with one of these names and nothing else."""
     try:
-        holes = list(Formatter().parse(text))
+        placeholders = list(Formatter().parse(text))
     except ValueError as error:
         raise ValueError(f"text = {text!r}: {error}; write {{{{ and }}}} for braces") from error
-    for _, name, form, conversion in holes:
+    for _, name, form, conversion in placeholders:
         if name is not None and (name not in names or form or conversion):
             raise ValueError(
                 f"text = {text!r}: {{{name}}} cannot be filled in; expected one of {', '.join(sorted(names))}"

@@ -212,16 +212,16 @@ def _filter(rule: Rule, parameters: dict[str, Any]) -> str:
     parts = []
     for names, patterns in ((view.vms, only.vm), (view.hosts, only.host), (("network",), only.network)):
         if patterns:
-            hole = _hole(parameters, patterns)
-            parts.append("(" + " OR ".join(f"match(toString({name}), {hole})" for name in names) + ")")
+            placeholder = _placeholder(parameters, patterns)
+            parts.append("(" + " OR ".join(f"match(toString({name}), {placeholder})" for name in names) + ")")
     if only.project:
-        hole = _hole(parameters, only.project)
-        known = f"(SELECT vm_uuid FROM inventory WHERE match(toString(project), {hole}))"  # noqa: S608 - a parameter
+        placeholder = _placeholder(parameters, only.project)
+        known = f"(SELECT vm_uuid FROM inventory WHERE match(toString(project), {placeholder}))"  # noqa: S608 - a parameter
         parts.append("(" + " OR ".join(f"{name} IN {known}" for name in view.uuids) + ")")
     return " AND ".join(parts)
 
 
-def _hole(parameters: dict[str, Any], patterns: Iterable[str]) -> str:
+def _placeholder(parameters: dict[str, Any], patterns: Iterable[str]) -> str:
     name = f"p{len(parameters)}"
     parameters[name] = expression(patterns)
     return f"{{{name}:String}}"
@@ -236,7 +236,7 @@ def expression(patterns: Iterable[str]) -> str:
     return f"^(?s:{'|'.join(parts)})$"
 
 
-def closer(rule: Rule, labels: Mapping[str, str], start_us: int, end_us: int) -> str:
+def drilldown_sql(rule: Rule, labels: Mapping[str, str], start_us: int, end_us: int) -> str:
     """A query that shows the series from some windows before to now."""
     span = 12 * LEVEL_US[rule.level]
     first, last = (start_us - span) // SECOND_US, end_us // SECOND_US

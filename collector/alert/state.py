@@ -14,8 +14,8 @@ import hashlib
 import math
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 from uuid import uuid4
 
 import numpy as np
@@ -23,6 +23,7 @@ import numpy as np
 from collector.alert.conditions.base import Verdict
 from collector.alert.rules import Rule
 from collector.alert.settings import AlertSettings
+from collector.figures import figure, moment
 from schemas.rollups import LEVELS
 
 Status = Literal["pending", "firing", "acknowledged", "resolved"]
@@ -46,7 +47,11 @@ Key = tuple[str, int]
 
 @dataclass(slots=True)
 class Alert:
-    """One alert.  Times are µs since 1970, 0 where something has not happened."""
+    """One alert.  Times are µs since 1970, 0 where something has not happened.
+
+    Fields are called as the columns of `schemas.alerts` that hold them, times with `_us` behind: `alert.store` copies
+    them by name.
+    """
 
     rule: Rule
     series: int
@@ -56,11 +61,12 @@ class Alert:
     status: Status = "pending"
     version: int = 0
     fired_us: int = 0
+    """`time` in the table."""
     acknowledged_us: int = 0
     acknowledged_by: str = ""
     resolved_us: int = 0
     resolved_by: str = ""
-    stale_us: int = 0
+    stale_since_us: int = 0
     value: float | None = None
     low: float | None = None
     high: float | None = None
@@ -87,6 +93,36 @@ class Alert:
     def lasts(self) -> bool:
         """Whether it has fired and not ended."""
         return self.status in ("firing", "acknowledged")
+
+    @property
+    def summary(self) -> str:
+        """The rule's sentence, filled in.  Rules are checked to name nothing else."""
+        unit = self.rule.about.unit
+        figures = {name: figure(getattr(self, name), unit) for name in ("value", "low", "high", "threshold")}
+        words = {"samples": figure(self.samples, ""), "since": moment(self.since_us)}
+        return self.rule.text.format_map(
+            self.facts() | dict.fromkeys(self.rule.view.labels, "") | self.labels | figures | words
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """What tables and messages have of it, by name: its fields, and what the rule says of them."""
+        rule = self.rule
+        own = {one.name: _finite(getattr(self, one.name)) for one in fields(self)}
+        return own | {
+            "fingerprint": self.fingerprint,
+            "rule": rule.name,
+            "severity": rule.severity,
+            "scope": rule.scope,
+            "measure": rule.measure,
+            "unit": rule.about.unit,
+            "condition": rule.condition,
+            "level": rule.level,
+        }
+
+
+def _finite(value: Any) -> Any:
+    """The same; None for a number that is none."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +202,8 @@ class AlertStates:
 
     def _step(self, alert: Alert, verdict: Verdict, row: int, start_us: int, end_us: int) -> list[Change]:
         changes = []
-        if alert.stale_us:
-            alert.stale_us = 0
+        if alert.stale_since_us:
+            alert.stale_since_us = 0
             if alert.lasts:
                 changes.append(Change(alert, "measured"))
         self._note(alert, verdict, row, start_us, end_us)
@@ -214,9 +250,9 @@ class AlertStates:
         silent_us = end_us - alert.window_end_us
         if silent_us >= alert.rule.forget_after * SECOND_US:
             return self._end(alert, end_us, FORGOTTEN)
-        if alert.stale_us or silent_us < STALE_WINDOWS * LEVELS[alert.rule.level] * SECOND_US:
+        if alert.stale_since_us or silent_us < STALE_WINDOWS * LEVELS[alert.rule.level] * SECOND_US:
             return []
-        alert.stale_us = alert.window_end_us
+        alert.stale_since_us = alert.window_end_us
         return [Change(alert, "stale")]
 
     def _fire(self, alert: Alert, end_us: int) -> Change:

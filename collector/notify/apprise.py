@@ -111,7 +111,7 @@ class AppriseReceiver:
     def send(self, group: NotificationGroup, /) -> Outcome:
         """Send one message, once."""
         title, body = self._written(group)
-        resolved = all(notice.event == "resolved" for notice in group.notices)
+        resolved = all(notification.event == "resolved" for notification in group.notifications)
         result = self._apprise.notify(
             body=body,
             title=title,

@@ -4,7 +4,7 @@ What a confined process starts is confined as it is: a command could not read it
 launcher, is told at its start what the commands are; later it is asked by name, and hands an alert to a command as
 data.  Nothing else can be had from it.  It ends with the service, whatever ends that, and so do commands under way.
 
-    service ── {"run": 7, "action": "capture", "notice": {…}} ──► launcher ──► argv of the settings
+    service ── {"run": 7, "action": "capture", "notification": {…}} ──► launcher ──► argv of the settings
             ── {"stop": 7} ──►                                        │
             ◄── {"run": 7, "result": "ok", "status": "exit 0", "output": "…"}
 
@@ -105,7 +105,7 @@ class Launcher:
         if self._process.poll() is None:
             self._process.kill()
 
-    async def run(self, action: str, notice: AlertNotification) -> Ended:
+    async def run(self, action: str, notification: AlertNotification) -> Ended:
         """Run the command of `action` for an alert.  Killed with all that it started when this is cancelled."""
         if self._writer is None or self._task is None or self._task.done():
             return ENDED
@@ -114,7 +114,7 @@ class Launcher:
         ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
         self._waiting[number] = ended
         try:
-            _send(self._writer, {"run": number, "action": action, "notice": asdict(notice)})
+            _send(self._writer, {"run": number, "action": action, "notification": asdict(notification)})
             return await ended
         except asyncio.CancelledError:
             with suppress(OSError, RuntimeError):
@@ -154,7 +154,7 @@ class _Runs:
             return
         number = told["run"]
         self._tasks[number] = asyncio.create_task(
-            self._run(number, told["action"], AlertNotification(**told["notice"]))
+            self._run(number, told["action"], AlertNotification(**told["notification"]))
         )
 
     async def end(self) -> None:
@@ -163,9 +163,9 @@ class _Runs:
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
-    async def _run(self, number: int, name: str, notice: AlertNotification) -> None:
+    async def _run(self, number: int, name: str, notification: AlertNotification) -> None:
         try:
-            ended = await run_command(self._actions[name], body(name, notice), variables(name, notice))
+            ended = await run_command(self._actions[name], body(name, notification), variables(name, notification))
         finally:
             del self._tasks[number]
         with suppress(OSError, RuntimeError):  # the service has ended

@@ -1,4 +1,4 @@
-"""The delivery stage: takes groups of notices and sees to it that each of their receivers gets them.
+"""The delivery stage: takes groups of notifications and sees to it that each of their receivers gets them.
 
     offer(group) ──► one queue per receiver ──► its worker ──► a thread ──► mail, SMS, WeCom, Alertmanager
                                                    └── on_delivered(group, receiver, ok)

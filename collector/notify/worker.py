@@ -147,7 +147,7 @@ class Worker:
                 return "delivered"
             left = came + self._settings.retry_total_seconds - loop.time()
             if answer.permanent or left <= 0:
-                alerts, reason = len(group.notices), answer.reason
+                alerts, reason = len(group.notifications), answer.reason
                 _log.sampled(
                     "alert given up", self._name, severity="error", group=group.key, alerts=alerts, reason=reason
                 )

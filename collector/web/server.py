@@ -95,7 +95,7 @@ class Web:
         settings: WebSettings,
         metrics: Metrics,
         health: Health,
-        desk: AlertService,
+        service: AlertService,
         entrance: Entrance,
         call: Call,
         connections: int = CONNECTIONS,
@@ -106,7 +106,7 @@ class Web:
         self._families = metrics
         self._connections = connections
         self._health = health
-        self._desk = desk
+        self._service = service
         self._call = call
         self._routes = [
             Route("/", self._home),
@@ -156,7 +156,7 @@ class Web:
         """The API, and the pages for whoever asks with another method.  Blocks: it loads FastAPI."""
         from collector.web.api import application  # noqa: PLC0415 - slow, see the module's text
 
-        return application(self._desk, self._routes)
+        return application(self._service, self._routes)
 
     async def _home(self, request: Request) -> Response:
         return PlainTextResponse("vmflow\n\n/metrics  for Prometheus\n/health   is it well\n/api/openapi.json\n")
