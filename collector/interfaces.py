@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Call(Protocol):
-    """Runs a function on a worker thread of a stage, one at a time."""
+    """Runs a function on a worker thread of a stage; on one thread, one at a time."""
 
     def __call__(self, function: Callable[..., T], /, *args: Any) -> Awaitable[T]:
         """Return what the function returns, or raise what it raises."""

@@ -107,7 +107,7 @@ def _frames(
     for frame in pieces(client, rule.view, rule.level, rules, start, end, limits):
         for judge in judges:
             while not judge.prepare(client, frame.start_us, limits):
-                continue  # there is more to read, and nobody waits
+                continue  # there is more to read, and time for it
         yield cut(frame, settings.series)[0]
 
 
@@ -137,7 +137,7 @@ def suggest(
         values = _nearest(client, rule, settings, since_us, until_us)
         limits = [limit for limit in candidates(values, rule.sign) if limit != rule.limit and rule.can_pass(limit)]
         tried += [(rule, True, len(values) > 0), *((_with_limit(rule, limit), False, True) for limit in limits)]
-    # Books know rules by their names: each limit needs its own.
+    # States know rules by their names: each limit needs its own.
     named = [rule.model_copy(update={"name": f"limit_{number}"}) for number, (rule, *_) in enumerate(tried)]
     tallies = replay(client, named, settings, since_us, until_us)
     return [Suggestion(rule, tally, *how) for (rule, *how), tally in zip(tried, tallies, strict=True)]

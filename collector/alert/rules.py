@@ -1,4 +1,4 @@
-"""One rule of the settings, and the rules that are on without any setting."""
+"""A rule of the settings, and the rules that are on by default."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ FIGURES = frozenset(
 
 FORGET_SILENT_SECONDS = 86_400
 """A hypervisor may be away for a night."""
-FORGET_UNTOLD_SECONDS = 900
+FORGET_UNMEASURED_SECONDS = 900
 """A VM that talks now and then says something in a quarter of an hour."""
-LEAST_UNTOLD_WINDOWS = 3
+LEAST_UNMEASURED_WINDOWS = 3
 
 COUNTS = frozenset({"connections", "packets", "bytes", "problems", "datagrams", "restarts"})
 """Units of measures that grow with the length of the window."""
@@ -66,7 +66,7 @@ class Rule(BaseModel, frozen=True, extra="forbid"):
     measure: str = ""
     """Column of the scope's view; none for `absent`."""
     level: Level = "1m"
-    """Length of the windows that are looked at."""
+    """Length of the windows that are evaluated."""
     above: float | None = None
     """Limit: fires where the whole 95 % interval is above, or the value where the measure has no interval."""
     below: float | None = None
@@ -83,7 +83,7 @@ class Rule(BaseModel, frozen=True, extra="forbid"):
     windows: int = Field(default=3, ge=1, le=1000)
     """`absent`: silent windows after which the alert is raised."""
     forget_seconds: float | None = Field(default=None, ge=60, le=31 * 86_400)
-    """What is silent, or of which nothing can be told, for so long is taken for gone; its alert ends as `forgotten`,
+    """What is silent, or of which nothing is known, for so long is taken for gone; its alert ends as `forgotten`,
     with a message that says why.  None: a day for `absent`, else 15 minutes, and three windows at least."""
     replaced: bool = False
     """`absent` of exporters: true for those that another stream of the same sender took the place of, false for the
@@ -111,7 +111,7 @@ class Rule(BaseModel, frozen=True, extra="forbid"):
     text: str = Field(default="", max_length=1000)
     """Sentence of the message; {value}, {src_vm} and so on are filled in."""
     runbook: str = Field(default="", max_length=500)
-    """Link for whoever gets the message."""
+    """Link for the receiver of the message."""
 
     @field_validator("runbook")
     @classmethod
@@ -150,7 +150,7 @@ class Rule(BaseModel, frozen=True, extra="forbid"):
         if self.replaced:
             raise ValueError("replaced = true: expected with condition absent")
         if self.about.own and (self.condition != "threshold" or self.level != "10s"):
-            raise ValueError(f"measure = {self.measure}: looked at every 10 s; expected condition threshold, level 10s")
+            raise ValueError(f"measure = {self.measure}: evaluated every 10 s; expected condition threshold, level 10s")
         if self.measure not in self.view.measures:
             raise ValueError(
                 f"measure = {self.measure!r}: view {self.view.view} of scope {self.scope} has no such measure; "
@@ -205,12 +205,12 @@ class Rule(BaseModel, frozen=True, extra="forbid"):
 
     @property
     def forget_after(self) -> float:
-        """Seconds after which what is silent, or cannot be told of, is forgotten."""
+        """Seconds after which what is silent, or not measured, is forgotten."""
         if self.forget_seconds is not None:
             return self.forget_seconds
         if self.condition == "absent":
             return FORGET_SILENT_SECONDS
-        return max(FORGET_UNTOLD_SECONDS, LEAST_UNTOLD_WINDOWS * LEVELS[self.level])
+        return max(FORGET_UNMEASURED_SECONDS, LEAST_UNMEASURED_WINDOWS * LEVELS[self.level])
 
     def can_pass(self, limit: float) -> bool:
         """Whether any value can be beyond such a limit: no share of what was sent is more than all of it."""
@@ -262,7 +262,7 @@ DEFAULTS = (
         inhibited_by=("service_kernel_drops", "service_queue_drops"),
         text="{src_vm} → {dst_vm} loses {value} [{low} – {high}] of its packets",
     ),
-    # Where few packets are sampled, 10 s hold too few of them to tell.
+    # Where few packets are sampled, 10 s hold too few of them.
     Rule(
         name="pair_loss_lasting",
         scope="pair",
@@ -321,7 +321,7 @@ DEFAULTS = (
         severity="critical",
         text="Exporter {exporter} ({protocol}, domain {domain}) sends nothing since {value}",
     ),
-    # A change that somebody made: worth a word, not a night.
+    # Somebody changed it: worth a message, but not at night.
     Rule(
         name="exporter_replaced",
         scope="exporter",
@@ -372,7 +372,7 @@ DEFAULTS = (
         above=30,
         clear_seconds=20,
         severity="critical",
-        text="The store has taken no rows for {value}: they wait in the spool, and no other rule is looked at",
+        text="The store has taken no rows for {value}: they wait in the spool, and no other rule is evaluated",
     ),
     Rule(
         name="service_spool_fills",

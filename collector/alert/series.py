@@ -64,7 +64,7 @@ class WindowSeries:
     present: Flags
     """Whether the row is a sign of life."""
     figures: Mapping[str, Floats]
-    """`measure`, `measure_low`, `_high` and so on (`PARTS`); NaN where nothing can be told."""
+    """`measure`, `measure_low`, `_high` and so on (`PARTS`); NaN where nothing is known."""
     texts: Mapping[str, pa.Array]
     """Labels; `measure_evidence`."""
     passes: Mapping[str, Flags]
@@ -93,7 +93,7 @@ def read(
     begins, series = _numbers(table, "window", np.int64) * SECOND_US, _numbers(table, "series", np.uint64)
     # Put in order here: in the query it takes a third of the time.
     order = np.lexsort((series, begins))
-    # In the window in which a VM got another name it has two rows: the first one found tells of it.
+    # In the window in which a VM got another name it has two rows: the first one counts.
     begins, series = begins[order], series[order]
     first = np.ones(len(order), bool)
     first[1:] = (begins[1:] != begins[:-1]) | (series[1:] != series[:-1])

@@ -34,7 +34,7 @@ Happened = Literal[
 
 SECOND_US = 1_000_000
 FORGOTTEN = "forgotten"
-"""`resolved_by` of what nothing can be told of any more."""
+"""`resolved_by` of what is not measured any more."""
 STALE_WINDOWS = 3
 """Windows without a figure, one after the other, that are worth an event: where few packets are sampled, every second
 window says nothing."""
@@ -175,10 +175,10 @@ class AlertStates:
         has_state = np.isin(verdict.series, stateful)
         rows = np.flatnonzero(verdict.data & (verdict.beyond | has_state))
         changes = []
-        told = set()
+        measured = set()
         for row in rows.tolist():
             series = int(verdict.series[row])
-            told.add(series)
+            measured.add(series)
             alert = known.get(series)
             if alert is None:
                 alert = self._begin(rule, series, verdict, row, start_us)
@@ -188,7 +188,7 @@ class AlertStates:
                 changes += _renamed(alert, verdict.labels(row))
             changes += self._step(alert, verdict, row, start_us, end_us)
         for series, alert in list(known.items()):
-            if series not in told:
+            if series not in measured:
                 changes += self._unmeasured(alert, end_us)
         return changes
 
@@ -242,7 +242,7 @@ class AlertStates:
             alert.worst = alert.value
 
     def _unmeasured(self, alert: Alert, end_us: int) -> list[Change]:
-        """Nothing can be told of it: it neither fires nor ends, until it is forgotten."""
+        """Take a window without a figure of it: it neither fires nor ends, until it is forgotten."""
         if alert.status == "pending":
             if end_us - alert.window_end_us > self._settings.pending_seconds * SECOND_US:
                 self._drop(alert)
@@ -261,14 +261,14 @@ class AlertStates:
         return Change(alert, "firing")
 
     def acknowledge(self, alert: Alert, now_us: int, who: str, comment: str = "") -> list[Change]:
-        """Somebody takes it on: no more escalation.  A second acknowledgement changes nothing."""
+        """Take it on: no more escalation.  A second acknowledgement changes nothing."""
         if alert.status != "firing":
             return []
         alert.status, alert.acknowledged_us, alert.acknowledged_by = "acknowledged", now_us, who
         return [Change(alert, "acknowledged", who, comment)]
 
     def resolve(self, alert: Alert, now_us: int, who: str, comment: str = "") -> list[Change]:
-        """Somebody ends it.  If its condition still holds, the next windows begin a new one."""
+        """End it in the name of `who`.  If its condition still holds, the next windows begin a new one."""
         return self._end(alert, now_us, who, comment)
 
     def of_series(self, rule: str, series: int) -> Alert | None:
@@ -314,7 +314,7 @@ class AlertStates:
 
 
 def _renamed(alert: Alert, labels: dict[str, str]) -> list[Change]:
-    """A series keeps its alert under another name, as where a VM is renamed; where it is said so."""
+    """Take over labels: a series keeps its alert under another name, as where a VM is renamed."""
     before, alert.labels = alert.labels, labels
     naming = alert.rule.view.naming
     names = [(before.get(name, ""), labels[name]) for name in naming]

@@ -1,7 +1,4 @@
-"""`vmflow exporters`: who exports, how much, and what of it was lost; with --doctor, what is wrong with them.
-
-`vmflow exporters retire` tells the running service that an exporter was taken away on purpose.
-"""
+"""`vmflow exporters`: list exporters, what they sent and what was lost; find what is wrong with them; retire one."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class Ended:
 
 
 def body(action: str, notification: AlertNotification) -> bytes:
-    """The alert as JSON: the fields of `collector.interfaces.Notification`, and the action's name."""
+    """The alert as JSON: the fields of `AlertNotification`, and the action's name."""
     return json_text({"action": action, **asdict(notification)}).encode()
 
 
@@ -102,7 +102,7 @@ async def run_command(settings: ActionSettings, data: bytes, environment: Mappin
         if not ended:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-        # What left the session may hold the pipes for as long as it lives: nobody waits for it.
+        # What left the session may hold the pipes for as long as it lives: so it is not waited for.
         transport.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(REAP_SECONDS):

@@ -1,7 +1,7 @@
-"""The act stage: takes notifications of alerts and runs what the settings say, each action one at a time.
+"""Actions: takes notifications and runs what the settings say, each action one run at a time.
 
     offer(notification) ──► one queue per action ──► its worker ──► command by the launcher, or POST on a thread
-                                                 └── a row of `action_runs`, whatever came of it
+                                                        └── a row of `action_runs`, whatever the result
 
 An action runs at most once for each change of an alert: what waits when the service ends is not run later.
 """
@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections import deque
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import pyarrow as pa
 from prometheus_client import Counter
@@ -25,9 +25,6 @@ from collector.notify.launcher import Launcher
 from collector.notify.settings import ActionSettings, NotifySettings
 from schemas.alerts import ACTION_KINDS, ACTION_RESULTS, ACTION_RUNS
 from schemas.column import NAME
-
-Result = Literal["ok", "failed", "late", "limited", "dry_run", "stopped"]
-"""`schemas.alerts.ACTION_RESULTS`."""
 
 MINUTE_SECONDS = 60.0
 LATE_SECONDS = 5.0
@@ -60,7 +57,7 @@ class Actions:
     ) -> None:
         self._settings = settings
         self._launcher = launcher or Launcher(settings)
-        runs = metrics.counter("action_runs_total", "Runs of actions, and what became of them.", ("action", "result"))
+        runs = metrics.counter("action_runs_total", "Runs of actions, by result.", ("action", "result"))
         dropped = metrics.counter("actions_dropped_total", "Alerts that found an action's queue full.", ("action",))
         actions = settings.actions.items() if settings.actions_enabled else ()
         self._workers = [
@@ -78,7 +75,7 @@ class Actions:
         for worker in self._workers:
             worker.open()
         await self._launcher.__aenter__()
-        self._tasks = [asyncio.create_task(worker.run(), name=f"act {worker.name}") for worker in self._workers]
+        self._tasks = [asyncio.create_task(worker.run(), name=f"action {worker.name}") for worker in self._workers]
         return self
 
     async def __aexit__(
@@ -164,12 +161,12 @@ class Worker:
         self._queue.clear()
 
     async def _one(self, notification: AlertNotification) -> None:
-        """Run for one notification and note what came of it."""
+        """Run for one notification and note the result."""
         begun = time.monotonic()
         ended = Ended("stopped", "", "killed")
         try:
             ended = await self._act(notification, begun)
-        except Exception as error:  # noqa: BLE001 - a defect costs one run; only its kind is told: texts may quote the URL
+        except Exception as error:  # noqa: BLE001 - a defect costs one run; only its kind is stored: texts may quote the URL
             ended = Ended("failed", "", f"internal: {type(error).__name__}")
         finally:
             self._note(notification, ended, time.monotonic() - begun)

@@ -1,6 +1,6 @@
-"""Prometheus' Alertmanager, API v2: alerts as labels and annotations, told again for as long as they fire.
+"""Prometheus' Alertmanager, API v2: alerts as labels and annotations, sent again for as long as they fire.
 
-Alertmanager forgets an alert that nobody tells it of any more: `endsAt` of a firing alert lies four intervals ahead, as
+Alertmanager forgets an alert that is not sent again: `endsAt` of a firing alert lies four intervals ahead, as
 Prometheus does it, and each refresh moves it on.  Source: api/v2/openapi.yaml of Alertmanager 0.25, and
 rules/manager.go (ResolveTime) of Prometheus.
 """
@@ -28,7 +28,7 @@ PATH = "/api/v2/alerts"
 BATCH = 500
 """Alerts of one request, about 2 MB."""
 LASTS = 4
-"""Intervals that an alert stays firing without being told again."""
+"""Intervals that an alert stays firing without being sent again."""
 ANSWER_BYTES = 4096
 
 _NOT_LABEL = re.compile(r"[^A-Za-z0-9_]")
@@ -45,7 +45,7 @@ class AlertmanagerReceiver:
         self._public_url = public_url
         self.refresh_seconds: float | None = settings.resend_seconds
         self._firing: dict[str, AlertNotification] = {}
-        """By fingerprint: what must be told again."""
+        """By fingerprint: what must be sent again."""
         self.not_kept = 0
         self._pool = urllib3.PoolManager()
         self._url = ""
@@ -67,18 +67,17 @@ class AlertmanagerReceiver:
         self._pool = urllib3.PoolManager(ca_certs=str(ca_file) if ca_file else None, maxsize=1)
 
     def remember(self, group: NotificationGroup, /) -> None:
-        """Tell these alerts again from the next refresh on."""
+        """Send these alerts again from the next refresh on."""
         for notification in group.notifications:
             self._keep(notification)
 
     def send(self, group: NotificationGroup, /) -> Outcome:
-        """Tell of the alerts of a group.  That somebody has acknowledged one is no news for Alertmanager."""
+        """Send the alerts of a group.  That somebody has acknowledged one is no news for Alertmanager."""
         self.remember(group)
-        told = [notification for notification in group.notifications if notification.event != "acknowledged"]
-        return self._post(told)
+        return self._post([one for one in group.notifications if one.event != "acknowledged"])
 
     def refresh(self) -> Outcome:
-        """Tell of all firing alerts again."""
+        """Send all firing alerts again."""
         return self._post(list(self._firing.values()))
 
     def _keep(self, notification: AlertNotification) -> None:

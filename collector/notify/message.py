@@ -1,8 +1,6 @@
 """A group of notifications as a message: title, text and a short form, in the receiver's language.
 
 Names of VMs come from the network and from users of the cloud: they are made printable and cut before they get in.
-
-A made-up alert, to try a receiver with.
 """
 
 from __future__ import annotations
@@ -19,44 +17,6 @@ from collector.notify.words import WORDS, Words
 from schemas.alerts import SEVERITIES
 from schemas.text import visible
 
-SUMMARIES: dict[Language, str] = {
-    "en": "This is a test of vmflow. Nothing is wrong, and nothing is to be done.",
-    "zh": "这是 vmflow 的测试消息，一切正常，无需处理。",
-}
-
-
-def sample(receiver: str, now_us: int, language: Language, event: Event = "firing") -> NotificationGroup:
-    """A group of one alert that says that it is a test.  `now_us` is the time, µs since 1970."""
-    end_us = now_us // (10 * SECOND_US) * 10 * SECOND_US
-    alert = AlertNotification(
-        alert_id=uuid4().hex,
-        fingerprint="vmflow_test",
-        event=event,
-        rule="vmflow_test",
-        severity="info",
-        scope="pair",
-        labels={"src_vm": "test-vm-1", "dst_vm": "test-vm-2", "network": "test-network"},
-        measure="loss_ratio",
-        unit="ratio",
-        value=0.061,
-        low=0.048,
-        high=0.075,
-        samples=21_040,
-        evidence="measured",
-        threshold=0.01,
-        condition="threshold",
-        level="10s",
-        window_start_us=end_us - 10 * SECOND_US,
-        window_end_us=end_us,
-        since_us=end_us - 30 * SECOND_US,
-        now_us=now_us,
-        summary=SUMMARIES[language],
-        runbook="",
-        sql="",
-    )
-    return NotificationGroup("vmflow_test", "info", (receiver,), (alert,))
-
-
 SHORT_SIGNS = 140
 """Longest short form: one SMS of the plain alphabet is 160 signs, and gateways add a few of their own."""
 TITLE_SIGNS = 200
@@ -69,6 +29,12 @@ LATE_US = 180 * SECOND_US
 """From a window to a message about it: caches of switches and `alerts.settle_seconds` take up to half of it."""
 
 EVENT_RANK: dict[Event, int] = {"escalated": 0, "firing": 1, "acknowledged": 2, "resolved": 3}
+
+SUMMARIES: dict[Language, str] = {
+    "en": "This is a test of vmflow. Nothing is wrong, and nothing is to be done.",
+    "zh": "这是 vmflow 的测试消息，一切正常，无需处理。",
+}
+"""Of a message that tries a receiver."""
 
 _ASCII = str.maketrans({"→": "->", "–": "-", "…": "...", "µ": "u", "[": "(", "]": ")"})
 """Outside of the alphabet of SMS (3GPP TS 23.038), or two signs in it: one of them would halve what a message holds."""
@@ -151,7 +117,7 @@ def _who(alert: AlertNotification, words: Words) -> str:
 
 
 def _exporter(labels: Mapping[str, str], words: Words) -> str:
-    """A sender may have several streams: protocol and domain tell which, and the agent where it is another address."""
+    """A sender may have several streams: protocol and domain say which, and the agent where it is another address."""
     name = labels.get("exporter", "") or "?"
     parts = [labels.get("protocol", "")]
     if labels.get("domain"):
@@ -331,3 +297,35 @@ def _shortened(who: str, room: int) -> str:
             half = max(1, (room - len(arrow)) // 2)
             return f"{first[: half - 1]}~{arrow}{second[: half - 1]}~"
     return who[: max(0, room - 1)] + "~"
+
+
+def sample(receiver: str, now_us: int, language: Language, event: Event = "firing") -> NotificationGroup:
+    """A group of one alert that says that it is a test.  `now_us` is the time, µs since 1970."""
+    end_us = now_us // (10 * SECOND_US) * 10 * SECOND_US
+    alert = AlertNotification(
+        alert_id=uuid4().hex,
+        fingerprint="vmflow_test",
+        event=event,
+        rule="vmflow_test",
+        severity="info",
+        scope="pair",
+        labels={"src_vm": "test-vm-1", "dst_vm": "test-vm-2", "network": "test-network"},
+        measure="loss_ratio",
+        unit="ratio",
+        value=0.061,
+        low=0.048,
+        high=0.075,
+        samples=21_040,
+        evidence="measured",
+        threshold=0.01,
+        condition="threshold",
+        level="10s",
+        window_start_us=end_us - 10 * SECOND_US,
+        window_end_us=end_us,
+        since_us=end_us - 30 * SECOND_US,
+        now_us=now_us,
+        summary=SUMMARIES[language],
+        runbook="",
+        sql="",
+    )
+    return NotificationGroup("vmflow_test", "info", (receiver,), (alert,))

@@ -40,7 +40,7 @@ def micros(time: datetime) -> int:
 
 
 When = Annotated[datetime | None, BeforeValidator(moment)]
-# What people send is cleaned (`schemas.text`), so that whoever reads it later sees all that is in it.
+# What people send is cleaned (`schemas.text`), so that its readers see all that is in it.
 Who = Annotated[str, StringConstraints(strip_whitespace=True, max_length=100), AfterValidator(partial(clean, most=100))]
 Comment = Annotated[
     str, StringConstraints(strip_whitespace=True, max_length=1000), AfterValidator(partial(clean, most=1000))

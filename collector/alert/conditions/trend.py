@@ -100,8 +100,8 @@ class Trend:
         here = rows >= 0
         here[here] = self._series[rows[here]] == frame.series[here]
         rows[~here] = -1
-        told = here & found.data
-        self._values[rows[told], -1] = found.value[told]
+        measured = here & found.data
+        self._values[rows[measured], -1] = found.value[measured]
         return rows
 
     def _projected(self, rows: NDArray[np.int64], windows: float) -> tuple[Floats, Floats, Floats]:
