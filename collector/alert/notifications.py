@@ -24,6 +24,8 @@ from schemas.rollups import LEVEL_US
 
 SHORT_ID = 8
 """Digits of a silence's id that are enough to find it by."""
+NOTIFIED = tuple(one.name for one in fields(AlertNotification))
+"""What a notification has of an alert."""
 ENDED = 1000
 """Ended alerts that are remembered, for what they kept back."""
 
@@ -324,7 +326,7 @@ def notification(alert: Alert, event: Event, now_us: int) -> AlertNotification:
         "sql": drilldown_sql(alert.rule, alert.labels, alert.since_us, window_end_us),
         "ended_by": alert.resolved_by,
     }
-    return AlertNotification(**{one.name: facts[one.name] for one in fields(AlertNotification)})
+    return AlertNotification(**{name: facts[name] for name in NOTIFIED})
 
 
 def _worst(found: Sequence[AlertNotification]) -> Severity:

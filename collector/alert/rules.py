@@ -32,6 +32,9 @@ FORGET_UNMEASURED_SECONDS = 900
 """A VM that talks now and then says something in a quarter of an hour."""
 LEAST_UNMEASURED_WINDOWS = 3
 
+SILENCE = Measure("s")
+"""What `absent` measures."""
+
 COUNTS = frozenset({"connections", "packets", "bytes", "problems", "datagrams", "restarts"})
 """Units of measures that grow with the length of the window."""
 
@@ -193,7 +196,7 @@ class Rule(BaseModel, frozen=True, extra="forbid"):
     @property
     def about(self) -> Measure:
         """What is known of the measure; of `absent`, seconds."""
-        return self.view.measures.get(self.measure, Measure("s"))
+        return self.view.measures.get(self.measure, SILENCE)
 
     @property
     def limit(self) -> float:

@@ -15,7 +15,8 @@ import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from operator import attrgetter
+from typing import Any, Literal, get_type_hints
 from uuid import uuid4
 
 import numpy as np
@@ -97,32 +98,44 @@ class Alert:
     @property
     def summary(self) -> str:
         """The rule's sentence, filled in.  Rules are checked to name nothing else."""
-        unit = self.rule.about.unit
-        figures = {name: figure(getattr(self, name), unit) for name in ("value", "low", "high", "threshold")}
-        words = {"samples": figure(self.samples, ""), "since": moment(self.since_us)}
-        return self.rule.text.format_map(
-            self.facts() | dict.fromkeys(self.rule.view.labels, "") | self.labels | figures | words
-        )
+        return self.rule.text.format_map(_Words(self))
 
     def facts(self) -> dict[str, Any]:
         """What tables and messages have of it, by name: its fields, and what the rule says of them."""
         rule = self.rule
-        own = {one.name: _finite(getattr(self, one.name)) for one in fields(self)}
-        return own | {
-            "fingerprint": self.fingerprint,
-            "rule": rule.name,
-            "severity": rule.severity,
-            "scope": rule.scope,
-            "measure": rule.measure,
-            "unit": rule.about.unit,
-            "condition": rule.condition,
-            "level": rule.level,
-        }
+        facts = dict(zip(_FIELDS, _values(self), strict=True))
+        for name in _FIGURES:
+            if facts[name] is not None and not math.isfinite(facts[name]):
+                facts[name] = None
+        facts["fingerprint"] = self.fingerprint
+        facts["rule"], facts["severity"], facts["scope"] = rule.name, rule.severity, rule.scope
+        facts["measure"], facts["unit"] = rule.measure, rule.about.unit
+        facts["condition"], facts["level"] = rule.condition, rule.level
+        return facts
 
 
-def _finite(value: Any) -> Any:
-    """The same; None for a number that is none."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+_FIELDS = tuple(one.name for one in fields(Alert))
+_FIGURES = tuple(name for name, kind in get_type_hints(Alert).items() if kind == float | None)
+_values = attrgetter(*_FIELDS)
+
+
+class _Words(dict[str, str]):
+    """What the sentence of a rule may name: labels, and what is written only where it is named."""
+
+    def __init__(self, alert: Alert) -> None:
+        super().__init__(alert.labels)
+        self._alert = alert
+
+    def __missing__(self, name: str) -> str:
+        alert, rule = self._alert, self._alert.rule
+        if name in ("value", "low", "high", "threshold"):
+            return figure(getattr(alert, name), rule.about.unit)
+        if name == "samples":
+            return figure(alert.samples, "")
+        if name == "since":
+            return moment(alert.since_us)
+        facts = {"rule": rule.name, "severity": rule.severity, "measure": rule.measure, "level": rule.level}
+        return facts.get(name, alert.evidence if name == "evidence" else "")
 
 
 @dataclass(frozen=True, slots=True)

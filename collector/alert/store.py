@@ -203,6 +203,7 @@ def _fact(column: Column) -> str:
 
 FACTS = {column.name: _fact(column) for column in ALERTS.stored}
 """By name of column."""
+EVENT_FACTS = {column.name: FACTS[column.name] for column in EVENTS_TABLE.stored if column.name in FACTS}
 
 
 def snapshot(alert: Alert) -> Row:
@@ -222,7 +223,7 @@ def restored(row: Row, rule: Rule) -> Alert:
 
 def _event_row(change: Change, now_us: int) -> Row:
     facts = change.alert.facts()
-    about = {column.name: facts[FACTS[column.name]] for column in EVENTS_TABLE.stored if column.name in FACTS}
+    about = {name: facts[fact] for name, fact in EVENT_FACTS.items()}
     return about | {"time": now_us, "event": change.event, "who": change.who, "comment": change.comment}
 
 
