@@ -396,7 +396,9 @@ def test_whoever_acts_hears_of_what_people_are_told_of(client: Client, settings:
 
     async def scenario() -> Taken:
         alerts = AlertSettings(settle_seconds=0)
-        async with running(settings, alerts, on_notification=lambda n: heard.append((n.event, n.labels["src_vm"]))) as live:
+        async with running(
+            settings, alerts, on_notification=lambda n: heard.append((n.event, n.labels["src_vm"]))
+        ) as live:
             live.now_us = BEGIN_US
             await live.alerts.silence({"src_vm": "vm4"}, BEGIN_US + 3600 * SECOND_US, "me")
             await live.close("10s", range(20))
