@@ -41,7 +41,9 @@ from schemas.counters import COUNTERS
 from schemas.flows import FLOWS, LZ4, T64
 
 LEVELS = {"10s": 10, "1m": 60, "1h": 3600}
-"""Seconds of a window, by the end of the table's name."""
+"""Seconds of a window, by the end of the table's name; shortest first.  Each divides the next, and a day."""
+LEVEL_US = {level: seconds * 1_000_000 for level, seconds in LEVELS.items()}
+"""The same in µs."""
 
 TTL_DAYS = {"10s": 2, "1m": 30, "1h": 400}
 
@@ -394,7 +396,7 @@ WRAPPED_SPEEDS = tuple(
 )
 """Usual speeds without their upper bits: Open vSwitch since 3.2 computes ifSpeed in 32 bits (ofproto-dpif-sflow.c)."""
 
-_WINDOW_US = LEVELS["10s"] * 1_000_000
+_WINDOW_US = LEVEL_US["10s"]
 
 
 def _delta(way: str, measure: str) -> str:

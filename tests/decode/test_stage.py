@@ -23,8 +23,8 @@ from decoders.limits import Limits
 from decoders.sessions import S_DATAGRAMS, S_LOST, forget
 from decoders.shared import Decoded, assign_batch, new_shared
 from tests.decoders.netflow.support import BASE, base, in_set, ipfix, record5, template, v5
-from tests.decoders.support import payloads, truth
 from tests.decoders.sflow.support import datagram, flow_sample, header
+from tests.decoders.support import payloads, truth
 
 NETFLOW5 = b"\x00\x05" + bytes(40)
 
