@@ -11,7 +11,6 @@ import pyarrow as pa
 from collector.inventory.history import FOREVER, History, Interval
 from collector.inventory.merge import SOURCE_NAMES
 from collector.inventory.sources.base import Address
-from schemas.column import ADDRESS, NAME
 from schemas.inventory import INVENTORY
 
 _NOWHERE = IPv6Address(0).packed
@@ -54,18 +53,7 @@ def inventory_rows(
         "agent": [_sixteen(agents[i.host]) if i.host in agents else _NOWHERE for i in of],
         "conflict": [placement.conflict for placement in placements],
     }
-    schema = INVENTORY.arrow()
-    return pa.RecordBatch.from_arrays([_array(field, columns[field.name]) for field in schema], schema=schema)
-
-
-def _array(field: pa.Field, items: list[Any]) -> pa.Array:
-    if field.type == NAME:
-        return pa.array(items, pa.string()).dictionary_encode().cast(NAME)
-    if pa.types.is_dictionary(field.type):
-        names = INVENTORY[field.name].names
-        numbers = pa.array([names.index(str(item)) for item in items], pa.int8())
-        return pa.DictionaryArray.from_arrays(numbers, pa.array(names, pa.string()))
-    return pa.array(items, ADDRESS if field.type == ADDRESS else field.type)
+    return INVENTORY.batch(columns)
 
 
 def _sixteen(address: Address) -> bytes:

@@ -144,17 +144,16 @@ class GroupStore:
         return over
 
     def _note(self, group: int, state: str, rows: int) -> None:
-        code = GROUPS["state"].code(state)
-        columns = [
-            pa.array([time.time_ns() // 1000], GROUPS["time"].arrow),
-            pa.array([group], pa.uint64()),
-            pa.array([self._service], pa.string()),
-            pa.DictionaryArray.from_arrays(pa.array([code], pa.int8()), pa.array(GROUPS["state"].names)),
-            pa.array([rows], pa.uint64()),
-        ]
+        row = {
+            "time": [time.time_ns() // 1000],
+            "rollup_group": [group],
+            "service": [self._service],
+            "state": [state],
+            "flow_rows": [rows],
+        }
+        batch = GROUPS.batch(row)
         client = self._opened()
         try:
-            batch = pa.RecordBatch.from_arrays(columns, schema=GROUPS.arrow())
             self._store_rows(client, GROUPS, [batch], f"rollup-{group}-{state}")
         except Exception:
             self.close()

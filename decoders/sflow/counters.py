@@ -58,7 +58,7 @@ from decoders.sflow.index import (
 )
 from decoders.sflow.samples import source_of
 from decoders.wire import u32, u64
-from schemas.column import NAME, Origin
+from schemas.column import Origin
 from schemas.counters import COUNTERS, ETHERNET, TOTALS
 from schemas.inventory import INVENTORY
 from schemas.text import clean
@@ -313,7 +313,6 @@ HOSTNAME_BYTES = 255
 """Longest name taken; the structure allows 64."""
 MAX_ROWS = 65_536
 """Inventory rows of one batch: 20 MACs of each of 3,000 VMs."""
-_SFLOW = INVENTORY["source"].code("sflow")
 
 
 @dataclass(slots=True)
@@ -427,33 +426,20 @@ def _adapters(octets: bytes) -> list[tuple[int, int]] | None:
     return found
 
 
-def _names(values: list[str]) -> pa.Array:
-    return pa.array(values, pa.string()).dictionary_encode().cast(NAME)
-
-
 def _record_batch(columns: _Columns) -> pa.RecordBatch:
     rows = len(columns.mac)
-    values = {
-        "valid_from": pa.array(columns.time, INVENTORY["valid_from"].arrow),
-        "valid_to": pa.array(columns.time, INVENTORY["valid_to"].arrow),
-        "open": pa.array([1] * rows, pa.uint8()),
-        "source": pa.DictionaryArray.from_arrays(
-            pa.array([_SFLOW] * rows, pa.int8()), pa.array(INVENTORY["source"].names, pa.string())
-        ),
-        "sources": _names(["sflow"] * rows),
-        "vm_uuid": pa.array(columns.uuid, INVENTORY["vm_uuid"].arrow),
-        "vm": _names(columns.vm),
-        "host": _names(columns.host),
-        "mac": pa.array(columns.mac, pa.uint64()),
-        "ips": pa.array([[]] * rows, INVENTORY["ips"].arrow),
-        "if_index": pa.array(columns.if_index, pa.uint32()),
-        "agent": pa.array(columns.agent, INVENTORY["agent"].arrow),
+    values = {column.name: [column.nothing] * rows for column in INVENTORY.stored}
+    values |= {
+        "valid_from": columns.time,
+        "valid_to": columns.time,
+        "open": [1] * rows,
+        "source": ["sflow"] * rows,
+        "sources": ["sflow"] * rows,
+        "vm_uuid": columns.uuid,
+        "vm": columns.vm,
+        "host": columns.host,
+        "mac": columns.mac,
+        "if_index": columns.if_index,
+        "agent": columns.agent,
     }
-    schema = INVENTORY.arrow(Origin.DECODE)
-    arrays = [values[field.name] if field.name in values else _nothing(field.type, rows) for field in schema]
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-
-def _nothing(kind: pa.DataType, rows: int) -> pa.Array:
-    """A column that host structures say nothing about."""
-    return _names([""] * rows) if kind == NAME else pa.array([0] * rows, kind)
+    return INVENTORY.batch(values, Origin.DECODE)
