@@ -18,15 +18,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from collector.inventory.naming import values
-from collector.inventory.sources.base import Address, Host, Interface
+from collector.inventory.sources.base import GROUP_BIT, Address, Host, Interface
 
 HOST_FORGOTTEN_US = 600_000_000
 """A VM that host-sflow has not named for this long is gone: twenty polls of the usual 30 s."""
 VMS_PER_MAC = 64
 """Senders may be forged: each VM of a MAC address is looked at for each flow with that address."""
-
-_GROUP_BIT = 1 << 40
-"""Set in a MAC address that means many receivers."""
 
 
 class _Vm(NamedTuple):
@@ -156,7 +153,7 @@ class InBand:
         seen = values(batch.column("valid_to"))
         with self._lock:
             for row, seen_us in zip(rows, seen.tolist(), strict=True):
-                if not row["mac"] or row["mac"] & _GROUP_BIT:
+                if not row["mac"] or row["mac"] & GROUP_BIT:
                     continue  # belongs to no interface
                 key = row["mac"], UUID(bytes=row["vm_uuid"])
                 agent = _plain(IPv6Address(row["agent"]))

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from collector.inventory.merge import Placement
-from collector.inventory.sources.base import Address, PortKind
+from collector.inventory.sources.base import Address, PortKind, sixteen
 
 ROW = np.dtype(
     [
@@ -51,8 +51,7 @@ def words(octets: bytes) -> tuple[int, int]:
 
 def address_words(address: Address) -> tuple[int, int]:
     """An address as columns hold it: 16 octets, IPv4 mapped, as two words."""
-    packed = address.packed
-    return words(packed if len(packed) == 16 else bytes(10) + b"\xff\xff" + packed)
+    return words(sixteen(address))
 
 
 class Columns:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from ipaddress import IPv6Address
 from typing import Any
 
 import pyarrow as pa
 
 from collector.inventory.history import FOREVER, History, Interval
 from collector.inventory.merge import SOURCE_NAMES
-from collector.inventory.sources.base import Address
+from collector.inventory.sources.base import Address, sixteen
 from schemas.inventory import INVENTORY
-
-_NOWHERE = IPv6Address(0).packed
 
 
 def inventory_rows(
@@ -43,18 +40,14 @@ def inventory_rows(
         "vni": [interface.vni for interface in of],
         "vlan": [interface.vlan for interface in of],
         "mac": [interface.mac for interface in of],
-        "ips": [[_sixteen(address) for address in interface.ips] for interface in of],
+        "ips": [[sixteen(address) for address in interface.ips] for interface in of],
         "port_name": [interface.port_name for interface in of],
         "if_index": [interface.if_index for interface in of],
         "of_port": [interface.of_port for interface in of],
         "bridge": [interface.bridge for interface in of],
         "port_id": [interface.port_id for interface in of],
         "speed": [interface.speed for interface in of],
-        "agent": [_sixteen(agents[i.host]) if i.host in agents else _NOWHERE for i in of],
+        "agent": [sixteen(agents.get(interface.host)) for interface in of],
         "conflict": [placement.conflict for placement in placements],
     }
     return INVENTORY.batch(columns)
-
-
-def _sixteen(address: Address) -> bytes:
-    return address.packed if isinstance(address, IPv6Address) else bytes(10) + b"\xff\xff" + address.packed

@@ -27,10 +27,8 @@ A domain whose first XML is still due is left out of the report, and the next re
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_address
 from posixpath import basename
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -40,7 +38,7 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from collector.inventory.sources.base import Address, Interface, PortKind
+from collector.inventory.sources.base import MAX_IPS, Address, Interface, PortKind, address_or_none, mac_number
 from collector.inventory.sources.counters import Poll
 from collector.log import get_log
 from decoders.rows import ABSENT
@@ -51,11 +49,8 @@ MAX_XML = 1 << 20
 """Characters.  A domain with hundreds of devices has about 100,000."""
 MAX_INTERFACES = 256
 """More than a guest has slots for on its PCI buses, root ports included."""
-MAX_ADDRESSES = 64
-"""Addresses of one interface that are kept: an interface with more is a router, and known by its MAC address."""
 
 _NOVA = "{http://openstack.org/xmlns/libvirt/nova/"
-_MAC = re.compile(r"(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}")
 _NEUTRON_PREFIXES = ("tap", "vhu", "qvo")
 """Neutron's names of ports: one of these, and the first 11 characters of the port id."""
 _BITS_PER_KILOBYTE = 8_000
@@ -222,18 +217,8 @@ def _nova_ports(nova: Element, space: str) -> dict[str, tuple[Address, ...]]:
 
 def addresses(texts: list[str]) -> tuple[Address, ...]:
     """The addresses in `texts`, each once and without its zone; what is none is left out, and what is too many."""
-    found: dict[Address, None] = {}
-    for text in texts[:MAX_ADDRESSES]:
-        try:
-            found[ip_address(text.partition("%")[0])] = None
-        except ValueError:
-            continue
-    return tuple(found)
-
-
-def mac_number(text: str) -> int | None:
-    """`52:54:00:0a:00:01` as a 48-bit number; None if `text` is no MAC address."""
-    return int(text.replace(":", ""), 16) if _MAC.fullmatch(text) else None
+    found = (address_or_none(text.partition("%")[0]) for text in texts[:MAX_IPS])
+    return tuple(dict.fromkeys(address for address in found if address is not None))
 
 
 def _mac(text: str) -> int:
@@ -497,7 +482,7 @@ def _by_mac(answer: dict[str, dict[str, Any]] | None) -> dict[int, tuple[Address
 
 def _joined(some: tuple[Address, ...], more: tuple[Address, ...]) -> tuple[Address, ...]:
     """Both, each address once, up to the limit."""
-    return tuple(dict.fromkeys(some + more))[:MAX_ADDRESSES]
+    return tuple(dict.fromkeys(some + more))[:MAX_IPS]
 
 
 def _with(interface: Interface, ips: tuple[Address, ...]) -> Interface:
