@@ -66,7 +66,7 @@ def new_shared(limits: Limits) -> Shared:
 
 
 @kernel
-def assign(  # type: ignore[no-untyped-def]
+def assign(
     octets,
     start,
     length,
@@ -157,7 +157,7 @@ def assign(  # type: ignore[no-untyped-def]
 
 
 @kernel
-def refuse_denied(s, kind, session):  # type: ignore[no-untyped-def]
+def refuse_denied(s, kind, session):
     """Take datagrams of senders that are not allowed out of the batch, counted."""
     for i in range(kind.shape[0]):
         if kind[i] != K_NONE and s.stats[session[i], S_DENIED] != 0:

@@ -29,7 +29,7 @@ MAPPED = np.uint64(0xFFFF << 32)
 
 
 @inline
-def swap64(value):  # type: ignore[no-untyped-def]
+def swap64(value):
     """Reverse the octets of a uint64: LLVM turns this into one instruction."""
     v = np.uint64(value)
     low = np.uint64(0xFF)
@@ -66,7 +66,7 @@ def loader(size: int) -> Callable[..., np.uint64]:
     """A compiled reader of `size` (2, 4 or 8) octets at an offset, as uint64; IndexError outside of the array."""
     if _INTERPRETED:
 
-        def plain(octets, at):  # type: ignore[no-untyped-def]
+        def plain(octets, at):
             if at < 0 or at + size > octets.shape[0]:
                 raise IndexError("read outside of the octets")
             return np.uint64(int.from_bytes(octets[at : at + size].tobytes(), "big"))
@@ -75,7 +75,7 @@ def loader(size: int) -> Callable[..., np.uint64]:
     raw = _raw(size * 8)
 
     @inline
-    def checked(octets, at):  # type: ignore[no-untyped-def]
+    def checked(octets, at):
         if at < 0 or at + size > octets.shape[0]:
             raise IndexError("read outside of the octets")
         return raw(octets, at)
@@ -107,7 +107,7 @@ def _zeroer() -> Callable[..., None]:
     """A compiled `zero`: `count` numbers of a C-contiguous array, from flat index `first` on; IndexError outside."""
     if _INTERPRETED:
 
-        def plain(target, first, count):  # type: ignore[no-untyped-def]
+        def plain(target, first, count):
             if first < 0 or count < 0 or first + count > target.size:
                 raise IndexError("write outside of the rows")
             target.reshape(-1)[first : first + count] = 0
@@ -115,7 +115,7 @@ def _zeroer() -> Callable[..., None]:
         return plain
 
     @inline_always
-    def zero(target, first, count):  # type: ignore[no-untyped-def]
+    def zero(target, first, count):
         if first < 0 or count < 0 or first + count > target.size:
             raise IndexError("write outside of the rows")
         for k in range(count):
@@ -128,7 +128,7 @@ zero = _zeroer()
 
 
 @inline
-def _check(octets, at, size, stride, n, target, column, first, step):  # type: ignore[no-untyped-def]
+def _check(octets, at, size, stride, n, target, column, first, step):
     """Raise IndexError unless `n` > 0 reads of `size` octets and as many writes all lie within the arrays."""
     if at < 0 or stride < 0 or at + (n - 1) * stride + size > octets.shape[0]:
         raise IndexError("read outside of the octets")
@@ -144,7 +144,7 @@ def mover(size: int) -> Callable[..., None]:
     """
     if _INTERPRETED:
 
-        def plain(octets, at, stride, n, target, column, first, step):  # type: ignore[no-untyped-def]
+        def plain(octets, at, stride, n, target, column, first, step):
             if n > 0:
                 _check(octets, at, size, stride, n, target, column, first, step)
             for k in range(n):
@@ -156,13 +156,13 @@ def mover(size: int) -> Callable[..., None]:
         high, low = _raw(16), _raw(32)
 
         @inline_always
-        def read(octets, at):  # type: ignore[no-untyped-def]
+        def read(octets, at):
             return (high(octets, at) << np.uint64(32)) | low(octets, at + 2)
     else:
         read = _raw(size * 8)
 
     @inline_always
-    def move(octets, at, stride, n, target, column, first, step):  # type: ignore[no-untyped-def]
+    def move(octets, at, stride, n, target, column, first, step):
         if n > 0:
             _check(octets, at, size, stride, n, target, column, first, step)
         to = column * target.shape[1] + first
@@ -176,7 +176,7 @@ def ipv4_mover() -> Callable[..., None]:
     """As `mover`, of IPv4 addresses to places of two words: ::ffff:a.b.c.d, its octets in network order."""
     if _INTERPRETED:
 
-        def plain(octets, at, stride, n, target, column, first, step):  # type: ignore[no-untyped-def]
+        def plain(octets, at, stride, n, target, column, first, step):
             if n > 0:
                 _check(octets, at, 4, stride, n, target, column, first, step)
             for k in range(n):
@@ -188,7 +188,7 @@ def ipv4_mover() -> Callable[..., None]:
     read = _raw(32)
 
     @inline_always
-    def move(octets, at, stride, n, target, column, first, step):  # type: ignore[no-untyped-def]
+    def move(octets, at, stride, n, target, column, first, step):
         if n > 0:
             _check(octets, at, 4, stride, n, target, column, first, step)
         to = 2 * (column * target.shape[1] + first)
@@ -213,31 +213,31 @@ move_ipv4 = ipv4_mover()
 
 
 @inline
-def u16(octets, at):  # type: ignore[no-untyped-def]
+def u16(octets, at):
     """Unsigned 16 bits at offset `at`, as int64."""
     return np.int64(_load16(octets, at))
 
 
 @inline
-def u32(octets, at):  # type: ignore[no-untyped-def]
+def u32(octets, at):
     """Unsigned 32 bits at offset `at`, as int64."""
     return np.int64(_load32(octets, at))
 
 
 @inline
-def u64(octets, at):  # type: ignore[no-untyped-def]
+def u64(octets, at):
     """Unsigned 64 bits at offset `at`, as uint64."""
     return _load64(octets, at)
 
 
 @inline
-def mac(octets, at):  # type: ignore[no-untyped-def]
+def mac(octets, at):
     """48 bits at offset `at`, as uint64."""
     return (_load16(octets, at) << np.uint64(32)) | _load32(octets, at + 2)
 
 
 @inline
-def unsigned(octets, at, size):  # type: ignore[no-untyped-def]
+def unsigned(octets, at, size):
     """Unsigned big-endian number of `size` octets (RFC 7011 section 6.2), the low 64 bits, as uint64; 0 for size 0."""
     value = np.uint64(0)
     for i in range(size):
@@ -246,7 +246,7 @@ def unsigned(octets, at, size):  # type: ignore[no-untyped-def]
 
 
 @inline
-def all_zero(octets, at, end):  # type: ignore[no-untyped-def]
+def all_zero(octets, at, end):
     """True if only zeros stand there: padding."""
     for i in range(at, end):  # noqa: SIM110  (kernels have no generators)
         if octets[i] != 0:

@@ -95,13 +95,13 @@ class Memory(NamedTuple):
 
 
 @jit.inline_always
-def _mixed(h, word):  # type: ignore[no-untyped-def]
+def _mixed(h, word):
     h = (h ^ word) * _MIX
     return h ^ (h >> _SHIFT)
 
 
 @jit.inline_always
-def flow_hash(rows, i, seed):  # type: ignore[no-untyped-def]
+def flow_hash(rows, i, seed):
     """What tells one flow of one observation point from another; never 0."""
     high, low = U(2) * U(i), U(2) * U(i) + U(1)
     h = _mixed(_mixed(seed, rows.exporter[high]), rows.exporter[low])
@@ -117,7 +117,7 @@ def flow_hash(rows, i, seed):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def follow(rows, memory, seed, since, begins, reach, weights, counts):  # type: ignore[no-untyped-def]
+def follow(rows, memory, seed, since, begins, reach, weights, counts):
     """Write to `begins` [n] when each record began, add packets to `weights` by how far they reach back, and count.
 
     What lies before `since` needs no waiting for: nobody listened.

@@ -65,7 +65,7 @@ class Shares:
 
 
 @inline
-def entry_of(address, row, factors):  # type: ignore[no-untyped-def]
+def entry_of(address, row, factors):
     """The entry of the sender of datagram `row`."""
     mixed = address[row, 0] * factors[0] + address[row, 1] * factors[1]
     mixed ^= mixed >> np.uint64(29)
@@ -73,7 +73,7 @@ def entry_of(address, row, factors):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def admit(address, length, connection, free, held, wanted, factors, fits):  # type: ignore[no-untyped-def]
+def admit(address, length, connection, free, held, wanted, factors, fits):
     """Fill `fits` [n] and add to `held` what is queued; returns octets of payload that are queued and that are not."""
     for row in range(length.shape[0]):
         wanted[entry_of(address, row, factors)] += length[row] + ROW_BYTES
@@ -100,7 +100,7 @@ def admit(address, length, connection, free, held, wanted, factors, fits):  # ty
 
 
 @kernel
-def leave(address, length, held, factors):  # type: ignore[no-untyped-def]
+def leave(address, length, held, factors):
     """Take what these datagrams held out of `held`."""
     for row in range(length.shape[0]):
         held[entry_of(address, row, factors)] -= length[row] + ROW_BYTES

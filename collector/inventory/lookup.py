@@ -24,7 +24,7 @@ SEGMENT_SAME, SEGMENT_ROUTED, SEGMENT_OPEN, SEGMENT_OTHER = 3, 2, 1, 0
 
 
 @inline_unchecked
-def holds(tables, row, time, grace):  # type: ignore[no-untyped-def]
+def holds(tables, row, time, grace):
     """Whether a mapping holds at `time`."""
     if tables.valid_from[row] <= time < tables.valid_to[row]:
         return HELD
@@ -35,7 +35,7 @@ def holds(tables, row, time, grace):  # type: ignore[no-untyped-def]
 
 
 @inline_unchecked
-def find_host(tables, high, low):  # type: ignore[no-untyped-def]
+def find_host(tables, high, low):
     """Hypervisor that has an address, 0 if none."""
     if high == 0 and low == 0:
         return np.uint32(0)
@@ -50,7 +50,7 @@ def find_host(tables, high, low):  # type: ignore[no-untyped-def]
 
 
 @inline_unchecked
-def first_ip(tables, high, low):  # type: ignore[no-untyped-def]
+def first_ip(tables, high, low):
     """First entry with an address, 0 if none."""
     mask = np.uint64(tables.ip_slots.shape[0] - 1)
     slot = mixed(high, low) & mask
@@ -63,7 +63,7 @@ def first_ip(tables, high, low):  # type: ignore[no-untyped-def]
 
 
 @inline_unchecked
-def has_ip(tables, row, high, low):  # type: ignore[no-untyped-def]
+def has_ip(tables, row, high, low):
     """Whether the VM of `row` has an address, on whichever interface and at whatever time."""
     entry = first_ip(tables, high, low)
     while entry != 0:
@@ -74,7 +74,7 @@ def has_ip(tables, row, high, low):  # type: ignore[no-untyped-def]
 
 
 @inline_unchecked
-def find_port(tables, host, by, value, time, grace, ip_high, ip_low):  # type: ignore[no-untyped-def]
+def find_port(tables, host, by, value, time, grace, ip_high, ip_low):
     """Row of a hypervisor's port, 0 if none.
 
     OpenFlow numbers repeat from bridge to bridge: where several ports answer, a VM's must have the address that the
@@ -118,7 +118,7 @@ def find_port(tables, host, by, value, time, grace, ip_high, ip_low):  # type: i
 
 
 @inline_unchecked
-def segment(tables, row, vni, vlan, near):  # type: ignore[no-untyped-def]
+def segment(tables, row, vni, vlan, near):
     """How the network of `row` goes with the flow's VNI and VLAN and with an interface `near` it (0: none)."""
     told = False
     if vni != 0 and tables.vni[row] != 0:
@@ -149,7 +149,7 @@ def segment(tables, row, vni, vlan, near):  # type: ignore[no-untyped-def]
 
 
 @inline_unchecked
-def find_mac(tables, mac, time, grace, host, vni, vlan, near):  # type: ignore[no-untyped-def]
+def find_mac(tables, mac, time, grace, host, vni, vlan, near):
     """Row of the interface with a MAC address; `host` is where a tunnel end point says that it is (0: not told).
 
     A MAC address is nearly always one VM's, so a VLAN that differs (it may be local to a bridge) refutes nothing; a VNI
@@ -182,7 +182,7 @@ def find_mac(tables, mac, time, grace, host, vni, vlan, near):  # type: ignore[n
 
 
 @inline_unchecked
-def find_ip(tables, high, low, time, grace, host, vni, vlan, near):  # type: ignore[no-untyped-def]
+def find_ip(tables, high, low, time, grace, host, vni, vlan, near):
     """Row of the interface with an address, arguments as for `find_mac`.
 
     Addresses of tenants overlap, so a candidate of another network counts only within the same project (routed

@@ -106,7 +106,7 @@ class Snapshot:
 
 
 @inline_always
-def mixed(a, b):  # type: ignore[no-untyped-def]
+def mixed(a, b):
     """Hash of two 64-bit words: the finish of MurmurHash3, so that the high octets of an address reach the low bits."""
     h = a * np.uint64(0x9E3779B97F4A7C15) ^ b
     h = (h ^ (h >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
@@ -115,13 +115,13 @@ def mixed(a, b):  # type: ignore[no-untyped-def]
 
 
 @inline_always
-def port_key(host, by, value):  # type: ignore[no-untyped-def]
+def port_key(host, by, value):
     """A port of a hypervisor as one word: 28 bits host, 4 bits kind of name, 32 bits value."""
     return (np.uint64(host) << np.uint64(36)) | (np.uint64(by) << np.uint64(32)) | np.uint64(value)
 
 
 @kernel
-def link(high, low, order, slots, chain):  # type: ignore[no-untyped-def]
+def link(high, low, order, slots, chain):
     """Enter `order` (entry numbers, [n]) into a table; a later one comes before an earlier one with the same key."""
     mask = np.uint64(slots.shape[0] - 1)
     for i in range(order.shape[0]):

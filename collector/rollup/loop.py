@@ -59,7 +59,7 @@ LEAST_ODDS = float(schemas.pair_definition.LEAST_ODDS)
 
 
 @inline_always
-def add_burst(rows, tables, i, flow, group):  # type: ignore[no-untyped-def]
+def add_burst(rows, tables, i, flow, group):
     """A sample of TCP, which counts in `group`: go on with the burst of its connection, or begin another one."""
     burst = tables.bursts[flow & U(BURSTS - 1)]
     octets, rate = rows.bytes[i], np.float64(rows.sampling_rate[i])
@@ -101,13 +101,13 @@ groups of many connections, which would need much memory."""
 
 
 @inline_always
-def first_place(places, one):  # type: ignore[no-untyped-def]
+def first_place(places, one):
     """Where the search for a hash begins."""
     return one & U(places.shape[0] - 1)
 
 
 @inline_always
-def entered(places, one):  # type: ignore[no-untyped-def]
+def entered(places, one):
     """Enter a hash into a table (a power of two of places, 0 = free); False if it is there already."""
     place = first_place(places, one)
     while places[place] != ZERO:
@@ -119,7 +119,7 @@ def entered(places, one):  # type: ignore[no-untyped-def]
 
 
 @inline_always
-def places_for(count):  # type: ignore[no-untyped-def]
+def places_for(count):
     """Places of a table for so many hashes."""
     least = max(min(PLACES * count, PLACES * MANY), PLACES * count // 2)
     size = 1
@@ -129,7 +129,7 @@ def places_for(count):  # type: ignore[no-untyped-def]
 
 
 @inline_always
-def sort_links(hashes, groups, count, ends, out):  # type: ignore[no-untyped-def]
+def sort_links(hashes, groups, count, ends, out):
     """The first `count` hashes by group to `out`, and where each group ends, counted from 1, to `ends`, zeros at first.
     Returns how many the largest group has."""
     for at in range(count):
@@ -150,7 +150,7 @@ def sort_links(hashes, groups, count, ends, out):  # type: ignore[no-untyped-def
 
 
 @kernel
-def distinct_links(hashes, groups, count, ends, out):  # type: ignore[no-untyped-def]
+def distinct_links(hashes, groups, count, ends, out):
     """Of the first `count` hashes those that are distinct in their group, to `out` by group ([count]); where those of
     each group begin and end to `ends` ([groups + 1], zeros at first).  Returns how many there are."""
     most = sort_links(hashes, groups, count, ends, out)
@@ -174,7 +174,7 @@ EDGE_US = schemas.pair_definition.EDGE_US
 
 
 @inline_always
-def plan_block(rows, numbers, tables, first):  # type: ignore[no-untyped-def]
+def plan_block(rows, numbers, tables, first):
     """Plan the rows from `first` on; returns how many, fewer than a block if a name has no number."""
     count = min(BLOCK, rows.time_received.shape[0] - first)
     for k in range(count):
@@ -190,7 +190,7 @@ def plan_block(rows, numbers, tables, first):  # type: ignore[no-untyped-def]
 
 
 @inline_always
-def peek_block(tables, count):  # type: ignore[no-untyped-def]
+def peek_block(tables, count):
     """Read from the groups that the planned rows most likely add to.  Nobody needs what is read, but it is in the cache
     when it is needed."""
     slots, groups, bursts = tables.slots, tables.groups, tables.bursts
@@ -214,7 +214,7 @@ def peek_block(tables, count):  # type: ignore[no-untyped-def]
 
 
 @inline_always
-def place_block(tables, count, groups, connections):  # type: ignore[no-untyped-def]
+def place_block(tables, count, groups, connections):
     """Find the group of each window of the planned rows; returns how many rows fit, and how many windows they have."""
     placed = 0
     for k in range(count):
@@ -235,7 +235,7 @@ def place_block(tables, count, groups, connections):  # type: ignore[no-untyped-
 
 
 @inline_always
-def add_smear(group, plan, begin, length):  # type: ignore[no-untyped-def]
+def add_smear(group, plan, begin, length):
     """What a record that reaches over an end of the window may have put on the wrong side of it."""
     start, end, stop = plan["start"], plan["end"], begin + WINDOW_US
     if start < begin:
@@ -249,7 +249,7 @@ def add_smear(group, plan, begin, length):  # type: ignore[no-untyped-def]
 
 
 @inline_always
-def add_part(group, plan, window):  # type: ignore[no-untyped-def]
+def add_part(group, plan, window):
     """The share of a record that lasted for some time."""
     start, end = plan["start"], plan["end"]
     begin, length = window * WINDOW_US, np.float64(end - start)
@@ -272,7 +272,7 @@ def add_part(group, plan, window):  # type: ignore[no-untyped-def]
 
 
 @inline_always
-def add_whole(group, plan, window):  # type: ignore[no-untyped-def]
+def add_whole(group, plan, window):
     """A record of one moment."""
     group["records"] += 1.0
     group["packets"] += plan["packets"]
@@ -290,7 +290,7 @@ def add_whole(group, plan, window):  # type: ignore[no-untyped-def]
 
 
 @inline_always
-def add_once(group, plan):  # type: ignore[no-untyped-def]
+def add_once(group, plan):
     """What counts in the first window of a record only, whole."""
     group["drop_hint_packets"] += plan["drop_hint"]
     events = plan["events"]
@@ -305,7 +305,7 @@ def add_once(group, plan):  # type: ignore[no-untyped-def]
 
 
 @inline_always
-def add_block(rows, tables, first, placed):  # type: ignore[no-untyped-def]
+def add_block(rows, tables, first, placed):
     """Add the placed windows of the rows from `first` on."""
     link = tables.used[LINKS]
     for at in range(placed):
@@ -328,7 +328,7 @@ def add_block(rows, tables, first, placed):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def add_rows(rows, numbers, tables, first, groups, connections):  # type: ignore[no-untyped-def]
+def add_rows(rows, numbers, tables, first, groups, connections):
     """Add rows from `first` on to tables for so many groups and connections.
 
     Returns the number of rows, or the first row that is not sure to fit, or one of whose names has no number; then

@@ -98,7 +98,7 @@ def new_held(limits: Limits) -> Held:
 
 
 @inline
-def _drop_oldest(held, s):  # type: ignore[no-untyped-def]
+def _drop_oldest(held, s):
     """Let the oldest set go; counted unless it was decoded meanwhile."""
     first = held.state[A_FIRST]
     if held.meta[first, H_LIVE] != 0:
@@ -111,7 +111,7 @@ def _drop_oldest(held, s):  # type: ignore[no-untyped-def]
 
 
 @inline
-def hold(held, octets, at, length, template, ctx, s, per_session):  # type: ignore[no-untyped-def]
+def hold(held, octets, at, length, template, ctx, s, per_session):
     """Copy a set that waits for `template`; False if it may not (the session has its share already)."""
     session = ctx[C_SESSION]
     capacity = held.octets.shape[0]
@@ -142,7 +142,7 @@ def hold(held, octets, at, length, template, ctx, s, per_session):  # type: igno
 
 
 @kernel
-def expire(held, s, now_us, lifetime_us):  # type: ignore[no-untyped-def]
+def expire(held, s, now_us, lifetime_us):
     """Let go what has waited for too long, and what was decoded meanwhile, from the old end."""
     while held.state[A_COUNT] > 0:
         first = held.state[A_FIRST]
@@ -298,7 +298,7 @@ def new_work(limits: Limits, sessions: Sessions, domain_in_key: bool) -> Work:
 
 
 @inline
-def problem(w, reason, at, detail):  # type: ignore[no-untyped-def]
+def problem(w, reason, at, detail):
     """Count a problem of the message at hand, and list it while there is room."""
     w.problems[w.ctx[C_SESSION], reason] += np.uint64(1)
     n = w.state[W_PROBLEMS]
@@ -311,7 +311,7 @@ def problem(w, reason, at, detail):  # type: ignore[no-untyped-def]
 
 
 @inline_always
-def sets_fit(octets, at, end):  # type: ignore[no-untyped-def]
+def sets_fit(octets, at, end):
     """Offset of the first set whose length cannot be, −1 if all can."""
     while at + 4 <= end:
         length = u16(octets, at + 2)
@@ -324,7 +324,7 @@ def sets_fit(octets, at, end):  # type: ignore[no-untyped-def]
 
 
 @inline_always
-def open_message(b, w, k):  # type: ignore[no-untyped-def]
+def open_message(b, w, k):
     """Read the header of the message at W_MESSAGE.  True if its sets are to be walked (RFC 7011 section 3.1)."""
     st = w.state
     ctx = w.ctx
@@ -392,7 +392,7 @@ def open_message(b, w, k):  # type: ignore[no-untyped-def]
 
 
 @inline_always
-def close_message(b, w, k):  # type: ignore[no-untyped-def]
+def close_message(b, w, k):
     """Settle the counts of a message whose sets are walked."""
     st = w.state
     number = w.ctx[C_SESSION]
@@ -427,7 +427,7 @@ def close_message(b, w, k):  # type: ignore[no-untyped-def]
 
 
 @inline_always
-def next_message(b, w):  # type: ignore[no-untyped-def]
+def next_message(b, w):
     """After a message: a second one in the same payload if its version says so, else the next datagram."""
     st = w.state
     st[W_OPEN] = 0
@@ -444,7 +444,7 @@ def next_message(b, w):  # type: ignore[no-untyped-def]
 
 
 @inline_always
-def restarted(w, k):  # type: ignore[no-untyped-def]
+def restarted(w, k):
     """True if what the exporter of the message at hand announced, or had waiting, is void: it restarted.
 
     The number of a v9 datagram is known before its sets, and followed here.  IPFIX has no uptime: there a number that
@@ -477,7 +477,7 @@ def restarted(w, k):  # type: ignore[no-untyped-def]
 
 
 @inline
-def template_record(octets, at, end, version, options, most):  # type: ignore[no-untyped-def]
+def template_record(octets, at, end, version, options, most):
     """Check one template record.  Returns (its end, −1 if it has none; reason, −1 if it is sound)."""
     none = np.int64(-1)
     if version == 9:
@@ -528,7 +528,7 @@ def template_record(octets, at, end, version, options, most):  # type: ignore[no
 
 
 @inline_always
-def withdraws(k, session, number):  # type: ignore[no-untyped-def]
+def withdraws(k, session, number):
     """True if a withdrawal of this number (below 256: of all) can have an effect: over UDP none has (RFC 7011, 8.4)."""
     if not over_stream(k.sessions, session):
         return False
@@ -538,7 +538,7 @@ def withdraws(k, session, number):  # type: ignore[no-untyped-def]
 
 
 @inline_always
-def walk_templates(b, w, k, options, set_end):  # type: ignore[no-untyped-def]
+def walk_templates(b, w, k, options, set_end):
     """Walk the records of a template set from W_RECORD.
 
     I_TEMPLATE if one of them is new or different, I_WITHDRAWAL if it withdraws what is known.

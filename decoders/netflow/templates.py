@@ -172,12 +172,12 @@ def new_table(entries: int) -> Table:
 
 
 @inline
-def _home(table, key):  # type: ignore[no-untyped-def]
+def _home(table, key):
     return np.int64(mix(np.uint64(0), np.uint64(key)) & np.uint64(table.slot.shape[0] - 1))
 
 
 @inline
-def find_template(table, session, number):  # type: ignore[no-untyped-def]
+def find_template(table, session, number):
     """Entry of a template, −1 if it is not known."""
     key = session * 65_536 + number
     at = _home(table, key)
@@ -190,7 +190,7 @@ def find_template(table, session, number):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def insert_entry(table, entry, key):  # type: ignore[no-untyped-def]
+def insert_entry(table, entry, key):
     """Make a free entry findable under a key that is not in the table."""
     table.key[entry] = key
     at = _home(table, key)
@@ -200,7 +200,7 @@ def insert_entry(table, entry, key):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def remove_entry(table, entry):  # type: ignore[no-untyped-def]
+def remove_entry(table, entry):
     """Take an entry out; those behind it move up, so that no search meets a gap."""
     mask = table.slot.shape[0] - 1
     at = _home(table, table.key[entry])
@@ -220,7 +220,7 @@ def remove_entry(table, entry):  # type: ignore[no-untyped-def]
 
 
 @inline
-def digest_record(octets, at, end, version, options):  # type: ignore[no-untyped-def]
+def digest_record(octets, at, end, version, options):
     """Digest of a template record as announced."""
     h = np.uint64(version * 2 + options)
     while at + 2 <= end:
@@ -230,7 +230,7 @@ def digest_record(octets, at, end, version, options):  # type: ignore[no-untyped
 
 
 @kernel
-def digest_of(octets, at, end, version, options):  # type: ignore[no-untyped-def]
+def digest_of(octets, at, end, version, options):
     """`digest_record` for callers outside kernels."""
     return digest_record(octets, at, end, version, options)
 

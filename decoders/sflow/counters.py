@@ -105,7 +105,7 @@ _RECORD_SHORT = Reason.RECORD_SHORT.value
 
 
 @kernel
-def decode_counters(  # type: ignore[no-untyped-def]
+def decode_counters(
     octets, start, address, received, session, samples, limit, rows, stats, problems, log, found, sources, names, hosts
 ):
     """Decode the counter samples among `samples` into `rows`; list those with host structures in `hosts`.
@@ -147,7 +147,7 @@ def decode_counters(  # type: ignore[no-untyped-def]
 
 
 @inline
-def _list_host(datagram, source_class, index, found, hosts, row):  # type: ignore[no-untyped-def]
+def _list_host(datagram, source_class, index, found, hosts, row):
     """Note where the host structures of a sample are."""
     hosts[row, H_DATAGRAM] = datagram
     hosts[row, H_CLASS] = source_class
@@ -160,13 +160,13 @@ def _list_host(datagram, source_class, index, found, hosts, row):  # type: ignor
 
 
 @inline
-def _has_counters(found):  # type: ignore[no-untyped-def]
+def _has_counters(found):
     """True if a sample holds counters of an interface: structure 1, 2, 2104 or 2006."""
     return (found[C_INTERFACE, 0] | found[C_ETHERNET, 0] | found[C_VIRT_NET, 0] | found[C_HOST_NET, 0]) != 0
 
 
 @inline
-def _count_datapath(octets, found, stats, session):  # type: ignore[no-untyped-def]
+def _count_datapath(octets, found, stats, session):
     """Structure 2207: packets that Open vSwitch lost between kernel and daemon; the growth is kept in the session."""
     at = found[C_DATAPATH, 0]
     if at == 0:
@@ -182,7 +182,7 @@ def _count_datapath(octets, found, stats, session):  # type: ignore[no-untyped-d
 
 
 @inline
-def _fill(octets, source_class, index, found, problems, log, names, rows, row):  # type: ignore[no-untyped-def]
+def _fill(octets, source_class, index, found, problems, log, names, rows, row):
     """Everything of a poll but its origin and its differences.  Source: sFlow version 5, counter_record."""
     for i in range(NUMBER_OF_TOTALS):
         rows.u64[TOTALS_AT + i, row] = _ABSENT
@@ -215,14 +215,14 @@ def _fill(octets, source_class, index, found, problems, log, names, rows, row): 
 
 
 @inline
-def _counter32(octets, at):  # type: ignore[no-untyped-def]
+def _counter32(octets, at):
     """A 32-bit counter; all ones is "not known" and never a number."""
     value = u32(octets, at)
     return _ABSENT if value == MASK32 else np.uint64(value)
 
 
 @inline
-def _generic(octets, at, rows, row):  # type: ignore[no-untyped-def]
+def _generic(octets, at, rows, row):
     """Structure 1, if_counters."""
     rows.u32[IF_INDEX, row] = u32(octets, at)
     rows.u32[IF_TYPE, row] = u32(octets, at + 4)
@@ -239,7 +239,7 @@ def _generic(octets, at, rows, row):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _short(octets, at, rows, row):  # type: ignore[no-untyped-def]
+def _short(octets, at, rows, row):
     """Structures 2104 (VM) and 2006 (host): octets, packets, errors and drops, each way.
 
     host-sflow fills both from the host's interfaces: received is what the host received.
@@ -255,7 +255,7 @@ def _short(octets, at, rows, row):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _difference(answer, uptime, words, totals, slot, rows, row):  # type: ignore[no-untyped-def]
+def _difference(answer, uptime, words, totals, slot, rows, row):
     """Deltas, interval and state of the poll in `row` against the poll before of the same source; then keep this one.
 
     The counters were reset if the sample numbers or the uptime say so, or if the numbers cannot be growth.
@@ -280,7 +280,7 @@ def _difference(answer, uptime, words, totals, slot, rows, row):  # type: ignore
 
 
 @inline
-def _grown(before, now, number):  # type: ignore[no-untyped-def]
+def _grown(before, now, number):
     """Growth of one counter: octets have 64 bits, the others wrap at 32.  Absent if either side is."""
     if _ABSENT in (before, now):
         return _ABSENT
@@ -290,7 +290,7 @@ def _grown(before, now, number):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _is_growth(totals, slot, rows, row):  # type: ignore[no-untyped-def]
+def _is_growth(totals, slot, rows, row):
     """False if a counter went back: octets fell, a wrap would be half the range or more, or packets without octets."""
     for i in range(NUMBER_OF_TOTALS):
         before = totals[slot, i]

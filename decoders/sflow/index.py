@@ -72,7 +72,7 @@ def forget_sources(sources: Sources, sessions: NDArray[np.int64]) -> None:
 
 
 @inline
-def find_source(words, clock, session, kind, source_class, index):  # type: ignore[no-untyped-def]
+def find_source(words, clock, session, kind, source_class, index):
     """Slot of a source, a new one with W_SEQUENCE −1 if it is not known."""
     key_a = (session << 32) | index
     key_b = (np.int64(1) << 40) | (np.int64(kind) << 32) | source_class
@@ -99,7 +99,7 @@ def find_source(words, clock, session, kind, source_class, index):  # type: igno
 
 
 @inline
-def track_samples(words, slot, sequence, epoch):  # type: ignore[no-untyped-def]
+def track_samples(words, slot, sequence, epoch):
     """Follow a source's sample number.  Returns (SEQ_ answer, samples missing before this one; −1 for a late one).
 
     `epoch`: restarts of the session so far; with each the numbers start anew.
@@ -120,7 +120,7 @@ def track_samples(words, slot, sequence, epoch):  # type: ignore[no-untyped-def]
 
 
 @inline
-def drops_since(words, slot, drops, answer):  # type: ignore[no-untyped-def]
+def drops_since(words, slot, drops, answer):
     """Growth of a drop count (mod 2^32) since the source's last sample; 0 for the first, after a reset, if it fell."""
     if answer == SEQ_LATE:
         return np.int64(0)
@@ -132,7 +132,7 @@ def drops_since(words, slot, drops, answer):  # type: ignore[no-untyped-def]
 
 
 @inline
-def count_lost(stats, session, answer, missing):  # type: ignore[no-untyped-def]
+def count_lost(stats, session, answer, missing):
     """Add missing samples to the session's count; a late one was counted as missing before."""
     if answer == SEQ_LATE:
         stats[session, S_SAMPLES_LOST] -= min(np.uint64(1), stats[session, S_SAMPLES_LOST])
@@ -145,7 +145,7 @@ LOG_COUNT, LOG_DATAGRAM, LOG_START, LOG_SESSION = range(4)
 
 
 @inline
-def stand_at(log, datagram, start, session):  # type: ignore[no-untyped-def]
+def stand_at(log, datagram, start, session):
     """Say in a problem log which datagram the kernel is at."""
     log[0, LOG_DATAGRAM] = datagram
     log[0, LOG_START] = start
@@ -153,7 +153,7 @@ def stand_at(log, datagram, start, session):  # type: ignore[no-untyped-def]
 
 
 @inline
-def report(problems, log, at, reason, detail):  # type: ignore[no-untyped-def]
+def report(problems, log, at, reason, detail):
     """Count a problem of the current datagram, and list it while there is room; what was merely skipped gets half."""
     problems[log[0, LOG_SESSION], reason] += np.uint64(1)
     count = log[0, LOG_COUNT]
@@ -259,7 +259,7 @@ _SKIPPED = Reason.SKIPPED_RECORD.value
 
 
 @inline_always
-def find_records(octets, at, end, count, limit, formats, found, problems, log):  # type: ignore[no-untyped-def]
+def find_records(octets, at, end, count, limit, formats, found, problems, log):
     """Note in `found` [places, 2] offset and length of the first record of each known format in `octets[at:end]`.
 
     Offset 0 stands for "not there".  `count`: records announced, of which at most `limit` are read.  A record
@@ -310,7 +310,7 @@ _TRAILING = Reason.TRAILING.value
 
 
 @inline
-def header_size(octets, at):  # type: ignore[no-untyped-def]
+def header_size(octets, at):
     """Octets before the first sample; the caller made sure that they are there."""
     family = u32(octets, at + 4)
     if family == 1:
@@ -319,7 +319,7 @@ def header_size(octets, at):  # type: ignore[no-untyped-def]
 
 
 @inline
-def least_body(sample):  # type: ignore[no-untyped-def]
+def least_body(sample):
     """Octets of a sample's fixed fields; 0 for formats that are not decoded."""
     if sample in (FORMAT_FLOW, FORMAT_DROP):
         return 32
@@ -331,7 +331,7 @@ def least_body(sample):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def index_samples(octets, start, length, received, picked, session, sessions, log, samples):  # type: ignore[no-untyped-def]
+def index_samples(octets, start, length, received, picked, session, sessions, log, samples):
     """List the samples of the picked datagrams, in order; returns how many there are.
 
     `samples` [n, SAMPLE_WORDS] has room for one per LEAST_SAMPLE octets.  Duplicates of datagrams are left out.
@@ -360,7 +360,7 @@ def index_samples(octets, start, length, received, picked, session, sessions, lo
 
 
 @inline
-def _list_samples(octets, at, end, problems, log, samples, used):  # type: ignore[no-untyped-def]
+def _list_samples(octets, at, end, problems, log, samples, used):
     """List the samples of one datagram from `used` on; `at`: the first.  Returns the new `used`."""
     count = u32(octets, at - 4)
     done = np.int64(0)
@@ -392,7 +392,7 @@ def _list_samples(octets, at, end, problems, log, samples, used):  # type: ignor
 
 
 @inline
-def put_origin(octets, at, address, datagram, columns, addresses, row):  # type: ignore[no-untyped-def]
+def put_origin(octets, at, address, datagram, columns, addresses, row):
     """Write exporter and agent of the datagram at `at` into the address columns (exporter, agent) of a row."""
     addresses[columns[0], row, 0] = swap64(address[datagram, 0])
     addresses[columns[0], row, 1] = swap64(address[datagram, 1])
