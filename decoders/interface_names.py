@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from decoders.hashes import mix
 from decoders.jit import inline
 from decoders.limits import Limits
-from decoders.sessions import mix
 from schemas.text import clean
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoders.errors import Reason
+from decoders.hashes import mix
 from decoders.jit import inline, inline_always, kernel
 from decoders.limits import Limits
 from decoders.wire import u64
@@ -107,13 +108,6 @@ def new_sessions(limits: Limits) -> Sessions:
         np.zeros(S_STATS, np.uint64),
         np.zeros(len(Reason), np.uint64),
     )
-
-
-@inline
-def mix(a, b):
-    """Mix word `b` into hash `a` (multiply and shift); both uint64."""
-    h = (np.uint64(a) ^ np.uint64(b)) * np.uint64(0x9E3779B97F4A7C15)
-    return h ^ (h >> np.uint64(29))
 
 
 @inline

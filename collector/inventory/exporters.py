@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from collector.inventory.naming import values
 from collector.inventory.sources.base import GROUP_BIT, Address, Host, Interface
+from decoders.hashes import GOLDEN, MURMUR_A
 
 HOST_FORGOTTEN_US = 600_000_000
 """A VM that host-sflow has not named for this long is gone: twenty polls of the usual 30 s."""
@@ -171,10 +172,10 @@ class InBand:
 def _keys(agent: NDArray[np.uint64], index: NDArray[np.uint32], name: NDArray[np.int32]) -> NDArray[np.uint64]:
     """One number for each (agent, ifIndex, name of the stream); a collision hides a name until the next change."""
     with np.errstate(over="ignore"):
-        key = agent[:, 1] * np.uint64(0x9E3779B97F4A7C15) ^ agent[:, 0] * np.uint64(0xC2B2AE3D27D4EB4F)
+        key = agent[:, 1] * GOLDEN ^ agent[:, 0] * np.uint64(0xC2B2AE3D27D4EB4F)
         mixed: NDArray[np.uint64] = (
             key ^ (index.astype(np.uint64) << np.uint64(32) | name.astype(np.uint64))
-        ) * np.uint64(0xFF51AFD7ED558CCD)
+        ) * MURMUR_A
     return mixed
 
 

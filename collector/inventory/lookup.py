@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from collector.inventory.snapshot import BY_INDEX, BY_NAME, BY_OF_PORT, mixed, port_key
+from collector.inventory.snapshot import BY_INDEX, BY_NAME, BY_OF_PORT, port_key
 from collector.inventory.sources.base import PortKind
+from decoders.hashes import hash_pair
 from decoders.jit import inline_unchecked
 
 __all__ = ["BY_INDEX", "BY_NAME", "BY_OF_PORT", "find_host", "find_ip", "find_mac", "find_port", "holds", "segment"]
@@ -40,7 +41,7 @@ def find_host(tables, high, low):
     if high == 0 and low == 0:
         return np.uint32(0)
     mask = np.uint64(tables.host_slots.shape[0] - 1)
-    slot = mixed(high, low) & mask
+    slot = hash_pair(high, low) & mask
     while tables.host_slots[slot] != 0:
         entry = tables.host_slots[slot]
         if tables.host_high[entry] == high and tables.host_low[entry] == low:
@@ -53,7 +54,7 @@ def find_host(tables, high, low):
 def first_ip(tables, high, low):
     """First entry with an address, 0 if none."""
     mask = np.uint64(tables.ip_slots.shape[0] - 1)
-    slot = mixed(high, low) & mask
+    slot = hash_pair(high, low) & mask
     while tables.ip_slots[slot] != 0:
         entry = tables.ip_slots[slot]
         if tables.ip_high[entry] == high and tables.ip_low[entry] == low:
@@ -84,7 +85,7 @@ def find_port(tables, host, by, value, time, grace, ip_high, ip_low):
         return np.uint32(0)
     key = port_key(host, by, value)
     mask = np.uint64(tables.port_slots.shape[0] - 1)
-    slot = mixed(key, np.uint64(0)) & mask
+    slot = hash_pair(key, np.uint64(0)) & mask
     while tables.port_slots[slot] != 0 and tables.port_key[tables.port_slots[slot]] != key:
         slot = (slot + np.uint64(1)) & mask
     entry = tables.port_slots[slot]
@@ -156,7 +157,7 @@ def find_mac(tables, mac, time, grace, host, vni, vlan, near):
     that differs does.  Where several VMs remain, the best match wins only if no other VM matches as well.
     """
     m = np.uint64(tables.mac_slots.shape[0] - 1)
-    slot = mixed(mac, np.uint64(0)) & m
+    slot = hash_pair(mac, np.uint64(0)) & m
     while tables.mac_slots[slot] != 0 and tables.mac[tables.mac_slots[slot]] != mac:
         slot = (slot + np.uint64(1)) & m
     row = tables.mac_slots[slot]

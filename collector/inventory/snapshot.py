@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from collector.inventory.intervals import Columns, address_words
 from collector.inventory.sources.base import Address
 from decoders import jit
+from decoders.hashes import hash_pair
 from decoders.jit import inline_always
 from schemas.column import UUID
 
@@ -106,15 +107,6 @@ class Snapshot:
 
 
 @inline_always
-def mixed(a, b):
-    """Hash of two 64-bit words: the finish of MurmurHash3, so that the high octets of an address reach the low bits."""
-    h = a * np.uint64(0x9E3779B97F4A7C15) ^ b
-    h = (h ^ (h >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
-    h = (h ^ (h >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
-    return h ^ (h >> np.uint64(33))
-
-
-@inline_always
 def port_key(host, by, value):
     """A port of a hypervisor as one word: 28 bits host, 4 bits kind of name, 32 bits value."""
     return (np.uint64(host) << np.uint64(36)) | (np.uint64(by) << np.uint64(32)) | np.uint64(value)
@@ -126,7 +118,7 @@ def link(high, low, order, slots, chain):
     mask = np.uint64(slots.shape[0] - 1)
     for i in range(order.shape[0]):
         entry = order[i]
-        slot = np.int64(mixed(high[entry], low[entry]) & mask)
+        slot = np.int64(hash_pair(high[entry], low[entry]) & mask)
         while True:
             head = slots[slot]
             if head == 0:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 import schemas.pair_definition
 from collector.rollup.tables import GROUPS, inline_unchecked, kernel
+from decoders.hashes import GOLDEN, MURMUR_A, MURMUR_B, finish
 from decoders.jit import inline_always
 from schemas.flows import FLOWS
 
@@ -27,40 +28,30 @@ UNKNOWN, ASKED = -1, -2
 U = np.uint64
 ZERO, ONE, HALF = U(0), U(1), U(32)
 LOW = U(0xFFFFFFFF)
-MIX_A, MIX_B, MIX_C = U(0x9E3779B97F4A7C15), U(0xFF51AFD7ED558CCD), U(0xC4CEB9FE1A85EC53)
-"""Odd numbers of MurmurHash3 and of the golden ratio."""
-
-
-@inline_always
-def mixed(h):
-    """The finish of MurmurHash3: every bit of the input reaches every bit of the output."""
-    h = (h ^ (h >> U(33))) * MIX_B
-    h = (h ^ (h >> U(33))) * MIX_C
-    return h ^ (h >> U(33))
 
 
 @inline_always
 def key_hash(a, b, c, d, e):
     """Hash of a key without its window; `e` is the stream's."""
-    h = (a + MIX_A) * MIX_B
-    h = (h ^ (h >> HALF) ^ b) * MIX_C
-    h = (h ^ (h >> HALF) ^ c) * MIX_B
-    h = (h ^ (h >> HALF) ^ d + e) * MIX_C
+    h = (a + GOLDEN) * MURMUR_A
+    h = (h ^ (h >> HALF) ^ b) * MURMUR_B
+    h = (h ^ (h >> HALF) ^ c) * MURMUR_A
+    h = (h ^ (h >> HALF) ^ d + e) * MURMUR_B
     return h ^ (h >> HALF)
 
 
 @inline_always
 def stream_hash(high, low, domain):
     """Hash of the words of a key that name who told of the packets."""
-    return (high * MIX_A + low) * MIX_B + domain * MIX_A
+    return (high * GOLDEN + low) * MURMUR_A + domain * GOLDEN
 
 
 @inline_always
 def end_hash(high, low, port, seeds):
     """Hash of one end of a connection; the secret comes first, or collisions could be worked out without it."""
-    h = (high ^ seeds[0]) * MIX_B
-    h = ((h ^ (h >> HALF)) + low ^ seeds[1]) * MIX_C
-    h = ((h ^ (h >> HALF)) + port) * MIX_B
+    h = (high ^ seeds[0]) * MURMUR_A
+    h = ((h ^ (h >> HALF)) + low ^ seeds[1]) * MURMUR_B
+    h = ((h ^ (h >> HALF)) + port) * MURMUR_A
     return h ^ (h >> HALF)
 
 
@@ -288,14 +279,14 @@ def plan_connection(rows, i, plan, seeds):
     high, low = DOUBLE * i, DOUBLE * i + ONE
     source = end_hash(rows.src_ip[high], rows.src_ip[low], U(rows.src_port[i]), seeds)
     destination = end_hash(rows.dst_ip[high], rows.dst_ip[low], U(rows.dst_port[i]), seeds)
-    connection = max(mixed(source + destination + U(rows.ip_protocol[i]) * MIX_A), ONE)
+    connection = max(finish(source + destination + U(rows.ip_protocol[i]) * GOLDEN), ONE)
     known = (rows.ether_type[i] == IPV4) | (rows.ether_type[i] == IPV6)
     plan["connection"] = connection * U(known & (rows.fragment[i] != LATER_FRAGMENT))
     plan["flow"] = ZERO
     if rows.protocol[i] == SFLOW5 and rows.ip_protocol[i] == TCP and rows.sampling_rate[i] > 1:
         agent = end_hash(rows.agent[high], rows.agent[low], U(rows.domain[i]), seeds)
-        agent = mixed(agent + U(rows.sampling_rate[i]) * MIX_A)
-        plan["flow"] = max(mixed(source * MIX_A + destination + agent), ONE)
+        agent = finish(agent + U(rows.sampling_rate[i]) * GOLDEN)
+        plan["flow"] = max(finish(source * GOLDEN + destination + agent), ONE)
 
 
 @inline_unchecked

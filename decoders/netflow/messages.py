@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoders.errors import Reason
+from decoders.hashes import mix
 from decoders.interface_names import Names
 from decoders.jit import inline, inline_always, kernel
 from decoders.limits import Limits
@@ -58,7 +59,6 @@ from decoders.sessions import (
     Sessions,
     find_session,
     fingerprint,
-    mix,
     over_stream,
 )
 from decoders.wire import all_zero, u16, u32

@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoders.errors import Reason
+from decoders.hashes import mix
 from decoders.jit import inline, kernel
 from decoders.limits import Limits
 from decoders.netflow import plan as p
 from decoders.netflow.plan import V9_SCOPES, VARIABLE, Template
-from decoders.sessions import S_TEMPLATES, Sessions, mix, standing
+from decoders.sessions import S_TEMPLATES, Sessions, standing
 from decoders.wire import u16
 
 _SPARE = 64

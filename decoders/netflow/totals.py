@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoders import rows as r
+from decoders.hashes import mix
 from decoders.jit import inline, inline_always
 from decoders.limits import Limits
 from decoders.netflow.plan import TOTAL_BYTES, TOTAL_PACKETS
-from decoders.sessions import mix
 
 WAYS = 8
 EVENT_CREATED, EVENT_DELETED, EVENT_UPDATE = 1, 2, 5

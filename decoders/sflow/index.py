@@ -20,9 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoders.errors import Reason
+from decoders.hashes import mix
 from decoders.jit import inline, inline_always, kernel
 from decoders.limits import Limits
-from decoders.sessions import S_RESTARTS, S_SAMPLES_LOST, T_DUPLICATE, fingerprint, mix, track_sequence
+from decoders.sessions import S_RESTARTS, S_SAMPLES_LOST, T_DUPLICATE, fingerprint, track_sequence
 from decoders.wire import all_zero, swap64, u32, u64
 from schemas.counters import TOTALS
 
