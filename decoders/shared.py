@@ -14,7 +14,6 @@ from decoders.interface_names import NameList, Names, new_names
 from decoders.jit import kernel
 from decoders.limits import Limits
 from decoders.sessions import (
-    KEY_WORDS,
     S_BYTES,
     S_DATAGRAMS,
     S_DENIED,
@@ -185,6 +184,3 @@ def assign_batch(shared: Shared, batch: Datagrams) -> tuple[NDArray[np.uint8], N
             session,
         )
     return kind, session
-
-
-__all__ = ["KEY_WORDS", "Decoded", "Shared", "assign_batch", "new_shared"]

@@ -199,11 +199,6 @@ def ipv4_mover() -> Callable[..., None]:
     return move
 
 
-__all__ = [
-    "MAPPED", "mac", "move8", "move16", "move32", "move64", "move_ipv4", "move_mac", "swap64", "u16", "u32", "u64",
-    "unsigned",
-]  # fmt: skip
-
 _load16 = loader(2)
 _load32 = loader(4)
 _load64 = loader(8)
@@ -234,15 +229,6 @@ def u64(octets, at):
 def mac(octets, at):
     """48 bits at offset `at`, as uint64."""
     return (_load16(octets, at) << np.uint64(32)) | _load32(octets, at + 2)
-
-
-@inline
-def unsigned(octets, at, size):
-    """Unsigned big-endian number of `size` octets (RFC 7011 section 6.2), the low 64 bits, as uint64; 0 for size 0."""
-    value = np.uint64(0)
-    for i in range(size):
-        value = (value << np.uint64(8)) | np.uint64(octets[at + i])
-    return value
 
 
 @inline

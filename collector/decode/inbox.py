@@ -197,11 +197,6 @@ class Inbox:
         self._enough.set()
 
 
-def bytes_of(batch: Datagrams) -> int:
-    """What a batch counts for."""
-    return int(batch.length.sum()) + ROW_BYTES * len(batch)
-
-
 def concatenate(batches: list[Datagrams]) -> Datagrams:
     """One batch of all datagrams, in order.  Payloads are copied unless all lie in one array."""
     pieces: list[NDArray[np.uint8]] = []

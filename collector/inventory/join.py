@@ -23,8 +23,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from collector.inventory.lookup import BY_INDEX, BY_NAME, BY_OF_PORT, find_host, find_ip, find_mac, find_port, has_ip
-from collector.inventory.snapshot import SnapshotTables, require_rows, require_within, unchecked_kernel
+from collector.inventory.lookup import find_host, find_ip, find_mac, find_port, has_ip
+from collector.inventory.snapshot import (
+    BY_INDEX,
+    BY_NAME,
+    BY_OF_PORT,
+    SnapshotTables,
+    require_rows,
+    require_within,
+    unchecked_kernel,
+)
 from collector.inventory.sources.base import PortKind
 from decoders.jit import inline_unchecked
 from schemas.flows import FLOWS

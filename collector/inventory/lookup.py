@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from collector.inventory.snapshot import BY_INDEX, BY_NAME, BY_OF_PORT, port_key
+from collector.inventory.snapshot import port_key
 from collector.inventory.sources.base import PortKind
 from decoders.hashes import hash_pair
 from decoders.jit import inline_unchecked
-
-__all__ = ["BY_INDEX", "BY_NAME", "BY_OF_PORT", "find_host", "find_ip", "find_mac", "find_port", "holds", "segment"]
 
 _VM = PortKind.VM.value
 

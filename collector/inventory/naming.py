@@ -206,10 +206,6 @@ def _joined(table: Table, batch: pa.RecordBatch, columns: dict[str, pa.Array]) -
     )
 
 
-ENRICHED = {table.name: table.arrow(Origin.ENRICH).names for table in (FLOWS, DROPS, COUNTERS)}
-"""Columns that the join adds, by table."""
-
-
 def warm_up() -> None:
     """Name a row of nothing in each table.  Blocks: half a minute where nothing is cached."""
     namer = Namer(history_us=0, grace_us=0)

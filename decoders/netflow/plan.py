@@ -178,8 +178,7 @@ F_SAMPLER = 16
     R_TEMPLATE,
     R_DOMAIN,
     R_EXPORTER,  # the exporter, one of its processes: all that comes from it
-    R_ROLES,
-) = range(17)
+) = range(16)
 
 _ROLES = {
     34: R_RATE,

@@ -327,6 +327,3 @@ def _move_row(rows, to, i):
         rows.address[c, to, 0] = rows.address[c, i, 0]
         rows.address[c, to, 1] = rows.address[c, i, 1]
     clear_row(rows, i)
-
-
-__all__ = ["finish_rows", "settle_icmp", "settle_times"]

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from collector.decode.exporter_stats import Growths, OwnLoss, StreamMetrics, StreamReporter
-from collector.decode.inbox import Inbox, bytes_of
+from collector.decode.inbox import ROW_BYTES, Inbox
 from collector.decode.settings import DecodeSettings, ExporterSettings
 from collector.decode.stage import INBOX_CHECK_SECONDS, DecodeStage, rules_of
 from collector.decode.workers import stages
@@ -29,6 +29,11 @@ NETFLOW5 = b"\x00\x05" + bytes(40)
 
 def batch(*payloads: bytes, address: str = "192.0.2.1", port: int = 9) -> Datagrams:
     return Datagrams.of((payload, address, port, 5) for payload in payloads)
+
+
+def bytes_of(batch: Datagrams) -> int:
+    """What a batch counts for in an inbox."""
+    return int(batch.length.sum()) + ROW_BYTES * len(batch)
 
 
 def one_by_one(read: Datagrams) -> list[Datagrams]:
