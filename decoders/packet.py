@@ -1,19 +1,13 @@
 """A sampled packet header, taken apart inside compiled kernels and written into a row laid out as `flows`.
 
-Strategy: a loop over layers.  Each layer reads what it needs if it is all there, else the parse ends and what was found
-so far stands: a cut header is normal, not an error.  Where a tunnel is found whose inner packet is visible, the
-addresses found so far become the outer ones and the inner packet takes the plain columns; nested tunnels repeat this,
-so the outer columns and the VNI are those of the tunnel directly around the packet that the row shows.
+Strategy: a loop over layers (`parse_layers`).  Each layer reads what it needs if it is all there, else the parse ends
+and what was found so far stands: a cut header is normal, not an error.  Where a tunnel is found whose inner packet is
+visible, the addresses found so far become the outer ones and the inner packet takes the plain columns; nested tunnels
+repeat this, so the outer columns and the VNI are those of the tunnel directly around the packet that the row shows.
 
-Names that all parts of the packet parser use: layers, answer bits, and which EtherType announces which layer.
-
-Link layers of a sampled header: Ethernet with VLAN tags and SNAP, PPP, MPLS (IEEE 802.3, 802.1Q, RFC 1661, 3032).
-
-Network and transport layers of a sampled header: ARP, IPv4, IPv6, TCP, UDP, SCTP, ICMP.  Sources: their RFCs.
-
-Tunnels in a sampled header: VXLAN, VXLAN-GPE, Geneve, GRE, NVGRE, ERSPAN, IP in IP, MPLS in GRE and in UDP.
-
-Sources: their RFCs.
+- Link layers: Ethernet with VLAN tags and SNAP, PPP, MPLS (IEEE 802.3, 802.1Q, RFC 1661, RFC 3032).
+- Network and transport: ARP, IPv4, IPv6 and its extensions, TCP, UDP, SCTP, ICMP, as their RFCs say.
+- Tunnels: VXLAN, VXLAN-GPE, Geneve, GRE, NVGRE, ERSPAN, IP in IP, MPLS in GRE and in UDP, as their RFCs say.
 """
 
 from __future__ import annotations

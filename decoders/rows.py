@@ -37,7 +37,7 @@ _GROUP = {
 class Rows(NamedTuple):
     """Column arrays of one table, zero where nothing was written.  Shapes: [columns of the group, capacity].
 
-    Rows from `cleared[0]` on are not zero yet: whoever writes rows of `unclear_rows` calls `make_ready` first.
+    Rows from `cleared[0]` on are not zero yet: a caller that writes rows of `unclear_rows` calls `make_ready` first.
     """
 
     u64: NDArray[np.uint64]

@@ -1,9 +1,10 @@
 """Exporter streams: who they are, what they sent, what of it was lost.
 
 A stream ("session") is what numbers its own datagrams: for sFlow (sender, agent, sub-agent); for NetFlow and IPFIX
-(sender, source port, version, domain), and for IPFIX over TCP the connection, too.  RFC 7011 sections 3.1 and 8, and
-sFlow version 5 (sample_datagram_v5), NetFlow v5, RFC 3954 section 5.1, RFC 7011 section 3.1.
-Session 0 stands for everybody beyond `Limits.sessions`: counted, never decoded.
+(sender, source port, version, domain), and for IPFIX over TCP the connection, too.  Session 0 stands for everybody
+beyond `Limits.sessions`: counted, never decoded.
+
+Sources: sFlow version 5 (sample_datagram_v5), NetFlow v5, RFC 3954 section 5.1, RFC 7011 sections 3.1 and 8.
 """
 
 from __future__ import annotations
@@ -153,7 +154,7 @@ def find_session(s, k0, k1, k2, k3, k4):
 
 @kernel
 def _rebuild(s, gone):
-    """Hash all sessions anew but those marked in `gone` ([capacity]), which are cleared and can be given out again."""
+    """Hash all sessions again but those marked in `gone` ([capacity]), which are cleared and can be given out again."""
     mask = np.uint64(s.table.shape[0] - 1)
     s.table[:] = 0
     for number in range(1, s.count[0]):
@@ -207,7 +208,7 @@ def of_connections(s: Sessions, connections: NDArray[np.int64]) -> NDArray[np.in
 def forget(s: Sessions, numbers: NDArray[np.int64]) -> None:
     """Drop these sessions and add what they counted to `gone_stats` and `gone_problems`.
 
-    Their numbers will stand for other streams, so whoever keeps state by number must follow.
+    Their numbers will stand for other streams, so what keeps state by number must follow.
     """
     gone = np.zeros(len(s.key), np.bool_)
     gone[numbers] = True

@@ -1,4 +1,4 @@
-"""Datagrams in, columns out: which decoder gets which datagram, and what they share."""
+"""What the decoders share: state, memory for rows, results; and which of them gets which datagram."""
 
 from __future__ import annotations
 

@@ -1,12 +1,10 @@
-"""Reading big-endian integers inside compiled kernels.
-
-Callers check `offset + size <= end` once per structure; the check of each read stands behind that.
-
-One machine load for a big-endian number, one check for a column of them: what `decoders.wire` and `fields` build on.
+"""Big-endian integers inside compiled kernels: read one by one, or moved to columns a run at a time.
 
 Written as `octets[at] << 8 | octets[at + 1]`, a 32-bit read costs four bounds checks, and the compiler may not merge
 the loads across them.  Here one check guards one unaligned load, or a whole run of equally spaced ones.  Without
 compilation the same is said in plain Python.
+
+Callers check `offset + size <= end` once per structure; the check of each read stands behind that.
 """
 
 from __future__ import annotations

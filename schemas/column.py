@@ -118,7 +118,7 @@ class Column:
         return pa.array(values, self.arrow)
 
 
-@dataclass(frozen=True, eq=False)  # its hash would be that of all columns, made anew for every batch
+@dataclass(frozen=True, eq=False)  # its hash would be that of all columns, made again for every batch
 class Table:
     """One table: its columns in insert order, how ClickHouse sorts and partitions it, and how long rows live."""
 

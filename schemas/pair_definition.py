@@ -9,26 +9,15 @@ held against the time of receipt: a record cannot end after it was received, and
 `LONGEST_SECONDS` / 10 + 1 windows, and the shares of a record add up to it.
 
 **Variance.**  A sample of rate N stands for N packets; n of them have the variance N (N − 1) n, and their octets
-Σ N (N − 1) length².  Where nobody states a rate, a record may stand for one sampled packet that the
-exporter has multiplied, so it counts as one sample: packets².  NetFlow v5 has a field for the rate; where
-it is 0 nothing was sampled.  A record that spans windows gives each its share of the variance, so that levels add up.
+Σ N (N − 1) length².  Where nobody states a rate, a record may stand for one sampled packet that the exporter has
+multiplied, so it counts as one sample: packets².  NetFlow v5 has a field for the rate; where it is 0 nothing was
+sampled.  A record that spans windows gives each its share of the variance, so that levels add up.
 
 **Smear.**  A record that reaches over the begin or end of a window says how many packets came in its time, not when:
 they may all have come before, or all after.  What can be on the wrong side is the greater of the two parts.  Records
 of up to `SMEAR_SECONDS` are left to what is told of the window's first and last second.
 
-Bursts, as SQL (see `schemas.pair_definition`): segments cut from one super-packet are one sample, not many.
-
-The Linux datapath of Open vSwitch decides on sampling before it cuts a super-packet into segments; if sampled, every
-segment becomes a sample.  So k samples come together or not at all: the estimate stays right, its variance
-is N (N − 1) k² instead of N (N − 1) k, and N (N − 1) (Σ length)² for octets.  `pair_10s_from_flows` has added the part
-of independent samples; this feed adds the rest.
-
-A burst: samples of one TCP connection at one agent whose sequence numbers follow one another without a gap, reported
-within a second.  Independent samples lie next to each other, too, if the rate N is low: k in a row by chance once in
-N^(k − 1).  So only what chance makes less often than once in `LEAST_ODDS` is taken for a burst.
-
-Bursts cut by the end of an inserted block are taken for two; blocks hold far more rows than bursts.
+**Bursts.**  Segments cut from one super-packet are one sample, not many: see `bursts_from_flows`.
 """
 
 from __future__ import annotations
@@ -41,7 +30,19 @@ LONGEST_US = 1_000_000
 
 
 def bursts_from_flows() -> Feed:
-    """Only rows of bursts add anything; other traffic passes a filter and is gone."""
+    """What bursts of samples add to the variance; other traffic passes a filter and is gone.
+
+    The Linux datapath of Open vSwitch decides on sampling before it cuts a super-packet into segments; if sampled,
+    every segment becomes a sample.  So k samples come together or not at all: the estimate stays right, its variance is
+    N (N − 1) k² instead of N (N − 1) k, and N (N − 1) (Σ length)² for octets.  `pairs_from_flows` has added the part of
+    independent samples; this feed adds the rest.
+
+    A burst: samples of one TCP connection at one agent whose sequence numbers follow one another without a gap,
+    reported within a second.  Independent samples lie next to each other, too, if the rate N is low: k in a row by
+    chance once in N^(k − 1).  So only what chance makes less often than once in `LEAST_ODDS` is taken for a burst.
+
+    Bursts cut by the end of an inserted block are taken for two; blocks hold far more rows than bursts.
+    """
     keys = names((*PAIR_KEYS, *STREAM_KEYS))
     carried = ", ".join(f"any({column.name}) AS {column.name}" for column in (*PAIR_KEYS, *STREAM_KEYS))
     select = f"""SELECT

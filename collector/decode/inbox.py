@@ -1,11 +1,4 @@
-"""The queue between sockets and decoders: bounded in octets; full: newest dropped, first of those who send most.
-
-Who may use how much of a queue that gets full: one sender that floods must not crowd out the others.
-
-A sender may hold at most `TIMES_FREE` times what is still free (Choudhury and Hahne 1998: dynamic thresholds).  So one
-alone gets nearly all of the queue, several that flood get equal parts, and one that sends little always finds room.
-Senders are told apart by a hash: two may share an entry, and what addresses are made up fills all entries alike.
-"""
+"""The queue between sockets and decoders: bounded in bytes; full: newest dropped, first of those who send most."""
 
 from __future__ import annotations
 
@@ -31,7 +24,13 @@ _SHIFT = np.uint64(64 - (ENTRIES - 1).bit_length())
 
 
 class Shares:
-    """Octets that each sender holds of a queue."""
+    """Bytes that each sender holds of a queue: one that floods must not crowd out the others.
+
+    A sender may hold at most `TIMES_FREE` times what is still free (Choudhury and Hahne 1998: dynamic thresholds).  So
+    one alone gets nearly all of the queue, several that flood get equal parts, and one that sends little always finds
+    room.  Senders are told apart by a hash: two may share an entry, and what addresses are made up fills all entries
+    alike.
+    """
 
     def __init__(self) -> None:
         self._held = np.zeros(ENTRIES, np.int64)

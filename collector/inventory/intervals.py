@@ -193,7 +193,7 @@ class Columns:
             self._ips_of[row] = entries
 
     def _renumber(self) -> None:
-        """Number the names anew, without those that no row has."""
+        """Number the names again, without those that no row has."""
         self._reset_names()
         for row, placement in self._placements.items():
             values = self.rows[row]

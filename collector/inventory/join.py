@@ -1,6 +1,6 @@
-"""Flows joined with the inventory: who is at each end, and from where this switch saw the packet.
+"""Flows and interface counters joined with the inventory: who is at each end, and from where a switch saw the packet.
 
-For each row, at the row's own time:
+For each row of flows (`join`), at the row's own time:
 
     exporter ──► its hypervisor ──► the ports that the packet came in and went out by
     source   ◄── MAC, told apart by network and tunnel end point; else address within the network; else the port
@@ -11,7 +11,7 @@ it came in from the sending VM (`source`), one where it goes out to the receivin
 (ingress from a tunnel or uplink when there is an egress record, patch ports, the underlay) are `transit` or `external`.
 Sources: ofproto-dpif-sflow.c, ofproto/netflow.c and ofproto-dpif-ipfix.c of Open vSwitch.
 
-Counters joined with the inventory: whose interface is this.
+For a row of counters (`ports`) only the interface is looked up.
 """
 
 from __future__ import annotations

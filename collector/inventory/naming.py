@@ -1,7 +1,4 @@
-"""Record batches in, the same with names out.  Runs on a decode worker; the snapshot is swapped under it at will.
-
-Compile the kernels of the join before they are needed.
-"""
+"""Record batches in, the same with names out.  Runs on a decode worker; the snapshot is swapped under it at will."""
 
 from __future__ import annotations
 
@@ -207,7 +204,10 @@ def _joined(table: Table, batch: pa.RecordBatch, columns: dict[str, pa.Array]) -
 
 
 def warm_up() -> None:
-    """Name a row of nothing in each table.  Blocks: half a minute where nothing is cached."""
+    """Compile the kernels of the join before they are needed: name a row of nothing in each table.
+
+    Blocks: half a minute where nothing is cached.
+    """
     namer = Namer(history_us=0, grace_us=0)
     namer.flows(FLOWS.empty_row(Origin.DECODE))
     namer.drops(DROPS.empty_row(Origin.DECODE))

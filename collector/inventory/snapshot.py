@@ -3,8 +3,6 @@
 Every table is open addressing over `slots`, which hold the number of the first entry with a key (0 = none); entries
 with equal keys hang together by `next`.  Entry and row 0 stand for nothing.  Numbers of entries and rows are unsigned:
 for a signed index numba asks each time whether it counts from the end.
-
-How the join's kernels are compiled: as those of the decoders, cached under the digest of their own source.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ kernel = jit.kernel_of(Path(__file__).parent)
 """Compile and cache a function of this folder."""
 
 unchecked_kernel = jit.kernel_of(Path(__file__).parent, boundscheck=False)
-"""The same without bounds checks, which cost naming a quarter of its time: whoever calls such a kernel makes sure,
+"""The same without bounds checks, which cost naming a quarter of its time: who calls such a kernel makes sure,
 with the functions below, that no index leads out of an array."""
 
 

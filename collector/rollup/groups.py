@@ -1,8 +1,7 @@
 """Groups of inserts in the store: opened before the first row is stored, done when its sums are.
 
-Everything here blocks and raises the driver's errors.
-
-The secret in the hashes of connections: the same over restarts, so that a connection is the same one after them.
+Everything here blocks and raises the driver's errors.  The secret in the hashes of connections is kept here, too, since
+it must outlive the process as the groups do (`connection_key`).
 """
 
 from __future__ import annotations
@@ -31,10 +30,11 @@ _log = get_log("rollup")
 
 
 def connection_key(file: Path) -> int:
-    """The number in `file`, 32 hexadecimal digits; made if there is no such file.
+    """The secret in the hashes of connections, from `file`: 32 hexadecimal digits, made if there is no such file.
 
-    Where it cannot be read or made, the number is of this run only and the log says so: connections of the window in
-    which the service was started anew then count twice.
+    It is the same over restarts, so that a connection is the same one after them.  Where it cannot be read or made, the
+    number is of this run only and the log says so: connections of the window in which the service was started again
+    then count twice.
     """
     try:
         if not file.exists():
@@ -77,7 +77,7 @@ SPAN_US = 86_400_000_000
 
 
 class GroupStore:
-    """Reads and writes groups.  One client, made when first needed, and made anew after an error."""
+    """Reads and writes groups.  One client, made when first needed, and made again after an error."""
 
     def __init__(self, service: str, connect: Callable[[], Client], store_rows: StoreRows) -> None:
         self._service = service

@@ -5,26 +5,8 @@ rows do not depend on each other, so the processor waits for the memory of many 
 time goes to.
 
     plan     what a row adds and to which pair (`plan.py`)
-    place    which group it is in each window (`lookup.py`)
-    add      to the sums of that group, and the row's connection to its connections; bursts (`bursts.py`)
-
-Bursts: samples of segments that were cut from one super-packet are one sample (`schemas.pair_definition`).
-
-The last sample of each TCP connection is kept in a table without chains: a connection that falls on the place of
-another one takes it.  A sample that goes on where the last one ended adds what the burst has now more than before, to
-the group of the burst's first sample.
-
-The SQL sorts the samples of an inserted block by time and sequence number first; here they count in the order in which
-they arrived.  So the two differ where samples of a connection arrive in another order than they were sent in, where
-sequence numbers wrap within a datagram, where two connections with one place alternate (the rest of a burst then counts
-as independent samples), and where a burst goes over the end of an inserted block (here it is seen whole) or over the
-taking of the sums (here it is cut).  Both take for granted what an sFlow sample is: it ends when it is received.
-
-Connections of groups: appended to a log by the loop, told apart later, group by group.
-
-A connection is told by a hash of 64 bits (`lookup.py`).  A table of all of them would be far larger than the
-processor's cache, and each look-up would wait for memory; a log is written one element after the other, and what
-belongs to one group fits into the cache when its turn comes.
+    place    which group it is in each window (`plan.group_of`)
+    add      to the sums of that group; the row's connection to a log (`distinct_links`); bursts (`add_burst`)
 """
 
 from __future__ import annotations
@@ -60,7 +42,20 @@ LEAST_ODDS = float(schemas.pair_definition.LEAST_ODDS)
 
 @inline_always
 def add_burst(rows, tables, i, flow, group):
-    """A sample of TCP, which counts in `group`: go on with the burst of its connection, or begin another one."""
+    """A sample of TCP, which counts in `group`: go on with the burst of its connection, or begin another one.
+
+    Samples of segments that were cut from one super-packet are one sample (`schemas.pair_definition`).  The last sample
+    of each TCP connection is kept in a table without chains: a connection that falls on the place of another one takes
+    it.  A sample that goes on where the last one ended adds what the burst has now more than before, to the group of
+    the burst's first sample.
+
+    The SQL sorts the samples of an inserted block by time and sequence number first; here they count in the order in
+    which they arrived.  So the two differ where samples of a connection arrive in another order than they were sent in,
+    where sequence numbers wrap within a datagram, where two connections with one place alternate (the rest of a burst
+    then counts as independent samples), and where a burst goes over the end of an inserted block (here it is seen
+    whole) or over the taking of the sums (here it is cut).  Both take for granted what an sFlow sample is: it ends when
+    it is received.
+    """
     burst = tables.bursts[flow & U(BURSTS - 1)]
     octets, rate = rows.bytes[i], np.float64(rows.sampling_rate[i])
     advance = (U(rows.tcp_seq[i]) - burst["seq"]) & LOW
@@ -152,7 +147,13 @@ def sort_links(hashes, groups, count, ends, out):
 @kernel
 def distinct_links(hashes, groups, count, ends, out):
     """Of the first `count` hashes those that are distinct in their group, to `out` by group ([count]); where those of
-    each group begin and end to `ends` ([groups + 1], zeros at first).  Returns how many there are."""
+    each group begin and end to `ends` ([groups + 1], zeros at first).  Returns how many there are.
+
+    The loop appends connections to a log, each a hash of 64 bits (`plan.plan_connection`); they are told apart later,
+    group by group.  A table of all of them would be far larger than the processor's cache, and each look-up would wait
+    for memory; a log is written one element after the other, and what belongs to one group fits into the cache when its
+    turn comes.
+    """
     most = sort_links(hashes, groups, count, ends, out)
     memory = np.empty(places_for(most), np.uint64)
     kept, begin = 0, 0

@@ -1,10 +1,8 @@
-"""What a record adds to its windows, and which windows these are.
+"""What a record adds to its windows, which windows these are, and how the groups of sums are found.
 
 Defined by the SQL of `schemas.pair_definition`; names here are theirs.
 
-Look-ups of the kernels: groups by exact key, connections by a hash that senders cannot foresee.
-
-The key of a group is numbers of ours (`names.py`), which no sender can choose; its hash only says where to look.
+The key of a group is numbers of ours (`sums.Names`), which no sender can choose; its hash only says where to look.
 Connections are told apart by a hash of 64 bits, alike for both directions, as the SQL does.  It is made with a secret,
 since senders choose addresses and ports.
 """
@@ -17,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import schemas.pair_definition
-from collector.rollup.tables import GROUPS, inline_unchecked, kernel
+from collector.rollup.tables import GROUPS, kernel
 from decoders.hashes import GOLDEN, MURMUR_A, MURMUR_B, finish
-from decoders.jit import inline_always
+from decoders.jit import inline_always, inline_unchecked
 from schemas.flows import FLOWS
 
 UNKNOWN, ASKED = -1, -2
@@ -213,6 +211,8 @@ def number_of(numbers, code):
     return numbers[code]
 
 
+# What follows reads columns of `Rows` at a row's number, unchecked: checks would take a third of the time.  `PairSums`
+# has seen that all of them have that many rows.
 @inline_unchecked
 def plan_times(rows, i, plan):
     """When the record flowed, held against the time of receipt, and its windows."""
@@ -275,7 +275,7 @@ def plan_amounts(rows, i, plan):
 @inline_unchecked
 def plan_connection(rows, i, plan, seeds):
     """The connection: a hash alike for both directions, 0 for none.  And the flow of a sample that may be of a burst
-    (`bursts.py`), 0 for others: a hash of who sampled what at which rate, not alike for both directions."""
+    (`loop.add_burst`), 0 for others: a hash of who sampled what at which rate, not alike for both directions."""
     high, low = DOUBLE * i, DOUBLE * i + ONE
     source = end_hash(rows.src_ip[high], rows.src_ip[low], U(rows.src_port[i]), seeds)
     destination = end_hash(rows.dst_ip[high], rows.dst_ip[low], U(rows.dst_port[i]), seeds)

@@ -4,11 +4,6 @@
 
 The meaning of every column is that of the feeds in `schemas.pair_definition`, whose SQL these sums take the place
 of: a materialised view costs ten times as much (figures: bench/results).
-
-Names and UUIDs as numbers of this process: batches bring dictionaries of their own.
-
-Only what rows refer to is looked up, and once: an inventory has more names than a batch has rows.  That a
-dictionary is known is told by the memory it lies in, which is held so that nothing else can come to lie there.
 """
 
 from __future__ import annotations
@@ -33,7 +28,12 @@ MOST_DICTIONARIES = 64
 
 
 class Names:
-    """Numbers of the values of dictionaries of one type, from 0 in the order of their first use."""
+    """Numbers of the values of dictionaries of one type, from 0 in the order of their first use.
+
+    Batches bring dictionaries of their own.  Only what rows refer to is looked up, and once: an inventory has more
+    names than a batch has rows.  That a dictionary is known is told by the memory it lies in, which is held so that
+    nothing else can come to lie there.
+    """
 
     def __init__(self, kind: pa.DataType) -> None:
         self._kind = kind
@@ -202,7 +202,7 @@ class PairSums:
         return batch.slice(first) if first < batch.num_rows else None
 
     def take(self) -> pa.RecordBatch:
-        """All sums, one row a group in no order, and start anew."""
+        """All sums, one row a group in no order, and start again."""
         tables = self._tables
         groups = tables.groups[: self.groups]
         keys = layout.columns(groups, (*KEYS, "window"))

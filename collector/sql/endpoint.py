@@ -1,12 +1,10 @@
 """ClickHouse's HTTP interface in front of the embedded store, for clickhouse-connect, curl and Grafana: read only.
 
 chDB allows one process per directory, so the service itself answers SQL for others.  `guard` says what is refused,
-`engine` what a query may cost, `turns` when it runs.  `--writable` (tests and development only) lifts the former two,
-and stands in for a server:
+`engine` what a query may cost, `turns` when it runs, `wire` how answers are compressed and framed.  `--writable` (tests
+and development only) lifts the former two, and stands in for a server:
 
     python -m collector.sql.endpoint --writable --path DIRECTORY --port 8123
-
-What the SQL endpoint answers over HTTP: types, statuses and compression, as ClickHouse's clients know them.
 """
 
 from __future__ import annotations
@@ -90,7 +88,7 @@ def is_on(request: Request, name: str) -> bool:
 def success(answer: QueryResult, parts: Sequence[Octets], request: Request) -> Response:
     """The response with an answer whose body is `parts`, compressed as the client asks.  Blocks.
 
-    ClickHouse's own compression comes first, that of HTTP around it, as ClickHouse has it.  Raises RefusedError.
+    ClickHouse's own compression comes first, that of HTTP around it, as ClickHouse has it.  Raises QueryRefusedError.
     """
     headers = {}
     if is_on(request, "compress"):
@@ -317,7 +315,7 @@ class SqlEndpoint:
         return response
 
     async def _while_there(self, work: Coroutine[Any, Any, QueryResult], receive: Receive) -> QueryResult:
-        """Do work until its client goes away (ClientDisconnect) or the service stops (RefusedError)."""
+        """Do work until its client goes away (ClientDisconnect) or the service stops (QueryRefusedError)."""
         asked = asyncio.create_task(work)
         asked.add_done_callback(lambda task: task.cancelled() or task.exception())
         if self._writable:
@@ -337,7 +335,7 @@ class SqlEndpoint:
             gone.cancel()
 
     async def _run(self, query: Query, source: str) -> QueryResult:
-        """Run a query when its turn comes.  Raises RefusedError if it comes too late or not at all."""
+        """Run a query when its turn comes.  Raises QueryRefusedError if it comes too late or not at all."""
         engine = self._engine
         assert engine is not None  # noqa: S101 - requests come only while it is open
         if self._sending > self._settings.max_result_bytes:
@@ -382,7 +380,7 @@ class SqlEndpoint:
         self._turns.end(turn)
 
     async def _body(self, request: Request) -> bytes:
-        """The request's body, decompressed.  Raises RefusedError if it is longer than allowed or not what it says."""
+        """The request's body, decompressed.  Raises QueryRefusedError if it is too long or not what it says."""
         limit = 2**31 - 2 if self._writable else self._settings.max_request_bytes
         chunks, size = [], 0
         async for chunk in request.stream():
@@ -401,7 +399,7 @@ class SqlEndpoint:
         return body
 
     def _check_reads(self, request: Request) -> None:
-        """Raise RefusedError for an insert whose rows are the body: whatever they are, that is what is wrong."""
+        """Raise QueryRefusedError for an insert whose rows are the body: whatever they are, that is what is wrong."""
         if not self._writable:
             check_reads(request.query_params.get("query", "").encode())
 

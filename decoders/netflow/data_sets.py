@@ -1,12 +1,10 @@
-"""Data sets: records become rows, wait for their template, or tell about the exporter; and the pass over all sets.
+"""Data sets of NetFlow v9 and IPFIX (kernels): records become rows, wait for a template, or tell about the exporter.
 
-`walk` is the one kernel that counts references to arrays: in the parts below it that would cost more than decoding.
-The parts are made one with it (`inline_always`), and what decodes a set stands in it once: both keep calls, which copy
-every array of every argument, out of the way, and the time to compile in bounds.
+Options records are what exporters say about themselves.  Kept are sampling rates and the start of their clock.
 
-Options records: what exporters say about themselves.  Kept are sampling rates and the start of their clock.
-
-Rates: RFC 5476, RFC 5477, and what the field makes of them.  Scopes: RFC 3954 section 6.1, RFC 7011 section 3.4.2.1.
+`walk` is the pass over all messages, and the one kernel that counts references to arrays: in the parts below it that
+would cost more than decoding.  The parts are made one with it (`inline_always`), and what decodes a set stands in it
+once: both keep calls, which copy every array of every argument, out of the way, and the time to compile in bounds.
 """
 
 from __future__ import annotations
@@ -85,7 +83,11 @@ from decoders.wire import all_zero, u16
 
 @inline_always
 def read_options(octets, at, plans, number, session, samplers, s, orders):
-    """Take what matters out of one options record, whose field offsets stand in `plans.off`."""
+    """Take what matters out of one options record, whose field offsets stand in `plans.off`.
+
+    Rates: RFC 5476, RFC 5477, and what the field makes of them.  Scopes: RFC 3954 section 6.1, RFC 7011 section
+    3.4.2.1.
+    """
     base = plans.head[number, p.P_FIELD]
     first = plans.head[number, p.P_OP]
     seen = np.int64(0)

@@ -1,16 +1,12 @@
-"""NetFlow v9 and IPFIX messages: where one begins and ends, its header, its place in the sequence (kernels).
+"""NetFlow v9 and IPFIX messages: headers, template sets, and data that waits for its template (kernels).
 
 Strategy: one pass over the datagrams in the order in which they came, so that a template holds from its place on.
-Where Python has to do something - compile a new template, give more rows, forget the templates of an exporter that
-restarted - the pass stops and says why (`I_…`); all it needs to go on stands in `Work.state`.
+Where Python has to do something (compile a new template, give more rows, forget the templates of an exporter that
+restarted), the pass stops and says why (`I_…`); all it needs to go on stands in `Work.state`.
 
-Data that came before its template: copied, bounded, and decoded when the template comes.
-
-Open vSwitch from 3.2 on sends statistics before their template at each start; after a restart of the collector all
-exporters do.  Sets wait in one arena, a queue in order of arrival: what is too old, or gives way to
-newer data, leaves at its end.
-
-Template sets: the records of a set, checked one by one, and which of them are new (RFC 7011 section 3.4).
+Data can come before its template.  Open vSwitch from 3.2 on sends statistics before their template at each start; after
+a restart of the collector all exporters do.  Such sets are copied into a bounded arena (`Held`) and decoded when the
+template comes.
 """
 
 from __future__ import annotations
@@ -79,7 +75,10 @@ LEAST_SHARE = 64 * 1024
 
 
 class Held(NamedTuple):
-    """The arena."""
+    """Data sets that wait for their template: one arena for all sessions, a queue in order of arrival.
+
+    What is too old, or gives way to newer data, leaves at its end.
+    """
 
     octets: NDArray[np.uint8]
     meta: NDArray[np.int64]
@@ -478,7 +477,10 @@ def restarted(w, k):
 
 @inline
 def template_record(octets, at, end, version, options, most):
-    """Check one template record.  Returns (its end, −1 if it has none; reason, −1 if it is sound)."""
+    """Check one template record (RFC 7011 section 3.4).
+
+    Returns (its end, −1 if it has none; reason, −1 if it is sound).
+    """
     none = np.int64(-1)
     if version == 9:
         if options:

@@ -223,7 +223,7 @@ def began_again(orders, s, number, sequence, clock_us):
 
 @inline
 def _late(order, s, number, sequence, units):
-    """A run of late datagrams that are in order among themselves is an exporter that began anew."""
+    """A run of late datagrams that are in order among themselves is an exporter that began again."""
     if sequence == order[number, O_LATE_NEXT]:
         order[number, O_LATE_RUN] += 1
     else:

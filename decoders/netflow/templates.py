@@ -1,10 +1,8 @@
-"""Templates: which are known of whom, how they are read off the wire, and how they survive a restart.
+"""Templates of NetFlow v9 and IPFIX: which are known of whom, and how they are read off the wire.
 
 One id space for templates and options templates (RFC 7011 section 3.4.3).  A template belongs to a session, so nobody
 can redefine another exporter's templates.  Kernels look templates up and recognise re-announcements by digest; only a
 new or different template costs Python's time.
-
-The plans of all templates put together in arrays that kernels read; equal templates share one plan.
 """
 
 from __future__ import annotations
@@ -26,11 +24,11 @@ from decoders.sessions import S_TEMPLATES, Sessions, standing
 from decoders.wire import u16
 
 _SPARE = 64
-"""Plans kept though no template uses them, before the arrays are put together anew."""
+"""Plans kept though no template uses them, before the arrays are put together again."""
 
 
 class Plans(NamedTuple):
-    """Plans back to back."""
+    """The plans of all templates back to back, as arrays that kernels read."""
 
     head: NDArray[np.int64]
     """[plans, P_WORDS]"""
@@ -45,7 +43,7 @@ class Plans(NamedTuple):
 
 
 class PlanPool:
-    """Plans by template, counted by use."""
+    """Plans by template, counted by use: equal templates share one plan."""
 
     def __init__(self) -> None:
         self._number: dict[p.Template, int] = {}

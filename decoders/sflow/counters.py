@@ -1,9 +1,8 @@
-"""sFlow counter samples (formats 2 and 4) into rows of `interface_counters`, with the difference to the poll before.
+"""sFlow counter samples (formats 2 and 4): polls of interfaces, and what host-sflow says of VMs.
 
-sFlow host structures (2000, 2001, 2002) into rows of `inventory`: which VM has which MAC on which hypervisor.
-
-host-sflow sends them with each poll of a VM, so they are rare and read in plain Python; the walk bounds how
-many there are in one batch, and each list inside is checked against the octets that are there.
+Interface counters become rows of `interface_counters`, with the difference to the poll before (`decode_counters`).
+Host structures (2000, 2001, 2002) become rows of `inventory`: which VM has which MAC on which hypervisor
+(`HostReader`).
 """
 
 from __future__ import annotations
@@ -329,7 +328,11 @@ class _Columns:
 
 
 class HostReader:
-    """Reads host structures; remembers the names of hypervisors, at most `capacity` of them."""
+    """Reads host structures; remembers the names of hypervisors, at most `capacity` of them.
+
+    host-sflow sends them with each poll of a VM, so they are rare and read in plain Python; the walk bounds how many
+    there are in one batch, and each list inside is checked against the octets that are there.
+    """
 
     def __init__(self, capacity: int, sessions: Sessions) -> None:
         self._capacity = capacity

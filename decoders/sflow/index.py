@@ -1,15 +1,7 @@
 """The first pass over sFlow datagrams: sequence numbers, and the list of samples that the other kernels decode.
 
-What is kept per sFlow data source between datagrams, and how problems are reported from the sFlow kernels.
-
-A source is (session, kind of sample, class, index): each kind numbers its samples on its own.  Sources live
-in a table of small buckets: where one is full, its longest unused source gives way, so memory is fixed and a flood of
-made-up sources does no more harm than a lost delta.
-
-Finding the records of one sFlow sample: which formats are known, how short they may be, where they stand.
-
-Records come in any order, so a sample is read twice: first the place of each known record is noted, then the row is
-filled in an order of our own.
+It keeps what is known of each data source between datagrams (`Sources`), finds the records of a sample (`find_records`)
+and reports problems (`report`); `samples` and `counters` use these, too.
 """
 
 from __future__ import annotations
@@ -39,7 +31,7 @@ SEQ_FIRST, SEQ_OK, SEQ_LATE, SEQ_RESET = range(4)
 """Answers of `track_samples`."""
 
 REORDER_REACH = 1_024
-"""A sample number this far back is late; farther back, the source started anew."""
+"""A sample number this far back is late; farther back, the source started again."""
 
 MASK32 = 0xFFFF_FFFF
 HALF32 = 1 << 31
@@ -49,7 +41,12 @@ _SKIPPED_RECORD = Reason.SKIPPED_RECORD.value
 
 
 class Sources(NamedTuple):
-    """State arrays of the data sources."""
+    """State arrays of the data sources.
+
+    A source is (session, kind of sample, class, index): each kind numbers its samples on its own.  Sources live in a
+    table of small buckets: where one is full, its longest unused source gives way, so memory is fixed and a flood of
+    made-up sources does no more harm than a lost delta.
+    """
 
     words: NDArray[np.int64]
     """[slots, WORDS]; a free slot has W_KEY_B 0."""
@@ -103,7 +100,7 @@ def find_source(words, clock, session, kind, source_class, index):
 def track_samples(words, slot, sequence, epoch):
     """Follow a source's sample number.  Returns (SEQ_ answer, samples missing before this one; −1 for a late one).
 
-    `epoch`: restarts of the session so far; with each the numbers start anew.
+    `epoch`: restarts of the session so far; with each the numbers start again.
     """
     last = words[slot, W_SEQUENCE]
     if last >= 0 and words[slot, W_EPOCH] == epoch:
@@ -263,8 +260,10 @@ _SKIPPED = Reason.SKIPPED_RECORD.value
 def find_records(octets, at, end, count, limit, formats, found, problems, log):
     """Note in `found` [places, 2] offset and length of the first record of each known format in `octets[at:end]`.
 
-    Offset 0 stands for "not there".  `count`: records announced, of which at most `limit` are read.  A record
-    that runs over the sample ends the sample, one that is too short or not known is left out.
+    Records come in any order, so a sample is read twice: first the place of each known record is noted, then the row is
+    filled in an order of our own.  Offset 0 stands for "not there".  `count`: records announced, of which at most
+    `limit` are read.  A record that runs over the sample ends the sample, one that is too short or not known is left
+    out.
     """
     for place in range(found.shape[0]):
         found[place, 0] = 0

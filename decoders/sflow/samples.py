@@ -1,8 +1,7 @@
-"""sFlow samples that show a packet: flow samples (formats 1 and 3), and with `sflow_drops` the notices (format 5).
+"""sFlow samples that show a packet: flow samples (formats 1 and 3), and the notices of discarded packets (format 5).
 
-What sFlow discarded-packet notices (format 5) have beyond the packet: fixed fields and strings.
-
-The packet of an sFlow sample: sampled header or its substitutes, VLAN and tunnel records, into a row.
+Both fill a row from the sampled header or its substitutes, and from VLAN and tunnel records (`sampled_packet`).  A
+notice has fixed fields and strings beside (`notice_fields`, `notice_texts`).
 """
 
 from __future__ import annotations

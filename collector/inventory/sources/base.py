@@ -1,10 +1,10 @@
-"""What a source of the inventory says, and the protocol that every source follows.
+"""What a source of the inventory says, the protocol that every source follows, and how texts of theirs are read.
 
 A source answers with its whole present state; what changed since its last answer, since when something holds, and who
 is right where two sources differ, is found by `merge.py` and `history.py`.  A source knows none of the others, no
 clock of ours and no event loop.
 
-Addresses of the places where sources are: an export often comes from the same one.
+MAC addresses, IP addresses, UUIDs and names are read here for all sources, so that none has rules of its own.
 """
 
 from __future__ import annotations
@@ -201,7 +201,10 @@ def sixteen(address: Address | None) -> bytes:
 
 
 def remote_address(remote: str) -> Address | None:
-    """Address in `tcp:HOST:PORT` or `ssl:HOST:PORT`, resolved if it is a name; None for unix sockets and loopback."""
+    """Address in `tcp:HOST:PORT` or `ssl:HOST:PORT`, resolved if it is a name; None for unix sockets and loopback.
+
+    An export often comes from the place where the source is.
+    """
     kind, _, rest = remote.partition(":")
     if kind not in ("tcp", "ssl"):
         return None

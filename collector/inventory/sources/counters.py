@@ -29,7 +29,7 @@ class Poll(NamedTuple):
     if_index: NDArray[np.uint32]
     """[n] 0 where not known."""
     epochs: NDArray[np.int64]
-    """[n] Another number than in the poll before says that the counters began anew."""
+    """[n] Another number than in the poll before says that the counters began again."""
     totals: NDArray[np.uint64]
     """[len(TOTALS), n] Running totals in the order of `schemas.counters.TOTALS`, `ABSENT` where not told."""
     wall_us: int

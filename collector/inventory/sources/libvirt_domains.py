@@ -1,28 +1,8 @@
-"""The live XML of one libvirt domain, read into interfaces.  Nothing here talks to libvirt.
+"""The domains of one libvirt daemon: XML read into interfaces, counters into polls, and what is kept between reads.
 
-The elements are those of libvirt's docs/formatdomain.rst; the metadata are those that Nova writes
-(nova/virt/libvirt/config.py, namespace `http://openstack.org/xmlns/libvirt/nova/1.x`).
-
-libvirt's counters of virtual interfaces, as polls for `interface_counters`.
-
-Directions: libvirt shows the guest's side, the table shows the switch's.  What the guest sends (`tx`) the switch
-receives (`in_`).  libvirt does the same for all kinds of interfaces: it turns the counters of a tap device and of a
-vhost-user port round, and leaves those of a macvtap device as they are, because that device already counts as the
-guest does (virDomainNetTypeSharesHostView).  So no kind is an exception here.
-
-libvirt counts all packets in one number.  It stands where Open vSwitch puts all packets: `in_unicast_packets` and
-`out_unicast_packets`.
-
-What is known of the active domains of one hypervisor, kept between reads.
-
-One call lists all active domains with their states.  Their XML and their addresses take a call each, which over ssh
-costs a round trip.  So both are kept, and a read asks anew only for what is due, oldest first, until its time is up:
-
-- XML: of a domain that is new, was started again or had an event; and of any other after half of a polling interval,
-  since libvirt tells nothing of a changed interface (update-device, link state).
-- Addresses: once a minute and domain, at most `ADDRESS_CALLS` calls a read.
-
-A domain whose first XML is still due is left out of the report, and the next read follows at once.
+`interfaces` and `poll` talk to nobody; `Domains` asks what is due.  The elements of the XML are those of libvirt's
+docs/formatdomain.rst; the metadata are those that Nova writes (nova/virt/libvirt/config.py, namespace
+`http://openstack.org/xmlns/libvirt/nova/1.x`).
 """
 
 from __future__ import annotations
@@ -280,6 +260,14 @@ def poll(domains: Iterable[DomainStats], wall_us: int, monotonic_us: int) -> Pol
     """One poll of all interfaces that have a device and at least one counter, known by domain and device.
 
     libvirt's number N of an interface is no key: it changes when another one is unplugged.
+
+    Directions: libvirt shows the guest's side, the table shows the switch's.  What the guest sends (`tx`) the switch
+    receives (`in_`).  libvirt does the same for all kinds of interfaces: it turns the counters of a tap device and of a
+    vhost-user port round, and leaves those of a macvtap device as they are, because that device already counts as the
+    guest does (virDomainNetTypeSharesHostView).  So no kind is an exception here.
+
+    libvirt counts all packets in one number.  It stands where Open vSwitch puts all packets: `in_unicast_packets` and
+    `out_unicast_packets`.
     """
     epochs: dict[tuple[bytes, str], int] = {}
     values: list[list[int]] = []
@@ -335,7 +323,18 @@ class _Domain:
 
 
 class Domains:
-    """The domains of one libvirt daemon."""
+    """What is known of the active domains of one libvirt daemon, kept between reads.
+
+    One call lists all active domains with their states.  Their XML and their addresses take a call each, which over ssh
+    costs a round trip.  So both are kept, and a read asks again only for what is due, oldest first, until its time is
+    up:
+
+    - XML: of a domain that is new, was started again or had an event; and of any other after half of a polling
+      interval, since libvirt tells nothing of a changed interface (update-device, link state).
+    - Addresses: once a minute and domain, at most `ADDRESS_CALLS` calls a read.
+
+    A domain whose first XML is still due is left out of the report, and the next read follows at once.
+    """
 
     def __init__(
         self, libvirt: ModuleType, name: str, poll_seconds: float, guest_agent: bool, clock: Callable[[], float]

@@ -1,14 +1,8 @@
-"""Rows of the Open vSwitch database into interfaces and a host (vswitch.xml, external_ids).  No input, no output.
+"""Rows of the Open vSwitch database into interfaces, a host and polls of counters (vswitch.xml).  No input, no output.
 
 A row is as the library has it: optional columns are lists of none or one, maps are dictionaries, references are rows.
-What a row holds was written by many programs, and guests' owners choose some of it: a value that is none costs that
-value only.
-
-Interface statistics of Open vSwitch into polls of `interface_counters`.
-
-`rx` is what the switch receives from the port: `in_`.  Open vSwitch counts all packets in one number, which stands in
-`in_unicast_packets` and `out_unicast_packets`, as in its sFlow.  ovs-vswitchd writes statistics every 5 s
-(`other_config:stats-update-interval`): polls that are closer see no growth.
+What a row holds was written by many programs, and guests' owners choose some of it (`external_ids`): a value that is
+none costs that value only.
 """
 
 from __future__ import annotations
@@ -245,7 +239,12 @@ _KEYS = {
 
 
 def counters(rows: Sequence[Any], wall_us: int, monotonic_us: int) -> Poll:
-    """The statistics of all rows of Interface that have a name and at least one counter that is wanted."""
+    """The statistics of all rows of Interface that have a name and at least one counter that is wanted.
+
+    `rx` is what the switch receives from the port: `in_`.  Open vSwitch counts all packets in one number, which stands
+    in `in_unicast_packets` and `out_unicast_packets`, as in its sFlow.  ovs-vswitchd writes statistics every 5 s
+    (`other_config:stats-update-interval`): polls that are closer see no growth.
+    """
     told = [
         (row, name, statistics)
         for row in rows
@@ -259,11 +258,11 @@ def counters(rows: Sequence[Any], wall_us: int, monotonic_us: int) -> Poll:
             totals[number] = np.fromiter(values, np.int64, len(told)).view(np.uint64)
     indices = np.array([small(row.ifindex, MAX_IF_INDEX) for row, _, _ in told], np.uint32)
     return Poll(
-        # A port that is deleted and made anew has another row.
+        # A port that is deleted and made again has another row.
         keys=[row.uuid for row, _, _ in told],
         names=[name for _, name, _ in told],
         if_index=indices,
-        # A device that is made anew under a port that stays has another ifIndex.
+        # A device that is made again under a port that stays has another ifIndex.
         epochs=indices.astype(np.int64),
         totals=totals,
         wall_us=wall_us,
