@@ -593,8 +593,5 @@ class Doctor:
     def _examine(self, now_us: int) -> list[Finding]:
         """Blocks.  A connection of its own each time: it is needed once a minute."""
         seconds = max(LEAST_SECONDS, self._settings.doctor_seconds)
-        client = self._connect()
-        try:
+        with contextlib.closing(self._connect()) as client:
             return examine(client, now_us, round(seconds), flow_seconds=round(seconds))
-        finally:
-            client.close()
