@@ -1,9 +1,8 @@
 """Where threads and the event loop meet.  No other module names a thread.
 
 A stage that must call something that blocks (a compiled kernel, an insert, libvirt) sends it through the `Bridge`, to
-the workers kept for that stage: a slow store cannot take the workers that decode.
-
-How long the event loop keeps a timer waiting, and how much of that was for want of a core.
+the workers kept for that stage: a slow store cannot take the workers that decode.  `LoopLag` measures how long the
+event loop keeps a timer waiting, and how much of that was for want of a core.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The one entry to decoding: each datagram of a batch goes to the decoder of its version.
-
-One small datagram of each kind, so that every kernel is compiled or loaded before the first real one.
-"""
+"""The one entry to decoding: each datagram of a batch goes to the decoder of its version."""
 
 from __future__ import annotations
 
@@ -38,7 +35,9 @@ from decoders.shared import K_LEGACY, K_SETS, K_SFLOW, Decoded, Shared, assign_b
 
 
 def datagrams() -> Datagrams:
-    """A batch that takes each decoder through all its kernels."""
+    """A batch with one small datagram of each kind, which takes each decoder through all its kernels: so they are
+    compiled, or loaded from the cache, before the first real datagram comes.
+    """
     payloads = (_sflow(), _netflow5(), _netflow9(), _ipfix())
     return Datagrams.of((payload, "192.0.2.1", 1, 1_700_000_000_000_000) for payload in payloads)
 
@@ -223,7 +222,7 @@ class Decoder:
     ) -> None:
         """Run one decoder; should it fail by a defect of ours, halve the batch until only the culprit is left out.
 
-        The streams of a failed attempt begin anew, or its good datagrams would be taken for duplicates.  Their running
+        The streams of a failed attempt begin again, or its good datagrams would be taken for duplicates.  Their running
         totals may then hold a datagram twice; rows never do.
         """
         try:
@@ -270,7 +269,7 @@ class Decoder:
         self.forgotten_strangers += len(numbers) - gave
 
     def forget(self, numbers: NDArray[np.int64]) -> None:
-        """Drop these streams with all that is kept of them; should they come again, they begin anew."""
+        """Drop these streams with all that is kept of them; should they come again, they begin again."""
         for part in self._parts.values():
             part.forget(numbers)
         forget(self.shared.sessions, numbers)

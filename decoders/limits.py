@@ -1,4 +1,4 @@
-"""Every cap on what a sender can make the decoders keep or do, each with its argument."""
+"""Caps on what a sender can make the decoders keep or do, each with its argument."""
 
 from __future__ import annotations
 

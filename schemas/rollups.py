@@ -1,8 +1,8 @@
-"""Rollups: sums per window that ClickHouse keeps up to date as rows of `flows` arrive.
+"""Rollups: sums per window that ClickHouse keeps up to date as rows arrive.
 
     flows ──► collector/rollup ──► pair_10s_in ──► pair_10s ──► pair_1m ──► pair_1h
               sums rows in memory                     ▲      each arrow behind `…_in`, `drops` and `interface_counters`
-                                          drops ──────┘      is a materialised view (`schemas.rollups`)
+                                          drops ──────┘      is a materialised view (`FEEDS`)
     interface_counters ──► interface_10s ──► interface_1m ──► interface_1h
 
 Rows of `flows` are summed in the process, once per 10 s: materialised views over each insert take 1 to 3 CPU seconds
@@ -14,19 +14,6 @@ each materialised view takes 15 to 35 ms of every insert, however few the rows a
 Every row says in `sighting` from where the packets were seen, so one packet stands in several rows of a pair: at its
 source, at its destination, in transit.  Nothing is counted twice as long as one sighting is summed at a time; the
 views in `schemas.views.all` do that.  All levels hold parts of sums: ask with GROUP BY, or ask the views.
-
-Feeds: materialised views that fill one table from the blocks that are inserted into another.
-
-The feed from `interface_counters` to `interface_10s`: differences between polls, shared out over the time between.
-
-A poll that has no valid difference (the first one, or after a reset) says nothing about a window.  `covered_seconds`
-tells how much of a window lies between polls, so that a rate is bytes / covered_seconds also at the ends.
-
-**Packets.**  Open vSwitch counts all packets as unicast, multicast ones a second time, and broadcast not at all
-(ofproto-dpif-sflow.c); libvirt has one for all.  Others count each packet once.  What tells them apart is the broadcast
-counter, which Open vSwitch and libvirt do not have.
-
-All materialised views that fill the rollups: what each inserted block of rows adds to which window.
 """
 
 from __future__ import annotations
@@ -407,7 +394,16 @@ def _delta(way: str, measure: str) -> str:
 
 
 def interfaces_from_counters() -> Feed:
-    """Polls to windows of 10 s."""
+    """Polls to windows of 10 s: differences between polls, shared out over the time between.
+
+    A poll that has no valid difference (the first one, or after a reset) says nothing about a window.
+    `covered_seconds` tells how much of a window lies between polls, so that a rate is bytes / covered_seconds also at
+    the ends.
+
+    Open vSwitch counts all packets as unicast, multicast ones a second time, and broadcast not at all
+    (ofproto-dpif-sflow.c); libvirt has one number for all.  Others count each packet once.  What tells them apart is
+    the broadcast counter, which Open vSwitch and libvirt do not have.
+    """
     measures = [(way, measure) for way in ("in", "out") for measure in COUNTED]
     deltas = ",\n        ".join(f"{_delta(way, measure)} AS {way}_{measure}_all" for way, measure in measures)
     sums = ",\n    ".join(f"sum({way}_{measure}_all * share) AS {way}_{measure}" for way, measure in measures)
@@ -473,3 +469,4 @@ FEEDS = (
     interfaces_from_counters(),
     *(coarser(coarse, fine) for tables in (PAIRS, INTERFACES) for fine, coarse in pairwise(tables)),
 )
+"""All materialised views that fill the rollups: what each inserted block of rows adds to which window."""

@@ -208,8 +208,7 @@ class Traffic(Collector):
             # A profile of the server must not change what the views mean.
             "join_use_nulls": 0,
         }
-        client = self._connect()
-        try:
+        with contextlib.closing(self._connect()) as client:
             return {
                 name: client.query(
                     scope.query(self._settings.traffic_level),
@@ -219,8 +218,6 @@ class Traffic(Collector):
                 for name, scope in SCOPES.items()
                 if self._most[name]
             }
-        finally:
-            client.close()
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
         """Nothing: the registry need not ask the store for names."""

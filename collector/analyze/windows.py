@@ -23,6 +23,7 @@ from collector.analyze.watermark import SECOND_US, SHORTEST, Watermark, Watermar
 from collector.interfaces import Call, Clock, OnWindowClosed, Watched, WindowClosed
 from collector.log import get_log
 from collector.metrics import Metrics
+from collector.store_client import KeptClient
 from collector.store_errors import first_line
 from schemas.rollups import LEVEL_US
 
@@ -61,7 +62,7 @@ class Windows:
         self._reach_us = reach_us
         self._former = former
         self._call = call
-        self._connect = connect
+        self._client = KeptClient(connect)
         self._clock_us = clock_us
         self._watermark = Watermark(
             WatermarkRules(
@@ -73,7 +74,6 @@ class Windows:
         )
         self._rules = LatencyRules.of(settings)
         self._subscribers: list[tuple[str, OnWindowClosed]] = []
-        self._client: Client | None = None
         self._query: asyncio.Future[Result] | None = None
         """The latency query under way: still set after its deadline, for as long as its thread is busy."""
         self._task: asyncio.Task[None] | None = None
@@ -150,8 +150,8 @@ class Windows:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-        if self._client is not None and (self._query is None or self._query.done()):
-            await self._call(self._close_client)
+        if self._client.is_open and (self._query is None or self._query.done()):
+            await self._call(self._client.close)
 
     async def _run(self) -> None:
         while True:
@@ -210,19 +210,8 @@ class Windows:
 
     def _store_latency(self, start_us: int, end_us: int, since_us: int) -> Result:
         """Blocks.  Raises the driver's errors, with the connection closed."""
-        if self._client is None:
-            self._client = self._connect()
-        try:
-            return store_latency(self._client, start_us, end_us, since_us, self._rules)
-        except Exception:
-            self._close_client()
-            raise
-
-    def _close_client(self) -> None:
-        """Blocks."""
-        client, self._client = self._client, None
-        if client is not None:
-            client.close()
+        with self._client.use() as client:
+            return store_latency(client, start_us, end_us, since_us, self._rules)
 
 
 def _retrieve(query: asyncio.Future[Result]) -> None:

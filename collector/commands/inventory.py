@@ -16,7 +16,7 @@ from collector.commands.api_client import ServiceError, client_of
 from collector.commands.common import add_settings_arguments, load_settings
 from collector.commands.output import FORMATS, Result, Rows, add_format_argument, show
 from collector.commands.query import asking
-from collector.inventory.sources.static_file import parse_mac
+from collector.inventory.sources.base import parse_mac
 from collector.settings import Settings
 from collector.store.errors import StoreError
 from collector.terminal import data, print_error

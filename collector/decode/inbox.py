@@ -1,11 +1,4 @@
-"""The queue between sockets and decoders: bounded in octets; full: newest dropped, first of those who send most.
-
-Who may use how much of a queue that gets full: one sender that floods must not crowd out the others.
-
-A sender may hold at most `TIMES_FREE` times what is still free (Choudhury and Hahne 1998: dynamic thresholds).  So one
-alone gets nearly all of the queue, several that flood get equal parts, and one that sends little always finds room.
-Senders are told apart by a hash: two may share an entry, and what addresses are made up fills all entries alike.
-"""
+"""The queue between sockets and decoders: bounded in bytes; full: newest dropped, first of those who send most."""
 
 from __future__ import annotations
 
@@ -31,7 +24,13 @@ _SHIFT = np.uint64(64 - (ENTRIES - 1).bit_length())
 
 
 class Shares:
-    """Octets that each sender holds of a queue."""
+    """Bytes that each sender holds of a queue: one that floods must not crowd out the others.
+
+    A sender may hold at most `TIMES_FREE` times what is still free (Choudhury and Hahne 1998: dynamic thresholds).  So
+    one alone gets nearly all of the queue, several that flood get equal parts, and one that sends little always finds
+    room.  Senders are told apart by a hash: two may share an entry, and what addresses are made up fills all entries
+    alike.
+    """
 
     def __init__(self) -> None:
         self._held = np.zeros(ENTRIES, np.int64)
@@ -65,7 +64,7 @@ class Shares:
 
 
 @inline
-def entry_of(address, row, factors):  # type: ignore[no-untyped-def]
+def entry_of(address, row, factors):
     """The entry of the sender of datagram `row`."""
     mixed = address[row, 0] * factors[0] + address[row, 1] * factors[1]
     mixed ^= mixed >> np.uint64(29)
@@ -73,7 +72,7 @@ def entry_of(address, row, factors):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def admit(address, length, connection, free, held, wanted, factors, fits):  # type: ignore[no-untyped-def]
+def admit(address, length, connection, free, held, wanted, factors, fits):
     """Fill `fits` [n] and add to `held` what is queued; returns octets of payload that are queued."""
     for row in range(length.shape[0]):
         wanted[entry_of(address, row, factors)] += length[row] + ROW_BYTES
@@ -97,7 +96,7 @@ def admit(address, length, connection, free, held, wanted, factors, fits):  # ty
 
 
 @kernel
-def leave(address, length, held, factors):  # type: ignore[no-untyped-def]
+def leave(address, length, held, factors):
     """Take what these datagrams held out of `held`."""
     for row in range(length.shape[0]):
         held[entry_of(address, row, factors)] -= length[row] + ROW_BYTES

@@ -1,6 +1,6 @@
-"""The decode loop: takes datagrams from the inbox, has the workers decode and name them, hands rows on.
+"""The decode stage: takes datagrams from the inbox, has the workers decode and name them, hands rows on.
 
-What decoding must not forget over a restart: templates and sampler rates of all workers, in one file.
+What decoding must not forget over a restart, templates and sampler rates of all workers, is kept in one file.
 """
 
 from __future__ import annotations

@@ -12,9 +12,8 @@ import asyncio
 import time
 from collections import deque
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-import pyarrow as pa
 from prometheus_client import Counter
 
 from collector.interfaces import AlertNotification, Call, Clock, Sink
@@ -23,8 +22,7 @@ from collector.metrics import Metrics
 from collector.notify.action_run import Ended, body, post, target
 from collector.notify.launcher import Launcher
 from collector.notify.settings import ActionSettings, NotifySettings
-from schemas.alerts import ACTION_KINDS, ACTION_RESULTS, ACTION_RUNS
-from schemas.column import NAME
+from schemas.alerts import ACTION_RESULTS, ACTION_RUNS
 
 MINUTE_SECONDS = 60.0
 LATE_SECONDS = 5.0
@@ -207,21 +205,4 @@ class Worker:
             "duration_us": round(seconds * 1e6),
             "output": ended.output,
         }
-        self._sink.offer(ACTION_RUNS.name, audit(row))
-
-
-def audit(row: dict[str, Any]) -> pa.RecordBatch:
-    """One row of `action_runs`."""
-    names = {"kind": ACTION_KINDS, "result": ACTION_RESULTS}
-    arrays = []
-    schema = ACTION_RUNS.arrow()
-    for field in schema:
-        value = row[field.name]
-        if field.name in names:
-            number = pa.array([names[field.name].index(value)], pa.int8())
-            arrays.append(pa.DictionaryArray.from_arrays(number, pa.array(names[field.name], pa.string())))
-        elif field.type == NAME:
-            arrays.append(pa.array([value], pa.string()).dictionary_encode().cast(NAME))
-        else:
-            arrays.append(pa.array([value], field.type))
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+        self._sink.offer(ACTION_RUNS.name, ACTION_RUNS.batch({name: [value] for name, value in row.items()}))

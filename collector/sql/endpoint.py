@@ -1,8 +1,8 @@
 """ClickHouse's HTTP interface in front of the embedded store, for clickhouse-connect, curl and Grafana: read only.
 
 chDB allows one process per directory, so the service itself answers SQL for others.  `guard` says what is refused,
-`engine` what a query may cost, `turns` when it runs.  Types, statuses and compression are those that ClickHouse's
-clients know.
+`engine` what a query may cost, `turns` when it runs, `wire` how answers are compressed and framed.  Types, statuses and
+compression are those that ClickHouse's clients know.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def is_on(request: Request, name: str) -> bool:
 def success(answer: QueryResult, parts: Sequence[Octets], request: Request) -> Response:
     """The response with an answer whose body is `parts`, compressed as the client asks.  Blocks.
 
-    ClickHouse's own compression comes first, that of HTTP around it, as ClickHouse has it.  Raises RefusedError.
+    ClickHouse's own compression comes first, that of HTTP around it, as ClickHouse has it.  Raises QueryRefusedError.
     """
     headers = {}
     if is_on(request, "compress"):
@@ -303,7 +303,7 @@ class SqlEndpoint:
         return response
 
     async def _while_there(self, work: Coroutine[Any, Any, QueryResult], receive: Receive) -> QueryResult:
-        """Do work until its client goes away (ClientDisconnect) or the service stops (RefusedError)."""
+        """Do work until its client goes away (ClientDisconnect) or the service stops (QueryRefusedError)."""
         asked = asyncio.create_task(work)
         asked.add_done_callback(lambda task: task.cancelled() or task.exception())
         gone = asyncio.create_task(_disconnected(receive))
@@ -321,7 +321,7 @@ class SqlEndpoint:
             gone.cancel()
 
     async def _run(self, query: Query, source: str) -> QueryResult:
-        """Run a query when its turn comes.  Raises RefusedError if it comes too late or not at all."""
+        """Run a query when its turn comes.  Raises QueryRefusedError if it comes too late or not at all."""
         engine = self._engine
         assert engine is not None  # noqa: S101 - requests come only while it is open
         if self._sending > self._settings.max_result_bytes:
@@ -366,7 +366,7 @@ class SqlEndpoint:
         self._turns.end(turn)
 
     async def _body(self, request: Request) -> bytes:
-        """The request's body, decompressed.  Raises RefusedError if it is longer than allowed or not what it says."""
+        """The request's body, decompressed.  Raises QueryRefusedError if it is too long or not what it says."""
         limit = self._settings.max_request_bytes
         chunks, size = [], 0
         async for chunk in request.stream():
@@ -386,7 +386,7 @@ class SqlEndpoint:
 
 
 def _check_insert(request: Request) -> None:
-    """Raise RefusedError for an insert whose rows are the body: whatever they are, that is what is wrong."""
+    """Raise QueryRefusedError for an insert whose rows are the body: whatever they are, that is what is wrong."""
     check_reads(request.query_params.get("query", "").encode())
 
 

@@ -2,12 +2,6 @@
 
 Each query gets a connection of its own (0.3 ms): limits and settings are set first, `readonly = 1` last, and nothing
 of it is left for the next one.
-
-Rewrites a statement that asks for all columns of a table of `system` which has paths of the machine.
-
-`guard` refuses `SELECT * FROM system.tables`.  DBeaver and people ask just that: the table is replaced by a SELECT of
-its other columns, and what comes of it is checked like any other statement: nothing here has to be right for the
-paths to stay hidden.
 """
 
 from __future__ import annotations
@@ -56,7 +50,11 @@ NO_ALIAS = frozenset({
 def without_paths(sql: str, columns: Mapping[str, Sequence[str]]) -> str:
     """`sql` with a SELECT of `columns` in place of each table of `system` that stands there with its full name.
 
-    Raises RefusedError for unclear characters.
+    `guard` refuses `SELECT * FROM system.tables`, which has paths of the machine.  DBeaver and people ask just that:
+    the table is replaced by a SELECT of its other columns, and what comes of it is checked like any other statement:
+    nothing here has to be right for the paths to stay hidden.
+
+    Raises QueryRefusedError for unclear characters.
     """
     found = list(spans(sql))
     padded = [Token("sign", ""), *(token for token, _, _ in found), *[Token("sign", "")] * 4]
@@ -186,7 +184,7 @@ class Engine:
         return [int(number) for number in numbers if step_aside(int(number))]
 
     def run(self, query: Query, mark: str = "") -> QueryResult:
-        """Run one query, with a mark to `cancel` it by.  Raises RefusedError or QueryError."""
+        """Run one query, with a mark to `cancel` it by.  Raises QueryRefusedError or QueryError."""
         check_reads(query.sql)
         chosen = self._chosen(query.settings)
         try:
@@ -198,7 +196,7 @@ class Engine:
         return self._execute(query, statement, sql, output, chosen, mark)
 
     def _chosen(self, settings: Mapping[str, str]) -> dict[str, str]:
-        """The request's settings that hold.  Raises RefusedError for those that a reader may not choose."""
+        """The request's settings that hold.  Raises QueryRefusedError for those that a reader may not choose."""
         chosen = {}
         for name, value in settings.items():
             if name in allowed().ignored_settings:
@@ -259,7 +257,7 @@ class Engine:
     def _checked(self, connection: Any, sql: str, query: Query, statement: Statement) -> str:
         """What runs for a statement: itself, or one without the paths of the machine that `*` would show.
 
-        Either has been checked.  Raises RefusedError or QueryError.
+        Either has been checked.  Raises QueryRefusedError or QueryError.
         """
         try:
             statement.check_tree(_tree(connection, sql, query.parameters))

@@ -1,15 +1,13 @@
 """The writer: collects batches by table, inserts them one at a time, repeats what failed, and counts what is lost.
 
-    offer ──► batches per table ──► line of inserts ──► the oldest insert ──► store
-              bounded in octets;    size or age reached;   same token and        transient error: again, later
-              full: newest dropped  a file each while the   group with every      permanent: dropped, counted
-                                    store does not take     attempt: stored       (`verdict.py` says which is which)
-                                    them; too many files:   once
+    offer ──► batches per table ──► queue of inserts ─► the oldest insert ──► store
+              bounded in bytes;     size or age reached;   same token and        transient error: again, later
+              full: newest dropped  a file each while the  group with every      permanent: dropped, counted
+                                    store does not take    attempt: stored       (`errors.py` says which is which)
+                                    them; too many files:  once
                                     oldest dropped
 
-While the store answers, nothing is written to the disk and the line has one insert.
-
-Rows of one table that wait in memory.
+While the store answers, nothing is written to the disk and the queue has one insert.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ RENEWED_HOURS = 2
 
 SEEN_SHARE = 0.1
 """Of what was sent in an hour, what a stream must have told as delivered.  Less may be stray: an export that is set up
-anew in Open vSwitch samples the output, too, until it is told not to."""
+again in Open vSwitch samples the output, too, until it is told not to."""
 
 NONE_SEEN = 3.69
 """Upper end of the 95 % interval of a Poisson count of which nothing was seen: −ln 0.025."""

@@ -33,15 +33,15 @@ def batch(*payloads: bytes, address: str = "192.0.2.1", port: int = 9) -> Datagr
     return Datagrams.of((payload, address, port, 5) for payload in payloads)
 
 
+def bytes_of(batch: Datagrams) -> int:
+    """What a batch counts for in an inbox."""
+    return int(batch.length.sum()) + ROW_BYTES * len(batch)
+
+
 def one_by_one(read: Datagrams) -> list[Datagrams]:
     """Each datagram as a batch of its own, all in one piece of memory, as small reads bring them."""
     columns = (read.start, read.length, read.address, read.port, read.time_received_us, read.connection)
     return [Datagrams(read.octets, *(column[n : n + 1] for column in columns)) for n in range(len(read))]
-
-
-def bytes_of(datagrams: Datagrams) -> int:
-    """What a batch counts for in the inbox."""
-    return int(datagrams.length.sum()) + ROW_BYTES * len(datagrams)
 
 
 def contents(datagrams: Datagrams) -> list[bytes]:
