@@ -106,6 +106,7 @@ class Launcher:
         self._writer.close()
         if self._process.poll() is None:
             self._process.kill()
+            self._process.wait()
 
     async def run(self, action: str, notification: AlertNotification) -> Ended:
         """Run the command of `action` for an alert.  Killed with all that it started when this is cancelled."""
