@@ -1,1 +1,1 @@
-"""Benchmarks: `python -m bench` prints what this machine does; figures with a date go to bench/results/."""
+"""Benchmarks: `python -m bench` prints what this machine does; bench/results/ has the latest that were saved."""

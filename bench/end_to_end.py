@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from uuid import UUID
 
-from bench.load import rows_per_datagram
+from bench.load import command, rows_per_datagram
 from tests.service import ROOT, Service, running
 
 RATES = {
@@ -56,25 +55,15 @@ class Run:
         )
 
 
-def measure(kind: str, rate: float, interfaces: int = INTERFACES, *options: str) -> Run:
-    """Run the service with an empty store and an inventory of `interfaces`, load it, count what arrived."""
+def measure(kind: str, rate: float, *options: str) -> Run:
+    """Run the service with an empty store and an inventory, load it, count what arrived."""
     with (
         tempfile.TemporaryDirectory() as directory,
-        running(Path(directory), *_inventory(directory, interfaces), *options) as service,
+        running(Path(directory), named_by(Path(directory)), *options) as service,
     ):
-        before = _cpu(service)
-        command = [
-            sys.executable,
-            "-m",
-            "bench.load",
-            kind,
-            service.udp[0],
-            "--rows-per-second",
-            str(rate),
-            "--seconds",
-            str(SECONDS),
-        ]
-        sent = json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
+        before = cpu_seconds(service)
+        sender = command(kind, service.udp[0], rate, SECONDS)
+        sent = json.loads(subprocess.run(sender, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
         ended = time.monotonic()
         rows = _settled(service)
         delay = time.monotonic() - ended - SETTLE_SECONDS
@@ -89,27 +78,24 @@ def measure(kind: str, rate: float, interfaces: int = INTERFACES, *options: str)
             ),
             rows,
             sent["seconds"],
-            _cpu(service) - before,
-            _peak_mib(service),
+            cpu_seconds(service) - before,
+            peak_mib(service),
             max(delay, 0.0),
         )
 
 
-def _inventory(directory: str, interfaces: int) -> list[str]:
-    """Settings that name the VMs."""
-    if not interfaces:
-        return []
-    file = inventory_file(Path(directory), interfaces)
-    return [f"inventory.static={json.dumps([{'file': str(file)}])}"]
+def named_by(directory: Path) -> str:
+    """The setting that names the VMs by a file in `directory`."""
+    return f"inventory.static={json.dumps([{'file': str(inventory_file(directory))}])}"
 
 
-def inventory_file(directory: Path, interfaces: int = INTERFACES) -> Path:
+def inventory_file(directory: Path) -> Path:
     """A file that names the VMs of `bench.traffic`, all in one network: only there an address alone tells the VM."""
     file = directory / "inventory.csv"
     lines = [
         f"{0x5254_0000_0000 + n:012x},{IPv4Address((10 << 24) + n)},vm-{n:06},{UUID(int=n + 1)},project-{n % 100},"
         f"host-{n % 16},network-0\n"
-        for n in range(interfaces)
+        for n in range(INTERFACES)
     ]
     file.write_text("mac,ips,vm,vm_uuid,project,host,network\n" + "".join(lines))
     return file
@@ -129,21 +115,20 @@ def _settled(service: Service) -> int:
     return rows
 
 
-def _cpu(service: Service) -> float:
+def cpu_seconds(service: Service) -> float:
+    """CPU time of the service so far."""
     fields = Path(f"/proc/{service.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _peak_mib(service: Service) -> float:
+def peak_mib(service: Service) -> float:
+    """Most memory that it had so far."""
     status = Path(f"/proc/{service.process.pid}/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
-def main(kinds: list[str]) -> list[str]:
-    """Measure these kinds at all their rates; returns the lines of the report, printed as they come."""
-    lines = []
+def main(kinds: list[str]) -> None:
+    """Measure these kinds at all their rates, and print."""
     for kind in kinds:
         for rate in RATES[kind]:
-            lines.append(str(measure(kind, rate)))
-            print(lines[-1], flush=True)
-    return lines
+            print(measure(kind, rate), flush=True)

@@ -5,7 +5,7 @@
 
 `away`: the real service writes to a server through a relay, which fails for so long.  `kill`: `kill -9` at random
 moments under load; with `server`, the relay fails now and then, so that rows are in the spool.  Rows are counted in the
-store afterwards, and in the rollups.  The server is our endpoint over an engine in a process of its own.
+store afterwards, and in the rollups.  What stands in for a server is tests/clickhouse_server.py.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ import random
 import signal
 import statistics
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
-from bench.__main__ import machine
-from bench.end_to_end import INTERFACES, _cpu, _inventory, _peak_mib
+from bench.end_to_end import cpu_seconds, named_by, peak_mib
+from bench.load import command, machine
+from bench.traffic import KINDS
+from tests.clickhouse_server import started
 from tests.relay import Mode, Relay
 from tests.service import ROOT, Service, running
 
 KIND = "ipfix"
-ROWS_PER_DATAGRAM = 24
 SOURCE_PORT = 20_000
 """Of all exporters: templates belong to a port, and the next load must be the same exporters."""
 AROUND_SECONDS = 10
@@ -56,22 +56,12 @@ class Front:
         asyncio.run_coroutine_threadsafe(self._relay.be(mode), self._loop).result()
 
 
-@contextmanager
-def server(directory: Path) -> Iterator[str]:
+def server(directory: Path) -> AbstractContextManager[str]:
     """A ClickHouse server over `directory`; gives its address.
 
     Beside it the service has three times its weight for the cores, as by `CPUWeight` in deploy/vmflow.service.
     """
-    command = [
-        "nice", "-n", "5", sys.executable, "-m", "collector.sql.endpoint", "--writable", "--path", str(directory),
-        "--port", "0",
-    ]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT) as process:
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().strip()
-        finally:
-            process.kill()
+    return started(directory, ("nice", "-n", "5"))
 
 
 def ask(url: str, sql: str) -> dict[str, int]:
@@ -84,11 +74,8 @@ def ask(url: str, sql: str) -> dict[str, int]:
 @contextmanager
 def load(target: str, rows_per_second: float, seconds: float) -> Iterator[subprocess.Popen[str]]:
     """Exporters that were here before: their first datagrams have no template."""
-    command = [
-        sys.executable, "-m", "bench.load", KIND, target, "--rows-per-second", str(rows_per_second),
-        "--seconds", str(seconds), "--source-port", str(SOURCE_PORT), "--first-burst", "1",
-    ]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT) as process:
+    sender = command(KIND, target, rows_per_second, seconds, "--source-port", str(SOURCE_PORT), "--first-burst", "1")
+    with subprocess.Popen(sender, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT) as process:
         try:
             yield process
         finally:
@@ -112,9 +99,9 @@ def sending(sender: subprocess.Popen[str]) -> None:
 
 
 def _spool(service: Service) -> str:
-    octets, inserts = service.metric("vmflow_spool_bytes"), service.metric("vmflow_spool_inserts")
+    size, inserts = service.metric("vmflow_spool_bytes"), service.metric("vmflow_spool_inserts")
     rows = service.metric("vmflow_spool_rows_total")
-    return f"spool {octets / 2**20:.0f} MiB, {inserts:.0f} inserts; {rows / 1e6:.1f} M rows written so far"
+    return f"spool {size / 2**20:.0f} MiB, {inserts:.0f} inserts; {rows / 1e6:.1f} M rows written so far"
 
 
 def away(seconds: float, rate: float, mode: Mode) -> None:
@@ -123,7 +110,7 @@ def away(seconds: float, rate: float, mode: Mode) -> None:
         directory = Path(name)
         url = up.enter_context(server(directory / "server"))
         front = Front(url)
-        service = up.enter_context(running(directory, *_inventory(name, INTERFACES), store=front.url))
+        service = up.enter_context(running(directory, named_by(directory), store=front.url))
         sender = up.enter_context(load(service.udp[0], rate, seconds + 2 * AROUND_SECONDS))
         time.sleep(AROUND_SECONDS)
         sending(sender)
@@ -133,18 +120,18 @@ def away(seconds: float, rate: float, mode: Mode) -> None:
         while time.monotonic() < ended:
             time.sleep(min(30, max(0, ended - time.monotonic())))
             print(f"  {seconds - (ended - time.monotonic()):5.0f} s: {_spool(service)}", flush=True)
-        octets, rows = service.metric("vmflow_spool_bytes"), service.metric("vmflow_spool_rows_total")
+        size, rows = service.metric("vmflow_spool_bytes"), service.metric("vmflow_spool_rows_total")
         front.be("pass")
         caught_up = drained(service)
-        print(f"back: spool empty {caught_up:.0f} s later, {octets / max(rows, 1):.0f} octets of disk per row")
-        sent = json.loads(sender.communicate()[0])["datagrams"] * ROWS_PER_DATAGRAM
+        print(f"back: spool empty {caught_up:.0f} s later, {size / max(rows, 1):.0f} bytes of disk per row")
+        sent = json.loads(sender.communicate()[0])["datagrams"] * KINDS[KIND]
         time.sleep(3)
         drained(service)
         lost = {
             name: int(service.metric(f"vmflow_{name}_total"))
             for name in ("listen_kernel_drops", "inbox_dropped_datagrams", "store_dropped_rows")
         }
-        peak, cpu = _peak_mib(service), _cpu(service)
+        peak, cpu = peak_mib(service), cpu_seconds(service)
         code = service.stop()
         stored = ask(url, "SELECT count() AS n FROM flows")["n"]
         summed = ask(url, "SELECT toUInt64(sum(records)) AS n FROM pair_1h")["n"]
@@ -181,15 +168,11 @@ class Killed:
         if self.front is not None:
             self.front.be("pass")
         begun = time.monotonic()
-        options = _inventory(str(self.directory), INTERFACES)
-        service = up.enter_context(
-            running(
-                self.directory, *options, "decode.template_save_seconds=0.5", "store.spool_after_seconds=0.2",
-                "store.max_retry_seconds=0.5", store=self.front.url if self.front is not None else "",
-            )
-        )  # fmt: skip
+        options = ("decode.template_save_seconds=0.5", "store.spool_after_seconds=0.2", "store.max_retry_seconds=0.5")
+        store = self.front.url if self.front is not None else ""
+        service = up.enter_context(running(self.directory, named_by(self.directory), *options, store=store))
         self.starts.append(time.monotonic() - begun)
-        self.start_cpu.append(_cpu(service))
+        self.start_cpu.append(cpu_seconds(service))
         drained(service)
         self.halves += int(service.metric("vmflow_spool_half_files_total"))
         missing = self.acknowledged - self.ask(service, "SELECT count() AS n FROM flows")["n"]

@@ -1,6 +1,7 @@
 """How cost grows with exporters, templates, pairs of VMs and interfaces.
 
     python -m bench.growth [--save FILE] [exporters|templates|pairs|interfaces …]
+    python -m bench.growth --draw FILE
 
 Each series does the same work with ten times as many of something and prints, per step, CPU time of this thread:
 
@@ -8,6 +9,7 @@ Each series does the same work with ten times as many of something and prints, p
   per one more   what has to be done for each exporter, template, pair or interface itself
 
 and a verdict: a step is worse than linear if one of the two grew by more than the number did, noise allowed for.
+`--draw` makes docs/growth.svg of what was saved (extra `bench`).
 """
 
 from __future__ import annotations
@@ -18,14 +20,15 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from ipaddress import IPv4Address
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
+from uuid import UUID
 
 from bench import traffic
-from bench.__main__ import machine
-from bench.join import inventory
-from bench.sums import made
+from bench.load import EXPORTERS, machine, save
+from bench.rollups import one_window
 from collector.decode.exporter_stats import OwnLoss, StreamMetrics, StreamReporter
 from collector.inventory.history import History
 from collector.inventory.naming import Namer
@@ -51,6 +54,7 @@ HISTORY_US = 3_600_000_000
 SUMS, CONNECTIONS = 2**19, 2**21
 """As the settings of the rollups have it."""
 PAIR_ROWS, PAIR_BATCHES = 50_000, 20
+PICTURE = Path(__file__).resolve().parent.parent / "docs" / "growth.svg"
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,7 @@ def templates(count: int) -> Step:
 
 def pairs(count: int) -> Step:
     """A window's rows of `count` pairs, summed; each sum more has to be taken out."""
-    batches = made(count, PAIR_ROWS, PAIR_BATCHES)
+    batches = one_window(count, PAIR_ROWS, PAIR_BATCHES)
     added, taken = [], []
     for _ in range(3):
         sums = PairSums(SUMS, CONNECTIONS)
@@ -166,17 +170,36 @@ def interfaces(count: int) -> Step:
         snapshot = _snapshot(_history(count, known))
         learnt.append(1e6 * (time.thread_time() - began) / count)
     path = DataPath(snapshot)
-    each = DATAGRAMS // 16
+    each = DATAGRAMS // EXPORTERS
     records = DATAGRAMS * traffic.SET_RECORDS
     taken = []
     for turn in range(ROUNDS):
         payloads = [
             (payload, sender)
-            for sender in range(16)
+            for sender in range(EXPORTERS)
             for payload in traffic.payloads("ipfix", sender, each, turn * each, vms=count)
         ]
         taken.append(path.run(payloads, records) / records)
     return Step(count, median(taken[1:]), median(learnt))
+
+
+def inventory(count: int) -> tuple[tuple[Interface, ...], tuple[Host, ...]]:
+    """`count` interfaces with the MACs and addresses of `bench.traffic`, spread over as many hosts as exporters."""
+    interfaces = tuple(
+        Interface(
+            host=f"host-{n % EXPORTERS}",
+            port_name=f"vnet{n // EXPORTERS}",
+            if_index=10 + n // EXPORTERS,
+            mac=0x5254_0000_0000 + n,
+            vm=f"vm-{n:06}",
+            vm_uuid=UUID(int=n + 1),
+            project=f"project-{n % 100}",
+            network=f"network-{n % 300}",
+            ips=(IPv4Address((10 << 24) + n),),
+        )
+        for n in range(count)
+    )
+    return interfaces, tuple(Host(name=f"host-{n}", addresses=(IPv4Address(f"127.9.0.{n}"),)) for n in range(EXPORTERS))
 
 
 def _history(count: int, known: tuple[tuple[Interface, ...], tuple[Host, ...]]) -> History:
@@ -219,22 +242,44 @@ def verdicts(name: str, steps: list[Step]) -> list[str]:
         step = f"{name} {before.number} → {after.number}"
         grown = after.number / before.number
         if after.per_record > before.per_record * grown * NOISE:
-            found.append(
-                f"{name} {before.number} → {after.number}: the cost of a record grew more than {grown:.0f}-fold"
-            )
+            found.append(f"{step}: the cost of a record grew more than {grown:.0f}-fold")
         if after.per_more > before.per_more * NOISE:
             found.append(f"{step}: {after.per_more / before.per_more:.2f} × the cost of one more")
     return found
+
+
+def draw(file: Path) -> None:
+    """One panel a series, both axes logarithmic: a cost that does not grow is level."""
+    import matplotlib as mpl  # noqa: PLC0415 - an extra, for this only
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    found = json.loads(file.read_text())
+    mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "vmflow", "font.size": 8})
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    for axes, (name, series) in zip(figure.subplots(2, 2).flat, SERIES.items(), strict=True):
+        numbers = [step["number"] for step in found[name]]
+        for cost, marker, label in (("per_record", "o", series.record), ("per_more", "s", series.more)):
+            whose = "a record" if cost == "per_record" else "each one"
+            axes.loglog(numbers, [step[cost] for step in found[name]], marker=marker, label=f"{whose}: {label}")
+        axes.set(xlabel=name, ylabel="µs of CPU", ylim=(0.05, 2000))
+        axes.minorticks_off()
+        axes.grid(visible=True, alpha=0.3)
+        axes.legend(loc="upper right", fontsize=6)
+    figure.savefig(PICTURE, metadata={"Date": None})
 
 
 def main() -> None:
     """Measure the series that were asked for, all by default."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--save", type=Path, help="write the figures there, as JSON")
+    parser.add_argument("--draw", type=Path, metavar="FILE", help="draw what was saved there, and measure nothing")
     parser.add_argument("series", nargs="*", metavar="SERIES", help=f"of: {', '.join(SERIES)}")
     args = parser.parse_args()
     if unknown := set(args.series) - set(SERIES):
         parser.error(f"no such series: {', '.join(sorted(unknown))}; there are {', '.join(SERIES)}")
+    if args.draw:
+        draw(args.draw)
+        return
     gc.set_threshold(YOUNG_OBJECTS)  # as the service does
     Decoder().warm_up()
     warm_up_names()
@@ -252,7 +297,7 @@ def main() -> None:
         worse += verdicts(name, steps)
     print("\n" + ("\n".join(["WORSE THAN LINEAR:", *worse]) if worse else "no step is worse than linear"))
     if args.save:
-        args.save.write_text(json.dumps({"machine": machine(), "series": results}, indent=1) + "\n")
+        save(args.save, results)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,15 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
+import platform
 import socket
+import sys
 import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +87,38 @@ def records(kind: str, payload: bytes) -> int:
 def rows_per_datagram(kind: str) -> float:
     """Rows a datagram gives on average."""
     return float(np.mean([records(kind, payload) for payload in traffic.payloads(kind, 0, DATAGRAMS)]))
+
+
+def command(kind: str, target: str, rows_per_second: float, seconds: float, *more: str) -> list[str]:
+    """What starts a sender in a process of its own, with `more` of its options."""
+    options = ["--rows-per-second", str(rows_per_second), "--seconds", str(seconds), *more]
+    return [sys.executable, "-m", "bench.load", kind, target, *options]
+
+
+def machine() -> str:
+    """What figures are taken on, and when."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(":", 1)[1].strip() for line in lines if "model name" in line), platform.machine())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    versions = ", ".join(
+        f"{name} {metadata.version(name)}" for name in ("numba", "numpy", "pyarrow", "chdb", "clickhouse-connect")
+    )
+    system = f"Linux {platform.release()}, Python {platform.python_version()}"
+    return f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} × {model}, {memory:.0f} GiB, {system}, {versions}"
+
+
+def save(file: Path, figures: Mapping[str, Sequence[Mapping[str, float | str]]]) -> None:
+    """Write figures and what they were taken on as JSON, a line for each."""
+    rows = {
+        name: ",\n  ".join(
+            json.dumps({key: round(one, 3) if isinstance(one, float) else one for key, one in row.items()})
+            for row in found
+        )
+        for name, found in figures.items()
+    }
+    parts = [json.dumps("machine") + ": " + json.dumps(machine(), ensure_ascii=False)]
+    parts += [f"{json.dumps(name)}: [\n  {lines}\n ]" for name, lines in rows.items()]
+    file.write_text("{\n " + ",\n ".join(parts) + "\n}\n")
 
 
 def _flow_samples(payload: bytes) -> int:

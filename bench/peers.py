@@ -29,7 +29,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from bench.__main__ import machine
+from bench.load import command, machine
 from bench.receivers import Got, Load, acctd, buffer_bytes, capd, stored, unstored
 from tests.service import ROOT
 
@@ -137,9 +137,8 @@ class Bench:
         sent: dict[str, float] = {}
 
         def load(target: str) -> float:
-            command = [sys.executable, "-m", "bench.load", self.kind, target, "--rows-per-second", str(rate)]
-            command += ["--seconds", str(self.seconds), "--exporters", str(self.exporters)]
-            sent.update(json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout))
+            sender = command(self.kind, target, rate, self.seconds, "--exporters", str(self.exporters))
+            sent.update(json.loads(subprocess.run(sender, cwd=ROOT, check=True, capture_output=True).stdout))
             return time.monotonic()
 
         got = self.receivers[name](load)

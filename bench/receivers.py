@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.end_to_end import inventory_file
+from bench.end_to_end import inventory_file, named_by
 from tests.service import ROOT, Service, running
 
 START_SECONDS = 400
@@ -177,7 +177,7 @@ def acctd(program: str, load: Load) -> Got:
 def unstored(load: Load) -> Got:
     """vmflow up to the named batch."""
     with tempfile.TemporaryDirectory() as directory:
-        command = [sys.executable, "-m", "bench.unstored", "--buffer-octets", str(buffer_bytes())]
+        command = [sys.executable, "-m", "bench.unstored", "--buffer-bytes", str(buffer_bytes())]
         command += ["--inventory", str(inventory_file(Path(directory)))]
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         assert process.stdout is not None
@@ -202,11 +202,7 @@ def unstored(load: Load) -> Got:
 def stored(load: Load) -> Got:
     """vmflow as it is installed: names, rollups, alerts, embedded store."""
     with tempfile.TemporaryDirectory() as directory:
-        file = inventory_file(Path(directory))
-        options = (
-            f"inventory.static={json.dumps([{'file': str(file)}])}",
-            f"listen.receive_buffer_bytes={buffer_bytes()}",
-        )
+        options = (named_by(Path(directory)), f"listen.receive_buffer_bytes={buffer_bytes()}")
         with running(Path(directory), *options) as service:
             processes = Processes(service.process.pid)
             before = processes.cpu_seconds()

@@ -1,11 +1,11 @@
-"""What the rollups cost the service, and how fast the views answer.
+"""What the rollups cost the process and the service, and how fast the views answer.
 
     python -m bench.rollups [--pairs 1000 10000 100000]
     python -m bench.rollups --udp ipfix:500000 sflow:250000
 
-With `--udp`, the real service takes datagrams at that rate, in turns without and with rollups.  Else the sums of
-made-up rows go into a store, and the views are asked for one window in which every pair was active.  bench/sums.py
-measures the summing itself.
+With `--udp`, the real service takes datagrams at that rate, in turns without and with rollups.  Else made-up rows are
+summed, half of them in two windows, each with a connection of its own: CPU of a row that is added, and of a sum that is
+taken.  The sums go into a store, and the views are asked for one window in which every pair was active.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from clickhouse_connect.driver import Client
 from numpy.typing import NDArray
 
 from bench import end_to_end
-from bench.__main__ import machine
-from bench.rows import flows
+from bench.insert import VMS, flows
+from bench.load import machine
 from collector.rollup.groups import as_input
-from collector.rollup.sums import PairSums
+from collector.rollup.sums import PairSums, warm_up
 from collector.store.client import open_client
 from collector.store.native import insert
 from collector.store.settings import StoreSettings
@@ -34,10 +34,10 @@ from collector.store.writer import INSERT_SETTINGS
 from schemas.flows import FLOWS
 from schemas.rollups import PAIR_INPUT
 
-VMS = 2000
 HOSTS = 60
 NETWORKS = 40
 WINDOW_US = 10_000_000
+START_US = 1_700_000_000_000_000
 LONGEST_FLOW_US = 10_000_000
 """Active timeout of the made-up exporters: records last up to this long, so half of them touch two windows."""
 
@@ -92,6 +92,22 @@ def batch(pairs: Pairs, rows: int, start_us: int, span_us: int, seed: int) -> pa
     return pa.RecordBatch.from_arrays([columns[name] for name in made.schema.names], schema=made.schema)
 
 
+def one_window(pairs: int, rows: int, batches: int) -> list[pa.RecordBatch]:
+    """Batches of one window, with one dictionary a column, as the join gives batches that of the inventory."""
+    known = make_pairs(pairs)
+    span = WINDOW_US // batches
+    made = [batch(known, rows, START_US + number * span, span, number) for number in range(batches)]
+    for number, one in enumerate(made[1:], start=1):
+        columns = [
+            pa.DictionaryArray.from_arrays(column.indices, first.dictionary)
+            if pa.types.is_dictionary(first.type)
+            else column
+            for column, first in zip(one.columns, made[0].columns, strict=True)
+        ]
+        made[number] = pa.RecordBatch.from_arrays(columns, schema=one.schema)
+    return made
+
+
 def compare(directory: str, count: int, rows: int, batches: int) -> None:
     """Sum rows of `count` pairs over 20 s, store the sums in two parts, ask the views for a window in their middle."""
     pairs = make_pairs(count)
@@ -101,16 +117,25 @@ def compare(directory: str, count: int, rows: int, batches: int) -> None:
     client = open_client(settings, INSERT_SETTINGS)
     set_up(client, settings)
     sums = PairSums(2**20, 2**23)
-    stored = 0
+    stored, adding, taking = 0, 0.0, 0.0
     for number in range(batches):
-        rest = sums.add(batch(pairs, rows, start + WINDOW_US // 2 + number * span, span, number))
+        made = batch(pairs, rows, start + WINDOW_US // 2 + number * span, span, number)
+        began = time.thread_time()
+        rest = sums.add(made)
+        adding += time.thread_time() - began
         if rest is not None:
             raise SystemExit(f"{rest.num_rows} rows found no room: use fewer --rows")
         if number in (batches // 2 - 1, batches - 1):
+            began = time.thread_time()
             taken = sums.take()
+            taking += time.thread_time() - began
             stored += taken.num_rows
             insert(client, PAIR_INPUT, [as_input(taken)], f"sums-{number}")
-    print(f"{count:7} pairs, {stored} sums stored", flush=True)
+    print(
+        f"{count:7} pairs: {1e6 * adding / rows / batches:.3f} µs a row added, {1e6 * taking / stored:.2f} µs a sum "
+        f"taken, {stored} sums stored",
+        flush=True,
+    )
     window = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(start / 1e6 + 10))
     for sql in VIEWS:
         _ask(client, sql.format(window=window), 3)
@@ -143,7 +168,7 @@ def udp(loads: Iterable[str], rounds: int) -> None:
         kind, rate = load.split(":")
         for _ in range(rounds):
             for enabled in ("false", "true"):
-                run = end_to_end.measure(kind, float(rate), end_to_end.INTERFACES, f"rollup.enabled={enabled}")
+                run = end_to_end.measure(kind, float(rate), f"rollup.enabled={enabled}")
                 print(f"rollups {enabled:5}:", run, flush=True)
 
 
@@ -160,6 +185,7 @@ def main() -> None:
     if args.udp:
         udp(args.udp, args.rounds)
         return
+    warm_up()
     with tempfile.TemporaryDirectory() as directory:
         for count in args.pairs:
             compare(directory, count, args.rows, args.batches)

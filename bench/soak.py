@@ -25,9 +25,9 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from bench.__main__ import machine
-from bench.end_to_end import INTERFACES, _cpu, _inventory
+from bench.end_to_end import cpu_seconds, named_by
 from bench.faults import Front, ask, server
+from bench.load import command, machine
 from bench.traffic import KINDS
 from tests.relay import Mode
 from tests.service import ROOT, Service, running
@@ -62,11 +62,8 @@ class Loads:
 
     def begin(self, seconds: float) -> None:
         """Send for so long."""
-        command = [
-            sys.executable, "-m", "bench.load", self._kind, self._target, "--rows-per-second", str(self._rate),
-            "--seconds", str(seconds),
-        ]  # fmt: skip
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        sender = command(self._kind, self._target, self._rate, seconds)
+        self._process = subprocess.Popen(sender, stdout=subprocess.PIPE, text=True, cwd=ROOT)
 
     def wait(self) -> None:
         """Wait until all is sent."""
@@ -183,7 +180,7 @@ class Idle(threading.Thread):
 
 
 class Watch(threading.Thread):
-    """Looks at memory and the event loop until told to stop."""
+    """Looks at memory and the event loop until it is stopped."""
 
     def __init__(self, service: Service) -> None:
         super().__init__(daemon=True)
@@ -222,7 +219,7 @@ class Watch(threading.Thread):
             }
         self._idle.stop()
 
-    def tell(self) -> None:
+    def report(self) -> None:
         """Print how memory went."""
         warm = [mib for at, mib in self.rss if at >= min(WARM_SECONDS, self.rss[-1][0] / 4)]
         quarter = max(1, len(warm) // 4)
@@ -242,8 +239,7 @@ def soak(minutes: float, rate: float, kind: str, stored_in: str) -> None:
     with tempfile.TemporaryDirectory() as name, ExitStack() as up:
         url = up.enter_context(server(Path(name) / "server")) if stored_in == "server" else ""
         front = Front(url) if url else None
-        inventory = _inventory(name, INTERFACES)
-        service = up.enter_context(running(Path(name), *inventory, store=front.url if front else ""))
+        service = up.enter_context(running(Path(name), named_by(Path(name)), store=front.url if front else ""))
         faults, loads, watch = Faults(service, url, front), Loads(service, kind, rate), Watch(service)
         watch.start()
         up.callback(watch.stop)  # its process must not stay when something fails
@@ -255,7 +251,7 @@ def soak(minutes: float, rate: float, kind: str, stored_in: str) -> None:
                 watch.doing = disturb.__name__
                 disturb(begun + (number + 1) * TURN_SECONDS)
             loads.wait()
-            told(service, minutes * 60 - (ended - time.monotonic()))
+            progress(service, minutes * 60 - (ended - time.monotonic()))
         begun = time.monotonic()
         while faults.ask(f"SELECT count() AS n FROM flows WHERE {OURS}") < loads.datagrams * KINDS[kind]:
             if time.monotonic() - begun > WORK_OFF_SECONDS:
@@ -267,17 +263,17 @@ def soak(minutes: float, rate: float, kind: str, stored_in: str) -> None:
         rows = faults.ask(f"SELECT count() AS n FROM flows WHERE {OURS}")
         every = faults.ask("SELECT count() AS n FROM flows")
         summed = faults.ask("SELECT toUInt64(round(sum(records))) AS n FROM pair_1h")
-        cpu = _cpu(service)
+        cpu = cpu_seconds(service)
         code = service.stop()
     print(
         f"sent {loads.datagrams * KINDS[kind]} rows in {loads.datagrams} datagrams, stored {rows}; "
         f"with garbage that looked like records: stored {every}, summed {summed}; "
         f"lost {lost}, CPU {cpu / rows * 1e6:.2f} µs/row, exit {code}"
     )
-    watch.tell()
+    watch.report()
 
 
-def told(service: Service, seconds: float) -> None:
+def progress(service: Service, seconds: float) -> None:
     """Print how far it is."""
     stored, spooled = service.metric("vmflow_store_rows_total"), service.metric("vmflow_spool_rows_total")
     waiting = service.metric("vmflow_spool_bytes") / 2**20

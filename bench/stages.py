@@ -1,6 +1,6 @@
 """What each stage of the data path costs, on one stream: `python -m bench.stages [--save FILE] [KIND …]`.
 
-CPU time per datagram and per record, and octets that the stage writes or copies per record.  Every stage is the
+CPU time per datagram and per record, and bytes that the stage writes or copies per record.  Every stage is the
 service's own code and gets what the one before it made:
 
   receive, kernel   recvmmsg itself: from the socket's queue to our buffer
@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -29,10 +27,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bench import traffic
-from bench.__main__ import machine
 from bench.growth import HISTORY_US, inventoried
 from bench.insert import cpu_seconds
-from bench.load import records
+from bench.load import command, machine, records, save
 from collector.inventory.naming import Namer
 from collector.inventory.naming import warm_up as warm_up_names
 from collector.listen import recvmmsg
@@ -66,7 +63,7 @@ INSERTS = 4
 
 @dataclass(frozen=True)
 class Stage:
-    """CPU time in µs, octets written or copied."""
+    """CPU time in µs, bytes written or copied."""
 
     name: str
     per_datagram: float
@@ -89,23 +86,21 @@ class InKernel:
 
 
 async def _receive(kind: str, per_datagram: float, kernel: InKernel) -> tuple[float, float, float]:
-    """µs in the kernel and above it, and octets, per datagram."""
+    """µs in the kernel and above it, and bytes, per datagram."""
     metrics = Metrics()
     async with Listener(ListenSettings(addresses=("127.0.0.1:0",)), metrics, lambda datagrams: True) as listener:
         address = str(listener.addresses[0])
         sender = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "bench.load", kind, address,
-            "--rows-per-second", str(RECEIVE_RATE * per_datagram), "--seconds", str(RECEIVE_SECONDS),
-            "--exporters", str(EXPORTERS), stdout=asyncio.subprocess.PIPE,
-        )  # fmt: skip
+            *command(kind, address, RECEIVE_RATE * per_datagram, RECEIVE_SECONDS), stdout=asyncio.subprocess.PIPE
+        )
         began, before = time.thread_time(), kernel.seconds
         await sender.communicate()
         await asyncio.sleep(0.1)
         took, inside = time.thread_time() - began, kernel.seconds - before
         await listener.stop()
     count = metrics.value("listen_datagrams_total", address=address) or 0
-    octets = metrics.value("listen_bytes_total", address=address) or 0
-    return 1e6 * inside / count, 1e6 * (took - inside) / count, octets / count
+    received = metrics.value("listen_bytes_total", address=address) or 0
+    return 1e6 * inside / count, 1e6 * (took - inside) / count, received / count
 
 
 def _decoded(kind: str) -> tuple[list[pa.RecordBatch], float, float]:
@@ -127,6 +122,20 @@ def _decoded(kind: str) -> tuple[list[pa.RecordBatch], float, float]:
         naming.append(1e6 * (time.thread_time() - decoded))
         decoding.append(1e6 * (decoded - began))
     return batches, median(decoding[1:]), median(naming[1:])
+
+
+def alone(kinds: list[str]) -> None:
+    """Print rates of decoding and of naming."""
+    Decoder().warm_up()
+    warm_up_names()
+    for kind in kinds:
+        batches, decoding, naming = _decoded(kind)
+        rows = sum(batch.num_rows for batch in batches) / ROUNDS
+        print(
+            f"{kind:12} decode {rows / decoding:6.2f} M rows/s, {decoding / DATAGRAMS:6.2f} µs a datagram of "
+            f"{rows / DATAGRAMS:.1f} rows; name {rows / naming:6.2f} M rows/s",
+            flush=True,
+        )
 
 
 def _summed(batches: list[pa.RecordBatch]) -> float:
@@ -151,7 +160,7 @@ def _later(batch: pa.RecordBatch, seconds: int) -> pa.RecordBatch:
 
 
 def _stored(batches: list[pa.RecordBatch]) -> tuple[float, float, float, float, float]:
-    """µs per record of encoding, inserting, merging; octets per record handed over, and on the disk."""
+    """µs per record of encoding, inserting, merging; bytes per record handed over, and on the disk."""
     blocks: list[list[pa.RecordBatch]] = [[]]
     for turn in range(-(-BLOCK_ROWS * INSERTS // sum(batch.num_rows for batch in batches))):
         for batch in batches:
@@ -160,7 +169,7 @@ def _stored(batches: list[pa.RecordBatch]) -> tuple[float, float, float, float, 
             blocks[-1].append(_later(batch, turn))
     rows = sum(part.num_rows for parts in blocks for part in parts)
     began = time.thread_time()
-    octets = sum(len(buffer) for parts in blocks for buffer in block(FLOWS, parts)[1])
+    handed = sum(len(buffer) for parts in blocks for buffer in block(FLOWS, parts)[1])
     encoded = 1e6 * (time.thread_time() - began) / rows
     with tempfile.TemporaryDirectory() as directory:
         settings = StoreSettings(url=f"chdb://{directory}")
@@ -179,14 +188,14 @@ def _stored(batches: list[pa.RecordBatch]) -> tuple[float, float, float, float, 
         client.command("OPTIMIZE TABLE flows FINAL")
         merged = 1e6 * (cpu_seconds() - began) / rows
         client.close()
-    return encoded, inserted, merged, octets / rows, float(disk)
+    return encoded, inserted, merged, handed / rows, float(disk)
 
 
 def measure(kind: str, kernel: InKernel) -> list[Stage]:
     """All stages of one kind."""
     sample = traffic.payloads(kind, 0, 256)
     each = sum(records(kind, payload) for payload in sample) / len(sample)
-    inside, above, octets = run(_receive(kind, each, kernel))
+    inside, above, received = run(_receive(kind, each, kernel))
     batches, decoding, naming = _decoded(kind)
     rows = sum(batch.num_rows for batch in batches)
     decoded = sum(
@@ -195,8 +204,8 @@ def measure(kind: str, kernel: InKernel) -> list[Stage]:
     named = sum(batch.column(name).indices.nbytes for batch in batches for name in namer_columns())
     encoded, inserted, merged, handed, disk = _stored(batches)
     costs = (
-        ("receive, kernel", inside / each, octets / each),
-        ("receive, ours", above / each, octets / each),
+        ("receive, kernel", inside / each, received / each),
+        ("receive, ours", above / each, received / each),
         ("decode", decoding / DATAGRAMS / each, decoded / rows),
         ("name", naming / DATAGRAMS / each, named / rows),
         ("sum", _summed(batches), 0.0),
@@ -233,7 +242,7 @@ def main() -> None:
     for kind in args.kinds or KINDS:
         stages = measure(kind, kernel)
         results[kind] = [asdict(stage) for stage in stages]
-        print(f"\n| {kind} | µs/datagram | µs/record | octets/record |\n|---|---|---|---|")
+        print(f"\n| {kind} | µs/datagram | µs/record | bytes/record |\n|---|---|---|---|")
         for stage in stages:
             print(
                 f"| {stage.name} | {stage.per_datagram:.2f} | {stage.per_record:.3f} | {stage.bytes_per_record:.0f} |"
@@ -244,7 +253,7 @@ def main() -> None:
             flush=True,
         )
     if args.save:
-        args.save.write_text(json.dumps({"machine": machine(), "kinds": results}, indent=1) + "\n")
+        save(args.save, results)
 
 
 if __name__ == "__main__":

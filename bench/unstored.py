@@ -45,53 +45,42 @@ class Nowhere:
         """There is always room."""
 
 
-async def serve(inventory: Path | None, buffer_bytes: int, workers: int = 1) -> None:
+async def serve(file: Path | None, buffer_bytes: int, workers: int) -> None:
     """Run until SIGTERM or SIGINT."""
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     metrics, sink = Metrics(), Nowhere()
-    static = (StaticSettings(file=inventory),) if inventory else ()
-    known = InventorySettings(static=static)
+    known = InventorySettings(static=(StaticSettings(file=file),) if file else ())
     bridge = Bridge(dict.fromkeys(stages(workers), 1) | threads(known))
-    enrichment = InventoryStage(known, metrics, bridge, sink, clock_us=wall_clock_us, workers=workers)
-    pipeline = DecodeStage(
-        DecodeSettings(decode_workers=workers),
-        metrics,
-        bridge,
-        sink,
-        enrichment,
-        clock_us=wall_clock_us,
-        own_loss=OwnLoss,
-        state_file=None,
-    )
+    inventory = InventoryStage(known, metrics, bridge, sink, clock_us=wall_clock_us, workers=workers)
+    decode = DecodeStage(
+        DecodeSettings(decode_workers=workers), metrics, bridge, sink, inventory,
+        clock_us=wall_clock_us, own_loss=OwnLoss, state_file=None,
+    )  # fmt: skip
     listen = ListenSettings(addresses=("127.0.0.1:0",), receive_buffer_bytes=buffer_bytes)
-    listener = Listener(listen, metrics, pipeline.offer)
+    listener = Listener(listen, metrics, decode.offer)
     async with AsyncExitStack() as up:
-        for component in (bridge, enrichment, pipeline, listener):
+        for component in (bridge, inventory, decode, listener):
             await up.enter_async_context(component)
-        await pipeline.ready.wait()
+        await decode.ready.wait()
         print(json.dumps({"address": str(listener.addresses[0])}), flush=True)
         await stopping.wait()
-    print(
-        json.dumps(
-            {
-                "records": sink.flows,
-                "kernel_drops": listener.kernel_drops,
-                "queue_drops": pipeline.inbox.dropped_datagrams,
-                "ends_named": metrics.value("inventory_ends_total", named="yes"),
-                "ends_unnamed": metrics.value("inventory_ends_total", named="no"),
-            }
-        ),
-        flush=True,
-    )
+    counted = {
+        "records": sink.flows,
+        "kernel_drops": listener.kernel_drops,
+        "queue_drops": decode.inbox.dropped_datagrams,
+        "ends_named": metrics.value("inventory_ends_total", named="yes"),
+        "ends_unnamed": metrics.value("inventory_ends_total", named="no"),
+    }
+    print(json.dumps(counted), flush=True)
 
 
 def main() -> None:
     """Serve with the loop that the service has."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--inventory", type=Path, help="a file as `inventory.static` takes it")
-    parser.add_argument("--buffer-octets", type=int, default=32 << 20)
+    parser.add_argument("--buffer-bytes", type=int, default=32 << 20)
     parser.add_argument("--workers", type=int, default=1, help="decode workers")
     args = parser.parse_args()
     startup.begin()

@@ -95,16 +95,6 @@ def whole_parser() -> terminal.Parser:
     return _parser(COMMANDS)
 
 
-def parser_of(command: str) -> argparse.ArgumentParser:
-    """The parser of one command."""
-    found: argparse.ArgumentParser = _commands(_parser([command])).choices[command]
-    return found
-
-
-def _commands(parser: argparse.ArgumentParser) -> Any:
-    return next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-
-
 class _Completion(argparse.Action):
     """Prints what a shell completes, and ends."""
 

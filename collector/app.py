@@ -112,7 +112,7 @@ TRAFFIC = "traffic"
 ALERT = "alert"
 NOTIFY = "notify"
 ACTIONS = "actions"
-DESK = "desk"
+ALERT_API = "alert-api"
 LOGIN = "login"
 API = "api"
 API_THREADS = 2
@@ -162,7 +162,7 @@ class Service:
         self.metrics.describe(version=VERSION, engine=ENGINE, python=platform.python_version())
         workers = count_of(settings.decode.decode_workers)
         names = (
-            STORE, LEASE, SPOOL, CANCEL, SUM, ROLLUP, ANALYZE, DOCTOR, TRAFFIC, ALERT, DESK, LOGIN, LISTEN, RELOAD
+            STORE, LEASE, SPOOL, CANCEL, SUM, ROLLUP, ANALYZE, DOCTOR, TRAFFIC, ALERT, ALERT_API, LOGIN, LISTEN, RELOAD
         )  # fmt: skip
         single = dict.fromkeys((*stages(workers), *names), 1)
         self.bridge = Bridge(
@@ -201,10 +201,10 @@ class Service:
             self.notify,
             clock_us=wall_clock_us,
             remember=self.notify.remember,
-            on_notice=self._act if settings.notify.actions_enabled else None,
+            on_notification=self._notified if settings.notify.actions_enabled else None,
             own=self._own_measures,
         )
-        desk = AlertApi(self.alerts, settings.alerts.active(), partial(self.bridge.call, DESK), connect)
+        alert_api = AlertApi(self.alerts, settings.alerts.active(), partial(self.bridge.call, ALERT_API), connect)
         self.windows.subscribe("alert", self.alerts.window_closed)
         self.doctor = Doctor(
             settings.analyze, self.metrics, partial(self.bridge.call, DOCTOR), connect, clock_us=wall_clock_us
@@ -288,7 +288,9 @@ class Service:
             clock_us=wall_clock_us,
             connections=connections.streams,
         )
-        self.web = Web(settings.web, self.metrics, self.health, desk, self.entrance, partial(self.bridge.call, API))
+        self.web = Web(
+            settings.web, self.metrics, self.health, alert_api, self.entrance, partial(self.bridge.call, API)
+        )
 
     async def run(self) -> None:
         """Start all stages, serve until `stopping` is set or a stage fails, then drain and stop."""
@@ -433,9 +435,9 @@ class Service:
         """NotifyStage and alerts know each other only here."""
         self.alerts.delivered(group, receiver, ok)
 
-    def _act(self, notice: AlertNotification) -> None:
+    def _notified(self, notification: AlertNotification) -> None:
         """As above, for actions."""
-        self.actions.offer(notice)
+        self.actions.offer(notification)
 
     def _waiting(self) -> bool:
         """Whether rows were received, by this run or the one before it, that no rollup has yet, or gaps not stored."""

@@ -1,11 +1,4 @@
-"""A listening socket's connections, accepted as they come, whatever the descriptors do.
-
-Places for connections: how many there are, how many one source may have, and who goes where they run short.
-
-A connection that waits for its client (for a handshake, a request, the rest of a body, an answer to be taken) can be
-closed for another one; one that is worked for cannot.  Where all places are taken, the source that has most gives up
-the connection that has waited longest.  So silent connections displace each other, and everybody else finds a place.
-"""
+"""The connections of a listening socket: how they are accepted, and who goes where they run short."""
 
 from __future__ import annotations
 
@@ -104,7 +97,13 @@ class _Source:
 
 
 class Places:
-    """`total` places, `per_source` for each source.  All calls come from the event loop's thread."""
+    """`total` places, `per_source` for each source.  All calls come from the event loop's thread.
+
+    A connection that waits for its client (for a handshake, a request, the rest of a body, an answer to be taken) can
+    be closed for another one; one that is worked for cannot.  Where all places are taken, the source that has most
+    gives up the connection that has waited longest.  So silent connections displace each other, and everybody else
+    finds a place.
+    """
 
     def __init__(self, total: int, per_source: int) -> None:
         self.total = total

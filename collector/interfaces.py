@@ -1,11 +1,7 @@
-"""What stages ask of and tell one another: a stage imports these, never another stage.  No behaviour stands here.
+"""What the rooms hand to and ask of each other: a stage imports these, never another stage.  No behaviour stands here.
 
-What the web asks of the alert stage: lists, and what people do about alerts.  No behaviour here.
-
-Times are µs since 1970, 0 where something has not happened.
-
-What the rules tell delivery: one `AlertNotification` for each change of an alert, gathered in a
-`NotificationGroup`.  No behaviour here.
+In this order: what all components share, rows, windows, notifications, the alerts' API.  Times with `_us` are µs since
+1970, 0 where something has not happened.
 """
 
 from __future__ import annotations
@@ -20,157 +16,111 @@ import pyarrow as pa
 from decoders.datagrams import Datagrams
 from decoders.shared import Decoded
 
+T = TypeVar("T")
 
-class AlertServiceError(Exception):
-    """The store cannot say now; the message tells why."""
+
+class Call(Protocol):
+    """Runs a function on a worker thread of a stage; on one thread, one at a time."""
+
+    def __call__(self, function: Callable[..., T], /, *args: Any) -> Awaitable[T]:
+        """Return what the function returns, or raise what it raises."""
+
+
+class Offer(Protocol):
+    """Takes datagrams of a source; called on the event loop, so it must not wait."""
+
+    def __call__(self, datagrams: Datagrams, /) -> bool:
+        """Take a batch, or return False where there is no room: the batch is then counted as dropped."""
+
+
+class Clock(Protocol):
+    """Gives the time, in the unit that its name in the constructor says."""
+
+    def __call__(self) -> int:
+        """Return the time as a whole number."""
+
+
+class Component(Protocol):
+    """A part of the service: its constructor opens nothing, entering starts it, leaving stops it."""
+
+    async def __aenter__(self) -> Self:
+        """Start.  Raises what keeps the component from running, with nothing left open."""
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        """Stop, finishing what was begun.  Does not raise for what `start` opened."""
+
+
+class Sink(Protocol):
+    """Takes rows; called on the event loop, so `offer` must not wait."""
+
+    def offer(self, table: str, batch: pa.RecordBatch, /) -> bool:
+        """Take a batch of rows of `table`, or return False: its rows are then counted as dropped."""
+
+    async def ready(self) -> None:
+        """Wait until there is room again."""
+
+
+class Enricher(Protocol):
+    """Adds names to what was decoded."""
+
+    def warm_up(self) -> None:
+        """Compile what must be compiled.  Blocks; called once, on a decode worker's thread."""
+
+    async def first_answers(self) -> None:
+        """Wait until enough is known to begin, or the time for that is over."""
+
+    def name(self, decoded: Decoded, worker: int, /) -> Decoded:
+        """Return the same rows with the columns that enrichment fills.  Blocks; called on that worker's thread."""
+
+
+class Rollup(Protocol):
+    """Sums rows of `flows` that are stored; called on the event loop, for one insert after the other."""
+
+    async def group(self) -> int:
+        """The number to store in column `rollup_group` with the next rows.  Raises what keeps it from being noted."""
+
+    async def stored(self, group: int, batches: Sequence[pa.RecordBatch], /) -> None:
+        """Take rows that are in the store with this number; none, if the store refused them."""
+
+    def settled(self) -> None:
+        """Note that what a former run sent is in the store, or will never be.  May be called more than once."""
 
 
 @dataclass(frozen=True, slots=True)
-class AlertQuery:
-    """Which alerts; what is empty does not restrict."""
+class WindowClosed:
+    """A window that is over: all rows that are not late are in the store."""
 
-    states: tuple[str, ...] = ()
-    """firing, acknowledged, resolved."""
-    severities: tuple[str, ...] = ()
-    rules: tuple[str, ...] = ()
-    vm: str = ""
-    """Name of a VM at either end; `*` and `?` stand for any characters."""
-    id_begin: str = ""
-    """How the id begins."""
-    limit: int = 100
-    before: tuple[int, str] | None = None
-    """Continue behind this alert: when it fired, and its id."""
-
-
-@dataclass(frozen=True, slots=True)
-class AlertCard:
-    """One alert."""
-
-    alert_id: str
-    fingerprint: str
-    rule: str
-    severity: str
-    scope: str
-    labels: Mapping[str, str]
-    state: str
-    summary: str
-    since: int
-    """Begin of the first window beyond the limit."""
-    fired: int
-    acknowledged: int
-    acknowledged_by: str
-    resolved: int
-    resolved_by: str
-    stale_since: int
-    """Since when nothing is measured of it."""
-    told: int
-    held_back: bool
-    """A silence or another alert keeps its message back."""
-    held_back_by: str
-    """Which: the name of a rule, or a silence with its id and who made it."""
-    escalations: int
-    measure: str
-    unit: str
-    """Of value, low, high, threshold and worst."""
-    value: float | None
-    low: float | None
-    high: float | None
-    samples: float | None
-    threshold: float | None
-    worst: float | None
-    evidence: str
-    condition: str
     level: str
-    window_start: int
-    window_end: int
+    """`10s`, `1m` or `1h`."""
+    start_us: int
+    """µs since 1970, a multiple of the window's length."""
+    end_us: int
+    """The first microsecond behind the window."""
+    partial: bool
+    """True if the service did not watch it whole: its sums are too low."""
+    epoch: int
+    """Grows when the system clock was set back: only then can a window close a second time, with another epoch."""
 
 
 @dataclass(frozen=True, slots=True)
-class AlertEvent:
-    """One change of an alert."""
+class Watched:
+    """What a run of the service has watched, as the next run finds it.  Times are µs since 1970."""
 
-    time: int
-    event: str
-    who: str
-    comment: str
-    value: float | None
-    low: float | None
-    high: float | None
-    unit: str
-    window_end: int
+    began_us: int
+    """Since when, with pauses no longer than a run makes up for."""
+    judged_us: int
+    """All windows that ended until then have been judged."""
+    alive_us: int
+    """Until when."""
 
 
-@dataclass(frozen=True, slots=True)
-class SilenceCard:
-    """One silence."""
+class OnWindowClosed(Protocol):
+    """Takes closed windows; called on the event loop, one window after the other."""
 
-    silence_id: str
-    matchers: Mapping[str, str]
-    made: int
-    until: int
-    who: str
-    comment: str
-
-
-@dataclass(frozen=True, slots=True)
-class RuleCard:
-    """One rule that is evaluated, and how that goes."""
-
-    name: str
-    scope: str
-    condition: str
-    measure: str
-    unit: str
-    level: str
-    severity: str
-    above: float | None
-    below: float | None
-    pending: int
-    """Series beyond the limit, but not for long enough."""
-    firing: int
-    """Alerts that have fired and not ended, acknowledged ones, too."""
-    series: int
-    """Series that it looked at last."""
-    evaluated: int
-    window_end: int
-    """End of the last window that it looked at."""
-    failed: int
-    error: str
-    """Why it was not evaluated, at `failed`."""
-
-
-class AlertService(Protocol):
-    """The alert stage as the web sees it.  For the event loop's thread.  All that reads the store raises DeskError."""
-
-    async def alerts(self, query: AlertQuery, /) -> Sequence[AlertCard]:
-        """Alerts, those that fired last first."""
-
-    async def alert(self, alert_id: str, /) -> AlertCard | None:
-        """One alert."""
-
-    async def history(self, card: AlertCard, limit: int, offset: int, /) -> Sequence[AlertEvent]:
-        """What happened to an alert, oldest first."""
-
-    async def silences(self, limit: int, offset: int, /, *, ended: bool) -> Sequence[SilenceCard]:
-        """Silences, newest first; with `ended`, former ones, too."""
-
-    def rules(self) -> Sequence[RuleCard]:
-        """The rules that are evaluated, by name."""
-
-    async def acknowledge(self, alert_id: str, who: str, comment: str, /) -> bool:
-        """Somebody takes an alert on.  False if no alert with this id is firing."""
-
-    async def resolve(self, alert_id: str, who: str, comment: str, /) -> bool:
-        """Somebody ends an alert.  False if none with this id lasts."""
-
-    async def retire(self, wanted: Mapping[str, str], who: str, comment: str, /) -> Sequence[Mapping[str, str]]:
-        """Expect no exporter with these labels any more, until it sends again; the labels of each that was."""
-
-    async def silence(self, matchers: Mapping[str, str], until: int, who: str, comment: str, /) -> str:
-        """Keep messages back; returns the silence's id.  Raises ValueError for what cannot be."""
-
-    async def end_silence(self, silence_id: str, /) -> bool:
-        """End a silence.  False if there is none that lasts."""
+    async def __call__(self, window: WindowClosed, /) -> None:
+        """Do what is due.  An exception is logged and counted; taking too long is, too."""
 
 
 Event = Literal["firing", "resolved", "escalated", "acknowledged"]
@@ -198,7 +148,7 @@ class AlertNotification:
     """Unit of `value`, `low`, `high` and `threshold`: ratio (0 to 1), bit/s, packets/s, µs, s, packets ... as in
     `collector.alert.scopes`."""
     value: float | None
-    """None where the alert is about absence."""
+    """Of `absent`, the silence in seconds; None where nothing is known."""
     low: float | None
     """Lower end of the 95 % interval; None where the measure has none."""
     high: float | None
@@ -224,7 +174,7 @@ class AlertNotification:
     runbook: str
     """Link, or empty."""
     sql: str
-    """Query to look closer."""
+    """Query that shows the series around the time of the alert."""
     ended_by: str = ""
     """Of what has ended: `clear`, `forgotten`, or the name of the person who ended it."""
     why: str = ""
@@ -233,140 +183,98 @@ class AlertNotification:
 
 @dataclass(frozen=True, slots=True)
 class NotificationGroup:
-    """Notices that make one message."""
+    """Notifications that make one message."""
 
     key: str
     """Of this message alone: the same when it is offered again after a restart."""
     severity: Severity
-    """The highest of the notices."""
+    """The highest of the notifications."""
     receivers: tuple[str, ...]
     """Names of the receivers, from the routes."""
-    notices: tuple[AlertNotification, ...]
+    notifications: tuple[AlertNotification, ...]
 
 
-class OnNotice(Protocol):
-    """Who wants to know of each alert that people are told of; called on the event loop, so it must not wait."""
+class OnNotification(Protocol):
+    """Takes every notification, whether or not a route sends it; called on the event loop, so it must not wait."""
 
-    def __call__(self, notice: AlertNotification, /) -> None:
-        """Take a notice.  It is offered once, and never again: not after a restart, either."""
+    def __call__(self, notification: AlertNotification, /) -> None:
+        """Take a notification.  It is offered once, and never again: not after a restart, either."""
 
 
 class Remember(Protocol):
-    """Who has to tell some receivers again of what fires; called on the event loop, once, after a start."""
+    """Takes what some receivers must be sent again while it fires; called on the event loop, once, after a start."""
 
     async def __call__(self, groups: Sequence[NotificationGroup], /) -> None:
-        """Take alerts that last and were told of before the start: one group for each receiver."""
+        """Take alerts that last and were sent before the start: one group for each receiver."""
 
 
 class Outbox(Protocol):
-    """Where groups go to be delivered; called on the event loop, so it must not wait."""
+    """Delivers groups; called on the event loop, so it must not wait."""
 
     def offer(self, group: NotificationGroup, /) -> None:
         """Take a group.  It is already in the store: what is taken here and not delivered is offered again later."""
 
 
-T = TypeVar("T")
+Row = Mapping[str, Any]
+"""Values by name of column, as the tables in `schemas` describe them; times in µs since 1970."""
 
 
-class Call(Protocol):
-    """Runs a function on a worker thread of a stage, one at a time."""
-
-    def __call__(self, function: Callable[..., T], /, *args: Any) -> Awaitable[T]:
-        """Return what the function returns, or raise what it raises."""
-
-
-class Offer(Protocol):
-    """Where a source of datagrams hands them over; called on the event loop, so it must not wait."""
-
-    def __call__(self, datagrams: Datagrams, /) -> bool:
-        """Take a batch, or return False where there is no room: the taker has then counted the batch as dropped."""
-
-
-class Clock(Protocol):
-    """Tells the time, in the unit that the one who asks for a clock names."""
-
-    def __call__(self) -> int:
-        """Return the time as a whole number."""
-
-
-class Component(Protocol):
-    """A part of the service: its constructor opens nothing, entering starts it, leaving stops it."""
-
-    async def __aenter__(self) -> Self:
-        """Start.  Raises what keeps the component from running, with nothing left open."""
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        """Stop, finishing what was begun.  Does not raise for what `start` opened."""
-
-
-class Sink(Protocol):
-    """Where rows go; called on the event loop, so `offer` must not wait."""
-
-    def offer(self, table: str, batch: pa.RecordBatch, /) -> bool:
-        """Take a batch of rows of `table`, or return False: the taker has then counted its rows as dropped."""
-
-    async def ready(self) -> None:
-        """Wait until there is room again."""
-
-
-class Enricher(Protocol):
-    """Adds names to what was decoded."""
-
-    def warm_up(self) -> None:
-        """Compile what must be compiled.  Blocks; called once, on a decode worker's thread."""
-
-    async def first_answers(self) -> None:
-        """Wait until enough is known to begin, or the time for that is over."""
-
-    def name(self, decoded: Decoded, worker: int, /) -> Decoded:
-        """Return the same rows with the columns that enrichment fills.  Blocks; called on that worker's thread."""
-
-
-class Rollup(Protocol):
-    """Sums rows of `flows` that are stored; called on the event loop, for one insert after the other."""
-
-    async def group(self) -> int:
-        """The number to store in column `rollup_group` with the next rows.  Raises what keeps it from being noted."""
-
-    async def stored(self, group: int, batches: Sequence[pa.RecordBatch], /) -> None:
-        """These rows are in the store with this number; none, if the store refused them."""
-
-    def settled(self) -> None:
-        """What a former run sent to the store is there, or will never be.  May be told more than once."""
+class AlertServiceError(Exception):
+    """The store does not answer, or the stage takes no requests; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
-class WindowClosed:
-    """A window is over: all rows that are not late are in the store."""
+class AlertQuery:
+    """Which alerts; what is empty does not restrict."""
 
-    level: str
-    """`10s`, `1m` or `1h`."""
-    start_us: int
-    """µs since 1970, a multiple of the window's length."""
-    end_us: int
-    """The first microsecond behind the window."""
-    partial: bool
-    """True if the service did not watch it whole: its sums are too low."""
-    epoch: int
-    """Grows when the system clock was set back: only then can a window close a second time, with another epoch."""
-
-
-@dataclass(frozen=True, slots=True)
-class Watched:
-    """What a run of the service has watched, as the next run finds it.  Times are µs since 1970."""
-
-    began_us: int
-    """Since when, with pauses no longer than a run makes up for."""
-    judged_us: int
-    """All windows that ended until then have been judged."""
-    alive_us: int
-    """Until when."""
+    states: tuple[str, ...] = ()
+    """firing, acknowledged, resolved."""
+    severities: tuple[str, ...] = ()
+    rules: tuple[str, ...] = ()
+    vm: str = ""
+    """Name of a VM at either end; `*` and `?` stand for any characters."""
+    id_begin: str = ""
+    """How the id begins."""
+    limit: int = 100
+    before: tuple[int, str] | None = None
+    """Continue behind this alert: when it fired, and its id."""
 
 
-class OnWindowClosed(Protocol):
-    """Who wants to know of closed windows; called on the event loop, one window after the other."""
+class AlertService(Protocol):
+    """What the API needs of the alert stage.  For the event loop's thread.
 
-    async def __call__(self, window: WindowClosed, /) -> None:
-        """Do what is due.  An exception is logged and counted; taking too long is, too."""
+    All but `rules` raise AlertServiceError.
+    """
+
+    async def alerts(self, query: AlertQuery, /) -> Sequence[Row]:
+        """Rows of `alerts`, those that fired last first, each with `held_back_by`.
+
+        It says what keeps the message back: the name of a rule, or a silence with its id and who made it; else "".
+        """
+
+    async def alert(self, alert_id: str, /) -> Row | None:
+        """The same row of one alert."""
+
+    async def history(self, alert: Row, limit: int, offset: int, /) -> Sequence[Row]:
+        """Rows of `alert_events` about an alert, oldest first."""
+
+    async def silences(self, limit: int, offset: int, /, *, ended: bool) -> Sequence[Row]:
+        """Rows of `alert_silences`, newest first; with `ended`, former ones, too."""
+
+    def rules(self) -> Sequence[Row]:
+        """The rules that are evaluated, by name: their settings, the unit, and how their evaluation goes."""
+
+    async def acknowledge(self, alert_id: str, who: str, comment: str, /) -> bool:
+        """Take an alert on in the name of `who`.  False if no alert with this id is firing."""
+
+    async def resolve(self, alert_id: str, who: str, comment: str, /) -> bool:
+        """End an alert in the name of `who`.  False if none with this id lasts."""
+
+    async def retire(self, wanted: Mapping[str, str], who: str, comment: str, /) -> Sequence[Mapping[str, str]]:
+        """Expect no exporter with these labels any more, until it sends again; the labels of each that was."""
+
+    async def silence(self, matchers: Mapping[str, str], until: int, who: str, comment: str, /) -> str:
+        """Keep messages back; returns the silence's id.  Raises ValueError for what cannot be."""
+
+    async def end_silence(self, silence_id: str, /) -> bool:
+        """End a silence.  False if there is none that lasts."""

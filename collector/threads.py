@@ -1,9 +1,8 @@
 """Where threads and the event loop meet.  No other module names a thread.
 
 A stage that must call something that blocks (a compiled kernel, an insert, libvirt) sends it through the `Bridge`, to
-the workers kept for that stage: a slow store cannot take the workers that decode.
-
-How long the event loop keeps a timer waiting, and how much of that was for want of a core.
+the workers kept for that stage: a slow store cannot take the workers that decode.  `LoopLag` measures how long the
+event loop keeps a timer waiting, and how much of that was for want of a core.
 """
 
 from __future__ import annotations
@@ -110,7 +109,7 @@ STOP_DEADLINE_SECONDS = 10.0
 
 LOOP_NICE = -5
 """Added to the niceness of the event loop's thread, which then goes before the others.  Where ten threads want two
-cores it waited 59 to 103 ms for its turn without, 4 to 32 with, in runs of 90 s (bench/results/2026-11-27.md)."""
+cores it waited 59 to 103 ms for its turn without, 4 to 32 with, in runs of 90 s (`bench.soak`)."""
 
 CAP_SYS_NICE = 23
 ASIDE_NICE = 19
@@ -139,8 +138,6 @@ class Bridge:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._idle: asyncio.Event | None = None
         self._abandoned: set[str] = set()
-        self.stuck: list[str] = []
-        """Stages whose calls did not end in time when the bridge was left: end the process with `os._exit` then."""
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
@@ -153,7 +150,7 @@ class Bridge:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
-        self.stuck = await self.stop()
+        await self.stop()
 
     async def stop(self) -> list[str]:
         """Refuse new calls, drop those not begun, and wait for those under way, up to the deadline.

@@ -1,7 +1,4 @@
-"""The one entry to decoding: each datagram of a batch goes to the decoder of its version.
-
-One small datagram of each kind, so that every kernel is compiled or loaded before the first real one.
-"""
+"""The one entry to decoding: each datagram of a batch goes to the decoder of its version."""
 
 from __future__ import annotations
 
@@ -38,7 +35,9 @@ from decoders.shared import K_LEGACY, K_SETS, K_SFLOW, Decoded, Shared, assign_b
 
 
 def datagrams() -> Datagrams:
-    """A batch that takes each decoder through all its kernels."""
+    """A batch with one small datagram of each kind, which takes each decoder through all its kernels: so they are
+    compiled, or loaded from the cache, before the first real datagram comes.
+    """
     payloads = (_sflow(), _netflow5(), _netflow9(), _ipfix())
     return Datagrams.of((payload, "192.0.2.1", 1, 1_700_000_000_000_000) for payload in payloads)
 
@@ -104,8 +103,9 @@ class Decoder:
         self.shared.port_in_key = port_in_key
         self.shared.domain_in_key = domain_in_key
         self.sets = SetsDecoder(self.shared)
+        self._sflow = SflowDecoder(self.shared)
         self._parts: dict[int, _Part] = {
-            K_SFLOW: SflowDecoder(self.shared),
+            K_SFLOW: self._sflow,
             K_LEGACY: LegacyDecoder(self.shared),
             K_SETS: self.sets,
         }
@@ -115,6 +115,11 @@ class Decoder:
         self.forgotten_exporters = 0
         """Streams that had to go for others though they gave records; running total."""
         self._take_rules(tuple(rules))
+
+    @property
+    def forgotten_sources(self) -> int:
+        """sFlow data sources that had to go for others; running total."""
+        return self._sflow.forgotten_sources
 
     @property
     def rules(self) -> tuple[ExporterRule, ...]:
@@ -217,7 +222,7 @@ class Decoder:
     ) -> None:
         """Run one decoder; should it fail by a defect of ours, halve the batch until only the culprit is left out.
 
-        The streams of a failed attempt begin anew, or its good datagrams would be taken for duplicates.  Their running
+        The streams of a failed attempt begin again, or its good datagrams would be taken for duplicates.  Their running
         totals may then hold a datagram twice; rows never do.
         """
         try:
@@ -264,7 +269,7 @@ class Decoder:
         self.forgotten_strangers += len(numbers) - gave
 
     def forget(self, numbers: NDArray[np.int64]) -> None:
-        """Drop these streams with all that is kept of them; should they come again, they begin anew."""
+        """Drop these streams with all that is kept of them; should they come again, they begin again."""
         for part in self._parts.values():
             part.forget(numbers)
         forget(self.shared.sessions, numbers)

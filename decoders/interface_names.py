@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from decoders.hashes import mix
 from decoders.jit import inline
 from decoders.limits import Limits
-from decoders.sessions import mix
 from schemas.text import clean
 
 
@@ -47,7 +47,7 @@ def new_names(limits: Limits) -> Names:
 
 
 @inline
-def intern(names, octets, start, length):  # type: ignore[no-untyped-def]
+def intern(names, octets, start, length):
     """Index of the string `octets[start:start + length]`, trailing NULs removed; 0 if it is empty or not kept."""
     while length > 0 and octets[start + length - 1] == 0:
         length -= 1

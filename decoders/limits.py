@@ -1,4 +1,4 @@
-"""Every cap on what a sender can make the decoders keep or do, each with its argument."""
+"""Caps on what a sender can make the decoders keep or do, each with its argument."""
 
 from __future__ import annotations
 
@@ -41,8 +41,6 @@ class Limits:
     """How long data waits: Open vSwitch repeats templates every 600 s by default, with the next record after that."""
     rows_per_batch: int = 262_144
     """Rows allocated at once (about 350 octets each); larger batches are decoded in slices."""
-    rows_per_datagram: int = 65_536
-    """Rows one datagram may give: the largest possible count of 1-octet records."""
     sflow_records_per_sample: int = 1_000
     """Records of one sFlow sample."""
     names: int = 65_536

@@ -1,19 +1,13 @@
 """A sampled packet header, taken apart inside compiled kernels and written into a row laid out as `flows`.
 
-Strategy: a loop over layers.  Each layer reads what it needs if it is all there, else the parse ends and what was found
-so far stands: a cut header is normal, not an error.  Where a tunnel is found whose inner packet is visible, the
-addresses found so far become the outer ones and the inner packet takes the plain columns; nested tunnels repeat this,
-so the outer columns and the VNI are those of the tunnel directly around the packet that the row shows.
+Strategy: a loop over layers (`parse_layers`).  Each layer reads what it needs if it is all there, else the parse ends
+and what was found so far stands: a cut header is normal, not an error.  Where a tunnel is found whose inner packet is
+visible, the addresses found so far become the outer ones and the inner packet takes the plain columns; nested tunnels
+repeat this, so the outer columns and the VNI are those of the tunnel directly around the packet that the row shows.
 
-Names that all parts of the packet parser use: layers, answer bits, and which EtherType announces which layer.
-
-Link layers of a sampled header: Ethernet with VLAN tags and SNAP, PPP, MPLS (IEEE 802.3, 802.1Q, RFC 1661, 3032).
-
-Network and transport layers of a sampled header: ARP, IPv4, IPv6, TCP, UDP, SCTP, ICMP.  Sources: their RFCs.
-
-Tunnels in a sampled header: VXLAN, VXLAN-GPE, Geneve, GRE, NVGRE, ERSPAN, IP in IP, MPLS in GRE and in UDP.
-
-Sources: their RFCs.
+- Link layers: Ethernet with VLAN tags and SNAP, PPP, MPLS (IEEE 802.3, 802.1Q, RFC 1661, RFC 3032).
+- Network and transport: ARP, IPv4, IPv6 and its extensions, TCP, UDP, SCTP, ICMP, as their RFCs say.
+- Tunnels: VXLAN, VXLAN-GPE, Geneve, GRE, NVGRE, ERSPAN, IP in IP, MPLS in GRE and in UDP, as their RFCs say.
 """
 
 from __future__ import annotations
@@ -73,7 +67,7 @@ MAX_TUNNELS = 4
 
 
 @inline
-def layer_of_type(ether_type):  # type: ignore[no-untyped-def]
+def layer_of_type(ether_type):
     """The layer an EtherType announces, L_STOP for those that are not parsed."""
     if ether_type == 0x0800:
         return L_IPV4
@@ -89,7 +83,7 @@ def layer_of_type(ether_type):  # type: ignore[no-untyped-def]
 
 
 @inline
-def first_layer(header_protocol):  # type: ignore[no-untyped-def]
+def first_layer(header_protocol):
     """The layer an sFlow header protocol starts with, L_STOP for those that are not parsed."""
     if header_protocol == HEADER_ETHERNET:
         return L_ETHERNET
@@ -105,13 +99,13 @@ def first_layer(header_protocol):  # type: ignore[no-untyped-def]
 
 
 @inline
-def is_tag(ether_type):  # type: ignore[no-untyped-def]
+def is_tag(ether_type):
     """True for the tag protocol ids of IEEE 802.1Q, 802.1ad and the older QinQ ones."""
     return ether_type in (0x8100, 0x88A8, 0x9100, 0x9200)
 
 
 @inline
-def ethernet(octets, at, end, rows, row):  # type: ignore[no-untyped-def]
+def ethernet(octets, at, end, rows, row):
     """Ethernet II or 802.3 header with tags.  Returns (EtherType, offset behind it, P_ bits); EtherType −1 if cut.
 
     `vlan` is the outermost VLAN id that is not 0 (a tag with id 0 carries only a priority).  The EtherType of an 802.3
@@ -150,7 +144,7 @@ def ethernet(octets, at, end, rows, row):  # type: ignore[no-untyped-def]
 
 
 @inline
-def ppp(octets, at, end):  # type: ignore[no-untyped-def]
+def ppp(octets, at, end):
     """PPP, with or without HDLC address and control.  Returns (EtherType of the payload or 0, offset behind it)."""
     if at + 2 <= end and u16(octets, at) == 0xFF03:
         at += 2
@@ -167,7 +161,7 @@ def ppp(octets, at, end):  # type: ignore[no-untyped-def]
 
 
 @inline
-def mpls(octets, at, end):  # type: ignore[no-untyped-def]
+def mpls(octets, at, end):
     """A label stack.  Returns (layer below, its offset, P_ bits); the layer is L_STOP where it is cut or not known.
 
     Nothing in the labels says what follows: an explicit-null label or the first nibble does (RFC 3032, RFC 4385).
@@ -202,21 +196,21 @@ TCP, UDP, UDP_LITE, SCTP, ICMP, ICMPV6 = 6, 17, 136, 132, 1, 58
 
 
 @inline
-def put_ipv4(octets, at, column, rows, row):  # type: ignore[no-untyped-def]
+def put_ipv4(octets, at, column, rows, row):
     """Write the IPv4 address at `at` into an address column, mapped."""
     rows.address[column, row, 0] = np.uint64(0)
     rows.address[column, row, 1] = swap64(np.uint64(0xFFFF00000000) | np.uint64(u32(octets, at)))
 
 
 @inline
-def put_ipv6(octets, at, column, rows, row):  # type: ignore[no-untyped-def]
+def put_ipv6(octets, at, column, rows, row):
     """Write the IPv6 address at `at` into an address column."""
     rows.address[column, row, 0] = swap64(u64(octets, at))
     rows.address[column, row, 1] = swap64(u64(octets, at + 8))
 
 
 @inline
-def arp(octets, at, end, rows, row):  # type: ignore[no-untyped-def]
+def arp(octets, at, end, rows, row):
     """ARP for IPv4 over Ethernet: sender and target protocol address become the addresses of the row (RFC 826)."""
     if at + 28 > end or u16(octets, at) != 1 or u16(octets, at + 2) != 0x0800 or u16(octets, at + 4) != 0x0604:
         return
@@ -225,7 +219,7 @@ def arp(octets, at, end, rows, row):  # type: ignore[no-untyped-def]
 
 
 @inline
-def internet4(octets, at, end, rows, row):  # type: ignore[no-untyped-def]
+def internet4(octets, at, end, rows, row):
     """An IPv4 header (RFC 791).  Returns (protocol or −1, offset behind it, end of the packet as far as present)."""
     if at + 20 > end or octets[at] >> 4 != 4 or octets[at] & 15 < 5:
         return -1, at, end
@@ -248,7 +242,7 @@ def internet4(octets, at, end, rows, row):  # type: ignore[no-untyped-def]
 
 
 @inline
-def internet6(octets, at, end, rows, row):  # type: ignore[no-untyped-def]
+def internet6(octets, at, end, rows, row):
     """An IPv6 header with its extensions (RFC 8200).  Returns as `internet4`, and P_ bits.
 
     `ip_protocol` is the upper protocol, or the first extension header that cannot be followed.
@@ -275,13 +269,13 @@ def internet6(octets, at, end, rows, row):  # type: ignore[no-untyped-def]
 
 
 @inline
-def is_extension(protocol):  # type: ignore[no-untyped-def]
+def is_extension(protocol):
     """True for extension headers that can be followed: hop-by-hop, routing, fragment, AH, destination options."""
     return protocol in (0, 43, 44, 51, 60)
 
 
 @inline
-def extensions(octets, at, end, protocol, rows, row):  # type: ignore[no-untyped-def]
+def extensions(octets, at, end, protocol, rows, row):
     """Follow extension headers.  Returns (protocol behind them, its offset, P_ bits)."""
     for _ in range(MAX_EXTENSIONS):
         if not is_extension(protocol) or at + 8 > end:
@@ -304,7 +298,7 @@ def extensions(octets, at, end, protocol, rows, row):  # type: ignore[no-untyped
 
 
 @inline
-def transport(octets, at, end, protocol, rows, row):  # type: ignore[no-untyped-def]
+def transport(octets, at, end, protocol, rows, row):
     """Ports, flags and sequence number, or ICMP type and code, as far as they are present."""
     if protocol in (TCP, UDP, SCTP, UDP_LITE):
         if at + 4 > end:
@@ -334,7 +328,7 @@ NO_VNI = -1
 
 
 @inline
-def find_tunnel(octets, at, end, protocol):  # type: ignore[no-untyped-def]
+def find_tunnel(octets, at, end, protocol):
     """Look for a tunnel in the payload of an IP header, `octets[at:end]`.
 
     Returns (tunnel code or 0, layer inside, offset of the inner packet, VNI or NO_VNI).  A tunnel counts only if the
@@ -356,7 +350,7 @@ def find_tunnel(octets, at, end, protocol):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _shows_addresses(octets, at, end, layer):  # type: ignore[no-untyped-def]
+def _shows_addresses(octets, at, end, layer):
     if layer == L_MPLS:
         layer, at, _ = mpls(octets, at, end)
     if layer == L_ETHERNET:
@@ -367,7 +361,7 @@ def _shows_addresses(octets, at, end, layer):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _over_udp(octets, at, end, port):  # type: ignore[no-untyped-def]
+def _over_udp(octets, at, end, port):
     """VXLAN (RFC 7348), VXLAN-GPE, Geneve (RFC 8926) and MPLS (RFC 7510) by destination port.
 
     `at`: behind the UDP header, 8 octets are present.
@@ -395,7 +389,7 @@ def _over_udp(octets, at, end, port):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _gre(octets, at, end):  # type: ignore[no-untyped-def]
+def _gre(octets, at, end):
     """GRE version 0 (RFC 2784, RFC 2890) with what it carries.
 
     That is Ethernet, IP, MPLS (RFC 4023), ERSPAN II and III, NVGRE (RFC 7637).
@@ -428,7 +422,7 @@ def _gre(octets, at, end):  # type: ignore[no-untyped-def]
 
 
 @inline
-def enter_tunnel(kind, vni, ethernet_inside, rows, row):  # type: ignore[no-untyped-def]
+def enter_tunnel(kind, vni, ethernet_inside, rows, row):
     """What the row shows so far is the outer packet: keep its addresses as the outer ones, make room for the inner."""
     rows.u8[TUNNEL, row] = kind
     if vni >= 0:
@@ -453,7 +447,7 @@ def enter_tunnel(kind, vni, ethernet_inside, rows, row):  # type: ignore[no-unty
 
 
 @inline
-def tunnel_kind(protocol, port):  # type: ignore[no-untyped-def]
+def tunnel_kind(protocol, port):
     """Tunnel code by IP protocol and destination port.  Open vSwitch swaps the octets of the port: both are tried."""
     swapped = ((port & 0xFF) << 8) | (port >> 8)
     if protocol == 47:
@@ -471,7 +465,7 @@ def tunnel_kind(protocol, port):  # type: ignore[no-untyped-def]
 
 
 @inline_always
-def parse_header(octets, at, end, header_protocol, frame_length, rows, row):  # type: ignore[no-untyped-def]
+def parse_header(octets, at, end, header_protocol, frame_length, rows, row):
     """Take the header `octets[at:end]` apart into `row`, which is zero in all columns that a packet fills.
 
     `frame_length`: octets of the whole frame from `at` on, without FCS; 0 = not known, then what is present is taken.
@@ -486,7 +480,7 @@ def parse_header(octets, at, end, header_protocol, frame_length, rows, row):  # 
 
 
 @inline
-def start_header(header_protocol, present, frame_length, rows, row):  # type: ignore[no-untyped-def]
+def start_header(header_protocol, present, frame_length, rows, row):
     """Set the lengths of a row before its layers are known.  Returns (first layer, octets of the frame)."""
     if frame_length <= 0:
         frame_length = present
@@ -497,7 +491,7 @@ def start_header(header_protocol, present, frame_length, rows, row):  # type: ig
 
 
 @inline_always
-def parse_layers(octets, at, end, layer, frame_end, result, rows, row):  # type: ignore[no-untyped-def]
+def parse_layers(octets, at, end, layer, frame_end, result, rows, row):
     """The loop over layers, starting with `layer` at `at`.  `frame_end`: where the frame would end if it were whole."""
     tunnels = 0
     while layer != L_STOP:
@@ -550,7 +544,7 @@ def parse_layers(octets, at, end, layer, frame_end, result, rows, row):  # type:
 
 
 @inline
-def guess_layer(octets, at, end):  # type: ignore[no-untyped-def]
+def guess_layer(octets, at, end):
     """What stands at an offset that only an offset is known of (sFlow 1027, 1028): Ethernet, IPv4, IPv6 or L_STOP."""
     if at + 14 <= end:
         ether_type = u16(octets, at + 12)
@@ -564,7 +558,7 @@ def guess_layer(octets, at, end):  # type: ignore[no-untyped-def]
 
 
 @inline
-def has_address(rows, row):  # type: ignore[no-untyped-def]
+def has_address(rows, row):
     """True if the row shows a MAC or an IP address: without, it says nothing of who talks."""
     words = rows.u64[SRC_MAC, row] | rows.u64[DST_MAC, row]
     for word in range(2):

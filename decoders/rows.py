@@ -37,7 +37,7 @@ _GROUP = {
 class Rows(NamedTuple):
     """Column arrays of one table, zero where nothing was written.  Shapes: [columns of the group, capacity].
 
-    Rows from `cleared[0]` on are not zero yet: whoever writes rows of `unclear_rows` calls `make_ready` first.
+    Rows from `cleared[0]` on are not zero yet: a caller that writes rows of `unclear_rows` calls `make_ready` first.
     """
 
     u64: NDArray[np.uint64]
@@ -103,14 +103,14 @@ CLEAR_AHEAD = 512
 
 
 @inline_always
-def make_ready(rows, end):  # type: ignore[no-untyped-def]
+def make_ready(rows, end):
     """Make the rows before `end` zero, those that are not ready yet."""
     if rows.cleared[0] < end:
         _clear(rows, end)
 
 
 @inline
-def _clear(rows, end):  # type: ignore[no-untyped-def]
+def _clear(rows, end):
     first = rows.cleared[0]
     capacity = rows.u64.shape[1]
     end = min(max(end, first + CLEAR_AHEAD), capacity)
@@ -128,7 +128,7 @@ def _clear(rows, end):  # type: ignore[no-untyped-def]
 
 
 @inline
-def clear_row(rows, row):  # type: ignore[no-untyped-def]
+def clear_row(rows, row):
     """Make `row` zero again after a roll-back."""
     for c in range(rows.u64.shape[0]):
         rows.u64[c, row] = 0

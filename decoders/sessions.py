@@ -1,9 +1,10 @@
 """Exporter streams: who they are, what they sent, what of it was lost.
 
 A stream ("session") is what numbers its own datagrams: for sFlow (sender, agent, sub-agent); for NetFlow and IPFIX
-(sender, source port, version, domain), and for IPFIX over TCP the connection, too.  RFC 7011 sections 3.1 and 8, and
-sFlow version 5 (sample_datagram_v5), NetFlow v5, RFC 3954 section 5.1, RFC 7011 section 3.1.
-Session 0 stands for everybody beyond `Limits.sessions`: counted, never decoded.
+(sender, source port, version, domain), and for IPFIX over TCP the connection, too.  Session 0 stands for everybody
+beyond `Limits.sessions`: counted, never decoded.
+
+Sources: sFlow version 5 (sample_datagram_v5), NetFlow v5, RFC 3954 section 5.1, RFC 7011 sections 3.1 and 8.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoders.errors import Reason
+from decoders.hashes import mix
 from decoders.jit import inline, inline_always, kernel
 from decoders.limits import Limits
 from decoders.wire import u64
@@ -110,20 +112,13 @@ def new_sessions(limits: Limits) -> Sessions:
 
 
 @inline
-def mix(a, b):  # type: ignore[no-untyped-def]
-    """Mix word `b` into hash `a` (multiply and shift); both uint64."""
-    h = (np.uint64(a) ^ np.uint64(b)) * np.uint64(0x9E3779B97F4A7C15)
-    return h ^ (h >> np.uint64(29))
-
-
-@inline
-def pack_stream(version, port, domain):  # type: ignore[no-untyped-def]
+def pack_stream(version, port, domain):
     """Third key word: version (8 bits), UDP source port (16), domain (32)."""
     return (np.uint64(version) << np.uint64(48)) | (np.uint64(port) << np.uint64(32)) | np.uint64(domain)
 
 
 @inline
-def find_session(s, k0, k1, k2, k3, k4):  # type: ignore[no-untyped-def]
+def find_session(s, k0, k1, k2, k3, k4):
     """Number of the session with this key, created if unknown; 0 if there is no room."""
     mask = np.uint64(s.table.shape[0] - 1)
     slot = mix(mix(mix(mix(mix(np.uint64(0), k0), k1), k2), k3), k4) & mask
@@ -158,8 +153,8 @@ def find_session(s, k0, k1, k2, k3, k4):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _rebuild(s, gone):  # type: ignore[no-untyped-def]
-    """Hash all sessions anew but those marked in `gone` ([capacity]), which are cleared and can be given out again."""
+def _rebuild(s, gone):
+    """Hash all sessions again but those marked in `gone` ([capacity]), which are cleared and can be given out again."""
     mask = np.uint64(s.table.shape[0] - 1)
     s.table[:] = 0
     for number in range(1, s.count[0]):
@@ -197,7 +192,7 @@ def in_use(s: Sessions) -> NDArray[np.int64]:
 
 
 @inline_always
-def over_stream(s, number):  # type: ignore[no-untyped-def]
+def over_stream(s, number):
     """True for a session of IPFIX over TCP or TLS; `number` is that of a NetFlow or IPFIX session."""
     return s.key[number, 3] != 0
 
@@ -213,7 +208,7 @@ def of_connections(s: Sessions, connections: NDArray[np.int64]) -> NDArray[np.in
 def forget(s: Sessions, numbers: NDArray[np.int64]) -> None:
     """Drop these sessions and add what they counted to `gone_stats` and `gone_problems`.
 
-    Their numbers will stand for other streams, so whoever keeps state by number must follow.
+    Their numbers will stand for other streams, so what keeps state by number must follow.
     """
     gone = np.zeros(len(s.key), np.bool_)
     gone[numbers] = True
@@ -288,7 +283,7 @@ def note_first_seen(s: Sessions, session: NDArray[np.int64], now_us: int) -> Non
 
 
 @inline
-def fingerprint(octets, start, length):  # type: ignore[no-untyped-def]
+def fingerprint(octets, start, length):
     """Hash of a datagram from its length, its first 64 octets, up to 128 spread over the rest, and its last 8.
 
     Enough to call two datagrams of one stream with the same sequence number the same: headers hold clock and uptime.
@@ -319,7 +314,7 @@ FRESH_NUMBERS = 64
 
 
 @inline
-def track_sequence(s, number, sequence, units, uptime, clock_us, now_us, print_):  # type: ignore[no-untyped-def]
+def track_sequence(s, number, sequence, units, uptime, clock_us, now_us, print_):
     """Follow the sequence number of one datagram and count loss, duplicates, late datagrams and restarts.
 
     `sequence` is the header's (32 bits), `units` what it advances by: 1 per datagram, or the records in it.
@@ -363,7 +358,7 @@ def track_sequence(s, number, sequence, units, uptime, clock_us, now_us, print_)
 
 
 @inline
-def _rebooted(q, number, uptime, clock_us, now_us):  # type: ignore[no-untyped-def]
+def _rebooted(q, number, uptime, clock_us, now_us):
     """True if the exporter booted since its last datagram (RFC 3954 section 5.1: unix_secs − sysUpTime).
 
     An uptime that fell is not enough: line cards have their own, late datagrams an earlier one, and it wraps.
@@ -381,19 +376,19 @@ def _rebooted(q, number, uptime, clock_us, now_us):  # type: ignore[no-untyped-d
 
 
 @inline
-def _held_back(q, number, uptime):  # type: ignore[no-untyped-def]
+def _held_back(q, number, uptime):
     """True for a datagram that was sent up to a minute before the last one, by its uptime."""
     return uptime >= 0 and 0 < q[number, Q_UPTIME] - uptime <= LATE_MS
 
 
 @inline
-def _reorder_reach(s, number, units):  # type: ignore[no-untyped-def]
+def _reorder_reach(s, number, units):
     """How far back a sequence number may lie and still be called late: WINDOW datagrams of this one's size."""
     return np.int64(WINDOW) * max(np.int64(units), np.int64(32))
 
 
 @inline
-def _remember(s, number, sequence, units, uptime, clock_us, now_us, print_):  # type: ignore[no-untyped-def]
+def _remember(s, number, sequence, units, uptime, clock_us, now_us, print_):
     q = s.sequence
     q[number, Q_LAST] = sequence
     q[number, Q_NEXT] = (sequence + units) & np.int64(0xFFFFFFFF)
@@ -404,7 +399,7 @@ def _remember(s, number, sequence, units, uptime, clock_us, now_us, print_):  # 
 
 
 @inline
-def _ring_add(s, number, sequence, print_):  # type: ignore[no-untyped-def]
+def _ring_add(s, number, sequence, print_):
     at = s.sequence[number, Q_RING_AT]
     s.ring[number, at, 0] = np.uint64(sequence) + np.uint64(1)
     s.ring[number, at, 1] = print_

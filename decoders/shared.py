@@ -1,4 +1,4 @@
-"""Datagrams in, columns out: which decoder gets which datagram, and what they share."""
+"""What the decoders share: state, memory for rows, results; and which of them gets which datagram."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from decoders.interface_names import NameList, Names, new_names
 from decoders.jit import kernel
 from decoders.limits import Limits
 from decoders.sessions import (
-    KEY_WORDS,
     S_BYTES,
     S_DATAGRAMS,
     S_DENIED,
@@ -66,7 +65,7 @@ def new_shared(limits: Limits) -> Shared:
 
 
 @kernel
-def assign(  # type: ignore[no-untyped-def]
+def assign(
     octets,
     start,
     length,
@@ -157,7 +156,7 @@ def assign(  # type: ignore[no-untyped-def]
 
 
 @kernel
-def refuse_denied(s, kind, session):  # type: ignore[no-untyped-def]
+def refuse_denied(s, kind, session):
     """Take datagrams of senders that are not allowed out of the batch, counted."""
     for i in range(kind.shape[0]):
         if kind[i] != K_NONE and s.stats[session[i], S_DENIED] != 0:
@@ -185,6 +184,3 @@ def assign_batch(shared: Shared, batch: Datagrams) -> tuple[NDArray[np.uint8], N
             session,
         )
     return kind, session
-
-
-__all__ = ["KEY_WORDS", "Decoded", "Shared", "assign_batch", "new_shared"]

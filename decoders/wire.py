@@ -1,12 +1,10 @@
-"""Reading big-endian integers inside compiled kernels.
-
-Callers check `offset + size <= end` once per structure; the check of each read stands behind that.
-
-One machine load for a big-endian number, one check for a column of them: what `decoders.wire` and `fields` build on.
+"""Big-endian integers inside compiled kernels: read one by one, or moved to columns a run at a time.
 
 Written as `octets[at] << 8 | octets[at + 1]`, a 32-bit read costs four bounds checks, and the compiler may not merge
 the loads across them.  Here one check guards one unaligned load, or a whole run of equally spaced ones.  Without
 compilation the same is said in plain Python.
+
+Callers check `offset + size <= end` once per structure; the check of each read stands behind that.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ MAPPED = np.uint64(0xFFFF << 32)
 
 
 @inline
-def swap64(value):  # type: ignore[no-untyped-def]
+def swap64(value):
     """Reverse the octets of a uint64: LLVM turns this into one instruction."""
     v = np.uint64(value)
     low = np.uint64(0xFF)
@@ -66,7 +64,7 @@ def loader(size: int) -> Callable[..., np.uint64]:
     """A compiled reader of `size` (2, 4 or 8) octets at an offset, as uint64; IndexError outside of the array."""
     if _INTERPRETED:
 
-        def plain(octets, at):  # type: ignore[no-untyped-def]
+        def plain(octets, at):
             if at < 0 or at + size > octets.shape[0]:
                 raise IndexError("read outside of the octets")
             return np.uint64(int.from_bytes(octets[at : at + size].tobytes(), "big"))
@@ -75,7 +73,7 @@ def loader(size: int) -> Callable[..., np.uint64]:
     raw = _raw(size * 8)
 
     @inline
-    def checked(octets, at):  # type: ignore[no-untyped-def]
+    def checked(octets, at):
         if at < 0 or at + size > octets.shape[0]:
             raise IndexError("read outside of the octets")
         return raw(octets, at)
@@ -107,7 +105,7 @@ def _zeroer() -> Callable[..., None]:
     """A compiled `zero`: `count` numbers of a C-contiguous array, from flat index `first` on; IndexError outside."""
     if _INTERPRETED:
 
-        def plain(target, first, count):  # type: ignore[no-untyped-def]
+        def plain(target, first, count):
             if first < 0 or count < 0 or first + count > target.size:
                 raise IndexError("write outside of the rows")
             target.reshape(-1)[first : first + count] = 0
@@ -115,7 +113,7 @@ def _zeroer() -> Callable[..., None]:
         return plain
 
     @inline_always
-    def zero(target, first, count):  # type: ignore[no-untyped-def]
+    def zero(target, first, count):
         if first < 0 or count < 0 or first + count > target.size:
             raise IndexError("write outside of the rows")
         for k in range(count):
@@ -128,7 +126,7 @@ zero = _zeroer()
 
 
 @inline
-def _check(octets, at, size, stride, n, target, column, first, step):  # type: ignore[no-untyped-def]
+def _check(octets, at, size, stride, n, target, column, first, step):
     """Raise IndexError unless `n` > 0 reads of `size` octets and as many writes all lie within the arrays."""
     if at < 0 or stride < 0 or at + (n - 1) * stride + size > octets.shape[0]:
         raise IndexError("read outside of the octets")
@@ -144,7 +142,7 @@ def mover(size: int) -> Callable[..., None]:
     """
     if _INTERPRETED:
 
-        def plain(octets, at, stride, n, target, column, first, step):  # type: ignore[no-untyped-def]
+        def plain(octets, at, stride, n, target, column, first, step):
             if n > 0:
                 _check(octets, at, size, stride, n, target, column, first, step)
             for k in range(n):
@@ -156,13 +154,13 @@ def mover(size: int) -> Callable[..., None]:
         high, low = _raw(16), _raw(32)
 
         @inline_always
-        def read(octets, at):  # type: ignore[no-untyped-def]
+        def read(octets, at):
             return (high(octets, at) << np.uint64(32)) | low(octets, at + 2)
     else:
         read = _raw(size * 8)
 
     @inline_always
-    def move(octets, at, stride, n, target, column, first, step):  # type: ignore[no-untyped-def]
+    def move(octets, at, stride, n, target, column, first, step):
         if n > 0:
             _check(octets, at, size, stride, n, target, column, first, step)
         to = column * target.shape[1] + first
@@ -176,7 +174,7 @@ def ipv4_mover() -> Callable[..., None]:
     """As `mover`, of IPv4 addresses to places of two words: ::ffff:a.b.c.d, its octets in network order."""
     if _INTERPRETED:
 
-        def plain(octets, at, stride, n, target, column, first, step):  # type: ignore[no-untyped-def]
+        def plain(octets, at, stride, n, target, column, first, step):
             if n > 0:
                 _check(octets, at, 4, stride, n, target, column, first, step)
             for k in range(n):
@@ -188,7 +186,7 @@ def ipv4_mover() -> Callable[..., None]:
     read = _raw(32)
 
     @inline_always
-    def move(octets, at, stride, n, target, column, first, step):  # type: ignore[no-untyped-def]
+    def move(octets, at, stride, n, target, column, first, step):
         if n > 0:
             _check(octets, at, 4, stride, n, target, column, first, step)
         to = 2 * (column * target.shape[1] + first)
@@ -199,11 +197,6 @@ def ipv4_mover() -> Callable[..., None]:
     return move
 
 
-__all__ = [
-    "MAPPED", "mac", "move8", "move16", "move32", "move64", "move_ipv4", "move_mac", "swap64", "u16", "u32", "u64",
-    "unsigned",
-]  # fmt: skip
-
 _load16 = loader(2)
 _load32 = loader(4)
 _load64 = loader(8)
@@ -213,40 +206,31 @@ move_ipv4 = ipv4_mover()
 
 
 @inline
-def u16(octets, at):  # type: ignore[no-untyped-def]
+def u16(octets, at):
     """Unsigned 16 bits at offset `at`, as int64."""
     return np.int64(_load16(octets, at))
 
 
 @inline
-def u32(octets, at):  # type: ignore[no-untyped-def]
+def u32(octets, at):
     """Unsigned 32 bits at offset `at`, as int64."""
     return np.int64(_load32(octets, at))
 
 
 @inline
-def u64(octets, at):  # type: ignore[no-untyped-def]
+def u64(octets, at):
     """Unsigned 64 bits at offset `at`, as uint64."""
     return _load64(octets, at)
 
 
 @inline
-def mac(octets, at):  # type: ignore[no-untyped-def]
+def mac(octets, at):
     """48 bits at offset `at`, as uint64."""
     return (_load16(octets, at) << np.uint64(32)) | _load32(octets, at + 2)
 
 
 @inline
-def unsigned(octets, at, size):  # type: ignore[no-untyped-def]
-    """Unsigned big-endian number of `size` octets (RFC 7011 section 6.2), the low 64 bits, as uint64; 0 for size 0."""
-    value = np.uint64(0)
-    for i in range(size):
-        value = (value << np.uint64(8)) | np.uint64(octets[at + i])
-    return value
-
-
-@inline
-def all_zero(octets, at, end):  # type: ignore[no-untyped-def]
+def all_zero(octets, at, end):
     """True if only zeros stand there: padding."""
     for i in range(at, end):  # noqa: SIM110  (kernels have no generators)
         if octets[i] != 0:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from hashlib import sha256
+from typing import Any
 
 import pyarrow as pa
+from numpy.typing import NDArray
 
 UINT8 = pa.uint8()
 UINT16 = pa.uint16()
@@ -89,8 +91,34 @@ class Column:
         """The number of an enumeration value.  Raises ValueError if the column has no such value."""
         return self.names.index(name)
 
+    @property
+    def nothing(self) -> Any:
+        """The value of a row that states nothing here, as `Table.batch` takes it."""
+        if self.nullable:
+            return None
+        if self.names:
+            return self.names[0]
+        if pa.types.is_nested(self.arrow) and not pa.types.is_dictionary(self.arrow):
+            return []
+        kind = self.arrow.value_type if pa.types.is_dictionary(self.arrow) else self.arrow
+        if pa.types.is_string(kind):
+            return ""
+        return bytes(kind.byte_width) if pa.types.is_fixed_size_binary(kind) else 0
 
-@dataclass(frozen=True, eq=False)  # its hash would be that of all columns, made anew for every batch
+    def array(self, values: Sequence[Any] | NDArray[Any]) -> pa.Array:
+        """Values of the column as Arrow: enumerations by name, times in µs, addresses and UUIDs as 16 octets.
+
+        Raises ValueError for what the column cannot hold.
+        """
+        if self.names:
+            codes = pa.array([self.code(name) for name in values], pa.int8())
+            return pa.DictionaryArray.from_arrays(codes, pa.array(self.names, pa.string()))
+        if pa.types.is_dictionary(self.arrow):
+            return pa.array(values, self.arrow.value_type).dictionary_encode()
+        return pa.array(values, self.arrow)
+
+
+@dataclass(frozen=True, eq=False)  # its hash would be that of all columns, made again for every batch
 class Table:
     """One table: its columns in insert order, how ClickHouse sorts and partitions it, and how long rows live."""
 
@@ -143,6 +171,19 @@ class Table:
                 if not origins or column.origin in origins
             )
         return self._schemas[origins]
+
+    def batch(self, columns: Mapping[str, Any], *origins: Origin) -> pa.RecordBatch:
+        """Rows from the values of their stored columns, of these origins only if any are given.
+
+        For few rows: each value is a Python object.  Raises KeyError if a column is left out, and what `Column.array`
+        raises.
+        """
+        schema = self.arrow(*origins)
+        return pa.RecordBatch.from_arrays([self[name].array(columns[name]) for name in schema.names], schema=schema)
+
+    def empty_row(self, *origins: Origin) -> pa.RecordBatch:
+        """One row that states nothing, to compile the kernels that read such rows before they are needed."""
+        return self.batch({column.name: [column.nothing] for column in self.stored}, *origins)
 
 
 def mark_of(select: str) -> str:

@@ -159,11 +159,6 @@ def ddl(
     return statements
 
 
-def insert_columns(table: Table) -> list[str]:
-    """Names of the columns that an INSERT carries, in order."""
-    return [column.name for column in table.stored]
-
-
 def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 

@@ -1,32 +1,19 @@
-"""Rollups: sums per window that ClickHouse keeps up to date as rows of `flows` arrive.
+"""Rollups: sums per window that ClickHouse keeps up to date as rows arrive.
 
     flows ──► collector/rollup ──► pair_10s_in ──► pair_10s ──► pair_1m ──► pair_1h
               sums rows in memory                     ▲      each arrow behind `…_in`, `drops` and `interface_counters`
-                                          drops ──────┘      is a materialised view (`schemas.rollups`)
+                                          drops ──────┘      is a materialised view (`FEEDS`)
     interface_counters ──► interface_10s ──► interface_1m ──► interface_1h
 
 Rows of `flows` are summed in the process, once per 10 s: materialised views over each insert take 1 to 3 CPU seconds
-per million rows (bench/results).
+per million rows.
 
 What VMs and hypervisors sent and received, `vm_10s` to `host_1h`, are plain views of the pairs (`schemas.views.ends`):
-each materialised view takes 15 to 35 ms of every insert, however few the rows are (bench/results).
+each materialised view takes 15 to 35 ms of every insert, however few the rows are.
 
 Every row says in `sighting` from where the packets were seen, so one packet stands in several rows of a pair: at its
 source, at its destination, in transit.  Nothing is counted twice as long as one sighting is summed at a time; the
 views in `schemas.views.all` do that.  All levels hold parts of sums: ask with GROUP BY, or ask the views.
-
-Feeds: materialised views that fill one table from the blocks that are inserted into another.
-
-The feed from `interface_counters` to `interface_10s`: differences between polls, shared out over the time between.
-
-A poll that has no valid difference (the first one, or after a reset) says nothing about a window.  `covered_seconds`
-tells how much of a window lies between polls, so that a rate is bytes / covered_seconds also at the ends.
-
-**Packets.**  Open vSwitch counts all packets as unicast, multicast ones a second time, and broadcast not at all
-(ofproto-dpif-sflow.c); libvirt has one for all.  Others count each packet once.  What tells them apart is the broadcast
-counter, which Open vSwitch and libvirt do not have.
-
-All materialised views that fill the rollups: what each inserted block of rows adds to which window.
 """
 
 from __future__ import annotations
@@ -41,7 +28,9 @@ from schemas.counters import COUNTERS
 from schemas.flows import FLOWS, LZ4, T64
 
 LEVELS = {"10s": 10, "1m": 60, "1h": 3600}
-"""Seconds of a window, by the end of the table's name."""
+"""Seconds of a window, by the end of the table's name; shortest first.  Each divides the next, and a day."""
+LEVEL_US = {level: seconds * 1_000_000 for level, seconds in LEVELS.items()}
+"""The same in µs."""
 
 TTL_DAYS = {"10s": 2, "1m": 30, "1h": 400}
 
@@ -121,9 +110,6 @@ STREAM_KEYS = (
     Column("domain", UINT32, "Its observation domain, source id, sub-agent or engine; 0 for drops.", codec=LZ4),
 )
 """With the protocol they name the stream that told of the packets: what one stream sees says nothing of another."""
-
-REPORTER = "if(agent IN (toIPv6('::'), toIPv6('::ffff:0.0.0.0')), exporter, agent)"
-"""SQL of `reporter`: Open vSwitch states 0.0.0.0 where it knows no agent."""
 
 PAIR = Column(
     "pair",
@@ -397,7 +383,7 @@ WRAPPED_SPEEDS = tuple(
 )
 """Usual speeds without their upper bits: Open vSwitch since 3.2 computes ifSpeed in 32 bits (ofproto-dpif-sflow.c)."""
 
-_WINDOW_US = LEVELS["10s"] * 1_000_000
+_WINDOW_US = LEVEL_US["10s"]
 
 
 def _delta(way: str, measure: str) -> str:
@@ -408,7 +394,16 @@ def _delta(way: str, measure: str) -> str:
 
 
 def interfaces_from_counters() -> Feed:
-    """Polls to windows of 10 s."""
+    """Polls to windows of 10 s: differences between polls, shared out over the time between.
+
+    A poll that has no valid difference (the first one, or after a reset) says nothing about a window.
+    `covered_seconds` tells how much of a window lies between polls, so that a rate is bytes / covered_seconds also at
+    the ends.
+
+    Open vSwitch counts all packets as unicast, multicast ones a second time, and broadcast not at all
+    (ofproto-dpif-sflow.c); libvirt has one number for all.  Others count each packet once.  What tells them apart is
+    the broadcast counter, which Open vSwitch and libvirt do not have.
+    """
     measures = [(way, measure) for way in ("in", "out") for measure in COUNTED]
     deltas = ",\n        ".join(f"{_delta(way, measure)} AS {way}_{measure}_all" for way, measure in measures)
     sums = ",\n    ".join(f"sum({way}_{measure}_all * share) AS {way}_{measure}" for way, measure in measures)
@@ -474,3 +469,4 @@ FEEDS = (
     interfaces_from_counters(),
     *(coarser(coarse, fine) for tables in (PAIRS, INTERFACES) for fine, coarse in pairwise(tables)),
 )
+"""All materialised views that fill the rollups: what each inserted block of rows adds to which window."""

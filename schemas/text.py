@@ -83,6 +83,12 @@ def sql_literal(text: str) -> str:
     return f"'{HOSTILE.sub(octets, quoted)}'"
 
 
+def like(pattern: str) -> str:
+    """A pattern with `*` and `?` as one of SQL's LIKE."""
+    escaped = pattern.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return escaped.replace("*", "%").replace("?", "_")
+
+
 def _escape(found: re.Match[str]) -> str:
     sign = found[0]
     if sign in _SHORT:

@@ -1,10 +1,11 @@
-"""Stores for tests: the engine allows one directory per process, so all tests of a run share one, a database each."""
+"""Stores for tests: the engine allows one directory per process, so all tests of a run share one, a database each.
+
+And releases that left stores to migrate.
+"""
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 
 from collector.store.client import open_client
 from collector.store.settings import StoreSettings
+from schemas import migrations
+from tests.schemas.releases import TABLES, Releases
 
 _numbers = count(1)
 
@@ -49,18 +52,12 @@ def embedded_store(store_directory: Path, tmp_path: Path) -> Iterator[StoreSetti
 
 @pytest.fixture(scope="session")
 def clickhouse_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a ClickHouse server: our endpoint, writable, over an engine of its own in another process."""
+    """Address of a ClickHouse server, or what stands in for one: an engine of its own in another process."""
     pytest.importorskip("chdb", reason="the stand-in for a server needs chDB")
-    directory = tmp_path_factory.mktemp("server")
-    command = [sys.executable, "-m", "collector.sql.endpoint", "--writable", "--path", str(directory), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]) as process:
-        assert process.stdout is not None
-        url = process.stdout.readline().strip()
-        assert url.startswith("http://"), "the server did not start"
-        try:
-            yield url
-        finally:
-            process.terminate()
+    from tests.clickhouse_server import started
+
+    with started(tmp_path_factory.mktemp("server")) as url:
+        yield url
 
 
 @pytest.fixture
@@ -74,3 +71,28 @@ def any_store(request: pytest.FixtureRequest) -> StoreSettings:
     """Either kind of store."""
     settings: StoreSettings = request.getfixturevalue(request.param)
     return settings
+
+
+@pytest.fixture
+def releases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Releases:
+    """Made-up releases: their steps and states stand in for ours."""
+    made = Releases(tmp_path / "releases")
+    monkeypatch.setattr(migrations, "STEPS", made.steps)
+    monkeypatch.setattr(migrations, "STATES", made.states)
+    return made
+
+
+@pytest.fixture(params=["ours", "made up"])
+def any_releases(request: pytest.FixtureRequest) -> str:
+    """Our own steps and states, then those of made-up releases."""
+    if request.param != "ours":
+        request.getfixturevalue("releases")
+    return str(request.param)
+
+
+@pytest.fixture(params=[*sorted(migrations.states()), *TABLES])
+def released_state(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """Statements that make a store as a release left it: each of ours, then of the made-up ones, with their steps."""
+    if request.param in TABLES:
+        request.getfixturevalue("releases")
+    return migrations.split(migrations.states()[request.param].read_text(encoding="utf-8"))

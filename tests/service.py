@@ -83,13 +83,11 @@ def running(
     *overrides: str,
     store: str = "",
     config: Path | None = None,
-    tree: Path = ROOT,
     descriptors: int = 0,
 ) -> Iterator[Service]:
     """Start the service on free ports with its data in `directory`; kills it in the end if it still runs.
 
-    `config` is a settings file beside the overrides; `tree` another source tree to start it from; `descriptors` how
-    many it may have, if not as many as we.
+    `config` is a settings file beside the overrides; `descriptors` how many it may have, if not as many as we.
     """
     command = [
         sys.executable, "-m", "collector", "run", *(["--config", str(config)] if config else []),
@@ -105,9 +103,7 @@ def running(
         command = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh", *command]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("VMFLOW_")}
     environment["VMFLOW_CONFIG"] = ""
-    if tree != ROOT:
-        environment["PYTHONPATH"] = str(tree)
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tree, env=environment)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
     log: list[dict[str, Any]] = []
     ready = threading.Event()
     reader = threading.Thread(target=_read, args=(process, log, ready), daemon=True)

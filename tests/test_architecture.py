@@ -92,7 +92,6 @@ MAY_PUT_OUT = {
     "collector/__main__.py": {"sys.stdout"},  # closes it
     "collector/commands/decode.py": {"sys.stdout"},  # Arrow: octets for a program
     "collector/commands/serve.py": {"sys.stderr"},  # flushes it
-    "collector/sql/endpoint.py": {"print"},  # run by hand, prints its own address
     "collector/inventory/sources/static_file.py": {"csv"},  # reads
 }
 """Whoever else prints goes around what keeps names from steering terminals and spreadsheets."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+from pathlib import Path
 
 import pytest
 
 from bench import traffic
 from bench.growth import Step, verdicts
-from bench.load import records
+from bench.load import records, save
 from bench.receivers import Processes
 from decoders.datagrams import Datagrams
 from decoders.decoder import Decoder
@@ -49,6 +51,14 @@ def test_only_growth_above_the_number_is_worse_than_linear() -> None:
         "exporters 100 → 1000: the cost of a record grew more than 10-fold",
         "exporters 1000 → 10000: 1.50 × the cost of one more",
     ]
+
+
+def test_saved_figures_are_json_with_the_machine(tmp_path: Path) -> None:
+    save(tmp_path / "x.json", {"ipfix": [{"name": "decode", "cost": 0.12345}, {"name": "sum", "cost": 2}], "none": []})
+
+    found = json.loads((tmp_path / "x.json").read_text())
+    assert f"{os.cpu_count()} × " in found.pop("machine")
+    assert found == {"ipfix": [{"name": "decode", "cost": 0.123}, {"name": "sum", "cost": 2}], "none": []}
 
 
 def test_cpu_time_of_a_process_is_its_own() -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from collector.__main__ import COMMANDS, parser_of, whole_parser
+from collector.__main__ import COMMANDS, whole_parser
 from collector.commands.completion import SHELLS, script
+from tests.commands.support import parser_of
 from tests.service import ROOT
 
 

@@ -1,44 +1,35 @@
-"""The desk: what people ask of alerts and do about them.  Lists come from the store, on a thread of the desk."""
+"""What the API asks of alerts and does about them.  Lists come from the store, on a thread of their own."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 from clickhouse_connect.driver import Client
 
 from collector.alert.rules import Rule
 from collector.alert.stage import Alerts
-from collector.alert.store import (
-    ALERT_SQL,
-    ALERTS_SQL,
-    EVENTS_SQL,
-    KEEPERS_SQL,
-    SILENCES_SQL,
-    Row,
-    alert_card,
-    event,
-    rows,
-    silence_card,
-)
-from collector.interfaces import AlertCard, AlertEvent, AlertQuery, AlertServiceError, Call, RuleCard, SilenceCard
+from collector.alert.store import ALERT_SQL, ALERTS_SQL, BOUNDS, EVENTS_SQL, KEEPERS_SQL, SILENCES_SQL, rows
+from collector.interfaces import AlertQuery, AlertServiceError, Call, Row
 from collector.store_errors import first_line
+from schemas.text import like
 
 ANSWER_SECONDS = 8.0
-"""Longest wait for the store and for those who asked before."""
-ACT_SECONDS = 15.0
+"""Longest wait for the store and for earlier requests."""
+CHANGE_SECONDS = 15.0
 """Longest wait until the alerts' worker, which may evaluate a window, has done what a person asks for."""
 
 MOST_WAITING = 100
-"""Requests that wait for the alerts' worker; while the store is away they stay, though nobody waits for them."""
+"""Requests that wait for the alerts' worker; while the store is away they stay, though their clients have gone."""
 
 T = TypeVar("T")
 
 
 class AlertApi:
-    """`collector.interfaces.AlertDesk` over a stage and its tables.
+    """`collector.interfaces.AlertService` over a stage and its tables.
 
     `connect` opens a client with our database selected; it blocks, and is called through `call`.
     """
@@ -50,91 +41,73 @@ class AlertApi:
         self._connect = connect
         self._client: Client | None = None
         self._turn = asyncio.Lock()
-        """One client, so one question at a time."""
+        """One client, so one query at a time."""
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    async def alerts(self, query: AlertQuery, /) -> Sequence[AlertCard]:
-        """As AlertDesk says."""
+    async def alerts(self, query: AlertQuery, /) -> Sequence[Row]:
+        """As AlertService says."""
         fired_us, alert_id = query.before or (0, "")
         parameters = {
             "states": list(query.states), "severities": list(query.severities), "rules": list(query.rules),
             "vm": like(query.vm), "begin": query.id_begin, "limit": query.limit, "fired": fired_us, "id": alert_id,
         }  # fmt: skip
-        return await self._cards(await self._read(ALERTS_SQL, parameters))
+        return await self._with_keepers(await self._read(ALERTS_SQL, parameters))
 
-    async def alert(self, alert_id: str, /) -> AlertCard | None:
-        """As AlertDesk says."""
-        found = await self._read(ALERT_SQL, {"id": alert_id})
-        return (await self._cards(found))[0] if found else None
+    async def alert(self, alert_id: str, /) -> Row | None:
+        """As AlertService says."""
+        found = await self._with_keepers(await self._read(ALERT_SQL, {"id": alert_id}))
+        return found[0] if found else None
 
-    async def _cards(self, found: Sequence[Row]) -> list[AlertCard]:
-        """The cards of rows of `alerts`; what keeps messages back stands among the events."""
+    async def _with_keepers(self, found: Sequence[Row]) -> list[Row]:
+        """The same rows of `alerts`, and what keeps their messages back, which stands among the events."""
         kept = [row for row in found if row["held_back"]]
         keepers = {}
         if kept:
             parameters = {"ids": [row["alert_id"] for row in kept], "since": min(row["since"] for row in kept)}
             keepers = {row["alert_id"]: row["keeper"] for row in await self._read(KEEPERS_SQL, parameters)}
-        return [alert_card(row, keepers.get(row["alert_id"], "")) for row in found]
+        return [{**row, "held_back_by": keepers.get(row["alert_id"], "")} for row in found]
 
-    async def history(self, card: AlertCard, limit: int, offset: int, /) -> Sequence[AlertEvent]:
-        """As AlertDesk says."""
-        parameters = {"id": card.alert_id, "since": card.since, "limit": limit, "offset": offset}
-        return [event(row) for row in await self._read(EVENTS_SQL, parameters)]
+    async def history(self, alert: Row, limit: int, offset: int, /) -> Sequence[Row]:
+        """As AlertService says."""
+        parameters = {"id": alert["alert_id"], "since": alert["since"], "limit": limit, "offset": offset}
+        return await self._read(EVENTS_SQL, parameters)
 
-    async def silences(self, limit: int, offset: int, /, *, ended: bool) -> Sequence[SilenceCard]:
-        """As AlertDesk says."""
+    async def silences(self, limit: int, offset: int, /, *, ended: bool) -> Sequence[Row]:
+        """As AlertService says."""
         after = 0 if ended else self._alerts.now_us()
-        parameters = {"after": after, "limit": limit, "offset": offset}
-        return [silence_card(row) for row in await self._read(SILENCES_SQL, parameters)]
+        return await self._read(SILENCES_SQL, {"after": after, "limit": limit, "offset": offset})
 
-    def rules(self) -> Sequence[RuleCard]:
-        """As AlertDesk says."""
+    def rules(self) -> Sequence[Row]:
+        """As AlertService says."""
         return [self._rule(rule) for rule in self._rules]
 
-    def _rule(self, rule: Rule) -> RuleCard:
-        looked = self._alerts.looked[rule.name]
+    def _rule(self, rule: Rule) -> Row:
         pending, firing = self._alerts.counts[rule.name]
-        return RuleCard(
-            name=rule.name,
-            scope=rule.scope,
-            condition=rule.condition,
-            measure=rule.measure,
-            unit=rule.about.unit,
-            level=rule.level,
-            severity=rule.severity,
-            above=rule.above,
-            below=rule.below,
-            pending=pending,
-            firing=firing,
-            series=looked.series,
-            evaluated=looked.evaluated_us,
-            window_end=looked.window_end_us,
-            failed=looked.failed_us,
-            error=looked.error,
-        )
+        counts = {"pending": pending, "firing": firing}
+        return {**rule.model_dump(), "unit": rule.about.unit, **counts, **asdict(self._alerts.status[rule.name])}
 
     async def acknowledge(self, alert_id: str, who: str, comment: str, /) -> bool:
-        """As AlertDesk says."""
+        """As AlertService says."""
         return await self._do(self._alerts.acknowledge(alert_id, who, comment))
 
     async def resolve(self, alert_id: str, who: str, comment: str, /) -> bool:
-        """As AlertDesk says."""
+        """As AlertService says."""
         return await self._do(self._alerts.resolve(alert_id, who, comment))
 
     async def retire(self, wanted: Mapping[str, str], who: str, comment: str, /) -> Sequence[Mapping[str, str]]:
-        """As AlertDesk says."""
+        """As AlertService says."""
         return await self._do(self._alerts.retire(wanted, who, comment))
 
     async def silence(self, matchers: Mapping[str, str], until: int, who: str, comment: str, /) -> str:
-        """As AlertDesk says."""
+        """As AlertService says."""
         return await self._do(self._alerts.silence(matchers, until, who, comment))
 
     async def end_silence(self, silence_id: str, /) -> bool:
-        """As AlertDesk says."""
+        """As AlertService says."""
         return await self._do(self._alerts.end_silence(silence_id))
 
     async def _do(self, work: Coroutine[None, None, T]) -> T:
-        """Do it to its end, even if nobody waits any more: its messages would else stay here until the next start."""
+        """Do it to its end, even if the request is given up: its messages would else stay here until the next start."""
         if not self._alerts.enabled:
             work.close()
             raise AlertServiceError("alerts are off: alerts.enabled = false")
@@ -144,7 +117,7 @@ class AlertApi:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        async with _deadline(ACT_SECONDS):
+        async with _deadline(CHANGE_SECONDS):
             return await asyncio.shield(task)
 
     async def _read(self, sql: str, parameters: Mapping[str, Any]) -> list[Row]:
@@ -152,11 +125,11 @@ class AlertApi:
             return await self._call(self._ask, sql, parameters)
 
     def _ask(self, sql: str, parameters: Mapping[str, Any]) -> list[Row]:
-        """Blocks.  After an error the next question opens a client anew."""
+        """Blocks.  After an error the next query opens another client."""
         client, self._client = self._client, None
         try:
             client = client or self._connect()
-            found = rows(client, sql, parameters)
+            found = rows(client, sql, parameters, BOUNDS)
         except Exception as error:
             if client is not None:
                 with contextlib.suppress(Exception):  # a broken connection may refuse even that
@@ -171,15 +144,9 @@ class AlertApi:
 
 @contextlib.asynccontextmanager
 async def _deadline(seconds: float) -> AsyncIterator[None]:
-    """Raise DeskError where it takes longer."""
+    """Raise AlertServiceError where it takes longer."""
     try:
         async with asyncio.timeout(seconds):
             yield
     except TimeoutError as error:
         raise AlertServiceError(f"no answer within {seconds:g} s; what was asked for may still be done") from error
-
-
-def like(pattern: str) -> str:
-    """A pattern with `*` and `?` as one of SQL's LIKE."""
-    escaped = pattern.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return escaped.replace("*", "%").replace("?", "_")

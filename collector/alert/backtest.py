@@ -15,10 +15,10 @@ from clickhouse_connect.driver import Client
 from collector.alert.conditions.base import Judge, figures
 from collector.alert.evaluate import cut, judge_of
 from collector.alert.rules import Rule
-from collector.alert.scopes import LEVEL_US
 from collector.alert.series import Floats, Limits, WindowSeries, pieces
 from collector.alert.settings import AlertSettings
 from collector.alert.state import Alert, AlertStates
+from schemas.rollups import LEVEL_US
 
 DAY_US = 24 * LEVEL_US["1h"]
 KEPT = 10_000
@@ -66,12 +66,12 @@ def replay(
     tallies = [BacktestResult(rule, until_us=until_us) for rule in rules if not rule.about.own]
     for group in _together(tallies):
         judges = [judge_of(tally.rule, settings) for tally in group]
-        book = AlertStates(settings)
+        states = AlertStates(settings)
         for frame in _frames(client, judges, settings, since_us, until_us):
             for judge, tally in zip(judges, group, strict=True):
-                _count(tally, judge, book, frame)
+                _count(tally, judge, states, frame)
         for tally in group:
-            tally.refused = book.refused
+            tally.refused = states.refused
     return tallies
 
 
@@ -83,11 +83,11 @@ def _together(tallies: Iterable[BacktestResult]) -> list[list[BacktestResult]]:
     return list(groups.values())
 
 
-def _count(tally: BacktestResult, judge: Judge, book: AlertStates, frame: WindowSeries) -> None:
+def _count(tally: BacktestResult, judge: Judge, states: AlertStates, frame: WindowSeries) -> None:
     if len(frame.series):
         tally.windows += 1
         tally.begin_us = tally.begin_us or frame.start_us
-    for change in book.apply(judge.rule, judge.judge(frame), frame.start_us, frame.end_us):
+    for change in states.apply(judge.rule, judge.judge(frame), frame.start_us, frame.end_us):
         if change.event == "firing":
             tally.fired += 1
             tally.series.add(change.alert.series)
@@ -107,7 +107,7 @@ def _frames(
     for frame in pieces(client, rule.view, rule.level, rules, start, end, limits):
         for judge in judges:
             while not judge.prepare(client, frame.start_us, limits):
-                continue  # there is more to read, and nobody waits
+                continue  # there is more to read, and time for it
         yield cut(frame, settings.series)[0]
 
 
@@ -137,7 +137,7 @@ def suggest(
         values = _nearest(client, rule, settings, since_us, until_us)
         limits = [limit for limit in candidates(values, rule.sign) if limit != rule.limit and rule.can_pass(limit)]
         tried += [(rule, True, len(values) > 0), *((_with_limit(rule, limit), False, True) for limit in limits)]
-    # Books know rules by their names: each limit needs its own.
+    # States know rules by their names: each limit needs its own.
     named = [rule.model_copy(update={"name": f"limit_{number}"}) for number, (rule, *_) in enumerate(tried)]
     tallies = replay(client, named, settings, since_us, until_us)
     return [Suggestion(rule, tally, *how) for (rule, *how), tally in zip(tried, tallies, strict=True)]

@@ -1,6 +1,6 @@
 """Evaluation of windows: one query per scope and level, all rules of it over its columns, states brought up to date.
 
-Why nothing can be told of a series any more: what the window and the inventory say about those whose alert ends.
+Where an alert ends since nothing is measured any more, window and inventory say why.
 """
 
 from __future__ import annotations
@@ -16,71 +16,24 @@ from collector.alert.conditions.base import Judge
 from collector.alert.conditions.baseline import Baseline
 from collector.alert.conditions.threshold import Threshold
 from collector.alert.conditions.trend import Trend
-from collector.alert.notifications import clock
 from collector.alert.rules import Rule
-from collector.alert.scopes import LEVEL_US
 from collector.alert.series import Limits, WindowSeries, read
 from collector.alert.settings import AlertSettings
 from collector.alert.state import FORGOTTEN, SECOND_US, Alert, AlertStates, Change
+from collector.figures import moment
 from collector.interfaces import Scope
-
-MOST = 100
-"""VMs that the inventory is asked about at once; of more it is only said what the window says."""
-
-# Where each VM was last, and whether it is still there.
-SQL = """
-SELECT vm, max(open) AS there, argMax(host, valid_to) AS host, toInt64(toUnixTimestamp(max(valid_to))) AS until
-FROM inventory FINAL WHERE vm IN {names:Array(String)} GROUP BY vm
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """What the inventory knows of a VM."""
-
-    there: bool
-    host: str
-    until_us: int
-    """Last time it was known to hold."""
-
-
-def places(client: Client, alerts: Iterable[Alert], limits: Limits) -> dict[str, Place]:
-    """Where the VMs of these alerts are.  Blocks; raises the driver's errors."""
-    names = sorted({alert.labels.get(name, "") for alert in alerts for name in alert.rule.view.vms} - {""})[:MOST]
-    if not names:
-        return {}
-    answer = client.query(SQL, parameters={"names": names}, settings=limits.settings())
-    return {
-        str(name): Place(bool(there), str(host), int(until) * SECOND_US)
-        for name, there, host, until in answer.result_rows
-    }
-
-
-def why(alert: Alert, judge: Judge, frame: WindowSeries, known: Mapping[str, Place]) -> str:
-    """Why nothing was told of the series of this alert for so long, in words."""
-    reasons = []
-    for vm in alert.rule.view.vms:
-        place = known.get(alert.labels.get(vm, ""))
-        host = alert.labels.get(vm.replace("vm", "host"), "")
-        if place is None:
-            continue
-        if not place.there:
-            reasons.append(f"{alert.labels[vm]} is not in the inventory any more, since {clock(place.until_us)} UTC")
-        elif host and place.host != host:
-            reasons.append(f"{alert.labels[vm]} has moved from {host} to {place.host}")
-    rows = np.flatnonzero(frame.series == np.uint64(alert.series))
-    since = clock(alert.window_end_us)
-    if len(rows):
-        words = frame.texts.get(f"{judge.rule.measure}_evidence")
-        word = f" ({words[int(rows[0])].as_py()})" if words is not None else ""
-        reasons.append(f"its {judge.rule.measure} cannot be told since {since} UTC{word}")
-    else:
-        reasons.append(f"nothing is seen of it since {since} UTC")
-    return "; ".join(reasons)
-
+from schemas.rollups import LEVEL_US
 
 ORDER: tuple[Scope, ...] = ("service", "exporter", "host", "interface", "vm", "pair")
 """What may keep other alerts back goes first."""
+MOST_PLACES = 100
+"""VMs that the inventory is asked about at once; of more only the window is asked."""
+
+# Where each VM was last, and whether it is still there.
+PLACES_SQL = """
+SELECT vm, max(open) AS there, argMax(host, valid_to) AS host, toInt64(toUnixTimestamp(max(valid_to))) AS until
+FROM inventory FINAL WHERE vm IN {names:Array(String)} GROUP BY vm
+"""
 
 
 def judge_of(rule: Rule, settings: AlertSettings) -> Judge:
@@ -100,18 +53,18 @@ class Outcome:
 
     changes: list[Change]
     evaluated: dict[str, int]
-    """By name of each rule that was evaluated, the series that it looked at."""
+    """By name of each rule that was evaluated, the number of its series."""
     failed: dict[str, BaseException]
     """By name of rule, why it was not."""
     put_off: list[str]
     """Names of rules that are still reading what was before this window."""
     left_out: int
-    """Series that were not looked at, for lack of room."""
+    """Series that were not evaluated, for lack of room."""
 
 
 @dataclass(frozen=True, slots=True)
 class RuleStatus:
-    """When a rule was last looked at.  Times are µs since 1970, 0 where it has not happened."""
+    """When a rule was last evaluated.  Times are µs since 1970, 0 where it has not happened."""
 
     evaluated_us: int = 0
     window_end_us: int = 0
@@ -125,7 +78,7 @@ class Evaluator:
     """All rules and their states."""
 
     def __init__(self, settings: AlertSettings, rules: Sequence[Rule]) -> None:
-        self.book = AlertStates(settings)
+        self.states = AlertStates(settings)
         self._limits = Limits(settings.query_seconds, settings.query_bytes, settings.series)
         self._most = settings.series
         self._judges = [judge_of(rule, settings) for rule in rules]
@@ -133,7 +86,7 @@ class Evaluator:
     def restore(self, alerts: Iterable[Alert]) -> None:
         """Take over alerts of a former run."""
         for alert in alerts:
-            self.book.restore(alert)
+            self.states.restore(alert)
             if alert.rule.condition == "absent" and not alert.lasts and alert.resolved_by not in ENDED:
                 self.dismiss(alert, alert.resolved_us)
         for judge in self._judges:
@@ -141,7 +94,7 @@ class Evaluator:
                 # What fell silent before the restart is in no window any more.
                 last = {
                     alert.series: (alert.labels, alert.window_end_us - round((alert.value or 0) * 1_000_000))
-                    for alert in self.book.of_rule(judge.rule.name)
+                    for alert in self.states.of_rule(judge.rule.name)
                 }
                 judge.adopt(last)
 
@@ -166,7 +119,7 @@ class Evaluator:
         changes: list[Change] = []
         judges = [judge for judge in self._judges if judge.rule.measure in values and judge.rule.about.own]
         for judge in judges:
-            changes += self.book.apply(judge.rule, judge.judge(frame), start_us, now_us)
+            changes += self.states.apply(judge.rule, judge.judge(frame), start_us, now_us)
         return Outcome(changes, {judge.rule.name: 1 for judge in judges}, {}, [], 0)
 
     def _scope(self, client: Client, judges: list[Judge], start_us: int, end_us: int, before: Outcome) -> Outcome:
@@ -191,20 +144,20 @@ class Evaluator:
         frame, left_out = cut(frame, self._most)
         changes = list(before.changes)
         for judge in ready:
-            changed = self.book.apply(judge.rule, judge.judge(frame), start_us, end_us)
+            changed = self.states.apply(judge.rule, judge.judge(frame), start_us, end_us)
             changes += self._explained(client, judge, frame, changed)
             left_out += _left_out(judge)
-        looked_at = {judge.rule.name: _looked_at(judge, frame) for judge in ready}
-        return Outcome(changes, before.evaluated | looked_at, failed, put_off, before.left_out + left_out)
+        evaluated = {judge.rule.name: _series_of(judge, frame) for judge in ready}
+        return Outcome(changes, before.evaluated | evaluated, failed, put_off, before.left_out + left_out)
 
     def _explained(self, client: Client, judge: Judge, frame: WindowSeries, changes: list[Change]) -> list[Change]:
-        """The same, and why those ended of which nothing can be told any more."""
+        """The same, with a comment on those that ended since they are not measured any more."""
         forgotten = [one.alert for one in changes if one.who == FORGOTTEN and not one.comment]
         if not forgotten:
             return changes
         try:
             known = places(client, forgotten, self._limits)
-        except Exception:  # noqa: BLE001 - without the inventory the window alone tells why
+        except Exception:  # noqa: BLE001 - without the inventory the window alone says why
             known = {}
         for alert in forgotten:
             alert.why = why(alert, judge, frame, known)
@@ -220,16 +173,16 @@ class Evaluator:
         judges = [judge for judge in self._judges if isinstance(judge, Absent) and judge.rule.view.rhythm]
         for judge in sorted(judges, key=lambda judge: judge.rule.replaced):
             for series, (labels, last_us) in judge.known(wanted).items():
-                alert = self.book.of_series(judge.rule.name, series)
+                alert = self.states.of_series(judge.rule.name, series)
                 if alert is not None or series not in done:
                     alert = alert or Alert(judge.rule, series, labels, last_us)
-                    changes += self.book.retire(alert, now_us, who, comment)
+                    changes += self.states.retire(alert, now_us, who, comment)
                 done.add(series)
                 judge.dismiss(series, now_us)
         return changes
 
     def dismiss(self, alert: Alert, now_us: int) -> None:
-        """What a person ends the silence of is not expected any more; of an exporter, by no rule."""
+        """Do not expect the series of an absence that a person resolved; of an exporter, by no rule."""
         for judge in self._judges:
             same = judge.rule.name == alert.rule.name or judge.rule.view.rhythm
             if isinstance(judge, Absent) and judge.rule.scope == alert.rule.scope and same:
@@ -254,7 +207,7 @@ def cut(frame: WindowSeries, most: int) -> tuple[WindowSeries, int]:
     )
 
 
-def _looked_at(judge: Judge, frame: WindowSeries) -> int:
+def _series_of(judge: Judge, frame: WindowSeries) -> int:
     """Series that the rule is about: those that it remembers, or those of the window that pass its filter."""
     if isinstance(judge, Absent):
         return len(judge)
@@ -268,3 +221,50 @@ def _left_out(judge: Judge) -> int:
         return 0
     count, judge.left_out = judge.left_out, 0
     return count
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What the inventory knows of a VM."""
+
+    there: bool
+    host: str
+    until_us: int
+    """Last time it was known to hold."""
+
+
+def places(client: Client, alerts: Iterable[Alert], limits: Limits) -> dict[str, Place]:
+    """Where the VMs of these alerts are.  Blocks; raises the driver's errors."""
+    names = sorted({alert.labels.get(name, "") for alert in alerts for name in alert.rule.view.vms} - {""})[
+        :MOST_PLACES
+    ]
+    if not names:
+        return {}
+    answer = client.query(PLACES_SQL, parameters={"names": names}, settings=limits.settings())
+    return {
+        str(name): Place(bool(there), str(host), int(until) * SECOND_US)
+        for name, there, host, until in answer.result_rows
+    }
+
+
+def why(alert: Alert, judge: Judge, frame: WindowSeries, known: Mapping[str, Place]) -> str:
+    """Why the series of this alert was not measured for so long, in words."""
+    reasons = []
+    for vm in alert.rule.view.vms:
+        place = known.get(alert.labels.get(vm, ""))
+        host = alert.labels.get(vm.replace("vm", "host"), "")
+        if place is None:
+            continue
+        if not place.there:
+            reasons.append(f"{alert.labels[vm]} is not in the inventory any more, since {moment(place.until_us)}")
+        elif host and place.host != host:
+            reasons.append(f"{alert.labels[vm]} has moved from {host} to {place.host}")
+    rows = np.flatnonzero(frame.series == np.uint64(alert.series))
+    since = moment(alert.window_end_us)
+    if len(rows):
+        words = frame.texts.get(f"{judge.rule.measure}_evidence")
+        word = f" ({words[int(rows[0])].as_py()})" if words is not None else ""
+        reasons.append(f"its {judge.rule.measure} cannot be measured since {since}{word}")
+    else:
+        reasons.append(f"nothing is seen of it since {since}")
+    return "; ".join(reasons)

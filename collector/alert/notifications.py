@@ -1,6 +1,6 @@
-"""Who is told of what: silences, inhibition, routes, escalation, and one message for what belongs together.
+"""Who is notified of what: silences, inhibition, routes, escalation, and one message for what belongs together.
 
-From an alert to the notice about it: figures as people read them, the rule's sentence, the query to look closer.
+No clock and no store here: times and states go in, messages come out.
 """
 
 from __future__ import annotations
@@ -9,133 +9,43 @@ import math
 import re
 from collections import Counter, deque
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, fields
 from fnmatch import translate
 from functools import lru_cache
 from uuid import uuid4
 
 from collector.alert.rules import Rule
-from collector.alert.scopes import LEVEL_US
-from collector.alert.series import closer
+from collector.alert.series import drilldown_sql
 from collector.alert.settings import AlertSettings, Route
 from collector.alert.state import SECOND_US, Alert, AlertStates, Change
 from collector.interfaces import AlertNotification, Event, NotificationGroup, Severity
-
-_PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
-
-
-def figure(value: float | None, unit: str) -> str:
-    """A figure with its unit; `?` where there is none."""
-    if value is None:
-        return "?"
-    if unit == "ratio":
-        return f"{100 * value:.3g} %"
-    if unit == "µs" and abs(value) >= 1000:
-        return f"{value / 1000:.4g} ms"
-    if unit == "bit/s":
-        for size, prefix in _PREFIXES:
-            if abs(value) >= size:
-                return f"{value / size:.3g} {prefix}{unit}"
-    shown = f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
-    return f"{shown} {unit}".strip()
-
-
-def clock(time_us: int) -> str:
-    """A time (µs since 1970) as people write it, UTC."""
-    return f"{datetime.fromtimestamp(time_us / SECOND_US, UTC):%Y-%m-%d %H:%M:%S}"
-
-
-def summary(alert: Alert) -> str:
-    """The rule's sentence, filled in.  Rules are checked to name nothing else."""
-    rule, unit = alert.rule, alert.rule.about.unit
-    names = {name: alert.labels.get(name, "") for name in rule.view.labels}
-    figures = {name: figure(getattr(alert, name), unit) for name in ("value", "low", "high", "threshold")}
-    return rule.text.format_map(
-        {
-            **names,
-            **figures,
-            "rule": rule.name,
-            "severity": rule.severity,
-            "measure": rule.measure,
-            "samples": figure(alert.samples, ""),
-            "evidence": alert.evidence,
-            "since": clock(alert.since_us),
-            "level": rule.level,
-        }
-    )
-
-
-def notice(alert: Alert, event: Event, now_us: int) -> AlertNotification:
-    """What delivery needs to tell people of this change."""
-    rule = alert.rule
-    start_us = alert.window_start_us or alert.since_us
-    end_us = alert.window_end_us or alert.since_us + LEVEL_US[rule.level]
-    return AlertNotification(
-        alert_id=alert.alert_id,
-        fingerprint=alert.fingerprint,
-        event=event,
-        rule=rule.name,
-        severity=rule.severity,
-        scope=rule.scope,
-        labels=dict(alert.labels),
-        measure=rule.measure,
-        unit=rule.about.unit,
-        value=alert.value,
-        low=alert.low,
-        high=alert.high,
-        samples=alert.samples,
-        evidence=alert.evidence,
-        threshold=alert.threshold,
-        condition=rule.condition,
-        level=rule.level,
-        window_start_us=start_us,
-        window_end_us=end_us,
-        since_us=alert.since_us,
-        now_us=now_us,
-        summary=summary(alert),
-        runbook=rule.runbook,
-        sql=closer(rule, alert.labels, alert.since_us, end_us),
-        ended_by=alert.resolved_by,
-        why=alert.why,
-    )
-
-
-def notices(changes: Iterable[Change], now_us: int) -> list[AlertNotification]:
-    """What people are told of, whether or not a route names somebody: nothing that is kept back, or ends untold."""
-    found = []
-    for change in changes:
-        event: Event
-        if change.event == "told":
-            event = "firing"
-        elif change.event == "escalated":
-            event = "escalated"
-        elif change.event in ("resolved", "acknowledged") and change.alert.told_us:
-            event = "resolved" if change.event == "resolved" else "acknowledged"
-        else:
-            continue
-        found.append(notice(change.alert, event, now_us))
-    return found
-
-
-RANK: Mapping[Severity, int] = {"info": 0, "warning": 1, "critical": 2}
-
-Due = tuple[Alert, Event, tuple[str, ...]]
-"""A message about one alert, and its receivers."""
+from schemas.alerts import SEVERITIES
+from schemas.rollups import LEVEL_US
 
 SHORT_ID = 8
 """Digits of a silence's id that are enough to find it by."""
-
+NOTIFIED = tuple(one.name for one in fields(AlertNotification))
+"""What a notification has of an alert."""
 ENDED = 1000
 """Ended alerts that are remembered, for what they kept back."""
 
+Due = tuple[Alert, Event, tuple[str, ...]]
+"""A message about one alert, and its receivers."""
 Entity = tuple[str, str]
 """`vm` or `host`, and its name."""
 
 
 @dataclass(frozen=True, slots=True)
+class Message:
+    """One message, and the alerts that it is about."""
+
+    group: NotificationGroup
+    alerts: tuple[Alert, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Silence:
-    """Alerts that match are not told of until it ends."""
+    """Keeps messages about alerts that match back until it ends."""
 
     matchers: Mapping[str, str]
     """Label, `rule`, `severity` or `scope` → pattern with `*` and `?`; all must match."""
@@ -154,7 +64,7 @@ class Silenced:
     """Which alerts the silences keep back.
 
     There may be a thousand silences and 20,000 alerts: patterns are compiled once, and of each rule only the silences
-    that may concern it are looked at.
+    that may concern it are tried.
     """
 
     def __init__(self, silences: Iterable[Silence]) -> None:
@@ -195,16 +105,8 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(translate(pattern.replace("[", "[[]")))
 
 
-@dataclass(frozen=True, slots=True)
-class Notification:
-    """One message, and the alerts that it is about."""
-
-    group: NotificationGroup
-    alerts: tuple[Alert, ...]
-
-
 class Notifier:
-    """Turns states into messages.  Nothing here reads a clock or a store."""
+    """Turns states into messages."""
 
     def __init__(self, settings: AlertSettings) -> None:
         self._settings = settings
@@ -212,27 +114,25 @@ class Notifier:
         self._ended: deque[Alert] = deque(maxlen=ENDED)
         self._messages = 0
 
-    def tell(
-        self, book: AlertStates, changes: Sequence[Change], now_us: int
-    ) -> tuple[list[Change], list[Notification]]:
+    def notify(self, states: AlertStates, changes: Sequence[Change], now_us: int) -> tuple[list[Change], list[Message]]:
         """Messages that are due, and what changed by that."""
         self.silences = {name: one for name, one in self.silences.items() if one.until_us > now_us}
         due: list[Due] = []
         self._ended.extend(change.alert for change in changes if change.event == "resolved")
         for change in changes:
-            if change.event in ("resolved", "acknowledged") and change.alert.told_us:
-                event: Event = "resolved" if change.event == "resolved" else "acknowledged"
+            event = _event(change)
+            if event in ("resolved", "acknowledged"):
                 due.append((change.alert, event, self._all_receivers(change.alert)))
         more: list[Change] = []
-        lasting = list(book.lasting())
-        inhibitors = {name for alert in lasting for name in alert.rule.inhibited_by}
-        shades = _Inhibitors((*self._ended, *lasting), inhibitors, now_us)
+        lasting = list(states.lasting())
+        named = {name for alert in lasting for name in alert.rule.inhibited_by}
+        inhibitors = _Inhibitors((*self._ended, *lasting), named, now_us)
         silenced = Silenced(self.silences.values())
         for alert in lasting:
             if alert.status != "firing":
                 continue
             if alert.told_us == 0:
-                reason = _kept_back(alert, silenced, shades)
+                reason = _kept_back(alert, silenced, inhibitors)
                 if reason is None:
                     alert.told_us, alert.held_back = now_us, False
                     more.append(Change(alert, "told"))
@@ -241,26 +141,26 @@ class Notifier:
                     alert.held_back = True
                     more.append(reason)
             else:
-                more += self._escalate(alert, silenced, shades, now_us, due)
+                more += self._escalate(alert, silenced, inhibitors, now_us, due)
         return more, self._grouped(due, now_us)
 
-    def told_before(self, book: AlertStates, now_us: int) -> list[NotificationGroup]:
-        """Alerts that last and were told of by a former run: one group for each receiver, none of them to be sent."""
-        heaps: dict[str, list[AlertNotification]] = {}
-        for alert in book.lasting():
+    def notified_before(self, states: AlertStates, now_us: int) -> list[NotificationGroup]:
+        """Alerts that last and that a former run sent: one group for each receiver, none of them to be sent."""
+        sent: dict[str, list[AlertNotification]] = {}
+        for alert in states.lasting():
             if alert.told_us:
                 for name in self._all_receivers(alert):
-                    heaps.setdefault(name, []).append(notice(alert, "firing", now_us))
-        return [NotificationGroup("", _worst(notices), (name,), tuple(notices)) for name, notices in heaps.items()]
+                    sent.setdefault(name, []).append(notification(alert, "firing", now_us))
+        return [NotificationGroup("", _worst(found), (name,), tuple(found)) for name, found in sent.items()]
 
     def _escalate(
-        self, alert: Alert, silenced: Silenced, shades: _Inhibitors, now_us: int, due: list[Due]
+        self, alert: Alert, silenced: Silenced, inhibitors: _Inhibitors, now_us: int, due: list[Due]
     ) -> list[Change]:
         changes: list[Change] = []
         ladder = steps(self._settings.routes, alert.rule)
         while alert.escalations < len(ladder):
             seconds, receiver = ladder[alert.escalations]
-            if now_us < alert.told_us + seconds * SECOND_US or _kept_back(alert, silenced, shades) is not None:
+            if now_us < alert.told_us + seconds * SECOND_US or _kept_back(alert, silenced, inhibitors) is not None:
                 break
             alert.escalations += 1
             changes.append(Change(alert, "escalated", receiver))
@@ -268,26 +168,26 @@ class Notifier:
         return changes
 
     def _all_receivers(self, alert: Alert) -> tuple[str, ...]:
-        """Everybody who was told of it."""
+        """All who were notified of it."""
         ladder = [receiver for _, receiver in steps(self._settings.routes, alert.rule)[: alert.escalations]]
         return tuple(dict.fromkeys((*receivers(self._settings.routes, alert.rule), *ladder)))
 
-    def _grouped(self, due: Iterable[Due], now_us: int) -> list[Notification]:
+    def _grouped(self, due: Iterable[Due], now_us: int) -> list[Message]:
         """One message for each rule, event, receivers and hypervisor."""
-        heaps: dict[tuple[str, Event, tuple[str, ...]], list[Alert]] = {}
+        together: dict[tuple[str, Event, tuple[str, ...]], list[Alert]] = {}
         for alert, event, names in due:
             if names:
-                heaps.setdefault((alert.rule.name, event, names), []).append(alert)
-        told: list[Notification] = []
-        for (rule, event, names), alerts in heaps.items():
+                together.setdefault((alert.rule.name, event, names), []).append(alert)
+        messages: list[Message] = []
+        for (rule, event, names), alerts in together.items():
             for place, members in self._split(alerts).items():
                 for first in range(0, len(members), self._settings.max_group):
                     part = members[first : first + self._settings.max_group]
-                    notices = tuple(notice(alert, event, now_us) for alert in part)
+                    found = tuple(notification(alert, event, now_us) for alert in part)
                     self._messages += 1
                     key = f"{rule}/{event}/{place or 'all'}/{now_us}/{self._messages}"
-                    told.append(Notification(NotificationGroup(key, _worst(notices), names, notices), tuple(part)))
-        return told
+                    messages.append(Message(NotificationGroup(key, _worst(found), names, found), tuple(part)))
+        return messages
 
     def _split(self, alerts: list[Alert]) -> dict[str, list[Alert]]:
         """Alerts by the place that they have in common."""
@@ -327,38 +227,38 @@ class _Inhibitors:
 
     def _add(self, alert: Alert) -> None:
         until_us = math.inf if alert.lasts else alert.resolved_us
-        shade = self._by_rule.setdefault(alert.rule.name, _Inhibitor(alert.rule.scope))
-        shade.until_us = max(shade.until_us, until_us)
-        shade.series[alert.series] = max(shade.series.get(alert.series, 0), until_us)
+        inhibitor = self._by_rule.setdefault(alert.rule.name, _Inhibitor(alert.rule.scope))
+        inhibitor.until_us = max(inhibitor.until_us, until_us)
+        inhibitor.series[alert.series] = max(inhibitor.series.get(alert.series, 0), until_us)
         for entity in entities(alert):
-            shade.entities[entity] = max(shade.entities.get(entity, 0), until_us)
+            inhibitor.entities[entity] = max(inhibitor.entities.get(entity, 0), until_us)
 
-    def over(self, alert: Alert) -> str | None:
+    def of(self, alert: Alert) -> str | None:
         """The rule that keeps this alert back, if any."""
-        # What had the same cause ends a little later, when its own windows are clear: it must not be told of then.
-        linger_us = (alert.rule.windows_to_clear + 2) * LEVEL_US[alert.rule.level]
+        # What had the same cause ends a little later, when its own windows are clear: no message may go out until then.
+        grace_us = (alert.rule.windows_to_clear + 2) * LEVEL_US[alert.rule.level]
         for rule in alert.rule.inhibited_by:
-            shade = self._by_rule.get(rule)
-            if shade is None:
+            inhibitor = self._by_rule.get(rule)
+            if inhibitor is None:
                 continue
-            if shade.scope == "service":
-                until_us = shade.until_us
-            elif shade.scope == alert.rule.scope:
-                until_us = shade.series.get(alert.series, 0)
+            if inhibitor.scope == "service":
+                until_us = inhibitor.until_us
+            elif inhibitor.scope == alert.rule.scope:
+                until_us = inhibitor.series.get(alert.series, 0)
             else:
-                until_us = max((shade.entities.get(entity, 0) for entity in entities(alert)), default=0)
-            if until_us + linger_us >= self._now_us:
+                until_us = max((inhibitor.entities.get(entity, 0) for entity in entities(alert)), default=0)
+            if until_us + grace_us >= self._now_us:
                 return rule
         return None
 
 
-def _kept_back(alert: Alert, silenced: Silenced, shades: _Inhibitors) -> Change | None:
+def _kept_back(alert: Alert, silenced: Silenced, inhibitors: _Inhibitors) -> Change | None:
     """That a silence, or the rule of another alert, keeps the alert's message back; None where nothing does."""
     silence = silenced.by(alert)
     if silence is not None:
         by = f" of {silence.who}" if silence.who else ""
         return Change(alert, "silenced", f"silence {silence.silence_id[:SHORT_ID]}{by}", silence.comment)
-    rule = shades.over(alert)
+    rule = inhibitors.of(alert)
     return None if rule is None else Change(alert, "inhibited", rule)
 
 
@@ -382,12 +282,12 @@ def routes_of(routes: Iterable[Route], rule: Rule) -> list[Route]:
 
 
 def receivers(routes: Iterable[Route], rule: Rule) -> tuple[str, ...]:
-    """Who gets every message about this rule, each once."""
+    """Names of those that get every message about this rule, each once."""
     return tuple(dict.fromkeys(name for route in routes_of(routes, rule) for name in route.receivers))
 
 
 def steps(routes: Iterable[Route], rule: Rule) -> list[tuple[float, str]]:
-    """Whom to tell while nobody acknowledges: seconds after the first message, and the receiver."""
+    """The escalation until somebody acknowledges: seconds after the first message, and the receiver."""
     found = [
         (number * route.escalate_seconds, receiver)
         for route in routes_of(routes, rule)
@@ -396,5 +296,38 @@ def steps(routes: Iterable[Route], rule: Rule) -> list[tuple[float, str]]:
     return sorted(found, key=lambda step: step[0])
 
 
-def _worst(notices: Sequence[AlertNotification]) -> Severity:
-    return max((one.severity for one in notices), key=lambda severity: RANK[severity])
+def notifications(changes: Iterable[Change], now_us: int) -> list[AlertNotification]:
+    """Notifications of these changes, whether or not a route names a receiver; none of what is kept back."""
+    found = [(change.alert, _event(change)) for change in changes]
+    return [notification(alert, event, now_us) for alert, event in found if event is not None]
+
+
+def _event(change: Change) -> Event | None:
+    """The event of a notification about this change; None without one, as where none was sent."""
+    if change.event == "told":
+        return "firing"
+    if change.event == "escalated":
+        return "escalated"
+    if change.event in ("resolved", "acknowledged") and change.alert.told_us:
+        return "resolved" if change.event == "resolved" else "acknowledged"
+    return None
+
+
+def notification(alert: Alert, event: Event, now_us: int) -> AlertNotification:
+    """All that a message about this change needs."""
+    window_end_us = alert.window_end_us or alert.since_us + LEVEL_US[alert.rule.level]
+    facts = alert.facts() | {
+        "event": event,
+        "window_start_us": alert.window_start_us or alert.since_us,
+        "window_end_us": window_end_us,
+        "now_us": now_us,
+        "summary": alert.summary,
+        "runbook": alert.rule.runbook,
+        "sql": drilldown_sql(alert.rule, alert.labels, alert.since_us, window_end_us),
+        "ended_by": alert.resolved_by,
+    }
+    return AlertNotification(**{name: facts[name] for name in NOTIFIED})
+
+
+def _worst(found: Sequence[AlertNotification]) -> Severity:
+    return max((one.severity for one in found), key=SEVERITIES.index)

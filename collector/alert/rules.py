@@ -1,4 +1,4 @@
-"""One rule of the settings, and the rules that are on without any setting."""
+"""A rule of the settings, and the rules that are on by default."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from collector.alert.scopes import SCOPES, SECONDS, Measure, ScopeView
+from collector.alert.scopes import SCOPES, Measure, ScopeView
 from collector.interfaces import Scope, Severity
+from schemas.rollups import LEVELS
 
 Condition = Literal["threshold", "absent", "trend", "baseline"]
 Level = Literal["10s", "1m", "1h"]
@@ -27,9 +28,12 @@ FIGURES = frozenset(
 
 FORGET_SILENT_SECONDS = 86_400
 """A hypervisor may be away for a night."""
-FORGET_UNTOLD_SECONDS = 900
+FORGET_UNMEASURED_SECONDS = 900
 """A VM that talks now and then says something in a quarter of an hour."""
-LEAST_UNTOLD_WINDOWS = 3
+LEAST_UNMEASURED_WINDOWS = 3
+
+SILENCE = Measure("s")
+"""What `absent` measures."""
 
 COUNTS = frozenset({"connections", "packets", "bytes", "problems", "datagrams", "restarts"})
 """Units of measures that grow with the length of the window."""
@@ -65,7 +69,7 @@ class Rule(BaseModel, frozen=True, extra="forbid"):
     measure: str = ""
     """Column of the scope's view; none for `absent`."""
     level: Level = "1m"
-    """Length of the windows that are looked at."""
+    """Length of the windows that are evaluated."""
     above: float | None = None
     """Limit: fires where the whole 95 % interval is above, or the value where the measure has no interval."""
     below: float | None = None
@@ -82,7 +86,7 @@ class Rule(BaseModel, frozen=True, extra="forbid"):
     windows: int = Field(default=3, ge=1, le=1000)
     """`absent`: silent windows after which the alert is raised."""
     forget_seconds: float | None = Field(default=None, ge=60, le=31 * 86_400)
-    """What is silent, or of which nothing can be told, for so long is taken for gone; its alert ends as `forgotten`,
+    """What is silent, or of which nothing is known, for so long is taken for gone; its alert ends as `forgotten`,
     with a message that says why.  None: a day for `absent`, else 15 minutes, and three windows at least."""
     replaced: bool = False
     """`absent` of exporters: true for those that another stream of the same sender took the place of, false for the
@@ -110,7 +114,7 @@ class Rule(BaseModel, frozen=True, extra="forbid"):
     text: str = Field(default="", max_length=1000)
     """Sentence of the message; {value}, {src_vm} and so on are filled in."""
     runbook: str = Field(default="", max_length=500)
-    """Link for whoever gets the message."""
+    """Link for the receiver of the message."""
 
     @field_validator("runbook")
     @classmethod
@@ -142,14 +146,14 @@ class Rule(BaseModel, frozen=True, extra="forbid"):
             raise ValueError(f"replaced = true: only exporters are replaced, scope {self.scope} is not")
         if self.measure or self.above is not None or self.below is not None or self.clear is not None:
             raise ValueError("condition absent takes windows, no measure, above, below or clear")
-        if self.windows * SECONDS[self.level] >= self.forget_after:
+        if self.windows * LEVELS[self.level] >= self.forget_after:
             raise ValueError(f"forget_seconds = {self.forget_after:g}: must be longer than {self.windows} windows")
 
     def _check_measure(self) -> None:
         if self.replaced:
             raise ValueError("replaced = true: expected with condition absent")
         if self.about.own and (self.condition != "threshold" or self.level != "10s"):
-            raise ValueError(f"measure = {self.measure}: looked at every 10 s; expected condition threshold, level 10s")
+            raise ValueError(f"measure = {self.measure}: evaluated every 10 s; expected condition threshold, level 10s")
         if self.measure not in self.view.measures:
             raise ValueError(
                 f"measure = {self.measure!r}: view {self.view.view} of scope {self.scope} has no such measure; "
@@ -192,7 +196,7 @@ class Rule(BaseModel, frozen=True, extra="forbid"):
     @property
     def about(self) -> Measure:
         """What is known of the measure; of `absent`, seconds."""
-        return self.view.measures.get(self.measure, Measure("s"))
+        return self.view.measures.get(self.measure, SILENCE)
 
     @property
     def limit(self) -> float:
@@ -204,12 +208,12 @@ class Rule(BaseModel, frozen=True, extra="forbid"):
 
     @property
     def forget_after(self) -> float:
-        """Seconds after which what is silent, or cannot be told of, is forgotten."""
+        """Seconds after which what is silent, or not measured, is forgotten."""
         if self.forget_seconds is not None:
             return self.forget_seconds
         if self.condition == "absent":
             return FORGET_SILENT_SECONDS
-        return max(FORGET_UNTOLD_SECONDS, LEAST_UNTOLD_WINDOWS * SECONDS[self.level])
+        return max(FORGET_UNMEASURED_SECONDS, LEAST_UNMEASURED_WINDOWS * LEVELS[self.level])
 
     def can_pass(self, limit: float) -> bool:
         """Whether any value can be beyond such a limit: no share of what was sent is more than all of it."""
@@ -223,21 +227,21 @@ class Rule(BaseModel, frozen=True, extra="forbid"):
     @property
     def windows_to_fire(self) -> int:
         """Windows beyond the limit, one after the other, that raise the alert."""
-        return max(1, math.ceil(self.for_seconds / SECONDS[self.level]))
+        return max(1, math.ceil(self.for_seconds / LEVELS[self.level]))
 
     @property
     def windows_to_clear(self) -> int:
         """Clear windows, one after the other, that end it."""
-        return max(1, math.ceil(self.clear_seconds / SECONDS[self.level]))
+        return max(1, math.ceil(self.clear_seconds / LEVELS[self.level]))
 
 
 def check_template(text: str, names: frozenset[str]) -> None:
-    """Raise ValueError unless all holes of `text` are `{name}` with one of these names and nothing else."""
+    """Raise ValueError unless all placeholders of `text` are `{name}` with one of these names and nothing else."""
     try:
-        holes = list(Formatter().parse(text))
+        placeholders = list(Formatter().parse(text))
     except ValueError as error:
         raise ValueError(f"text = {text!r}: {error}; write {{{{ and }}}} for braces") from error
-    for _, name, form, conversion in holes:
+    for _, name, form, conversion in placeholders:
         if name is not None and (name not in names or form or conversion):
             raise ValueError(
                 f"text = {text!r}: {{{name}}} cannot be filled in; expected one of {', '.join(sorted(names))}"
@@ -261,7 +265,7 @@ DEFAULTS = (
         inhibited_by=("service_kernel_drops", "service_queue_drops"),
         text="{src_vm} → {dst_vm} loses {value} [{low} – {high}] of its packets",
     ),
-    # Where few packets are sampled, 10 s hold too few of them to tell.
+    # Where few packets are sampled, 10 s hold too few of them.
     Rule(
         name="pair_loss_lasting",
         scope="pair",
@@ -320,7 +324,7 @@ DEFAULTS = (
         severity="critical",
         text="Exporter {exporter} ({protocol}, domain {domain}) sends nothing since {value}",
     ),
-    # A change that somebody made: worth a word, not a night.
+    # Somebody changed it: worth a message, but not at night.
     Rule(
         name="exporter_replaced",
         scope="exporter",
@@ -371,7 +375,7 @@ DEFAULTS = (
         above=30,
         clear_seconds=20,
         severity="critical",
-        text="The store has taken no rows for {value}: they wait in the spool, and no other rule is looked at",
+        text="The store has taken no rows for {value}: they wait in the spool, and no other rule is evaluated",
     ),
     Rule(
         name="service_spool_fills",

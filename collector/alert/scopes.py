@@ -13,11 +13,6 @@ from uuid import UUID
 from collector.interfaces import Scope
 from schemas.views.common import MOST_PER_RECORD, suffix
 
-SECONDS = {"10s": 10, "1m": 60, "1h": 3600}
-"""Length of the windows of each level."""
-
-LEVEL_US = {level: seconds * 1_000_000 for level, seconds in SECONDS.items()}
-
 
 @dataclass(frozen=True, slots=True)
 class Measure:
@@ -25,7 +20,7 @@ class Measure:
 
     unit: str
     low: str = ""
-    """SQL of the lower end of the 95 % interval; empty where the view tells none."""
+    """SQL of the lower end of the 95 % interval; empty where the view has none."""
     high: str = ""
     samples: str = ""
     """SQL of what the value rests on."""
@@ -38,7 +33,7 @@ class Measure:
     point: str = ""
     """SQL of whether the value is exact and each packet stands in the window in which its exporter saw it."""
     own: bool = False
-    """Told by the service itself, in no view: what the store says of the time without it comes too late."""
+    """Known to the service itself, in no view: what the store says of the time without it comes too late."""
     survival: bool = False
     """The interval is symmetric in ln(1 − value): that of a share that is lost."""
 
@@ -49,7 +44,7 @@ class ScopeView:
 
     view: str
     keys: tuple[str, ...]
-    """SQL of what tells the series apart."""
+    """SQL of what makes a series: columns of its view."""
     labels: Mapping[str, str]
     """Name of a label → SQL of its text."""
     where: str
@@ -150,7 +145,7 @@ def _address(column: str) -> str:
 
 
 def _vm(end: str) -> str:
-    """Who a VM is: its UUID, which a new name leaves as it is; the name where no source tells one."""
+    """The identity of a VM: its UUID, which a new name leaves as it is; the name where no source knows one."""
     return f"if({end}_uuid = toUUID('{UUID(int=0)}'), toString({end}), toString({end}_uuid))"
 
 

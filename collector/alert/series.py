@@ -14,7 +14,8 @@ from clickhouse_connect.driver import Client
 from numpy.typing import NDArray
 
 from collector.alert.rules import Filter, Rule
-from collector.alert.scopes import LEVEL_US, SECONDS, Measure, ScopeView
+from collector.alert.scopes import Measure, ScopeView
+from schemas.rollups import LEVEL_US, LEVELS
 from schemas.text import clean, sql_literal
 
 Floats = NDArray[np.float64]
@@ -63,7 +64,7 @@ class WindowSeries:
     present: Flags
     """Whether the row is a sign of life."""
     figures: Mapping[str, Floats]
-    """`measure`, `measure_low`, `_high` and so on (`PARTS`); NaN where nothing can be told."""
+    """`measure`, `measure_low`, `_high` and so on (`PARTS`); NaN where nothing is known."""
     texts: Mapping[str, pa.Array]
     """Labels; `measure_evidence`."""
     passes: Mapping[str, Flags]
@@ -92,7 +93,7 @@ def read(
     begins, series = _numbers(table, "window", np.int64) * SECOND_US, _numbers(table, "series", np.uint64)
     # Put in order here: in the query it takes a third of the time.
     order = np.lexsort((series, begins))
-    # In the window in which a VM got another name it has two rows: the first one found tells of it.
+    # In the window in which a VM got another name it has two rows: the first one counts.
     begins, series = begins[order], series[order]
     first = np.ones(len(order), bool)
     first[1:] = (begins[1:] != begins[:-1]) | (series[1:] != series[:-1])
@@ -122,7 +123,7 @@ def pieces(
 
 def past_seconds(level: str, limits: Limits) -> float:
     """How long a rule may read its past between two windows."""
-    return max(limits.seconds * PAST_SHARE, SECONDS[level] * PAST_WINDOW_SHARE)
+    return max(limits.seconds * PAST_SHARE, LEVELS[level] * PAST_WINDOW_SHARE)
 
 
 class Past:
@@ -211,16 +212,16 @@ def _filter(rule: Rule, parameters: dict[str, Any]) -> str:
     parts = []
     for names, patterns in ((view.vms, only.vm), (view.hosts, only.host), (("network",), only.network)):
         if patterns:
-            hole = _hole(parameters, patterns)
-            parts.append("(" + " OR ".join(f"match(toString({name}), {hole})" for name in names) + ")")
+            placeholder = _placeholder(parameters, patterns)
+            parts.append("(" + " OR ".join(f"match(toString({name}), {placeholder})" for name in names) + ")")
     if only.project:
-        hole = _hole(parameters, only.project)
-        known = f"(SELECT vm_uuid FROM inventory WHERE match(toString(project), {hole}))"  # noqa: S608 - a parameter
+        placeholder = _placeholder(parameters, only.project)
+        known = f"(SELECT vm_uuid FROM inventory WHERE match(toString(project), {placeholder}))"  # noqa: S608 - a parameter
         parts.append("(" + " OR ".join(f"{name} IN {known}" for name in view.uuids) + ")")
     return " AND ".join(parts)
 
 
-def _hole(parameters: dict[str, Any], patterns: Iterable[str]) -> str:
+def _placeholder(parameters: dict[str, Any], patterns: Iterable[str]) -> str:
     name = f"p{len(parameters)}"
     parameters[name] = expression(patterns)
     return f"{{{name}:String}}"
@@ -235,7 +236,7 @@ def expression(patterns: Iterable[str]) -> str:
     return f"^(?s:{'|'.join(parts)})$"
 
 
-def closer(rule: Rule, labels: Mapping[str, str], start_us: int, end_us: int) -> str:
+def drilldown_sql(rule: Rule, labels: Mapping[str, str], start_us: int, end_us: int) -> str:
     """A query that shows the series from some windows before to now."""
     span = 12 * LEVEL_US[rule.level]
     first, last = (start_us - span) // SECOND_US, end_us // SECOND_US

@@ -23,13 +23,13 @@ class Route(BaseModel, frozen=True, extra="forbid"):
     receivers: tuple[str, ...] = Field(min_length=1)
     """Names of receivers that get every message."""
     escalate_to: tuple[str, ...] = ()
-    """Receivers that are told one after the other while nobody acknowledges."""
+    """Receivers that are notified one after the other until somebody acknowledges."""
     escalate_seconds: float = Field(default=900, ge=10, le=86_400)
     """Time before the first of them, and between each two."""
 
 
 class AlertSettings(BaseModel, frozen=True, extra="forbid"):
-    """What raises alerts and who hears of them."""
+    """What raises alerts and who is notified of them."""
 
     enabled: bool = True
     """False: no rule is evaluated."""
@@ -38,9 +38,9 @@ class AlertSettings(BaseModel, frozen=True, extra="forbid"):
     default_rules: bool = True
     """False: only the rules that stand here."""
     routes: tuple[Route, ...] = Field(default=(), max_length=100)
-    """Without one, alerts stand in the tables and are sent to nobody."""
+    """Without one, alerts stand in the tables and no message is sent."""
     settle_seconds: float = Field(default=10, ge=0, le=3600)
-    """A window is looked at so long after its end: exporters report flows up to their active timeout (10 s recommended)
+    """A window is evaluated so long after its end: exporters report flows up to their active timeout (10 s recommended)
     late, and what only one side has reported looks like loss."""
     query_seconds: float = Field(default=8, gt=0, le=300)
     """Longest time of one query: less than the shortest window, so that evaluation cannot fall behind for long."""
@@ -92,7 +92,7 @@ class AlertSettings(BaseModel, frozen=True, extra="forbid"):
         try:
             TopologicalSorter({rule.name: rule.inhibited_by for rule in (*DEFAULTS, *self.rules)}).prepare()
         except CycleError as error:
-            # Each would keep the others' messages back, and nobody would be told of any.
+            # Each would keep the others' messages back, and no message would go out.
             raise ValueError(f"inhibited_by: rules keep one another back: {' ← '.join(error.args[1])}") from error
         for route in self.routes:
             for name in route.rules:

@@ -1,9 +1,9 @@
 """The stage: closed windows in, messages out.
 
-    WindowClosed ──► waits until it is settled ──► worker: evaluate, tell, write ──► Outbox
-                     bounded, else passed over     one at a time                     each group after its rows
+    WindowClosed ──► waits until it is settled ──► worker: evaluate, notify, write ──► Outbox
+                     bounded, else passed over     one at a time                       each group after its rows
 
-States belong to the worker thread; the event loop touches them never.
+States belong to the worker thread; the event loop never touches them.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from clickhouse_connect.driver import Client
 
 from collector.alert.conditions.absent import SEED_WINDOWS
 from collector.alert.evaluate import Evaluator, RuleStatus
-from collector.alert.notifications import Notification, Notifier, Silence, notices
-from collector.alert.scopes import LEVEL_US, SCOPES, SECONDS
+from collector.alert.notifications import Message, Notifier, Silence, notifications
+from collector.alert.scopes import SCOPES
 from collector.alert.settings import AlertSettings
 from collector.alert.state import SECOND_US, Change
 from collector.alert.store import AlertStore
@@ -31,7 +31,7 @@ from collector.interfaces import (
     Call,
     Clock,
     NotificationGroup,
-    OnNotice,
+    OnNotification,
     Outbox,
     Remember,
     WindowClosed,
@@ -39,16 +39,17 @@ from collector.interfaces import (
 from collector.log import get_log
 from collector.metrics import Metrics
 from collector.store_errors import first_line
+from schemas.rollups import LEVEL_US, LEVELS
 from schemas.text import clean
 
 BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 OWN_SECONDS = 10.0
-"""Between two looks at the service itself: the shortest window."""
+"""Between two evaluations of the service itself: the shortest window."""
 LOAD_AGAIN_SECONDS = 5.0
 """After a failed attempt to read the former state: as long as the writer waits between its own attempts, about."""
 FINISH_SECONDS = 5.0
-"""Longest wait for the last write at a stop, a third of what the service takes for all: what is not written is told
-again after the next start."""
+"""Longest wait for the last write at a stop, a third of what the service takes for all: what is not written is
+sent again after the next start."""
 MATCHABLE = frozenset({"rule", "severity", "scope"}).union(*(view.labels for view in SCOPES.values()))
 
 _log = get_log("alert")
@@ -66,7 +67,7 @@ class Alerts:
 
     Public methods are for the event loop's thread.  `connect` opens a client with our database selected; it blocks, and
     is called through `call`, whose worker must not be shared.  `clock_us` is the system clock, µs since 1970.
-    `remember` hears after a start of what was told before, `on_notice` of each alert that people are told of.
+    `remember` gets after a start what was sent before, `on_notification` each notification.
     """
 
     def __init__(
@@ -79,22 +80,22 @@ class Alerts:
         *,
         clock_us: Clock,
         remember: Remember | None = None,
-        on_notice: OnNotice | None = None,
+        on_notification: OnNotification | None = None,
         own: Callable[[], Mapping[str, float]] | None = None,
     ) -> None:
-        """`own` tells the measures of the service itself that stand in no view."""
+        """`own` gives the measures of the service itself that stand in no view."""
         self._settings = settings
         self._call = call
         self._connect = connect
         self._outbox = outbox
         self._clock_us = clock_us
         self._remember = remember
-        self._on_notice = on_notice
+        self._on_notification = on_notification
         self._own = own
         self._watching: asyncio.Task[None] | None = None
         self._rules = {rule.name: rule for rule in settings.active()}
         self._evaluator = Evaluator(settings, tuple(self._rules.values()))
-        self._teller = Notifier(settings)
+        self._notifier = Notifier(settings)
         self._store = AlertStore()
         self._client: Client | None = None
         self._waiting: list[WindowClosed] = []
@@ -103,10 +104,9 @@ class Alerts:
         self._epoch = 0
         self._wake = asyncio.Event()
         self._loaded = asyncio.Event()
-        self._working = False
         self._task: asyncio.Task[None] | None = None
         self._counted = {"refused": 0, "dropped": 0}
-        self.looked: dict[str, RuleStatus] = {name: RuleStatus() for name in self._rules}
+        self.status: dict[str, RuleStatus] = {name: RuleStatus() for name in self._rules}
         """By rule.  The worker replaces entries, and changes none."""
         self.counts: dict[str, tuple[int, int]] = dict.fromkeys(self._rules, (0, 0))
         """By rule: series that are pending, alerts that last."""
@@ -151,11 +151,6 @@ class Alerts:
         """The clock of the stage, µs since 1970."""
         return self._clock_us()
 
-    @property
-    def busy(self) -> bool:
-        """Whether a settled window waits or is being evaluated, or a former state is being read."""
-        return not self._loaded.is_set() or self._wake.is_set() or self._working
-
     def judged_us(self, closed_us: int) -> int:
         """Until when windows are evaluated that ended, if they have closed until `closed_us`; µs since 1970.
 
@@ -181,22 +176,22 @@ class Alerts:
         self._wake.set()
 
     def delivered(self, group: NotificationGroup, receiver: str, ok: bool) -> None:
-        """A receiver has the message, or (`ok` false) delivery gave it up."""
+        """Note that a receiver has the message, or (`ok` false) that it was given up."""
         self._deliveries.append(_Delivery(group.key, receiver, "delivered" if ok else "given_up"))
         self._wake.set()
 
     async def acknowledge(self, alert_id: str, who: str, comment: str = "") -> bool:
-        """Somebody takes an alert on.  False if no alert with this id is firing."""
-        return await self._act(self._acknowledge, alert_id, who, comment)
+        """Take an alert on in the name of `who`.  False if no alert with this id is firing."""
+        return await self._apply(self._acknowledge, alert_id, who, comment)
 
     async def resolve(self, alert_id: str, who: str, comment: str = "") -> bool:
-        """Somebody ends an alert.  False if none with this id lasts."""
-        return await self._act(self._resolve, alert_id, who, comment)
+        """End an alert in the name of `who`.  False if none with this id lasts."""
+        return await self._apply(self._resolve, alert_id, who, comment)
 
     async def retire(self, wanted: Mapping[str, str], who: str, comment: str = "") -> list[dict[str, str]]:
         """Expect no exporter with these labels any more, until it sends again.  Returns the labels of each."""
         retired: list[dict[str, str]] = []
-        await self._act(self._retire, wanted, who, comment, retired)
+        await self._apply(self._retire, wanted, who, comment, retired)
         return retired
 
     async def silence(self, matchers: Mapping[str, str], until_us: int, who: str, comment: str = "") -> str:
@@ -210,13 +205,13 @@ class Alerts:
         if until_us <= made_us:
             raise ValueError(f"until = {until_us}: a time to come is expected, µs since 1970")
         silence = Silence(dict(matchers), until_us, made_us, who, comment)
-        if not await self._act(self._silence, silence, made_us):
+        if not await self._apply(self._silence, silence, made_us):
             raise ValueError(f"there are {self._settings.silences} silences already")
         return silence.silence_id
 
     async def end_silence(self, silence_id: str) -> bool:
         """End a silence now.  False if there is none with this id."""
-        return await self._act(self._end_silence, silence_id, self._clock_us())
+        return await self._apply(self._end_silence, silence_id, self._clock_us())
 
     async def __aenter__(self) -> Self:
         if self._settings.enabled:
@@ -247,15 +242,13 @@ class Alerts:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            self._working = True
-            # One window at a time: what fires and ends while many wait is told of, too.
+            # One window at a time: messages go out, too, about what fires and ends while many wait.
             for window in self._due():
                 await self._guarded(self._evaluate, window)
             await self._guarded(self._note, self._take_deliveries())
-            self._working = False
 
     async def _watch(self) -> None:
-        """Look at the service itself, whether or not windows close: without the store none may."""
+        """Evaluate the service itself, whether or not windows close: without the store none may."""
         while self._own is not None:
             await asyncio.sleep(OWN_SECONDS)
             await self.look_at_own()
@@ -266,18 +259,18 @@ class Alerts:
             await self._guarded(self._evaluate_own, dict(self._own()))
 
     async def _guarded(self, function: Callable[..., tuple[bool, list[Change]]], argument: object) -> None:
-        """A defect of our own costs one window, never the stage."""
+        """Apply a function; a defect of our own costs one window, never the stage."""
         try:
-            await self._act(function, argument)
+            await self._apply(function, argument)
         except Exception as error:  # noqa: BLE001 - see above
             self._defects.inc()
             _log.sampled("alerts failed over a window", key=type(error).__name__, error=repr(error)[:300])
 
     async def _load(self) -> None:
-        """Read what a former run left behind; what it could not deliver is offered again."""
+        """Read what a former run left behind, and offer again what it could not deliver."""
         while True:
             try:
-                waiting, told = await self._call(self._read_former, self._clock_us())
+                waiting, sent = await self._call(self._read_former, self._clock_us())
             except Exception as error:  # noqa: BLE001 - whatever the store says, the service goes on
                 _log.sampled(
                     "state of alerts not read: trying again", key=type(error).__name__, error=first_line(error)
@@ -286,7 +279,7 @@ class Alerts:
                 continue
             break
         if self._remember is not None:
-            await self._remember(told)
+            await self._remember(sent)
         self._loaded.set()
         for group in waiting:
             self._outbox.offer(group)
@@ -303,49 +296,49 @@ class Alerts:
         taken, self._deliveries = self._deliveries, []
         return taken
 
-    async def _act(self, function: Callable[..., tuple[bool, list[Change]]], *args: Any) -> bool:
+    async def _apply(self, function: Callable[..., tuple[bool, list[Change]]], *args: Any) -> bool:
         """Change states on the worker, write what changed, then hand over the messages."""
         await self._loaded.wait()
-        done, told, heard = await self._call(self._change, function, args, self._clock_us())
-        for one in told:
-            self._messages.labels(one.group.severity).inc()
-            self._outbox.offer(one.group)
-        if self._on_notice is not None:
-            for notice in heard:
-                self._on_notice(notice)
+        done, messages, found = await self._call(self._change, function, args, self._clock_us())
+        for message in messages:
+            self._messages.labels(message.group.severity).inc()
+            self._outbox.offer(message.group)
+        if self._on_notification is not None:
+            for notification in found:
+                self._on_notification(notification)
         self._count()
         return done
 
     def _count(self) -> None:
         """Bring the metrics up to the states; the worker is idle."""
-        book = self._evaluator.book
+        states = self._evaluator.states
         for name in self._rules:
-            counts = Counter(alert.lasts for alert in book.of_rule(name))
+            counts = Counter(alert.lasts for alert in states.of_rule(name))
             self.counts[name] = (counts[False], counts[True])
             self._firing.labels(name).set(counts[True])
             self._pending.labels(name).set(counts[False])
-        self._refused.inc(book.refused - self._counted["refused"])
+        self._refused.inc(states.refused - self._counted["refused"])
         self._rows_dropped.inc(self._store.dropped - self._counted["dropped"])
-        self._counted = {"refused": book.refused, "dropped": self._store.dropped}
+        self._counted = {"refused": states.refused, "dropped": self._store.dropped}
 
     # On the worker thread.
 
     def _change(
         self, function: Callable[..., tuple[bool, list[Change]]], args: tuple[Any, ...], now_us: int
-    ) -> tuple[bool, list[Notification], list[AlertNotification]]:
+    ) -> tuple[bool, list[Message], list[AlertNotification]]:
         """Blocks."""
         done, changes = function(*args)
-        more, told = self._teller.tell(self._evaluator.book, changes, now_us)
-        self._store.keep([*changes, *more], told, now_us)
+        more, messages = self._notifier.notify(self._evaluator.states, changes, now_us)
+        self._store.keep([*changes, *more], messages, now_us)
         self._flush()
-        return done, told, notices([*changes, *more], now_us) if self._on_notice else []
+        return done, messages, notifications([*changes, *more], now_us) if self._on_notification else []
 
     def _evaluate_own(self, values: Mapping[str, float]) -> tuple[bool, list[Change]]:
         now_us = self._clock_us()
         outcome = self._evaluator.own(values, now_us)
         for name, series in outcome.evaluated.items():
             self._evaluations.labels(name).inc()
-            self.looked[name] = replace(self.looked[name], evaluated_us=now_us, window_end_us=now_us, series=series)
+            self.status[name] = replace(self.status[name], evaluated_us=now_us, window_end_us=now_us, series=series)
         return True, outcome.changes
 
     def _evaluate(self, window: WindowClosed) -> tuple[bool, list[Change]]:
@@ -358,8 +351,8 @@ class Alerts:
         outcome = self._evaluator.evaluate(client, window.level, window.start_us, window.end_us)
         for name, series in outcome.evaluated.items():
             self._evaluations.labels(name).inc()
-            self.looked[name] = replace(
-                self.looked[name], evaluated_us=self._clock_us(), window_end_us=window.end_us, series=series
+            self.status[name] = replace(
+                self.status[name], evaluated_us=self._clock_us(), window_end_us=window.end_us, series=series
             )
         for name in outcome.put_off:
             self._put_off.labels(name).inc()
@@ -371,23 +364,23 @@ class Alerts:
     def _failed(self, errors: Mapping[str, BaseException]) -> None:
         for name, error in errors.items():
             self._failures.labels(name).inc()
-            self.looked[name] = replace(
-                self.looked[name], failed_us=self._clock_us(), error=clean(first_line(error), 300)
+            self.status[name] = replace(
+                self.status[name], failed_us=self._clock_us(), error=clean(first_line(error), 300)
             )
             _log.sampled("a rule was not evaluated", key=name, rule=name, error=first_line(error))
         if errors:
             self._close()
 
     def _acknowledge(self, alert_id: str, who: str, comment: str) -> tuple[bool, list[Change]]:
-        book = self._evaluator.book
-        alert = book.find(alert_id)
-        changes = [] if alert is None else book.acknowledge(alert, self._clock_us(), who, comment)
+        states = self._evaluator.states
+        alert = states.find(alert_id)
+        changes = [] if alert is None else states.acknowledge(alert, self._clock_us(), who, comment)
         return bool(changes), changes
 
     def _resolve(self, alert_id: str, who: str, comment: str) -> tuple[bool, list[Change]]:
-        book = self._evaluator.book
-        alert = book.find(alert_id)
-        changes = [] if alert is None else book.resolve(alert, self._clock_us(), who, comment)
+        states = self._evaluator.states
+        alert = states.find(alert_id)
+        changes = [] if alert is None else states.resolve(alert, self._clock_us(), who, comment)
         if alert is not None and alert.rule.condition == "absent":
             self._evaluator.dismiss(alert, self._clock_us())
         return bool(changes), changes
@@ -402,22 +395,22 @@ class Alerts:
         return bool(changes), changes
 
     def _silence(self, silence: Silence, now_us: int) -> tuple[bool, list[Change]]:
-        if len(self._teller.silences) >= self._settings.silences:
+        if len(self._notifier.silences) >= self._settings.silences:
             return False, []
-        self._teller.silences[silence.silence_id] = silence
+        self._notifier.silences[silence.silence_id] = silence
         self._store.keep_silence(silence, now_us)
         return True, []
 
     def _end_silence(self, silence_id: str, now_us: int) -> tuple[bool, list[Change]]:
-        silence = self._teller.silences.pop(silence_id, None)
+        silence = self._notifier.silences.pop(silence_id, None)
         if silence is not None:
             self._store.keep_silence(replace(silence, until_us=now_us), now_us)
         return silence is not None, []
 
     def _read_former(self, now_us: int) -> tuple[list[NotificationGroup], list[NotificationGroup]]:
-        """Messages that wait, and what was told before.  Blocks.  Raises the driver's errors."""
+        """Messages that wait, and what was sent before.  Blocks.  Raises the driver's errors."""
         absent = [rule for rule in self._rules.values() if rule.condition == "absent"]
-        back = max([self._settings.flap_seconds, *(SEED_WINDOWS * SECONDS[rule.level] for rule in absent)])
+        back = max([self._settings.flap_seconds, *(SEED_WINDOWS * LEVELS[rule.level] for rule in absent)])
         recent_us = now_us - round(back * SECOND_US)
         outbox_us = now_us - round(self._settings.outbox_seconds * SECOND_US)
         try:
@@ -426,11 +419,11 @@ class Alerts:
             self._close()
             raise
         self._evaluator.restore(found.alerts)
-        self._teller.silences = {silence.silence_id: silence for silence in found.silences}
+        self._notifier.silences = {silence.silence_id: silence for silence in found.silences}
         if found.orphans:
             _log.info("alerts ended: their rules are gone", alerts=len(found.orphans))
         self._flush()
-        return found.waiting, self._teller.told_before(self._evaluator.book, now_us)
+        return found.waiting, self._notifier.notified_before(self._evaluator.states, now_us)
 
     def _finish(self, deliveries: list[_Delivery]) -> None:
         self._note(deliveries)
@@ -443,7 +436,7 @@ class Alerts:
         return True, []
 
     def _flush(self) -> None:
-        """Write what changed.  A store that refuses does not keep people from being told: the rows wait."""
+        """Write what changed.  A store that refuses does not hold the messages back: the rows wait."""
         try:
             self._store.flush(self._open())
         except Exception as error:  # noqa: BLE001 - as above

@@ -14,16 +14,18 @@ import hashlib
 import math
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
+from typing import Any, Literal, get_type_hints
 from uuid import uuid4
 
 import numpy as np
 
 from collector.alert.conditions.base import Verdict
 from collector.alert.rules import Rule
-from collector.alert.scopes import SECONDS
 from collector.alert.settings import AlertSettings
+from collector.figures import figure, moment
+from schemas.rollups import LEVELS
 
 Status = Literal["pending", "firing", "acknowledged", "resolved"]
 Happened = Literal[
@@ -33,7 +35,7 @@ Happened = Literal[
 
 SECOND_US = 1_000_000
 FORGOTTEN = "forgotten"
-"""`resolved_by` of what nothing can be told of any more."""
+"""`resolved_by` of what is not measured any more."""
 STALE_WINDOWS = 3
 """Windows without a figure, one after the other, that are worth an event: where few packets are sampled, every second
 window says nothing."""
@@ -46,7 +48,11 @@ Key = tuple[str, int]
 
 @dataclass(slots=True)
 class Alert:
-    """One alert.  Times are µs since 1970, 0 where something has not happened."""
+    """One alert.  Times are µs since 1970, 0 where something has not happened.
+
+    Fields are called as the columns of `schemas.alerts` that hold them, times with `_us` behind: `alert.store` copies
+    them by name.
+    """
 
     rule: Rule
     series: int
@@ -56,11 +62,12 @@ class Alert:
     status: Status = "pending"
     version: int = 0
     fired_us: int = 0
+    """`time` in the table."""
     acknowledged_us: int = 0
     acknowledged_by: str = ""
     resolved_us: int = 0
     resolved_by: str = ""
-    stale_us: int = 0
+    stale_since_us: int = 0
     value: float | None = None
     low: float | None = None
     high: float | None = None
@@ -87,6 +94,48 @@ class Alert:
     def lasts(self) -> bool:
         """Whether it has fired and not ended."""
         return self.status in ("firing", "acknowledged")
+
+    @property
+    def summary(self) -> str:
+        """The rule's sentence, filled in.  Rules are checked to name nothing else."""
+        return self.rule.text.format_map(_Words(self))
+
+    def facts(self) -> dict[str, Any]:
+        """What tables and messages have of it, by name: its fields, and what the rule says of them."""
+        rule = self.rule
+        facts = dict(zip(_FIELDS, _values(self), strict=True))
+        for name in _FIGURES:
+            if facts[name] is not None and not math.isfinite(facts[name]):
+                facts[name] = None
+        facts["fingerprint"] = self.fingerprint
+        facts["rule"], facts["severity"], facts["scope"] = rule.name, rule.severity, rule.scope
+        facts["measure"], facts["unit"] = rule.measure, rule.about.unit
+        facts["condition"], facts["level"] = rule.condition, rule.level
+        return facts
+
+
+_FIELDS = tuple(one.name for one in fields(Alert))
+_FIGURES = tuple(name for name, kind in get_type_hints(Alert).items() if kind == float | None)
+_values = attrgetter(*_FIELDS)
+
+
+class _Words(dict[str, str]):
+    """What the sentence of a rule may name: labels, and what is written only where it is named."""
+
+    def __init__(self, alert: Alert) -> None:
+        super().__init__(alert.labels)
+        self._alert = alert
+
+    def __missing__(self, name: str) -> str:
+        alert, rule = self._alert, self._alert.rule
+        if name in ("value", "low", "high", "threshold"):
+            return figure(getattr(alert, name), rule.about.unit)
+        if name == "samples":
+            return figure(alert.samples, "")
+        if name == "since":
+            return moment(alert.since_us)
+        facts = {"rule": rule.name, "severity": rule.severity, "measure": rule.measure, "level": rule.level}
+        return facts.get(name, alert.evidence if name == "evidence" else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +188,10 @@ class AlertStates:
         has_state = np.isin(verdict.series, stateful)
         rows = np.flatnonzero(verdict.data & (verdict.beyond | has_state))
         changes = []
-        told = set()
+        measured = set()
         for row in rows.tolist():
             series = int(verdict.series[row])
-            told.add(series)
+            measured.add(series)
             alert = known.get(series)
             if alert is None:
                 alert = self._begin(rule, series, verdict, row, start_us)
@@ -152,7 +201,7 @@ class AlertStates:
                 changes += _renamed(alert, verdict.labels(row))
             changes += self._step(alert, verdict, row, start_us, end_us)
         for series, alert in list(known.items()):
-            if series not in told:
+            if series not in measured:
                 changes += self._unmeasured(alert, end_us)
         return changes
 
@@ -166,8 +215,8 @@ class AlertStates:
 
     def _step(self, alert: Alert, verdict: Verdict, row: int, start_us: int, end_us: int) -> list[Change]:
         changes = []
-        if alert.stale_us:
-            alert.stale_us = 0
+        if alert.stale_since_us:
+            alert.stale_since_us = 0
             if alert.lasts:
                 changes.append(Change(alert, "measured"))
         self._note(alert, verdict, row, start_us, end_us)
@@ -206,7 +255,7 @@ class AlertStates:
             alert.worst = alert.value
 
     def _unmeasured(self, alert: Alert, end_us: int) -> list[Change]:
-        """Nothing can be told of it: it neither fires nor ends, until it is forgotten."""
+        """Take a window without a figure of it: it neither fires nor ends, until it is forgotten."""
         if alert.status == "pending":
             if end_us - alert.window_end_us > self._settings.pending_seconds * SECOND_US:
                 self._drop(alert)
@@ -214,9 +263,9 @@ class AlertStates:
         silent_us = end_us - alert.window_end_us
         if silent_us >= alert.rule.forget_after * SECOND_US:
             return self._end(alert, end_us, FORGOTTEN)
-        if alert.stale_us or silent_us < STALE_WINDOWS * SECONDS[alert.rule.level] * SECOND_US:
+        if alert.stale_since_us or silent_us < STALE_WINDOWS * LEVELS[alert.rule.level] * SECOND_US:
             return []
-        alert.stale_us = alert.window_end_us
+        alert.stale_since_us = alert.window_end_us
         return [Change(alert, "stale")]
 
     def _fire(self, alert: Alert, end_us: int) -> Change:
@@ -225,14 +274,14 @@ class AlertStates:
         return Change(alert, "firing")
 
     def acknowledge(self, alert: Alert, now_us: int, who: str, comment: str = "") -> list[Change]:
-        """Somebody takes it on: no more escalation.  A second acknowledgement changes nothing."""
+        """Take it on: no more escalation.  A second acknowledgement changes nothing."""
         if alert.status != "firing":
             return []
         alert.status, alert.acknowledged_us, alert.acknowledged_by = "acknowledged", now_us, who
         return [Change(alert, "acknowledged", who, comment)]
 
     def resolve(self, alert: Alert, now_us: int, who: str, comment: str = "") -> list[Change]:
-        """Somebody ends it.  If its condition still holds, the next windows begin a new one."""
+        """End it in the name of `who`.  If its condition still holds, the next windows begin a new one."""
         return self._end(alert, now_us, who, comment)
 
     def of_series(self, rule: str, series: int) -> Alert | None:
@@ -257,7 +306,7 @@ class AlertStates:
         recent = sum(when > end_us - self._settings.flap_seconds * SECOND_US for when in fired)
         if recent < self._settings.flap_count:
             return alert.rule.windows_to_clear
-        longer = math.ceil(self._settings.flap_clear_seconds / SECONDS[alert.rule.level])
+        longer = math.ceil(self._settings.flap_clear_seconds / LEVELS[alert.rule.level])
         return max(alert.rule.windows_to_clear, longer)
 
     def _note_fired(self, alert: Alert) -> None:
@@ -278,7 +327,7 @@ class AlertStates:
 
 
 def _renamed(alert: Alert, labels: dict[str, str]) -> list[Change]:
-    """A series keeps its alert under another name, as where a VM is renamed; where it is said so."""
+    """Take over labels: a series keeps its alert under another name, as where a VM is renamed."""
     before, alert.labels = alert.labels, labels
     naming = alert.rule.view.naming
     names = [(before.get(name, ""), labels[name]) for name in naming]

@@ -1,14 +1,7 @@
-"""The exporter doctor: what is wrong with an exporter, from its stream alone, and the line that repairs it.
+"""The exporter doctor: what is wrong with an exporter, from its stream alone, and the lines that repair it.
 
-`examine` answers once, for the command line.  `Doctor` is the part of the service that looks again and again, so that
-the rows of table `exporters` carry the codes of what it found.
-
-What the exporter doctor looks for: one query each, one sentence, and the lines that repair it.
-
-A query gives `exporter`, `agent`, `domain`, `protocol` and the values that its sentence names.  Its holes are the ends
-of the time that is looked at, µs since 1970: `{since}` and `{until}` for tables of few rows, `{recent}` and `{until}`
-for `flows`.  The commands are those of deploy/ovs.md, and tried against a real Open vSwitch by the tests: `br-int`
-stands for the bridge that exports.
+`CHECKS` is what is looked for.  `examine` answers once, for the command line.  `Doctor` is the part of the service that
+looks again and again, so that the rows of table `exporters` carry the codes of what it found.
 """
 
 from __future__ import annotations
@@ -60,7 +53,13 @@ WRAPPED_SPEEDS = (1_410_065_408, 3_525_163_520, 1_345_294_336, 1_215_752_192)
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that can be wrong with an exporter."""
+    """One thing that can be wrong with an exporter: one query, one sentence, and the lines that repair it.
+
+    A query gives `exporter`, `agent`, `domain`, `protocol` and the values that its sentence names.  Its holes are the
+    ends of the time that is looked at, µs since 1970: `{since}` and `{until}` for tables of few rows, `{recent}` and
+    `{until}` for `flows`.  The commands are those of deploy/ovs.md, and tried against a real Open vSwitch by the tests:
+    `br-int` stands for the bridge that exports.
+    """
 
     code: str
     sql: str
@@ -594,8 +593,5 @@ class Doctor:
     def _examine(self, now_us: int) -> list[Finding]:
         """Blocks.  A connection of its own each time: it is needed once a minute."""
         seconds = max(LEAST_SECONDS, self._settings.doctor_seconds)
-        client = self._connect()
-        try:
+        with contextlib.closing(self._connect()) as client:
             return examine(client, now_us, round(seconds), flow_seconds=round(seconds))
-        finally:
-            client.close()

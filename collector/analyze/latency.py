@@ -23,18 +23,16 @@ set, and the new one stands alone.  The middle of the interval is taken out of t
 `spread_us`.  A detour of one direction alone hides in it: no passive method can see that.
 
 Resolution: Open vSwitch takes the time of a sampled packet from a clock of whole milliseconds (seen in 3.1), and states
-it relative to the message's export time, rounded up to a second, by the same clock: the difference of the
-two is exact, the start is cut to 1 ms.  The resolution of each exporter is read off its start times.
+it relative to the message's export time, rounded up to a second, by the same clock: the difference of the two is exact,
+the start is cut to 1 ms.  The resolution of each exporter is read off its start times.
 
 Unsampled: either the operator states a rate of 1 (`decode.exporters`), or a record proves it: Open vSwitch multiplies
 counts by its sampling rate and states the rate nowhere, so one record of a single packet shows that nothing is
 multiplied.  Open vSwitch is known by the interface's name in each record.  Exporters whose records got lost are left
 out while that is in the look-back: the first record could be among the lost.
 
-The SQL of `latency.py`, from the innermost query outwards.
-
-All parts are aggregated where the rows are and joined where the question is asked (`GLOBAL`), so that they mean the
-same on the embedded store, on a server and on a cluster.
+The SQL stands below from the innermost query outwards.  All parts are aggregated where the rows are and joined where
+the question is asked (`GLOBAL`), so that they mean the same on the embedded store, on a server and on a cluster.
 """
 
 from __future__ import annotations

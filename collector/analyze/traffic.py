@@ -18,11 +18,12 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from collector.analyze.settings import AnalyzeSettings
-from collector.analyze.watermark import LEVELS, SECOND_US
+from collector.analyze.watermark import SECOND_US
 from collector.interfaces import Call, Clock, WindowClosed
 from collector.log import get_log
 from collector.metrics import PREFIX, Metrics, label_text
 from collector.store_errors import first_line
+from schemas.rollups import LEVEL_US
 from schemas.views.common import suffix
 
 STALE_WINDOWS = 3
@@ -207,8 +208,7 @@ class Traffic(Collector):
             # A profile of the server must not change what the views mean.
             "join_use_nulls": 0,
         }
-        client = self._connect()
-        try:
+        with contextlib.closing(self._connect()) as client:
             return {
                 name: client.query(
                     scope.query(self._settings.traffic_level),
@@ -218,8 +218,6 @@ class Traffic(Collector):
                 for name, scope in SCOPES.items()
                 if self._most[name]
             }
-        finally:
-            client.close()
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
         """Nothing: the registry need not ask the store for names."""
@@ -228,7 +226,7 @@ class Traffic(Collector):
     def collect(self) -> Iterable[GaugeMetricFamily]:
         """The figures of the last window that was read.  May be called on any thread."""
         shown = self._shown
-        length_us = LEVELS[self._settings.traffic_level]
+        length_us = LEVEL_US[self._settings.traffic_level]
         if shown is None or self._clock_us() > shown.end_us + STALE_WINDOWS * length_us:
             return
         yield _gauge(

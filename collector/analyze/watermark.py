@@ -13,12 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from collector.interfaces import Watched, WindowClosed
+from schemas.rollups import LEVEL_US
 
 SECOND_US = 1_000_000
-
-LEVELS = {"10s": 10 * SECOND_US, "1m": 60 * SECOND_US, "1h": 3600 * SECOND_US}
-"""Window lengths in µs, shortest first.  Each divides the next, and a day."""
-
 SHORTEST = "10s"
 
 PARTIAL_SHARE = 0.1
@@ -63,7 +60,7 @@ class Watermark:
         self.epoch = 0
         self.late = 0
         """Observations that had rows of a window already closed."""
-        self.skipped = dict.fromkeys(LEVELS, 0)
+        self.skipped = dict.fromkeys(LEVEL_US, 0)
         """Windows passed over after a pause too long to catch up, by level."""
 
     def follow(self, former: Watched | None) -> None:
@@ -89,7 +86,7 @@ class Watermark:
         heard_us = self._newest_us if waiting else max(self._newest_us, now_us - self._rules.idle_us)
         # Nothing can have been received after now: a newer time was taken before the clock was set back a little.
         self.time_us = max(self.time_us, min(heard_us, now_us) - self._rules.lateness_us - reach_us)
-        closed = [window for level in LEVELS for window in self._close(level)]
+        closed = [window for level in LEVEL_US for window in self._close(level)]
         return sorted(closed, key=lambda window: (window.end_us, -window.start_us))
 
     @property
@@ -109,17 +106,17 @@ class Watermark:
         self._away_us = (0, 0)
         former, self._former = self._former, None
         if former is not None and 0 < former.judged_us <= former.alive_us <= now_us:
-            if now_us - former.alive_us <= self._rules.catch_up_windows * LEVELS[SHORTEST]:
+            if now_us - former.alive_us <= self._rules.catch_up_windows * LEVEL_US[SHORTEST]:
                 self._watched_us, self.time_us = former.began_us, former.judged_us
                 self._away_us, first_us = (former.alive_us, now_us), former.judged_us
             else:
-                for level, length in LEVELS.items():
+                for level, length in LEVEL_US.items():
                     self.skipped[level] += former.alive_us // length - former.judged_us // length
-        self._next_us = {level: first_us - first_us % length for level, length in LEVELS.items()}
+        self._next_us = {level: first_us - first_us % length for level, length in LEVEL_US.items()}
 
     def _close(self, level: str) -> list[WindowClosed]:
         """Windows before the time between two runs, then those after it."""
-        length = LEVELS[level]
+        length = LEVEL_US[level]
         last_us = -(-self._away_us[0] // length) * length
         closed = self._until(level, min(self.time_us, last_us))
         if self._next_us[level] >= last_us:
@@ -127,7 +124,7 @@ class Watermark:
         return closed + self._until(level, self.time_us)
 
     def _until(self, level: str, time_us: int) -> list[WindowClosed]:
-        length = LEVELS[level]
+        length = LEVEL_US[level]
         pending = max(0, (time_us - self._next_us[level]) // length)
         if (surplus := pending - self._rules.catch_up_windows) > 0:
             self.skipped[level] += surplus

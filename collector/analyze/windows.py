@@ -19,11 +19,13 @@ from clickhouse_connect.driver import Client
 
 from collector.analyze.latency import LatencyRules, Result, store_latency
 from collector.analyze.settings import AnalyzeSettings
-from collector.analyze.watermark import LEVELS, SECOND_US, SHORTEST, Watermark, WatermarkRules
+from collector.analyze.watermark import SECOND_US, SHORTEST, Watermark, WatermarkRules
 from collector.interfaces import Call, Clock, OnWindowClosed, Watched, WindowClosed
 from collector.log import get_log
 from collector.metrics import Metrics
+from collector.store_client import KeptClient
 from collector.store_errors import first_line
+from schemas.rollups import LEVEL_US
 
 SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 
@@ -60,7 +62,7 @@ class Windows:
         self._reach_us = reach_us
         self._former = former
         self._call = call
-        self._connect = connect
+        self._client = KeptClient(connect)
         self._clock_us = clock_us
         self._watermark = Watermark(
             WatermarkRules(
@@ -72,11 +74,10 @@ class Windows:
         )
         self._rules = LatencyRules.of(settings)
         self._subscribers: list[tuple[str, OnWindowClosed]] = []
-        self._client: Client | None = None
         self._query: asyncio.Future[Result] | None = None
         """The latency query under way: still set after its deadline, for as long as its thread is busy."""
         self._task: asyncio.Task[None] | None = None
-        self._counted = {"late": 0, **dict.fromkeys(LEVELS, 0)}
+        self._counted = {"late": 0, **dict.fromkeys(LEVEL_US, 0)}
         self._declare(metrics)
 
     def _declare(self, metrics: Metrics) -> None:
@@ -85,7 +86,7 @@ class Windows:
         self._skipped = metrics.counter(
             "windows_skipped_total", "Windows passed over after a pause too long to catch up.", ("level",)
         )
-        for level in LEVELS:
+        for level in LEVEL_US:
             self._closed.labels(level)
             self._skipped.labels(level)
         self._late = metrics.counter(
@@ -149,8 +150,8 @@ class Windows:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-        if self._client is not None and (self._query is None or self._query.done()):
-            await self._call(self._close_client)
+        if self._client.is_open and (self._query is None or self._query.done()):
+            await self._call(self._client.close)
 
     async def _run(self) -> None:
         while True:
@@ -184,7 +185,7 @@ class Windows:
 
     async def _latency(self, window: WindowClosed) -> None:
         """Work out the latency of a window, unless the store is stuck or the window is old; wait up to the deadline."""
-        late = window.end_us + STALE_WINDOWS * LEVELS[SHORTEST] < self._watermark.time_us
+        late = window.end_us + STALE_WINDOWS * LEVEL_US[SHORTEST] < self._watermark.time_us
         if late or window.end_us <= self._watermark.began_us:
             self._latency_runs.labels("stale").inc()
             return
@@ -209,19 +210,8 @@ class Windows:
 
     def _store_latency(self, start_us: int, end_us: int, since_us: int) -> Result:
         """Blocks.  Raises the driver's errors, with the connection closed."""
-        if self._client is None:
-            self._client = self._connect()
-        try:
-            return store_latency(self._client, start_us, end_us, since_us, self._rules)
-        except Exception:
-            self._close_client()
-            raise
-
-    def _close_client(self) -> None:
-        """Blocks."""
-        client, self._client = self._client, None
-        if client is not None:
-            client.close()
+        with self._client.use() as client:
+            return store_latency(client, start_us, end_us, since_us, self._rules)
 
 
 def _retrieve(query: asyncio.Future[Result]) -> None:

@@ -1,7 +1,9 @@
 """Capture files to frames: pcap and pcapng, both byte orders, any time resolution, gzip-compressed or not.
 
 Strategy: one window of octets that is refilled from the stream in pieces of 1 MiB, so that memory stays flat however
-large the file is, and a pipe is read as it flows.  Each format is one generator over that window.
+large the file is, and a pipe is read as it flows.  Each format is one generator over that window.  What is wrong with
+the file as a whole is an exception (`CaptureError`); what is wrong with a frame is counted by reason
+(`CaptureProblems`).
 
 Why not scapy's readers (read in version 2.8): they end silently where a file is cut or damaged, so nothing can be
 counted or told to the user; in pcapng they ignore `if_tsoffset`, keep the interfaces of the section before, and read a
@@ -9,8 +11,6 @@ simple packet block as empty when its interface has no snap length; they take in
 The tests have scapy and Wireshark's editcap as second opinions instead.
 
 Sources: pcap and pcapng Internet-Drafts (draft-ietf-opsawg-pcap, draft-ietf-opsawg-pcapng).
-
-What can be wrong with a capture: the file as a whole (an exception), or one frame of it (counted by reason).
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
-"""One captured frame to the IP packet or UDP datagram in it.  Pure functions over bytes; every read is bounded.
+"""One captured frame to the IP packet or UDP datagram in it, and fragments put together again.  Every read is bounded.
 
-A frame gives a `Packet`, a `Piece` (one fragment), or the `Skip` reason.  Nothing here raises.
-Checksums are not looked at: captures on the sending host hold those that the network card would have filled in.
+A frame gives a `Packet`, a `Piece` (one fragment), or the `Skip` reason; nothing here raises.  `Fragments` joins pieces
+within limits that no capture can pass.  Checksums are not looked at: captures on the sending host hold those that the
+network card would have filled in.
 
 Sources: the link types' layouts (www.tcpdump.org/linktypes), RFC 791 (IPv4), RFC 8200 (IPv6), RFC 768 (UDP).
-
-Fragments of IP packets put together again, within limits that no capture can pass.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Captures of exports (pcap, pcapng) as UDP datagrams: one by one, or as batches for the decoders.
 
-`files` reads the records of a file, `frames` takes one frame apart, `fragments` joins what IP has split.
+`files` reads the records of a file; `frames` takes one frame apart and joins what IP has split.
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
 """Sending the datagrams of captures again: paced by their times, at a given rate, or flat out.
 
-Paced replay awaits one datagram after the other (asyncio-dgram); the other two send a window of datagrams at once,
-exporter by exporter, with one system call each.  Either way the order of each exporter's datagrams stays.
+Captures are kept in memory where they fit, and read again for each round where they do not (`Recording`).  Paced replay
+awaits one datagram after the other (asyncio-dgram); the other two send a window of datagrams at once, exporter by
+exporter, with one system call each.  Either way the order of each exporter's datagrams stays.
 
 Sequence numbers and times inside the datagrams are sent as captured.  In the second round of a loop they begin again,
 which a collector must take for a restart of the exporter.
-
-The captures to replay, in windows: kept in memory where they fit, read again for each round where they do not.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Commands that belong to no single stage."""
+"""The commands of `vmflow`: one file each, and what they share."""

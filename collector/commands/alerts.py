@@ -1,20 +1,22 @@
-"""`vmflow alerts`: look at the alerts of the running service and act on them; try the receivers.
-
-`vmflow alerts test-receiver`: send a test message to one receiver.
-"""
+"""`vmflow alerts`: list, show, acknowledge, resolve and silence alerts of the running service; try the receivers."""
 
 from __future__ import annotations
 
 import argparse
-import getpass
-import re
 import time
 from collections.abc import Callable
 from typing import Any
 
 from collector.commands import tables
-from collector.commands.api_client import ApiRefusedError, DeskClient, ServiceError, client_of, whole_id
-from collector.commands.common import add_settings_arguments, load_settings
+from collector.commands.api_client import ApiClient, ApiRefusedError, ServiceError, client_of, whole_id
+from collector.commands.common import (
+    add_settings_arguments,
+    add_url_argument,
+    add_who_argument,
+    load_settings,
+    seconds,
+    who,
+)
 from collector.commands.output import add_format_argument, show_items
 from collector.notify.message import sample
 from collector.notify.receiver import NotifyError
@@ -22,31 +24,6 @@ from collector.notify.settings import NotifySettings
 from collector.notify.stage import receivers
 from collector.terminal import print_error, say
 
-
-def try_receiver(command: str, settings: NotifySettings, name: str) -> int:
-    """Send a test message, once.  Alertmanager shows it as an alert that ends by itself after some minutes."""
-    made = receivers(settings)
-    if name not in made:
-        print_error(
-            command, f"no receiver {name!r}; there are {', '.join(sorted(made)) or 'none: set notify.receivers'}"
-        )
-        return 2
-    receiver = made[name]
-    try:
-        receiver.open()
-    except NotifyError as error:
-        print_error(command, str(error))
-        return 2
-    answer = receiver.send(sample(name, time.time_ns() // 1000, settings.receivers[name].language))
-    if answer.ok:
-        say(f"{name}: taken; look whether it has arrived")
-        return 0
-    again = "would not be tried again" if answer.permanent else "would be tried again"
-    print_error(command, f"{name}: not delivered: {answer.reason} ({again})")
-    return 1
-
-
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 LASTING = ("firing", "acknowledged")
 
 
@@ -82,9 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _asking(actions: Any, name: str, text: str) -> argparse.ArgumentParser:
     """An action that talks to the service."""
     parser: argparse.ArgumentParser = actions.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-    parser.add_argument(
-        "--url", metavar="URL", help="address of the service (default: from settings web.host, web.port)"
-    )
+    add_url_argument(parser)
     add_format_argument(parser)
     add_settings_arguments(parser)
     return parser
@@ -93,7 +68,7 @@ def _asking(actions: Any, name: str, text: str) -> argparse.ArgumentParser:
 def _acting(actions: Any, name: str, text: str) -> argparse.ArgumentParser:
     """An action that changes something."""
     parser = _asking(actions, name, text)
-    parser.add_argument("--who", default="", metavar="NAME", help="who does it (default: you)")
+    add_who_argument(parser)
     return parser
 
 
@@ -115,12 +90,27 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def seconds(text: str) -> int:
-    """Seconds of `30m`, `2h` or `7d`.  Raises ValueError for anything else."""
-    found = re.fullmatch(r"(\d{1,6})([smhd])", text)
-    if found is None or int(found[1]) == 0:
-        raise ValueError(f"{text}: a duration such as 30m, 2h or 7d is expected")
-    return int(found[1]) * UNITS[found[2]]
+def try_receiver(command: str, settings: NotifySettings, name: str) -> int:
+    """Send a test message, once.  Alertmanager shows it as an alert that ends by itself after some minutes."""
+    made = receivers(settings)
+    if name not in made:
+        print_error(
+            command, f"no receiver {name!r}; there are {', '.join(sorted(made)) or 'none: set notify.receivers'}"
+        )
+        return 2
+    receiver = made[name]
+    try:
+        receiver.open()
+    except NotifyError as error:
+        print_error(command, str(error))
+        return 2
+    answer = receiver.send(sample(name, time.time_ns() // 1000, settings.receivers[name].language))
+    if answer.ok:
+        say(f"{name}: taken; look whether it has arrived")
+        return 0
+    again = "would not be tried again" if answer.permanent else "would be tried again"
+    print_error(command, f"{name}: not delivered: {answer.reason} ({again})")
+    return 1
 
 
 def matchers(items: list[str]) -> dict[str, str]:
@@ -134,58 +124,54 @@ def matchers(items: list[str]) -> dict[str, str]:
     return found
 
 
-def _list(client: DeskClient, args: argparse.Namespace) -> None:
+def _list(client: ApiClient, args: argparse.Namespace) -> None:
     state = None if args.all else LASTING
     answer = client.get("/alerts", state=state, severity=args.severity, rule=args.rule, vm=args.vm, limit=args.most)
     show_items(answer["alerts"], args.format, lambda: tables.alerts(answer["alerts"]))
 
 
-def _show(client: DeskClient, args: argparse.Namespace) -> None:
+def _show(client: ApiClient, args: argparse.Namespace) -> None:
     answer = client.get(f"/alerts/{client.alert_id(args.id)}", limit=1)
     show_items([answer["alert"]], args.format, lambda: tables.alert(answer["alert"]))
 
 
-def _history(client: DeskClient, args: argparse.Namespace) -> None:
+def _history(client: ApiClient, args: argparse.Namespace) -> None:
     answer = client.get(f"/alerts/{client.alert_id(args.id)}", limit=1000)
     show_items(answer["history"], args.format, lambda: tables.events(answer["history"]))
 
 
-def _act(client: DeskClient, args: argparse.Namespace) -> None:
+def _act(client: ApiClient, args: argparse.Namespace) -> None:
     verb = {"ack": "acknowledge"}.get(args.action, args.action)
-    body = {"who": _who(args), "comment": args.comment}
+    body = {"who": who(args), "comment": args.comment}
     answer = client.post(f"/alerts/{client.alert_id(args.id)}/{verb}", body)
     show_items([answer], args.format, lambda: tables.alerts([answer]))
 
 
-def _silence(client: DeskClient, args: argparse.Namespace) -> None:
+def _silence(client: ApiClient, args: argparse.Namespace) -> None:
     body = {
-        "matchers": matchers(args.matchers), "seconds": seconds(args.duration), "who": _who(args),
+        "matchers": matchers(args.matchers), "seconds": seconds(args.duration), "who": who(args),
         "comment": args.comment,
     }  # fmt: skip
     answer = client.post("/silences", body)
     show_items([answer], args.format, lambda: say(answer["silence_id"]))
 
 
-def _silences(client: DeskClient, args: argparse.Namespace) -> None:
+def _silences(client: ApiClient, args: argparse.Namespace) -> None:
     answer = client.get("/silences", ended="true" if args.all else None, limit=1000)
     show_items(answer["silences"], args.format, lambda: tables.silences(answer["silences"]))
 
 
-def _unsilence(client: DeskClient, args: argparse.Namespace) -> None:
-    client.post(f"/silences/{whole_id(args.id)}/end", {"who": _who(args)})
+def _unsilence(client: ApiClient, args: argparse.Namespace) -> None:
+    client.post(f"/silences/{whole_id(args.id)}/end", {"who": who(args)})
     show_items([{"silence_id": args.id}], args.format, lambda: say("ended"))
 
 
-def _rules(client: DeskClient, args: argparse.Namespace) -> None:
+def _rules(client: ApiClient, args: argparse.Namespace) -> None:
     answer = client.get("/rules")
     show_items(answer["rules"], args.format, lambda: tables.rules(answer["rules"]))
 
 
-def _who(args: argparse.Namespace) -> str:
-    return args.who or getpass.getuser()
-
-
-ACTIONS: dict[str, Callable[[DeskClient, argparse.Namespace], None]] = {
+ACTIONS: dict[str, Callable[[ApiClient, argparse.Namespace], None]] = {
     "list": _list,
     "show": _show,
     "history": _history,

@@ -1,4 +1,4 @@
-"""The running service's API, as commands ask it."""
+"""The client of the running service's web server: its API, and /health."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ class ServiceError(Exception):
 
 
 class ApiRefusedError(Exception):
-    """The service did not take the request: a mistake of the one who asked."""
+    """The service did not take the request: a mistake in the call."""
 
 
-class DeskClient:
-    """Asks one service.  Its methods raise ServiceError and RefusedError; the constructor ValueError for no URL."""
+class ApiClient:
+    """Asks one service.  Methods raise ServiceError and ApiRefusedError; the constructor ValueError for no URL."""
 
     def __init__(self, url: str, access: AccessSettings | None = None) -> None:
         if not url.startswith(("http://", "https://")):
             raise ValueError(f"--url {url}: http://host:port or https://host:port is expected")
-        self._url = url.rstrip("/")
+        self.url = url.rstrip("/")
         access = access or AccessSettings()
         token = access.client_token.get_secret_value()
         self._login = {"Authorization": f"Bearer {token}"} if token else {}
         self._pool = urllib3.PoolManager(ca_certs=str(access.ca_file) if access.ca_file else None)
 
     def get(self, path: str, **query: Any) -> Any:
-        """The answer to a question; what is None is left out of the query."""
+        """The answer to a GET; what is None is left out of the query."""
         given = {name: value for name, value in query.items() if value is not None}
         text = urlencode(given, doseq=True)
         return self._ask("GET", f"{path}?{text}" if text else path, None)
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
-        """What came of it; None where there is nothing to say."""
+        """The answer to a POST; None for one without content."""
         return self._ask("POST", path, json.dumps(body).encode())
 
     def alert_id(self, begin: str) -> str:
@@ -62,11 +62,15 @@ class DeskClient:
             )
         return str(found[0]["alert_id"])
 
-    def _ask(self, method: str, path: str, body: bytes | None) -> Any:
+    def health(self) -> bytes:
+        """What /health answers, whether or not all is well there."""
+        return self._request("GET", "/health", None).data
+
+    def _request(self, method: str, path: str, body: bytes | None) -> urllib3.BaseHTTPResponse:
         try:
-            answer = self._pool.request(
+            return self._pool.request(
                 method,
-                f"{self._url}/api/v1{path}",
+                f"{self.url}{path}",
                 body=body,
                 headers=self._login | ({"Content-Type": "application/json"} if body is not None else {}),
                 timeout=TIMEOUT_SECONDS,
@@ -75,15 +79,18 @@ class DeskClient:
             )
         except urllib3.exceptions.HTTPError as error:
             raise ServiceError(
-                f"no service answers at {self._url}: {_reason(error)}; is `vmflow run` running there? "
-                "--url or settings web.host and web.port say where"
+                f"no service answers at {self.url}: {_reason(error)}; is `vmflow run` running there? "
+                "web.host and web.port of the settings say where"
             ) from error
+
+    def _ask(self, method: str, path: str, body: bytes | None) -> Any:
+        answer = self._request(method, f"/api/v1{path}", body)
         if answer.status == 204:
             return None
         try:
             content = json.loads(answer.data)
         except ValueError as error:
-            raise ServiceError(f"{self._url} is not vmflow's API: HTTP {answer.status}, no JSON") from error
+            raise ServiceError(f"{self.url} is not vmflow's API: HTTP {answer.status}, no JSON") from error
         if answer.status < 300:
             return content
         detail = content.get("detail", "") if isinstance(content, dict) else ""
@@ -95,16 +102,16 @@ class DeskClient:
 
 
 def whole_id(text: str) -> str:
-    """The same text, if it is an id or the begin of one.  Raises RefusedError."""
+    """The same text, if it is an id or the begin of one.  Raises ApiRefusedError."""
     if re.fullmatch(f"[0-9a-f]{{1,{ID_DIGITS}}}", text) is None:
         raise ApiRefusedError(f"{text}: an id is expected, of up to {ID_DIGITS} hexadecimal digits")
     return text
 
 
-def client_of(url: str | None, settings: Settings) -> DeskClient:
+def client_of(url: str | None, settings: Settings) -> ApiClient:
     """A client of the service at `url`, else of the one with these settings.  Raises ValueError where there is none."""
     scheme = "https" if settings.access.certificate_file else "http"
-    return DeskClient(url or url_of(settings.web, scheme), settings.access)
+    return ApiClient(url or url_of(settings.web, scheme), settings.access)
 
 
 def url_of(settings: WebSettings, scheme: str = "http") -> str:

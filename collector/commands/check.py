@@ -1,4 +1,4 @@
-"""`vmflow check`: are the settings right, and what do they mean."""
+"""`vmflow check`: check the settings, and print them as they are understood."""
 
 from __future__ import annotations
 

@@ -1,9 +1,11 @@
-"""What commands share: the arguments that name the settings, and how mistakes in them are told."""
+"""What commands share: arguments that name the settings and the service, and reading both."""
 
 from __future__ import annotations
 
 import argparse
+import getpass
 import os
+import re
 from pathlib import Path
 
 from collector.settings import InvalidSettingsError, Settings, load
@@ -11,6 +13,7 @@ from collector.terminal import print_error
 
 MACHINE, PLACE = Path("/etc"), Path("vmflow/vmflow.toml")
 """Where the settings of a machine are, and what their file is called there and among a user's own."""
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,18 +37,35 @@ def settings_file() -> Path | None:
     return next((file for file in (own / PLACE, MACHINE / PLACE) if os.path.isfile(file)), None)
 
 
-def add_service_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of commands that change something in the running service."""
-    parser.add_argument(
-        "--url", metavar="URL", help="address of the service (default: from settings web.host, web.port)"
-    )
-    parser.add_argument("--who", default="", metavar="NAME", help="who does it (default: you)")
-
-
 def load_settings(args: argparse.Namespace) -> Settings | None:
-    """The settings that the arguments name, or None once the mistake is told on standard error."""
+    """The settings that the arguments name, or None once the mistake is printed."""
     try:
         return load(args.config, args.overrides)
     except InvalidSettingsError as error:
         print_error(args.command, str(error))
         return None
+
+
+def add_url_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare the argument of commands that ask the running service."""
+    parser.add_argument(
+        "--url", metavar="URL", help="address of the service (default: from settings web.host, web.port)"
+    )
+
+
+def add_who_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare the argument of commands that change something there."""
+    parser.add_argument("--who", default="", metavar="NAME", help="who does it (default: you)")
+
+
+def who(args: argparse.Namespace) -> str:
+    """The name of the person who gives the command."""
+    return args.who or getpass.getuser()
+
+
+def seconds(text: str) -> int:
+    """Seconds of `30m`, `2h` or `7d`.  Raises ValueError for anything else."""
+    found = re.fullmatch(r"(\d{1,6})([smhd])", text)
+    if found is None or int(found[1]) == 0:
+        raise ValueError(f"{text}: a duration such as 30m, 2h or 7d is expected")
+    return int(found[1]) * UNITS[found[2]]

@@ -1,12 +1,8 @@
-"""`vmflow exporters`: who exports, how much, and what of it was lost; with --doctor, what is wrong with them.
-
-`vmflow exporters retire` tells the running service that an exporter was taken away on purpose.
-"""
+"""`vmflow exporters`: list exporters, what they sent and what was lost; find what is wrong with them; retire one."""
 
 from __future__ import annotations
 
 import argparse
-import getpass
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +11,7 @@ from clickhouse_connect.driver import Client
 
 from collector.analyze.doctor import Finding, examine
 from collector.commands.api_client import ApiRefusedError, ServiceError, client_of
-from collector.commands.common import add_service_arguments, add_settings_arguments, load_settings
+from collector.commands.common import add_settings_arguments, add_url_argument, add_who_argument, load_settings, who
 from collector.commands.output import FORMATS, add_format_argument, show_items
 from collector.commands.query import ask, asking
 from collector.settings import Settings
@@ -73,7 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     retire.add_argument("--domain", type=int, metavar="N", help="only this observation domain, sub-agent or engine")
     retire.add_argument("--agent", metavar="ADDRESS", help="only this sFlow agent")
     retire.add_argument("--comment", default="", metavar="TEXT", help="why")
-    add_service_arguments(retire)
+    add_url_argument(retire)
+    add_who_argument(retire)
     add_format_argument(retire)
     add_settings_arguments(retire)
 
@@ -94,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         with asking(settings) as client:
             if args.doctor:
-                tell(findings(client, args.minutes)[: args.most], args.format)
+                _print(findings(client, args.minutes)[: args.most], args.format)
             else:
                 ask(client, SQL.format(minutes=args.minutes, most=args.most), args.format)
     except StoreError as error:
@@ -104,25 +101,23 @@ def run(args: argparse.Namespace) -> int:
 
 
 def retire(args: argparse.Namespace, settings: Settings) -> int:
-    """Have the service expect these streams no more, and print which they were."""
+    """Have the service expect these streams no more, and print them."""
     wanted = {name: getattr(args, name) for name in ("exporter", "agent", "domain", "protocol")}
     body = {name: value for name, value in wanted.items() if value is not None}
     try:
         client = client_of(args.url, settings)
-        answer = client.post(
-            "/exporters/retire", body | {"who": args.who or getpass.getuser(), "comment": args.comment}
-        )
+        answer = client.post("/exporters/retire", body | {"who": who(args), "comment": args.comment})
     except (ApiRefusedError, ValueError) as error:
         print_error(args.command, str(error))
         return 2
     except ServiceError as error:
         print_error(args.command, str(error))
         return 1
-    show_items(answer["retired"], args.format, lambda: tell_retired(answer["retired"]))
+    show_items(answer["retired"], args.format, lambda: _print_retired(answer["retired"]))
     return 0
 
 
-def tell_retired(streams: Sequence[Mapping[str, Any]]) -> None:
+def _print_retired(streams: Sequence[Mapping[str, Any]]) -> None:
     """Print what is not expected any more, for people."""
     for one in streams:
         agent = f", agent {one['agent']}" if one["agent"] not in ("::", one["exporter"]) else ""
@@ -134,15 +129,15 @@ def findings(client: Client, minutes: int) -> list[Finding]:
     return examine(client, time.time_ns() // 1000, minutes * 60)
 
 
-def tell(found: Sequence[Finding], output: str) -> None:
+def _print(found: Sequence[Finding], output: str) -> None:
     """Print findings; in CSV the lines that repair stand in one cell."""
     items = [{name: getattr(finding, name) for name in FIELDS} for finding in found]
     if output == "csv":
         items = [item | {"repair": "; ".join(item["repair"])} for item in items]
-    show_items(items, output, lambda: tell_findings(found))
+    show_items(items, output, lambda: _print_findings(found))
 
 
-def tell_findings(found: Sequence[Finding]) -> None:
+def _print_findings(found: Sequence[Finding]) -> None:
     """Print findings for people."""
     if not found:
         say("nothing found")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import http.client
 import json
 import math
-import ssl
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from typing import Any
@@ -14,16 +12,16 @@ from typing import Any
 from clickhouse_connect.driver import Client
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from collector.commands.api_client import ServiceError, client_of
 from collector.commands.common import add_settings_arguments, load_settings
 from collector.commands.output import FORMATS, Result, Rows, add_format_argument, show
 from collector.commands.query import asking
-from collector.http.settings import AccessSettings
-from collector.inventory.sources.static_file import parse_mac
+from collector.inventory.sources.base import parse_mac
 from collector.settings import Settings
 from collector.store.errors import StoreError
 from collector.terminal import data, print_error
-from collector.web.settings import WebSettings
 from schemas.inventory import INVENTORY
+from schemas.text import like
 
 CONFIRMATIONS = 3
 """An interval that holds is confirmed every `inventory.write_seconds`.  One that missed this many is what a killed
@@ -31,9 +29,6 @@ service left, or its source does not answer."""
 PATTERNS = ("vm", "project", "host", "network")
 ONLY_KNOWN = (*PATTERNS, "source", "at", "history", "conflicts")
 """Options that say nothing about traffic without names, or about sources."""
-HEALTH_BYTES = 2**20
-EVERYBODY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-"""Where to ask a server that listens on all addresses."""
 
 BRIEF = ("vm", "project", "host", "network", "vni", "vlan", "mac", "ips", "port_name", "sources", "valid_from")
 """Columns that fit a terminal."""
@@ -120,7 +115,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Ask and print; exit code 1 if nobody answers, 2 for a mistake in the call."""
+    """Ask and print; exit code 1 if store or service does not answer, 2 for a mistake in the call."""
     settings = load_settings(args)
     if settings is None:
         return 2
@@ -129,10 +124,10 @@ def run(args: argparse.Namespace) -> int:
         return 2
     try:
         if args.sources:
-            _print_sources(args, settings.web, settings.access)
+            _print_sources(args, settings)
         else:
             _print_rows(args, settings)
-    except (StoreError, HealthError) as error:
+    except (StoreError, ServiceError) as error:
         print_error(args.command, str(error))
         return 1
     return 0
@@ -181,12 +176,6 @@ def _time(text: str) -> int:
     return (time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
-def _like(pattern: str) -> str:
-    """A shell pattern as LIKE has it."""
-    escaped = pattern.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return escaped.replace("*", "%").replace("?", "_")
-
-
 def known(args: argparse.Namespace, write_seconds: float) -> tuple[str, dict[str, Any]]:
     """SQL and its parameters for what table `inventory` holds."""
     parameters: dict[str, Any] = {"most": args.most, "known": math.ceil(CONFIRMATIONS * write_seconds)}
@@ -194,7 +183,7 @@ def known(args: argparse.Namespace, write_seconds: float) -> tuple[str, dict[str
     for name in PATTERNS:
         if (pattern := getattr(args, name)) is not None:
             # The inventory keeps names of hosts in lower case.
-            parameters[name] = _like(pattern.lower() if name == "host" else pattern)
+            parameters[name] = like(pattern.lower() if name == "host" else pattern)
             matches = f"{name} LIKE {{{name}:String}}"
             conditions.append(f"({matches} OR toString(vm_uuid) LIKE {{vm:String}})" if name == "vm" else matches)
     if args.mac is not None:
@@ -294,38 +283,20 @@ def _nothing(args: argparse.Namespace) -> str:
     )
 
 
-class HealthError(Exception):
-    """The running service cannot be asked how its sources are."""
-
-
-def _print_sources(args: argparse.Namespace, web: WebSettings, access: AccessSettings) -> None:
-    sources = _sources(web, access)
-    rows = [(name, s.up, s.age_seconds, s.interfaces, s.error) for name, s in sorted(sources.items())]
+def _print_sources(args: argparse.Namespace, settings: Settings) -> None:
+    rows = [(name, s.up, s.age_seconds, s.interfaces, s.error) for name, s in sorted(_sources(settings).items())]
     if not rows:
         print_error(args.command, "no source is set; docs/inventory.md says how to set one")
         return
     show(Result(("source", "up", "age_seconds", "interfaces", "error"), rows), args.format)
 
 
-def _sources(web: WebSettings, access: AccessSettings) -> dict[str, SourceState]:
-    """What /health of the running service says.  Raises HealthError."""
-    where = f"{web.host}:{web.port}"
-    if not web.enabled or not web.port:
-        raise HealthError("only the service's web server knows its sources: web.enabled and web.port must be set")
-    host = EVERYBODY.get(web.host, web.host)
-    connection = http.client.HTTPConnection(host, web.port, timeout=5)
+def _sources(settings: Settings) -> dict[str, SourceState]:
+    """What /health of the running service says.  Raises ServiceError."""
+    if not settings.web.enabled or not settings.web.port:
+        raise ServiceError("only the service's web server knows its sources: web.enabled and web.port must be set")
+    client = client_of(None, settings)
     try:
-        if access.certificate_file is not None:
-            context = ssl.create_default_context(cafile=access.ca_file)
-            connection = http.client.HTTPSConnection(host, web.port, timeout=5, context=context)
-        connection.request("GET", "/health")
-        # 503 says that the service is not well; the sources are told all the same.
-        text = connection.getresponse().read(HEALTH_BYTES)
-    except (OSError, http.client.HTTPException) as error:
-        raise HealthError(f"no service answers on {where} ({error}): start `vmflow run`, or set web.port") from error
-    finally:
-        connection.close()
-    try:
-        return TypeAdapter(dict[str, SourceState]).validate_python(json.loads(text)["inventory"])
+        return TypeAdapter(dict[str, SourceState]).validate_python(json.loads(client.health())["inventory"])
     except (ValueError, KeyError, TypeError, ValidationError) as error:
-        raise HealthError(f"{where}/health tells nothing of an inventory: is that a vmflow of this release?") from error
+        raise ServiceError(f"{client.url}/health has no inventory: is that a vmflow of this release?") from error

@@ -60,10 +60,10 @@ def show(rows: Rows, output: str) -> None:
         _show_json([dict(zip(rows.column_names, row, strict=True)) for row in plain])
 
 
-def show_items(items: Sequence[Mapping[str, Any]], output: str, tell: Callable[[], None]) -> None:
-    """Print items that have the same keys; `tell` prints them for people.  In CSV, what is nested is JSON."""
+def show_items(items: Sequence[Mapping[str, Any]], output: str, print_table: Callable[[], None]) -> None:
+    """Print items that have the same keys; `print_table` prints them for people.  In CSV, what is nested is JSON."""
     if output == "table":
-        tell()
+        print_table()
     elif output == "json":
         _show_json(items)
     elif items:

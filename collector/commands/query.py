@@ -1,4 +1,4 @@
-"""`vmflow query`: SQL to the running service over HTTP, or to the store itself if no service runs."""
+"""`vmflow query`: send SQL to the running service over HTTP, or to the store itself if no service runs."""
 
 from __future__ import annotations
 

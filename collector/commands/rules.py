@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import time
 import tomllib
 from collections.abc import Iterable, Sequence
@@ -13,17 +12,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from collector.alert.backtest import BacktestResult, Suggestion, replay, suggest
-from collector.alert.notifications import clock, figure
 from collector.alert.rules import Rule
 from collector.alert.settings import AlertSettings
-from collector.commands.common import add_settings_arguments, load_settings
+from collector.commands.common import add_settings_arguments, load_settings, seconds
 from collector.commands.output import Result, add_format_argument, show
 from collector.commands.query import asking
+from collector.figures import figure, moment
 from collector.settings import Settings, explain
 from collector.store.errors import StoreError
 from collector.terminal import print_error
 
-UNITS = {"m": 60, "h": 3600, "d": 86_400}
 QUIET = 1.0
 """Alerts a day that a proposed limit may give."""
 EXAMPLES = 5
@@ -58,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         return 2
     try:
         alerts = read_rules(args.file) if args.what == "test" else alerts_of(settings)
-        seconds = look_back(args.since)
+        since_us = seconds(args.since) * 1_000_000
         rules = chosen(alerts, args.rule)
     except ValueError as error:
         print_error(args.command, str(error))
@@ -69,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         with asking(settings) as client:
             now_us = time.time_ns() // 1000
-            span = (now_us - round(seconds * 1_000_000), now_us)
+            span = (now_us - since_us, now_us)
             if args.what == "test":
                 show(tested(replay(client, rules, alerts, *span)), args.format)
             else:
@@ -102,14 +100,6 @@ def read_rules(path: Path | None) -> AlertSettings:
         return AlertSettings.model_validate(content["alerts"])
     except ValidationError as error:
         raise ValueError(explain(error, ("alerts",))) from error
-
-
-def look_back(text: str) -> float:
-    """Seconds of `90m`, `12h` or `7d`.  Raises ValueError for anything else."""
-    match = re.fullmatch(r"(\d{1,6})([mhd])", text)
-    if match is None or int(match[1]) == 0:
-        raise ValueError(f"--since {text}: a time such as 90m, 12h or 7d is expected")
-    return int(match[1]) * UNITS[match[2]]
 
 
 def chosen(alerts: AlertSettings, names: Sequence[str]) -> list[Rule]:
@@ -161,8 +151,10 @@ def tested(tallies: Iterable[BacktestResult]) -> Result:
 
 def _example(alert: Any) -> str:
     series = " → ".join(alert.labels[name] for name in alert.rule.view.naming[:2] if alert.labels.get(name))
-    end = clock(alert.resolved_us)[11:] if alert.resolved_us else "…"
-    return f"{series} {figure(alert.worst, alert.rule.about.unit)} {clock(alert.fired_us)}–{end}".strip()
+    begin, end = moment(alert.fired_us).removesuffix(" UTC"), "…"
+    if alert.resolved_us:
+        end = moment(alert.resolved_us)[len("2026-11-25 ") :]
+    return f"{series} {figure(alert.worst, alert.rule.about.unit)} {begin}–{end}".strip()
 
 
 def suggested(found: Sequence[Suggestion]) -> Result:

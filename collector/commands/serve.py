@@ -1,4 +1,4 @@
-"""`vmflow run`, once `run.py` has seen to what is loaded."""
+"""`vmflow run` behind `run.py`, which decides what is loaded first."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     settings = load_settings(args)
     if settings is None:
         return 2
-    # Also what libraries write is nobody else's: the engine's files, the cache of kernels.
+    # What libraries write is for this user alone, too: the engine's files, the cache of kernels.
     os.umask(os.umask(0o077) | 0o077)
     limit = raise_limit()
     try:
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         return 2
     setup(settings.log)
     if not hide(secret_variables(settings)):
-        _log.warning("variables are not hidden: whoever may read files of this process finds them in /proc/PID/environ")
+        _log.warning("variables are not hidden: who may read files of this process finds them in /proc/PID/environ")
     _log.info("file descriptors", limit=limit, web=shares.web, sql=shares.sql, streams=shares.streams)
     code = 0
     try:
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     except MISTAKES as error:
         print_error("run", str(error))
         code = 2
-    except Exception:  # noqa: BLE001 - Python itself would tell of it, but too late: see below
+    except Exception:  # noqa: BLE001 - Python itself would print it, but too late: see below
         _log.exception("the service ended by a defect of ours")
         code = 1
     finally:
@@ -124,7 +124,7 @@ def _end_late() -> None:
 
 
 def _confined(settings: Settings, config: Path | None, temporary: Path) -> Confinement:
-    """Confine the process as the settings say; the log tells.  Raises ConfineError where it must be and cannot."""
+    """Confine the process as the settings say; the log says how.  Raises ConfineError where it must be and cannot."""
     mode = settings.confine.mode
     if mode == "off":
         _log.warning("not confined: confine.mode is off")

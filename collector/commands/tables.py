@@ -1,4 +1,4 @@
-"""Alerts, silences and rules as tables for people; times in the zone of whoever looks."""
+"""Alerts, silences and rules as tables for people; times in the local zone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from collector.alert.notifications import figure
+from collector.figures import figure
 from collector.terminal import table
 
 SHORT_ID = 8
@@ -94,7 +94,7 @@ def rules(items: Iterable[Item]) -> None:
         )
         for item in items
     ]
-    table(("rule", "severity", "series", "pending", "firing", "looked at", "last failure"), rows, ruled=False)
+    table(("rule", "severity", "series", "pending", "firing", "evaluated", "last failure"), rows, ruled=False)
 
 
 def moment(text: str | None) -> str:

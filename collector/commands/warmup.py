@@ -15,7 +15,7 @@ from decoders.decoder import Decoder
 from decoders.jit import cache_directory, progress
 
 PROGRESS_SECONDS = 10.0
-"""How often a person or the log of an image's build learns how far it is."""
+"""Between two lines on the progress, for people and for the log of an image's build."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     """Compile all kernels into the cache directory, or load them if they are there."""
     started = time.monotonic()
     done = threading.Event()
-    threading.Thread(target=_tell_progress, args=(done,), daemon=True).start()
+    threading.Thread(target=_print_progress, args=(done,), daemon=True).start()
     try:
         best_reader().warm()
         Shares().warm()
@@ -39,6 +39,6 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _tell_progress(done: threading.Event) -> None:
+def _print_progress(done: threading.Event) -> None:
     while not done.wait(PROGRESS_SECONDS):
         tell("compiling: {} of {} kernels are ready".format(*progress()))

@@ -211,8 +211,7 @@ class StreamReporter:
         }
         columns |= {name: np.append(growth.stats[:, index], 0) for name, index in TOTALS.items()}
         columns |= {name: np.append(self._sessions.stats[numbers, index], 0) for name, index in GAUGES.items()}
-        schema = EXPORTERS.arrow(Origin.DECODE)
-        return pa.RecordBatch.from_arrays([_array(columns[field.name], field.type) for field in schema], schema=schema)
+        return EXPORTERS.batch(columns, Origin.DECODE)
 
     def _template_ages(self, numbers: NDArray[np.int64], time_us: int) -> list[int | None]:
         """For each session, the time since its last template came; None where it has none."""
@@ -326,11 +325,3 @@ def protocols(key: NDArray[np.uint64]) -> list[str]:
 
 def _problem_maps(problems: NDArray[np.uint64]) -> list[list[tuple[str, int]]]:
     return [[(REASONS[reason], int(row[reason])) for reason in np.flatnonzero(row)] for row in problems]
-
-
-def _array(values: Any, kind: pa.DataType) -> pa.Array:
-    if pa.types.is_dictionary(kind):
-        return pa.array(values, pa.string()).dictionary_encode().cast(kind)
-    if isinstance(values, np.ndarray):
-        values = values.astype(np.int64) if pa.types.is_timestamp(kind) else values.astype(kind.to_pandas_dtype())
-    return pa.array(values, kind)

@@ -20,6 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from decoders import jit
+from decoders.hashes import mix
 from schemas.column import ADDRESS, ENUM, TIME_US
 from schemas.flows import FLOWS
 
@@ -54,8 +55,6 @@ _SFLOW5, _NETFLOW5, _NETFLOW9 = (FLOWS["protocol"].code(name) for name in ("sflo
 kernel = jit.kernel_of(Path(__file__).parent)
 
 U = np.uint64
-_MIX = U(0x9E3779B97F4A7C15)
-_SHIFT = U(29)
 
 
 class Columns(NamedTuple):
@@ -95,29 +94,23 @@ class Memory(NamedTuple):
 
 
 @jit.inline_always
-def _mixed(h, word):  # type: ignore[no-untyped-def]
-    h = (h ^ word) * _MIX
-    return h ^ (h >> _SHIFT)
-
-
-@jit.inline_always
-def flow_hash(rows, i, seed):  # type: ignore[no-untyped-def]
+def flow_hash(rows, i, seed):
     """What tells one flow of one observation point from another; never 0."""
     high, low = U(2) * U(i), U(2) * U(i) + U(1)
-    h = _mixed(_mixed(seed, rows.exporter[high]), rows.exporter[low])
-    h = _mixed(_mixed(h, rows.src_ip[high]), rows.src_ip[low])
-    h = _mixed(_mixed(h, rows.dst_ip[high]), rows.dst_ip[low])
-    h = _mixed(_mixed(h, rows.src_mac[i]), rows.dst_mac[i])
-    h = _mixed(h, U(rows.src_port[i]) << U(48) | U(rows.dst_port[i]) << U(32) | U(rows.domain[i]))
+    h = mix(mix(seed, rows.exporter[high]), rows.exporter[low])
+    h = mix(mix(h, rows.src_ip[high]), rows.src_ip[low])
+    h = mix(mix(h, rows.dst_ip[high]), rows.dst_ip[low])
+    h = mix(mix(h, rows.src_mac[i]), rows.dst_mac[i])
+    h = mix(h, U(rows.src_port[i]) << U(48) | U(rows.dst_port[i]) << U(32) | U(rows.domain[i]))
     # NetFlow v5 of Open vSwitch goes on with a flow whose output has changed.
     out = U(0) if rows.protocol[i] == _NETFLOW5 else U(rows.out_if[i])
-    h = _mixed(h, U(rows.in_if[i]) << U(32) | out)
-    h = _mixed(h, U(rows.vni[i]) << U(32) | U(rows.vlan[i]) << U(16) | U(rows.tos[i]) << U(8) | U(rows.ip_protocol[i]))
-    return _mixed(h, U(rows.direction[i]) << U(8) | U(rows.protocol[i])) | U(1)
+    h = mix(h, U(rows.in_if[i]) << U(32) | out)
+    h = mix(h, U(rows.vni[i]) << U(32) | U(rows.vlan[i]) << U(16) | U(rows.tos[i]) << U(8) | U(rows.ip_protocol[i]))
+    return mix(h, U(rows.direction[i]) << U(8) | U(rows.protocol[i])) | U(1)
 
 
 @kernel
-def follow(rows, memory, seed, since, begins, reach, weights, counts):  # type: ignore[no-untyped-def]
+def follow(rows, memory, seed, since, begins, reach, weights, counts):
     """Write to `begins` [n] when each record began, add packets to `weights` by how far they reach back, and count.
 
     What lies before `since` needs no waiting for: nobody listened.

@@ -31,7 +31,6 @@ from decoders.sessions import (
     Sessions,
     in_use,
 )
-from schemas.column import ENUM
 from schemas.gaps import GAPS
 
 SECOND_US = 1_000_000
@@ -247,23 +246,16 @@ class OwnGaps:
 
 def rows_of(gaps: list[tuple[Stream, Gap]]) -> pa.RecordBatch:
     """Rows of table `gaps`."""
-    schema = GAPS.arrow()
-    columns: dict[str, list[object]] = {
+    protocols = GAPS["protocol"].names
+    columns = {
         "begins": [gap.begins_us for _, gap in gaps],
         "ends": [gap.ends_us for _, gap in gaps],
         "reporter": [stream[0] for stream, _ in gaps],
         "domain": [stream[1] for stream, _ in gaps],
-        "protocol": [stream[2] for stream, _ in gaps],
-        "reason": [GAPS["reason"].code(gap.reason) for _, gap in gaps],
+        "protocol": [protocols[stream[2]] for stream, _ in gaps],
+        "reason": [gap.reason for _, gap in gaps],
     }
-    arrays = []
-    for field in schema:
-        if field.type == ENUM:
-            codes, names = pa.array(columns[field.name], pa.int8()), pa.array(GAPS[field.name].names, pa.string())
-            arrays.append(pa.DictionaryArray.from_arrays(codes, names))
-        else:
-            arrays.append(pa.array(columns[field.name], field.type))
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+    return GAPS.batch(columns)
 
 
 def _of_sflow(word: np.uint64) -> bool:

@@ -1,11 +1,4 @@
-"""The queue between sockets and decoders: bounded in octets; full: newest dropped, first of those who send most.
-
-Who may use how much of a queue that gets full: one sender that floods must not crowd out the others.
-
-A sender may hold at most `TIMES_FREE` times what is still free (Choudhury and Hahne 1998: dynamic thresholds).  So one
-alone gets nearly all of the queue, several that flood get equal parts, and one that sends little always finds room.
-Senders are told apart by a hash: two may share an entry, and what addresses are made up fills all entries alike.
-"""
+"""The queue between sockets and decoders: bounded in bytes; full: newest dropped, first of those who send most."""
 
 from __future__ import annotations
 
@@ -31,7 +24,13 @@ _SHIFT = np.uint64(64 - (ENTRIES - 1).bit_length())
 
 
 class Shares:
-    """Octets that each sender holds of a queue."""
+    """Bytes that each sender holds of a queue: one that floods must not crowd out the others.
+
+    A sender may hold at most `TIMES_FREE` times what is still free (Choudhury and Hahne 1998: dynamic thresholds).  So
+    one alone gets nearly all of the queue, several that flood get equal parts, and one that sends little always finds
+    room.  Senders are told apart by a hash: two may share an entry, and what addresses are made up fills all entries
+    alike.
+    """
 
     def __init__(self) -> None:
         self._held = np.zeros(ENTRIES, np.int64)
@@ -46,8 +45,8 @@ class Shares:
         self.admit(nothing, 0)
         self.leave(nothing)
 
-    def admit(self, batch: Datagrams, free_bytes: int) -> tuple[NDArray[np.bool_], int, int]:
-        """Which of these datagrams, [n], are queued while so much is free, and how many payload octets are and are not.
+    def admit(self, batch: Datagrams, free_bytes: int) -> tuple[NDArray[np.bool_], int]:
+        """Which of these datagrams, [n], are queued while so much is free, and how many octets of payload that is.
 
         All of a sender's or none, but for what is beyond the free octets.  The end of a connection always fits, for it
         comes after a message of its connection that did, unless `free_bytes` is negative: the queue is closed.
@@ -55,8 +54,8 @@ class Shares:
         fits = np.empty(len(batch), np.bool_)
         with np.errstate(over="ignore"):  # hashes wrap on purpose; only uncompiled kernels would tell
             columns = (batch.address, batch.length, batch.connection)
-            queued, refused = admit(*columns, free_bytes, self._held, self._wanted, self._factors, fits)
-        return fits, int(queued), int(refused)
+            queued = admit(*columns, free_bytes, self._held, self._wanted, self._factors, fits)
+        return fits, int(queued)
 
     def leave(self, batch: Datagrams) -> None:
         """Take note of datagrams that left the queue."""
@@ -65,7 +64,7 @@ class Shares:
 
 
 @inline
-def entry_of(address, row, factors):  # type: ignore[no-untyped-def]
+def entry_of(address, row, factors):
     """The entry of the sender of datagram `row`."""
     mixed = address[row, 0] * factors[0] + address[row, 1] * factors[1]
     mixed ^= mixed >> np.uint64(29)
@@ -73,13 +72,12 @@ def entry_of(address, row, factors):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def admit(address, length, connection, free, held, wanted, factors, fits):  # type: ignore[no-untyped-def]
-    """Fill `fits` [n] and add to `held` what is queued; returns octets of payload that are queued and that are not."""
+def admit(address, length, connection, free, held, wanted, factors, fits):
+    """Fill `fits` [n] and add to `held` what is queued; returns octets of payload that are queued."""
     for row in range(length.shape[0]):
         wanted[entry_of(address, row, factors)] += length[row] + ROW_BYTES
     taken = np.int64(0)
     queued = np.int64(0)
-    refused = np.int64(0)
     for row in range(length.shape[0]):
         entry = entry_of(address, row, factors)
         size = length[row] + ROW_BYTES
@@ -92,15 +90,13 @@ def admit(address, length, connection, free, held, wanted, factors, fits):  # ty
             fits[row] = True
             held[entry] += size
             queued += length[row]
-        else:
-            refused += length[row]
     for row in range(length.shape[0]):
         wanted[entry_of(address, row, factors)] = 0
-    return queued, refused
+    return queued
 
 
 @kernel
-def leave(address, length, held, factors):  # type: ignore[no-untyped-def]
+def leave(address, length, held, factors):
     """Take what these datagrams held out of `held`."""
     for row in range(length.shape[0]):
         held[entry_of(address, row, factors)] -= length[row] + ROW_BYTES
@@ -119,7 +115,6 @@ class Inbox:
         self.limit_bytes = limit_bytes
         self.octets = 0
         self.dropped_datagrams = 0
-        self.dropped_bytes = 0
         self._batches: deque[tuple[Datagrams, int]] = deque()
         """Each with the octets that it counts for."""
         self._shares = Shares()
@@ -139,12 +134,11 @@ class Inbox:
         """Queue `batch` but for the datagrams that do not fit: of senders that hold too much already, or all if the
         queue is full or closed.  These are dropped and counted; returns how many."""
         free = -1 if self._closed else self.limit_bytes - self.octets
-        fits, queued, refused = self._shares.admit(batch, free)
+        fits, queued = self._shares.admit(batch, free)
         dropped = len(fits) - int(np.count_nonzero(fits))
         if dropped:
             batch = batch.those(fits)
         self.dropped_datagrams += dropped
-        self.dropped_bytes += refused
         if len(batch):
             self._queue(batch, queued + ROW_BYTES * len(batch))
         return dropped
@@ -195,11 +189,6 @@ class Inbox:
         self._closed = True
         self._arrived.set()
         self._enough.set()
-
-
-def bytes_of(batch: Datagrams) -> int:
-    """What a batch counts for."""
-    return int(batch.length.sum()) + ROW_BYTES * len(batch)
 
 
 def concatenate(batches: list[Datagrams]) -> Datagrams:

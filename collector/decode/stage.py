@@ -1,6 +1,6 @@
-"""The decode loop: takes datagrams from the inbox, has the workers decode and name them, hands rows on.
+"""The decode stage: takes datagrams from the inbox, has the workers decode and name them, hands rows on.
 
-What decoding must not forget over a restart: templates and sampler rates of all workers, in one file.
+What decoding must not forget over a restart, templates and sampler rates of all workers, is kept in one file.
 """
 
 from __future__ import annotations
@@ -229,6 +229,11 @@ class DecodeStage:
         )
         self._templates_before = {"age": 0, "room": 0}
         self._templates_full = float(-TEMPLATES_FULL_SECONDS)
+        self._sources_forgotten = metrics.counter(
+            "sflow_sources_forgotten_total",
+            "sFlow data sources that had to go for want of room: the next sample of each tells of no loss.",
+        )
+        self._sources_before = 0
         self._decoded = metrics.counter("decoded_rows_total", "Rows decoded, by table.", ("table",))
         self._continued = metrics.counter(
             "continued_records_total", "Flow records that go on with a flow: they begin where its last record ended."
@@ -495,6 +500,9 @@ class DecodeStage:
                     streams_forgotten=grown,
                 )
         self._forgotten_before = now
+        sources = sum(decoder.forgotten_sources for decoder in decoders)
+        self._sources_forgotten.inc(sources - self._sources_before)
+        self._sources_before = sources
         stores = [decoder.sets.templates for decoder in decoders]
         templates = {"age": sum(one.aged for one in stores), "room": sum(one.displaced for one in stores)}
         for cause, count in templates.items():

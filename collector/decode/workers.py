@@ -21,6 +21,7 @@ from collector.log import get_log
 from collector.threads import Bridge
 from decoders.datagrams import Datagrams
 from decoders.decoder import Decoder
+from decoders.hashes import GOLDEN
 from decoders.overrides import ExporterRule
 from decoders.shared import Decoded
 
@@ -33,7 +34,6 @@ MOST = 16
 CORES_PER_WORKER = 4
 """One worker decodes what the inserts, sums and merges of four cores take: see docs/performance.md."""
 
-_MIX = np.uint64(0x9E37_79B9_7F4A_7C15)
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ def stages(count: int) -> list[str]:
 
 def worker_of(address: NDArray[np.uint64], count: int) -> NDArray[np.uint64]:
     """Which of `count` workers takes what these addresses send: [n, 2] halves of addresses -> [n]."""
-    mixed = (address[:, 0] ^ address[:, 1]) * _MIX
+    mixed = (address[:, 0] ^ address[:, 1]) * GOLDEN
     return (mixed >> np.uint64(32)) % np.uint64(count)
 
 

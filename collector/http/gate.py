@@ -13,7 +13,7 @@ included.  No permission of CORS is ever given, and each request shows by itself
 Watchdogs ask for `MONITORED` paths by names that nobody can list here.  Any name will do for them, unless a browser
 asks.  Pure ASGI.
 
-The entrance that all HTTP servers of the process share: one login, one certificate.
+`Entrance` makes the gates of the process: all servers share one login and one certificate.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ class Gate:
                 await self._refuse(500, DEFECT)(scope, receive, send)
 
     async def _check(self, scope: Scope) -> None:
-        """Raise RefusedError for what must not come in."""
+        """Raise RequestRefusedError for what must not come in."""
         headers = Headers(scope=scope)
         method, path = scope["method"], scope["path"]
         if method not in METHODS:
@@ -228,7 +228,7 @@ class Gate:
         return who
 
     def _shown(self, scope: Scope, headers: Headers) -> Credentials | None:
-        """What the request shows; None for nothing.  Raises RefusedError if it shows several things."""
+        """What the request shows; None for nothing.  Raises RequestRefusedError if it shows several things."""
         shown: list[Credentials | None] = []
         if "authorization" in headers:
             shown.append(_authorization(headers["authorization"]))

@@ -18,15 +18,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from collector.inventory.naming import values
-from collector.inventory.sources.base import Address, Host, Interface
+from collector.inventory.sources.base import GROUP_BIT, Address, Host, Interface
+from decoders.hashes import GOLDEN, MURMUR_A
 
 HOST_FORGOTTEN_US = 600_000_000
 """A VM that host-sflow has not named for this long is gone: twenty polls of the usual 30 s."""
 VMS_PER_MAC = 64
 """Senders may be forged: each VM of a MAC address is looked at for each flow with that address."""
-
-_GROUP_BIT = 1 << 40
-"""Set in a MAC address that means many receivers."""
 
 
 class _Vm(NamedTuple):
@@ -156,7 +154,7 @@ class InBand:
         seen = values(batch.column("valid_to"))
         with self._lock:
             for row, seen_us in zip(rows, seen.tolist(), strict=True):
-                if not row["mac"] or row["mac"] & _GROUP_BIT:
+                if not row["mac"] or row["mac"] & GROUP_BIT:
                     continue  # belongs to no interface
                 key = row["mac"], UUID(bytes=row["vm_uuid"])
                 agent = _plain(IPv6Address(row["agent"]))
@@ -174,10 +172,10 @@ class InBand:
 def _keys(agent: NDArray[np.uint64], index: NDArray[np.uint32], name: NDArray[np.int32]) -> NDArray[np.uint64]:
     """One number for each (agent, ifIndex, name of the stream); a collision hides a name until the next change."""
     with np.errstate(over="ignore"):
-        key = agent[:, 1] * np.uint64(0x9E3779B97F4A7C15) ^ agent[:, 0] * np.uint64(0xC2B2AE3D27D4EB4F)
+        key = agent[:, 1] * GOLDEN ^ agent[:, 0] * np.uint64(0xC2B2AE3D27D4EB4F)
         mixed: NDArray[np.uint64] = (
             key ^ (index.astype(np.uint64) << np.uint64(32) | name.astype(np.uint64))
-        ) * np.uint64(0xFF51AFD7ED558CCD)
+        ) * MURMUR_A
     return mixed
 
 

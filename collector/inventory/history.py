@@ -1,6 +1,6 @@
 """Which mapping held when: statements of all sources in, intervals in columns out.
 
-`apply` takes a source's whole present state, finds what is new in it, puts the interfaces concerned together anew
+`apply` takes a source's whole present state, finds what is new in it, puts the interfaces concerned together again
 (`merge.py`), and opens and closes intervals.  It costs Python per change, not per interface; the snapshot takes the
 `columns` without touching single rows.
 
@@ -150,7 +150,7 @@ class History:
     def _store(
         self, source: Hashable, rank: Rank, added: frozenset[Interface], removed: frozenset[Interface]
     ) -> set[Hashable]:
-        """Remember statements by MAC or port; returns the keys of what must be put together anew."""
+        """Remember statements by MAC or port; returns the keys of what must be put together again."""
         touched: set[Hashable] = set()
         for interfaces, new in ((removed, False), (added, True)):
             for interface in interfaces:

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from collector.inventory.merge import Placement
-from collector.inventory.sources.base import Address, PortKind
+from collector.inventory.sources.base import Address, PortKind, sixteen
 
 ROW = np.dtype(
     [
@@ -51,8 +51,7 @@ def words(octets: bytes) -> tuple[int, int]:
 
 def address_words(address: Address) -> tuple[int, int]:
     """An address as columns hold it: 16 octets, IPv4 mapped, as two words."""
-    packed = address.packed
-    return words(packed if len(packed) == 16 else bytes(10) + b"\xff\xff" + packed)
+    return words(sixteen(address))
 
 
 class Columns:
@@ -194,7 +193,7 @@ class Columns:
             self._ips_of[row] = entries
 
     def _renumber(self) -> None:
-        """Number the names anew, without those that no row has."""
+        """Number the names again, without those that no row has."""
         self._reset_names()
         for row, placement in self._placements.items():
             values = self.rows[row]

@@ -1,6 +1,6 @@
-"""Flows joined with the inventory: who is at each end, and from where this switch saw the packet.
+"""Flows and interface counters joined with the inventory: who is at each end, and from where a switch saw the packet.
 
-For each row, at the row's own time:
+For each row of flows (`join`), at the row's own time:
 
     exporter ──► its hypervisor ──► the ports that the packet came in and went out by
     source   ◄── MAC, told apart by network and tunnel end point; else address within the network; else the port
@@ -11,7 +11,7 @@ it came in from the sending VM (`source`), one where it goes out to the receivin
 (ingress from a tunnel or uplink when there is an egress record, patch ports, the underlay) are `transit` or `external`.
 Sources: ofproto-dpif-sflow.c, ofproto/netflow.c and ofproto-dpif-ipfix.c of Open vSwitch.
 
-Counters joined with the inventory: whose interface is this.
+For a row of counters (`ports`) only the interface is looked up.
 """
 
 from __future__ import annotations
@@ -23,15 +23,23 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from collector.inventory.lookup import BY_INDEX, BY_NAME, BY_OF_PORT, find_host, find_ip, find_mac, find_port, has_ip
-from collector.inventory.snapshot import SnapshotTables, require_rows, require_within, unchecked_kernel
+from collector.inventory.lookup import find_host, find_ip, find_mac, find_port, has_ip
+from collector.inventory.snapshot import (
+    BY_INDEX,
+    BY_NAME,
+    BY_OF_PORT,
+    SnapshotTables,
+    require_rows,
+    require_within,
+    unchecked_kernel,
+)
 from collector.inventory.sources.base import PortKind
 from decoders.jit import inline_unchecked
 from schemas.flows import FLOWS
 
 
 @unchecked_kernel
-def ports(time, exporter, agent, if_index, if_name, names, tables, grace, known_host, rows):  # type: ignore[no-untyped-def]
+def ports(time, exporter, agent, if_index, if_name, names, tables, grace, known_host, rows):
     """Row of the inventory for each polled interface, 0 where it is not known; all arrays [n], addresses [n, 2].
 
     `known_host` is the number of the hypervisor where the poller knows it, else 0: the addresses tell.
@@ -136,7 +144,7 @@ class Named(NamedTuple):
 
 
 @inline_unchecked
-def port_of(tables, host, name, number, of_ports, domain, time, grace, ip_high, ip_low):  # type: ignore[no-untyped-def]
+def port_of(tables, host, name, number, of_ports, domain, time, grace, ip_high, ip_low):
     """(what is known of a port, its row): by name, else by number; name −1 is one that the inventory does not have."""
     row = np.uint32(0)
     if name > 0:
@@ -155,7 +163,7 @@ def port_of(tables, host, name, number, of_ports, domain, time, grace, ip_high, 
 
 
 @inline_unchecked
-def by_its_port(tables, row, host, state, name, number, of_ports):  # type: ignore[no-untyped-def]
+def by_its_port(tables, row, host, state, name, number, of_ports):
     """Whether a packet may have passed by the port of the VM in `row`, where the inventory does not have the port.
 
     The VM must be on this hypervisor, and its own port not be known by what the record calls the port: it would have
@@ -170,7 +178,7 @@ def by_its_port(tables, row, host, state, name, number, of_ports):  # type: igno
 
 
 @inline_unchecked
-def end_of(tables, mac, high, low, time, grace, host, vni, vlan, near, port_state, port_row):  # type: ignore[no-untyped-def]
+def end_of(tables, mac, high, low, time, grace, host, vni, vlan, near, port_state, port_row):
     """Row of the VM interface at one end of a flow, 0 if nobody is known there."""
     if port_state == AT_VM:
         if mac != 0:
@@ -192,7 +200,7 @@ def end_of(tables, mac, high, low, time, grace, host, vni, vlan, near, port_stat
 
 
 @inline_unchecked
-def sent_here(tables, row, host, state, port_row, name, number, of_ports, direction, encapsulated):  # type: ignore[no-untyped-def]
+def sent_here(tables, row, host, state, port_row, name, number, of_ports, direction, encapsulated):
     """Whether the packet came in by the port of the VM that sent it."""
     if row == 0 or direction == _EGRESS:
         # An egress record of Open vSwitch stands beside the ingress record of the same packet.
@@ -203,7 +211,7 @@ def sent_here(tables, row, host, state, port_row, name, number, of_ports, direct
 
 
 @inline_unchecked
-def delivered_here(tables, row, host, state, port_row, name, number, of_ports, direction, out_kind, sent):  # type: ignore[no-untyped-def]
+def delivered_here(tables, row, host, state, port_row, name, number, of_ports, direction, out_kind, sent):
     """Whether the packet goes out to the port of the VM that it is for."""
     if row == 0:
         return False
@@ -218,7 +226,7 @@ def delivered_here(tables, row, host, state, port_row, name, number, of_ports, d
 
 
 @inline_unchecked
-def sighting_of(sent, delivered, source, destination, host):  # type: ignore[no-untyped-def]
+def sighting_of(sent, delivered, source, destination, host):
     """From where the switch saw the packet."""
     if sent:
         return _BOTH if delivered else _SOURCE
@@ -232,7 +240,7 @@ def sighting_of(sent, delivered, source, destination, host):  # type: ignore[no-
 
 
 @inline_unchecked
-def estimated(octets, rate):  # type: ignore[no-untyped-def]
+def estimated(octets, rate):
     """Octets × sampling rate for the totals, at most `BYTES_MOST`."""
     # Exact where it matters: a float holds all whole numbers up to 2^53.  A division would cost a tenth of the join.
     product = np.float64(octets) * np.float64(rate)
@@ -240,7 +248,7 @@ def estimated(octets, rate):  # type: ignore[no-untyped-def]
 
 
 @inline_unchecked
-def count_end(stats, row, mac, octets):  # type: ignore[no-untyped-def]
+def count_end(stats, row, mac, octets):
     """Count an end that could be a VM's."""
     if mac & _MULTICAST == 0:
         which = N_UNNAMED if row == 0 else N_NAMED
@@ -249,7 +257,7 @@ def count_end(stats, row, mac, octets):  # type: ignore[no-untyped-def]
 
 
 @inline_unchecked
-def foreign(tables, row, mac, state):  # type: ignore[no-untyped-def]
+def foreign(tables, row, mac, state):
     """Whether an end at a VM's port has another MAC address than the interface that it was found to be.
 
     A VM that runs VMs or containers of its own does so, and one that makes up addresses.
@@ -260,7 +268,7 @@ def foreign(tables, row, mac, state):  # type: ignore[no-untyped-def]
 
 
 @inline_unchecked
-def join_rows(flows, tables, names, history, grace, by_port, named, stats):  # type: ignore[no-untyped-def]
+def join_rows(flows, tables, names, history, grace, by_port, named, stats):
     """The loop of `join`, in a helper, because those keep no reference counts."""
     agent_high = agent_low = exporter_high = exporter_low = np.uint64(0)
     host = np.uint32(0)
@@ -337,7 +345,7 @@ def join_rows(flows, tables, names, history, grace, by_port, named, stats):  # t
 
 
 @unchecked_kernel
-def join(flows, tables, names, history, grace, by_port, named, stats):  # type: ignore[no-untyped-def]
+def join(flows, tables, names, history, grace, by_port, named, stats):
     """Fill `named` for all rows, and add to `stats` [N_WORDS, 2] (ends, estimated octets).
 
     `names` gives the inventory's number of each interface name of the batch, −1 where it has none; `history` and
@@ -347,7 +355,7 @@ def join(flows, tables, names, history, grace, by_port, named, stats):  # type: 
 
 
 @unchecked_kernel
-def pick(numbers, rows, picked):  # type: ignore[no-untyped-def]
+def pick(numbers, rows, picked):
     """Fill `picked` [n] with what `numbers`, a column of the inventory, says of the `rows` that `join` found."""
     for i in range(np.uint64(rows.shape[0])):
         picked[i] = numbers[np.uint64(rows[i])]

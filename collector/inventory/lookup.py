@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from collector.inventory.snapshot import BY_INDEX, BY_NAME, BY_OF_PORT, mixed, port_key
+from collector.inventory.snapshot import port_key
 from collector.inventory.sources.base import PortKind
+from decoders.hashes import hash_pair
 from decoders.jit import inline_unchecked
-
-__all__ = ["BY_INDEX", "BY_NAME", "BY_OF_PORT", "find_host", "find_ip", "find_mac", "find_port", "holds", "segment"]
 
 _VM = PortKind.VM.value
 
@@ -24,7 +23,7 @@ SEGMENT_SAME, SEGMENT_ROUTED, SEGMENT_OPEN, SEGMENT_OTHER = 3, 2, 1, 0
 
 
 @inline_unchecked
-def holds(tables, row, time, grace):  # type: ignore[no-untyped-def]
+def holds(tables, row, time, grace):
     """Whether a mapping holds at `time`."""
     if tables.valid_from[row] <= time < tables.valid_to[row]:
         return HELD
@@ -35,12 +34,12 @@ def holds(tables, row, time, grace):  # type: ignore[no-untyped-def]
 
 
 @inline_unchecked
-def find_host(tables, high, low):  # type: ignore[no-untyped-def]
+def find_host(tables, high, low):
     """Hypervisor that has an address, 0 if none."""
     if high == 0 and low == 0:
         return np.uint32(0)
     mask = np.uint64(tables.host_slots.shape[0] - 1)
-    slot = mixed(high, low) & mask
+    slot = hash_pair(high, low) & mask
     while tables.host_slots[slot] != 0:
         entry = tables.host_slots[slot]
         if tables.host_high[entry] == high and tables.host_low[entry] == low:
@@ -50,10 +49,10 @@ def find_host(tables, high, low):  # type: ignore[no-untyped-def]
 
 
 @inline_unchecked
-def first_ip(tables, high, low):  # type: ignore[no-untyped-def]
+def first_ip(tables, high, low):
     """First entry with an address, 0 if none."""
     mask = np.uint64(tables.ip_slots.shape[0] - 1)
-    slot = mixed(high, low) & mask
+    slot = hash_pair(high, low) & mask
     while tables.ip_slots[slot] != 0:
         entry = tables.ip_slots[slot]
         if tables.ip_high[entry] == high and tables.ip_low[entry] == low:
@@ -63,7 +62,7 @@ def first_ip(tables, high, low):  # type: ignore[no-untyped-def]
 
 
 @inline_unchecked
-def has_ip(tables, row, high, low):  # type: ignore[no-untyped-def]
+def has_ip(tables, row, high, low):
     """Whether the VM of `row` has an address, on whichever interface and at whatever time."""
     entry = first_ip(tables, high, low)
     while entry != 0:
@@ -74,7 +73,7 @@ def has_ip(tables, row, high, low):  # type: ignore[no-untyped-def]
 
 
 @inline_unchecked
-def find_port(tables, host, by, value, time, grace, ip_high, ip_low):  # type: ignore[no-untyped-def]
+def find_port(tables, host, by, value, time, grace, ip_high, ip_low):
     """Row of a hypervisor's port, 0 if none.
 
     OpenFlow numbers repeat from bridge to bridge: where several ports answer, a VM's must have the address that the
@@ -84,7 +83,7 @@ def find_port(tables, host, by, value, time, grace, ip_high, ip_low):  # type: i
         return np.uint32(0)
     key = port_key(host, by, value)
     mask = np.uint64(tables.port_slots.shape[0] - 1)
-    slot = mixed(key, np.uint64(0)) & mask
+    slot = hash_pair(key, np.uint64(0)) & mask
     while tables.port_slots[slot] != 0 and tables.port_key[tables.port_slots[slot]] != key:
         slot = (slot + np.uint64(1)) & mask
     entry = tables.port_slots[slot]
@@ -118,7 +117,7 @@ def find_port(tables, host, by, value, time, grace, ip_high, ip_low):  # type: i
 
 
 @inline_unchecked
-def segment(tables, row, vni, vlan, near):  # type: ignore[no-untyped-def]
+def segment(tables, row, vni, vlan, near):
     """How the network of `row` goes with the flow's VNI and VLAN and with an interface `near` it (0: none)."""
     told = False
     if vni != 0 and tables.vni[row] != 0:
@@ -149,14 +148,14 @@ def segment(tables, row, vni, vlan, near):  # type: ignore[no-untyped-def]
 
 
 @inline_unchecked
-def find_mac(tables, mac, time, grace, host, vni, vlan, near):  # type: ignore[no-untyped-def]
+def find_mac(tables, mac, time, grace, host, vni, vlan, near):
     """Row of the interface with a MAC address; `host` is where a tunnel end point says that it is (0: not told).
 
     A MAC address is nearly always one VM's, so a VLAN that differs (it may be local to a bridge) refutes nothing; a VNI
     that differs does.  Where several VMs remain, the best match wins only if no other VM matches as well.
     """
     m = np.uint64(tables.mac_slots.shape[0] - 1)
-    slot = mixed(mac, np.uint64(0)) & m
+    slot = hash_pair(mac, np.uint64(0)) & m
     while tables.mac_slots[slot] != 0 and tables.mac[tables.mac_slots[slot]] != mac:
         slot = (slot + np.uint64(1)) & m
     row = tables.mac_slots[slot]
@@ -182,7 +181,7 @@ def find_mac(tables, mac, time, grace, host, vni, vlan, near):  # type: ignore[n
 
 
 @inline_unchecked
-def find_ip(tables, high, low, time, grace, host, vni, vlan, near):  # type: ignore[no-untyped-def]
+def find_ip(tables, high, low, time, grace, host, vni, vlan, near):
     """Row of the interface with an address, arguments as for `find_mac`.
 
     Addresses of tenants overlap, so a candidate of another network counts only within the same project (routed

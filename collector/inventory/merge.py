@@ -13,10 +13,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from collector.inventory.sources.base import NO_UUID, Interface, PortKind, Rank
+from collector.inventory.sources.base import MAX_IPS, NO_UUID, Interface, PortKind, Rank
 
-MAX_IPS = 64
-"""Addresses kept of one interface: more than an operator gives to one; routers would have thousands."""
 MAX_CONFLICT = 400
 """Characters of the text that tells how sources differ."""
 

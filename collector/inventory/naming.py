@@ -1,7 +1,4 @@
-"""Record batches in, the same with names out.  Runs on a decode worker; the snapshot is swapped under it at will.
-
-Compile the kernels of the join before they are needed.
-"""
+"""Record batches in, the same with names out.  Runs on a decode worker; the snapshot is swapped under it at will."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from numpy.typing import NDArray
 from collector.inventory.join import N_WORDS, Flows, Named, join, name_ports, pick
 from collector.inventory.snapshot import Snapshot, empty, require_rows, require_within
 from decoders.memory import BLOCKS
-from schemas.column import ADDRESS, ENUM, NAME, TIME_US, Column, Origin, Table
+from schemas.column import ADDRESS, ENUM, NAME, TIME_US, Origin, Table
 from schemas.counters import COUNTERS
 from schemas.drops import DROPS
 from schemas.flows import FLOWS
@@ -206,33 +203,12 @@ def _joined(table: Table, batch: pa.RecordBatch, columns: dict[str, pa.Array]) -
     )
 
 
-ENRICHED = {table.name: table.arrow(Origin.ENRICH).names for table in (FLOWS, DROPS, COUNTERS)}
-"""Columns that the join adds, by table."""
-
-
 def warm_up() -> None:
-    """Name a row of nothing in each table.  Blocks: half a minute where nothing is cached."""
+    """Compile the kernels of the join before they are needed: name a row of nothing in each table.
+
+    Blocks: half a minute where nothing is cached.
+    """
     namer = Namer(history_us=0, grace_us=0)
-    namer.flows(_row(FLOWS))
-    namer.drops(_row(DROPS))
-    namer.counters(_row(COUNTERS))
-
-
-def _row(table: Table) -> pa.RecordBatch:
-    """One row in which everything is missing."""
-    schema = table.arrow(Origin.DECODE)
-    columns = [_nothing(column) for column in table.stored if column.origin is Origin.DECODE]
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
-
-
-def _nothing(column: Column) -> pa.Array:
-    kind = column.arrow
-    if kind == NAME:
-        return pa.DictionaryArray.from_arrays(pa.array([0], pa.int32()), pa.array([""], pa.string()))
-    if kind == ENUM:
-        return pa.DictionaryArray.from_arrays(pa.array([0], pa.int8()), pa.array(column.names, pa.string()))
-    if kind == ADDRESS:
-        return pa.array([bytes(16)], ADDRESS)
-    if column.nullable:
-        return pa.array([None], kind)
-    return pa.array([0], kind)
+    namer.flows(FLOWS.empty_row(Origin.DECODE))
+    namer.drops(DROPS.empty_row(Origin.DECODE))
+    namer.counters(COUNTERS.empty_row(Origin.DECODE))

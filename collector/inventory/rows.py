@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from ipaddress import IPv6Address
 from typing import Any
 
 import pyarrow as pa
 
 from collector.inventory.history import FOREVER, History, Interval
 from collector.inventory.merge import SOURCE_NAMES
-from collector.inventory.sources.base import Address
-from schemas.column import ADDRESS, NAME
+from collector.inventory.sources.base import Address, sixteen
 from schemas.inventory import INVENTORY
-
-_NOWHERE = IPv6Address(0).packed
 
 
 def inventory_rows(
@@ -44,29 +40,14 @@ def inventory_rows(
         "vni": [interface.vni for interface in of],
         "vlan": [interface.vlan for interface in of],
         "mac": [interface.mac for interface in of],
-        "ips": [[_sixteen(address) for address in interface.ips] for interface in of],
+        "ips": [[sixteen(address) for address in interface.ips] for interface in of],
         "port_name": [interface.port_name for interface in of],
         "if_index": [interface.if_index for interface in of],
         "of_port": [interface.of_port for interface in of],
         "bridge": [interface.bridge for interface in of],
         "port_id": [interface.port_id for interface in of],
         "speed": [interface.speed for interface in of],
-        "agent": [_sixteen(agents[i.host]) if i.host in agents else _NOWHERE for i in of],
+        "agent": [sixteen(agents.get(interface.host)) for interface in of],
         "conflict": [placement.conflict for placement in placements],
     }
-    schema = INVENTORY.arrow()
-    return pa.RecordBatch.from_arrays([_array(field, columns[field.name]) for field in schema], schema=schema)
-
-
-def _array(field: pa.Field, items: list[Any]) -> pa.Array:
-    if field.type == NAME:
-        return pa.array(items, pa.string()).dictionary_encode().cast(NAME)
-    if pa.types.is_dictionary(field.type):
-        names = INVENTORY[field.name].names
-        numbers = pa.array([names.index(str(item)) for item in items], pa.int8())
-        return pa.DictionaryArray.from_arrays(numbers, pa.array(names, pa.string()))
-    return pa.array(items, ADDRESS if field.type == ADDRESS else field.type)
-
-
-def _sixteen(address: Address) -> bytes:
-    return address.packed if isinstance(address, IPv6Address) else bytes(10) + b"\xff\xff" + address.packed
+    return INVENTORY.batch(columns)

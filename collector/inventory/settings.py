@@ -66,7 +66,7 @@ class OpenstackSettings(SourceSettings, frozen=True, extra="forbid"):
     config_file: Path | None = None
     """clouds.yaml to use; empty = where openstacksdk looks by itself."""
     full_seconds: Annotated[float, Field(gt=0, le=604_800)] = 600.0
-    """How often everything is listed anew; between, only what changed, where the API tells."""
+    """How often everything is listed again; between, only what changed, where the API tells."""
 
 
 class StaticSettings(SourceSettings, frozen=True, extra="forbid"):

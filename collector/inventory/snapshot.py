@@ -3,8 +3,6 @@
 Every table is open addressing over `slots`, which hold the number of the first entry with a key (0 = none); entries
 with equal keys hang together by `next`.  Entry and row 0 stand for nothing.  Numbers of entries and rows are unsigned:
 for a signed index numba asks each time whether it counts from the end.
-
-How the join's kernels are compiled: as those of the decoders, cached under the digest of their own source.
 """
 
 from __future__ import annotations
@@ -21,6 +19,7 @@ from numpy.typing import NDArray
 from collector.inventory.intervals import Columns, address_words
 from collector.inventory.sources.base import Address
 from decoders import jit
+from decoders.hashes import hash_pair
 from decoders.jit import inline_always
 from schemas.column import UUID
 
@@ -28,7 +27,7 @@ kernel = jit.kernel_of(Path(__file__).parent)
 """Compile and cache a function of this folder."""
 
 unchecked_kernel = jit.kernel_of(Path(__file__).parent, boundscheck=False)
-"""The same without bounds checks, which cost naming a quarter of its time: whoever calls such a kernel makes sure,
+"""The same without bounds checks, which cost naming a quarter of its time: who calls such a kernel makes sure,
 with the functions below, that no index leads out of an array."""
 
 
@@ -106,27 +105,18 @@ class Snapshot:
 
 
 @inline_always
-def mixed(a, b):  # type: ignore[no-untyped-def]
-    """Hash of two 64-bit words: the finish of MurmurHash3, so that the high octets of an address reach the low bits."""
-    h = a * np.uint64(0x9E3779B97F4A7C15) ^ b
-    h = (h ^ (h >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
-    h = (h ^ (h >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
-    return h ^ (h >> np.uint64(33))
-
-
-@inline_always
-def port_key(host, by, value):  # type: ignore[no-untyped-def]
+def port_key(host, by, value):
     """A port of a hypervisor as one word: 28 bits host, 4 bits kind of name, 32 bits value."""
     return (np.uint64(host) << np.uint64(36)) | (np.uint64(by) << np.uint64(32)) | np.uint64(value)
 
 
 @kernel
-def link(high, low, order, slots, chain):  # type: ignore[no-untyped-def]
+def link(high, low, order, slots, chain):
     """Enter `order` (entry numbers, [n]) into a table; a later one comes before an earlier one with the same key."""
     mask = np.uint64(slots.shape[0] - 1)
     for i in range(order.shape[0]):
         entry = order[i]
-        slot = np.int64(mixed(high[entry], low[entry]) & mask)
+        slot = np.int64(hash_pair(high[entry], low[entry]) & mask)
         while True:
             head = slots[slot]
             if head == 0:

@@ -213,14 +213,14 @@ class InventoryStage:
         return self._counter_namer.counters(report.counters, host)
 
     async def _rebuild(self) -> None:
-        """Make the snapshot anew once it is out of date."""
+        """Make the snapshot again once it is out of date."""
         await asyncio.sleep(max(REBUILD_SECONDS, IDLE_SHARE * self._build_seconds))
         await self._dirty.wait()
         self._dirty.clear()
         await self._bridge.call(INVENTORY_THREAD, self._build)
 
     def _build(self) -> None:
-        """Make the snapshot anew if anything has changed."""
+        """Make the snapshot again if anything has changed."""
         if self._history.changed:
             began = time.monotonic()
             snapshot = build(self._history.columns, self._history.addresses())

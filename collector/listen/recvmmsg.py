@@ -9,10 +9,6 @@ those of the read before, so the slots are free for the next call.  No Python ru
 `SingleReader` does the same datagram by datagram where the system has no `recvmmsg`.
 
 Sources: recvmmsg(2), recvmsg(2), cmsg(3), socket(7), Linux include/uapi/asm-generic/socket.h.
-
-Memory for payloads: reads fill one block after the other, so that what they brought can go on without being copied.
-
-A block that nobody holds a batch of is filled anew (`decoders.memory`).
 """
 
 from __future__ import annotations
@@ -37,7 +33,11 @@ BLOCK_BYTES = 8 << 20
 
 
 class Memory:
-    """Gives room for payloads.  One thread takes it; whatever thread drops the last batch of a block gives it back."""
+    """Gives room for payloads.  One thread takes it; whatever thread drops the last batch of a block gives it back.
+
+    Reads fill one block after the other, so that what they brought can go on without being copied.  A block that nobody
+    holds a batch of is filled again (`decoders.memory`).
+    """
 
     def __init__(self, block_bytes: int = BLOCK_BYTES, blocks: MemoryPool = BLOCKS) -> None:
         self._block_bytes = block_bytes

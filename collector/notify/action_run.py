@@ -47,26 +47,26 @@ class Ended:
     output: str = ""
 
 
-def body(action: str, notice: AlertNotification) -> bytes:
-    """The alert as JSON: the fields of `collector.interfaces.Notice`, and the action's name."""
-    return json_text({"action": action, **asdict(notice)}).encode()
+def body(action: str, notification: AlertNotification) -> bytes:
+    """The alert as JSON: the fields of `AlertNotification`, and the action's name."""
+    return json_text({"action": action, **asdict(notification)}).encode()
 
 
-def variables(action: str, notice: AlertNotification) -> dict[str, str]:
+def variables(action: str, notification: AlertNotification) -> dict[str, str]:
     """The whole environment of a command."""
     values = {
         "ACTION": action,
-        "ALERT_ID": notice.alert_id,
-        "ALERT_EVENT": notice.event,
-        "ALERT_RULE": notice.rule,
-        "ALERT_SEVERITY": notice.severity,
-        "ALERT_SCOPE": notice.scope,
-        "ALERT_MEASURE": notice.measure,
-        "ALERT_VALUE": "" if notice.value is None else repr(notice.value),
-        "ALERT_UNIT": notice.unit,
-        "ALERT_SUMMARY": notice.summary,
+        "ALERT_ID": notification.alert_id,
+        "ALERT_EVENT": notification.event,
+        "ALERT_RULE": notification.rule,
+        "ALERT_SEVERITY": notification.severity,
+        "ALERT_SCOPE": notification.scope,
+        "ALERT_MEASURE": notification.measure,
+        "ALERT_VALUE": "" if notification.value is None else repr(notification.value),
+        "ALERT_UNIT": notification.unit,
+        "ALERT_SUMMARY": notification.summary,
     }
-    values |= {f"ALERT_LABEL_{_NOT_NAME.sub('_', name.upper())}": text for name, text in notice.labels.items()}
+    values |= {f"ALERT_LABEL_{_NOT_NAME.sub('_', name.upper())}": text for name, text in notification.labels.items()}
     return {"PATH": PATH, "LANG": "C.UTF-8"} | {name: clean(text, VARIABLE_CHARACTERS) for name, text in values.items()}
 
 
@@ -102,7 +102,7 @@ async def run_command(settings: ActionSettings, data: bytes, environment: Mappin
         if not ended:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-        # What left the session may hold the pipes for as long as it lives: nobody waits for it.
+        # What left the session may hold the pipes for as long as it lives: so it is not waited for.
         transport.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(REAP_SECONDS):

@@ -1,7 +1,7 @@
-"""The act stage: takes notices of alerts and runs what the settings say, each action one at a time.
+"""Actions: takes notifications and runs what the settings say, each action one run at a time.
 
-    offer(notice) ──► one queue per action ──► its worker ──► command by the launcher, or POST on a thread
-                                                 └── a row of `action_runs`, whatever came of it
+    offer(notification) ──► one queue per action ──► its worker ──► command by the launcher, or POST on a thread
+                                                        └── a row of `action_runs`, whatever the result
 
 An action runs at most once for each change of an alert: what waits when the service ends is not run later.
 """
@@ -12,9 +12,8 @@ import asyncio
 import time
 from collections import deque
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Self
 
-import pyarrow as pa
 from prometheus_client import Counter
 
 from collector.interfaces import AlertNotification, Call, Clock, Sink
@@ -23,11 +22,7 @@ from collector.metrics import Metrics
 from collector.notify.action_run import Ended, body, post, target
 from collector.notify.launcher import Launcher
 from collector.notify.settings import ActionSettings, NotifySettings
-from schemas.alerts import ACTION_KINDS, ACTION_RESULTS, ACTION_RUNS
-from schemas.column import NAME
-
-Result = Literal["ok", "failed", "late", "limited", "dry_run", "stopped"]
-"""`schemas.alerts.ACTION_RESULTS`."""
+from schemas.alerts import ACTION_RESULTS, ACTION_RUNS
 
 MINUTE_SECONDS = 60.0
 LATE_SECONDS = 5.0
@@ -60,7 +55,7 @@ class Actions:
     ) -> None:
         self._settings = settings
         self._launcher = launcher or Launcher(settings)
-        runs = metrics.counter("action_runs_total", "Runs of actions, and what became of them.", ("action", "result"))
+        runs = metrics.counter("action_runs_total", "Runs of actions, by result.", ("action", "result"))
         dropped = metrics.counter("actions_dropped_total", "Alerts that found an action's queue full.", ("action",))
         actions = settings.actions.items() if settings.actions_enabled else ()
         self._workers = [
@@ -69,16 +64,16 @@ class Actions:
         ]
         self._tasks: list[asyncio.Task[None]] = []
 
-    def offer(self, notice: AlertNotification, /) -> None:
-        """Take a notice, for each action that is for it."""
+    def offer(self, notification: AlertNotification, /) -> None:
+        """Take a notification, for each action that is for it."""
         for worker in self._workers:
-            worker.offer(notice)
+            worker.offer(notification)
 
     async def __aenter__(self) -> Self:
         for worker in self._workers:
             worker.open()
         await self._launcher.__aenter__()
-        self._tasks = [asyncio.create_task(worker.run(), name=f"act {worker.name}") for worker in self._workers]
+        self._tasks = [asyncio.create_task(worker.run(), name=f"action {worker.name}") for worker in self._workers]
         return self
 
     async def __aexit__(
@@ -133,15 +128,15 @@ class Worker:
         if self._settings.kind == "webhook":
             self._url = self._settings.read_url(self.name)
 
-    def offer(self, notice: AlertNotification) -> None:
-        """Take a notice, if the action is for it; one that finds no room is left out."""
-        if notice.rule not in self._settings.rules or notice.event not in self._settings.events:
+    def offer(self, notification: AlertNotification) -> None:
+        """Take a notification, if the action is for it; one that finds no room is left out."""
+        if notification.rule not in self._settings.rules or notification.event not in self._settings.events:
             return
         if len(self._queue) >= self._most:
             self._dropped.inc()
             _log.sampled("action not run: too many alerts wait for it", key=self.name)
             return
-        self._queue.append(notice)
+        self._queue.append(notification)
         self._wake.set()
 
     def stop(self) -> None:
@@ -159,22 +154,22 @@ class Worker:
 
     def leave(self) -> None:
         """Note what still waits; call when the worker has ended."""
-        for notice in self._queue:
-            self._note(notice, Ended("stopped", "", "not begun"), 0)
+        for notification in self._queue:
+            self._note(notification, Ended("stopped", "", "not begun"), 0)
         self._queue.clear()
 
-    async def _one(self, notice: AlertNotification) -> None:
-        """Run for one notice and note what came of it."""
+    async def _one(self, notification: AlertNotification) -> None:
+        """Run for one notification and note the result."""
         begun = time.monotonic()
         ended = Ended("stopped", "", "killed")
         try:
-            ended = await self._act(notice, begun)
-        except Exception as error:  # noqa: BLE001 - a defect costs one run; only its kind is told: texts may quote the URL
+            ended = await self._act(notification, begun)
+        except Exception as error:  # noqa: BLE001 - a defect costs one run; only its kind is stored: texts may quote the URL
             ended = Ended("failed", "", f"internal: {type(error).__name__}")
         finally:
-            self._note(notice, ended, time.monotonic() - begun)
+            self._note(notification, ended, time.monotonic() - begun)
 
-    async def _act(self, notice: AlertNotification, now: float) -> Ended:
+    async def _act(self, notification: AlertNotification, now: float) -> Ended:
         if self._settings.dry_run:
             return Ended("dry_run")
         if len(self._began) == self._began.maxlen and now < self._began[0] + MINUTE_SECONDS:
@@ -183,48 +178,31 @@ class Worker:
         try:
             async with asyncio.timeout(self._settings.timeout_seconds + LATE_SECONDS):
                 if self._settings.kind == "command":
-                    return await self._launcher.run(self.name, notice)
-                return await self._call(post, self._settings, self._url, body(self.name, notice))
+                    return await self._launcher.run(self.name, notification)
+                return await self._call(post, self._settings, self._url, body(self.name, notification))
         except TimeoutError:
             return Ended("late")
 
-    def _note(self, notice: AlertNotification, ended: Ended, seconds: float) -> None:
+    def _note(self, notification: AlertNotification, ended: Ended, seconds: float) -> None:
         """Count the run and write its row."""
         self._counts[ended.result].inc()
         if ended.result == "limited":
             _log.sampled("action not run: too often", key=self.name)
         elif ended.result == "dry_run":  # nothing limits these
-            _log.sampled("action, if it were run", key=self.name, severity="info", alert=notice.alert_id)
+            _log.sampled("action, if it were run", key=self.name, severity="info", alert=notification.alert_id)
         else:
-            _log.info("action", action=self.name, alert=notice.alert_id, result=ended.result, status=ended.status)
+            _log.info("action", action=self.name, alert=notification.alert_id, result=ended.result, status=ended.status)
         row = {
             "time": self._clock_us(),
             "action": self.name,
             "kind": self._settings.kind,
             "result": ended.result,
-            "event": notice.event,
-            "rule": notice.rule,
-            "alert_id": notice.alert_id,
+            "event": notification.event,
+            "rule": notification.rule,
+            "alert_id": notification.alert_id,
             "target": target(self._settings, self._url),
             "status": ended.status,
             "duration_us": round(seconds * 1e6),
             "output": ended.output,
         }
-        self._sink.offer(ACTION_RUNS.name, audit(row))
-
-
-def audit(row: dict[str, Any]) -> pa.RecordBatch:
-    """One row of `action_runs`."""
-    names = {"kind": ACTION_KINDS, "result": ACTION_RESULTS}
-    arrays = []
-    schema = ACTION_RUNS.arrow()
-    for field in schema:
-        value = row[field.name]
-        if field.name in names:
-            number = pa.array([names[field.name].index(value)], pa.int8())
-            arrays.append(pa.DictionaryArray.from_arrays(number, pa.array(names[field.name], pa.string())))
-        elif field.type == NAME:
-            arrays.append(pa.array([value], pa.string()).dictionary_encode().cast(NAME))
-        else:
-            arrays.append(pa.array([value], field.type))
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+        self._sink.offer(ACTION_RUNS.name, ACTION_RUNS.batch({name: [value] for name, value in row.items()}))

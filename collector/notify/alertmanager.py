@@ -1,6 +1,6 @@
-"""Prometheus' Alertmanager, API v2: alerts as labels and annotations, told again for as long as they fire.
+"""Prometheus' Alertmanager, API v2: alerts as labels and annotations, sent again for as long as they fire.
 
-Alertmanager forgets an alert that nobody tells it of any more: `endsAt` of a firing alert lies four intervals ahead, as
+Alertmanager forgets an alert that is not sent again: `endsAt` of a firing alert lies four intervals ahead, as
 Prometheus does it, and each refresh moves it on.  Source: api/v2/openapi.yaml of Alertmanager 0.25, and
 rules/manager.go (ResolveTime) of Prometheus.
 """
@@ -18,8 +18,8 @@ from urllib.parse import unquote, urlsplit
 
 import urllib3
 
+from collector.figures import SECOND_US
 from collector.interfaces import AlertNotification, NotificationGroup
-from collector.notify.figures import SECOND_US
 from collector.notify.message import render, shown
 from collector.notify.receiver import DELIVERED, TROUBLES, NotifyError, Outcome, of_http
 from collector.notify.settings import ReceiverSettings
@@ -28,7 +28,7 @@ PATH = "/api/v2/alerts"
 BATCH = 500
 """Alerts of one request, about 2 MB."""
 LASTS = 4
-"""Intervals that an alert stays firing without being told again."""
+"""Intervals that an alert stays firing without being sent again."""
 ANSWER_BYTES = 4096
 
 _NOT_LABEL = re.compile(r"[^A-Za-z0-9_]")
@@ -45,7 +45,7 @@ class AlertmanagerReceiver:
         self._public_url = public_url
         self.refresh_seconds: float | None = settings.resend_seconds
         self._firing: dict[str, AlertNotification] = {}
-        """By fingerprint: what must be told again."""
+        """By fingerprint: what must be sent again."""
         self.not_kept = 0
         self._pool = urllib3.PoolManager()
         self._url = ""
@@ -67,32 +67,31 @@ class AlertmanagerReceiver:
         self._pool = urllib3.PoolManager(ca_certs=str(ca_file) if ca_file else None, maxsize=1)
 
     def remember(self, group: NotificationGroup, /) -> None:
-        """Tell these alerts again from the next refresh on."""
-        for notice in group.notices:
-            self._keep(notice)
+        """Send these alerts again from the next refresh on."""
+        for notification in group.notifications:
+            self._keep(notification)
 
     def send(self, group: NotificationGroup, /) -> Outcome:
-        """Tell of the alerts of a group.  That somebody has acknowledged one is no news for Alertmanager."""
+        """Send the alerts of a group.  That somebody has acknowledged one is no news for Alertmanager."""
         self.remember(group)
-        told = [notice for notice in group.notices if notice.event != "acknowledged"]
-        return self._post(told)
+        return self._post([one for one in group.notifications if one.event != "acknowledged"])
 
     def refresh(self) -> Outcome:
-        """Tell of all firing alerts again."""
+        """Send all firing alerts again."""
         return self._post(list(self._firing.values()))
 
-    def _keep(self, notice: AlertNotification) -> None:
-        if notice.event == "resolved":
-            self._firing.pop(notice.fingerprint, None)
-        elif notice.fingerprint in self._firing or len(self._firing) < self._settings.max_firing:
-            self._firing[notice.fingerprint] = notice
+    def _keep(self, notification: AlertNotification) -> None:
+        if notification.event == "resolved":
+            self._firing.pop(notification.fingerprint, None)
+        elif notification.fingerprint in self._firing or len(self._firing) < self._settings.max_firing:
+            self._firing[notification.fingerprint] = notification
         else:
             self.not_kept += 1
 
-    def _post(self, notices: list[AlertNotification]) -> Outcome:
+    def _post(self, notifications: list[AlertNotification]) -> Outcome:
         """All of them, in several requests if they are many; ends with the first that is not taken."""
-        for first in range(0, len(notices), BATCH):
-            answer = self._request([self._alert(notice) for notice in notices[first : first + BATCH]])
+        for first in range(0, len(notifications), BATCH):
+            answer = self._request([self._alert(notification) for notification in notifications[first : first + BATCH]])
             if not answer.ok:
                 return answer
         return DELIVERED
@@ -117,42 +116,42 @@ class AlertmanagerReceiver:
             return Outcome(False, False, ", ".join(trouble for trouble in TROUBLES if trouble in text) or "no answer")
         return of_http(response.status)
 
-    def _alert(self, notice: AlertNotification) -> Alert:
+    def _alert(self, notification: AlertNotification) -> Alert:
         """One alert as the API takes it.  Labels are its identity: nothing in them changes while it fires."""
-        ended = notice.event == "resolved"
+        ended = notification.event == "resolved"
         lasts = timedelta(seconds=LASTS * self._settings.resend_seconds)
-        ends = _time(notice.now_us) if ended else (datetime.fromtimestamp(time.time(), UTC) + lasts)
+        ends = _time(notification.now_us) if ended else (datetime.fromtimestamp(time.time(), UTC) + lasts)
         alert: Alert = {
-            "labels": dict(_labels(notice)),
-            "annotations": self._annotations(notice),
-            "startsAt": _time(min(notice.since_us, notice.now_us)).isoformat(),
+            "labels": dict(_labels(notification)),
+            "annotations": self._annotations(notification),
+            "startsAt": _time(min(notification.since_us, notification.now_us)).isoformat(),
             "endsAt": ends.isoformat(),
         }
-        if url := self._public_url or notice.runbook:
+        if url := self._public_url or notification.runbook:
             alert["generatorURL"] = url
         return alert
 
-    def _annotations(self, notice: AlertNotification) -> dict[str, str]:
-        message = render(NotificationGroup("", notice.severity, (), (notice,)), self._settings.language, 1)
+    def _annotations(self, notification: AlertNotification) -> dict[str, str]:
+        message = render(NotificationGroup("", notification.severity, (), (notification,)), self._settings.language, 1)
         annotations = {"summary": message.title, "description": message.text}
-        if notice.runbook:
-            annotations["runbook_url"] = notice.runbook
-        if notice.sql:
-            annotations["sql"] = notice.sql
+        if notification.runbook:
+            annotations["runbook_url"] = notification.runbook
+        if notification.sql:
+            annotations["sql"] = notification.sql
         return annotations
 
 
-def _labels(notice: AlertNotification) -> Iterator[tuple[str, str]]:
+def _labels(notification: AlertNotification) -> Iterator[tuple[str, str]]:
     """Labels that are not empty; names as Prometheus allows them."""
-    for name, text in notice.labels.items():
+    for name, text in notification.labels.items():
         if text:
             label = _NOT_LABEL.sub("_", name)
             yield (label if not label[:1].isdigit() else f"_{label}"), shown(text)
-    yield "alertname", shown(notice.rule)
-    yield "severity", notice.severity
-    yield "scope", notice.scope
+    yield "alertname", shown(notification.rule)
+    yield "severity", notification.severity
+    yield "scope", notification.scope
     # Two series may have the same names: VMs are told apart by their UUIDs, which are no labels.
-    yield "fingerprint", notice.fingerprint
+    yield "fingerprint", notification.fingerprint
 
 
 def _time(time_us: int) -> datetime:

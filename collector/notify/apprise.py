@@ -1,13 +1,11 @@
 """Receivers of apprise: mail, SMS gateways, WeCom, webhooks and the rest, one object per receiver.
 
-apprise says that a message was taken, or logs why not.  Its log goes nowhere but into the answer, where codes are
-looked for: it quotes addresses, and with them secrets.
+apprise says that a message was taken, or logs why not.  Its log goes nowhere but into the outcome, which codes are read
+from: it quotes addresses, and with them secrets.
 
-The WeCom group bot of apprise, which also looks at what WeCom answers.
-
-WeCom answers status 200 to a wrong key or to too many messages, too, and says so by `errcode` in the text; apprise 2.3
-takes all of these for delivered.  Source: https://developer.work.weixin.qq.com/document/path/91770 (bot) and 90313
-(codes).
+The bot of WeCom groups is our own.  WeCom answers status 200 to a wrong key or to too many messages, too, and says so
+by `errcode` in the text; apprise 2.3 takes all of these for delivered.  Source:
+https://developer.work.weixin.qq.com/document/path/91770 (bot) and 90313 (codes).
 """
 
 from __future__ import annotations
@@ -25,50 +23,6 @@ from collector.interfaces import NotificationGroup, Severity
 from collector.notify.message import render
 from collector.notify.receiver import DELIVERED, NotifyError, Outcome, of_texts
 from collector.notify.settings import Language, ReceiverSettings
-
-
-class WeComBot(NotifyWeComBot):  # type: ignore[no-untyped-call]  # a hook of apprise without types
-    """Sends text to one group.  Its URL is apprise's: `wecombot://KEY`."""
-
-    @classmethod
-    def of(cls, service: NotifyWeComBot) -> WeComBot:
-        """The same bot."""
-        made = cls(key=service.key, asset=service.asset)
-        made.verify_certificate = service.verify_certificate
-        return made
-
-    def send(self, body: str, title: str = "", notify_type: NotifyType = NotifyType.INFO, **kwargs: Any) -> bool:
-        """Send one message; whether WeCom took it.  Why not is logged, as apprise does it."""
-        payload = json.dumps({"msgtype": "text", "text": {"content": body}})
-        try:
-            response = requests.post(
-                self.api_url,
-                data=payload.encode(),
-                headers={"User-Agent": self.app_id, "Content-Type": "application/json; charset=utf-8"},
-                verify=self.verify_certificate,
-                timeout=self.request_timeout,
-                allow_redirects=self.redirects,
-            )
-        except requests.RequestException as error:
-            self.logger.debug("Socket Exception: %s", error)
-            return False
-        if response.status_code != requests.codes.ok:
-            self.logger.warning("WeCom: error=%d", response.status_code)
-            return False
-        code = _code(response.content)
-        if code:
-            self.logger.warning("WeCom: errcode=%d", code)
-        return code == 0
-
-
-def _code(answer: bytes) -> int:
-    """`errcode` of an answer; -1 (busy, by WeCom's list) where there is none."""
-    try:
-        code = json.loads(answer)["errcode"]
-    except (ValueError, KeyError, TypeError):
-        return -1
-    return code if isinstance(code, int) else -1
-
 
 SHORT_BELOW = 320
 """Services that take no more characters than this are SMS gateways: two parts at most."""
@@ -111,7 +65,7 @@ class AppriseReceiver:
     def send(self, group: NotificationGroup, /) -> Outcome:
         """Send one message, once."""
         title, body = self._written(group)
-        resolved = all(notice.event == "resolved" for notice in group.notices)
+        resolved = all(notification.event == "resolved" for notification in group.notifications)
         result = self._apprise.notify(
             body=body,
             title=title,
@@ -194,3 +148,46 @@ def _service(name: str, url: str) -> NotifyBase:
     if not service.enabled:
         raise NotifyError(f"{where}: apprise needs another package for {service.service_name}, which is not installed")
     return WeComBot.of(service) if type(service) is NotifyWeComBot else service
+
+
+class WeComBot(NotifyWeComBot):  # type: ignore[no-untyped-call]  # a hook of apprise without types
+    """Sends text to one WeCom group, and reads what WeCom answers.  Its URL is apprise's: `wecombot://KEY`."""
+
+    @classmethod
+    def of(cls, service: NotifyWeComBot) -> WeComBot:
+        """The same bot."""
+        made = cls(key=service.key, asset=service.asset)
+        made.verify_certificate = service.verify_certificate
+        return made
+
+    def send(self, body: str, title: str = "", notify_type: NotifyType = NotifyType.INFO, **kwargs: Any) -> bool:
+        """Send one message; whether WeCom took it.  Why not is logged, as apprise does it."""
+        payload = json.dumps({"msgtype": "text", "text": {"content": body}})
+        try:
+            response = requests.post(
+                self.api_url,
+                data=payload.encode(),
+                headers={"User-Agent": self.app_id, "Content-Type": "application/json; charset=utf-8"},
+                verify=self.verify_certificate,
+                timeout=self.request_timeout,
+                allow_redirects=self.redirects,
+            )
+        except requests.RequestException as error:
+            self.logger.debug("Socket Exception: %s", error)
+            return False
+        if response.status_code != requests.codes.ok:
+            self.logger.warning("WeCom: error=%d", response.status_code)
+            return False
+        code = _code(response.content)
+        if code:
+            self.logger.warning("WeCom: errcode=%d", code)
+        return code == 0
+
+
+def _code(answer: bytes) -> int:
+    """`errcode` of an answer; -1 (busy, by WeCom's list) where there is none."""
+    try:
+        code = json.loads(answer)["errcode"]
+    except (ValueError, KeyError, TypeError):
+        return -1
+    return code if isinstance(code, int) else -1

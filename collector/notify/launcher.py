@@ -1,10 +1,10 @@
 """Runs the commands of actions in a process of its own, which began before the service confined itself.
 
 What a confined process starts is confined as it is: a command could not read its own files.  So a second process, the
-launcher, is told at its start what the commands are; later it is asked by name, and hands an alert to a command as
-data.  Nothing else can be had from it.  It ends with the service, whatever ends that, and so do commands under way.
+launcher, gets the commands at its start; later it is asked by name, and hands an alert to a command as data.  Nothing
+else can be had from it.  It ends with the service, whatever ends that, and so do commands under way.
 
-    service ── {"run": 7, "action": "capture", "notice": {…}} ──► launcher ──► argv of the settings
+    service ── {"run": 7, "action": "capture", "notification": {…}} ──► launcher ──► argv of the settings
             ── {"stop": 7} ──►                                        │
             ◄── {"run": 7, "result": "ok", "status": "exit 0", "output": "…"}
 
@@ -79,7 +79,9 @@ class Launcher:
                 env={"PATH": PATH, "LANG": "C.UTF-8", "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
             )
         except OSError as error:
-            raise NotifyError(f"act: the launcher of commands cannot be started: {error.strerror}") from error
+            raise NotifyError(
+                f"notify.actions: the launcher of commands cannot be started: {error.strerror}"
+            ) from error
         finally:
             theirs.close()
         self._socket.setblocking(False)
@@ -89,7 +91,7 @@ class Launcher:
         if self._socket is not None:
             reader, self._writer = await asyncio.open_unix_connection(sock=self._socket)
             _send(self._writer, self._actions)
-            self._task = asyncio.create_task(self._listen(reader), name="act launcher")
+            self._task = asyncio.create_task(self._listen(reader), name="action launcher")
         return self
 
     async def __aexit__(self, *error: object) -> None:
@@ -104,8 +106,9 @@ class Launcher:
         self._writer.close()
         if self._process.poll() is None:
             self._process.kill()
+            self._process.wait()
 
-    async def run(self, action: str, notice: AlertNotification) -> Ended:
+    async def run(self, action: str, notification: AlertNotification) -> Ended:
         """Run the command of `action` for an alert.  Killed with all that it started when this is cancelled."""
         if self._writer is None or self._task is None or self._task.done():
             return ENDED
@@ -114,7 +117,7 @@ class Launcher:
         ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
         self._waiting[number] = ended
         try:
-            _send(self._writer, {"run": number, "action": action, "notice": asdict(notice)})
+            _send(self._writer, {"run": number, "action": action, "notification": asdict(notification)})
             return await ended
         except asyncio.CancelledError:
             with suppress(OSError, RuntimeError):
@@ -126,10 +129,10 @@ class Launcher:
     async def _listen(self, reader: StreamReader) -> None:
         with suppress(OSError, EOFError):
             while True:
-                told = await _receive(reader)
-                ended = self._waiting.get(told.pop("run"))
+                answer = await _receive(reader)
+                ended = self._waiting.get(answer.pop("run"))
                 if ended is not None and not ended.done():
-                    ended.set_result(Ended(**told))
+                    ended.set_result(Ended(**answer))
         if not self._ending:
             _log.error("the launcher of commands has ended: no command runs until the service is started again")
         for ended in self._waiting.values():
@@ -145,16 +148,16 @@ class _Runs:
         self._writer = writer
         self._tasks: dict[int, asyncio.Task[None]] = {}
 
-    def take(self, told: Mapping[str, Any]) -> None:
+    def take(self, request: Mapping[str, Any]) -> None:
         """Do what the service asks."""
-        if "stop" in told:
-            task = self._tasks.get(told["stop"])
+        if "stop" in request:
+            task = self._tasks.get(request["stop"])
             if task is not None:
                 task.cancel()
             return
-        number = told["run"]
+        number = request["run"]
         self._tasks[number] = asyncio.create_task(
-            self._run(number, told["action"], AlertNotification(**told["notice"]))
+            self._run(number, request["action"], AlertNotification(**request["notification"]))
         )
 
     async def end(self) -> None:
@@ -163,9 +166,9 @@ class _Runs:
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
-    async def _run(self, number: int, name: str, notice: AlertNotification) -> None:
+    async def _run(self, number: int, name: str, notification: AlertNotification) -> None:
         try:
-            ended = await run_command(self._actions[name], body(name, notice), variables(name, notice))
+            ended = await run_command(self._actions[name], body(name, notification), variables(name, notification))
         finally:
             del self._tasks[number]
         with suppress(OSError, RuntimeError):  # the service has ended

@@ -1,4 +1,4 @@
-"""What every receiver has: how a message is sent, and what became of it."""
+"""What every receiver has: how a message is sent, and the outcome of an attempt."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TROUBLES = (
     "WRONG_VERSION_NUMBER",
     "timed out",
 )
-"""What may be told of an error message of a library.  Nothing else of it is passed on: it may quote the address, and
+"""What may be shown of an error message of a library.  Nothing else of it is passed on: it may quote the address, and
 addresses of receivers have secrets in them."""
 
 BUSY_CODES = frozenset({-1, 40014, 42001, 45009, 45033})
@@ -36,7 +36,7 @@ _SMTP = re.compile(r"\((\d{3}), b?['\"]|\brefused: (\d{3}) ")
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one attempt."""
+    """The result of one attempt."""
 
     ok: bool
     permanent: bool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -41,9 +42,9 @@ class UrlSettings(BaseModel, frozen=True, extra="forbid"):
         """Which of the three ways are used."""
         return [name for name in ("url", "url_file", "url_env") if getattr(self, name) not in (None, "")]
 
+    @abstractmethod
     def check_url(self, url: str) -> None:
         """Raise ValueError, which does not quote the URL."""
-        raise NotImplementedError
 
     def check_one_is_given(self) -> None:
         """Raise ValueError unless exactly one way is used, and used right."""
@@ -155,10 +156,10 @@ class ReceiverSettings(UrlSettings, frozen=True, extra="forbid"):
     queue_groups: int = Field(default=1000, ge=1, le=100_000)
     """Messages waiting.  More are not taken, and counted: an hour of one message in 4 s."""
     resend_seconds: float = Field(default=60, ge=1, le=3600)
-    """Alertmanager: firing alerts are told again this often, as Prometheus does; after four times as long without,
+    """Alertmanager: firing alerts are sent again this often, as Prometheus does; after four times as long without,
     Alertmanager takes them for resolved."""
     max_firing: int = Field(default=10_000, ge=1, le=1_000_000)
-    """Alertmanager: firing alerts that are told again.  More are told once, and counted; about 5 kB each."""
+    """Alertmanager: firing alerts that are sent again.  More are sent once, and counted; about 5 kB each."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -1,12 +1,10 @@
-"""The delivery stage: takes groups of notices and sees to it that each of their receivers gets them.
+"""The notify stage: takes groups of notifications and delivers them to each of their receivers.
 
     offer(group) ──► one queue per receiver ──► its worker ──► a thread ──► mail, SMS, WeCom, Alertmanager
                                                    └── on_delivered(group, receiver, ok)
 
-Nothing is kept on disk here: the alert core has each group in the store before it offers it, and offers again after a
+Nothing is kept on disk here: the alert stage has each group in the store before it offers it, and offers again after a
 start what was not reported as delivered or given up.
-
-From settings to receivers, by their kind.
 """
 
 from __future__ import annotations
@@ -17,17 +15,24 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
-from collector.interfaces import NotificationGroup
+from collector.interfaces import Call, NotificationGroup
 from collector.log import get_log
 from collector.metrics import OTHER, Metrics
 from collector.notify.alertmanager import AlertmanagerReceiver
 from collector.notify.receiver import Receiver
 from collector.notify.settings import NotifySettings, ReceiverSettings
-from collector.notify.worker import CallOnThread, Counts, OnDelivered, Worker
+from collector.notify.worker import Counts, OnDelivered, Worker
+
+_log = get_log("notify")
+
+
+def threads(settings: NotifySettings) -> int:
+    """Threads that the stage needs: one per receiver, so that one that hangs takes its own."""
+    return max(1, len(settings.receivers))
 
 
 def receivers(settings: NotifySettings) -> dict[str, Receiver]:
-    """The receivers that are set, by name, not yet open."""
+    """The receivers of the settings, by name, not yet open."""
     return {name: _receiver(name, one, settings.public_url) for name, one in settings.receivers.items()}
 
 
@@ -40,24 +45,14 @@ def _receiver(name: str, settings: ReceiverSettings, public_url: str) -> Receive
     return AppriseReceiver(name, settings)
 
 
-_log = get_log("notify")
-
-
-def threads(settings: NotifySettings) -> int:
-    """Threads that the stage needs: one per receiver, so that one that hangs takes its own."""
-    return max(1, len(settings.receivers))
-
-
 class NotifyStage:
-    """Delivers groups.  A component, and the core's `Outbox`.  All methods are for the event loop's thread.
+    """Delivers groups.  A component, and the `Outbox` of alerts.  All methods are for the event loop's thread.
 
     `call` runs what blocks, on as many threads as `threads` says.  Entering raises NotifyError for a receiver that
     cannot be used.
     """
 
-    def __init__(
-        self, settings: NotifySettings, metrics: Metrics, call: CallOnThread, *, on_delivered: OnDelivered
-    ) -> None:
+    def __init__(self, settings: NotifySettings, metrics: Metrics, call: Call, *, on_delivered: OnDelivered) -> None:
         self._settings = settings
         self._call = call
         self._on_delivered = on_delivered
@@ -65,7 +60,7 @@ class NotifyStage:
         self._tasks: list[asyncio.Task[None]] = []
         results = metrics.counter(
             "notifications_total",
-            "Messages by receiver and what became of them: delivered; refused by the receiver for good; expired after "
+            "Messages by receiver and result: delivered; refused by the receiver for good; expired after "
             "retries; dropped because its queue was full; left at a stop, to be sent after the next start; or unknown, "
             "where no such receiver is set.",
             ("receiver", "result"),
@@ -74,11 +69,11 @@ class NotifyStage:
             "notification_retries_total", "Attempts that failed and were repeated.", ("receiver",)
         )
         refreshes = metrics.counter(
-            "notification_refreshes_total", "Times that all firing alerts were told again.", ("receiver", "result")
+            "notification_refreshes_total", "Times that all firing alerts were sent again.", ("receiver", "result")
         )
         not_kept = metrics.counter(
             "notification_not_kept_total",
-            "Firing alerts beyond `max_firing`: told, but not told again.",
+            "Firing alerts beyond `max_firing`: sent, but not sent again.",
             ("receiver",),
         )
         self._unknown = results.labels(OTHER, "unknown")
@@ -105,8 +100,8 @@ class NotifyStage:
     async def __aenter__(self) -> Self:
         for receiver in self._receivers.values():
             await self._call(receiver.open)
-        self._tasks = [  # a worker ends at the stop only: `_ended` tells if a defect ends it before
-            asyncio.create_task(worker.run(), name=f"deliver {name}") for name, worker in self._workers.items()
+        self._tasks = [  # a worker ends at the stop only: `_ended` logs a defect that ends it before
+            asyncio.create_task(worker.run(), name=f"notify {name}") for name, worker in self._workers.items()
         ]
         for task in self._tasks:
             task.add_done_callback(self._ended)
@@ -146,7 +141,7 @@ class NotifyStage:
             self._on_delivered(group, name, False)
 
     async def remember(self, groups: Sequence[NotificationGroup], /) -> None:
-        """After a start: tell of alerts that fire and were delivered before, for receivers that need to be told again.
+        """After a start, take alerts that fire and were delivered before, for receivers that need them again.
 
         Without this, Alertmanager would take them for resolved.
         """

@@ -1,6 +1,6 @@
 """One receiver's queue, and the task that empties it: in order, with retries, not faster than allowed.
 
-A call that does not come back keeps its thread; its worker then waits, and nobody else does.
+A call that does not come back keeps its thread; only its own worker then waits.
 """
 
 from __future__ import annotations
@@ -9,17 +9,15 @@ import asyncio
 import contextlib
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Any, Literal, Protocol, TypeVar
+from collections.abc import Callable
+from typing import Literal, Protocol
 
 from prometheus_client import Counter
 
-from collector.interfaces import NotificationGroup
+from collector.interfaces import Call, NotificationGroup
 from collector.log import get_log
 from collector.notify.receiver import Outcome, Receiver
 from collector.notify.settings import ReceiverSettings
-
-T = TypeVar("T")
 
 MINUTE_SECONDS = 60.0
 
@@ -30,15 +28,8 @@ Result = Literal["delivered", "refused", "expired", "dropped", "left"]
 _log = get_log("notify")
 
 
-class CallOnThread(Protocol):
-    """Runs a function on a worker thread of the stage."""
-
-    def __call__(self, function: Callable[..., T], /, *args: Any) -> Awaitable[T]:
-        """Return what the function returns, or raise what it raises."""
-
-
 class OnDelivered(Protocol):
-    """Who wants to know what became of a group; called on the event loop, once per group and receiver."""
+    """Takes the result of a group; called on the event loop, once per group and receiver."""
 
     def __call__(self, group: NotificationGroup, receiver: str, ok: bool, /) -> None:
         """`ok`: the receiver took it.  Else it was given up for good.  Not called for what is left at the stop."""
@@ -67,7 +58,7 @@ class Worker:
         name: str,
         settings: ReceiverSettings,
         receiver: Receiver,
-        call: CallOnThread,
+        call: Call,
         counts: Counts,
         on_delivered: OnDelivered,
     ) -> None:
@@ -103,7 +94,7 @@ class Worker:
         self._wake.set()
 
     async def remember(self, group: NotificationGroup) -> None:
-        """Tell the receiver of alerts that fire already."""
+        """Give the receiver alerts that fire already."""
         await self._call(self._receiver.remember, group)
         self._refresh_at = None
         self._wake.set()
@@ -147,7 +138,7 @@ class Worker:
                 return "delivered"
             left = came + self._settings.retry_total_seconds - loop.time()
             if answer.permanent or left <= 0:
-                alerts, reason = len(group.notices), answer.reason
+                alerts, reason = len(group.notifications), answer.reason
                 _log.sampled(
                     "alert given up", self._name, severity="error", group=group.key, alerts=alerts, reason=reason
                 )
@@ -183,7 +174,7 @@ class Worker:
         """The call's answer; whatever a receiver raises (its code is foreign) is a failed attempt."""
         try:
             return await self._call(function, *args)
-        except Exception as error:  # noqa: BLE001 - see above; only its kind is told: its text may quote the address
+        except Exception as error:  # noqa: BLE001 - see above; only its kind is logged: its text may quote the address
             return Outcome(False, False, type(error).__name__)
 
     async def _allowed(self) -> bool:
@@ -206,7 +197,7 @@ class Worker:
         answer = await self._attempt("refresh", self._receiver.refresh)
         self._counts.refreshes[answer.ok].inc()
         if not answer.ok:
-            _log.sampled("firing alerts not told again", key=self._name, reason=answer.reason)
+            _log.sampled("firing alerts not sent again", key=self._name, reason=answer.reason)
 
     async def _idle(self) -> None:
         """Wait for a group, the stop, or the next refresh."""
@@ -225,11 +216,11 @@ class Worker:
         return self._stopping.is_set()
 
     def _end(self, group: NotificationGroup, result: Result) -> None:
-        """Count what became of a group, and tell it."""
+        """Count the result of a group, and report it."""
         self._counts.results[result].inc()
         if result == "left":
             return
         try:
             self._on_delivered(group, self._name, result == "delivered")
-        except Exception:  # noqa: BLE001 - whoever listens must not end the worker
-            _log.exception("what became of an alert could not be noted", receiver=self._name)
+        except Exception:  # noqa: BLE001 - what takes the result must not end the worker
+            _log.exception("the result of a message could not be noted", receiver=self._name)

@@ -22,7 +22,7 @@ thousand exporters on a thread made a timer wait 146 ms."""
 LARGE_BYTES = 4 << 20
 """Memory of at least this size goes back to the system when it is freed.  The C library would take the size of what it
 saw freed for its limit, up to 32 MiB: columns of a batch then lie between smaller things in heaps that stay, 100 to
-300 MiB after a store has failed for 10 s, for nothing (bench/results)."""
+300 MiB after a store has failed for 10 s, for nothing (`bench.soak`)."""
 
 _M_MMAP_THRESHOLD = -3
 """malloc.h of glibc."""

@@ -1,8 +1,7 @@
 """Groups of inserts in the store: opened before the first row is stored, done when its sums are.
 
-Everything here blocks and raises the driver's errors.
-
-The secret in the hashes of connections: the same over restarts, so that a connection is the same one after them.
+Everything here blocks and raises the driver's errors.  The secret in the hashes of connections is kept here, too, since
+it must outlive the process as the groups do (`connection_key`).
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from clickhouse_connect.driver import Client
 from collector.log import get_log
 from collector.rollup.plan import Rows
 from collector.rollup.sums import PairSums
+from collector.store_client import KeptClient
 from schemas.column import ADDRESS, ENUM, NAME, NAMED_UUID, Column, Table
 from schemas.flows import FLOWS
 from schemas.rollups import GROUPS, PAIR_INPUT
@@ -31,10 +31,11 @@ _log = get_log("rollup")
 
 
 def connection_key(file: Path) -> int:
-    """The number in `file`, 32 hexadecimal digits; made if there is no such file.
+    """The secret in the hashes of connections, from `file`: 32 hexadecimal digits, made if there is no such file.
 
-    Where it cannot be read or made, the number is of this run only and the log says so: connections of the window in
-    which the service was started anew then count twice.
+    It is the same over restarts, so that a connection is the same one after them.  Where it cannot be read or made, the
+    number is of this run only and the log says so: connections of the window in which the service was started again
+    then count twice.
     """
     try:
         if not file.exists():
@@ -77,19 +78,16 @@ SPAN_US = 86_400_000_000
 
 
 class GroupStore:
-    """Reads and writes groups.  One client, made when first needed, and made anew after an error."""
+    """Reads and writes groups.  One client, made when first needed, and made again after an error."""
 
     def __init__(self, service: str, connect: Callable[[], Client], store_rows: StoreRows) -> None:
         self._service = service
-        self._connect = connect
         self._store_rows = store_rows
-        self._client: Client | None = None
+        self._client = KeptClient(connect)
 
     def close(self) -> None:
         """Let go of the store."""
-        client, self._client = self._client, None
-        if client is not None:
-            client.close()
+        self._client.close()
 
     def open(self, group: int) -> None:
         """Note that rows of this group are about to be stored."""
@@ -101,69 +99,46 @@ class GroupStore:
 
     def store(self, group: int, sums: pa.RecordBatch) -> None:
         """Store the sums of a group, which a second call with the same group does not repeat."""
-        client = self._opened()
-        try:
+        with self._client.use() as client:
             # A group has one block of sums, however often it is summed: so its number tells them apart.
             self._store_rows(client, PAIR_INPUT, [as_input(sums)], f"rollup-{group}")
-        except Exception:
-            self.close()
-            raise
 
     def left_open(self) -> list[int]:
         """Groups of this service that a former run did not finish, oldest first."""
-        client = self._opened()
-        try:
+        with self._client.use() as client:
             rows = client.query(
                 "SELECT rollup_group FROM rollup_groups "
                 "WHERE service = {service:String} AND time > now() - toIntervalDay({days:UInt32}) "
                 "GROUP BY rollup_group HAVING countIf(state != 'open') = 0 ORDER BY min(time)",
                 parameters={"service": self._service, "days": LOOKBACK_DAYS},
             ).result_rows
-        except Exception:
-            self.close()
-            raise
         return [int(number) for (number,) in rows]
 
     def read_back(self, group: int, sums: PairSums) -> int:
         """Add the stored rows of a group to `sums`.  Returns how many did not fit."""
-        client = self._opened()
-        try:
+        over = 0
+        with self._client.use() as client:
             opened_us = int(
                 client.query(
                     "SELECT toUnixTimestamp64Micro(min(time)) FROM rollup_groups WHERE rollup_group = {group:UInt64}",
                     parameters={"group": group},
                 ).result_rows[0][0]
             )
-            over = 0
             for batch in rows_of(client, group, opened_us - SPAN_US, opened_us + SPAN_US):
                 left = sums.add(batch)
                 over += left.num_rows if left is not None else 0
-        except Exception:
-            self.close()
-            raise
         return over
 
     def _note(self, group: int, state: str, rows: int) -> None:
-        code = GROUPS["state"].code(state)
-        columns = [
-            pa.array([time.time_ns() // 1000], GROUPS["time"].arrow),
-            pa.array([group], pa.uint64()),
-            pa.array([self._service], pa.string()),
-            pa.DictionaryArray.from_arrays(pa.array([code], pa.int8()), pa.array(GROUPS["state"].names)),
-            pa.array([rows], pa.uint64()),
-        ]
-        client = self._opened()
-        try:
-            batch = pa.RecordBatch.from_arrays(columns, schema=GROUPS.arrow())
-            self._store_rows(client, GROUPS, [batch], f"rollup-{group}-{state}")
-        except Exception:
-            self.close()
-            raise
-
-    def _opened(self) -> Client:
-        if self._client is None:
-            self._client = self._connect()
-        return self._client
+        row = {
+            "time": [time.time_ns() // 1000],
+            "rollup_group": [group],
+            "service": [self._service],
+            "state": [state],
+            "flow_rows": [rows],
+        }
+        with self._client.use() as client:
+            self._store_rows(client, GROUPS, [GROUPS.batch(row)], f"rollup-{group}-{state}")
 
 
 def as_input(sums: pa.RecordBatch) -> pa.RecordBatch:

@@ -5,26 +5,8 @@ rows do not depend on each other, so the processor waits for the memory of many 
 time goes to.
 
     plan     what a row adds and to which pair (`plan.py`)
-    place    which group it is in each window (`lookup.py`)
-    add      to the sums of that group, and the row's connection to its connections; bursts (`bursts.py`)
-
-Bursts: samples of segments that were cut from one super-packet are one sample (`schemas.pair_definition`).
-
-The last sample of each TCP connection is kept in a table without chains: a connection that falls on the place of
-another one takes it.  A sample that goes on where the last one ended adds what the burst has now more than before, to
-the group of the burst's first sample.
-
-The SQL sorts the samples of an inserted block by time and sequence number first; here they count in the order in which
-they arrived.  So the two differ where samples of a connection arrive in another order than they were sent in, where
-sequence numbers wrap within a datagram, where two connections with one place alternate (the rest of a burst then counts
-as independent samples), and where a burst goes over the end of an inserted block (here it is seen whole) or over the
-taking of the sums (here it is cut).  Both take for granted what an sFlow sample is: it ends when it is received.
-
-Connections of groups: appended to a log by the loop, told apart later, group by group.
-
-A connection is told by a hash of 64 bits (`lookup.py`).  A table of all of them would be far larger than the
-processor's cache, and each look-up would wait for memory; a log is written one element after the other, and what
-belongs to one group fits into the cache when its turn comes.
+    place    which group it is in each window (`plan.group_of`)
+    add      to the sums of that group; the row's connection to a log (`distinct_links`); bursts (`add_burst`)
 """
 
 from __future__ import annotations
@@ -59,8 +41,21 @@ LEAST_ODDS = float(schemas.pair_definition.LEAST_ODDS)
 
 
 @inline_always
-def add_burst(rows, tables, i, flow, group):  # type: ignore[no-untyped-def]
-    """A sample of TCP, which counts in `group`: go on with the burst of its connection, or begin another one."""
+def add_burst(rows, tables, i, flow, group):
+    """A sample of TCP, which counts in `group`: go on with the burst of its connection, or begin another one.
+
+    Samples of segments that were cut from one super-packet are one sample (`schemas.pair_definition`).  The last sample
+    of each TCP connection is kept in a table without chains: a connection that falls on the place of another one takes
+    it.  A sample that goes on where the last one ended adds what the burst has now more than before, to the group of
+    the burst's first sample.
+
+    The SQL sorts the samples of an inserted block by time and sequence number first; here they count in the order in
+    which they arrived.  So the two differ where samples of a connection arrive in another order than they were sent in,
+    where sequence numbers wrap within a datagram, where two connections with one place alternate (the rest of a burst
+    then counts as independent samples), and where a burst goes over the end of an inserted block (here it is seen
+    whole) or over the taking of the sums (here it is cut).  Both take for granted what an sFlow sample is: it ends when
+    it is received.
+    """
     burst = tables.bursts[flow & U(BURSTS - 1)]
     octets, rate = rows.bytes[i], np.float64(rows.sampling_rate[i])
     advance = (U(rows.tcp_seq[i]) - burst["seq"]) & LOW
@@ -101,13 +96,13 @@ groups of many connections, which would need much memory."""
 
 
 @inline_always
-def first_place(places, one):  # type: ignore[no-untyped-def]
+def first_place(places, one):
     """Where the search for a hash begins."""
     return one & U(places.shape[0] - 1)
 
 
 @inline_always
-def entered(places, one):  # type: ignore[no-untyped-def]
+def entered(places, one):
     """Enter a hash into a table (a power of two of places, 0 = free); False if it is there already."""
     place = first_place(places, one)
     while places[place] != ZERO:
@@ -119,7 +114,7 @@ def entered(places, one):  # type: ignore[no-untyped-def]
 
 
 @inline_always
-def places_for(count):  # type: ignore[no-untyped-def]
+def places_for(count):
     """Places of a table for so many hashes."""
     least = max(min(PLACES * count, PLACES * MANY), PLACES * count // 2)
     size = 1
@@ -129,7 +124,7 @@ def places_for(count):  # type: ignore[no-untyped-def]
 
 
 @inline_always
-def sort_links(hashes, groups, count, ends, out):  # type: ignore[no-untyped-def]
+def sort_links(hashes, groups, count, ends, out):
     """The first `count` hashes by group to `out`, and where each group ends, counted from 1, to `ends`, zeros at first.
     Returns how many the largest group has."""
     for at in range(count):
@@ -150,9 +145,15 @@ def sort_links(hashes, groups, count, ends, out):  # type: ignore[no-untyped-def
 
 
 @kernel
-def distinct_links(hashes, groups, count, ends, out):  # type: ignore[no-untyped-def]
+def distinct_links(hashes, groups, count, ends, out):
     """Of the first `count` hashes those that are distinct in their group, to `out` by group ([count]); where those of
-    each group begin and end to `ends` ([groups + 1], zeros at first).  Returns how many there are."""
+    each group begin and end to `ends` ([groups + 1], zeros at first).  Returns how many there are.
+
+    The loop appends connections to a log, each a hash of 64 bits (`plan.plan_connection`); they are told apart later,
+    group by group.  A table of all of them would be far larger than the processor's cache, and each look-up would wait
+    for memory; a log is written one element after the other, and what belongs to one group fits into the cache when its
+    turn comes.
+    """
     most = sort_links(hashes, groups, count, ends, out)
     memory = np.empty(places_for(most), np.uint64)
     kept, begin = 0, 0
@@ -174,7 +175,7 @@ EDGE_US = schemas.pair_definition.EDGE_US
 
 
 @inline_always
-def plan_block(rows, numbers, tables, first):  # type: ignore[no-untyped-def]
+def plan_block(rows, numbers, tables, first):
     """Plan the rows from `first` on; returns how many, fewer than a block if a name has no number."""
     count = min(BLOCK, rows.time_received.shape[0] - first)
     for k in range(count):
@@ -190,7 +191,7 @@ def plan_block(rows, numbers, tables, first):  # type: ignore[no-untyped-def]
 
 
 @inline_always
-def peek_block(tables, count):  # type: ignore[no-untyped-def]
+def peek_block(tables, count):
     """Read from the groups that the planned rows most likely add to.  Nobody needs what is read, but it is in the cache
     when it is needed."""
     slots, groups, bursts = tables.slots, tables.groups, tables.bursts
@@ -214,7 +215,7 @@ def peek_block(tables, count):  # type: ignore[no-untyped-def]
 
 
 @inline_always
-def place_block(tables, count, groups, connections):  # type: ignore[no-untyped-def]
+def place_block(tables, count, groups, connections):
     """Find the group of each window of the planned rows; returns how many rows fit, and how many windows they have."""
     placed = 0
     for k in range(count):
@@ -235,7 +236,7 @@ def place_block(tables, count, groups, connections):  # type: ignore[no-untyped-
 
 
 @inline_always
-def add_smear(group, plan, begin, length):  # type: ignore[no-untyped-def]
+def add_smear(group, plan, begin, length):
     """What a record that reaches over an end of the window may have put on the wrong side of it."""
     start, end, stop = plan["start"], plan["end"], begin + WINDOW_US
     if start < begin:
@@ -249,7 +250,7 @@ def add_smear(group, plan, begin, length):  # type: ignore[no-untyped-def]
 
 
 @inline_always
-def add_part(group, plan, window):  # type: ignore[no-untyped-def]
+def add_part(group, plan, window):
     """The share of a record that lasted for some time."""
     start, end = plan["start"], plan["end"]
     begin, length = window * WINDOW_US, np.float64(end - start)
@@ -272,7 +273,7 @@ def add_part(group, plan, window):  # type: ignore[no-untyped-def]
 
 
 @inline_always
-def add_whole(group, plan, window):  # type: ignore[no-untyped-def]
+def add_whole(group, plan, window):
     """A record of one moment."""
     group["records"] += 1.0
     group["packets"] += plan["packets"]
@@ -290,7 +291,7 @@ def add_whole(group, plan, window):  # type: ignore[no-untyped-def]
 
 
 @inline_always
-def add_once(group, plan):  # type: ignore[no-untyped-def]
+def add_once(group, plan):
     """What counts in the first window of a record only, whole."""
     group["drop_hint_packets"] += plan["drop_hint"]
     events = plan["events"]
@@ -305,7 +306,7 @@ def add_once(group, plan):  # type: ignore[no-untyped-def]
 
 
 @inline_always
-def add_block(rows, tables, first, placed):  # type: ignore[no-untyped-def]
+def add_block(rows, tables, first, placed):
     """Add the placed windows of the rows from `first` on."""
     link = tables.used[LINKS]
     for at in range(placed):
@@ -328,7 +329,7 @@ def add_block(rows, tables, first, placed):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def add_rows(rows, numbers, tables, first, groups, connections):  # type: ignore[no-untyped-def]
+def add_rows(rows, numbers, tables, first, groups, connections):
     """Add rows from `first` on to tables for so many groups and connections.
 
     Returns the number of rows, or the first row that is not sure to fit, or one of whose names has no number; then

@@ -1,10 +1,8 @@
-"""What a record adds to its windows, and which windows these are.
+"""What a record adds to its windows, which windows these are, and how the groups of sums are found.
 
-Defined by the SQL of `schemas.pair_definition`; names here are theirs.
+`schemas.pair_definition` is the definition; names here are those of its SQL, tests/rollup/definition.py.
 
-Look-ups of the kernels: groups by exact key, connections by a hash that senders cannot foresee.
-
-The key of a group is numbers of ours (`names.py`), which no sender can choose; its hash only says where to look.
+The key of a group is numbers of ours (`sums.Names`), which no sender can choose; its hash only says where to look.
 Connections are told apart by a hash of 64 bits, alike for both directions, as the SQL does.  It is made with a secret,
 since senders choose addresses and ports.
 """
@@ -17,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import schemas.pair_definition
-from collector.rollup.tables import GROUPS, inline_unchecked, kernel
-from decoders.jit import inline_always
+from collector.rollup.tables import GROUPS, kernel
+from decoders.hashes import GOLDEN, MURMUR_A, MURMUR_B, finish
+from decoders.jit import inline_always, inline_unchecked
 from schemas.flows import FLOWS
 
 UNKNOWN, ASKED = -1, -2
@@ -27,57 +26,47 @@ UNKNOWN, ASKED = -1, -2
 U = np.uint64
 ZERO, ONE, HALF = U(0), U(1), U(32)
 LOW = U(0xFFFFFFFF)
-MIX_A, MIX_B, MIX_C = U(0x9E3779B97F4A7C15), U(0xFF51AFD7ED558CCD), U(0xC4CEB9FE1A85EC53)
-"""Odd numbers of MurmurHash3 and of the golden ratio."""
 
 
 @inline_always
-def mixed(h):  # type: ignore[no-untyped-def]
-    """The finish of MurmurHash3: every bit of the input reaches every bit of the output."""
-    h = (h ^ (h >> U(33))) * MIX_B
-    h = (h ^ (h >> U(33))) * MIX_C
-    return h ^ (h >> U(33))
-
-
-@inline_always
-def key_hash(a, b, c, d, e):  # type: ignore[no-untyped-def]
+def key_hash(a, b, c, d, e):
     """Hash of a key without its window; `e` is the stream's."""
-    h = (a + MIX_A) * MIX_B
-    h = (h ^ (h >> HALF) ^ b) * MIX_C
-    h = (h ^ (h >> HALF) ^ c) * MIX_B
-    h = (h ^ (h >> HALF) ^ d + e) * MIX_C
+    h = (a + GOLDEN) * MURMUR_A
+    h = (h ^ (h >> HALF) ^ b) * MURMUR_B
+    h = (h ^ (h >> HALF) ^ c) * MURMUR_A
+    h = (h ^ (h >> HALF) ^ d + e) * MURMUR_B
     return h ^ (h >> HALF)
 
 
 @inline_always
-def stream_hash(high, low, domain):  # type: ignore[no-untyped-def]
+def stream_hash(high, low, domain):
     """Hash of the words of a key that name who told of the packets."""
-    return (high * MIX_A + low) * MIX_B + domain * MIX_A
+    return (high * GOLDEN + low) * MURMUR_A + domain * GOLDEN
 
 
 @inline_always
-def end_hash(high, low, port, seeds):  # type: ignore[no-untyped-def]
+def end_hash(high, low, port, seeds):
     """Hash of one end of a connection; the secret comes first, or collisions could be worked out without it."""
-    h = (high ^ seeds[0]) * MIX_B
-    h = ((h ^ (h >> HALF)) + low ^ seeds[1]) * MIX_C
-    h = ((h ^ (h >> HALF)) + port) * MIX_B
+    h = (high ^ seeds[0]) * MURMUR_A
+    h = ((h ^ (h >> HALF)) + low ^ seeds[1]) * MURMUR_B
+    h = ((h ^ (h >> HALF)) + port) * MURMUR_A
     return h ^ (h >> HALF)
 
 
 @inline_always
-def first_slot(slots, h, window):  # type: ignore[no-untyped-def]
+def first_slot(slots, h, window):
     """Where the search for a key begins."""
     return (h + U(window)) & U(slots.shape[0] - 1)
 
 
 @inline_always
-def tag_of(h, window):  # type: ignore[no-untyped-def]
+def tag_of(h, window):
     """What a slot says of its key: tells most others apart without a look at the group."""
     return (((h >> HALF) + U(window)) & LOW) << HALF
 
 
 @inline_always
-def group_of(tables, key, window):  # type: ignore[no-untyped-def]
+def group_of(tables, key, window):
     """The group with the key of a plan; makes it if there is none.  The caller has seen that it fits."""
     slots, h = tables.slots, key["hash"]
     slot = first_slot(slots, h, window)
@@ -116,7 +105,7 @@ def group_of(tables, key, window):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def enter_groups(slots, groups, count):  # type: ignore[no-untyped-def]
+def enter_groups(slots, groups, count):
     """Enter the first `count` groups into empty slots."""
     for number in range(count):
         group = groups[number]
@@ -129,7 +118,7 @@ def enter_groups(slots, groups, count):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def unknown_codes(codes, numbers, asked):  # type: ignore[no-untyped-def]
+def unknown_codes(codes, numbers, asked):
     """Write to `asked` which codes have no number yet, each once, and mark them; returns how many."""
     for code in codes:
         if not 0 <= code < numbers.shape[0]:
@@ -217,13 +206,15 @@ class Numbers(NamedTuple):
 
 
 @inline_always
-def number_of(numbers, code):  # type: ignore[no-untyped-def]
+def number_of(numbers, code):
     """The number of a name; with the check that its code is in the dictionary."""
     return numbers[code]
 
 
+# What follows reads columns of `Rows` at a row's number, unchecked: checks would take a third of the time.  `PairSums`
+# has seen that all of them have that many rows.
 @inline_unchecked
-def plan_times(rows, i, plan):  # type: ignore[no-untyped-def]
+def plan_times(rows, i, plan):
     """When the record flowed, held against the time of receipt, and its windows."""
     received, stated = rows.time_received[i], rows.flow_end[i]
     end = received if stated > received or stated < received - LONGEST_US else stated
@@ -235,7 +226,7 @@ def plan_times(rows, i, plan):  # type: ignore[no-untyped-def]
 
 
 @inline_unchecked
-def plan_key(rows, numbers, i, plan):  # type: ignore[no-untyped-def]
+def plan_key(rows, numbers, i, plan):
     """The pair; False if one of its names has no number yet."""
     src_vm, dst_vm = number_of(numbers.src_vm, rows.src_vm[i]), number_of(numbers.dst_vm, rows.dst_vm[i])
     src_uuid = number_of(numbers.src_vm_uuid, rows.src_vm_uuid[i])
@@ -260,7 +251,7 @@ def plan_key(rows, numbers, i, plan):  # type: ignore[no-untyped-def]
 
 
 @inline_unchecked
-def plan_amounts(rows, i, plan):  # type: ignore[no-untyped-def]
+def plan_amounts(rows, i, plan):
     """How much the record stands for, with its variances."""
     count, length = np.float64(rows.packets[i]), np.float64(rows.bytes[i])
     rate = np.float64(rows.sampling_rate[i])
@@ -282,24 +273,24 @@ def plan_amounts(rows, i, plan):  # type: ignore[no-untyped-def]
 
 
 @inline_unchecked
-def plan_connection(rows, i, plan, seeds):  # type: ignore[no-untyped-def]
+def plan_connection(rows, i, plan, seeds):
     """The connection: a hash alike for both directions, 0 for none.  And the flow of a sample that may be of a burst
-    (`bursts.py`), 0 for others: a hash of who sampled what at which rate, not alike for both directions."""
+    (`loop.add_burst`), 0 for others: a hash of who sampled what at which rate, not alike for both directions."""
     high, low = DOUBLE * i, DOUBLE * i + ONE
     source = end_hash(rows.src_ip[high], rows.src_ip[low], U(rows.src_port[i]), seeds)
     destination = end_hash(rows.dst_ip[high], rows.dst_ip[low], U(rows.dst_port[i]), seeds)
-    connection = max(mixed(source + destination + U(rows.ip_protocol[i]) * MIX_A), ONE)
+    connection = max(finish(source + destination + U(rows.ip_protocol[i]) * GOLDEN), ONE)
     known = (rows.ether_type[i] == IPV4) | (rows.ether_type[i] == IPV6)
     plan["connection"] = connection * U(known & (rows.fragment[i] != LATER_FRAGMENT))
     plan["flow"] = ZERO
     if rows.protocol[i] == SFLOW5 and rows.ip_protocol[i] == TCP and rows.sampling_rate[i] > 1:
         agent = end_hash(rows.agent[high], rows.agent[low], U(rows.domain[i]), seeds)
-        agent = mixed(agent + U(rows.sampling_rate[i]) * MIX_A)
-        plan["flow"] = max(mixed(source * MIX_A + destination + agent), ONE)
+        agent = finish(agent + U(rows.sampling_rate[i]) * GOLDEN)
+        plan["flow"] = max(finish(source * GOLDEN + destination + agent), ONE)
 
 
 @inline_unchecked
-def plan_events(rows, i, plan):  # type: ignore[no-untyped-def]
+def plan_events(rows, i, plan):
     """What counts in the first window only.  Without a branch: what a row has of it cannot be guessed."""
     plan["drop_hint"] = rows.drop_hint_packets[i] * U(rows.sampling_rate[i])
     tcp = U(rows.ip_protocol[i] == TCP)

@@ -2,13 +2,8 @@
 
     add(batch) ──► compiled loop ──► sums by (window, pair, sighting) ──► take() ──► rows of `pair_10s`
 
-The meaning of every column is that of the feeds in `schemas.pair_definition`, whose SQL these sums take the place
-of: a materialised view costs ten times as much (figures: bench/results).
-
-Names and UUIDs as numbers of this process: batches bring dictionaries of their own.
-
-Only what rows refer to is looked up, and once: an inventory has more names than a batch has rows.  That a
-dictionary is known is told by the memory it lies in, which is held so that nothing else can come to lie there.
+`schemas.pair_definition` says what every column means.  A materialised view that sums the same costs ten times as
+much.
 """
 
 from __future__ import annotations
@@ -24,7 +19,7 @@ from collector.rollup import tables as layout
 from collector.rollup.loop import add_rows, distinct_links
 from collector.rollup.plan import UNKNOWN, Numbers, Rows, enter_groups, unknown_codes
 from collector.rollup.tables import COUNTS, FLOATS, GROUP, GROUPS, KEYS, LINKS, MOST_WINDOWS, NAMELESS
-from schemas.column import ADDRESS, ENUM, NAME, NAMED_UUID, TIME_US, UUID, Origin, Table
+from schemas.column import ADDRESS, ENUM, NAME, NAMED_UUID, TIME_US, UUID
 from schemas.flows import FLOWS
 from schemas.rollups import LEVELS, MEASURES, PAIR_KEYS, STREAM_KEYS, TIME_S
 
@@ -33,7 +28,12 @@ MOST_DICTIONARIES = 64
 
 
 class Names:
-    """Numbers of the values of dictionaries of one type, from 0 in the order of their first use."""
+    """Numbers of the values of dictionaries of one type, from 0 in the order of their first use.
+
+    Batches bring dictionaries of their own.  Only what rows refer to is looked up, and once: an inventory has more
+    names than a batch has rows.  That a dictionary is known is told by the memory it lies in, which is held so that
+    nothing else can come to lie there.
+    """
 
     def __init__(self, kind: pa.DataType) -> None:
         self._kind = kind
@@ -202,7 +202,7 @@ class PairSums:
         return batch.slice(first) if first < batch.num_rows else None
 
     def take(self) -> pa.RecordBatch:
-        """All sums, one row a group in no order, and start anew."""
+        """All sums, one row a group in no order, and start again."""
         tables = self._tables
         groups = tables.groups[: self.groups]
         keys = layout.columns(groups, (*KEYS, "window"))
@@ -318,20 +318,6 @@ def _addresses(high: NDArray[np.uint64], low: NDArray[np.uint64]) -> pa.Array:
 def warm_up() -> None:
     """Compile all kernels before they are needed.  Blocks: some seconds where nothing is cached."""
     sums = PairSums(1 << 20, 1 << 20)
-    sums.add(_row(FLOWS))
+    sums.add(FLOWS.empty_row())
     enter_groups(np.zeros_like(sums._tables.slots), sums._tables.groups, sums.groups)
     sums.take()
-
-
-def _row(table: Table) -> pa.RecordBatch:
-    """One row in which everything is missing."""
-    columns = []
-    for column in table.stored:
-        kind = column.arrow
-        if pa.types.is_dictionary(kind):
-            none = [""] if pa.types.is_string(kind.value_type) else [bytes(16)]
-            indices = pa.array([0], kind.index_type)
-            columns.append(pa.DictionaryArray.from_arrays(indices, pa.array(column.names or none, kind.value_type)))
-        else:
-            columns.append(pa.array([bytes(16)] if kind == ADDRESS else [0], kind))
-    return pa.RecordBatch.from_arrays(columns, schema=table.arrow(*Origin))

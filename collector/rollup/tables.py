@@ -2,23 +2,20 @@
 
     slots [2^k]      tag << 32 | group + 1, 0 = free; the windows of a pair lie in slots next to each other
     groups [n]       four cache lines each: key and sums that every record adds to, more such sums, rare counts
-    link_… [n]       a log of connections and their groups; what repeats is taken out now and then (`links.py`)
+    link_… [n]       a log of connections and their groups; what repeats is taken out now and then (`loop.py`)
     bursts [2^14]    the last sample of each TCP connection, and what its burst adds up to
     plans, entries   a block of rows on its way through the loop (`loop.py`)
 
 Slots start few, so that little traffic stays in the processor's cache, and grow up to a limit.  Groups and links are
 written one after the other, so their arrays have all that is allowed from the start: memory that nobody has touched is
 none.  Elements are records: an access to one is checked once, not once per field.
-
-How the kernels of the sums are compiled: as those of the decoders, cached under the digest of their own source.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,17 +25,6 @@ from schemas.rollups import LEVELS
 
 kernel = jit.kernel_of(Path(__file__).parent)
 """Compile and cache a function of this folder."""
-
-
-def inline_unchecked(function: jit.Compiled) -> jit.Compiled:
-    """As `jit.forced`, but an index into an array is not checked, which takes a third of the time of `plan.py`.
-
-    Only for functions that read columns (`Rows`) at a row's number: `PairSums` has seen that all have that many rows.
-    """
-    compiler: Any = numba.njit  # its stubs do not know all options
-    compiled: jit.Compiled = compiler(nogil=True, error_model="numpy", _nrt=False, forceinline=True)(function)
-    return compiled
-
 
 MOST_WINDOWS = LONGEST_SECONDS // LEVELS["10s"] + 1
 """Windows that one record touches at most."""

@@ -1,32 +1,24 @@
 """ClickHouse's HTTP interface in front of the embedded store, for clickhouse-connect, curl and Grafana: read only.
 
 chDB allows one process per directory, so the service itself answers SQL for others.  `guard` says what is refused,
-`engine` what a query may cost, `turns` when it runs.  `--writable` (tests and development only) lifts the former two,
-and stands in for a server:
-
-    python -m collector.sql.endpoint --writable --path DIRECTORY --port 8123
-
-What the SQL endpoint answers over HTTP: types, statuses and compression, as ClickHouse's clients know them.
+`engine` what a query may cost, `turns` when it runs, `wire` how answers are compressed and framed.  Types, statuses and
+compression are those that ClickHouse's clients know.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import re
-import sys
-import tempfile
 import time
 from collections.abc import Coroutine, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from collector.http.gate import SCOPE_USER, Entrance
 from collector.http.login import place_of
@@ -47,7 +39,6 @@ from collector.sql.wire import (
     raise_revision,
     readable_block,
 )
-from collector.store.client import open_client
 from collector.store.errors import StoreError
 from collector.store.settings import SqlSettings, StoreSettings
 from collector.threads import lower_priority
@@ -90,7 +81,7 @@ def is_on(request: Request, name: str) -> bool:
 def success(answer: QueryResult, parts: Sequence[Octets], request: Request) -> Response:
     """The response with an answer whose body is `parts`, compressed as the client asks.  Blocks.
 
-    ClickHouse's own compression comes first, that of HTTP around it, as ClickHouse has it.  Raises RefusedError.
+    ClickHouse's own compression comes first, that of HTTP around it, as ClickHouse has it.  Raises QueryRefusedError.
     """
     headers = {}
     if is_on(request, "compress"):
@@ -175,12 +166,10 @@ class SqlEndpoint:
         store: StoreSettings,
         metrics: Metrics,
         call: Call,
-        writable: bool = False,
-        entrance: Entrance | None = None,
+        entrance: Entrance,
         cancel_call: Call | None = None,
         connections: int = CONNECTIONS,
     ) -> None:
-        """Without an `entrance` (tests, development) nobody is asked who he is."""
         self._settings = settings
         self._store = store
         self._metrics = metrics
@@ -188,7 +177,6 @@ class SqlEndpoint:
         self._entrance = entrance
         self._call = call
         self._cancel_call = cancel_call or call
-        self._writable = writable
         self._turns = Turns(settings.max_queries, settings.max_seconds + LATE_SECONDS + OVERDUE_SECONDS)
         self._asked: set[asyncio.Task[QueryResult]] = set()
         """Queries whose clients wait."""
@@ -218,21 +206,19 @@ class SqlEndpoint:
         directory = self._store.directory
         if directory is None or not self._settings.enabled:
             return self
-        context = self._entrance.context() if self._entrance is not None else None
+        context = self._entrance.context()
         try:
             listening, url = bind(self._settings.host, self._settings.port, "https" if context else "http")
         except BindError as error:
             hint = "another vmflow or ClickHouse? set sql.port" if error.taken else "set sql.host"
             raise StoreError(f"SQL endpoint on {error}; {hint}") from error
         try:
-            self._engine = await self._call(Engine, directory, self._store, self._settings, self._writable)
+            self._engine = await self._call(Engine, directory, self._store, self._settings)
         except BaseException:
             listening.close()
             raise
         self.url = url
-        app: ASGIApp = self
-        if self._entrance is not None:
-            app = self._entrance.gate(self, self._settings.host, only_reads=True, refuse=refusal)
+        app = self._entrance.gate(self, self._settings.host, only_reads=True, refuse=refusal)
         self._server = server(app, "sql", self._metrics, context, self._connections)
         self._task = asyncio.create_task(self._server.serve(sockets=[listening]), name="sql")
         return self
@@ -300,11 +286,11 @@ class SqlEndpoint:
         if not body and "query" not in asked:
             return PlainTextResponse("Ok.\n")
         identifier = asked.get("query_id") or str(uuid4())
-        query = _query(dict(asked), request, body, self._store.database if not self._writable else "default")
+        query = _query(dict(asked), request, body, self._store.database)
         answer = await self._while_there(self._run(query, _source(request)), receive)
         version = asked.get("client_protocol_version", "0")
         parts: Sequence[Octets] = [answer.body]
-        if answer.format == "Native" and version.isdecimal() and not self._writable:
+        if answer.format == "Native" and version.isdecimal():
             parts = await self._call(raise_revision, answer.body, int(version[:9]))
         self._queries.labels("done").inc()
         response = await self._call(success, answer, parts, request)
@@ -317,11 +303,9 @@ class SqlEndpoint:
         return response
 
     async def _while_there(self, work: Coroutine[Any, Any, QueryResult], receive: Receive) -> QueryResult:
-        """Do work until its client goes away (ClientDisconnect) or the service stops (RefusedError)."""
+        """Do work until its client goes away (ClientDisconnect) or the service stops (QueryRefusedError)."""
         asked = asyncio.create_task(work)
         asked.add_done_callback(lambda task: task.cancelled() or task.exception())
-        if self._writable:
-            return await asked
         gone = asyncio.create_task(_disconnected(receive))
         self._asked.add(asked)
         try:
@@ -337,7 +321,7 @@ class SqlEndpoint:
             gone.cancel()
 
     async def _run(self, query: Query, source: str) -> QueryResult:
-        """Run a query when its turn comes.  Raises RefusedError if it comes too late or not at all."""
+        """Run a query when its turn comes.  Raises QueryRefusedError if it comes too late or not at all."""
         engine = self._engine
         assert engine is not None  # noqa: S101 - requests come only while it is open
         if self._sending > self._settings.max_result_bytes:
@@ -348,7 +332,7 @@ class SqlEndpoint:
         running.add_done_callback(lambda call: call.cancelled() or call.exception())  # perhaps nobody is there to hear
         seconds = self._settings.max_seconds
         try:
-            async with asyncio.timeout(None if self._writable else seconds + LATE_SECONDS):
+            async with asyncio.timeout(seconds + LATE_SECONDS):
                 return await asyncio.shield(running)
         except TimeoutError:
             message = f"Code: 159. DB::Exception: Timeout exceeded: maximum: {seconds:g} seconds. (TIMEOUT_EXCEEDED)"
@@ -382,16 +366,16 @@ class SqlEndpoint:
         self._turns.end(turn)
 
     async def _body(self, request: Request) -> bytes:
-        """The request's body, decompressed.  Raises RefusedError if it is longer than allowed or not what it says."""
-        limit = 2**31 - 2 if self._writable else self._settings.max_request_bytes
+        """The request's body, decompressed.  Raises QueryRefusedError if it is too long or not what it says."""
+        limit = self._settings.max_request_bytes
         chunks, size = [], 0
         async for chunk in request.stream():
             size += len(chunk)
             if size > limit:
-                self._check_reads(request)
+                _check_insert(request)
                 raise QueryRefusedError(f"The request is longer than {limit} octets", 307, "TOO_MANY_BYTES")
             chunks.append(chunk)
-        self._check_reads(request)
+        _check_insert(request)
         body = b"".join(chunks)
         encoding = ", ".join(request.headers.getlist("content-encoding")) or "identity"
         if body and encoding not in ("identity", ""):
@@ -400,10 +384,10 @@ class SqlEndpoint:
             body = await self._call(decompress_blocks, body, limit)
         return body
 
-    def _check_reads(self, request: Request) -> None:
-        """Raise RefusedError for an insert whose rows are the body: whatever they are, that is what is wrong."""
-        if not self._writable:
-            check_reads(request.query_params.get("query", "").encode())
+
+def _check_insert(request: Request) -> None:
+    """Raise QueryRefusedError for an insert whose rows are the body: whatever they are, that is what is wrong."""
+    check_reads(request.query_params.get("query", "").encode())
 
 
 async def _disconnected(receive: Receive) -> None:
@@ -433,33 +417,3 @@ def _query(asked: dict[str, str], request: Request, body: bytes, database: str) 
         parameters,
         settings,
     )
-
-
-def main(arguments: list[str]) -> int:
-    """Serve a directory until interrupted; prints the address once it answers."""
-    parser = argparse.ArgumentParser(prog="python -m collector.sql.endpoint", description=__doc__)
-    parser.add_argument("--path", type=Path, help="directory of the store; a new, temporary one if not given")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8123)
-    parser.add_argument("--writable", action="store_true", help="take every statement: for tests and development")
-    args = parser.parse_args(arguments)
-    path = args.path or Path(tempfile.mkdtemp(prefix="vmflow-"))
-    store = StoreSettings(url=f"chdb://{path.resolve()}", memory_bytes=2**31)
-    asyncio.run(_serve(SqlSettings(host=args.host, port=args.port), store, args.writable))
-    return 0
-
-
-async def _serve(settings: SqlSettings, store: StoreSettings, writable: bool) -> None:
-    client = open_client(store)
-    try:
-        client.command(f"CREATE DATABASE IF NOT EXISTS {store.database}")
-        async with SqlEndpoint(settings, store, Metrics(), asyncio.to_thread, writable) as endpoint:
-            print(endpoint.url, flush=True)
-            await endpoint._task
-    finally:
-        client.close()
-
-
-if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
-        sys.exit(main(sys.argv[1:]))

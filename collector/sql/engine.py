@@ -2,19 +2,12 @@
 
 Each query gets a connection of its own (0.3 ms): limits and settings are set first, `readonly = 1` last, and nothing
 of it is left for the next one.
-
-Rewrites a statement that asks for all columns of a table of `system` which has paths of the machine.
-
-`guard` refuses `SELECT * FROM system.tables`.  DBeaver and people ask just that: the table is replaced by a SELECT of
-its other columns, and what comes of it is checked like any other statement: nothing here has to be right for the
-paths to stay hidden.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -57,7 +50,11 @@ NO_ALIAS = frozenset({
 def without_paths(sql: str, columns: Mapping[str, Sequence[str]]) -> str:
     """`sql` with a SELECT of `columns` in place of each table of `system` that stands there with its full name.
 
-    Raises RefusedError for unclear characters.
+    `guard` refuses `SELECT * FROM system.tables`, which has paths of the machine.  DBeaver and people ask just that:
+    the table is replaced by a SELECT of its other columns, and what comes of it is checked like any other statement:
+    nothing here has to be right for the paths to stay hidden.
+
+    Raises QueryRefusedError for unclear characters.
     """
     found = list(spans(sql))
     padded = [Token("sign", ""), *(token for token, _, _ in found), *[Token("sign", "")] * 4]
@@ -81,9 +78,6 @@ LIMITS = frozenset(
 )
 """Settings a reader may lower."""
 
-OF_THE_REQUEST = "they belong to the request, its connection or its session, which are ours"
-"""Why the settings are ignored that mean nothing to the engine, whoever asks."""
-
 MARK = "log_comment"
 """Setting by which a query is known: chDB offers no query_id of our own.  What a reader sets it to is ignored."""
 
@@ -92,10 +86,6 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _EXPLAIN = "EXPLAIN AST "
 _POSITION = re.compile(r"(failed at position |\(line 1, col )(\d+)")
 """Where in the statement the engine's parser stopped."""
-_INSERT = re.compile(
-    rb"\s*(?P<head>INSERT\s+INTO\s.*?)(?P<settings>\sSETTINGS\s[^\n]*?)?\s+FORMAT\s+(?P<format>\w+)[ \t]*\r?\n?",
-    re.DOTALL | re.IGNORECASE,
-)
 
 
 class QueryError(Exception):
@@ -109,7 +99,7 @@ class QueryError(Exception):
 
 @dataclass(frozen=True)
 class Query:
-    """One request: SQL (and the rows of an insert behind it), and what its parameters say."""
+    """One request: SQL, and what its parameters say."""
 
     sql: bytes
     database: str
@@ -128,17 +118,14 @@ class QueryResult:
 
 
 class Engine:
-    """The embedded engine as the endpoint uses it.  `writable` is for tests: it leaves out every restriction."""
+    """The embedded engine as the endpoint uses it: for reading."""
 
-    def __init__(
-        self, directory: Path, store: StoreSettings, limits: SqlSettings | None = None, writable: bool = False
-    ) -> None:
+    def __init__(self, directory: Path, store: StoreSettings, limits: SqlSettings | None = None) -> None:
         import chdb  # noqa: PLC0415 - an extra: only the embedded store needs it
 
         self._connect = cast("Callable[[str], Any]", chdb.connect)
         self._path = str(directory.resolve())
         self._limits = ceilings(limits or SqlSettings())
-        self._writable = writable
         self._opened = open_client(store)
         """Opens the engine with its configuration, whoever else does or does not."""
         self._hold = self._connect(self._path)
@@ -197,37 +184,29 @@ class Engine:
         return [int(number) for number in numbers if step_aside(int(number))]
 
     def run(self, query: Query, mark: str = "") -> QueryResult:
-        """Run one query, with a mark to `cancel` it by.  Raises RefusedError or QueryError."""
-        if not self._writable:
-            check_reads(query.sql)
+        """Run one query, with a mark to `cancel` it by.  Raises QueryRefusedError or QueryError."""
+        check_reads(query.sql)
         chosen = self._chosen(query.settings)
-        insert = _INSERT.match(query.sql) if self._writable else None
-        if insert is not None:
-            return self._insert(query, insert, chosen, mark)
         try:
             sql = query.sql.decode()
         except UnicodeDecodeError as error:
             raise QueryRefusedError("The query is not UTF-8", 62, "SYNTAX_ERROR") from error
-        if self._writable:
-            return self._execute(query, sql, _trailing_format(sql) or query.default_format, chosen, mark)
         statement = Statement(sql, self._names, query.database, query.parameters)
         output = statement.format or check_format(query.default_format)
-        return self._execute(query, sql, output, chosen, mark, statement)
+        return self._execute(query, statement, sql, output, chosen, mark)
 
     def _chosen(self, settings: Mapping[str, str]) -> dict[str, str]:
-        """The request's settings that hold.  Raises RefusedError for those that a reader may not choose."""
+        """The request's settings that hold.  Raises QueryRefusedError for those that a reader may not choose."""
         chosen = {}
         for name, value in settings.items():
-            reason = allowed().ignored_settings.get(name)
-            if reason is not None and (not self._writable or reason == OF_THE_REQUEST):
+            if name in allowed().ignored_settings:
                 continue
             if not _NAME.fullmatch(name):
                 raise QueryRefusedError(f"Unknown setting {name[:60]!r}", 115, "UNKNOWN_SETTING")
-            if not self._writable and name in LIMITS:
+            if name in LIMITS:
                 chosen[name] = self._lower(name, value)
                 continue
-            if not self._writable:
-                check_setting(name, value)
+            check_setting(name, value)
             chosen[name] = value
         return chosen
 
@@ -245,37 +224,30 @@ class Engine:
         return str(max(1, int(asked)))
 
     def _execute(
-        self,
-        query: Query,
-        sql: str,
-        output: str,
-        chosen: Mapping[str, str],
-        mark: str,
-        statement: Statement | None = None,
+        self, query: Query, statement: Statement, sql: str, output: str, chosen: Mapping[str, str], mark: str
     ) -> QueryResult:
-        """Run `sql` on a connection of its own: a reader's, with `statement` checked, unless there is none."""
+        """Run `sql` on a connection of its own, a reader's, once `statement` is checked."""
         connection = self._connect(self._path)
         try:
             connection.query(f"SET {MARK} = {_literal(mark)}", "TabSeparated")
             if query.database:
                 connection.query(f"USE {_identifier(query.database)}", "TabSeparated")
-            values: dict[str, str] = dict(chosen)
-            if statement is not None:
-                for what in (f"ROLE {READER}", f"profile = '{READER}'"):
-                    connection.query(f"SET {what}", "TabSeparated")
-                # Before the request's own limits: it is not this answer that they are for.
-                sql = self._checked(connection, sql, query, statement)
-                limits = {name: str(value) for name, value in self._limits.items()}
-                values = {**limits, "allow_introspection_functions": "0", **chosen, "readonly": "1"}
-            if values:
-                sets = ", ".join(f"{name} = {_literal(value)}" for name, value in values.items())
-                connection.query(f"SET {sets}", "TabSeparated")
+            for what in (f"ROLE {READER}", f"profile = '{READER}'"):
+                connection.query(f"SET {what}", "TabSeparated")
+            # Before the request's own limits: it is not this answer that they are for.
+            sql = self._checked(connection, sql, query, statement)
+            limits = {name: str(value) for name, value in self._limits.items()}
+            values = {**limits, "allow_introspection_functions": "0", **chosen, "readonly": "1"}
+            sets = ", ".join(f"{name} = {_literal(value)}" for name, value in values.items())
+            connection.query(f"SET {sets}", "TabSeparated")
             result = connection.query(sql, output, params=dict(query.parameters))
             body = _bytes(result)
-            counts = {"read_rows": result.rows_read(), "read_bytes": result.bytes_read()}
-            if self._writable:
-                counts |= {"written_rows": result.rows_written(), "written_bytes": result.bytes_written()}
-            summary = {**counts, "result_bytes": len(body), "elapsed_ns": int(result.elapsed() * 1e9)}
+            summary = {
+                "read_rows": result.rows_read(),
+                "read_bytes": result.bytes_read(),
+                "result_bytes": len(body),
+                "elapsed_ns": int(result.elapsed() * 1e9),
+            }
             return QueryResult(body, output, json.dumps({key: str(value) for key, value in summary.items()}))
         except RuntimeError as error:  # chdb.ChdbError is one
             raise QueryError(str(error)) from error
@@ -285,7 +257,7 @@ class Engine:
     def _checked(self, connection: Any, sql: str, query: Query, statement: Statement) -> str:
         """What runs for a statement: itself, or one without the paths of the machine that `*` would show.
 
-        Either has been checked.  Raises RefusedError or QueryError.
+        Either has been checked.  Raises QueryRefusedError or QueryError.
         """
         try:
             statement.check_tree(_tree(connection, sql, query.parameters))
@@ -294,19 +266,6 @@ class Engine:
             statement = Statement(sql, self._names, query.database, query.parameters)
             statement.check_tree(_tree(connection, sql, query.parameters))
         return sql
-
-    def _insert(self, query: Query, insert: re.Match[bytes], chosen: Mapping[str, str], mark: str) -> QueryResult:
-        """INSERT … FORMAT with rows behind it: the engine takes rows from a file only."""
-        with tempfile.NamedTemporaryFile(suffix=".insert") as file:
-            file.write(memoryview(query.sql)[insert.end() :])
-            file.flush()
-            head, output = insert["head"].decode(), insert["format"].decode()
-            clause = (insert["settings"] or b"").decode()
-            if chosen:
-                sets = ", ".join(f"{name} = {_literal(value)}" for name, value in chosen.items())
-                clause = f"{clause}, {sets}" if clause else f" SETTINGS {sets}"
-            sql = f"{head} FROM INFILE '{file.name}'{clause} FORMAT {output}"
-            return self._execute(query, sql, "TabSeparated", {}, mark)
 
 
 def _tree(connection: Any, sql: str, parameters: Mapping[str, str]) -> list[str]:
@@ -324,11 +283,6 @@ def _bytes(result: Any) -> memoryview:
         return memoryview(b"")
     copied: memoryview = np.frombuffer(result.get_memview().view(), np.uint8).copy().data
     return copied
-
-
-def _trailing_format(sql: str) -> str | None:
-    found = re.search(r"\bFORMAT\s+(\w+)\s*;?\s*\Z", sql, re.IGNORECASE)
-    return found[1] if found else None
 
 
 def _identifier(name: str) -> str:

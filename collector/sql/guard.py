@@ -247,7 +247,7 @@ class Statement:
     """One statement, its tokens checked: `check_tree` looks at what the engine makes of it."""
 
     def __init__(self, sql: str, names: EngineNames, database: str = "", parameters: Mapping[str, str] | None = None):
-        """`database` is the one in which bare names are looked up.  Raises RefusedError."""
+        """`database` is the one in which bare names are looked up.  Raises QueryRefusedError."""
         self._names = names
         self._database = database or names.database
         if len(sql) > STATEMENT_CHARACTERS:
@@ -334,7 +334,7 @@ class Statement:
                     _deny(f"Identifier {part[:60]!r} is no column or table of database {self._names.database}")
 
     def check_tree(self, lines: Sequence[str]) -> None:
-        """Check the engine's tree of the statement, as `EXPLAIN AST` prints it.  Raises RefusedError."""
+        """Check the engine's tree of the statement, as `EXPLAIN AST` prints it.  Raises QueryRefusedError."""
         if len(lines) > LARGEST_STATEMENT:
             raise QueryRefusedError(f"The statement has more than {LARGEST_STATEMENT} parts", 168, "AST_TOO_BIG")
         try:
@@ -383,7 +383,7 @@ class Statement:
         self._check_paths(nodes)
 
     def _check_paths(self, nodes: Sequence[Node]) -> None:
-        """Raise RefusedError where `*` or a name would show paths of the machine."""
+        """Raise QueryRefusedError where `*` or a name would show paths of the machine."""
         hidden = {node for node in nodes if node.kind == "TableIdentifier" and self._has_paths(node.text)}
         if not hidden:
             return
@@ -475,21 +475,21 @@ class Statement:
 
 
 def check_reads(sql: bytes) -> None:
-    """Raise RefusedError for a statement that changes something, whatever stands behind its first word."""
+    """Raise QueryRefusedError for a statement that changes something, whatever stands behind its first word."""
     found = _FIRST_WORD.match(sql)
     if found is not None and found[1].decode().upper() not in STATEMENTS:
         raise QueryRefusedError(f"This endpoint is read-only: {found[1].decode()[:40]!r} is refused")
 
 
 def check_format(name: str) -> str:
-    """Return the format's name.  Raises RefusedError for one that is not on the list."""
+    """Return the format's name.  Raises QueryRefusedError for one that is not on the list."""
     if name.lower() not in allowed().formats:
         raise QueryRefusedError(f"Unknown format {name[:60]}", 73, "UNKNOWN_FORMAT")
     return name
 
 
 def check_setting(name: str, value: str) -> None:
-    """Raise RefusedError for a setting that a reader may not choose."""
+    """Raise QueryRefusedError for a setting that a reader may not choose."""
     if name not in allowed().settings:
         raise QueryRefusedError(f"Cannot modify {name!r} setting in readonly mode")
     if name == "session_timezone" and (not _TIME_ZONE.fullmatch(value) or ".." in value):
@@ -497,7 +497,7 @@ def check_setting(name: str, value: str) -> None:
 
 
 def check_regex(pattern: str) -> None:
-    """Raise RefusedError for a regular expression that may take minutes."""
+    """Raise QueryRefusedError for a regular expression that may take minutes."""
     counts = [int(count) for found in _REPEAT.findall(pattern) for count in found if count and len(count) < 9]
     if len(pattern) > REGEX_CHARACTERS or max(counts, default=0) > REGEX_REPEATS or _product(counts) > REGEX_REPEATS:
         _deny(
@@ -513,7 +513,7 @@ def _tells_whether(node: Node) -> bool:
 
 
 def _check_like(node: Node) -> None:
-    """Raise RefusedError for LIKE with a pattern that may take minutes."""
+    """Raise QueryRefusedError for LIKE with a pattern that may take minutes."""
     left = node.children[0].children[1:2] if node.children else []
     wildcards = 0
     while left:
@@ -538,12 +538,12 @@ def _product(counts: Iterable[int]) -> int:
 
 
 def _tokens(sql: str) -> Iterator[Token]:
-    """Each token.  Raises RefusedError for unclear characters."""
+    """Each token.  Raises QueryRefusedError for unclear characters."""
     return (token for token, _, _ in spans(sql))
 
 
 def spans(sql: str) -> Iterator[tuple[Token, int, int]]:
-    """Each token, where it begins and where it ends.  Raises RefusedError for unclear characters."""
+    """Each token, where it begins and where it ends.  Raises QueryRefusedError for unclear characters."""
     position = 0
     while position < len(sql):
         match = _TOKEN.match(sql, position)
@@ -592,7 +592,7 @@ def _check_types(text: str) -> None:
 
 
 def _literal(node: Node, at: int, what: str) -> str:
-    """A function's argument, which must be a text as it stands.  Raises RefusedError."""
+    """A function's argument, which must be a text as it stands.  Raises QueryRefusedError."""
     arguments = node.children[0].children if node.children else []
     found = arguments[at] if -len(arguments) <= at < len(arguments) else None
     while found is not None and found.kind == "Function" and found.text in ("_CAST", "CAST") and found.children:

@@ -75,7 +75,7 @@ class Turns:
         return f"{overdue} queries that were cancelled have not ended; others begin again when they have"
 
     async def take(self, source: str) -> Turn:
-        """Wait for a turn; give it back with `end`.  Raises RefusedError if there is none for this source."""
+        """Wait for a turn; give it back with `end`.  Raises QueryRefusedError if there is none for this source."""
         self._refuse(source)
         if not self._waiting and self._free():
             return self._begin(source)
@@ -118,7 +118,7 @@ class Turns:
             self._drop(waiting, stopping())
 
     def _refuse(self, source: str) -> None:
-        """Raise RefusedError if this source gets no turn now."""
+        """Raise QueryRefusedError if this source gets no turn now."""
         if self._closed:
             raise stopping()
         if (problem := self.problem) is not None:
@@ -128,7 +128,7 @@ class Turns:
             raise _busy(f"{own} of your queries were cancelled and have not ended; ask again when they have")
 
     def _make_room(self, source: str) -> None:
-        """Drop one that waits for one of `source`.  Raises RefusedError if it has its share."""
+        """Drop one that waits for one of `source`.  Raises QueryRefusedError if it has its share."""
         shares = Counter(waiting.source for waiting in self._waiting)
         most = max(shares, key=shares.__getitem__)
         if shares[most] <= shares[source] + 1:

@@ -1,27 +1,12 @@
-"""Native results as newer clients ask for them (`client_protocol_version`), from those the engine gives (revision 0).
+"""Bodies of the SQL endpoint as ClickHouse's clients know them: compression, and the Native format's revision.
 
-clickhouse-go, and so Grafana, reads the Native format of a server's TCP protocol also over HTTP.  It differs by a
-header before each block (from revision 51903) and by an octet after each column's type (from 54454).  chDB only writes
-revision 0, so the columns' lengths must be walked to know where the next one begins.
+- HTTP's content encodings: `compress`, `decompress`.
+- ClickHouse's own compression, which clients ask for with `compress=1` and announce with `decompress=1`:
+  `compress_blocks`, `decompress_blocks`.
+- Native results as newer clients ask for them (`client_protocol_version`), from those that the engine gives:
+  `raise_revision`.
 
-Source: ClickHouse, "Native protocol" and "Native format" specifications.
-
-Content encodings of the SQL endpoint: what HTTP clients may send and get compressed.  Everything here blocks.
-
-Answers are compressed piece by piece: a library lets other threads run while it compresses, but not while it puts
-together what came of it, and 100 MB of that would hold up the event loop.
-
-ClickHouse's own compression, which clients ask for with `compress=1` and announce with `decompress=1`.
-
-A stream is blocks, one after the other; there is no end mark.  A block is, numbers little-endian:
-
-    16 octets  CityHash128 (version 1.0.2) of all that follows
-     1 octet   how it is compressed: `LZ4`, `ZSTD` or `PLAIN`
-     4 octets  length from the octet before on, so 9 more than the compressed data
-     4 octets  length of the data
-               the data, compressed
-
-Everything here blocks.  Source: ClickHouse, `src/Compression/CompressedWriteBuffer.cpp` and `CompressionInfo.h`.
+Everything here blocks.
 """
 
 from __future__ import annotations
@@ -86,7 +71,11 @@ COMPRESSORS: dict[str, Callable[[], Compressor]] = {
 
 
 def compress(parts: Sequence[Octets], encoding: str) -> list[bytes]:
-    """Buffers, one after the other, in an encoding of `COMPRESSORS`."""
+    """Buffers, one after the other, in an encoding of `COMPRESSORS`.
+
+    They are compressed piece by piece: a library lets other threads run while it compresses, but not while it puts
+    together what came of it, and 100 MB of that would hold up the event loop.
+    """
     compressor = COMPRESSORS[encoding]()
     packed = [compressor.compress(piece) for piece in in_pieces(parts)]
     return [part for part in (*packed, compressor.flush()) if part]
@@ -113,7 +102,8 @@ def _unpacker(encoding: str) -> Any:
 def decompress(body: bytes, encoding: str, limit: int) -> bytes:
     """A request's body as it was before compression, once.
 
-    Raises RefusedError if it is broken, not all there, followed by more, or longer than `limit`; no more is unpacked.
+    Raises QueryRefusedError if it is broken, not all there, followed by more, or longer than `limit`; no more is
+    unpacked.
     """
     unpacker = _unpacker(encoding.lower())
     try:
@@ -143,7 +133,18 @@ _HEAD = struct.Struct("<BII")
 
 
 def compress_blocks(parts: Iterable[Octets], method: str) -> list[bytes]:
-    """Buffers, one after the other, as a stream of blocks.  Raises RefusedError for a method that is not served."""
+    """Buffers, one after the other, as a stream of blocks.  Raises QueryRefusedError for a method that is not served.
+
+    There is no end mark.  A block is, numbers little-endian:
+
+        16 octets  CityHash128 (version 1.0.2) of all that follows
+         1 octet   how it is compressed: `LZ4`, `ZSTD` or `PLAIN`
+         4 octets  length from the octet before on, so 9 more than the compressed data
+         4 octets  length of the data
+                   the data, compressed
+
+    Source: ClickHouse, `src/Compression/CompressedWriteBuffer.cpp` and `CompressionInfo.h`.
+    """
     name = method.upper()
     if name not in METHODS:
         raise QueryRefusedError(
@@ -171,7 +172,7 @@ def readable_block(text: bytes) -> bytes:
 def decompress_blocks(body: bytes, limit: int) -> bytes:
     """The data of a stream of blocks.
 
-    Raises RefusedError if it is broken, not all there, or longer than `limit`; no more is unpacked.
+    Raises QueryRefusedError if it is broken, not all there, or longer than `limit`; no more is unpacked.
     """
     data, at = bytearray(), 0
     while at < len(body):
@@ -274,7 +275,12 @@ _FIELD_NAME = re.compile(r"(?:`[^`]*`|\w+) (?=\w)")
 def raise_revision(body: Octets, revision: int) -> Sequence[Octets]:
     """`body`, blocks of the Native format at revision 0, at `revision`: in parts, most of them of `body`'s own memory.
 
-    Raises RefusedError for a column type whose layout is not known here.
+    clickhouse-go, and so Grafana, reads the Native format of a server's TCP protocol also over HTTP.  It differs by a
+    header before each block (from revision 51903) and by an octet after each column's type (from 54454).  chDB only
+    writes revision 0, so the columns' lengths must be walked to know where the next one begins.  Raises
+    QueryRefusedError for a column type whose layout is not known here.
+
+    Source: ClickHouse, "Native protocol" and "Native format" specifications.
     """
     if revision < CUSTOM_SERIALIZATION:
         return [body]

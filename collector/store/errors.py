@@ -1,9 +1,8 @@
-"""What can go wrong with the store as a whole.  The messages say what to do.
+"""What can go wrong with the store: as a whole (exceptions whose messages say what to do), or with one insert.
 
-What an error says of the insert that it ended: whether to try the same insert again.
-
-ClickHouse's codes are data, in `error_codes.txt`.  Where nobody can say whose fault it is, it is tried again for some
-minutes, so that no short trouble costs rows and no row blocks the others for ever.
+Of an insert's error it is judged whether to try the same insert again (`verdict_of`, `Patience`).  ClickHouse's codes
+are data, in `error_codes.txt`.  Where nobody can say whose fault it is, it is tried again for some minutes, so that no
+short trouble costs rows and no row blocks the others for ever.
 """
 
 from __future__ import annotations

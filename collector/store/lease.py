@@ -3,7 +3,7 @@
 Two that do not know of each other would judge the same windows twice, and write each alert, interval of the inventory
 and latency a second time.  So each says in table `vmflow_lease` that it is there, before it reads or writes anything
 else, and again every `BEAT_SECONDS`.  Who finds an older claim does not start.  Who has been silent for
-`STALE_SECONDS` is taken for dead, and claims anew should it come back.
+`STALE_SECONDS` is taken for dead, and claims again should it come back.
 
 ClickHouse has no transaction for that: a claim is written first, and then read who else has one.  So of two that start
 at once at least one sees the other, and the older claim holds.  Where replicas lag, the next sign of life tells.

@@ -1,4 +1,4 @@
-"""Record batches → one ClickHouse Native block, straight from the Arrow buffers.
+"""Record batches → one ClickHouse Native block, straight from the Arrow buffers, and its insert.
 
 A Native block is column after column: name, type, then the values as they lie in memory.  Arrow keeps fixed-width
 values the same way, so most columns are handed on without being touched; several batches become one block by putting
@@ -13,8 +13,6 @@ Layouts (ClickHouse documentation, "Native format", and its serialisation classe
 * Array(T): UInt64 end offset per row, then the elements.  Map(K, V): as Array(Tuple(K, V)), keys before values
 * LowCardinality(String or UUID): UInt64 1 before everything else of the column; then UInt64 index width | flags, UInt64
   number of keys, the keys, UInt64 rows, the indices
-
-One insert: batches become a block in ClickHouse's own format, and the block goes to the store.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The line of inserts before the store, oldest first: each in memory, in a file of the spool, or both."""
+"""The queue of inserts before the store, oldest first: each in memory, in a file of the spool, or both."""
 
 from __future__ import annotations
 

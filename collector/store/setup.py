@@ -1,12 +1,8 @@
 """Bring the tables and views of a store to the state this release writes, or say how they differ.
 
 Tables hold rows, so numbered migrations change them.  Views hold nothing: they are made from the text of this release,
-and made anew where the text in the store is another one; a mark in the view's comment tells.
-
-Writes what columns mean into the comments of a store, where SQL clients show it (`system.columns.comment`).
-
-Comments are no part of what the tables are: stores of former releases get them at the next start, and a view that is
-made anew gets them again.  Only those that differ are written.  Blocks.
+and made again where the text in the store is another one; a mark in the view's comment tells.  What columns mean is
+written into their comments (`describe`).
 """
 
 from __future__ import annotations
@@ -46,9 +42,11 @@ COLUMNS = (
 
 
 def describe(client: Client, settings: StoreSettings) -> list[str]:
-    """Set the comments of all columns of our tables and views.
+    """Set the comments of all columns of our tables and views, which SQL clients show (`system.columns.comment`).
 
-    Returns the names of those that had others.  Raises the driver's errors.
+    They are no part of what the tables are: stores of former releases get them at the next start, and a view that is
+    made again gets them again.  Only those that differ are written.  Blocks.  Returns the names of those that had
+    others.  Raises the driver's errors.
     """
     cluster = settings.cluster or None
     tables = {fill(f"{table.name}${{local}}", cluster): table for table in STORED}

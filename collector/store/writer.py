@@ -1,15 +1,13 @@
 """The writer: collects batches by table, inserts them one at a time, repeats what failed, and counts what is lost.
 
-    offer ──► batches per table ──► line of inserts ──► the oldest insert ──► store
-              bounded in octets;    size or age reached;   same token and        transient error: again, later
-              full: newest dropped  a file each while the   group with every      permanent: dropped, counted
-                                    store does not take     attempt: stored       (`verdict.py` says which is which)
-                                    them; too many files:   once
+    offer ──► batches per table ──► queue of inserts ─► the oldest insert ──► store
+              bounded in bytes;     size or age reached;   same token and        transient error: again, later
+              full: newest dropped  a file each while the  group with every      permanent: dropped, counted
+                                    store does not take    attempt: stored       (`errors.py` says which is which)
+                                    them; too many files:  once
                                     oldest dropped
 
-While the store answers, nothing is written to the disk and the line has one insert.
-
-Rows of one table that wait in memory.
+While the store answers, nothing is written to the disk and the queue has one insert.
 """
 
 from __future__ import annotations
@@ -107,7 +105,7 @@ INSERT_SETTINGS = {
     # A repeated insert adds nothing to the rollups, too, and adds what a failed attempt left out.
     "deduplicate_blocks_in_dependent_materialized_views": 1,
     # Rollup rows of one block are aggregated already; merging them once more before they are written takes a third of
-    # the insert's time (figures: bench/results).
+    # the insert's time.
     "optimize_on_insert": 0,
 }
 """ClickHouse settings of the connection that inserts."""

@@ -1,1 +1,1 @@
-"""The web stage: /metrics, /health and the API; the pages join it later."""
+"""The web stage: /metrics, /health and the API."""

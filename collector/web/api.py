@@ -1,8 +1,6 @@
-"""Routes below /api/v1: alerts, silences, exporters, rules.
+"""The API: routes below /api/v1 for alerts, silences, exporters and rules; every error as problem details (RFC 9457).
 
-Errors of the API: problem details as RFC 9457 says, whatever went wrong.
-
-The API as an application.  Only `server.py` imports this, on a thread, after the start: FastAPI is slow to load.
+Only `server.py` imports this, on a thread, after the start: FastAPI is slow to load.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from collector.http.gate import DEFECT, PROBLEM, SCOPE_USER, problem
-from collector.interfaces import AlertCard, AlertQuery, AlertService, AlertServiceError
+from collector.interfaces import AlertQuery, AlertService, AlertServiceError, Row
 from collector.version import VERSION
 from collector.web import models
 
@@ -28,6 +26,8 @@ PAGE = 1000
 """Most rows of one answer."""
 HISTORY = 100_000
 """Furthest offset."""
+MISTAKES = 20
+"""Mistakes of one request that an answer lists."""
 
 CURSOR = "^([0-9]{1,18}-[0-9a-f]{32})?$"
 
@@ -68,22 +68,24 @@ _OVER = _problems({409: "Its state does not allow it."})
 router = APIRouter(prefix="/api/v1", responses=_PROBLEMS)
 
 
-async def _desk(request: Request) -> AlertService:
-    desk: AlertService = request.app.state.desk
-    return desk
+async def _service(request: Request) -> AlertService:
+    service: AlertService = request.app.state.service
+    return service
 
 
-AlertApi = Annotated[AlertService, Depends(_desk)]
+Service = Annotated[AlertService, Depends(_service)]
 
 
 @dataclass(frozen=True, slots=True)
 class _By:
+    """Who does something, and why."""
+
     who: str
     comment: str
 
 
 def _by(request: Request, act: models.Act) -> _By:
-    """Who acts: whoever is logged in, else who the body says."""
+    """Who acts: the one who is logged in, else the one whom the body names."""
     who = str(request.scope.get(SCOPE_USER) or act.who)
     if not who:
         raise HTTPException(422, "who: a name is expected, of the person who does this")
@@ -92,7 +94,7 @@ def _by(request: Request, act: models.Act) -> _By:
 
 @router.get("/alerts", tags=["alerts"])
 async def list_alerts(
-    desk: AlertApi,
+    service: Service,
     state: Annotated[list[models.State], Query(description="Any of these; all by default.")] = [],  # noqa: B006 - FastAPI copies it
     severity: Annotated[list[models.Severity], Query(description="Any of these; all by default.")] = [],  # noqa: B006
     rule: Annotated[Rules, Query(description="Names of rules; all by default.")] = [],  # noqa: B006
@@ -103,97 +105,94 @@ async def list_alerts(
 ) -> models.AlertList:
     """Alerts, those that fired last first."""
     query = AlertQuery(tuple(state), tuple(severity), tuple(rule), vm, id, limit + 1, _before(cursor))
-    cards = await desk.alerts(query)
-    following = _cursor(cards[limit - 1]) if len(cards) > limit else None
-    return models.AlertList(alerts=[models.Alert.model_validate(card) for card in cards[:limit]], next_cursor=following)
+    rows = await service.alerts(query)
+    following = _cursor(rows[limit - 1]) if len(rows) > limit else None
+    return models.AlertList.model_validate({"alerts": rows[:limit], "next_cursor": following})
 
 
 @router.get("/alerts/{alert_id}", tags=["alerts"], responses=_ABSENT)
-async def show_alert(desk: AlertApi, alert_id: Id, limit: Limit = 100, offset: Offset = 0) -> models.AlertDetail:
+async def show_alert(service: Service, alert_id: Id, limit: Limit = 100, offset: Offset = 0) -> models.AlertDetail:
     """One alert and what happened to it, oldest first; limit and offset are for the history."""
-    card = await _card(desk, alert_id)
-    events = await desk.history(card, limit, offset)
-    return models.AlertDetail(
-        alert=models.Alert.model_validate(card), history=[models.Event.model_validate(event) for event in events]
-    )
+    row = await _row(service, alert_id)
+    events = await service.history(row, limit, offset)
+    return models.AlertDetail.model_validate({"alert": row, "history": events})
 
 
 @router.post("/alerts/{alert_id}/acknowledge", tags=["alerts"], responses=_ABSENT | _OVER | _BODY)
-async def acknowledge(request: Request, desk: AlertApi, alert_id: Id, act: models.Act) -> models.Alert:
+async def acknowledge(request: Request, service: Service, alert_id: Id, act: models.Act) -> models.Alert:
     """Take an alert on: it is not escalated any more."""
     by = _by(request, act)
-    if not await desk.acknowledge(alert_id, by.who, by.comment):
-        card = await _card(desk, alert_id)
-        raise HTTPException(409, f"it is {card.state}, not firing")
-    return models.Alert.model_validate(await _card(desk, alert_id))
+    if not await service.acknowledge(alert_id, by.who, by.comment):
+        row = await _row(service, alert_id)
+        raise HTTPException(409, f"it is {row['status']}, not firing")
+    return models.Alert.model_validate(await _row(service, alert_id))
 
 
 @router.post("/alerts/{alert_id}/resolve", tags=["alerts"], responses=_ABSENT | _OVER | _BODY)
-async def resolve(request: Request, desk: AlertApi, alert_id: Id, act: models.Act) -> models.Alert:
+async def resolve(request: Request, service: Service, alert_id: Id, act: models.Act) -> models.Alert:
     """End an alert.  If its condition still holds, the next windows begin a new one."""
     by = _by(request, act)
-    if not await desk.resolve(alert_id, by.who, by.comment):
-        card = await _card(desk, alert_id)
-        raise HTTPException(409, f"it is {card.state} already")
-    return models.Alert.model_validate(await _card(desk, alert_id))
+    if not await service.resolve(alert_id, by.who, by.comment):
+        row = await _row(service, alert_id)
+        raise HTTPException(409, f"it is {row['status']} already")
+    return models.Alert.model_validate(await _row(service, alert_id))
 
 
 @router.get("/silences", tags=["silences"])
 async def list_silences(
-    desk: AlertApi,
+    service: Service,
     ended: Annotated[bool, Query(description="Former ones, too.")] = False,
     limit: Limit = 100,
     offset: Offset = 0,
 ) -> models.SilenceList:
     """Silences, newest first."""
-    cards = await desk.silences(limit, offset, ended=ended)
-    return models.SilenceList(silences=[models.Silence.model_validate(card) for card in cards])
+    return models.SilenceList.model_validate({"silences": await service.silences(limit, offset, ended=ended)})
 
 
 @router.post("/silences", tags=["silences"], status_code=201, responses=_BODY)
-async def make_silence(request: Request, desk: AlertApi, wanted: models.SilenceRequest) -> models.Made:
+async def make_silence(request: Request, service: Service, wanted: models.SilenceRequest) -> models.Made:
     """Keep messages of alerts that match back until a time.  States go on; what still fires then is told."""
     by = _by(request, wanted)
     try:
         until = models.micros(wanted.ends(datetime.now(UTC)))
-        return models.Made(silence_id=await desk.silence(wanted.matchers, until, by.who, by.comment))
+        return models.Made(silence_id=await service.silence(wanted.matchers, until, by.who, by.comment))
     except ValueError as error:
         raise HTTPException(422, str(error)) from error
 
 
 @router.post("/silences/{silence_id}/end", tags=["silences"], responses=_ABSENT | _BODY, status_code=204)
-async def end_silence(request: Request, desk: AlertApi, silence_id: Id, act: models.Act) -> None:
+async def end_silence(request: Request, service: Service, silence_id: Id, act: models.Act) -> None:
     """End a silence now."""
     _by(request, act)
-    if not await desk.end_silence(silence_id):
+    if not await service.end_silence(silence_id):
         raise HTTPException(404, "there is no such silence that lasts")
 
 
 @router.post("/exporters/retire", tags=["exporters"], responses=_ABSENT | _BODY)
-async def retire(request: Request, desk: AlertApi, wanted: models.RetireRequest) -> models.Retired:
+async def retire(request: Request, service: Service, wanted: models.RetireRequest) -> models.Retired:
     """Exporters that were taken away on purpose: nobody misses them any more, until they send again."""
     by = _by(request, wanted)
-    found = await desk.retire(wanted.labels(), by.who, by.comment)
+    found = await service.retire(wanted.labels(), by.who, by.comment)
     if not found:
         raise HTTPException(404, "no such exporter is expected: it never sent data here, or is retired already")
-    return models.Retired(retired=[models.Stream.model_validate(one) for one in found])
+    return models.Retired.model_validate({"retired": found})
 
 
 @router.get("/rules", tags=["rules"])
-async def list_rules(desk: AlertApi) -> models.RuleList:
+async def list_rules(service: Service) -> models.RuleList:
     """The rules that are evaluated, and how that goes."""
-    return models.RuleList(rules=[models.Rule.model_validate(card) for card in desk.rules()])
+    return models.RuleList.model_validate({"rules": service.rules()})
 
 
-async def _card(desk: AlertService, alert_id: str) -> AlertCard:
-    card = await desk.alert(alert_id)
-    if card is None:
+async def _row(service: AlertService, alert_id: str) -> Row:
+    row = await service.alert(alert_id)
+    if row is None:
         raise HTTPException(404, "there is no such alert")
-    return card
+    return row
 
 
-def _cursor(card: AlertCard) -> str:
-    return f"{card.fired}-{card.alert_id}"
+def _cursor(row: Row) -> str:
+    return f"{row['time']}-{row['alert_id']}"
 
 
 def _before(cursor: str) -> tuple[int, str] | None:
@@ -201,15 +200,11 @@ def _before(cursor: str) -> tuple[int, str] | None:
     return (int(fired), alert_id) if cursor else None
 
 
-SHOWN = 20
-"""Mistakes of one request that are told."""
-
-
 def handle(app: FastAPI) -> None:
-    """Have the app answer so."""
+    """Have the app answer every error with problem details."""
     app.add_exception_handler(StarletteHTTPException, _http)
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(AlertServiceError, _desk_problem)
+    app.add_exception_handler(AlertServiceError, _unavailable)
     app.add_exception_handler(Exception, _defect)
 
 
@@ -223,24 +218,24 @@ async def _http(request: Request, error: Exception) -> Response:
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it
     lines = []
-    for found in error.errors()[:SHOWN]:
+    for found in error.errors()[:MISTAKES]:
         where = ".".join(str(part) for part in found["loc"])
         given = "" if isinstance(found.get("input"), dict) else f" = {str(found.get('input'))[:100]!r}"
         lines.append(f"{where}{given}: {found['msg']}")
     return problem(422, "the request is not valid", lines)
 
 
-async def _desk_problem(request: Request, error: Exception) -> Response:
+async def _unavailable(request: Request, error: Exception) -> Response:
     return problem(503, str(error))
 
 
 async def _defect(request: Request, error: Exception) -> Response:
-    """What the client is told; the gate, which hears of the error afterwards, counts and logs it."""
+    """Answer without details; the gate, which gets the error afterwards, counts and logs it."""
     return problem(500, DEFECT)
 
 
 class Api(FastAPI):
-    """FastAPI, which takes it that errors are described in the media type of answers."""
+    """Describes errors in their own media type; FastAPI itself gives them that of answers."""
 
     def openapi(self) -> dict[str, Any]:
         """The description: errors are problem details."""
@@ -255,8 +250,8 @@ class Api(FastAPI):
         return self.openapi_schema
 
 
-def application(desk: AlertService, pages: Sequence[BaseRoute]) -> ASGIApp:
-    """The API in front of `desk`, with `pages` beside it."""
+def application(service: AlertService, pages: Sequence[BaseRoute]) -> ASGIApp:
+    """The API in front of `service`, with `pages` beside it."""
     app = Api(
         title="vmflow",
         summary="Alerts of VM-to-VM traffic: list, acknowledge, resolve, silence; rules and their state.",
@@ -266,7 +261,7 @@ def application(desk: AlertService, pages: Sequence[BaseRoute]) -> ASGIApp:
         redoc_url=None,
         routes=list(pages),
     )
-    app.state.desk = desk
+    app.state.service = service
     app.include_router(router)
     handle(app)
     app.middleware_stack = app.build_middleware_stack()  # else the first request does

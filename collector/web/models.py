@@ -12,7 +12,6 @@ from pydantic import (
     AwareDatetime,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     StringConstraints,
     model_validator,
@@ -41,7 +40,7 @@ def micros(time: datetime) -> int:
 
 
 When = Annotated[datetime | None, BeforeValidator(moment)]
-# What people send is cleaned (`schemas.text`), so that whoever reads it later sees all that is in it.
+# What people send is cleaned (`schemas.text`), so that its readers see all that is in it.
 Who = Annotated[str, StringConstraints(strip_whitespace=True, max_length=100), AfterValidator(partial(clean, most=100))]
 Comment = Annotated[
     str, StringConstraints(strip_whitespace=True, max_length=1000), AfterValidator(partial(clean, most=1000))
@@ -59,13 +58,7 @@ def address(text: object) -> object:
 Address = Annotated[str, BeforeValidator(address)]
 
 
-class Card(BaseModel):
-    """Made from a card of the desk."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-
-class Alert(Card):
+class Alert(BaseModel):
     """One alert.  `unit` is that of value, low, high, threshold and worst: ratio (0 to 1), bit/s, µs, s and so on."""
 
     alert_id: str = Field(description="32 hexadecimal digits, for one alert from its begin to its end.")
@@ -74,10 +67,10 @@ class Alert(Card):
     severity: Severity
     scope: Scope
     labels: dict[str, str] = Field(description="Names of the series: src_vm, dst_vm, vm, host, interface, exporter.")
-    state: State
+    state: State = Field(validation_alias="status")
     summary: str = Field(description="Sentence of the rule, filled in.")
     since: When = Field(description="Begin of the first window beyond the limit.")
-    fired: When
+    fired: When = Field(validation_alias="time")
     acknowledged: When
     acknowledged_by: str
     resolved: When
@@ -109,7 +102,7 @@ class AlertList(BaseModel):
     next_cursor: str | None = Field(description="Give it as `cursor` to get the next page; null on the last one.")
 
 
-class Event(Card):
+class Event(BaseModel):
     """One change of an alert."""
 
     time: When
@@ -133,12 +126,12 @@ class AlertDetail(BaseModel):
     history: list[Event]
 
 
-class Silence(Card):
+class Silence(BaseModel):
     """One silence: messages of alerts that match are kept back."""
 
     silence_id: str
     matchers: dict[str, str]
-    made: When
+    made: When = Field(validation_alias="time")
     until: When
     who: str
     comment: str
@@ -150,7 +143,7 @@ class SilenceList(BaseModel):
     silences: list[Silence]
 
 
-class Rule(Card):
+class Rule(BaseModel):
     """One rule that is evaluated.  `unit` is that of above and below."""
 
     name: str
@@ -165,9 +158,9 @@ class Rule(Card):
     pending: int = Field(description="Series beyond the limit, but not for long enough.")
     firing: int = Field(description="Alerts that have fired and not ended, acknowledged ones, too.")
     series: int = Field(description="Series that it looked at last.")
-    evaluated: When
-    window_end: When = Field(description="End of the last window that it looked at.")
-    failed: When = Field(description="When it was last not evaluated.")
+    evaluated: When = Field(validation_alias="evaluated_us")
+    window_end: When = Field(validation_alias="window_end_us", description="End of the last window that it looked at.")
+    failed: When = Field(validation_alias="failed_us", description="When it was last not evaluated.")
     error: str = Field(description="Why not; stays until another error.")
 
 

@@ -26,7 +26,7 @@ from collector.metrics import Metrics
 from collector.web.settings import WebSettings
 
 LOAD_SECONDS = 30
-"""How long a request waits for the API to be loaded, and when a client that was told 503 may ask again."""
+"""How long a request waits for the API to be loaded, and when a client that got 503 may ask again."""
 
 GZIP_LEVEL = 1
 """Text of metrics becomes a tenth of its length with the quickest level already."""
@@ -34,7 +34,7 @@ GZIP_LEVEL = 1
 Health = Callable[[], dict[str, Any]]
 """Answers with the state of the service; key `status` is `ok`, `starting` or what is wrong."""
 WORKS = ("ok", "held", "templates")
-"""States in which a restart would help nobody: data that is held would be lost by it."""
+"""States in which a restart would not help: data that is held would be lost by it."""
 
 _log = get_log("web")
 
@@ -57,13 +57,13 @@ class LateApi:
         self._task: asyncio.Task[ASGIApp | None] | None = None
 
     def load(self) -> asyncio.Task[ASGIApp | None]:
-        """Begin, if nobody has; the task gives the API, None if it cannot be loaded."""
+        """Begin, unless it has begun; the task gives the API, None if it cannot be loaded."""
         if self._task is None:
             self._task = asyncio.create_task(self._load(), name="web-api")
         return self._task
 
     async def stop(self) -> None:
-        """Wait for nothing any more."""
+        """Give up loading."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
@@ -95,7 +95,7 @@ class Web:
         settings: WebSettings,
         metrics: Metrics,
         health: Health,
-        desk: AlertService,
+        service: AlertService,
         entrance: Entrance,
         call: Call,
         connections: int = CONNECTIONS,
@@ -106,7 +106,7 @@ class Web:
         self._families = metrics
         self._connections = connections
         self._health = health
-        self._desk = desk
+        self._service = service
         self._call = call
         self._routes = [
             Route("/", self._home),
@@ -153,10 +153,10 @@ class Web:
         await (self._pages if page else self._api)(scope, receive, send)
 
     def _application(self) -> ASGIApp:
-        """The API, and the pages for whoever asks with another method.  Blocks: it loads FastAPI."""
+        """The API, and the pages for other methods than GET and HEAD.  Blocks: it loads FastAPI."""
         from collector.web.api import application  # noqa: PLC0415 - slow, see the module's text
 
-        return application(self._desk, self._routes)
+        return application(self._service, self._routes)
 
     async def _home(self, request: Request) -> Response:
         return PlainTextResponse("vmflow\n\n/metrics  for Prometheus\n/health   is it well\n/api/openapi.json\n")

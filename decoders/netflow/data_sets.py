@@ -1,12 +1,10 @@
-"""Data sets: records become rows, wait for their template, or tell about the exporter; and the pass over all sets.
+"""Data sets of NetFlow v9 and IPFIX (kernels): records become rows, wait for a template, or tell about the exporter.
 
-`walk` is the one kernel that counts references to arrays: in the parts below it that would cost more than decoding.
-The parts are made one with it (`inline_always`), and what decodes a set stands in it once: both keep calls, which copy
-every array of every argument, out of the way, and the time to compile in bounds.
+Options records are what exporters say about themselves.  Kept are sampling rates and the start of their clock.
 
-Options records: what exporters say about themselves.  Kept are sampling rates and the start of their clock.
-
-Rates: RFC 5476, RFC 5477, and what the field makes of them.  Scopes: RFC 3954 section 6.1, RFC 7011 section 3.4.2.1.
+`walk` is the pass over all messages, and the one kernel that counts references to arrays: in the parts below it that
+would cost more than decoding.  The parts are made one with it (`inline_always`), and what decodes a set stands in it
+once: both keep calls, which copy every array of every argument, out of the way, and the time to compile in bounds.
 """
 
 from __future__ import annotations
@@ -84,8 +82,12 @@ from decoders.wire import all_zero, u16
 
 
 @inline_always
-def read_options(octets, at, plans, number, session, samplers, s, orders):  # type: ignore[no-untyped-def]
-    """Take what matters out of one options record, whose field offsets stand in `plans.off`."""
+def read_options(octets, at, plans, number, session, samplers, s, orders):
+    """Take what matters out of one options record, whose field offsets stand in `plans.off`.
+
+    Rates: RFC 5476, RFC 5477, and what the field makes of them.  Scopes: RFC 3954 section 6.1, RFC 7011 section
+    3.4.2.1.
+    """
     base = plans.head[number, p.P_FIELD]
     first = plans.head[number, p.P_OP]
     seen = np.int64(0)
@@ -180,7 +182,7 @@ def read_options(octets, at, plans, number, session, samplers, s, orders):  # ty
 
 
 @inline
-def _session_of_domain(s, session, domain):  # type: ignore[no-untyped-def]
+def _session_of_domain(s, session, domain):
     """Number of the session of another domain of the same stream, 0 if there is no room for it."""
     largest = np.uint64(0xFFFFFFFF)
     if domain > largest:
@@ -190,12 +192,12 @@ def _session_of_domain(s, session, domain):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _stated(seen, role):  # type: ignore[no-untyped-def]
+def _stated(seen, role):
     return (seen >> role) & 1 != 0
 
 
 @inline
-def _sum_rate(part, space):  # type: ignore[no-untyped-def]
+def _sum_rate(part, space):
     """(part + space) / part, 0 where that is no rate."""
     largest = np.uint64(0xFFFFFFFF)
     if part > largest or space > largest:
@@ -204,7 +206,7 @@ def _sum_rate(part, space):  # type: ignore[no-untyped-def]
 
 
 @inline_always
-def measure(octets, at, end, plans, number):  # type: ignore[no-untyped-def]
+def measure(octets, at, end, plans, number):
     """Offsets and sizes of the fields of one record of varying length; its octets, or −1 if it does not fit.
 
     Source: RFC 7011 section 7.
@@ -232,7 +234,7 @@ def measure(octets, at, end, plans, number):  # type: ignore[no-untyped-def]
 
 
 @inline
-def fixed_count(octets, at, end, size):  # type: ignore[no-untyped-def]
+def fixed_count(octets, at, end, size):
     """Records of one length in a set; the rest is padding (RFC 7011 section 3.4)."""
     n = (end - at) // size
     if size <= 3:
@@ -242,7 +244,7 @@ def fixed_count(octets, at, end, size):  # type: ignore[no-untyped-def]
 
 
 @inline_always
-def decode_set(octets, at, end, number, ctx, k, rows, state):  # type: ignore[no-untyped-def]
+def decode_set(octets, at, end, number, ctx, k, rows, state):
     """Decode the records `octets[at:end]` with plan `number` into `rows` from `state[W_ROWS]` on.
 
     Returns (records, ended well), or (−1, …) if there may be more rows than there is room: then nothing was done.
@@ -287,7 +289,7 @@ def decode_set(octets, at, end, number, ctx, k, rows, state):  # type: ignore[no
 
 
 @inline_always
-def next_set(b, w, k):  # type: ignore[no-untyped-def]
+def next_set(b, w, k):
     """Walk the sets of the open message from W_SET on, up to a data set whose plan is known: then I_SET."""
     st = w.state
     octets = b.octets
@@ -328,7 +330,7 @@ def next_set(b, w, k):  # type: ignore[no-untyped-def]
 
 
 @inline_always
-def advance(b, w, k):  # type: ignore[no-untyped-def]
+def advance(b, w, k):
     """Walk messages until a data set is to be decoded, something is wanted or all is done; one of the I_ codes."""
     st = w.state
     while True:
@@ -355,7 +357,7 @@ def advance(b, w, k):  # type: ignore[no-untyped-def]
 
 
 @inline_always
-def settle_set(w, samplers, options, records, well, rows):  # type: ignore[no-untyped-def]
+def settle_set(w, samplers, options, records, well, rows):
     """Count the records of a set of the message at hand; give up an IPFIX message with a field that overruns its set.
 
     A malformed IPFIX message counts for nothing as a whole (RFC 7011 section 9.1).
@@ -378,7 +380,7 @@ def settle_set(w, samplers, options, records, well, rows):  # type: ignore[no-un
 
 
 @inline_always
-def settle_held(w, held, s, entry, options, records, well):  # type: ignore[no-untyped-def]
+def settle_held(w, held, s, entry, options, records, well):
     """Count the records of a held set, which is free from now on."""
     session = held.meta[entry, C_SESSION]
     if not well:
@@ -393,7 +395,7 @@ def settle_held(w, held, s, entry, options, records, well):  # type: ignore[no-u
 
 
 @inline
-def decode_all(b, w, k, rows, entries, plan):  # type: ignore[no-untyped-def]
+def decode_all(b, w, k, rows, entries, plan):
     """What `walk` does."""
     st = w.state
     held = k.held
@@ -433,13 +435,13 @@ def decode_all(b, w, k, rows, entries, plan):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def walk(b, w, k, rows, entries, plan):  # type: ignore[no-untyped-def]
+def walk(b, w, k, rows, entries, plan):
     """Decode what `entries` of the held sets wait for `plan`, then go on with the pass; returns one of the I_ codes."""
     return decode_all(b, w, k, rows, entries, plan)
 
 
 @kernel
-def rows_wanted(b, table, plans):  # type: ignore[no-untyped-def]
+def rows_wanted(b, table, plans):
     """Rows that the data sets of these datagrams give at most, by the templates known now."""
     total = np.int64(0)
     for i in range(b.picked.shape[0]):

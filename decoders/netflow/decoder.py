@@ -30,7 +30,7 @@ _SPARE_ROWS = 64
 LEAST_FILLED = 4
 MUCH_ROOM = 4_096
 """Rows go on in smaller arrays where there is much room and less than one part in four of it is filled: records whose
-length varies may be much longer than the least, and whoever holds a batch holds all of its room."""
+length varies may be much longer than the least, and who holds a batch holds all of its room."""
 
 
 class SetsDecoder:

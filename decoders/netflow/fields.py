@@ -44,7 +44,7 @@ _NOT_MAPPED = ~np.uint64(0xFFFF0000)
 
 
 @inline
-def load(octets, at, size):  # type: ignore[no-untyped-def]
+def load(octets, at, size):
     """Unsigned number of `size` octets as uint64; 0 if it needs more than 64 bits (RFC 7011 section 6)."""
     if size == 4:
         return np.uint64(u32(octets, at))
@@ -66,13 +66,13 @@ def load(octets, at, size):  # type: ignore[no-untyped-def]
 
 
 @inline
-def fits(value, largest):  # type: ignore[no-untyped-def]
+def fits(value, largest):
     """The value, or 0 where it does not fit its column: better absent than wrong."""
     return value if value <= np.uint64(largest) else np.uint64(0)
 
 
 @inline
-def absolute_us(octets, at, size, unit):  # type: ignore[no-untyped-def]
+def absolute_us(octets, at, size, unit):
     """An absolute time in µs since 1970, −1 if it cannot be one, 0 if it is not stated (RFC 7011 section 6.1.7)."""
     value = load(octets, at, size)
     if value == np.uint64(0):
@@ -94,7 +94,7 @@ def absolute_us(octets, at, size, unit):  # type: ignore[no-untyped-def]
 
 
 @inline
-def uptime_us(header_us, uptime, value):  # type: ignore[no-untyped-def]
+def uptime_us(header_us, uptime, value):
     """Absolute time of `value`, in ms of an uptime that wraps at 2^32, given the header's clock and uptime.
 
     A value up to 100 s ahead of the header's uptime lies ahead, not 49 days back (NetFlow v5).
@@ -106,7 +106,7 @@ def uptime_us(header_us, uptime, value):  # type: ignore[no-untyped-def]
 
 
 @inline
-def section(octets, at, size, protocol, frame_length, rows, row):  # type: ignore[no-untyped-def]
+def section(octets, at, size, protocol, frame_length, rows, row):
     """Take a packet section apart into `row` (elements 104, 313, 315)."""
     if size <= 0:
         return
@@ -117,7 +117,7 @@ def section(octets, at, size, protocol, frame_length, rows, row):  # type: ignor
 
 
 @inline_always
-def run_numbers(octets, at, stride, n, ops, o, base, off, size, rows, row, step):  # type: ignore[no-untyped-def]
+def run_numbers(octets, at, stride, n, ops, o, base, off, size, rows, row, step):
     """Operations that move a number or an address, over `n` records from `at`, `stride` octets apart."""
     code = ops[o, 0]
     field = base + ops[o, 1]
@@ -182,7 +182,7 @@ def run_numbers(octets, at, stride, n, ops, o, base, off, size, rows, row, step)
 
 
 @inline_always
-def run_times(octets, at, stride, n, ops, o, base, off, size, ctx, rows, row, step):  # type: ignore[no-untyped-def]
+def run_times(octets, at, stride, n, ops, o, base, off, size, ctx, rows, row, step):
     """Operations that make an absolute time; a time that cannot be stays all ones until the row is finished."""
     code = ops[o, 0]
     field = base + ops[o, 1]
@@ -243,7 +243,7 @@ def run_times(octets, at, stride, n, ops, o, base, off, size, ctx, rows, row, st
 
 
 @inline_always
-def run_special(octets, at, stride, n, ops, o, base, off, size, ctx, k, rows, row, step):  # type: ignore[no-untyped-def]
+def run_special(octets, at, stride, n, ops, o, base, off, size, ctx, k, rows, row, step):
     """All other operations; `k` is what the decoder knows of exporters."""
     code = ops[o, 0]
     field = base + ops[o, 1]
@@ -331,7 +331,7 @@ def run_special(octets, at, stride, n, ops, o, base, off, size, ctx, k, rows, ro
 
 
 @inline
-def _announced_rate(samplers, ctx, scope, number, rows, row):  # type: ignore[no-untyped-def]
+def _announced_rate(samplers, ctx, scope, number, rows, row):
     """Keep the rate announced for a scope of the record, unless it has one from itself or a narrower one."""
     if rows.u32[r.SAMPLING_RATE, row] == 0:
         rate = scope_rate(samplers, ctx[C_SESSION], ctx[C_STREAM], scope, number)
@@ -341,7 +341,7 @@ def _announced_rate(samplers, ctx, scope, number, rows, row):  # type: ignore[no
 
 
 @inline_always
-def interface_rate(samplers, ctx, rows, row):  # type: ignore[no-untyped-def]
+def interface_rate(samplers, ctx, rows, row):
     """Keep the rate announced for one of the record's interfaces, that of the observation point first; True if any."""
     egress = rows.u8[r.DIRECTION, row] == r.DIRECTION_EGRESS
     for turn in range(2):
@@ -352,7 +352,7 @@ def interface_rate(samplers, ctx, rows, row):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _settle_outer(rows, row, protocol, port):  # type: ignore[no-untyped-def]
+def _settle_outer(rows, row, protocol, port):
     """Name the tunnel by the protocol (−1: not stated) and port of the outer header, unless there is none."""
     same = True
     empty = True
@@ -373,7 +373,7 @@ def _settle_outer(rows, row, protocol, port):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _ovs_tunnel(value):  # type: ignore[no-untyped-def]
+def _ovs_tunnel(value):
     """Tunnel type of Open vSwitch (ofproto-dpif-ipfix.c) -> enumeration."""
     if value == np.uint64(0):
         return 0
@@ -387,7 +387,7 @@ def _ovs_tunnel(value):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _state_rate(rows, row, rate):  # type: ignore[no-untyped-def]
+def _state_rate(rows, row, rate):
     """Keep a rate that the record itself states, the first that says something."""
     if rate > 0 and rows.u32[r.SAMPLING_RATE, row] == 0:
         rows.u32[r.SAMPLING_RATE, row] = rate
@@ -395,7 +395,7 @@ def _state_rate(rows, row, rate):  # type: ignore[no-untyped-def]
 
 
 @inline
-def float_at(octets, at, size):  # type: ignore[no-untyped-def]
+def float_at(octets, at, size):
     """IEEE 754 number of 8 or 4 octets, 0 for other sizes (RFC 7011 section 6.2)."""
     if size == 8:
         bits = u64(octets, at)
@@ -415,7 +415,7 @@ def float_at(octets, at, size):  # type: ignore[no-untyped-def]
 
 
 @inline
-def probability_rate(octets, at, size):  # type: ignore[no-untyped-def]
+def probability_rate(octets, at, size):
     """Rate of uniform probabilistic sampling (element 311), 0 where it is none."""
     probability = float_at(octets, at, size)
     if probability <= 0.0 or probability > 1.0:
@@ -424,7 +424,7 @@ def probability_rate(octets, at, size):  # type: ignore[no-untyped-def]
 
 
 @inline_always
-def run_plan(octets, at, stride, n, number, ctx, k, rows, row, step):  # type: ignore[no-untyped-def]
+def run_plan(octets, at, stride, n, number, ctx, k, rows, row, step):
     """Run all operations of plan `number` over `n` records; writes rows from `row`, `step` apart."""
     plans = k.plans
     first = plans.head[number, p.P_OP]

@@ -1,16 +1,12 @@
-"""NetFlow v9 and IPFIX messages: where one begins and ends, its header, its place in the sequence (kernels).
+"""NetFlow v9 and IPFIX messages: headers, template sets, and data that waits for its template (kernels).
 
 Strategy: one pass over the datagrams in the order in which they came, so that a template holds from its place on.
-Where Python has to do something - compile a new template, give more rows, forget the templates of an exporter that
-restarted - the pass stops and says why (`I_…`); all it needs to go on stands in `Work.state`.
+Where Python has to do something (compile a new template, give more rows, forget the templates of an exporter that
+restarted), the pass stops and says why (`I_…`); all it needs to go on stands in `Work.state`.
 
-Data that came before its template: copied, bounded, and decoded when the template comes.
-
-Open vSwitch from 3.2 on sends statistics before their template at each start; after a restart of the collector all
-exporters do.  Sets wait in one arena, a queue in order of arrival: what is too old, or gives way to
-newer data, leaves at its end.
-
-Template sets: the records of a set, checked one by one, and which of them are new (RFC 7011 section 3.4).
+Data can come before its template.  Open vSwitch from 3.2 on sends statistics before their template at each start; after
+a restart of the collector all exporters do.  Such sets are copied into a bounded arena (`Held`) and decoded when the
+template comes.
 """
 
 from __future__ import annotations
@@ -21,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoders.errors import Reason
+from decoders.hashes import mix
 from decoders.interface_names import Names
 from decoders.jit import inline, inline_always, kernel
 from decoders.limits import Limits
@@ -58,7 +55,6 @@ from decoders.sessions import (
     Sessions,
     find_session,
     fingerprint,
-    mix,
     over_stream,
 )
 from decoders.wire import all_zero, u16, u32
@@ -79,7 +75,10 @@ LEAST_SHARE = 64 * 1024
 
 
 class Held(NamedTuple):
-    """The arena."""
+    """Data sets that wait for their template: one arena for all sessions, a queue in order of arrival.
+
+    What is too old, or gives way to newer data, leaves at its end.
+    """
 
     octets: NDArray[np.uint8]
     meta: NDArray[np.int64]
@@ -98,7 +97,7 @@ def new_held(limits: Limits) -> Held:
 
 
 @inline
-def _drop_oldest(held, s):  # type: ignore[no-untyped-def]
+def _drop_oldest(held, s):
     """Let the oldest set go; counted unless it was decoded meanwhile."""
     first = held.state[A_FIRST]
     if held.meta[first, H_LIVE] != 0:
@@ -111,7 +110,7 @@ def _drop_oldest(held, s):  # type: ignore[no-untyped-def]
 
 
 @inline
-def hold(held, octets, at, length, template, ctx, s, per_session):  # type: ignore[no-untyped-def]
+def hold(held, octets, at, length, template, ctx, s, per_session):
     """Copy a set that waits for `template`; False if it may not (the session has its share already)."""
     session = ctx[C_SESSION]
     capacity = held.octets.shape[0]
@@ -142,7 +141,7 @@ def hold(held, octets, at, length, template, ctx, s, per_session):  # type: igno
 
 
 @kernel
-def expire(held, s, now_us, lifetime_us):  # type: ignore[no-untyped-def]
+def expire(held, s, now_us, lifetime_us):
     """Let go what has waited for too long, and what was decoded meanwhile, from the old end."""
     while held.state[A_COUNT] > 0:
         first = held.state[A_FIRST]
@@ -298,7 +297,7 @@ def new_work(limits: Limits, sessions: Sessions, domain_in_key: bool) -> Work:
 
 
 @inline
-def problem(w, reason, at, detail):  # type: ignore[no-untyped-def]
+def problem(w, reason, at, detail):
     """Count a problem of the message at hand, and list it while there is room."""
     w.problems[w.ctx[C_SESSION], reason] += np.uint64(1)
     n = w.state[W_PROBLEMS]
@@ -311,7 +310,7 @@ def problem(w, reason, at, detail):  # type: ignore[no-untyped-def]
 
 
 @inline_always
-def sets_fit(octets, at, end):  # type: ignore[no-untyped-def]
+def sets_fit(octets, at, end):
     """Offset of the first set whose length cannot be, −1 if all can."""
     while at + 4 <= end:
         length = u16(octets, at + 2)
@@ -324,7 +323,7 @@ def sets_fit(octets, at, end):  # type: ignore[no-untyped-def]
 
 
 @inline_always
-def open_message(b, w, k):  # type: ignore[no-untyped-def]
+def open_message(b, w, k):
     """Read the header of the message at W_MESSAGE.  True if its sets are to be walked (RFC 7011 section 3.1)."""
     st = w.state
     ctx = w.ctx
@@ -392,7 +391,7 @@ def open_message(b, w, k):  # type: ignore[no-untyped-def]
 
 
 @inline_always
-def close_message(b, w, k):  # type: ignore[no-untyped-def]
+def close_message(b, w, k):
     """Settle the counts of a message whose sets are walked."""
     st = w.state
     number = w.ctx[C_SESSION]
@@ -427,7 +426,7 @@ def close_message(b, w, k):  # type: ignore[no-untyped-def]
 
 
 @inline_always
-def next_message(b, w):  # type: ignore[no-untyped-def]
+def next_message(b, w):
     """After a message: a second one in the same payload if its version says so, else the next datagram."""
     st = w.state
     st[W_OPEN] = 0
@@ -444,7 +443,7 @@ def next_message(b, w):  # type: ignore[no-untyped-def]
 
 
 @inline_always
-def restarted(w, k):  # type: ignore[no-untyped-def]
+def restarted(w, k):
     """True if what the exporter of the message at hand announced, or had waiting, is void: it restarted.
 
     The number of a v9 datagram is known before its sets, and followed here.  IPFIX has no uptime: there a number that
@@ -477,8 +476,11 @@ def restarted(w, k):  # type: ignore[no-untyped-def]
 
 
 @inline
-def template_record(octets, at, end, version, options, most):  # type: ignore[no-untyped-def]
-    """Check one template record.  Returns (its end, −1 if it has none; reason, −1 if it is sound)."""
+def template_record(octets, at, end, version, options, most):
+    """Check one template record (RFC 7011 section 3.4).
+
+    Returns (its end, −1 if it has none; reason, −1 if it is sound).
+    """
     none = np.int64(-1)
     if version == 9:
         if options:
@@ -528,7 +530,7 @@ def template_record(octets, at, end, version, options, most):  # type: ignore[no
 
 
 @inline_always
-def withdraws(k, session, number):  # type: ignore[no-untyped-def]
+def withdraws(k, session, number):
     """True if a withdrawal of this number (below 256: of all) can have an effect: over UDP none has (RFC 7011, 8.4)."""
     if not over_stream(k.sessions, session):
         return False
@@ -538,7 +540,7 @@ def withdraws(k, session, number):  # type: ignore[no-untyped-def]
 
 
 @inline_always
-def walk_templates(b, w, k, options, set_end):  # type: ignore[no-untyped-def]
+def walk_templates(b, w, k, options, set_end):
     """Walk the records of a template set from W_RECORD.
 
     I_TEMPLATE if one of them is new or different, I_WITHDRAWAL if it withdraws what is known.

@@ -3,10 +3,8 @@
 A plan is a list of operations in the order in which they run.  Fields that feed no column have no operation, so they
 cost nothing.  `fields` runs the plans of flow records, `data_sets` those of options records.
 
-The registry of information elements: what an element is called, its type, and how long its values are.
-
-The data is `elements.iespec`, in the notation that templates, documents and tests share:
-`octetDeltaCount(1)<unsigned64>[8]`.
+What an information element is called, its type and the length of its values stand in `elements.iespec`, in the notation
+that templates, documents and tests share: `octetDeltaCount(1)<unsigned64>[8]`.
 """
 
 from __future__ import annotations
@@ -178,8 +176,7 @@ F_SAMPLER = 16
     R_TEMPLATE,
     R_DOMAIN,
     R_EXPORTER,  # the exporter, one of its processes: all that comes from it
-    R_ROLES,
-) = range(17)
+) = range(16)
 
 _ROLES = {
     34: R_RATE,
@@ -240,7 +237,7 @@ class Plan:
     """Arrays of one compiled template."""
 
     head: NDArray[np.int64]
-    """[P_WORDS]; P_FIELD and P_OP are set by whoever puts plans together."""
+    """[P_WORDS]; P_FIELD and P_OP are set where plans are put together."""
     sizes: NDArray[np.int64]
     """[fields] octets, −1 where they vary."""
     ops: NDArray[np.int64]

@@ -42,7 +42,7 @@ a collector that is wrong itself: they are told as skew."""
 
 
 @inline_always
-def trusted_clock(clock_us, received_us, s, session):  # type: ignore[no-untyped-def]
+def trusted_clock(clock_us, received_us, s, session):
     """The clock of a header, or the time of receipt where it was never set, counted."""
     s.skew_us[session] = clock_us - received_us
     if clock_us >= CLOCK_LEAST_US:
@@ -52,7 +52,7 @@ def trusted_clock(clock_us, received_us, s, session):  # type: ignore[no-untyped
 
 
 @inline_always
-def settle_times(rows, row, header_us, received_us):  # type: ignore[no-untyped-def]
+def settle_times(rows, row, header_us, received_us):
     """Fill in and clamp the times of a row; True if one of them could not be (RFC 7011 section 6.1).
 
     0 = not stated, all ones = stated but impossible.  Absolute times stand on their own where the header's clock is
@@ -82,7 +82,7 @@ def settle_times(rows, row, header_us, received_us):  # type: ignore[no-untyped-
 
 
 @inline_always
-def settle_icmp(rows, row, stated):  # type: ignore[no-untyped-def]
+def settle_icmp(rows, row, stated):
     """ICMP has no ports: type and code stand in the destination port unless they have elements.
 
     Some exporters put the type into the source port and the code into the destination port.
@@ -104,14 +104,14 @@ def settle_icmp(rows, row, stated):  # type: ignore[no-untyped-def]
 
 
 @inline
-def no_ip(rows, column, row):  # type: ignore[no-untyped-def]
+def no_ip(rows, column, row):
     """True if the address is absent: :: or 0.0.0.0."""
     low = rows.address[column, row, 1]
     return rows.address[column, row, 0] == 0 and low in (np.uint64(0), MAPPED_ZERO)
 
 
 @inline
-def addressless(rows, row):  # type: ignore[no-untyped-def]
+def addressless(rows, row):
     """True if a row says nothing about who talked to whom."""
     return (
         no_ip(rows, r.SRC_IP, row)
@@ -122,7 +122,7 @@ def addressless(rows, row):  # type: ignore[no-untyped-def]
 
 
 @inline_always
-def derive_ether_type(rows, row):  # type: ignore[no-untyped-def]
+def derive_ether_type(rows, row):
     """EtherType of the address family, where the record states none."""
     if rows.u16[r.ETHER_TYPE, row] != 0:
         return
@@ -136,7 +136,7 @@ def derive_ether_type(rows, row):  # type: ignore[no-untyped-def]
 
 
 @inline
-def common_rate(samplers, ctx, flags):  # type: ignore[no-untyped-def]
+def common_rate(samplers, ctx, flags):
     """Rate of records that no narrower scope has one for: that of their template, domain, exporter.
 
     Of records that name no sampler also that of the samplers, if they have one in common.
@@ -151,7 +151,7 @@ def common_rate(samplers, ctx, flags):  # type: ignore[no-untyped-def]
 
 
 @inline_always
-def settle_rate(rows, row, samplers, ctx, override, by_interface, common):  # type: ignore[no-untyped-def]
+def settle_rate(rows, row, samplers, ctx, override, by_interface, common):
     """The sampling rate: override, record, options of its sampler, of its interface, of a wider scope, none."""
     if override > 0:
         rows.u32[r.SAMPLING_RATE, row] = override
@@ -171,7 +171,7 @@ ALWAYS_FITS = np.uint64(1 << 31)
 
 
 @inline
-def some_large(rows, first, end):  # type: ignore[no-untyped-def]
+def some_large(rows, first, end):
     """True if a count of these rows may not fit; a pass over columns, which costs less than a look at each row."""
     bits = np.uint64(0)
     for column in (r.PACKETS, r.BYTES, r.FRAME_BYTES):
@@ -181,14 +181,14 @@ def some_large(rows, first, end):  # type: ignore[no-untyped-def]
 
 
 @inline
-def absurd(rows, row, rate):  # type: ignore[no-untyped-def]
+def absurd(rows, row, rate):
     """True if a count of the row cannot be: petabytes in one record, or what no sum of the store could hold."""
     most = min(LARGEST_COUNT, LARGEST_SCALED // np.uint64(rate))
     return rows.u64[r.PACKETS, row] > most or rows.u64[r.BYTES, row] > most or rows.u64[r.FRAME_BYTES, row] > most
 
 
 @inline
-def mirror(rows, row, back, icmp):  # type: ignore[no-untyped-def]
+def mirror(rows, row, back, icmp):
     """Complete the row of the reverse direction from the forward one: endpoints swapped, the rest as it is."""
     for a, b in ((r.SRC_IP, r.DST_IP), (r.OUTER_SRC_IP, r.OUTER_DST_IP)):
         for word in range(2):
@@ -221,7 +221,7 @@ def mirror(rows, row, back, icmp):  # type: ignore[no-untyped-def]
 
 
 @inline_always
-def finish_rows(rows, row, n, step, flags, ctx, s, samplers):  # type: ignore[no-untyped-def]
+def finish_rows(rows, row, n, step, flags, ctx, s, samplers):
     """Complete `n` records whose rows start at `row`, `step` apart (2: the next row is the reverse direction).
 
     Returns the row after the last one that is kept; what lies behind it up to the last one written is zero again.
@@ -288,7 +288,7 @@ def finish_rows(rows, row, n, step, flags, ctx, s, samplers):  # type: ignore[no
 
 
 @inline
-def _refuse(rows, row, s, session):  # type: ignore[no-untyped-def]
+def _refuse(rows, row, s, session):
     """Leave a row out whose counts cannot be, or are the first totals of a flow (all ones), counted."""
     first = rows.u64[r.PACKETS, row] == np.uint64(r.ABSENT) and rows.u64[r.BYTES, row] == np.uint64(r.ABSENT)
     reason = Reason.TOTAL.value if first else Reason.COUNT_ABSURD.value
@@ -297,7 +297,7 @@ def _refuse(rows, row, s, session):  # type: ignore[no-untyped-def]
 
 
 @inline_always
-def _complete(rows, row, header_us, ctx, s, icmp, ovs):  # type: ignore[no-untyped-def]
+def _complete(rows, row, header_us, ctx, s, icmp, ovs):
     if settle_times(rows, row, header_us, ctx[C_RECEIVED_US]):
         s.problems[ctx[C_SESSION], Reason.TIME.value] += np.uint64(1)
     settle_icmp(rows, row, icmp)
@@ -313,7 +313,7 @@ def _complete(rows, row, header_us, ctx, s, icmp, ovs):  # type: ignore[no-untyp
 
 
 @inline
-def _move_row(rows, to, i):  # type: ignore[no-untyped-def]
+def _move_row(rows, to, i):
     """Move a row down over rows that were not kept."""
     for c in range(rows.u64.shape[0]):
         rows.u64[c, to] = rows.u64[c, i]
@@ -327,6 +327,3 @@ def _move_row(rows, to, i):  # type: ignore[no-untyped-def]
         rows.address[c, to, 0] = rows.address[c, i, 0]
         rows.address[c, to, 1] = rows.address[c, i, 1]
     clear_row(rows, i)
-
-
-__all__ = ["finish_rows", "settle_icmp", "settle_times"]

@@ -61,19 +61,19 @@ def forget_rates(samplers: Samplers, sessions: NDArray[np.int64], streams: NDArr
 
 
 @inline
-def stream_row(samplers, stream):  # type: ignore[no-untyped-def]
+def stream_row(samplers, stream):
     """Row of a stream."""
     return samplers.init_ms.shape[0] + stream
 
 
 @inline
-def rate_of_number(value):  # type: ignore[no-untyped-def]
+def rate_of_number(value):
     """A stated interval as rate, 0 where it cannot be one."""
     return np.int64(value) if value <= np.uint64(0xFFFFFFFF) else np.int64(0)
 
 
 @inline
-def rate_of_pair(part, whole):  # type: ignore[no-untyped-def]
+def rate_of_pair(part, whole):
     """whole / part rounded; 0 where that is no rate."""
     largest = np.uint64(1 << 40)
     if part == np.uint64(0) or whole < part or whole > largest:
@@ -83,13 +83,13 @@ def rate_of_pair(part, whole):  # type: ignore[no-untyped-def]
 
 
 @inline
-def key_of(scope, number):  # type: ignore[no-untyped-def]
+def key_of(scope, number):
     """Key of a scope: its kind, and its number where the kind has one."""
     return (np.uint64(scope) << _ID_BITS) | (np.uint64(number) & ((np.uint64(1) << _ID_BITS) - np.uint64(1)))
 
 
 @inline
-def _place(samplers, row, key):  # type: ignore[no-untyped-def]
+def _place(samplers, row, key):
     """Where a key stands in a row, or would."""
     low, high = np.int64(0), samplers.used[row]
     while low < high:
@@ -102,7 +102,7 @@ def _place(samplers, row, key):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _rate_in(samplers, row, scope, key):  # type: ignore[no-untyped-def]
+def _rate_in(samplers, row, scope, key):
     if (samplers.scopes[row] >> scope) & 1 == 0:
         return np.int64(0)
     place = _place(samplers, row, key)
@@ -112,7 +112,7 @@ def _rate_in(samplers, row, scope, key):  # type: ignore[no-untyped-def]
 
 
 @inline
-def has_scope(samplers, session, stream, scope):  # type: ignore[no-untyped-def]
+def has_scope(samplers, session, stream, scope):
     """True if a rate was announced for any scope of a kind, by the session or its stream."""
     bits = samplers.scopes[session]
     if stream != 0:
@@ -121,7 +121,7 @@ def has_scope(samplers, session, stream, scope):  # type: ignore[no-untyped-def]
 
 
 @inline
-def scope_rate(samplers, session, stream, scope, number):  # type: ignore[no-untyped-def]
+def scope_rate(samplers, session, stream, scope, number):
     """Rate announced for one scope: by the session, else by another domain of its stream; 0 if none was."""
     key = key_of(scope, number)
     rate = _rate_in(samplers, session, scope, key)
@@ -131,14 +131,14 @@ def scope_rate(samplers, session, stream, scope, number):  # type: ignore[no-unt
 
 
 @inline
-def wide_rate(samplers, session, stream):  # type: ignore[no-untyped-def]
+def wide_rate(samplers, session, stream):
     """Rate of all that a session sends, or its exporter; 0 if none was announced."""
     rate = scope_rate(samplers, session, np.int64(0), S_DOMAIN, 0)
     return rate if rate != 0 else scope_rate(samplers, session, stream, S_EXPORTER, 0)
 
 
 @inline
-def agreed_rate(samplers, session, stream):  # type: ignore[no-untyped-def]
+def agreed_rate(samplers, session, stream):
     """Rate of all samplers of a session, else of its stream, if they agree; 0 otherwise."""
     if (samplers.scopes[session] >> S_SAMPLER) & 1 != 0 or stream == 0:
         return samplers.agreed[session]
@@ -146,7 +146,7 @@ def agreed_rate(samplers, session, stream):  # type: ignore[no-untyped-def]
 
 
 @inline_always
-def announce(samplers, session, stream, scope, number, rate):  # type: ignore[no-untyped-def]
+def announce(samplers, session, stream, scope, number, rate):
     """Keep what an options record says of a scope, 0 for no stream.  False if there was no room for all of it."""
     kept = _keep(samplers, session, scope, number, rate)
     # Templates and domains are numbered by nobody but the session itself.
@@ -156,7 +156,7 @@ def announce(samplers, session, stream, scope, number, rate):  # type: ignore[no
 
 
 @inline
-def _keep(samplers, row, scope, number, rate):  # type: ignore[no-untyped-def]
+def _keep(samplers, row, scope, number, rate):
     key = key_of(scope, number)
     used = samplers.used[row]
     place = _place(samplers, row, key)
@@ -178,7 +178,7 @@ def _keep(samplers, row, scope, number, rate):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _agreed(samplers, row):  # type: ignore[no-untyped-def]
+def _agreed(samplers, row):
     rate = np.int64(0)
     for at in range(_place(samplers, row, key_of(S_SAMPLER, 0)), samplers.used[row]):
         stated = samplers.rate[row, at]

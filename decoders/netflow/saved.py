@@ -25,13 +25,13 @@ HOUR_US = 3_600_000_000
 
 
 @kernel
-def session_of(s, key):  # type: ignore[no-untyped-def]
+def session_of(s, key):
     """`find_session` for callers outside kernels; `key` is [KEY_WORDS]."""
     return find_session(s, key[0], key[1], key[2], key[3], key[4])
 
 
 @kernel
-def announce_rate(samplers, s, orders, session, scope, number, rate):  # type: ignore[no-untyped-def]
+def announce_rate(samplers, s, orders, session, scope, number, rate):
     """`announce` for callers outside kernels; `number` is [1]."""
     announce(samplers, session, stream_of(orders, s, session), scope, number[0], rate)
 

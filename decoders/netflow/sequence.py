@@ -82,7 +82,7 @@ def new_orders(limits: Limits) -> SequenceOrder:
 
 
 @inline_always
-def is_duplicate(orders, s, number, sequence, print_):  # type: ignore[no-untyped-def]
+def is_duplicate(orders, s, number, sequence, print_):
     """True, and counted, if a datagram with these octets is among the last of its session.
 
     A number ahead of all seen cannot be one: this keeps the search off the usual path.
@@ -101,7 +101,7 @@ def is_duplicate(orders, s, number, sequence, print_):  # type: ignore[no-untype
 
 
 @inline_always
-def stream_of(orders, s, number):  # type: ignore[no-untyped-def]
+def stream_of(orders, s, number):
     """Number of the stream that a session belongs to."""
     known = orders.session[number, O_STREAM]
     if known != 0:
@@ -114,7 +114,7 @@ def stream_of(orders, s, number):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _weigh(order, number, word, plus, minus):  # type: ignore[no-untyped-def]
+def _weigh(order, number, word, plus, minus):
     """Count evidence for or against what a word believes."""
     if plus and not minus and order[number, word] < CERTAIN:
         order[number, word] += 1
@@ -123,7 +123,7 @@ def _weigh(order, number, word, plus, minus):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _fits(order, number, sequence, units, flows):  # type: ignore[no-untyped-def]
+def _fits(order, number, sequence, units, flows):
     """Bit 1: in order by the standard; bit 2: in order if numbers are those of last records."""
     ahead = (sequence - order[number, O_RAW]) & MASK
     answer = 0
@@ -135,7 +135,7 @@ def _fits(order, number, sequence, units, flows):  # type: ignore[no-untyped-def
 
 
 @inline
-def _note(order, number, sequence, units, flows, unknown):  # type: ignore[no-untyped-def]
+def _note(order, number, sequence, units, flows, unknown):
     order[number, O_SEEN] = 1
     order[number, O_RAW] = sequence
     order[number, O_UNITS] = units
@@ -144,7 +144,7 @@ def _note(order, number, sequence, units, flows, unknown):  # type: ignore[no-un
 
 
 @inline
-def _fits_odd(order, number, sequence, datagrams):  # type: ignore[no-untyped-def]
+def _fits_odd(order, number, sequence, datagrams):
     """True if the number went on by another unit: by records where it should count datagrams, or the other way."""
     ahead = (sequence - order[number, O_RAW]) & MASK
     held, templates = order[number, O_RECORDS], order[number, O_TEMPLATES]
@@ -154,14 +154,14 @@ def _fits_odd(order, number, sequence, datagrams):  # type: ignore[no-untyped-de
 
 
 @inline_always
-def note_contents(orders, number, held, templates):  # type: ignore[no-untyped-def]
+def note_contents(orders, number, held, templates):
     """Note how many records, 0 if that is not known, and templates the datagram held that was followed last."""
     orders.session[number, O_RECORDS] = held
     orders.session[number, O_TEMPLATES] = templates
 
 
 @inline_always
-def follow(orders, s, number, sequence, units, flows, unknown, datagrams, uptime, clock_us, now_us, print_):  # type: ignore[no-untyped-def]
+def follow(orders, s, number, sequence, units, flows, unknown, datagrams, uptime, clock_us, now_us, print_):
     """Follow the number of one datagram; counts as `track_sequence` does and returns one of its answers.
 
     `units`: what the datagram advances the number by; `flows`: the same without options records.  `unknown`: it also
@@ -213,7 +213,7 @@ def follow(orders, s, number, sequence, units, flows, unknown, datagrams, uptime
 
 
 @inline_always
-def began_again(orders, s, number, sequence, clock_us):  # type: ignore[no-untyped-def]
+def began_again(orders, s, number, sequence, clock_us):
     """True if the number of an IPFIX message went back though its clock went on: late messages have an earlier one."""
     if orders.session[number, O_SEEN] == 0:
         return False
@@ -222,8 +222,8 @@ def began_again(orders, s, number, sequence, clock_us):  # type: ignore[no-untyp
 
 
 @inline
-def _late(order, s, number, sequence, units):  # type: ignore[no-untyped-def]
-    """A run of late datagrams that are in order among themselves is an exporter that began anew."""
+def _late(order, s, number, sequence, units):
+    """A run of late datagrams that are in order among themselves is an exporter that began again."""
     if sequence == order[number, O_LATE_NEXT]:
         order[number, O_LATE_RUN] += 1
     else:

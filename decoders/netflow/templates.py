@@ -1,10 +1,8 @@
-"""Templates: which are known of whom, how they are read off the wire, and how they survive a restart.
+"""Templates of NetFlow v9 and IPFIX: which are known of whom, and how they are read off the wire.
 
 One id space for templates and options templates (RFC 7011 section 3.4.3).  A template belongs to a session, so nobody
 can redefine another exporter's templates.  Kernels look templates up and recognise re-announcements by digest; only a
 new or different template costs Python's time.
-
-The plans of all templates put together in arrays that kernels read; equal templates share one plan.
 """
 
 from __future__ import annotations
@@ -17,19 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoders.errors import Reason
+from decoders.hashes import mix
 from decoders.jit import inline, kernel
 from decoders.limits import Limits
 from decoders.netflow import plan as p
 from decoders.netflow.plan import V9_SCOPES, VARIABLE, Template
-from decoders.sessions import S_TEMPLATES, Sessions, mix, standing
+from decoders.sessions import S_TEMPLATES, Sessions, standing
 from decoders.wire import u16
 
 _SPARE = 64
-"""Plans kept though no template uses them, before the arrays are put together anew."""
+"""Plans kept though no template uses them, before the arrays are put together again."""
 
 
 class Plans(NamedTuple):
-    """Plans back to back."""
+    """The plans of all templates back to back, as arrays that kernels read."""
 
     head: NDArray[np.int64]
     """[plans, P_WORDS]"""
@@ -44,7 +43,7 @@ class Plans(NamedTuple):
 
 
 class PlanPool:
-    """Plans by template, counted by use."""
+    """Plans by template, counted by use: equal templates share one plan."""
 
     def __init__(self) -> None:
         self._number: dict[p.Template, int] = {}
@@ -172,12 +171,12 @@ def new_table(entries: int) -> Table:
 
 
 @inline
-def _home(table, key):  # type: ignore[no-untyped-def]
+def _home(table, key):
     return np.int64(mix(np.uint64(0), np.uint64(key)) & np.uint64(table.slot.shape[0] - 1))
 
 
 @inline
-def find_template(table, session, number):  # type: ignore[no-untyped-def]
+def find_template(table, session, number):
     """Entry of a template, −1 if it is not known."""
     key = session * 65_536 + number
     at = _home(table, key)
@@ -190,7 +189,7 @@ def find_template(table, session, number):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def insert_entry(table, entry, key):  # type: ignore[no-untyped-def]
+def insert_entry(table, entry, key):
     """Make a free entry findable under a key that is not in the table."""
     table.key[entry] = key
     at = _home(table, key)
@@ -200,7 +199,7 @@ def insert_entry(table, entry, key):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def remove_entry(table, entry):  # type: ignore[no-untyped-def]
+def remove_entry(table, entry):
     """Take an entry out; those behind it move up, so that no search meets a gap."""
     mask = table.slot.shape[0] - 1
     at = _home(table, table.key[entry])
@@ -220,7 +219,7 @@ def remove_entry(table, entry):  # type: ignore[no-untyped-def]
 
 
 @inline
-def digest_record(octets, at, end, version, options):  # type: ignore[no-untyped-def]
+def digest_record(octets, at, end, version, options):
     """Digest of a template record as announced."""
     h = np.uint64(version * 2 + options)
     while at + 2 <= end:
@@ -230,7 +229,7 @@ def digest_record(octets, at, end, version, options):  # type: ignore[no-untyped
 
 
 @kernel
-def digest_of(octets, at, end, version, options):  # type: ignore[no-untyped-def]
+def digest_of(octets, at, end, version, options):
     """`digest_record` for callers outside kernels."""
     return digest_record(octets, at, end, version, options)
 

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoders import rows as r
+from decoders.hashes import mix
 from decoders.jit import inline, inline_always
 from decoders.limits import Limits
 from decoders.netflow.plan import TOTAL_BYTES, TOTAL_PACKETS
-from decoders.sessions import mix
 
 WAYS = 8
 EVENT_CREATED, EVENT_DELETED, EVENT_UPDATE = 1, 2, 5
@@ -45,7 +45,7 @@ def new_totals(limits: Limits) -> Totals:
 
 
 @inline
-def _flow_of(rows, i, session, number):  # type: ignore[no-untyped-def]
+def _flow_of(rows, i, session, number):
     """What tells one flow of a session from another: its addresses, ports, segment and flow id; never 0."""
     h = mix(mix(np.uint64(0), np.uint64(session)), number)
     for column in (r.SRC_IP, r.DST_IP):
@@ -59,7 +59,7 @@ def _flow_of(rows, i, session, number):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _find(totals, flow):  # type: ignore[no-untyped-def]
+def _find(totals, flow):
     """Place of a flow and whether it is there already; one that is not has a place to be written to."""
     sets = np.uint64(totals.flow.shape[0] // WAYS - 1)
     first = int(np.int64(((flow >> np.uint64(20)) & sets) * np.uint64(WAYS)))
@@ -75,7 +75,7 @@ def _find(totals, flow):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _put(totals, place, flow, packets, octets, now_us):  # type: ignore[no-untyped-def]
+def _put(totals, place, flow, packets, octets, now_us):
     totals.flow[place] = flow
     totals.packets[place] = packets
     totals.octets[place] = octets
@@ -83,13 +83,13 @@ def _put(totals, place, flow, packets, octets, now_us):  # type: ignore[no-untyp
 
 
 @inline
-def _grown(total, before):  # type: ignore[no-untyped-def]
+def _grown(total, before):
     """What came since; all of it where the exporter has begun to count afresh."""
     return total - before if total >= before else total
 
 
 @inline_always
-def since_last_report(totals, rows, i, back, session, number, bits, first_us, now_us):  # type: ignore[no-untyped-def]
+def since_last_report(totals, rows, i, back, session, number, bits, first_us, now_us):
     """Make the totals of row `i`, or with `back` 1 of its reverse row, into what came since the last report.
 
     All ones where that cannot be known.
@@ -113,7 +113,7 @@ def since_last_report(totals, rows, i, back, session, number, bits, first_us, no
 
 
 @inline_always
-def after_event(totals, rows, i, back, session, number, event, now_us):  # type: ignore[no-untyped-def]
+def after_event(totals, rows, i, back, session, number, event, now_us):
     """Take from the totals of a connection that has ended what its update events counted; `back` as above."""
     if event not in (EVENT_CREATED, EVENT_DELETED, EVENT_UPDATE):
         return

@@ -39,7 +39,7 @@ class _Input(NamedTuple):
 
 
 @inline
-def shape(version):  # type: ignore[no-untyped-def]
+def shape(version):
     """Octets of (header, record)."""
     if version == 1:
         return 16, 48
@@ -49,7 +49,7 @@ def shape(version):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def count_rows(b, rows):  # type: ignore[no-untyped-def]
+def count_rows(b, rows):
     """Fill `rows` ([picked]) with the records that each datagram announces and has octets for."""
     for i in range(b.picked.shape[0]):
         datagram = b.picked[i]
@@ -59,13 +59,13 @@ def count_rows(b, rows):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def decode_records(b, s, orders, rows, log):  # type: ignore[no-untyped-def]
+def decode_records(b, s, orders, rows, log):
     """Decode datagrams into `rows`.  Returns (rows filled, problems listed in `log`)."""
     return _decode(b, s, orders, rows, log)
 
 
 @inline_always
-def _decode(b, s, orders, rows, log):  # type: ignore[no-untyped-def]
+def _decode(b, s, orders, rows, log):
     row = np.int64(0)
     listed = np.int64(0)
     for i in range(b.picked.shape[0]):
@@ -111,7 +111,7 @@ def _decode(b, s, orders, rows, log):  # type: ignore[no-untyped-def]
 
 
 @inline_always
-def _records(octets, first, n, record, version, uptime, header_us, received, s, number, rows, row):  # type: ignore[no-untyped-def]
+def _records(octets, first, n, record, version, uptime, header_us, received, s, number, rows, row):
     """The columns that come from the records of one datagram."""
     move_ipv4(octets, first, record, n, rows.address, r.SRC_IP, row, 1)
     move_ipv4(octets, first + 4, record, n, rows.address, r.DST_IP, row, 1)
@@ -141,7 +141,7 @@ def _records(octets, first, n, record, version, uptime, header_us, received, s, 
 
 
 @inline_always
-def _header(octets, at, n, version, received, s, number, rows, row):  # type: ignore[no-untyped-def]
+def _header(octets, at, n, version, received, s, number, rows, row):
     """The columns that come from the header of the datagram."""
     protocol = r.PROTOCOL_NETFLOW5
     domain = np.int64(0)

@@ -1,9 +1,8 @@
-"""sFlow counter samples (formats 2 and 4) into rows of `interface_counters`, with the difference to the poll before.
+"""sFlow counter samples (formats 2 and 4): polls of interfaces, and what host-sflow says of VMs.
 
-sFlow host structures (2000, 2001, 2002) into rows of `inventory`: which VM has which MAC on which hypervisor.
-
-host-sflow sends them with each poll of a VM, so they are rare and read in plain Python; the walk bounds how
-many there are in one batch, and each list inside is checked against the octets that are there.
+Interface counters become rows of `interface_counters`, with the difference to the poll before (`decode_counters`).
+Host structures (2000, 2001, 2002) become rows of `inventory`: which VM has which MAC on which hypervisor
+(`HostReader`).
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ from decoders.sflow.index import (
 )
 from decoders.sflow.samples import source_of
 from decoders.wire import u32, u64
-from schemas.column import NAME, Origin
+from schemas.column import Origin
 from schemas.counters import COUNTERS, ETHERNET, TOTALS
 from schemas.inventory import INVENTORY
 from schemas.text import clean
@@ -105,7 +104,7 @@ _RECORD_SHORT = Reason.RECORD_SHORT.value
 
 
 @kernel
-def decode_counters(  # type: ignore[no-untyped-def]
+def decode_counters(
     octets, start, address, received, session, samples, limit, rows, stats, problems, log, found, sources, names, hosts
 ):
     """Decode the counter samples among `samples` into `rows`; list those with host structures in `hosts`.
@@ -147,7 +146,7 @@ def decode_counters(  # type: ignore[no-untyped-def]
 
 
 @inline
-def _list_host(datagram, source_class, index, found, hosts, row):  # type: ignore[no-untyped-def]
+def _list_host(datagram, source_class, index, found, hosts, row):
     """Note where the host structures of a sample are."""
     hosts[row, H_DATAGRAM] = datagram
     hosts[row, H_CLASS] = source_class
@@ -160,13 +159,13 @@ def _list_host(datagram, source_class, index, found, hosts, row):  # type: ignor
 
 
 @inline
-def _has_counters(found):  # type: ignore[no-untyped-def]
+def _has_counters(found):
     """True if a sample holds counters of an interface: structure 1, 2, 2104 or 2006."""
     return (found[C_INTERFACE, 0] | found[C_ETHERNET, 0] | found[C_VIRT_NET, 0] | found[C_HOST_NET, 0]) != 0
 
 
 @inline
-def _count_datapath(octets, found, stats, session):  # type: ignore[no-untyped-def]
+def _count_datapath(octets, found, stats, session):
     """Structure 2207: packets that Open vSwitch lost between kernel and daemon; the growth is kept in the session."""
     at = found[C_DATAPATH, 0]
     if at == 0:
@@ -182,7 +181,7 @@ def _count_datapath(octets, found, stats, session):  # type: ignore[no-untyped-d
 
 
 @inline
-def _fill(octets, source_class, index, found, problems, log, names, rows, row):  # type: ignore[no-untyped-def]
+def _fill(octets, source_class, index, found, problems, log, names, rows, row):
     """Everything of a poll but its origin and its differences.  Source: sFlow version 5, counter_record."""
     for i in range(NUMBER_OF_TOTALS):
         rows.u64[TOTALS_AT + i, row] = _ABSENT
@@ -215,14 +214,14 @@ def _fill(octets, source_class, index, found, problems, log, names, rows, row): 
 
 
 @inline
-def _counter32(octets, at):  # type: ignore[no-untyped-def]
+def _counter32(octets, at):
     """A 32-bit counter; all ones is "not known" and never a number."""
     value = u32(octets, at)
     return _ABSENT if value == MASK32 else np.uint64(value)
 
 
 @inline
-def _generic(octets, at, rows, row):  # type: ignore[no-untyped-def]
+def _generic(octets, at, rows, row):
     """Structure 1, if_counters."""
     rows.u32[IF_INDEX, row] = u32(octets, at)
     rows.u32[IF_TYPE, row] = u32(octets, at + 4)
@@ -239,7 +238,7 @@ def _generic(octets, at, rows, row):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _short(octets, at, rows, row):  # type: ignore[no-untyped-def]
+def _short(octets, at, rows, row):
     """Structures 2104 (VM) and 2006 (host): octets, packets, errors and drops, each way.
 
     host-sflow fills both from the host's interfaces: received is what the host received.
@@ -255,7 +254,7 @@ def _short(octets, at, rows, row):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _difference(answer, uptime, words, totals, slot, rows, row):  # type: ignore[no-untyped-def]
+def _difference(answer, uptime, words, totals, slot, rows, row):
     """Deltas, interval and state of the poll in `row` against the poll before of the same source; then keep this one.
 
     The counters were reset if the sample numbers or the uptime say so, or if the numbers cannot be growth.
@@ -280,7 +279,7 @@ def _difference(answer, uptime, words, totals, slot, rows, row):  # type: ignore
 
 
 @inline
-def _grown(before, now, number):  # type: ignore[no-untyped-def]
+def _grown(before, now, number):
     """Growth of one counter: octets have 64 bits, the others wrap at 32.  Absent if either side is."""
     if _ABSENT in (before, now):
         return _ABSENT
@@ -290,7 +289,7 @@ def _grown(before, now, number):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _is_growth(totals, slot, rows, row):  # type: ignore[no-untyped-def]
+def _is_growth(totals, slot, rows, row):
     """False if a counter went back: octets fell, a wrap would be half the range or more, or packets without octets."""
     for i in range(NUMBER_OF_TOTALS):
         before = totals[slot, i]
@@ -313,7 +312,6 @@ HOSTNAME_BYTES = 255
 """Longest name taken; the structure allows 64."""
 MAX_ROWS = 65_536
 """Inventory rows of one batch: 20 MACs of each of 3,000 VMs."""
-_SFLOW = INVENTORY["source"].code("sflow")
 
 
 @dataclass(slots=True)
@@ -330,7 +328,11 @@ class _Columns:
 
 
 class HostReader:
-    """Reads host structures; remembers the names of hypervisors, at most `capacity` of them."""
+    """Reads host structures; remembers the names of hypervisors, at most `capacity` of them.
+
+    host-sflow sends them with each poll of a VM, so they are rare and read in plain Python; the walk bounds how many
+    there are in one batch, and each list inside is checked against the octets that are there.
+    """
 
     def __init__(self, capacity: int, sessions: Sessions) -> None:
         self._capacity = capacity
@@ -427,33 +429,20 @@ def _adapters(octets: bytes) -> list[tuple[int, int]] | None:
     return found
 
 
-def _names(values: list[str]) -> pa.Array:
-    return pa.array(values, pa.string()).dictionary_encode().cast(NAME)
-
-
 def _record_batch(columns: _Columns) -> pa.RecordBatch:
     rows = len(columns.mac)
-    values = {
-        "valid_from": pa.array(columns.time, INVENTORY["valid_from"].arrow),
-        "valid_to": pa.array(columns.time, INVENTORY["valid_to"].arrow),
-        "open": pa.array([1] * rows, pa.uint8()),
-        "source": pa.DictionaryArray.from_arrays(
-            pa.array([_SFLOW] * rows, pa.int8()), pa.array(INVENTORY["source"].names, pa.string())
-        ),
-        "sources": _names(["sflow"] * rows),
-        "vm_uuid": pa.array(columns.uuid, INVENTORY["vm_uuid"].arrow),
-        "vm": _names(columns.vm),
-        "host": _names(columns.host),
-        "mac": pa.array(columns.mac, pa.uint64()),
-        "ips": pa.array([[]] * rows, INVENTORY["ips"].arrow),
-        "if_index": pa.array(columns.if_index, pa.uint32()),
-        "agent": pa.array(columns.agent, INVENTORY["agent"].arrow),
+    values = {column.name: [column.nothing] * rows for column in INVENTORY.stored}
+    values |= {
+        "valid_from": columns.time,
+        "valid_to": columns.time,
+        "open": [1] * rows,
+        "source": ["sflow"] * rows,
+        "sources": ["sflow"] * rows,
+        "vm_uuid": columns.uuid,
+        "vm": columns.vm,
+        "host": columns.host,
+        "mac": columns.mac,
+        "if_index": columns.if_index,
+        "agent": columns.agent,
     }
-    schema = INVENTORY.arrow(Origin.DECODE)
-    arrays = [values[field.name] if field.name in values else _nothing(field.type, rows) for field in schema]
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-
-def _nothing(kind: pa.DataType, rows: int) -> pa.Array:
-    """A column that host structures say nothing about."""
-    return _names([""] * rows) if kind == NAME else pa.array([0] * rows, kind)
+    return INVENTORY.batch(values, Origin.DECODE)

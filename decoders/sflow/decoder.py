@@ -1,13 +1,8 @@
 """sFlow version 5: datagrams in, rows of `flows`, `interface_counters`, `drops` and `inventory` out.
 
 Strategy: datagrams are taken in slices whose rows stay within the limits.  One kernel follows the sequence numbers and
-lists the samples of a slice; one kernel for each kind of sample then fills as many rows as there are.
-
-Names of sFlow drop reasons.
-
-0–15 are the ICMP codes of "destination unreachable"; 256–262 are in the main specification of sFlow 5, 263–303 in that
-of drop notices, the later ones in the table that sflowtool and host-sflow share, which states 33 and 36
-where 332 and 366 fit the order, so both numbers carry the name.
+lists the samples of a slice (`index`); one kernel for each kind of sample then fills as many rows as there are
+(`samples`, `counters`).
 """
 
 from __future__ import annotations
@@ -79,7 +74,11 @@ DROP_REASONS: dict[int, str] = {
     33: "dev_hdr",
     36: "tc_egress",
 }
-"""Code -> name.  A code that is not here keeps its number and has no name."""
+"""Drop reason: code -> name.  A code that is not here keeps its number and has no name.
+
+0–15 are the ICMP codes of "destination unreachable"; 256–262 are in the main specification of sFlow 5, 263–303 in that
+of drop notices, the later ones in the table that sflowtool and host-sflow share, which states 33 and 36 where 332 and
+366 fit the order, so both numbers carry the name."""
 
 
 def name_indices(indices: dict[str, int]) -> NDArray[np.uint32]:
@@ -108,7 +107,7 @@ class SflowDecoder:
         self._reasons = name_indices({name: self._intern(name) for name in sorted(set(DROP_REASONS.values()))})
 
     @property
-    def sources_displaced(self) -> int:
+    def forgotten_sources(self) -> int:
         """Data sources whose state gave way to others: above 0, `Limits.sources` is too small."""
         return int(self._sources.clock[1])
 

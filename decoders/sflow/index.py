@@ -1,15 +1,7 @@
 """The first pass over sFlow datagrams: sequence numbers, and the list of samples that the other kernels decode.
 
-What is kept per sFlow data source between datagrams, and how problems are reported from the sFlow kernels.
-
-A source is (session, kind of sample, class, index): each kind numbers its samples on its own.  Sources live
-in a table of small buckets: where one is full, its longest unused source gives way, so memory is fixed and a flood of
-made-up sources does no more harm than a lost delta.
-
-Finding the records of one sFlow sample: which formats are known, how short they may be, where they stand.
-
-Records come in any order, so a sample is read twice: first the place of each known record is noted, then the row is
-filled in an order of our own.
+It keeps what is known of each data source between datagrams (`Sources`), finds the records of a sample (`find_records`)
+and reports problems (`report`); `samples` and `counters` use these, too.
 """
 
 from __future__ import annotations
@@ -20,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoders.errors import Reason
+from decoders.hashes import mix
 from decoders.jit import inline, inline_always, kernel
 from decoders.limits import Limits
-from decoders.sessions import S_RESTARTS, S_SAMPLES_LOST, T_DUPLICATE, fingerprint, mix, track_sequence
+from decoders.sessions import S_RESTARTS, S_SAMPLES_LOST, T_DUPLICATE, fingerprint, track_sequence
 from decoders.wire import all_zero, swap64, u32, u64
 from schemas.counters import TOTALS
 
@@ -38,7 +31,7 @@ SEQ_FIRST, SEQ_OK, SEQ_LATE, SEQ_RESET = range(4)
 """Answers of `track_samples`."""
 
 REORDER_REACH = 1_024
-"""A sample number this far back is late; farther back, the source started anew."""
+"""A sample number this far back is late; farther back, the source started again."""
 
 MASK32 = 0xFFFF_FFFF
 HALF32 = 1 << 31
@@ -48,7 +41,12 @@ _SKIPPED_RECORD = Reason.SKIPPED_RECORD.value
 
 
 class Sources(NamedTuple):
-    """State arrays of the data sources."""
+    """State arrays of the data sources.
+
+    A source is (session, kind of sample, class, index): each kind numbers its samples on its own.  Sources live in a
+    table of small buckets: where one is full, its longest unused source gives way, so memory is fixed and a flood of
+    made-up sources does no more harm than a lost delta.
+    """
 
     words: NDArray[np.int64]
     """[slots, WORDS]; a free slot has W_KEY_B 0."""
@@ -72,7 +70,7 @@ def forget_sources(sources: Sources, sessions: NDArray[np.int64]) -> None:
 
 
 @inline
-def find_source(words, clock, session, kind, source_class, index):  # type: ignore[no-untyped-def]
+def find_source(words, clock, session, kind, source_class, index):
     """Slot of a source, a new one with W_SEQUENCE −1 if it is not known."""
     key_a = (session << 32) | index
     key_b = (np.int64(1) << 40) | (np.int64(kind) << 32) | source_class
@@ -99,10 +97,10 @@ def find_source(words, clock, session, kind, source_class, index):  # type: igno
 
 
 @inline
-def track_samples(words, slot, sequence, epoch):  # type: ignore[no-untyped-def]
+def track_samples(words, slot, sequence, epoch):
     """Follow a source's sample number.  Returns (SEQ_ answer, samples missing before this one; −1 for a late one).
 
-    `epoch`: restarts of the session so far; with each the numbers start anew.
+    `epoch`: restarts of the session so far; with each the numbers start again.
     """
     last = words[slot, W_SEQUENCE]
     if last >= 0 and words[slot, W_EPOCH] == epoch:
@@ -120,7 +118,7 @@ def track_samples(words, slot, sequence, epoch):  # type: ignore[no-untyped-def]
 
 
 @inline
-def drops_since(words, slot, drops, answer):  # type: ignore[no-untyped-def]
+def drops_since(words, slot, drops, answer):
     """Growth of a drop count (mod 2^32) since the source's last sample; 0 for the first, after a reset, if it fell."""
     if answer == SEQ_LATE:
         return np.int64(0)
@@ -132,7 +130,7 @@ def drops_since(words, slot, drops, answer):  # type: ignore[no-untyped-def]
 
 
 @inline
-def count_lost(stats, session, answer, missing):  # type: ignore[no-untyped-def]
+def count_lost(stats, session, answer, missing):
     """Add missing samples to the session's count; a late one was counted as missing before."""
     if answer == SEQ_LATE:
         stats[session, S_SAMPLES_LOST] -= min(np.uint64(1), stats[session, S_SAMPLES_LOST])
@@ -145,7 +143,7 @@ LOG_COUNT, LOG_DATAGRAM, LOG_START, LOG_SESSION = range(4)
 
 
 @inline
-def stand_at(log, datagram, start, session):  # type: ignore[no-untyped-def]
+def stand_at(log, datagram, start, session):
     """Say in a problem log which datagram the kernel is at."""
     log[0, LOG_DATAGRAM] = datagram
     log[0, LOG_START] = start
@@ -153,7 +151,7 @@ def stand_at(log, datagram, start, session):  # type: ignore[no-untyped-def]
 
 
 @inline
-def report(problems, log, at, reason, detail):  # type: ignore[no-untyped-def]
+def report(problems, log, at, reason, detail):
     """Count a problem of the current datagram, and list it while there is room; what was merely skipped gets half."""
     problems[log[0, LOG_SESSION], reason] += np.uint64(1)
     count = log[0, LOG_COUNT]
@@ -259,11 +257,13 @@ _SKIPPED = Reason.SKIPPED_RECORD.value
 
 
 @inline_always
-def find_records(octets, at, end, count, limit, formats, found, problems, log):  # type: ignore[no-untyped-def]
+def find_records(octets, at, end, count, limit, formats, found, problems, log):
     """Note in `found` [places, 2] offset and length of the first record of each known format in `octets[at:end]`.
 
-    Offset 0 stands for "not there".  `count`: records announced, of which at most `limit` are read.  A record
-    that runs over the sample ends the sample, one that is too short or not known is left out.
+    Records come in any order, so a sample is read twice: first the place of each known record is noted, then the row is
+    filled in an order of our own.  Offset 0 stands for "not there".  `count`: records announced, of which at most
+    `limit` are read.  A record that runs over the sample ends the sample, one that is too short or not known is left
+    out.
     """
     for place in range(found.shape[0]):
         found[place, 0] = 0
@@ -310,7 +310,7 @@ _TRAILING = Reason.TRAILING.value
 
 
 @inline
-def header_size(octets, at):  # type: ignore[no-untyped-def]
+def header_size(octets, at):
     """Octets before the first sample; the caller made sure that they are there."""
     family = u32(octets, at + 4)
     if family == 1:
@@ -319,7 +319,7 @@ def header_size(octets, at):  # type: ignore[no-untyped-def]
 
 
 @inline
-def least_body(sample):  # type: ignore[no-untyped-def]
+def least_body(sample):
     """Octets of a sample's fixed fields; 0 for formats that are not decoded."""
     if sample in (FORMAT_FLOW, FORMAT_DROP):
         return 32
@@ -331,7 +331,7 @@ def least_body(sample):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def index_samples(octets, start, length, received, picked, session, sessions, log, samples):  # type: ignore[no-untyped-def]
+def index_samples(octets, start, length, received, picked, session, sessions, log, samples):
     """List the samples of the picked datagrams, in order; returns how many there are.
 
     `samples` [n, SAMPLE_WORDS] has room for one per LEAST_SAMPLE octets.  Duplicates of datagrams are left out.
@@ -360,7 +360,7 @@ def index_samples(octets, start, length, received, picked, session, sessions, lo
 
 
 @inline
-def _list_samples(octets, at, end, problems, log, samples, used):  # type: ignore[no-untyped-def]
+def _list_samples(octets, at, end, problems, log, samples, used):
     """List the samples of one datagram from `used` on; `at`: the first.  Returns the new `used`."""
     count = u32(octets, at - 4)
     done = np.int64(0)
@@ -392,7 +392,7 @@ def _list_samples(octets, at, end, problems, log, samples, used):  # type: ignor
 
 
 @inline
-def put_origin(octets, at, address, datagram, columns, addresses, row):  # type: ignore[no-untyped-def]
+def put_origin(octets, at, address, datagram, columns, addresses, row):
     """Write exporter and agent of the datagram at `at` into the address columns (exporter, agent) of a row."""
     addresses[columns[0], row, 0] = swap64(address[datagram, 0])
     addresses[columns[0], row, 1] = swap64(address[datagram, 1])

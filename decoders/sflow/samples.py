@@ -1,8 +1,7 @@
-"""sFlow samples that show a packet: flow samples (formats 1 and 3), and with `sflow_drops` the notices (format 5).
+"""sFlow samples that show a packet: flow samples (formats 1 and 3), and the notices of discarded packets (format 5).
 
-What sFlow discarded-packet notices (format 5) have beyond the packet: fixed fields and strings.
-
-The packet of an sFlow sample: sampled header or its substitutes, VLAN and tunnel records, into a row.
+Both fill a row from the sampled header or its substitutes, and from VLAN and tunnel records (`sampled_packet`).  A
+notice has fixed fields and strings beside (`notice_fields`, `notice_texts`).
 """
 
 from __future__ import annotations
@@ -129,7 +128,7 @@ _RECORD_SHORT = Reason.RECORD_SHORT.value
 
 
 @inline_always
-def notice_fields(octets, samples, m, session, rows, row, extra, stats, sources):  # type: ignore[no-untyped-def]
+def notice_fields(octets, samples, m, session, rows, row, extra, stats, sources):
     """The fixed fields of a notice.  Returns the offset of its number of records.  Source: sflow_drops."""
     at = samples[m, M_AT]
     source_class = u32(octets, at + 4)
@@ -148,7 +147,7 @@ def notice_fields(octets, samples, m, session, rows, row, extra, stats, sources)
 
 
 @inline
-def notice_texts(octets, found, problems, log, extra, row, names, text):  # type: ignore[no-untyped-def]
+def notice_texts(octets, found, problems, log, extra, row, names, text):
     """The strings of a notice: function (1038), trap (1041: `group/trap`), reason of the kernel (1042).
 
     `text` is room for the joined name of a trap.
@@ -183,7 +182,7 @@ def notice_texts(octets, found, problems, log, extra, row, names, text):  # type
 
 
 @inline
-def _text(octets, found, place, number, problems, log, names):  # type: ignore[no-untyped-def]
+def _text(octets, found, place, number, problems, log, names):
     """Index of the string that a record begins with; 0 if the record is not there or too short for it."""
     at = found[place, 0]
     if at == 0:
@@ -204,7 +203,7 @@ _NESTED = Reason.NESTING.value
 
 
 @inline_always
-def sampled_packet(octets, found, problems, log, rows, row):  # type: ignore[no-untyped-def]
+def sampled_packet(octets, found, problems, log, rows, row):
     """Fill the packet columns of `row` from the records in `found`: the sampled header, else formats 2, 3 and 4."""
     at = found[R_HEADER, 0]
     bits = np.int64(0)
@@ -222,7 +221,7 @@ def sampled_packet(octets, found, problems, log, rows, row):  # type: ignore[no-
 
 
 @inline_always
-def _header(octets, at, found, problems, log, rows, row):  # type: ignore[no-untyped-def]
+def _header(octets, at, found, problems, log, rows, row):
     """Record 1.  Returns P_ bits.  `frame_bytes` is frame length − stripped (sFlow version 5, flow_record)."""
     frame_length = u32(octets, at + 4)
     stripped = u32(octets, at + 8)
@@ -255,7 +254,7 @@ def _header(octets, at, found, problems, log, rows, row):  # type: ignore[no-unt
 
 
 @inline
-def _decapsulated(octets, begin, end, found):  # type: ignore[no-untyped-def]
+def _decapsulated(octets, begin, end, found):
     """Records 1027, 1028: where the inner packet of a tunnel is that we do not know ourselves.
 
     Returns (its offset, its layer); the layer is L_STOP if there is no record, or nothing that can be read.
@@ -270,7 +269,7 @@ def _decapsulated(octets, begin, end, found):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _substitutes(octets, found, rows, row):  # type: ignore[no-untyped-def]
+def _substitutes(octets, found, rows, row):
     """Records 2, 3 and 4, which agents without access to the header send.  MACs are padded to 8 octets, or not."""
     at = found[R_ETHERNET, 0]
     if at != 0:
@@ -296,7 +295,7 @@ def _substitutes(octets, found, rows, row):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _network(octets, at, ports, rows, row):  # type: ignore[no-untyped-def]
+def _network(octets, at, ports, rows, row):
     """What records 3 and 4 share: length and protocol at `at`; ports, flags and TOS or priority at `ports`."""
     rows.u64[BYTES, row] = u32(octets, at)
     rows.u8[IP_PROTOCOL, row] = u32(octets, at + 4) & 0xFF
@@ -307,7 +306,7 @@ def _network(octets, at, ports, rows, row):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _tunnel_records(octets, found, rows, row):  # type: ignore[no-untyped-def]
+def _tunnel_records(octets, found, rows, row):
     """Records 1023–1026 and 1029/1030: the outer header that the switch removed (in), else that it will add (out)."""
     vni = found[R_VNI_IN, 0] if found[R_VNI_IN, 0] != 0 else found[R_VNI_OUT, 0]
     if vni != 0:
@@ -329,7 +328,7 @@ def _tunnel_records(octets, found, rows, row):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _vlan_records(octets, found, rows, row):  # type: ignore[no-untyped-def]
+def _vlan_records(octets, found, rows, row):
     """VLAN of a frame without tag: the outermost stripped tag (1012), else that of the switch port (1001).
 
     In 1001 the VLAN on the way in counts unless it is 0 (untagged) or all ones (unknown), then the one on the way out.
@@ -359,7 +358,7 @@ _TIME = Reason.TIME.value
 
 
 @kernel
-def decode_packets(  # type: ignore[no-untyped-def]
+def decode_packets(
     octets,
     start,
     address,
@@ -420,7 +419,7 @@ def decode_packets(  # type: ignore[no-untyped-def]
 
 
 @inline_always
-def _flow_fields(octets, samples, m, session, rows, row, stats, problems, log, sources):  # type: ignore[no-untyped-def]
+def _flow_fields(octets, samples, m, session, rows, row, stats, problems, log, sources):
     """The fixed fields of a flow sample.  Returns the offset of its number of records.
 
     Source: sFlow 5 flow_sample, flow_sample_expanded.
@@ -440,7 +439,7 @@ def _flow_fields(octets, samples, m, session, rows, row, stats, problems, log, s
 
 
 @inline
-def source_of(octets, at, expanded):  # type: ignore[no-untyped-def]
+def source_of(octets, at, expanded):
     """Source class and index of a sample, and the offset behind them."""
     if expanded:
         return u32(octets, at + 4), u32(octets, at + 8), at + 12
@@ -449,7 +448,7 @@ def source_of(octets, at, expanded):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _interfaces(octets, at, expanded, source_class, index, rows, row):  # type: ignore[no-untyped-def]
+def _interfaces(octets, at, expanded, source_class, index, rows, row):
     """Input and output (sFlow version 5, interface), and the direction where the data source is one of them."""
     if expanded:
         in_kind, in_value = u32(octets, at), u32(octets, at + 4)
@@ -484,7 +483,7 @@ def _interfaces(octets, at, expanded, source_class, index, rows, row):  # type: 
 
 
 @inline
-def _rate(rate, at, stats, session, problems, log, rows, row):  # type: ignore[no-untyped-def]
+def _rate(rate, at, stats, session, problems, log, rows, row):
     """Sampling rate: the operator's word, else the sample's, else 1 and unstated."""
     if rate != 0:
         stats[session, S_SAMPLING_RATE] = np.uint64(rate)
@@ -501,7 +500,7 @@ def _rate(rate, at, stats, session, problems, log, rows, row):  # type: ignore[n
 
 
 @inline
-def _times(octets, found, problems, log, rows, row):  # type: ignore[no-untyped-def]
+def _times(octets, found, problems, log, rows, row):
     """The packet's own time (1043), else the time of receipt."""
     received = np.int64(rows.u64[TIME_RECEIVED, row])
     seen = received
@@ -515,7 +514,7 @@ def _times(octets, found, problems, log, rows, row):  # type: ignore[no-untyped-
 
 
 @inline
-def _round_trip(octets, at, rows, row):  # type: ignore[no-untyped-def]
+def _round_trip(octets, at, rows, row):
     """What TCP at one end says of its round trips; Linux begins with 0, the least with ~0."""
     rows.u32[TCP_RTT, row] = u32(octets, at + 28)
     rows.u32[TCP_RTT_DEVIATION, row] = u32(octets, at + 32)

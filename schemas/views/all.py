@@ -1,6 +1,6 @@
 """Views that people, alerts and the web page read: each figure with its interval and its evidence.
 
-A view is made anew when its text changes, so it needs no migration.  `docs/vm-metrics.md` explains the figures.
+A view is made again when its text changes, so it needs no migration.  `docs/vm-metrics.md` explains the figures.
 """
 
 from __future__ import annotations

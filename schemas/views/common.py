@@ -1,18 +1,8 @@
-"""95 % intervals as SQL expressions: what sampling leaves open of an estimate, and of the ratio of two.
+"""What several views share: intervals of 95 %, unwatched time, and the choice of one protocol where two tell the same.
 
-Both were chosen by their coverage over many draws (tests/analyze/test_view_coverage.py); the usual rule of
-"± 1.96 √(1/n)" covers 96 to 100 % of them: it forgets that of packets sampled 1 in N, 1/N are known.
-
-How much of each window went unwatched, from table `gaps`: by vantage point, and by the service itself.
-
-Each packet once where a switch reports by several protocols: sFlow and IPFIX of one bridge tell of the same packets.
-
-Per window, each vantage point (column `vantage`) is believed by one protocol: the one with the least variance, so
-unsampled before sampled, among those that saw at least half of what another one saw; with the same variance the later
-one of the enumeration.  The choice does not look at single pairs: taking for each pair whichever protocol happened to
-sample it would count too much.
-
-A named query that the store offers.
+Intervals are SQL expressions for what sampling leaves open of an estimate, and of the ratio of two.  Both were chosen
+by their coverage over many draws (tests/analyze/test_view_coverage.py); the usual rule of "± 1.96 √(1/n)" covers 96 to
+100 % of them: it forgets that of packets sampled 1 in N, 1/N are known.
 """
 
 from __future__ import annotations
@@ -33,12 +23,12 @@ STREAM_HOURS = 3
 
 
 def missed_by_all(level: str) -> str:
-    """Seconds of each window that the service did not watch; `vantage` is 0."""
+    """Seconds of each window that the service did not watch, from table `gaps`; `vantage` is 0."""
     return _missed(level, "toUInt64(0)", "", "=")
 
 
 def missed(level: str) -> str:
-    """Seconds of each window that a vantage point (column `vantage`) was not watched."""
+    """Seconds of each window that a vantage point (column `vantage`) was not watched, from table `gaps`."""
     streams = f"""
         INNER JOIN (
             SELECT DISTINCT reporter, domain, protocol, vantage
@@ -55,15 +45,18 @@ def _missed(level: str, vantage: str, join: str, of_all: str) -> str:
     SELECT
         toDateTime(missed_window * {seconds}, 'UTC') AS time,
         missed_vantage AS vantage,
-        least(sum(part), {seconds}) AS missed_seconds
+        least(sum(part), {seconds}) AS missed_seconds,
+        max(anew) AS renewed
     FROM (
         SELECT
             {vantage} AS missed_vantage,
             arrayJoin(range(toUInt32(floor(begin / {seconds})), toUInt32(floor(end / {seconds})) + 1)) AS missed_window,
             toFloat64(missed_window) * {seconds} AS opens,
-            greatest(0, least(end, opens + {seconds}) - greatest(begin, opens)) AS part
+            greatest(0, least(end, opens + {seconds}) - greatest(begin, opens)) AS part,
+            anew
         FROM (
             SELECT reporter, domain, protocol, {last} AS end,
+                reason IN ('started', 'reopened', 'restarted') AS anew,
                 greatest({first}, {last} - {LONGEST_SECONDS}, 0) AS begin
             FROM gaps WHERE ends > now() - INTERVAL {TTL_DAYS[level]} DAY AND reporter {of_all} toIPv6('::')
         ) AS gap{join}
@@ -78,7 +71,14 @@ or its datagrams are lost."""
 
 
 def counted_pairs(level: str) -> str:
-    """What stands behind FROM: the rows of `pair_…` that count, as `pairs`; a condition may follow."""
+    """What stands behind FROM: the rows of `pair_…` that count, as `pairs`; a condition may follow.
+
+    Each packet counts once where a switch reports by several protocols: sFlow and IPFIX of one bridge tell of the same
+    packets.  Per window, each vantage point (column `vantage`) is believed by one protocol: the one with the least
+    variance, so unsampled before sampled, among those that saw at least `LEAST_SHARE` of what another one saw; with the
+    same variance the later one of the enumeration.  The choice does not look at single pairs: taking for each pair
+    whichever protocol happened to sample it would count too much.
+    """
     return f"""pair_{level} AS pairs
     GLOBAL LEFT ANTI JOIN (
         SELECT
@@ -109,7 +109,7 @@ def counted_pairs(level: str) -> str:
 
 @dataclass(frozen=True)
 class View:
-    """A named query."""
+    """A named query that the store offers."""
 
     name: str
     doc: str

@@ -1,8 +1,7 @@
 """The view `interface_metrics`: rates, utilisation, loss and errors of one interface per window, from its counters.
 
 Where several sources read the same interface (sFlow, libvirt, OVSDB), the one that covers most of the window counts.
-
-The view `speed_settings`: speeds of interfaces that the operator states in the settings.
+Speeds that the operator states in the settings come from the view `speed_settings`, which stands here, too.
 """
 
 from __future__ import annotations

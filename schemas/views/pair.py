@@ -9,13 +9,16 @@ stand in both sums it would only hide the loss of the rest.
 
 **Total loss.**  Nothing received is an observation only where somebody watched: the receiving VM was itself seen
 sending in this window, so its port was alive; and a stream told of something in this window that, within the last day,
-saw deliveries of this network on this hypervisor.  What another stream, protocol or network shows proves nothing: Open
-vSwitch samples sFlow where a packet enters, so that what comes by a patch port is not seen at the bridge of the VMs.
-Where the network has no name, only deliveries of this very pair are proof.  Else it is blindness.
+saw deliveries of this network on this hypervisor, and was not set up anew since.  Where less than a tenth of what was
+sent is seen to arrive, the same is asked: an export that Open vSwitch sets up anew samples the output, too, until it is
+told not to.  What another stream, protocol or network shows proves nothing: Open vSwitch samples sFlow where a packet
+enters, so that what comes by a patch port is not seen at the bridge of the VMs.  Where the network has no name, only
+deliveries of this very pair are proof.  Else it is blindness.
 
 **Not watched.**  Table `gaps` has the times in which a stream, or the service, did not tell of all packets.  Where they
 take more than `MOST_MISSED` of a window at either end, nothing is told of bandwidth and loss; where they take less,
-the figures are scaled up, and the interval holds that nothing was sent meanwhile, or twice as much.
+the figures are scaled up, and the interval holds that nothing was sent meanwhile, or twice as much.  Of loss nothing is
+told where a stream was set up anew in the window, however short the gap: it may tell of something else since.
 
 **Smear.**  What records that reach over the ends of the window may have put on the wrong side (see `pair_definition`):
 the sum over all of them, or 1.96 standard deviations where they are many.
@@ -49,9 +52,12 @@ OTHERS = ("src_vm_uuid", "dst_vm_uuid", "network")
 SEEING_HOURS = 25
 """How far back a stream was seen to tell of deliveries: today and the hour before."""
 
+RENEWED_HOURS = 2
+"""How far back minutes are looked at where a stream was set up anew: until it has told of a whole hour."""
+
 SEEN_SHARE = 0.1
 """Of what was sent in an hour, what a stream must have told as delivered.  Less may be stray: an export that is set up
-anew in Open vSwitch samples the output, too, until it is told not to."""
+again in Open vSwitch samples the output, too, until it is told not to."""
 
 NONE_SEEN = 3.69
 """Upper end of the 95 % interval of a Poisson count of which nothing was seen: −ln 0.025."""
@@ -153,15 +159,18 @@ _PROOF = "if(network != '', 0, pair)"
 """Which pair must have been seen delivered: any of a network that has a name, else this one."""
 
 
-def _seeing(level: str) -> str:
-    """Hypervisors, networks and pairs of which a stream that is alive in a window tells the deliveries."""
+_RENEWED = """
+            SELECT reporter, domain, protocol, max(ends) AS renewed
+            FROM gaps
+            WHERE reason IN ('started', 'reopened', 'restarted') AND ends > now() - INTERVAL {hours} HOUR
+            GROUP BY reporter, domain, protocol"""
+"""When streams were set up anew: what they tell of may have changed with it."""
+
+
+def _deliveries(table: str, hours: int, begin_of: str, where: str = "") -> str:
+    """What streams told of deliveries per hypervisor and network in whole hours or minutes since they were set up."""
     return f"""
-    SELECT DISTINCT
-        time AS seen_time, proofs.host AS seen_host, proofs.named AS seen_network, proofs.proof AS seen_pair, 1 AS seen
-    FROM (SELECT DISTINCT time, {_STREAM} FROM {counted_pairs(level)} WHERE packets > 0 AND reporter != toIPv6('::')
-    ) AS alive
-    GLOBAL INNER JOIN (
-        SELECT DISTINCT host, named, proof, {_STREAM}
+        SELECT DISTINCT host, named, proof, {_STREAM}, renewed
         FROM (
             SELECT *, max(sent) OVER (PARTITION BY time, host, named, proof) AS most_sent
             FROM (
@@ -169,14 +178,36 @@ def _seeing(level: str) -> str:
                     time, dst_host AS host, network AS named, {_PROOF} AS proof, {_STREAM},
                     sumIf(packets, sighting = 'destination') AS delivered,
                     sumIf(packets, sighting = 'source') AS sent
-                FROM pair_1h
-                WHERE time > now() - INTERVAL {SEEING_HOURS} HOUR AND sighting IN ('source', 'destination')
+                FROM {table}
+                WHERE time > now() - INTERVAL {hours} HOUR AND sighting IN ('source', 'destination')
                     AND dst_host != ''
                 GROUP BY time, host, named, proof, {_STREAM}
             )
-        )
+        ) AS told
+        LEFT JOIN ({_RENEWED.format(hours=SEEING_HOURS)}
+        ) AS renewals USING ({_STREAM})
         WHERE delivered > 0 AND delivered >= {SEEN_SHARE} * most_sent
-    ) AS proofs USING ({_STREAM})"""
+            AND (toUnixTimestamp64Micro(renewed) = 0 OR time > {begin_of}(renewed)){where}"""
+
+
+def _seeing(level: str) -> str:
+    """Hypervisors, networks and pairs of which a stream that is alive in a window tells the deliveries.
+
+    A stream that was set up anew is judged by what it told since: by minutes, until it has told of a whole hour.
+    """
+    hours = _deliveries("pair_1h", SEEING_HOURS, "toStartOfHour")
+    minutes = _deliveries(
+        "pair_1m", RENEWED_HOURS, "toStartOfMinute", f" AND renewed > now() - INTERVAL {RENEWED_HOURS} HOUR"
+    )
+    return f"""
+    SELECT DISTINCT
+        time AS seen_time, proofs.host AS seen_host, proofs.named AS seen_network, proofs.proof AS seen_pair, 1 AS seen
+    FROM (SELECT DISTINCT time, {_STREAM} FROM {counted_pairs(level)} WHERE packets > 0 AND reporter != toIPv6('::')
+    ) AS alive
+    GLOBAL INNER JOIN ({hours}
+        UNION ALL{minutes}
+    ) AS proofs USING ({_STREAM})
+    WHERE toDateTime64(time, 6) >= proofs.renewed"""
 
 
 def _hearing(level: str) -> str:
@@ -270,7 +301,7 @@ def _figures(level: str) -> str:
         greatest({smear("all_smears", "all_smear_squares")}, {stray("all")}) AS all_smear,
         {_smear("sent")} + {_smear("received")} AS both_smear,
         least({seconds}, greatest(src_missed, dst_missed) + all_missed) AS missed_seconds,
-        missed_seconds > {MOST_MISSED} * {seconds} AS torn,
+        missed_seconds > {MOST_MISSED} * {seconds} OR src_renewed OR dst_renewed AS torn,
         least({seconds}, if(counted_at = 'source', src_missed, dst_missed) + all_missed) AS missed_there,
         counted AND missed_there <= {MOST_MISSED} * {seconds} AS whole,
         {once("samples")} AS all_samples,
@@ -280,6 +311,7 @@ def _figures(level: str) -> str:
         {received} AS received_effective,
         sent_packets > 0 AND received_packets + within_packets = 0 AND watched AND seen
             AND dst_host != '' AND src_host != dst_host AS all_lost,
+        received_packets < {SEEN_SHARE} * sent_packets AND NOT seen AS hardly_seen,
         {_EXACT} AND (NOT all_lost OR watched_exactly) AS counts_exact,
         multiIf(
             (all_lost OR sent_packets * received_packets > 0) AND (torn OR both_smear > {_MOST_SMEAR} * sent_packets),
@@ -288,7 +320,7 @@ def _figures(level: str) -> str:
             all_lost AND sent_effective >= {LEAST_SAMPLES_BOTH} AND sent_packets >= {LEAST_EXPECTED} * watched_weight,
                 'measured',
             all_lost, 'insufficient',
-            sent_packets = 0 OR received_packets = 0, 'blind',
+            sent_packets = 0 OR received_packets = 0 OR hardly_seen, 'blind',
             counts_exact, if(both_smear > {_LEAST_SMEAR} * sent_packets, 'spread', 'exact'),
             sent_effective + received_effective >= {LEAST_SAMPLES_BOTH}
                 AND least(sent_effective, received_effective) >= {LEAST_SAMPLES_SIDE}, 'measured',
@@ -356,7 +388,8 @@ def _missed(level: str) -> str:
     """Joins what was missed where the source is, where the destination is, and everywhere."""
     return "".join(
         f"""
-    LEFT JOIN (SELECT time AS {end}_time, vantage AS {end}_at, missed_seconds AS {end}_missed FROM ({of(level)}
+    LEFT JOIN (SELECT time AS {end}_time, vantage AS {end}_at, missed_seconds AS {end}_missed, renewed AS {end}_renewed
+        FROM ({of(level)}
     )) AS {end}_missing ON sums.time = {end}_time AND sums.{end}_vantage = {end}_at"""
         for end, of in (("src", missed), ("dst", missed), ("all", missed_by_all))
     )

@@ -13,7 +13,7 @@ from clickhouse_connect.driver import Client
 
 from collector.alert.settings import AlertSettings
 from collector.alert.stage import Alerts
-from collector.interfaces import AlertNotification, NotificationGroup, OnNotice, WindowClosed
+from collector.interfaces import AlertNotification, NotificationGroup, OnNotification, WindowClosed
 from collector.metrics import Metrics
 from collector.notify.settings import NotifySettings
 from collector.notify.stage import NotifyStage, threads
@@ -38,7 +38,7 @@ class Taken:
 
     @property
     def notices(self) -> list[AlertNotification]:
-        return [notice for group in self.groups for notice in group.notices]
+        return [notice for group in self.groups for notice in group.notifications]
 
     def told(self) -> list[tuple[str, str, str]]:
         """Event, rule and series of each notice, in order."""
@@ -71,7 +71,8 @@ class Running:
     async def idle(self) -> None:
         """Wait until nothing waits any more and the worker has done what it was given."""
         async with asyncio.timeout(60):
-            while self.alerts.busy:  # noqa: ASYNC110 - the stage tells nobody when it is idle
+            woken = self.alerts._wake
+            while woken.is_set() or not woken._waiters:  # type: ignore[attr-defined]  # noqa: ASYNC110 - for work
                 await asyncio.sleep(0.002)
 
     def count(self, name: str, **labels: str) -> float | None:
@@ -90,7 +91,7 @@ async def running(
     settings: AlertSettings,
     taken: Taken | None = None,
     *,
-    on_notice: OnNotice | None = None,
+    on_notification: OnNotification | None = None,
     own: Callable[[], Mapping[str, float]] | None = None,
     left: Callable[[], object] = lambda: None,
 ) -> AsyncIterator[Running]:
@@ -104,7 +105,7 @@ async def running(
             partial(connect, store),
             outbox,
             clock_us=lambda: found.now_us,
-            on_notice=on_notice,
+            on_notification=on_notification,
             own=own,
         )
         found = Running(alerts, metrics, outbox)

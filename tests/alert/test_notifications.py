@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import fields
+
 import pytest
 
 from collector.alert.notifications import Silence, Silenced
 from collector.alert.rules import DEFAULTS, Rule
 from collector.alert.settings import AlertSettings
 from collector.alert.state import Alert
+from collector.alert.store import restored, snapshot
+from schemas.alerts import ALERTS
 
 LOSS = next(rule for rule in DEFAULTS if rule.name == "pair_loss")
 
@@ -58,3 +63,24 @@ def test_rules_that_would_keep_one_another_back_are_refused() -> None:
     # A default rule waits for the one that takes the place of another default rule.
     with pytest.raises(ValueError, match="pair_loss_lasting ← "):
         AlertSettings(rules=(waiting("pair_loss", "pair_loss_lasting"),))
+
+
+def test_a_row_holds_what_an_alert_is() -> None:
+    """What an alert counts begins again after a restart; why it ended stands in `alert_events`."""
+    labels = {name: name.upper() for name in LOSS.view.labels}
+    alert = Alert(
+        LOSS, 7, labels, since_us=1, status="acknowledged", version=2, fired_us=3, acknowledged_us=4,
+        acknowledged_by="ann", resolved_us=5, resolved_by="bob", stale_since_us=6, value=0.1, low=0.2, high=0.3,
+        samples=8.0, evidence="exact", threshold=0.4, worst=0.5, window_start_us=9, window_end_us=10, windows_beyond=11,
+        windows_clear=12, told_us=13, held_back=True, escalations=14, why="moved",
+    )  # fmt: skip
+
+    row = snapshot(alert)
+    again = restored(json.loads(json.dumps(row)), LOSS)
+
+    assert set(row) == {column.name for column in ALERTS.stored}
+    assert (row["time"], row["since"], row["told"], row["stale_since"]) == (3, 1, 13, 6)
+    assert (row["rule"], row["unit"], row["series"]) == ("pair_loss", "ratio", 7)
+    assert row["summary"] == "SRC_VM → DST_VM loses 10 % [20 % – 30 %] of its packets"
+    lost = {one.name for one in fields(Alert) if getattr(again, one.name) != getattr(alert, one.name)}
+    assert lost == {"windows_beyond", "windows_clear", "why"}

@@ -326,7 +326,7 @@ def test_silence_acknowledge_and_resolve(client: Client, settings: StoreSettings
             await live.close("10s", range(9))
             assert live.taken.notices == []
             await live.close("10s", range(9, 14))  # the silence is over at 100 s: told at 105 s, escalated at 135 s
-            assert [(n.event, g.receivers) for g in live.taken.groups for n in g.notices] == [
+            assert [(n.event, g.receivers) for g in live.taken.groups for n in g.notifications] == [
                 ("firing", ("mail",)),
                 ("escalated", ("chief",)),
             ]
@@ -362,7 +362,7 @@ def test_forty_vms_of_a_hypervisor_make_one_message(client: Client, settings: St
 
     taken = run(scenario())
 
-    assert sorted(len(group.notices) for group in taken.groups) == [1, 40]
+    assert sorted(len(group.notifications) for group in taken.groups) == [1, 40]
     assert len({group.key for group in taken.groups}) == 2
 
 
@@ -396,7 +396,9 @@ def test_whoever_acts_hears_of_what_people_are_told_of(client: Client, settings:
 
     async def scenario() -> Taken:
         alerts = AlertSettings(settle_seconds=0)
-        async with running(settings, alerts, on_notice=lambda n: heard.append((n.event, n.labels["src_vm"]))) as live:
+        async with running(
+            settings, alerts, on_notification=lambda n: heard.append((n.event, n.labels["src_vm"]))
+        ) as live:
             live.now_us = BEGIN_US
             await live.alerts.silence({"src_vm": "vm4"}, BEGIN_US + 3600 * SECOND_US, "me")
             await live.close("10s", range(20))

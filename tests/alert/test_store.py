@@ -16,10 +16,11 @@ from clickhouse_connect.driver import Client
 from collector.alert.conditions.baseline import Baseline
 from collector.alert.evaluate import cut
 from collector.alert.rules import Rule
-from collector.alert.scopes import SCOPES, SECONDS
+from collector.alert.scopes import SCOPES
 from collector.alert.series import Limits, expression, read
 from collector.store.settings import StoreSettings
 from schemas import alerts as schema
+from schemas.rollups import LEVELS
 from tests.flow_rows import BEGIN_US, HOUR_US, add, emptied, flow, store, vm
 from tests.notify.support import endpoint
 
@@ -39,7 +40,7 @@ def client(made: Client) -> Client:
 
 
 @pytest.mark.parametrize("scope", SCOPES)
-@pytest.mark.parametrize("level", SECONDS)
+@pytest.mark.parametrize("level", LEVELS)
 def test_every_measure_is_a_column_of_its_view(client: Client, scope: str, level: str) -> None:
     """And every label, key and interval can be asked for: one rule per measure, in one query."""
     view = SCOPES[scope]  # type: ignore[index]
@@ -52,7 +53,7 @@ def test_every_measure_is_a_column_of_its_view(client: Client, scope: str, level
         for measure in measures
     ]
 
-    (frame,) = read(client, view, level, rules, BEGIN_US, BEGIN_US + SECONDS[level] * 1_000_000, LIMITS)
+    (frame,) = read(client, view, level, rules, BEGIN_US, BEGIN_US + LEVELS[level] * 1_000_000, LIMITS)
 
     assert len(frame.series) == 0
     assert set(frame.figures) >= measures

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collector.analyze.settings import AnalyzeSettings
-from collector.analyze.watermark import LEVELS, SECOND_US, Watermark, WatermarkRules
+from collector.analyze.watermark import SECOND_US, Watermark, WatermarkRules
 from collector.analyze.windows import Windows
 from collector.interfaces import Watched, WindowClosed
 from collector.metrics import Metrics
@@ -21,6 +21,7 @@ from collector.store.client import open_client
 from collector.store.settings import StoreSettings
 from collector.store.setup import set_up
 from collector.threads import Bridge, run
+from schemas.rollups import LEVEL_US
 from tests.analyze.support import BASE_US, heard
 from tests.decoders.support import address
 from tests.flow_rows import add
@@ -232,13 +233,13 @@ def test_whatever_happens_each_level_is_gapless_and_every_window_closes_once(ste
             mark.observe(now, now - amount)
         closed += mark.advance(now)
 
-    for level, length in LEVELS.items():
+    for level, length in LEVEL_US.items():
         for epoch in range(1, mark.epoch + 1):
             starts = [w.start_us for w in closed if (w.level, w.epoch) == (level, epoch)]
             assert starts == [starts[0] + at * length for at in range(len(starts))] if starts else True
     for window in closed:
-        assert window.end_us - window.start_us == LEVELS[window.level]
-        assert window.start_us % LEVELS[window.level] == 0
+        assert window.end_us - window.start_us == LEVEL_US[window.level]
+        assert window.start_us % LEVEL_US[window.level] == 0
     ends = [(w.epoch, w.end_us) for w in closed]
     assert ends == sorted(ends)
 

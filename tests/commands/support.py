@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import shlex
 from itertools import takewhile
 
+from collector.__main__ import whole_parser
 from tests.service import ROOT
 
 FILES = [
@@ -16,6 +18,13 @@ FILES = [
 ]
 _BLOCK = re.compile(r"```sh\n(.*?)```", re.DOTALL)
 _INLINE = re.compile(r"`(vmflow [^`]*)`")
+
+
+def parser_of(command: str) -> argparse.ArgumentParser:
+    """The parser of one command."""
+    parsers = next(action for action in whole_parser()._actions if isinstance(action, argparse._SubParsersAction))
+    found: argparse.ArgumentParser = parsers.choices[command]
+    return found
 
 
 def documented() -> list[list[str]]:

@@ -23,9 +23,9 @@ from typing import Any
 
 import pytest
 
-from collector.__main__ import COMMANDS, main, parser_of
+from collector.__main__ import COMMANDS, main
 from schemas.tables import TABLES
-from tests.commands.support import documented
+from tests.commands.support import documented, parser_of
 from tests.service import FIXTURES, ROOT, Service, replay, running
 
 pytest.importorskip("chdb", reason="the embedded store needs chDB")

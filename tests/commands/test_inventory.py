@@ -368,11 +368,11 @@ def test_a_service_without_inventory(capsys: pytest.CaptureFixture[str], body: b
     with health(200, body) as port:
         told = Vmflow(capsys, f"web.port={port}")("--sources", code=1)[1]
 
-    assert told.startswith(f"vmflow inventory: 127.0.0.1:{port}/health tells nothing of an inventory")
+    assert told.startswith(f"vmflow inventory: http://127.0.0.1:{port}/health has no inventory")
 
 
 def test_no_source_and_no_service(capsys: pytest.CaptureFixture[str]) -> None:
     with health(200, b'{"inventory": {}}') as port:
         assert "no source is set; docs/inventory.md" in Vmflow(capsys, f"web.port={port}")("--sources", "-f", "json")[1]
-    assert "no service answers on 127.0.0.1:1 (" in Vmflow(capsys, "web.port=1")("--sources", code=1)[1]
+    assert "no service answers at http://127.0.0.1:1: " in Vmflow(capsys, "web.port=1")("--sources", code=1)[1]
     assert "web.enabled and web.port must be set" in Vmflow(capsys, "web.enabled=false")("--sources", code=1)[1]

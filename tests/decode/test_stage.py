@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from collector.decode.exporter_stats import Growths, OwnLoss, StreamMetrics, StreamReporter
-from collector.decode.inbox import Inbox, bytes_of
+from collector.decode.inbox import ROW_BYTES, Inbox
 from collector.decode.settings import DecodeSettings, ExporterSettings
 from collector.decode.stage import INBOX_CHECK_SECONDS, DecodeStage, rules_of
 from collector.decode.workers import stages
@@ -22,6 +23,7 @@ from decoders.limits import Limits
 from decoders.sessions import S_DATAGRAMS, S_LOST, forget
 from decoders.shared import Decoded, assign_batch, new_shared
 from tests.decoders.netflow.support import BASE, base, in_set, ipfix, record5, template, v5
+from tests.decoders.sflow.support import datagram, flow_sample, header
 from tests.decoders.support import payloads, truth
 
 NETFLOW5 = b"\x00\x05" + bytes(40)
@@ -29,6 +31,11 @@ NETFLOW5 = b"\x00\x05" + bytes(40)
 
 def batch(*payloads: bytes, address: str = "192.0.2.1", port: int = 9) -> Datagrams:
     return Datagrams.of((payload, address, port, 5) for payload in payloads)
+
+
+def bytes_of(batch: Datagrams) -> int:
+    """What a batch counts for in an inbox."""
+    return int(batch.length.sum()) + ROW_BYTES * len(batch)
 
 
 def one_by_one(read: Datagrams) -> list[Datagrams]:
@@ -130,7 +137,7 @@ def test_a_full_inbox_drops_the_newest_and_counts() -> None:
         return inbox
 
     inbox = asyncio.run(scenario())
-    assert (inbox.dropped_datagrams, inbox.dropped_bytes) == (2, 3)
+    assert inbox.dropped_datagrams == 2
     assert inbox.octets == bytes_of(batch(b"again"))
 
 
@@ -403,6 +410,25 @@ def test_a_defect_in_naming_costs_names_and_no_rows() -> None:
     expected = len(truth("softflowd_v5", "records"))
     assert sum(batch.num_rows for batch in flows) == expected == metrics.value("unnamed_rows_total")
     assert all("src_vm" not in batch.schema.names for batch in flows)
+
+
+def test_data_sources_that_have_to_go_for_others_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics, sink = Metrics(), Rows()
+    monkeypatch.setattr("collector.decode.stage.Limits", partial(Limits, sources=8))
+
+    async def scenario() -> None:
+        async with Bridge(dict.fromkeys(stages(1), 1)) as bridge:
+            pipeline = DecodeStage(
+                DecodeSettings(decode_workers=1), metrics, bridge, sink, BrokenEnricher(),
+                clock_us=lambda: 1_000_000, own_loss=OwnLoss, state_file=None,
+            )  # fmt: skip
+            async with pipeline:
+                await pipeline.ready.wait()
+                pipeline.offer(batch(datagram(*(flow_sample(header(bytes(64)), source=(0, n)) for n in range(200)))))
+
+    asyncio.run(scenario())
+
+    assert metrics.value("sflow_sources_forgotten_total") == 200 - 16  # slots of the table
 
 
 class LateEnricher(BrokenEnricher):

@@ -13,7 +13,7 @@ import pytest
 
 from collector.inventory.history import History
 from collector.inventory.join import N_FOREIGN
-from collector.inventory.naming import ENRICHED, Namer
+from collector.inventory.naming import Namer
 from collector.inventory.sources.base import Host, Interface, PortKind, Rank
 from schemas.column import Origin
 from schemas.counters import COUNTERS
@@ -62,7 +62,7 @@ PAIR = known(
 def test_all_named_columns_of_a_pair() -> None:
     row = name_one(PAIR, agent=HOST_1, protocol="sflow5", src_mac=A, dst_mac=B, in_if=11, out_kind="multiple", out_if=1)
 
-    assert {name: row[name] for name in ENRICHED["flows"]} == {
+    assert {name: row[name] for name in FLOWS.arrow(Origin.ENRICH).names} == {
         "src_vm": "a", "dst_vm": "b", "src_project": "p", "dst_project": "p", "src_host": "one", "dst_host": "two",
         "network": "net", "src_vm_uuid": UUID(int=number(A)).bytes, "dst_vm_uuid": UUID(int=number(B)).bytes,
         "sighting": "source",

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.inventory.merge import MAX_CONFLICT, MAX_IPS, Placement, Statement, merge_interface, merge_port
-from collector.inventory.sources.base import NO_UUID, Interface, PortKind, Rank
+from collector.inventory.merge import MAX_CONFLICT, Placement, Statement, merge_interface, merge_port
+from collector.inventory.sources.base import MAX_IPS, NO_UUID, Interface, PortKind, Rank
 
 MAC = 0x5254_0000_0001
 WEB, SHOP = UUID(int=0xA), UUID(int=0xB)

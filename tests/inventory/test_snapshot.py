@@ -13,9 +13,9 @@ import pytest
 
 from collector.inventory import intervals as columns_module
 from collector.inventory.intervals import Columns, address_words
-from collector.inventory.lookup import BY_INDEX, BY_NAME, BY_OF_PORT, find_host, find_ip, find_mac, find_port
+from collector.inventory.lookup import find_host, find_ip, find_mac, find_port
 from collector.inventory.merge import Placement
-from collector.inventory.snapshot import Snapshot, build, check
+from collector.inventory.snapshot import BY_INDEX, BY_NAME, BY_OF_PORT, Snapshot, build, check
 from collector.inventory.sources.base import NO_UUID, Address, Interface, PortKind, Rank
 
 FOREVER = (1 << 63) - 1

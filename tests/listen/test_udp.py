@@ -629,3 +629,36 @@ def test_settings_are_checked() -> None:
         ListenSettings(addresses=())
     with pytest.raises(ValidationError, match="Extra inputs"):
         ListenSettings.model_validate({"adresses": ["127.0.0.1:1"]})
+
+
+class Told:
+    """Reads a socket, and states these totals of the kernel's drops, one a batch."""
+
+    def __init__(self, *totals: int) -> None:
+        self._reader, self._totals = best_reader(), list(totals)
+
+    def warm(self) -> None:
+        self._reader.warm()
+
+    def read(self, sock: socket.socket, now_us: int) -> Received | None:
+        received = self._reader.read(sock, now_us)
+        if received is None or not len(received.datagrams):
+            return received
+        return received._replace(drops_total=self._totals.pop(0))
+
+
+@pytest.mark.parametrize(("totals", "drops"), [((10, 7, 12), 12), ((2**31 - 1, 2**32 - 3, 4), 2**32 + 4)])
+def test_totals_of_drops_that_come_late_add_nothing_and_wrap(totals: tuple[int, ...], drops: int) -> None:
+    """The kernel's total has 32 bits; batches of several threads may come in another order."""
+    metrics, inbox = Metrics(), Inbox()
+
+    async def main() -> None:
+        settings = ListenSettings(addresses=("127.0.0.1:0",), gather_milliseconds=0)
+        async with Listener(settings, metrics, inbox.offer, reader=Told(*totals)) as listener:
+            with sender_to(listener.addresses[0]) as sender:
+                for number in range(len(totals)):
+                    sender.send(b"x")
+                    await inbox.until(number + 1)
+            assert metrics.value("listen_kernel_drops_total", address=str(listener.addresses[0])) == drops
+
+    run(main())

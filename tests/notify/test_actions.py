@@ -71,7 +71,7 @@ class Stage:
 
 @asynccontextmanager
 async def running(drain: float = 5, enabled: bool = True, **actions: ActionSettings) -> AsyncIterator[Stage]:
-    settings = NotifySettings(enabled=enabled, actions=actions, drain_seconds=drain)
+    settings = NotifySettings(actions_enabled=enabled, actions=actions, drain_seconds=drain)
     metrics, audit = Metrics(), Rows()
     async with (
         Bridge({"act": threads(settings)}) as bridge,
@@ -114,7 +114,7 @@ def test_a_command_gets_the_alert_as_data_only(monkeypatch: pytest.MonkeyPatch) 
     code = "import json, os, sys; print(json.dumps([json.load(sys.stdin), dict(os.environ), sys.argv[1:]]))"
     arguments = ("$ALERT_RULE", "{rule}", "; id")
 
-    (row,) = once(python(code, *arguments, output_bytes=65_536))
+    (row,) = once(python(code, *arguments, max_output_bytes=65_536))
 
     given, environment, got = json.loads(row["output"])
     assert got == list(arguments)
@@ -138,7 +138,7 @@ def test_a_command_gets_the_alert_as_data_only(monkeypatch: pytest.MonkeyPatch) 
     ],
 )
 def test_how_a_command_ends(code: str, result: str, status: str, output: str) -> None:
-    (row,) = once(python(code, output_bytes=100))
+    (row,) = once(python(code, max_output_bytes=100))
 
     assert (row["result"], row["status"], row["output"]) == (result, status, output)
 

@@ -207,7 +207,7 @@ def test_streams_of_one_exporter_are_told_apart() -> None:
         ("clear", "", "loss 6.1 %"),
         ("ann", "cable changed", "ended by ann: cable changed"),
         ("ann", "", "ended by ann"),
-        ("forgotten", "db-1 has moved from h1 to h2", "cannot be told any more: db-1 has moved from h1 to h2"),
+        ("forgotten", "db-1 has moved from h1 to h2", "cannot be measured any more: db-1 has moved from h1 to h2"),
     ],
 )
 def test_an_end_that_is_no_good_news_says_who_or_why(ended_by: str, why: str, told: str) -> None:

@@ -252,7 +252,7 @@ def test_a_stop_does_not_wait_for_the_compiler(entered: bool) -> None:
                 async with pipeline:
                     pass
             pipeline.abandon()
-        return bridge.stuck
+            return await bridge.stop()
 
     async def bounded() -> list[str]:
         try:
@@ -293,7 +293,7 @@ def test_a_stop_during_a_first_start_waits_for_no_compiler(
             await asyncio.sleep(0.02)
         service.stopping.set()
         await running
-        return service.bridge.stuck
+        return await service.bridge.stop()
 
     async def bounded() -> list[str]:
         try:

@@ -11,10 +11,10 @@ import pytest
 from clickhouse_connect.driver import Client
 
 from schemas.flows import FLOWS
-from schemas.pair_definition import bursts_from_flows, pairs_from_flows
 from schemas.render import fill
 from schemas.rollups import PAIR_KEYS, STREAM_KEYS
 from tests.flow_rows import ask, batch, flow, vm
+from tests.rollup.definition import bursts_from_flows, pairs_from_flows
 
 KEYS = ("time", *(column.name for column in (*PAIR_KEYS, *STREAM_KEYS)))
 VARIANCES = ("packets_variance", "bytes_variance")
@@ -28,13 +28,13 @@ def by_sql(client: Client) -> Sums:
     keys = "toUnixTimestamp(time) AS time, " + ", ".join(
         f"toString({key}) AS {key}" if key == "sighting" else key for key in KEYS[1:]
     )
-    select = fill(pairs_from_flows().select)
+    select = fill(pairs_from_flows())
     exact = select.replace("uniqCombinedStateIf(12)(", "uniqExactIf(")
     assert exact != select
     found: Sums = {}
     for row in ask(client, f"SELECT {keys}, * EXCEPT ({', '.join(KEYS)}) FROM ({exact})"):
         found[_key(row)] = {name: value for name, value in row.items() if name not in KEYS}
-    for row in ask(client, f"SELECT {keys}, {', '.join(VARIANCES)} FROM ({fill(bursts_from_flows().select)})"):
+    for row in ask(client, f"SELECT {keys}, {', '.join(VARIANCES)} FROM ({fill(bursts_from_flows())})"):
         for name in VARIANCES:
             found[_key(row)][name] += row[name]
     return found

@@ -12,7 +12,6 @@ from collector.store.settings import StoreSettings
 from collector.store.setup import describe, set_up
 from schemas.descriptions import VIEW_COLUMNS
 from schemas.flows import FLOWS
-from schemas.migrations import split, states
 from schemas.render import STORED
 from schemas.views.all import VIEWS
 
@@ -63,9 +62,10 @@ def test_what_was_made_anew_or_changed_is_described_again(client: Client, embedd
     assert comments(client, embedded_store.database) == before
 
 
-@pytest.mark.parametrize("version", sorted(states()))
-def test_a_store_of_a_former_release_is_described(client: Client, embedded_store: StoreSettings, version: str) -> None:
-    for statement in split(states()[version].read_text(encoding="utf-8")):
+def test_a_store_of_a_former_release_is_described(
+    client: Client, embedded_store: StoreSettings, released_state: tuple[str, ...]
+) -> None:
+    for statement in released_state:
         client.command(statement)
     set_up(client, embedded_store)
 

@@ -1,12 +1,17 @@
-"""Migrations, replayed on the real engine from nothing and from every released state."""
+"""Migrations, replayed on the real engine from nothing and from every released state.
+
+Our own steps, and those of made-up releases (`tests.schemas.releases`).
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from clickhouse_connect.driver import Client
+from clickhouse_connect.driver.exceptions import DatabaseError
 
 from collector.store.client import open_client
 from collector.store.errors import SchemaError
@@ -17,7 +22,13 @@ from schemas.migrations import CREATE_TABLE, TABLE, split, states, steps
 from schemas.render import STORED, ddl, fill
 from schemas.rollups import FEEDS
 from schemas.views.all import VIEWS
+from tests.schemas import first_release
+from tests.schemas.releases import STEPS, Releases
 
+CHANGED = (
+    f"the tables are not those of the migrations: write schemas/steps/{len(steps()) + 1:04}_NAME.sql, or, as long as "
+    "nothing is released, the first step again with `python -m tests.schemas.first_release`"
+)
 NAMES = [table.name for table in STORED]
 ENGINES = "SELECT name, engine_full FROM system.tables WHERE database = {d:String} AND name != {m:String} ORDER BY name"
 
@@ -42,16 +53,17 @@ def schema(client: Client, database: str) -> object:
     return columns(client, database, NAMES), engines
 
 
-@pytest.fixture
-def rendered(client: Client, embedded_store: StoreSettings) -> object:
+@pytest.fixture(scope="module")
+def rendered(store_directory: Path) -> object:
     """What the engine makes of the schema as it is rendered today."""
-    for statement in ddl():
-        client.command(statement)
-    found = schema(client, embedded_store.database)
-    for view in (*VIEWS, *FEEDS):
-        client.command(f"DROP VIEW {view.name} SYNC")
-    for name in NAMES:
-        client.command(f"DROP TABLE {name} SYNC")
+    settings = StoreSettings(url=f"chdb://{store_directory}", database="rendered")
+    with open_client(settings) as client:
+        client.command(f"CREATE DATABASE {settings.database}")
+        client.database = settings.database
+        for statement in ddl():
+            client.command(statement)
+        found = schema(client, settings.database)
+        client.command(f"DROP DATABASE {settings.database} SYNC")
     return found
 
 
@@ -72,46 +84,90 @@ def test_a_new_store_has_the_schema_of_today(client: Client, embedded_store: Sto
     assert state(client, embedded_store).applied == {step.number for step in steps()}
 
 
+def test_the_first_step_makes_the_tables_of_today() -> None:
+    """As long as it is the only one: what several make together, the engine compares below."""
+    step, state_of_it = first_release.texts()
+    assert len(steps()) > 1 or first_release.STEP.read_text(encoding="utf-8") == step, CHANGED
+    assert len(steps()) > 1 or first_release.STATE.read_text(encoding="utf-8") == state_of_it, CHANGED
+
+
+def test_the_first_release_left_what_its_step_makes() -> None:
+    """Both are frozen by the release: no change of one alone."""
+    made = split(first_release.STATE.read_text(encoding="utf-8"))
+
+    tables = [fill(statement) for statement in steps()[0].statements]
+    assert list(made) == [fill(CREATE_TABLE), *tables, f"INSERT INTO {TABLE} (step, name) VALUES (1, 'tables')"]
+
+
 def test_all_steps_from_nothing_give_the_schema_of_today(
-    client: Client, embedded_store: StoreSettings, rendered: object
+    client: Client, embedded_store: StoreSettings, rendered: object, any_releases: str
 ) -> None:
     client.command(fill(CREATE_TABLE))
     done = migrate(client, set(), None)
 
     assert done == [f"migration {step.number} ({step.name})" for step in steps()]
     set_up(client, embedded_store)
-    assert schema(client, embedded_store.database) == rendered
-    assert "index_granularity = 8192" in flows_engine(client, embedded_store.database)
+    assert schema(client, embedded_store.database) == rendered, CHANGED
+    granularity = 65536 if any_releases == "ours" else 8192  # which no step can change
+    assert f"index_granularity = {granularity}" in flows_engine(client, embedded_store.database)
     assert set_up(client, embedded_store) == []
     assert state(client, embedded_store).applied == {step.number for step in steps()}
 
 
-@pytest.mark.parametrize("version", sorted(states()))
 def test_every_released_state_migrates_to_the_schema_of_today(
-    client: Client, embedded_store: StoreSettings, rendered: object, version: str
+    client: Client, embedded_store: StoreSettings, rendered: object, released_state: tuple[str, ...]
 ) -> None:
-    for statement in split(states()[version].read_text(encoding="utf-8")):
+    for statement in released_state:
         client.command(statement)
-
-    set_up(client, embedded_store)
-
-    assert schema(client, embedded_store.database) == rendered
-
-
-def test_a_table_that_a_step_drops_is_put_aside_if_it_holds_rows(
-    client: Client, embedded_store: StoreSettings, rendered: object
-) -> None:
-    """Release 0.1.0 wrote an inventory that step 2 replaces."""
-    for statement in split(states()["0.1.0"].read_text(encoding="utf-8")):
-        client.command(statement)
-    client.command("INSERT INTO inventory (valid_from, valid_to, vm) SELECT now64(6), now64(6), 'vm-1'")
+    former = state(client, embedded_store).applied
 
     done = set_up(client, embedded_store)
 
-    assert "rows of the former inventory are in inventory_before_2" in done
-    assert client.query("SELECT vm FROM inventory_before_2").result_rows == [("vm-1",)]
-    client.command("DROP TABLE inventory_before_2 SYNC")
+    new = [f"migration {step.number} ({step.name})" for step in steps() if step.number not in former]
+    assert [line for line in done if line.startswith("migration ")] == new
+    assert schema(client, embedded_store.database) == rendered, CHANGED
+    assert state(client, embedded_store).applied == {step.number for step in steps()}
+
+
+def make_former(client: Client, version: str) -> None:
+    """Make the store as a made-up release left it, with an inventory of one VM."""
+    for statement in split(states()[version].read_text(encoding="utf-8")):
+        client.command(statement)
+    client.command("INSERT INTO inventory (valid_from, valid_to, vm) SELECT now64(6), now64(6), 'vm-1'")
+
+
+def names_in(client: Client, table: str) -> list[str]:
+    return [vm for (vm,) in client.query(f"SELECT vm FROM {table}").result_rows]
+
+
+def test_a_table_that_a_step_drops_is_put_aside_if_it_holds_rows(
+    client: Client, embedded_store: StoreSettings, rendered: object, releases: Releases
+) -> None:
+    """Without rows it is dropped: the state of 0.0.2 above."""
+    make_former(client, "0.0.2")
+
+    done = set_up(client, embedded_store)
+
+    assert done[:2] == ["rows of the former inventory are in inventory_before_3", "migration 3 (inventory)"]
+    assert names_in(client, "inventory_before_3") == ["vm-1"]
+    client.command("DROP TABLE inventory_before_3 SYNC")
     assert schema(client, embedded_store.database) == rendered
+
+
+def test_rows_survive_a_step(client: Client, embedded_store: StoreSettings, releases: Releases) -> None:
+    """The engine once refused every ALTER of a table whose aliases had a lambda twice: steps must be possible."""
+    set_up(client, embedded_store)
+    client.command("INSERT INTO flows (time_received, vni) VALUES (now64(6), 5)")
+    after = len(STEPS) + 1
+    column = "`later` UInt8 DEFAULT 7 AFTER `vni`"
+    releases.add(after, "later", [f"ALTER TABLE flows${{local}}${{on_cluster}} ADD COLUMN IF NOT EXISTS {column}"])
+
+    assert set_up(client, embedded_store) == [f"migration {after} (later)"]
+
+    assert columns(client, embedded_store.database, ["flows"])["flows"]["later"][0] == "UInt8"
+    client.command("INSERT INTO flows (time_received, vni, later) VALUES (now64(6), 6, 8)")
+    assert client.query("SELECT vni, later FROM flows ORDER BY vni").result_rows == [(5, 7), (6, 8)]
+    assert set_up(client, embedded_store) == []
 
 
 @pytest.mark.parametrize("made", [1, 8, len(STORED)])
@@ -126,13 +182,40 @@ def test_tables_that_were_made_halfway_are_completed(
     assert schema(client, embedded_store.database) == rendered
 
 
-def test_a_step_that_stopped_halfway_is_run_again(
-    client: Client, embedded_store: StoreSettings, rendered: object
+def test_tables_that_a_former_release_made_halfway_are_migrated(
+    client: Client, embedded_store: StoreSettings, rendered: object, releases: Releases
 ) -> None:
     client.command(fill(steps()[0].statements[0]))
 
-    set_up(client, embedded_store)
+    done = set_up(client, embedded_store)
 
+    assert done[: len(STEPS)] == [f"migration {step.number} ({step.name})" for step in steps()]
+    assert schema(client, embedded_store.database) == rendered
+
+
+@pytest.mark.parametrize(("number", "statements"), [(2, 1), (2, 3), (3, 1), (3, 2)])
+def test_a_step_that_stopped_halfway_is_run_again(
+    client: Client, embedded_store: StoreSettings, rendered: object, releases: Releases, number: int, statements: int
+) -> None:
+    make_former(client, "0.0.1")
+    releases.install(stops=(number, statements))
+    with pytest.raises(DatabaseError, match="the_step_stops_here"):
+        set_up(client, embedded_store)
+    assert state(client, embedded_store).applied == set(range(1, number))
+    after = []
+    if (number, statements) == (3, 2):  # the inventory of today is there, and somebody writes to it
+        client.command("INSERT INTO inventory (valid_from, valid_to, vm) SELECT now64(6), now64(6), 'vm-2'")
+        after = ["vm-2"]
+    releases.install()
+
+    done = set_up(client, embedded_store)
+
+    run = [line for line in done if line.startswith("migration ")]
+    assert run == [f"migration {step.number} ({step.name})" for step in steps()[number - 1 :]]
+    assert ("rows of the former inventory are in inventory_before_3" in done) == (number == 2)
+    assert names_in(client, "inventory_before_3") == ["vm-1"]
+    assert names_in(client, "inventory") == after
+    client.command("DROP TABLE inventory_before_3 SYNC")
     assert schema(client, embedded_store.database) == rendered
 
 
@@ -162,18 +245,11 @@ def test_differences_are_named(client: Client, embedded_store: StoreSettings) ->
     assert "vmflow schema --apply" in message
 
 
-def test_a_store_of_a_newer_release_is_refused(client: Client, embedded_store: StoreSettings) -> None:
+def test_a_store_of_a_newer_release_is_refused(
+    client: Client, embedded_store: StoreSettings, releases: Releases
+) -> None:
     set_up(client, embedded_store)
-    client.insert(TABLE, [[999, "from the future"]], column_names=["step", "name"])
+    releases.install(last=2)
 
-    with pytest.raises(SchemaError, match="newer vmflow"):
+    with pytest.raises(SchemaError, match=r"was made by a newer vmflow \(migration 3\): install that release"):
         set_up(client, embedded_store)
-
-
-def test_rows_survive_an_alter(client: Client, embedded_store: StoreSettings) -> None:
-    """The engine once refused every ALTER of a table whose aliases had a lambda twice: steps must be possible."""
-    set_up(client, embedded_store)
-
-    client.command("ALTER TABLE flows ADD COLUMN later UInt8 DEFAULT 7 AFTER vni")
-
-    assert columns(client, embedded_store.database, ["flows"])["flows"]["later"][0] == "UInt8"

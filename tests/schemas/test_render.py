@@ -6,7 +6,7 @@ import pytest
 
 from schemas.column import UINT64, Column, Table
 from schemas.flows import FLOWS
-from schemas.render import DOCS, create_distributed, create_table, ddl, docs, fill, insert_columns, ttl_sql
+from schemas.render import DOCS, create_distributed, create_table, ddl, docs, fill, ttl_sql
 from schemas.tables import TABLES
 
 SMALL = Table(
@@ -56,8 +56,8 @@ def test_rows_live_as_long_as_settings_say() -> None:
 
 
 def test_inserts_leave_out_computed_columns() -> None:
-    assert insert_columns(SMALL) == ["a"]
-    assert insert_columns(FLOWS) == [column.name for column in FLOWS.columns if not column.alias]
+    assert [column.name for column in SMALL.stored] == ["a"]
+    assert [column.name for column in FLOWS.stored] == [column.name for column in FLOWS.columns if not column.alias]
 
 
 def test_docs_columns_is_up_to_date() -> None:

@@ -19,7 +19,9 @@ import pytest
 from clickhouse_connect.driver import Client
 from clickhouse_connect.driver import exceptions as driver
 
+from collector.http.gate import Entrance
 from collector.http.server import PIECE_BYTES, LargeResponse
+from collector.http.settings import AccessSettings
 from collector.metrics import Metrics
 from collector.sql.endpoint import SqlEndpoint
 from collector.sql.guard import allowed
@@ -483,11 +485,18 @@ def test_outcomes_are_counted(endpoint: Endpoint) -> None:
         assert endpoint.metrics.value("sql_queries_total", outcome=name) == count + 1
 
 
+def opened(settings: SqlSettings, store: StoreSettings) -> SqlEndpoint:
+    metrics = Metrics()
+    return SqlEndpoint(
+        settings, store, metrics, asyncio.to_thread, Entrance(AccessSettings(), metrics, asyncio.to_thread)
+    )
+
+
 def test_an_address_in_use_is_named(endpoint: Endpoint) -> None:
     port = urllib.parse.urlsplit(endpoint.url).port
 
     async def enter() -> None:
-        async with SqlEndpoint(SqlSettings(port=port), endpoint.store, Metrics(), asyncio.to_thread):
+        async with opened(SqlSettings(port=port), endpoint.store):
             pass
 
     with pytest.raises(StoreError, match=rf"SQL endpoint on 127.0.0.1:{port}: .*sql.port"):
@@ -505,9 +514,7 @@ def test_the_format_is_that_of_the_statement_or_of_the_request(endpoint: Endpoin
 
 def test_over_a_server_the_endpoint_does_nothing() -> None:
     async def enter() -> str:
-        async with SqlEndpoint(
-            SqlSettings(), StoreSettings(url="http://127.0.0.1:9"), Metrics(), asyncio.to_thread
-        ) as endpoint:
+        async with opened(SqlSettings(), StoreSettings(url="http://127.0.0.1:9")) as endpoint:
             return endpoint.url
 
     assert asyncio.run(enter()) == ""

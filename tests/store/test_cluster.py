@@ -21,15 +21,14 @@ from collector.store.client import open_client, open_in_database
 from collector.store.errors import transient
 from collector.store.native import insert
 from collector.store.settings import StoreSettings
-from collector.store.setup import migrate, set_up
+from collector.store.setup import set_up
 from collector.store.writer import INSERT_SETTINGS, Writer
 from schemas.alerts import ALERT_TABLES
 from schemas.column import Table
 from schemas.counters import COUNTERS
 from schemas.drops import DROPS
 from schemas.flows import FLOWS
-from schemas.inventory import INVENTORY
-from schemas.migrations import TABLE, steps
+from schemas.migrations import steps
 from schemas.render import STORED, create_distributed
 from schemas.rollups import LEVELS, PAIR_INPUT
 from schemas.tables import TABLES
@@ -71,45 +70,13 @@ def shares(cluster: Cluster, table: str) -> list[int]:
     return [cluster.one(f"SELECT count() FROM {node}.{table}_local") for node in NODES]
 
 
-def noted(cluster: Cluster) -> list[list[int]]:
-    """The migrations that each node knows of."""
-    return [cluster.one(f"SELECT arraySort(groupUniqArray(step)) FROM {node}.{TABLE}") for node in NODES]
-
-
 def test_a_start_at_another_shard_changes_nothing(cluster: Cluster) -> None:
     node = cluster.node(2)
 
     assert set_up(node, cluster.settings(2, "asked")) == []  # type: ignore[arg-type]
 
     assert all(" IF NOT EXISTS " in sql for sql in node.said), node.said
-    assert noted(cluster) == [[step.number for step in steps()]] * 2
-
-
-def test_a_newer_release_at_another_shard_runs_its_new_steps_only(cluster: Cluster) -> None:
-    """Only shard 1 knows what was done; a second run of all steps would put its inventory away."""
-    last = steps()[-1]
-    for node in NODES:
-        cluster.client.command(f"TRUNCATE TABLE {node}.{TABLE}")
-    former = [[step.number, step.name] for step in steps()[:-1]]
-    cluster.client.insert(f"{NODES[0]}.{TABLE}", former, column_names=["step", "name"])
-    store(cluster, INVENTORY, batch(INVENTORY, ROWS), "kept")
-
-    done = set_up(cluster.node(2), cluster.settings(2, "asked"))  # type: ignore[arg-type]
-
-    assert done == [f"migration {last.number} ({last.name})"]
-    assert sum(shares(cluster, "inventory")) == ROWS
-    assert noted(cluster) == [[number for number, _ in former], [step.number for step in steps()]]
-
-
-def test_a_step_puts_rows_aside_instead_of_dropping_them(cluster: Cluster) -> None:
-    store(cluster, INVENTORY, batch(INVENTORY, ROWS), "aside")
-    before = shares(cluster, "inventory")
-
-    done = migrate(cluster.node(2), {step.number for step in steps()} - {2}, "asked")  # type: ignore[arg-type]
-
-    assert done == ["rows of the former inventory_local are in inventory_local_before_2", "migration 2 (inventory)"]
-    assert shares(cluster, "inventory") == [0, 0]
-    assert [cluster.one(f"SELECT count() FROM {node}.inventory_local_before_2") for node in NODES] == before
+    assert cluster.noted() == [[step.number for step in steps()]] * 2
 
 
 def test_an_insert_fails_while_a_shard_is_away(cluster: Cluster) -> None:

@@ -11,10 +11,11 @@ import pyarrow as pa
 import pytest
 from clickhouse_connect.driver import Client
 
-from bench import rows as made_up
+from bench import insert as made_up
 from collector.store.native import block, columns_of, insert
 from collector.store.settings import StoreSettings
 from schemas.column import ADDRESS, ENUM, Origin, Table
+from schemas.counters import COUNTERS
 from schemas.exporters import EXPORTERS
 from schemas.flows import FLOWS
 from schemas.inventory import INVENTORY
@@ -189,3 +190,11 @@ def test_fixed_width_columns_are_not_copied() -> None:
     buffers = [pa.py_buffer(part).address for part in block(INVENTORY, [rows])[1]]
 
     assert address in buffers
+
+
+def test_zero_in_all_rows_is_a_value_where_null_would_be_another(client: Client) -> None:
+    """A column of nothing but zeros is left out of the block, unless it may be NULL, which is "not stated"."""
+    (name, *_) = (column.name for column in COUNTERS.stored if column.nullable)
+    insert(client, COUNTERS, [batch(COUNTERS, 3, **{name: 0})], "zeros")
+
+    assert client.query(f"SELECT countIf({name} = 0), count() FROM {COUNTERS.name}").result_rows == [(3, 3)]

@@ -347,3 +347,12 @@ def test_acknowledged_rows_survive_kill_9(tmp_path: Path) -> None:
 
     # The insert that was under way may have been stored without its answer.
     assert int(answer.stdout) in (acknowledged * 100, acknowledged * 100 + 100)
+
+
+def test_pauses_between_attempts_double_up_to_the_longest() -> None:
+    """Half of each is left to chance, so that writers do not march."""
+    settings = StoreSettings(url="http://127.0.0.1:9", min_retry_seconds=0.2, max_retry_seconds=5)
+    writer = Writer(settings, Metrics(), asyncio.to_thread, asyncio.to_thread)
+
+    for expected, pause in zip([0.2, 0.4, 0.8, 1.6, 3.2, 5, 5], writer._pauses(), strict=False):
+        assert expected / 2 <= pause <= expected

@@ -1,6 +1,6 @@
 """Two shards in one engine: a stand-in for a ClickHouse cluster, as far as chDB can be one.
 
-Each node is a database of one engine (a process of its own, behind our endpoint): `node_1` and `node_2` hold what a
+Each node is a database of one engine (a process of its own): `node_1` and `node_2` hold what a
 node of the cluster would.  Cluster `asked` has both as local shards: database `merged` shows shard 1 the tables of
 `node_1` and shard 2 those of `node_2`, so that ClickHouse itself splits a query, runs it on each shard and merges the
 states.  Cluster `filled` has `node_1` as local shard, and the second behind ClickHouse's native protocol
@@ -13,8 +13,6 @@ both nodes here), and the text of queries on their way to another server.
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +25,7 @@ from clickhouse_connect.driver import Client
 from collector.store.settings import StoreSettings
 from schemas import lease, migrations
 from schemas.render import STORED
+from tests.clickhouse_server import started
 from tests.store.native_shard import Shard, kept, listening
 
 NODES = ("node_1", "node_2")
@@ -116,6 +115,10 @@ class Cluster:
         """The only value of a query."""
         return self.client.query(sql).result_rows[0][0]
 
+    def noted(self) -> list[list[int]]:
+        """The migrations that each node knows of."""
+        return [self.one(f"SELECT arraySort(groupUniqArray(step)) FROM {node}.{migrations.TABLE}") for node in NODES]
+
 
 @contextmanager
 def two_shards(directory: Path) -> Iterator[Cluster]:
@@ -125,20 +128,11 @@ def two_shards(directory: Path) -> Iterator[Cluster]:
         filters = "".join(f"<{name}><filter>{_MINE}</filter></{name}>" for name in _TABLES)
         (directory / "conf.d").mkdir()
         (directory / "conf.d" / "cluster.xml").write_text(_CONFIGURATION.format(**parts, filters=filters))
-        options = ["--writable", "--path", str(directory), "--port", "0"]
-        command = [sys.executable, "-m", "collector.sql.endpoint", *options]
-        root = Path(__file__).resolve().parents[2]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as process:
-            assert process.stdout is not None
-            url = process.stdout.readline().strip()
-            assert url.startswith("http://"), "the server did not start"
-            try:
-                client = _client(url)
-                shard = _second(_client(url))
-                answer(shard)
-                yield Cluster(url, client, shard)
-            finally:
-                process.terminate()
+        with started(directory) as url:
+            client = _client(url)
+            shard = _second(_client(url))
+            answer(shard)
+            yield Cluster(url, client, shard)
 
 
 def _client(url: str) -> Client:

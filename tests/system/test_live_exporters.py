@@ -16,6 +16,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from collector.analyze.doctor import CHECKS
 from tests.deploy.ovs_blocks import read_blocks
 from tests.service import ROOT, Service, running
 from tests.system.test_live import inventory
@@ -50,10 +51,10 @@ def service(testbed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 @contextmanager
-def ping(testbed: Testbed) -> Iterator[None]:
-    """From a1 to b1, ten packets a second, while the block runs."""
-    target = next(vm["ip4"] for vm in json.loads(testbed.run("inventory"))["vms"].values() if vm["vm"] == "b1")
-    command = ["ip", "netns", "exec", f"{testbed.name}-a1", "ping", "-q", "-i", "0.1", target]
+def ping(testbed: Testbed, from_: str = "a1", to: str = "b1") -> Iterator[None]:
+    """Ten packets a second from one VM to another while the block runs."""
+    target = next(vm["ip4"] for vm in json.loads(testbed.run("inventory"))["vms"].values() if vm["vm"] == to)
+    command = ["ip", "netns", "exec", f"{testbed.name}-{from_}", "ping", "-q", "-i", "0.1", target]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         yield
@@ -82,10 +83,10 @@ def reports(service: Service, since: float, condition: str) -> int:
     return int(service.query(f"{sql} AND time > fromUnixTimestamp64Micro({int(since * 1e6)}) AND {condition}")[0]["n"])
 
 
-def findings(service: Service) -> set[str]:
-    """Codes that the doctor of the service has found in streams of hypervisor a."""
+def findings(service: Service, exporter: str = "127.0.1.11") -> set[str]:
+    """Codes that the doctor of the service has found in streams of a hypervisor, a if not said."""
     sql = "SELECT arrayJoin(splitByChar(',', argMax(findings, time))) AS code FROM exporters "
-    where = "WHERE exporter = toIPv6('127.0.1.11') AND time > now64(6) - INTERVAL 25 SECOND GROUP BY protocol, domain"
+    where = f"WHERE exporter = toIPv6('{exporter}') AND time > now64(6) - INTERVAL 25 SECOND GROUP BY protocol, domain"
     return {row["code"] for row in service.query(sql + where)} - {""}
 
 
@@ -127,6 +128,40 @@ def test_the_line_of_the_doctor_brings_the_counters_back(testbed: Testbed, servi
 
     assert told(service, "exporter_replaced")[0] == ("firing", "ipfix")
     assert told(service, "exporter_absent") == []
+
+
+def repair(testbed: Testbed, host: str, code: str) -> None:
+    """Type the lines of a finding, with this testbed's own uplink bridge and collector in place of the page's."""
+    (lines,) = ("\n".join(check.repair) for check in CHECKS if check.code == code)
+    known = re.findall(r'"([0-9.]+:[0-9]+)"', vsctl(testbed, host, "ovs-vsctl list IPFIX; ovs-vsctl list sFlow"))
+    vsctl(testbed, host, lines.replace("br-ex", "br-phy").replace("192.0.2.1:4739", known[0]))
+
+
+SFLOW, IPFIX = ("export-sflow", "sampling=1", "polling=1"), ("export-ipfix", "sampling=1", "cache_active_timeout=2")
+
+
+@pytest.mark.parametrize(
+    ("code", "export", "host"),
+    [
+        ("agent_unknown", (*SFLOW, "agent=203.0.113.9", "host=a"), "a"),
+        ("two_bridges", (*SFLOW, "bridges=br-int,br-phy", "host=a"), "a"),
+        ("arrivals_unseen", (*SFLOW, "host=a,b"), "b"),
+        ("sampled_twice", (*IPFIX, "host=a"), "a"),
+    ],
+)
+def test_the_lines_of_a_finding_end_it(
+    testbed: Testbed, service: Service, code: str, export: tuple[str, ...], host: str
+) -> None:
+    name, *options = export
+    exporter = {"a": "127.0.1.11", "b": "127.0.1.12"}[host]
+    with ping(testbed, "a1", "b1"), ping(testbed, "a3", "b3"):
+        testbed.run(name, target_of(service), *options)
+        until(lambda: code in findings(service, exporter), 150)
+        repair(testbed, host, code)
+        until(lambda: code not in findings(service, exporter), 240)
+        time.sleep(30)
+        assert code not in findings(service, exporter)
+    testbed.run("export-off")
 
 
 def test_an_exporter_that_was_taken_away_is_retired_once(testbed: Testbed, service: Service) -> None:

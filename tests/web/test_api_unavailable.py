@@ -38,7 +38,7 @@ def test_a_store_that_is_away_is_told() -> None:
 
 def test_requests_that_wait_for_a_store_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for the first two any more, but they will be done once the former state is read."""
-    monkeypatch.setattr("collector.alert.api.ACT_SECONDS", 0.1)
+    monkeypatch.setattr("collector.alert.api.CHANGE_SECONDS", 0.1)
     monkeypatch.setattr("collector.alert.api.MOST_WAITING", 2)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -1,6 +1,6 @@
 """Condition `absent`: a series that was there fell silent.
 
-Silence is counted in windows that were looked at, so a pause of vmflow itself, or of its store, is no silence.
+Silence is counted in windows that were evaluated, so a pause of vmflow itself, or of its store, is no silence.
 
 An exporter is expected at its own rhythm: one whose records come every ten minutes is not silent after three.  Where
 another stream of the same sender began as it ended, it was not lost but replaced, as by a change of the protocol.
@@ -19,25 +19,25 @@ from numpy.typing import NDArray
 
 from collector.alert.conditions.base import Verdict
 from collector.alert.rules import Rule
-from collector.alert.scopes import LEVEL_US, SECONDS
 from collector.alert.series import SECOND_US, Flags, Limits, Past, Series, WindowSeries
+from schemas.rollups import LEVEL_US, LEVELS
 
 SEED_WINDOWS = 60
-"""Windows before the first that are read at start, to know who was there."""
+"""Windows before the first that are read at start, to know which series were there."""
 PAUSES = 32
-"""Pauses between signs of life that a rhythm is told by."""
+"""Pauses between signs of life from which a rhythm is known."""
 LEAST_PAUSES = 2
 """With fewer, the rhythm of a series is not known."""
 SLOWEST_SECONDS = 1260
 """Silence that a series of unknown rhythm may keep: twice the slowest default of Open vSwitch, and a minute."""
 DISMISSED_US = 15 * SECOND_US
-"""What was dismissed may still be told of for so long: exporters are reported every 10 s, after the fact."""
+"""What was dismissed may still be reported for so long: rows about exporters come every 10 s, after the fact."""
 ENDED = ("", "clear")
 """`resolved_by` of what is not dismissed: it lasts, or is there again."""
 
 
 class Absent:
-    """Remembers who was seen; at most `most` series."""
+    """Remembers the series that were seen, at most `most`."""
 
     def __init__(self, rule: Rule, most: int) -> None:
         self.rule = rule
@@ -56,18 +56,18 @@ class Absent:
         self._texts = {name: pa.array([], pa.string()) for name in rule.view.labels}
         self._dismissed: dict[int, int] = {}
         """Series that people do not expect any more, and since when (µs)."""
-        self._told: Series = np.zeros(0, np.uint64)
-        """Replaced series that the last window told of."""
+        self._named: Series = np.zeros(0, np.uint64)
+        """Replaced series that the last verdict named."""
 
     def __len__(self) -> int:
         return len(self._series)
 
     def prepare(self, client: Client, start_us: int, limits: Limits) -> bool:
-        """Before the first window: learn who was there shortly before."""
+        """Before the first window: read which series were there shortly before."""
         if self._seeded:
             return True
         for frame in self._past.frames(client, start_us, limits):
-            # What was missed before the start was missed by nobody who looked: silence begins with the first window.
+            # Nothing was evaluated before the start: silence begins with the first window.
             self._see(frame, (frame.end_us - self._last_us) // self._length_us)
         self._seeded = self._past.read_us >= start_us
         return self._seeded
@@ -98,7 +98,7 @@ class Absent:
         }
 
     def judge(self, frame: WindowSeries) -> Verdict:
-        """Judge all who are remembered, whether or not they are in the frame."""
+        """Judge all series that are remembered, whether or not they are in the frame."""
         self._silent += 1
         self._see(frame, self._silent)
         rule = self.rule
@@ -108,13 +108,13 @@ class Absent:
         successors = self._successors(np.flatnonzero(long)) if rule.view.rhythm else {}
         replaced = np.zeros(len(self._series), bool)
         replaced[list(successors)] = True
-        # Whoever is expected seldom is not given up after a day.
-        patience = 2 * limits * SECONDS[rule.level] if rule.view.rhythm else 0
+        # What is expected seldom is not given up after a day.
+        patience = 2 * limits * LEVELS[rule.level] if rule.view.rhythm else 0
         gone = silence >= np.maximum(rule.forget_after, patience)
         if rule.replaced:
-            gone |= np.isin(self._series, self._told)
+            gone |= np.isin(self._series, self._named)
             beyond = ~gone & long & replaced
-            self._told = self._series[beyond]
+            self._named = self._series[beyond]
         else:
             gone |= long & replaced
             beyond = ~gone & long
@@ -128,7 +128,7 @@ class Absent:
             value=silence,
             low=silence,
             high=silence,
-            threshold=(limits * SECONDS[rule.level]).astype(np.float64),
+            threshold=(limits * LEVELS[rule.level]).astype(np.float64),
             samples=np.full(count, np.nan),
             labels=self._labeller(),
             evidence=lambda row: successors.get(row, ""),
@@ -154,7 +154,7 @@ class Absent:
             return least
         known = (self._pauses > 0).sum(axis=1) >= LEAST_PAUSES
         longest = np.sort(self._pauses, axis=1)[:, -2].astype(np.int64)
-        patient = math.ceil(SLOWEST_SECONDS / SECONDS[self.rule.level])
+        patient = math.ceil(SLOWEST_SECONDS / LEVELS[self.rule.level])
         return np.maximum(least, np.where(known, np.where(longest > 1, 2 * longest + 1, 1), patient))
 
     def _successors(self, rows: NDArray[np.int64]) -> dict[int, str]:

@@ -1,6 +1,6 @@
 """Conditions over whole columns: which series of a window are beyond the limit, which are clear, which say nothing.
 
-    frame ──► Threshold, Absent (`silence.py`), Trend, Baseline (each in a file of its name) ──► Verdict
+    frame ──► Threshold, Absent, Trend, Baseline (each in a file of its name) ──► Verdict
 
 Only rows that are beyond, or that have a state, become objects; that is done by `state.py`.
 """
@@ -25,7 +25,7 @@ class Verdict:
 
     series: Series
     data: Flags
-    """False: nothing can be told, which neither raises an alert nor ends one."""
+    """False: nothing is known, which neither raises an alert nor ends one."""
     beyond: Flags
     certain: Flags
     """Beyond without any doubt: fires at once."""
@@ -82,7 +82,7 @@ class Figures:
 
 
 def figures(rule: Rule, frame: WindowSeries) -> Figures:
-    """The rule's measure, and where it can be told of a series that the rule is about."""
+    """The rule's measure, and of which series that the rule is about it is known."""
     value = frame.figures[rule.measure]
     low = frame.figures.get(f"{rule.measure}_low", value)
     high = frame.figures.get(f"{rule.measure}_high", value)
@@ -96,12 +96,12 @@ def figures(rule: Rule, frame: WindowSeries) -> Figures:
 
 
 def labeller(rule: Rule, frame: WindowSeries) -> Callable[[int], dict[str, str]]:
-    """Tells the labels of a row of the frame."""
+    """Give the labels of a row of the frame."""
     return lambda row: frame.labels(row, rule.view.labels)
 
 
 def evidence(rule: Rule, frame: WindowSeries) -> Callable[[int], str]:
-    """Tells the state of the evidence of a row of the frame."""
+    """Give the state of the evidence of a row of the frame."""
     words = frame.texts.get(f"{rule.measure}_evidence")
     return (lambda row: "") if words is None else (lambda row: str(words[row].as_py()))
 

@@ -1,10 +1,9 @@
-"""Condition `threshold`: beyond a limit, in one window or by evidence that adds up over many.
+"""Condition `threshold`: beyond a limit, in one window or by evidence that adds up over many weak ones.
 
-Evidence that adds up from window to window, so that many weak windows say what one strong one does.
-
-Per series a cumulative sum (Page 1954): each window adds its distance beyond the limit in standard deviations, less
-`ALLOWANCE`, and the sum never falls below 0.  Where nothing is wrong it reaches `decision(n)` once in n windows on
-average (Siegmund 1985).  A value that is far beyond gets there in one window, one that is little beyond in many.
+The evidence of a series is a cumulative sum (Page 1954): each window adds its distance beyond the limit in standard
+deviations, less `ALLOWANCE`, and the sum never falls below 0.  Where nothing is wrong it reaches `decision(n)` once in
+n windows on average (Siegmund 1985).  A value that is far beyond gets there in one window, one that is little beyond in
+many.
 
 What the intervals do not hold is that both sides of a pair report with a delay of their own: up to `EDGE_SECONDS` of
 traffic may fall into the neighbour window at one of them.  That adds nothing over several windows, as what one
@@ -27,9 +26,9 @@ from numpy.typing import NDArray
 
 from collector.alert.conditions.base import Figures, Verdict, evidence, figures, labeller
 from collector.alert.rules import Rule
-from collector.alert.scopes import LEVEL_US, SECONDS
 from collector.alert.series import SECOND_US, Flags, Floats, Limits, Series, WindowSeries
 from schemas.pair_definition import EDGE_SECONDS
+from schemas.rollups import LEVEL_US, LEVELS
 
 Times = NDArray[np.int64]
 
@@ -73,7 +72,7 @@ class Evidence:
         self._rule = rule
         self._decision = decision(windows)
         # The numbers of a share that is lost are shares of the traffic, others know no edges of windows.
-        self._share = EDGE_SECONDS / SECONDS[rule.level] if rule.about.survival else 0.0
+        self._share = EDGE_SECONDS / LEVELS[rule.level] if rule.about.survival else 0.0
         self._series: Series = np.zeros(0, np.uint64)
         self._sums: Floats = np.zeros(0)
         self._plain: Floats = np.zeros(0)
@@ -109,7 +108,7 @@ class Evidence:
         return found.data & found.point & beyond & clearly & (found.centre < 1)
 
     def _explained_by_edges(self, found: Figures) -> Floats:
-        """Share of the traffic that may have come a window later; where samples are not told, of plain proportion."""
+        """Share of the traffic that may have come a window later; where samples are not known, of plain proportion."""
         return self._share + self._chance(found) + found.allowance
 
     def _chance(self, found: Figures) -> Floats:
@@ -146,8 +145,8 @@ class Evidence:
 
     def _keep(self, series: Series, sums: Floats, plain: Floats, began: Times, data: Flags, end_us: int) -> None:
         """Replace the series that were measured; those with a sum of 0 need no memory."""
-        told = series[data]
-        rest = ~np.isin(self._series, told) & (self._last_us > end_us - FORGOTTEN_US)
+        measured = series[data]
+        rest = ~np.isin(self._series, measured) & (self._last_us > end_us - FORGOTTEN_US)
         new = data & (sums > 0)
         joined = np.concatenate((self._series[rest], series[new]))
         order = np.argsort(joined, kind="stable")

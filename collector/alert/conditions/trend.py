@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from collector.alert.conditions.base import Verdict, evidence, figures, labeller, median, median_sorted
 from collector.alert.conditions.threshold import SIGMAS
 from collector.alert.rules import Rule
-from collector.alert.scopes import SECONDS
 from collector.alert.series import Floats, Limits, Past, WindowSeries
+from schemas.rollups import LEVELS
 
 CANDIDATES = 2000
 """Series whose slope is taken in full per window: 0.3 s of a core.  The steepest go first, the rest is counted."""
@@ -55,7 +55,7 @@ class Trend:
         found = figures(rule, frame)
         rows = self._remember(frame)
         self._past.read_us = frame.end_us
-        windows = rule.within_seconds / SECONDS[rule.level]
+        windows = rule.within_seconds / LEVELS[rule.level]
         value, low, high = self._projected(rows, windows)
         near = low if rule.sign > 0 else high
         data = found.data & np.isfinite(value)
@@ -100,8 +100,8 @@ class Trend:
         here = rows >= 0
         here[here] = self._series[rows[here]] == frame.series[here]
         rows[~here] = -1
-        told = here & found.data
-        self._values[rows[told], -1] = found.value[told]
+        measured = here & found.data
+        self._values[rows[measured], -1] = found.value[measured]
         return rows
 
     def _projected(self, rows: NDArray[np.int64], windows: float) -> tuple[Floats, Floats, Floats]:

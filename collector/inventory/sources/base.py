@@ -1,15 +1,17 @@
-"""What a source of the inventory says, and the protocol that every source follows.
+"""What a source of the inventory says, the protocol that every source follows, and how texts of theirs are read.
 
 A source answers with its whole present state; what changed since its last answer, since when something holds, and who
 is right where two sources differ, is found by `merge.py` and `history.py`.  A source knows none of the others, no
 clock of ours and no event loop.
 
-Addresses of the places where sources are: an export often comes from the same one.
+MAC addresses, IP addresses, UUIDs and names are read here for all sources, so that none has rules of its own.
 """
 
 from __future__ import annotations
 
+import re
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -18,9 +20,28 @@ from uuid import UUID
 
 import pyarrow as pa
 
+from schemas.text import clean
+
 Address = IPv4Address | IPv6Address
 
 NO_UUID = UUID(int=0)
+
+MAX_IPS = 64
+"""Addresses of one interface, or of one hypervisor, that are kept: more than an operator gives to one.  A router would
+have thousands, and is known by its MAC address; a hypervisor has one for each place from which it exports or where a
+tunnel ends."""
+MAX_VLAN = 4094
+"""4095 is Neutron's tag for a port that is not connected yet."""
+GROUP_BIT = 1 << 40
+"""Set in a MAC address that means many receivers (broadcast is one of them)."""
+MAC_FORMS = "52:54:00:0a:00:01, 52-54-00-0a-00-01, 5254.000a.0001 or 5254000a0001"
+
+_COLONS = re.compile(r"(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}")
+_ANY_MAC = re.compile(
+    r"[0-9a-f]{1,2}(:[0-9a-f]{1,2}){5} | [0-9a-f]{1,2}(-[0-9a-f]{1,2}){5}"
+    r"| [0-9a-f]{4}(\.[0-9a-f]{4}){2} | [0-9a-f]{12}",
+    re.IGNORECASE | re.VERBOSE,
+)
 
 
 class Rank(IntEnum):
@@ -136,15 +157,60 @@ class Source(Protocol):
         """Close the connection.  Does not raise."""
 
 
+def parse_mac(text: object) -> int:
+    """A MAC address that a person wrote, in any usual notation.  Raises ValueError that says what was expected."""
+    if not isinstance(text, str) or not _ANY_MAC.fullmatch(text.strip()):
+        raise ValueError(f"no MAC address; {MAC_FORMS} expected")
+    parts = re.split("[:-]", text.strip())
+    digits = "".join(part.zfill(2) for part in parts) if len(parts) == 6 else text.strip().replace(".", "")
+    return int(digits, 16)
+
+
+def mac_number(text: str) -> int | None:
+    """A MAC address that a program wrote, `52:54:00:0a:00:01`, as a 48-bit number; None for anything else."""
+    return int(text.replace(":", ""), 16) if _COLONS.fullmatch(text) else None
+
+
+def address_or_none(text: str) -> Address | None:
+    """An IP address; None for what is none."""
+    try:
+        return ip_address(text)
+    except ValueError:
+        return None
+
+
+def uuid_or_none(text: str) -> UUID | None:
+    """A UUID; None for what is none."""
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+def text_of(values: Mapping[str, object], key: str) -> str:
+    """A text, cleaned; empty where there is none."""
+    value = values.get(key)
+    return clean(value) if isinstance(value, str) else ""
+
+
+def sixteen(address: Address | None) -> bytes:
+    """The 16 octets of an address: IPv4 mapped into IPv6, none is `::`."""
+    if address is None:
+        return bytes(16)
+    return address.packed if isinstance(address, IPv6Address) else bytes(10) + b"\xff\xff" + address.packed
+
+
 def remote_address(remote: str) -> Address | None:
-    """Address in `tcp:HOST:PORT` or `ssl:HOST:PORT`, resolved if it is a name; None for unix sockets and loopback."""
+    """Address in `tcp:HOST:PORT` or `ssl:HOST:PORT`, resolved if it is a name; None for unix sockets and loopback.
+
+    An export often comes from the place where the source is.
+    """
     kind, _, rest = remote.partition(":")
     if kind not in ("tcp", "ssl"):
         return None
     host = rest.rpartition(":")[0].strip("[]")
-    try:
-        address = ip_address(host)
-    except ValueError:
+    address = address_or_none(host)
+    if address is None:
         try:
             address = ip_address(socket.getaddrinfo(host, None)[0][4][0])
         except OSError:

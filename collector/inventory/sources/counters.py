@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from ipaddress import IPv6Address
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from collector.inventory.sources.base import Address
+from collector.inventory.sources.base import Address, sixteen
 from decoders.rows import ABSENT, batch, layout, new_rows
 from schemas.counters import COUNTERS, TOTALS
 
@@ -30,7 +29,7 @@ class Poll(NamedTuple):
     if_index: NDArray[np.uint32]
     """[n] 0 where not known."""
     epochs: NDArray[np.int64]
-    """[n] Another number than in the poll before says that the counters began anew."""
+    """[n] Another number than in the poll before says that the counters began again."""
     totals: NDArray[np.uint64]
     """[len(TOTALS), n] Running totals in the order of `schemas.counters.TOTALS`, `ABSENT` where not told."""
     wall_us: int
@@ -70,7 +69,7 @@ class CounterRows:
         rows.u32[_PLACES["if_index"][1]] = poll.if_index
         # Name 0 is the empty one, as everywhere.
         rows.u32[_PLACES["if_name"][1]] = np.arange(1, count + 1)
-        rows.address[_PLACES["agent"][1]] = np.frombuffer(_sixteen(agent), np.uint64)
+        rows.address[_PLACES["agent"][1]] = np.frombuffer(sixteen(agent), np.uint64)
         return batch(COUNTERS, rows, count, pa.array(["", *poll.names], pa.string()))
 
 
@@ -98,10 +97,3 @@ def _differences(before: Poll | None, now: Poll) -> tuple[NDArray[np.uint8], NDA
     holds = told & good
     deltas[holds] = now.totals[holds] - old[holds]
     return state, deltas, interval
-
-
-def _sixteen(address: Address | None) -> bytes:
-    """16 octets, IPv4 mapped into IPv6."""
-    if address is None:
-        return bytes(16)
-    return address.packed if isinstance(address, IPv6Address) else bytes(10) + b"\xff\xff" + address.packed

@@ -1,11 +1,9 @@
-"""libvirt as a source of the inventory: the active domains of one daemon, read only.
+"""libvirt as a source of the inventory: the active domains of one daemon, read only; the only file with the binding.
 
 `read` costs one call for the list of active domains with their states (libvirt 4.5 or newer), and a call for each
 domain that changed; see `libvirt_domains.py`.  It ends well within the deadline of the settings if calls return: XML is
 read during its first half, addresses until three quarters.  A daemon that hangs ends the connection by keepalive within
 the deadline; one that hangs while the connection is being made does not, and the call has to be given up.
-
-One connection to libvirt and its events; the only file that imports the binding.
 """
 
 from __future__ import annotations

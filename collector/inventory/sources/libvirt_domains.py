@@ -1,36 +1,14 @@
-"""The live XML of one libvirt domain, read into interfaces.  Nothing here talks to libvirt.
+"""The domains of one libvirt daemon: XML read into interfaces, counters into polls, and what is kept between reads.
 
-The elements are those of libvirt's docs/formatdomain.rst; the metadata are those that Nova writes
-(nova/virt/libvirt/config.py, namespace `http://openstack.org/xmlns/libvirt/nova/1.x`).
-
-libvirt's counters of virtual interfaces, as polls for `interface_counters`.
-
-Directions: libvirt shows the guest's side, the table shows the switch's.  What the guest sends (`tx`) the switch
-receives (`in_`).  libvirt does the same for all kinds of interfaces: it turns the counters of a tap device and of a
-vhost-user port round, and leaves those of a macvtap device as they are, because that device already counts as the
-guest does (virDomainNetTypeSharesHostView).  So no kind is an exception here.
-
-libvirt counts all packets in one number.  It stands where Open vSwitch puts all packets: `in_unicast_packets` and
-`out_unicast_packets`.
-
-What is known of the active domains of one hypervisor, kept between reads.
-
-One call lists all active domains with their states.  Their XML and their addresses take a call each, which over ssh
-costs a round trip.  So both are kept, and a read asks anew only for what is due, oldest first, until its time is up:
-
-- XML: of a domain that is new, was started again or had an event; and of any other after half of a polling interval,
-  since libvirt tells nothing of a changed interface (update-device, link state).
-- Addresses: once a minute and domain, at most `ADDRESS_CALLS` calls a read.
-
-A domain whose first XML is still due is left out of the report, and the next read follows at once.
+`interfaces` and `poll` talk to nobody; `Domains` asks what is due.  The elements of the XML are those of libvirt's
+docs/formatdomain.rst; the metadata are those that Nova writes (nova/virt/libvirt/config.py, namespace
+`http://openstack.org/xmlns/libvirt/nova/1.x`).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_address
 from posixpath import basename
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -40,7 +18,7 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from collector.inventory.sources.base import Address, Interface, PortKind
+from collector.inventory.sources.base import MAX_IPS, Address, Interface, PortKind, address_or_none, mac_number
 from collector.inventory.sources.counters import Poll
 from collector.log import get_log
 from decoders.rows import ABSENT
@@ -51,11 +29,8 @@ MAX_XML = 1 << 20
 """Characters.  A domain with hundreds of devices has about 100,000."""
 MAX_INTERFACES = 256
 """More than a guest has slots for on its PCI buses, root ports included."""
-MAX_ADDRESSES = 64
-"""Addresses of one interface that are kept: an interface with more is a router, and known by its MAC address."""
 
 _NOVA = "{http://openstack.org/xmlns/libvirt/nova/"
-_MAC = re.compile(r"(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}")
 _NEUTRON_PREFIXES = ("tap", "vhu", "qvo")
 """Neutron's names of ports: one of these, and the first 11 characters of the port id."""
 _BITS_PER_KILOBYTE = 8_000
@@ -222,18 +197,8 @@ def _nova_ports(nova: Element, space: str) -> dict[str, tuple[Address, ...]]:
 
 def addresses(texts: list[str]) -> tuple[Address, ...]:
     """The addresses in `texts`, each once and without its zone; what is none is left out, and what is too many."""
-    found: dict[Address, None] = {}
-    for text in texts[:MAX_ADDRESSES]:
-        try:
-            found[ip_address(text.partition("%")[0])] = None
-        except ValueError:
-            continue
-    return tuple(found)
-
-
-def mac_number(text: str) -> int | None:
-    """`52:54:00:0a:00:01` as a 48-bit number; None if `text` is no MAC address."""
-    return int(text.replace(":", ""), 16) if _MAC.fullmatch(text) else None
+    found = (address_or_none(text.partition("%")[0]) for text in texts[:MAX_IPS])
+    return tuple(dict.fromkeys(address for address in found if address is not None))
 
 
 def _mac(text: str) -> int:
@@ -295,6 +260,14 @@ def poll(domains: Iterable[DomainStats], wall_us: int, monotonic_us: int) -> Pol
     """One poll of all interfaces that have a device and at least one counter, known by domain and device.
 
     libvirt's number N of an interface is no key: it changes when another one is unplugged.
+
+    Directions: libvirt shows the guest's side, the table shows the switch's.  What the guest sends (`tx`) the switch
+    receives (`in_`).  libvirt does the same for all kinds of interfaces: it turns the counters of a tap device and of a
+    vhost-user port round, and leaves those of a macvtap device as they are, because that device already counts as the
+    guest does (virDomainNetTypeSharesHostView).  So no kind is an exception here.
+
+    libvirt counts all packets in one number.  It stands where Open vSwitch puts all packets: `in_unicast_packets` and
+    `out_unicast_packets`.
     """
     epochs: dict[tuple[bytes, str], int] = {}
     values: list[list[int]] = []
@@ -350,7 +323,18 @@ class _Domain:
 
 
 class Domains:
-    """The domains of one libvirt daemon."""
+    """What is known of the active domains of one libvirt daemon, kept between reads.
+
+    One call lists all active domains with their states.  Their XML and their addresses take a call each, which over ssh
+    costs a round trip.  So both are kept, and a read asks again only for what is due, oldest first, until its time is
+    up:
+
+    - XML: of a domain that is new, was started again or had an event; and of any other after half of a polling
+      interval, since libvirt tells nothing of a changed interface (update-device, link state).
+    - Addresses: once a minute and domain, at most `ADDRESS_CALLS` calls a read.
+
+    A domain whose first XML is still due is left out of the report, and the next read follows at once.
+    """
 
     def __init__(
         self, libvirt: ModuleType, name: str, poll_seconds: float, guest_agent: bool, clock: Callable[[], float]
@@ -497,7 +481,7 @@ def _by_mac(answer: dict[str, dict[str, Any]] | None) -> dict[int, tuple[Address
 
 def _joined(some: tuple[Address, ...], more: tuple[Address, ...]) -> tuple[Address, ...]:
     """Both, each address once, up to the limit."""
-    return tuple(dict.fromkeys(some + more))[:MAX_ADDRESSES]
+    return tuple(dict.fromkeys(some + more))[:MAX_IPS]
 
 
 def _with(interface: Interface, ips: tuple[Address, ...]) -> Interface:

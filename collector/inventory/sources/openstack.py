@@ -4,15 +4,8 @@ Keystone.
 Neutron is needed; what else is missing or forbidden is done without, and said once.  An administrator sees all
 projects, hosts and segmentation ids; others see what is their own.
 
-Everything is listed in full every `full_seconds`.  Between, only changes of ports, networks and servers are read (see
-`openstack_lists.py`), and projects when one turns up that is not known; hypervisors are read in full listings only.
-
-What Neutron and Nova know, kept from one read to the next, so that only what changed has to be read.
-
-- Neutron's objects: a listing of ids with revision numbers, which Neutron raises with every change, then those that are
-  new or changed.  Its filter `changed_since` says nothing of deletions, and a server that validates filters (as all do
-  by default since Rocky) refuses it.
-- Nova's servers: `changes-since`, which tells of deleted servers, too.
+Everything is listed in full every `full_seconds`.  Between, only changes of ports, networks and servers are read
+(`Mirror`, `Servers`), and projects when one turns up that is not known; hypervisors are read in full listings only.
 """
 
 from __future__ import annotations
@@ -51,7 +44,12 @@ T = TypeVar("T")
 
 
 class Mirror(Generic[T]):
-    """All Neutron objects of one kind, as of the last `refresh`."""
+    """All Neutron objects of one kind, as of the last `refresh`, kept so that only what changed has to be read.
+
+    A listing of ids with revision numbers, which Neutron raises with every change, comes first, then those that are new
+    or changed.  Its filter `changed_since` says nothing of deletions, and a server that validates filters (as all do by
+    default since Rocky) refuses it.
+    """
 
     def __init__(self, client: Client, kind: str, fields: tuple[str, ...], read: Callable[[Item], T | None]) -> None:
         """`kind` is the plural in paths and answers: `ports`.  Objects of which `read` makes None are left out."""
@@ -110,7 +108,7 @@ class Mirror(Generic[T]):
 
 
 class Servers:
-    """All Nova servers, as of the last `refresh`."""
+    """All Nova servers, as of the last `refresh`; read with `changes-since`, which tells of deleted servers, too."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -121,7 +119,7 @@ class Servers:
         """Why only servers of one project are seen; empty if all are."""
 
     def refresh(self, *, full: bool) -> bool:
-        """Read what changed, or everything; return whether anything did.  Raises RefusedError, SourceError."""
+        """Read what changed, or everything; return whether anything did.  Raises OpenstackRefusedError, SourceError."""
         since = "" if full else _before(self._newest)
         found = self._read({"changes-since": since} if since else {})
         self._newest = max([self._newest, *(server.updated for server in found.values())])
@@ -284,7 +282,7 @@ class Openstack:
         return self._projects != before
 
     def _list_projects(self) -> dict[str, str]:
-        """Names by id.  Raises RefusedError, SourceError."""
+        """Names by id.  Raises OpenstackRefusedError, SourceError."""
         try:
             items = self._client.listing("identity", "/projects", "projects", {})
             self._found("names of other projects")

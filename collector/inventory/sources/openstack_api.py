@@ -64,7 +64,7 @@ def load() -> Any:
 
 
 class Client:
-    """One cloud, asked by one thread at a time.  Opens itself with the first call, and anew after `close`."""
+    """One cloud, asked by one thread at a time.  Opens itself with the first call, and again after `close`."""
 
     def __init__(self, name: str, settings: OpenstackSettings, stopping: threading.Event) -> None:
         """`name` begins every message; `stopping` ends a read under way.  Raises SourceSetupError as `load` does."""
@@ -97,7 +97,7 @@ class Client:
             region.get_session().session.close()
 
     def pages(self, service: str, path: str, key: str, query: Query) -> Iterator[list[Item]]:
-        """The objects under `key` of a listing, page by page.  Raises RefusedError, SourceError.
+        """The objects under `key` of a listing, page by page.  Raises OpenstackRefusedError, SourceError.
 
         The next page is asked for by the id of the last object, not by the link in the answer: where a proxy stands
         before the API, links often name the wrong host.
@@ -118,11 +118,11 @@ class Client:
                 return
 
     def listing(self, service: str, path: str, key: str, query: Query) -> list[Item]:
-        """All objects of a listing.  Raises RefusedError, SourceError."""
+        """All objects of a listing.  Raises OpenstackRefusedError, SourceError."""
         return [item for page in self.pages(service, path, key, query) for item in page]
 
     def get(self, service: str, path: str, query: Query) -> Item:
-        """The JSON object that the API answers with.  Raises RefusedError, SourceError."""
+        """The JSON object that the API answers with.  Raises OpenstackRefusedError, SourceError."""
         where = f"{self._name}: {service} {path}"
         try:
             self._region.get_session().timeout = self._left()  # of signing in and finding endpoints
@@ -167,7 +167,7 @@ class Client:
         return self.get(service, path, {**query, "marker": markers[0]})
 
     def _adapter(self, service: str) -> Any:
-        """The way to one service.  Raises RefusedError and what the SDK raises."""
+        """The way to one service.  Raises OpenstackRefusedError and what the SDK raises."""
         adapter = self._adapters.get(service)
         if adapter is None:
             from keystoneauth1.adapter import Adapter  # noqa: PLC0415

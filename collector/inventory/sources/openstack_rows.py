@@ -7,24 +7,29 @@ missing; a value that is not what the API reference says counts as missing.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
 from posixpath import basename
 from typing import Any
-from uuid import UUID
 
-from collector.inventory.sources.base import NO_UUID, Address, Host, Interface, PortKind
-from schemas.text import clean
+from collector.inventory.sources.base import (
+    MAX_IPS,
+    MAX_VLAN,
+    NO_UUID,
+    Address,
+    Host,
+    Interface,
+    PortKind,
+    address_or_none,
+    mac_number,
+    text_of,
+    uuid_or_none,
+)
 
 Item = Mapping[str, Any]
 
-MAX_IPS = 64
-"""Addresses of one port that are kept: one with more is a router, and known by its MAC address."""
 MAX_VNI = 2**24 - 1
-MAX_VLAN = 4094
 
 PORT_FIELDS = (
     "id",
@@ -49,7 +54,6 @@ NETWORK_FIELDS = (
     "provider:segmentation_id",
 )
 
-_MAC = re.compile(r"(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}")
 _ID_SHOWN = 8
 """Characters of an id that tell two things of one name apart, for people."""
 _DEVICE_CHARACTERS = 11
@@ -107,25 +111,25 @@ def read_port(item: Item) -> Port | None:
     Ports of routers and DHCP servers are left out.  They belong to no VM, which the switch says as well, and the MAC
     address of a router must name nobody: what it sends comes from a VM elsewhere, which the IP address tells.
     """
-    owner = _text(item, "device_owner")
-    device = _text(item, "device_id")
-    mac = _text(item, "mac_address")
+    owner = text_of(item, "device_owner")
+    device = text_of(item, "device_id")
+    mac = mac_number(text_of(item, "mac_address"))
     owned = owner.startswith("compute:")
-    if not _MAC.fullmatch(mac) or not (owned or (device and not owner)):
+    if mac is None or not (owned or (device and not owner)):
         return None
     details = item.get("binding:vif_details")
     if not isinstance(details, dict):
         details = {}
     return Port(
-        id=_text(item, "id"),
-        mac=int(mac.replace(":", ""), 16),
+        id=text_of(item, "id"),
+        mac=mac,
         ips=_addresses(item),
         owned=owned,
         device=device,
-        host=_text(item, "binding:host_id"),
-        project=_text(item, "project_id"),
-        network=_text(item, "network_id"),
-        port_name=_port_name(_text(item, "id"), _text(item, "binding:vif_type"), details),
+        host=text_of(item, "binding:host_id"),
+        project=text_of(item, "project_id"),
+        network=text_of(item, "network_id"),
+        port_name=_port_name(text_of(item, "id"), text_of(item, "binding:vif_type"), details),
         own_vni=not _is_ovn(details),
     )
 
@@ -138,16 +142,16 @@ def read_network(item: Item) -> Network:
         segments = [item]
     vnis = _segmentation_ids(segments, ("vxlan", "geneve"), MAX_VNI)
     vlans = _segmentation_ids(segments, ("vlan",), MAX_VLAN)
-    return Network(_text(item, "name"), vnis.pop() if len(vnis) == 1 else 0, vlans.pop() if len(vlans) == 1 else 0)
+    return Network(text_of(item, "name"), vnis.pop() if len(vnis) == 1 else 0, vlans.pop() if len(vlans) == 1 else 0)
 
 
 def read_server(item: Item) -> Server:
     """A server."""
     return Server(
-        name=_text(item, "name"),
-        host=_text(item, "OS-EXT-SRV-ATTR:host") or _text(item, "OS-EXT-SRV-ATTR:hypervisor_hostname"),
-        project=_text(item, "tenant_id"),
-        updated=_text(item, "updated"),
+        name=text_of(item, "name"),
+        host=text_of(item, "OS-EXT-SRV-ATTR:host") or text_of(item, "OS-EXT-SRV-ATTR:hypervisor_hostname"),
+        project=text_of(item, "tenant_id"),
+        updated=text_of(item, "updated"),
         gone=item.get("status") == "DELETED",
     )
 
@@ -155,7 +159,7 @@ def read_server(item: Item) -> Server:
 def read_hypervisor(item: Item) -> Host | None:
     """A hypervisor, under the name that ports are bound to; None if it has none."""
     service = item.get("service")
-    name = (_text(service, "host") if isinstance(service, dict) else "") or _text(item, "hypervisor_hostname")
+    name = (text_of(service, "host") if isinstance(service, dict) else "") or text_of(item, "hypervisor_hostname")
     address = _address(item.get("host_ip"))
     return Host(name=name, addresses=() if address is None else (address,)) if name else None
 
@@ -182,7 +186,7 @@ def interfaces(
                 kind=PortKind.VM,
                 mac=port.mac,
                 vm=server.name,
-                vm_uuid=_uuid(port.device),
+                vm_uuid=uuid_or_none(port.device) or NO_UUID,
                 project=project_names.get(project, project),
                 network=network_names.get(port.network, port.network),
                 vni=network.vni if port.own_vni else 0,
@@ -212,7 +216,7 @@ def _port_name(port_id: str, vif_type: str, details: Item) -> str:
     With `ovs_hybrid_plug` the port of Open vSwitch is one end of a cable to a Linux bridge that has the tap device.
     """
     if vif_type == "vhostuser":
-        return basename(_text(details, "vhostuser_socket")) or "vhu" + port_id[:_DEVICE_CHARACTERS]
+        return basename(text_of(details, "vhostuser_socket")) or "vhu" + port_id[:_DEVICE_CHARACTERS]
     if vif_type == "ovs" and details.get("ovs_hybrid_plug"):
         return "qvo" + port_id[:_DEVICE_CHARACTERS]
     return "tap" + port_id[:_DEVICE_CHARACTERS] if vif_type in ("ovs", "bridge", "tap") else ""
@@ -252,20 +256,5 @@ def _address(value: object) -> Address | None:
     if not isinstance(value, str):
         return None
     text, _, prefix = value.partition("/")
-    try:
-        address = ip_address(text)
-    except ValueError:
-        return None
-    return address if not prefix or prefix == str(address.max_prefixlen) else None
-
-
-def _uuid(text: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError:
-        return NO_UUID
-
-
-def _text(item: Item, key: str) -> str:
-    value = item.get(key)
-    return clean(value) if isinstance(value, str) else ""
+    address = address_or_none(text)
+    return address if address and (not prefix or prefix == str(address.max_prefixlen)) else None

@@ -106,7 +106,7 @@ class Ovsdb:
             replica.close()
 
     def _followed(self, until: float) -> Replica:
-        """The replica, made anew if there is none or the old one is worn.  Raises ReplicaError."""
+        """The replica, made again if there is none or the old one is worn.  Raises ReplicaError."""
         if self._replica is not None and self._replica.worn:
             self.close()
         if self._replica is None:

@@ -25,7 +25,7 @@ import ovs.stream
 MAX_BYTES = 32 << 20
 """Octets of messages taken in at once, and of one message: 20,000 ports, at 1,500 octets each."""
 MAX_TOTAL_BYTES = 256 << 20
-"""Octets taken in over one connection: what a replica holds cannot be more.  Then it is made anew."""
+"""Octets taken in over one connection: what a replica holds cannot be more.  Then it is made again."""
 MAX_INTERFACES = 65_536
 """More than a bridge has OpenFlow port numbers for (65,279)."""
 MAX_PLACES = 8
@@ -111,7 +111,7 @@ class Replica(ovs.db.idl.Idl):  # type: ignore[misc] # the library has no types
 
     @property
     def worn(self) -> bool:
-        """Whether it has taken in so much that it should be made anew."""
+        """Whether it has taken in so much that it should be made again."""
         received: int = self._connection.received_bytes
         return received > MAX_TOTAL_BYTES
 

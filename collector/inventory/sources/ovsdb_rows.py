@@ -1,40 +1,41 @@
-"""Rows of the Open vSwitch database into interfaces and a host (vswitch.xml, external_ids).  No input, no output.
+"""Rows of the Open vSwitch database into interfaces, a host and polls of counters (vswitch.xml).  No input, no output.
 
 A row is as the library has it: optional columns are lists of none or one, maps are dictionaries, references are rows.
-What a row holds was written by many programs, and guests' owners choose some of it: a value that is none costs that
-value only.
-
-Interface statistics of Open vSwitch into polls of `interface_counters`.
-
-`rx` is what the switch receives from the port: `in_`.  Open vSwitch counts all packets in one number, which stands in
-`in_unicast_packets` and `out_unicast_packets`, as in its sFlow.  ovs-vswitchd writes statistics every 5 s
-(`other_config:stats-update-interval`): polls that are closer see no growth.
+What a row holds was written by many programs, and guests' owners choose some of it (`external_ids`): a value that is
+none costs that value only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from ipaddress import ip_address
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 import numpy as np
 
 from collector.inventory.settings import OvsdbSettings
-from collector.inventory.sources.base import NO_UUID, Address, Host, Interface, PortKind
+from collector.inventory.sources.base import (
+    GROUP_BIT,
+    MAX_IPS,
+    MAX_VLAN,
+    NO_UUID,
+    Address,
+    Host,
+    Interface,
+    PortKind,
+    address_or_none,
+    mac_number,
+    text_of,
+    uuid_or_none,
+)
 from collector.inventory.sources.counters import Poll
-from collector.inventory.sources.libvirt_domains import mac_number
 from decoders.rows import ABSENT
 from schemas.counters import TOTALS
 from schemas.text import clean
 
-MAX_ADDRESSES = 64
-"""Addresses of one hypervisor that are taken: one for each place from which it exports or where a tunnel ends."""
 MAX_IF_INDEX = 2**32 - 1
 MAX_OF_PORT = 0xFFFF
 """OpenFlow 1.0 to 1.4 as Open vSwitch numbers ports; 65534 is the bridge itself."""
-MAX_VLAN = 4094
-"""4095 is Neutron's tag for a port that is not connected yet."""
 MAX_KBITS = 2**32 - 1
 MAX_SPEED = 2**53
 MAX_VNI = 2**32 - 1
@@ -58,8 +59,6 @@ TUNNELS = frozenset(
 )
 _OVERLAYS = ("vxlan", "geneve", "gre")
 """Neutron's network types whose segmentation id is in the packets of a tunnel."""
-_GROUP = 1 << 40
-"""Bit of a MAC address that is no single station's."""
 
 
 class OvsdbTables(Protocol):
@@ -99,15 +98,15 @@ def host(tables: OvsdbTables, settings: OvsdbSettings, remote: Address | None) -
     Those of the settings come first.
     """
     ids: Mapping[str, str] = next((row.external_ids for row in tables.rows("Open_vSwitch")), {})
-    name = settings.host or _text(ids, "hostname") or _text(ids, "system-id") or settings.remote
+    name = settings.host or text_of(ids, "hostname") or text_of(ids, "system-id") or settings.remote
     stated = [text for row in tables.rows("sFlow") for text in row.agent]
-    stated += ids.get("ovn-encap-ip", "").split(",")[:MAX_ADDRESSES]
+    stated += ids.get("ovn-encap-ip", "").split(",")[:MAX_IPS]
     stated += [row.options.get("local_ip", "") for row in tables.rows("Interface") if row.type in TUNNELS]
     addresses = dict.fromkeys(settings.exporters)
     if remote is not None:
         addresses[remote] = None
     for text in stated:
-        if (address := _address(text)) is not None and len(addresses) < MAX_ADDRESSES:
+        if (address := _address(text)) is not None and len(addresses) < MAX_IPS:
             addresses[address] = None
     return Host(name=name, addresses=tuple(addresses))
 
@@ -149,11 +148,11 @@ def _interface(row: Any, host: str, bridge: Any, segment: _Segment) -> Interface
         bridge=clean(bridge.name),
         kind=kind,
         mac=_mac(ids.get("attached-mac", "")) if of_vm else 0,
-        vm_uuid=_uuid(ids.get("vm-id", "")) or _uuid(ids.get("vm-uuid", "")) or NO_UUID,
+        vm_uuid=uuid_or_none(ids.get("vm-id", "")) or uuid_or_none(ids.get("vm-uuid", "")) or NO_UUID,
         network=segment.network,
         vni=segment.vni,
         vlan=segment.vlan,
-        port_id=_text(ids, "iface-id") if of_vm else "",
+        port_id=text_of(ids, "iface-id") if of_vm else "",
         speed=1_000 * small([row.ingress_policing_rate], MAX_KBITS) or small(row.link_speed, MAX_SPEED),
     )
 
@@ -188,7 +187,7 @@ def _segment(port: Any, keys: Mapping[int, int]) -> _Segment:
         kind = config.get("network_type")
         number = config.get("segmentation_id", "")
         return _Segment(
-            network=_text(config, "net_uuid"),
+            network=text_of(config, "net_uuid"),
             vlan=_number(number, MAX_VLAN) if kind == "vlan" else 0,
             vni=_number(number, MAX_VNI) if kind in _OVERLAYS else 0,
         )
@@ -199,10 +198,6 @@ def _segment(port: Any, keys: Mapping[int, int]) -> _Segment:
 def _tag(port: Any) -> int:
     """The VLAN of packets without a tag, 0 if there is none: a trunk ignores the tag."""
     return 0 if "trunk" in port.vlan_mode else small(port.tag, MAX_VLAN)
-
-
-def _text(values: Mapping[str, str], key: str) -> str:
-    return clean(values.get(key, ""))
 
 
 def _number(text: str, most: int) -> int:
@@ -216,26 +211,18 @@ def _number(text: str, most: int) -> int:
         return 0
 
 
-def _uuid(text: str) -> UUID | None:
-    try:
-        return UUID(text)
-    except ValueError:
-        return None
-
-
 def _mac(text: str) -> int:
     """The address of one station; 0 for a group's, and for what is none."""
     number = mac_number(text) or 0
-    return 0 if number & _GROUP else number
+    return 0 if number & GROUP_BIT else number
 
 
 def _address(text: str) -> Address | None:
     """An address that another machine can see."""
-    try:
-        address = ip_address(text)
-    except ValueError:
+    address = address_or_none(text)
+    if address is None or address.is_unspecified or address.is_loopback or address.is_multicast:
         return None
-    return None if address.is_unspecified or address.is_loopback or address.is_multicast else address
+    return address
 
 
 _KEYS = {
@@ -252,7 +239,12 @@ _KEYS = {
 
 
 def counters(rows: Sequence[Any], wall_us: int, monotonic_us: int) -> Poll:
-    """The statistics of all rows of Interface that have a name and at least one counter that is wanted."""
+    """The statistics of all rows of Interface that have a name and at least one counter that is wanted.
+
+    `rx` is what the switch receives from the port: `in_`.  Open vSwitch counts all packets in one number, which stands
+    in `in_unicast_packets` and `out_unicast_packets`, as in its sFlow.  ovs-vswitchd writes statistics every 5 s
+    (`other_config:stats-update-interval`): polls that are closer see no growth.
+    """
     told = [
         (row, name, statistics)
         for row in rows
@@ -266,11 +258,11 @@ def counters(rows: Sequence[Any], wall_us: int, monotonic_us: int) -> Poll:
             totals[number] = np.fromiter(values, np.int64, len(told)).view(np.uint64)
     indices = np.array([small(row.ifindex, MAX_IF_INDEX) for row, _, _ in told], np.uint32)
     return Poll(
-        # A port that is deleted and made anew has another row.
+        # A port that is deleted and made again has another row.
         keys=[row.uuid for row, _, _ in told],
         names=[name for _, name, _ in told],
         if_index=indices,
-        # A device that is made anew under a port that stays has another ifIndex.
+        # A device that is made again under a port that stays has another ifIndex.
         epochs=indices.astype(np.int64),
         totals=totals,
         wall_us=wall_us,

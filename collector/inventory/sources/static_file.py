@@ -26,6 +26,8 @@ from pydantic import AfterValidator, BaseModel, Field, PlainValidator, StringCon
 
 from collector.inventory.settings import StaticSettings
 from collector.inventory.sources.base import (
+    GROUP_BIT,
+    MAX_IPS,
     NO_UUID,
     Address,
     Host,
@@ -35,6 +37,7 @@ from collector.inventory.sources.base import (
     Report,
     SourceError,
     SourceSetupError,
+    parse_mac,
 )
 from schemas.text import NAME_CHARACTERS, visible
 
@@ -42,32 +45,12 @@ MAX_BYTES = 256 * 2**20
 """Longest file: a million interfaces take about half."""
 SETTLE_SECONDS = 0.5
 """A file must be at rest this long before it is read, or one poll if that is shorter."""
-MAX_IPS = 64
-"""Addresses of one interface at most: more than that is a router, or two rows in one."""
-
-_MAC = re.compile(
-    r"[0-9a-f]{1,2}(:[0-9a-f]{1,2}){5} | [0-9a-f]{1,2}(-[0-9a-f]{1,2}){5}"
-    r"| [0-9a-f]{4}(\.[0-9a-f]{4}){2} | [0-9a-f]{12}",
-    re.IGNORECASE | re.VERBOSE,
-)
-MAC_FORMS = "52:54:00:0a:00:01, 52-54-00-0a-00-01, 5254.000a.0001 or 5254000a0001"
-_GROUP_BIT = 1 << 40
-"""Set in a MAC address that means many receivers (broadcast is one of them)."""
 _COMMENT = "#"
-
-
-def parse_mac(text: object) -> int:
-    """A MAC address in any usual notation, as a number.  Raises ValueError that says what was expected."""
-    if not isinstance(text, str) or not _MAC.fullmatch(text.strip()):
-        raise ValueError(f"no MAC address; {MAC_FORMS} expected")
-    parts = re.split("[:-]", text.strip())
-    digits = "".join(part.zfill(2) for part in parts) if len(parts) == 6 else text.strip().replace(".", "")
-    return int(digits, 16)
 
 
 def _interface_mac(text: object) -> int:
     number = parse_mac(text)
-    if number == 0 or number & _GROUP_BIT:
+    if number == 0 or number & GROUP_BIT:
         raise ValueError("zero, multicast and broadcast belong to no interface; the guest's MAC address expected")
     return number
 

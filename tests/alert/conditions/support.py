@@ -9,9 +9,9 @@ import pyarrow as pa
 
 from collector.alert.conditions.base import Judge
 from collector.alert.rules import Rule
-from collector.alert.scopes import LEVEL_US
 from collector.alert.series import WindowSeries
 from collector.alert.state import AlertStates, Change
+from schemas.rollups import LEVEL_US
 
 NOON_US = 1_800_014_400 * 1_000_000
 """A full hour."""

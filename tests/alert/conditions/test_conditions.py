@@ -393,7 +393,7 @@ def test_only_a_lasting_gap_is_worth_an_event() -> None:
     judge = Threshold(USE)
     changes = [step(judge, book, frame(USE, n, {1: value})) for n, value in enumerate(values[:-1])]
     (alert,) = book.lasting()
-    stale_us = alert.stale_us
+    stale_us = alert.stale_since_us
     changes.append(step(judge, book, frame(USE, len(values) - 1, {1: values[-1]})))
 
     seen = [(number, one.event) for number, found in enumerate(changes) for one in found]

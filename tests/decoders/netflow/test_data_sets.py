@@ -217,6 +217,16 @@ def test_impossible_times_are_clamped_and_counted(value: tuple[int, int], start:
     assert collector.problems == {Reason.TIME: 1}
 
 
+def test_a_start_slightly_after_the_header_is_also_the_end_where_none_is_stated() -> None:
+    collector = Collector()
+    sets = (template(256, [*ENDS, (152, 8)]), in_set(256, ENDS_VALUE + struct.pack("!Q", NOW * 1000 + 2_000)))
+
+    (row,) = collector.decode(ipfix(*sets))
+
+    assert (row["flow_start"], row["flow_end"]) == (NOW_US + 2_000_000, NOW_US + 2_000_000)
+    assert collector.problems == {}
+
+
 @pytest.mark.parametrize("known", [(352, 1), (1,), (85,)])
 def test_totals_only_where_there_is_no_delta(known: tuple[int, ...]) -> None:
     specs: list[Spec] = [(85, 4), (86, 4), *((number, 4) for number in known if number != 85)]

@@ -410,7 +410,7 @@ def test_sources_beyond_the_limit_give_way_and_the_rows_stay() -> None:
     for first in range(0, 6_000, 500):
         samples = [flow_sample(header(FRAME), source=(0, index)) for index in range(first, first + 500)]
         assert len(rows(sflow.decode(datagram(*samples, sequence=1 + first // 500)).flows)) == 500
-    assert sflow.decoder.sources_displaced > 0
+    assert sflow.decoder.forgotten_sources > 0
     assert sflow.stat(S_SAMPLES_LOST) == 0
 
 

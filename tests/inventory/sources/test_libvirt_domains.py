@@ -7,8 +7,8 @@ from uuid import UUID
 
 import pytest
 
-from collector.inventory.sources.base import Interface, PortKind
-from collector.inventory.sources.libvirt_domains import MAX_INTERFACES, MAX_XML, DomainError, interfaces, mac_number
+from collector.inventory.sources.base import Interface, PortKind, mac_number
+from collector.inventory.sources.libvirt_domains import MAX_INTERFACES, MAX_XML, DomainError, interfaces
 
 UUID_TEXT = "1776d583-50a4-4e49-8ab7-aa6f7a49b1fe"
 PORT = "77c1dc00-af39-4463-bea0-12808f4bc340"

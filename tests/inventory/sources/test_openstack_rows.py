@@ -8,9 +8,8 @@ from uuid import UUID
 
 import pytest
 
-from collector.inventory.sources.base import NO_UUID, Host, PortKind
+from collector.inventory.sources.base import MAX_IPS, NO_UUID, Host, PortKind
 from collector.inventory.sources.openstack_rows import (
-    MAX_IPS,
     Network,
     Server,
     distinct_names,

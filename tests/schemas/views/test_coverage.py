@@ -15,7 +15,7 @@ import pytest
 from clickhouse_connect.driver import Client
 from numpy.typing import NDArray
 
-from bench.rows import batch
+from bench.insert import batch
 from collector.store.settings import StoreSettings
 from schemas.column import TIME_US
 from schemas.flows import FLOWS

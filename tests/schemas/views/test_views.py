@@ -240,6 +240,37 @@ def test_a_stray_delivery_proves_nothing(client: Client) -> None:
     assert total_loss(client) == "blind"
 
 
+@pytest.mark.parametrize(("proof", "verdict"), [([], "blind"), ([-5], "exact")])
+def test_of_few_deliveries_in_a_window_the_same_proof_is_asked(
+    client: Client, proof: list[float], verdict: str
+) -> None:
+    """One second in which the output was sampled is no loss of 98 %."""
+    add(client, [flow(vm("c", "host-3"), B, "destination", received=at, **MANY) for at in proof])
+    add(client, [flow(A, B, "destination", received=5)])
+
+    assert total_loss(client) == verdict
+
+
+@pytest.mark.parametrize(
+    ("renewed", "reason", "verdict"),
+    [
+        (-600, "reopened", "exact"),
+        (-120, "reopened", "blind"),
+        (-120, "restarted", "blind"),
+        (-120, "started", "blind"),
+        (-120, "lost", "exact"),
+    ],
+)
+def test_what_a_stream_showed_before_it_was_set_up_anew_proves_nothing(
+    client: Client, renewed: float, reason: str, verdict: str
+) -> None:
+    """Its output may be sampled no more."""
+    add(client, [flow(vm("c", "host-3"), B, "destination", received=-300, **MANY)])
+    add(client, [gap(renewed - 1, renewed, reporter="::ffff:192.0.2.1", protocol="sflow5", reason=reason)], "gaps")
+
+    assert total_loss(client) == verdict
+
+
 def test_the_stream_that_sees_deliveries_must_be_alive_in_the_window(client: Client) -> None:
     """The uplink bridge reports in a domain of its own what comes by the patch port."""
     add(client, [flow(vm("c", "host-3"), B, "destination", received=-5, domain=9, **MANY)])
@@ -328,6 +359,16 @@ def test_what_little_was_missed_is_in_the_interval(client: Client) -> None:
     assert row["loss_ratio"] == pytest.approx(0.07)
     assert row["loss_low"] == 0
     assert row["loss_high"] == pytest.approx(0.07 + 2 * 3 / 57)
+
+
+@pytest.mark.parametrize("reason", ["started", "reopened", "restarted"])
+def test_a_window_in_which_a_stream_was_set_up_anew_tells_no_loss(client: Client, reason: str) -> None:
+    lossy(client)
+    add(client, [gap(2, 5, RECEIVING, protocol="sflow5", reason=reason)], "gaps")
+
+    row = only(client, FIRST.format("pair_metrics_1m"))
+    assert (row["loss_evidence"], row["loss_ratio"]) == ("insufficient", None)
+    assert row["packets_per_second"] == 10
 
 
 def test_records_that_reach_over_the_ends_of_a_window_smear(client: Client) -> None:

@@ -1,4 +1,4 @@
-"""Figures as people read them: percent, Mbit/s, ms, counts; points in time and durations."""
+"""Numbers and times for people: percent, Mbit/s, ms, counts; points in time and durations."""
 
 from __future__ import annotations
 
@@ -43,8 +43,10 @@ def figures(values: list[float], unit: str, measure: str) -> tuple[list[str], st
     return [number(value) for value in values], "" if unit == "1" else unit
 
 
-def figure(value: float, unit: str, measure: str) -> str:
-    """One number with its unit."""
+def figure(value: float | None, unit: str, measure: str = "") -> str:
+    """One number with its unit; `?` where there is none."""
+    if value is None:
+        return "?"
     (text,), name = figures([value], unit, measure)
     return f"{text} {name}".rstrip()
 

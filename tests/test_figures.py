@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from collector.notify.figures import clock, duration, figure, figures, moment, number
+from collector.figures import clock, duration, figure, figures, moment, number
 from tests.notify.support import NOON_US
 
 NAMES = ("d", "h", "min", "s")
