@@ -79,3 +79,9 @@ def address_halves(address: str | IPv4Address | IPv6Address) -> tuple[int, int]:
     if isinstance(parsed, IPv4Address):
         return 0, MAPPED_PREFIX | int(parsed)
     return int(parsed) >> 64, int(parsed) & 0xFFFF_FFFF_FFFF_FFFF
+
+
+def address_text(address: bytes | int) -> str:
+    """The 16 octets of an address, or its number, as people write it: IPv4 without the mapping."""
+    parsed = IPv6Address(address)
+    return str(parsed.ipv4_mapped or parsed)

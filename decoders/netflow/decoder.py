@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import IPv6Address
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from decoders.datagrams import Datagrams
+from decoders.datagrams import Datagrams, address_text
 from decoders.errors import Reason
 from decoders.netflow import data_sets, messages
 from decoders.netflow.fields import C_INIT_MS, C_RECEIVED_US, C_SESSION, C_VERSION
@@ -103,10 +102,9 @@ class SetsDecoder:
         key = self._shared.sessions.key
         for session in self.templates.sessions():
             high, low, stream = (int(word) for word in key[session, :3])
-            exporter = IPv6Address(high << 64 | low)
             for number, template in self.templates.of_session(session):
                 yield {
-                    "exporter": str(exporter.ipv4_mapped or exporter),
+                    "exporter": address_text(high << 64 | low),
                     "port": stream >> 32 & 0xFFFF,
                     "domain": stream & 0xFFFFFFFF,
                     "version": template.version,

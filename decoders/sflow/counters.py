@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from decoders.datagrams import Datagrams
+from decoders.datagrams import Datagrams, address_text
 from decoders.errors import Reason
 from decoders.interface_names import intern
 from decoders.jit import inline, kernel
@@ -367,7 +366,7 @@ class HostReader:
         if host[H_PARENT]:
             words = batch.octets[host[H_PARENT] : host[H_PARENT] + 8].view(">u4")
             parent = int(words[0]), int(words[1])
-        host_name = self._names.get((agent, *parent), _address_text(agent))
+        host_name = self._names.get((agent, *parent), address_text(agent))
         for if_index, mac in adapters[: MAX_ROWS - len(columns.mac)]:
             columns.time.append(int(batch.time_received_us[host[H_DATAGRAM]]))
             columns.uuid.append(uuid)
@@ -392,13 +391,6 @@ def _agent(batch: Datagrams, datagram: int) -> bytes:
     if family == 1:
         return bytes(10) + b"\xff\xff" + head[8:12]
     return head[8:24] if family == 2 else bytes(16)
-
-
-def _address_text(address: bytes) -> str:
-    """Usual form of an address of 16 octets."""
-    if address[:12] == bytes(10) + b"\xff\xff":
-        return str(IPv4Address(address[12:]))
-    return str(IPv6Address(address))
 
 
 def _host_descr(octets: bytes) -> tuple[str, bytes] | None:
