@@ -7,7 +7,6 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from ipaddress import IPv6Address
 from typing import Any, BinaryIO
 from uuid import UUID
 
@@ -18,7 +17,7 @@ from collector.capture.read import CaptureError, CaptureProblems, read_batches
 from collector.decode.exporter_stats import Growths
 from collector.lines import csv_lines, json_text
 from collector.terminal import data, print_error, tell
-from decoders.datagrams import Datagrams
+from decoders.datagrams import Datagrams, address_text
 from decoders.decoder import Decoder
 from decoders.errors import REASONS
 from decoders.overrides import ExporterRule
@@ -89,7 +88,7 @@ def _problems(batch: Datagrams, decoded: Decoded) -> Iterator[dict[str, Any]]:
             packed = batch.address[datagram].astype(">u8").tobytes()
             yield {
                 "time_us": int(batch.time_received_us[datagram]),
-                "exporter": address_text(packed),
+                "exporter": _address_text(packed),
                 "port": int(batch.port[datagram]),
                 "offset": offset,
                 "reason": REASONS[reason],
@@ -104,11 +103,7 @@ def _summary(decoder: Decoder, captured: CaptureProblems, printed: int, table: s
     tell(f"{captured.datagrams} datagrams, {printed} {table}; frames skipped: {captured}; decode problems: {shown}")
 
 
-@lru_cache(maxsize=65_536)
-def address_text(octets: bytes) -> str:
-    """16 octets as an address in its usual form, mapped IPv4 as IPv4."""
-    address = IPv6Address(octets)
-    return str(address.ipv4_mapped or address)
+_address_text = lru_cache(maxsize=65_536)(address_text)
 
 
 @lru_cache(maxsize=65_536)
@@ -151,9 +146,9 @@ def _values(column: Column, array: pa.Array) -> list[Any]:
 
 def _converter(column: Column) -> Callable[[Any], Any] | None:
     if column.clickhouse_type == "IPv6":
-        return address_text
+        return _address_text
     if column.clickhouse_type == "Array(IPv6)":
-        return lambda addresses: [address_text(address) for address in addresses]
+        return lambda addresses: [_address_text(address) for address in addresses]
     if "UUID" in column.clickhouse:
         return lambda octets: str(UUID(bytes=octets))
     if column.name == "mac" or column.name.endswith("_mac"):
