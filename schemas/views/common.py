@@ -1,7 +1,7 @@
 """What several views share: intervals of 95 %, unwatched time, and the choice of one protocol where two tell the same.
 
 Intervals are SQL expressions for what sampling leaves open of an estimate, and of the ratio of two.  Both were chosen
-by their coverage over many draws (tests/analyze/test_view_coverage.py); the usual rule of "± 1.96 √(1/n)" covers 96 to
+by their coverage over many draws (tests/schemas/views/test_coverage.py); the usual rule of "± 1.96 √(1/n)" covers 96 to
 100 % of them: it forgets that of packets sampled 1 in N, 1/N are known.
 """
 
