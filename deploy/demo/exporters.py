@@ -250,11 +250,11 @@ class Sflow(Exporter):
         return wire.sflow_sample(self.samples, self.stated, inward, outward, sight.packet(number), from_, into)
 
     def _polled(self, second: int) -> Iterator[bytes]:
-        """Counters of the ports whose turn it is."""
+        """Counters of the ports whose turn it is; that of the first port of a host is the last second of a window."""
         if not self.polling:
             return
         for number, vm in enumerate(self.cloud.vms):
-            if vm.host == self.number and (vm.port.of_port + second) % self.polling == 0:
+            if vm.host == self.number and (vm.port.of_port + second) % self.polling == 2:
                 self.polls[vm.port.if_index] += 1
                 counts = self.cloud.counters(number)
                 yield wire.sflow_counters(

@@ -370,7 +370,9 @@ def plan(cloud: Cloud, wishes: list[tuple[str, int, int]]) -> list[Trouble]:
     """Name, start and length of each trouble -> where it happens.  Raises CloudError where the cloud has no such."""
     of = {name: [n for n, host in enumerate(cloud.hosts) if host.protocol == name] for name in ("sflow", "ipfix")}
     exact = of["ipfix"] if len(of["ipfix"]) > 1 else list(range(len(cloud.hosts)))
-    movers = [n for n, vm in enumerate(cloud.vms) if vm.host == 0 and not vm.name.startswith(("db", "batch"))]
+    movers = [
+        n for tier in ("app", "web") for n, vm in enumerate(cloud.vms) if vm.host == 0 and vm.name.startswith(tier)
+    ]
     found = []
     for name, start, length in wishes:
         vms: tuple[int, ...] = ()

@@ -135,7 +135,7 @@ def sflow_counters(sequence: int, port: Port, inward: tuple[int, int], outward: 
     generic += struct.pack("!QIIIIII", outward[1], outward[0] & unknown, unknown, unknown, 0, 0, 0)
     name = port.name.encode()
     records = (
-        record(2, struct.pack("!I", 0) + b"\xff" * 48),
+        record(2, bytes(8) + b"\xff" * 44),
         record(1004, struct.pack("!QI", port.datapath, port.of_port)),
         record(1005, struct.pack("!I", len(name)) + name),
         record(1, generic),
