@@ -43,6 +43,8 @@ WINDOW_US = WINDOW_SECONDS * SECOND_US
 FIXED_START = "2026-01-05T14:00:00"
 """Where a capture begins unless told otherwise: the same command writes the same file at any time."""
 FIRST_TROUBLE, EVERY_TROUBLE, TROUBLE_SECONDS = 120, 300, 180
+SHORT = {"migration": 1, "restart": 3}
+"""Seconds of troubles that are over sooner."""
 LATE_SECONDS = 1.0
 COLLECTOR = int(IPv4Address("127.0.0.1"))
 
@@ -84,17 +86,9 @@ class Truth:
 
     def trouble(self, trouble: Trouble, start_us: int) -> None:
         """A trouble that begins now, and which pairs it is about."""
-        cloud, names = self._cloud, [vm.title for vm in self._cloud.vms]
-        if trouble.name in ("loss", "slow"):
-            pairs = cloud.pairs(trouble.hosts)
-        else:
-            edges = cloud.edges if trouble.name == "scan" else cloud.edges[cloud.edges["scan"] == 0]
-            ends = zip(edges["client"].tolist(), edges["server"].tolist(), strict=True)
-            scan = edges["scan"].tolist()
-            pairs = [pair for pair, of_scan in zip(ends, scan, strict=True) if of_scan or set(pair) & set(trouble.vms)]
-            pairs = [pair for pair in pairs if trouble.name != "scan" or pair[0] == trouble.vms[0]]
-        titles = [[names[client], names[server]] for client, server in pairs]
-        self.write("trouble", **self._of(trouble, start_us), pairs=titles)
+        names = [vm.title for vm in self._cloud.vms]
+        pairs = [[names[client], names[server]] for client, server in self._cloud.pairs(trouble)]
+        self.write("trouble", **self._of(trouble, start_us), pairs=pairs)
 
     def _of(self, trouble: Trouble, start_us: int) -> dict[str, object]:
         return {
@@ -218,8 +212,8 @@ def wishes(text: str) -> list[tuple[str, int, int]]:
         start, _, length = when.partition("+")
         if name not in TROUBLES or not all(part.isascii() and part.isdigit() for part in (start, length) if part):
             raise CloudError(f"expected NAME or NAME@START+LENGTH with one of {', '.join(TROUBLES)}, found {wish!r}")
-        usual = FIRST_TROUBLE + place * EVERY_TROUBLE
-        found.append((name, int(start) if start else usual, max(1, int(length)) if length else TROUBLE_SECONDS))
+        lasts = max(1, int(length)) if length else SHORT.get(name, TROUBLE_SECONDS)
+        found.append((name, int(start) if start else FIRST_TROUBLE + place * EVERY_TROUBLE, lasts))
     return found
 
 
@@ -250,7 +244,7 @@ class Sender:
     def send(self) -> None:
         """Until the run ends."""
         with contextlib.ExitStack() as stack:
-            stack.callback(lambda: [sender.close() for _, sender in self._sockets.values()])
+            stack.callback(self._close)
             for events in self._run.seconds():
                 for event in events:
                     wait = event.time_us / SECOND_US - time.time()
@@ -260,6 +254,10 @@ class Sender:
                         self._told_late = True
                         print(f"this machine is too slow: datagrams are {-wait:.0f} s late", file=sys.stderr)
                     self._send_one(event)
+
+    def _close(self) -> None:
+        for _, sender in self._sockets.values():
+            sender.close()
 
     def _send_one(self, event: Event) -> None:
         port, sender = self._sockets.get(event.host, (0, None))

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +24,6 @@ CACHE_US = 10 * SECOND_US
 ACTIVE_US = IDLE_US = 10 * SECOND_US
 TEMPLATES_US = 60 * SECOND_US
 POLLING_SECONDS = 10
-DOWN_US = 3 * SECOND_US
 UPTIME_US = 3600 * SECOND_US
 """Of the daemon when the run begins."""
 FIRST_PORT = 40_000
@@ -32,6 +32,8 @@ OUTPUT_TUNNEL, OUTPUT_SEVERAL = 1, 0x80000001
 ACTIVE_TIMEOUT, FORCED_END = 2, 4
 """Why a record ends [RFC 7012, flowEndReason]."""
 FIRST_FLAGS = (0, wire.SYN, wire.SYN | wire.ACK, wire.RST | wire.ACK)
+
+Key = tuple[str | int, ...]
 
 
 class Event(NamedTuple):
@@ -51,6 +53,10 @@ class Sight:
 
     src: Vm
     dst: Vm
+    here: bool
+    """The packets come from a VM of this host; else from the tunnel."""
+    tunnel: Tunnel | None
+    """What they come by, or go into."""
     protocol: int
     src_port: int
     dst_port: int
@@ -63,10 +69,6 @@ class Sight:
     start_us: int
     step_us: int
     delay_us: int
-    here: bool
-    """The packets come from a VM of this host; else from the tunnel."""
-    tunnel: Tunnel | None
-    """What they come by, or go into."""
 
     @property
     def delivered(self) -> bool:
@@ -74,7 +76,7 @@ class Sight:
         return not (self.here and self.tunnel)
 
     @property
-    def flow(self) -> tuple[str, str, int, int, int]:
+    def flow(self) -> Key:
         return self.src.title, self.dst.title, self.protocol, self.src_port, self.dst_port
 
     @property
@@ -148,7 +150,7 @@ class Exporter(ABC):
         """What a trouble does to this exporter, as it begins and ends.  A change of settings starts it anew."""
         if trouble.name == "restart" and begins:
             self.restart(now_us)
-            self.down_until_us = now_us + DOWN_US
+            self.down_until_us = now_us + trouble.length * SECOND_US
         yield from ()
 
     def restart(self, now_us: int) -> None:
@@ -174,10 +176,10 @@ class Exporter(ABC):
             delay = segments.delay_us if here else np.zeros_like(got)
             times = (segments.start_us if here else segments.arrive_us, segments.step_us, delay)
             columns = [column[picked].tolist() for column in (*(getattr(segments, n) for n in names), *counts, *times)]
-            for a, b, *values in zip(*columns, strict=True):
+            for a, b, protocol, port, *values in zip(*columns, strict=True):
                 one, other = self.cloud.vms[a], self.cloud.vms[b]
-                far = one.host != other.host
-                found.append(Sight(one, other, *values, here, self.tunnel(one, other, values[1]) if far else None))
+                tunnel = self.tunnel(one, other, port) if one.host != other.host else None
+                found.append(Sight(one, other, here, tunnel, protocol, port, *values))
         return found
 
     def tunnel(self, src: Vm, dst: Vm, port: int) -> Tunnel:
@@ -222,23 +224,16 @@ class Sflow(Exporter):
         for order, (index, number) in enumerate(zip(of.tolist(), (hits - (ends - packets)[of]).tolist(), strict=True)):
             self.waiting.append((sights[index].time_us(number), order, sights[index], number))
         self.waiting.sort(key=lambda item: item[:2])
-        samples: list[bytes] = []
-        size = 0
         due = [item for item in self.waiting if item[0] < end_us]
         del self.waiting[: len(due)]
-        for time_us, _, sight, number in due:
-            sample = self._sample(sight, number)
-            if size + len(sample) > wire.SFLOW_BYTES - 28:
+        samples: list[bytes] = []
+        sampled = ((time_us, self._sample(sight, number)) for time_us, _, sight, number in due)
+        polled = ((end_us - 1, sample) for sample in self._polled(start_us // SECOND_US))
+        for time_us, sample in chain(sampled, polled):
+            if sum(map(len, samples)) + len(sample) > wire.SFLOW_BYTES - 28:
                 yield self._datagram(time_us, samples)
-                samples, size = [], 0
+                samples = []
             samples.append(sample)
-            size += len(sample)
-        for sample in self._polled(start_us // SECOND_US):
-            if size + len(sample) > wire.SFLOW_BYTES - 28:
-                yield self._datagram(end_us - 1, samples)
-                samples, size = [], 0
-            samples.append(sample)
-            size += len(sample)
         if samples:
             yield self._datagram(end_us - 1, samples)
 
@@ -309,7 +304,7 @@ class Ipfix(Exporter):
     outputs = True
 
     def begin(self, now_us: int) -> None:
-        self.cache: dict[tuple[object, ...], Flow] = {}
+        self.cache: dict[Key, Flow] = {}
         self.sequence = 1
         self.total = (0, 0)
         self.templates_us = 0
@@ -372,7 +367,7 @@ class Netflow5(Exporter):
 
     def begin(self, now_us: int) -> None:
         self.booted_us = now_us
-        self.cache: dict[tuple[object, ...], Flow] = {}
+        self.cache: dict[Key, Flow] = {}
         self.records = 0
 
     def second(self, sights: list[Sight], start_us: int) -> Iterator[Event]:
@@ -416,5 +411,9 @@ class Netflow5(Exporter):
         return wire.netflow_record(packet, ports, counts, (first, last))
 
 
-EXPORTERS = {"sflow": Sflow, "ipfix": Ipfix, "netflow5": Netflow5}
+EXPORTERS: dict[str, Callable[[int, Cloud, int, int], Exporter]] = {
+    "sflow": Sflow,
+    "ipfix": Ipfix,
+    "netflow5": Netflow5,
+}
 """By protocol of the host."""

@@ -106,7 +106,7 @@ TROUBLES = {
     "slow": "the path between two hosts takes 20 ms longer, both ways",
     "scan": "a VM tries the ports of the other VMs of its network",
     "migration": "a VM moves to another host",
-    "restart": "ovs-vswitchd is started again: sequences and uptime begin anew, for 3 s nothing is seen",
+    "restart": "ovs-vswitchd ends and comes back: nothing is seen meanwhile, sequences and uptime begin anew",
     "wrong-rate": "an sFlow agent states a sampling rate of 1, but samples as before",
     "no-polling": "an sFlow agent sends no counters",
     "blind": "an IPFIX exporter does not export what goes out to its VMs",
@@ -262,14 +262,19 @@ class Cloud:
         """Host of each VM."""
         return np.array([vm.host for vm in self.vms])
 
-    def pairs(self, hosts: tuple[int, ...]) -> list[tuple[int, int]]:
-        """Pairs of VMs that talk across two hosts."""
-        places, edges = self.places(), self.edges[self.edges["scan"] == 0]
-        return sorted(
-            (int(client), int(server))
-            for client, server in zip(edges["client"], edges["server"], strict=True)
-            if {places[client], places[server]} == set(hosts)
-        )
+    def pairs(self, trouble: Trouble) -> list[tuple[int, int]]:
+        """Client and server of the connections that a trouble is about."""
+        places, edges = self.places(), self.edges[(self.edges["scan"] == 1) == (trouble.name == "scan")]
+        found = []
+        for pair in sorted(zip(edges["client"].tolist(), edges["server"].tolist(), strict=True)):
+            hosts = {int(places[number]) for number in pair}
+            if trouble.name in ("loss", "slow"):
+                concerned = hosts == set(trouble.hosts)
+            else:
+                concerned = not set(trouble.vms or trouble.hosts).isdisjoint(pair if trouble.vms else hosts)
+            if concerned:
+                found.append(pair)
+        return found
 
     def second(self, number: int, start_us: int, busy: float) -> Segments:
         """The packets of second `number` of the run, which begins at `start_us`; `busy` is 1 at the busiest hour."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from functools import cache
+from itertools import product
 from typing import NamedTuple
 
 TCP, UDP = 6, 17
@@ -57,7 +58,7 @@ def mac_bytes(mac: int) -> bytes:
 
 def checksum(words: bytes) -> int:
     """Internet checksum (RFC 1071) of an IPv4 header whose own checksum is 0."""
-    total = sum(struct.unpack(f"!{len(words) // 2}H", words))
+    total: int = sum(struct.unpack(f"!{len(words) // 2}H", words))
     total = (total & 0xFFFF) + (total >> 16)
     return ~(total + (total >> 16)) & 0xFFFF
 
@@ -198,38 +199,31 @@ def _template_id(vlan: int, l3: int, l4: int, tunnel: int, egress: int) -> int:
     return 256 + 60 * vlan + 20 * l3 + 4 * l4 + 2 * tunnel + egress
 
 
-def _fields(vlan: int, l3: int, l4: int, tunnel: int, egress: int) -> bytes:
+def _fields(vlan: int, l3: int, l4: int, tunnel: int, egress: int) -> list[bytes]:
     """The field specifiers of a template."""
     ports = {_L4_ANY: "", _L4_ICMP: "176:1 177:1" if l3 == 1 else "178:1 179:1"}.get(l4, "7:2 11:2")
     parts = [_HEAD, _EGRESS * egress, _VLAN * vlan, _IP[l3], ports, _TUNNEL * tunnel, _COUNTS]
     parts += [_IP_COUNTS if l3 else "", _TCP_COUNTS if l4 == _L4_TCP else ""]
-    octets = b""
+    found = []
     for field in " ".join(parts).split():
         element, _, size = field.partition(":")
         own = 890 <= int(element) < 900
-        octets += struct.pack("!HH", int(element) | own << 15, _VARIABLE if size == "v" else int(size))
-        octets += struct.pack("!I", _NICIRA) if own else b""
-    return octets
+        octets = struct.pack("!HH", int(element) | own << 15, _VARIABLE if size == "v" else int(size))
+        found.append(octets + (struct.pack("!I", _NICIRA) if own else b""))
+    return found
 
 
 @cache
 def _template_sets() -> tuple[bytes, ...]:
     """All 88 templates, as the sets of the messages that they come in."""
     sets, body = [], b""
-    for vlan in (0, 1):
-        for l3, l4 in [(0, 0), *((l3, l4) for l3 in (1, 2) for l4 in range(5))]:
-            for tunnel, egress in ((0, 0), (0, 1), (1, 0), (1, 1)):
-                fields = _fields(vlan, l3, l4, tunnel, egress)
-                size = 4
-                count, at = 0, 0
-                while at < len(fields):
-                    at += size + (4 if fields[at] & 0x80 else 0)
-                    count += 1
-                body += struct.pack("!HH", _template_id(vlan, l3, l4, tunnel, egress), count) + fields
-                if 20 + len(body) > _FULL:
-                    sets.append(body)
-                    body = b""
-    return tuple(_set(2, part) for part in [*sets, body] if part)
+    for vlan, (l3, l4), tunnel, egress in product((0, 1), ((0, 0), *product((1, 2), range(5))), (0, 1), (0, 1)):
+        fields = _fields(vlan, l3, l4, tunnel, egress)
+        body += struct.pack("!HH", _template_id(vlan, l3, l4, tunnel, egress), len(fields)) + b"".join(fields)
+        if 20 + len(body) > _FULL:
+            sets.append(_set(2, body))
+            body = b""
+    return (*sets, _set(2, body))
 
 
 def _set(number: int, body: bytes) -> bytes:
@@ -241,7 +235,7 @@ def _message(seconds: int, sequence: int, domain: int, content: bytes) -> bytes:
 
 
 def ipfix_start(seconds: int, sequence: int, domain: int) -> Iterator[bytes]:
-    """The messages with all templates, then statistics of the exporter: template, and one record that is counted."""
+    """Yield the messages with all templates; then statistics of the exporter: their template, and a record."""
     for content in _template_sets():
         yield _message(seconds, sequence, domain, content)
     yield _message(seconds, sequence, 0, _set(3, struct.pack("!HHHHHHH", 462, 2, 1, 144, 4, 167, 8)))
