@@ -483,6 +483,10 @@ class TestCommand:
         words = [sys.executable, "-m", "deploy.demo.cloud", *options]
         return subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
+    def complaints(self, stderr: str) -> list[str]:
+        """Lines but the one that a busy machine makes it write."""
+        return [line for line in stderr.splitlines() if not line.startswith("this machine is too slow: ")]
+
     def test_each_host_sends_from_its_own_address(self, receiver: socket.socket) -> None:
         to = f"127.0.0.1:{receiver.getsockname()[1]}"
         process = self.command(*SMALL, "--to", to, "--seconds", "2", "--trouble", "none")
@@ -492,7 +496,7 @@ class TestCommand:
             found[source].add(int.from_bytes(payload[:4], "big") if payload[0] == 0 and payload[1] == 0 else payload[1])
         stdout, stderr = process.communicate(timeout=60)
 
-        assert (process.returncode, stderr) == (0, "")
+        assert (process.returncode, self.complaints(stderr)) == (0, [])
         assert dict(found) == {"127.1.0.11": {5}, "127.1.0.12": {5}, "127.1.0.13": {10}, "127.1.0.14": {5}}
         assert stdout.splitlines()[-1].endswith(f" datagrams sent, 0 refused by {to}")
 
@@ -503,7 +507,7 @@ class TestCommand:
         os.kill(process.pid, signal.SIGINT)
         stdout, stderr = process.communicate(timeout=60)
 
-        assert (process.returncode, stderr) == (0, "")
+        assert (process.returncode, self.complaints(stderr)) == (0, [])
         assert "datagrams sent" in stdout
         assert [json.loads(line)["kind"] for line in truth.read_text().splitlines()] == ["cloud", *["schedule"] * 8]
 
