@@ -37,7 +37,7 @@ $(LIBVIRT): $(STAMP)
 	@touch $@
 
 demo: $(STAMP)
-	@$(BIN)/python deploy/demo.py
+	@$(BIN)/python deploy/demo/demo.py
 
 run: $(STAMP)
 	@$(BIN)/vmflow run
