@@ -41,7 +41,7 @@ from decoders.sessions import S_DUPLICATES, S_LOST, S_REORDERED, S_RESTARTS, S_S
 from deploy.demo import wire
 from deploy.demo.cloud import main, parser
 from deploy.demo.model import TROUBLES, Cloud
-from tests.decoders.helpers import address, rows
+from tests.decoders.support import address, rows
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("--vms", "30", "--hypervisors", "4", "--traffic", "0.2")

@@ -6,7 +6,7 @@ import struct
 from ipaddress import IPv4Address
 
 from deploy.demo import wire
-from tests.decoders.helpers import payloads
+from tests.decoders.support import payloads
 
 
 def captured(stem: str, host: str, number: int) -> bytes:
