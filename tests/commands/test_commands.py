@@ -102,11 +102,12 @@ GIVE_ROWS = [
 ]
 """Those of which a row is expected."""
 NEED_NOTHING = [["rules", "list"], ["rules"], ["check"], ["check", "--dump"], ["schema"]]
-NO_SETTINGS = ("replay", "decode", "passwd", "warmup")
+NO_SETTINGS = ("replay", "decode", "deploy", "passwd", "warmup")
 REFUSED = [["schema", "--apply"], ["exporters", "retire", "192.0.2.11", "--protocol", "sflow5"]]
 """What needs the store for itself; and what no rule of this service expects."""
 INCOMPLETE = {
     ("alerts",), ("query",), ("passwd",), ("decode",), ("replay",), ("rules", "test"), ("exporters", "retire"),
+    ("deploy",),
 }  # fmt: skip
 """What the text only names: without its arguments it tells how it is used."""
 
@@ -242,6 +243,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory, sink: int) -> Iterator[AlertA
             "FILE.toml": str(directory / "rules.toml"),
             "HOST:PORT": service.udp[0],
             "NAME": "ann",
+            "DIR": str(directory / "deployed"),
             "COMMAND": "check",
             "7d": "20m",  # a query of seconds per hour and rule
             "3f2a91c0": alert["alert_id"][:8],
