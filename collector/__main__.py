@@ -37,6 +37,7 @@ COMMANDS = {
     "rules": Command("collector.commands.rules", "rules of alerts: list, test over stored windows, suggest limits"),
     "alerts": Command("collector.commands.alerts", "alerts: list, acknowledge, resolve, silence; try a receiver"),
     "check": Command("collector.commands.check", "check the settings and say what they mean"),
+    "init": Command("collector.commands.init", "write a settings file, and say what to type at Open vSwitch"),
     "deploy": Command("collector.commands.deploy", "write files for systemd, sysctl, Prometheus, Grafana, containers"),
     "passwd": Command("collector.commands.passwd", "hash a password or make a token, for the settings"),
     "schema": Command("collector.commands.schema", "print the tables' DDL; apply migrations"),

@@ -95,9 +95,28 @@ def print_error(command: str, message: str) -> None:
     tell(*(f"vmflow {command}: {line}" for line in message.split("\n") if line))
 
 
+def on_terminal() -> bool:
+    """Whether what is said goes to a terminal."""
+    return sys.stdout.isatty()
+
+
+def interactive() -> bool:
+    """Whether a person is there to answer."""
+    return sys.stdin.isatty() and on_terminal()
+
+
+def ask_line(question: str) -> str:
+    """What a person answers, without the end of the line.  Raises KeyboardInterrupt where the answers end."""
+    print(visible(question), end="", file=sys.stderr, flush=True)
+    answer = sys.stdin.readline()
+    if not answer:
+        raise KeyboardInterrupt
+    return answer.rstrip("\n")
+
+
 def data(octets: bytes) -> None:
     """Print what a program asked for, as it is; on a terminal its lines as text, as `say` does."""
-    if sys.stdout.isatty():
+    if on_terminal():
         say(*octets.decode("utf-8", "backslashreplace").removesuffix("\n").split("\n"))
     else:
         sys.stdout.flush()

@@ -102,12 +102,12 @@ GIVE_ROWS = [
 ]
 """Those of which a row is expected."""
 NEED_NOTHING = [["rules", "list"], ["rules"], ["check"], ["check", "--dump"], ["schema"]]
-NO_SETTINGS = ("replay", "decode", "deploy", "passwd", "warmup")
+NO_SETTINGS = ("replay", "decode", "init", "deploy", "passwd", "warmup")
 REFUSED = [["schema", "--apply"], ["exporters", "retire", "192.0.2.11", "--protocol", "sflow5"]]
 """What needs the store for itself; and what no rule of this service expects."""
 INCOMPLETE = {
     ("alerts",), ("query",), ("passwd",), ("decode",), ("replay",), ("rules", "test"), ("exporters", "retire"),
-    ("deploy",),
+    ("init",), ("deploy",),
 }  # fmt: skip
 """What the text only names: without its arguments it tells how it is used."""
 

@@ -19,6 +19,7 @@ import yaml
 
 from collector.__main__ import main
 from collector.commands.deploy import KINDS, PROGRAM, program, text_of
+from collector.commands.init import PAGE
 from collector.settings import load
 from tests.service import ROOT
 
@@ -32,7 +33,7 @@ CHANGED = {UNIT, "compose.yaml", "env.example"}
 
 
 def shipped() -> set[str]:
-    return {"ovs.md", *(name for kind in KINDS.values() for name in kind.files)}
+    return {PAGE, *(name for kind in KINDS.values() for name in kind.files)}
 
 
 @pytest.mark.parametrize("kind", KINDS)
