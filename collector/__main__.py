@@ -32,6 +32,7 @@ COMMANDS = {
     "replay": Command("collector.commands.replay", "send the datagrams of captures again, to a collector"),
     "decode": Command("collector.commands.decode", "decode captures to JSON lines, CSV or Arrow, without a service"),
     "query": Command("collector.commands.query", "ask the running service, or the store if none runs, with SQL"),
+    "top": Command("collector.commands.top", "the busiest VM pairs of the last window, as they change"),
     "exporters": Command("collector.commands.exporters", "who exports, how much, and what of it was lost"),
     "inventory": Command("collector.commands.inventory", "who is who: VMs, interfaces; traffic without a name"),
     "rules": Command("collector.commands.rules", "rules of alerts: list, test over stored windows, suggest limits"),

@@ -49,3 +49,9 @@ def load_settings(args: argparse.Namespace) -> Settings | None:
     except InvalidSettingsError as error:
         print_error(args.command, str(error))
         return None
+
+
+def like(pattern: str) -> str:
+    """A pattern with * and ? as LIKE has it."""
+    escaped = pattern.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return escaped.replace("*", "%").replace("?", "_")

@@ -14,7 +14,7 @@ from typing import Any
 from clickhouse_connect.driver import Client
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from collector.commands.common import add_settings_arguments, load_settings
+from collector.commands.common import add_settings_arguments, like, load_settings
 from collector.commands.output import FORMATS, Result, Rows, add_format_argument, show
 from collector.commands.query import asking
 from collector.http.settings import AccessSettings
@@ -181,12 +181,6 @@ def _time(text: str) -> int:
     return (time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
-def _like(pattern: str) -> str:
-    """A shell pattern as LIKE has it."""
-    escaped = pattern.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return escaped.replace("*", "%").replace("?", "_")
-
-
 def known(args: argparse.Namespace, write_seconds: float) -> tuple[str, dict[str, Any]]:
     """SQL and its parameters for what table `inventory` holds."""
     parameters: dict[str, Any] = {"most": args.most, "known": math.ceil(CONFIRMATIONS * write_seconds)}
@@ -194,7 +188,7 @@ def known(args: argparse.Namespace, write_seconds: float) -> tuple[str, dict[str
     for name in PATTERNS:
         if (pattern := getattr(args, name)) is not None:
             # The inventory keeps names of hosts in lower case.
-            parameters[name] = _like(pattern.lower() if name == "host" else pattern)
+            parameters[name] = like(pattern.lower() if name == "host" else pattern)
             matches = f"{name} LIKE {{{name}:String}}"
             conditions.append(f"({matches} OR toString(vm_uuid) LIKE {{vm:String}})" if name == "vm" else matches)
     if args.mac is not None:

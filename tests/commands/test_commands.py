@@ -67,6 +67,9 @@ traffic_metrics = true
 traffic_level = "10s"
 """
 READ_STORE = [
+    ["top"],
+    ["top", "--level", "1m", "--sort", "loss", "--limit", "5"],
+    ["top", "--vm", "web*", "--host", "hv?", "--project", "shop", "--network", "*", "--sort", "latency"],
     ["exporters"],
     ["exporters", "--minutes", "5", "--most", "1"],
     ["exporters", "--doctor"],
