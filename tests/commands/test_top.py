@@ -70,8 +70,8 @@ def latency() -> dict[str, Any]:
 
 def alert(rule: str, severity: str, scope: str, status: str = "firing", **labels: str) -> dict[str, Any]:
     return {
-        "time": datetime.fromtimestamp(START, UTC), "alert_id": rule, "rule": rule, "severity": severity, "scope": scope,
-        "status": status, "labels": labels,
+        "time": datetime.fromtimestamp(START, UTC), "alert_id": rule, "rule": rule, "severity": severity,
+        "scope": scope, "status": status, "labels": labels,
     }  # fmt: skip
 
 
