@@ -30,7 +30,7 @@ from rich.cells import cell_len
 
 from collector.__main__ import main
 from collector.commands.top import COLUMNS, LIMITS, SORTS, age, cells, fields_of, short
-from collector.store.client import open_in_database
+from collector.store.client import open_client, open_in_database
 from collector.store.settings import StoreSettings
 from collector.store.setup import set_up
 from tests.analyze.named import BEGIN_US, add, ask, flow, store, vm
@@ -394,7 +394,7 @@ def test_in_a_terminal_it_stays_through_a_store_that_is_away(tmp_path: Path) -> 
     pytest.importorskip("chdb", reason="the stand-in for a server needs chDB")
     with server(tmp_path / "store") as url:
         settings = StoreSettings(url=url, database="top")
-        with open_in_database(settings) as client:
+        with open_client(settings) as client:
             set_up(client, settings)
             fill(client)
         shown = Terminal(["--interval", "1", "--set", f"store.url={url}", "--set", "store.database=top"], 80)
