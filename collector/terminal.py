@@ -14,7 +14,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from schemas.text import visible
 
@@ -95,9 +95,28 @@ def print_error(command: str, message: str) -> None:
     tell(*(f"vmflow {command}: {line}" for line in message.split("\n") if line))
 
 
+def on_terminal() -> bool:
+    """Whether what is said goes to a terminal."""
+    return sys.stdout.isatty()
+
+
+def interactive() -> bool:
+    """Whether a person is there to answer."""
+    return sys.stdin.isatty() and on_terminal()
+
+
+def ask_line(question: str) -> str:
+    """What a person answers, without the end of the line.  Raises KeyboardInterrupt where the answers end."""
+    print(visible(question), end="", file=sys.stderr, flush=True)
+    answer = sys.stdin.readline()
+    if not answer:
+        raise KeyboardInterrupt
+    return answer.rstrip("\n")
+
+
 def data(octets: bytes) -> None:
     """Print what a program asked for, as it is; on a terminal its lines as text, as `say` does."""
-    if sys.stdout.isatty():
+    if on_terminal():
         say(*octets.decode("utf-8", "backslashreplace").removesuffix("\n").split("\n"))
     else:
         sys.stdout.flush()
@@ -156,3 +175,53 @@ class Progress:
     def __exit__(self, *error: object) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+
+class Field(NamedTuple):
+    """A column of a screen."""
+
+    name: str
+    width: int
+    """Characters; 0 shares what the others leave."""
+    right: bool = False
+
+
+class Screen:
+    """Shows one picture after the other on the whole terminal, and leaves it as it was."""
+
+    def __init__(self) -> None:
+        self._live: Any = None
+
+    def __enter__(self) -> Screen:
+        from rich.console import Console  # noqa: PLC0415 - slow to load
+        from rich.live import Live  # noqa: PLC0415
+
+        self._live = Live(console=Console(highlight=False), screen=True, auto_refresh=False)
+        self._live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._live.stop()
+
+    @property
+    def width(self) -> int:
+        """Columns of the terminal, as wide as it is now."""
+        return int(self._live.console.width)
+
+    def show(self, lines: Sequence[str], fields: Sequence[Field], rows: Sequence[tuple[Sequence[str], str]]) -> None:
+        """Show lines, and below them as many rows as fit: their cells, each cut to its column, and a style's name."""
+        from rich.console import Group  # noqa: PLC0415
+        from rich.table import Table  # noqa: PLC0415
+        from rich.text import Text  # noqa: PLC0415
+
+        shown = Table(box=None, pad_edge=False, expand=True, header_style="bold")
+        for field in fields:
+            shown.add_column(
+                field.name, justify="right" if field.right else "left", width=field.width or None,
+                ratio=None if field.width else 1, no_wrap=True, overflow="ellipsis",
+            )  # fmt: skip
+        console = self._live.console
+        texts = [part for line in lines for part in Text(visible(line)).wrap(console, console.width)]
+        for cells, style in rows[: max(0, console.height - len(texts) - 2)]:
+            shown.add_row(*(Text(visible(cell), _STYLES.get(style, "")) for cell in cells))
+        self._live.update(Group(*texts, Text(), shown) if fields else Group(*texts), refresh=True)

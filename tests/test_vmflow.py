@@ -79,7 +79,7 @@ def test_bash_completes_commands_actions_options_and_files(tmp_path: Path) -> No
         )
         return set(done.stdout.split())
 
-    assert complete("in") == {"inventory"}
+    assert complete("in") == {"init", "inventory"}
     assert complete("alerts", "sil") == {"silence", "silences"}
     assert complete("exporters", "--doc") == {"--doctor"}
     assert complete("rules", "list", "--format", "j") == {"json"}

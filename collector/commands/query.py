@@ -46,10 +46,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 @contextmanager
-def asking(settings: Settings) -> Iterator[Client]:
+def asking(settings: Settings, *, open_store: bool = True) -> Iterator[Client]:
     """A client as `connect` opens it, closed in the end.  All that goes wrong is a StoreError of one line."""
     try:
-        client = connect(settings.store, settings.sql, settings.access)
+        client = connect(settings.store, settings.sql, settings.access, open_store=open_store)
         try:
             yield client
         finally:
@@ -59,8 +59,10 @@ def asking(settings: Settings) -> Iterator[Client]:
         raise StoreError(first_line(error)) from error
 
 
-def connect(settings: StoreSettings, sql: SqlSettings, access: AccessSettings) -> Client:
+def connect(settings: StoreSettings, sql: SqlSettings, access: AccessSettings, *, open_store: bool = True) -> Client:
     """The running service if one answers, else the store itself; with our database selected.
+
+    Without `open_store` an embedded store is left alone: a service that starts meanwhile would find it taken.
 
     Raises StoreError, among others for an embedded store that does not exist yet.
     """
@@ -77,6 +79,8 @@ def connect(settings: StoreSettings, sql: SqlSettings, access: AccessSettings) -
             }
         )
         return _with_database(_trusting(open_client(service)), settings)
+    if directory is not None and not open_store:
+        raise StoreError(f"no service answers on {sql.host}:{sql.port}: start `vmflow run`")
     if directory is not None and not (directory / "metadata").exists() and not (directory / "store").exists():
         raise StoreError(
             f"no service answers on {sql.host}:{sql.port}, and there is no store in {directory}: "

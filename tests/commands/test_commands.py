@@ -67,6 +67,9 @@ traffic_metrics = true
 traffic_level = "10s"
 """
 READ_STORE = [
+    ["top"],
+    ["top", "--level", "1m", "--sort", "loss", "--limit", "5"],
+    ["top", "--vm", "web*", "--host", "hv?", "--project", "shop", "--network", "*", "--sort", "latency"],
     ["exporters"],
     ["exporters", "--minutes", "5", "--most", "1"],
     ["exporters", "--doctor"],
@@ -102,11 +105,12 @@ GIVE_ROWS = [
 ]
 """Those of which a row is expected."""
 NEED_NOTHING = [["rules", "list"], ["rules"], ["check"], ["check", "--dump"], ["schema"]]
-NO_SETTINGS = ("replay", "decode", "passwd", "warmup")
+NO_SETTINGS = ("replay", "decode", "init", "deploy", "passwd", "warmup")
 REFUSED = [["schema", "--apply"], ["exporters", "retire", "192.0.2.11", "--protocol", "sflow5"]]
 """What needs the store for itself; and what no rule of this service expects."""
 INCOMPLETE = {
     ("alerts",), ("query",), ("passwd",), ("decode",), ("replay",), ("rules", "test"), ("exporters", "retire"),
+    ("init",), ("deploy",),
 }  # fmt: skip
 """What the text only names: without its arguments it tells how it is used."""
 
@@ -242,6 +246,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory, sink: int) -> Iterator[AlertA
             "FILE.toml": str(directory / "rules.toml"),
             "HOST:PORT": service.udp[0],
             "NAME": "ann",
+            "DIR": str(directory / "deployed"),
             "COMMAND": "check",
             "7d": "20m",  # a query of seconds per hour and rule
             "3f2a91c0": alert["alert_id"][:8],
