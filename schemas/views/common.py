@@ -70,17 +70,9 @@ LEAST_SHARE = 0.5
 or its datagrams are lost."""
 
 
-def counted_pairs(level: str) -> str:
-    """What stands behind FROM: the rows of `pair_…` that count, as `pairs`; a condition may follow.
-
-    Each packet counts once where a switch reports by several protocols: sFlow and IPFIX of one bridge tell of the same
-    packets.  Per window, each vantage point (column `vantage`) is believed by one protocol: the one with the least
-    variance, so unsampled before sampled, among those that saw at least `LEAST_SHARE` of what another one saw; with the
-    same variance the later one of the enumeration.  The choice does not look at single pairs: taking for each pair
-    whichever protocol happened to sample it would count too much.
-    """
-    return f"""pair_{level} AS pairs
-    GLOBAL LEFT ANTI JOIN (
+def refused(level: str) -> str:
+    """Which protocols are not believed in a window, by vantage point."""
+    return f"""
         SELECT
             time AS refused_time,
             vantage AS refused_vantage,
@@ -102,7 +94,13 @@ def counted_pairs(level: str) -> str:
             )
             GROUP BY time, vantage
             HAVING count() > 1
-        )
+        )"""
+
+
+def counted_pairs(level: str) -> str:
+    """What stands behind FROM: the rows of `pair_…` that count, as `pairs`; a condition may follow."""
+    return f"""pair_{level} AS pairs
+    GLOBAL LEFT ANTI JOIN ({refused(level)}
     ) AS refused ON pairs.time = refused_time AND pairs.vantage = refused_vantage
         AND CAST(pairs.protocol, 'Int8') = refused_protocol"""
 

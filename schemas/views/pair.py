@@ -39,6 +39,7 @@ from schemas.views.common import (
     log_half_width,
     missed,
     missed_by_all,
+    refused,
     smear,
     stray,
 )
@@ -191,7 +192,7 @@ def _deliveries(table: str, hours: int, begin_of: str, where: str = "") -> str:
 
 
 def _seeing(level: str) -> str:
-    """Hypervisors, networks and pairs of which a stream that is alive in a window tells the deliveries.
+    """Hypervisors, networks and pairs of which a stream that is alive, and believed, in a window tells the deliveries.
 
     A stream that was set up anew is judged by what it told since: by minutes, until it has told of a whole hour.
     """
@@ -207,6 +208,9 @@ def _seeing(level: str) -> str:
     GLOBAL INNER JOIN ({hours}
         UNION ALL{minutes}
     ) AS proofs USING ({_STREAM})
+    GLOBAL LEFT ANTI JOIN ({refused(level)}
+    ) AS refused ON alive.time = refused_time AND cityHash64(proofs.host) = refused_vantage
+        AND CAST(alive.protocol, 'Int8') = refused_protocol
     WHERE toDateTime64(time, 6) >= proofs.renewed"""
 
 

@@ -279,6 +279,18 @@ def test_the_stream_that_sees_deliveries_must_be_alive_in_the_window(client: Cli
     assert total_loss(client) == "exact"
 
 
+def test_a_protocol_that_is_not_believed_in_a_window_proves_nothing(client: Client) -> None:
+    """Unsampled IPFIX of the input alone is believed at host-2; sFlow, which sees what arrives, is not."""
+    seen = {"received": -5, "sampling_rate": 8, **MANY}
+    add(client, [flow(vm("c", "host-3"), B, "destination", **seen)])
+    add(client, [flow(vm("c", "host-3"), vm("e", "host-4"), "transit", received=5, sampling_rate=8)])
+    add(client, [flow(A, B, "destination", received=5, sampling_rate=8)] * 6)
+    add(client, [flow(B, A, "source", received=5, sampling_rate=8)] * 6)
+    add(client, [flow(B, A, "source", received=5, protocol="ipfix")] * 50)
+
+    assert total_loss(client) == "blind"
+
+
 def test_packets_within_one_switch_prove_nothing(client: Client) -> None:
     add(client, [flow(vm("c", "host-2"), B, "both", received=-5)])
 
