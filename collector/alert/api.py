@@ -14,6 +14,7 @@ from collector.alert.rules import Rule
 from collector.alert.stage import Alerts
 from collector.alert.store import ALERT_SQL, ALERTS_SQL, BOUNDS, EVENTS_SQL, KEEPERS_SQL, SILENCES_SQL, rows
 from collector.interfaces import AlertQuery, AlertServiceError, Call, Row
+from collector.store_client import KeptClient
 from collector.store_errors import first_line
 from schemas.text import like
 
@@ -31,15 +32,14 @@ T = TypeVar("T")
 class AlertApi:
     """`collector.interfaces.AlertService` over a stage and its tables.
 
-    `connect` opens a client with our database selected; it blocks, and is called through `call`.
+    `connect` opens a client with our database selected; it blocks, and is called through `call`, on one thread.
     """
 
     def __init__(self, alerts: Alerts, rules: Sequence[Rule], call: Call, connect: Callable[[], Client]) -> None:
         self._alerts = alerts
         self._rules = tuple(sorted(rules, key=lambda rule: rule.name))
         self._call = call
-        self._connect = connect
-        self._client: Client | None = None
+        self._client = KeptClient(connect)
         self._turn = asyncio.Lock()
         """One client, so one query at a time."""
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -125,21 +125,12 @@ class AlertApi:
             return await self._call(self._ask, sql, parameters)
 
     def _ask(self, sql: str, parameters: Mapping[str, Any]) -> list[Row]:
-        """Blocks.  After an error the next query opens another client."""
-        client, self._client = self._client, None
+        """Blocks."""
         try:
-            client = client or self._connect()
-            found = rows(client, sql, parameters, BOUNDS)
+            with self._client.use() as client:
+                return rows(client, sql, parameters, BOUNDS)
         except Exception as error:
-            if client is not None:
-                with contextlib.suppress(Exception):  # a broken connection may refuse even that
-                    client.close()
             raise AlertServiceError(f"the store does not answer: {first_line(error)}") from error
-        if self._client is None:
-            self._client = client
-        else:  # the one before took longer than it was waited for
-            client.close()
-        return found
 
 
 @contextlib.asynccontextmanager

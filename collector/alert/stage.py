@@ -38,6 +38,7 @@ from collector.interfaces import (
 )
 from collector.log import get_log
 from collector.metrics import Metrics
+from collector.store_client import KeptClient
 from collector.store_errors import first_line
 from schemas.rollups import LEVEL_US, LEVELS
 from schemas.text import clean
@@ -86,7 +87,6 @@ class Alerts:
         """`own` gives the measures of the service itself that stand in no view."""
         self._settings = settings
         self._call = call
-        self._connect = connect
         self._outbox = outbox
         self._clock_us = clock_us
         self._remember = remember
@@ -97,7 +97,7 @@ class Alerts:
         self._evaluator = Evaluator(settings, tuple(self._rules.values()))
         self._notifier = Notifier(settings)
         self._store = AlertStore()
-        self._client: Client | None = None
+        self._client = KeptClient(connect)
         self._waiting: list[WindowClosed] = []
         self._deliveries: list[_Delivery] = []
         self._newest_us = 0
@@ -343,12 +343,13 @@ class Alerts:
 
     def _evaluate(self, window: WindowClosed) -> tuple[bool, list[Change]]:
         begun = time.monotonic()
-        try:
-            client = self._open()
-        except Exception as error:  # noqa: BLE001 - a store that is down costs windows, not the stage
-            self._failed({rule.name: error for rule in self._rules.values() if rule.level == window.level})
-            return False, []
-        outcome = self._evaluator.evaluate(client, window.level, window.start_us, window.end_us)
+        with contextlib.ExitStack() as using:
+            try:
+                client = using.enter_context(self._client.use())
+            except Exception as error:  # noqa: BLE001 - a store that is down costs windows, not the stage
+                self._failed({rule.name: error for rule in self._rules.values() if rule.level == window.level})
+                return False, []
+            outcome = self._evaluator.evaluate(client, window.level, window.start_us, window.end_us)
         for name, series in outcome.evaluated.items():
             self._evaluations.labels(name).inc()
             self.status[name] = replace(
@@ -369,7 +370,7 @@ class Alerts:
             )
             _log.sampled("a rule was not evaluated", key=name, rule=name, error=first_line(error))
         if errors:
-            self._close()
+            self._client.close()
 
     def _acknowledge(self, alert_id: str, who: str, comment: str) -> tuple[bool, list[Change]]:
         states = self._evaluator.states
@@ -413,11 +414,8 @@ class Alerts:
         back = max([self._settings.flap_seconds, *(SEED_WINDOWS * LEVELS[rule.level] for rule in absent)])
         recent_us = now_us - round(back * SECOND_US)
         outbox_us = now_us - round(self._settings.outbox_seconds * SECOND_US)
-        try:
-            found = self._store.load(self._open(), self._rules, recent_us, outbox_us, now_us)
-        except Exception:
-            self._close()
-            raise
+        with self._client.use() as client:
+            found = self._store.load(client, self._rules, recent_us, outbox_us, now_us)
         self._evaluator.restore(found.alerts)
         self._notifier.silences = {silence.silence_id: silence for silence in found.silences}
         if found.orphans:
@@ -428,7 +426,7 @@ class Alerts:
     def _finish(self, deliveries: list[_Delivery]) -> None:
         self._note(deliveries)
         self._flush()
-        self._close()
+        self._client.close()
 
     def _note(self, deliveries: list[_Delivery]) -> tuple[bool, list[Change]]:
         for one in deliveries:
@@ -438,19 +436,8 @@ class Alerts:
     def _flush(self) -> None:
         """Write what changed.  A store that refuses does not hold the messages back: the rows wait."""
         try:
-            self._store.flush(self._open())
+            with self._client.use() as client:
+                self._store.flush(client)
         except Exception as error:  # noqa: BLE001 - as above
             self._write_failures.inc()
             _log.sampled("state of alerts not written", key=type(error).__name__, error=first_line(error))
-            self._close()
-
-    def _open(self) -> Client:
-        if self._client is None:
-            self._client = self._connect()
-        return self._client
-
-    def _close(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            with contextlib.suppress(Exception):  # a broken connection may refuse even that
-                client.close()
