@@ -61,7 +61,7 @@ SELECT if(mac_number = 0, '', lower(MACNumToString(mac_number))) AS mac,
        {ips} AS ips,
        uniqIf(address, address != toIPv6('::')) AS ip_count,
        sum(packets) AS packets_estimated,
-       sum(bytes) AS bytes_estimated,
+       sum(octets) AS bytes_estimated,
        min(time_received) AS first_seen,
        max(time_received) AS last_seen,
        {exporters} AS exporters

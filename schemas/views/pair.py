@@ -53,7 +53,7 @@ OTHERS = ("src_vm_uuid", "dst_vm_uuid", "network")
 SEEING_HOURS = 25
 """How far back a stream was seen to tell of deliveries: today and the hour before."""
 
-RENEWED_HOURS = 2
+RENEWED_HOURS = 3
 """How far back minutes are looked at where a stream was set up anew: until it has told of a whole hour."""
 
 SEEN_SHARE = 0.1

@@ -269,7 +269,7 @@ def test_a_capture_with_a_nasty_name(form: str) -> None:
 def test_findings_of_the_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     findings = [Finding("c", text, text, 1, text, text, (text,), (b"", b"", 1, "")) for text in [*STORED, SURROGATE]]
     for output in ("table", "json", "csv"):
-        exporters.tell(findings, output)
+        exporters._print(findings, output)
 
     assert harmless(capsys.readouterr().out, but="\n")
 

@@ -314,15 +314,15 @@ def test_kernels_are_loaded_while_the_store_opens(
         service = service_of(embedded_store)
 
         async def late(writer: Writer) -> Writer:
-            await asyncio.wait_for(asyncio.shield(service.pipeline.prepare()), 300)
+            await asyncio.wait_for(asyncio.shield(service.decode.prepare()), 300)
             return await enter(writer)
 
         monkeypatch.setattr(Writer, "__aenter__", late)
-        prepare = service.pipeline.prepare
+        prepare = service.decode.prepare
         asked = []
-        monkeypatch.setattr(service.pipeline, "prepare", lambda *before: asked.append(len(before)) or prepare(*before))
+        monkeypatch.setattr(service.decode, "prepare", lambda *before: asked.append(len(before)) or prepare(*before))
         running = asyncio.create_task(service.run())
-        ready = asyncio.create_task(service.pipeline.ready.wait())
+        ready = asyncio.create_task(service.decode.ready.wait())
         await asyncio.wait({ready, running}, return_when=asyncio.FIRST_COMPLETED)
         service.stopping.set()
         await running

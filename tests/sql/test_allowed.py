@@ -582,6 +582,6 @@ def test_the_engine_itself_refuses_a_reader(engine: Engine, tmp_path: Path) -> N
 
 
 def test_a_setting_is_passed_on_lowered_or_ignored() -> None:
-    lists = (allowed().settings, LIMITS, allowed().ignored_settings.keys(), ceilings(StoreSettings()).keys() - LIMITS)
+    lists = (allowed().settings, LIMITS, allowed().ignored_settings.keys(), ceilings(SqlSettings()).keys() - LIMITS)
     assert [name for one, other in combinations(lists[:3], 2) for name in one & other] == []
     assert sorted(lists[0] & lists[3]) == [], "what holds a query back is not for the one who asks"
