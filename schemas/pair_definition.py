@@ -1,31 +1,31 @@
 """What each record of `flows` adds to which window of `pair_10s`: the definition.
 
-`collector/rollup` sums so, in the process.  tests/rollup/definition.py says the same as SQL, and judges it.
+`collector/rollup` computes these sums in the process; tests/rollup/definition.py states them in SQL and checks it.
 
-**Windows.**  A record counts in the windows in which it flowed, in proportion to time.  Its time is the exporter's,
-held against the time of receipt: a record cannot end after it was received, and one that ends more than
-`LONGEST_SECONDS` before is of a wrong clock; both are moved so that they end when received.  What began more than
-`LONGEST_SECONDS` before receipt is shared out over that time.  So a record touches at most
-`LONGEST_SECONDS` / 10 + 1 windows, and the shares of a record add up to it.
+**Windows.**  A record counts in the windows that its time covers, in proportion.  Its time is the exporter's, checked
+against the time of receipt: a record cannot end after it was received, and one that ends more than `LONGEST_SECONDS`
+before is from a wrong clock; both are moved so that they end when received.  A record that began more than
+`LONGEST_SECONDS` before receipt is shared out over that time only.  So a record touches at most `LONGEST_SECONDS` / 10
++ 1 windows, and its shares add up to the whole.
 
-**Variance.**  A sample of rate N stands for N packets; n of them have the variance N (N − 1) n, and their bytes
-Σ N (N − 1) length².  Where nobody states a rate, a record may stand for one sampled packet that the
-exporter has multiplied, so it counts as one sample: packets².  NetFlow v5 has a field for the rate; where
-it is 0 nothing was sampled.  A record that spans windows gives each its share of the variance, so that levels add up.
+**Variance.**  A sample of rate N represents N packets; n of them have the variance N (N − 1) n, and their bytes
+Σ N (N − 1) length².  Where no rate is stated, a record may be one sampled packet that the exporter has multiplied, so
+it counts as one sample: packets².  NetFlow v5 has a field for the rate; if it is 0, nothing was sampled.  A record that
+spans windows gives each its share of the variance, so that levels add up.
 
-**Smear.**  A record that reaches over the begin or end of a window says how many packets came in its time, not when:
-they may all have come before, or all after.  What can be on the wrong side is the greater of the two parts.  Records
-of up to `SMEAR_SECONDS` are left to what is told of the window's first and last second.
+**Smear.**  A record that crosses the start or end of a window states how many packets came in its time, not when: they
+may all have come before, or all after.  The larger of the two parts can be on the wrong side.  Records of up to
+`SMEAR_SECONDS` are covered by the allowance for the window's first and last second.
 
 **Bursts.**  The Linux datapath of Open vSwitch decides on sampling before it cuts a super-packet into segments; if
-sampled, every segment becomes a sample.  So k samples come together or not at all: the estimate stays right, its
+sampled, every segment becomes a sample.  So k samples come together or not at all: the estimate stays right, but its
 variance is N (N − 1) k² instead of N (N − 1) k, and N (N − 1) (Σ length)² for bytes.
 
-A burst: samples of one TCP connection at one agent whose sequence numbers follow one another without a gap, reported
-within a second.  Independent samples lie next to each other, too, if the rate N is low: k in a row by chance once in
-N^(k − 1).  So only what chance makes less often than once in `LEAST_ODDS` is taken for a burst.
+A burst is a run of samples of one TCP connection at one agent whose sequence numbers follow one another without a gap,
+reported within a second.  If the rate N is low, independent samples are adjacent, too: k in a row once in N^(k − 1) by
+chance.  So only a run that is rarer than once in `LEAST_ODDS` by chance is taken for a burst.
 
-Bursts cut by the end of an inserted block are taken for two; blocks hold far more rows than bursts.
+A burst cut by the end of an inserted block is taken for two; blocks hold far more rows than bursts.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from schemas.rollups import LEVELS
 
 LEAST_ODDS = 64
 LONGEST_US = 1_000_000
-"""Of a burst: an sFlow agent sends at least once a second."""
+"""Longest time of a burst: an sFlow agent sends at least once a second."""
 
 LONGEST_SECONDS = 660
 """How far back a record may reach: the default active timeout of NetFlow in Open vSwitch, and a minute."""

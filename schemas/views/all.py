@@ -1,6 +1,6 @@
-"""Views that people, alerts and the web page read: each figure with its interval and its evidence.
+"""The views that people, alerts and the web page read: each figure with its interval and its evidence.
 
-A view is made again when its text changes, so it needs no migration.  `docs/vm-metrics.md` explains the figures.
+A view is created again when its text changes, so it needs no migration.  `docs/vm-metrics.md` explains the figures.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _views_of(level: str) -> tuple[View, ...]:
 
 
 def views(interface_speeds: Mapping[str, int]) -> tuple[View, ...]:
-    """All views, in the order in which they are made: a view stands behind those that it asks."""
+    """Return all views in order of creation: a view comes after those that it queries."""
     return (
         speed_settings(interface_speeds),
         *(view for level in LEVELS for view in _views_of(level)),
@@ -50,4 +50,4 @@ def views(interface_speeds: Mapping[str, int]) -> tuple[View, ...]:
 
 
 VIEWS = views({})
-"""The views where the settings state no speeds."""
+"""The views when the settings state no speeds."""

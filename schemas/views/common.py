@@ -1,8 +1,8 @@
-"""What several views share: intervals of 95 %, unwatched time, and the choice of one protocol where two tell the same.
+"""What several views share: 95 % intervals, unwatched time, and the choice of one protocol where two report the same.
 
-Intervals are SQL expressions for what sampling leaves open of an estimate, and of the ratio of two.  Both were chosen
-by their coverage over many draws (tests/schemas/views/test_coverage.py); the usual rule of "± 1.96 √(1/n)" covers 96 to
-100 % of them: it forgets that of packets sampled 1 in N, 1/N are known.
+Intervals are SQL expressions for the sampling error of an estimate, and of the ratio of two.  Both were chosen by their
+coverage over many draws (tests/schemas/views/test_coverage.py).  The usual rule of "± 1.96 √(1/n)" covers 96 to 100 %
+of them: it ignores that of packets sampled 1 in N, 1/N are known.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from schemas.column import mark_of
 from schemas.rollups import LEVELS, TTL_DAYS
 
 MOST_MISSED = 0.1
-"""Share of a window that may go unwatched: more cannot be made up for."""
+"""Share of a window that may go unwatched: for more, scaling up is not enough."""
 
 LONGEST_SECONDS = 86_400
-"""A gap of more than a day touches no window of which anything is told: only its last day is looked at."""
+"""Only the last day of a longer gap is read: nothing is stated for the windows that it covers anyway."""
 
 STREAM_HOURS = 3
-"""How far back it is known which streams tell of a vantage point."""
+"""How far back it is known which streams report from a vantage point."""
 
 
 def missed_by_all(level: str) -> str:
@@ -66,12 +66,12 @@ def _missed(level: str, vantage: str, join: str, of_all: str) -> str:
 
 
 LEAST_SHARE = 0.5
-"""A protocol that tells of less than this share of what another one tells is not whole: its cache still holds records,
-or its datagrams are lost."""
+"""A protocol that reports less than this share of what another one reports is incomplete: its cache still holds
+records, or its datagrams are lost."""
 
 
 def refused(level: str) -> str:
-    """Which protocols are not believed in a window, by vantage point."""
+    """Protocols that are not trusted in a window, by vantage point."""
     return f"""
         SELECT
             time AS refused_time,
@@ -98,7 +98,7 @@ def refused(level: str) -> str:
 
 
 def counted_pairs(level: str) -> str:
-    """What stands behind FROM: the rows of `pair_…` that count, as `pairs`; a condition may follow."""
+    """Return the FROM clause: the rows of `pair_…` that count, as `pairs`; a condition may follow."""
     return f"""pair_{level} AS pairs
     GLOBAL LEFT ANTI JOIN ({refused(level)}
     ) AS refused ON pairs.time = refused_time AND pairs.vantage = refused_vantage
@@ -115,7 +115,7 @@ class View:
 
     @property
     def mark(self) -> str:
-        """Stands in the view's comment: tells whether a store has this text."""
+        """Part of the view's comment: shows whether a store has this text."""
         return mark_of(self.select)
 
 
@@ -125,24 +125,24 @@ def suffix(level: str) -> str:
 
 
 Z = 1.96
-"""Standard deviations on either side that hold 95 % of a normal distribution."""
+"""Standard deviations on either side of the mean that hold 95 % of a normal distribution."""
 
 LEAST_SAMPLES_SIDE = 10
 LEAST_SAMPLES_BOTH = 60
-"""Effective samples below which a ratio of two estimates is not told, on each side and in both together.
+"""Effective samples below which a ratio of two estimates is not stated, on each side and in both together.
 
-The sum of both says nothing about their ratio, so asking for it does not favour some ratios: of the windows that pass,
-95 % of the intervals are right, also where only one window in ten passes.  Asking much of each side alone would pick
-the windows in which one side is too high by chance."""
+The sum of both says nothing about their ratio, so a limit on it favours no ratio: of the windows that pass, 95 % of the
+intervals are right, even where only one window in ten passes.  A high limit on each side alone would select the windows
+in which one side is too high by chance."""
 
 
 def bound(estimate: str, variance: str, sign: str) -> str:
-    """Lower (`-`) or upper (`+`) end of the interval of an estimate.
+    """Return the lower (`-`) or upper (`+`) end of the interval of an estimate.
 
     Solves (estimate − truth)² = Z² · truth · w with w = variance / estimate, the packets (or octets) that one sample
-    stands for: the score interval of a Poisson count.  Of one or two samples the lower end leaves one out, of more of
-    them 2 / n of one: a window is looked at since there is a sample, which may be of the only packet.  Never below 0,
-    and right for few samples, too.  Without variance it is the estimate itself.
+    represents: the score interval of a Poisson count.  The lower end leaves out one of one or two samples, 2 / n of a
+    sample of more: only windows with a sample are read, and it may be of the only packet.  Never below 0, and right for
+    few samples, too.  Without variance it is the estimate itself.
     """
     weight = f"({variance} / {estimate})"
     left_out = f"{weight} * least(1, 2 * {weight} / {estimate})"
@@ -153,23 +153,23 @@ def bound(estimate: str, variance: str, sign: str) -> str:
 
 
 def smear(sums: str, squares: str) -> str:
-    """How much may be on the wrong side of the window's ends: all that may be of each record, or, where the records are
-    many, what they add up to by chance: none of them strays by more than what it may be off."""
+    """How much may be on the wrong side of the window's ends: the sum of what may be of each record or, for many
+    records, what these add up to by chance, since none is off by more than its own part."""
     return f"least({sums}, {Z} * sqrt({squares}))"
 
 
 MOST_PER_RECORD = 1.05
-"""Packets per record up to which records hold single packets: those of more are shared out over their time."""
+"""Packets per record up to which records hold single packets: larger ones are shared out over their time."""
 
 STRAY = 0.5
 """Share of what is seen in the first and the last second of a window that may belong beyond its end: records are shared
-out evenly whatever the packets did, and a busy switch stamps packets when it comes to look at them."""
+out evenly whenever their packets came, and a busy switch stamps packets only when it processes them."""
 
 
 def stray(side: str) -> str:
-    """How many packets of unsampled records may be on the wrong side of the window's ends, however short they are.
+    """How many packets of unsampled records, however short, may be on the wrong side of the window's ends.
 
-    Sampled ones vary by more than that.  `side`: begin of the names of the sums.
+    Sampled ones vary by more than that.  `side`: prefix of the names of the sums.
     """
     first, last = f"{side}_first_packets", f"{side}_last_packets"
     shared = f"{side}_packets_variance = 0 AND {side}_packets > {MOST_PER_RECORD} * {side}_records"

@@ -3,9 +3,9 @@
 `vm_10s` … `host_1h` show each row of the pairs twice, as sent by one end and as received by the other.
 
 Traffic comes from the sightings at the VM's own port (`source` and `both` for what it sent, `destination` and `both`
-for what it received).  Where the exporters are blind there in a whole network, what was seen at the other end counts.
-Utilisation, loss and errors come from the counters of the interfaces.  What went unwatched, and what records smear, is
-in the intervals as it is in those of pairs (`schemas.views.pair`).
+for what it received).  Where no exporter sees that port in a whole network, what was seen at the other end counts.
+Utilisation, loss and errors come from the counters of the interfaces.  Unwatched time and smear widen the intervals as
+they do those of pairs (`schemas.views.pair`).
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ _MERGE_STATE = CONNECTIONS.replace("(", "MergeState(")
 
 
 def end_rows(what: str, level: str) -> str:
-    """The query of the view `vm_…` or `host_…`: rows of pairs as rows of their ends, not added up.
+    """Return the query of the view `vm_…` or `host_…`: rows of pairs as rows of their ends, not added up.
 
-    Two queries in one, so that a condition on the VM reaches the sorting key of the pairs.
+    It is a union of two queries, so that a condition on the VM reaches the sorting key of the pairs.
     """
     measures = ", ".join(column.name for column in MEASURES)
 
@@ -78,7 +78,7 @@ def _once(measure: str, direction: str) -> str:
 
 
 def _traffic(what: str, keys: str, level: str) -> str:
-    """One row per VM or hypervisor; each network is counted where it is seen best."""
+    """One row per VM or hypervisor; each network is counted at the end where it is seen."""
     split = [(measure, way) for way in _ENDS for measure in _TRAFFIC] + [(measure, "sent") for measure in _OPENED]
     once = ",\n            ".join(_once(measure, way) for measure, way in split)
     sums = ",\n        ".join(f"sum({way}_{measure}) AS {way}_{measure}" for measure, way in split)
@@ -122,7 +122,7 @@ def _counted(keys: str, level: str) -> str:
 
 
 def end_metrics(what: str, level: str) -> str:
-    """The query of the view of `what`, "vm" or "host", for windows of this level."""
+    """Return the query of the view of `what`, "vm" or "host", for windows of this level."""
     seconds = LEVELS[level]
     keys = "time, vm, vm_uuid" if what == "vm" else "time, host"
 
@@ -151,7 +151,7 @@ def end_metrics(what: str, level: str) -> str:
         )
     )
     packets, discards, errors = (f"ifNull(in_{name} + out_{name}, 0)" for name in ("packets", "discards", "errors"))
-    # Where nothing joins there are zeros or NULLs: the reader's settings decide.
+    # Where nothing joins there are zeros or NULLs, depending on the reader's settings.
     counted = ",\n    ".join(f"ifNull({name}, 0) AS counted_{name}" for name in _COUNTERS[:4])
     first = "time,\n    vm,\n    host" if what == "vm" else "time,\n    host"
     last = ",\n    vm_uuid" if what == "vm" else ""

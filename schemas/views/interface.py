@@ -1,7 +1,7 @@
 """The view `interface_metrics`: rates, utilisation, loss and errors of one interface per window, from its counters.
 
 Where several sources read the same interface (sFlow, libvirt, OVSDB), the one that covers most of the window counts.
-Speeds that the operator states in the settings come from the view `speed_settings`, which stands here, too.
+Speeds that the operator states in the settings come from the view `speed_settings`, also defined here.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from schemas.text import sql_literal
 from schemas.views.common import View
 
 EVERY = "*"
-"""Stands for all interfaces of which nobody says anything."""
+"""The key for all interfaces whose speed is not set by name."""
 
 
 def speed_settings(speeds: Mapping[str, int]) -> View:
-    """The settings as a table: `{"host-a/vnet1": 10**9, "*": 10**10}`, in bits per second."""
+    """Return the settings as a table: `{"host-a/vnet1": 10**9, "*": 10**10}`, in bits per second."""
     rows = []
     for where, speed in sorted(speeds.items()):
         host, _, interface = where.partition("/")
@@ -65,7 +65,7 @@ def _ratio(part: str, whole: str) -> str:
 
 
 def interface_metrics(level: str) -> str:
-    """The query of the view for windows of this level."""
+    """Return the query of the view for windows of this level."""
     return f"""SELECT
     time,
     counters.host AS host,

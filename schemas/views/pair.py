@@ -1,27 +1,27 @@
 """The view `pair_metrics`: bandwidth, loss, connections, errors, drops of one VM pair, one direction, per window.
 
 **What is counted.**  A packet is seen at its source, at its destination, and in between.  Volume is what was seen at
-the source (`source` and `both`); where the exporters are blind there, what was seen at the destination.
+the source (`source` and `both`), or what was seen at the destination where no exporter sees the source.
 
 **Loss.**  Sent is what was seen at the source only (`source`), received what was seen at the destination only
-(`destination`).  What one switch saw at both ends (`both`) was seen once: it says nothing about loss, and as it would
-stand in both sums it would only hide the loss of the rest.
+(`destination`).  What one switch saw at both ends (`both`) was seen once: it says nothing about loss and, being part of
+both sums, would only hide the loss of the rest.
 
-**Total loss.**  Nothing received is an observation only where somebody watched: the receiving VM was itself seen
-sending in this window, so its port was alive; and a stream told of something in this window that, within the last day,
-saw deliveries of this network on this hypervisor, and was not set up anew since.  Where less than a tenth of what was
-sent is seen to arrive, the same is asked: an export that Open vSwitch sets up anew samples the output, too, until it is
-told not to.  What another stream, protocol or network shows proves nothing: Open vSwitch samples sFlow where a packet
-enters, so that what comes by a patch port is not seen at the bridge of the VMs.  Where the network has no name, only
-deliveries of this very pair are proof.  Else it is blindness.
+**Total loss.**  "Nothing received" counts only if deliveries would have been seen.  Two things must hold: the receiving
+VM was itself seen sending in this window, so its port was alive; and a stream that reported anything in this window had
+seen deliveries of this network on this hypervisor within the last day, and has not restarted since.  The same is
+required where less than a tenth of what was sent is seen to arrive: when Open vSwitch sets up an export again, it also
+samples the output until it is configured not to.  Other streams, protocols or networks prove nothing: Open vSwitch
+samples sFlow where a packet enters, so what comes through a patch port is not seen at the bridge of the VMs.  Where the
+network has no name, only deliveries of the same pair are proof.  Without proof, loss is unknown.
 
-**Not watched.**  Table `gaps` has the times in which a stream, or the service, did not tell of all packets.  Where they
-take more than `MOST_MISSED` of a window at either end, nothing is told of bandwidth and loss; where they take less,
-the figures are scaled up, and the interval holds that nothing was sent meanwhile, or twice as much.  Of loss nothing is
-told where a stream was set up anew in the window, however short the gap: it may tell of something else since.
+**Not watched.**  Table `gaps` has the times in which a stream, or the service, did not report all packets.  If they
+cover more than `MOST_MISSED` of a window at either end, bandwidth and loss are not stated.  If they cover less, the
+figures are scaled up, and the interval allows for no traffic in the gap, or twice as much.  Loss is not stated where a
+stream restarted in the window, however short the gap: what it reports may have changed.
 
-**Smear.**  What records that reach over the ends of the window may have put on the wrong side (see `pair_definition`):
-the sum over all of them, or 1.96 standard deviations where they are many.
+**Smear.**  What records that cross an end of the window may have put on the wrong side (see `pair_definition`): the sum
+over all of them, or 1.96 standard deviations where they are many.
 """
 
 from __future__ import annotations
@@ -45,29 +45,29 @@ from schemas.views.common import (
 )
 
 KEYS = "time, pair, src_vm, dst_vm"
-"""What tells pairs apart is `pair`; the names stand beside it so that a condition on a VM reaches the rollup."""
+"""The column `pair` identifies a pair; the names are there so that a condition on a VM reaches the rollup."""
 
 OTHERS = ("src_vm_uuid", "dst_vm_uuid", "network")
-"""What is the same in all rows of a pair."""
+"""Columns that are the same in all rows of a pair."""
 
 SEEING_HOURS = 25
-"""How far back a stream was seen to tell of deliveries: today and the hour before."""
+"""How far back a stream must have reported deliveries: today and the hour before."""
 
 RENEWED_HOURS = 3
-"""How far back minutes are looked at where a stream was set up anew: until it has told of a whole hour."""
+"""How far back minutes are read where a stream restarted: until it has reported a whole hour."""
 
 SEEN_SHARE = 0.1
-"""Of what was sent in an hour, what a stream must have told as delivered.  Less may be stray: an export that is set up
-again in Open vSwitch samples the output, too, until it is told not to."""
+"""Share of what was sent in an hour that a stream must have reported as delivered.  Less may be stray: when Open
+vSwitch sets up an export again, it also samples the output until it is configured not to."""
 
 NONE_SEEN = 3.69
-"""Upper end of the 95 % interval of a Poisson count of which nothing was seen: −ln 0.025."""
+"""Upper end of the 95 % interval of a Poisson count when nothing was seen: −ln 0.025."""
 
 LEAST_EXPECTED = 20
-"""Samples to be expected before none of them counts as total loss: by chance, none is seen once in 5 · 10⁸."""
+"""Expected samples above which seeing none is total loss: by chance, none is seen once in 5 · 10⁸."""
 
 DELAY_CHANGE_SECONDS = 0.1
-"""How much the delay between both ends, with what their clocks differ, may change within a window."""
+"""How much the delay between both ends, including the difference of their clocks, may change within a window."""
 
 _SIDES = {"sent": "source", "received": "destination", "within": "both"}
 
@@ -100,7 +100,7 @@ def _by_side(aggregate: str, measure: str, indent: str) -> str:
 
 
 def once(measure: str, aggregate: str = "sum") -> str:
-    """A measure that counts every packet once: what was seen at the source, else at the destination."""
+    """A measure that counts every packet once: as seen at the source, else as seen at the destination."""
     both = f"greatest(sent_{measure}, within_{measure})" if aggregate == "max" else f"sent_{measure} + within_{measure}"
     return f"if(sent_packets + within_packets > 0, {both}, received_{measure})"
 
@@ -130,7 +130,7 @@ def _sums(level: str) -> str:
 
 
 def _answers(level: str) -> str:
-    """What the other direction says about the connections that this one asked for."""
+    """What the other direction says about the connections that this one requested."""
     measures = ("packets", "connections_accepted", "tcp_flags_missing")
     split = ",\n            ".join(_by_side("sum", measure, " " * 12) for measure in measures)
     return f"""
@@ -157,7 +157,7 @@ def _answers(level: str) -> str:
 _STREAM = "protocol, reporter, domain"
 
 _PROOF = "if(network != '', 0, pair)"
-"""Which pair must have been seen delivered: any of a network that has a name, else this one."""
+"""The pair whose deliveries are proof: any pair of a network that has a name, else this one."""
 
 
 _RENEWED = """
@@ -165,11 +165,11 @@ _RENEWED = """
             FROM gaps
             WHERE reason IN ('started', 'reopened', 'restarted') AND ends > now() - INTERVAL {hours} HOUR
             GROUP BY reporter, domain, protocol"""
-"""When streams were set up anew: what they tell of may have changed with it."""
+"""When streams restarted: what they report may have changed."""
 
 
 def _deliveries(table: str, hours: int, begin_of: str, where: str = "") -> str:
-    """What streams told of deliveries per hypervisor and network in whole hours or minutes since they were set up."""
+    """Deliveries that streams reported per hypervisor and network in whole hours or minutes since they started."""
     return f"""
         SELECT DISTINCT host, named, proof, {_STREAM}, renewed
         FROM (
@@ -192,9 +192,9 @@ def _deliveries(table: str, hours: int, begin_of: str, where: str = "") -> str:
 
 
 def _seeing(level: str) -> str:
-    """Hypervisors, networks and pairs of which a stream that is alive, and believed, in a window tells the deliveries.
+    """Hypervisors, networks and pairs whose deliveries are reported by a stream that is alive and trusted in a window.
 
-    A stream that was set up anew is judged by what it told since: by minutes, until it has told of a whole hour.
+    A stream that restarted is judged by what it reported since: by minutes, until it has reported a whole hour.
     """
     hours = _deliveries("pair_1h", SEEING_HOURS, "toStartOfHour")
     minutes = _deliveries(
@@ -215,7 +215,7 @@ def _seeing(level: str) -> str:
 
 
 def _hearing(level: str) -> str:
-    """Hypervisors and networks of which deliveries are told in a window: an answer would have been seen there."""
+    """Hypervisors and networks whose deliveries are reported in a window: an answer would have been seen there."""
     return f"""
     SELECT DISTINCT time AS heard_time, dst_host AS heard_host, network AS heard_network, 1 AS heard
     FROM {counted_pairs(level)}
@@ -223,7 +223,7 @@ def _hearing(level: str) -> str:
 
 
 def _watched(level: str) -> str:
-    """VMs seen sending, and how many packets one sample at their port stands for."""
+    """VMs seen sending, and how many packets one sample at their port represents."""
     return f"""
     SELECT
         time,
@@ -261,7 +261,7 @@ def _latency(level: str) -> str:
 
 
 def _smear(side: str) -> str:
-    """What may be on the wrong side of the window's ends of what one side saw, in packets."""
+    """How much of what one side saw may be on the wrong side of the window's ends, in packets."""
     return smear(f"{side}_first_smear + {side}_last_smear", f"{side}_first_smear_squares + {side}_last_smear_squares")
 
 
@@ -269,8 +269,8 @@ _LEAST_SMEAR = 0.01
 """Share of the packets that may be on the wrong side before counts are not called exact."""
 
 _MOST_SMEAR = 4
-"""The same share above which nothing is told: steady traffic in records as long as the window has up to so much, as
-each side has two ends.  Where records are longer, longer windows tell more."""
+"""The same share above which nothing is stated: steady traffic in records as long as the window reaches up to this
+much, since each side has two ends.  With longer records, use longer windows."""
 
 _EXACT = (
     "sent_rate_unstated + received_rate_unstated = 0"
@@ -279,7 +279,7 @@ _EXACT = (
 
 
 def _figures(level: str) -> str:
-    """What follows from the sums, before it is put into words."""
+    """Expressions that follow from the sums, before they become columns of the view."""
     seconds = LEVELS[level]
     sent = effective_samples("sent_packets", "sent_packets_variance")
     received = effective_samples("received_packets", "received_packets_variance")
@@ -389,7 +389,7 @@ def _figures(level: str) -> str:
 
 
 def _missed(level: str) -> str:
-    """Joins what was missed where the source is, where the destination is, and everywhere."""
+    """Join what was missed at the source, at the destination, and everywhere."""
     return "".join(
         f"""
     LEFT JOIN (SELECT time AS {end}_time, vantage AS {end}_at, missed_seconds AS {end}_missed, renewed AS {end}_renewed
@@ -400,14 +400,14 @@ def _missed(level: str) -> str:
 
 
 def pair_metrics(level: str) -> str:
-    """The query of the view for windows of this level."""
+    """Return the query of the view for windows of this level."""
     seconds = LEVELS[level]
 
     def interval(name: str, estimate: str, per_second: str) -> str:
         low = bound(f"all_{estimate}", f"all_{estimate}_variance", "-")
         high = bound(f"all_{estimate}", f"all_{estimate}_variance", "+")
         off = f"all_smear * all_{estimate} / all_packets"
-        # Per second that was watched; at least as if nothing had come in the others, at most as if twice as much had.
+        # Per second watched; at least as if nothing came in the other seconds, at most as if twice as much did.
         watched = f"({seconds} - missed_there)"
         ends = {
             "": f"all_{estimate} * {seconds} / {watched}",

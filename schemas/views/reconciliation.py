@@ -1,9 +1,9 @@
-"""The view `reconciliation`: do the samples of an interface stand for what its counters counted?
+"""The view `reconciliation`: do the samples of an interface agree with its counters?
 
-Octets are compared, not packets: where a VM segments in its card, Open vSwitch counts a packet of up to 64 KiB as one,
-and sends its segments as samples.  Both sides are octets of layer 2 without FCS, of what the switch received from the
-interface: there Open vSwitch samples, once per packet.  Compared is the time from the first poll to the
-last of the last LOOK_BACK_MINUTES, so the polls in between need not be matched.
+Octets are compared, not packets: where a VM leaves segmentation to its network card, Open vSwitch counts a packet of up
+to 64 KiB as one, and sends its segments as samples.  Both sides are octets of layer 2 without FCS, received by the
+switch from the interface: there Open vSwitch samples, once per packet.  The time compared is that from the first poll
+to the last within LOOK_BACK_MINUTES, so the polls in between need not be matched.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from __future__ import annotations
 from schemas.views.common import Z
 
 LOOK_BACK_MINUTES = 65
-"""An hour of polls, and what comes late."""
+"""An hour of polls, and some minutes for late ones."""
 
 LEAST_SAMPLES = 30
-"""Samples below which nothing is said: the interval of 30 is ± 36 %."""
+"""Samples below which nothing is stated: the interval of 30 is ± 36 %."""
 
 TOLERANCE = 0.05
-"""Not sampling: headers of the segments that a card cuts (3 %), and datagrams on their way."""
+"""Difference not due to sampling: headers of the segments that a card cuts (3 %), and datagrams on their way."""
 
 EDGE_SECONDS = 2
-"""Samples wait in the agent for up to a second, counters do not: so much traffic may be beyond an edge."""
+"""Samples wait in the agent for up to a second, counters do not: this much traffic may fall outside the time."""
 
 COVERED = 0.95
-"""Share of the time that polls with a difference must cover: not after a reset, or with polls lost."""
+"""Share of the time that polls with a difference must cover: less means a reset, or lost polls."""
 
 _COUNTED = f"""
     SELECT
