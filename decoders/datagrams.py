@@ -17,8 +17,8 @@ MAPPED_PREFIX = 0xFFFF << 32
 class Datagrams:
     """`n` datagrams, in the order in which they were received.
 
-    All arrays are C-contiguous and writable (a read-only array is another type to the compiled kernels), but nobody
-    writes to them after the batch is made.
+    All arrays are C-contiguous and writable (a read-only array is another type to the compiled kernels), but are not
+    written to after the batch is made.
     """
 
     octets: NDArray[np.uint8]
@@ -34,8 +34,8 @@ class Datagrams:
     time_received_us: NDArray[np.int64]
     """[n] time of receipt, microseconds since 1970 UTC."""
     connection: NDArray[np.int64]
-    """[n] number of the TCP or TLS connection that brought the message, never used again; 0 for UDP.  A message of a
-    connection that has no octets says that it has ended."""
+    """[n] number of the TCP or TLS connection that brought the message, never used again; 0 for UDP.  A message without
+    octets means that its connection has ended."""
 
     def __len__(self) -> int:
         return len(self.start)
@@ -58,7 +58,7 @@ class Datagrams:
         return cls(octets, start, length, address, port, time_received_us, np.zeros(len(rows), dtype=np.int64))
 
     def those(self, chosen: NDArray[np.bool_]) -> Datagrams:
-        """The datagrams that are chosen, [n]; the payloads of the others are not held any more."""
+        """Return the datagrams that are chosen, [n]; the payloads of the others are released."""
         start, length = self.start[chosen], self.length[chosen]
         place = np.cumsum(length) - length
         octets = self.octets[np.repeat(start - place, length) + np.arange(int(length.sum()))]
@@ -74,7 +74,7 @@ class Datagrams:
 
 
 def address_halves(address: str | IPv4Address | IPv6Address) -> tuple[int, int]:
-    """Split an IP address into the two numbers that `Datagrams.address` holds.  Raises ValueError if it is none."""
+    """Split an IP address into the two numbers that `Datagrams.address` holds.  Raises ValueError for other text."""
     parsed = ip_address(address) if isinstance(address, str) else address
     if isinstance(parsed, IPv4Address):
         return 0, MAPPED_PREFIX | int(parsed)
@@ -82,6 +82,6 @@ def address_halves(address: str | IPv4Address | IPv6Address) -> tuple[int, int]:
 
 
 def address_text(address: bytes | int) -> str:
-    """The 16 octets of an address, or its number, as people write it: IPv4 without the mapping."""
+    """Return the 16 octets of an address, or its number, in the usual notation: IPv4 without the mapping."""
     parsed = IPv6Address(address)
     return str(parsed.ipv4_mapped or parsed)

@@ -1,4 +1,4 @@
-"""The one entry to decoding: each datagram of a batch goes to the decoder of its version."""
+"""The entry point of decoding: each datagram of a batch goes to the decoder of its version."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from decoders.shared import K_LEGACY, K_SETS, K_SFLOW, Decoded, Shared, assign_b
 
 
 def datagrams() -> Datagrams:
-    """A batch with one small datagram of each kind, which takes each decoder through all its kernels: so they are
+    """Return a batch with one small datagram of each kind, which runs all kernels of each decoder: so they are
     compiled, or loaded from the cache, before the first real datagram comes.
     """
     payloads = (_sflow(), _netflow5(), _netflow9(), _ipfix())
@@ -86,9 +86,9 @@ class _Part(Protocol):
 
 
 class Decoder:
-    """Decodes batches of datagrams of all protocols; keeps what one datagram needs of those before it.
+    """Decodes batches of datagrams of all protocols; keeps what a datagram needs from earlier ones.
 
-    Not for two threads at once.  Time comes with the datagrams: the decoder has no clock.
+    Not thread-safe.  Time comes with the datagrams: the decoder has no clock.
     """
 
     def __init__(
@@ -111,19 +111,19 @@ class Decoder:
         }
         self._saved = b""
         self.forgotten_strangers = 0
-        """Streams that had to go for others and never gave a record; running total."""
+        """Streams dropped for others that never sent a record; running total."""
         self.forgotten_exporters = 0
-        """Streams that had to go for others though they gave records; running total."""
+        """Streams dropped for others although they sent records; running total."""
         self._take_rules(tuple(rules))
 
     @property
     def forgotten_sources(self) -> int:
-        """sFlow data sources that had to go for others; running total."""
+        """sFlow data sources dropped for others; running total."""
         return self._sflow.forgotten_sources
 
     @property
     def rules(self) -> tuple[ExporterRule, ...]:
-        """What the operator says of exporters; may be replaced between batches."""
+        """The operator's rules for exporters; may be replaced between batches."""
         return self._rules
 
     @rules.setter
@@ -134,11 +134,11 @@ class Decoder:
     def _take_rules(self, rules: tuple[ExporterRule, ...]) -> None:
         self._rules = rules
         self._first = _of_version(rules, 0)
-        # Where rules are of one protocol, its streams have a table of their own.
+        # If there are rules for one protocol only, its streams have a table of their own.
         self._first_of = {version: _of_version(rules, version) for version in {rule.version for rule in rules} - {0}}
         self._one_port = RuleTable(rules, lambda rule: rule.one_port)
         self._named = RuleTable(rules, lambda rule: rule.allowed and rule.network.prefixlen == SINGLE)
-        # What stands behind the last rule, NONE, is for addresses that no rule names.
+        # The entry after the last rule, NONE, is for addresses that no rule names.
         self._denied = np.array([*(not rule.allowed for rule in rules), False], np.uint64)
         self._rates = np.array([*(min(rule.sampling_rate, MAX_EXPRESSIBLE_RATE) for rule in rules), 0], np.uint64)
 
@@ -154,7 +154,7 @@ class Decoder:
         return decoded
 
     def _named_first(self, batch: Datagrams) -> list[Datagrams]:
-        """The batch; where newcomers may take the last places, exporters that the operator named before all others."""
+        """Return the batch; if newcomers may take the last places, exporters named by the operator come first."""
         sessions, capacity = self.shared.sessions, self.shared.limits.sessions
         known = int(sessions.count[0] - sessions.count[1])
         if not self._named or 2 * known < capacity or known + len(batch) <= capacity:
@@ -182,9 +182,9 @@ class Decoder:
         self._end_connections(batch)
 
     def _end_connections(self, batch: Datagrams) -> None:
-        """Forget the templates of connections that have ended (RFC 7011 section 8.1); what they counted stays.
+        """Forget the templates of connections that have ended (RFC 7011 section 8.1); their counts stay.
 
-        A number of a connection is never used again, so nothing of it can stand behind its end.
+        The number of a connection is never used again, so nothing of it can come after its end.
         """
         ended = batch.connection[(batch.length == 0) & (batch.connection != 0)]
         if len(ended):
@@ -200,7 +200,7 @@ class Decoder:
         trial.forget(in_use(trial.shared.sessions))
 
     def changed_state(self) -> bytes | None:
-        """What must survive a restart (templates, sampler rates), or None if nothing changed since the last call."""
+        """Return what must survive a restart (templates, sampler rates), or None if unchanged since the last call."""
         state = json.dumps(self.sets.export_state(), separators=(",", ":")).encode()
         if state == self._saved:
             return None
@@ -208,7 +208,7 @@ class Decoder:
         return state
 
     def load_state(self, state: bytes) -> None:
-        """Take over what `changed_state` gave; wrong entries are left out.  Raises ValueError if it is damaged."""
+        """Load what `changed_state` returned; wrong entries are skipped.  Raises ValueError if it is damaged."""
         self.sets.import_state(json.loads(state))
         self._saved = state
 
@@ -220,9 +220,9 @@ class Decoder:
         session: NDArray[np.int64],
         into: Decoded,
     ) -> None:
-        """Run one decoder; should it fail by a defect of ours, halve the batch until only the culprit is left out.
+        """Run one decoder; if it fails by a defect of ours, halve the batch until only the one at fault is skipped.
 
-        The streams of a failed attempt begin again, or its good datagrams would be taken for duplicates.  Their running
+        The streams of a failed attempt start over, or its good datagrams would be taken for duplicates.  Their running
         totals may then hold a datagram twice; rows never do.
         """
         try:
@@ -250,7 +250,7 @@ class Decoder:
             part.begin_anew(numbers)
 
     def _make_room(self, batch: Datagrams) -> None:
-        """Forget those of least standing before the table of streams is full."""
+        """Forget the streams of least standing before their table is full."""
         sessions, limits = self.shared.sessions, self.shared.limits
         if len(batch) == 0:
             return
@@ -269,13 +269,13 @@ class Decoder:
         self.forgotten_strangers += len(numbers) - gave
 
     def forget(self, numbers: NDArray[np.int64]) -> None:
-        """Drop these streams with all that is kept of them; should they come again, they begin again."""
+        """Drop these streams with all their state; if they return, they start as new ones."""
         for part in self._parts.values():
             part.forget(numbers)
         forget(self.shared.sessions, numbers)
 
     def _apply_rules(self, numbers: NDArray[np.int64]) -> None:
-        """Copy the operator's word on the senders of these sessions into the state that kernels read."""
+        """Copy the operator's rules for the senders of these sessions into the state that kernels read."""
         stats = self.shared.sessions.stats
         stats[numbers, S_RULED] = 1
         numbers = numbers[numbers != 0]
@@ -291,5 +291,5 @@ class Decoder:
 
 
 def _of_version(rules: tuple[ExporterRule, ...], version: int) -> RuleTable:
-    """The rules that are of all streams, or of those of this version."""
+    """Return the rules for all streams and for those of this version."""
     return RuleTable(rules, lambda rule: rule.version in (0, version))

@@ -1,4 +1,4 @@
-"""Why a piece of a datagram was not decoded: a closed list, used as metric label and column value."""
+"""Why a part of a datagram was not decoded: a closed list, used as metric label and column value."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from enum import IntEnum
 
 
 class Reason(IntEnum):
-    """Each problem stops at the smallest unit that carries its own length; the neighbours survive."""
+    """Each problem affects only the smallest unit that carries its own length; its neighbours are decoded."""
 
     EMPTY = 0
     """Datagram without payload, or under 4 octets."""
     VERSION = 1
-    """The version field names no protocol that is decoded."""
+    """The version field is not that of a protocol that is decoded."""
     SHORT_HEADER = 2
     """The datagram ends inside its header."""
     AGENT_ADDRESS = 3
@@ -49,7 +49,7 @@ class Reason(IntEnum):
     TEMPLATE_SCOPE = 19
     """An options template without scope, or with more scope than fields."""
     TEMPLATE_LIMIT = 20
-    """More templates than the limit of the exporter or of all: those of least standing gave way, or this one."""
+    """More templates than the limit of the exporter or of all: one of least standing was dropped, or this one."""
     TEMPLATE_CHANGED = 21
     """A template was redefined with other content."""
     WITHDRAWAL = 22
@@ -65,10 +65,10 @@ class Reason(IntEnum):
     COUNT_MISMATCH = 27
     """The header's record count disagrees with the records present."""
     TIME = 28
-    """A flow time that cannot be: end before start, or far from the header's time; clamped."""
+    """An impossible flow time: end before start, or far from the header's time; clamped."""
     NO_ADDRESS = 29
-    """A record without any address, neither IP nor MAC, such as those of routers that sum up by prefix or autonomous
-    system: kept out of `flows`."""
+    """A record without any IP or MAC address, such as those of routers that aggregate by prefix or autonomous system:
+    kept out of `flows`."""
     DUPLICATE = 30
     """A datagram that was received before; dropped."""
     SESSION_LIMIT = 31
@@ -80,19 +80,20 @@ class Reason(IntEnum):
     NESTING = 34
     """Structured data or encapsulation nested deeper than the limit."""
     INTERNAL = 35
-    """A defect of the decoder: the datagram was left out.  Please report it."""
+    """A defect of the decoder: the datagram was skipped.  Please report it."""
     RATE_LIMIT = 36
     """The exporter announced sampling rates for more scopes than the limit: this one was not kept."""
     COUNT_ABSURD = 37
-    """A record with more packets or octets than can be (2^53, times its sampling rate 2^63): kept out of `flows`."""
+    """A record with an impossible number of packets or octets (2^53, times its sampling rate 2^63): kept out of
+    `flows`."""
     TOTAL = 38
-    """The first total of a flow that began before it could be watched: kept as base of the next one, not as a row."""
+    """The first total of a flow that began before the collector saw it: kept as base of the next one, not as a row."""
     CLOCK = 39
     """The clock in the header was never set (before September 2001): the time of receipt counts instead."""
     SEQUENCE_UNITS = 40
-    """Numbered in other units than the protocol's, such as records in NetFlow v9: no loss is claimed of it."""
+    """Numbered in other units than the protocol's, such as records in NetFlow v9: no loss is derived from it."""
     NAME_LIMIT = 41
-    """An interface name that is longer than 255 octets, or for which there was no room: stored as empty."""
+    """An interface name longer than 255 octets, or without room in the table: stored as empty."""
 
 
 REASONS = tuple(reason.name.lower() for reason in Reason)

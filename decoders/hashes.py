@@ -1,7 +1,7 @@
-"""Hashes of the tables that kernels look things up in.
+"""Hashes for the look-up tables of kernels.
 
-A slot of a table is all that most of them give; the hash of a connection is stored, so no function here may change what
-it returns.  None is safe against a sender who chooses its input, unless a secret goes in first.
+Most of them only choose a slot of a table; the hash of a connection is stored, so no function here may change what it
+returns.  None is safe against a sender who chooses its input, unless a secret goes in first.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from decoders.jit import inline_always
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 """2 to the power of 64, divided by the golden ratio."""
 MURMUR_A, MURMUR_B = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53)
-"""The factors of the finish of MurmurHash3."""
+"""The factors of the finalizer of MurmurHash3."""
 
 
 @inline_always
@@ -25,7 +25,7 @@ def mix(a, b):
 
 @inline_always
 def finish(h):
-    """The finish of MurmurHash3: every bit of the input reaches every bit of the output."""
+    """Apply the finalizer of MurmurHash3: every bit of the input affects every bit of the output."""
     h = (h ^ (h >> np.uint64(33))) * MURMUR_A
     h = (h ^ (h >> np.uint64(33))) * MURMUR_B
     return h ^ (h >> np.uint64(33))
@@ -33,5 +33,5 @@ def finish(h):
 
 @inline_always
 def hash_pair(a, b):
-    """Hash of two 64-bit words, such as an address, whose high octets must reach the low bits."""
+    """Hash two 64-bit words, such as an address, whose high octets must affect the low bits."""
     return finish(a * GOLDEN ^ b)

@@ -1,8 +1,8 @@
 """Interning of short strings inside kernels: interface names become indices of a bounded table.
 
 Index 0 is the empty string.  A string beyond the limits is stored as empty and counted in `Names.missed`.  A table that
-is nearly full begins afresh between two batches: what is still in use comes again, the names of ports that are gone do
-not.  Hosts of containers name each port they make.
+is nearly full is emptied between two batches: names still in use come again, those of removed ports do not.  Container
+hosts create a name for every new port.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from schemas.text import clean
 
 
 class Names(NamedTuple):
-    """The table of strings, filled by kernels; an index keeps its meaning until the table begins afresh."""
+    """The table of strings, filled by kernels; an index keeps its meaning until the table is emptied."""
 
     table: NDArray[np.int32]
     """Open-addressing hash table of indices, 0 = free; its size is a power of two."""
-    count: NDArray[np.int64]  # type: ignore[assignment] # shadows tuple.count, which nobody uses
+    count: NDArray[np.int64]  # type: ignore[assignment] # shadows tuple.count, which is not used
     """[2]: octets used, strings (the empty one included)."""
     octets: NDArray[np.uint8]
     """The strings back to back."""
@@ -35,7 +35,7 @@ class Names(NamedTuple):
 
 
 def new_names(limits: Limits) -> Names:
-    """An empty table for `limits.names` strings of 32 octets on average."""
+    """Return an empty table for `limits.names` strings of 32 octets on average."""
     slots = 1 << (2 * limits.names).bit_length()
     return Names(
         np.zeros(slots, np.int32),
@@ -48,7 +48,7 @@ def new_names(limits: Limits) -> Names:
 
 @inline
 def intern(names, octets, start, length):
-    """Index of the string `octets[start:start + length]`, trailing NULs removed; 0 if it is empty or not kept."""
+    """Return the index of `octets[start:start + length]`, trailing NULs removed; 0 if it is empty or not kept."""
     while length > 0 and octets[start + length - 1] == 0:
         length -= 1
     if length <= 0:
@@ -88,11 +88,11 @@ def intern(names, octets, start, length):
 
 
 FULL = 1.25
-"""Room that there must be for each string there is, when a batch begins."""
+"""Free room required for each string in the table when a batch begins."""
 
 
 class NameList:
-    """Arrow view of a `Names` table, rebuilt only when it grew.  Here names come in, and are cleaned."""
+    """Arrow view of a `Names` table, rebuilt only when it grew.  Names are cleaned here."""
 
     def __init__(self, names: Names) -> None:
         self._names = names
@@ -100,7 +100,7 @@ class NameList:
         self._array = pa.array(self._known, pa.string())
 
     def begin_batch(self) -> None:
-        """Begin afresh if the table is nearly full.  Batches that were handed out keep the array of their time."""
+        """Empty the table if it is nearly full.  Batches handed out before keep their own array."""
         names = self._names
         octets, count = names.count.tolist()
         if FULL * (count + 1) < len(names.offset) - 1 and FULL * octets < len(names.octets):
@@ -112,7 +112,7 @@ class NameList:
         self._array = pa.array(self._known, pa.string())
 
     def array(self) -> pa.Array:
-        """All strings so far, position = index."""
+        """Return all strings so far, position = index."""
         count = int(self._names.count[1])
         if count > len(self._known):
             octets = self._names.octets.tobytes() if count - len(self._known) > 64 else self._names.octets

@@ -1,7 +1,7 @@
 """How kernels are compiled: one decorator, and one cache directory per state of the source.
 
-numba notices a change of a kernel's own file, but not of a kernel it calls in another file, nor of a constant it
-froze.  So the cache directory's name holds a digest of all the source that kernels are made of.
+numba notices a change of a kernel's own file, but not of a kernel it calls in another file, nor of a constant that it
+compiled in.  So the cache directory's name holds a digest of all the source that kernels are made of.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any
 import numba
 
 Compiled = Callable[..., Any]
-"""A kernel.  Its argument types are numba's business: it refuses what it cannot compile."""
+"""A kernel.  Its argument types are checked by numba, which refuses what it cannot compile."""
 
 _ROOT = Path(__file__).resolve().parent.parent
 _OWN = tuple(_ROOT.joinpath(folder) for folder in ("decoders", "schemas"))
 
 
 def source_digest(*sources: Path) -> str:
-    """Digest of numba's version and of the source in `decoders`, `schemas` and these folders, with what is below."""
+    """Return a digest of numba's version and of the source in `decoders`, `schemas` and these folders and below."""
     digest = hashlib.sha256(numba.__version__.encode())
     for source in (*_OWN, *sources):
         for path in sorted(source.rglob("*.py")):
@@ -31,7 +31,7 @@ def source_digest(*sources: Path) -> str:
 
 
 def cache_directory(*sources: Path) -> Path:
-    """Where kernels made of these sources are kept: in `VMFLOW_CACHE_DIR`, else in the user's cache directory."""
+    """Return where kernels of these sources are cached: in `VMFLOW_CACHE_DIR`, else in the user's cache directory."""
     base = os.environ.get("VMFLOW_CACHE_DIR")
     if base:
         return Path(base) / f"kernels-{source_digest(*sources)}"
@@ -47,7 +47,7 @@ _KERNELS: list[Compiled] = []
 
 
 def _njit(boundscheck: bool = True, **options: Any) -> Callable[[Callable[..., Any]], Compiled]:
-    """What all kernels have in common, and `options`, some of which numba's stubs do not know."""
+    """Compile with what all kernels have in common, and `options`, some of which numba's stubs lack."""
     compiler: Any = numba.njit
     decorator: Callable[[Callable[..., Any]], Compiled] = compiler(
         nogil=True, boundscheck=boundscheck, error_model="numpy", **options
@@ -70,7 +70,7 @@ def _kernel(function: Callable[..., Any], *, boundscheck: bool) -> Compiled:
 
 
 def progress() -> tuple[int, int]:
-    """How many kernels are compiled or loaded by now, and how many there are in the modules that are imported."""
+    """Return how many kernels are compiled or loaded so far, and how many the imported modules have."""
     return sum(bool(getattr(one, "overloads", True)) for one in _KERNELS), len(_KERNELS)
 
 
@@ -82,7 +82,7 @@ def kernel_of(*sources: Path, boundscheck: bool = True) -> Callable[[Callable[..
     directory = str(cache_directory(*sources))
 
     def decorate(function: Callable[..., Any]) -> Compiled:
-        # numba asks for the directory once, when it is told to cache the function.
+        # numba reads the directory once, when caching of the function is enabled.
         before = numba.config.CACHE_DIR  # type: ignore[attr-defined] # its stubs do not know it
         if "NUMBA_CACHE_DIR" not in os.environ:
             setattr(numba.config, "CACHE_DIR", directory)  # noqa: B010
@@ -114,6 +114,6 @@ def inline_always(function: Callable[..., Any]) -> Compiled:
 def inline_unchecked(function: Callable[..., Any]) -> Compiled:
     """As `inline_always`, without array bounds checks: for look-ups in arrays of our own making.
 
-    Whoever calls the kernel must have checked that all indices in them lie within the arrays that they index.
+    The caller of the kernel must have checked that all indices in them lie within the arrays that they index.
     """
     return _njit(boundscheck=False, _nrt=False, forceinline=True)(function)

@@ -1,4 +1,4 @@
-"""Caps on what a sender can make the decoders keep or do, each with its argument."""
+"""Caps on what a sender can make the decoders keep or do, each with its reason."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Limits:
     templates_per_exporter: int = 65_536
     """Templates of all streams of one address."""
     template_seconds: int = 259_200
-    """A template that was neither announced nor used for so long is forgotten (RFC 7011 section 8.4: at least three
-    times its refresh interval, which IOS allows to be a day)."""
+    """A template neither announced nor used for this long is forgotten (RFC 7011 section 8.4: at least three times its
+    refresh interval, which IOS allows to be a day)."""
     rates_per_session: int = 1_024
     """Sampling rates announced by one stream for its samplers, interfaces and templates; a chassis has some hundreds of
     ports."""
@@ -32,7 +32,7 @@ class Limits:
     template_fields: int = 1_000
     """Fields of one template; Open vSwitch sends up to 68."""
     plan_fields: int = 1_048_576
-    """Fields of all templates that differ; about 200 octets each.  Those of Open vSwitch have 5,000."""
+    """Fields of all distinct templates; about 200 octets each.  Those of Open vSwitch have 5,000."""
     held_bytes_per_session: int = 16 * 2**20
     """Data waiting for its template, per stream: 600 s of 90 records/s of Open vSwitch, 300 octets each."""
     held_bytes: int = 64 * 2**20
@@ -44,8 +44,8 @@ class Limits:
     sflow_records_per_sample: int = 1_000
     """Records of one sFlow sample."""
     names: int = 65_536
-    """Distinct interface names at once: the table begins afresh when it is nearly full, and what comes above between
-    two batches is stored as empty."""
+    """Distinct interface names at once: the table is emptied when it is nearly full, and names beyond the limit within
+    a batch are stored as empty."""
     name_bytes: int = 255
     """Longest name that is kept; interface names are at most 15 characters, port names 255."""
     problems_per_batch: int = 1_024

@@ -1,7 +1,7 @@
-"""Large pieces of memory that are used again.
+"""Large blocks of memory that are reused.
 
-Fresh memory costs more than what is written into it: the system clears each page first, on whose thread touches it.
-For a record of 53 octets that becomes a row of 277 this was a fifth of all that receiving, decoding and naming cost.
+Fresh memory costs more than writing to it: the system clears each page first, in the thread that touches it.  For a
+record of 53 octets that becomes a row of 277, this was a fifth of the cost of receiving, decoding and naming.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 SMALLEST_BYTES = 1 << 20
-"""Less than this is not worth it: the allocator has it at hand."""
+"""Smaller blocks are not worth it: the allocator has them at hand."""
 ALIGNMENT = 64
-"""What Arrow recommends for columns."""
+"""The alignment that Arrow recommends for columns."""
 SPARE_BYTES = 256 << 20
-"""Kept for later at most.  More is in use while the store is slow; then it goes back to the system."""
+"""Most memory kept for later.  More is in use while the store is slow; then it goes back to the system."""
 IDLE_TURNS = 60
-"""What nobody has taken for so many calls of `trim` goes back, too: a burst has ended."""
+"""A block unused for this many calls of `trim` goes back, too: a burst has ended."""
 
 
 class MemoryPool:
-    """Gives blocks with whatever content, to any thread.  One comes back with the last array that was cut from it."""
+    """Gives blocks of undefined content to any thread.  A block comes back with the last array that was cut from it."""
 
     def __init__(self, spare_bytes: int = SPARE_BYTES, idle_turns: int = IDLE_TURNS) -> None:
         self._most = spare_bytes
         self._idle_turns = idle_turns
         self._turn = 0
         self._spare: dict[int, deque[tuple[int, mmap.mmap]]] = {}
-        """By size, each with the turn since which it is unused, the newest last."""
+        """Unused blocks by size, each with the turn since which it is unused, the newest last."""
 
     @property
     def spare_bytes(self) -> int:
-        """What is kept for later now."""
+        """Octets kept for later now."""
         return sum(size * len(blocks) for size, blocks in list(self._spare.items()))
 
     def take(self, octets: int) -> NDArray[np.uint8]:
-        """A block of at least so many octets, at most twice as many: sizes are powers of two."""
+        """Return a block of at least this many octets, at most twice as many: sizes are powers of two."""
         size = max(mmap.PAGESIZE, 1 << (octets - 1).bit_length())
         try:
             _, memory = self._spare[size].pop()
@@ -51,13 +51,13 @@ class MemoryPool:
             memory = mmap.mmap(-1, size)
             with contextlib.suppress(AttributeError, OSError):  # a system without large pages
                 memory.madvise(mmap.MADV_HUGEPAGE)
-        # Every array that is cut from this one refers to it, and not to what lies below: its end is that of all.
+        # Every array cut from this one refers to it, not to the memory below: it lives as long as any of them.
         block = np.frombuffer(memory, np.uint8)
         weakref.finalize(block, self._give_back, memory).atexit = False
         return block
 
     def arrays(self, *wanted: tuple[tuple[int, ...], type[np.generic]]) -> list[NDArray[Any]]:
-        """Arrays of these shapes and types, whatever their content, of one block where it is worth it."""
+        """Return arrays of these shapes and types, content undefined, from one block where it is worth it."""
         sizes = [math.prod(shape) * np.dtype(kind).itemsize for shape, kind in wanted]
         begins = [0, *itertools.accumulate(-(-size // ALIGNMENT) * ALIGNMENT for size in sizes)]
         if begins[-1] < SMALLEST_BYTES:
@@ -69,20 +69,20 @@ class MemoryPool:
         ]
 
     def _give_back(self, memory: mmap.mmap) -> None:
-        """Runs on any thread, at any time: no lock, or it might wait for itself."""
+        """Take a block back.  Runs on any thread, at any time: no lock, or it might wait for itself."""
         if self.spare_bytes + len(memory) <= self._most:
             self._spare.setdefault(len(memory), deque()).append((self._turn, memory))
 
     def trim(self) -> None:
-        """Give back to the system what has been idle for long enough.  For one thread to call each second or so."""
+        """Give back to the system what has been idle for long enough.  One thread calls this about once a second."""
         self._turn += 1
         latest = self._turn - self._idle_turns
         for blocks in list(self._spare.values()):
-            # Another thread may take a block between the look and the step: then a younger one goes, which is no harm.
+            # Another thread may take a block between check and removal: then a younger one goes, which does no harm.
             with contextlib.suppress(IndexError):
                 while blocks[0][0] <= latest:
                     blocks.popleft()
 
 
 BLOCKS = MemoryPool()
-"""Those of the process."""
+"""The blocks of the process."""

@@ -1,4 +1,4 @@
-"""What the operator says of exporters, looked up for many addresses at once: who is new is no business of a loop."""
+"""The operator's rules for exporters, looked up for many addresses at once instead of in a loop over new exporters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 NONE = -1
-"""No rule names the address."""
+"""The answer for an address that no rule names."""
 
 SINGLE = 128
 """Length of a prefix that is one address."""
@@ -21,15 +21,15 @@ _HIGH_FACTOR, _LOW_FACTOR = 0x9E37_79B9_7F4A_7C15, 0xC2B2_AE3D_27D4_EB4F
 
 @dataclass(frozen=True, slots=True)
 class ExporterRule:
-    """What the operator says of the exporters in `network` (the first rule that matches counts)."""
+    """The operator's rule for the exporters in `network` (the first rule that matches counts)."""
 
     network: IPv6Network
     """IPv4 networks are given in their mapped form, `::ffff:192.0.2.0/120`."""
     allowed: bool = True
     sampling_rate: int = 0
-    """One in this many packets, over whatever the exporter states; 0 = as the exporter states."""
+    """One in this many packets, instead of what the exporter states; 0 = as the exporter states."""
     version: int = 0
-    """Only of streams of this version, as in their key; 0 = of all."""
+    """Only for streams of this version, as in their key; 0 = for all."""
     one_port: bool = False
     """NetFlow and IPFIX of all ports of an address are one stream (by domain)."""
 
@@ -41,7 +41,7 @@ class _Prefixes:
     mask: NDArray[np.uint64]
     """[2]"""
     hashes: NDArray[np.uint64]
-    """[n], in order, no two alike."""
+    """[n], in order, all different."""
     networks: NDArray[np.uint64]
     """[n, 2]"""
     rules: NDArray[np.int64]
@@ -52,7 +52,7 @@ class RuleTable:
     """Finds the first rule of each address: one search per prefix length, whatever the number of rules."""
 
     def __init__(self, rules: Sequence[ExporterRule], wanted: Callable[[ExporterRule], bool] | None = None) -> None:
-        """With `wanted`, only rules for which it holds are found; they keep their numbers."""
+        """Index the rules; with `wanted`, only those for which it is true are found; they keep their numbers."""
         by_length: dict[int, dict[tuple[int, int], int]] = {}
         for number, rule in enumerate(rules):
             if wanted is None or wanted(rule):
@@ -64,7 +64,7 @@ class RuleTable:
         return bool(self._prefixes)
 
     def first(self, address: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """Number of the first rule for each address ([n, 2] halves), NONE where no rule names it; [n]."""
+        """Return the number of the first rule for each address ([n, 2] halves), NONE where no rule names it; [n]."""
         found = np.full(len(address), np.iinfo(np.int64).max)
         for prefixes in self._prefixes:
             masked = address & prefixes.mask
@@ -90,7 +90,7 @@ def _prefixes(length: int, networks: dict[tuple[int, int], int]) -> _Prefixes:
 
 
 def _hash(halves: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Of networks of one length, [n, 2] -> [n].  A bijection of either half where the other is the same."""
+    """Hash networks of one length, [n, 2] -> [n].  A bijection of either half where the other is the same."""
     with np.errstate(over="ignore"):
         mixed: NDArray[np.uint64] = halves[:, 0] * np.uint64(_HIGH_FACTOR) ^ halves[:, 1] * np.uint64(_LOW_FACTOR)
     return mixed

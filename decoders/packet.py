@@ -1,7 +1,7 @@
 """A sampled packet header, taken apart inside compiled kernels and written into a row laid out as `flows`.
 
 Strategy: a loop over layers (`parse_layers`).  Each layer reads what it needs if it is all there, else the parse ends
-and what was found so far stands: a cut header is normal, not an error.  Where a tunnel is found whose inner packet is
+and what was found so far is kept: a cut header is normal, not an error.  If a tunnel is found whose inner packet is
 visible, the addresses found so far become the outer ones and the inner packet takes the plain columns; nested tunnels
 repeat this, so the outer columns and the VNI are those of the tunnel directly around the packet that the row shows.
 
@@ -53,22 +53,22 @@ HEADER_ETHERNET, HEADER_PPP, HEADER_IPV4, HEADER_IPV6, HEADER_MPLS = 1, 7, 11, 1
 """Values of the sFlow header_protocol that are parsed; the others (token ring, frame relay, 802.11 …) are not."""
 
 L_STOP, L_ETHERNET, L_IPV4, L_IPV6, L_MPLS, L_ARP, L_PPP = range(7)
-"""Layers: what stands at the current offset."""
+"""Layers: what is at the current offset."""
 
 P_TAGGED, P_NESTING, P_TUNNEL, P_UNKNOWN = 1, 2, 4, 8
-"""Bits of the answer of `parse_header`: the frame shown has a VLAN tag; nested deeper than the limits (the rest was
-left alone); a tunnel was entered; a header protocol that is not parsed."""
+"""Bits that `parse_header` returns: the frame shown has a VLAN tag; nested deeper than the limits (the rest was not
+parsed); a tunnel was entered; a header protocol that is not parsed."""
 
 MAX_TAGS = 8
 MAX_LABELS = 16
 MAX_EXTENSIONS = 8
 MAX_TUNNELS = 4
-"""Encapsulations inside each other that are entered."""
+"""Nested encapsulations that are entered."""
 
 
 @inline
 def layer_of_type(ether_type):
-    """The layer an EtherType announces, L_STOP for those that are not parsed."""
+    """Return the layer of an EtherType, L_STOP for those that are not parsed."""
     if ether_type == 0x0800:
         return L_IPV4
     if ether_type == 0x86DD:
@@ -84,7 +84,7 @@ def layer_of_type(ether_type):
 
 @inline
 def first_layer(header_protocol):
-    """The layer an sFlow header protocol starts with, L_STOP for those that are not parsed."""
+    """Return the first layer of an sFlow header protocol, L_STOP for those that are not parsed."""
     if header_protocol == HEADER_ETHERNET:
         return L_ETHERNET
     if header_protocol == HEADER_IPV4:
@@ -100,13 +100,13 @@ def first_layer(header_protocol):
 
 @inline
 def is_tag(ether_type):
-    """True for the tag protocol ids of IEEE 802.1Q, 802.1ad and the older QinQ ones."""
+    """Return True for the tag protocol ids of IEEE 802.1Q, 802.1ad and the older QinQ ones."""
     return ether_type in (0x8100, 0x88A8, 0x9100, 0x9200)
 
 
 @inline
 def ethernet(octets, at, end, rows, row):
-    """Ethernet II or 802.3 header with tags.  Returns (EtherType, offset behind it, P_ bits); EtherType −1 if cut.
+    """Read an Ethernet II or 802.3 header with tags.  Returns (EtherType, −1 if cut; offset after it; P_ bits).
 
     `vlan` is the outermost VLAN id that is not 0 (a tag with id 0 carries only a priority).  The EtherType of an 802.3
     frame without SNAP is 0.
@@ -145,7 +145,7 @@ def ethernet(octets, at, end, rows, row):
 
 @inline
 def ppp(octets, at, end):
-    """PPP, with or without HDLC address and control.  Returns (EtherType of the payload or 0, offset behind it)."""
+    """Read PPP, with or without HDLC address and control.  Returns (EtherType of the payload or 0, offset after it)."""
     if at + 2 <= end and u16(octets, at) == 0xFF03:
         at += 2
     if at + 2 > end:
@@ -162,9 +162,9 @@ def ppp(octets, at, end):
 
 @inline
 def mpls(octets, at, end):
-    """A label stack.  Returns (layer below, its offset, P_ bits); the layer is L_STOP where it is cut or not known.
+    """Read a label stack.  Returns (layer below, its offset, P_ bits); the layer is L_STOP if it is cut or not known.
 
-    Nothing in the labels says what follows: an explicit-null label or the first nibble does (RFC 3032, RFC 4385).
+    The labels do not state what follows: an explicit-null label or the first nibble does (RFC 3032, RFC 4385).
     """
     labels = 0
     label = 0
@@ -211,7 +211,7 @@ def put_ipv6(octets, at, column, rows, row):
 
 @inline
 def arp(octets, at, end, rows, row):
-    """ARP for IPv4 over Ethernet: sender and target protocol address become the addresses of the row (RFC 826)."""
+    """Read ARP for IPv4 over Ethernet: sender and target protocol address become those of the row (RFC 826)."""
     if at + 28 > end or u16(octets, at) != 1 or u16(octets, at + 2) != 0x0800 or u16(octets, at + 4) != 0x0604:
         return
     put_ipv4(octets, at + 14, SRC_IP, rows, row)
@@ -220,7 +220,7 @@ def arp(octets, at, end, rows, row):
 
 @inline
 def internet4(octets, at, end, rows, row):
-    """An IPv4 header (RFC 791).  Returns (protocol or −1, offset behind it, end of the packet as far as present)."""
+    """Read an IPv4 header (RFC 791).  Returns (protocol or −1, offset after it, end of what is there of the packet)."""
     if at + 20 > end or octets[at] >> 4 != 4 or octets[at] & 15 < 5:
         return -1, at, end
     size = np.int64(octets[at] & 15) * 4
@@ -243,7 +243,7 @@ def internet4(octets, at, end, rows, row):
 
 @inline
 def internet6(octets, at, end, rows, row):
-    """An IPv6 header with its extensions (RFC 8200).  Returns as `internet4`, and P_ bits.
+    """Read an IPv6 header with its extensions (RFC 8200).  Returns the same as `internet4`, and P_ bits.
 
     `ip_protocol` is the upper protocol, or the first extension header that cannot be followed.
     """
@@ -270,13 +270,13 @@ def internet6(octets, at, end, rows, row):
 
 @inline
 def is_extension(protocol):
-    """True for extension headers that can be followed: hop-by-hop, routing, fragment, AH, destination options."""
+    """Return True for headers that can be followed: hop-by-hop, routing, fragment, AH, destination options."""
     return protocol in (0, 43, 44, 51, 60)
 
 
 @inline
 def extensions(octets, at, end, protocol, rows, row):
-    """Follow extension headers.  Returns (protocol behind them, its offset, P_ bits)."""
+    """Follow extension headers.  Returns (protocol after them, its offset, P_ bits)."""
     for _ in range(MAX_EXTENSIONS):
         if not is_extension(protocol) or at + 8 > end:
             return protocol, at, 0
@@ -299,7 +299,7 @@ def extensions(octets, at, end, protocol, rows, row):
 
 @inline
 def transport(octets, at, end, protocol, rows, row):
-    """Ports, flags and sequence number, or ICMP type and code, as far as they are present."""
+    """Read ports, flags and sequence number, or ICMP type and code, as far as they are present."""
     if protocol in (TCP, UDP, SCTP, UDP_LITE):
         if at + 4 > end:
             return
@@ -362,13 +362,13 @@ def _shows_addresses(octets, at, end, layer):
 
 @inline
 def _over_udp(octets, at, end, port):
-    """VXLAN (RFC 7348), VXLAN-GPE, Geneve (RFC 8926) and MPLS (RFC 7510) by destination port.
+    """Read VXLAN (RFC 7348), VXLAN-GPE, Geneve (RFC 8926) and MPLS (RFC 7510) by destination port.
 
-    `at`: behind the UDP header, 8 octets are present.
+    `at`: after the UDP header, 8 octets are present.
     """
     vni = u32(octets, at + 4) >> 8
     flags = np.int64(octets[at])
-    # The flag of the VNI, and none of the reserved ones; the first is that of the group policy extension.
+    # The flag of the VNI, and none of the reserved ones; the first bit is that of the group policy extension.
     if port in PORTS_VXLAN and flags & 0x7F == 0x08:
         return TUNNEL_VXLAN, L_ETHERNET, at + 8, vni
     if port == PORT_VXLAN_GPE and flags & 0x08 != 0:
@@ -390,9 +390,9 @@ def _over_udp(octets, at, end, port):
 
 @inline
 def _gre(octets, at, end):
-    """GRE version 0 (RFC 2784, RFC 2890) with what it carries.
+    """Read GRE version 0 (RFC 2784, RFC 2890) and the header of its payload.
 
-    That is Ethernet, IP, MPLS (RFC 4023), ERSPAN II and III, NVGRE (RFC 7637).
+    The payload is Ethernet, IP, MPLS (RFC 4023), ERSPAN II and III, NVGRE (RFC 7637).
     """
     if at + 4 > end:
         return 0, L_STOP, at, NO_VNI
@@ -423,7 +423,7 @@ def _gre(octets, at, end):
 
 @inline
 def enter_tunnel(kind, vni, ethernet_inside, rows, row):
-    """What the row shows so far is the outer packet: keep its addresses as the outer ones, make room for the inner."""
+    """Move the addresses of the row to the outer columns, and clear the other columns for the inner packet."""
     rows.u8[TUNNEL, row] = kind
     if vni >= 0:
         rows.u32[VNI, row] = vni
@@ -448,7 +448,7 @@ def enter_tunnel(kind, vni, ethernet_inside, rows, row):
 
 @inline
 def tunnel_kind(protocol, port):
-    """Tunnel code by IP protocol and destination port.  Open vSwitch swaps the octets of the port: both are tried."""
+    """Return the tunnel code by IP protocol and destination port; both octet orders, since Open vSwitch swaps them."""
     swapped = ((port & 0xFF) << 8) | (port >> 8)
     if protocol == 47:
         return TUNNEL_GRE
@@ -466,12 +466,12 @@ def tunnel_kind(protocol, port):
 
 @inline_always
 def parse_header(octets, at, end, header_protocol, frame_length, rows, row):
-    """Take the header `octets[at:end]` apart into `row`, which is zero in all columns that a packet fills.
+    """Parse the header `octets[at:end]` into `row`, which is zero in all columns that a packet fills.
 
     `frame_length`: octets of the whole frame from `at` on, without FCS; 0 = not known, then what is present is taken.
     Sets `frame_bytes` (link-layer headers only), `bytes` and what the layers show.  Returns P_ bits.
     IPFIX elements 104, 313 and 315 are such headers too: header protocols 1 or 11/12 by the first nibble.
-    Source: sFlow version 5, sampled_header; each layer names its own.
+    Source: sFlow version 5, sampled_header; each layer cites its own.
     """
     layer, frame_length = start_header(header_protocol, end - at, frame_length, rows, row)
     if layer == L_STOP:
@@ -492,7 +492,7 @@ def start_header(header_protocol, present, frame_length, rows, row):
 
 @inline_always
 def parse_layers(octets, at, end, layer, frame_end, result, rows, row):
-    """The loop over layers, starting with `layer` at `at`.  `frame_end`: where the frame would end if it were whole."""
+    """Loop over layers, starting with `layer` at `at`.  `frame_end`: where the frame would end if it were whole."""
     tunnels = 0
     while layer != L_STOP:
         if layer == L_ETHERNET:
@@ -511,7 +511,7 @@ def parse_layers(octets, at, end, layer, frame_end, result, rows, row):
             layer, at, bits = mpls(octets, at, end)
             result |= bits
             rows.u64[BYTES, row] = max(frame_end - at, 0)
-            if layer == L_ETHERNET:  # a pseudo-wire: an encapsulation like others, of which nothing outer is kept
+            if layer == L_ETHERNET:  # a pseudo-wire: an encapsulation like others, but without outer columns
                 tunnels += 1
                 if tunnels > MAX_TUNNELS or at + 14 > end:
                     return result | (P_NESTING if tunnels > MAX_TUNNELS else 0)
@@ -545,7 +545,7 @@ def parse_layers(octets, at, end, layer, frame_end, result, rows, row):
 
 @inline
 def guess_layer(octets, at, end):
-    """What stands at an offset that only an offset is known of (sFlow 1027, 1028): Ethernet, IPv4, IPv6 or L_STOP."""
+    """Guess the layer at an offset that is all sFlow 1027 and 1028 state: Ethernet, IPv4, IPv6 or L_STOP."""
     if at + 14 <= end:
         ether_type = u16(octets, at + 12)
         if ether_type in (0x0800, 0x86DD, 0x0806, 0x8100, 0x88A8):
@@ -559,7 +559,7 @@ def guess_layer(octets, at, end):
 
 @inline
 def has_address(rows, row):
-    """True if the row shows a MAC or an IP address: without, it says nothing of who talks."""
+    """Return True if the row has a MAC or an IP address: without one, it does not show who communicates."""
     words = rows.u64[SRC_MAC, row] | rows.u64[DST_MAC, row]
     for word in range(2):
         words |= rows.address[SRC_IP, row, word] | rows.address[DST_IP, row, word]

@@ -52,7 +52,7 @@ class Rows(NamedTuple):
 
 @cache
 def layout(table: Table) -> dict[str, tuple[int, int]]:
-    """Name of each decoded column of `table` -> (group, index in the group)."""
+    """Return name -> (group, index in the group) for each decoded column of `table`."""
     used = [0] * 5
     places: dict[str, tuple[int, int]] = {}
     for column in table.stored:
@@ -65,7 +65,7 @@ def layout(table: Table) -> dict[str, tuple[int, int]]:
 
 @cache
 def _widths(table: Table) -> tuple[int, int, int, int, int]:
-    """How many columns each group has."""
+    """Return how many columns each group has."""
     sizes = [0] * 5
     for group, _ in layout(table).values():
         sizes[group] += 1
@@ -73,7 +73,7 @@ def _widths(table: Table) -> tuple[int, int, int, int, int]:
 
 
 def new_rows(table: Table, capacity: int) -> Rows:
-    """Zeroed arrays for `capacity` rows.  The pages are taken from the system only when they are written."""
+    """Return zeroed arrays for `capacity` rows.  The pages are taken from the system only when they are written."""
     u64, u32, u16, u8, address = _widths(table)
     return Rows(
         np.zeros((u64, capacity), np.uint64),
@@ -86,7 +86,7 @@ def new_rows(table: Table, capacity: int) -> Rows:
 
 
 def unclear_rows(table: Table, capacity: int) -> Rows:
-    """As `new_rows`, of memory that is used again: its rows are zero only after `make_ready`."""
+    """Return what `new_rows` does, in reused memory: its rows are zero only after `make_ready`."""
     u64, u32, u16, u8, address = _widths(table)
     columns = BLOCKS.arrays(
         ((u64, capacity), np.uint64),
@@ -99,12 +99,12 @@ def unclear_rows(table: Table, capacity: int) -> Rows:
 
 
 CLEAR_AHEAD = 512
-"""Rows cleared at a time: enough to cost little each, few enough to be in the cache still when they are filled."""
+"""Rows cleared at a time: enough to cost little each, few enough to still be in the cache when they are filled."""
 
 
 @inline_always
 def make_ready(rows, end):
-    """Make the rows before `end` zero, those that are not ready yet."""
+    """Clear the rows before `end` that are not zero yet."""
     if rows.cleared[0] < end:
         _clear(rows, end)
 
@@ -129,7 +129,7 @@ def _clear(rows, end):
 
 @inline
 def clear_row(rows, row):
-    """Make `row` zero again after a roll-back."""
+    """Clear `row` after a roll-back."""
     for c in range(rows.u64.shape[0]):
         rows.u64[c, row] = 0
     for c in range(rows.u32.shape[0]):
@@ -148,18 +148,18 @@ class _Field(NamedTuple):
 
     group: int
     place: int
-    """In the group."""
+    """Index in the group."""
     kind: pa.DataType
-    """Of the values; of their numbers where these are names or of an enumeration."""
+    """Type of the values, or of their numbers if they are names or of an enumeration."""
     named: bool
     dictionary: pa.Array | None
-    """Of an enumeration."""
+    """Values of an enumeration."""
     nullable: bool
 
 
 @cache
 def _fields(table: Table) -> tuple[_Field, ...]:
-    """The decoded columns of `table`, in order.  Asked for once: a batch costs its Python, whatever is in it."""
+    """Return the decoded columns of `table`, in order.  Cached: this Python would otherwise run for each batch."""
     fields = []
     for column in table.stored:
         if column.origin is not Origin.DECODE:
@@ -175,7 +175,7 @@ ABSENT = 0xFFFF_FFFF_FFFF_FFFF
 
 
 def batch(table: Table, rows: Rows, count: int, names: pa.Array) -> pa.RecordBatch:
-    """The first `count` rows as an immutable Arrow batch of the decoded columns of `table`, sharing their memory.
+    """Return the first `count` rows as an immutable Arrow batch of the decoded columns of `table`, without a copy.
 
     `names` holds the strings that name columns index.  A 64-bit value of all ones in a nullable column is NULL.
     """

@@ -1,7 +1,7 @@
-"""Exporter streams: who they are, what they sent, what of it was lost.
+"""Exporter streams: their keys, what they sent, and how much of it was lost.
 
-A stream ("session") is what numbers its own datagrams: for sFlow (sender, agent, sub-agent); for NetFlow and IPFIX
-(sender, source port, version, domain), and for IPFIX over TCP the connection, too.  Session 0 stands for everybody
+A stream ("session") has its own sequence numbers: for sFlow it is (sender, agent, sub-agent); for NetFlow and IPFIX
+(sender, source port, version, domain), and for IPFIX over TCP the connection, too.  Session 0 collects all streams
 beyond `Limits.sessions`: counted, never decoded.
 
 Sources: sFlow version 5 (sample_datagram_v5), NetFlow v5, RFC 3954 section 5.1, RFC 7011 sections 3.1 and 8.
@@ -23,10 +23,10 @@ from decoders.wire import u64
 KEY_WORDS = 5
 """Words of a session key: sender high, sender low, (version, port, domain) packed, agent high, agent low.
 
-The agent is that of sFlow.  Else the fourth word is the number of the connection, 0 for UDP."""
+The agent is that of sFlow.  For other protocols the fourth word is the number of the connection, 0 for UDP."""
 
 WINDOW = 64
-"""Datagrams remembered per session, to tell duplicates and late ones from loss."""
+"""Datagrams remembered per session, to distinguish duplicates and late ones from loss."""
 
 # Columns of Sessions.stats, running totals since the session was first seen (gauges are marked)
 (
@@ -63,7 +63,7 @@ class Sessions(NamedTuple):
 
     table: NDArray[np.int32]
     """Open-addressing hash table of session numbers, 0 = free.  Its size is a power of two, twice the capacity."""
-    count: NDArray[np.int64]  # type: ignore[assignment] # shadows tuple.count, which nobody uses
+    count: NDArray[np.int64]  # type: ignore[assignment] # shadows tuple.count, which is not used
     """[2]: session numbers given out so far, session 0 included; numbers waiting in `free`."""
     free: NDArray[np.int32]
     """[capacity]: a stack of numbers whose sessions were forgotten."""
@@ -80,11 +80,11 @@ class Sessions(NamedTuple):
     ring: NDArray[np.uint64]
     """[capacity, WINDOW, 2]: (sequence + 1, fingerprint) of the last datagrams."""
     generation: NDArray[np.int64]
-    """[capacity]: streams that the number stood for before, all forgotten."""
+    """[capacity]: how many earlier streams had the number, all forgotten."""
     gone_stats: NDArray[np.uint64]
     """[S_STATS]: running totals of all forgotten streams together; meaningless for gauges."""
     gone_problems: NDArray[np.uint64]
-    """[number of reasons]: theirs."""
+    """[number of reasons]: running totals of their problems."""
 
 
 NO_SKEW = -(2**63)
@@ -92,7 +92,7 @@ IPFIX_VERSION = np.uint64(10)
 
 
 def new_sessions(limits: Limits) -> Sessions:
-    """Empty state for `limits.sessions` sessions; memory is taken when a session is first written."""
+    """Return empty state for `limits.sessions` sessions; memory is taken when a session is first written."""
     capacity = limits.sessions + 1
     slots = 1 << (2 * capacity - 1).bit_length()
     return Sessions(
@@ -119,7 +119,7 @@ def pack_stream(version, port, domain):
 
 @inline
 def find_session(s, k0, k1, k2, k3, k4):
-    """Number of the session with this key, created if unknown; 0 if there is no room."""
+    """Return the number of the session with this key, created if unknown; 0 if there is no room."""
     mask = np.uint64(s.table.shape[0] - 1)
     slot = mix(mix(mix(mix(mix(np.uint64(0), k0), k1), k2), k3), k4) & mask
     while True:
@@ -183,9 +183,9 @@ def _rebuild(s, gone):
 
 
 def in_use(s: Sessions) -> NDArray[np.int64]:
-    """Numbers of the sessions that stand for a stream, session 0 not among them.
+    """Return the numbers of the sessions in use, without session 0.
 
-    One that was read from a file, or that only came behind another message in its datagrams, has no datagram yet.
+    One that was read from a file, or was only seen behind another message in its datagrams, has no datagram yet.
     """
     used: NDArray[np.int64] = np.flatnonzero(s.key[: int(s.count[0])].any(axis=1))
     return used
@@ -193,12 +193,12 @@ def in_use(s: Sessions) -> NDArray[np.int64]:
 
 @inline_always
 def over_stream(s, number):
-    """True for a session of IPFIX over TCP or TLS; `number` is that of a NetFlow or IPFIX session."""
+    """Return True for a session of IPFIX over TCP or TLS; `number` is that of a NetFlow or IPFIX session."""
     return s.key[number, 3] != 0
 
 
 def of_connections(s: Sessions, connections: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Numbers of the sessions of these connections."""
+    """Return the numbers of the sessions of these connections."""
     used = in_use(s)
     ipfix = s.key[used, 2] >> np.uint64(48) == IPFIX_VERSION
     theirs: NDArray[np.int64] = used[ipfix & np.isin(s.key[used, 3], connections.astype(np.uint64))]
@@ -206,41 +206,42 @@ def of_connections(s: Sessions, connections: NDArray[np.int64]) -> NDArray[np.in
 
 
 def forget(s: Sessions, numbers: NDArray[np.int64]) -> None:
-    """Drop these sessions and add what they counted to `gone_stats` and `gone_problems`.
+    """Drop these sessions and add their counts to `gone_stats` and `gone_problems`.
 
-    Their numbers will stand for other streams, so what keeps state by number must follow.
+    Their numbers will be used for other streams, so all state kept by number must be dropped, too.
     """
     gone = np.zeros(len(s.key), np.bool_)
     gone[numbers] = True
     gone[0] = False
-    with np.errstate(over="ignore"):  # hashes wrap on purpose; only uncompiled kernels would tell
+    with np.errstate(over="ignore"):  # hashes wrap on purpose; only uncompiled kernels warn
         _rebuild(s, gone)
 
 
 PRESENT_US = 3_600_000_000
-"""Who was silent for longer has no standing any more: exporters send far more often."""
+"""A stream silent for longer loses its standing: exporters send far more often."""
 ESTABLISHED_US = 60_000_000
-"""Who has sent for so long is no newcomer."""
+"""A stream that has been sending for this long is no newcomer."""
 PER_ADDRESS = 256
-"""Streams of one address that have standing: a name is no licence to fill the table with made-up ports and domains."""
+"""Streams of one address that have standing: even a named exporter must not fill the table with made-up ports and
+domains."""
 
 
 class Standing(NamedTuple):
-    """Who goes first where there is no room for all."""
+    """The order in which sessions are dropped when there is no room for all."""
 
     numbers: NDArray[np.int64]
-    """[n] all sessions in use, the first to go in front."""
+    """[n] all sessions in use, the first to be dropped in front."""
     established: NDArray[np.bool_]
-    """[n]: to be forgotten for nobody but those of more standing."""
+    """[n]: dropped only for a session of higher standing."""
 
 
 def standing(s: Sessions, now_us: int) -> Standing:
     """Put sessions in order: strangers, newcomers, the established by how long they have been sending, the named.
 
-    A stranger never gave a record.  Forged senders come late and do not stay, so they displace each other: an exporter
-    that works keeps its place by its time of service, one that the operator named by that.  Who was read from a file
-    counts as one that has been sending for `PRESENT_US`.  Among equals those that sent less go first, then the longest
-    silent.
+    A stranger never sent a record.  Forged senders come late and do not stay, so they displace each other: an exporter
+    that works keeps its place by its time of service, one that the operator named by its name.  A session read from a
+    file counts as one that has been sending for `PRESENT_US`.  Among equals those that sent less go first, then those
+    silent for longest.
     """
     numbers = in_use(s)
     stats = s.stats[numbers]
@@ -261,7 +262,7 @@ def standing(s: Sessions, now_us: int) -> Standing:
 
 
 def _surplus(address: NDArray[np.uint64], served: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Which sessions, [n], are beyond the share of their address ([n, 2]): those of least service."""
+    """Return which sessions, [n], exceed the share of their address ([n, 2]): those of shortest service."""
     order = np.lexsort((-served.astype(np.int64), address[:, 1], address[:, 0]))
     arranged = address[order]
     begins = np.append(True, (arranged[1:] != arranged[:-1]).any(axis=1))[: len(order)]
@@ -273,9 +274,9 @@ def _surplus(address: NDArray[np.uint64], served: NDArray[np.uint64]) -> NDArray
 
 
 def note_first_seen(s: Sessions, session: NDArray[np.int64], now_us: int) -> None:
-    """Note the time for those of these sessions ([n], any number of times each) that were not heard before.
+    """Note the time for those of these sessions ([n], repeats allowed) that were not heard before.
 
-    One that has templates already was read from a file.
+    One that already has templates was read from a file.
     """
     fresh = np.unique(session[s.stats[session, S_FIRST_SEEN_US] == 0])
     known = np.where(s.stats[fresh, S_TEMPLATES] > 0, PRESENT_US, 0)
@@ -284,9 +285,10 @@ def note_first_seen(s: Sessions, session: NDArray[np.int64], now_us: int) -> Non
 
 @inline
 def fingerprint(octets, start, length):
-    """Hash of a datagram from its length, its first 64 octets, up to 128 spread over the rest, and its last 8.
+    """Hash a datagram by its length, its first 64 octets, up to 128 spread over the rest, and its last 8.
 
-    Enough to call two datagrams of one stream with the same sequence number the same: headers hold clock and uptime.
+    That is enough to recognise a duplicate among datagrams of one stream with the same sequence number: headers hold
+    clock and uptime.
     """
     h = np.uint64(length)
     end = start + length
@@ -304,13 +306,13 @@ def fingerprint(octets, start, length):
 
 # Answers of track_sequence
 T_FIRST, T_OK, T_GAP, T_LATE, T_DUPLICATE, T_RESTART, T_REBOOT = range(7)
-"""A restart: the numbers began afresh.  A reboot: so did the exporter, and all that it announced is void."""
+"""A restart: the numbers began again.  A reboot: the exporter did, too, and all that it announced is void."""
 
 LATE_MS = 60_000
-"""How late a datagram may be: line cards and networks hold some back for seconds."""
+"""How late a datagram may be: line cards and networks delay some for seconds."""
 BOOT_SLACK_US = 1_000_000
 FRESH_NUMBERS = 64
-"""A sequence that began with its exporter is still below this when the first datagram of it arrives."""
+"""If a sequence began with its exporter, its first datagram to arrive has a number below this."""
 
 
 @inline
@@ -359,7 +361,7 @@ def track_sequence(s, number, sequence, units, uptime, clock_us, now_us, print_)
 
 @inline
 def _rebooted(q, number, uptime, clock_us, now_us):
-    """True if the exporter booted since its last datagram (RFC 3954 section 5.1: unix_secs − sysUpTime).
+    """Return True if the exporter booted since its last datagram (RFC 3954 section 5.1: unix_secs − sysUpTime).
 
     An uptime that fell is not enough: line cards have their own, late datagrams an earlier one, and it wraps.
     """
@@ -377,13 +379,13 @@ def _rebooted(q, number, uptime, clock_us, now_us):
 
 @inline
 def _held_back(q, number, uptime):
-    """True for a datagram that was sent up to a minute before the last one, by its uptime."""
+    """Return True for a datagram that was sent up to a minute before the last one, by its uptime."""
     return uptime >= 0 and 0 < q[number, Q_UPTIME] - uptime <= LATE_MS
 
 
 @inline
 def _reorder_reach(s, number, units):
-    """How far back a sequence number may lie and still be called late: WINDOW datagrams of this one's size."""
+    """Return how far back a sequence number may lie and still count as late: WINDOW datagrams of this one's size."""
     return np.int64(WINDOW) * max(np.int64(units), np.int64(32))
 
 

@@ -1,4 +1,4 @@
-"""What the decoders share: state, memory for rows, results; and which of them gets which datagram."""
+"""What the decoders share: state, memory for rows, results; and the choice of the decoder for each datagram."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PROBLEM_FIELDS = 4
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What one batch of datagrams gave.  Batches follow the schemas; a table without rows has an empty list."""
+    """The result of one batch of datagrams.  Batches follow the schemas; a table without rows has an empty list."""
 
     flows: list[pa.RecordBatch] = field(default_factory=list)
     counters: list[pa.RecordBatch] = field(default_factory=list)
@@ -46,20 +46,20 @@ class Decoded:
 
 @dataclass(slots=True)
 class Shared:
-    """State that all decoders use."""
+    """The state that all decoders use."""
 
     limits: Limits
     sessions: Sessions
     names: Names
     name_list: NameList
     port_in_key: bool = True
-    """NetFlow and IPFIX streams are told apart by their UDP source port (RFC 7011 section 8)."""
+    """NetFlow and IPFIX streams are distinguished by their UDP source port (RFC 7011 section 8)."""
     domain_in_key: bool = True
     """False: templates are shared between all domains of one exporter (Open vSwitch before 3.2)."""
 
 
 def new_shared(limits: Limits) -> Shared:
-    """Empty state."""
+    """Return empty state."""
     names = new_names(limits)
     return Shared(limits, new_sessions(limits), names, NameList(names))
 
@@ -157,7 +157,7 @@ def assign(
 
 @kernel
 def refuse_denied(s, kind, session):
-    """Take datagrams of senders that are not allowed out of the batch, counted."""
+    """Remove datagrams of senders that are not allowed from the batch, and count them."""
     for i in range(kind.shape[0]):
         if kind[i] != K_NONE and s.stats[session[i], S_DENIED] != 0:
             s.problems[session[i], Reason.DENIED.value] += np.uint64(1)
@@ -168,7 +168,7 @@ def assign_batch(shared: Shared, batch: Datagrams) -> tuple[NDArray[np.uint8], N
     """Kind and session number of each datagram, [n] each."""
     kind = np.zeros(len(batch), np.uint8)
     session = np.zeros(len(batch), np.int64)
-    with np.errstate(over="ignore"):  # hashes wrap on purpose; only uncompiled kernels would tell
+    with np.errstate(over="ignore"):  # hashes wrap on purpose; only uncompiled kernels warn
         assign(
             batch.octets,
             batch.start,

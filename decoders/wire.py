@@ -2,9 +2,9 @@
 
 Written as `octets[at] << 8 | octets[at + 1]`, a 32-bit read costs four bounds checks, and the compiler may not merge
 the loads across them.  Here one check guards one unaligned load, or a whole run of equally spaced ones.  Without
-compilation the same is said in plain Python.
+compilation, plain Python does the same.
 
-Callers check `offset + size <= end` once per structure; the check of each read stands behind that.
+Callers check `offset + size <= end` once per structure; the check of each read is a second line of defence.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def swap64(value):
 
 
 def _raw(bits: int) -> Any:
-    """An unchecked load of `bits` from a C-contiguous array of octets, as uint64.  Only `loader` below may call it."""
+    """Load `bits` from a C-contiguous array of octets as uint64, unchecked.  Only `loader` below may call it."""
 
     @intrinsic
     def load(_context: Any, octets: Any, _at: Any) -> Any:
@@ -61,7 +61,7 @@ def _raw(bits: int) -> Any:
 
 
 def loader(size: int) -> Callable[..., np.uint64]:
-    """A compiled reader of `size` (2, 4 or 8) octets at an offset, as uint64; IndexError outside of the array."""
+    """Return a compiled reader of `size` (2, 4 or 8) octets at an offset, as uint64; IndexError outside the array."""
     if _INTERPRETED:
 
         def plain(octets, at):
@@ -82,7 +82,7 @@ def loader(size: int) -> Callable[..., np.uint64]:
 
 
 def _storer() -> Any:
-    """An unchecked store to a C-contiguous array of unsigned integers, by flat index.  Only those below may use it."""
+    """Store to a C-contiguous array of unsigned integers by flat index, unchecked.  Only functions below may use it."""
 
     @intrinsic
     def store(_context: Any, target: Any, _at: Any, _value: Any) -> Any:
@@ -102,7 +102,7 @@ _store = _storer()
 
 
 def _zeroer() -> Callable[..., None]:
-    """A compiled `zero`: `count` numbers of a C-contiguous array, from flat index `first` on; IndexError outside."""
+    """Return a compiled `zero`: `count` numbers of a C-contiguous array from flat index `first`; IndexError outside."""
     if _INTERPRETED:
 
         def plain(target, first, count):
@@ -135,10 +135,11 @@ def _check(octets, at, size, stride, n, target, column, first, step):
 
 
 def mover(size: int) -> Callable[..., None]:
-    """A compiled move of `n` numbers of `size` (1, 2, 4, 8; 6 for MAC addresses) octets, `stride` apart from `at` on.
+    """Return a compiled move of `n` numbers of `size` octets (1, 2, 4, 8; 6 for MAC addresses).
 
-    They go to places `step` apart from `first` on in row `column` of a two-dimensional array of unsigned integers that
-    are at least as wide.  IndexError if any read or write were outside; then nothing was moved.
+    They lie `stride` apart from `at` on, and go to places `step` apart from `first` on in row `column` of a
+    two-dimensional array of unsigned integers that are at least as wide.  IndexError if any read or write would be
+    outside; then nothing is moved.
     """
     if _INTERPRETED:
 
@@ -171,7 +172,7 @@ def mover(size: int) -> Callable[..., None]:
 
 
 def ipv4_mover() -> Callable[..., None]:
-    """As `mover`, of IPv4 addresses to places of two words: ::ffff:a.b.c.d, its octets in network order."""
+    """Return the same as `mover` for IPv4 addresses to places of two words: ::ffff:a.b.c.d in network order."""
     if _INTERPRETED:
 
         def plain(octets, at, stride, n, target, column, first, step):
@@ -207,31 +208,31 @@ move_ipv4 = ipv4_mover()
 
 @inline
 def u16(octets, at):
-    """Unsigned 16 bits at offset `at`, as int64."""
+    """Read unsigned 16 bits at offset `at`, as int64."""
     return np.int64(_load16(octets, at))
 
 
 @inline
 def u32(octets, at):
-    """Unsigned 32 bits at offset `at`, as int64."""
+    """Read unsigned 32 bits at offset `at`, as int64."""
     return np.int64(_load32(octets, at))
 
 
 @inline
 def u64(octets, at):
-    """Unsigned 64 bits at offset `at`, as uint64."""
+    """Read unsigned 64 bits at offset `at`, as uint64."""
     return _load64(octets, at)
 
 
 @inline
 def mac(octets, at):
-    """48 bits at offset `at`, as uint64."""
+    """Read 48 bits at offset `at`, as uint64."""
     return (_load16(octets, at) << np.uint64(32)) | _load32(octets, at + 2)
 
 
 @inline
 def all_zero(octets, at, end):
-    """True if only zeros stand there: padding."""
+    """Return True if all octets are zero: padding."""
     for i in range(at, end):  # noqa: SIM110  (kernels have no generators)
         if octets[i] != 0:
             return False

@@ -1,11 +1,11 @@
 """NetFlow v9 and IPFIX messages: headers, template sets, and data that waits for its template (kernels).
 
-Strategy: one pass over the datagrams in the order in which they came, so that a template holds from its place on.
-Where Python has to do something (compile a new template, give more rows, forget the templates of an exporter that
-restarted), the pass stops and says why (`I_…`); all it needs to go on stands in `Work.state`.
+Strategy: one pass over the datagrams in order of arrival, so that a template is valid from its place on.  Where Python
+has to do something (compile a new template, give more rows, forget the templates of an exporter that restarted), the
+pass stops and returns the reason (`I_…`); all it needs to continue is in `Work.state`.
 
 Data can come before its template.  Open vSwitch from 3.2 on sends statistics before their template at each start; after
-a restart of the collector all exporters do.  Such sets are copied into a bounded arena (`Held`) and decoded when the
+a restart of the collector all exporters do so.  Such sets are copied into a bounded arena (`Held`) and decoded when the
 template comes.
 """
 
@@ -59,10 +59,10 @@ from decoders.sessions import (
 )
 from decoders.wire import all_zero, u16, u32
 
-# Words of a held set, behind those of its context
+# Words of a held set, after those of its context
 H_TEMPLATE, H_POSITION, H_LENGTH, H_LIVE, H_WORDS = range(C_WORDS, C_WORDS + 5)
 
-# Words of the queue's state; positions grow for ever, an offset is position modulo capacity
+# Words of the queue's state; positions only grow, an offset is position modulo capacity
 A_FIRST, A_COUNT, A_HEAD, A_WORDS = range(4)
 
 ENTRIES = 262_144
@@ -71,13 +71,13 @@ ENTRIES = 262_144
 
 FREE_SHARE = 4
 LEAST_SHARE = 64 * 1024
-"""A second of a busy exporter, which anybody may hold: to push out all that waits takes a thousand streams."""
+"""A second of a busy exporter, which every stream may hold: to push out all that waits takes a thousand streams."""
 
 
 class Held(NamedTuple):
     """Data sets that wait for their template: one arena for all sessions, a queue in order of arrival.
 
-    What is too old, or gives way to newer data, leaves at its end.
+    Sets that are too old, or displaced by newer data, leave at its old end.
     """
 
     octets: NDArray[np.uint8]
@@ -88,7 +88,7 @@ class Held(NamedTuple):
 
 
 def new_held(limits: Limits) -> Held:
-    """An empty arena; memory is taken when it is first written."""
+    """Return an empty arena; memory is taken when it is first written."""
     return Held(
         np.zeros(limits.held_bytes, np.uint8),
         np.zeros((ENTRIES, H_WORDS), np.int64),
@@ -98,7 +98,7 @@ def new_held(limits: Limits) -> Held:
 
 @inline
 def _drop_oldest(held, s):
-    """Let the oldest set go; counted unless it was decoded meanwhile."""
+    """Drop the oldest set; counted unless it was decoded meanwhile."""
     first = held.state[A_FIRST]
     if held.meta[first, H_LIVE] != 0:
         session = held.meta[first, C_SESSION]
@@ -111,7 +111,7 @@ def _drop_oldest(held, s):
 
 @inline
 def hold(held, octets, at, length, template, ctx, s, per_session):
-    """Copy a set that waits for `template`; False if it may not (the session has its share already)."""
+    """Copy a set that waits for `template`; False if its session already has its share."""
     session = ctx[C_SESSION]
     capacity = held.octets.shape[0]
     if np.int64(s.stats[session, S_HELD_BYTES]) + length > per_session or length > capacity:
@@ -142,7 +142,7 @@ def hold(held, octets, at, length, template, ctx, s, per_session):
 
 @kernel
 def expire(held, s, now_us, lifetime_us):
-    """Let go what has waited for too long, and what was decoded meanwhile, from the old end."""
+    """Drop sets that have waited for too long or were decoded meanwhile, from the old end."""
     while held.state[A_COUNT] > 0:
         first = held.state[A_FIRST]
         if held.meta[first, H_LIVE] != 0 and held.meta[first, C_RECEIVED_US] + lifetime_us >= now_us:
@@ -151,7 +151,7 @@ def expire(held, s, now_us, lifetime_us):
 
 
 def waiting(held: Held, session: int, template: int) -> NDArray[np.int64]:
-    """Entries that wait for this template, the oldest first."""
+    """Return the entries that wait for this template, the oldest first."""
     first, count = int(held.state[A_FIRST]), int(held.state[A_COUNT])
     order = (first + np.arange(count)) % len(held.meta)
     live, of, number = (held.meta[order, word] for word in (H_LIVE, C_SESSION, H_TEMPLATE))
@@ -161,7 +161,7 @@ def waiting(held: Held, session: int, template: int) -> NDArray[np.int64]:
 
 
 def share(held: Held, limits: Limits) -> int:
-    """Octets that one session may have waiting now: a part of what is free, so that few senders cannot fill it all."""
+    """Return how many octets a session may hold now: a part of what is free, so that few senders cannot fill it all."""
     count, head = int(held.state[A_COUNT]), int(held.state[A_HEAD])
     used = head - int(held.meta[held.state[A_FIRST], H_POSITION]) if count else 0
     free = limits.held_bytes - used
@@ -169,7 +169,7 @@ def share(held: Held, limits: Limits) -> int:
 
 
 def held_since(held: Held, position: int) -> list[tuple[int, int, bytes]]:
-    """Session, template and octets of the first set that waits for each template since a position of the queue."""
+    """Return session, template and octets of the first set waiting for each template since a position of the queue."""
     first, count = int(held.state[A_FIRST]), int(held.state[A_COUNT])
     order = (first + np.arange(count)) % len(held.meta)
     order = order[np.searchsorted(held.meta[order, H_POSITION], position) :]
@@ -184,7 +184,7 @@ def held_since(held: Held, position: int) -> list[tuple[int, int, bytes]]:
 
 
 def waits(held: Held) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Sessions whose data waits for a template, and when the oldest of each was received (µs)."""
+    """Return the sessions whose data waits for a template, and when the oldest of each was received (µs)."""
     first, count = int(held.state[A_FIRST]), int(held.state[A_COUNT])
     order = (first + np.arange(count)) % len(held.meta)
     order = order[held.meta[order, H_LIVE] != 0]
@@ -193,7 +193,7 @@ def waits(held: Held) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def forget_held(held: Held, s: Sessions, sessions: NDArray[np.int64]) -> None:
-    """Let go what waits for templates of these sessions, counted."""
+    """Drop what waits for templates of these sessions, counted."""
     first, count = int(held.state[A_FIRST]), int(held.state[A_COUNT])
     order = (first + np.arange(count)) % len(held.meta)
     gone = order[(held.meta[order, H_LIVE] != 0) & np.isin(held.meta[order, C_SESSION], sessions)]
@@ -203,8 +203,8 @@ def forget_held(held: Held, s: Sessions, sessions: NDArray[np.int64]) -> None:
 
 
 I_DONE, I_TEMPLATE, I_ROWS, I_RESTART, I_SET, I_WITHDRAWAL = range(6)
-"""Why a pass stopped: all done; a template record at W_RECORD is new; W_NEED rows are wanted; the exporter of this
-message restarted; the record at W_RECORD withdraws a template.  Inside of the kernels also: a data set is to be
+"""Why a pass stopped: all done; a template record at W_RECORD is new; W_NEED rows are needed; the exporter of this
+message restarted; the record at W_RECORD withdraws a template.  Inside the kernels also: a data set is to be
 decoded."""
 
 # Words of Work.state
@@ -226,12 +226,12 @@ decoded."""
     W_SETS,
     W_UNKNOWN,  # 1 = it held records that could not be counted
     W_SEQUENCE,
-    W_RECORD,  # template record to read, or to go on with; 0 = begin with the set
+    W_RECORD,  # template record to read, or to continue with; 0 = begin with the set
     W_RECORD_END,
     W_NEED,
     W_PROBLEMS,
     W_BAD,  # 1 = the message is given up
-    W_RELEASED,  # held sets decoded of those that were waiting
+    W_RELEASED,  # held sets that were decoded, of those waiting
     W_CLOCK_US,  # the clock of the header, as sent
     W_DOUBT,  # 1 = the template at W_RECORD is forgotten, since its new definition is malformed
     W_WORDS,
@@ -250,7 +250,7 @@ class Batch(NamedTuple):
 
 
 class Work(NamedTuple):
-    """State of a pass."""
+    """The state of a pass."""
 
     state: NDArray[np.int64]
     ctx: NDArray[np.int64]
@@ -268,7 +268,7 @@ class Work(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What the decoder knows of exporters."""
+    """What the decoder knows about exporters."""
 
     sessions: Sessions
     names: Names
@@ -281,7 +281,7 @@ class Known(NamedTuple):
 
 
 def new_work(limits: Limits, sessions: Sessions, domain_in_key: bool) -> Work:
-    """State for a pass that has not begun."""
+    """Return the state of a pass that has not begun."""
     work = Work(
         np.zeros(W_WORDS, np.int64),
         np.zeros(C_WORDS, np.int64),
@@ -298,7 +298,7 @@ def new_work(limits: Limits, sessions: Sessions, domain_in_key: bool) -> Work:
 
 @inline
 def problem(w, reason, at, detail):
-    """Count a problem of the message at hand, and list it while there is room."""
+    """Count a problem of the current message, and list it while there is room."""
     w.problems[w.ctx[C_SESSION], reason] += np.uint64(1)
     n = w.state[W_PROBLEMS]
     if n < w.log.shape[0]:
@@ -311,7 +311,7 @@ def problem(w, reason, at, detail):
 
 @inline_always
 def sets_fit(octets, at, end):
-    """Offset of the first set whose length cannot be, −1 if all can."""
+    """Return the offset of the first set with an impossible length, −1 if there is none."""
     while at + 4 <= end:
         length = u16(octets, at + 2)
         if length == 0 and all_zero(octets, at, end):
@@ -392,14 +392,14 @@ def open_message(b, w, k):
 
 @inline_always
 def close_message(b, w, k):
-    """Settle the counts of a message whose sets are walked."""
+    """Complete the counts of a message whose sets have been walked."""
     st = w.state
     number = w.ctx[C_SESSION]
     k.sessions.stats[number, S_RECORDS] += np.uint64(st[W_FLOWS])
     if w.ctx[C_VERSION] == 9:
         count = u16(b.octets, st[W_MESSAGE] + 2)
         units, flows, templates = st[W_UNITS], st[W_FLOWS], st[W_TEMPLATES]
-        # By RFC 3954 records of all kinds; exporters count as they like.
+        # By RFC 3954 records of all kinds; exporters differ in what they count.
         usual = (units + templates, units, flows, flows + templates, st[W_SETS])
         if st[W_UNKNOWN] == 0 and count not in usual:
             problem(w, Reason.COUNT_MISMATCH.value, st[W_MESSAGE] + 2, count)
@@ -427,7 +427,7 @@ def close_message(b, w, k):
 
 @inline_always
 def next_message(b, w):
-    """After a message: a second one in the same payload if its version says so, else the next datagram."""
+    """Go to the next message: one in the same payload if a version field follows, else in the next datagram."""
     st = w.state
     st[W_OPEN] = 0
     end = st[W_END]
@@ -444,10 +444,10 @@ def next_message(b, w):
 
 @inline_always
 def restarted(w, k):
-    """True if what the exporter of the message at hand announced, or had waiting, is void: it restarted.
+    """Return True if the exporter of the current message restarted: what it announced, or had waiting, is void.
 
     The number of a v9 datagram is known before its sets, and followed here.  IPFIX has no uptime: there a number that
-    went back while the clock went on is a new beginning.
+    went back while the clock advanced is a restart.
     """
     number = w.ctx[C_SESSION]
     s = k.sessions
@@ -479,7 +479,7 @@ def restarted(w, k):
 def template_record(octets, at, end, version, options, most):
     """Check one template record (RFC 7011 section 3.4).
 
-    Returns (its end, −1 if it has none; reason, −1 if it is sound).
+    Returns (its end, −1 if it has none; reason, −1 if it is valid).
     """
     none = np.int64(-1)
     if version == 9:
@@ -531,7 +531,7 @@ def template_record(octets, at, end, version, options, most):
 
 @inline_always
 def withdraws(k, session, number):
-    """True if a withdrawal of this number (below 256: of all) can have an effect: over UDP none has (RFC 7011, 8.4)."""
+    """Return True if a withdrawal of this id (below 256: of all) can take effect: none does over UDP (RFC 7011 8.4)."""
     if not over_stream(k.sessions, session):
         return False
     if number < 256:
@@ -569,7 +569,7 @@ def walk_templates(b, w, k, options, set_end):
             if record_end < 0:
                 record_end = set_end
             if find_template(k.table, w.ctx[C_SESSION], number) >= 0:
-                # What follows has another layout, which nobody knows: the old one would make it nonsense.
+                # The data that follows has another, unknown layout: with the old one it would be nonsense.
                 st[W_DOUBT] = 1
                 st[W_RECORD] = at
                 st[W_RECORD_END] = record_end

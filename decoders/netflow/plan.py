@@ -3,8 +3,8 @@
 A plan is a list of operations in the order in which they run.  Fields that feed no column have no operation, so they
 cost nothing.  `fields` runs the plans of flow records, `data_sets` those of options records.
 
-What an information element is called, its type and the length of its values stand in `elements.iespec`, in the notation
-that templates, documents and tests share: `octetDeltaCount(1)<unsigned64>[8]`.
+Name, type and length of each information element are in `elements.iespec`, in the notation that templates, documents
+and tests share: `octetDeltaCount(1)<unsigned64>[8]`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from decoders import rows as r
 
 VARIABLE = 65_535
-"""Field length that says "each value states its own" (RFC 7011 section 7)."""
+"""Field length that means "each value states its own" (RFC 7011 section 7)."""
 
 REVERSE = 29_305
 """Enterprise number of the reverse direction of a biflow (RFC 5103 section 6.1)."""
@@ -42,7 +42,7 @@ class Element:
     kind: str
     """Abstract type of RFC 7011 section 6.1, such as `unsigned64`."""
     size: int
-    """Octets of a value in full, `VARIABLE` where there is no such size."""
+    """Octets of a value at full size, `VARIABLE` if there is no such size."""
 
     def __str__(self) -> str:
         number = f"{self.enterprise}/{self.number}" if self.enterprise else str(self.number)
@@ -50,7 +50,7 @@ class Element:
 
 
 def parse(text: str) -> Element:
-    """One line of the notation.  Raises ValueError if it is not in it."""
+    """Parse one line of the notation.  Raises ValueError if it is malformed."""
     match = _LINE.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"not an information element: {text!r}")
@@ -60,14 +60,14 @@ def parse(text: str) -> Element:
 
 @cache
 def registry() -> dict[tuple[int, int], Element]:
-    """(enterprise, number) -> element, of every line of the data file."""
+    """Return (enterprise, number) -> element, from every line of the data file."""
     text = resources.files(__package__).joinpath("elements.iespec").read_text("utf-8")
     lines = (line for line in text.splitlines() if line.strip() and not line.startswith("#"))
     return {(element.enterprise, element.number): element for element in map(parse, lines)}
 
 
 def describe(enterprise: int, number: int, size: int) -> str:
-    """A field of a template in the notation; elements that the registry does not have are named by number."""
+    """Return a field of a template in the notation; elements that the registry does not have are named by number."""
     shown = "v" if size == VARIABLE else str(size)
     if enterprise == REVERSE and (forward := registry().get((0, number))):
         name = f"reverse{forward.name[0].upper()}{forward.name[1:]}"
@@ -83,10 +83,10 @@ _COUNTERS = frozenset({"unsigned16", "unsigned32", "unsigned64"})
 
 
 def plausible(enterprise: int, number: int, size: int) -> bool:
-    """True if a field of this length can hold the element.
+    """Return True if a field of this length can hold the element.
 
-    NetFlow v9 types from 128 on belong to vendors, most of whom follow the IPFIX registry; one that does not is told
-    by its length.  Numbers may be shorter than in full (RFC 7011 section 6.2); addresses and absolute times may not.
+    NetFlow v9 types from 128 on belong to vendors, most of whom follow the IPFIX registry; one that does not is
+    recognised by its length.  Numbers may be shorter (RFC 7011 section 6.2); addresses and absolute times may not.
     """
     element = registry().get((enterprise, number))
     if element is None:
@@ -97,7 +97,7 @@ def plausible(enterprise: int, number: int, size: int) -> bool:
 
 
 (
-    OP_U64,  # number into the 64-bit group; `extra` 1: only where the column is still 0
+    OP_U64,  # number into the 64-bit group; `extra` 1: only if the column is still 0
     OP_U32,
     OP_U16,
     OP_U8,
@@ -152,11 +152,11 @@ F_OPTIONS = 1
 F_REVERSE = 2
 """A record may give a second row, for the reverse direction."""
 F_OVS = 4
-"""Made by Open vSwitch: counts are already scaled."""
+"""Sent by Open vSwitch: counts are already scaled."""
 F_ICMP = 8
 """ICMP type and code have elements of their own."""
 F_SAMPLER = 16
-"""Records name their sampler: the rate of another is not theirs."""
+"""Records name their sampler: the rate of another one does not apply."""
 
 # Roles of fields in options records
 (
@@ -175,7 +175,7 @@ F_SAMPLER = 16
     R_LINE_CARD,
     R_TEMPLATE,
     R_DOMAIN,
-    R_EXPORTER,  # the exporter, one of its processes: all that comes from it
+    R_EXPORTER,  # the exporter, or one of its processes: all that it sends
 ) = range(16)
 
 _ROLES = {
@@ -204,10 +204,10 @@ _SCOPE_ROLES = {
     145: R_TEMPLATE,
     149: R_DOMAIN,
 }
-"""What an options record holds for, where these are among its scope (RFC 7011 section 3.4.2.1)."""
+"""What an options record applies to, if these are in its scope (RFC 7011 section 3.4.2.1)."""
 
 V9_SCOPES = {1: 144, 2: 10, 3: 141, 4: 0, 5: 145}
-"""NetFlow v9 scope type -> element (RFC 3954 section 6.1); a cache has none."""
+"""NetFlow v9 scope type -> element (RFC 3954 section 6.1); the type "cache" has none."""
 
 Field = tuple[int, int, int]
 """Enterprise, element, octets (or `VARIABLE`)."""
@@ -220,15 +220,15 @@ class Template:
     version: int
     options: bool
     scopes: int
-    """How many of the fields, from the first, are scope."""
+    """How many of the fields, from the first, are scope fields."""
     fields: tuple[Field, ...]
 
     def describe(self) -> list[str]:
-        """The fields in the notation of the registry."""
+        """Return the fields in the notation of the registry."""
         return [describe(*field) for field in self.fields]
 
     def least_bytes(self) -> int:
-        """Octets of the shortest record."""
+        """Return the octets of the shortest record."""
         return sum(1 if size == VARIABLE else size for _, _, size in self.fields)
 
 
@@ -245,7 +245,7 @@ class Plan:
 
 
 class _Fields:
-    """Where the elements of a template stand."""
+    """The positions of the elements of a template."""
 
     def __init__(self, template: Template) -> None:
         self.at: dict[tuple[int, int], list[int]] = {}
@@ -256,15 +256,15 @@ class _Fields:
             self.at.setdefault((enterprise, number), []).append(index)
 
     def first(self, number: int, enterprise: int = 0) -> int:
-        """Index of the first field with this element, −1 if there is none."""
+        """Return the index of the first field with this element, −1 if there is none."""
         return self.at.get((enterprise, number), [-1])[0]
 
     def last(self, number: int, enterprise: int = 0) -> int:
-        """Index of the last one: headers are named from the outermost to the innermost (RFC 7011 section 8)."""
+        """Return the index of the last one: headers go from the outermost to the innermost (RFC 7011 section 8)."""
         return self.at.get((enterprise, number), [-1])[-1]
 
     def repeated(self, *numbers: int) -> bool:
-        """True if one of these elements stands there more than once."""
+        """Return True if one of these elements occurs more than once."""
         return any(len(self.at.get((0, number), ())) > 1 for number in numbers)
 
     def has(self, *numbers: int, enterprise: int = 0) -> bool:
@@ -272,12 +272,12 @@ class _Fields:
 
 
 def _v9_means(enterprise: int, number: int, size: int) -> bool:
-    """True if a v9 field is what its number says: vendors use types from 128 on as they like."""
+    """Return True if a v9 field has the registry's meaning: vendors use types from 128 on as they like."""
     return enterprise == 0 and (number < 128 or plausible(0, number, size))
 
 
 def compile_plan(template: Template) -> Plan:
-    """The plan of a template that the store accepted."""
+    """Return the plan of a template that the store accepted."""
     fields = _Fields(template)
     sizes = [-1 if size == VARIABLE else size for size in fields.size]
     if template.options:
@@ -305,7 +305,7 @@ def _option_roles(fields: _Fields, scopes: int) -> Iterable[tuple[int, int]]:
 
 
 class _Compiler:
-    """Operations of a flow template, in the order in which they must run."""
+    """The operations of a flow template, in the order in which they must run."""
 
     def __init__(self, template: Template, fields: _Fields) -> None:
         self.template = template
@@ -314,7 +314,7 @@ class _Compiler:
         self.flags = 0
 
     def compile(self) -> list[tuple[int, int, int, int, int]]:
-        """All operations; sets `flags`."""
+        """Return all operations; sets `flags`."""
         if _made_by_ovs(self.template):
             self.flags |= F_OVS
         self._sections()
@@ -337,17 +337,17 @@ class _Compiler:
         return True
 
     def _any(self, op: int, column: int, numbers: Iterable[int], enterprise: int = 0, extra: int = 0) -> bool:
-        """The first of these elements that the template has."""
+        """Return the first of these elements that the template has."""
         reverse = int(enterprise == REVERSE)
         return any(self._add(op, self.fields.first(n, enterprise), column, extra, reverse) for n in numbers)
 
     def _inner(self, op: int, column: int, numbers: Iterable[int], extra: int = 0) -> bool:
-        """The first of these elements that the template has, of the innermost header."""
+        """Return the first of these elements that the template has, of the innermost header."""
         return any(self._add(op, self.fields.last(n), column, extra) for n in numbers)
 
     def _counts(self) -> None:
         ovs = self.flags & F_OVS
-        # Where nothing is counted on the way in, what leaves is all that the flow has (23, 24); then totals.
+        # Without counts of the incoming side, those of the outgoing side are used (23, 24); then totals.
         packets: tuple[int, ...] = (2,) if ovs else (2, 24, 86, 172)
         octets: tuple[int, ...] = (1,) if ovs else (1, 23, 85, 171)
         self._any(OP_U64, r.FRAME_BYTES, (352,) if ovs else (352, 353))
@@ -387,7 +387,7 @@ class _Compiler:
         return False
 
     def _layer_2(self) -> None:
-        # A station of a wireless network (365) is what talks, where no other address is stated.
+        # A wireless station (365) is the end of the flow, if no other address is stated.
         self._inner(OP_MAC, r.SRC_MAC, (56, 81, 365))
         self._inner(OP_MAC, r.DST_MAC, (80, 57))
         self._inner(OP_U16, r.ETHER_TYPE, (256,))
@@ -415,13 +415,13 @@ class _Compiler:
         self._any(OP_U8, r.END_REASON, (136,))
 
     def _addresses(self, column: int, v4: int, v6: int, keep: int = 0) -> None:
-        """An address column from either family; where there are both, or `keep`, from one that is not all zero."""
+        """Fill an address column from either family; if there are both, or `keep`, from one that is not all zero."""
         keep |= int(v4 >= 0 and v6 >= 0)
         self._add(OP_IPV4, v4, column, keep)
         self._add(OP_IPV6, v6, column, keep)
 
     def _encapsulated(self) -> None:
-        """The header around the flow: named first where elements are repeated, or beside the tenant's of VMware."""
+        """Read the outer header: the first one if elements are repeated, or that beside VMware's tenant elements."""
         tenant = self.fields.has(881, 882, 883, 884, enterprise=VMWARE)
         if not (tenant or self.fields.repeated(8, 12, 27, 28)):
             return
@@ -492,7 +492,7 @@ class _Compiler:
         self._icmp(REVERSE)
 
     def _totals(self) -> None:
-        """Counts since a flow began, which the rows must hold since its last report; when all else is in place."""
+        """Turn counts since a flow began into counts since its last report; runs when all else is in place."""
         has = self.fields.has
         flow = self.fields.first(148)
         if self.flags & F_OVS:
@@ -506,7 +506,7 @@ class _Compiler:
             self._add(OP_TOTAL, max(flow, 0), bits, int(flow < 0))
 
     def _sections(self) -> None:
-        """Parts of packets come first: what the record states of its own overwrites what they show."""
+        """Parse packet sections; they come first, so that the record's own fields overwrite what they show."""
         for number, protocol, length in ((315, 1, (312,)), (104, 1, (312,)), (313, 11, (224, 190))):
             whole = max(self.fields.first(n) for n in length)
             if self._add(OP_SECTION, self.fields.first(number), whole + 1, protocol):
@@ -514,7 +514,7 @@ class _Compiler:
 
 
 def _made_by_ovs(template: Template) -> bool:
-    """True for the templates of Open vSwitch, all of which start with the same elements (ofproto-dpif-ipfix.c)."""
+    """Return True for templates of Open vSwitch, which all start with the same elements (ofproto-dpif-ipfix.c)."""
     plain = [number for enterprise, number, _ in template.fields if enterprise == 0]
     head = [number for number in plain[:7] if number != 61]
     foreign = {enterprise for enterprise, _, _ in template.fields} - {0, VMWARE}
@@ -528,10 +528,10 @@ def _made_by_ovs(template: Template) -> bool:
 
 
 def _interface_names(template: Template) -> dict[int, int]:
-    """Fields that hold interface names -> column.
+    """Return field -> column for the fields that hold interface names.
 
-    A name belongs to the interface element before it (Open vSwitch); where none stands before it, the first
-    name is that of the incoming interface and the second that of the outgoing one.
+    A name belongs to the interface element before it (Open vSwitch); without one, the first name is that of the
+    incoming interface and the second that of the outgoing one.
     """
     targets: dict[int, int] = {}
     free = [r.IN_IF_NAME, r.OUT_IF_NAME]

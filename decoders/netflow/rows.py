@@ -1,4 +1,4 @@
-"""What completes a row once its fields are in place: header columns, rate, times, what follows from other columns."""
+"""Completing a row once its fields are in place: header columns, rate, times, what follows from other columns."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from decoders.sessions import S_OVERRIDE_RATE, S_SAMPLING_RATE
 from decoders.wire import swap64
 
 AHEAD_US = 10_000_000
-"""How far a flow time may lie ahead of the header's before it is called wrong: clocks of line cards differ a little."""
+"""How far a flow time may be ahead of the header's before it counts as wrong: clocks of line cards differ a little."""
 
 ETHERTYPE_IPV4 = 0x0800
 ETHERTYPE_IPV6 = 0x86DD
@@ -37,13 +37,13 @@ MAPPED_ZERO = np.uint64(0xFFFF0000)
 
 
 CLOCK_LEAST_US = 1_000_000_000_000_000
-"""September 2001: clocks that were never set begin before, or hold the uptime.  Others may be those of a capture, or of
-a collector that is wrong itself: they are told as skew."""
+"""September 2001: clocks that were never set begin before, or hold the uptime.  Others may come from a capture, or the
+collector's own clock may be wrong: these are reported as skew."""
 
 
 @inline_always
 def trusted_clock(clock_us, received_us, s, session):
-    """The clock of a header, or the time of receipt where it was never set, counted."""
+    """Return the clock of a header, or the time of receipt if the clock was never set, counted."""
     s.skew_us[session] = clock_us - received_us
     if clock_us >= CLOCK_LEAST_US:
         return clock_us
@@ -53,10 +53,10 @@ def trusted_clock(clock_us, received_us, s, session):
 
 @inline_always
 def settle_times(rows, row, header_us, received_us):
-    """Fill in and clamp the times of a row; True if one of them could not be (RFC 7011 section 6.1).
+    """Fill in and clamp the times of a row; True if one of them was impossible (RFC 7011 section 6.1).
 
-    0 = not stated, all ones = stated but impossible.  Absolute times stand on their own where the header's clock is
-    behind: they may be right up to the time of receipt.
+    0 = not stated, all ones = stated but impossible.  If the header's clock is behind, absolute times do not depend on
+    it: they may be right up to the time of receipt.
     """
     start = rows.u64[r.FLOW_START, row]
     end = rows.u64[r.FLOW_END, row]
@@ -83,7 +83,7 @@ def settle_times(rows, row, header_us, received_us):
 
 @inline_always
 def settle_icmp(rows, row, stated):
-    """ICMP has no ports: type and code stand in the destination port unless they have elements.
+    """Set ICMP type and code, which are in the destination port unless they have elements: ICMP has no ports.
 
     Some exporters put the type into the source port and the code into the destination port.
     """
@@ -105,14 +105,14 @@ def settle_icmp(rows, row, stated):
 
 @inline
 def no_ip(rows, column, row):
-    """True if the address is absent: :: or 0.0.0.0."""
+    """Return True if the address is absent: :: or 0.0.0.0."""
     low = rows.address[column, row, 1]
     return rows.address[column, row, 0] == 0 and low in (np.uint64(0), MAPPED_ZERO)
 
 
 @inline
 def addressless(rows, row):
-    """True if a row says nothing about who talked to whom."""
+    """Return True if a row has no address of either end."""
     return (
         no_ip(rows, r.SRC_IP, row)
         and no_ip(rows, r.DST_IP, row)
@@ -123,7 +123,7 @@ def addressless(rows, row):
 
 @inline_always
 def derive_ether_type(rows, row):
-    """EtherType of the address family, where the record states none."""
+    """Set the EtherType of the address family, if the record states none."""
     if rows.u16[r.ETHER_TYPE, row] != 0:
         return
     high = rows.address[r.SRC_IP, row, 0] | rows.address[r.DST_IP, row, 0]
@@ -137,9 +137,9 @@ def derive_ether_type(rows, row):
 
 @inline
 def common_rate(samplers, ctx, flags):
-    """Rate of records that no narrower scope has one for: that of their template, domain, exporter.
+    """Return the rate of records without one of a narrower scope: that of their template, domain, exporter.
 
-    Of records that name no sampler also that of the samplers, if they have one in common.
+    For records that name no sampler, also that of the samplers, if they have one in common.
     """
     session, stream = ctx[C_SESSION], ctx[C_STREAM]
     rate = scope_rate(samplers, session, stream, S_TEMPLATE, ctx[C_TEMPLATE])
@@ -152,7 +152,7 @@ def common_rate(samplers, ctx, flags):
 
 @inline_always
 def settle_rate(rows, row, samplers, ctx, override, by_interface, common):
-    """The sampling rate: override, record, options of its sampler, of its interface, of a wider scope, none."""
+    """Return the sampling rate: override, record, options of its sampler, of its interface, of a wider scope, none."""
     if override > 0:
         rows.u32[r.SAMPLING_RATE, row] = override
         rows.u8[r.RATE_SOURCE, row] = r.RATE_OVERRIDE
@@ -167,12 +167,12 @@ def settle_rate(rows, row, samplers, ctx, override, by_interface, common):
 LARGEST_COUNT = np.uint64(1 << 53)
 LARGEST_SCALED = np.uint64(1 << 63)
 ALWAYS_FITS = np.uint64(1 << 31)
-"""Whatever the rate, which has 32 bits."""
+"""Limit that is safe with any rate, which has 32 bits."""
 
 
 @inline
 def some_large(rows, first, end):
-    """True if a count of these rows may not fit; a pass over columns, which costs less than a look at each row."""
+    """Return True if a count of these rows may not fit; a pass over columns costs less than a check of each row."""
     bits = np.uint64(0)
     for column in (r.PACKETS, r.BYTES, r.FRAME_BYTES):
         for i in range(np.uint64(first), np.uint64(end)):
@@ -182,14 +182,14 @@ def some_large(rows, first, end):
 
 @inline
 def absurd(rows, row, rate):
-    """True if a count of the row cannot be: petabytes in one record, or what no sum of the store could hold."""
+    """Return True if a count of the row is impossible: petabytes in one record, or too large for sums in the store."""
     most = min(LARGEST_COUNT, LARGEST_SCALED // np.uint64(rate))
     return rows.u64[r.PACKETS, row] > most or rows.u64[r.BYTES, row] > most or rows.u64[r.FRAME_BYTES, row] > most
 
 
 @inline
 def mirror(rows, row, back, icmp):
-    """Complete the row of the reverse direction from the forward one: endpoints swapped, the rest as it is."""
+    """Complete the row of the reverse direction from the forward one: endpoints swapped, the rest copied."""
     for a, b in ((r.SRC_IP, r.DST_IP), (r.OUTER_SRC_IP, r.OUTER_DST_IP)):
         for word in range(2):
             rows.address[a, back, word] = rows.address[b, row, word]
@@ -224,7 +224,7 @@ def mirror(rows, row, back, icmp):
 def finish_rows(rows, row, n, step, flags, ctx, s, samplers):
     """Complete `n` records whose rows start at `row`, `step` apart (2: the next row is the reverse direction).
 
-    Returns the row after the last one that is kept; what lies behind it up to the last one written is zero again.
+    Returns the row after the last one that is kept; those after it up to the last one written are zero again.
     """
     session = ctx[C_SESSION]
     header_us = ctx[C_HEADER_US]
@@ -289,7 +289,7 @@ def finish_rows(rows, row, n, step, flags, ctx, s, samplers):
 
 @inline
 def _refuse(rows, row, s, session):
-    """Leave a row out whose counts cannot be, or are the first totals of a flow (all ones), counted."""
+    """Leave out a row whose counts are impossible, or the first totals of a flow (all ones), counted."""
     first = rows.u64[r.PACKETS, row] == np.uint64(r.ABSENT) and rows.u64[r.BYTES, row] == np.uint64(r.ABSENT)
     reason = Reason.TOTAL.value if first else Reason.COUNT_ABSURD.value
     s.problems[session, reason] += np.uint64(1)

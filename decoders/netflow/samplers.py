@@ -1,9 +1,9 @@
-"""Sampling rates that options records announce, each for its scope, and their way to the data records.
+"""Sampling rates that options records announce, each for its scope, and how data records get them.
 
-RFC 3954 section 6.1 and RFC 7011 section 3.4.2.1: an options record holds for what its scope names, nothing outside of
-it.  The narrower goes before the wider: sampler, interface, template, line card, domain, exporter.  What exporters
-number as a whole (samplers, interfaces, line cards) is kept twice: with the domain that announced it, and with the
-stream of all domains of the exporter's port, where the other domains look after their own.
+RFC 3954 section 6.1 and RFC 7011 section 3.4.2.1: an options record is valid for what its scope names, and nothing
+else.  A narrower scope takes precedence: sampler, interface, template, line card, domain, exporter.  What exporters
+number across all domains (samplers, interfaces, line cards) is kept twice: with the domain that announced it, and with
+the stream of all domains of the exporter's port, where a domain looks if it has no rate of its own.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ID_BITS = np.uint64(56)
 
 
 class Samplers(NamedTuple):
-    """Rates by owner: a session has its number as row, a stream its number behind all sessions (`stream_row`)."""
+    """Rates by owner: a session has its number as row, streams come after all sessions (`stream_row`)."""
 
     key: NDArray[np.uint64]
     """[2 × sessions, rates]: scope and its number, in order, of the first `used`."""
@@ -40,7 +40,7 @@ class Samplers(NamedTuple):
 
 
 def new_samplers(limits: Limits) -> Samplers:
-    """Empty tables; memory is taken when a session is first written."""
+    """Return empty tables; memory is taken when a session is first written."""
     capacity = limits.sessions + 1
     return Samplers(
         np.zeros((2 * capacity, limits.rates_per_session), np.uint64),
@@ -62,19 +62,19 @@ def forget_rates(samplers: Samplers, sessions: NDArray[np.int64], streams: NDArr
 
 @inline
 def stream_row(samplers, stream):
-    """Row of a stream."""
+    """Return the row of a stream."""
     return samplers.init_ms.shape[0] + stream
 
 
 @inline
 def rate_of_number(value):
-    """A stated interval as rate, 0 where it cannot be one."""
+    """Return a stated interval as a rate, 0 if it cannot be one."""
     return np.int64(value) if value <= np.uint64(0xFFFFFFFF) else np.int64(0)
 
 
 @inline
 def rate_of_pair(part, whole):
-    """whole / part rounded; 0 where that is no rate."""
+    """Return whole / part rounded; 0 if that is no rate."""
     largest = np.uint64(1 << 40)
     if part == np.uint64(0) or whole < part or whole > largest:
         return np.int64(0)
@@ -84,13 +84,13 @@ def rate_of_pair(part, whole):
 
 @inline
 def key_of(scope, number):
-    """Key of a scope: its kind, and its number where the kind has one."""
+    """Return the key of a scope: its kind, and its number if the kind has one."""
     return (np.uint64(scope) << _ID_BITS) | (np.uint64(number) & ((np.uint64(1) << _ID_BITS) - np.uint64(1)))
 
 
 @inline
 def _place(samplers, row, key):
-    """Where a key stands in a row, or would."""
+    """Return the position of a key in a row, or where it would be."""
     low, high = np.int64(0), samplers.used[row]
     while low < high:
         middle = (low + high) // 2
@@ -113,7 +113,7 @@ def _rate_in(samplers, row, scope, key):
 
 @inline
 def has_scope(samplers, session, stream, scope):
-    """True if a rate was announced for any scope of a kind, by the session or its stream."""
+    """Return True if a rate was announced for any scope of a kind, by the session or its stream."""
     bits = samplers.scopes[session]
     if stream != 0:
         bits |= samplers.scopes[stream_row(samplers, stream)]
@@ -122,7 +122,7 @@ def has_scope(samplers, session, stream, scope):
 
 @inline
 def scope_rate(samplers, session, stream, scope, number):
-    """Rate announced for one scope: by the session, else by another domain of its stream; 0 if none was."""
+    """Return the rate announced for a scope: by the session, else by another domain of its stream; 0 if none was."""
     key = key_of(scope, number)
     rate = _rate_in(samplers, session, scope, key)
     if rate == 0 and stream != 0:
@@ -132,14 +132,14 @@ def scope_rate(samplers, session, stream, scope, number):
 
 @inline
 def wide_rate(samplers, session, stream):
-    """Rate of all that a session sends, or its exporter; 0 if none was announced."""
+    """Return the rate of all that a session sends, else that of its exporter; 0 if none was announced."""
     rate = scope_rate(samplers, session, np.int64(0), S_DOMAIN, 0)
     return rate if rate != 0 else scope_rate(samplers, session, stream, S_EXPORTER, 0)
 
 
 @inline
 def agreed_rate(samplers, session, stream):
-    """Rate of all samplers of a session, else of its stream, if they agree; 0 otherwise."""
+    """Return the rate of all samplers of a session, else of its stream, if they agree; 0 otherwise."""
     if (samplers.scopes[session] >> S_SAMPLER) & 1 != 0 or stream == 0:
         return samplers.agreed[session]
     return samplers.agreed[stream_row(samplers, stream)]
@@ -147,9 +147,9 @@ def agreed_rate(samplers, session, stream):
 
 @inline_always
 def announce(samplers, session, stream, scope, number, rate):
-    """Keep what an options record says of a scope, 0 for no stream.  False if there was no room for all of it."""
+    """Keep the rate of a scope from an options record; stream 0 = none.  False if there was no room for all of it."""
     kept = _keep(samplers, session, scope, number, rate)
-    # Templates and domains are numbered by nobody but the session itself.
+    # Numbers of templates and domains are valid only in the session itself.
     if stream != 0 and scope not in (S_TEMPLATE, S_DOMAIN):
         kept &= _keep(samplers, stream_row(samplers, stream), scope, number, rate)
     return kept

@@ -1,7 +1,7 @@
 """Sequence numbers of NetFlow and IPFIX: what a datagram's number says about others that did not arrive (kernels).
 
-The standard number is that of the first record (v5, v7, IPFIX) or of the datagram (v9) among those of one domain.
-Exporters depart from it in three ways, all recognised by what fits, so that no loss is claimed where none is:
+By the standards the number is that of the first record (v5, v7, IPFIX) or of the datagram (v9) among those of one
+domain.  Exporters deviate in three ways, each recognised by what fits, so that no false loss is reported:
 
 - the number is that of the *last* record (NetFlow v5 of Open vSwitch, ofproto/netflow.c; softflowd IPFIX);
 - one counter runs through all domains of a stream (IPFIX of Open vSwitch, ofproto-dpif-ipfix.c);
@@ -37,10 +37,10 @@ from decoders.sessions import (
 MASK = np.int64(0xFFFFFFFF)
 HALF = np.int64(1) << 31
 CERTAIN = 8
-"""Evidence is counted from −8 to 8: so many datagrams can overturn what was believed."""
+"""Evidence is counted from −8 to 8: at most this many datagrams change a conclusion."""
 CLOCK_SLACK_US = 5_000_000
 RESTART_RUN = 4
-"""So many datagrams far behind, in order among themselves, are a restart and not late ones."""
+"""This many datagrams far behind, in order among themselves, are a restart and not late ones."""
 
 # Words of an order; a stream (all domains of one sender's port) has the same words as a session
 (
@@ -63,7 +63,7 @@ RESTART_RUN = 4
 
 
 class SequenceOrder(NamedTuple):
-    """State of sequence tracking beside `Sessions.sequence`."""
+    """The state of sequence tracking in addition to `Sessions.sequence`."""
 
     session: NDArray[np.int64]
     """[sessions, O_WORDS]"""
@@ -74,7 +74,7 @@ class SequenceOrder(NamedTuple):
 
 
 def new_orders(limits: Limits) -> SequenceOrder:
-    """Empty state."""
+    """Return empty state."""
     capacity = limits.sessions + 1
     return SequenceOrder(
         np.zeros((capacity, O_WORDS), np.int64), np.zeros((capacity, O_WORDS), np.int64), new_sessions(limits)
@@ -83,9 +83,9 @@ def new_orders(limits: Limits) -> SequenceOrder:
 
 @inline_always
 def is_duplicate(orders, s, number, sequence, print_):
-    """True, and counted, if a datagram with these octets is among the last of its session.
+    """Return True, and count it, if a datagram with these octets is among the last of its session.
 
-    A number ahead of all seen cannot be one: this keeps the search off the usual path.
+    A number ahead of all seen is no duplicate: so the search is not on the usual path.
     """
     order = orders.session
     if order[number, O_SEEN] == 0:
@@ -102,7 +102,7 @@ def is_duplicate(orders, s, number, sequence, print_):
 
 @inline_always
 def stream_of(orders, s, number):
-    """Number of the stream that a session belongs to."""
+    """Return the number of the stream that a session belongs to."""
     known = orders.session[number, O_STREAM]
     if known != 0:
         return known
@@ -115,7 +115,7 @@ def stream_of(orders, s, number):
 
 @inline
 def _weigh(order, number, word, plus, minus):
-    """Count evidence for or against what a word believes."""
+    """Count evidence for or against the assumption that a word holds."""
     if plus and not minus and order[number, word] < CERTAIN:
         order[number, word] += 1
     elif minus and not plus and order[number, word] > -CERTAIN:
@@ -124,7 +124,7 @@ def _weigh(order, number, word, plus, minus):
 
 @inline
 def _fits(order, number, sequence, units, flows):
-    """Bit 1: in order by the standard; bit 2: in order if numbers are those of last records."""
+    """Return bit 1: in order by the standard; bit 2: in order if numbers are those of last records."""
     ahead = (sequence - order[number, O_RAW]) & MASK
     answer = 0
     if ahead in (order[number, O_UNITS], order[number, O_FLOWS]):
@@ -145,7 +145,7 @@ def _note(order, number, sequence, units, flows, unknown):
 
 @inline
 def _fits_odd(order, number, sequence, datagrams):
-    """True if the number went on by another unit: by records where it should count datagrams, or the other way."""
+    """Return True if the number grew in another unit: by records where it should count datagrams, or vice versa."""
     ahead = (sequence - order[number, O_RAW]) & MASK
     held, templates = order[number, O_RECORDS], order[number, O_TEMPLATES]
     if datagrams:
@@ -155,7 +155,7 @@ def _fits_odd(order, number, sequence, datagrams):
 
 @inline_always
 def note_contents(orders, number, held, templates):
-    """Note how many records, 0 if that is not known, and templates the datagram held that was followed last."""
+    """Note how many records (0 = not known) and templates the datagram held whose number was followed last."""
     orders.session[number, O_RECORDS] = held
     orders.session[number, O_TEMPLATES] = templates
 
@@ -164,9 +164,9 @@ def note_contents(orders, number, held, templates):
 def follow(orders, s, number, sequence, units, flows, unknown, datagrams, uptime, clock_us, now_us, print_):
     """Follow the number of one datagram; counts as `track_sequence` does and returns one of its answers.
 
-    `units`: what the datagram advances the number by; `flows`: the same without options records.  `unknown`: it also
+    `units`: how much the datagram advances the number; `flows`: the same without options records.  `unknown`: it also
     held data without template, so that the next number says nothing about loss.  `datagrams`: the protocol numbers
-    these and not records, so that both are 1.
+    datagrams and not records, so that both are 1.
     """
     order = orders.session
     stream = stream_of(orders, s, number)
@@ -214,7 +214,7 @@ def follow(orders, s, number, sequence, units, flows, unknown, datagrams, uptime
 
 @inline_always
 def began_again(orders, s, number, sequence, clock_us):
-    """True if the number of an IPFIX message went back though its clock went on: late messages have an earlier one."""
+    """Return True if the number of an IPFIX message went back but not its clock: late messages have an earlier one."""
     if orders.session[number, O_SEEN] == 0:
         return False
     back = (orders.session[number, O_RAW] - sequence) & MASK
@@ -223,7 +223,7 @@ def began_again(orders, s, number, sequence, clock_us):
 
 @inline
 def _late(order, s, number, sequence, units):
-    """A run of late datagrams that are in order among themselves is an exporter that began again."""
+    """Detect a restart: a run of late datagrams that are in order among themselves."""
     if sequence == order[number, O_LATE_NEXT]:
         order[number, O_LATE_RUN] += 1
     else:
@@ -240,13 +240,13 @@ def _late(order, s, number, sequence, units):
 
 
 def begin_orders_anew(orders: SequenceOrder, sessions: NDArray[np.int64]) -> None:
-    """Take the next datagram of these sessions for the first one: it says nothing of loss."""
+    """Treat the next datagram of these sessions as the first one: it says nothing about loss."""
     orders.session[sessions, O_SEEN] = 0
     orders.stream[orders.session[sessions, O_STREAM], O_SEEN] = 0
 
 
 def forget_orders(orders: SequenceOrder, sessions: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Forget the order of these sessions, and streams that none is left of; returns the numbers of these."""
+    """Forget the order of these sessions, and streams without sessions left; returns the numbers of these streams."""
     streams = orders.session[sessions, O_STREAM]
     np.subtract.at(orders.stream[:, O_DOMAINS], streams, 1)
     orders.session[sessions] = 0

@@ -1,9 +1,9 @@
 """Templates that the ports of one Open vSwitch share.
 
-Open vSwitch opens a new source port whenever its IPFIX settings are changed, but sends its templates there only when
-they are due again: up to 600 s later.  What it announced by another port of the same address and domain
-holds until then.  Templates of other exporters are never shared: two programs of one host may number theirs alike
-(RFC 7011 section 8).
+Open vSwitch opens a new source port whenever its IPFIX settings are changed, but sends its templates from there only
+when they are due again: up to 600 s later.  Until then, the templates that it sent from another port of the same
+address and domain are valid.  Templates of other exporters are never shared: two programs of one host may use the same
+numbers (RFC 7011 section 8).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from decoders.netflow.templates import TemplateStore
 from decoders.sessions import S_LAST_SEEN_US, Sessions
 
 PORTS = 16
-"""Ports of one address and domain that may have templates within `RECENT_US`: with more, somebody makes up ports."""
+"""Ports of one address and domain that may have templates within `RECENT_US`: more means that ports are made up."""
 RECENT_US = 600 * 1_000_000
 
 LONG = 255
-"""A first octet of this value says that two more hold the length (RFC 7011 section 7)."""
+"""A first octet of this value means that two more hold the length (RFC 7011 section 7)."""
 
 _PORT = np.uint64(0xFFFF << 32)
 _COMMON = ((0, 138, 4), (0, 61, 1), (0, 56, 6), (0, 80, 6), (0, 256, 2), (0, 240, 1))
@@ -31,16 +31,16 @@ Key = tuple[int, ...]
 
 
 def of_open_vswitch(template: Template) -> bool:
-    """Whether only Open vSwitch announces such a template."""
+    """Return whether only Open vSwitch announces such a template."""
     if template.version != 10:
         return False
     return template.fields == _STATISTICS if template.options else template.fields[: len(_COMMON)] == _COMMON
 
 
 def fits(template: Template, octets: bytes) -> bool:
-    """Whether these octets are whole records of the template and nothing else: Open vSwitch does not pad.
+    """Return whether these octets are whole records of the template and nothing else: Open vSwitch does not pad.
 
-    With other settings its templates may have one field more under the same number.
+    With other settings its templates may have one more field under the same number.
     """
     at = 0
     while at < len(octets):
@@ -57,7 +57,7 @@ def fits(template: Template, octets: bytes) -> bool:
 
 
 class Siblings:
-    """Sessions that have templates, by all of their key but the port; as they are now."""
+    """The sessions that have templates now, by all of their key but the port."""
 
     def __init__(self, sessions: Sessions, store: TemplateStore) -> None:
         self._sessions = sessions
@@ -73,7 +73,7 @@ class Siblings:
         return list(map(tuple, keys.tolist()))
 
     def template(self, session: int, number: int, octets: bytes, now_us: int) -> tuple[Template, int, int] | None:
-        """The template that these octets of a session wait for, as another port announced it; its digest, and when."""
+        """Return the template that these octets wait for, as another port announced it; its digest, and when."""
         (key,) = self._keys(np.array([session], np.int64))
         others = self._by_key.get(key, [])
         seen = self._sessions.stats[others, S_LAST_SEEN_US].astype(np.int64)

@@ -1,8 +1,8 @@
-"""Templates of NetFlow v9 and IPFIX: which are known of whom, and how they are read off the wire.
+"""Templates of NetFlow v9 and IPFIX: those known for each session, and how they are read off the wire.
 
-One id space for templates and options templates (RFC 7011 section 3.4.3).  A template belongs to a session, so nobody
-can redefine another exporter's templates.  Kernels look templates up and recognise re-announcements by digest; only a
-new or different template costs Python's time.
+Templates and options templates share one id space (RFC 7011 section 3.4.3).  A template belongs to a session, so no
+sender can redefine another exporter's templates.  Kernels look templates up and recognise re-announcements by digest;
+only a new or different template runs Python code.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from decoders.sessions import S_TEMPLATES, Sessions, standing
 from decoders.wire import u16
 
 _SPARE = 64
-"""Plans kept though no template uses them, before the arrays are put together again."""
+"""Unused plans that are kept before the arrays are compacted."""
 
 
 class Plans(NamedTuple):
@@ -35,15 +35,15 @@ class Plans(NamedTuple):
     width: NDArray[np.int64]
     """[fields] octets as the template says, −1 where they vary."""
     size: NDArray[np.int64]
-    """[fields] octets in the record at hand."""
+    """[fields] octets in the current record."""
     off: NDArray[np.int64]
-    """[fields] offset from the start of the record at hand."""
+    """[fields] offset from the start of the current record."""
     op: NDArray[np.int64]
     """[operations, OPS]"""
 
 
 class PlanPool:
-    """Plans by template, counted by use: equal templates share one plan."""
+    """Plans by template, with reference counts: equal templates share one plan."""
 
     def __init__(self) -> None:
         self._number: dict[p.Template, int] = {}
@@ -52,12 +52,12 @@ class PlanPool:
         self._templates: list[p.Template] = []
         self._unused = 0
         self.fields = 0
-        """Of all plans in use: what they take of memory."""
+        """Fields of all plans in use, on which their memory depends."""
         self.arrays = _empty(1, 16, 16)
         self._filled = [0, 0, 0]
 
     def take(self, template: p.Template) -> int:
-        """The number of this template's plan, which is compiled if it is not known."""
+        """Return the number of this template's plan, which is compiled if it is not known."""
         number = self._number.get(template)
         if number is None:
             number = len(self._plans)
@@ -75,11 +75,11 @@ class PlanPool:
         return number
 
     def template(self, number: int) -> p.Template:
-        """The template of a plan; equal ones are one object, of which large clouds have thousands."""
+        """Return the template of a plan; equal ones, thousands in large clouds, are one object."""
         return self._templates[number]
 
     def give_back(self, number: int) -> None:
-        """One template less uses this plan."""
+        """Release one use of this plan."""
         self._uses[number] -= 1
         if self._uses[number] == 0:
             self._unused += 1
@@ -87,7 +87,7 @@ class PlanPool:
 
     @property
     def crowded(self) -> bool:
-        """True if `compact` is worth its time."""
+        """Return True if `compact` is worth its time."""
         return self._unused > _SPARE and self._unused > len(self._uses) // 2
 
     def compact(self) -> dict[int, int]:
@@ -132,7 +132,7 @@ def _empty(plans: int, fields: int, ops: int) -> Plans:
 
 
 def _grown(arrays: Plans, plans: int, fields: int, ops: int) -> Plans:
-    """The same arrays if they have room for so many, else copies of at least twice the size."""
+    """Return the same arrays if they have room for this many, else copies of at least twice the size."""
     if plans <= len(arrays.head) and fields <= len(arrays.width) and ops <= len(arrays.op):
         return arrays
     larger = _empty(max(plans, 2 * len(arrays.head)), max(fields, 2 * len(arrays.width)), max(ops, 2 * len(arrays.op)))
@@ -149,17 +149,17 @@ class Table(NamedTuple):
     key: NDArray[np.int64]
     """[entries]: session × 65,536 + template id, −1 = free."""
     digest: NDArray[np.uint64]
-    """[entries]: of the announcement's octets."""
+    """[entries]: digest of the announcement's octets."""
     plan: NDArray[np.int64]
     """[entries]: number in the plan pool."""
     refreshed_us: NDArray[np.int64]
     """[entries]: when it was last announced."""
     used_us: NDArray[np.int64]
-    """[entries]: when data came for it last."""
+    """[entries]: when data last came for it."""
 
 
 def new_table(entries: int) -> Table:
-    """An empty table."""
+    """Return an empty table."""
     return Table(
         np.zeros(1 << (2 * entries - 1).bit_length(), np.int32),
         np.full(entries, -1, np.int64),
@@ -177,7 +177,7 @@ def _home(table, key):
 
 @inline
 def find_template(table, session, number):
-    """Entry of a template, −1 if it is not known."""
+    """Return the entry of a template, −1 if it is not known."""
     key = session * 65_536 + number
     at = _home(table, key)
     while table.slot[at] != 0:
@@ -190,7 +190,7 @@ def find_template(table, session, number):
 
 @kernel
 def insert_entry(table, entry, key):
-    """Make a free entry findable under a key that is not in the table."""
+    """Index a free entry under a key that is not in the table."""
     table.key[entry] = key
     at = _home(table, key)
     while table.slot[at] != 0:
@@ -200,7 +200,7 @@ def insert_entry(table, entry, key):
 
 @kernel
 def remove_entry(table, entry):
-    """Take an entry out; those behind it move up, so that no search meets a gap."""
+    """Remove an entry; those after it move up, so that no search meets a gap."""
     mask = table.slot.shape[0] - 1
     at = _home(table, table.key[entry])
     while table.slot[at] != entry + 1:
@@ -220,7 +220,7 @@ def remove_entry(table, entry):
 
 @inline
 def digest_record(octets, at, end, version, options):
-    """Digest of a template record as announced."""
+    """Return the digest of a template record as announced."""
     h = np.uint64(version * 2 + options)
     while at + 2 <= end:
         h = mix(h, np.uint64(u16(octets, at)))
@@ -230,16 +230,16 @@ def digest_record(octets, at, end, version, options):
 
 @kernel
 def digest_of(octets, at, end, version, options):
-    """`digest_record` for callers outside kernels."""
+    """Call `digest_record` from outside kernels."""
     return digest_record(octets, at, end, version, options)
 
 
 class BadTemplateError(ValueError):
-    """A template that cannot be one.  Kernels refuse those off the wire; this is for saved state."""
+    """An invalid template.  Kernels refuse those off the wire; this is for saved state."""
 
 
 def parse_record(record: bytes, version: int, options: bool) -> tuple[int, Template]:
-    """Template id and template of a record whose lengths a kernel has checked (RFC 7011 section 3.4)."""
+    """Return id and template of a record whose lengths a kernel has checked (RFC 7011 section 3.4)."""
     words = np.frombuffer(record[: len(record) // 2 * 2], ">u2").tolist()
     number, count = words[0], words[1]
     if version == 9:
@@ -265,7 +265,7 @@ def parse_record(record: bytes, version: int, options: bool) -> tuple[int, Templ
 
 
 def check(template: Template, limits: Limits) -> None:
-    """Raises BadTemplateError for a template that the wire rules would refuse."""
+    """Raise BadTemplateError for a template that the wire rules would refuse."""
     if template.version not in (9, 10):
         raise BadTemplateError(f"version {template.version} has no templates")
     if not 1 <= len(template.fields) <= limits.template_fields:
@@ -280,11 +280,11 @@ def check(template: Template, limits: Limits) -> None:
 
 
 LOOK_US = 1_000_000
-"""How often it is looked for room where there was none, and for templates that have aged (× 60)."""
+"""How often room is looked for after there was none, and aged templates (× 60)."""
 
 
 class TemplateStore:
-    """All templates, bounded per session, per address and in total; those that nobody needs go first."""
+    """All templates, bounded per session, per address and in total; unused ones are dropped first."""
 
     def __init__(self, limits: Limits, sessions: Sessions) -> None:
         self._limits = limits
@@ -300,7 +300,7 @@ class TemplateStore:
         self.aged = 0
         """Templates forgotten by age; running total."""
         self.displaced = 0
-        """Templates that had to go for others, or were not kept for want of room; running total."""
+        """Templates dropped for others, or not kept for lack of room; running total."""
         self.table = new_table(limits.templates)
         self.pool = PlanPool()
 
@@ -309,36 +309,36 @@ class TemplateStore:
 
     @property
     def crowded(self) -> bool:
-        """True if more than half of the room is taken."""
+        """Return True if more than half of the room is taken."""
         return 2 * self._count > self._limits.templates or 2 * self.pool.fields > self._limits.plan_fields
 
     def of_session(self, session: int) -> Iterator[tuple[int, Template]]:
-        """(id, template) of all templates of a session, the least id first."""
+        """Return (id, template) of all templates of a session, the lowest id first."""
         for number, entry in sorted(self._entries.get(session, {}).items()):
             yield number, self._template(entry)
 
     def last_us(self, session: int, number: int) -> int:
-        """When a known template was last announced or used."""
+        """Return when a known template was last announced or used."""
         return self._last(self._entries[session][number])
 
     def sessions(self) -> list[int]:
-        """Sessions that have templates."""
+        """Return the sessions that have templates."""
         return sorted(self._entries)
 
     def plan_of(self, session: int, number: int) -> int | None:
-        """Number of a template's plan, None if the template is not known."""
+        """Return the number of a template's plan, None if the template is not known."""
         entry = self._entries.get(session, {}).get(number)
         return None if entry is None else int(self.table.plan[entry])
 
     def announced(self, session: int, number: int) -> tuple[Template, int, int] | None:
-        """A template, the digest of its announcement, and when that was last heard (µs); None if it is not known."""
+        """Return a template, the digest of its announcement, and when that was last received (µs); None if unknown."""
         entry = self._entries.get(session, {}).get(number)
         if entry is None:
             return None
         return self._template(entry), int(self.table.digest[entry]), int(self.table.refreshed_us[entry])
 
     def announce(self, session: int, number: int, template: Template, digest: int, now_us: int) -> tuple[bool, bool]:
-        """Keep a template.  Returns (it replaced a different one, an older one or this one had to go for room)."""
+        """Keep a template.  Returns (it replaced a different one, an older one or this one was dropped for room)."""
         known = self._entries.get(session, {})
         entry = known.get(number)
         changed = False
@@ -384,7 +384,7 @@ class TemplateStore:
         self._sessions.stats[session, S_TEMPLATES] = 0
 
     def withdraw(self, session: int, number: int, options: bool) -> bool:
-        """Forget a template, or with a number below 256 all; only those of the kind.  False if there was none."""
+        """Forget a template, or with an id below 256 all of its kind.  False if there was none."""
         known = self._entries.get(session, {})
         chosen = list(known) if number < 256 else [number] if number in known else []
         gone = [one for one in chosen if self._template(known[one]).options == options]
@@ -393,7 +393,7 @@ class TemplateStore:
         return bool(gone)
 
     def forget(self, session: int, number: int) -> bool:
-        """Forget a template of either kind that a malformed announcement has put in doubt; False if there was none."""
+        """Forget a template of either kind after a malformed announcement of its id; False if there was none."""
         known = number in self._entries.get(session, {})
         if known:
             self._forget(session, number)
@@ -417,7 +417,7 @@ class TemplateStore:
                 self.aged += 1
 
     def _has_room(self, session: int, known: int, template: Template, now_us: int) -> bool:
-        """Whether one more template of a session, which has `known`, fits; others go for it if they may."""
+        """Return whether one more template fits for a session that has `known`; others are dropped for it if allowed."""
         limits = self._limits
         if known >= limits.templates_per_session:
             return False
@@ -432,7 +432,7 @@ class TemplateStore:
         return self._count < limits.templates and self._fits(template)
 
     def _fits(self, template: Template) -> bool:
-        """Whether there is memory for the fields of one more template, should it differ from all others."""
+        """Return whether there is memory for the fields of one more template that differs from all others."""
         return self.pool.fields + len(template.fields) <= self._limits.plan_fields
 
     def _make_room(self, session: int, address: tuple[int, int] | None, wanted: int, now_us: int) -> bool:
@@ -476,10 +476,10 @@ class TemplateStore:
         return max(int(self.table.refreshed_us[entry]), int(self.table.used_us[entry]))
 
     def _oldest(self, session: int, known: dict[int, int]) -> int:
-        """Id of the template that was announced or used longest ago.
+        """Return the id of the template that was announced or used longest ago.
 
-        A datagram may bring 8,000 templates, each of which pushes one out: they are put in order once for many, and
-        those that were announced or used since then are passed over.
+        A datagram may bring 8,000 templates, each of which displaces one: they are sorted once for many, and those
+        that were announced or used since then are skipped.
         """
         aging = self._aging.setdefault(session, deque())
         while True:
