@@ -1,10 +1,11 @@
-"""Data sets of NetFlow v9 and IPFIX (kernels): records become rows, wait for a template, or tell about the exporter.
+"""Data sets of NetFlow v9 and IPFIX (kernels): records become rows, wait for a template, or describe the exporter.
 
-Options records are what exporters say about themselves.  Kept are sampling rates and the start of their clock.
+Options records are what exporters state about themselves.  Their sampling rates and the start of the exporter's clock
+are kept.
 
-`walk` is the pass over all messages, and the one kernel that counts references to arrays: in the parts below it that
-would cost more than decoding.  The parts are made one with it (`inline_always`), and what decodes a set stands in it
-once: both keep calls, which copy every array of every argument, out of the way, and the time to compile in bounds.
+`walk` is the pass over all messages, and the only kernel that counts references to arrays: in its parts that would cost
+more than decoding.  The parts are inlined (`inline_always`), and the decoding of a set occurs in it only once: both
+avoid calls, which copy every array of every argument, and limit the time to compile.
 """
 
 from __future__ import annotations
@@ -83,10 +84,9 @@ from decoders.wire import all_zero, u16
 
 @inline_always
 def read_options(octets, at, plans, number, session, samplers, s, orders):
-    """Take what matters out of one options record, whose field offsets stand in `plans.off`.
+    """Read sampling rates and clock of one options record, whose field offsets are in `plans.off`.
 
-    Rates: RFC 5476, RFC 5477, and what the field makes of them.  Scopes: RFC 3954 section 6.1, RFC 7011 section
-    3.4.2.1.
+    Rates: RFC 5476, RFC 5477, and common practice.  Scopes: RFC 3954 section 6.1, RFC 7011 section 3.4.2.1.
     """
     base = plans.head[number, p.P_FIELD]
     first = plans.head[number, p.P_OP]
@@ -183,7 +183,7 @@ def read_options(octets, at, plans, number, session, samplers, s, orders):
 
 @inline
 def _session_of_domain(s, session, domain):
-    """Number of the session of another domain of the same stream, 0 if there is no room for it."""
+    """Return the number of the session of another domain of the same stream, 0 if there is no room for it."""
     largest = np.uint64(0xFFFFFFFF)
     if domain > largest:
         return np.int64(0)
@@ -198,7 +198,7 @@ def _stated(seen, role):
 
 @inline
 def _sum_rate(part, space):
-    """(part + space) / part, 0 where that is no rate."""
+    """Return (part + space) / part, 0 if that is no rate."""
     largest = np.uint64(0xFFFFFFFF)
     if part > largest or space > largest:
         return np.int64(0)
@@ -207,7 +207,7 @@ def _sum_rate(part, space):
 
 @inline_always
 def measure(octets, at, end, plans, number):
-    """Offsets and sizes of the fields of one record of varying length; its octets, or −1 if it does not fit.
+    """Find offset and size of each field of one record of varying length; returns its octets, −1 if it does not fit.
 
     Source: RFC 7011 section 7.
     """
@@ -235,7 +235,7 @@ def measure(octets, at, end, plans, number):
 
 @inline
 def fixed_count(octets, at, end, size):
-    """Records of one length in a set; the rest is padding (RFC 7011 section 3.4)."""
+    """Return how many records of one length a set holds; the rest is padding (RFC 7011 section 3.4)."""
     n = (end - at) // size
     if size <= 3:
         while n > 0 and at + (n - 1) * size >= end - 3 and all_zero(octets, at + (n - 1) * size, at + n * size):
@@ -247,7 +247,7 @@ def fixed_count(octets, at, end, size):
 def decode_set(octets, at, end, number, ctx, k, rows, state):
     """Decode the records `octets[at:end]` with plan `number` into `rows` from `state[W_ROWS]` on.
 
-    Returns (records, ended well), or (−1, …) if there may be more rows than there is room: then nothing was done.
+    Returns (records, ended well), or (−1, …) if there may be more rows than room: then nothing was done.
     """
     plans = k.plans
     head = plans.head
@@ -331,7 +331,7 @@ def next_set(b, w, k):
 
 @inline_always
 def advance(b, w, k):
-    """Walk messages until a data set is to be decoded, something is wanted or all is done; one of the I_ codes."""
+    """Walk messages until a data set is to be decoded, Python is needed or all is done; returns one of the I_ codes."""
     st = w.state
     while True:
         if st[W_OPEN] == 0:
@@ -358,9 +358,9 @@ def advance(b, w, k):
 
 @inline_always
 def settle_set(w, samplers, options, records, well, rows):
-    """Count the records of a set of the message at hand; give up an IPFIX message with a field that overruns its set.
+    """Count the records of a set of the current message; discard an IPFIX message with a field that overruns its set.
 
-    A malformed IPFIX message counts for nothing as a whole (RFC 7011 section 9.1).
+    A malformed IPFIX message is discarded as a whole (RFC 7011 section 9.1).
     """
     st = w.state
     st[W_UNITS] += records
@@ -381,7 +381,7 @@ def settle_set(w, samplers, options, records, well, rows):
 
 @inline_always
 def settle_held(w, held, s, entry, options, records, well):
-    """Count the records of a held set, which is free from now on."""
+    """Count the records of a held set, and free it."""
     session = held.meta[entry, C_SESSION]
     if not well:
         s.problems[session, Reason.FIELD_OVERRUN.value] += np.uint64(1)
@@ -390,13 +390,13 @@ def settle_held(w, held, s, entry, options, records, well):
     held.meta[entry, H_LIVE] = 0
     s.stats[session, S_HELD_BYTES] -= np.uint64(held.meta[entry, H_LENGTH])
     w.state[W_RELEASED] += 1
-    # Its rows are not part of the message that brought the template: should that be given up, they stay.
+    # Its rows are not part of the message that brought the template: if that is discarded, they stay.
     w.state[W_ROW0] = w.state[W_ROWS]
 
 
 @inline
 def decode_all(b, w, k, rows, entries, plan):
-    """What `walk` does."""
+    """Do what `walk` does, as a part of it."""
     st = w.state
     held = k.held
     while True:
@@ -436,13 +436,13 @@ def decode_all(b, w, k, rows, entries, plan):
 
 @kernel
 def walk(b, w, k, rows, entries, plan):
-    """Decode what `entries` of the held sets wait for `plan`, then go on with the pass; returns one of the I_ codes."""
+    """Decode the held sets `entries`, which waited for `plan`, then continue the pass; returns one of the I_ codes."""
     return decode_all(b, w, k, rows, entries, plan)
 
 
 @kernel
 def rows_wanted(b, table, plans):
-    """Rows that the data sets of these datagrams give at most, by the templates known now."""
+    """Return the most rows that the data sets of these datagrams can give, by the templates known now."""
     total = np.int64(0)
     for i in range(b.picked.shape[0]):
         datagram = b.picked[i]

@@ -25,11 +25,11 @@ from decoders.shared import Decoded, Shared
 from schemas.flows import FLOWS
 
 _SPARE_ROWS = 64
-"""Rows beyond what the known templates ask for: a first datagram seldom has more."""
+"""Rows in addition to those that the known templates need: a first datagram seldom has more."""
 LEAST_FILLED = 4
 MUCH_ROOM = 4_096
-"""Rows go on in smaller arrays where there is much room and less than one part in four of it is filled: records whose
-length varies may be much longer than the least, and who holds a batch holds all of its room."""
+"""Rows are copied to smaller arrays if there is much room and less than a quarter of it is filled: records of varying
+length may be much longer than the least, and a batch that is kept keeps all of its room."""
 
 
 class SetsDecoder:
@@ -45,7 +45,7 @@ class SetsDecoder:
         self._orders = new_orders(shared.limits)
 
     def decode(self, datagrams: Datagrams, picked: NDArray[np.int64], session: NDArray[np.int64]) -> Decoded:
-        """Rows of the `picked` datagrams, in order; `session` is [len(datagrams)]."""
+        """Return the rows of the `picked` datagrams, in order; `session` is [len(datagrams)]."""
         decoded = Decoded()
         if len(picked) == 0:
             return decoded
@@ -57,7 +57,7 @@ class SetsDecoder:
         return decoded
 
     def known(self) -> messages.Known:
-        """The arrays as they are now: they are replaced when they grow."""
+        """Return the arrays as they are now: they are replaced when they grow."""
         return messages.Known(
             self._shared.sessions,
             self._shared.names,
@@ -70,13 +70,13 @@ class SetsDecoder:
         )
 
     def export_state(self) -> dict[str, object]:
-        """Templates and sampling rates as JSON-able data, for `import_state` after a restart of the collector."""
+        """Return templates and sampling rates as JSON-able data, for `import_state` after the collector restarts."""
         return save_state(self.templates, self.samplers, self._shared.sessions)
 
     def import_state(self, state: object) -> int:
-        """Take over what `export_state` gave; returns how many entries were refused as damaged or out of bounds.
+        """Load what `export_state` returned; returns how many entries were refused as damaged or out of bounds.
 
-        Raises ValueError, with nothing taken over, if it is not such state at all.
+        Raises ValueError, with nothing loaded, if it is not such state at all.
         """
         with np.errstate(over="ignore"):
             sessions = self._shared.sessions
@@ -87,9 +87,9 @@ class SetsDecoder:
         begin_orders_anew(self._orders, numbers)
 
     def forget(self, numbers: NDArray[np.int64]) -> None:
-        """Forget what these sessions announced and how they number.
+        """Forget what these sessions announced and their sequence numbers.
 
-        They have ended, or their numbers will stand for other exporters.
+        They have ended, or their numbers will be used for other exporters.
         """
         with np.errstate(over="ignore"):
             for number in numbers.tolist():
@@ -98,7 +98,7 @@ class SetsDecoder:
             forget_rates(self.samplers, numbers, forget_orders(self._orders, numbers))
 
     def describe_templates(self) -> Iterator[dict[str, Any]]:
-        """One dictionary per template: who announced it, and its fields in the notation of the registry."""
+        """Return one dictionary per template: who announced it, and its fields in the notation of the registry."""
         key = self._shared.sessions.key
         for session in self.templates.sessions():
             high, low, stream = (int(word) for word in key[session, :3])
@@ -147,7 +147,7 @@ class _Pass:
         self._rows = self._more_rows(0)
 
     def run(self) -> None:
-        """Walk the batch to its end, then decode what other ports of its exporter have the template of."""
+        """Walk the batch to its end, then decode data whose template is known from other ports of its exporter."""
         state = self._work.state
         head = int(self._decoder.held.state[A_HEAD])
         self._walk()
@@ -180,7 +180,7 @@ class _Pass:
                 break
 
     def _adopt(self, since: int) -> list[tuple[int, int]]:
-        """Take over templates that what is held since a position of the queue waits for; session and number of each."""
+        """Copy the templates that sets held since a position of the queue wait for; returns session and id of each."""
         decoder, sessions = self._decoder, self._shared.sessions
         siblings = Siblings(sessions, decoder.templates)
         adopted = []
@@ -196,7 +196,7 @@ class _Pass:
         return adopted
 
     def _estimate(self) -> None:
-        """Reckon how many rows the rest of the batch gives, by the templates known now."""
+        """Estimate how many rows the rest of the batch gives, by the templates known now."""
         known = self._decoder.known()
         rest = self._batch._replace(picked=self._batch.picked[int(self._work.state[messages.W_DATAGRAM]) :])
         self._left = int(data_sets.rows_wanted(rest, known.table, known.plans)) + _SPARE_ROWS
@@ -206,7 +206,7 @@ class _Pass:
         return unclear_rows(FLOWS, capacity)
 
     def _flush(self, keep_from: int, need: int) -> None:
-        """Hand out the rows up to `keep_from`; those behind it move to new arrays with room for `need` more.
+        """Hand out the rows up to `keep_from`; those after it move to new arrays with room for `need` more.
 
         A message that turns out malformed takes its rows back, so they wait for its end.
         """
@@ -250,7 +250,7 @@ class _Pass:
             self._release(session, number)
 
     def _withdraw(self) -> None:
-        """Drop what the withdrawal that the pass stopped at names (RFC 7011 section 8.1), or a malformed template."""
+        """Drop what the withdrawal at which the pass stopped names (RFC 7011 section 8.1), or a malformed template."""
         state = self._work.state
         at, session = int(state[messages.W_RECORD]), int(self._work.ctx[C_SESSION])
         number = int.from_bytes(self._batch.octets[at : at + 2].tobytes(), "big")
@@ -262,7 +262,7 @@ class _Pass:
         state[messages.W_RECORD] = state[messages.W_RECORD_END]
 
     def _restart(self) -> None:
-        """Let go what the exporter that the pass stopped at had announced before it restarted, and what waited."""
+        """Drop what the restarted exporter at which the pass stopped had announced before, and its waiting data."""
         decoder, session = self._decoder, int(self._work.ctx[C_SESSION])
         alone = np.array([session])
         forget_held(decoder.held, self._shared.sessions, alone)
@@ -272,11 +272,11 @@ class _Pass:
             self._work.ctx[C_INIT_MS] = 0
 
     def _options(self) -> bool:
-        """Whether the pass stopped in a set of options templates."""
+        """Return whether the pass stopped in a set of options templates."""
         return int(self._batch.octets[self._work.state[messages.W_SET] + 1]) in (1, 3)
 
     def _release(self, session: int, number: int) -> None:
-        """Let the pass begin with what waited for this template."""
+        """Make the pass begin with what waited for this template."""
         plan = self._decoder.templates.plan_of(session, number)
         if plan is not None:
             self._plan = plan

@@ -23,10 +23,10 @@ NTP_1970 = 2_208_988_800
 """Seconds between 1900, where NTP counts from, and 1970."""
 
 LATEST_SECONDS = 253_402_300_800
-"""Year 10000: no absolute time lies behind it, and microseconds up to it fit 63 bits."""
+"""Year 10000: no absolute time is later, and microseconds up to it fit 63 bits."""
 
 _NOT_MAPPED = ~np.uint64(0xFFFF0000)
-"""All of a word of an address, in memory order, but what marks it as IPv4."""
+"""All of a word of an address, in memory order, except the mark of IPv4."""
 
 # Words of a context: what all records of one message share
 (
@@ -38,14 +38,14 @@ _NOT_MAPPED = ~np.uint64(0xFFFF0000)
     C_UPTIME,  # ms, −1 where the header has none
     C_INIT_MS,  # element 160 of an options record of this session, 0 = not stated
     C_STREAM,  # that the session belongs to
-    C_TEMPLATE,  # id of the template of the set at hand
+    C_TEMPLATE,  # id of the template of the current set
     C_WORDS,
 ) = range(10)
 
 
 @inline
 def load(octets, at, size):
-    """Unsigned number of `size` octets as uint64; 0 if it needs more than 64 bits (RFC 7011 section 6)."""
+    """Read an unsigned number of `size` octets as uint64; 0 if it needs more than 64 bits (RFC 7011 section 6)."""
     if size == 4:
         return np.uint64(u32(octets, at))
     if size == 8:
@@ -67,13 +67,13 @@ def load(octets, at, size):
 
 @inline
 def fits(value, largest):
-    """The value, or 0 where it does not fit its column: better absent than wrong."""
+    """Return the value, or 0 if it does not fit its column: better absent than wrong."""
     return value if value <= np.uint64(largest) else np.uint64(0)
 
 
 @inline
 def absolute_us(octets, at, size, unit):
-    """An absolute time in µs since 1970, −1 if it cannot be one, 0 if it is not stated (RFC 7011 section 6.1.7)."""
+    """Read an absolute time in µs since 1970, −1 if it is impossible, 0 if not stated (RFC 7011 section 6.1.7)."""
     value = load(octets, at, size)
     if value == np.uint64(0):
         return np.int64(0)
@@ -95,9 +95,9 @@ def absolute_us(octets, at, size, unit):
 
 @inline
 def uptime_us(header_us, uptime, value):
-    """Absolute time of `value`, in ms of an uptime that wraps at 2^32, given the header's clock and uptime.
+    """Return the absolute time of `value`, in ms of an uptime that wraps at 2^32, by the header's clock and uptime.
 
-    A value up to 100 s ahead of the header's uptime lies ahead, not 49 days back (NetFlow v5).
+    A value up to 100 s ahead of the header's uptime is in the future, not 49 days back (NetFlow v5).
     """
     age = (uptime - value) & np.int64(0xFFFFFFFF)
     if age > np.int64(0xFFFFFFFF) - 100_000:
@@ -107,7 +107,7 @@ def uptime_us(header_us, uptime, value):
 
 @inline
 def section(octets, at, size, protocol, frame_length, rows, row):
-    """Take a packet section apart into `row` (elements 104, 313, 315)."""
+    """Parse a packet section into `row` (elements 104, 313, 315)."""
     if size <= 0:
         return
     if protocol == 11 and (octets[at] >> 4) == 6:
@@ -118,7 +118,7 @@ def section(octets, at, size, protocol, frame_length, rows, row):
 
 @inline_always
 def run_numbers(octets, at, stride, n, ops, o, base, off, size, rows, row, step):
-    """Operations that move a number or an address, over `n` records from `at`, `stride` octets apart."""
+    """Run an operation that moves a number or an address, over `n` records from `at`, `stride` octets apart."""
     code = ops[o, 0]
     field = base + ops[o, 1]
     column = ops[o, 2]
@@ -126,7 +126,7 @@ def run_numbers(octets, at, stride, n, ops, o, base, off, size, rows, row, step)
     first = row + ops[o, 4]
     from_ = at + off[field]
     length = size[field]
-    # The usual sizes are moved, the others read octet by octet.
+    # Common sizes are moved, others read octet by octet.
     if code == p.OP_U64:
         if length == 8:
             move64(octets, from_, stride, n, rows.u64, column, first, step)
@@ -183,7 +183,7 @@ def run_numbers(octets, at, stride, n, ops, o, base, off, size, rows, row, step)
 
 @inline_always
 def run_times(octets, at, stride, n, ops, o, base, off, size, ctx, rows, row, step):
-    """Operations that make an absolute time; a time that cannot be stays all ones until the row is finished."""
+    """Run an operation that makes an absolute time; an impossible one stays all ones until the row is finished."""
     code = ops[o, 0]
     field = base + ops[o, 1]
     column = ops[o, 2]
@@ -192,7 +192,7 @@ def run_times(octets, at, stride, n, ops, o, base, off, size, ctx, rows, row, st
     from_ = at + off[field]
     length = size[field]
     header_us = ctx[C_HEADER_US]
-    # The two that nearly all exporters send have loops of their own.
+    # The two that nearly all exporters send have their own loops.
     if code == p.OP_TIME and extra == p.UNIT_MILLIS and length == 8:
         for k in range(n):
             millis = u64(octets, from_ + k * stride)
@@ -234,7 +234,7 @@ def run_times(octets, at, stride, n, ops, o, base, off, size, ctx, rows, row, st
             elif ctx[C_UPTIME] >= 0:
                 us = uptime_us(header_us, ctx[C_UPTIME], np.int64(value))
             elif init > 0:
-                # Uptime wraps every 49.7 days: the header's time tells in which round the value lies.
+                # Uptime wraps every 49.7 days: the header's time shows in which period the value lies.
                 up = header_us // 1_000 - init
                 us = uptime_us(header_us, up, np.int64(value)) if up > 0 else (init + np.int64(value)) * 1_000
             else:
@@ -244,7 +244,7 @@ def run_times(octets, at, stride, n, ops, o, base, off, size, ctx, rows, row, st
 
 @inline_always
 def run_special(octets, at, stride, n, ops, o, base, off, size, ctx, k, rows, row, step):
-    """All other operations; `k` is what the decoder knows of exporters."""
+    """Run any other operation; `k` is what the decoder knows about exporters."""
     code = ops[o, 0]
     field = base + ops[o, 1]
     column = ops[o, 2]
@@ -342,7 +342,7 @@ def _announced_rate(samplers, ctx, scope, number, rows, row):
 
 @inline_always
 def interface_rate(samplers, ctx, rows, row):
-    """Keep the rate announced for one of the record's interfaces, that of the observation point first; True if any."""
+    """Keep the rate announced for an interface of the record, that of the observation point first; True if any."""
     egress = rows.u8[r.DIRECTION, row] == r.DIRECTION_EGRESS
     for turn in range(2):
         index = rows.u32[r.OUT_IF, row] if egress == (turn == 0) else rows.u32[r.IN_IF, row]
@@ -362,7 +362,7 @@ def _settle_outer(rows, row, protocol, port):
         empty &= (rows.address[r.SRC_IP, row, word] & _NOT_MAPPED) == 0
         empty &= (rows.address[r.DST_IP, row, word] & _NOT_MAPPED) == 0
     if same or empty:
-        # Nothing is inside: what looks like the outer header is the flow.
+        # There is no inner packet: what looks like the outer header is the flow.
         for word in range(2):
             rows.address[r.SRC_IP, row, word] = rows.address[r.OUTER_SRC_IP, row, word]
             rows.address[r.DST_IP, row, word] = rows.address[r.OUTER_DST_IP, row, word]
@@ -388,7 +388,7 @@ def _ovs_tunnel(value):
 
 @inline
 def _state_rate(rows, row, rate):
-    """Keep a rate that the record itself states, the first that says something."""
+    """Keep a rate that the record itself states; the first usable one counts."""
     if rate > 0 and rows.u32[r.SAMPLING_RATE, row] == 0:
         rows.u32[r.SAMPLING_RATE, row] = rate
         rows.u8[r.RATE_SOURCE, row] = r.RATE_RECORD
@@ -396,7 +396,7 @@ def _state_rate(rows, row, rate):
 
 @inline
 def float_at(octets, at, size):
-    """IEEE 754 number of 8 or 4 octets, 0 for other sizes (RFC 7011 section 6.2)."""
+    """Read an IEEE 754 number of 8 or 4 octets, 0 for other sizes (RFC 7011 section 6.2)."""
     if size == 8:
         bits = u64(octets, at)
         exponent = np.int64((bits >> np.uint64(52)) & np.uint64(0x7FF)) - 1023
@@ -416,7 +416,7 @@ def float_at(octets, at, size):
 
 @inline
 def probability_rate(octets, at, size):
-    """Rate of uniform probabilistic sampling (element 311), 0 where it is none."""
+    """Return the rate of uniform probabilistic sampling (element 311), 0 if it is none."""
     probability = float_at(octets, at, size)
     if probability <= 0.0 or probability > 1.0:
         return np.int64(0)

@@ -337,12 +337,12 @@ class _Compiler:
         return True
 
     def _any(self, op: int, column: int, numbers: Iterable[int], enterprise: int = 0, extra: int = 0) -> bool:
-        """Return the first of these elements that the template has."""
+        """Add the operation for the first of these elements that the template has; False if there is none."""
         reverse = int(enterprise == REVERSE)
         return any(self._add(op, self.fields.first(n, enterprise), column, extra, reverse) for n in numbers)
 
     def _inner(self, op: int, column: int, numbers: Iterable[int], extra: int = 0) -> bool:
-        """Return the first of these elements that the template has, of the innermost header."""
+        """Add the operation for the first of these elements that the template has, of the innermost header."""
         return any(self._add(op, self.fields.last(n), column, extra) for n in numbers)
 
     def _counts(self) -> None:

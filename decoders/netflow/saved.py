@@ -1,7 +1,7 @@
 """Templates and sampling rates as JSON-able data, so that a restarted collector decodes from the first datagram on.
 
-The data comes back from a file, which may be damaged or written by somebody else: everything is checked on its way in,
-by the same rules as what comes off the wire.
+The data is read from a file, which may be damaged or written by another program: everything is checked when it is read,
+by the same rules as data off the wire.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from decoders.sessions import KEY_WORDS, S_DATAGRAMS, S_RECORDS, Sessions, find_
 
 FORMAT = 2
 HOUR_US = 3_600_000_000
-"""How exactly it is kept when a template was last of use: the file is written again whenever that changes."""
+"""Resolution of the time when a template was last used: the file is written again whenever that changes."""
 
 
 @kernel
 def session_of(s, key):
-    """`find_session` for callers outside kernels; `key` is [KEY_WORDS]."""
+    """Call `find_session` from outside kernels; `key` is [KEY_WORDS]."""
     return find_session(s, key[0], key[1], key[2], key[3], key[4])
 
 
 @kernel
 def announce_rate(samplers, s, orders, session, scope, number, rate):
-    """`announce` for callers outside kernels; `number` is [1]."""
+    """Call `announce` from outside kernels; `number` is [1]."""
     announce(samplers, session, stream_of(orders, s, session), scope, number[0], rate)
 
 
 def save_state(templates: TemplateStore, samplers: Samplers, sessions: Sessions) -> dict[str, object]:
-    """What `load_state` takes.  Templates that are equal are written once.
+    """Return what `load_state` takes.  Templates that are equal are written once.
 
-    Where there is little room left, streams that never gave a record are left out: made-up ones must not fill the table
-    over a restart, too.
+    If there is little room left, streams that never sent a record are left out: made-up ones must not fill the table
+    again after a restart.
     """
     count = int(sessions.count[0])
     announced = np.flatnonzero((samplers.used[:count] > 0) | (samplers.init_ms[:count] > 0)).tolist()
@@ -80,7 +80,7 @@ def load_state(
     orders: SequenceOrder,
     limits: Limits,
 ) -> int:
-    """Take saved state over, entry by entry; returns how many entries were refused.
+    """Load saved state, entry by entry; returns how many entries were refused.
 
     Raises ValueError if the whole is not such state.
     """
@@ -111,7 +111,7 @@ def load_state(
 
 
 def _check_key(key: list[int]) -> None:
-    """Raises ValueError for what is not the key of NetFlow v9 or IPFIX over UDP."""
+    """Raise ValueError if this is not a session key of NetFlow v9 or IPFIX over UDP."""
     if key[2] >> 48 not in (9, 10) or key[3] or key[4]:
         raise ValueError(f"not the key of a session that has templates: {key}")
 

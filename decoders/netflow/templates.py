@@ -417,7 +417,7 @@ class TemplateStore:
                 self.aged += 1
 
     def _has_room(self, session: int, known: int, template: Template, now_us: int) -> bool:
-        """Return whether one more template fits for a session that has `known`; others are dropped for it if allowed."""
+        """Return whether a session that has `known` templates can have one more; others are dropped if allowed."""
         limits = self._limits
         if known >= limits.templates_per_session:
             return False

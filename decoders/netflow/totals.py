@@ -1,9 +1,9 @@
 """Counts that exporters state since a flow began, made into counts since its last report (kernels).
 
-Rows are summed, so each must hold what is new in it.  Some exporters send only octetTotalCount and packetTotalCount
-(85, 86); the firewalls of Cisco send increments in their update events (firewallEvent 233 = 5), and in the last record
-of a connection (2) its totals.  The last total of each flow is kept in a table of fixed size.  A flow that is not in
-it and began before it could have been is no news: its first total is kept, and counted from there on.
+Rows are summed, so each must hold only what is new.  Some exporters send only octetTotalCount and packetTotalCount
+(85, 86); Cisco firewalls send increments in their update events (firewallEvent 233 = 5), and in the last record of a
+connection (2) its totals.  The last total of each flow is kept in a table of fixed size.  If a flow is not in it, and
+began before it could have been, its first total counts as reported before: counting starts from there.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from decoders.netflow.plan import TOTAL_BYTES, TOTAL_PACKETS
 WAYS = 8
 EVENT_CREATED, EVENT_DELETED, EVENT_UPDATE = 1, 2, 5
 EARLIER_US = 60_000_000
-"""A flow that began so long before its exporter was first heard has been reported before."""
+"""A flow that began this long before its exporter was first heard has been reported before."""
 
 
 class Totals(NamedTuple):
-    """Flows by hash, [slots], in sets of `WAYS`; 0 is a free place."""
+    """Flows by hash, [slots], in sets of `WAYS`; 0 is a free slot."""
 
     flow: NDArray[np.uint64]
     packets: NDArray[np.uint64]
@@ -34,11 +34,11 @@ class Totals(NamedTuple):
     seen_us: NDArray[np.int64]
     """When it was last reported."""
     forgotten_us: NDArray[np.int64]
-    """[1]: the latest report of a flow that had to go for another."""
+    """[1]: the latest report of a flow that was dropped for another."""
 
 
 def new_totals(limits: Limits) -> Totals:
-    """An empty table; memory is taken when it is first written."""
+    """Return an empty table; memory is taken when it is first written."""
     slots = max(1 << (limits.totals - 1).bit_length(), WAYS)
     words = [np.zeros(slots, np.uint64) for _ in range(3)]
     return Totals(words[0], words[1], words[2], np.zeros(slots, np.int64), np.zeros(1, np.int64))
@@ -46,7 +46,7 @@ def new_totals(limits: Limits) -> Totals:
 
 @inline
 def _flow_of(rows, i, session, number):
-    """What tells one flow of a session from another: its addresses, ports, segment and flow id; never 0."""
+    """Return the hash that identifies a flow of a session: its addresses, ports, segment and flow id; never 0."""
     h = mix(mix(np.uint64(0), np.uint64(session)), number)
     for column in (r.SRC_IP, r.DST_IP):
         h = mix(mix(h, rows.address[column, i, 0]), rows.address[column, i, 1])
@@ -60,7 +60,7 @@ def _flow_of(rows, i, session, number):
 
 @inline
 def _find(totals, flow):
-    """Place of a flow and whether it is there already; one that is not has a place to be written to."""
+    """Return the slot of a flow and whether it is there already; if not, the slot is where to write it."""
     sets = np.uint64(totals.flow.shape[0] // WAYS - 1)
     first = int(np.int64(((flow >> np.uint64(20)) & sets) * np.uint64(WAYS)))
     oldest = first
@@ -84,15 +84,15 @@ def _put(totals, place, flow, packets, octets, now_us):
 
 @inline
 def _grown(total, before):
-    """What came since; all of it where the exporter has begun to count afresh."""
+    """Return what was added since; the whole total if the exporter has started to count from 0."""
     return total - before if total >= before else total
 
 
 @inline_always
 def since_last_report(totals, rows, i, back, session, number, bits, first_us, now_us):
-    """Make the totals of row `i`, or with `back` 1 of its reverse row, into what came since the last report.
+    """Turn the totals of row `i`, or with `back` 1 of its reverse row, into what was added since the last report.
 
-    All ones where that cannot be known.
+    All ones if that cannot be known.
     """
     flow = _flow_of(rows, i, 2 * session + back, number)
     i += back
@@ -114,7 +114,7 @@ def since_last_report(totals, rows, i, back, session, number, bits, first_us, no
 
 @inline_always
 def after_event(totals, rows, i, back, session, number, event, now_us):
-    """Take from the totals of a connection that has ended what its update events counted; `back` as above."""
+    """Subtract what its update events counted from the totals of a connection that has ended; `back` as above."""
     if event not in (EVENT_CREATED, EVENT_DELETED, EVENT_UPDATE):
         return
     flow = _flow_of(rows, i, 2 * session + back, number)

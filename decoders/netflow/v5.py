@@ -1,6 +1,6 @@
 """NetFlow version 1, 5 and 7: fixed records, one row each.
 
-Layouts: those of Cisco, as lib/netflow.h of Open vSwitch and nfdump have them.  Counts are those of the exporter; Open
+Layouts: those of Cisco, as in lib/netflow.h of Open vSwitch and in nfdump.  Counts are those of the exporter; Open
 vSwitch never samples, counts the Ethernet header, and gives OpenFlow ports as interfaces: all kept as reported.
 """
 
@@ -28,7 +28,7 @@ PROBLEM_WORDS = 4
 
 
 class _Input(NamedTuple):
-    """What the kernel reads: a batch and the datagrams of it to decode."""
+    """The input of the kernel: a batch and which of its datagrams to decode."""
 
     octets: NDArray[np.uint8]
     start: NDArray[np.int64]
@@ -40,7 +40,7 @@ class _Input(NamedTuple):
 
 @inline
 def shape(version):
-    """Octets of (header, record)."""
+    """Return the octets of (header, record)."""
     if version == 1:
         return 16, 48
     if version == 5:
@@ -112,7 +112,7 @@ def _decode(b, s, orders, rows, log):
 
 @inline_always
 def _records(octets, first, n, record, version, uptime, header_us, received, s, number, rows, row):
-    """The columns that come from the records of one datagram."""
+    """Fill the columns that come from the records of one datagram."""
     move_ipv4(octets, first, record, n, rows.address, r.SRC_IP, row, 1)
     move_ipv4(octets, first + 4, record, n, rows.address, r.DST_IP, row, 1)
     move16(octets, first + 12, record, n, rows.u32, r.IN_IF, row, 1)
@@ -142,7 +142,7 @@ def _records(octets, first, n, record, version, uptime, header_us, received, s, 
 
 @inline_always
 def _header(octets, at, n, version, received, s, number, rows, row):
-    """The columns that come from the header of the datagram."""
+    """Fill the columns that come from the header of the datagram."""
     protocol = r.PROTOCOL_NETFLOW5
     domain = np.int64(0)
     rate = np.int64(1)
@@ -154,7 +154,7 @@ def _header(octets, at, n, version, received, s, number, rows, row):
     else:
         domain = u16(octets, at + 20)
         sampling = u16(octets, at + 22)
-        # The two bits of the mode are 0 with older routers that sample; without sampling the interval is 0, too.
+        # Older routers that sample leave the two bits of the mode 0; without sampling the interval is 0, too.
         if sampling & 0x3FFF != 0:
             rate = sampling & 0x3FFF
             source = r.RATE_HEADER
@@ -183,7 +183,7 @@ class LegacyDecoder:
         self._orders: SequenceOrder = new_orders(shared.limits)
 
     def decode(self, datagrams: Datagrams, picked: NDArray[np.int64], session: NDArray[np.int64]) -> Decoded:
-        """Rows of the `picked` datagrams, in order; `session` is [len(datagrams)].  Their headers are there in full."""
+        """Return the rows of the `picked` datagrams, whose headers are whole; `session` is [len(datagrams)]."""
         decoded = Decoded()
         source = _Input(
             datagrams.octets,
@@ -215,7 +215,7 @@ class LegacyDecoder:
         begin_orders_anew(self._orders, numbers)
 
     def forget(self, numbers: NDArray[np.int64]) -> None:
-        """Forget these sessions: their numbers will stand for other exporters."""
+        """Forget these sessions: their numbers will be used for other exporters."""
         forget_orders(self._orders, numbers)
 
     @property
@@ -224,7 +224,7 @@ class LegacyDecoder:
 
 
 def _parts(counts: NDArray[np.int64], most: int) -> list[slice]:
-    """Slices of datagrams whose rows stay within `most`; each has at least one datagram."""
+    """Return slices of datagrams whose rows stay within `most`; each has at least one datagram."""
     ends = np.cumsum(counts)
     parts = []
     begin = 0

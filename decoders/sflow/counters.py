@@ -1,4 +1,4 @@
-"""sFlow counter samples (formats 2 and 4): polls of interfaces, and what host-sflow says of VMs.
+"""sFlow counter samples (formats 2 and 4): polls of interfaces, and what host-sflow reports about VMs.
 
 Interface counters become rows of `interface_counters`, with the difference to the poll before (`decode_counters`).
 Host structures (2000, 2001, 2002) become rows of `inventory`: which VM has which MAC on which hypervisor
@@ -108,7 +108,7 @@ def decode_counters(
 ):
     """Decode the counter samples among `samples` into `rows`; list those with host structures in `hosts`.
 
-    Returns (rows filled, hosts listed).  `hosts` [n, HOST_WORDS] is read outside of the kernel.
+    Returns (rows filled, hosts listed).  `hosts` [n, HOST_WORDS] is read outside the kernel.
     """
     row = np.int64(0)
     listed = np.int64(0)
@@ -159,13 +159,13 @@ def _list_host(datagram, source_class, index, found, hosts, row):
 
 @inline
 def _has_counters(found):
-    """True if a sample holds counters of an interface: structure 1, 2, 2104 or 2006."""
+    """Return True if a sample holds counters of an interface: structure 1, 2, 2104 or 2006."""
     return (found[C_INTERFACE, 0] | found[C_ETHERNET, 0] | found[C_VIRT_NET, 0] | found[C_HOST_NET, 0]) != 0
 
 
 @inline
 def _count_datapath(octets, found, stats, session):
-    """Structure 2207: packets that Open vSwitch lost between kernel and daemon; the growth is kept in the session."""
+    """Read structure 2207: packets that Open vSwitch lost between kernel and daemon; the session keeps the growth."""
     at = found[C_DATAPATH, 0]
     if at == 0:
         return
@@ -181,7 +181,7 @@ def _count_datapath(octets, found, stats, session):
 
 @inline
 def _fill(octets, source_class, index, found, problems, log, names, rows, row):
-    """Everything of a poll but its origin and its differences.  Source: sFlow version 5, counter_record."""
+    """Fill all of a poll except its origin and its differences.  Source: sFlow version 5, counter_record."""
     for i in range(NUMBER_OF_TOTALS):
         rows.u64[TOTALS_AT + i, row] = _ABSENT
         rows.u64[DELTAS_AT + i, row] = _ABSENT
@@ -214,14 +214,14 @@ def _fill(octets, source_class, index, found, problems, log, names, rows, row):
 
 @inline
 def _counter32(octets, at):
-    """A 32-bit counter; all ones is "not known" and never a number."""
+    """Read a 32-bit counter; all ones means "not known" and is never a number."""
     value = u32(octets, at)
     return _ABSENT if value == MASK32 else np.uint64(value)
 
 
 @inline
 def _generic(octets, at, rows, row):
-    """Structure 1, if_counters."""
+    """Read structure 1, if_counters."""
     rows.u32[IF_INDEX, row] = u32(octets, at)
     rows.u32[IF_TYPE, row] = u32(octets, at + 4)
     rows.u64[IF_SPEED, row] = u64(octets, at + 8)
@@ -238,7 +238,7 @@ def _generic(octets, at, rows, row):
 
 @inline
 def _short(octets, at, rows, row):
-    """Structures 2104 (VM) and 2006 (host): octets, packets, errors and drops, each way.
+    """Read structures 2104 (VM) and 2006 (host): octets, packets, errors and drops, in each direction.
 
     host-sflow fills both from the host's interfaces: received is what the host received.
     """
@@ -254,9 +254,9 @@ def _short(octets, at, rows, row):
 
 @inline
 def _difference(answer, uptime, words, totals, slot, rows, row):
-    """Deltas, interval and state of the poll in `row` against the poll before of the same source; then keep this one.
+    """Fill deltas, interval and state of the poll in `row` since the last one of the same source; then keep this one.
 
-    The counters were reset if the sample numbers or the uptime say so, or if the numbers cannot be growth.
+    The counters were reset if the sample numbers or the uptime say so, or if the difference cannot be growth.
     """
     if answer == SEQ_LATE:  # a poll older than the one that is kept
         rows.u8[DELTA_STATE, row] = STATE_RESET
@@ -279,7 +279,7 @@ def _difference(answer, uptime, words, totals, slot, rows, row):
 
 @inline
 def _grown(before, now, number):
-    """Growth of one counter: octets have 64 bits, the others wrap at 32.  Absent if either side is."""
+    """Return the growth of a counter: octets have 64 bits, the others wrap at 32.  Absent if either value is."""
     if _ABSENT in (before, now):
         return _ABSENT
     if number in (IN_BYTES, OUT_BYTES):
@@ -289,7 +289,7 @@ def _grown(before, now, number):
 
 @inline
 def _is_growth(totals, slot, rows, row):
-    """False if a counter went back: octets fell, a wrap would be half the range or more, or packets without octets."""
+    """Return False if a counter went back: octets fell, a wrap of half the range or more, or packets without octets."""
     for i in range(NUMBER_OF_TOTALS):
         before = totals[slot, i]
         now = rows.u64[TOTALS_AT + i, row]
@@ -310,7 +310,7 @@ CLASS_PHYSICAL, CLASS_LOGICAL = 2, 3
 HOSTNAME_BYTES = 255
 """Longest name taken; the structure allows 64."""
 MAX_ROWS = 65_536
-"""Inventory rows of one batch: 20 MACs of each of 3,000 VMs."""
+"""Most inventory rows of one batch: 20 MACs of each of 3,000 VMs."""
 
 
 @dataclass(slots=True)
@@ -329,8 +329,8 @@ class _Columns:
 class HostReader:
     """Reads host structures; remembers the names of hypervisors, at most `capacity` of them.
 
-    host-sflow sends them with each poll of a VM, so they are rare and read in plain Python; the walk bounds how many
-    there are in one batch, and each list inside is checked against the octets that are there.
+    host-sflow sends them with each poll of a VM, so they are rare and read in plain Python; the walk limits their
+    number in one batch, and each list inside is checked against the octets present.
     """
 
     def __init__(self, capacity: int, sessions: Sessions) -> None:
@@ -339,7 +339,7 @@ class HostReader:
         self._names: OrderedDict[tuple[bytes, int, int], str] = OrderedDict()
 
     def read(self, batch: Datagrams, session: NDArray[np.int64], hosts: NDArray[np.int64]) -> pa.RecordBatch | None:
-        """Inventory rows of the listed samples, `hosts` [n, HOST_WORDS]; None if there are none."""
+        """Return inventory rows of the listed samples, `hosts` [n, HOST_WORDS]; None if there are none."""
         columns = _Columns()
         for host in hosts.tolist():
             self._read_one(batch, int(session[host[H_DATAGRAM]]), host, columns)
@@ -384,7 +384,7 @@ class HostReader:
 
 
 def _agent(batch: Datagrams, datagram: int) -> bytes:
-    """The agent address of a datagram as 16 octets, IPv4 mapped."""
+    """Return the agent address of a datagram as 16 octets, IPv4 mapped."""
     at = int(batch.start[datagram])
     head = batch.octets[at : at + 24].tobytes()
     family = int.from_bytes(head[4:8], "big")
@@ -394,7 +394,7 @@ def _agent(batch: Datagrams, datagram: int) -> bytes:
 
 
 def _host_descr(octets: bytes) -> tuple[str, bytes] | None:
-    """Structure 2000: (host name, uuid); None if it is shorter than it says."""
+    """Read structure 2000: (host name, uuid); None if it is shorter than it states."""
     size = int.from_bytes(octets[:4], "big")
     uuid_at = 4 + (size + 3 & ~3)
     if size > HOSTNAME_BYTES or uuid_at + 16 > len(octets):
@@ -403,7 +403,7 @@ def _host_descr(octets: bytes) -> tuple[str, bytes] | None:
 
 
 def _adapters(octets: bytes) -> list[tuple[int, int]] | None:
-    """Structure 2001: (ifIndex, MAC) of each address; None if a count announces more than there is."""
+    """Read structure 2001: (ifIndex, MAC) of each address; None if a count announces more than there is."""
     count = int.from_bytes(octets[:4], "big")
     if count * 8 > len(octets) - 4:
         return None

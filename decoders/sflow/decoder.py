@@ -77,12 +77,12 @@ DROP_REASONS: dict[int, str] = {
 """Drop reason: code -> name.  A code that is not here keeps its number and has no name.
 
 0–15 are the ICMP codes of "destination unreachable"; 256–262 are in the main specification of sFlow 5, 263–303 in that
-of drop notices, the later ones in the table that sflowtool and host-sflow share, which states 33 and 36 where 332 and
-366 fit the order, so both numbers carry the name."""
+of drop notices, the later ones in the table that sflowtool and host-sflow share.  That table states 33 and 36 where 332
+and 366 fit the order, so both numbers have the name."""
 
 
 def name_indices(indices: dict[str, int]) -> NDArray[np.uint32]:
-    """[highest code + 2]: index of each code's name in a name table, 0 where there is none (also for the last row)."""
+    """Return [highest code + 2]: index of each code's name in a name table, 0 if there is none (also the last row)."""
     table = np.zeros(max(DROP_REASONS) + 2, np.uint32)
     for code, name in DROP_REASONS.items():
         table[code] = indices[name]
@@ -90,7 +90,7 @@ def name_indices(indices: dict[str, int]) -> NDArray[np.uint32]:
 
 
 ROW_BYTES = 72
-"""Octets of payload behind one row at the least: a sample's fixed fields and one record with addresses or counters."""
+"""Least octets of payload for one row: a sample's fixed fields and one record with addresses or counters."""
 HOSTS_PER_SLICE = 4_096
 """Counter samples with host structures read in one slice."""
 
@@ -108,30 +108,30 @@ class SflowDecoder:
 
     @property
     def forgotten_sources(self) -> int:
-        """Data sources whose state gave way to others: above 0, `Limits.sources` is too small."""
+        """Data sources whose state was dropped for others: above 0, `Limits.sources` is too small."""
         return int(self._sources.clock[1])
 
     def decode(self, batch: Datagrams, picked: NDArray[np.int64], session: NDArray[np.int64]) -> Decoded:
         """Decode the datagrams `picked` of `batch` in this order; `session` [len(batch)] numbers their streams.
 
-        The datagrams are at least as long as their headers (`decoders.shared.assign` sees to that).
+        The datagrams are at least as long as their headers (checked by `decoders.shared.assign`).
         """
         decoded = Decoded()
         room = self._shared.limits.problems_per_batch
-        with np.errstate(over="ignore"):  # hashes wrap on purpose; only uncompiled kernels would tell
+        with np.errstate(over="ignore"):  # hashes wrap on purpose; only uncompiled kernels warn
             for part in self._slices(batch.length[picked] // ROW_BYTES):
                 room -= self._decode(batch, picked[part], session, decoded, room)
         return decoded
 
     def begin_anew(self, numbers: NDArray[np.int64]) -> None:
-        """The order of sFlow datagrams is kept in the sessions themselves: nothing to forget here."""
+        """Do nothing: the order of sFlow datagrams is kept in the sessions themselves."""
 
     def forget(self, numbers: NDArray[np.int64]) -> None:
-        """Drop what is kept of these sessions: their numbers will stand for others."""
+        """Drop the state of these sessions: their numbers will be used for others."""
         forget_sources(self._sources, numbers)
 
     def _slices(self, bounds: NDArray[np.int64]) -> Iterator[slice]:
-        """Runs of datagrams whose rows, at most `bounds` each, stay within the limit; each of at least one."""
+        """Return runs of datagrams whose rows, at most `bounds` each, stay within the limit; each of at least one."""
         ends = np.cumsum(bounds)
         first = 0
         before = 0
@@ -148,7 +148,7 @@ class SflowDecoder:
         """Decode one slice into `decoded`; `room`: problems that may be listed.  Returns how many were."""
         sessions = self._shared.sessions
         log = np.zeros((1 + max(room, 0), PROBLEM_FIELDS), np.int64)
-        # Not cleared: it is twice as large as the payloads, and real samples fill a tenth of it.
+        # Not cleared: it is twice as large as the payloads, and real samples fill only a tenth of it.
         samples = np.empty((int((batch.length[picked] // LEAST_SAMPLE).sum()), SAMPLE_WORDS), np.int64)
         payloads = (batch.octets, batch.start, batch.length, batch.time_received_us)
         count = index_samples(*payloads, picked, session, sessions, log, samples)
@@ -185,7 +185,7 @@ class SflowDecoder:
         return listed
 
     def _drops(self, packets: Rows, extra: NDArray[np.int64]) -> pa.RecordBatch:
-        """Notices: packet columns from rows laid out as `flows`, the others from `extra`."""
+        """Return the rows of notices: packet columns from rows laid out as `flows`, the others from `extra`."""
         count = extra.shape[1]
         rows = new_rows(DROPS, count)
         flow_places = layout(FLOWS)

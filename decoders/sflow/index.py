@@ -1,7 +1,7 @@
 """The first pass over sFlow datagrams: sequence numbers, and the list of samples that the other kernels decode.
 
-It keeps what is known of each data source between datagrams (`Sources`), finds the records of a sample (`find_records`)
-and reports problems (`report`); `samples` and `counters` use these, too.
+It keeps the state of each data source between datagrams (`Sources`), finds the records of a sample (`find_records`) and
+reports problems (`report`); `samples` and `counters` use these, too.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SEQ_FIRST, SEQ_OK, SEQ_LATE, SEQ_RESET = range(4)
 """Answers of `track_samples`."""
 
 REORDER_REACH = 1_024
-"""A sample number this far back is late; farther back, the source started again."""
+"""A sample number this far back is late; farther back, the source has restarted."""
 
 MASK32 = 0xFFFF_FFFF
 HALF32 = 1 << 31
@@ -43,8 +43,8 @@ _SKIPPED_RECORD = Reason.SKIPPED_RECORD.value
 class Sources(NamedTuple):
     """State arrays of the data sources.
 
-    A source is (session, kind of sample, class, index): each kind numbers its samples on its own.  Sources live in a
-    table of small buckets: where one is full, its longest unused source gives way, so memory is fixed and a flood of
+    A source is (session, kind of sample, class, index): each kind has its own sample numbers.  Sources are kept in a
+    table of small buckets: if one is full, its longest unused source is dropped, so memory is fixed and a flood of
     made-up sources does no more harm than a lost delta.
     """
 
@@ -53,11 +53,11 @@ class Sources(NamedTuple):
     totals: NDArray[np.uint64]
     """[slots, 13]: the totals of the last poll, all ones where not stated."""
     clock: NDArray[np.int64]
-    """[2]: look-ups so far; sources that gave way to others."""
+    """[2]: look-ups so far; sources dropped for others."""
 
 
 def new_sources(limits: Limits) -> Sources:
-    """Empty state; memory is taken when a source is first written."""
+    """Return empty state; memory is taken when a source is first written."""
     slots = 1 << max(2 * limits.sources - 1, WAYS).bit_length()
     return Sources(np.zeros((slots, WORDS), np.int64), np.zeros((slots, len(TOTALS)), np.uint64), np.zeros(2, np.int64))
 
@@ -71,7 +71,7 @@ def forget_sources(sources: Sources, sessions: NDArray[np.int64]) -> None:
 
 @inline
 def find_source(words, clock, session, kind, source_class, index):
-    """Slot of a source, a new one with W_SEQUENCE −1 if it is not known."""
+    """Return the slot of a source, a new one with W_SEQUENCE −1 if it is not known."""
     key_a = (session << 32) | index
     key_b = (np.int64(1) << 40) | (np.int64(kind) << 32) | source_class
     clock[0] += 1
@@ -100,7 +100,7 @@ def find_source(words, clock, session, kind, source_class, index):
 def track_samples(words, slot, sequence, epoch):
     """Follow a source's sample number.  Returns (SEQ_ answer, samples missing before this one; −1 for a late one).
 
-    `epoch`: restarts of the session so far; with each the numbers start again.
+    `epoch`: restarts of the session so far; the numbers start again with each.
     """
     last = words[slot, W_SEQUENCE]
     if last >= 0 and words[slot, W_EPOCH] == epoch:
@@ -119,7 +119,7 @@ def track_samples(words, slot, sequence, epoch):
 
 @inline
 def drops_since(words, slot, drops, answer):
-    """Growth of a drop count (mod 2^32) since the source's last sample; 0 for the first, after a reset, if it fell."""
+    """Return the growth of a drop count (mod 2^32) since the last sample; 0 for the first, after a reset, if it fell."""
     if answer == SEQ_LATE:
         return np.int64(0)
     grown = (drops - words[slot, W_DROPS]) & MASK32
@@ -139,12 +139,12 @@ def count_lost(stats, session, answer, missing):
 
 
 LOG_COUNT, LOG_DATAGRAM, LOG_START, LOG_SESSION = range(4)
-"""Row 0 of a problem log: problems in it, and where the kernel is."""
+"""Row 0 of a problem log: problems in it, and the position of the kernel."""
 
 
 @inline
 def stand_at(log, datagram, start, session):
-    """Say in a problem log which datagram the kernel is at."""
+    """Note in a problem log which datagram the kernel is at."""
     log[0, LOG_DATAGRAM] = datagram
     log[0, LOG_START] = start
     log[0, LOG_SESSION] = session
@@ -152,7 +152,7 @@ def stand_at(log, datagram, start, session):
 
 @inline
 def report(problems, log, at, reason, detail):
-    """Count a problem of the current datagram, and list it while there is room; what was merely skipped gets half."""
+    """Count a problem of the current datagram, and list it while there is room, of which skipped items get only half."""
     problems[log[0, LOG_SESSION], reason] += np.uint64(1)
     count = log[0, LOG_COUNT]
     room = log.shape[0] - 1
@@ -261,13 +261,12 @@ def find_records(octets, at, end, count, limit, formats, found, problems, log):
     """Note in `found` [places, 2] offset and length of the first record of each known format in `octets[at:end]`.
 
     Records come in any order, so a sample is read twice: first the place of each known record is noted, then the row is
-    filled in an order of our own.  Offset 0 stands for "not there".  `count`: records announced, of which at most
-    `limit` are read.  A record that runs over the sample ends the sample, one that is too short or not known is left
-    out.
+    filled in a fixed order.  Offset 0 means "not there".  `count`: records announced, of which at most `limit` are
+    read.  A record that overruns the sample ends it; one that is too short or not known is skipped.
     """
     for place in range(found.shape[0]):
         found[place, 0] = 0
-    announced = count  # −1: its being wrong is counted already
+    announced = count  # −1: that it is wrong is already counted
     if count > limit or count * 8 > end - at:
         report(problems, log, at, _COUNT, count)
         announced = -1
@@ -299,7 +298,7 @@ M_DATAGRAM, M_FORMAT, M_AT, M_END, M_EPOCH, SAMPLE_WORDS = range(6)
 FORMAT_FLOW, FORMAT_COUNTERS, FORMAT_FLOW_EXPANDED, FORMAT_COUNTERS_EXPANDED, FORMAT_DROP = 1, 2, 3, 4, 5
 
 LEAST_SAMPLE = 20
-"""Octets of the shortest sample that is listed: head of 8, compact counters sample without records."""
+"""Octets of the shortest sample that is listed: header of 8, compact counter sample without records."""
 
 _DUPLICATE = Reason.DUPLICATE.value
 
@@ -311,7 +310,7 @@ _TRAILING = Reason.TRAILING.value
 
 @inline
 def header_size(octets, at):
-    """Octets before the first sample; the caller made sure that they are there."""
+    """Return the octets before the first sample; the caller has checked that they are there."""
     family = u32(octets, at + 4)
     if family == 1:
         return np.int64(28)
@@ -320,7 +319,7 @@ def header_size(octets, at):
 
 @inline
 def least_body(sample):
-    """Octets of a sample's fixed fields; 0 for formats that are not decoded."""
+    """Return the octets of a sample's fixed fields; 0 for formats that are not decoded."""
     if sample in (FORMAT_FLOW, FORMAT_DROP):
         return 32
     if sample == FORMAT_FLOW_EXPANDED:

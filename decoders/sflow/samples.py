@@ -1,7 +1,7 @@
 """sFlow samples that show a packet: flow samples (formats 1 and 3), and the notices of discarded packets (format 5).
 
 Both fill a row from the sampled header or its substitutes, and from VLAN and tunnel records (`sampled_packet`).  A
-notice has fixed fields and strings beside (`notice_fields`, `notice_texts`).
+notice also has fixed fields and strings (`notice_fields`, `notice_texts`).
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ from decoders.sflow.index import (
 )
 from decoders.wire import mac, u16, u32, u64
 
-# Columns of a notice beside the packet
+# Columns of a notice in addition to the packet
 X_CLASS, X_INDEX, X_SUPPRESSED, X_FUNCTION, X_TRAP, X_LINUX, EXTRAS = range(7)
 
 _RECORD_SHORT = Reason.RECORD_SHORT.value
@@ -129,7 +129,7 @@ _RECORD_SHORT = Reason.RECORD_SHORT.value
 
 @inline_always
 def notice_fields(octets, samples, m, session, rows, row, extra, stats, sources):
-    """The fixed fields of a notice.  Returns the offset of its number of records.  Source: sflow_drops."""
+    """Read the fixed fields of a notice.  Returns the offset of its number of records.  Source: sflow_drops."""
     at = samples[m, M_AT]
     source_class = u32(octets, at + 4)
     index = u32(octets, at + 8)
@@ -148,7 +148,7 @@ def notice_fields(octets, samples, m, session, rows, row, extra, stats, sources)
 
 @inline
 def notice_texts(octets, found, problems, log, extra, row, names, text):
-    """The strings of a notice: function (1038), trap (1041: `group/trap`), reason of the kernel (1042).
+    """Read the strings of a notice: function (1038), trap (1041: `group/trap`), reason of the kernel (1042).
 
     `text` is room for the joined name of a trap.
     """
@@ -183,7 +183,7 @@ def notice_texts(octets, found, problems, log, extra, row, names, text):
 
 @inline
 def _text(octets, found, place, number, problems, log, names):
-    """Index of the string that a record begins with; 0 if the record is not there or too short for it."""
+    """Return the index of the string that a record begins with; 0 if the record is absent or too short for it."""
     at = found[place, 0]
     if at == 0:
         return np.int64(0)
@@ -222,13 +222,13 @@ def sampled_packet(octets, found, problems, log, rows, row):
 
 @inline_always
 def _header(octets, at, found, problems, log, rows, row):
-    """Record 1.  Returns P_ bits.  `frame_bytes` is frame length − stripped (sFlow version 5, flow_record)."""
+    """Read record 1.  Returns P_ bits.  `frame_bytes` is frame length − stripped (sFlow version 5, flow_record)."""
     frame_length = u32(octets, at + 4)
     stripped = u32(octets, at + 8)
     size = u32(octets, at + 12)
     stated = stripped <= frame_length and size <= frame_length
     if not stated:
-        # The header is there all the same, and its IP length says how long the packet was.
+        # The header is valid all the same, and its IP length states how long the packet was.
         report(problems, log, at, _FRAME_LENGTH, frame_length)
     whole = frame_length - stripped if stated else np.int64(0)
     begin = at + 16
@@ -238,7 +238,7 @@ def _header(octets, at, found, problems, log, rows, row):
         rows.u64[FRAME_BYTES, row] = 0
     bits = 0
     here = begin
-    for _ in range(2):  # once more inside a tunnel that only records 1027 and 1028 tell of
+    for _ in range(2):  # once more inside a tunnel that only records 1027 and 1028 show
         if layer != L_STOP:
             bits = parse_layers(octets, here, end, layer, begin + whole, bits, rows, row)
             layer = L_STOP
@@ -255,9 +255,9 @@ def _header(octets, at, found, problems, log, rows, row):
 
 @inline
 def _decapsulated(octets, begin, end, found):
-    """Records 1027, 1028: where the inner packet of a tunnel is that we do not know ourselves.
+    """Read records 1027, 1028: where the inner packet is in a tunnel that the parser does not know.
 
-    Returns (its offset, its layer); the layer is L_STOP if there is no record, or nothing that can be read.
+    Returns (its offset, its layer); the layer is L_STOP if there is no record, or nothing that can be parsed.
     """
     place = found[R_DECAP_IN, 0] if found[R_DECAP_IN, 0] != 0 else found[R_DECAP_OUT, 0]
     if place == 0:
@@ -270,7 +270,7 @@ def _decapsulated(octets, begin, end, found):
 
 @inline
 def _substitutes(octets, found, rows, row):
-    """Records 2, 3 and 4, which agents without access to the header send.  MACs are padded to 8 octets, or not."""
+    """Read records 2, 3 and 4 of agents without access to the header.  MACs are padded to 8 octets, or not."""
     at = found[R_ETHERNET, 0]
     if at != 0:
         padded = 8 if found[R_ETHERNET, 1] >= 24 else 6
@@ -296,7 +296,7 @@ def _substitutes(octets, found, rows, row):
 
 @inline
 def _network(octets, at, ports, rows, row):
-    """What records 3 and 4 share: length and protocol at `at`; ports, flags and TOS or priority at `ports`."""
+    """Read what records 3 and 4 share: length and protocol at `at`; ports, flags and TOS or priority at `ports`."""
     rows.u64[BYTES, row] = u32(octets, at)
     rows.u8[IP_PROTOCOL, row] = u32(octets, at + 4) & 0xFF
     rows.u16[SRC_PORT, row] = u32(octets, ports) & 0xFFFF
@@ -307,7 +307,7 @@ def _network(octets, at, ports, rows, row):
 
 @inline
 def _tunnel_records(octets, found, rows, row):
-    """Records 1023–1026 and 1029/1030: the outer header that the switch removed (in), else that it will add (out)."""
+    """Read records 1023–1026, 1029/1030: the outer header that the switch removed (in), else the one it adds (out)."""
     vni = found[R_VNI_IN, 0] if found[R_VNI_IN, 0] != 0 else found[R_VNI_OUT, 0]
     if vni != 0:
         rows.u32[VNI, row] = u32(octets, vni)
@@ -329,9 +329,9 @@ def _tunnel_records(octets, found, rows, row):
 
 @inline
 def _vlan_records(octets, found, rows, row):
-    """VLAN of a frame without tag: the outermost stripped tag (1012), else that of the switch port (1001).
+    """Read the VLAN of a frame without tag: the outermost stripped tag (1012), else that of the switch port (1001).
 
-    In 1001 the VLAN on the way in counts unless it is 0 (untagged) or all ones (unknown), then the one on the way out.
+    In 1001 the incoming VLAN counts unless it is 0 (untagged) or all ones (unknown), then the outgoing one.
     """
     at = found[R_VLANS, 0]
     if at != 0 and u32(octets, at) > 0 and found[R_VLANS, 1] >= 8 and u16(octets, at + 6) & 0x0FFF != 0:
@@ -420,7 +420,7 @@ def decode_packets(
 
 @inline_always
 def _flow_fields(octets, samples, m, session, rows, row, stats, problems, log, sources):
-    """The fixed fields of a flow sample.  Returns the offset of its number of records.
+    """Read the fixed fields of a flow sample.  Returns the offset of its number of records.
 
     Source: sFlow 5 flow_sample, flow_sample_expanded.
     """
@@ -440,7 +440,7 @@ def _flow_fields(octets, samples, m, session, rows, row, stats, problems, log, s
 
 @inline
 def source_of(octets, at, expanded):
-    """Source class and index of a sample, and the offset behind them."""
+    """Return source class and index of a sample, and the offset after them."""
     if expanded:
         return u32(octets, at + 4), u32(octets, at + 8), at + 12
     source = u32(octets, at + 4)
@@ -449,7 +449,7 @@ def source_of(octets, at, expanded):
 
 @inline
 def _interfaces(octets, at, expanded, source_class, index, rows, row):
-    """Input and output (sFlow version 5, interface), and the direction where the data source is one of them."""
+    """Fill input and output (sFlow version 5, interface), and the direction if the data source is one of them."""
     if expanded:
         in_kind, in_value = u32(octets, at), u32(octets, at + 4)
         out_kind, out_value = u32(octets, at + 8), u32(octets, at + 12)
@@ -484,7 +484,7 @@ def _interfaces(octets, at, expanded, source_class, index, rows, row):
 
 @inline
 def _rate(rate, at, stats, session, problems, log, rows, row):
-    """Sampling rate: the operator's word, else the sample's, else 1 and unstated."""
+    """Fill the sampling rate: the operator's, else the sample's, else 1 and unstated."""
     if rate != 0:
         stats[session, S_SAMPLING_RATE] = np.uint64(rate)
     override = stats[session, S_OVERRIDE_RATE]
@@ -501,7 +501,7 @@ def _rate(rate, at, stats, session, problems, log, rows, row):
 
 @inline
 def _times(octets, found, problems, log, rows, row):
-    """The packet's own time (1043), else the time of receipt."""
+    """Fill in the packet's own time (1043), else the time of receipt."""
     received = np.int64(rows.u64[TIME_RECEIVED, row])
     seen = received
     if found[R_TIME, 0] != 0:
@@ -515,7 +515,7 @@ def _times(octets, found, problems, log, rows, row):
 
 @inline
 def _round_trip(octets, at, rows, row):
-    """What TCP at one end says of its round trips; Linux begins with 0, the least with ~0."""
+    """Fill in the round trips as measured by TCP at one end; Linux starts the value at 0, the minimum at ~0."""
     rows.u32[TCP_RTT, row] = u32(octets, at + 28)
     rows.u32[TCP_RTT_DEVIATION, row] = u32(octets, at + 32)
     least = u32(octets, at + 44)
