@@ -1,1 +1,1 @@
-"""Benchmarks: `python -m bench` prints what this machine does; bench/results/ has the latest that were saved."""
+"""Benchmarks: `python -m bench` measures this machine; bench/results/ has the latest saved results."""

@@ -1,4 +1,4 @@
-"""`python -m bench [all|alone|end_to_end] [KIND …]`: print figures, with the machine they were taken on."""
+"""`python -m bench [all|alone|end_to_end] [KIND …]`: print figures, with the machine they were measured on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bench.load import machine
 
 
 def main() -> None:
-    """Run what was asked for, all by default."""
+    """Run the benchmarks asked for, all by default."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("what", nargs="?", choices=("all", "alone", "end_to_end"), default="all")
     parser.add_argument("kinds", nargs="*", help=f"of: {', '.join(end_to_end.RATES)}")

@@ -3,14 +3,15 @@
     python -m bench.alerts speed [--pairs 100000]
     python -m bench.alerts days [--pairs 1000] [--hours 48] [--faults 40]
 
-`speed`: windows of so many pairs in the embedded store, from the query to the states, for each condition by itself.
-Each pair was active in each minute of the last hour and in the same hour of the days before.  One in a thousand has
-something wrong in the last windows: it loses packets, heads for a limit, is silent, or carries ten times the usual.
+`speed`: windows of the given number of pairs in the embedded store, from the query to the states, each condition
+separately.  Each pair was active in each minute of the last hour and in the same hour of the days before.  One in a
+thousand has a problem in the last windows: it loses packets, approaches a limit, is silent, or carries ten times the
+usual.
 
-`days`: rows of `pair_10s` as exporters would have caused them, with a rhythm of a day and injected losses, then the
-default rules for pairs over all windows, through the views.  A third of the pairs is not sampled, a third 1 in 64, a
-third 1 in 400.  Of the packets of the last second, up to seven in ten are counted in the next window at the
-destination, another share in each window: exporters report with up to a second of delay.
+`days`: rows of `pair_10s` as exporters would cause them, with a daily rhythm and injected losses, then the default
+rules for pairs over all windows, through the views.  A third of the pairs is not sampled, a third 1 in 64, a third 1 in
+400.  Of the packets of the last second, up to 70 % are counted in the next window at the destination, a different share
+in each window: exporters report with up to a second of delay.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from collector.store.setup import set_up
 
 Numbers = NDArray[np.int64]
 Parts = tuple[Numbers, Numbers, Numbers]
-"""Packets of windows: those of the first second, of the eight in the middle, of the last one."""
+"""Packets of windows: of the first second, of the eight in the middle, of the last one."""
 
 SECOND_US = 1_000_000
 WINDOW_S = 10
@@ -49,12 +50,12 @@ DAY_S = 86_400
 HOSTS = 60
 
 PAST = 60
-"""Windows of a minute before those that are looked at: as many as a trend and an absence read at their begin."""
+"""Windows of a minute before those evaluated: as many as a trend and an absence read at their start."""
 LOOKED = 5
 DAYS = 28
 RATE = 64
 WRONG = 1000
-"""One pair in so many."""
+"""One pair in this many."""
 MEASURED = (
     Rule(name="threshold", scope="pair", measure="loss_ratio", above=0.01, certain_windows=1e7, for_seconds=300),
     Rule(name="absent", scope="pair", condition="absent", windows=3),
@@ -64,15 +65,15 @@ MEASURED = (
 
 RATES = np.array([1, 64, 400])
 BACKGROUND = 1e-4
-"""Loss of pairs that are well: no network loses nothing."""
+"""Loss of healthy pairs: every network loses something."""
 PROOF_SIGMAS = 6.0
-"""A day of 1,000 pairs has 8.6 million windows: chance goes this far in one of 10⁹."""
+"""A day of 1,000 pairs has 8.6 million windows: chance exceeds this in one of 10⁹."""
 RULES = {rule.name: rule for rule in DEFAULTS}
 
 
 @contextmanager
 def stored() -> Iterator[Client]:
-    """An embedded store that keeps all that is written here."""
+    """Return an embedded store that keeps all that is written here."""
     with tempfile.TemporaryDirectory() as directory:
         settings = StoreSettings(url=f"chdb://{Path(directory) / 'store'}", ttl_days={"pair_10s": 30, "pair_1m": 30})
         client = open_client(settings)
@@ -92,7 +93,7 @@ def insert(
     client: Client, rng: np.random.Generator, table: str, begin_s: Numbers, pair: Numbers, rate: Numbers, side: str,
     counted: Parts,
 ) -> None:  # fmt: skip
-    """Rows of a rollup of pairs, one per window and pair: what a switch at one side tells of these packets."""
+    """Make rows of a rollup of pairs, one per window and pair: what a switch at one side reports of these packets."""
     first, middle, last = (rng.binomial(part, 1 / rate) for part in counted)
     seen = first + middle + last
     here = np.flatnonzero(seen)
@@ -125,10 +126,10 @@ def insert(
 
 
 def speed(pairs: int) -> None:
-    """Print what the first window and those after it cost, for each condition by itself."""
+    """Print what the first window and those after it cost, for each condition separately."""
     rng = np.random.default_rng(12)
     hour_s = int(time.time()) // HOUR_S * HOUR_S
-    # The windows that are looked at lie within one hour, so that a baseline reads once.
+    # The windows evaluated lie within one hour, so that a baseline reads once.
     first_s = hour_s - HOUR_S + 10 * MINUTE_S
     with stored() as client:
         begun = time.monotonic()
@@ -146,7 +147,7 @@ def speed(pairs: int) -> None:
 
 
 def _minute(client: Client, rng: np.random.Generator, pairs: int, begin_s: int, number: int) -> None:
-    """20,000 packets of each pair; pairs 0, 1000, 2000 ... lose, 1, 1001 ... grow, 2 ... fall silent, 3 ... burst."""
+    """Make 20,000 packets of each pair; pairs 0, 1000 ... lose, 1, 1001 ... grow, 2 ... fall silent, 3 ... burst."""
     kind = np.arange(pairs) % WRONG
     packets = np.full(pairs, 20_000)
     packets[kind == 1] += (number + PAST) * 1_500
@@ -161,7 +162,7 @@ def _minute(client: Client, rng: np.random.Generator, pairs: int, begin_s: int, 
 def _write(
     client: Client, rng: np.random.Generator, table: str, begin_s: int, packets: Numbers, loss: NDArray[np.float64]
 ) -> None:
-    """One window of all pairs, as both sides tell of it."""
+    """Make one window of all pairs, as both sides report it."""
     sent, count = rng.poisson(packets), len(packets)
     for side, counted in (("source", sent), ("destination", rng.binomial(sent, 1 - loss))):
         begins, rates = np.full(count, begin_s), np.full(count, RATE)
@@ -169,7 +170,7 @@ def _write(
 
 
 def _measure(client: Client, rule: Rule, first_s: int) -> None:
-    """From the query to the states, window after window; first of all the past, which is read between windows."""
+    """Measure from the query to the states, window after window; first the past, which is read between windows."""
     evaluator = Evaluator(AlertSettings(), [rule])
     seconds, fired, failed = [], 0, []
     begun, first_us = time.monotonic(), first_s * SECOND_US
@@ -209,7 +210,7 @@ class Fault:
 
 
 def make_faults(rng: np.random.Generator, count: int, pairs: int, begin_s: int, hours: int) -> list[Fault]:
-    """Losses of 3 to 20 % for 10 to 60 minutes, each in a pair of its own, one per hour and pair at most."""
+    """Make losses of 3 to 20 % for 10 to 60 minutes, each in its own pair, at most one per hour and pair."""
     found = []
     for pair in rng.choice(pairs, count, replace=False).tolist():
         start = begin_s + int(rng.integers(600, hours * HOUR_S - 4200)) // WINDOW_S * WINDOW_S
@@ -218,9 +219,9 @@ def make_faults(rng: np.random.Generator, count: int, pairs: int, begin_s: int, 
 
 
 def fill(client: Client, rng: np.random.Generator, pairs: int, begin_s: int, hours: int, faults: list[Fault]) -> None:
-    """The rows of all windows, hour by hour."""
+    """Make the rows of all windows, hour by hour."""
     rate = RATES[np.arange(pairs) % len(RATES)]
-    # Packets per second: a few tens of some, thousands of others; with 1 in 400 only the busier ones show anything.
+    # Packets per second: a few tens for some pairs, thousands for others; with 1 in 400 only busier ones are visible.
     speed = rng.lognormal(np.log(200), 1, pairs) * np.where(rate == 400, 20, np.where(rate == 64, 5, 1))
     phase = rng.normal(0, HOUR_S, pairs)
     late: Numbers = np.zeros(pairs, np.int64)
@@ -245,7 +246,7 @@ def fill(client: Client, rng: np.random.Generator, pairs: int, begin_s: int, hou
 
 
 def days(pairs: int, hours: int, faults: int) -> None:
-    """Print what the default rules for pairs would have said."""
+    """Print the alerts that the default rules for pairs would raise."""
     rng = np.random.default_rng(11)
     begin_s = (int(time.time()) // DAY_S - 3) * DAY_S
     injected = make_faults(rng, faults, pairs, begin_s, hours)
@@ -272,7 +273,7 @@ def days(pairs: int, hours: int, faults: int) -> None:
 
 
 def report(result: BacktestResult, injected: list[Fault], hours: int) -> set[int]:
-    """Print what one rule would have said; returns the numbers of the faults that it found."""
+    """Print the alerts that one rule would raise; returns the numbers of the faults that it found."""
     found, wrong, delays = set(), [], []
     for alert in result.alerts:
         pair = int(alert.labels["src_vm"][3:]) // 2
@@ -293,7 +294,7 @@ def report(result: BacktestResult, injected: list[Fault], hours: int) -> set[int
 
 
 def seen(client: Client, fault: Fault) -> str:
-    """What the minutes of a fault rest on."""
+    """The samples that the minutes of a fault are based on."""
     known, count, samples = client.query(
         f"SELECT countIf(loss_ratio IS NOT NULL), count(), avg(samples) FROM pair_metrics_1m WHERE {fault.rows}"
     ).result_rows[0]
@@ -301,9 +302,10 @@ def seen(client: Client, fault: Fault) -> str:
 
 
 def sigmas(client: Client, fault: Fault) -> float:
-    """How far all samples of a fault together are beyond the limit of 1 %, in standard deviations.
+    """Return how far all samples of a fault together are beyond the limit of 1 %, in standard deviations.
 
-    Of whatever detector: what is below `PROOF_SIGMAS` cannot be told from chance with less than a false alert a day.
+    For any detector: below `PROOF_SIGMAS` a fault cannot be distinguished from chance with less than one false alert
+    per day.
     """
     sent, sent_variance, received, received_variance = client.query(
         "SELECT sumIf(packets, sighting = 'source') AS sent, sumIf(packets_variance, sighting = 'source'), "
@@ -318,12 +320,12 @@ def sigmas(client: Client, fault: Fault) -> float:
 
 
 def _during(fault: Fault, since_us: int) -> bool:
-    """Whether a window that begins then holds a part of the fault; the longest of them are a minute."""
+    """Return whether a window that begins then holds a part of the fault; the longest windows are a minute."""
     return (fault.begin_s - MINUTE_S) * SECOND_US < since_us < fault.end_s * SECOND_US
 
 
 def main() -> None:
-    """Run what was asked for."""
+    """Run the measurement asked for."""
     parser = argparse.ArgumentParser(prog="python -m bench.alerts", description=__doc__)
     parser.add_argument("what", choices=("speed", "days"))
     parser.add_argument("--pairs", type=int)

@@ -1,7 +1,7 @@
 """Tables of alerts: `alerts` with one row per alert, `alert_events` with each change, messages on their way, silences,
 runs of actions.
 
-`alerts`, `alert_outbox` and `alert_silences` hold the newest state of each key: ask with FINAL.
+`alerts`, `alert_outbox` and `alert_silences` hold the newest state of each key: query them with FINAL.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ ADDRESS = pa.binary(16)
 UUID = pa.binary(16)
 NAME = pa.dictionary(pa.int32(), pa.string())
 NAMED_UUID = pa.dictionary(pa.int32(), UUID)
-"""UUIDs of few things in many rows: a number a row, as with names."""
+"""UUIDs of few things in many rows: stored as one number per row, as names are."""
 ENUM = pa.dictionary(pa.int8(), pa.string())
 
 _CLICKHOUSE_TYPES = {
@@ -78,7 +78,7 @@ class Column:
 
     @cached_property
     def clickhouse(self) -> str:
-        """The ClickHouse type, without codec."""
+        """Return the ClickHouse type, without codec."""
         if self.clickhouse_type:
             kind = self.clickhouse_type
         elif self.arrow == ENUM:
@@ -88,12 +88,12 @@ class Column:
         return f"Nullable({kind})" if self.nullable else kind
 
     def code(self, name: str) -> int:
-        """The number of an enumeration value.  Raises ValueError if the column has no such value."""
+        """Return the number of an enumeration value.  Raises ValueError if the column has no such value."""
         return self.names.index(name)
 
     @property
     def nothing(self) -> Any:
-        """The value of a row that states nothing here, as `Table.batch` takes it."""
+        """Return the value of a row that does not state this column, as `Table.batch` takes it."""
         if self.nullable:
             return None
         if self.names:
@@ -106,7 +106,7 @@ class Column:
         return bytes(kind.byte_width) if pa.types.is_fixed_size_binary(kind) else 0
 
     def array(self, values: Sequence[Any] | NDArray[Any]) -> pa.Array:
-        """Values of the column as Arrow: enumerations by name, times in µs, addresses and UUIDs as 16 octets.
+        """Return values of the column as Arrow: enumerations by name, times in µs, addresses and UUIDs as 16 octets.
 
         Raises ValueError for what the column cannot hold.
         """
@@ -118,7 +118,7 @@ class Column:
         return pa.array(values, self.arrow)
 
 
-@dataclass(frozen=True, eq=False)  # its hash would be that of all columns, made again for every batch
+@dataclass(frozen=True, eq=False)  # its hash would be that of all columns, computed again for every batch
 class Table:
     """One table: its columns in insert order, how ClickHouse sorts and partitions it, and how long rows live."""
 
@@ -132,11 +132,11 @@ class Table:
     partition: str = "toYYYYMMDD"
     engine: str = "MergeTree"
     primary_key: tuple[str, ...] = ()
-    """The first columns of `order_by` that are held in memory as an index, where these are not all."""
+    """The first columns of `order_by`, held in memory as an index, if not all of them are."""
     settings: Mapping[str, int] = field(default_factory=dict)
     """Settings of the table in ClickHouse where they differ from those of all tables (`schemas.render`)."""
     tuning: Mapping[str, str] = field(default_factory=dict)
-    """More of them, as SQL literals, that not every supported ClickHouse knows: set where it does."""
+    """More settings, as SQL literals, that only some supported versions of ClickHouse know: set on those."""
     _by_name: dict[str, Column] = field(init=False, repr=False, compare=False)
     _schemas: dict[tuple[Origin, ...], pa.Schema] = field(init=False, repr=False, default_factory=dict)
 
@@ -154,17 +154,17 @@ class Table:
 
     @property
     def holds_rows(self) -> bool:
-        """Whether rows stay in the table; one that does not feeds others."""
+        """Return whether the table keeps its rows; if not, it only feeds other tables."""
         return self.engine != "Null"
 
     @cached_property
     def stored(self) -> tuple[Column, ...]:
-        """The columns that rows carry, in insert order: all but aliases."""
+        """Return the columns that rows have, in insert order: all but aliases."""
         return tuple(column for column in self.columns if not column.alias)
 
     def arrow(self, *origins: Origin) -> pa.Schema:
-        """Arrow schema of the stored columns, of these origins only if any are given."""
-        if origins not in self._schemas:  # asked for with every batch
+        """Return the Arrow schema of the stored columns, only of these origins if any are given."""
+        if origins not in self._schemas:  # needed for every batch
             self._schemas[origins] = pa.schema(
                 pa.field(column.name, column.arrow, nullable=column.nullable)
                 for column in self.stored
@@ -173,7 +173,7 @@ class Table:
         return self._schemas[origins]
 
     def batch(self, columns: Mapping[str, Any], *origins: Origin) -> pa.RecordBatch:
-        """Rows from the values of their stored columns, of these origins only if any are given.
+        """Make rows from the values of their stored columns, only of these origins if any are given.
 
         For few rows: each value is a Python object.  Raises KeyError if a column is left out, and what `Column.array`
         raises.
@@ -182,10 +182,10 @@ class Table:
         return pa.RecordBatch.from_arrays([self[name].array(columns[name]) for name in schema.names], schema=schema)
 
     def empty_row(self, *origins: Origin) -> pa.RecordBatch:
-        """One row that states nothing, to compile the kernels that read such rows before they are needed."""
+        """Return one row without stated values, to compile the kernels that read such rows before they are needed."""
         return self.batch({column.name: [column.nothing] for column in self.stored}, *origins)
 
 
 def mark_of(select: str) -> str:
-    """Stands in the comment of a view in the store: tells whether the view has this text."""
+    """Part of the comment of a view in the store: shows whether the view has this text."""
     return f"vmflow {sha256(select.encode()).hexdigest()[:16]}"

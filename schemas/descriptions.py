@@ -1,7 +1,7 @@
-"""What each column of the tables and views means, as it stands in the comments of a store.
+"""What each column of the tables and views means, as written in the comments of a store.
 
 A column of a table has its own description.  One of a view has that of `VIEW_COLUMNS`, else that of the column of the
-same name in the tables that the views are made of.
+same name in the tables that the views read.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _INTERVAL = {
     "received_bits_per_second": "received_bits_per_second",
     "received_packets_per_second": "received_packets_per_second",
 }
-"""Figures that have an interval: what stands before `_low` and `_high`, and the figure."""
+"""Figures that have an interval: the part of the name before `_low` and `_high`, and the figure."""
 
 VIEW_COLUMNS = {
     # Keys and windows.
@@ -120,16 +120,16 @@ VIEW_COLUMNS = {
 }
 
 _BELOW = (*ROLLUPS, EXPORTERS, LATENCY, GAPS)
-"""The tables that the views are made of, the one that is asked first before the others."""
+"""The tables that the views read, in the order in which a description is looked up."""
 
 
 def of_table(table: Table) -> dict[str, str]:
-    """Column and description, for all columns of a table."""
+    """Return column and description, for all columns of a table."""
     return {column.name: _described(column.doc, column.unit) for column in table.columns}
 
 
 def of_view(columns: Iterable[str]) -> dict[str, str]:
-    """Column and description, for those columns of a view that have one."""
+    """Return column and description, for those columns of a view that have one."""
     known: dict[str, str] = {}
     for table in reversed(_BELOW):
         known |= of_table(table)

@@ -21,15 +21,15 @@ IPV6 = "IPv6"
 DELTA = "Delta, LZ4"
 T64 = "T64, ZSTD(1)"
 ZSTD = "ZSTD(1)"
-# Codecs of the busiest table, by bench/insert.py: numbers cut to the bits in use, then LZ4, take as little room as
-# with ZSTD and a third less time; ports and flags do as well with LZ4 alone; addresses are worth ZSTD.  The UUIDs of
+# Codecs of the busiest table, chosen by bench/insert.py: numbers cut to the bits in use, then LZ4, take as little room
+# as with ZSTD and a third less time; LZ4 alone is as good for ports and flags; addresses are worth ZSTD.  The UUIDs of
 # VMs, two of 16 bytes a row, would cost a sixth of an insert: they are few, and stored as names are.
 BITS = "T64, LZ4"
 LZ4 = "LZ4"
 
 
 def mac_text(column: str) -> str:
-    """SQL expression that prints a MAC number in its usual form.
+    """Return an SQL expression that prints a MAC number in its usual form.
 
     Without a lambda: ClickHouse refuses every ALTER of a table with two equal lambdas in its aliases.
     """
@@ -403,23 +403,23 @@ FLOWS = Table(
     "flows",
     "One decoded flow record or packet sample.",
     (*WHERE_FROM, *WHEN, *HOW_MUCH, *LAYER_2, *TUNNEL, *LAYER_3_4, *INTERFACES, *NAMED, *STORED),
-    # Rows come in this order already, so an insert need not sort; a second key would make it.
+    # Rows already come in this order, so an insert need not sort; with a second key it would.
     order_by=("time_received",),
     time="time_received",
     ttl_days=7,
     settings={
-        # Rows lie in the order of time, and queries ask for minutes: larger granules lose them nothing, and save a
-        # tenth of an insert and a quarter of a merge (bench/insert.py).
+        # Rows are in order of time, and queries read minutes: larger granules do not slow them, and save a tenth of an
+        # insert and a quarter of a merge (bench/insert.py).
         "index_granularity": 2**16,
-        # Over a hundred new files are dearer than one, for an insert of any size.
+        # Over a hundred new files cost more than one, for an insert of any size.
         "min_rows_for_wide_part": 2**22,
-        # A few dozen parts of a day are as good as one, and save merging the large ones again.
+        # A few dozen parts per day are as good as one, and save merging the large ones again.
         "max_bytes_to_merge_at_max_space_in_pool": 2**33,
     },
     tuning={
-        # Statistics of all columns cost a third of each merge, in a table that queries cut by time.
+        # Statistics of all columns cost a third of each merge, in a table whose queries filter by time.
         "auto_statistics_types": "''",
-        # A row is merged with more others at a time, and so less often.
+        # Merging more rows at a time means merging each less often.
         "merge_selector_base": "12",
     },
 )

@@ -1,4 +1,4 @@
-"""Table `gaps`: when a stream, or the service itself, did not tell of all packets."""
+"""Table `gaps`: when a stream, or the service itself, did not report all packets."""
 
 from __future__ import annotations
 

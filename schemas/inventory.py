@@ -1,7 +1,7 @@
 """Table `inventory`: one VM interface for a validity interval.
 
-An interval is written again every now and then while it holds, with a later `valid_to`, and once more when it ends.
-The engine keeps the newest of the rows that agree in the sorting key; ask with FINAL to see no older one.
+An interval is written again from time to time while it is valid, with a later `valid_to`, and once more when it ends.
+The engine keeps the newest of the rows with the same sorting key; query with FINAL to see no older one.
 """
 
 from __future__ import annotations

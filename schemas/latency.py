@@ -1,4 +1,4 @@
-"""Table `latency`: what one window says about the latency of one VM pair by one method."""
+"""Table `latency`: the latency of one VM pair in one window by one method."""
 
 from __future__ import annotations
 

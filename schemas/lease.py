@@ -1,6 +1,6 @@
-"""Table `vmflow_lease` of a store on a server: which collectors write into the database, and when they last said so.
+"""Table `vmflow_lease` of a store on a server: which collectors write into the database, and when they last renewed it.
 
-A collector adds a row every now and then, all with the same `claimed`; the engine keeps the newest.  It is read by the
+A collector adds a row from time to time, all with the same `claimed`; the engine keeps the newest.  It is read by the
 collectors themselves (`collector/store/lease.py`).
 """
 
@@ -28,7 +28,7 @@ BEAT = (
     "if({claimed:Int64} = 0, now64(6, 'UTC'), fromUnixTimestamp64Micro({claimed:Int64}, 'UTC')), "
     "now64(6, 'UTC'), {given_up:UInt8}"
 )
-"""A sign of life.  Times are the server's: the clocks of collectors may differ.  `claimed` 0 is now."""
+"""Adds a heartbeat.  Times are the server's: the clocks of collectors may differ.  `claimed` 0 means now."""
 
 SIGNS = (
     "SELECT owner, run, argMax(host, beat), argMax(pid, beat), "
@@ -36,4 +36,4 @@ SIGNS = (
     "dateDiff('second', max(beat), now64(6, 'UTC')) AS age, argMax(given_up, beat) "
     f"FROM {TABLE} GROUP BY owner, run HAVING age < {{stale:UInt32}} ORDER BY age LIMIT 100"
 )
-"""The last sign of life of each run that gave one lately."""
+"""Selects the last heartbeat of each run that had one lately."""

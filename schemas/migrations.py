@@ -3,8 +3,8 @@
 A step is frozen SQL text in `schemas/steps/NNNN_name.sql`: what was released is never edited, a change is a new file.
 Statements end with `;` at the end of a line and have the holes that `schemas.render.fill` fills.  Statements must be
 repeatable (`IF NOT EXISTS`), since a step that failed halfway is run again.  A test replays all steps from nothing and
-from every released state (`schemas/states/`) and compares with the schema rendered today.  A table that a step drops
-is put aside under another name where it holds rows (`put_aside`).
+from every released state (`schemas/states/`) and compares with the schema rendered today.  A table that a step drops is
+renamed instead if it holds rows (`put_aside`).
 
 Until the first release there is one step, the tables as they are today; `python -m tests.schemas.first_release` writes
 it.
@@ -20,10 +20,10 @@ STEPS = Path(__file__).resolve().parent / "steps"
 STATES = Path(__file__).resolve().parent / "states"
 
 TABLE = "vmflow_migrations"
-"""Remembers which steps ran: one row per step."""
+"""The table of steps that ran: one row per step."""
 
 EVERYWHERE = f"{TABLE}_everywhere"
-"""On a cluster: what all its shards remember.  `TABLE` has what was done from nodes of this shard."""
+"""On a cluster: the steps that ran on all its shards.  `TABLE` has those run from nodes of this shard."""
 
 CREATE_TABLE = (
     f"CREATE TABLE IF NOT EXISTS {TABLE}${{on_cluster}}\n"
@@ -49,14 +49,14 @@ class Step:
 
 
 def split(text: str) -> tuple[str, ...]:
-    """The statements of SQL text: each ends with `;` at the end of a line; lines beginning with `--` are comments."""
+    """Split SQL text into statements: each ends with `;` at the end of a line; lines beginning `--` are comments."""
     lines = [line for line in text.splitlines() if not line.startswith("--")]
     parts = ("\n".join(lines) + "\n").split(";\n")
     return tuple(statement for part in parts if (statement := part.strip()))
 
 
 def steps() -> tuple[Step, ...]:
-    """All steps in order.  Raises ValueError if the numbers are not 1, 2, 3, …"""
+    """Return all steps in order.  Raises ValueError if the numbers are not 1, 2, 3, …"""
     found = []
     for path in sorted(STEPS.glob("*.sql")):
         number, _, name = path.stem.partition("_")
@@ -67,17 +67,17 @@ def steps() -> tuple[Step, ...]:
 
 
 def dropped(statement: str) -> str:
-    """The table that a filled statement drops; empty if it drops none."""
+    """Return the table that a filled statement drops; empty if it drops none."""
     found = _DROP.fullmatch(statement)
     return found["table"] if found else ""
 
 
 def put_aside(statement: str, name: str) -> str:
-    """In place of a filled statement that drops a table: one that gives the table this name."""
+    """Return a statement that renames the table to this name, in place of a filled one that drops it."""
     found = _DROP.fullmatch(statement)
     return f"RENAME TABLE {found['table']} TO {name}{found['rest']}" if found else statement
 
 
 def states() -> dict[str, Path]:
-    """Released states by version: the SQL that makes a store as that release left it."""
+    """Return released states by version: the SQL that creates a store as that release left it."""
     return {path.stem: path for path in sorted(STATES.glob("*.sql"))}

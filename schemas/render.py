@@ -22,37 +22,37 @@ from schemas.views.all import VIEWS
 from schemas.views.common import View
 
 STORED = (*TABLES, *ROLLUPS)
-"""All tables that hold rows: those that are inserted into, and those that ClickHouse fills from them."""
+"""All tables that hold rows: those for inserts, and those that ClickHouse fills from them."""
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "columns.md"
 
 INDEX_GRANULARITY = 8192
 
 DEDUPLICATION_WINDOW = 1000
-"""Insert blocks whose `insert_deduplication_token` a table remembers: more than a writer can have in doubt at once."""
+"""Insert blocks whose `insert_deduplication_token` a table remembers: more than a writer can have unconfirmed."""
 
 WIDE_PART_ROWS = 2**18
-"""Parts of fewer rows keep all columns in one file: making over a hundred files costs a small insert a third more.
+"""Parts of fewer rows keep all columns in one file: creating over a hundred files costs a small insert a third more.
 
-Merging wide ones is cheaper.  Table `flows` has a limit of its own."""
+Merging wide parts is cheaper.  Table `flows` has its own limit."""
 
 TABLE_SETTINGS = {
     "index_granularity": INDEX_GRANULARITY,
     "min_rows_for_wide_part": WIDE_PART_ROWS,
     "non_replicated_deduplication_window": DEDUPLICATION_WINDOW,
-    # Rows expire by whole partitions: dropping a part costs nothing, rewriting it without its old rows does.
+    # Rows expire by whole partitions: dropping a part costs nothing, but rewriting it without its old rows does.
     "ttl_only_drop_parts": 1,
     # A changed TTL must not rewrite the stored columns.
     "materialize_ttl_recalculate_only": 1,
 }
 
 CLUSTER_SETTINGS = {
-    # An insert that one shard took and another did not is tried again until both have it, for days where it must be.
-    # ClickHouse forgets tokens after an hour by default, and would take the first shard's part once more.
+    # An insert that one shard took and another did not is retried until both have it, for days if necessary.
+    # ClickHouse forgets tokens after an hour by default, and would insert the first shard's part again.
     "replicated_deduplication_window": 10 * DEDUPLICATION_WINDOW,
     "replicated_deduplication_window_seconds": 30 * 86400,
 }
-"""More of them for the replicated tables of a cluster; the larger number is for several collectors on one shard."""
+"""More settings for the replicated tables of a cluster; the larger number is for several collectors on one shard."""
 
 _CLUSTER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 
@@ -73,13 +73,13 @@ def fill(statement: str, cluster: str | None = None) -> str:
 
 
 def literal(text: str) -> str:
-    """A text as SQL has it."""
+    """Return a text as an SQL literal."""
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
 
 
 def column_sql(column: Column) -> str:
-    """One column of a CREATE TABLE statement."""
+    """Return one column of a CREATE TABLE statement."""
     if column.alias:
         return f"`{column.name}` {column.clickhouse} ALIAS {column.alias}"
     codec = f" CODEC({column.codec})" if column.codec else ""
@@ -87,7 +87,7 @@ def column_sql(column: Column) -> str:
 
 
 def ttl_sql(table: Table, days: int | None = None) -> str:
-    """The TTL expression of a table: `days`, else its own default, after its time column."""
+    """Return the TTL expression of a table: `days`, else its own default, after its time column."""
     days = table.ttl_days if days is None else days
     if days < 1:
         raise ValueError(f"table {table.name}: rows must live for at least one day, not {days}")
@@ -95,7 +95,7 @@ def ttl_sql(table: Table, days: int | None = None) -> str:
 
 
 def create_table(table: Table, ttl_days: int | None = None, more: Mapping[str, int] | None = None) -> str:
-    """CREATE TABLE with holes (see `fill`), and with `more` settings."""
+    """Return CREATE TABLE with holes (see `fill`), and with `more` settings."""
     columns = ",\n".join(f"    {column_sql(column)}" for column in table.columns)
     begin = f"CREATE TABLE IF NOT EXISTS {table.name}${{local}}${{on_cluster}}\n(\n{columns}\n)\nENGINE = "
     if not table.holds_rows:
@@ -113,9 +113,9 @@ def create_table(table: Table, ttl_days: int | None = None, more: Mapping[str, i
 
 
 def create_distributed(table: Table, cluster: str) -> str:
-    """The table that spreads rows over a cluster and asks all of it.
+    """Return the table that spreads rows over a cluster and queries all of it.
 
-    The sharding key is a hash of what a row holds: a retried batch must fall on the same shards, or its
+    The sharding key is a hash of the content of a row: a retried batch must go to the same shards, or its
     deduplication token would not be known there.
     """
     key = f"cityHash64({', '.join(table.order_by)})"
@@ -127,7 +127,7 @@ def create_distributed(table: Table, cluster: str) -> str:
 
 
 def create_feed(feed: Feed) -> str:
-    """CREATE MATERIALIZED VIEW with holes: on a cluster each server fills its own part of the rollup."""
+    """Return CREATE MATERIALIZED VIEW with holes: on a cluster each server fills its own part of the rollup."""
     return (
         f"CREATE MATERIALIZED VIEW IF NOT EXISTS {feed.name}${{on_cluster}} TO {feed.target}${{local}}\n"
         f"AS {feed.select}\nCOMMENT '{feed.mark}'"
@@ -135,7 +135,7 @@ def create_feed(feed: Feed) -> str:
 
 
 def create_view(view: View) -> str:
-    """CREATE VIEW with holes, in place of one that there may be."""
+    """Return CREATE OR REPLACE VIEW with holes."""
     return f"CREATE OR REPLACE VIEW {view.name}${{on_cluster}} AS\n{view.select}\nCOMMENT '{view.mark}'"
 
 
@@ -146,7 +146,7 @@ def ddl(
     feeds: Iterable[Feed] = FEEDS,
     views: Iterable[View] = VIEWS,
 ) -> list[str]:
-    """Every statement that makes these where none exist, in order, without trailing semicolons."""
+    """Return the statements that create these if missing, and replace the views, in order, without last semicolons."""
     days = ttl_days or {}
     more = CLUSTER_SETTINGS if cluster is not None else {}
     statements = []
@@ -180,7 +180,7 @@ def _column_row(column: Column) -> str:
 
 
 def docs() -> str:
-    """The text of docs/columns.md."""
+    """Return the text of docs/columns.md."""
     lines = [
         "# Tables and columns",
         "",

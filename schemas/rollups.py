@@ -5,15 +5,15 @@
                                           drops ──────┘      is a materialised view (`FEEDS`)
     interface_counters ──► interface_10s ──► interface_1m ──► interface_1h
 
-Rows of `flows` are summed in the process, once per 10 s: materialised views over each insert take 1 to 3 CPU seconds
-per million rows.
+Rows of `flows` are summed in the process, once per 10 s: materialised views on each insert would take 1 to 3 CPU
+seconds per million rows.
 
 What VMs and hypervisors sent and received, `vm_10s` to `host_1h`, are plain views of the pairs (`schemas.views.ends`):
 each materialised view takes 15 to 35 ms of every insert, however few the rows are.
 
-Every row says in `sighting` from where the packets were seen, so one packet stands in several rows of a pair: at its
-source, at its destination, in transit.  Nothing is counted twice as long as one sighting is summed at a time; the
-views in `schemas.views.all` do that.  All levels hold parts of sums: ask with GROUP BY, or ask the views.
+Every row states in `sighting` where the packets were seen, so one packet is in several rows of a pair: at its source,
+at its destination, in transit.  Nothing is counted twice as long as one sighting is summed at a time, as the views in
+`schemas.views.all` do.  All levels hold partial sums: query them with GROUP BY, or query the views.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _uuid(name: str, doc: str) -> Column:
 
 
 def _sum(name: str, unit: str, doc: str) -> Column:
-    """A sum of shares: a record that spans windows gives each its part, so these are no whole numbers."""
+    """A sum of shares: a record that spans windows gives each its part, so these are not whole numbers."""
     return Column(
         name, FLOAT, doc, unit=unit, clickhouse_type="SimpleAggregateFunction(sum, Float64)", codec=FLOAT_CODEC
     )
@@ -109,7 +109,7 @@ STREAM_KEYS = (
     ),
     Column("domain", UINT32, "Its observation domain, source id, sub-agent or engine; 0 for drops.", codec=LZ4),
 )
-"""With the protocol they name the stream that told of the packets: what one stream sees says nothing of another."""
+"""With the protocol they identify the stream that reported the packets: one stream says nothing about another."""
 
 PAIR = Column(
     "pair",
@@ -230,7 +230,7 @@ INTERFACE_MEASURES = (
 
 def _table(name: str, doc: str, level: str, keys: tuple[Column, ...], measures: tuple[Column, ...]) -> Table:
     order = ("time", *(column.name for column in keys))
-    # What came into the order later cannot come into the index of tables that are there.
+    # A column added to the order later cannot be added to the index of existing tables.
     later = (FEED_PROTOCOL.name, VANTAGE.name, *(column.name for column in STREAM_KEYS))
     index = tuple(column for column in order if column not in later)
     return Table(
@@ -256,7 +256,7 @@ INTERFACES = _levels("interface", "What the counters of one interface say", INTE
 
 
 def _plain(column: Column) -> Column:
-    """A summed column as its values come in."""
+    """Return a summed column as its values are inserted."""
     kind = column.clickhouse.removeprefix("SimpleAggregateFunction(").split(", ")[-1].rstrip(")")
     return replace(column, clickhouse_type=kind, codec="")
 
@@ -303,7 +303,7 @@ GROUPS = Table(
     ttl_days=30,
     partition="toYYYYMM",
 )
-"""What lets a service that was killed find the rows that it stored but did not sum."""
+"""Lets a service that was killed find the rows that it stored but did not sum."""
 
 ROLLUPS = (*PAIRS, *INTERFACES, PAIR_INPUT, GROUPS)
 
@@ -316,31 +316,31 @@ class Feed:
     source: str
     target: str
     select: str
-    """The query, with holes as all statements (`schemas.render.fill`)."""
+    """The query, with holes as in all statements (`schemas.render.fill`)."""
 
     @property
     def mark(self) -> str:
-        """Stands in the view's comment."""
+        """Part of the view's comment."""
         return mark_of(self.select)
 
 
 def names(keys: tuple[Column, ...]) -> str:
-    """The names of key columns, for SELECT and GROUP BY."""
+    """Return the names of key columns, for SELECT and GROUP BY."""
     return ", ".join(column.name for column in keys)
 
 
 def keys_of(table: Table) -> tuple[Column, ...]:
-    """The columns that a rollup is sorted by, without the time."""
+    """Return the columns that a rollup is sorted by, without the time."""
     return tuple(table[name] for name in table.order_by[1:])
 
 
 def sums_of(table: Table) -> tuple[Column, ...]:
-    """The columns that a rollup adds up."""
+    """Return the columns that a rollup adds up."""
     return tuple(column for column in table.columns if column.name not in table.order_by)
 
 
 def add_up(column: Column, of: str = "") -> str:
-    """The aggregate that puts parts of a rollup's measure together, under its own name."""
+    """Return the aggregate that combines parts of a rollup's measure, under its own name."""
     kind = column.clickhouse
     if kind.startswith("AggregateFunction"):
         aggregate = CONNECTIONS.replace("(", "MergeState(")
@@ -350,7 +350,7 @@ def add_up(column: Column, of: str = "") -> str:
 
 
 def coarser(target: Table, source: Table) -> Feed:
-    """From the windows of one level to those of the next."""
+    """Sum the windows of one level to those of the next."""
     fine, coarse = (LEVELS[table.name.rsplit("_", 1)[1]] for table in (source, target))
     window = f"toDateTime(toStartOfInterval(time, toIntervalSecond({coarse})), 'UTC')"
     # The first second of a minute is that of its first window of 10 s.
@@ -376,12 +376,12 @@ LONGEST_SECONDS = 3600
 """Polls further apart than this say too little about a window of 10 s."""
 
 OVS_UNKNOWN_SPEED = 100_000_000
-"""What Open vSwitch states as ifSpeed of a tap, and of all it does not know (ofproto-dpif-sflow.c)."""
+"""What Open vSwitch states as ifSpeed of a tap, and of all interfaces of unknown speed (ofproto-dpif-sflow.c)."""
 
 WRAPPED_SPEEDS = tuple(
     gigabits * 10**9 % 2**32 for gigabits in (5, 10, 20, 25, 40, 50, 80, 100, 200, 400) if gigabits * 10**9 >= 2**32
 )
-"""Usual speeds without their upper bits: Open vSwitch since 3.2 computes ifSpeed in 32 bits (ofproto-dpif-sflow.c)."""
+"""Common speeds without their upper bits: Open vSwitch since 3.2 computes ifSpeed in 32 bits (ofproto-dpif-sflow.c)."""
 
 _WINDOW_US = LEVEL_US["10s"]
 
@@ -394,14 +394,13 @@ def _delta(way: str, measure: str) -> str:
 
 
 def interfaces_from_counters() -> Feed:
-    """Polls to windows of 10 s: differences between polls, shared out over the time between.
+    """Turn polls into windows of 10 s: differences between polls, shared out over the time between them.
 
-    A poll that has no valid difference (the first one, or after a reset) says nothing about a window.
-    `covered_seconds` tells how much of a window lies between polls, so that a rate is bytes / covered_seconds also at
-    the ends.
+    A poll without a valid difference (the first one, or after a reset) says nothing about a window.  `covered_seconds`
+    is how much of a window lies between polls, so that a rate is bytes / covered_seconds also at the ends.
 
     Open vSwitch counts all packets as unicast, multicast ones a second time, and broadcast not at all
-    (ofproto-dpif-sflow.c); libvirt has one number for all.  Others count each packet once.  What tells them apart is
+    (ofproto-dpif-sflow.c); libvirt has one number for all.  Others count each packet once.  They are distinguished by
     the broadcast counter, which Open vSwitch and libvirt do not have.
     """
     measures = [(way, measure) for way in ("in", "out") for measure in COUNTED]
@@ -444,7 +443,7 @@ _HASH = PAIR_HASH.format(src="src", dst="dst")
 
 
 def pairs_from_drops() -> Feed:
-    """Discarded-packet notices count in the window in which they came."""
+    """Count discarded-packet notices in the window in which they came."""
     window = f"toDateTime(toStartOfInterval(time_received, toIntervalSecond({LEVELS['10s']})), 'UTC')"
     keys = names(tuple(column for column in PAIR_KEYS if column is not FEED_PROTOCOL))
     select = (
@@ -455,7 +454,7 @@ def pairs_from_drops() -> Feed:
 
 
 def pairs_from_sums() -> Feed:
-    """Sums that the process has made of rows of `flows`; connections become a state that can be merged."""
+    """Store the sums that the process made of rows of `flows`; connections become a state that can be merged."""
     columns = [column.name for column in PAIR_INPUT.stored if column.name != "connection_hashes"]
     state = f"arrayReduce('{CONNECTIONS.replace('(', 'State(')}', connection_hashes) AS connections"
     hashes = f"{_HASH} AS pair, {VANTAGE_HASH} AS vantage"

@@ -1,17 +1,17 @@
-"""Text of others: one rule for what may stay in it, where it comes in (`clean`) and where it is shown (`visible`).
+"""Text from outside: one rule for what is kept of it, when it comes in (`clean`) and when it is shown (`visible`).
 
 Names, notes and messages come from the network, from other systems and from their tenants.  Some characters in them
-steer whatever shows them: a terminal, a log, a reader's eye.  Each of these is written as an escape that people see:
+control what shows them, a terminal or a log, or mislead the reader.  Each of these is written as a visible escape:
 
     \\t \\n \\r     tab and line ends
-    \\x1b          other control characters below 0x80 (C0 and DEL); an octet that is no UTF-8
-    \\u202e        C1 controls; marks of direction; characters without width; separators of lines and paragraphs; the
-                  byte order mark; halves of surrogate pairs; what Unicode says is no character
+    \\x1b          other control characters below 0x80 (C0 and DEL); an octet that is not UTF-8
+    \\u202e        C1 controls; direction marks; zero-width characters; line and paragraph separators; the byte order
+                  mark; halves of surrogate pairs; noncharacters of Unicode
     \\U000e0041    the same beyond the Basic Multilingual Plane
 
-An escape rather than U+FFFD or nothing, since two names that differ only in these must not become one.  All else stays
-as it is: Chinese, accents, emoji with what joins and colours them, and backslashes, so that cleaning twice is cleaning
-once.
+Escapes rather than U+FFFD or nothing, since two names that differ only in these must not become one.  All else is
+unchanged: Chinese, accents, emoji with their joiners and modifiers, and backslashes, so that cleaning twice is the same
+as cleaning once.
 """
 
 from __future__ import annotations
@@ -21,42 +21,42 @@ from functools import lru_cache
 from hashlib import sha256
 
 NAME_CHARACTERS = 255
-"""Of a name that is kept: the limit of Nova, Neutron and of file names.  In UTF-8 at most 1,020 octets."""
+"""Characters of a name that are kept: the limit of Nova, Neutron and of file names.  In UTF-8 at most 1,020 octets."""
 _MARK_CHARACTERS = 9
-"""What stands behind a text that was cut: an ellipsis, and 8 digits of a digest of the whole."""
+"""Characters after a text that was cut: an ellipsis, and 8 digits of a digest of the whole."""
 
 _EMOJI = "\u2190-\u2bff\U0001f000-\U0001faff"
 HOSTILE = re.compile(
     "["
     "\x00-\x1f\x7f-\x9f"  # C0, DEL, C1
-    "\u00ad\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\uffa0"  # shown as nothing, or as a blank
+    "\u00ad\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\uffa0"  # invisible, or shown as a blank
     "\u061c\u200b\u200c\u200e\u200f\u202a-\u202e\u2060-\u206f"  # direction; no width
-    "\u2028\u2029"  # ends of lines and paragraphs
-    "\ufe00-\ufe0e\ufeff\ufff0-\ufffb"  # variants of signs, byte order mark, annotations
+    "\u2028\u2029"  # line and paragraph separators
+    "\ufe00-\ufe0e\ufeff\ufff0-\ufffb"  # variation selectors, byte order mark, annotations
     "\ud800-\udfff"  # halves of surrogate pairs
     "\ufdd0-\ufdef" + "".join(f"{chr(plane << 16 | 0xFFFE)}{chr(plane << 16 | 0xFFFF)}" for plane in range(17)) +
-    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"  # formats of shorthand and music
-    "\U000e0000-\U000e0fff"  # tags, more variants
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"  # format controls of shorthand and music
+    "\U000e0000-\U000e0fff"  # tags, more variation selectors
     "]"
-    # What colours an emoji, or joins two, stays there and nowhere else.
+    # Modifiers and joiners of emoji are kept there and nowhere else.
     f"|\ufe0f(?<![{_EMOJI}\u00a9\u00ae\u203c\u2049\u3030\u303d\u3297\u3299]\ufe0f)(?!\u20e3)"
     f"|\u200d(?:(?<![{_EMOJI}]\u200d)(?<![{_EMOJI}]\ufe0f\u200d)|(?![{_EMOJI}]))"
 )  # fmt: skip
-"""One sign that is written as an escape."""
+"""A character that is written as an escape."""
 _SHORT = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
 _PADDING = "".join(sign for sign in map(chr, range(0x3001)) if sign.isspace()) + "\0"
-"""Blanks, line ends and NULs: at the ends of a name they are nobody's intention."""
+"""Blanks, line ends and NULs: at the ends of a name they are unintended."""
 
 
 def visible(text: str) -> str:
-    """`text` in one line, with escapes for what would steer a terminal or the eye; never shorter than it was."""
+    """Return `text` in one line, with escapes for what would control a terminal or mislead; never shorter than before."""
     return text if text.isascii() and text.isprintable() else HOSTILE.sub(_escape, text)
 
 
 def clean(text: str | bytes, most: int = NAME_CHARACTERS) -> str:
-    """A text of others as it may come in: without blanks at its ends, visible, and of up to `most` characters.
+    """Return a text from outside without blanks at its ends, visible, and of up to `most` characters.
 
-    One that is longer is cut and ends in `…` and 8 digits of a digest of the whole, so that two of them stay two.
+    A longer one is cut and ends in `…` and 8 digits of a digest of the whole, so that two of them remain different.
     `most` is at least 16.
     """
     given, right = (text, True) if isinstance(text, str) else _decoded(text)
@@ -69,12 +69,12 @@ def clean(text: str | bytes, most: int = NAME_CHARACTERS) -> str:
 
 
 def cleaned() -> int:
-    """How many texts were not as they should be since the process began; one that comes again soon counts once."""
+    """Return how many texts had to be changed since the process began; one that returns soon counts once."""
     return _changed.cache_info().misses
 
 
 def sql_literal(text: str) -> str:
-    """`text` as ClickHouse's SQL writes it: quoted, and with escapes for what would steer a terminal."""
+    """Return `text` as an SQL literal of ClickHouse: quoted, with escapes for what would control a terminal."""
 
     def octets(found: re.Match[str]) -> str:
         return "".join(f"\\x{octet:02x}" for octet in found[0].encode("utf-8", "replace"))
@@ -84,7 +84,7 @@ def sql_literal(text: str) -> str:
 
 
 def like(pattern: str) -> str:
-    """A pattern with `*` and `?` as one of SQL's LIKE."""
+    """Return a pattern with `*` and `?` as one for SQL's LIKE."""
     escaped = pattern.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     return escaped.replace("*", "%").replace("?", "_")
 
@@ -98,7 +98,7 @@ def _escape(found: re.Match[str]) -> str:
 
 
 def _decoded(octets: bytes) -> tuple[str, bool]:
-    """The text, and whether all of it was UTF-8."""
+    """Return the text, and whether all of it was UTF-8."""
     try:
         return octets.decode(), True
     except UnicodeDecodeError:
@@ -107,7 +107,7 @@ def _decoded(octets: bytes) -> tuple[str, bool]:
 
 @lru_cache(4096)
 def _changed(text: str) -> None:
-    """Is called with what was not as it should be; the cache counts what it did not know, whatever thread asks."""
+    """Do nothing: called with each changed text; the cache counts those it did not know, from any thread."""
 
 
 def _fit(text: str, most: int) -> str:

@@ -31,7 +31,7 @@ SEQ_FIRST, SEQ_OK, SEQ_LATE, SEQ_RESET = range(4)
 """Answers of `track_samples`."""
 
 REORDER_REACH = 1_024
-"""A sample number this far back is late; farther back, the source has restarted."""
+"""A sample number up to this far back is late; farther back, the source has restarted."""
 
 MASK32 = 0xFFFF_FFFF
 HALF32 = 1 << 31
@@ -119,7 +119,7 @@ def track_samples(words, slot, sequence, epoch):
 
 @inline
 def drops_since(words, slot, drops, answer):
-    """Return the growth of a drop count (mod 2^32) since the last sample; 0 for the first, after a reset, if it fell."""
+    """Return the growth of a drop count (mod 2^32) since the last sample; 0 for the first, after a reset or a fall."""
     if answer == SEQ_LATE:
         return np.int64(0)
     grown = (drops - words[slot, W_DROPS]) & MASK32
@@ -152,7 +152,7 @@ def stand_at(log, datagram, start, session):
 
 @inline
 def report(problems, log, at, reason, detail):
-    """Count a problem of the current datagram, and list it while there is room, of which skipped items get only half."""
+    """Count a problem of the current datagram, and list it while there is room (half of it for skipped items)."""
     problems[log[0, LOG_SESSION], reason] += np.uint64(1)
     count = log[0, LOG_COUNT]
     room = log.shape[0] - 1
