@@ -25,7 +25,7 @@ RATES = {
 }
 SECONDS = 8.0
 INTERFACES = 10_000
-"""Interfaces of the inventory: five times as many as send."""
+"""Interfaces of the inventory: five times as many as those that send."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Run:
 
 
 def measure(kind: str, rate: float, *options: str) -> Run:
-    """Run the service with an empty store and an inventory, load it, count what arrived."""
+    """Run the service with an empty store and an inventory under load, and count what arrived."""
     with (
         tempfile.TemporaryDirectory() as directory,
         running(Path(directory), named_by(Path(directory)), *options) as service,
@@ -85,12 +85,12 @@ def measure(kind: str, rate: float, *options: str) -> Run:
 
 
 def named_by(directory: Path) -> str:
-    """The setting that names the VMs by a file in `directory`."""
+    """Return the setting that names the VMs from a file in `directory`."""
     return f"inventory.static={json.dumps([{'file': str(inventory_file(directory))}])}"
 
 
 def inventory_file(directory: Path) -> Path:
-    """A file that names the VMs of `bench.traffic`, all in one network: only there an address alone tells the VM."""
+    """Write a file that names the VMs of `bench.traffic`, all in one network: else an address identifies no VM."""
     file = directory / "inventory.csv"
     lines = [
         f"{0x5254_0000_0000 + n:012x},{IPv4Address((10 << 24) + n)},vm-{n:06},{UUID(int=n + 1)},project-{n % 100},"
@@ -105,7 +105,7 @@ SETTLE_SECONDS = 2.0
 
 
 def _settled(service: Service) -> int:
-    """Rows once their number no longer grows."""
+    """Return the number of rows once it no longer grows."""
     rows, since = -1, time.monotonic()
     while time.monotonic() - since < SETTLE_SECONDS:
         now = int(service.query("SELECT count() AS n FROM flows")[0]["n"])
@@ -116,13 +116,13 @@ def _settled(service: Service) -> int:
 
 
 def cpu_seconds(service: Service) -> float:
-    """CPU time of the service so far."""
+    """Return the CPU time of the service so far."""
     fields = Path(f"/proc/{service.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def peak_mib(service: Service) -> float:
-    """Most memory that it had so far."""
+    """Return the peak memory of the service so far."""
     status = Path(f"/proc/{service.process.pid}/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 

@@ -1,11 +1,11 @@
-"""What becomes of rows when the store is away, and when the service is killed.
+"""Whether rows survive when the store is unavailable, and when the service is killed.
 
     python -m bench.faults away [--seconds 600] [--rows-per-second 100000] [--mode refuse|hang|late|cut]
     python -m bench.faults kill [--times 50] [--store embedded|server]
 
-`away`: the real service writes to a server through a relay, which fails for so long.  `kill`: `kill -9` at random
-moments under load; with `server`, the relay fails now and then, so that rows are in the spool.  Rows are counted in the
-store afterwards, and in the rollups.  What stands in for a server is tests/clickhouse_server.py.
+`away`: the real service writes to a server through a relay, which fails for the given time.  `kill`: `kill -9` at
+random moments under load; with `server`, the relay fails from time to time, so that rows are in the spool.  Rows are
+counted in the store afterwards, and in the rollups.  The server is simulated by tests/clickhouse_server.py.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tests.service import ROOT, Service, running
 
 KIND = "ipfix"
 SOURCE_PORT = 20_000
-"""Of all exporters: templates belong to a port, and the next load must be the same exporters."""
+"""Source port of all exporters: templates belong to a port, and the next load must come from the same exporters."""
 AROUND_SECONDS = 10
 """Load before and after the outage."""
 ROW = "time_received, exporter, src_ip, dst_ip, src_port, dst_port, packets, bytes, flow_start, flow_end"
@@ -43,7 +43,7 @@ SAME = f"SELECT count() AS n, uniqExact(cityHash64({ROW})) AS different FROM flo
 
 
 class Front:
-    """A relay on a thread with an event loop of its own."""
+    """A relay on a thread with its own event loop."""
 
     def __init__(self, target: str) -> None:
         self._loop = asyncio.new_event_loop()
@@ -57,15 +57,15 @@ class Front:
 
 
 def server(directory: Path) -> AbstractContextManager[str]:
-    """A ClickHouse server over `directory`; gives its address.
+    """Run a ClickHouse server on `directory`; yields its address.
 
-    Beside it the service has three times its weight for the cores, as by `CPUWeight` in deploy/vmflow.service.
+    The service has three times its CPU weight, as with `CPUWeight` in deploy/vmflow.service.
     """
     return started(directory, ("nice", "-n", "5"))
 
 
 def ask(url: str, sql: str) -> dict[str, int]:
-    """The only row of a query to the server."""
+    """Return the only row of a query to the server."""
     request = urllib.request.Request(f"{url}/?database=vmflow&default_format=JSONEachRow", data=sql.encode())
     with urllib.request.urlopen(request, timeout=300) as response:
         return {name: int(value) for name, value in json.loads(response.read()).items()}
@@ -73,7 +73,7 @@ def ask(url: str, sql: str) -> dict[str, int]:
 
 @contextmanager
 def load(target: str, rows_per_second: float, seconds: float) -> Iterator[subprocess.Popen[str]]:
-    """Exporters that were here before: their first datagrams have no template."""
+    """Make exporters that have sent before: their first datagrams have no template."""
     sender = command(KIND, target, rows_per_second, seconds, "--source-port", str(SOURCE_PORT), "--first-burst", "1")
     with subprocess.Popen(sender, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT) as process:
         try:
@@ -93,7 +93,7 @@ def drained(service: Service, seconds: float = 3600) -> float:
 
 
 def sending(sender: subprocess.Popen[str]) -> None:
-    """Raise AssertionError if the sender has ended: what is counted then says nothing."""
+    """Raise AssertionError if the sender has ended: the counts would then be meaningless."""
     if sender.poll() is not None:
         raise AssertionError("the sender has ended: does another of these benches have its addresses and ports?")
 
@@ -105,7 +105,7 @@ def _spool(service: Service) -> str:
 
 
 def away(seconds: float, rate: float, mode: Mode) -> None:
-    """Let the store be away for `seconds`, under load; count what is stored when it is back."""
+    """Make the store unavailable for `seconds`, under load; count what is stored when it is back."""
     with tempfile.TemporaryDirectory() as name, ExitStack() as up:
         directory = Path(name)
         url = up.enter_context(server(directory / "server"))
@@ -143,7 +143,7 @@ def away(seconds: float, rate: float, mode: Mode) -> None:
 
 
 class Killed:
-    """Rounds of start, load and kill over one directory, and what was seen."""
+    """Rounds of start, load and kill on one directory, and their results."""
 
     def __init__(self, directory: Path, url: str, rate: float) -> None:
         self.directory = directory
@@ -151,7 +151,7 @@ class Killed:
         self.front = Front(url) if url else None
         self.rate = rate
         self.starts: list[float] = []
-        """Seconds from the command to `ready`, and of CPU: others may use the machine."""
+        """Seconds from the command to `ready`, and CPU seconds: other programs may use the machine."""
         self.start_cpu: list[float] = []
         self.wrong: list[str] = []
         self.acknowledged = 0
@@ -226,7 +226,7 @@ class Killed:
 
 
 def _held(service: Service) -> int:
-    """Datagrams that had to wait for their template, or got none."""
+    """Return how many datagrams had to wait for their template, or got none."""
     lines = service.get("/metrics").splitlines()
     wanted = [line for line in lines if line.startswith("vmflow_decode_problems_total") and
               ('reason="held"' in line or 'reason="no_template"' in line)]  # fmt: skip
@@ -264,14 +264,14 @@ def kill(times: int, store: str, rate: float) -> None:
 
 
 def _summed(directory: Path) -> int:
-    """Rows in the rollups of the embedded store, after the service has stopped."""
+    """Return the rows in the rollups of the embedded store, after the service has stopped."""
     with running(directory) as service:
         time.sleep(2)
         return int(service.query("SELECT toUInt64(sum(records)) AS n FROM pair_1h")[0]["n"])
 
 
 def main() -> None:
-    """Do what was asked for."""
+    """Run the measurement asked for."""
     parser = argparse.ArgumentParser(prog="python -m bench.faults", description=__doc__)
     parser.add_argument("what", choices=("away", "kill"))
     parser.add_argument("--seconds", type=float, default=600)

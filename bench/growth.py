@@ -8,8 +8,8 @@ Each series does the same work with ten times as many of something and prints, p
   per record     once everything is known; a flat line is best
   per one more   what has to be done for each exporter, template, pair or interface itself
 
-and a verdict: a step is worse than linear if one of the two grew by more than the number did, noise allowed for.
-`--draw` makes docs/growth.svg of what was saved (extra `bench`).
+and a verdict: a step is worse than linear if one of the two grew by more than the number did, with allowance for noise.
+`--draw` makes docs/growth.svg from a saved file (extra `bench`).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from decoders.datagrams import Datagrams
 from decoders.decoder import Decoder
 
 DATAGRAMS = 2_048
-"""In a batch: 3 MB, as the service takes them under load."""
+"""Datagrams in a batch: 3 MB, as the service takes them under load."""
 ROUNDS = 7
 NOISE = 1.3
 """A cost may grow by this much more than the number before the step counts as worse than linear."""
@@ -52,7 +52,7 @@ TEMPLATES_OF_ONE = 500
 """Templates of one exporter; more exporters take the rest."""
 HISTORY_US = 3_600_000_000
 SUMS, CONNECTIONS = 2**19, 2**21
-"""As the settings of the rollups have it."""
+"""The default in the settings of the rollups."""
 PAIR_ROWS, PAIR_BATCHES = 50_000, 20
 PICTURE = Path(__file__).resolve().parent.parent / "docs" / "growth.svg"
 
@@ -64,7 +64,7 @@ class Step:
     number: int
     per_record: float
     per_more: float
-    """Of each exporter, template, pair or interface."""
+    """Cost of each exporter, template, pair or interface."""
 
 
 class DataPath:
@@ -76,7 +76,7 @@ class DataPath:
         self.namer.snapshot = snapshot
 
     def run(self, payloads: list[tuple[bytes, int]], records: int) -> float:
-        """Take (payload, number of its sender); returns µs.  Raises AssertionError if `records` do not come out."""
+        """Take (payload, number of its sender); returns µs.  Raises AssertionError unless `records` come out."""
         batch = Datagrams.of(
             (payload, f"127.9.{sender >> 8}.{sender & 255}", 2055, traffic.TIME * 1_000_000)
             for payload, sender in payloads
@@ -91,7 +91,7 @@ class DataPath:
 
 
 def exporters(count: int) -> Step:
-    """The same datagrams from `count` senders; each one more has metrics, each second, and a row, each ten."""
+    """Measure the same datagrams from `count` senders; each sender has metrics per second, and a row per ten."""
     path = DataPath(inventoried(INTERFACES))
     sessions = path.decoder.shared.sessions
     metrics = StreamMetrics([sessions], Metrics())
@@ -116,7 +116,7 @@ def exporters(count: int) -> Step:
 
 
 def templates(count: int) -> Step:
-    """Data of `count` templates in turn; each one more has to be taken in."""
+    """Measure data of `count` templates in turn; each template has to be read and kept."""
     senders = -(-count // TEMPLATES_OF_ONE)
     sequence = [0] * senders
     learnt, taken = [], []
@@ -139,7 +139,7 @@ def templates(count: int) -> Step:
 
 
 def pairs(count: int) -> Step:
-    """A window's rows of `count` pairs, summed; each sum more has to be taken out."""
+    """Measure summing a window's rows of `count` pairs; each sum has to be taken out."""
     batches = one_window(count, PAIR_ROWS, PAIR_BATCHES)
     added, taken = [], []
     for _ in range(3):
@@ -162,7 +162,7 @@ def pairs(count: int) -> Step:
 
 
 def interfaces(count: int) -> Step:
-    """Records among `count` VMs, decoded and named; each interface more has to be taken in and indexed."""
+    """Measure decoding and naming records among `count` VMs; each interface has to be loaded and indexed."""
     learnt = []
     for _ in range(3):
         known = inventory(count)
@@ -184,7 +184,7 @@ def interfaces(count: int) -> Step:
 
 
 def inventory(count: int) -> tuple[tuple[Interface, ...], tuple[Host, ...]]:
-    """`count` interfaces with the MACs and addresses of `bench.traffic`, spread over as many hosts as exporters."""
+    """Make `count` interfaces with MACs and addresses of `bench.traffic`, spread over as many hosts as exporters."""
     interfaces = tuple(
         Interface(
             host=f"host-{n % EXPORTERS}",
@@ -213,7 +213,7 @@ def _snapshot(history: History) -> Snapshot:
 
 
 def inventoried(count: int) -> Snapshot:
-    """What is known once `count` interfaces were taken in."""
+    """Return the inventory after `count` interfaces were loaded."""
     return _snapshot(_history(count, inventory(count)))
 
 
@@ -236,7 +236,7 @@ SERIES = {
 
 
 def verdicts(name: str, steps: list[Step]) -> list[str]:
-    """The steps that are worse than linear; none is as it should be."""
+    """Return the steps that are worse than linear; there should be none."""
     found = []
     for before, after in pairwise(steps):
         step = f"{name} {before.number} → {after.number}"
@@ -249,7 +249,7 @@ def verdicts(name: str, steps: list[Step]) -> list[str]:
 
 
 def draw(file: Path) -> None:
-    """One panel a series, both axes logarithmic: a cost that does not grow is level."""
+    """Draw one panel per series, both axes logarithmic: a cost that does not grow is level."""
     import matplotlib as mpl  # noqa: PLC0415 - an extra, for this only
     from matplotlib.figure import Figure  # noqa: PLC0415
 
@@ -269,7 +269,7 @@ def draw(file: Path) -> None:
 
 
 def main() -> None:
-    """Measure the series that were asked for, all by default."""
+    """Measure the series asked for, all by default."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--save", type=Path, help="write the figures there, as JSON")
     parser.add_argument("--draw", type=Path, metavar="FILE", help="draw what was saved there, and measure nothing")

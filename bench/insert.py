@@ -68,14 +68,14 @@ def _missing(column: Column, rows: int) -> pa.Array:
 
 
 def batch(table: Table, rows: int, **columns: pa.Array) -> pa.RecordBatch:
-    """`rows` rows of `table`: the given columns, all others missing."""
+    """Make `rows` rows of `table`: the given columns, all others missing."""
     return pa.RecordBatch.from_arrays(
         [columns.get(column.name, _missing(column, rows)) for column in table.stored], schema=table.arrow()
     )
 
 
 def flows(rows: int, start_us: int, span_us: int = 200_000, seed: int = 1, datagram: int = 30) -> pa.RecordBatch:
-    """`rows` IPFIX-like flow rows received within `span_us`; `datagram` rows share a time and an exporter."""
+    """Make `rows` IPFIX-like flow rows received within `span_us`; `datagram` rows share a time and an exporter."""
     rng = np.random.default_rng(seed)
     datagrams = -(-rows // datagram)
     received = np.repeat(start_us + np.sort(rng.integers(0, span_us, datagrams)), datagram)[:rows]
@@ -146,23 +146,23 @@ def flows(rows: int, start_us: int, span_us: int = 200_000, seed: int = 1, datag
 
 
 def native(client: Client, rows: pa.RecordBatch, token: str) -> None:
-    """As the writer does it."""
+    """Insert as the writer does."""
     insert(client, FLOWS, [rows], token)
 
 
 def arrow(client: Client, rows: pa.RecordBatch, token: str) -> None:
-    """clickhouse-connect's own way for Arrow data."""
+    """Insert with clickhouse-connect's own method for Arrow data."""
     client.insert_arrow("flows", pa.Table.from_batches([rows]), settings={"insert_deduplication_token": token})
 
 
 def native_without_token(client: Client, rows: pa.RecordBatch, token: str) -> None:
-    """Without a token the engine hashes all rows to know a repeated insert."""
+    """Insert without a token: the engine hashes all rows to recognise a repeated insert."""
     names, buffers = block(FLOWS, [rows])
     client.raw_insert("flows", names, b"".join(buffers), None, "Native")
 
 
 def encode(client: Client, rows: pa.RecordBatch, token: str) -> None:
-    """Only our own part: the Native block, thrown away."""
+    """Do only our own part: make the Native block and discard it."""
     block(FLOWS, [rows])
 
 
@@ -202,13 +202,13 @@ CASES = {
 
 
 def cpu_seconds() -> float:
-    """CPU time of this process, engine included."""
+    """Return the CPU time of this process, engine included."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
 
 
 def measure(client: Client, case: Case, batches: list[pa.RecordBatch]) -> tuple[float, float, float, float]:
-    """CPU and wall seconds per million rows, bytes per row, CPU seconds per million rows with a merge."""
+    """Return CPU and wall seconds per million rows, bytes per row, CPU seconds per million rows with a merge."""
     client.command("DROP TABLE IF EXISTS flows SYNC")
     ddl = case.change(fill(create_table(FLOWS)))
     client.command(ddl)

@@ -1,7 +1,7 @@
 """A sender of export traffic: `python -m bench.load KIND HOST:PORT --rows-per-second N --seconds S`.
 
-Each exporter has a socket and an address of its own in 127.0.0.0/8; sequence numbers go on over all rounds.
-Prints one JSON object with what was sent.
+Each exporter has its own socket and its own address in 127.0.0.0/8; sequence numbers continue over all rounds.  Prints
+one JSON object with what was sent.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from collector.capture.sendmmsg import Batch
 
 EXPORTERS = 16
 DATAGRAMS = 256
-"""Datagrams of one exporter that go round."""
+"""Datagrams of one exporter that are sent in rotation."""
 BURST = 32
 """Datagrams in one system call: what a busy link brings in half a millisecond."""
 
@@ -35,7 +35,7 @@ SEQUENCE_AT = {"netflow5": 16, "netflow9": 12, "ipfix": 8, "ipfix_ovs": 8, "sflo
 
 
 class Burst:
-    """Datagrams that go out in one call."""
+    """Datagrams that are sent in one call."""
 
     def __init__(self, kind: str, payloads: list[bytes]) -> None:
         self.batch = Batch(payloads)
@@ -45,7 +45,7 @@ class Burst:
         self._places = (start + SEQUENCE_AT[kind])[:, None] + np.arange(4)
 
     def send(self, through: socket.socket, step: int) -> None:
-        """Send, then let every sequence number go on by `step`."""
+        """Send, then advance every sequence number by `step`."""
         sent = 0
         while sent < len(self.batch):
             sent += self.batch.send(through, sent)
@@ -78,25 +78,25 @@ class Exporter:
 
 
 def records(kind: str, payload: bytes) -> int:
-    """Flow records, or flow samples, in one datagram."""
+    """Return the flow records, or flow samples, in one datagram."""
     if kind == "ipfix_ovs":
         return int(int.from_bytes(payload[16:18], "big") not in traffic.NO_FLOWS)
     return _flow_samples(payload) if kind == "sflow" else traffic.KINDS[kind]
 
 
 def rows_per_datagram(kind: str) -> float:
-    """Rows a datagram gives on average."""
+    """Return how many rows a datagram gives on average."""
     return float(np.mean([records(kind, payload) for payload in traffic.payloads(kind, 0, DATAGRAMS)]))
 
 
 def command(kind: str, target: str, rows_per_second: float, seconds: float, *more: str) -> list[str]:
-    """What starts a sender in a process of its own, with `more` of its options."""
+    """Return the command of a sender in its own process, with `more` of its options."""
     options = ["--rows-per-second", str(rows_per_second), "--seconds", str(seconds), *more]
     return [sys.executable, "-m", "bench.load", kind, target, *options]
 
 
 def machine() -> str:
-    """What figures are taken on, and when."""
+    """Return the machine and the time of the measurement."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.split(":", 1)[1].strip() for line in lines if "model name" in line), platform.machine())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
@@ -108,7 +108,7 @@ def machine() -> str:
 
 
 def save(file: Path, figures: Mapping[str, Sequence[Mapping[str, float | str]]]) -> None:
-    """Write figures and what they were taken on as JSON, a line for each."""
+    """Write figures, and the machine they were measured on, as JSON, one line each."""
     rows = {
         name: ",\n  ".join(
             json.dumps({key: round(one, 3) if isinstance(one, float) else one for key, one in row.items()})
@@ -130,7 +130,7 @@ def _flow_samples(payload: bytes) -> int:
 
 
 def main() -> None:
-    """Send at the rate that was asked for."""
+    """Send at the rate asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("kind", choices=traffic.KINDS)
     parser.add_argument("target")

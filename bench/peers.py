@@ -2,10 +2,10 @@
 
     python -m bench.peers [--seconds 4] [--rounds 2] [--steps 4] [--exporters 64] [--save FILE] [KIND …]
 
-For each kind of export every receiver gets the load flat out, in turn, `--rounds` times.  Then its largest rate
-without loss is searched, all receivers taking a step in turn, and taken once more at that rate.  A receiver that lost
-anything in a step gets a second try: one pause of the machine is no limit of the receiver.  Everybody has the same
-receive buffer, each run a new process.
+For each kind of export every receiver gets the load flat out, in turn, `--rounds` times.  Then its largest rate without
+loss is searched, all receivers taking a step in turn, and measured once more at that rate.  A receiver that lost
+anything in a step gets a second try: one pause of the machine is no limit of the receiver.  All have the same receive
+buffer, and each run is a new process.
 
   nfcapd, sfcapd     decode, append to a file
   nfacctd, sfacctd   decode, sum by pair of addresses in memory
@@ -43,17 +43,17 @@ PACKAGES = {
 """Program -> Debian package."""
 KINDS = ("ipfix", "netflow9", "netflow5", "sflow_switch")
 CEILING = 1.3
-"""A search begins below what was received flat out times this: without a flood more may get through."""
+"""A search begins below the rate received flat out times this: without a flood more may get through."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One receiver, once under load."""
+    """One run of a receiver under load."""
 
     kind: str
     receiver: str
     asked: float
-    """Records per second asked of the sender; infinite = flat out."""
+    """Records per second requested from the sender; infinite = flat out."""
     sent: int
     seconds: float
     records: int
@@ -64,22 +64,22 @@ class Run:
 
     @property
     def lost(self) -> float:
-        """Share of the records that did not arrive."""
+        """Return the share of the records that did not arrive."""
         return 1 - self.records / self.sent
 
     @property
     def rate(self) -> float:
-        """Records per second, counted until the last one was worked off."""
+        """Return records per second, counted until the last one was processed."""
         return self.records / (self.seconds + self.late_seconds)
 
     @property
     def offered(self) -> float:
-        """Records per second that were sent."""
+        """Return records per second that were sent."""
         return self.sent / self.seconds
 
     @property
     def per_cpu_second(self) -> float:
-        """Records per CPU second of the receiver."""
+        """Return records per CPU second of the receiver."""
         return self.records / self.cpu_seconds
 
     def __str__(self) -> str:
@@ -92,7 +92,7 @@ class Run:
 
 
 def receivers(kind: str) -> dict[str, Callable[[Load], Got]]:
-    """Who takes this kind, by name."""
+    """Return the receivers of this kind, by name."""
     flow, sums = ("sfcapd", "sfacctd") if kind == "sflow_switch" else ("nfcapd", "nfacctd")
     return {
         flow: partial(capd, flow),
@@ -103,7 +103,7 @@ def receivers(kind: str) -> dict[str, Callable[[Load], Got]]:
 
 
 def install() -> None:
-    """Install the peers that are missing.  Ends the program with what to do where that is not possible."""
+    """Install the peers that are missing.  If that is not possible, exits with a message that says what to do."""
     missing = sorted({package for program, package in PACKAGES.items() if shutil.which(program) is None})
     if not missing:
         return
@@ -123,7 +123,7 @@ def install() -> None:
 
 
 class Bench:
-    """One kind of export and all who take it."""
+    """One kind of export and all its receivers."""
 
     def __init__(self, kind: str, seconds: float, exporters: int) -> None:
         self.kind = kind
@@ -158,13 +158,13 @@ class Bench:
         return run
 
     def flat_out(self, rounds: int) -> None:
-        """Everybody in turn, as fast as the sender can."""
+        """Load each receiver in turn, as fast as the sender can."""
         for _ in range(rounds):
             for name in self.receivers:
                 self.run(name, math.inf)
 
     def search(self, steps: int) -> None:
-        """Halve, step by step, the interval in which each one's largest rate without loss lies."""
+        """Halve, step by step, the interval that contains each receiver's largest rate without loss."""
         bounds = {name: self._bounds(name) for name in self.receivers}
         for _ in range(steps):
             for name, (low, high) in bounds.items():
@@ -179,7 +179,7 @@ class Bench:
         return max(lossless, default=received / 4), CEILING * received
 
     def best(self, name: str) -> Run | None:
-        """The run at the largest rate without loss, if there was one."""
+        """Return the run at the largest rate without loss, if there was one."""
         return max(
             (run for run in self.runs if run.receiver == name and run.lost <= 0),
             key=lambda run: run.rate,
@@ -188,7 +188,7 @@ class Bench:
 
 
 def table(bench: Bench) -> list[str]:
-    """The result of one kind as a table in Markdown."""
+    """Return the result of one kind as a table in Markdown."""
     peer = next(iter(bench.receivers))
     lines = [
         f"| {bench.kind} | largest rate without loss, k records/s | M records per CPU second there | × {peer} "
@@ -215,7 +215,7 @@ def table(bench: Bench) -> list[str]:
 
 
 def _ratios(runs: list[Run], references: list[Run]) -> list[float]:
-    """Records per CPU second, each run against the reference of the same round."""
+    """Compare records per CPU second of each run with the reference of the same round."""
     return [run.per_cpu_second / other.per_cpu_second for run, other in zip(runs, references, strict=True)]
 
 
@@ -225,7 +225,7 @@ def _median(values: list[float]) -> float:
 
 
 def main() -> None:
-    """Measure the kinds that were asked for, all by default."""
+    """Measure the kinds asked for, all by default."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=4.0, help="length of each load")
     parser.add_argument("--rounds", type=int, default=2, help="flat out, of each receiver")
@@ -236,7 +236,7 @@ def main() -> None:
     args = parser.parse_args()
     if unknown := set(args.kinds) - set(KINDS):
         parser.error(f"no such kind: {', '.join(sorted(unknown))}; kinds are {', '.join(KINDS)}")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # receivers are ended on the way out
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # receivers are stopped on exit
     install()
     about = f"{machine()}; receive buffers of {buffer_bytes() >> 10} KiB, {args.exporters} source addresses, "
     about += f"{args.seconds:g} s a run"

@@ -1,8 +1,8 @@
 """The receivers that `bench.peers` compares: how each is started, asked for its count, and stopped.
 
-What a receiver got is what it says itself, once it has ended; the kernel's drops are those of its socket.  CPU time is
-that of all its processes, from when it was ready until it had worked off all that it took: what a process needs to end
-(half a second for vmflow, a table to be written for pmacct) says nothing of a record.
+What a receiver got is what it reports itself when it has ended; the kernel's drops are those of its socket.  CPU time
+is that of all its processes, from when it was ready until it had processed all that it took: what a process needs to
+end (half a second for vmflow, a table to be written for pmacct) says nothing about the cost of a record.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ START_SECONDS = 400
 """The first start of vmflow compiles its kernels."""
 STOP_SECONDS = 60
 QUIET_SECONDS = 0.5
-"""A receiver whose CPU time stands still for this long has worked off what it got."""
+"""A receiver whose CPU time does not grow for this long has processed what it got."""
 LONGEST_QUIET_SECONDS = 30
 TICK = 1 / os.sysconf("SC_CLK_TCK")
 PAIRS_KEPT = 65_537
@@ -36,13 +36,13 @@ PAIRS_KEPT = 65_537
 
 @dataclass(frozen=True)
 class Got:
-    """What a receiver says of itself, and what it cost."""
+    """What a receiver reports, and what it cost."""
 
     records: int
     kernel_drops: int
     cpu_seconds: float
     late_seconds: float
-    """From the last datagram until all that was taken was worked off, as far as can be seen from outside."""
+    """From the last datagram until all that was taken was processed, as far as can be seen from outside."""
 
 
 Load = Callable[[str], float]
@@ -50,14 +50,14 @@ Load = Callable[[str], float]
 
 
 class Processes:
-    """CPU time of a process and all its children, also of those that have ended since the last look."""
+    """CPU time of a process and all its children, including those that have ended since the last call."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self._seconds: dict[int, float] = {}
 
     def cpu_seconds(self) -> float:
-        """User and system time so far."""
+        """Return user and system time so far."""
         parents: dict[int, int] = {}
         times: dict[int, float] = {}
         for entry in Path("/proc").glob("[0-9]*/stat"):
@@ -88,14 +88,14 @@ class Processes:
 
 
 def free_port() -> int:
-    """A UDP port of 127.0.0.1 that nobody has."""
+    """Return a free UDP port of 127.0.0.1."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
 
 
 def udp_drops(port: int) -> int | None:
-    """Drops of the socket bound to 127.0.0.1:`port`; None if there is none."""
+    """Return the drops of the socket bound to 127.0.0.1:`port`; None if there is no such socket."""
     for line in Path("/proc/net/udp").read_text().splitlines()[1:]:
         fields = line.split()
         if fields[1] == f"0100007F:{port:04X}":
@@ -104,7 +104,7 @@ def udp_drops(port: int) -> int | None:
 
 
 def buffer_bytes() -> int:
-    """The receive buffer that everybody gets: what vmflow asks for by default, or what the system grants to all."""
+    """Return the receive buffer of all receivers: vmflow's default, or the system's limit."""
     return min(32 << 20, int(Path("/proc/sys/net/core/rmem_max").read_text()))
 
 
@@ -132,7 +132,7 @@ def _peer(command: list[str], port: int, load: Load, number: int, log: Path) -> 
 
 
 def capd(program: str, load: Load) -> Got:
-    """`nfcapd` or `sfcapd`: records go to a file, uncompressed."""
+    """Run `nfcapd` or `sfcapd`: records go to a file, uncompressed."""
     with tempfile.TemporaryDirectory() as directory:
         port, files = free_port(), Path(directory) / "files"
         files.mkdir()
@@ -162,7 +162,7 @@ print_output_file[pairs]: {file}
 
 
 def acctd(program: str, load: Load) -> Got:
-    """`nfacctd` or `sfacctd`.  A sample counts as one packet as long as sums are not scaled, which is the default."""
+    """Run `nfacctd` or `sfacctd`.  A sample counts as one packet unless sums are scaled; by default they are not."""
     with tempfile.TemporaryDirectory() as directory:
         port, settings, file = free_port(), Path(directory) / "conf", Path(directory) / "sums.csv"
         settings.write_text(ACCTD.format(name=program, port=port, buffer=buffer_bytes(), entries=PAIRS_KEPT, file=file))
@@ -175,7 +175,7 @@ def acctd(program: str, load: Load) -> Got:
 
 
 def unstored(load: Load) -> Got:
-    """vmflow up to the named batch."""
+    """Run vmflow up to the named batch."""
     with tempfile.TemporaryDirectory() as directory:
         command = [sys.executable, "-m", "bench.unstored", "--buffer-bytes", str(buffer_bytes())]
         command += ["--inventory", str(inventory_file(Path(directory)))]
@@ -200,7 +200,7 @@ def unstored(load: Load) -> Got:
 
 
 def stored(load: Load) -> Got:
-    """vmflow as it is installed: names, rollups, alerts, embedded store."""
+    """Run vmflow as it is installed: names, rollups, alerts, embedded store."""
     with tempfile.TemporaryDirectory() as directory:
         options = (named_by(Path(directory)), f"listen.receive_buffer_bytes={buffer_bytes()}")
         with running(Path(directory), *options) as service:
@@ -213,7 +213,7 @@ def stored(load: Load) -> Got:
 
 
 def _settled(service: Service, processes: Processes) -> tuple[int, float, float]:
-    """Rows that queries see once they stand still and nothing waits; since when (`time.monotonic`); CPU time then."""
+    """Return the rows that queries see once none are added; since when (`time.monotonic`); CPU time then."""
     rows, since, cpu = -1, time.monotonic(), 0.0
     while time.monotonic() - since < 2.0 or _waiting(service):
         now = int(service.query("SELECT count() AS n FROM flows")[0]["n"])

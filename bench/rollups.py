@@ -1,11 +1,11 @@
-"""What the rollups cost the process and the service, and how fast the views answer.
+"""The cost of the rollups in the process and the service, and how fast the views answer.
 
     python -m bench.rollups [--pairs 1000 10000 100000]
     python -m bench.rollups --udp ipfix:500000 sflow:250000
 
-With `--udp`, the real service takes datagrams at that rate, in turns without and with rollups.  Else made-up rows are
-summed, half of them in two windows, each with a connection of its own: CPU of a row that is added, and of a sum that is
-taken.  The sums go into a store, and the views are asked for one window in which every pair was active.
+With `--udp`, the real service takes datagrams at that rate, in turns without and with rollups.  Without it, made-up
+rows are summed, half of them in two windows, each with its own connection: CPU of a row that is added, and of a sum
+that is taken.  The sums go into a store, and the views are queried for one window in which every pair was active.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ LONGEST_FLOW_US = 10_000_000
 
 @dataclass(frozen=True)
 class Pairs:
-    """VMs that talk to one another: numbers of sender and receiver of each pair, and the VMs' UUIDs."""
+    """VMs that communicate: numbers of sender and receiver of each pair, and the VMs' UUIDs."""
 
     source: NDArray[np.int64]
     destination: NDArray[np.int64]
@@ -52,7 +52,7 @@ class Pairs:
 
 
 def make_pairs(count: int) -> Pairs:
-    """`count` different pairs of VMs."""
+    """Make `count` different pairs of VMs."""
     rng = np.random.default_rng(5)
     chosen = rng.choice(VMS * VMS, count, replace=False)
     return Pairs(chosen // VMS, chosen % VMS, rng.integers(0, 2**63, (VMS, 2), dtype=np.uint64))
@@ -69,7 +69,7 @@ def _uuids(numbers: NDArray[np.int64], pairs: Pairs) -> pa.Array:
 
 
 def batch(pairs: Pairs, rows: int, start_us: int, span_us: int, seed: int) -> pa.RecordBatch:
-    """`rows` IPFIX-like rows of these pairs, each seen at its source or its destination."""
+    """Make `rows` IPFIX-like rows of these pairs, each seen at its source or its destination."""
     made = flows(rows, start_us, span_us, seed)
     rng = np.random.default_rng(seed)
     pair = rng.integers(0, len(pairs.source), rows)
@@ -93,7 +93,7 @@ def batch(pairs: Pairs, rows: int, start_us: int, span_us: int, seed: int) -> pa
 
 
 def one_window(pairs: int, rows: int, batches: int) -> list[pa.RecordBatch]:
-    """Batches of one window, with one dictionary a column, as the join gives batches that of the inventory."""
+    """Make batches of one window that share one dictionary per column, as joined batches share the inventory's."""
     known = make_pairs(pairs)
     span = WINDOW_US // batches
     made = [batch(known, rows, START_US + number * span, span, number) for number in range(batches)]
@@ -109,7 +109,7 @@ def one_window(pairs: int, rows: int, batches: int) -> list[pa.RecordBatch]:
 
 
 def compare(directory: str, count: int, rows: int, batches: int) -> None:
-    """Sum rows of `count` pairs over 20 s, store the sums in two parts, ask the views for a window in their middle."""
+    """Sum rows of `count` pairs over 20 s, store the sums in two parts, query the views for a window in the middle."""
     pairs = make_pairs(count)
     start = (time.time_ns() // 1000 // WINDOW_US - 6) * WINDOW_US
     span = 2 * WINDOW_US // batches
@@ -163,7 +163,7 @@ def _ask(client: Client, sql: str, times: int) -> None:
 
 
 def udp(loads: Iterable[str], rounds: int) -> None:
-    """The service under load, without and with rollups."""
+    """Run the service under load, without and with rollups."""
     for load in loads:
         kind, rate = load.split(":")
         for _ in range(rounds):

@@ -1,10 +1,10 @@
-"""The service under load for long, with faults switched on and off: does memory stay flat, is every row accounted for?
+"""The service under load for a long time, with faults switched on and off: is memory flat, is no row unaccounted for?
 
     python -m bench.soak [--minutes 20] [--rows-per-second 300000] [--kind ipfix] [--store server|embedded]
 
 In turns of half a minute: nothing, garbage from forged senders, reloads (SIGHUP), large queries, and with a server as
-store: it refuses, hangs, cuts its answers.  Then the exporters start anew.  Every row sent is in the store in the end,
-or in a counter of losses.
+store: it refuses, hangs, cuts its answers.  Then the exporters restart.  In the end every row sent is in the store, or
+in a counter of losses.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from tests.service import ROOT, Service, running
 
 TURN_SECONDS = 30.0
 FAIL_SECONDS = 10.0
-"""How long the store fails in its turn; it has the rest of it to catch up."""
+"""How long the store fails in its turn; the rest of the turn is for catching up."""
 SAMPLE_SECONDS = 5.0
 WARM_SECONDS = 120.0
 """Until then, caches and tables grow."""
 WORK_OFF_SECONDS = 300.0
-"""How long what waits for the store may take after the load."""
+"""How long rows that wait for the store may take after the load."""
 HEADS = (b"\0\5", b"\0\x09", b"\0\x0a", b"\0\0\0\5", b"\0\x63")
 QUERY = (
     "SELECT toUInt64(ifNull(max(o), 0)) AS n "
@@ -52,7 +52,7 @@ LOST = ("listen_kernel_drops", "inbox_dropped_datagrams", "store_dropped_rows")
 
 
 class Loads:
-    """The senders, one after the other: a new one is the same exporters, started anew."""
+    """The senders, one after the other: a new one is the same exporters, restarted."""
 
     def __init__(self, service: Service, kind: str, rate: float) -> None:
         self._target, self._kind, self._rate = service.udp[0], kind, rate
@@ -61,7 +61,7 @@ class Loads:
         self.datagrams = 0
 
     def begin(self, seconds: float) -> None:
-        """Send for so long."""
+        """Send for this long."""
         sender = command(self._kind, self._target, self._rate, seconds)
         self._process = subprocess.Popen(sender, stdout=subprocess.PIPE, text=True, cwd=ROOT)
 
@@ -72,7 +72,7 @@ class Loads:
 
 
 class Faults:
-    """What can be done to a service, each until a time is reached."""
+    """Disturbances of a service, each until a time is reached."""
 
     def __init__(self, service: Service, url: str, front: Front | None) -> None:
         self._service = service
@@ -83,15 +83,15 @@ class Faults:
             self.turns += [self.store_refuses, self.store_hangs, self.store_cuts]
 
     def ask(self, sql: str) -> int:
-        """The number that a query gives, as `n`."""
+        """Return the number that a query gives as `n`."""
         return ask(self._url, sql)["n"] if self._front else int(self._service.query(sql)[0]["n"])
 
     def nothing(self, until: float) -> None:
-        """Let the load be alone."""
+        """Do nothing besides the load."""
         time.sleep(max(0.0, until - time.monotonic()))
 
     def garbage(self, until: float) -> None:
-        """A thousand datagrams a second that are no export, from senders that exist for one datagram."""
+        """Send a thousand datagrams a second that are no export, from senders that exist for one datagram."""
         host, port = self._service.udp[0].rsplit(":", 1)
         while time.monotonic() < until:
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as forged:
@@ -100,13 +100,13 @@ class Faults:
             time.sleep(0.001)
 
     def reloads(self, until: float) -> None:
-        """A reload every second."""
+        """Reload every second."""
         while time.monotonic() < until:
             self._service.process.send_signal(signal.SIGHUP)
             time.sleep(1)
 
     def queries(self, until: float) -> None:
-        """One large query after the other."""
+        """Run one large query after the other."""
         while time.monotonic() < until:
             try:
                 self.ask(random.choice(QUERY))
@@ -114,15 +114,15 @@ class Faults:
                 time.sleep(1)
 
     def store_refuses(self, until: float) -> None:
-        """The store closes every connection."""
+        """Make the store close every connection."""
         self._fails("refuse", until)
 
     def store_hangs(self, until: float) -> None:
-        """The store takes requests and does nothing."""
+        """Make the store take requests and do nothing."""
         self._fails("hang", until)
 
     def store_cuts(self, until: float) -> None:
-        """The store does what it is asked, and its answers never arrive."""
+        """Make the store execute requests, but lose its answers."""
         self._fails("cut", until)
 
     def _fails(self, mode: Mode, until: float) -> None:
@@ -134,12 +134,12 @@ class Faults:
 
 
 def steal_seconds() -> float:
-    """How long the host has kept cores of this machine for others."""
+    """Return how long the host has kept cores of this machine for others (steal time)."""
     return int(Path("/proc/stat").read_text().split(maxsplit=9)[8]) / os.sysconf("SC_CLK_TCK")
 
 
 def rss_mib(service: Service) -> float:
-    """Memory in use now."""
+    """Return the memory in use now."""
     text = Path(f"/proc/{service.process.pid}/status").read_text()
     return int(next(line for line in text.splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
 
@@ -155,18 +155,18 @@ while True:
         worst = max(worst, time.monotonic() - before - 0.01)
     print(worst, flush=True)
 """
-"""A process without other work keeps a timer as the event loop does: what it waits, the machine made it wait."""
+"""A process without other work runs a timer as the event loop does: its delays are those of the machine."""
 
 
 class Idle(threading.Thread):
-    """How long the timer of a process waits that does nothing else, at the event loop's niceness."""
+    """The delay of the timer of a process that does nothing else, at the event loop's niceness."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
         command = [sys.executable, "-c", IDLE, str(SAMPLE_SECONDS)]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
         self.latest = 0.0
-        """Seconds at most, of the last samples."""
+        """Return the most seconds of the last samples."""
 
     def run(self) -> None:
         assert self._process.stdout is not None
@@ -180,7 +180,7 @@ class Idle(threading.Thread):
 
 
 class Watch(threading.Thread):
-    """Looks at memory and the event loop until it is stopped."""
+    """Samples memory and the event loop until it is stopped."""
 
     def __init__(self, service: Service) -> None:
         super().__init__(daemon=True)
@@ -189,11 +189,11 @@ class Watch(threading.Thread):
         self.rss: list[tuple[float, float]] = []
         self.doing = ""
         self.lag: dict[str, float] = {}
-        """The longest that a timer of the event loop waited, by what was going on."""
+        """The longest delay of a timer of the event loop, by disturbance."""
         self.idle_lag: dict[str, float] = {}
-        """The same of a process that does nothing."""
+        """The same for a process that does nothing."""
         self.stolen: dict[str, float] = {}
-        """Seconds that the host kept the cores for others."""
+        """Seconds for which the host kept the cores for others."""
         self.late: dict[str, int] = {}
         """How many timers of the event loop were late in the end, by cause."""
         self._idle = Idle()
@@ -220,7 +220,7 @@ class Watch(threading.Thread):
         self._idle.stop()
 
     def report(self) -> None:
-        """Print how memory went."""
+        """Print how memory developed."""
         warm = [mib for at, mib in self.rss if at >= min(WARM_SECONDS, self.rss[-1][0] / 4)]
         quarter = max(1, len(warm) // 4)
         first, last = (sorted(part)[len(part) // 2] for part in (warm[:quarter], warm[-quarter:]))
@@ -245,7 +245,7 @@ def soak(minutes: float, rate: float, kind: str, stored_in: str) -> None:
         up.callback(watch.stop)  # its process must not stay when something fails
         ended = time.monotonic() + minutes * 60
         while time.monotonic() < ended:
-            loads.begin(len(faults.turns) * TURN_SECONDS)  # then the exporters start anew
+            loads.begin(len(faults.turns) * TURN_SECONDS)  # then the exporters restart
             begun = time.monotonic()
             for number, disturb in enumerate(faults.turns):
                 watch.doing = disturb.__name__
@@ -274,7 +274,7 @@ def soak(minutes: float, rate: float, kind: str, stored_in: str) -> None:
 
 
 def progress(service: Service, seconds: float) -> None:
-    """Print how far it is."""
+    """Print the progress."""
     stored, spooled = service.metric("vmflow_store_rows_total"), service.metric("vmflow_spool_rows_total")
     waiting = service.metric("vmflow_spool_bytes") / 2**20
     print(
@@ -285,7 +285,7 @@ def progress(service: Service, seconds: float) -> None:
 
 
 def main() -> None:
-    """Do it."""
+    """Run the soak."""
     parser = argparse.ArgumentParser(prog="python -m bench.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--rows-per-second", type=float, default=300_000)

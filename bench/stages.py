@@ -1,14 +1,14 @@
-"""What each stage of the data path costs, on one stream: `python -m bench.stages [--save FILE] [KIND …]`.
+"""The cost of each stage of the data path, on one stream: `python -m bench.stages [--save FILE] [KIND …]`.
 
 CPU time per datagram and per record, and bytes that the stage writes or copies per record.  Every stage is the
-service's own code and gets what the one before it made:
+service's own code and gets the output of the stage before:
 
   receive, kernel   recvmmsg itself: from the socket's queue to our buffer
   receive, ours     pack a read into one batch, event loop included
   decode, name      batches of 2,048 datagrams
   sum               rows into the sums of VM pairs, and the sums taken out at the end
   encode, insert    blocks of some 250,000 rows for the embedded store; background merges are off
-  merge             of all parts into one: a service under way does less of it, and later
+  merge             of all parts into one: a running service does less of it, and later
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Stage:
 
 
 class InKernel:
-    """Adds up the CPU time of this thread in the system call."""
+    """Sums the CPU time of this thread in the system call."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -86,7 +86,7 @@ class InKernel:
 
 
 async def _receive(kind: str, per_datagram: float, kernel: InKernel) -> tuple[float, float, float]:
-    """µs in the kernel and above it, and bytes, per datagram."""
+    """Return µs in the kernel and above it, and bytes, per datagram."""
     metrics = Metrics()
     async with Listener(ListenSettings(addresses=("127.0.0.1:0",)), metrics, lambda datagrams: True) as listener:
         address = str(listener.addresses[0])
@@ -104,7 +104,7 @@ async def _receive(kind: str, per_datagram: float, kernel: InKernel) -> tuple[fl
 
 
 def _decoded(kind: str) -> tuple[list[pa.RecordBatch], float, float]:
-    """Named batches, and µs of decoding and of naming per batch."""
+    """Return named batches, and µs of decoding and of naming per batch."""
     decoder, namer = Decoder(), Namer(HISTORY_US, 3_000_000)
     namer.snapshot = inventoried(INTERFACES)
     each = DATAGRAMS // EXPORTERS
@@ -139,7 +139,7 @@ def alone(kinds: list[str]) -> None:
 
 
 def _summed(batches: list[pa.RecordBatch]) -> float:
-    """µs per record of adding all to the sums and taking them out, the last of three times."""
+    """Return µs per record of adding all to the sums and taking them out, the last of three times."""
     for _ in range(3):
         sums = PairSums(2**19, 2**21)
         began = time.thread_time()
@@ -151,7 +151,7 @@ def _summed(batches: list[pa.RecordBatch]) -> float:
 
 
 def _later(batch: pa.RecordBatch, seconds: int) -> pa.RecordBatch:
-    """The same flows, so much later: parts follow each other in time, as those of a service do."""
+    """Return the same flows, shifted in time: parts follow each other as those of a service do."""
     moved = batch
     for name in ("time_received", "flow_start", "flow_end"):
         column = pc.add(batch.column(name), pa.scalar(timedelta(seconds=seconds), pa.duration("us")))
@@ -160,7 +160,7 @@ def _later(batch: pa.RecordBatch, seconds: int) -> pa.RecordBatch:
 
 
 def _stored(batches: list[pa.RecordBatch]) -> tuple[float, float, float, float, float]:
-    """µs per record of encoding, inserting, merging; bytes per record handed over, and on the disk."""
+    """Return µs per record of encoding, inserting, merging; bytes per record handed over, and on disk."""
     blocks: list[list[pa.RecordBatch]] = [[]]
     for turn in range(-(-BLOCK_ROWS * INSERTS // sum(batch.num_rows for batch in batches))):
         for batch in batches:
@@ -192,7 +192,7 @@ def _stored(batches: list[pa.RecordBatch]) -> tuple[float, float, float, float, 
 
 
 def measure(kind: str, kernel: InKernel) -> list[Stage]:
-    """All stages of one kind."""
+    """Measure all stages of one kind."""
     sample = traffic.payloads(kind, 0, 256)
     each = sum(records(kind, payload) for payload in sample) / len(sample)
     inside, above, received = run(_receive(kind, each, kernel))
@@ -217,7 +217,7 @@ def measure(kind: str, kernel: InKernel) -> list[Stage]:
 
 
 def namer_columns() -> list[str]:
-    """Columns that naming adds: numbers of names."""
+    """Return the columns that naming adds: numbers of names."""
     return [
         name for end in ("src", "dst") for name in (f"{end}_vm", f"{end}_project", f"{end}_host", f"{end}_vm_uuid")
     ] + ["network", "sighting"]

@@ -1,4 +1,4 @@
-"""Export datagrams for benchmarks: real layouts, many addresses, sequence numbers that go on.
+"""Export datagrams for benchmarks: real layouts, many addresses, continuous sequence numbers.
 
 `payloads(kind, exporter, first)` makes the datagrams of one exporter; the same call gives the same octets.
 """
@@ -69,7 +69,7 @@ _SET = np.dtype([(name, kind) for _, _, name, kind in _FIELDS])
 
 
 def payloads(kind: str, exporter: int, count: int, first: int = 0, vms: int = VMS) -> list[bytes]:
-    """`count` datagrams of exporter number `exporter`, beginning with its datagram number `first`, among `vms` VMs."""
+    """Make `count` datagrams of exporter number `exporter` from its datagram number `first` on, among `vms` VMs."""
     if kind == "sflow":
         return _sflow(exporter, count, first)
     if kind == "sflow_switch":
@@ -148,12 +148,12 @@ def _ipfix(sets: bytes, domain: int, sequence: int) -> bytes:
 
 
 def ipfix_template(template: int, sequence: int) -> bytes:
-    """An IPFIX message that announces `template`, with the fields of all others."""
+    """Make an IPFIX message that announces `template`, with the same fields as all others."""
     return _ipfix(_announcement(10, template), 0, sequence)
 
 
 def ipfix_data(templates: list[int], sequences: list[int], vms: int = VMS) -> list[bytes]:
-    """IPFIX messages of `SET_RECORDS` records each, by these templates and with these sequence numbers."""
+    """Make IPFIX messages of `SET_RECORDS` records each, with these templates and sequence numbers."""
     rows = _records(np.random.default_rng(sequences[:1]), len(templates) * SET_RECORDS, _SET, vms)
     return [
         _ipfix(_data_set(template, rows[i * SET_RECORDS : (i + 1) * SET_RECORDS]), 0, sequence)
@@ -162,7 +162,7 @@ def ipfix_data(templates: list[int], sequences: list[int], vms: int = VMS) -> li
 
 
 def _sflow(exporter: int, count: int, first: int) -> list[bytes]:
-    """Real Open vSwitch datagrams, with agent, sequence and addresses of their own."""
+    """Make real Open vSwitch datagrams, with their own agent, sequence numbers and addresses."""
     captured = [item.payload for item in read_capture(SFLOW_CAPTURE)]
     result = []
     for i in range(count):
@@ -174,7 +174,7 @@ def _sflow(exporter: int, count: int, first: int) -> list[bytes]:
 
 
 def _switch_sflow(exporter: int, count: int, first: int, vms: int) -> list[bytes]:
-    """What a plain switch samples of TCP between VMs.  The checksums in the sampled headers are 0."""
+    """Make samples of TCP between VMs as by a plain switch.  The checksums in the sampled headers are 0."""
     rng = np.random.default_rng([exporter, first])
     number = count * SAMPLES
     flows, rows = _records(rng, number, _SET, vms), np.zeros(number, _SAMPLE)
@@ -198,7 +198,7 @@ def _switch_sflow(exporter: int, count: int, first: int, vms: int) -> list[bytes
 
 
 def _captured_ipfix(count: int, first: int) -> list[bytes]:
-    """Real Open vSwitch datagrams with one record each; the templates come first."""
+    """Make real Open vSwitch datagrams with one record each; the templates come first."""
     captured = [item.payload for item in read_capture(ROOT / "fixtures/pcaps/ovs_ipfix_nocache.pcap")]
     sets = [struct.unpack("!H", payload[16:18])[0] for payload in captured]
     templates = [p for p, s in zip(captured, sets, strict=True) if s < 256]

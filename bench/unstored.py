@@ -2,7 +2,7 @@
 
     python -m bench.unstored --inventory FILE
 
-Prints one JSON object with its address once it is ready, and one with what it counted when it was asked to stop.
+Prints one JSON object with its address once it is ready, and one with its counts when it is asked to stop.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from collector.threads import Bridge, run
 
 
 class Nowhere:
-    """Takes rows and keeps their number only."""
+    """Takes rows and keeps only their number."""
 
     def __init__(self) -> None:
         self.flows = 0
@@ -42,7 +42,7 @@ class Nowhere:
         return True
 
     async def ready(self) -> None:
-        """There is always room."""
+        """Return that there is always room."""
 
 
 async def serve(file: Path | None, buffer_bytes: int, workers: int) -> None:
@@ -77,7 +77,7 @@ async def serve(file: Path | None, buffer_bytes: int, workers: int) -> None:
 
 
 def main() -> None:
-    """Serve with the loop that the service has."""
+    """Serve with the same event loop as the service."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--inventory", type=Path, help="a file as `inventory.static` takes it")
     parser.add_argument("--buffer-bytes", type=int, default=32 << 20)

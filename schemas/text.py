@@ -49,7 +49,7 @@ _PADDING = "".join(sign for sign in map(chr, range(0x3001)) if sign.isspace()) +
 
 
 def visible(text: str) -> str:
-    """Return `text` in one line, with escapes for what would control a terminal or mislead; never shorter than before."""
+    """Return `text` in one line, with escapes for what would control a terminal or mislead; never shorter."""
     return text if text.isascii() and text.isprintable() else HOSTILE.sub(_escape, text)
 
 
