@@ -213,7 +213,7 @@ def stored(load: Load) -> Got:
 
 
 def _settled(service: Service, processes: Processes) -> tuple[int, float, float]:
-    """Return the rows that queries see once none are added; since when (`time.monotonic`); CPU time then."""
+    """Return the rows that queries see once none are added or waiting; since when (`time.monotonic`); CPU time then."""
     rows, since, cpu = -1, time.monotonic(), 0.0
     while time.monotonic() - since < 2.0 or _waiting(service):
         now = int(service.query("SELECT count() AS n FROM flows")[0]["n"])

@@ -42,7 +42,7 @@ class Nowhere:
         return True
 
     async def ready(self) -> None:
-        """Return that there is always room."""
+        """Return at once: there is always room."""
 
 
 async def serve(file: Path | None, buffer_bytes: int, workers: int) -> None:

@@ -1,1 +1,1 @@
-"""Demonstrations: the service with captures (`demo`), and a made-up cloud that exports (`cloud`)."""
+"""Demonstrations: the service with captures (`demo`), and a simulated cloud that exports (`cloud`)."""

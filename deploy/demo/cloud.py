@@ -1,4 +1,4 @@
-"""A made-up Open vSwitch cloud that exports to a collector, or into a capture file, and writes down what is true.
+"""A simulated Open vSwitch cloud that exports to a collector, or into a capture file, and records the true figures.
 
     python -m deploy.demo.cloud --to 127.0.0.1 --inventory vms.toml --truth truth.jsonl
 
@@ -41,10 +41,10 @@ from deploy.demo.model import (
 
 WINDOW_US = WINDOW_SECONDS * SECOND_US
 FIXED_START = "2026-01-05T14:00:00"
-"""Where a capture begins unless told otherwise: the same command writes the same file at any time."""
+"""Default start of a capture: the same command writes the same file at any time."""
 FIRST_TROUBLE, EVERY_TROUBLE, TROUBLE_SECONDS = 120, 300, 180
 SHORT = {"migration": 1, "restart": 3}
-"""Seconds of troubles that are over sooner."""
+"""Duration in seconds of troubles that are shorter than the others."""
 LATE_SECONDS = 1.0
 COLLECTOR = int(IPv4Address("127.0.0.1"))
 
@@ -59,12 +59,12 @@ class Truth:
         self._got: dict[int, list[Column]] = defaultdict(list)
 
     def write(self, kind: str, **values: object) -> None:
-        """One line."""
+        """Write one line."""
         if self._file:
             self._file.write(json.dumps({"kind": kind, **values}) + "\n")
 
     def begin(self, options: dict[str, object], troubles: list[Trouble], start_us: int) -> None:
-        """The cloud itself, and what is going to happen."""
+        """Write the cloud itself, and what is going to happen."""
         cloud = self._cloud
         hosts = [
             {
@@ -85,7 +85,7 @@ class Truth:
             self.write("schedule", **self._of(trouble, start_us))
 
     def trouble(self, trouble: Trouble, start_us: int) -> None:
-        """A trouble that begins now, and which pairs it is about."""
+        """Write a trouble that begins now, and the pairs that it affects."""
         names = [vm.title for vm in self._cloud.vms]
         pairs = [[names[client], names[server]] for client, server in self._cloud.pairs(trouble)]
         self.write("trouble", **self._of(trouble, start_us), pairs=pairs)
@@ -135,7 +135,7 @@ class Truth:
 
 
 def _summed(parts: list[Column]) -> dict[int, list[int]]:
-    """Columns with the pair first -> sums of the others by pair."""
+    """Return the sums by pair of columns, of which the first is the pair."""
     if not parts:
         return {}
     pair, *columns = np.concatenate(parts, axis=1)
@@ -145,10 +145,10 @@ def _summed(parts: list[Column]) -> dict[int, list[int]]:
 
 
 class Run:
-    """A cloud with its exporters, second by second."""
+    """The cloud with its exporters, second by second."""
 
     def __init__(self, options: argparse.Namespace, start_us: int, truth: IO[str] | None) -> None:
-        """Raises CloudError."""
+        """Prepare the run.  Raises CloudError."""
         self.cloud = Cloud(options.seed, options.hypervisors, options.vms, options.traffic, options.sampling)
         self.troubles = plan(self.cloud, wishes(options.trouble))
         self.start_us = start_us
@@ -165,7 +165,7 @@ class Run:
         self._write_inventory()
 
     def seconds(self) -> Iterator[list[Event]]:
-        """The datagrams of each second, in the order of their times; the last list is what exporters still had."""
+        """Yield the datagrams of each second, in order of time; the last list is what exporters still held."""
         number = 0
         while self._seconds is None or number < self._seconds:
             start_us = self.start_us + number * SECOND_US
@@ -183,7 +183,7 @@ class Run:
         self.truth.close(end_us + 2 * WINDOW_US)
 
     def _change(self, number: int, now_us: int) -> list[Event]:
-        """Let troubles begin and end."""
+        """Begin and end troubles."""
         events: list[Event] = []
         for trouble in self.troubles:
             if number not in (trouble.start, trouble.end):
@@ -204,7 +204,7 @@ class Run:
 
 
 def wishes(text: str) -> list[tuple[str, int, int]]:
-    """`all`, `none`, or names with commas between, each with `@START+LENGTH` if wanted.  Raises CloudError."""
+    """Parse `all`, `none`, or names separated by commas, each with optional `@START+LENGTH`.  Raises CloudError."""
     names = {"all": list(TROUBLES), "none": []}.get(text, text.split(","))
     found = []
     for place, wish in enumerate(names):
@@ -242,7 +242,7 @@ class Sender:
         self._told_late = False
 
     def send(self) -> None:
-        """Until the run ends."""
+        """Send until the run ends."""
         with contextlib.ExitStack() as stack:
             stack.callback(self._close)
             for events in self._run.seconds():
@@ -290,7 +290,7 @@ def _iso(time_us: int) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Parse the command line."""
     about = "A made-up Open vSwitch cloud that exports sFlow, IPFIX and NetFlow v5, and knows the truth."
     troubles = "; ".join(f"{name}: {what}" for name, what in TROUBLES.items())
     made = argparse.ArgumentParser("python -m deploy.demo.cloud", description=about, epilog=f"Troubles: {troubles}.")
@@ -317,7 +317,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def start_of(options: argparse.Namespace) -> int:
-    """Begin of the run in µs, a whole second.  Raises CloudError."""
+    """Return the start of the run in µs, a whole second.  Raises CloudError."""
     text = options.start or (FIXED_START if options.pcap else "now")
     if text == "now":
         return (time.time_ns() // 1_000_000_000 + 1) * SECOND_US
@@ -331,7 +331,7 @@ def start_of(options: argparse.Namespace) -> int:
 
 
 def check(options: argparse.Namespace) -> None:
-    """Raises CloudError for numbers that cannot be."""
+    """Raise CloudError for impossible numbers."""
     for name in ("seconds", "traffic", "sampling", "speed"):
         value = getattr(options, name)
         if value is not None and not 0 < value < 1e9:
@@ -341,7 +341,7 @@ def check(options: argparse.Namespace) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit code: 0, also after Ctrl-C; 1 for what cannot be done."""
+    """Run the command.  Returns the exit code: 0, also after Ctrl-C; 1 on failure."""
     options = parser().parse_args(arguments)
     if options.pcap and options.seconds is None:
         options.seconds = 60

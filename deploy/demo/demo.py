@@ -1,6 +1,6 @@
-"""`make demo`: the service, real Open vSwitch exports, and what SQL says of them.
+"""`make demo`: the service, real Open vSwitch exports, and what SQL shows of them.
 
-Runs the commands that a user would type, and prints each.  Leaves the service running until Ctrl-C.
+Runs the commands that a user would type, and prints each.  The service runs until Ctrl-C.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 DATA = ROOT / "data" / "demo"
 HEALTH = "http://127.0.0.1:8080/health"
-"""Asked without a check of its scheme (B310 of bandit): it is a constant."""
+"""Requested without a check of its scheme (B310 of bandit): it is a constant."""
 START_SECONDS = 300
 """The first start compiles the decoders."""
 
@@ -47,7 +47,7 @@ GROUP BY source, destination ORDER BY sum(bytes_estimated) DESC LIMIT 10
 
 
 def main() -> int:
-    """Returns the exit code: 0 after Ctrl-C, 1 if a step failed."""
+    """Run the demo.  Returns the exit code: 0 after Ctrl-C, 1 if a step failed."""
     service_command = ["run", "--set", f"store.url=chdb://{DATA / 'store'}"]
     if answers():
         print("Something answers on 127.0.0.1:8080 already: stop it first (another vmflow?)", file=sys.stderr)
@@ -86,7 +86,7 @@ Ctrl-C stops it."""
 
 
 def shown(command: list[str]) -> str:
-    """A command as one would type it."""
+    """Return a command as a user would type it."""
     return "$ vmflow " + " ".join(shlex.quote(" ".join(part.split())) for part in command)
 
 
@@ -97,7 +97,7 @@ def run(command: list[str]) -> None:
 
 
 def answers() -> dict[str, object] | None:
-    """What /health says, or None if nobody answers."""
+    """Return what /health reports, or None without an answer."""
     try:
         with urllib.request.urlopen(HEALTH, timeout=2) as response:  # nosec B310
             return dict(json.load(response))
@@ -108,7 +108,7 @@ def answers() -> dict[str, object] | None:
 
 
 def wait_until_ready(service: subprocess.Popen[bytes]) -> bool:
-    """Wait for the service to take datagrams; False, and told, if it ended or takes too long."""
+    """Wait for the service to take datagrams; False, with a message, if it ended or takes too long."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if service.poll() is not None:
@@ -123,7 +123,7 @@ def wait_until_ready(service: subprocess.Popen[bytes]) -> bool:
 
 
 def stop(service: subprocess.Popen[bytes]) -> None:
-    """Let the service drain and end."""
+    """Stop the service after it has drained its queues."""
     if service.poll() is None:
         service.send_signal(signal.SIGTERM)
         try:

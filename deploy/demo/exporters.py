@@ -1,8 +1,8 @@
 """What Open vSwitch on each hypervisor exports of the packets that it sees, by its own clock.
 
-sFlow: each packet is sampled by chance where it enters the bridge, from its VM or from the tunnel.  IPFIX: every packet
+sFlow: each packet is sampled at random where it enters the bridge, from its VM or from the tunnel.  IPFIX: every packet
 is counted in a flow cache for `CACHE_US`, as it comes in, and as it goes out to a VM of this host.  NetFlow v5: each
-flow of the datapath, reported every `ACTIVE_US` and when it rests.
+flow of the datapath, reported every `ACTIVE_US` and when it is idle.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ ACTIVE_US = IDLE_US = 10 * SECOND_US
 TEMPLATES_US = 60 * SECOND_US
 POLLING_SECONDS = 10
 UPTIME_US = 3600 * SECOND_US
-"""Of the daemon when the run begins."""
+"""Uptime of the daemon when the run begins."""
 FIRST_PORT = 40_000
 OUTPUT_TUNNEL, OUTPUT_SEVERAL = 1, 0x80000001
-"""The tunnel as OpenFlow port, and as sFlow output: one port without ifIndex."""
+"""The tunnel as an OpenFlow port, and as an sFlow output: one port without ifIndex."""
 ACTIVE_TIMEOUT, FORCED_END = 2, 4
 """Why a record ends [RFC 7012, flowEndReason]."""
 FIRST_FLAGS = (0, wire.SYN, wire.SYN | wire.ACK, wire.RST | wire.ACK)
@@ -40,7 +40,7 @@ class Event(NamedTuple):
     """A datagram."""
 
     time_us: int
-    """By the right clock."""
+    """Time by the true clock."""
     host: int
     port: int
     """Source port."""
@@ -54,9 +54,9 @@ class Sight:
     src: Vm
     dst: Vm
     here: bool
-    """The packets come from a VM of this host; else from the tunnel."""
+    """True if the packets come from a VM of this host; else they come from the tunnel."""
     tunnel: Tunnel | None
-    """What they come by, or go into."""
+    """The tunnel that they come from, or go into."""
     protocol: int
     src_port: int
     dst_port: int
@@ -72,7 +72,7 @@ class Sight:
 
     @property
     def delivered(self) -> bool:
-        """They go out to a VM of this host."""
+        """True if they go out to a VM of this host."""
         return not (self.here and self.tunnel)
 
     @property
@@ -92,11 +92,11 @@ class Sight:
         return self.time_us(self.packets - 1)
 
     def time_us(self, number: int) -> int:
-        """When a packet passes, by the right clock."""
+        """Return when a packet passes, by the true clock."""
         return self.start_us + number * self.step_us + (self.delay_us if number >= self.first else 0)
 
     def packet(self, number: int = 0) -> Packet:
-        """One of the packets."""
+        """Return one of the packets."""
         src, dst, first = self.src, self.dst, number < self.first
         return Packet(
             src.mac, dst.mac, src.ip, dst.ip, self.protocol, self.src_port, self.dst_port,
@@ -104,7 +104,7 @@ class Sight:
         )  # fmt: skip
 
     def flags(self, number: int) -> int:
-        """TCP flags of one of the packets."""
+        """Return the TCP flags of one of the packets."""
         if self.protocol != wire.TCP:
             return 0
         if number < self.first and self.opens:
@@ -136,35 +136,35 @@ class Exporter(ABC):
 
     @abstractmethod
     def begin(self, now_us: int) -> None:
-        """Begin with nothing known and all sequences at their start."""
+        """Begin with empty state and all sequences at their start."""
 
     @abstractmethod
     def second(self, sights: list[Sight], start_us: int) -> Iterator[Event]:
-        """What is sent in a second, given all that is seen in it."""
+        """Return what is sent in a second, given all that is seen in it."""
 
     def stop(self, now_us: int) -> Iterator[Event]:
-        """What is sent when the exporter is taken away."""
+        """Return what is sent when the exporter is removed."""
         yield from ()
 
     def change(self, trouble: Trouble, now_us: int, *, begins: bool) -> Iterator[Event]:
-        """What a trouble does to this exporter, as it begins and ends.  A change of settings starts it anew."""
+        """Apply a trouble to this exporter, as it begins and ends.  A change of settings restarts it."""
         if trouble.name == "restart" and begins:
             self.restart(now_us)
             self.down_until_us = now_us + trouble.length * SECOND_US
         yield from ()
 
     def restart(self, now_us: int) -> None:
-        """Begin anew, from another source port."""
+        """Restart, from another source port."""
         self.port += 1
         self.begin(now_us)
 
     def run(self, segments: Segments, start_us: int) -> Iterator[Event]:
-        """One second."""
+        """Run one second."""
         if start_us >= self.down_until_us:
             yield from self.second(self.sights(segments), start_us)
 
     def sights(self, segments: Segments) -> list[Sight]:
-        """What passes this host."""
+        """Return what passes this host."""
         places = self.cloud.places()
         src, dst = places[segments.src], places[segments.dst]
         got = segments.got_first + segments.got_rest
@@ -183,7 +183,7 @@ class Exporter(ABC):
         return found
 
     def tunnel(self, src: Vm, dst: Vm, port: int) -> Tunnel:
-        """The encapsulation between the hosts of two VMs."""
+        """Return the encapsulation between the hosts of two VMs."""
         hosts = self.cloud.hosts
         number = 32_768 + (port * 31 + src.ip * 7 + dst.mac) % 28_000
         return Tunnel(hosts[src.host].tunnel_end, hosts[dst.host].tunnel_end, number, src.vni)
@@ -245,7 +245,7 @@ class Sflow(Exporter):
         return wire.sflow_sample(self.samples, self.stated, inward, outward, sight.packet(number), from_, into)
 
     def _polled(self, second: int) -> Iterator[bytes]:
-        """Counters of the ports whose turn it is; that of the first port of a host is the last second of a window."""
+        """Return counters of the ports whose turn it is; that of a host's first port is the last second of a window."""
         if not self.polling:
             return
         for number, vm in enumerate(self.cloud.vms):
@@ -416,4 +416,4 @@ EXPORTERS: dict[str, Callable[[int, Cloud, int, int], Exporter]] = {
     "ipfix": Ipfix,
     "netflow5": Netflow5,
 }
-"""By protocol of the host."""
+"""Exporter class by protocol of the host."""

@@ -1,7 +1,7 @@
-"""A made-up cloud: hypervisors, VMs of tenants with the same addresses, their traffic second by second, and the truth.
+"""A simulated cloud: hypervisors, VMs of tenants with the same addresses, their traffic per second, and the truth.
 
 All that happens follows from the seed.  Each second, `Cloud.second` gives the packets of all connections as columns
-(`Segments`): so many packets, one after the other, from one VM to another.  What an exporter makes of them is
+(`Segments`): a number of packets, one after the other, from one VM to another.  What an exporter makes of them is in
 `exporters`.  All packets of a segment lie within its second, so windows of ten seconds hold whole segments.
 """
 
@@ -35,15 +35,15 @@ BACKUP_EVERY, BACKUP_SECONDS, REOPEN_SECONDS = 600, 60, 300
 SLOW_US = 20_000
 LOSS = 0.04
 SCAN_RATE = 50.0
-"""Ports a second."""
+"""Ports per second."""
 MOST_RETRIES = 2
-"""Of a first packet; the second is sent after 1 s, the third after 2 s more [RFC 6298]."""
+"""Retransmissions of a first packet: the first after 1 s, the second after 2 s more [RFC 6298]."""
 
 Column = NDArray[np.int64]
 
 
 class CloudError(Exception):
-    """A cloud that cannot be; the message says why in one line."""
+    """An impossible cloud; the message says why in one line."""
 
 
 @dataclass
@@ -56,10 +56,10 @@ class Host:
     address: int
     tunnel_end: int
     clock_us: int
-    """Its clock minus the right one."""
+    """Its clock minus the true one."""
     sampling: int
     next_port: int = 0
-    """Ports given out so far: a port number is never used again."""
+    """Ports assigned so far: a port number is never used again."""
 
 
 @dataclass
@@ -88,7 +88,7 @@ class Vm:
 
 @dataclass(frozen=True)
 class Trouble:
-    """Something that goes wrong from `start` for `length` seconds of the run."""
+    """A fault from `start` for `length` seconds of the run."""
 
     name: str
     start: int
@@ -118,8 +118,8 @@ TROUBLES = {
 class Segments:
     """Packets of one second as columns: `first` + `rest` from VM `src` to VM `dst` of one connection.
 
-    The first packet may be of another length and flags.  `got_*`: how many arrived.  Those behind the first come
-    `delay` µs later than `step` says, where a first packet had to be sent again.
+    The first packet may have another length and other flags.  `got_*`: how many arrived.  Those after the first come
+    `delay` µs later than by `step` if a first packet had to be sent again.
     """
 
     src: Column
@@ -137,14 +137,14 @@ class Segments:
     got_first: Column
     got_rest: Column
     start_us: Column
-    """At the bridge of the sender, by the right clock."""
+    """Time at the bridge of the sender, by the true clock."""
     step_us: Column
     delay_us: Column
     latency_us: Column
 
     @property
     def arrive_us(self) -> Column:
-        """When the first packet reaches the bridge of the receiver."""
+        """Return when the first packet reaches the bridge of the receiver."""
         return self.start_us + self.delay_us + self.latency_us
 
     @property
@@ -165,8 +165,8 @@ _EDGE = np.dtype(
         ("answer_length", "i8"), ("scan", "i8"),
     ]
 )  # fmt: skip
-"""Who talks to whom.  `lasting`: one connection, `asks` and `answers` are packets per second; else `rate` connections
-per second of so many packets.  Active from second `from` to `until` of each `every`."""
+"""Traffic between VMs.  `lasting`: one connection, `asks` and `answers` are packets per second; else `rate` connections
+per second of that many packets.  Active from second `from` to `until` of each `every`."""
 
 
 class Cloud:
@@ -188,7 +188,7 @@ class Cloud:
         self.loss = np.zeros((hosts, hosts))
         self.scanning = False
         self.reset = np.zeros((vms, 4), np.int64)
-        """What a VM's counters had when its port was made."""
+        """Values of a VM's counters when its port was created."""
         self.totals = np.zeros((vms, 4), np.int64)
         """Packets and octets from each VM, and to it."""
 
@@ -259,11 +259,11 @@ class Cloud:
         return int(self.edges["client"][self.edges["scan"] == 1][0])
 
     def places(self) -> Column:
-        """Host of each VM."""
+        """Return the host of each VM."""
         return np.array([vm.host for vm in self.vms])
 
     def pairs(self, trouble: Trouble) -> list[tuple[int, int]]:
-        """Client and server of the connections that a trouble is about."""
+        """Return client and server of the connections that a trouble affects."""
         places, edges = self.places(), self.edges[(self.edges["scan"] == 1) == (trouble.name == "scan")]
         found = []
         for pair in sorted(zip(edges["client"].tolist(), edges["server"].tolist(), strict=True)):
@@ -277,7 +277,7 @@ class Cloud:
         return found
 
     def second(self, number: int, start_us: int, busy: float) -> Segments:
-        """The packets of second `number` of the run, which begins at `start_us`; `busy` is 1 at the busiest hour."""
+        """Return the packets of second `number` of the run, which begins at `start_us`; `busy` is 1 at peak hour."""
         edges = self.edges
         active = (number % edges["every"] >= edges["from"]) & (number % edges["every"] < edges["until"])
         edges = edges[active & ((edges["scan"] == 0) | self.scanning)]
@@ -325,7 +325,7 @@ class Cloud:
         self, columns: dict[str, Column], packets: Column, opens: Column, lengths: tuple[Column, Column],
         begin: Column, duration: Column,
     ) -> Segments:  # fmt: skip
-        """One direction of the connections, with what the links do to it.  TCP sends again what was lost."""
+        """Return one direction of the connections, with losses of the links.  TCP retransmits what was lost."""
         places = self.places()
         ends = places[columns["src"]], places[columns["dst"]]
         loss, latency = self.loss[ends], self.base_us[ends] + self.slower_us[ends]
@@ -353,11 +353,11 @@ class Cloud:
             self.totals[:, column] += np.bincount(end, values, len(self.vms)).astype(np.int64)
 
     def counters(self, vm: int) -> tuple[int, ...]:
-        """Packets and octets that the VM sent, and that it received, since its port was made."""
+        """Return packets and octets that the VM sent, and that it received, since its port was created."""
         return tuple((self.totals[vm] - self.reset[vm]).tolist())
 
     def change(self, trouble: Trouble, *, begins: bool) -> None:
-        """What a trouble does to the network and the VMs; exporters have theirs in `exporters`."""
+        """Apply a trouble to the network and the VMs; what it does to exporters is in `exporters`."""
         on = int(begins)
         if trouble.name in ("loss", "slow"):
             one, other = trouble.hosts
@@ -372,7 +372,7 @@ class Cloud:
 
 
 def plan(cloud: Cloud, wishes: list[tuple[str, int, int]]) -> list[Trouble]:
-    """Name, start and length of each trouble -> where it happens.  Raises CloudError where the cloud has no such."""
+    """Place each trouble (name, start, length) in the cloud.  Raises CloudError if the cloud has no place for it."""
     of = {name: [n for n, host in enumerate(cloud.hosts) if host.protocol == name] for name in ("sflow", "ipfix")}
     exact = of["ipfix"] if len(of["ipfix"]) > 1 else list(range(len(cloud.hosts)))
     movers = [
@@ -402,7 +402,7 @@ def plan(cloud: Cloud, wishes: list[tuple[str, int, int]]) -> list[Trouble]:
 
 
 def busy(second_of_day: float) -> float:
-    """How much goes on at this time of the day (UTC): 1 at 15:00, 0.2 at 3:00."""
+    """Return the relative load at this time of the day (UTC): 1 at 15:00, 0.2 at 3:00."""
     return 0.6 - 0.4 * math.cos((second_of_day / 3600 - 3) / 24 * math.tau)
 
 
@@ -413,7 +413,7 @@ COLUMNS = (
 
 
 def inventory(cloud: Cloud, path: Path) -> None:
-    """Write who is who now, in one step: CSV, or TOML, which also says the addresses of the exporters."""
+    """Write the current inventory in one step: as CSV, or as TOML, which also has the addresses of the exporters."""
     rows = [
         {
             "mac": ":".join(f"{octet:02x}" for octet in vm.mac.to_bytes(6, "big")), "ips": str(IPv4Address(vm.ip)),

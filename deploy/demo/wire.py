@@ -1,6 +1,6 @@
 """Octets as Open vSwitch 3.1 sends them: sFlow v5, NetFlow v5, IPFIX of a bridge; and UDP datagrams as a capture file.
 
-Written from the specifications and from captures of Open vSwitch (docs/wire-formats.md); nothing is shared with the
+Written from the specifications and from captures of Open vSwitch (docs/wire-formats.md); it shares no code with the
 decoders of vmflow, which are tested with it.  Addresses and MACs are numbers.
 """
 
@@ -15,7 +15,7 @@ from typing import NamedTuple
 TCP, UDP = 6, 17
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
 HEADER_BYTES = 128
-"""Octets of a packet that an sFlow sample shows, the default of Open vSwitch."""
+"""Octets of a packet in an sFlow sample, the default of Open vSwitch."""
 VXLAN_PORT = 4789
 VXLAN_BYTES = 50
 """Outer Ethernet, IPv4, UDP and VXLAN headers."""
@@ -40,7 +40,7 @@ class Packet(NamedTuple):
     """Octets of the frame without FCS."""
     flags: int
     number: int
-    """Of the packet in its direction of the connection, from 0."""
+    """Number of the packet in its direction of the connection, from 0."""
 
 
 class Tunnel(NamedTuple):
@@ -57,20 +57,20 @@ def mac_bytes(mac: int) -> bytes:
 
 
 def checksum(words: bytes) -> int:
-    """Internet checksum (RFC 1071) of an IPv4 header whose own checksum is 0."""
+    """Return the Internet checksum (RFC 1071) of an IPv4 header whose own checksum is 0."""
     total: int = sum(struct.unpack(f"!{len(words) // 2}H", words))
     total = (total & 0xFFFF) + (total >> 16)
     return ~(total + (total >> 16)) & 0xFFFF
 
 
 def ipv4(length: int, ident: int, protocol: int, src: int, dst: int) -> bytes:
-    """An IPv4 header in front of `length` octets."""
+    """Make an IPv4 header for `length` octets."""
     head = struct.pack("!BBHHHBBHII", 0x45, 0, 20 + length, ident & 0xFFFF, 0x4000, 64, protocol, 0, src, dst)
     return head[:10] + checksum(head).to_bytes(2, "big") + head[12:]
 
 
 def frame(packet: Packet) -> bytes:
-    """The first `HEADER_BYTES` octets of a packet's frame; the payload is zeros, checksums of layer 4 are 0."""
+    """Make the first `HEADER_BYTES` octets of a packet's frame; the payload is zeros, checksums of layer 4 are 0."""
     ip_bytes = packet.length - 34
     head = mac_bytes(packet.dst_mac) + mac_bytes(packet.src_mac) + b"\x08\x00"
     head += ipv4(ip_bytes, packet.number, packet.protocol, packet.src_ip, packet.dst_ip)
@@ -89,7 +89,7 @@ def frame(packet: Packet) -> bytes:
 
 
 def record(number: int, body: bytes) -> bytes:
-    """A record or sample: format, length, body in words."""
+    """Make a record or sample: format, length, body in words."""
     body += bytes(-len(body) % 4)
     return struct.pack("!II", number, len(body)) + body
 
@@ -99,7 +99,7 @@ _SWITCH = record(1001, bytes(16))
 
 
 def _outer(number: int, src: int, dst: int, port: int) -> bytes:
-    """Outer header as Open vSwitch states it: no length, ports with their octets swapped."""
+    """Make an outer header as Open vSwitch sends it: no length, ports with their octets swapped."""
     swapped = int.from_bytes(port.to_bytes(2, "little"), "big")
     return record(number, struct.pack("!8I", 0, UDP, src, dst, swapped, 0xB512, 0, 0))
 
@@ -107,7 +107,7 @@ def _outer(number: int, src: int, dst: int, port: int) -> bytes:
 def sflow_sample(
     sequence: int, rate: int, inward: int, outward: int, packet: Packet, from_: Tunnel | None, into: Tunnel | None
 ) -> bytes:
-    """Flow sample of one packet; `from_` and `into` say whether it came from, or goes into, a tunnel."""
+    """Make a flow sample of one packet; `from_` and `into` state whether it came from, or goes into, a tunnel."""
     head = frame(packet)
     parts = [_SWITCH, record(1, struct.pack("!IIII", 1, packet.length + 4, 4, len(head)) + head)]
     if from_:
@@ -120,7 +120,7 @@ def sflow_sample(
 
 
 class Port(NamedTuple):
-    """A port of the bridge, as counters state it."""
+    """A port of the bridge, as described in counter samples."""
 
     name: str
     if_index: int
@@ -129,7 +129,7 @@ class Port(NamedTuple):
 
 
 def sflow_counters(sequence: int, port: Port, inward: tuple[int, int], outward: tuple[int, int]) -> bytes:
-    """Counter sample of a port: (packets, octets) that the switch received by it, and that it sent."""
+    """Make a counter sample of a port: (packets, octets) that the switch received on it, and that it sent."""
     unknown = 0xFFFFFFFF
     generic = struct.pack("!IIQII", port.if_index, 6, 10_000_000_000, 1, 3)
     generic += struct.pack("!QIIIIII", inward[1], inward[0] & unknown, 0, unknown, 0, 0, unknown)
@@ -145,7 +145,7 @@ def sflow_counters(sequence: int, port: Port, inward: tuple[int, int], outward: 
 
 
 def sflow_datapath(sequence: int, hits: int, misses: int) -> bytes:
-    """Counter sample of the bridge: resources of the daemon (2203) and its datapath (2207)."""
+    """Make a counter sample of the bridge: resources of the daemon (2203) and its datapath (2207)."""
     unknown = 0xFFFFFFFF
     stats = struct.pack("!6I", hits & unknown, misses & unknown, 0, unknown, 7, unknown)
     application = struct.pack("!II", 1036, 1596) + struct.pack("!Q", 88_346_624) + bytes(24)
@@ -153,7 +153,7 @@ def sflow_datapath(sequence: int, hits: int, misses: int) -> bytes:
 
 
 def sflow_datagram(agent: int, sequence: int, uptime_ms: int, samples: list[bytes]) -> bytes:
-    """A datagram of sub-agent 0."""
+    """Make a datagram of sub-agent 0."""
     return struct.pack("!7I", 5, 1, agent, 0, sequence, uptime_ms, len(samples)) + b"".join(samples)
 
 
@@ -161,7 +161,7 @@ def sflow_datagram(agent: int, sequence: int, uptime_ms: int, samples: list[byte
 
 
 def netflow_record(packet: Packet, ports: tuple[int, int], counts: tuple[int, int], times: tuple[int, int]) -> bytes:
-    """A record; `packet` gives addresses, ports and all flags seen, `times` are ms of uptime."""
+    """Make a record; `packet` gives addresses, ports and all flags seen, `times` are ms of uptime."""
     head = struct.pack("!IIIHHIIII", packet.src_ip, packet.dst_ip, 0, *ports, *counts, *times)
     return head + struct.pack(
         "!HHBBBBHHBBH", packet.src_port, packet.dst_port, 0, packet.flags, packet.protocol, *[0] * 6
@@ -169,7 +169,7 @@ def netflow_record(packet: Packet, ports: tuple[int, int], counts: tuple[int, in
 
 
 def netflow_datagram(records: list[bytes], sequence: int, now_us: int, uptime_ms: int, engine: int) -> bytes:
-    """A datagram; `sequence` is the number of its last record [ofproto/netflow.c]."""
+    """Make a datagram; `sequence` is the number of its last record [ofproto/netflow.c]."""
     seconds, rest = divmod(now_us, 1_000_000)
     head = (5, len(records), uptime_ms, seconds, rest * 1000, sequence & 0xFFFFFFFF, 47, engine, 0)
     return struct.pack("!HHIIIIBBH", *head) + b"".join(records)
@@ -200,7 +200,7 @@ def _template_id(vlan: int, l3: int, l4: int, tunnel: int, egress: int) -> int:
 
 
 def _fields(vlan: int, l3: int, l4: int, tunnel: int, egress: int) -> list[bytes]:
-    """The field specifiers of a template."""
+    """Return the field specifiers of a template."""
     ports = {_L4_ANY: "", _L4_ICMP: "176:1 177:1" if l3 == 1 else "178:1 179:1"}.get(l4, "7:2 11:2")
     parts = [_HEAD, _EGRESS * egress, _VLAN * vlan, _IP[l3], ports, _TUNNEL * tunnel, _COUNTS]
     parts += [_IP_COUNTS if l3 else "", _TCP_COUNTS if l4 == _L4_TCP else ""]
@@ -215,7 +215,7 @@ def _fields(vlan: int, l3: int, l4: int, tunnel: int, egress: int) -> list[bytes
 
 @cache
 def _template_sets() -> tuple[bytes, ...]:
-    """All 88 templates, as the sets of the messages that they come in."""
+    """Return all 88 templates, as the sets of the messages that they are sent in."""
     sets, body = [], b""
     for vlan, (l3, l4), tunnel, egress in product((0, 1), ((0, 0), *product((1, 2), range(5))), (0, 1), (0, 1)):
         fields = _fields(vlan, l3, l4, tunnel, egress)
@@ -243,9 +243,9 @@ def ipfix_start(seconds: int, sequence: int, domain: int) -> Iterator[bytes]:
 
 
 def ipfix_key(packet: Packet, ingress: Port | None, egress: Port | None, tunnel: Tunnel | None) -> tuple[int, bytes]:
-    """Template, and the part of a record that is the same for all packets of a flow.
+    """Return the template id, and the part of a record that is the same for all packets of a flow.
 
-    `ingress` None: by the tunnel port `vxlan0`.  `egress`: an output record.  `tunnel`: what the packet came in by.
+    `ingress` None: from the tunnel port `vxlan0`.  `egress`: an output record.  `tunnel`: the tunnel it arrived by.
     """
     name = ingress.name if ingress else "vxlan0"
     octets = struct.pack("!IB", 1, int(egress is not None)) + mac_bytes(packet.src_mac) + mac_bytes(packet.dst_mac)
@@ -281,7 +281,7 @@ class Counts(NamedTuple):
 def ipfix_record(
     key: tuple[int, bytes], counts: Counts, total: tuple[int, int], reason: int, now_us: int, sequence: int, domain: int
 ) -> bytes:
-    """A message with one record.  `total`: packets and octets of the whole exporter, which Open vSwitch states too."""
+    """Make a message with one record.  `total`: packets and octets of the whole exporter, which Open vSwitch adds."""
     seconds = now_us // 1_000_000 + 1
     template, octets = key
     before = seconds * 1_000_000
@@ -303,7 +303,7 @@ PCAP_HEADER = struct.pack("!IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262_144, 1)
 
 
 def pcap_record(time_us: int, source: tuple[int, int], destination: tuple[int, int], payload: bytes) -> bytes:
-    """A UDP datagram in IPv4 and Ethernet, from and to (address, port)."""
+    """Make a UDP datagram in IPv4 and Ethernet, from and to (address, port)."""
     udp = struct.pack("!HHHH", source[1], destination[1], 8 + len(payload), 0) + payload
     octets = bytes(6) + b"\x02" + bytes(5) + b"\x08\x00" + ipv4(len(udp), 0, UDP, source[0], destination[0]) + udp
     return struct.pack("!IIII", *divmod(time_us, 1_000_000), len(octets), len(octets)) + octets
