@@ -294,7 +294,7 @@ def report(result: BacktestResult, injected: list[Fault], hours: int) -> set[int
 
 
 def seen(client: Client, fault: Fault) -> str:
-    """The samples that the minutes of a fault are based on."""
+    """Return what is known of the loss in a fault's minutes, and from how many samples."""
     known, count, samples = client.query(
         f"SELECT countIf(loss_ratio IS NOT NULL), count(), avg(samples) FROM pair_metrics_1m WHERE {fault.rows}"
     ).result_rows[0]

@@ -208,7 +208,7 @@ class Killed:
         self.acknowledged = self.after_kill(before)
 
     def after_kill(self, before: int) -> int:
-        """Rows that the store has, and rows of the spool that were not sent."""
+        """Return the rows that the store has, and the rows of the spool that were not sent."""
         if not self.server:
             return before
         time.sleep(1.0)  # an insert under way may still be done

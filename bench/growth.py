@@ -91,7 +91,7 @@ class DataPath:
 
 
 def exporters(count: int) -> Step:
-    """Measure the same datagrams from `count` senders; each sender has metrics per second, and a row per ten."""
+    """Measure the same datagrams from `count` senders; each has metrics every second, and a row every ten."""
     path = DataPath(inventoried(INTERFACES))
     sessions = path.decoder.shared.sessions
     metrics = StreamMetrics([sessions], Metrics())

@@ -1,4 +1,4 @@
-"""vmflow beside nfcapd, sfcapd, nfacctd and sfacctd: the same stream, in turn, on this machine.
+"""vmflow compared with nfcapd, sfcapd, nfacctd and sfacctd: the same stream, in turn, on this machine.
 
     python -m bench.peers [--seconds 4] [--rounds 2] [--steps 4] [--exporters 64] [--save FILE] [KIND …]
 

@@ -1,4 +1,4 @@
-"""The service under load for a long time, with faults switched on and off: is memory flat, is no row unaccounted for?
+"""The service under load for long, with faults switched on and off: is memory flat, is every row accounted for?
 
     python -m bench.soak [--minutes 20] [--rows-per-second 300000] [--kind ipfix] [--store server|embedded]
 

@@ -75,7 +75,7 @@ def progress() -> tuple[int, int]:
 
 
 def kernel_of(*sources: Path, boundscheck: bool = True) -> Callable[[Callable[..., Any]], Compiled]:
-    """`kernel` for code outside of `decoders`: cached under the digest of the folders that it is made of.
+    """Return `kernel` for code outside `decoders`: cached under the digest of the folders that it is made of.
 
     Without `boundscheck` it is for parts that are `inline_unchecked`.
     """
@@ -95,24 +95,24 @@ def kernel_of(*sources: Path, boundscheck: bool = True) -> Callable[[Callable[..
 
 
 def inline(function: Callable[..., Any]) -> Compiled:
-    """Compile a helper that kernels call; it needs no cache entry of its own.
+    """Compile a helper that kernels call; it needs no cache entry.
 
     It is compiled without reference counts, whose updates would cost more than most helpers do: it may use arrays that
-    it is given, but not make one.  The kernel that calls it holds them all.
+    it gets, but not create one.  The kernel that calls it keeps references to them all.
     """
     return _njit(_nrt=False)(function)
 
 
 def inline_always(function: Callable[..., Any]) -> Compiled:
-    """As `inline`, and always made part of its caller.
+    """Compile as `inline` does, but always as part of the caller.
 
-    For the parts that a large kernel is cut into: a call would copy every array of every argument, some hundred words.
+    For the parts of a large kernel: a call would copy every array of every argument, some hundred words.
     """
     return _njit(_nrt=False, forceinline=True)(function)
 
 
 def inline_unchecked(function: Callable[..., Any]) -> Compiled:
-    """As `inline_always`, without array bounds checks: for look-ups in arrays of our own making.
+    """Compile as `inline_always` does, without array bounds checks: for look-ups in arrays that vmflow made.
 
     The caller of the kernel must have checked that all indices in them lie within the arrays that they index.
     """

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SMALLEST_BYTES = 1 << 20
-"""Smaller blocks are not worth it: the allocator has them at hand."""
+"""Smaller blocks are not worth it: the allocator already has them."""
 ALIGNMENT = 64
 """The alignment that Arrow recommends for columns."""
 SPARE_BYTES = 256 << 20

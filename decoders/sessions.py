@@ -64,7 +64,7 @@ class Sessions(NamedTuple):
     table: NDArray[np.int32]
     """Open-addressing hash table of session numbers, 0 = free.  Its size is a power of two, twice the capacity."""
     count: NDArray[np.int64]  # type: ignore[assignment] # shadows tuple.count, which is not used
-    """[2]: session numbers given out so far, session 0 included; numbers waiting in `free`."""
+    """[2]: session numbers assigned so far, session 0 included; numbers waiting in `free`."""
     free: NDArray[np.int32]
     """[capacity]: a stack of numbers whose sessions were forgotten."""
     key: NDArray[np.uint64]
@@ -113,7 +113,7 @@ def new_sessions(limits: Limits) -> Sessions:
 
 @inline
 def pack_stream(version, port, domain):
-    """Third key word: version (8 bits), UDP source port (16), domain (32)."""
+    """Return the third key word: version (8 bits), UDP source port (16), domain (32)."""
     return (np.uint64(version) << np.uint64(48)) | (np.uint64(port) << np.uint64(32)) | np.uint64(domain)
 
 
@@ -154,7 +154,7 @@ def find_session(s, k0, k1, k2, k3, k4):
 
 @kernel
 def _rebuild(s, gone):
-    """Hash all sessions again but those marked in `gone` ([capacity]), which are cleared and can be given out again."""
+    """Rehash all sessions except those marked in `gone` ([capacity]), which are cleared and can be reused."""
     mask = np.uint64(s.table.shape[0] - 1)
     s.table[:] = 0
     for number in range(1, s.count[0]):
@@ -238,10 +238,10 @@ class Standing(NamedTuple):
 def standing(s: Sessions, now_us: int) -> Standing:
     """Put sessions in order: strangers, newcomers, the established by how long they have been sending, the named.
 
-    A stranger never sent a record.  Forged senders come late and do not stay, so they displace each other: an exporter
-    that works keeps its place by its time of service, one that the operator named by its name.  A session read from a
-    file counts as one that has been sending for `PRESENT_US`.  Among equals those that sent less go first, then those
-    silent for longest.
+    A stranger never sent a record.  Forged senders come late and do not stay, so they displace each other: a working
+    exporter keeps its place by its time of service, and one named by the operator always ranks highest.  A session read
+    from a file counts as one that has been sending for `PRESENT_US`.  Among equals those that sent less go first, then
+    those silent for longest.
     """
     numbers = in_use(s)
     stats = s.stats[numbers]

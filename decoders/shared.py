@@ -165,7 +165,7 @@ def refuse_denied(s, kind, session):
 
 
 def assign_batch(shared: Shared, batch: Datagrams) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Kind and session number of each datagram, [n] each."""
+    """Return kind and session number of each datagram, [n] each."""
     kind = np.zeros(len(batch), np.uint8)
     session = np.zeros(len(batch), np.int64)
     with np.errstate(over="ignore"):  # hashes wrap on purpose; only uncompiled kernels warn

@@ -187,5 +187,5 @@ class Table:
 
 
 def mark_of(select: str) -> str:
-    """Part of the comment of a view in the store: shows whether the view has this text."""
+    """Return the part of a view's comment that shows whether the view in the store has this text."""
     return f"vmflow {sha256(select.encode()).hexdigest()[:16]}"

@@ -1,4 +1,4 @@
-"""Table `vmflow_lease` of a store on a server: which collectors write into the database, and when they last renewed it.
+"""Table `vmflow_lease` of a store on a server: which collectors write into the database, and their last heartbeats.
 
 A collector adds a row from time to time, all with the same `claimed`; the engine keeps the newest.  It is read by the
 collectors themselves (`collector/store/lease.py`).

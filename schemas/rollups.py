@@ -1,7 +1,7 @@
 """Rollups: sums per window that ClickHouse keeps up to date as rows arrive.
 
     flows ──► collector/rollup ──► pair_10s_in ──► pair_10s ──► pair_1m ──► pair_1h
-              sums rows in memory                     ▲      each arrow behind `…_in`, `drops` and `interface_counters`
+              sums rows in memory                     ▲      each arrow after `…_in`, `drops` and `interface_counters`
                                           drops ──────┘      is a materialised view (`FEEDS`)
     interface_counters ──► interface_10s ──► interface_1m ──► interface_1h
 
@@ -58,7 +58,7 @@ def _uuid(name: str, doc: str) -> Column:
 
 
 def _sum(name: str, unit: str, doc: str) -> Column:
-    """A sum of shares: a record that spans windows gives each its part, so these are not whole numbers."""
+    """Make a column of sums of shares: a record that spans windows gives each its part, so they are not whole."""
     return Column(
         name, FLOAT, doc, unit=unit, clickhouse_type="SimpleAggregateFunction(sum, Float64)", codec=FLOAT_CODEC
     )

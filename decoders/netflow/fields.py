@@ -353,7 +353,7 @@ def interface_rate(samplers, ctx, rows, row):
 
 @inline
 def _settle_outer(rows, row, protocol, port):
-    """Name the tunnel by the protocol (−1: not stated) and port of the outer header, unless there is none."""
+    """Set the tunnel type by the protocol (−1: not stated) and port of the outer header, unless there is none."""
     same = True
     empty = True
     for word in range(2):
@@ -374,7 +374,7 @@ def _settle_outer(rows, row, protocol, port):
 
 @inline
 def _ovs_tunnel(value):
-    """Tunnel type of Open vSwitch (ofproto-dpif-ipfix.c) -> enumeration."""
+    """Return the enumeration value of a tunnel type of Open vSwitch (ofproto-dpif-ipfix.c)."""
     if value == np.uint64(0):
         return 0
     if value == np.uint64(1):

@@ -37,7 +37,7 @@ from decoders.sessions import (
 MASK = np.int64(0xFFFFFFFF)
 HALF = np.int64(1) << 31
 CERTAIN = 8
-"""Evidence is counted from −8 to 8: at most this many datagrams change a conclusion."""
+"""Evidence is counted from −8 to 8: this many datagrams can overturn a conclusion."""
 CLOCK_SLACK_US = 5_000_000
 RESTART_RUN = 4
 """This many datagrams far behind, in order among themselves, are a restart and not late ones."""

@@ -239,7 +239,7 @@ _COUNTER_FORMATS = {
 
 
 def _format_table(formats: dict[int, tuple[int, int]]) -> NDArray[np.int32]:
-    """[highest format + 1, 2]: (place + 1 or 0, least length) by format number of enterprise 0."""
+    """Return [highest format + 1, 2]: (place + 1 or 0, least length) by format number of enterprise 0."""
     table = np.zeros((max(formats) + 1, 2), np.int32)
     for number, (place, least) in formats.items():
         table[number] = place + 1, least

@@ -23,12 +23,12 @@ STREAM_HOURS = 3
 
 
 def missed_by_all(level: str) -> str:
-    """Seconds of each window that the service did not watch, from table `gaps`; `vantage` is 0."""
+    """Return a query of the seconds of each window that the service did not watch (table `gaps`); `vantage` is 0."""
     return _missed(level, "toUInt64(0)", "", "=")
 
 
 def missed(level: str) -> str:
-    """Seconds of each window that a vantage point (column `vantage`) was not watched, from table `gaps`."""
+    """Return a query of the seconds of each window that a vantage point (`vantage`) was not watched (table `gaps`)."""
     streams = f"""
         INNER JOIN (
             SELECT DISTINCT reporter, domain, protocol, vantage
@@ -71,7 +71,7 @@ records, or its datagrams are lost."""
 
 
 def refused(level: str) -> str:
-    """Protocols that are not trusted in a window, by vantage point."""
+    """Return a query of the protocols that are not trusted in a window, by vantage point."""
     return f"""
         SELECT
             time AS refused_time,
@@ -120,7 +120,7 @@ class View:
 
 
 def suffix(level: str) -> str:
-    """End of a view's name: nothing for windows of 10 s, else the level."""
+    """Return the suffix of a view's name: nothing for windows of 10 s, else the level."""
     return "" if level == "10s" else f"_{level}"
 
 
@@ -153,8 +153,8 @@ def bound(estimate: str, variance: str, sign: str) -> str:
 
 
 def smear(sums: str, squares: str) -> str:
-    """How much may be on the wrong side of the window's ends: the sum of what may be of each record or, for many
-    records, what these add up to by chance, since none is off by more than its own part."""
+    """Return how much may be on the wrong side of the window's ends: the sum over all records or, if they are many,
+    what their parts add up to by chance, since none is off by more than its own part."""
     return f"least({sums}, {Z} * sqrt({squares}))"
 
 
@@ -167,7 +167,7 @@ out evenly whenever their packets came, and a busy switch stamps packets only wh
 
 
 def stray(side: str) -> str:
-    """How many packets of unsampled records, however short, may be on the wrong side of the window's ends.
+    """Return how many packets of unsampled records, however short, may be on the wrong side of the window's ends.
 
     Sampled ones vary by more than that.  `side`: prefix of the names of the sums.
     """
@@ -177,10 +177,10 @@ def stray(side: str) -> str:
 
 
 def effective_samples(estimate: str, variance: str) -> str:
-    """Independent samples that would leave the same variance; infinity where nothing was sampled."""
+    """Return the number of independent samples with the same variance; infinity if nothing was sampled."""
     return f"if({variance} > 0, {estimate} * {estimate} / {variance}, if({estimate} > 0, inf, 0))"
 
 
 def log_half_width(whole: str, whole_variance: str, part: str, part_variance: str) -> str:
-    """Half the interval of ln(part / whole), for estimates that do not depend on each other, both above 0."""
+    """Return half the interval of ln(part / whole), for independent estimates, both above 0."""
     return f"{Z} * sqrt({whole_variance} / ({whole} * {whole}) + {part_variance} / ({part} * {part}))"

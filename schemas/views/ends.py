@@ -68,7 +68,7 @@ def end_rows(what: str, level: str) -> str:
 
 
 def _once(measure: str, direction: str) -> str:
-    """A measure of one direction, each packet once."""
+    """Return a measure of one direction, each packet counted once."""
     own, other = _ENDS[direction]
     return (
         f"if(sumIf(packets, direction = '{direction}' AND sighting IN ('{own}', 'both')) > 0, "
@@ -78,7 +78,7 @@ def _once(measure: str, direction: str) -> str:
 
 
 def _traffic(what: str, keys: str, level: str) -> str:
-    """One row per VM or hypervisor; each network is counted at the end where it is seen."""
+    """Return a query with one row per VM or hypervisor; each network is counted at the end where it is seen."""
     split = [(measure, way) for way in _ENDS for measure in _TRAFFIC] + [(measure, "sent") for measure in _OPENED]
     once = ",\n            ".join(_once(measure, way) for measure, way in split)
     sums = ",\n        ".join(f"sum({way}_{measure}) AS {way}_{measure}" for measure, way in split)
@@ -109,7 +109,7 @@ def _traffic(what: str, keys: str, level: str) -> str:
 
 
 def _counted(keys: str, level: str) -> str:
-    """What the counters of all interfaces of the VM or hypervisor say."""
+    """Return a query of the counters of all interfaces of the VM or hypervisor."""
     sums = ",\n        ".join(f"sum({name}) AS {name}" for name in _COUNTERS)
     return f"""
     SELECT

@@ -28,7 +28,7 @@ _SUMS = (
 
 
 def exporter_metrics(level: str) -> str:
-    """Return the query of the view for windows of this level; a report counts in the window in which it ends."""
+    """Return the query of the view for windows of this level; a report counts in the window where its interval ends."""
     sums = ",\n        ".join(f"sum({name}) AS {name}" for name in _SUMS)
     counted = "if(protocol IN ('netflow5', 'netflow7', 'ipfix'), records, datagrams)"
     window = f"toDateTime(toStartOfInterval(ends - toIntervalMicrosecond(1), toIntervalSecond({LEVELS[level]})), 'UTC')"

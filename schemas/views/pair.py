@@ -93,20 +93,20 @@ _SPLIT = (
 
 
 def _by_side(aggregate: str, measure: str, indent: str) -> str:
-    """A measure by where it was seen: `sent_x`, `received_x`, `within_x`."""
+    """Return a measure by where it was seen: `sent_x`, `received_x`, `within_x`."""
     return f",\n{indent}".join(
         f"{aggregate}If({measure}, sighting = '{sighting}') AS {side}_{measure}" for side, sighting in _SIDES.items()
     )
 
 
 def once(measure: str, aggregate: str = "sum") -> str:
-    """A measure that counts every packet once: as seen at the source, else as seen at the destination."""
+    """Return a measure that counts every packet once: as seen at the source, else as seen at the destination."""
     both = f"greatest(sent_{measure}, within_{measure})" if aggregate == "max" else f"sent_{measure} + within_{measure}"
     return f"if(sent_packets + within_packets > 0, {both}, received_{measure})"
 
 
 def _sums(level: str) -> str:
-    """One row per pair and window, with what each side saw."""
+    """Return a query with one row per pair and window, with what each side saw."""
     split = ",\n        ".join(_by_side("sum", measure, " " * 8) for measure in _SPLIT)
     return f"""
     SELECT
@@ -130,7 +130,7 @@ def _sums(level: str) -> str:
 
 
 def _answers(level: str) -> str:
-    """What the other direction says about the connections that this one requested."""
+    """Return a query of what the other direction says about the connections that this one requested."""
     measures = ("packets", "connections_accepted", "tcp_flags_missing")
     split = ",\n            ".join(_by_side("sum", measure, " " * 12) for measure in measures)
     return f"""
@@ -169,7 +169,8 @@ _RENEWED = """
 
 
 def _deliveries(table: str, hours: int, begin_of: str, where: str = "") -> str:
-    """Deliveries that streams reported per hypervisor and network in whole hours or minutes since they started."""
+    """Return a query of deliveries that streams reported by hypervisor and network in whole hours or minutes since
+    they started."""
     return f"""
         SELECT DISTINCT host, named, proof, {_STREAM}, renewed
         FROM (
@@ -192,7 +193,7 @@ def _deliveries(table: str, hours: int, begin_of: str, where: str = "") -> str:
 
 
 def _seeing(level: str) -> str:
-    """Hypervisors, networks and pairs whose deliveries are reported by a stream that is alive and trusted in a window.
+    """Return a query of hypervisors, networks and pairs whose deliveries a live and trusted stream reports in a window.
 
     A stream that restarted is judged by what it reported since: by minutes, until it has reported a whole hour.
     """
@@ -215,7 +216,7 @@ def _seeing(level: str) -> str:
 
 
 def _hearing(level: str) -> str:
-    """Hypervisors and networks whose deliveries are reported in a window: an answer would have been seen there."""
+    """Return a query of hypervisors and networks with deliveries in a window: an answer would have been seen there."""
     return f"""
     SELECT DISTINCT time AS heard_time, dst_host AS heard_host, network AS heard_network, 1 AS heard
     FROM {counted_pairs(level)}
@@ -223,7 +224,7 @@ def _hearing(level: str) -> str:
 
 
 def _watched(level: str) -> str:
-    """VMs seen sending, and how many packets one sample at their port represents."""
+    """Return a query of VMs seen sending, and of how many packets one sample at their port represents."""
     return f"""
     SELECT
         time,
@@ -238,7 +239,7 @@ def _watched(level: str) -> str:
 
 
 def _latency(level: str) -> str:
-    """The best reading of each pair: one way before round trips, then the one with the least uncertainty."""
+    """Return a query of each pair's best reading: one way before round trips, then that of least uncertainty."""
     return f"""
     SELECT
         {KEYS},
@@ -261,7 +262,7 @@ def _latency(level: str) -> str:
 
 
 def _smear(side: str) -> str:
-    """How much of what one side saw may be on the wrong side of the window's ends, in packets."""
+    """Return how much of what one side saw may be on the wrong side of the window's ends, in packets."""
     return smear(f"{side}_first_smear + {side}_last_smear", f"{side}_first_smear_squares + {side}_last_smear_squares")
 
 
@@ -279,7 +280,7 @@ _EXACT = (
 
 
 def _figures(level: str) -> str:
-    """Expressions that follow from the sums, before they become columns of the view."""
+    """Return expressions that follow from the sums, before they become columns of the view."""
     seconds = LEVELS[level]
     sent = effective_samples("sent_packets", "sent_packets_variance")
     received = effective_samples("received_packets", "received_packets_variance")

@@ -60,7 +60,7 @@ _VERDICT = f"""multiIf(
         {{estimate}} < {{counted}}, if({{counted}} >= {LEAST_SAMPLES} * {{weight}}, 'too_few', 'insufficient'),
         if({{samples}} >= {LEAST_SAMPLES}, 'too_many', 'insufficient')
     )"""
-"""`weight` is the octets that one sample stands for, so `counted * weight` is the variance of an estimate of `counted`.
+"""`weight` is the octets that one sample represents, so `counted * weight` is the variance of an estimate of `counted`.
 """
 
 RECONCILIATION = f"""SELECT
