@@ -1,4 +1,4 @@
-"""What evaluation costs, and how often the default rules are wrong.
+"""The cost of evaluation, and how often the default rules are wrong.
 
     python -m bench.alerts speed [--pairs 100000]
     python -m bench.alerts days [--pairs 1000] [--hours 48] [--faults 40]
@@ -73,7 +73,7 @@ RULES = {rule.name: rule for rule in DEFAULTS}
 
 @contextmanager
 def stored() -> Iterator[Client]:
-    """Return an embedded store that keeps all that is written here."""
+    """Yield an embedded store that keeps all that is written here."""
     with tempfile.TemporaryDirectory() as directory:
         settings = StoreSettings(url=f"chdb://{Path(directory) / 'store'}", ttl_days={"pair_10s": 30, "pair_1m": 30})
         client = open_client(settings)

@@ -73,7 +73,7 @@ def ask(url: str, sql: str) -> dict[str, int]:
 
 @contextmanager
 def load(target: str, rows_per_second: float, seconds: float) -> Iterator[subprocess.Popen[str]]:
-    """Make exporters that have sent before: their first datagrams have no template."""
+    """Run a sender with exporters that have sent before: their first datagrams have no template."""
     sender = command(KIND, target, rows_per_second, seconds, "--source-port", str(SOURCE_PORT), "--first-burst", "1")
     with subprocess.Popen(sender, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT) as process:
         try:
@@ -211,7 +211,7 @@ class Killed:
         """Return the rows that the store has, and the rows of the spool that were not sent."""
         if not self.server:
             return before
-        time.sleep(1.0)  # an insert under way may still be done
+        time.sleep(1.0)  # a running insert may still complete
         names = [path.name.split("-") for path in (self.directory / "spool").glob("*.arrow")]
         flows = [(int(group), int(rows)) for _, table, group, rows, _ in names if table == "flows"]
         self.spooled += bool(flows)

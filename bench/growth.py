@@ -6,7 +6,7 @@
 Each series does the same work with ten times as many of something and prints, per step, CPU time of this thread:
 
   per record     once everything is known; a flat line is best
-  per one more   what has to be done for each exporter, template, pair or interface itself
+  per one more   the cost of each additional exporter, template, pair or interface itself
 
 and a verdict: a step is worse than linear if one of the two grew by more than the number did, with allowance for noise.
 `--draw` makes docs/growth.svg from a saved file (extra `bench`).
@@ -49,7 +49,7 @@ NOISE = 1.3
 """A cost may grow by this much more than the number before the step counts as worse than linear."""
 INTERFACES = 10_000
 TEMPLATES_OF_ONE = 500
-"""Templates of one exporter; more exporters take the rest."""
+"""Templates of one exporter; further exporters have the rest."""
 HISTORY_US = 3_600_000_000
 SUMS, CONNECTIONS = 2**19, 2**21
 """The default in the settings of the rollups."""
@@ -219,7 +219,7 @@ def inventoried(count: int) -> Snapshot:
 
 @dataclass(frozen=True)
 class Series:
-    """What grows, how far, and what the two costs are."""
+    """What grows, up to which number, and what the two costs are."""
 
     measure: Callable[[int], Step]
     numbers: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""What an insert of flows costs: ways to hand over the rows, codecs, sort order, parts, merges.
+"""The cost of an insert of flows: ways to hand over the rows, codecs, sort order, parts, merges.
 
     python -m bench.insert [--rows 500000] [--rounds 3] [CASE…]
 

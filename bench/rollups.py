@@ -39,7 +39,7 @@ NETWORKS = 40
 WINDOW_US = 10_000_000
 START_US = 1_700_000_000_000_000
 LONGEST_FLOW_US = 10_000_000
-"""Active timeout of the made-up exporters: records last up to this long, so half of them touch two windows."""
+"""Active timeout of the simulated exporters: records last up to this long, so half of them touch two windows."""
 
 
 @dataclass(frozen=True)

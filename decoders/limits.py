@@ -15,7 +15,7 @@ class Limits:
     sources: int = 131_072
     """sFlow data sources (interfaces and samplers) whose sequence and last counters are kept; about 300 octets each."""
     templates_per_session: int = 1_024
-    """Open vSwitch announces 89 per bridge, large routers some hundreds."""
+    """Templates of one stream; Open vSwitch announces 89 per bridge, large routers several hundred."""
     templates: int = 524_288
     """Templates of all exporters together: 1,000 hypervisors with 4 bridges each announce 356,000.  Equal ones share
     their plan; about 150 octets each."""
@@ -25,7 +25,7 @@ class Limits:
     """A template neither announced nor used for this long is forgotten (RFC 7011 section 8.4: at least three times its
     refresh interval, which IOS allows to be a day)."""
     rates_per_session: int = 1_024
-    """Sampling rates announced by one stream for its samplers, interfaces and templates; a chassis has some hundreds of
+    """Sampling rates announced by one stream for its samplers, interfaces and templates; a chassis has several hundred
     ports."""
     totals: int = 131_072
     """Flows whose counts are totals, of which the last is kept; 32 octets each."""

@@ -1,4 +1,4 @@
-"""A sampled packet header, taken apart inside compiled kernels and written into a row laid out as `flows`.
+"""Sampled packet headers, parsed inside compiled kernels and written into a row laid out as `flows`.
 
 Strategy: a loop over layers (`parse_layers`).  Each layer reads what it needs if it is all there, else the parse ends
 and what was found so far is kept: a cut header is normal, not an error.  If a tunnel is found whose inner packet is
@@ -6,8 +6,8 @@ visible, the addresses found so far become the outer ones and the inner packet t
 repeat this, so the outer columns and the VNI are those of the tunnel directly around the packet that the row shows.
 
 - Link layers: Ethernet with VLAN tags and SNAP, PPP, MPLS (IEEE 802.3, 802.1Q, RFC 1661, RFC 3032).
-- Network and transport: ARP, IPv4, IPv6 and its extensions, TCP, UDP, SCTP, ICMP, as their RFCs say.
-- Tunnels: VXLAN, VXLAN-GPE, Geneve, GRE, NVGRE, ERSPAN, IP in IP, MPLS in GRE and in UDP, as their RFCs say.
+- Network and transport: ARP, IPv4, IPv6 and its extensions, TCP, UDP, SCTP, ICMP, as in their RFCs.
+- Tunnels: VXLAN, VXLAN-GPE, Geneve, GRE, NVGRE, ERSPAN, IP in IP, MPLS in GRE and in UDP, as in their RFCs.
 """
 
 from __future__ import annotations

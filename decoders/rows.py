@@ -1,4 +1,4 @@
-"""Rows under construction: column arrays that kernels fill, and their way into Arrow without a copy.
+"""Rows under construction: column arrays that kernels fill, and their conversion to Arrow without a copy.
 
 A table's decoded columns are grouped by width, so that a kernel takes five arrays instead of fifty and a compiled
 template can name its target as (group, index).  The constants below are those indices; they derive from `schemas`.

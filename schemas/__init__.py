@@ -1,1 +1,1 @@
-"""What a row is: every table and column once.  Imports nothing of ours."""
+"""What a row is: every table and column, defined once.  Imports nothing else of vmflow."""

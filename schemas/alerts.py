@@ -1,4 +1,4 @@
-"""Tables of alerts: `alerts` with one row per alert, `alert_events` with each change, messages on their way, silences,
+"""Tables of alerts: `alerts` with one row per alert, `alert_events` with each change, messages to deliver, silences,
 runs of actions.
 
 `alerts`, `alert_outbox` and `alert_silences` hold the newest state of each key: query them with FINAL.

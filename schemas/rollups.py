@@ -9,7 +9,7 @@ Rows of `flows` are summed in the process, once per 10 s: materialised views on 
 seconds per million rows.
 
 What VMs and hypervisors sent and received, `vm_10s` to `host_1h`, are plain views of the pairs (`schemas.views.ends`):
-each materialised view takes 15 to 35 ms of every insert, however few the rows are.
+each materialised view costs 15 to 35 ms of every insert, however few the rows are.
 
 Every row states in `sighting` where the packets were seen, so one packet is in several rows of a pair: at its source,
 at its destination, in transit.  Nothing is counted twice as long as one sighting is summed at a time, as the views in

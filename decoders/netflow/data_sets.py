@@ -149,7 +149,7 @@ def read_options(octets, at, plans, number, session, samplers, s, orders):
                 samplers.init_ms[session] = init_us // 1_000
     if rate < 0:
         if _stated(seen, p.R_COUNT_INTERVAL) and not _stated(seen, p.R_COUNT_SPACE) and part_size == np.uint64(0):
-            rate = rate_of_number(part_count)  # alone it is the rate: IOS XR, with random sampling (3), too
+            rate = rate_of_number(part_count)  # alone it is the rate: as in IOS XR, even with random sampling (3)
         elif _stated(seen, p.R_COUNT_INTERVAL) and algorithm in (0, 1):
             rate = _sum_rate(part_count, space_count)
         elif _stated(seen, p.R_TIME_INTERVAL) and algorithm in (0, 2):
@@ -299,7 +299,7 @@ def next_set(b, w, k):
         number = u16(octets, at)
         length = u16(octets, at + 2)
         if number == 0 and length == 0 and all_zero(octets, at, st[W_END]):
-            st[W_SET] = st[W_END]  # padding up to a size that the exporter likes
+            st[W_SET] = st[W_END]  # padding up to a size of the exporter's choice
             break
         if length < 4 or at + length > st[W_END]:
             problem(w, Reason.SET_LENGTH.value, at, number)

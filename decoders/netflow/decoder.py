@@ -98,7 +98,7 @@ class SetsDecoder:
             forget_rates(self.samplers, numbers, forget_orders(self._orders, numbers))
 
     def describe_templates(self) -> Iterator[dict[str, Any]]:
-        """Return one dictionary per template: who announced it, and its fields in the notation of the registry."""
+        """Yield one dictionary per template: who announced it, and its fields in the notation of the registry."""
         key = self._shared.sessions.key
         for session in self.templates.sessions():
             high, low, stream = (int(word) for word in key[session, :3])

@@ -73,7 +73,7 @@ def fits(value, largest):
 
 @inline
 def absolute_us(octets, at, size, unit):
-    """Read an absolute time in µs since 1970, −1 if it is impossible, 0 if not stated (RFC 7011 section 6.1.7)."""
+    """Read an absolute time in µs since 1970, −1 if impossible, 0 if not stated (RFC 7011 sections 6.1.7 to 6.1.10)."""
     value = load(octets, at, size)
     if value == np.uint64(0):
         return np.int64(0)

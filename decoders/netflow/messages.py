@@ -66,7 +66,7 @@ H_TEMPLATE, H_POSITION, H_LENGTH, H_LIVE, H_WORDS = range(C_WORDS, C_WORDS + 5)
 A_FIRST, A_COUNT, A_HEAD, A_WORDS = range(4)
 
 ENTRIES = 262_144
-"""Held sets at once: 256 octets each would fill the arena, and an Open vSwitch sends about 300 a set."""
+"""Held sets at once: 256 octets each would fill the arena, and Open vSwitch sends about 300 per set."""
 
 
 FREE_SHARE = 4
@@ -230,7 +230,7 @@ decoded."""
     W_RECORD_END,
     W_NEED,
     W_PROBLEMS,
-    W_BAD,  # 1 = the message is given up
+    W_BAD,  # 1 = the message is discarded
     W_RELEASED,  # held sets that were decoded, of those waiting
     W_CLOCK_US,  # the clock of the header, as sent
     W_DOUBT,  # 1 = the template at W_RECORD is forgotten, since its new definition is malformed
@@ -255,7 +255,7 @@ class Work(NamedTuple):
     state: NDArray[np.int64]
     ctx: NDArray[np.int64]
     held_ctx: NDArray[np.int64]
-    """As `ctx`, of a held set."""
+    """The same as `ctx`, of a held set."""
     print_: NDArray[np.uint64]
     """[1]: fingerprint of the message."""
     problems: NDArray[np.uint64]
@@ -380,7 +380,7 @@ def open_message(b, w, k):
     st[W_CLOCK_US] = ctx[C_HEADER_US]
     ctx[C_HEADER_US] = trusted_clock(st[W_CLOCK_US], ctx[C_RECEIVED_US], s, number)
     if over_stream(s, number):
-        # A connection repeats nothing: messages with the same octets are several.  The count grows from batch to batch.
+        # A connection repeats nothing: messages with equal octets are no duplicates.  The count grows with each batch.
         w.print_[0] = mix(s.stats[number, S_DATAGRAMS], np.uint64(at))
         return True
     w.print_[0] = fingerprint(octets, at, st[W_END] - at)

@@ -17,7 +17,7 @@ from decoders.jit import inline, inline_always
 from decoders.limits import Limits
 
 S_DOMAIN, S_EXPORTER, S_LINE_CARD, S_TEMPLATE, S_INTERFACE, S_SAMPLER, S_SCOPES = range(7)
-"""Kinds of scope, from the widest to the narrowest; the first two have no number."""
+"""Kinds of scope.  The first two have no number; the others go from the widest to the narrowest."""
 
 _ID_BITS = np.uint64(56)
 

@@ -56,8 +56,8 @@ RESTART_RUN = 4
     O_LATE_NEXT,
     O_LATE_RUN,
     O_RECORDS,  # of the last datagram: data records that it held, 0 = not known
-    O_TEMPLATES,  # and template records
-    O_ODD_UNITS,  # above 0: numbers count something else than the protocol's unit
+    O_TEMPLATES,  # of the last datagram: template records
+    O_ODD_UNITS,  # above 0: numbers count something other than the protocol's unit
     O_WORDS,
 ) = range(15)
 

@@ -313,7 +313,7 @@ class TemplateStore:
         return 2 * self._count > self._limits.templates or 2 * self.pool.fields > self._limits.plan_fields
 
     def of_session(self, session: int) -> Iterator[tuple[int, Template]]:
-        """Return (id, template) of all templates of a session, the lowest id first."""
+        """Yield (id, template) of all templates of a session, the lowest id first."""
         for number, entry in sorted(self._entries.get(session, {}).items()):
             yield number, self._template(entry)
 

@@ -131,7 +131,7 @@ class SflowDecoder:
         forget_sources(self._sources, numbers)
 
     def _slices(self, bounds: NDArray[np.int64]) -> Iterator[slice]:
-        """Return runs of datagrams whose rows, at most `bounds` each, stay within the limit; each of at least one."""
+        """Yield runs of datagrams whose rows, at most `bounds` each, stay within the limit; each of at least one."""
         ends = np.cumsum(bounds)
         first = 0
         before = 0

@@ -347,7 +347,7 @@ def _vlan_records(octets, found, rows, row):
 
 
 LOCAL = 0x3FFF_FFFF
-"""Interface value for the device itself, which is no interface; the expanded form may also say 0xFFFFFFFF (erratum)."""
+"""Interface value for the device itself, which is no interface; the expanded form may use 0xFFFFFFFF (erratum)."""
 
 CLOCK_REACH_US = 600_000_000
 """A packet's own time (1043) is taken if it is within 10 minutes of its receipt; an agent may hold a sample for 1 s."""

@@ -140,10 +140,10 @@ class Exporter(ABC):
 
     @abstractmethod
     def second(self, sights: list[Sight], start_us: int) -> Iterator[Event]:
-        """Return what is sent in a second, given all that is seen in it."""
+        """Yield what is sent in a second, given all that is seen in it."""
 
     def stop(self, now_us: int) -> Iterator[Event]:
-        """Return what is sent when the exporter is removed."""
+        """Yield what is sent when the exporter is removed."""
         yield from ()
 
     def change(self, trouble: Trouble, now_us: int, *, begins: bool) -> Iterator[Event]:
@@ -204,7 +204,7 @@ class Sflow(Exporter):
         self.sequence = self.samples = 0
         self.polls: Counter[int] = Counter()
         self.waiting: list[tuple[int, int, Sight, int]] = []
-        """Samples of packets that come later: time, order, sight, number of the packet."""
+        """Samples of packets that pass later: time, order, sight, number of the packet."""
 
     def change(self, trouble: Trouble, now_us: int, *, begins: bool) -> Iterator[Event]:
         yield from super().change(trouble, now_us, begins=begins)
@@ -245,7 +245,7 @@ class Sflow(Exporter):
         return wire.sflow_sample(self.samples, self.stated, inward, outward, sight.packet(number), from_, into)
 
     def _polled(self, second: int) -> Iterator[bytes]:
-        """Return counters of the ports whose turn it is; that of a host's first port is the last second of a window."""
+        """Yield counters of the ports whose turn it is; that of a host's first port is the last second of a window."""
         if not self.polling:
             return
         for number, vm in enumerate(self.cloud.vms):

@@ -1,6 +1,6 @@
 """The view `interface_metrics`: rates, utilisation, loss and errors of one interface per window, from its counters.
 
-Where several sources read the same interface (sFlow, libvirt, OVSDB), the one that covers most of the window counts.
+If several sources read the same interface (sFlow, libvirt, OVSDB), the one that covers most of the window counts.
 Speeds that the operator states in the settings come from the view `speed_settings`, also defined here.
 """
 
