@@ -2,8 +2,8 @@
 
 Rows are summed, so each must hold only what is new.  Some exporters send only octetTotalCount and packetTotalCount
 (85, 86); Cisco firewalls send increments in their update events (firewallEvent 233 = 5), and in the last record of a
-connection (2) its totals.  The last total of each flow is kept in a table of fixed size.  If a flow is not in it, and
-began before it could have been, its first total counts as reported before: counting starts from there.
+connection (2) its totals.  The last total of each flow is kept in a table of fixed size.  The first total of a flow
+that began before it could be in the table is not counted, since it may have been reported: counting starts from there.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ def refused(level: str) -> str:
 
 
 def counted_pairs(level: str) -> str:
-    """Return the FROM clause: the rows of `pair_…` that count, as `pairs`; a condition may follow."""
+    """Return what follows FROM: the rows of `pair_…` that count, as `pairs`; a condition may follow."""
     return f"""pair_{level} AS pairs
     GLOBAL LEFT ANTI JOIN ({refused(level)}
     ) AS refused ON pairs.time = refused_time AND pairs.vantage = refused_vantage
@@ -140,9 +140,9 @@ def bound(estimate: str, variance: str, sign: str) -> str:
     """Return the lower (`-`) or upper (`+`) end of the interval of an estimate.
 
     Solves (estimate − truth)² = Z² · truth · w with w = variance / estimate, the packets (or octets) that one sample
-    represents: the score interval of a Poisson count.  The lower end leaves out one of one or two samples, 2 / n of a
-    sample of more: only windows with a sample are read, and it may be of the only packet.  Never below 0, and right for
-    few samples, too.  Without variance it is the estimate itself.
+    represents: the score interval of a Poisson count.  The lower end leaves out one sample of one or two, and 2 / n of
+    one sample of n: only windows with a sample are read, and it may be of the only packet.  Never below 0, and right
+    for few samples, too.  Without variance it is the estimate itself.
     """
     weight = f"({variance} / {estimate})"
     left_out = f"{weight} * least(1, 2 * {weight} / {estimate})"
