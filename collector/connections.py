@@ -67,7 +67,7 @@ class Place:
             self._places.move(self, state)
 
     def leave(self) -> None:
-        """Return the place: the connection is closed.  A second call does nothing."""
+        """Release the place: the connection is closed.  A second call does nothing."""
         if self.state is not None:
             self._places.remove(self)
         elif self._closing:

@@ -224,7 +224,7 @@ class Traffic(Collector):
         return ()
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        """Return the figures of the last window that was read.  May be called on any thread."""
+        """Yield the figures of the last window that was read.  May be called on any thread."""
         shown = self._shown
         length_us = LEVEL_US[self._settings.traffic_level]
         if shown is None or self._clock_us() > shown.end_us + STALE_WINDOWS * length_us:

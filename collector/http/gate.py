@@ -1,19 +1,20 @@
-"""The gate in front of both HTTP servers: keeps pages of other sites out, asks for a login, answers our own defects.
+"""The gate in front of both HTTP servers: refuses pages of other sites, requires a login, answers requests that fail by
+a defect.
 
-A page that somebody looks at can send requests to whatever that somebody's browser reaches, this machine's loopback
-included.  No permission of CORS is ever given, and each request shows by itself whether it may come in:
+A web page can send requests to whatever its viewer's browser reaches, including this machine's loopback.  No CORS
+permission is ever given, and each request itself must show that it may come in:
 
-- `Host` must be an IP address, localhost, or a name from the settings.  Else a page could have its own name point
+- `Host` must be an IP address, localhost, or a name from the settings.  Otherwise a page could make its own name point
   here (DNS rebinding), and the browser would take both for one site.
 - `Origin` and `Sec-Fetch-Site`, where a browser sends them, must say that the page is ours or that a person typed the
   address.  A link on another site may open what the web server shows, as a page of its own that the other site cannot
   read; it may never ask SQL, since the link would be the query.
 - What changes something has a JSON body that says so: a form cannot send one.
 
-Watchdogs ask for `MONITORED` paths by names that nobody can list here.  Any name will do for them, unless a browser
-asks.  Pure ASGI.
+Watchdogs request `MONITORED` paths by names that cannot be listed here.  For these any name is accepted, unless a
+browser asks.  Pure ASGI.
 
-`Entrance` makes the gates of the process: all servers share one login and one certificate.
+`Entrance` creates the gates of the process: all servers share one login and one certificate.
 """
 
 from __future__ import annotations
@@ -42,15 +43,15 @@ from collector.metrics import Metrics
 from collector.tls import replace_certificate, server_context
 
 SCOPE_USER = "vmflow.user"
-"""Where the name of who is logged in stands in the ASGI scope."""
+"""Key of the logged-in user's name in the ASGI scope."""
 
 READS = frozenset({"GET", "HEAD"})
 METHODS = READS | {"POST", "OPTIONS"}
-"""No other does anything here.  OPTIONS does not either, but routers answer it with what a path does understand."""
+"""No other method does anything here, nor does OPTIONS, but routers answer it with the methods that a path has."""
 HEALTH = frozenset({"/health", "/ping", "/replicas_status"})
-"""Answered without a login: load balancers and watchdogs ask for these, and they say nothing of the traffic."""
+"""Answered without a login: load balancers and watchdogs request these, and they reveal nothing of the traffic."""
 MONITORED = HEALTH | {"/metrics"}
-"""What may be asked for by any name, or by none."""
+"""Paths that may be requested by any host name, or by none."""
 BODY_BYTES = 64 * 1024
 """Longest body for the web server.  A silence with twenty matchers takes 8 kB."""
 PROBLEM = "application/problem+json"

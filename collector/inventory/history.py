@@ -144,7 +144,7 @@ class History:
         return interval.shown_to
 
     def intervals(self) -> Iterator[Interval]:
-        """Return all intervals that hold now."""
+        """Yield all intervals that hold now."""
         for intervals in self._open.values():
             yield from intervals
 

@@ -46,7 +46,7 @@ def keep_threads_out() -> None:
 
 
 def give_back_memory() -> None:
-    """Return large pieces of memory to the system once they are free, where the C library has this option."""
+    """Give large pieces of memory back to the system once they are free, where the C library has this option."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES)

@@ -25,9 +25,9 @@ from collector.web import models
 PAGE = 1000
 """Most rows of one answer."""
 HISTORY = 100_000
-"""Furthest offset."""
+"""Largest offset."""
 MISTAKES = 20
-"""Mistakes of one request that an answer lists."""
+"""Most mistakes of one request that an answer lists."""
 
 CURSOR = "^([0-9]{1,18}-[0-9a-f]{32})?$"
 
