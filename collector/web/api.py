@@ -258,12 +258,12 @@ def application(service: AlertService, pages: Sequence[BaseRoute]) -> ASGIApp:
         summary="Alerts of VM-to-VM traffic: list, acknowledge, resolve, silence; rules and their state.",
         version=VERSION,
         openapi_url="/api/openapi.json",
-        docs_url=None,  # the usual pages load their scripts from elsewhere
+        docs_url=None,  # the usual pages load scripts from other sites
         redoc_url=None,
         routes=list(pages),
     )
     app.state.service = service
     app.include_router(router)
     handle(app)
-    app.middleware_stack = app.build_middleware_stack()  # else the first request does
+    app.middleware_stack = app.build_middleware_stack()  # otherwise the first request does this
     return app
