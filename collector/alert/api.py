@@ -1,4 +1,4 @@
-"""What the API asks of alerts and does about them.  Lists come from the store, on a thread of their own."""
+"""What the API reads of alerts and does with them.  Lists come from the store, on a thread of their own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from schemas.text import like
 ANSWER_SECONDS = 8.0
 """Longest wait for the store and for earlier requests."""
 CHANGE_SECONDS = 15.0
-"""Longest wait until the alerts' worker, which may evaluate a window, has done what a person asks for."""
+"""Longest wait until the alerts' worker, which may evaluate a window, has done what a person requested."""
 
 MOST_WAITING = 100
 """Requests that wait for the alerts' worker; while the store is away they stay, though their clients have gone."""

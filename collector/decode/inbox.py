@@ -167,7 +167,7 @@ class Inbox:
         while self._batches and size + self._batches[0][1] <= limit_bytes:
             batch, octets = self._batches[0]
             if batch.octets is not taken[-1].octets and size > limit_bytes // ALONE_SHARE:
-                break  # what is taken together lies in one piece of memory, and nothing has to be copied
+                break  # a batch is in one piece of memory, so that nothing is copied
             size += octets
             taken.append(batch)
             self._batches.popleft()

@@ -3,7 +3,7 @@
 For each row of flows (`join`), at the row's own time:
 
     exporter ──► its hypervisor ──► the ports that the packet came in and went out by
-    source   ◄── MAC, told apart by network and tunnel end point; else address within the network; else the port
+    source   ◄── MAC, with network and tunnel end point; else address within the network; else the port
     sighting ◄── did it come in from the source VM's own port, did it go out to the destination VM's own port
 
 `sighting` decides what is counted.  Open vSwitch shows the same packet at several places; of these, exactly one is

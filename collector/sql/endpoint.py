@@ -330,7 +330,7 @@ class SqlEndpoint:
         turn = await self._turns.take(source)
         mark = uuid4().hex
         running = asyncio.ensure_future(self._call(engine.run, query, mark))
-        running.add_done_callback(lambda call: call.cancelled() or call.exception())  # perhaps nobody is there to hear
+        running.add_done_callback(lambda call: call.cancelled() or call.exception())  # perhaps no one waits for it
         seconds = self._settings.max_seconds
         try:
             async with asyncio.timeout(seconds + LATE_SECONDS):

@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 
 class Mirror(Generic[T]):
-    """All Neutron objects of one kind, as of the last `refresh`, kept so that only what changed has to be read.
+    """All Neutron objects of one kind, as of the last `refresh`, kept so that only changes must be read.
 
     A listing of ids with revision numbers, which Neutron raises with every change, comes first, then those that are new
     or changed.  Its filter `changed_since` does not report deletions, and a server that validates filters (as all do by
