@@ -259,7 +259,7 @@ class Alerts:
             await self._guarded(self._evaluate_own, dict(self._own()))
 
     async def _guarded(self, function: Callable[..., tuple[bool, list[Change]]], argument: object) -> None:
-        """Apply a function; a defect of our own costs one window, never the stage."""
+        """Apply a function; a defect costs one window, never the stage."""
         try:
             await self._apply(function, argument)
         except Exception as error:  # noqa: BLE001 - see above

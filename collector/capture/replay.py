@@ -100,7 +100,7 @@ AWAIT_EVERY = 64
 """Datagrams sent without waiting before other tasks get a turn."""
 
 Report = Callable[[int, int | None], None]
-"""Told (datagrams sent, datagrams in all if known) now and then."""
+"""Called at intervals with (datagrams sent, datagrams in all if known)."""
 
 
 @dataclass(slots=True)

@@ -41,7 +41,7 @@ OVERSHOOT = 1.166
 FURTHEST = 1000.0
 """Standard deviations that count of one window: an exact value has none."""
 MOST_OF_ONE = 0.6
-"""Share of the evidence that one window in which nothing arrived counts: a report of one side may be missing."""
+"""What one window in which nothing arrived counts, as a share of what must be explained: one side may be missing."""
 EDGE_SIGMAS = 4.0
 EDGE_PACKETS = 4.0
 """A second that holds x packets on average may hold x + 4 √x + 4: with few packets that is a large share of them."""
