@@ -1,4 +1,4 @@
-"""The command line: `vmflow COMMAND`.  Each command's code is loaded only when it is asked for."""
+"""The command line: `vmflow COMMAND`.  Each command's code is loaded only when it is used."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from collector.commands.completion import SHELLS, script
 from collector.version import ENGINE, VERSION
 
 LINE_CHARACTERS = 300
-"""Of what a defect says."""
+"""Characters of a defect's message."""
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
 class Command(NamedTuple):
-    """A subcommand: the module that has `add_arguments(parser)` and `run(args) -> int`, and its line of help."""
+    """A subcommand: the module that has `add_arguments(parser)` and `run(args) -> int`, and its help line."""
 
     module: str
     help: str
@@ -53,10 +53,10 @@ Settings come from a TOML file (--config FILE, else VMFLOW_CONFIG, else ~/.confi
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code: 0 done, 1 failed, 2 a mistake in the call or in the settings."""
+    """Run one command; return its exit code: 0 done, 1 failed, 2 a mistake in the call or in the settings."""
     terminal.begin()
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # Only the command that is asked for declares its arguments, so `--help` stays quick.
+    # Only the command used declares its arguments, so `--help` stays quick.
     parser = _parser([argument for argument in arguments if argument in COMMANDS][:1])
     args = parser.parse_args(arguments)
     if args.command is None:
@@ -88,18 +88,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _system_error(error: OSError) -> str:
-    """What the system says, and of what."""
+    """Return what the system says, and about which file."""
     names = [str(name) for name in (error.filename, error.filename2) if name is not None]
     return ": ".join([*names, error.strerror or str(error)])
 
 
 def whole_parser() -> terminal.Parser:
-    """The parser with the arguments of all commands: for the manual page and for shells."""
+    """Return the parser with the arguments of all commands: for the manual page and for shells."""
     return _parser(COMMANDS)
 
 
 class _Completion(argparse.Action):
-    """Prints what a shell completes, and ends."""
+    """The action that prints what a shell completes, and exits."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: object, shell: Any, option: object = None) -> None:
         terminal.data(script(whole_parser(), shell).encode())
@@ -107,7 +107,7 @@ class _Completion(argparse.Action):
 
 
 def _parser(declared: Iterable[str]) -> terminal.Parser:
-    """The parser, with the arguments of these commands."""
+    """Return the parser, with the arguments of these commands."""
     parser = terminal.Parser(
         prog="vmflow",
         description="VM-to-VM traffic monitor: sFlow, NetFlow and IPFIX over UDP to ClickHouse.",

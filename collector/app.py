@@ -1,6 +1,7 @@
-"""The service: the only module that knows every stage.  Started in order of the data path's end, stopped in reverse.
+"""The service: the only module that knows every stage.  Stages start from the end of the data path, and stop in
+reverse.
 
-Reading the settings again while the service runs: on a thread, since files and pydantic take a tenth of a second.
+While the service runs, settings are reloaded on a thread, since files and pydantic take a tenth of a second.
 """
 
 from __future__ import annotations
@@ -63,9 +64,10 @@ _log = get_log("app")
 
 
 class Reloads:
-    """Reloads when asked, one at a time.  However often it is asked meanwhile, exactly one more follows.
+    """Reloading on request, one at a time.  However many requests come meanwhile, exactly one more reload follows.
 
-    `read` blocks and is called on a thread through `call`; what it returns takes over what was read, on the event loop.
+    `read` blocks and is called on a thread through `call`; it returns a function that applies what was read, on the
+    event loop.
     """
 
     def __init__(self, read: Callable[[], Callable[[], None]], call: Call) -> None:
@@ -74,7 +76,7 @@ class Reloads:
         self._asked = asyncio.Event()
 
     def ask(self) -> None:
-        """Reload soon; what is read is younger than this call.  For the event loop's thread."""
+        """Reload soon; what is read is newer than this call.  For the event loop's thread."""
         self._asked.set()
 
     async def __aenter__(self) -> Self:
@@ -123,21 +125,21 @@ FIXED = ("listen", "inventory", "store", "sql", "rollup", "analyze", "alerts", "
 """Sections of the settings that need a restart."""
 
 STOP_SECONDS = 15.0
-"""Deadline of a stop, whatever runs; the systemd unit waits 60 s before it kills."""
+"""Deadline of a stop, whatever is running; the systemd unit waits 60 s before it kills."""
 EXIT_SECONDS = 1.0
-"""Of it, kept for the end of the event loop and of Python."""
+"""Part of it kept for the end of the event loop and of Python."""
 STORE_STOP_SECONDS = 8.0
-"""Of it, kept for the store and the sums: all other stages have ended, or are cut off, before."""
+"""Part of it kept for the store and the sums: all other stages have ended or are cut off before."""
 SUMS_STOP_SECONDS = 2.0
-"""Of that, kept for the sums; those that are not stored are read back at the next start."""
+"""Part of that kept for the sums; rows whose sums are not stored are read back at the next start."""
 LEAST_STOP_SECONDS = 0.5
-"""What each component gets, however late it is; most need less."""
+"""Minimum for each component, however late it is; most need less."""
 BRIDGE_STOP_SECONDS = 0.5
-"""Of that, kept for threads."""
+"""Part of that kept for threads."""
 
 
 class Service:
-    """One collector.  `run` returns when it was asked to stop, and raises what kept it from starting."""
+    """One collector.  `run` returns when asked to stop, and raises what kept it from starting."""
 
     def __init__(
         self,
@@ -147,7 +149,7 @@ class Service:
         launcher: Launcher | None = None,
         connections: Connections | None = None,
     ) -> None:
-        """`confinement` is what the process is confined to by now, and `launcher` began before it was."""
+        """`confinement` is what the process is confined to by now; `launcher` was started before that."""
         connections = connections or Connections()
         self.settings = settings
         self.confinement = confinement
@@ -313,9 +315,9 @@ class Service:
         _log.info("stopped")
 
     def _components(self) -> list[tuple[Component, float]]:
-        """In the order in which they start, after the bridge: whoever takes before whoever gives.
+        """Return the components in the order in which they start, after the bridge: consumers before producers.
 
-        With each, the seconds that its end must leave to those that started before it.
+        With each come the seconds that its end must leave to those that started before it.
         """
         others: tuple[Component, ...] = (
             self.inventory,
@@ -328,7 +330,7 @@ class Service:
             self.decode,
             self.listener,
             self.streams,
-            # Nobody is answered any more before anything else ends: queries take the cores that draining needs.
+            # The servers stop before anything else: queries take the cores that draining needs.
             Together(self.sql, self.web),
         )
         return [
@@ -363,13 +365,13 @@ class Service:
         self.bridge.stop_seconds = max(BRIDGE_STOP_SECONDS, self.stop.left())
 
     def _ask_to_stop(self) -> None:
-        """Stop in order; asked a second time, at once: what is not stored goes to the spool."""
+        """Stop in order; at a second request, at once: what is not stored goes to the spool."""
         if self.stopping.is_set():
             self.stop.hurry()
         self.stopping.set()
 
     def _abandon_compilers(self) -> None:
-        """Where a stop comes before decoding began, do not wait for kernels: no row was decoded or summed yet."""
+        """If a stop comes before decoding began, do not wait for kernels: no row was decoded or summed yet."""
         self.decode.abandon()
         if not self.decode.ready.is_set():
             self.bridge.abandon(SUM)
@@ -393,7 +395,7 @@ class Service:
         )
 
     def health(self) -> dict[str, Any]:
-        """State of the service, for /health."""
+        """Return the state of the service, for /health."""
         problem, waiting = self.writer.problem, self.decode.waiting
         full = self.decode.templates_full
         status = "held" if waiting.streams else "templates" if full else "ok"
@@ -436,18 +438,18 @@ class Service:
         self.alerts.delivered(group, receiver, ok)
 
     def _notified(self, notification: AlertNotification) -> None:
-        """As above, for actions."""
+        """The same for actions."""
         self.actions.offer(notification)
 
     def _waiting(self) -> bool:
-        """Whether rows were received, by this run or the one before it, that no rollup has yet, or gaps not stored."""
-        # What went unwatched before the start is told once decoding begins.
+        """Return whether this run or the previous one received rows that no rollup has yet, or has gaps not stored."""
+        # What was not watched before the start is reported once decoding begins.
         recovering = not self.decode.ready.is_set() or (self.settings.rollup.enabled and self.rollups.recovering)
         told = self.writer.waiting(FLOWS.name) or self.writer.waiting(GAPS.name)
         return told or self.rollups.pending or recovering
 
     def _watched(self) -> tuple[int, int]:
-        """Since when windows are watched, and until when they are judged."""
+        """Return since when windows are watched, and until when they are judged."""
         closed_us = self.windows.closed_us
         return self.windows.watched_us, self.alerts.judged_us(closed_us) if self.alerts.enabled else closed_us
 
@@ -462,7 +464,7 @@ class Service:
     def _read_again(self) -> Callable[[], None]:
         """Read settings and certificates again; a mistake changes nothing.  Blocks.
 
-        Returns what takes over that which can change while running, for the event loop's thread.
+        Returns a function for the event loop's thread that applies what can change while running.
         """
         try:
             settings = self._reload()
@@ -481,7 +483,7 @@ class Service:
         return partial(self._take_over, settings, certificates, fixed)
 
     def _tell_replaced(self) -> int:
-        """Tell of files that the confined process cannot read any more; returns how many there are."""
+        """Log files that the confined process cannot read any more; return how many there are."""
         replaced = self.confinement.replaced()
         if replaced:
             _log.sampled(
@@ -499,7 +501,7 @@ class Service:
 
 
 class Timely:
-    """A component that is cut off where its end would take the time that others need for theirs."""
+    """A component that is cut off when its end would take the time that others need for theirs."""
 
     def __init__(self, component: Component, stop: Stop, reserve_seconds: float) -> None:
         self._component = component
@@ -520,7 +522,7 @@ class Timely:
         if not ending.done():
             _log.error("did not end in time", stage=type(self._component).__name__.lower())
             ending.cancel()
-            # No longer: it may be in a call that does not hear of it.
+            # No longer: it may be in a call that does not notice the cancellation.
             await asyncio.wait({ending}, timeout=LEAST_STOP_SECONDS)
         else:
             await ending
@@ -546,7 +548,7 @@ class Together:
 
 
 def template_file(settings: Settings) -> Path | None:
-    """Where templates are kept: as set, else beside the embedded store; None with a server and no setting."""
+    """Return where templates are kept: as set, else beside the embedded store; None with a server and no setting."""
     if settings.decode.template_file is not None:
         return settings.decode.template_file
     directory = settings.store.directory

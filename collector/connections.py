@@ -1,4 +1,4 @@
-"""The connections of a listening socket: how they are accepted, and who goes where they run short."""
+"""The connections of a listening socket: how they are accepted, and which are closed when places run short."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from collector.log import get_log
 
 CLOSING = 16
-"""Connections that have given way but are not closed yet, at most: each still has its descriptor."""
+"""Most connections that have given way but are not closed yet: each still has its descriptor."""
 LOOPBACK = "loopback"
 """The source of all connections from this machine."""
 PREFIX_BITS = 64
-"""Of an IPv6 address, what tells sources apart: the rest is the client's to choose."""
+"""The part of an IPv6 address that distinguishes sources: the client may choose the rest."""
 
 
 def source_of(address: str) -> str:
-    """Whose connection it is: an IPv4 address, or the /64 of an IPv6 address."""
+    """Return the source of a connection: an IPv4 address, or the /64 of an IPv6 address."""
     try:
         parsed: IPv4Address | IPv6Address = ip_address(address.partition("%")[0])
     except ValueError:
@@ -33,7 +33,7 @@ def source_of(address: str) -> str:
 
 
 def person_of(address: str) -> str:
-    """As `source_of`, but all addresses of this machine are one: it has as many as it likes."""
+    """Do the same as `source_of`, but with all addresses of this machine as one: it has any number of them."""
     name = source_of(address)
     return LOOPBACK if name == "::1" or name.startswith("127.") else name
 
@@ -42,11 +42,11 @@ class State(Enum):
     """What a connection is doing."""
 
     SILENT = "silent"
-    """It waits for its client, who has not had an answer yet."""
+    """It waits for its client, which has not had an answer yet."""
     IDLE = "idle"
-    """It waits for its client, who has had one."""
+    """It waits for its client, which has had one."""
     BUSY = "busy"
-    """It is worked for, or belongs to somebody who keeps it."""
+    """The service works for it, or its user keeps it."""
 
 
 class Place:
@@ -62,12 +62,12 @@ class Place:
         self.state: State | None = State.SILENT
 
     def become(self, state: State) -> None:
-        """Tell what the connection does now; the time that it waits begins anew with each change."""
+        """Set what the connection does now; each change restarts its waiting time."""
         if self.state is not None and state is not self.state:
             self._places.move(self, state)
 
     def leave(self) -> None:
-        """Give the place back: the connection is closed.  A second call does nothing."""
+        """Release the place: the connection is closed.  A second call does nothing."""
         if self.state is not None:
             self._places.remove(self)
         elif self._closing:
@@ -75,7 +75,7 @@ class Place:
             self._places.closing -= 1
 
     def give_up(self) -> None:
-        """Close the connection for another one, which has the place from now on."""
+        """Close the connection for another one, which gets the place."""
         self._places.remove(self)
         self._closing = True
         self._places.closing += 1
@@ -83,7 +83,7 @@ class Place:
 
 
 class _Source:
-    """The connections of one source; those that wait in the order in which they began to."""
+    """The connections of one source; the waiting ones in the order in which they began to wait."""
 
     __slots__ = ("count", "idle", "silent")
 
@@ -99,10 +99,10 @@ class _Source:
 class Places:
     """`total` places, `per_source` for each source.  All calls come from the event loop's thread.
 
-    A connection that waits for its client (for a handshake, a request, the rest of a body, an answer to be taken) can
-    be closed for another one; one that is worked for cannot.  Where all places are taken, the source that has most
-    gives up the connection that has waited longest.  So silent connections displace each other, and everybody else
-    finds a place.
+    A connection that waits for its client (for a handshake, a request, the rest of a body, an answer to be read) can be
+    closed for another one; one that the service works for cannot.  When all places are taken, the source that has most
+    gives up the connection that has waited longest.  So silent connections displace each other, and all others find a
+    place.
     """
 
     def __init__(self, total: int, per_source: int) -> None:
@@ -112,11 +112,11 @@ class Places:
         self.displaced = 0
         """Connections that were closed for others; running total."""
         self.closing = 0
-        """Of those, what the event loop has not closed yet: they have descriptors, but no places."""
+        """Those of them that the event loop has not closed yet: they have descriptors, but no places."""
         self._sources: dict[str, _Source] = {}
 
     def take(self, name: str, close: Callable[[], None]) -> Place | str:
-        """A place for a connection of the source `name`, or why there is none: `source` or `connections`.
+        """Return a place for a connection of the source `name`, or why there is none: `source` or `connections`.
 
         `close` closes the connection, should another one need the place.
         """
@@ -136,7 +136,7 @@ class Places:
         return self._add(Place(self, name, close))
 
     def displace(self) -> bool:
-        """Close the connection that would go next, for something else that needs its descriptor."""
+        """Close the connection that is next to give way, for something else that needs its descriptor."""
         victim = self._of_greediest("", 0)
         if victim is not None:
             self.displaced += 1
@@ -144,11 +144,11 @@ class Places:
         return victim is not None
 
     def room(self) -> int:
-        """How many connections may be accepted before the event loop has closed some."""
+        """Return how many connections may be accepted before the event loop has closed some."""
         return CLOSING - self.closing
 
     def move(self, place: Place, state: State) -> None:
-        """For `Place`: file it under its new state."""
+        """File a place under its new state; for `Place`."""
         source = self._sources[place.source]
         before, after = source.waiting(place.state), source.waiting(state)
         if before is not None:
@@ -158,7 +158,7 @@ class Places:
         place.state = state
 
     def remove(self, place: Place) -> None:
-        """For `Place`: take it out."""
+        """Remove a place; for `Place`."""
         source = self._sources[place.source]
         waiting = source.waiting(place.state)
         if waiting is not None:
@@ -177,7 +177,7 @@ class Places:
         return place
 
     def _of_greediest(self, newcomer: str, has: int) -> Place | None:
-        """What waits longest of the source that has most; the newcomer's has so many."""
+        """Return the longest waiting place of the source that has most; the newcomer's source has this many."""
         found = self._waiting(newcomer, has)
         return max(found, key=lambda one: one[0], default=(0, None))[1]
 
@@ -189,9 +189,10 @@ class Places:
 
 
 def _longest_waiting(name: str, source: _Source, newcomer: str, has: int) -> Place | None:
-    """The silent before the idle.
+    """Return the source's silent connection that has waited longest, else an idle one that may give way.
 
-    Who had an answer gives way to none that has as much itself; on this machine, to none from elsewhere.
+    An idle connection gives way to its own source or to one that has fewer; one of this machine, to none from
+    elsewhere.
     """
     for place in source.silent:
         return place
@@ -204,9 +205,9 @@ def _longest_waiting(name: str, source: _Source, newcomer: str, has: int) -> Pla
 BACKLOG = 1024
 """Connections that the system may hold until they are accepted; it may hold fewer (net.core.somaxconn)."""
 PAUSE_SECONDS = 0.1
-"""After a connection that could not be accepted."""
+"""Pause after a connection that could not be accepted."""
 SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-"""Errors that say that the process has no descriptor left, or the system no memory for one."""
+"""Errors that mean that the process has no descriptor left, or the system no memory for one."""
 
 Accepted = Callable[[socket.socket, str, int], None]
 """Takes over a connection: its socket, its client's address and port."""
@@ -215,10 +216,11 @@ _log = get_log("door")
 
 
 class Door:
-    """Accepts the connections of `listening` and hands them to `accepted`; must be made on the event loop's thread.
+    """The acceptor of the connections of `listening`, which passes them to `accepted`; create it on the event loop's
+    thread.
 
-    The loops of asyncio and uvloop differ where there are no descriptors: one waits a second, the other closes what it
-    cannot accept.  Here one of `places` is given up, and after a pause it is tried again.
+    The loops of asyncio and uvloop differ when there are no descriptors: one waits a second, the other closes what it
+    cannot accept.  Here one of `places` is given up, and accepting is retried after a pause.
     """
 
     def __init__(self, listening: socket.socket, accepted: Accepted, places: Places) -> None:

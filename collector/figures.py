@@ -22,7 +22,7 @@ def is_ratio(unit: str, measure: str) -> bool:
 
 
 def figures(values: list[float], unit: str, measure: str) -> tuple[list[str], str]:
-    """Numbers in one common unit, and that unit (empty for plain numbers).
+    """Return numbers in one common unit, and that unit (empty for plain numbers).
 
     The unit fits the largest of the values, so that an interval reads `4.8–7.5 %`.  `unit` is that of the schema.
     """
@@ -44,7 +44,7 @@ def figures(values: list[float], unit: str, measure: str) -> tuple[list[str], st
 
 
 def figure(value: float | None, unit: str, measure: str = "") -> str:
-    """One number with its unit; `?` where there is none."""
+    """Return one number with its unit; `?` where there is none."""
     if value is None:
         return "?"
     (text,), name = figures([value], unit, measure)
@@ -52,7 +52,7 @@ def figure(value: float | None, unit: str, measure: str = "") -> str:
 
 
 def number(value: float) -> str:
-    """A number with two significant digits below 1, one decimal below 1000, thousands set apart by commas."""
+    """Return a number with two significant digits below 1, one decimal below 1000, thousands set apart by commas."""
     if value != value or value in (float("inf"), float("-inf")):  # noqa: PLR0124 - NaN is not equal to itself
         return "?"
     size = abs(value)
@@ -68,17 +68,17 @@ def number(value: float) -> str:
 
 
 def moment(time_us: int) -> str:
-    """A time as `2026-11-25 19:10:00 UTC`."""
+    """Return a time as `2026-11-25 19:10:00 UTC`."""
     return f"{datetime.fromtimestamp(time_us / SECOND_US, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def clock(time_us: int) -> str:
-    """Only the time of day, as `19:10 UTC`."""
+    """Return only the time of day, as `19:10 UTC`."""
     return f"{datetime.fromtimestamp(time_us / SECOND_US, UTC):%H:%M} UTC"
 
 
 def duration(length_us: int, names: tuple[str, str, str, str]) -> str:
-    """The two largest parts that there are, as `3 min 20 s`; `names` are those of day, hour, minute, second."""
+    """Return the two largest units of a duration, as `3 min 20 s`; `names` are those of day, hour, minute, second."""
     seconds = max(0, length_us) // SECOND_US
     sizes = (86_400, 3600, 60, 1)
     parts = []

@@ -1,4 +1,4 @@
-"""What the rooms hand to and ask of each other: a stage imports these, never another stage.  No behaviour stands here.
+"""The interfaces between the rooms: a stage imports these, never another stage.  They have no behaviour.
 
 In this order: what all components share, rows, windows, notifications, the alerts' API.  Times with `_us` are µs since
 1970, 0 where something has not happened.
@@ -20,21 +20,21 @@ T = TypeVar("T")
 
 
 class Call(Protocol):
-    """Runs a function on a worker thread of a stage; on one thread, one at a time."""
+    """A call that runs a function on a worker thread of a stage; on one thread, one at a time."""
 
     def __call__(self, function: Callable[..., T], /, *args: Any) -> Awaitable[T]:
         """Return what the function returns, or raise what it raises."""
 
 
 class Offer(Protocol):
-    """Takes datagrams of a source; called on the event loop, so it must not wait."""
+    """The receiver of a source's datagrams; called on the event loop, so it must not wait."""
 
     def __call__(self, datagrams: Datagrams, /) -> bool:
-        """Take a batch, or return False where there is no room: the batch is then counted as dropped."""
+        """Take a batch, or return False if there is no room: the batch is then counted as dropped."""
 
 
 class Clock(Protocol):
-    """Gives the time, in the unit that its name in the constructor says."""
+    """A clock, in the unit that its name in the constructor states."""
 
     def __call__(self) -> int:
         """Return the time as a whole number."""
@@ -44,7 +44,7 @@ class Component(Protocol):
     """A part of the service: its constructor opens nothing, entering starts it, leaving stops it."""
 
     async def __aenter__(self) -> Self:
-        """Start.  Raises what keeps the component from running, with nothing left open."""
+        """Start.  Raises what prevents the component from running, with nothing left open."""
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
@@ -53,7 +53,7 @@ class Component(Protocol):
 
 
 class Sink(Protocol):
-    """Takes rows; called on the event loop, so `offer` must not wait."""
+    """The receiver of rows; called on the event loop, so `offer` must not wait."""
 
     def offer(self, table: str, batch: pa.RecordBatch, /) -> bool:
         """Take a batch of rows of `table`, or return False: its rows are then counted as dropped."""
@@ -63,26 +63,26 @@ class Sink(Protocol):
 
 
 class Enricher(Protocol):
-    """Adds names to what was decoded."""
+    """The component that adds names to decoded rows."""
 
     def warm_up(self) -> None:
         """Compile what must be compiled.  Blocks; called once, on a decode worker's thread."""
 
     async def first_answers(self) -> None:
-        """Wait until enough is known to begin, or the time for that is over."""
+        """Wait until enough is known to begin, or time is up."""
 
     def name(self, decoded: Decoded, worker: int, /) -> Decoded:
         """Return the same rows with the columns that enrichment fills.  Blocks; called on that worker's thread."""
 
 
 class Rollup(Protocol):
-    """Sums rows of `flows` that are stored; called on the event loop, for one insert after the other."""
+    """The component that sums stored rows of `flows`; called on the event loop, for one insert after the other."""
 
     async def group(self) -> int:
-        """The number to store in column `rollup_group` with the next rows.  Raises what keeps it from being noted."""
+        """Return the number to store in column `rollup_group` with the next rows.  Raises what prevents storing it."""
 
     async def stored(self, group: int, batches: Sequence[pa.RecordBatch], /) -> None:
-        """Take rows that are in the store with this number; none, if the store refused them."""
+        """Take rows that are in the store with this number; no rows, if the store refused them."""
 
     def settled(self) -> None:
         """Note that what a former run sent is in the store, or will never be.  May be called more than once."""
@@ -97,19 +97,19 @@ class WindowClosed:
     start_us: int
     """µs since 1970, a multiple of the window's length."""
     end_us: int
-    """The first microsecond behind the window."""
+    """The first microsecond after the window."""
     partial: bool
-    """True if the service did not watch it whole: its sums are too low."""
+    """True if the service did not watch all of it: its sums are too low."""
     epoch: int
     """Grows when the system clock was set back: only then can a window close a second time, with another epoch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """What a run of the service has watched, as the next run finds it.  Times are µs since 1970."""
+    """What a run of the service has watched, for the next run to read.  Times are µs since 1970."""
 
     began_us: int
-    """Since when, with pauses no longer than a run makes up for."""
+    """Since when, with no pauses longer than a run makes up for."""
     judged_us: int
     """All windows that ended until then have been judged."""
     alive_us: int
@@ -117,10 +117,10 @@ class Watched:
 
 
 class OnWindowClosed(Protocol):
-    """Takes closed windows; called on the event loop, one window after the other."""
+    """A subscriber to closed windows; called on the event loop, one window after the other."""
 
     async def __call__(self, window: WindowClosed, /) -> None:
-        """Do what is due.  An exception is logged and counted; taking too long is, too."""
+        """Process a window.  An exception is logged and counted, and so is taking too long."""
 
 
 Event = Literal["firing", "resolved", "escalated", "acknowledged"]
@@ -130,7 +130,7 @@ Scope = Literal["pair", "vm", "interface", "host", "exporter", "service"]
 
 @dataclass(frozen=True, slots=True)
 class AlertNotification:
-    """One change of one alert, with all that a message about it needs."""
+    """One change of one alert, with everything that a message about it needs."""
 
     alert_id: str
     """32 hexadecimal digits (UUID 4), the same for all changes of one alert."""
@@ -148,14 +148,14 @@ class AlertNotification:
     """Unit of `value`, `low`, `high` and `threshold`: ratio (0 to 1), bit/s, packets/s, µs, s, packets ... as in
     `collector.alert.scopes`."""
     value: float | None
-    """Of `absent`, the silence in seconds; None where nothing is known."""
+    """For `absent`, the silence in seconds; None where nothing is known."""
     low: float | None
     """Lower end of the 95 % interval; None where the measure has none."""
     high: float | None
     samples: float | None
-    """What the value rests on: samples or readings; None where the view does not say."""
+    """Number of samples or readings behind the value; None where the view does not state it."""
     evidence: str
-    """State of the evidence as the view says it (`measured`, ...), or empty."""
+    """State of the evidence as the view states it (`measured`, ...), or empty."""
     threshold: float | None
     """What the value was compared with."""
     condition: str
@@ -176,7 +176,7 @@ class AlertNotification:
     sql: str
     """Query that shows the series around the time of the alert."""
     ended_by: str = ""
-    """Of what has ended: `clear`, `forgotten`, or the name of the person who ended it."""
+    """For an ended alert: `clear`, `forgotten`, or the name of the person who ended it."""
     why: str = ""
     """What the person said, or why it is forgotten."""
 
@@ -186,7 +186,7 @@ class NotificationGroup:
     """Notifications that make one message."""
 
     key: str
-    """Of this message alone: the same when it is offered again after a restart."""
+    """Unique to this message, and the same when it is offered again after a restart."""
     severity: Severity
     """The highest of the notifications."""
     receivers: tuple[str, ...]
@@ -195,24 +195,27 @@ class NotificationGroup:
 
 
 class OnNotification(Protocol):
-    """Takes every notification, whether or not a route sends it; called on the event loop, so it must not wait."""
+    """The receiver of every notification, whether or not a route sends it; called on the event loop, so it must not
+    wait."""
 
     def __call__(self, notification: AlertNotification, /) -> None:
-        """Take a notification.  It is offered once, and never again: not after a restart, either."""
+        """Take a notification.  It is offered only once, even over a restart."""
 
 
 class Remember(Protocol):
-    """Takes what some receivers must be sent again while it fires; called on the event loop, once, after a start."""
+    """The receiver of alerts that some receivers must be sent repeatedly while they fire; called once after a start, on
+    the event loop."""
 
     async def __call__(self, groups: Sequence[NotificationGroup], /) -> None:
-        """Take alerts that last and were sent before the start: one group for each receiver."""
+        """Take alerts that still last and were sent before the start: one group for each receiver."""
 
 
 class Outbox(Protocol):
-    """Delivers groups; called on the event loop, so it must not wait."""
+    """The component that delivers groups; called on the event loop, so it must not wait."""
 
     def offer(self, group: NotificationGroup, /) -> None:
-        """Take a group.  It is already in the store: what is taken here and not delivered is offered again later."""
+        """Take a group.  It is already in the store: if it is taken here but not delivered, it is offered again
+        later."""
 
 
 Row = Mapping[str, Any]
@@ -237,7 +240,7 @@ class AlertQuery:
     """How the id begins."""
     limit: int = 100
     before: tuple[int, str] | None = None
-    """Continue behind this alert: when it fired, and its id."""
+    """Continue after this alert: when it fired, and its id."""
 
 
 class AlertService(Protocol):
@@ -247,34 +250,35 @@ class AlertService(Protocol):
     """
 
     async def alerts(self, query: AlertQuery, /) -> Sequence[Row]:
-        """Rows of `alerts`, those that fired last first, each with `held_back_by`.
+        """Return rows of `alerts`, the last fired first, each with `held_back_by`.
 
-        It says what keeps the message back: the name of a rule, or a silence with its id and who made it; else "".
+        It states what holds the message back: the name of a rule, or a silence with its id and author; else "".
         """
 
     async def alert(self, alert_id: str, /) -> Row | None:
-        """The same row of one alert."""
+        """Return the same row of one alert."""
 
     async def history(self, alert: Row, limit: int, offset: int, /) -> Sequence[Row]:
-        """Rows of `alert_events` about an alert, oldest first."""
+        """Return rows of `alert_events` about an alert, oldest first."""
 
     async def silences(self, limit: int, offset: int, /, *, ended: bool) -> Sequence[Row]:
-        """Rows of `alert_silences`, newest first; with `ended`, former ones, too."""
+        """Return rows of `alert_silences`, newest first; with `ended`, former ones, too."""
 
     def rules(self) -> Sequence[Row]:
-        """The rules that are evaluated, by name: their settings, the unit, and how their evaluation goes."""
+        """Return the evaluated rules by name: settings, unit, and state of the evaluation."""
 
     async def acknowledge(self, alert_id: str, who: str, comment: str, /) -> bool:
-        """Take an alert on in the name of `who`.  False if no alert with this id is firing."""
+        """Acknowledge an alert in the name of `who`.  Return False if no alert with this id is firing."""
 
     async def resolve(self, alert_id: str, who: str, comment: str, /) -> bool:
-        """End an alert in the name of `who`.  False if none with this id lasts."""
+        """End an alert in the name of `who`.  Return False if none with this id is active."""
 
     async def retire(self, wanted: Mapping[str, str], who: str, comment: str, /) -> Sequence[Mapping[str, str]]:
-        """Expect no exporter with these labels any more, until it sends again; the labels of each that was."""
+        """Stop expecting exporters with these labels until they send again; return the labels of each that was
+        expected."""
 
     async def silence(self, matchers: Mapping[str, str], until: int, who: str, comment: str, /) -> str:
-        """Keep messages back; returns the silence's id.  Raises ValueError for what cannot be."""
+        """Hold messages back; return the silence's id.  Raises ValueError for an impossible silence."""
 
     async def end_silence(self, silence_id: str, /) -> bool:
-        """End a silence.  False if there is none that lasts."""
+        """End a silence.  Return False if none with this id is active."""

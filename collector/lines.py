@@ -1,4 +1,4 @@
-"""The one way out to JSON and to CSV: lines that a program reads right, and that harm nobody who opens them."""
+"""The only output of JSON and CSV: lines that a program reads correctly and that are safe to open."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from schemas.text import HOSTILE, visible
 
 _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
 _FORMULA = re.compile(r"(^|;)(\s*)(?=[=+\-@＝＋－＠])")
-"""Where a spreadsheet may see a formula begin: in a cell, or behind a semicolon, which separates cells in half of
+"""Where a spreadsheet may see a formula begin: in a cell, or after a semicolon, which separates cells in half of
 Europe."""
 
 
 def json_text(value: Any, *, indent: int | None = None, compact: bool = False) -> str:
-    """`value` as JSON, in one line unless `indent` says otherwise.
+    """Return `value` as JSON, in one line unless `indent` says otherwise.
 
-    What a terminal or the eye would obey is escaped as JSON does it, so nothing is lost.  Halves of surrogate pairs
-    become U+FFFD, numbers that JSON does not have null: readers refuse both.
+    Characters that control a terminal or mislead the eye are escaped as in JSON, so nothing is lost.  Halves of
+    surrogate pairs become U+FFFD, and numbers that JSON lacks become null: readers refuse both.
     """
     separators = (",", ":") if compact else None
     try:
@@ -35,10 +35,10 @@ def json_text(value: Any, *, indent: int | None = None, compact: bool = False) -
 
 
 def csv_lines(rows: Iterable[Sequence[Any]]) -> str:
-    """Rows as CSV, one line each.
+    """Return rows as CSV, one line each.
 
-    Numbers are written as they are.  A text is visible (`schemas.text`), and where a spreadsheet would take it for a
-    formula it gets an apostrophe in front, which spreadsheets take for "this is text".
+    Numbers are written as they are.  A text is made visible (`schemas.text`), and if a spreadsheet would take it for a
+    formula, it gets an apostrophe in front, which marks text in spreadsheets.
     """
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([_cell(cell) for cell in row] for row in rows)

@@ -5,9 +5,9 @@
     log.sampled("a datagram was cut", key=address, octets=70000)
 
 A line is text for a terminal (`time level component: event key=value …`) or one JSON object.  What comes from the
-network is quoted, so that it can neither break a line nor imitate a field.  What an outsider can cause is logged with
-`sampled` only; each datagram's share is in the metrics.  Exceptions and the warnings of libraries are sampled by the
-place in the source that they come from, so that no request, however often it is sent, fills the log.
+network is quoted, so that it can neither break a line nor imitate a field.  What an outsider can cause is logged only
+with `sampled`; the metrics count each datagram.  Exceptions and the warnings of libraries are sampled by their place in
+the source, so that no request, however often it is sent, fills the log.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from schemas.text import visible
 
 ROOT = "vmflow"
 SAMPLE_INTERVAL_SECONDS = 60.0
-"""One line a minute and cause says that something is wrong; how much is in the metrics."""
+"""One line per minute and cause reports that something is wrong; the metrics show how much."""
 SAMPLED_KEYS = 256
-"""Causes that are told apart at a time.  More share one line per event: a key may come from the network."""
+"""Most causes distinguished at a time.  Others share one line per event: a key may come from the network."""
 
 Severity = Literal["info", "warning", "error"]
 
@@ -78,16 +78,18 @@ class JsonFormatter(logging.Formatter):
 
 
 class Sampler:
-    """Tells which of many lines are written: the first of an interval for each cause.  Bounded, for any thread."""
+    """The choice of which of many lines are written: the first of an interval for each cause.  Bounded, and
+    thread-safe."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._lock = threading.Lock()
         self._causes: dict[tuple[Hashable, Hashable], tuple[float, int]] = {}
-        """Cause -> when its line may be written again, and how many were kept back since the last."""
+        """Cause → when its line may be written again, and how many were suppressed since the last."""
 
     def due(self, event: Hashable, key: Hashable, interval_seconds: float = SAMPLE_INTERVAL_SECONDS) -> int | None:
-        """How many lines of this cause were kept back since the last one; None if this one is to be kept back, too."""
+        """Return how many lines of this cause were suppressed since the last one; None if this one is to be suppressed,
+        too."""
         now = self._clock()
         with self._lock:
             cause = (event, key)
@@ -96,7 +98,7 @@ class Sampler:
                 if len(self._causes) >= SAMPLED_KEYS:
                     cause = (event, _FIELDS)
                 if cause not in self._causes and len(self._causes) >= 2 * SAMPLED_KEYS:
-                    return None  # events are written in the source: this many do not exist
+                    return None  # events are constants in the source: there are not this many
             due, kept_back = self._causes.get(cause, (now, 0))
             if now < due:
                 self._causes[cause] = (due, kept_back + 1)
@@ -106,19 +108,20 @@ class Sampler:
 
 
 class LibraryFilter(logging.Filter):
-    """Samples what libraries log from warnings on: a place in their source is a cause, whatever its text says."""
+    """The filter that samples what libraries log at level warning or above: a place in their source is a cause,
+    whatever its text."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._sampler = Sampler(clock)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether to write a record; one that is written tells how many like it were not."""
+        """Return whether to write a record; a written one states how many like it were suppressed."""
         if record.levelno < logging.WARNING or record.name.startswith(f"{ROOT}."):
             return True
         trace = record.exc_info[2] if record.exc_info else None
         place: Hashable = (record.pathname, record.lineno)
-        if record.name == "py.warnings":  # all of one place: the text begins with that of the warning
+        if record.name == "py.warnings":  # all from one place: the text begins with the warning's own place
             place = record.getMessage().partition(" ")[0]
         kept_back = self._sampler.due(record.name, (place, _place(trace)))
         if kept_back:
@@ -127,14 +130,14 @@ class LibraryFilter(logging.Filter):
 
 
 class Log:
-    """Logs events of one component.  `clock` tells monotonic seconds, for what is sampled."""
+    """The log of one component.  `clock` returns monotonic seconds, for sampling."""
 
     def __init__(self, logger: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
         self._logger = logger
         self._sampler = Sampler(clock)
 
     def debug(self, event: str, **fields: object) -> None:
-        """Log what only a developer wants to see."""
+        """Log what only a developer needs to see."""
         self._write(logging.DEBUG, event, fields)
 
     def info(self, event: str, **fields: object) -> None:
@@ -142,7 +145,7 @@ class Log:
         self._write(logging.INFO, event, fields)
 
     def warning(self, event: str, **fields: object) -> None:
-        """Log what the operator should mend."""
+        """Log what the operator should repair."""
         self._write(logging.WARNING, event, fields)
 
     def error(self, event: str, **fields: object) -> None:
@@ -164,7 +167,7 @@ class Log:
         severity: Severity = "warning",
         **fields: object,
     ) -> bool:
-        """Log at most once per `interval_seconds` for this event and `key`; tell how many were kept back.
+        """Log at most once per `interval_seconds` for this event and `key`; state how many were suppressed.
 
         Returns whether a line was written.
         """
@@ -186,7 +189,7 @@ def _told(kept_back: int) -> dict[str, object]:
 
 
 def _place(trace: TracebackType | None) -> tuple[str, int] | None:
-    """File and line that raised."""
+    """Return the file and line that raised."""
     if trace is None:
         return None
     while trace.tb_next is not None:
@@ -195,14 +198,15 @@ def _place(trace: TracebackType | None) -> tuple[str, int] | None:
 
 
 def get_log(component: str, clock: Callable[[], float] = time.monotonic) -> Log:
-    """Return the log of a component, named as its folder or file is."""
+    """Return the log of a component, named after its folder or file."""
     return Log(logging.getLogger(f"{ROOT}.{component}"), clock)
 
 
 def setup(settings: LogSettings, stream: TextIO | None = None) -> None:
-    """Send all logs, ours and the libraries', to `stream` (standard error) as `settings` say; calling again replaces.
+    """Send all logs, including those of libraries, to `stream` (standard error) as `settings` say; a second call
+    replaces the first.
 
-    Libraries log from the level `warning` on at most, unless ours is `debug`.
+    Libraries log at level `warning` or above only, unless the level set is `debug`.
     """
     handler = logging.StreamHandler(sys.stderr if stream is None else stream)
     handler.addFilter(LibraryFilter())

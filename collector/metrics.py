@@ -1,4 +1,4 @@
-"""Metrics: one registry that is passed in, families declared by the components they describe, labels that are bounded.
+"""Metrics: one registry that is passed in, families declared by the components they describe, bounded labels.
 
     metrics = Metrics()
     problems = metrics.counter("decode_problems_total", "Problems by exporter and reason.", ("exporter", "reason"))
@@ -32,21 +32,21 @@ from schemas.text import clean
 PREFIX = "vmflow_"
 EXPORTERS_LABELLED = 1000
 """Exporters with a label value of their own.  A cloud's hypervisors fit; a label value costs Prometheus a few kB per
-family, and sender addresses can be forged."""
+family, and sender addresses may be forged."""
 LABEL_CHARACTERS = 100
 OTHER = "other"
-"""The label value that all the rest share."""
+"""The label value shared by all others."""
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each counter, which nobody asks for
+disable_created_metrics()  # type: ignore[no-untyped-call]  # one more series for each counter, which no one needs
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*\Z")
 
 
 class CappedLabels:
-    """Label values of which there are at most `limit`, then `other`.
+    """Up to `limit` label values, then `other`.
 
-    The first `limit` keys that are asked for have values of their own for as long as the process runs, so that a
-    series never changes its meaning.  May be used from several threads.
+    The first `limit` keys used have values of their own for as long as the process runs, so that a series never changes
+    its meaning.  Thread-safe.
     """
 
     def __init__(self, limit: int = EXPORTERS_LABELLED) -> None:
@@ -60,7 +60,8 @@ class CappedLabels:
     def label(self, key: Hashable, *, newcomer: bool = False) -> str:
         """Return the label value for `key`: its text, or `other`.  A pair of numbers is an IP address in two halves.
 
-        Newcomers get one of the first half only: whoever makes up addresses leaves the other half to those who stay.
+        Newcomers get a value only from the first half of the limit: forged addresses leave the other half to keys that
+        stay.
         """
         known = self._known.get(key)
         if known is not None:
@@ -72,9 +73,9 @@ class CappedLabels:
 
 
 class RunningTotals:
-    """Feeds a counter from totals that only grow, one per row of an array.
+    """The feeder of a counter from totals that only grow, one per row of an array.
 
-    A row's label values are given once, when it appears; after that only rows that changed cost anything.
+    A row's label values are given once, when it appears; after that, only changed rows cost time.
     """
 
     def __init__(self, family: Counter) -> None:
@@ -85,8 +86,8 @@ class RunningTotals:
     def advance(self, labels: Sequence[Sequence[str]], totals: NDArray[np.int64]) -> None:
         """Add each row's growth since the last call to the counter with the row's label values.
 
-        `labels` and `totals` have the same rows as before, and perhaps new ones at the end.  A total that shrank began
-        anew at 0.  Raises ValueError if the lengths differ or rows are missing.
+        `labels` and `totals` have the same rows as before, and perhaps new ones at the end.  A total that shrank
+        restarted at 0.  Raises ValueError if the lengths differ or rows are missing.
         """
         if len(labels) != len(totals) or len(totals) < len(self._last):
             raise ValueError(f"{len(labels)} label rows, {len(totals)} totals, {len(self._last)} rows before")
@@ -102,7 +103,7 @@ class RunningTotals:
 
 
 class Metrics:
-    """Declares metric families in `registry` (a new one if none is given)."""
+    """The metric families, declared in `registry` (a new one if none is given)."""
 
     def __init__(self, registry: CollectorRegistry | None = None, exporters_labelled: int = EXPORTERS_LABELLED) -> None:
         self.registry = CollectorRegistry() if registry is None else registry
@@ -116,7 +117,7 @@ class Metrics:
         return Counter(_checked(name), documentation, labels, registry=self.registry)
 
     def gauge(self, name: str, documentation: str, labels: Sequence[str] = ()) -> Gauge:
-        """Declare a gauge.  Raises ValueError as `counter` does."""
+        """Declare a gauge.  Raises ValueError like `counter`."""
         if name.endswith("_total"):
             raise ValueError(f"the name of gauge {name!r} ends in _total")
         return Gauge(_checked(name), documentation, labels, registry=self.registry)
@@ -124,21 +125,21 @@ class Metrics:
     def histogram(
         self, name: str, documentation: str, buckets: Sequence[float], labels: Sequence[str] = ()
     ) -> Histogram:
-        """Declare a histogram with upper bounds `buckets`, in the name's unit.  Raises ValueError as `counter` does."""
+        """Declare a histogram with upper bounds `buckets`, in the name's unit.  Raises ValueError like `counter`."""
         return Histogram(_checked(name), documentation, labels, registry=self.registry, buckets=buckets)
 
     def describe(self, **build: str) -> None:
-        """Add `vmflow_build_info` with these labels, and what the system says of the process (`process_…`)."""
+        """Add `vmflow_build_info` with these labels, and what the system reports of the process (`process_…`)."""
         Info(f"{PREFIX}build", "What this service is made of.", registry=self.registry).info(build)
         ProcessCollector(registry=self.registry)
 
     def value(self, name: str, **labels: str) -> float | None:
-        """Return what a sample, named without the prefix, stands at; None if it does not exist."""
+        """Return the value of a sample, named without the prefix; None if it does not exist."""
         return self.registry.get_sample_value(PREFIX + name, labels)
 
 
 def label_text(text: str) -> str:
-    """A name of others as the value of a label: visible, and of bounded length."""
+    """Return a foreign name as a label value: visible, and of bounded length."""
     return clean(text, LABEL_CHARACTERS)
 
 

@@ -42,10 +42,10 @@ NOT_SETTINGS = frozenset({"VMFLOW_CONFIG", "VMFLOW_CACHE_DIR"})
 """Variables with the prefix that are read elsewhere: the settings file's name, and where kernels are cached."""
 
 SECRET_PARTS = ("password", "token", "secret", "users")
-"""A key with one of these in its name is never printed with its value."""
+"""Keys with one of these in their names are never printed with their values."""
 
 SECRET_KEYS = re.compile(r"notify\.(receivers(\.[^.]+)?|actions(\.[^.]+(\.url)?)?)")
-"""Keys that hold a secret where people write a URL in place of a table."""
+"""Keys that hold a secret when people write a URL in place of a table."""
 
 _LOGIN_IN_URL = re.compile(r"(?<=//)[^/@\s]*(?=@)")
 _SECRET_IN_URL = re.compile(r"(?<=[?&])([^=&\s]*(?:pass|token|secret|key)[^=&\s]*)=[^&\s']*", re.IGNORECASE)
@@ -58,7 +58,7 @@ class InvalidSettingsError(Exception):
 class Settings(BaseSettings):
     """Settings of the service.
 
-    Rising order: defaults, TOML file, `VMFLOW_SECTION__KEY` variables, `--set section.key=value`.
+    Sources in rising order: defaults, TOML file, `VMFLOW_SECTION__KEY` variables, `--set section.key=value`.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter=DELIMITER, extra="forbid", frozen=True)
@@ -117,7 +117,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Command line over environment over file."""
+        """Return the sources: command line over environment over file."""
         variables = EnvSettingsSource(settings_cls)
         variables.env_vars = {name.lower(): value for name, value in environment.variables().items()}
         if cls.toml_file is None:
@@ -126,7 +126,7 @@ class Settings(BaseSettings):
 
 
 def secret_variables(settings: Settings) -> set[str]:
-    """Names of the variables that hold settings, or secrets that settings name."""
+    """Return the names of the variables that hold settings, or secrets that settings name."""
     named = {receiver.url_env for receiver in settings.notify.receivers.values()}
     named |= {action.url_env for action in settings.notify.actions.values()}
     own = {name for name in environment.variables() if name.startswith(PREFIX) and name not in NOT_SETTINGS}
@@ -149,12 +149,13 @@ def load(file: Path | None = None, overrides: list[str] | None = None) -> Settin
 
 @cache
 def _from_file(file: Path | None) -> type[Settings]:
-    """The settings as a class that reads this file.  Kept: pydantic takes longer to make it than to read the file."""
+    """Return the settings as a class that reads this file.  Cached: pydantic takes longer to make it than to read the
+    file."""
     return type("Settings", (Settings,), {"toml_file": file, "__doc__": Settings.__doc__})
 
 
 def _refuse_unknown_variables() -> None:
-    """A misspelt section in a variable's name would else be passed over in silence."""
+    """Refuse a misspelt section in a variable's name, which would otherwise be silently ignored."""
     for name in sorted(environment.variables()):
         section = name.removeprefix(PREFIX).lower().split(DELIMITER)[0]
         if name.startswith(PREFIX) and name not in NOT_SETTINGS and section not in Settings.model_fields:
@@ -165,7 +166,8 @@ def _refuse_unknown_variables() -> None:
 
 
 def _nested(overrides: list[str]) -> dict[str, Any]:
-    """`section.key=value` items as nested dictionaries; a value that is JSON (list, number, true) counts as such."""
+    """Return `section.key=value` items as nested dictionaries; a value that is JSON (list, number, true) counts as
+    such."""
     values: dict[str, Any] = {}
     for item in overrides:
         name, equals, text = item.partition("=")
@@ -186,7 +188,7 @@ def _nested(overrides: list[str]) -> dict[str, Any]:
 
 
 def explain(error: ValidationError, section: tuple[str, ...] = ()) -> str:
-    """What is wrong with settings, or with one section of them: a line each, without secrets."""
+    """Return what is wrong with settings, or with one section of them: a line each, without secrets."""
     lines = []
     for problem in error.errors(include_url=False):
         path = (*section, *problem["loc"])
@@ -198,10 +200,11 @@ def explain(error: ValidationError, section: tuple[str, ...] = ()) -> str:
         elif any(part in key.lower() for part in SECRET_PARTS) or SECRET_KEYS.fullmatch(key):
             lines.append(f"{key}: {message}")
         elif not key:
-            # Sections that do not fit one another: the message names them.
+            # Sections that contradict each other: the message names them.
             lines.append(message)
         elif isinstance(problem["input"], dict):
-            # A whole table says nothing; the message names its key and value.  Entries of a list are known by name.
+            # A whole table is of no use; the message names its key and value.  Entries of a list are identified by
+            # name.
             name = problem["input"].get("name")
             lines.append(f"{key} ({name}): {message}" if isinstance(name, str) else f"{key}: {message}")
         else:
@@ -210,7 +213,7 @@ def explain(error: ValidationError, section: tuple[str, ...] = ()) -> str:
 
 
 def _alternatives(path: tuple[int | str, ...]) -> str:
-    """The names that exist in the section of an unknown key."""
+    """Return the names that exist in the section of an unknown key."""
     model: Any = Settings
     for part in path[:-1]:
         fields = getattr(model, "model_fields", None)

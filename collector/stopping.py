@@ -1,4 +1,4 @@
-"""The time of an orderly stop, shared by all that has to be done in it."""
+"""The time of an orderly stop, shared by all that must be done in it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 HURRIED_SECONDS = 5.0
-"""What is left of it once somebody asks a second time: enough to write the queue to a disk."""
+"""Seconds left after a second request: enough to write the queue to a disk."""
 
 
 class Stop:
-    """Counts down from `begin` on.  For the event loop's thread."""
+    """The countdown from `begin` on.  For the event loop's thread."""
 
     def __init__(self, seconds: float = math.inf) -> None:
         self._seconds = seconds
@@ -29,12 +29,12 @@ class Stop:
             self._end = asyncio.get_running_loop().time() + self._seconds
 
     def hurry(self) -> None:
-        """End soon; who waits looks at the clock again."""
+        """End soon; waiting tasks check the clock again."""
         self._end = min(self._end, asyncio.get_running_loop().time() + HURRIED_SECONDS)
         self._hurried.set()
 
     def left(self, reserve_seconds: float = 0.0) -> float:
-        """Seconds that are left but for a reserve: without end before `begin`, nothing (0) when they are over."""
+        """Return the seconds left beyond a reserve: infinite before `begin`, 0 when they are over."""
         if self._end == math.inf:
             return math.inf
         return max(0.0, self._end - asyncio.get_running_loop().time() - reserve_seconds)

@@ -1,4 +1,4 @@
-"""A client of the store for a stage that asks it again and again."""
+"""A client of the store for a stage that queries it repeatedly."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from clickhouse_connect.driver import Client
 class KeptClient:
     """One client, opened when first needed, closed after an error, and opened again with the next use.
 
-    Everything blocks; for one thread at a time.  `connect` opens a client with our database selected.
+    Everything blocks; for one thread at a time.  `connect` opens a client with the service's database selected.
     """
 
     def __init__(self, connect: Callable[[], Client]) -> None:
@@ -25,7 +25,7 @@ class KeptClient:
 
     @contextlib.contextmanager
     def use(self) -> Iterator[Client]:
-        """The client, for a `with` statement: what goes wrong in it closes the client.  Raises what `connect` does."""
+        """Yield the client, for a `with` statement: an error in it closes the client.  Raises what `connect` does."""
         client = self._client = self._client or self._connect()
         try:
             yield client
@@ -34,7 +34,7 @@ class KeptClient:
             raise
 
     def close(self) -> None:
-        """Let go of the store.  Does not raise: a broken connection may refuse even that."""
+        """Release the store.  Does not raise: a broken connection may refuse even that."""
         client, self._client = self._client, None
         if client is not None:
             with contextlib.suppress(Exception):

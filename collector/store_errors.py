@@ -1,4 +1,4 @@
-"""What ClickHouse and its driver say when something fails, in one line: for people, logs and the API."""
+"""Error messages of ClickHouse and its driver in one line: for people, logs and the API."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import re
 from clickhouse_connect.driver import exceptions as driver
 
 LINE_CHARACTERS = 500
-"""Of what an error says: some of ClickHouse's repeat a whole statement, and the text of its views."""
+"""Characters of an error's message: some of ClickHouse's repeat a whole statement, and the text of its views."""
 _SAID = re.compile(r"Code: \d+\. DB::\w*Exception: (.*)", re.DOTALL)
 _STATUS = re.compile(r"HTTP driver received (HTTP status \d+)")
 _AROUND = re.compile(r"\s*\((?:version \d|for url )")
-"""How ClickHouse's own words begin and end within those of the driver."""
+"""How ClickHouse's own message begins and ends within the driver's."""
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line: without what driver and server put around it, statements and stack traces."""
+    """Return an error's message in one line, without what driver and server add, statements and stack traces."""
     text = str(error).strip()
     if said := _SAID.search(text):
         text = said[1]
@@ -28,7 +28,8 @@ def first_line(error: BaseException) -> str:
 
 
 def _innermost(error: BaseException) -> str:
-    """What the system says, below the libraries that pass it on; the last words of one that has no words of its own."""
+    """Return the system's message, beneath the libraries that pass it on; else the end of the innermost error's
+    text."""
     while (below := getattr(error, "reason", None) or error.__cause__) is not None and isinstance(below, BaseException):
         error = below
     return getattr(error, "strerror", None) or str(error).rsplit(": ", 1)[-1]

@@ -1,8 +1,9 @@
-"""The one way out to a terminal: whatever a command prints goes through here, and nothing in it steers the terminal.
+"""The only output to a terminal: all that a command prints goes through here, and nothing in it controls the terminal.
 
-What is shown was chosen by others: names of VMs and interfaces, messages of servers, names of files, what a store held
-before names were cleaned.  Characters that a terminal or the eye would obey are written as escapes (`schemas.text`);
-an argument is one line, whatever is in it.  No other module of `collector` prints; `tests/test_architecture.py` looks.
+Output may come from others: names of VMs and interfaces, messages of servers, file names, what a store held before
+names were cleaned.  Characters that control a terminal or mislead the eye are written as escapes (`schemas.text`); an
+argument is one line, whatever is in it.  No other module of `collector` prints; `tests/test_architecture.py` checks
+this.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple, NoReturn
 from schemas.text import visible
 
 MISTAKE_CHARACTERS = 60
-"""Of a word that is held against those that are known."""
+"""Characters of a word that is compared with known words."""
 _CHOICE = re.compile(r"invalid choice: '(.{1,60})' \(choose from (.*)\)", re.DOTALL)
 _OPTION = re.compile(r"unrecognized arguments: (--[a-z-]{1,60})")
 
@@ -29,10 +30,10 @@ _STYLES = {"critical": "bold red", "warning": "yellow", "firing": "bold", "resol
 
 
 class Parser(argparse.ArgumentParser):
-    """Reads arguments; an error quotes them, and they may be names of files that somebody else chose."""
+    """The parser of arguments; an error quotes them, and they may be file names that someone else chose."""
 
     def error(self, message: str) -> NoReturn:
-        """Tell of the mistake, and what may have been meant, and end as argparse does."""
+        """Report the mistake and what may have been meant, and exit like argparse."""
         self.print_usage(sys.stderr)
         choice, option = _CHOICE.search(message), _OPTION.search(message)
         hint = ""
@@ -45,13 +46,13 @@ class Parser(argparse.ArgumentParser):
 
 
 def similar(word: str, known: Iterable[str]) -> str:
-    """`; did you mean …?` where one of these words looks like `word`, else nothing."""
+    """Return `; did you mean …?` if one of these words resembles `word`, else nothing."""
     found = difflib.get_close_matches(word[:MISTAKE_CHARACTERS], list(known), 1)
     return f"; did you mean {found[0]}?" if found else ""
 
 
 def _options(parser: argparse.ArgumentParser) -> set[str]:
-    """The options of a command line and of the command that was given."""
+    """Return the options of a command line and of the command given."""
     # argparse has no other way to list them.
     found = set(parser._option_string_actions)
     for action in parser._actions:
@@ -62,19 +63,19 @@ def _options(parser: argparse.ArgumentParser) -> set[str]:
 
 
 class _Plain(logging.Formatter):
-    """Writes a library's warning as `tell` does."""
+    """The handler that writes a library's warning like `tell`."""
 
     def format(self, record: logging.LogRecord) -> str:
         return visible(super().format(record))
 
 
 def begin() -> None:
-    """Let signs that the terminal's character set lacks be printed as escapes rather than raise an error."""
+    """Print characters that the terminal's character set lacks as escapes, instead of raising an error."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     if logging.lastResort is not None:
-        # What libraries warn of where no log is set up, as in all commands but `run`.
+        # Warnings of libraries when no log is set up, as in all commands but `run`.
         logging.lastResort.setFormatter(_Plain())
 
 
@@ -91,22 +92,22 @@ def tell(*lines: object) -> None:
 
 
 def print_error(command: str, message: str) -> None:
-    """Tell a person's mistake, or why something cannot be done, one line each."""
+    """Report a user's mistake, or why something cannot be done, one line each."""
     tell(*(f"vmflow {command}: {line}" for line in message.split("\n") if line))
 
 
 def on_terminal() -> bool:
-    """Whether what is said goes to a terminal."""
+    """Return whether `say` prints to a terminal."""
     return sys.stdout.isatty()
 
 
 def interactive() -> bool:
-    """Whether a person is there to answer."""
+    """Return whether a person can answer."""
     return sys.stdin.isatty() and on_terminal()
 
 
 def ask_line(question: str) -> str:
-    """What a person answers, without the end of the line.  Raises KeyboardInterrupt where the answers end."""
+    """Return a person's answer, without the end of the line.  Raises KeyboardInterrupt at the end of the input."""
     print(visible(question), end="", file=sys.stderr, flush=True)
     answer = sys.stdin.readline()
     if not answer:
@@ -115,7 +116,7 @@ def ask_line(question: str) -> str:
 
 
 def data(octets: bytes) -> None:
-    """Print what a program asked for, as it is; on a terminal its lines as text, as `say` does."""
+    """Print data for a program unchanged; on a terminal print its lines as text, like `say`."""
     if on_terminal():
         say(*octets.decode("utf-8", "backslashreplace").removesuffix("\n").split("\n"))
     else:
@@ -125,7 +126,7 @@ def data(octets: bytes) -> None:
 
 
 def table(names: Sequence[str], rows: Sequence[Sequence[Any]], *, ruled: bool = True, header: bool = True) -> None:
-    """Print a table; columns of numbers to the right, None as nothing.  In a file its lines are as long as they are."""
+    """Print a table; columns of numbers are right-aligned, None is empty.  In a file, lines have any length."""
     from rich.console import Console  # noqa: PLC0415 - slow to load, and most commands print no table
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
@@ -137,25 +138,25 @@ def table(names: Sequence[str], rows: Sequence[Sequence[Any]], *, ruled: bool = 
         numeric = bool(rows) and isinstance(rows[0][position], int | float)
         shown.add_column(Text(visible(name)), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        # Text, not markup: rich would obey what stands in brackets.
+        # Text, not markup: rich would interpret brackets.
         texts = ["" if cell is None else visible(str(cell)) for cell in row]
         shown.add_row(*(Text(text, "" if ruled else _STYLES.get(text, "")) for text in texts))
     console = Console(highlight=False)
     if not console.is_terminal:
-        # A file has no width: do not break lines there.
+        # A file has no width: do not break lines.
         console = Console(width=Console(width=WIDEST).measure(shown).maximum + 1, highlight=False)
     console.print(shown)
 
 
 class Progress:
-    """A bar on standard error, if that is a terminal; else nothing, and `report` is None."""
+    """Show a progress bar on standard error, if that is a terminal; else nothing, and `report` is None."""
 
     def __init__(self, what: str, unit: str) -> None:
         self._what = what
         self._unit = unit
         self._bar: Any = None
         self.report: Callable[[int, int | None], None] | None = None
-        """Takes how many are done, and of how many."""
+        """Set how many are done, and of how many."""
 
     def __enter__(self) -> Progress:
         if sys.stderr.isatty():
@@ -187,7 +188,7 @@ class Field(NamedTuple):
 
 
 class Screen:
-    """Shows one picture after the other on the whole terminal, and leaves it as it was."""
+    """A screen that fills the terminal, shows one picture after the other, and restores the terminal."""
 
     def __init__(self) -> None:
         self._live: Any = None
@@ -205,11 +206,12 @@ class Screen:
 
     @property
     def width(self) -> int:
-        """Columns of the terminal, as wide as it is now."""
+        """The current number of columns of the terminal."""
         return int(self._live.console.width)
 
     def show(self, lines: Sequence[str], fields: Sequence[Field], rows: Sequence[tuple[Sequence[str], str]]) -> None:
-        """Show lines, and below them as many rows as fit: their cells, each cut to its column, and a style's name."""
+        """Show lines, and below them as many rows as fit: their cells, each truncated to its column, and the name of a
+        style."""
         from rich.console import Group  # noqa: PLC0415
         from rich.table import Table  # noqa: PLC0415
         from rich.text import Text  # noqa: PLC0415

@@ -1,8 +1,8 @@
 """Where threads and the event loop meet.  No other module names a thread.
 
-A stage that must call something that blocks (a compiled kernel, an insert, libvirt) sends it through the `Bridge`, to
-the workers kept for that stage: a slow store cannot take the workers that decode.  `LoopLag` measures how long the
-event loop keeps a timer waiting, and how much of that was for want of a core.
+A stage that must make a blocking call (a compiled kernel, an insert, libvirt) sends it through the `Bridge`, to the
+workers kept for that stage: a slow store cannot take the workers that decode.  `LoopLag` measures how long the event
+loop keeps a timer waiting, and how much of that was for lack of a core.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from collector.metrics import Metrics
 CHECK_SECONDS = 0.1
 WINDOW_SECONDS = 10.0
 LATE_SECONDS = 0.1
-"""No callback is to hold the event loop for longer."""
+"""No callback should hold the event loop for longer."""
 
 
 @dataclass(frozen=True, order=True)
@@ -35,11 +35,11 @@ class Lag:
 
     seconds: float = 0.0
     core_seconds: float = 0.0
-    """Of it, how long the thread could have run and had no core: other work on the machine took it."""
+    """The part of it in which the thread could have run but had no core: other work on the machine took it."""
 
 
 class LoopLag:
-    """Measures on the event loop that `run` runs on, and keeps the metrics of it."""
+    """The measurement on the event loop that `run` runs on, with its metrics."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._lag = metrics.gauge("event_loop_lag_seconds", "Longest delay of a timer in the last 10 to 20 s.")
@@ -79,7 +79,8 @@ class LoopLag:
 
 
 class CoreWait:
-    """How long this thread has waited for a core, as the kernel counts it (`schedstat`); 0 where it does not."""
+    """Return how long this thread has waited for a core, as counted by the kernel (`schedstat`); 0 where it does not
+    count."""
 
     def __init__(self) -> None:
         self._file = -1
@@ -94,7 +95,7 @@ class CoreWait:
             os.close(self._file)
 
     def seconds(self) -> float:
-        """Since the thread began."""
+        """The time waited since the thread began."""
         if self._file < 0:
             return 0.0
         _ran_ns, waited_ns, _times = os.pread(self._file, 100, 0).split()
@@ -105,15 +106,15 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 STOP_DEADLINE_SECONDS = 10.0
-"""Long enough for an insert under way; systemd's own patience is 90 s."""
+"""Long enough for an insert under way; systemd's own limit is 90 s."""
 
 LOOP_NICE = -5
-"""Added to the niceness of the event loop's thread, which then goes before the others.  Where ten threads want two
-cores it waited 59 to 103 ms for its turn without, 4 to 32 with, in runs of 90 s (`bench.soak`)."""
+"""Added to the niceness of the event loop's thread, which then goes before the others.  When ten threads compete for
+two cores, it waited 59 to 103 ms for a core without this, and 4 to 32 ms with it, in runs of 90 s (`bench.soak`)."""
 
 CAP_SYS_NICE = 23
 ASIDE_NICE = 19
-"""Niceness of threads whose work nobody waits for: the highest, for a seventieth of a usual thread's share."""
+"""Niceness of threads whose work is never urgent: the highest, for a seventieth of a usual thread's share."""
 
 _LINUX = sys.platform == "linux"
 """Elsewhere, threads of a process have one niceness."""
@@ -124,7 +125,7 @@ _log = get_log("threads")
 
 
 class Bridge:
-    """Runs blocking calls on worker threads, by stage, and brings results back to the event loop.
+    """The bridge that runs blocking calls on worker threads, by stage, and returns results to the event loop.
 
     `workers` names the stages and how many threads each may have; threads start when first needed.
     """
@@ -155,8 +156,8 @@ class Bridge:
     async def stop(self) -> list[str]:
         """Refuse new calls, drop those not begun, and wait for those under way, up to the deadline.
 
-        Returns the stages whose calls are still under way then.  Such a thread cannot be ended from outside, and Python
-        waits for it at exit: a caller that must not wait ends the process with `os._exit`.
+        Returns the stages whose calls are still under way then.  Such a thread cannot be stopped from outside, and
+        Python waits for it at exit: a caller that must not wait ends the process with `os._exit`.
         """
         pools, self._pools = self._pools, {}
         self._idle = asyncio.Event()
@@ -179,14 +180,14 @@ class Bridge:
         return []
 
     def abandon(self, stage: str) -> None:
-        """Have `stop` not wait for calls of this stage that are under way then: they are stuck at once."""
+        """Do not let `stop` wait for this stage's calls under way: they count as stuck at once."""
         self._abandoned.add(stage)
 
     async def call(self, stage: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `function(*args, **kwargs)` on a thread of `stage`; return its result or raise its exception.
 
-        A caller that is cancelled stops waiting; a call that has begun still runs to its end.  Raises KeyError for an
-        unknown stage and RuntimeError if the bridge is not running.
+        A caller that is cancelled stops waiting; a call that has begun still runs to completion.  Raises KeyError for
+        an unknown stage and RuntimeError if the bridge is not running.
         """
         if stage not in self._workers:
             raise KeyError(stage)
@@ -199,7 +200,7 @@ class Bridge:
         return await asyncio.wrap_future(future)
 
     def post(self, function: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Have the event loop call `function` soon; for use on any thread.  False if the loop has ended."""
+        """Make the event loop call `function` soon; for use on any thread.  Return False if the loop has ended."""
         if self._loop is None:
             raise RuntimeError("the bridge is not running")
         try:
@@ -209,20 +210,20 @@ class Bridge:
         return True
 
     def _ended(self, future: Future[Any]) -> None:
-        """Forget a call that has ended; runs on its thread."""
+        """Remove a call that has ended; runs on its thread."""
         self._running.pop(future, None)
         if self._idle is not None and not self._awaited():
             self.post(self._idle.set)
 
     def _awaited(self) -> bool:
-        """Whether calls are under way that a stop waits for."""
+        """Return whether calls are under way that a stop waits for."""
         return any(stage not in self._abandoned for stage in list(self._running.values()))
 
 
 def start_daemon(name: str, function: Callable[[], object]) -> None:
-    """Run `function` on a thread of its own that Python does not wait for at exit.
+    """Run `function` on its own thread, for which Python does not wait at exit.
 
-    For loops of libraries that never return and cannot be ended from outside; all else goes through the `Bridge`.
+    For loops of libraries that never return and cannot be stopped from outside; all else goes through the `Bridge`.
     """
 
     def stood_back() -> None:
@@ -233,9 +234,10 @@ def start_daemon(name: str, function: Callable[[], object]) -> None:
 
 
 def raise_priority() -> bool:
-    """Have the system let this thread run before the others of the process; False where that is not allowed.
+    """Make the system prefer this thread to the others of the process; return False where this is not allowed.
 
-    For the event loop's.  Allowed are root, CAP_SYS_NICE, and a limit for niceness (RLIMIT_NICE) that lets it.
+    For the event loop's thread.  Allowed for root, with CAP_SYS_NICE, or with a sufficient niceness limit
+    (RLIMIT_NICE).
     """
     if not _LINUX:
         return False
@@ -247,9 +249,9 @@ def raise_priority() -> bool:
 
 
 def step_aside(number: int) -> bool:
-    """Have the system let all other threads run before this one, until `lower_priority`.
+    """Make the system prefer all other threads to this one, until `lower_priority`.
 
-    False where niceness cannot be taken back later: a thread of the engine's pool would be slow for ever.
+    Return False where niceness cannot be undone later: a thread of the engine's pool would stay slow forever.
     """
     if not step_back_allowed():
         return False
@@ -260,7 +262,7 @@ def step_aside(number: int) -> bool:
 
 
 def step_back_allowed() -> bool:
-    """Whether a thread may be given less niceness than it has, down to the usual one."""
+    """Return whether a thread's niceness may be lowered, down to the usual one."""
     if not _LINUX:
         return False
     import resource  # noqa: PLC0415 - there is none where this is not asked
@@ -276,14 +278,14 @@ def step_back_allowed() -> bool:
 
 
 def lower_priority(number: int = 0) -> None:
-    """Give a thread or process, this one by default, the usual niceness: it has inherited that of who began it."""
+    """Give a thread or process, this one by default, the usual niceness: it has inherited its creator's."""
     if _LINUX:
         with suppress(OSError):  # it has ended, or is another user's by now
             os.setpriority(os.PRIO_PROCESS, number or threading.get_native_id(), _NICE)
 
 
 def stand_back_all() -> None:
-    """Give all threads of the process the usual niceness: at its end, each needs a core to go."""
+    """Give all threads of the process the usual niceness: at exit, each needs a core to end."""
     if _LINUX:
         with suppress(OSError):
             for number in os.listdir("/proc/self/task"):
@@ -291,7 +293,7 @@ def stand_back_all() -> None:
 
 
 def run(main: Coroutine[object, object, T], *, fast_loop: bool = True, debug: bool | None = None) -> T:
-    """Run `main` to its end on a new event loop: uvloop's where it is installed and `fast_loop` holds."""
+    """Run `main` to completion on a new event loop: uvloop's if it is installed and `fast_loop` is true."""
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     if fast_loop:
         try:

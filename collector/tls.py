@@ -12,7 +12,7 @@ from collector.http.settings import AccessError
 def server_context(
     section: str, certificate_file: Path, key_file: Path, client_ca_file: Path | None = None
 ) -> ssl.SSLContext:
-    """A context for a server: TLS 1.2 or newer, certificates of clients demanded if `client_ca_file` is given.
+    """Return a context for a server: TLS 1.2 or newer, with client certificates required if `client_ca_file` is given.
 
     `section` is that of the settings, for messages.  Raises AccessError.
     """
@@ -30,10 +30,11 @@ def server_context(
 
 
 def replace_certificate(contexts: Iterable[ssl.SSLContext], fresh: ssl.SSLContext) -> None:
-    """Have new connections to servers with these contexts get what `fresh` has: certificate, key, authorities.
+    """Give new connections to servers with these contexts what `fresh` has: certificate, key, authorities.
 
-    A server keeps the context that it was given, and OpenSSL lets nobody change one on a thread while another uses it:
-    so each connection is given the fresh one when its first message is there.  OpenSSL calls this without a name, too.
+    A server keeps the context that it was given, and OpenSSL allows no change to one on a thread while another uses it,
+    so each connection gets the fresh one when its first message arrives.  OpenSSL calls this without a server name,
+    too.
     """
 
     def switch(connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
@@ -70,7 +71,7 @@ class _EncryptedError(Exception):
 
 
 def _refuse_passphrase() -> str:
-    """Called by OpenSSL for an encrypted key; without it, OpenSSL would ask at the terminal."""
+    """Refuse an encrypted key; without this callback, OpenSSL would ask for the password at the terminal."""
     raise _EncryptedError
 
 

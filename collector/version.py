@@ -1,4 +1,4 @@
-"""The versions that are installed, read when this is imported: a confined process may not look for them later."""
+"""The installed versions, read at import: a confined process cannot look for them later."""
 
 from __future__ import annotations
 
@@ -15,4 +15,4 @@ def _engine() -> str:
 
 
 ENGINE = _engine()
-"""Of the embedded engine, chDB; empty where it is not installed."""
+"""Version of the embedded engine, chDB; empty where it is not installed."""

@@ -1,4 +1,4 @@
-"""What the API asks of alerts and does about them.  Lists come from the store, on a thread of their own."""
+"""What the API reads of alerts and does with them.  Lists come from the store, on a thread of their own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from schemas.text import like
 ANSWER_SECONDS = 8.0
 """Longest wait for the store and for earlier requests."""
 CHANGE_SECONDS = 15.0
-"""Longest wait until the alerts' worker, which may evaluate a window, has done what a person asks for."""
+"""Longest wait until the alerts' worker, which may evaluate a window, has done what a person requested."""
 
 MOST_WAITING = 100
 """Requests that wait for the alerts' worker; while the store is away they stay, though their clients have gone."""
@@ -32,7 +32,7 @@ T = TypeVar("T")
 class AlertApi:
     """`collector.interfaces.AlertService` over a stage and its tables.
 
-    `connect` opens a client with our database selected; it blocks, and is called through `call`, on one thread.
+    `connect` opens a client with the service's database selected; it blocks, and runs through `call`, on one thread.
     """
 
     def __init__(self, alerts: Alerts, rules: Sequence[Rule], call: Call, connect: Callable[[], Client]) -> None:
@@ -45,7 +45,7 @@ class AlertApi:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def alerts(self, query: AlertQuery, /) -> Sequence[Row]:
-        """As AlertService says."""
+        """See `AlertService`."""
         fired_us, alert_id = query.before or (0, "")
         parameters = {
             "states": list(query.states), "severities": list(query.severities), "rules": list(query.rules),
@@ -54,7 +54,7 @@ class AlertApi:
         return await self._with_keepers(await self._read(ALERTS_SQL, parameters))
 
     async def alert(self, alert_id: str, /) -> Row | None:
-        """As AlertService says."""
+        """See `AlertService`."""
         found = await self._with_keepers(await self._read(ALERT_SQL, {"id": alert_id}))
         return found[0] if found else None
 
@@ -68,17 +68,17 @@ class AlertApi:
         return [{**row, "held_back_by": keepers.get(row["alert_id"], "")} for row in found]
 
     async def history(self, alert: Row, limit: int, offset: int, /) -> Sequence[Row]:
-        """As AlertService says."""
+        """See `AlertService`."""
         parameters = {"id": alert["alert_id"], "since": alert["since"], "limit": limit, "offset": offset}
         return await self._read(EVENTS_SQL, parameters)
 
     async def silences(self, limit: int, offset: int, /, *, ended: bool) -> Sequence[Row]:
-        """As AlertService says."""
+        """See `AlertService`."""
         after = 0 if ended else self._alerts.now_us()
         return await self._read(SILENCES_SQL, {"after": after, "limit": limit, "offset": offset})
 
     def rules(self) -> Sequence[Row]:
-        """As AlertService says."""
+        """See `AlertService`."""
         return [self._rule(rule) for rule in self._rules]
 
     def _rule(self, rule: Rule) -> Row:
@@ -87,23 +87,23 @@ class AlertApi:
         return {**rule.model_dump(), "unit": rule.about.unit, **counts, **asdict(self._alerts.status[rule.name])}
 
     async def acknowledge(self, alert_id: str, who: str, comment: str, /) -> bool:
-        """As AlertService says."""
+        """See `AlertService`."""
         return await self._do(self._alerts.acknowledge(alert_id, who, comment))
 
     async def resolve(self, alert_id: str, who: str, comment: str, /) -> bool:
-        """As AlertService says."""
+        """See `AlertService`."""
         return await self._do(self._alerts.resolve(alert_id, who, comment))
 
     async def retire(self, wanted: Mapping[str, str], who: str, comment: str, /) -> Sequence[Mapping[str, str]]:
-        """As AlertService says."""
+        """See `AlertService`."""
         return await self._do(self._alerts.retire(wanted, who, comment))
 
     async def silence(self, matchers: Mapping[str, str], until: int, who: str, comment: str, /) -> str:
-        """As AlertService says."""
+        """See `AlertService`."""
         return await self._do(self._alerts.silence(matchers, until, who, comment))
 
     async def end_silence(self, silence_id: str, /) -> bool:
-        """As AlertService says."""
+        """See `AlertService`."""
         return await self._do(self._alerts.end_silence(silence_id))
 
     async def _do(self, work: Coroutine[None, None, T]) -> T:

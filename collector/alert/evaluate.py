@@ -25,7 +25,7 @@ from collector.interfaces import Scope
 from schemas.rollups import LEVEL_US
 
 ORDER: tuple[Scope, ...] = ("service", "exporter", "host", "interface", "vm", "pair")
-"""What may keep other alerts back goes first."""
+"""Rules that may inhibit other alerts go first."""
 MOST_PLACES = 100
 """VMs that the inventory is asked about at once; of more only the window is asked."""
 
@@ -49,7 +49,7 @@ def judge_of(rule: Rule, settings: AlertSettings) -> Judge:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one window brought."""
+    """The result of one window."""
 
     changes: list[Change]
     evaluated: dict[str, int]

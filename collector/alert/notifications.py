@@ -1,6 +1,6 @@
 """Who is notified of what: silences, inhibition, routes, escalation, and one message for what belongs together.
 
-No clock and no store here: times and states go in, messages come out.
+No clock and no store here: the input is times and states, the output messages.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SHORT_ID = 8
 NOTIFIED = tuple(one.name for one in fields(AlertNotification))
 """What a notification has of an alert."""
 ENDED = 1000
-"""Ended alerts that are remembered, for what they kept back."""
+"""Ended alerts that are remembered, for what they inhibited."""
 
 Due = tuple[Alert, Event, tuple[str, ...]]
 """A message about one alert, and its receivers."""
@@ -61,7 +61,7 @@ Wanted = tuple[Silence, list[tuple[str, re.Pattern[str]]]]
 
 
 class Silenced:
-    """Which alerts the silences keep back.
+    """The alerts that the silences hold back.
 
     There may be a thousand silences and 20,000 alerts: patterns are compiled once, and of each rule only the silences
     that may concern it are tried.
@@ -75,7 +75,7 @@ class Silenced:
         self._of_rule: dict[str, list[Wanted]] = {}
 
     def by(self, alert: Alert) -> Silence | None:
-        """The silence that keeps this alert back, if any."""
+        """Return the silence that applies to this alert, if any."""
         rule, labels = alert.rule, alert.labels
         wanted = self._of_rule.get(rule.name)
         if wanted is None:
@@ -106,7 +106,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 
 class Notifier:
-    """Turns states into messages."""
+    """The maker of messages from states."""
 
     def __init__(self, settings: AlertSettings) -> None:
         self._settings = settings
@@ -216,7 +216,7 @@ class _Inhibitor:
 
 
 class _Inhibitors:
-    """Alerts that may keep others back: those that last, and those that ended a short while ago."""
+    """Alerts that may inhibit others: active ones, and those that ended a short while ago."""
 
     def __init__(self, alerts: Iterable[Alert], rules: Container[str], now_us: int) -> None:
         self._now_us = now_us
@@ -234,7 +234,7 @@ class _Inhibitors:
             inhibitor.entities[entity] = max(inhibitor.entities.get(entity, 0), until_us)
 
     def of(self, alert: Alert) -> str | None:
-        """The rule that keeps this alert back, if any."""
+        """Return the rule that inhibits this alert, if any."""
         # What had the same cause ends a little later, when its own windows are clear: no message may go out until then.
         grace_us = (alert.rule.windows_to_clear + 2) * LEVEL_US[alert.rule.level]
         for rule in alert.rule.inhibited_by:
@@ -287,7 +287,7 @@ def receivers(routes: Iterable[Route], rule: Rule) -> tuple[str, ...]:
 
 
 def steps(routes: Iterable[Route], rule: Rule) -> list[tuple[float, str]]:
-    """The escalation until somebody acknowledges: seconds after the first message, and the receiver."""
+    """Return the escalation until someone acknowledges: seconds after the first message, and the receiver."""
     found = [
         (number * route.escalate_seconds, receiver)
         for route in routes_of(routes, rule)

@@ -58,13 +58,13 @@ class Rule(BaseModel, frozen=True, extra="forbid"):
     """When to raise an alert, and when to end it."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")
-    """Names the rule in messages, tables and settings; a rule with the name of a default rule takes its place."""
+    """Names the rule in messages, tables and settings; a rule with the name of a default rule replaces it."""
     enabled: bool = True
-    """False takes a default rule away."""
+    """False removes a default rule."""
     scope: Scope
     """What a series is: pair, vm, interface, host, exporter, or the service itself."""
     condition: Condition = "threshold"
-    """`threshold`: beyond a limit.  `absent`: nothing came any more.  `trend`: will reach a limit.  `baseline`: unlike
+    """`threshold`: beyond a limit.  `absent`: nothing comes any more.  `trend`: will reach a limit.  `baseline`: unlike
     the same hour of other days."""
     measure: str = ""
     """Column of the scope's view; none for `absent`."""
@@ -75,26 +75,25 @@ class Rule(BaseModel, frozen=True, extra="forbid"):
     below: float | None = None
     """The same, for what must not fall."""
     clear: float | None = None
-    """The alert ends only when the value is back behind this (hysteresis).  None: behind the limit."""
+    """The alert ends only when the value is back within this (hysteresis).  None: within the limit."""
     for_seconds: float = Field(default=0, ge=0, le=86_400)
-    """Windows beyond the limit, one after the other, of so many seconds in all.  0: one window is enough."""
+    """Consecutive windows beyond the limit, of this many seconds in all.  0: one window is enough."""
     certain_windows: float | None = Field(default=None, ge=1000, le=1e15)
     """`threshold` of a measure with an interval: add up the evidence from window to window, and fire without
-    `for_seconds` where it would be wrong once in so many windows of a series.  Many weak windows then fire, too."""
+    `for_seconds` if it would be wrong once in this many windows of a series.  Many weak windows then fire, too."""
     clear_seconds: float = Field(default=60, ge=0, le=86_400)
-    """Clear windows, one after the other, of so many seconds in all, end the alert."""
+    """Consecutive clear windows of this many seconds in all end the alert."""
     windows: int = Field(default=3, ge=1, le=1000)
     """`absent`: silent windows after which the alert is raised."""
     forget_seconds: float | None = Field(default=None, ge=60, le=31 * 86_400)
-    """What is silent, or of which nothing is known, for so long is taken for gone; its alert ends as `forgotten`,
-    with a message that says why.  None: a day for `absent`, else 15 minutes, and three windows at least."""
+    """A series that is silent or unknown for this long counts as gone; its alert ends as `forgotten`, with a message
+    that states why.  None: a day for `absent`, else 15 minutes, and three windows at least."""
     replaced: bool = False
-    """`absent` of exporters: true for those that another stream of the same sender took the place of, false for the
-    others."""
+    """`absent` of exporters: true for those that another stream of the same sender replaced, false for the others."""
     look_back: int = Field(default=60, ge=LEAST_TREND_WINDOWS, le=MOST_TREND_WINDOWS)
     """`trend`: windows of which the slope is taken; two thirds of them must have a value."""
     within_seconds: float = Field(default=3 * 3600, gt=0, le=31 * 86_400)
-    """`trend`: fires where the limit is reached within this time."""
+    """`trend`: fires if the limit will be reached within this time."""
     deviations: float = Field(default=8, ge=1, le=100)
     """`baseline`: how many robust standard deviations (1.48 × median deviation) from the median are too many."""
     min_spread: float = Field(default=0.1, ge=0, le=10)
@@ -109,7 +108,7 @@ class Rule(BaseModel, frozen=True, extra="forbid"):
     only: Filter = Filter()
     """Which series; all by default."""
     inhibited_by: tuple[str, ...] = ()
-    """Rules whose alert keeps this one's messages back: of the same scope for the same series, of another scope where
+    """Rules whose alerts inhibit this one's messages: of the same scope for the same series, of another scope where
     both name the same VM or hypervisor.  An alert about the service itself concerns everything."""
     text: str = Field(default="", max_length=1000)
     """Sentence of the message; {value}, {src_vm} and so on are filled in."""
@@ -195,7 +194,7 @@ class Rule(BaseModel, frozen=True, extra="forbid"):
 
     @property
     def about(self) -> Measure:
-        """What is known of the measure; of `absent`, seconds."""
+        """Return what is known of the measure; for `absent`, seconds."""
         return self.view.measures.get(self.measure, SILENCE)
 
     @property
@@ -208,7 +207,7 @@ class Rule(BaseModel, frozen=True, extra="forbid"):
 
     @property
     def forget_after(self) -> float:
-        """Seconds after which what is silent, or not measured, is forgotten."""
+        """Seconds after which a silent or unmeasured series is dropped."""
         if self.forget_seconds is not None:
             return self.forget_seconds
         if self.condition == "absent":
@@ -226,12 +225,12 @@ class Rule(BaseModel, frozen=True, extra="forbid"):
 
     @property
     def windows_to_fire(self) -> int:
-        """Windows beyond the limit, one after the other, that raise the alert."""
+        """Consecutive windows beyond the limit that raise the alert."""
         return max(1, math.ceil(self.for_seconds / LEVELS[self.level]))
 
     @property
     def windows_to_clear(self) -> int:
-        """Clear windows, one after the other, that end it."""
+        """Consecutive clear windows that end it."""
         return max(1, math.ceil(self.clear_seconds / LEVELS[self.level]))
 
 
@@ -249,7 +248,7 @@ def check_template(text: str, names: frozenset[str]) -> None:
 
 
 DEFAULTS = (
-    # A day of 1,000 pairs has 8.6 million windows of 10 s.  By chance the 95 % interval lies beyond in 1 of 40 of them,
+    # A day of 1,000 pairs has 8.6 million windows of 10 s.  By chance the 95 % interval is beyond in 1 of 40 of them,
     # in six one after the other in 1 of 4 · 10⁹; the evidence adds up to too much in 1 of 10⁸ (bench/alerts.py).
     Rule(
         name="pair_loss",
@@ -314,7 +313,7 @@ DEFAULTS = (
         clear_seconds=300,
         text="{interface} on {host}: errors in {value} of the packets",
     ),
-    # sFlow counters come every 20 to 30 s, IPFIX of an idle host now and then: three minutes are no pause any more.
+    # sFlow counters come every 20 to 30 s, IPFIX of an idle host now and then: three minutes are more than a pause.
     Rule(
         name="exporter_absent",
         scope="exporter",
@@ -324,7 +323,7 @@ DEFAULTS = (
         severity="critical",
         text="Exporter {exporter} ({protocol}, domain {domain}) sends nothing since {value}",
     ),
-    # Somebody changed it: worth a message, but not at night.
+    # Someone changed it: worth a message, but not at night.
     Rule(
         name="exporter_replaced",
         scope="exporter",
@@ -389,4 +388,4 @@ DEFAULTS = (
         text="The spool is {value} full: once it is full, the oldest rows are lost",
     ),
 )
-"""Rules that are on unless a rule of the same name takes their place."""
+"""Rules that are on unless a rule of the same name replaces them."""

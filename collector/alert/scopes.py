@@ -60,9 +60,9 @@ class ScopeView:
     """Labels that find a series again: not those that change while it lives."""
     measures: Mapping[str, Measure]
     counts: str = ""
-    """Rows by which `absent` gets to know a series; empty: by any sign of life."""
+    """Rows from which `absent` learns a series; empty: from any sign of life."""
     rhythm: bool = False
-    """Whether `absent` learns how often each series gives a sign of life, and which takes the place of which."""
+    """Whether `absent` learns how often each series gives a sign of life, and which replaces which."""
 
     def name(self, level: str) -> str:
         """The view for windows of this level."""

@@ -1,4 +1,4 @@
-"""Settings of alerts: rules, who gets what, and bounds."""
+"""Settings of alerts: rules, routes and limits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collector.interfaces import Scope, Severity
 
 
 class Route(BaseModel, frozen=True, extra="forbid"):
-    """Who gets which alerts.  All routes that match count."""
+    """One route: who gets which alerts.  All matching routes apply."""
 
     severities: tuple[Severity, ...] = ()
     """Empty: all."""
@@ -23,7 +23,7 @@ class Route(BaseModel, frozen=True, extra="forbid"):
     receivers: tuple[str, ...] = Field(min_length=1)
     """Names of receivers that get every message."""
     escalate_to: tuple[str, ...] = ()
-    """Receivers that are notified one after the other until somebody acknowledges."""
+    """Receivers that are notified one after the other until someone acknowledges."""
     escalate_seconds: float = Field(default=900, ge=10, le=86_400)
     """Time before the first of them, and between each two."""
 
@@ -34,14 +34,14 @@ class AlertSettings(BaseModel, frozen=True, extra="forbid"):
     enabled: bool = True
     """False: no rule is evaluated."""
     rules: tuple[Rule, ...] = Field(default=(), max_length=200)
-    """Rules beside the default ones, or in place of those with the same name."""
+    """Rules besides the default ones, or in place of those with the same name."""
     default_rules: bool = True
-    """False: only the rules that stand here."""
+    """False: only the rules given here."""
     routes: tuple[Route, ...] = Field(default=(), max_length=100)
-    """Without one, alerts stand in the tables and no message is sent."""
+    """Without one, alerts are in the tables and no message is sent."""
     settle_seconds: float = Field(default=10, ge=0, le=3600)
-    """A window is evaluated so long after its end: exporters report flows up to their active timeout (10 s recommended)
-    late, and what only one side has reported looks like loss."""
+    """A window is evaluated this long after its end: exporters report flows up to their active timeout (10 s
+    recommended) late, and what only one side has reported looks like loss."""
     query_seconds: float = Field(default=8, gt=0, le=300)
     """Longest time of one query: less than the shortest window, so that evaluation cannot fall behind for long."""
     query_bytes: int = Field(default=512 * 2**20, ge=2**20)
@@ -51,29 +51,29 @@ class AlertSettings(BaseModel, frozen=True, extra="forbid"):
     states: int = Field(default=20_000, ge=1, le=1_000_000)
     """Alerts that are pending or firing at a time; more are not begun, and that is counted."""
     waiting_windows: int = Field(default=400, ge=1, le=10_000)
-    """Closed windows that wait for their evaluation: an hour of the shortest ones.  More are passed over, counted."""
+    """Closed windows that wait for their evaluation: an hour of the shortest ones.  More are skipped and counted."""
     pending_seconds: float = Field(default=600, ge=10)
-    """A pending alert of which nothing is measured for so long is forgotten."""
+    """A pending alert is dropped if nothing is measured for this long."""
     flap_count: int = Field(default=3, ge=2, le=100)
-    """An alert that was raised so often within `flap_seconds` flaps: it ends only after `flap_clear_seconds`."""
+    """An alert that was raised this often within `flap_seconds` flaps: it ends only after `flap_clear_seconds`."""
     flap_seconds: float = Field(default=3600, ge=60, le=86_400)
     """See `flap_count`."""
     flap_clear_seconds: float = Field(default=1800, ge=10, le=86_400)
-    """Clear windows of so many seconds end an alert that flaps, instead of the rule's `clear_seconds`."""
+    """This many seconds of clear windows end an alert that flaps, instead of the rule's `clear_seconds`."""
     baseline_days: int = Field(default=28, ge=3, le=366)
     """How far a baseline looks back."""
     min_baseline_days: int = Field(default=3, ge=3, le=28)
-    """Days with a value in the same hour without which a baseline says nothing; three of the same weekday are taken
-    alone, so that a Sunday is compared with Sundays."""
+    """Days with a value in the same hour that a baseline needs; three of the same weekday are taken alone, so that a
+    Sunday is compared with Sundays."""
     group_by: Literal["host", "rule", "none"] = "host"
-    """What makes one message together of the alerts of one rule that come at the same time: those of one hypervisor
-    (of a pair: either of its two, whichever has more of them), all, or none."""
+    """How simultaneous alerts of one rule are grouped into one message: those of one hypervisor (of a pair: either of
+    its two, whichever has more of them), all, or none."""
     max_group: int = Field(default=200, ge=1, le=1000)
     """Alerts in one message; more make another one."""
     silences: int = Field(default=1000, ge=1, le=100_000)
     """Silences at a time."""
     outbox_seconds: float = Field(default=86_400, ge=60, le=31 * 86_400)
-    """A message that is not delivered after so long is not offered again at the next start."""
+    """A message that is not delivered after this time is not offered again at the next start."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -92,7 +92,7 @@ class AlertSettings(BaseModel, frozen=True, extra="forbid"):
         try:
             TopologicalSorter({rule.name: rule.inhibited_by for rule in (*DEFAULTS, *self.rules)}).prepare()
         except CycleError as error:
-            # Each would keep the others' messages back, and no message would go out.
+            # Each would inhibit the others, and no message would be sent.
             raise ValueError(f"inhibited_by: rules keep one another back: {' ← '.join(error.args[1])}") from error
         for route in self.routes:
             for name in route.rules:
@@ -101,7 +101,7 @@ class AlertSettings(BaseModel, frozen=True, extra="forbid"):
         return self
 
     def active(self) -> tuple[Rule, ...]:
-        """The rules that are evaluated."""
+        """Return the rules that are evaluated."""
         own = {rule.name for rule in self.rules}
         defaults = tuple(rule for rule in DEFAULTS if rule.name not in own) if self.default_rules else ()
         return tuple(rule for rule in (*defaults, *self.rules) if rule.enabled)

@@ -64,11 +64,11 @@ class _Delivery:
 
 
 class Alerts:
-    """Evaluates rules when windows close.  A component.
+    """The stage that evaluates rules when windows close.  A component.
 
-    Public methods are for the event loop's thread.  `connect` opens a client with our database selected; it blocks, and
-    is called through `call`, whose worker must not be shared.  `clock_us` is the system clock, µs since 1970.
-    `remember` gets after a start what was sent before, `on_notification` each notification.
+    Public methods are for the event loop's thread.  `connect` opens a client with the service's database selected; it
+    blocks, and is called through `call`, whose worker must not be shared.  `clock_us` is the system clock, µs since
+    1970.  `remember` gets after a start what was sent before, `on_notification` each notification.
     """
 
     def __init__(
@@ -181,7 +181,7 @@ class Alerts:
         self._wake.set()
 
     async def acknowledge(self, alert_id: str, who: str, comment: str = "") -> bool:
-        """Take an alert on in the name of `who`.  False if no alert with this id is firing."""
+        """Acknowledge an alert in the name of `who`.  False if no alert with this id is firing."""
         return await self._apply(self._acknowledge, alert_id, who, comment)
 
     async def resolve(self, alert_id: str, who: str, comment: str = "") -> bool:
@@ -259,7 +259,7 @@ class Alerts:
             await self._guarded(self._evaluate_own, dict(self._own()))
 
     async def _guarded(self, function: Callable[..., tuple[bool, list[Change]]], argument: object) -> None:
-        """Apply a function; a defect of our own costs one window, never the stage."""
+        """Apply a function; a defect costs one window, never the stage."""
         try:
             await self._apply(function, argument)
         except Exception as error:  # noqa: BLE001 - see above
@@ -310,7 +310,7 @@ class Alerts:
         return done
 
     def _count(self) -> None:
-        """Bring the metrics up to the states; the worker is idle."""
+        """Update the metrics to the states; the worker is idle."""
         states = self._evaluator.states
         for name in self._rules:
             counts = Counter(alert.lasts for alert in states.of_rule(name))
@@ -434,7 +434,7 @@ class Alerts:
         return True, []
 
     def _flush(self) -> None:
-        """Write what changed.  A store that refuses does not hold the messages back: the rows wait."""
+        """Write what changed.  A store that refuses does not delay the messages: the rows wait."""
         try:
             with self._client.use() as client:
                 self._store.flush(client)

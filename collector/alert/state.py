@@ -1,7 +1,7 @@
 """State of alerts: pending → firing → acknowledged → resolved, one per rule and series.
 
     beyond for long enough ──► firing ──► clear for long enough ──► resolved
-    pending                     │  ▲ acknowledge                     an alert that flaps has to be clear for longer
+    pending                     │  ▲ acknowledge                     an alert that flaps must be clear for longer
        └── not beyond: forgotten└──┘
     nothing measured: the state stays as it is, and says so (`stale`), until it is `forgotten` (`Rule.forget_after`)
 
@@ -182,7 +182,7 @@ class AlertStates:
             self._put(alert)
 
     def apply(self, rule: Rule, verdict: Verdict, start_us: int, end_us: int) -> list[Change]:
-        """Take what a rule says about a window; returns what changed, in the order of the series."""
+        """Apply a rule's verdict on a window; return what changed, in the order of the series."""
         known = self._of_rule.setdefault(rule.name, {})
         stateful = np.fromiter(known, np.uint64, len(known))
         has_state = np.isin(verdict.series, stateful)
@@ -274,7 +274,7 @@ class AlertStates:
         return Change(alert, "firing")
 
     def acknowledge(self, alert: Alert, now_us: int, who: str, comment: str = "") -> list[Change]:
-        """Take it on: no more escalation.  A second acknowledgement changes nothing."""
+        """Acknowledge it: no more escalation.  A second acknowledgement changes nothing."""
         if alert.status != "firing":
             return []
         alert.status, alert.acknowledged_us, alert.acknowledged_by = "acknowledged", now_us, who

@@ -28,7 +28,7 @@ from schemas.alerts import ALERTS, EVENTS_TABLE, OUTBOX, SILENCES
 from schemas.column import TIME_US, Column, Table
 
 BACKLOG = 1000
-"""Blocks of rows that wait for a store that does not take them; more push out the oldest."""
+"""Blocks of rows that wait for a store that does not accept them; more push out the oldest."""
 BOUNDS = {"max_execution_time": 6, "max_memory_usage": 512 * 2**20}
 """Seconds and bytes after which the store ends a query of the API."""
 

@@ -1,1 +1,1 @@
-"""Analyze: windows that close, what is computed once per window, and what is wrong with exporters."""
+"""Windows that close, what is computed once per window, and what is wrong with exporters."""

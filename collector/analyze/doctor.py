@@ -1,7 +1,7 @@
-"""The exporter doctor: what is wrong with an exporter, from its stream alone, and the lines that repair it.
+"""The exporter doctor: what is wrong with an exporter, found from its stream alone, and the lines that repair it.
 
-`CHECKS` is what is looked for.  `examine` answers once, for the command line.  `Doctor` is the part of the service that
-looks again and again, so that the rows of table `exporters` carry the codes of what it found.
+`CHECKS` is the list of checks.  `examine` runs them once, for the command line.  `Doctor` is the part of the service
+that runs them at intervals, so that the rows of table `exporters` carry the codes of what it found.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from collector.metrics import Metrics
 from collector.store_errors import first_line
 
 LEAST_RECORDS = 20
-"""Records from which a statement about all records of a stream is made."""
+"""Records from which a statement about a whole stream is made."""
 
 SKEW_SECONDS = 2
 """Open vSwitch states the time of sending rounded up to a second: half a second ahead if right."""
 
 TEMPLATE_SECONDS = 60
-"""Longest interval that is recommended: so long a new collector may be blind."""
+"""Longest interval that is recommended: a new collector may be blind for this long."""
 
 POLL_SECONDS = 10
 """The age of templates is noted once per interval of `exporters`, 10 s."""
@@ -39,10 +39,10 @@ LEAST_INTERVALS = 3
 """Intervals of 10 s in which a stream came from two ports: more than a change of its settings leaves."""
 
 HELD_SECONDS = 30
-"""Data that waits for its template for so long will wait for the next announcement."""
+"""Data that waits this long for its template will wait for the next announcement."""
 
 POLLED_SECONDS = 50
-"""So long an sFlow agent that polls at all is not silent about its interfaces: 30 s are the default."""
+"""An sFlow agent that polls at all is not silent about its interfaces for this long: 30 s are the default."""
 
 FALLBACK_SPEED = 100_000_000
 """ifSpeed of a port whose speed Open vSwitch does not know, such as a tap (ofproto-dpif-sflow.c)."""
@@ -55,16 +55,16 @@ WRAPPED_SPEEDS = (1_410_065_408, 3_525_163_520, 1_345_294_336, 1_215_752_192)
 class Check:
     """One thing that can be wrong with an exporter: one query, one sentence, and the lines that repair it.
 
-    A query gives `exporter`, `agent`, `domain`, `protocol` and the values that its sentence names.  Its holes are the
-    ends of the time that is looked at, µs since 1970: `{since}` and `{until}` for tables of few rows, `{recent}` and
-    `{until}` for `flows`.  The commands are those of deploy/ovs.md, and tried against a real Open vSwitch by the tests:
-    `br-int` stands for the bridge that exports.
+    A query returns `exporter`, `agent`, `domain`, `protocol` and the values that its sentence names.  Its placeholders
+    are the ends of the period, µs since 1970: `{since}` and `{until}` for tables of few rows, `{recent}` and `{until}`
+    for `flows`.  The commands are those of deploy/ovs.md, and the tests run them against a real Open vSwitch: `br-int`
+    stands for the bridge that exports.
     """
 
     code: str
     sql: str
     sentence: str
-    """Its holes are columns of the query."""
+    """Its placeholders are columns of the query."""
     repair: tuple[str, ...]
     """Lines to type or to set; what is not a command begins with #."""
 
@@ -83,11 +83,11 @@ _COUNTERS = (
     "AND time_received < fromUnixTimestamp64Micro({until}) AND source = 'sflow'"
 )
 _OVS = "protocol = 'ipfix' AND in_if_name != ''"
-"""Open vSwitch since 2.9 puts the name of the interface into each IPFIX record where it knows one."""
+"""Open vSwitch since 2.9 puts the interface's name into each IPFIX record where it knows it."""
 
 
 def _made_anew(values: str) -> tuple[str, ...]:
-    """Lines that give the IPFIX of a bridge other values, at once: `set` opens a port, whose templates come later."""
+    """Return the lines that change the IPFIX of a bridge at once: `set` opens a port, whose templates come later."""
     return (
         "# make it anew, with your own values (deploy/ovs.md): after `set` its templates come up to 600 s later",
         "ovs-vsctl clear Bridge br-int ipfix",
@@ -442,10 +442,10 @@ CHECKS = (
 
 
 FLOW_SECONDS = 300
-"""Time of `flows` that is looked at, at most: the table of many rows."""
+"""Longest period of `flows` that is read: the table of many rows."""
 
 LIMITS = {"max_execution_time": 20, "max_memory_usage": 256 * 2**20}
-"""Of one check: what a page may cost in front of a busy store."""
+"""Longest time of one check: what a page may cost on a busy store."""
 
 LEAST_SECONDS = 60
 """Shortest time that the service looks back: six rows of `exporters`, by its default interval."""
@@ -511,21 +511,21 @@ def _finding(check: Check, row: Mapping[str, Any]) -> Finding:
 
 
 def shown(address: Any) -> str:
-    """An address as people write it; IPv4 without the mapping."""
+    """Return an address as people write it; IPv4 without the mapping."""
     parsed = IPv6Address(str(address))
     return str(parsed.ipv4_mapped or parsed)
 
 
 def packed(address: Any) -> bytes:
-    """An address as the tables hold it."""
+    """Return an address as the tables hold it."""
     return IPv6Address(str(address)).packed
 
 
 class Doctor:
-    """Looks at all exporters every now and then.  A component.
+    """The periodic check of all exporters.  A component.
 
-    `connect` opens a client with our database selected; it blocks, and is called through `call`, whose worker should
-    not be shared with anything that must be quick.  `clock_us` is the system clock, µs since 1970.
+    `connect` opens a client with the service's database selected; it blocks, and is called through `call`, whose worker
+    should not be shared with anything that must be quick.  `clock_us` is the system clock, µs since 1970.
     """
 
     def __init__(
@@ -551,7 +551,7 @@ class Doctor:
             self._looks.labels(result)
 
     def codes(self, exporter: bytes, agent: bytes, domain: int, protocol: str) -> str:
-        """Codes of what the last look found in a stream, joined by commas.  May be called on any thread."""
+        """Return the codes of what the last check found in a stream, joined by commas.  May be called on any thread."""
         return self._codes.get((exporter, agent, domain, protocol), "")
 
     async def __aenter__(self) -> Self:
@@ -574,7 +574,7 @@ class Doctor:
             await self.look()
 
     async def look(self) -> None:
-        """Look now.  A store that cannot be asked leaves the former findings as they are, and is counted."""
+        """Check now.  If the store cannot be queried, the former findings stay, and this is counted."""
         try:
             findings = await self._call(self._examine, self._clock_us())
         except Exception as error:  # noqa: BLE001 - whatever the store says, the service goes on
@@ -584,14 +584,14 @@ class Doctor:
         codes: dict[Stream, list[str]] = {}
         for finding in findings:
             codes.setdefault(finding.stream, []).append(finding.code)
-        # Replaced at once, never changed: other threads read it.
+        # Replaced as a whole, never modified: other threads read it.
         self._codes = {stream: ",".join(found) for stream, found in codes.items()}
         for check in CHECKS:
             self._found.labels(check.code).set(sum(check.code in found for found in codes.values()))
         self._looks.labels("ok").inc()
 
     def _examine(self, now_us: int) -> list[Finding]:
-        """Blocks.  A connection of its own each time: it is needed once a minute."""
+        """Run the checks.  Blocks.  A new connection each time: it is needed once a minute."""
         seconds = max(LEAST_SECONDS, self._settings.doctor_seconds)
         with contextlib.closing(self._connect()) as client:
             return examine(client, now_us, round(seconds), flow_seconds=round(seconds))

@@ -1,13 +1,13 @@
 """Latency of VM pairs: from start times in unsampled Open vSwitch IPFIX records, and as TCP states it in sFlow.
 
-`tcp_info`, sFlow with 2209: a sample of a host's own connection comes with the round trip time that TCP of this host
-has measured (smoothed, RFC 6298) and its mean deviation.  Told is, per pair, direction of the packets and exporter, the
-median of both; the deviation is taken as the uncertainty.  Busy connections are sampled more often, and weigh more.
+`tcp_info`, sFlow with 2209: a sample of a host's own connection comes with the round trip time that this host's TCP has
+measured (smoothed, RFC 6298) and its mean deviation.  The result, per pair, direction of the packets and exporter, is
+the median of both; the deviation is taken as the uncertainty.  Busy connections are sampled more often, and weigh more.
 
-What is read: the *first* record of each flow at each exporter.  A flow is new if nothing was heard of it for `quiet`,
-by time of receipt, and if its exporter was known before that: what is left are first packets, not later parts of a long
-flow (the cache of Open vSwitch reports a flow again and again).  A reading belongs to the window in which the later of
-its two records was received; so each is made once, however long the exporter's cache holds records back.
+What is read: the *first* record of each flow at each exporter.  A flow is new if there were no records of it for
+`quiet`, by time of receipt, and if its exporter was known before that: what remains are first packets, not later parts
+of a long flow (the cache of Open vSwitch reports a flow again and again).  A reading belongs to the window in which the
+later of its two records was received, so that each is made once, however long the exporter's cache delays records.
 
 `handshake`, one switch, one clock: start of the answer − start of the connection, at the switch of the VM that asks.
 TCP only, and only below `max_latency_us`: TCP repeats a lost SYN or its answer after 1 s (RFC 6298), never before.
@@ -17,22 +17,22 @@ No latency is below 0, so with d(A→B) the least difference seen one way and d(
 
     −d(B→A) ≤ offset(clock B − clock A) ≤ d(A→B)
 
-over all flows between these two switches in the window (the minimum filter).  The interval of the window before, made
-wider by the drift of clocks since, is as true: the two are intersected.  If they contradict each other, a clock was
-set, and the new one stands alone.  The middle of the interval is taken out of the readings; its half width is part of
-`spread_us`.  A detour of one direction alone hides in it: no passive method can see that.
+over all flows between these two switches in the window (the minimum filter).  The interval of the previous window,
+widened by the drift of the clocks since, is equally true: the two are intersected.  If they contradict each other, a
+clock was set, and only the new one is used.  The middle of the interval is subtracted from the readings; its half width
+is part of `spread_us`.  A detour in one direction only is hidden in it: no passive method can see that.
 
 Resolution: Open vSwitch takes the time of a sampled packet from a clock of whole milliseconds (seen in 3.1), and states
 it relative to the message's export time, rounded up to a second, by the same clock: the difference of the two is exact,
-the start is cut to 1 ms.  The resolution of each exporter is read off its start times.
+the start is truncated to 1 ms.  The resolution of each exporter is inferred from its start times.
 
-Unsampled: either the operator states a rate of 1 (`decode.exporters`), or a record proves it: Open vSwitch multiplies
+Unsampled: either the operator sets a rate of 1 (`decode.exporters`), or a record proves it: Open vSwitch multiplies
 counts by its sampling rate and states the rate nowhere, so one record of a single packet shows that nothing is
-multiplied.  Open vSwitch is known by the interface's name in each record.  Exporters whose records got lost are left
-out while that is in the look-back: the first record could be among the lost.
+multiplied.  Open vSwitch is known by the interface's name in each record.  Exporters that lost records within the
+look-back are left out: the first record could be among the lost ones.
 
-The SQL stands below from the innermost query outwards.  All parts are aggregated where the rows are and joined where
-the question is asked (`GLOBAL`), so that they mean the same on the embedded store, on a server and on a cluster.
+The SQL follows from the innermost query outwards.  All parts are aggregated where the rows are and joined where the
+query was sent (`GLOBAL`), so that they mean the same on the embedded store, on a server and on a cluster.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ from collector.analyze.settings import AnalyzeSettings
 from collector.analyze.watermark import SECOND_US
 
 WINDOW_US = 10_000_000
-"""Length of the windows that readings are put together in."""
+"""Length of the windows in which readings are combined."""
 MOST = 1000
-"""Readings of one pair in one window whose median is taken; of more, any."""
+"""Readings of one pair in one window whose median is taken; of more, an arbitrary choice."""
 
 NAMES = ("network", "src_project", "dst_project", "src_host", "dst_host")
 PAIR = ("src_vm", "dst_vm", "src_vm_uuid", "dst_vm_uuid", *NAMES)
-"""Columns that say whose latency it is."""
+"""Columns that identify the pair that a latency belongs to."""
 EACH = (*PAIR, "src_exporter", "dst_exporter", "one_switch", "clock_ahead", "clock_error")
 """What the readings of one row have in common."""
 
@@ -72,7 +72,7 @@ SCOPE = f"""
 RECORDS = f"""
 SELECT sum(records) FROM exporters
 WHERE protocol = 'ipfix' AND time >= {_time("oldest")} AND time < {_time("end")}"""  # noqa: S608 - nothing from outside
-"""About how many records there are to read."""
+"""The approximate number of records to read."""
 
 STREAMS = f"""
 SELECT
@@ -99,7 +99,7 @@ WHERE {SCOPE}
 GROUP BY exporter, domain, known_us
 HAVING min(packets) = 1 OR countIf(rate_source = 'unstated') = 0
 ORDER BY exporter, domain"""  # noqa: S608
-"""Streams that are certainly unsampled and whose records are all there, and how many flows each has."""
+"""Streams that are certainly unsampled and have lost no records, and how many flows each has."""
 
 FIRSTS = f"""
     SELECT
@@ -153,8 +153,8 @@ CONNECTIONS = f"""
     )"""  # noqa: S608
 """The same, with the same `ends` for both directions of a connection."""
 
-# `b` is where the packet arrives if the receiver sends from there (whatever comes in is `transit` where only the input
-# is sampled), or if it goes out to the receiver's port.
+# `b` is where the packet arrives if the receiver sends from there (all input is `transit` where only the input is
+# sampled), or if it goes out to the receiver's port.
 READINGS = f"""
     SELECT
         {", ".join(f"a.{name} AS {name}" for name in PAIR)},
@@ -212,7 +212,7 @@ BEFORE = f"""
         WHERE method = 'one_way' AND clock = 'bounded' AND clock_offset_us IS NOT NULL
             AND time >= {_time("remembered")} AND time < {_time("end")}
         GROUP BY x, y"""  # noqa: S608
-"""What earlier windows know of the offset of two clocks, made wider by their drift since."""
+"""The bounds of two clocks' offset from earlier windows, widened by their drift since."""
 
 BOUNDED = f"""
     SELECT
@@ -256,7 +256,7 @@ COLUMNS = {
     "src_exporter": "src_exporter",
     "dst_exporter": "dst_exporter",
 }
-"""Columns of table `latency`, and what each is made of."""
+"""Columns of table `latency`, and how each is computed."""
 
 ROWS = f"""
 SELECT {", ".join(f"{expression} AS {name}_" for name, expression in COLUMNS.items())}
@@ -295,7 +295,7 @@ STATED_COLUMNS = {
     "src_exporter": "exporter",
     "dst_exporter": "exporter",
 }
-"""Columns of table `latency` out of round trips that TCP states, and what each is made of."""
+"""Columns of table `latency` for round trips that TCP states, and how each is computed."""
 
 STATED = f"""
 INSERT INTO latency ({", ".join(STATED_COLUMNS)})
@@ -327,7 +327,7 @@ class LatencyRules:
 
     @classmethod
     def of(cls, settings: AnalyzeSettings) -> Self:
-        """The rules that the settings mean."""
+        """Return the rules of the settings."""
         return cls(
             quiet_us=round(settings.flow_quiet_seconds * SECOND_US),
             delay_us=round(settings.record_delay_seconds * SECOND_US),
@@ -342,17 +342,18 @@ class LatencyRules:
 
 
 class Result(StrEnum):
-    """How it went with one window."""
+    """The outcome of one window."""
 
     OK = "ok"
     TOO_MANY = "too_many"
-    """There are more records in the look-back than may be read."""
+    """The look-back has more records than may be read."""
 
 
 def store_latency(client: Client, start_us: int, end_us: int, since_us: int, rules: LatencyRules) -> Result:
-    """Work out what the records received from `start_us` to before `end_us` (µs since 1970) complete; store it.
+    """Compute the readings that the records received from `start_us` to before `end_us` (µs since 1970) complete; store
+    them.
 
-    `since_us` is since when rows come in without a break.  Blocks, for `rules.seconds` a statement at most; raises the
+    `since_us` is since when rows arrive without a break.  Blocks, for at most `rules.seconds` per statement; raises the
     driver's errors.
     """
     parameters: dict[str, Any] = {
@@ -370,10 +371,10 @@ def store_latency(client: Client, start_us: int, end_us: int, since_us: int, rul
     limits = {
         "max_execution_time": rules.seconds,
         "max_memory_usage": rules.octets,
-        # Records of a connection are laid side by side in arrays: whole blocks of them would take the memory.
+        # Records of a connection are put side by side in arrays: whole blocks of them would use up the memory.
         "max_block_size": 8192,
         "max_threads": 1,
-        # A profile of the server must not change what the statements mean.
+        # A settings profile of the server must not change what the statements mean.
         "join_use_nulls": 0,
     }
     client.command(STATED, parameters=parameters, settings=limits)

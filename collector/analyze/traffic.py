@@ -1,7 +1,7 @@
 """Figures of the traffic for `/metrics`, off by default: the hypervisors and the busiest VM pairs of the last window.
 
-What Prometheus gets is bounded: so many hypervisors and pairs, and no others, however many there are.  The store has
-all of them.  After each closed window the views are asked once, on a thread of their own; a scrape asks nobody.
+What Prometheus gets is bounded: a limited number of hypervisors and pairs, however many there are.  The store has all
+of them.  After each closed window the views are queried once, on a thread of their own; a scrape sends no query.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from schemas.rollups import LEVEL_US
 from schemas.views.common import suffix
 
 STALE_WINDOWS = 3
-"""Figures that are older are not shown: better none than those of an hour ago."""
+"""Older figures are not shown: none are better than those of an hour ago."""
 OCTETS = 256 * 2**20
 """Memory of a query: a quarter of what the embedded store may have."""
 
@@ -94,15 +94,15 @@ class Scope:
     further: tuple[str, ...]
     """Names of the labels that figures bring."""
     known: str
-    """SQL of which rows have a name."""
+    """SQL condition of rows that have a name."""
     busy: str
-    """SQL of what they are ordered by."""
+    """SQL of their order."""
     figures: tuple[Figure, ...]
 
     def query(self, level: str) -> str:
-        """Rows of a window, and in the last column how many there are in all."""
+        """Return the query for the rows of a window; the last column is the number of rows in all."""
         values = [sql for figure in self.figures for sql in figure.values]
-        # Each value has a name of its own: the view's columns must not be shadowed.
+        # Each value has its own name: the view's columns must not be shadowed.
         columns = [*self.labels.values(), *(f"{sql} AS v{number}" for number, sql in enumerate(values))]
         return (
             f"SELECT {', '.join(columns)}, count() OVER () AS every FROM {self.view}{suffix(level)} "  # noqa: S608 - ours
@@ -127,17 +127,17 @@ Rows = Sequence[Sequence[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One window, as it is shown."""
+    """One window's figures, as shown."""
 
     end_us: int
     rows: Mapping[str, Rows]
 
 
 class Traffic(Collector):
-    """Reads the figures of each window that closes, and tells them to whoever scrapes.  A component.
+    """The reader of the figures of each window that closes, which serves them to scrapes.  A component.
 
-    `connect` opens a client with our database selected; it blocks, and is called through `call`.  `settle_seconds` is
-    how long after a window's end its late records may come.
+    `connect` opens a client with the service's database selected; it blocks, and is called through `call`.
+    `settle_seconds` is how long after a window's end its late records may come.
     """
 
     def __init__(
@@ -182,7 +182,7 @@ class Traffic(Collector):
                 await task
 
     async def window_closed(self, window: WindowClosed) -> None:
-        """Read a window of our level, once its late records are there; nobody waits for it."""
+        """Read a window of the configured level, once its late records have arrived; nothing waits for it."""
         if not self._settings.traffic_metrics or window.level != self._settings.traffic_level:
             return
         if self._task is not None and not self._task.done():
@@ -201,11 +201,11 @@ class Traffic(Collector):
             self._reads.labels("ok").inc()
 
     def _ask(self, start_us: int) -> dict[str, Rows]:
-        """Blocks.  A connection of its own each time: it is needed once a window."""
+        """Read the figures.  Blocks.  A new connection each time: it is needed once per window."""
         limits = {
             "max_execution_time": self._settings.traffic_seconds,
             "max_memory_usage": OCTETS,
-            # A profile of the server must not change what the views mean.
+            # A settings profile of the server must not change what the views mean.
             "join_use_nulls": 0,
         }
         with contextlib.closing(self._connect()) as client:
@@ -220,11 +220,11 @@ class Traffic(Collector):
             }
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
-        """Nothing: the registry need not ask the store for names."""
+        """Return nothing: the registry need not query the store for names."""
         return ()
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        """The figures of the last window that was read.  May be called on any thread."""
+        """Yield the figures of the last window that was read.  May be called on any thread."""
         shown = self._shown
         length_us = LEVEL_US[self._settings.traffic_level]
         if shown is None or self._clock_us() > shown.end_us + STALE_WINDOWS * length_us:
@@ -245,10 +245,10 @@ def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
 
 
 def families(scope: Scope, rows: Rows) -> list[GaugeMetricFamily]:
-    """Families with a sample for each row that has a value.
+    """Return families with a sample for each row that has a value.
 
-    Names are cleaned, and cut to the length of a label; of two rows with the same names (another UUID) the first one
-    counts: a series twice would spoil the whole scrape.
+    Names are cleaned, and cut to the length of a label; of two rows with the same names (but different UUIDs) the first
+    one counts: a duplicate series would invalidate the whole scrape.
     """
     found: dict[str, GaugeMetricFamily] = {}
     labels = (*scope.labels, *scope.further)

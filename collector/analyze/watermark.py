@@ -1,11 +1,11 @@
-"""When windows close: a watermark moved by what is received, and by the clock where nothing is.
+"""When windows close: a watermark, moved by what is received, and by the clock when nothing is.
 
     watermark = newest time of receipt − lateness − reach   a window closes when the watermark passes its end
                 (or now − idle, if that is later)
 
-The reach is how long records wait in the caches of switches: until they have come, a window is not whole.
+The reach is how long records wait in the caches of switches: until they have arrived, a window is not complete.
 
-No clock, no thread, no store: times go in, closed windows come out.  All times are µs since 1970.
+No clock, no thread, no store here: the input is times, the output closed windows.  All times are µs since 1970.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SECOND_US = 1_000_000
 SHORTEST = "10s"
 
 PARTIAL_SHARE = 0.1
-"""Of a window, how much may lie between two runs: more makes it partial."""
+"""How much of a window may lie between two runs: more makes it partial."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +33,22 @@ class WatermarkRules:
 
 
 class Watermark:
-    """Follows receive times and closes windows in order, each once.
+    """The watermark: it follows times of receipt and closes windows in order, each once.
 
-    The first window, and the first after the system clock was set back, may have begun before anybody watched: these
-    close as `partial`.
+    The first window, and the first after the system clock was set back, may have begun before the service watched:
+    these close as `partial`.
 
-    Where a former run was stopped not long ago (`follow`), the windows that it did not judge are closed, too: their
-    rows may have waited in the spool.  Windows that lie between the two runs are passed over.
+    If a former run was stopped not long ago (`follow`), the windows that it did not judge are closed, too: their rows
+    may have waited in the spool.  Windows that lie between the two runs are skipped.
     """
 
     def __init__(self, rules: WatermarkRules) -> None:
         self._rules = rules
         self._former: Watched | None = None
         self._away_us = (0, 0)
-        """From when to when no run watched."""
+        """The period in which no run watched."""
         self._watched_us = 0
-        """Since when windows are watched whole, but for that."""
+        """Since when windows are watched completely, except for that period."""
         self._newest_us = 0
         self._now_us = 0
         self._next_us: dict[str, int] = {}
@@ -59,39 +59,39 @@ class Watermark:
         """The watermark."""
         self.epoch = 0
         self.late = 0
-        """Observations that had rows of a window already closed."""
+        """Observations with rows of a window already closed."""
         self.skipped = dict.fromkeys(LEVEL_US, 0)
-        """Windows passed over after a pause too long to catch up, by level."""
+        """Windows skipped after a pause too long to catch up, by level."""
 
     def follow(self, former: Watched | None) -> None:
-        """Go on where a former run ended.  To be called before the first `advance`."""
+        """Continue where a former run ended.  Call it before the first `advance`."""
         self._former = former
 
     def observe(self, newest_us: int, oldest_us: int) -> None:
-        """Rows were received, the last at `newest_us`, the first at `oldest_us`."""
+        """Note that rows were received, the last at `newest_us`, the first at `oldest_us`."""
         self._newest_us = max(self._newest_us, newest_us)
         if self._next_us and oldest_us < self._next_us[SHORTEST]:
             self.late += 1
 
     def advance(self, now_us: int, waiting: bool = False, reach_us: int = 0) -> list[WindowClosed]:
-        """It is `now_us` by the system clock: the windows that have closed since the last call, in order of their ends.
+        """Return the windows closed since the last call, in order of their ends; the system clock is at `now_us`.
 
         While received rows are `waiting`, the clock alone closes no window.
 
-        Of windows that end together, the shortest comes first.
+        Of windows that end at the same time, the shortest comes first.
         """
         if not self._next_us or now_us < self._now_us - self._rules.step_us:
             self._begin(now_us)
         self._now_us = max(self._now_us, now_us)
         heard_us = self._newest_us if waiting else max(self._newest_us, now_us - self._rules.idle_us)
-        # Nothing can have been received after now: a newer time was taken before the clock was set back a little.
+        # Nothing can have been received after now: a newer time is from before the clock was set back a little.
         self.time_us = max(self.time_us, min(heard_us, now_us) - self._rules.lateness_us - reach_us)
         closed = [window for level in LEVEL_US for window in self._close(level)]
         return sorted(closed, key=lambda window: (window.end_us, -window.start_us))
 
     @property
     def watched_us(self) -> int:
-        """Since when windows are watched whole; 0 before the first `advance`."""
+        """Since when windows are watched completely; 0 before the first `advance`."""
         return self._watched_us
 
     @property
@@ -115,7 +115,7 @@ class Watermark:
         self._next_us = {level: first_us - first_us % length for level, length in LEVEL_US.items()}
 
     def _close(self, level: str) -> list[WindowClosed]:
-        """Windows before the time between two runs, then those after it."""
+        """Return the windows before the period between two runs, then those after it."""
         length = LEVEL_US[level]
         last_us = -(-self._away_us[0] // length) * length
         closed = self._until(level, min(self.time_us, last_us))

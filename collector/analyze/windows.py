@@ -1,9 +1,9 @@
-"""Windows: tells subscribers which windows have closed, after computing what is due for them.
+"""Notify subscribers of the windows that have closed, after computing what is due for them.
 
     received rows ──► observe ──► Watermark ──► latency query ──► subscribers, one after the other
     clock ────────────────────────┘             with a deadline    each with a deadline
 
-A store that is slow, stuck or absent costs its own results, never a window: what is given up is counted.
+A store that is slow, stuck or absent costs its own results, never a window: results given up are counted.
 """
 
 from __future__ import annotations
@@ -30,19 +30,20 @@ from schemas.rollups import LEVEL_US
 SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 
 STALE_WINDOWS = 6
-"""Latency of a window this many behind the watermark is not worked out any more: after a pause the service must catch
-up, not query its way through an hour."""
+"""Latency of a window this many windows behind the watermark is not computed any more: after a pause the service must
+catch up, not run an hour's queries."""
 
 _log = get_log("analyze")
 
 
 class Windows:
-    """Closes windows.  A component: entering starts to watch, leaving ends it without closing further windows.
+    """The stage that closes windows.  A component: entering starts to watch, leaving ends it without closing more
+    windows.
 
-    All methods are for the event loop's thread.  `connect` opens a client with our database selected; it blocks, and
-    is called through `call`.  `clock_us` is the system clock, µs since 1970.  `waiting` tells whether rows were
-    received that are not in the rollups yet, `reach_us` how long before its receipt a record begins.  `former` tells
-    what the run before this one watched.
+    All methods are for the event loop's thread.  `connect` opens a client with the service's database selected; it
+    blocks, and is called through `call`.  `clock_us` is the system clock, µs since 1970.  `waiting` returns whether
+    rows were received that are not in the rollups yet, `reach_us` how long before its receipt a record begins, `former`
+    what the previous run watched.
     """
 
     def __init__(
@@ -115,7 +116,7 @@ class Windows:
         self._latency_time = metrics.histogram("latency_query_seconds", "Time of one latency query.", SECONDS)
 
     def subscribe(self, name: str, callback: OnWindowClosed) -> None:
-        """Have `callback` called for each window that closes from now on; `name` is a metric label.
+        """Call `callback` for each window that closes from now on; `name` is a metric label.
 
         Subscribers are called one after the other, in the order in which they subscribed.
         """
@@ -124,12 +125,12 @@ class Windows:
             self._failures.labels(name, reason)
 
     def observe(self, newest_time_us: int, oldest_time_us: int) -> None:
-        """Rows that were received between these two times are in the rollups."""
+        """Note that rows received between these two times are in the rollups."""
         self._watermark.observe(newest_time_us, oldest_time_us)
 
     @property
     def watched_us(self) -> int:
-        """Since when windows are watched whole, µs since 1970; 0 before the first look at the clock."""
+        """Since when windows are watched completely, µs since 1970; 0 before the first look at the clock."""
         return self._watermark.watched_us
 
     @property
@@ -161,7 +162,7 @@ class Windows:
             await asyncio.sleep(self._settings.check_seconds)
 
     def _count(self) -> None:
-        """Bring the counters up to what the watermark has seen."""
+        """Update the counters to what the watermark has seen."""
         mark = self._watermark
         self._late.inc(mark.late - self._counted["late"])
         for level, skipped in mark.skipped.items():
@@ -184,7 +185,7 @@ class Windows:
         self._closed.labels(window.level).inc()
 
     async def _latency(self, window: WindowClosed) -> None:
-        """Work out the latency of a window, unless the store is stuck or the window is old; wait up to the deadline."""
+        """Compute the latency of a window, unless the store is stuck or the window is old; wait up to the deadline."""
         late = window.end_us + STALE_WINDOWS * LEVEL_US[SHORTEST] < self._watermark.time_us
         if late or window.end_us <= self._watermark.began_us:
             self._latency_runs.labels("stale").inc()
@@ -196,7 +197,7 @@ class Windows:
         since_us = self._watermark.began_us
         self._query = asyncio.ensure_future(self._call(self._store_latency, window.start_us, window.end_us, since_us))
         self._query.add_done_callback(_retrieve)
-        # Shielded by `wait`: a call that has begun cannot be ended from outside, only waited for or not.
+        # Shielded by `wait`: a call that has begun cannot be stopped from outside, only awaited or not.
         done, _ = await asyncio.wait({self._query}, timeout=self._settings.latency_seconds)
         if not done:
             self._latency_runs.labels("deadline").inc()
@@ -209,12 +210,12 @@ class Windows:
             self._latency_time.observe(time.monotonic() - begun)
 
     def _store_latency(self, start_us: int, end_us: int, since_us: int) -> Result:
-        """Blocks.  Raises the driver's errors, with the connection closed."""
+        """Compute the latency.  Blocks.  Raises the driver's errors, with the connection closed."""
         with self._client.use() as client:
             return store_latency(client, start_us, end_us, since_us, self._rules)
 
 
 def _retrieve(query: asyncio.Future[Result]) -> None:
-    """Take the exception of a query that nobody waits for any more, or asyncio would complain about it."""
+    """Retrieve the exception of a query that is no longer awaited, so that asyncio does not log it."""
     if not query.cancelled():
         query.exception()

@@ -1,1 +1,1 @@
-"""Captures of exports: read as datagrams, and sent again."""
+"""Captures of exports: read as datagrams, and replayed."""

@@ -6,9 +6,9 @@ the file as a whole is an exception (`CaptureError`); what is wrong with a frame
 (`CaptureProblems`).
 
 Why not scapy's readers (read in version 2.8): they end silently where a file is cut or damaged, so nothing can be
-counted or told to the user; in pcapng they ignore `if_tsoffset`, keep the interfaces of the section before, and read a
-simple packet block as empty when its interface has no snap length; they take in a block of any length.
-The tests have scapy and Wireshark's editcap as second opinions instead.
+counted or reported; in pcapng they ignore `if_tsoffset`, keep the interfaces of the section before, and read a simple
+packet block as empty when its interface has no snap length; they take in a block of any length.  The tests have scapy
+and Wireshark's editcap as second opinions instead.
 
 Sources: pcap and pcapng Internet-Drafts (draft-ietf-opsawg-pcap, draft-ietf-opsawg-pcapng).
 """
@@ -221,7 +221,7 @@ def _pcap(window: Window, problems: CaptureProblems) -> Iterator[WindowSeries]:
     major, _minor, _zone, _figures, _snap, link_word = struct.unpack_from(order + "HHiIII", header, 4)
     if major != 2:
         raise window.error(f"expected pcap version 2, found {major}")
-    link = link_word & 0xFFFF  # the upper bits tell the length of a frame check sequence
+    link = link_word & 0xFFFF  # the upper bits state the length of a frame check sequence
     unpack = struct.Struct(order + "IIII").unpack_from
     while window.need(16):
         octets, at = window.octets, window.position

@@ -42,9 +42,9 @@ class Packet(NamedTuple):
     destination: bytes
     protocol: int
     body: bytes
-    """What follows the IP headers, at most to the end that the IP length tells."""
+    """What follows the IP headers, at most to the end stated by the IP length."""
     cut: bool
-    """True if the IP length tells of more octets than were captured."""
+    """True if the IP length states more octets than were captured."""
 
 
 class Piece(NamedTuple):

@@ -100,7 +100,7 @@ AWAIT_EVERY = 64
 """Datagrams sent without waiting before other tasks get a turn."""
 
 Report = Callable[[int, int | None], None]
-"""Told (datagrams sent, datagrams in all if known) now and then."""
+"""Called at intervals with (datagrams sent, datagrams in all if known)."""
 
 
 @dataclass(slots=True)
@@ -153,7 +153,7 @@ async def replay(
     `summary` is filled as it goes, for who wants to see it after an error.  Files are read first as far as they fit
     into memory, so that nothing is sent of unreadable ones.
 
-    Raises CaptureError, TargetError, SendError (nobody listens, network unreachable).
+    Raises CaptureError, TargetError, SendError (no listener, network unreachable).
     """
     summary = ReplaySummary() if summary is None else summary
     under_way = _Replay(Senders(resolve(host, port), from_loopback), summary, report or (lambda _sent, _total: None))

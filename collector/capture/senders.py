@@ -19,7 +19,7 @@ from collector.capture.read import CapturedDatagram
 SOCKET_LIMIT = 512
 """Sockets open at once: half of the usual limit of 1,024 files.  The one that rested longest is closed for the next."""
 SOURCE_LIMIT = 65_536
-"""Exporters that are told apart for certain; more only occur in captures with forged senders."""
+"""Exporters that are certainly distinguished; more only occur in captures with forged senders."""
 SEND_BUFFER_BYTES = 1 << 20
 FIRST_UNPRIVILEGED_PORT = 1024
 

@@ -26,7 +26,7 @@ class ServiceError(Exception):
 
 
 class ApiRefusedError(Exception):
-    """The service did not take the request: a mistake in the call."""
+    """The service refused the request: a mistake in the call."""
 
 
 class ApiClient:

@@ -1,4 +1,4 @@
-"""`vmflow deploy`: writes the files that run vmflow as a service, and Prometheus and Grafana beside it."""
+"""`vmflow deploy`: write the files that run vmflow as a service, and Prometheus and Grafana beside it."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def retire(args: argparse.Namespace, settings: Settings) -> int:
-    """Have the service expect these streams no more, and print them."""
+    """Make the service stop expecting these streams, and print them."""
     wanted = {name: getattr(args, name) for name in ("exporter", "agent", "domain", "protocol")}
     body = {name: value for name, value in wanted.items() if value is not None}
     try:

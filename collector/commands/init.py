@@ -1,4 +1,4 @@
-"""`vmflow init`: writes a settings file that is right, and tells the lines to type at Open vSwitch.
+"""`vmflow init`: write a valid settings file, and print the lines to type at Open vSwitch.
 
 The lines are those of `deploy/ovs.md`, which the tests type into a real Open vSwitch.
 """
@@ -75,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write and tell; exit code 2 for what cannot be used, and for a file that is there."""
+    """Write and print; exit code 2 for what cannot be used, and for an existing file."""
     given: dict[str, Any] = {name: getattr(args, name) for name in ANSWERS}
     output = args.output or default_file()
     if os.path.lexists(output) and not args.force:
@@ -111,7 +111,7 @@ def default_file() -> Path:
 
 
 def asked() -> dict[str, Any]:
-    """What a person answers, one question after the other; a wrong answer is asked for again."""
+    """Return a person's answers, one question after the other; a wrong answer is asked for again."""
     tell("An empty answer takes what stands in brackets.  Several answers: a blank between them.")
 
     def ask(question: str, default: str, check: Callable[[list[str]], object]) -> list[str]:
@@ -183,7 +183,7 @@ def check(text: str) -> None:
 
 
 def lines_for(listening: Sequence[Endpoint]) -> list[str]:
-    """The lines that have Open vSwitch export to one of these addresses."""
+    """Return the lines that make Open vSwitch export to one of these addresses."""
     shown = []
     for name, usual, what in LINES:
         target = next((one for one in listening if one.port == usual), listening[0])

@@ -1,4 +1,4 @@
-"""`vmflow inventory`: who is who, since when and who says so; and which traffic has no name."""
+"""`vmflow inventory`: which VM is where, since when and by which source; and which traffic has no name."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Ask and print; exit code 1 if store or service does not answer, 2 for a mistake in the call."""
+    """Query and print; exit code 1 if store or service does not answer, 2 for a mistake in the call."""
     settings = load_settings(args)
     if settings is None:
         return 2

@@ -55,12 +55,12 @@ def asking(settings: Settings, *, open_store: bool = True) -> Iterator[Client]:
         finally:
             client.close()
     except (driver.Error, HTTPError) as error:
-        # HTTPError: the connection broke amid an answer; the driver hands it on as it is.
+        # HTTPError: the connection broke during an answer; the driver passes it on unchanged.
         raise StoreError(first_line(error)) from error
 
 
 def connect(settings: StoreSettings, sql: SqlSettings, access: AccessSettings, *, open_store: bool = True) -> Client:
-    """The running service if one answers, else the store itself; with our database selected.
+    """The running service if one answers, else the store itself; with the service's database selected.
 
     Without `open_store` an embedded store is left alone: a service that starts meanwhile would find it taken.
 

@@ -17,7 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the service until SIGTERM or Ctrl-C; exit code 0 after an orderly stop, 2 for settings that cannot be had."""
+    """Run the service until SIGTERM or Ctrl-C; exit code 0 after an orderly stop, 2 for settings that cannot be
+    used."""
     from collector.commands.serve import run as serve
 
     return serve(args)

@@ -1,4 +1,4 @@
-"""`vmflow schema`: print the tables' DDL, say where a store stands, migrate it."""
+"""`vmflow schema`: print the tables' DDL, report the state of a store, migrate it."""
 
 from __future__ import annotations
 

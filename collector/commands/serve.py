@@ -35,7 +35,7 @@ from collector.web.server import WebError
 MISTAKES = (
     AccessError, ConfineError, ListenError, NotifyError, SourceError, StoreError, WebError,
 )  # fmt: skip
-"""What keeps the service from starting as the settings say."""
+"""Errors that prevent the service from starting with its settings."""
 
 REPLACED = 3
 """Exit code where another collector has the database: it may be gone when the service is started again."""
@@ -110,7 +110,7 @@ async def _serve(make: Callable[[], Service]) -> None:
 
 
 async def _watch(begun: asyncio.Event) -> None:
-    """Have a thread end the process if its stop takes too long: the event loop itself may be what hangs."""
+    """Let a thread end the process if its stop takes too long: the event loop itself may be what hangs."""
     await begun.wait()
     start_daemon("late", _end_late)
 

@@ -1,6 +1,6 @@
-"""`vmflow top`: the VM pairs of the last closed window, the busiest first; in a terminal again and again.
+"""`vmflow top`: the VM pairs of the last closed window, the busiest first; in a terminal, refreshed at intervals.
 
-What is read is bounded: one window, so many rows, so many seconds.
+What is read is bounded: one window, with limits on rows and seconds.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ SORTS = {
     "connections": "connections",
 }
 BACK_SECONDS = {"10s": 3600, "1m": 6 * 3600, "1h": 2 * 86_400}
-"""How far back the newest window may lie: so much is read of the times of the sums."""
+"""How far back the newest window may be: this much is read of the times of the sums."""
 LIMITS = {"max_execution_time": 15, "max_memory_usage": 256 * 2**20, "join_use_nulls": 0}
 """Of each query; and a profile of the server must not change what the views mean."""
 PATIENCE = {"connect_seconds": 5, "insert_seconds": 20}
-"""How long a store may take that does not answer: nothing else is shown meanwhile."""
+"""How long to wait for a store that does not answer: nothing else is shown meanwhile."""
 MOST_ROWS, MOST_ALERTS = 10_000, 1000
 RETRY_SECONDS = 5.0
 """With a store that is away, if `--interval` is not shorter."""
@@ -135,7 +135,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Ask and show; exit code 1 if nobody answers and nothing is shown, 2 for a mistake in the call."""
+    """Query and show; exit code 1 if neither service nor store answers and nothing is shown, 2 for a mistake in the
+    call."""
     settings = load_settings(args)
     if settings is None:
         return 2
@@ -161,14 +162,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def watch(args: argparse.Namespace, settings: Settings) -> int:
-    """Show the newest picture until somebody ends it.  While the store is away, the old one stays, with its age."""
+    """Show the newest picture until the user ends it.  While the store is away, the old one stays, with its age."""
     picture: Picture | None = None
     told, due = "asking …", 0.0
 
     def end(*_: object) -> None:
         raise KeyboardInterrupt
 
-    # The terminal is left as it was, whoever ends it.
+    # The terminal is restored, whatever ends the display.
     former = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         with Screen() as screen:

@@ -1,6 +1,6 @@
-"""What exporter streams did: rows of table `exporters` per interval, and running totals for /metrics.
+"""Statistics of exporter streams: rows of table `exporters` per interval, and running totals for /metrics.
 
-Reads the session arrays of decoders; call it only while these are not at work.
+Reads the session arrays of decoders; call it only while they are idle.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ GAUGES = {"templates": S_TEMPLATES, "held_bytes": S_HELD_BYTES, "sampling_rate":
 NEVER = -1
 
 HELD_SECONDS = 30
-"""Data that waits for longer is worth a word: templates that come with the data come within seconds."""
+"""Data held for longer than this is reported: templates that come with the data come within seconds."""
 
 TEMPLATES_PER_SESSION = 65_536
 """Template ids: a key of the template table is session × this + id."""
@@ -77,7 +77,7 @@ PROTOCOL_BY_VERSION = {SFLOW_VERSION: 1, 1: 2, 5: 3, 7: 4, 9: 5, 10: 6}
 
 
 METRIC_NAMES = {"counter_records": "polled_records"}
-"""Where a column's name is none for a metric: Prometheus wants no type in it."""
+"""Names for columns whose own name is no good metric name: Prometheus wants no type in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +90,10 @@ class OwnLoss:
 
 @dataclass(frozen=True, slots=True)
 class StatsDelta:
-    """What streams did since the last look: those that counted anything."""
+    """Growth since the last look, of the streams that counted anything."""
 
     numbers: NDArray[np.int64]
-    """[n] session numbers; 0 stands for senders beyond the limit, and for streams that were forgotten since."""
+    """[n] session numbers; 0 stands for senders beyond the limit, and for streams dropped since."""
     stats: NDArray[np.uint64]
     """[n, S_STATS] growth of the running totals; meaningless for gauges."""
     problems: NDArray[np.uint64]
@@ -101,10 +101,10 @@ class StatsDelta:
 
 
 class Growths:
-    """Takes differences of the sessions' running totals from look to look.
+    """The differences of the sessions' running totals between two looks.
 
-    A number may change its stream in between, many times in a flood of senders.  The totals of those that were
-    forgotten stand in the sessions as one sum: what was told of them before, taken off, is what nobody has told.
+    A session number may pass to another stream in between, many times in a flood of senders. The sessions keep one sum
+    of the totals of all dropped streams; less what was already reported of them, it is what is still unreported.
     """
 
     def __init__(self, sessions: Sessions) -> None:
@@ -116,7 +116,7 @@ class Growths:
         self._gone_problems = np.zeros_like(sessions.gone_problems)
 
     def take(self) -> StatsDelta:
-        """The growth since the last call."""
+        """Return the growth since the last call."""
         s = self._sessions
         gone = np.flatnonzero(s.generation != self._generation)
         gone_stats = _untold(s.gone_stats, self._gone_stats, self._stats[gone])
@@ -127,7 +127,7 @@ class Growths:
 
         used = np.append(in_use(s), 0)
         before, problems_before = self._stats[used], self._problems[used]
-        # Loss may be taken back when a late datagram comes; what was told stays told, and is not told again.
+        # Loss may be taken back when a late datagram comes; what was reported stays, and is not reported again.
         self._stats[used] = np.maximum(s.stats[used], before)
         self._problems[used] = np.maximum(s.problems[used], problems_before)
         stats, problems = self._stats[used] - before, self._problems[used] - problems_before
@@ -138,31 +138,32 @@ class Growths:
 
 
 def _untold(total: NDArray[np.uint64], before: NDArray[np.uint64], told: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Growth of totals of forgotten streams, without what was told of these streams ([n, …]) while they were known."""
+    """Return the growth of the totals of dropped streams, without what was reported of them ([n, …]) while they were
+    known."""
     growth = total - before
     growth -= np.minimum(growth, told.sum(axis=0, dtype=np.uint64))
     return growth
 
 
 class Findings(Protocol):
-    """Tells what is known to be wrong with a stream; called on a decode worker's thread."""
+    """Returns what is known to be wrong with a stream; called on a decode worker's thread."""
 
     def __call__(self, exporter: bytes, agent: bytes, domain: int, protocol: str, /) -> str:
         """Return codes joined by commas; addresses have 16 octets."""
 
 
 def no_findings(_exporter: bytes, _agent: bytes, _domain: int, _protocol: str, /) -> str:
-    """Nobody looks."""
+    """Finds nothing."""
     return ""
 
 
 class StreamReporter:
-    """Makes the rows of table `exporters`."""
+    """Maker of the rows of table `exporters`."""
 
     def __init__(
         self, sessions: Sessions, templates: TemplateTable | None = None, findings: Findings = no_findings
     ) -> None:
-        """`templates` is the decoder's table of templates; without it their age is not told."""
+        """`templates` is the decoder's table of templates; without it, their age is not reported."""
         self._sessions = sessions
         self._templates = templates
         self._findings = findings
@@ -171,11 +172,10 @@ class StreamReporter:
         self._own = OwnLoss()
 
     def report(self, time_us: int, own: OwnLoss | None) -> pa.RecordBatch | None:
-        """Rows for all streams that counted anything since the last report, and one for the collector unless `own` is
-        None: another one tells of it then.
+        """Return rows for all streams that counted anything since the last report, and one for the collector unless
+        `own` is None: then another instance reports it.
 
-        Streams that were forgotten meanwhile, and senders beyond the limit, share a row without exporter.  None at the
-        first call.
+        Streams dropped meanwhile, and senders beyond the limit, share a row without exporter.  None at the first call.
         """
         first, since_us, before = self._time_us == 0, self._time_us, self._own
         now = own or OwnLoss()
@@ -214,7 +214,7 @@ class StreamReporter:
         return EXPORTERS.batch(columns, Origin.DECODE)
 
     def _template_ages(self, numbers: NDArray[np.int64], time_us: int) -> list[int | None]:
-        """For each session, the time since its last template came; None where it has none."""
+        """Return for each session the time since its last template came; None where it has none."""
         if self._templates is None:
             return [None] * len(numbers)
         newest = np.full(len(self._sessions.key), NEVER, np.int64)
@@ -234,14 +234,14 @@ class Waiting:
 
 
 def waiting_data(held: Sequence[Held], now_us: int) -> Waiting:
-    """What waits in these queues."""
+    """Return what waits in these queues."""
     ages = [np.maximum(0, now_us - since_us) / 1e6 for _, since_us in map(waits, held)]
     late = sum(int((one > HELD_SECONDS).sum()) for one in ages)
     return Waiting(late, max((float(one.max()) for one in ages if len(one)), default=0.0))
 
 
 class StreamMetrics:
-    """Feeds the metrics of exporter streams; labels are capped by `Metrics.exporters`."""
+    """Feeder of the metrics of exporter streams; labels are capped by `Metrics.exporters`."""
 
     def __init__(self, sessions: Sequence[Sessions], metrics: Metrics, held: Sequence[Held] = ()) -> None:
         """`sessions` and `held` are those of all decoders."""
@@ -273,7 +273,7 @@ class StreamMetrics:
         )
 
     def advance(self, now_us: int = 0) -> None:
-        """Add what came since the last call; `now_us` is the time by which the age of held data is told."""
+        """Add what came since the last call; the age of held data is reckoned at `now_us`."""
         self.waiting = waiting_data(self._held, now_us)
         self._held_seconds.set(self.waiting.seconds)
         for sessions, growths in zip(self._sessions, self._growths, strict=True):
@@ -297,7 +297,7 @@ class StreamMetrics:
 
 
 def established(s: Sessions, numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which of these sessions have given records for some time, or were named by the operator."""
+    """Return which of these sessions have given records for some time or are named in the settings."""
     stats = s.stats[numbers]
     served = stats[:, S_LAST_SEEN_US] >= stats[:, S_FIRST_SEEN_US] + np.uint64(ESTABLISHED_US)
     gave = (stats[:, S_RECORDS] + stats[:, S_COUNTER_RECORDS]) > 0
@@ -306,19 +306,19 @@ def established(s: Sessions, numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def addresses(words: NDArray[np.uint64]) -> list[bytes]:
-    """[n, 2] numbers -> n addresses of 16 octets."""
+    """Convert [n, 2] numbers to n addresses of 16 octets."""
     packed = words.astype(">u8").tobytes()
     return [packed[at : at + 16] for at in range(0, len(packed), 16)]
 
 
 def _of_sflow(key: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """[n, 1]: which of these session keys name an agent."""
+    """Return which of these session keys name an agent, [n, 1]."""
     named: NDArray[np.bool_] = (key[:, 2:3] >> np.uint64(48)) == np.uint64(SFLOW_VERSION)
     return named
 
 
 def protocols(key: NDArray[np.uint64]) -> list[str]:
-    """Protocol names of session keys."""
+    """Return the protocol names of session keys."""
     names = EXPORTERS["protocol"].names
     return [names[PROTOCOL_BY_VERSION.get(int(version), 0)] for version in key[:, 2] >> np.uint64(48)]
 

@@ -1,12 +1,12 @@
-"""When records began: one of a flow that was reported before begins where the last one of it ended.
+"""When records began: a later record of a flow begins where its previous one ended.
 
-Open vSwitch's NetFlow v5 keeps the first time of a flow for as long as it lives, while its counts are those since the
-last record (its ofproto/netflow.c), as do other exporters with an active timeout.  Shared out over all that time, a
-steady flow would seem to rise, in windows that are long over.  So the last record of each long flow is remembered, in a
-table of fixed size: what is forgotten costs nothing but a wider interval, since such a record says of itself how far it
+Open vSwitch's NetFlow v5 keeps a flow's first time for as long as the flow lives, while its counts are those since the
+last record (see its ofproto/netflow.c), as do other exporters with an active timeout.  Spread over all that time, a
+steady flow would seem to rise, in windows that closed long ago.  So the last record of each long flow is remembered, in
+a table of fixed size: an evicted flow costs only a wider interval, since its next record states how far back it
 reaches.
 
-The same loop notes how long records take from their begin to their receipt: windows must not close before.
+The same loop notes how long records take from their begin to their receipt: windows must not close earlier.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from schemas.flows import FLOWS
 SECOND_US = 1_000_000
 
 LEAST_US = SECOND_US
-"""Shorter records are not remembered: forgetting how a flow began moves at most so much of it."""
+"""Shorter records are not remembered: losing a flow's begin displaces at most this much of it."""
 
 WAYS = 8
 SLOTS = 1 << 18
-"""Flows that are remembered by a worker, in sets of `WAYS`: 8 MiB.  100,000 long flows leave most sets half empty."""
+"""Flows that a worker remembers, in sets of `WAYS`: 8 MiB.  100,000 long flows leave most sets half empty."""
 
 ROUNDED_US = 1_100_000
 JITTER_US = 100_000
-"""How far the times that two records state for one begin may be apart: NetFlow v9 counts from a time in whole seconds,
-others from one in milliseconds."""
+"""How far apart two records may state the same begin: NetFlow v9 counts from a time in whole seconds, others from one
+in milliseconds."""
 
 REACH_SECONDS = (0, 2, 5, 12, 22, 35, 65)
 """How long before their receipt records begin, in steps: for caches of 1, 10, 20, 30 and 60 s.  What takes longer is
-late, or windows would close minutes after their end."""
+late: otherwise windows would close minutes after their end."""
 
 LATE_SHARE = 0.01
-"""Of the packets, those that may lie in records that reach further back."""
+"""The share of the packets that may lie in records that reach further back."""
 
 FADE = 0.97
-"""What counts of the packets of a second earlier: half of them after 23 s."""
+"""The weight that the packets of a second keep after another second: half of it is left after 23 s."""
 
 CONTINUED, EVICTED, N_COUNTS = range(3)
 
@@ -95,14 +95,14 @@ class Memory(NamedTuple):
 
 @jit.inline_always
 def flow_hash(rows, i, seed):
-    """What tells one flow of one observation point from another; never 0."""
+    """Return the hash that identifies a flow at an observation point; never 0."""
     high, low = U(2) * U(i), U(2) * U(i) + U(1)
     h = mix(mix(seed, rows.exporter[high]), rows.exporter[low])
     h = mix(mix(h, rows.src_ip[high]), rows.src_ip[low])
     h = mix(mix(h, rows.dst_ip[high]), rows.dst_ip[low])
     h = mix(mix(h, rows.src_mac[i]), rows.dst_mac[i])
     h = mix(h, U(rows.src_port[i]) << U(48) | U(rows.dst_port[i]) << U(32) | U(rows.domain[i]))
-    # NetFlow v5 of Open vSwitch goes on with a flow whose output has changed.
+    # NetFlow v5 of Open vSwitch continues a flow whose output has changed.
     out = U(0) if rows.protocol[i] == _NETFLOW5 else U(rows.out_if[i])
     h = mix(h, U(rows.in_if[i]) << U(32) | out)
     h = mix(h, U(rows.vni[i]) << U(32) | U(rows.vlan[i]) << U(16) | U(rows.tos[i]) << U(8) | U(rows.ip_protocol[i]))
@@ -113,7 +113,7 @@ def flow_hash(rows, i, seed):
 def follow(rows, memory, seed, since, begins, reach, weights, counts):
     """Write to `begins` [n] when each record began, add packets to `weights` by how far they reach back, and count.
 
-    What lies before `since` needs no waiting for: nobody listened.
+    Nothing before `since` needs to be waited for: the service did not listen then.
     """
     sets = U(memory.flow.shape[0] // WAYS - 1)
     for i in range(rows.time_received.shape[0]):
@@ -138,7 +138,7 @@ def follow(rows, memory, seed, since, begins, reach, weights, counts):
             else:
                 last, near = memory.ended[place], ROUNDED_US if rows.protocol[i] == _NETFLOW9 else JITTER_US
                 if abs(start - memory.stated[place]) <= near and start + near < last <= end:
-                    # The same end: counts that do not fit into one record come in several.
+                    # The same end: counts too large for one record come in several.
                     start = last if last < end else memory.began[place]
                     begins[i] = start
                     counts[CONTINUED] += 1
@@ -155,11 +155,11 @@ def follow(rows, memory, seed, since, begins, reach, weights, counts):
 
 
 class Continued:
-    """The memory of one decode worker.  Not safe for threads: one at a time; the loop releases the GIL."""
+    """The memory of one decode worker.  Not safe for threads: one call at a time; the loop releases the GIL."""
 
     def __init__(self, slots: int = SLOTS, seed: int | None = None) -> None:
-        """Remember up to `slots` flows, a power of two.  Without a `seed` it is random: senders choose what is
-        hashed."""
+        """Remember up to `slots` flows, a power of two.  Without a `seed`, hashes are random, since senders choose what
+        is hashed."""
         self._memory = Memory(np.zeros(slots, np.uint64), *(np.zeros(slots, np.int64) for _ in range(3)))
         self._seed = U(secrets.randbits(64) if seed is None else seed)
         self._reach = np.array(REACH_SECONDS, np.int64) * SECOND_US
@@ -167,16 +167,16 @@ class Continued:
         self.since_us = 0
         """When the service began to listen."""
         self.counts = np.zeros(N_COUNTS, np.int64)
-        """Running totals: records that go on with a flow; flows that were forgotten for others."""
+        """Running totals: records that continue a flow; flows evicted for others."""
 
     def follow(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """The same decoded rows of `flows`, each record with the begin that it has."""
+        """Return the decoded rows of `flows` with each record's own begin."""
         if not batch.num_rows:
             return batch
         before = int(self.counts[CONTINUED])
         rows = Columns(*(_values(batch.column(name)) for name in Columns._fields))
         begins = rows.flow_start.copy()
-        with np.errstate(over="ignore"):  # hashes wrap on purpose; only uncompiled kernels would tell
+        with np.errstate(over="ignore"):  # hashes wrap on purpose; only uncompiled kernels warn
             self._follow(rows, begins)
         if self.counts[CONTINUED] == before:
             return batch
@@ -184,7 +184,7 @@ class Continued:
         return batch.set_column(place, batch.schema.field(place), pa.array(begins).cast(TIME_US))
 
     def reach_us(self) -> int:
-        """How long before its receipt a record begins, but for few: what has to be waited for."""
+        """Return how long before their receipt all but few records begin: the time to wait for."""
         beyond = np.cumsum(self._weights[::-1])[::-1]
         if not beyond[0]:
             return 0
@@ -192,7 +192,7 @@ class Continued:
         return int(self._reach[steps[0]] if len(steps) else self._reach[-1])
 
     def fade(self) -> None:
-        """A second has passed."""
+        """Note that a second has passed."""
         self._weights *= FADE
 
     def warm_up(self) -> None:
@@ -213,7 +213,7 @@ def _dtype(kind: pa.DataType) -> np.dtype[Any]:
 
 
 def _values(array: pa.Array) -> NDArray[Any]:
-    """The numbers of a column without nulls, not copied; two words an address."""
+    """Return the numbers of a column without nulls, not copied; two words per address."""
     numbers = array.indices if pa.types.is_dictionary(array.type) else array
     dtype, width = _dtype(array.type), 2 if array.type == ADDRESS else 1
     first = numbers.offset * width * dtype.itemsize

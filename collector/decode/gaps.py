@@ -1,8 +1,8 @@
-"""When streams, or the service itself, did not tell of all packets: rows of table `gaps`.
+"""When streams, or the service itself, did not report all packets: rows of table `gaps`.
 
-Once a second the running totals of all streams are held against those of the second before.  A gap reaches from the
-last datagram before to the first one after, and further back by the time that records wait in caches: what died with a
-cache had come before.  Reads the session arrays of a decoder; call it only while that is not at work.
+Once a second the running totals of all streams are compared with those of the second before.  A gap reaches from the
+last datagram before to the first one after, and further back by the time that records wait in caches: what was lost
+with a cache had come before.  Reads the session arrays of a decoder; call it only while that is idle.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ SECOND_US = 1_000_000
 WINDOW_US = 10 * SECOND_US
 
 LOST_SHARE = 0.01
-"""Of what a stream sent in a second, how much may be missing before the second counts as not watched."""
+"""The share of what a stream sent in a second that may be missing before the second counts as not watched."""
 
 SILENT_FACTOR, SILENT_US = 1.3, SECOND_US
-"""A stream is silent after so many times its longest pause, and a second: sooner than its windows close."""
+"""A stream is silent after this many times its longest pause, plus a second: sooner than its windows close."""
 
 LONGEST_PAUSE_US = 30 * SECOND_US
-"""A stream whose pauses are about as long has nothing to tell now and then: its silence says nothing."""
+"""A stream whose pauses are about this long sometimes has nothing to report: its silence proves nothing."""
 
 PAUSE_FADE = 0.99
-"""What remains of the longest pause after a second in which the stream was heard of: half of it after a minute."""
+"""What remains of the longest pause after a second in which the stream sent: half of it after a minute."""
 
 QUIET_LOOKS = 5
-"""A stream is told of once in so many looks; what came meanwhile is told as one."""
+"""A stream is reported at most once in this many looks; what came meanwhile is reported as one gap."""
 
 MOST_ROWS = 4096
-"""Rows of one look.  If more streams than that have gaps, the rest are told as one of all streams."""
+"""Rows of one look.  If more streams than that have gaps, the rest are reported as one gap of all streams."""
 
 _log = get_log("decode")
 
@@ -72,7 +72,7 @@ class Gap:
 
 
 class Gaps:
-    """Finds the gaps of the streams of one decoder."""
+    """Finder of the gaps of the streams of one decoder."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
@@ -83,11 +83,11 @@ class Gaps:
         self._pause_us = np.full(len(sessions.generation), LONGEST_PAUSE_US, np.float64)
         self._pending: dict[Stream, Gap] = {}
         self._told: dict[Stream, int] = {}
-        """The look in which a stream was last told of."""
+        """The look in which a stream was last reported."""
         self._look = 0
 
     def look(self, now_us: int, reach_us: int) -> list[tuple[Stream, Gap]]:
-        """What is to be told of now."""
+        """What to report now."""
         self._look += 1
         s = self._sessions
         changed = np.flatnonzero(s.generation != self._generation)
@@ -127,7 +127,7 @@ class Gaps:
     def _lossy(
         self, numbers: NDArray[np.int64], stats: NDArray[np.uint64], before: NDArray[np.uint64]
     ) -> NDArray[np.bool_]:
-        """Which streams miss too much of what they sent since the last look, by their own numbers."""
+        """Return which streams miss too much of what they sent since the last look, by their own numbers."""
         version = self._sessions.key[numbers, 2] >> np.uint64(48)
         by_record = np.isin(version, (5, 7, 10))
         grown = stats - before
@@ -137,18 +137,18 @@ class Gaps:
         return found
 
     def _opened(self, number: int, seen_us: int, reach_us: int) -> None:
-        """A session tells of packets for the first time: a new stream, or a known one from another port."""
+        """Take in sessions that report packets for the first time: new streams, or known ones from another port."""
         stream = self._stream(number)
         others = self._others(number)
         last_us = int(self._stats[others, S_LAST_SEEN_US].max(initial=0))
-        self._silent[others] = True  # until they are heard of again
+        self._silent[others] = True  # until they are heard from again
         if last_us:
             self._add(stream, min(last_us, seen_us) - reach_us, seen_us, "reopened")
         else:
             self._add(stream, seen_us - WINDOW_US - reach_us, seen_us, "started")
 
     def _others(self, number: int) -> NDArray[np.int64]:
-        """Known sessions of the same stream, from other ports or connections."""
+        """Return the known sessions of the same stream, from other ports or connections."""
         known = np.flatnonzero(self._known)
         key, own = self._sessions.key[known], self._sessions.key[number]
         port = ~(np.uint64(0xFFFF) << np.uint64(32))
@@ -183,10 +183,10 @@ class Gaps:
 
 
 class OwnGaps:
-    """Finds the gaps of the service: datagrams that it dropped, and the time in which it did not run.
+    """Finder of the gaps of the service: datagrams that it dropped, and the time in which it did not run.
 
-    `file` says once a second that it runs, and what it has `watched`: since when, and until when windows are judged.
-    Without one, a time away is not known.
+    The service writes to `file` once a second that it runs, and what it has `watched`: since when, and until when
+    windows are judged. Without a file, downtime is not known.
     """
 
     def __init__(self, file: Path | None, watched: Callable[[], tuple[int, int]] = lambda: (0, 0)) -> None:
@@ -195,9 +195,9 @@ class OwnGaps:
         self._own = OwnLoss()
         self._datagrams = 0
         self.reach_us = 0
-        """How long before its receipt a record of the run before this one began."""
+        """How long before its receipt a record of the previous run began."""
         self.former = self._read()
-        """What that run watched; None: not known."""
+        """What the previous run watched; None: not known."""
 
     def _read(self) -> Watched | None:
         if self._file is None:
@@ -214,13 +214,13 @@ class OwnGaps:
         return former if former.alive_us >= 0 else None
 
     def away(self, listening_us: int) -> Gap | None:
-        """The time from when the file was last written before this run to when it began to listen."""
+        """Return the time from when the file was last written before this run to when it began to listen."""
         if self.former is None or self.former.alive_us >= listening_us:
             return None
         return Gap(max(0, self.former.alive_us - self.reach_us), listening_us, "away")
 
     def look(self, now_us: int, reach_us: int, own: OwnLoss, datagrams: int) -> Gap | None:
-        """Whether much was dropped since the last look; notes that the service runs."""
+        """Return whether much was dropped since the last look, and note that the service runs."""
         dropped = own.kernel_drops + own.queue_drops - self._own.kernel_drops - self._own.queue_drops
         received = datagrams - self._datagrams
         self._own, self._datagrams = own, datagrams
@@ -233,7 +233,7 @@ class OwnGaps:
         if self._file is None:
             return
         part = self._file.with_name(self._file.name + ".new")
-        # A full disk must not stop anything, and is told of by others.
+        # A full disk must not stop anything, and is reported elsewhere.
         with contextlib.suppress(OSError):
             part.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             part.unlink(missing_ok=True)
@@ -245,7 +245,7 @@ class OwnGaps:
 
 
 def rows_of(gaps: list[tuple[Stream, Gap]]) -> pa.RecordBatch:
-    """Rows of table `gaps`."""
+    """Return rows of table `gaps`."""
     protocols = GAPS["protocol"].names
     columns = {
         "begins": [gap.begins_us for _, gap in gaps],

@@ -1,4 +1,5 @@
-"""The queue between sockets and decoders: bounded in bytes; full: newest dropped, first of those who send most."""
+"""The queue between sockets and decoders: bounded in bytes.  When it is full, the newest are dropped, first those of
+the senders that send most."""
 
 from __future__ import annotations
 
@@ -16,19 +17,19 @@ from decoders.jit import inline, kernel
 
 ENTRIES = 4096
 TIMES_FREE = 8
-"""One sender that floods leaves a ninth of the queue to others."""
+"""A single sender that floods leaves a ninth of the queue to others."""
 ROW_BYTES = 56
-"""What one datagram costs beside its payload: the entries in the arrays of `Datagrams`."""
+"""What one datagram costs besides its payload: the entries in the arrays of `Datagrams`."""
 
 _SHIFT = np.uint64(64 - (ENTRIES - 1).bit_length())
 
 
 class Shares:
-    """Bytes that each sender holds of a queue: one that floods must not crowd out the others.
+    """The bytes of a queue that each sender holds: one that floods must not crowd out the others.
 
     A sender may hold at most `TIMES_FREE` times what is still free (Choudhury and Hahne 1998: dynamic thresholds).  So
-    one alone gets nearly all of the queue, several that flood get equal parts, and one that sends little always finds
-    room.  Senders are told apart by a hash: two may share an entry, and what addresses are made up fills all entries
+    a single one gets nearly all of the queue, several that flood get equal parts, and one that sends little always
+    finds room.  Senders are distinguished by a hash: two may share an entry, and forged addresses fill all entries
     alike.
     """
 
@@ -36,7 +37,7 @@ class Shares:
         self._held = np.zeros(ENTRIES, np.int64)
         self._wanted = np.zeros(ENTRIES, np.int64)
         """All 0 between two calls."""
-        # Odd, and secret: nobody can choose addresses that share the entry of another sender.
+        # Odd, and secret, so that no one can choose addresses that share the entry of another sender.
         self._factors = np.array([secrets.randbits(64) | 1 for _ in range(2)], np.uint64)
 
     def warm(self) -> None:
@@ -46,26 +47,26 @@ class Shares:
         self.leave(nothing)
 
     def admit(self, batch: Datagrams, free_bytes: int) -> tuple[NDArray[np.bool_], int]:
-        """Which of these datagrams, [n], are queued while so much is free, and how many octets of payload that is.
+        """Return which of these datagrams, [n], are queued with this much free, and their octets of payload.
 
-        All of a sender's or none, but for what is beyond the free octets.  The end of a connection always fits, for it
+        All of a sender's or none, except what exceeds the free octets.  The end of a connection always fits, since it
         comes after a message of its connection that did, unless `free_bytes` is negative: the queue is closed.
         """
         fits = np.empty(len(batch), np.bool_)
-        with np.errstate(over="ignore"):  # hashes wrap on purpose; only uncompiled kernels would tell
+        with np.errstate(over="ignore"):  # hashes wrap on purpose; only uncompiled kernels warn
             columns = (batch.address, batch.length, batch.connection)
             queued = admit(*columns, free_bytes, self._held, self._wanted, self._factors, fits)
         return fits, int(queued)
 
     def leave(self, batch: Datagrams) -> None:
-        """Take note of datagrams that left the queue."""
+        """Note the datagrams that left the queue."""
         with np.errstate(over="ignore"):
             leave(batch.address, batch.length, self._held, self._factors)
 
 
 @inline
 def entry_of(address, row, factors):
-    """The entry of the sender of datagram `row`."""
+    """Return the entry of the sender of datagram `row`."""
     mixed = address[row, 0] * factors[0] + address[row, 1] * factors[1]
     mixed ^= mixed >> np.uint64(29)
     return np.int64((mixed * factors[1]) >> _SHIFT)
@@ -103,13 +104,13 @@ def leave(address, length, held, factors):
 
 
 ENOUGH_SHARE = 2
-"""One part in this of what may be taken is worth taking: what a batch costs by itself is then a tenth of the whole."""
+"""One part in this of what may be taken is worth taking: the fixed cost of a batch is then a tenth of the whole."""
 ALONE_SHARE = 16
-"""One part in this of it is worth a batch of its own, where it would have to be copied to get into one with more."""
+"""One part in this of it is worth a batch of its own, where joining it with more would need a copy."""
 
 
 class Inbox:
-    """Batches of datagrams in order of receipt.  All calls come from the event loop's thread."""
+    """The queue of batches of datagrams in order of receipt.  All calls come from the event loop's thread."""
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
@@ -131,8 +132,8 @@ class Inbox:
         self._shares.warm()
 
     def offer(self, batch: Datagrams) -> int:
-        """Queue `batch` but for the datagrams that do not fit: of senders that hold too much already, or all if the
-        queue is full or closed.  These are dropped and counted; returns how many."""
+        """Queue `batch` except the datagrams that do not fit: those of senders that hold too much already, or all if
+        the queue is full or closed.  These are dropped and counted; return how many."""
         free = -1 if self._closed else self.limit_bytes - self.octets
         fits, queued = self._shares.admit(batch, free)
         dropped = len(fits) - int(np.count_nonzero(fits))
@@ -166,7 +167,7 @@ class Inbox:
         while self._batches and size + self._batches[0][1] <= limit_bytes:
             batch, octets = self._batches[0]
             if batch.octets is not taken[-1].octets and size > limit_bytes // ALONE_SHARE:
-                break  # what is taken together lies in one piece of memory, and nothing has to be copied
+                break  # a batch is in one piece of memory, so that nothing is copied
             size += octets
             taken.append(batch)
             self._batches.popleft()
@@ -185,14 +186,14 @@ class Inbox:
                 await self._enough.wait()
 
     def close(self) -> None:
-        """Take nothing more; `take` gives what is left, then None."""
+        """Accept nothing more; `take` returns what is left, then None."""
         self._closed = True
         self._arrived.set()
         self._enough.set()
 
 
 def concatenate(batches: list[Datagrams]) -> Datagrams:
-    """One batch of all datagrams, in order.  Payloads are copied unless all lie in one array."""
+    """Return one batch of all datagrams, in order.  Payloads are copied unless all lie in one array."""
     pieces: list[NDArray[np.uint8]] = []
     starts: list[NDArray[np.int64]] = []
     filled = 0

@@ -17,7 +17,7 @@ Protocol = Literal["sflow5", "netflow1", "netflow5", "netflow7", "netflow9", "ip
 
 
 class ExporterSettings(BaseModel, frozen=True, extra="forbid"):
-    """What you know of the exporters in one network; the first entry that matches an exporter counts."""
+    """What is known of the exporters in one network; the first entry that matches an exporter counts."""
 
     network: Network
     """Sender addresses, such as `192.0.2.11` or `192.0.2.0/24`."""
@@ -39,15 +39,15 @@ class DecodeSettings(BaseModel, frozen=True, extra="forbid"):
     counted (`vmflow_inbox_dropped_datagrams_total`)."""
     batch_bytes: Annotated[int, Field(ge=1 << 16)] = 16 * 2**20
     """Datagrams decoded at once, at most, by each worker; a quarter of the inbox at most.  With half of it, which is
-    what a block of received payloads holds, Python's part per batch is a few percent."""
+    what a block of received payloads holds, Python's share per batch is a few percent."""
     decode_workers: Annotated[int, Field(ge=0, le=MOST)] = 0
-    """Threads that decode and name; all datagrams of a sender go to the same one.  0 = one for every four cores: with
-    fewer, inserts and sums need the others.  Each has tables of its own, with the limits of one."""
+    """Threads that decode and name; all datagrams of a sender go to the same one.  0 = one for every four cores:
+    inserts and sums need the others.  Each has tables of its own, with the limits of one."""
     gather_milliseconds: Annotated[float, Field(ge=0, le=1_000)] = 100.0
-    """While less than half of `batch_bytes` waits, more are waited for, this long: a batch costs about a
-    millisecond by itself, whatever is in it, and the store gathers for a second anyway.  0 switches it off."""
+    """While less than half of `batch_bytes` waits, wait this long for more: a batch has a fixed cost of about a
+    millisecond, and the store gathers for a second anyway.  0 switches it off."""
     allow: tuple[Network, ...] = ()
-    """Networks that may export; empty = everybody who reaches the port."""
+    """Networks that may export; empty = every sender that reaches the port."""
     exporters: tuple[ExporterSettings, ...] = ()
     """What is known of single exporters."""
     share_templates_between_ports: bool = False
@@ -57,7 +57,7 @@ class DecodeSettings(BaseModel, frozen=True, extra="forbid"):
     report_seconds: Annotated[float, Field(gt=0)] = 10.0
     """Interval of the rows in table `exporters`."""
     template_lifetime_seconds: Annotated[int, Field(ge=60)] = 259_200
-    """A template that was neither announced nor used for so long is forgotten (RFC 7011 section 8.4: at least three
+    """A template that was neither announced nor used for this long is dropped (RFC 7011 section 8.4: at least three
     times its refresh interval; routers allow that to be a day)."""
     template_file: Path | None = None
     """Where templates are kept over a restart; default: `templates.json` in the data directory of the store."""

@@ -1,6 +1,6 @@
-"""The decode stage: takes datagrams from the inbox, has the workers decode and name them, hands rows on.
+"""The decode stage: takes datagrams from the inbox, has the workers decode and name them, and passes the rows on.
 
-What decoding must not forget over a restart, templates and sampler rates of all workers, is kept in one file.
+What decoding must keep over a restart, the templates and sampler rates of all workers, is in one file.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ from schemas.exporters import EXPORTERS
 from schemas.gaps import GAPS
 
 MAX_STATE_BYTES = 256 * 2**20
-"""A file that is larger was not written by us: 65,536 templates of 1,000 fields take less."""
+"""A larger file was not written by this service: 65,536 templates of 1,000 fields take less."""
 
 _log = get_log("decode")
 
 
 def save_state(decoders: Sequence[Decoder], path: Path) -> None:
-    """Write the decoders' state if it changed since it was last written; all of it or nothing (rename).
+    """Write the decoders' state if it changed since the last write; all of it or nothing (rename).
 
     A full or read-only disk is logged, not raised: the collector works without the file.
     """
@@ -77,8 +77,8 @@ def save_state(decoders: Sequence[Decoder], path: Path) -> None:
 
 
 def load_state(decoders: Sequence[Decoder], path: Path) -> None:
-    """Read what `save_state` wrote, for as many decoders as there were.  No file is no problem; a damaged one is logged
-    and left out."""
+    """Read what `save_state` wrote, for as many decoders as there were.  A missing file is no problem; a damaged one is
+    logged and ignored."""
     try:
         if path.stat().st_size > MAX_STATE_BYTES:
             raise ValueError(f"larger than {MAX_STATE_BYTES} octets")
@@ -94,15 +94,15 @@ def load_state(decoders: Sequence[Decoder], path: Path) -> None:
 
 
 def _whole(decoders: Sequence[Decoder]) -> bytes:
-    """The state of all decoders as if one had it."""
+    """Return the state of all decoders as that of one."""
     states = [decoder.sets.export_state() for decoder in decoders]
     sessions = [session for state in states for session in cast("list[object]", state["sessions"])]
     return json.dumps({**states[0], "sessions": sessions}, separators=(",", ":")).encode()
 
 
 def _shares(state: object, count: int) -> list[bytes]:
-    """The part of each decoder: the streams of the senders that fall to it.  What is not as it should be is for the
-    first one, which refuses it."""
+    """Return the part of each decoder: the streams of the senders assigned to it.  What is malformed goes to the first
+    one, which refuses it."""
     sessions = state.get("sessions") if isinstance(state, dict) else None
     if not isinstance(state, dict) or not isinstance(sessions, list):
         raise ValueError("not saved templates")
@@ -119,32 +119,32 @@ def _shares(state: object, count: int) -> list[bytes]:
 VERSIONS: dict[str | None, int] = {None: 0} | {
     EXPORTERS["protocol"].names[number]: version for version, number in PROTOCOL_BY_VERSION.items()
 }
-"""Name of a protocol -> version in the key of its streams."""
+"""Name of a protocol → version in the key of its streams."""
 
 SLOW_START_SECONDS = 2.0
-"""A start that takes longer is compiling; say so."""
+"""A start that takes longer is compiling; log it."""
 
 PROGRESS_SECONDS = 10.0
-"""How often a first start says how far it is."""
+"""How often a first start logs its progress."""
 
 INBOX_CHECK_SECONDS = 0.05
-"""How often the inbox is looked at while names are waited for: 1 Gbit/s fills a tenth of it meanwhile."""
+"""How often the inbox is checked while waiting for names: 1 Gbit/s fills a tenth of it meanwhile."""
 
 INBOX_SHARE = 4
-"""A batch is one part in this of the inbox at most: what it waits for must not be what the inbox drops."""
+"""A batch is at most one part in this of the inbox: the inbox must not drop what a batch waits for."""
 
 LISTENS_US = 1_000_000
-"""Sockets are opened this long after the pipeline was entered, at the latest."""
+"""Sockets are opened at the latest this long after the pipeline was entered."""
 
 METRICS_SECONDS = 1.0
-"""How often the metrics of exporter streams are brought up to date."""
+"""How often the metrics of exporter streams are updated."""
 
 TEMPLATES_FULL_SECONDS = 600
-"""So long /health tells that templates had to go for want of room: exporters repeat theirs within that."""
+"""How long /health reports that templates were dropped for lack of room: exporters repeat theirs within that time."""
 
 
 def rules_of(settings: DecodeSettings) -> tuple[ExporterRule, ...]:
-    """The decoder's rules: who may export, and what is known of single exporters."""
+    """Return the decoder's rules: who may export, and what is known of single exporters."""
     known = tuple(
         ExporterRule(
             network, _allowed(settings, network), entry.sampling_rate, VERSIONS[entry.protocol], entry.one_port
@@ -163,9 +163,10 @@ def _allowed(settings: DecodeSettings, network: IPv6Network) -> bool:
 
 
 class DecodeStage:
-    """Decodes what the listener offers and passes the rows to the sink.
+    """The stage that decodes what the listener offers and passes the rows to the sink.
 
-    Entering does not wait for the kernels to be compiled: datagrams queue meanwhile, and `ready` tells when it is done.
+    Entering does not wait for the kernels to be compiled: datagrams queue meanwhile, and `ready` is set when it is
+    done.
     """
 
     def __init__(
@@ -183,10 +184,10 @@ class DecodeStage:
         watched: Callable[[], tuple[int, int]] = lambda: (0, 0),
         findings: Findings = no_findings,
     ) -> None:
-        """`own_loss` answers with the collector's own losses so far; `state_file` keeps templates over a restart, and
-        `alive_file` until when the service ran, and what it has `watched` (see `OwnGaps`).
+        """`own_loss` returns the collector's own losses so far.  `state_file` keeps templates over a restart;
+        `alive_file` keeps until when the service ran and what it has `watched` (see `OwnGaps`).
 
-        `findings` tells what the exporter doctor knows of a stream.
+        `findings` returns what the exporter doctor knows of a stream.
         """
         self._settings = settings
         self._metrics = metrics
@@ -206,7 +207,7 @@ class DecodeStage:
         self._own_gaps = OwnGaps(alive_file, watched)
         self._listening_us = 0
         self.reach_us = self._own_gaps.reach_us
-        """How long before its receipt a flow record begins, but for few."""
+        """How long before their receipt all but few flow records begin."""
 
     def _declare(self, metrics: Metrics) -> None:
         inbox = self.inbox
@@ -265,7 +266,7 @@ class DecodeStage:
     ) -> None:
         self.inbox.close()
         if not self.ready.is_set() and not self._task.done():
-            # A compiler cannot be interrupted, and nobody who stops a service waits minutes for it.
+            # A compiler cannot be interrupted, and a stop must not take minutes.
             _log.warning("stopped before decoding began", datagrams_lost=len(self.inbox))
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -275,18 +276,18 @@ class DecodeStage:
 
     @property
     def former(self) -> Watched | None:
-        """What the run before this one watched; None: not known."""
+        """What the previous run watched; None: not known."""
         return self._own_gaps.former
 
     def prepare(self, *before: Callable[[], None]) -> asyncio.Task[None]:
-        """Begin to compile or load the kernels, once the bridge runs; entering does, if nobody has.
+        """Begin to compile or load the kernels, once the bridge runs; entering does so if it has not been done.
 
-        It takes as long as the store takes to open, so it begins beside that.  `before` are called first, on the same
-        thread: kernels that another stage needs sooner.  What fails is raised by `wait`.
+        It takes as long as opening the store, so both run at the same time.  `before` are called first, on the same
+        thread: kernels that another stage needs sooner.  `wait` raises what fails.
         """
         if self._preparing is None:
             self._preparing = asyncio.create_task(self._workers.alone(self._prepare, before), name="kernels")
-            # The start may fail for another reason first, and then nobody asks for the outcome.
+            # The start may fail for another reason first, and then the outcome is not retrieved.
             self._preparing.add_done_callback(lambda task: task.cancelled() or task.exception())
         return self._preparing
 
@@ -296,7 +297,7 @@ class DecodeStage:
             self._workers.abandon()
 
     async def wait(self) -> None:
-        """Wait for the end of the decode loop.  Raises what ended it, if it was not `__aexit__`."""
+        """Wait for the end of the decode loop.  Raise what ended it, if it was not `__aexit__`."""
         await asyncio.shield(self._task)
 
     async def _run(self) -> None:
@@ -323,7 +324,7 @@ class DecodeStage:
         await self._save()
 
     async def _names_first(self) -> None:
-        """Wait for the enricher's first answers, but not until datagrams are lost for it."""
+        """Wait for the enricher's first answers, but not so long that datagrams are lost."""
         answers = asyncio.create_task(self._enricher.first_answers())
         try:
             while not answers.done() and self.inbox.octets < self.inbox.limit_bytes // 2:
@@ -336,7 +337,7 @@ class DecodeStage:
             answers.cancel()
 
     def offer(self, datagrams: Datagrams, /) -> bool:
-        """Queue datagrams for decoding; False where there is no room for some, which are dropped and counted."""
+        """Queue datagrams for decoding; return False if some found no room: these are dropped and counted."""
         dropped = self.inbox.offer(datagrams)
         if dropped:
             self._dropped.inc(dropped)
@@ -344,7 +345,7 @@ class DecodeStage:
 
     @property
     def templates_full(self) -> bool:
-        """True if templates had to go for others within the last ten minutes."""
+        """Whether templates were evicted for others within the last ten minutes."""
         return time.monotonic() - self._templates_full < TEMPLATES_FULL_SECONDS
 
     @property
@@ -353,16 +354,17 @@ class DecodeStage:
         return self._stream_metrics.waiting if self._prepared.is_set() else Waiting()
 
     def room(self, octets: int) -> bool:
-        """Whether the inbox takes this many octets more, and half of it is still left for UDP, which cannot wait."""
+        """Return whether the inbox takes this many octets more with half of it still left for UDP, which cannot
+        wait."""
         return self.inbox.octets + octets <= self.inbox.limit_bytes // 2
 
     def allows(self, address: str) -> bool:
-        """Whether the settings let this address export."""
+        """Return whether the settings allow this address to export."""
         parsed = mapped(ip_network(address))
         return not self._settings.allow or any(parsed.subnet_of(mapped(network)) for network in self._settings.allow)
 
     def reload(self, settings: DecodeSettings) -> None:
-        """Take over who may export and what is known of exporters; the rest needs a restart."""
+        """Apply the new settings of who may export and what is known of exporters; the others need a restart."""
         self._settings = settings
         self._workers.replace_rules(rules_of(settings))
 
@@ -435,7 +437,7 @@ class DecodeStage:
             await self._workers.alone(self._advance)
             await self._workers.alone(self._look_back)
             self._tell_gaps(await self._workers.alone(self._find_gaps, self._own_loss()))
-            await self._workers.alone(BLOCKS.trim)  # hundreds of MiB take the system too long for the event loop
+            await self._workers.alone(BLOCKS.trim)  # freeing hundreds of MiB takes too long for the event loop
             now = time.monotonic()
             if now >= next_report:
                 next_report = now + self._settings.report_seconds
@@ -445,10 +447,10 @@ class DecodeStage:
                 await self._save()
 
     def _look_back(self) -> None:
-        """Bring up to date how far records reach back."""
+        """Update how far records reach back."""
         continued = self._workers.continued
         self.reach_us = max(one.reach_us() for one in continued)
-        # What caches hold from before the start reaches as far back as it did then.
+        # What caches hold from before the start reaches as far back as it did in the previous run.
         if self._clock_us() < self._listening_us + self._own_gaps.reach_us:
             self.reach_us = max(self.reach_us, self._own_gaps.reach_us)
         for one in continued:
@@ -458,7 +460,7 @@ class DecodeStage:
             one.counts[:] = 0
 
     def _find_gaps(self, own: OwnLoss) -> list[tuple[Stream, Gap]]:
-        """What was not told of since the last look."""
+        """Return the gaps since the last look."""
         now, reach = self._clock_us(), self.reach_us
         found = [gap for gaps in self._gaps for gap in gaps.look(now, reach)]
         dropped = self._own_gaps.look(now, reach, own, self._datagrams())
@@ -472,7 +474,7 @@ class DecodeStage:
         )
 
     def _tell_gaps(self, gaps: list[tuple[Stream, Gap]]) -> None:
-        """Have gaps stored before their windows close."""
+        """Store gaps before their windows close."""
         if gaps:
             for _, gap in gaps:
                 self._gaps_told.labels(gap.reason).inc()
@@ -484,7 +486,7 @@ class DecodeStage:
             self._offer_rows("exporters", rows)
 
     def _advance(self) -> None:
-        """Bring the metrics of exporter streams up to date.  Runs on a worker's thread."""
+        """Update the metrics of exporter streams.  Runs on a worker's thread."""
         self._stream_metrics.advance(self._clock_us())
         decoders = self._workers.decoders
         now = {
@@ -517,7 +519,7 @@ class DecodeStage:
         self._templates_before = templates
 
     def _make_report(self, own: OwnLoss) -> list[pa.RecordBatch]:
-        """Rows of table `exporters` by worker; the first one tells of the collector's own losses."""
+        """Return rows of table `exporters` by worker; the first one reports the collector's own losses."""
         now = self._clock_us()
         reports = [
             reporter.report(now, own if number == 0 else None) for number, reporter in enumerate(self._reporters)

@@ -1,7 +1,8 @@
-"""Decode workers: each has a thread, a decoder and the streams of the senders that fall to it.
+"""Decode workers: each has a thread, a decoder and the streams of the senders assigned to it.
 
-All datagrams of a sender go to the same worker, in order, whatever their port: its data meets its templates.  A worker
-begins the next batch when all are done with the last one, so nobody but the worker itself touches a decoder meanwhile.
+All datagrams of a sender go to the same worker, in order, whatever their port, so that its data meets its templates.  A
+worker begins the next batch when all are done with the last one, so only the worker itself touches its decoder
+meanwhile.
 """
 
 from __future__ import annotations
@@ -41,26 +42,26 @@ _log = get_log("decode")
 
 
 def count_of(setting: int) -> int:
-    """Number of workers; the setting 0 means as many as the cores are worth."""
+    """Return the number of workers; the setting 0 means one for every four cores."""
     return setting or max(1, min(MOST, (os.cpu_count() or 1) // CORES_PER_WORKER))
 
 
 def stages(count: int) -> list[str]:
-    """The stages of the bridge that the workers need, with one thread each."""
+    """Return the stages of the bridge that the workers need, with one thread each."""
     return [f"{STAGE}-{number}" for number in range(count)]
 
 
 def worker_of(address: NDArray[np.uint64], count: int) -> NDArray[np.uint64]:
-    """Which of `count` workers takes what these addresses send: [n, 2] halves of addresses -> [n]."""
+    """Return which of `count` workers takes what these addresses send: [n, 2] halves of addresses -> [n]."""
     mixed = (address[:, 0] ^ address[:, 1]) * GOLDEN
     return (mixed >> np.uint64(32)) % np.uint64(count)
 
 
 class Workers:
-    """Decodes and names batches on all workers at once."""
+    """The workers, which decode and name batches at the same time."""
 
     def __init__(self, count: int, bridge: Bridge, enricher: Enricher, unnamed: Callable[[int], None]) -> None:
-        """`unnamed` is told of rows that stay without names for a defect of our own; it is called on the threads."""
+        """`unnamed` is called on the threads with rows that stay without names because of a defect of this service."""
         self._bridge = bridge
         self._enricher = enricher
         self._unnamed = unnamed
@@ -68,9 +69,9 @@ class Workers:
         self._rules: tuple[ExporterRule, ...] | None = None
         self._alone = asyncio.Lock()
         self.decoders: list[Decoder] = []
-        """One a worker, once `prepare` was called."""
+        """One per worker, once `prepare` was called."""
         self.continued = [Continued() for _ in self._stages]
-        """One a worker."""
+        """One per worker."""
 
     @property
     def count(self) -> int:
@@ -85,11 +86,11 @@ class Workers:
         self._enricher.warm_up()
 
     def replace_rules(self, rules: tuple[ExporterRule, ...]) -> None:
-        """Take over the operator's rules before the next batch."""
+        """Apply the operator's rules before the next batch."""
         self._rules = rules
 
     async def decode(self, datagrams: Datagrams) -> list[Decoded]:
-        """Decode and name a batch: what came of it, by worker."""
+        """Decode and name a batch; return the results by worker."""
         async with self._alone:
             rules, self._rules = self._rules, None
             parts = self._parts(datagrams)
@@ -101,7 +102,7 @@ class Workers:
             return list(await asyncio.gather(*calls))
 
     async def alone(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Call `function` on the first worker's thread while no decoder is at work."""
+        """Call `function` on the first worker's thread while all decoders are idle."""
         async with self._alone:
             return await self._bridge.call(self._stages[0], function, *arguments)
 
@@ -110,14 +111,14 @@ class Workers:
         self._bridge.abandon(self._stages[0])
 
     def _parts(self, datagrams: Datagrams) -> list[Datagrams]:
-        """The datagrams of each worker; the payloads are shared, not copied."""
+        """Return the datagrams of each worker; the payloads are shared, not copied."""
         if len(self._stages) == 1:
             return [datagrams]
         workers = worker_of(datagrams.address, len(self._stages))
         return [_picked(datagrams, np.flatnonzero(workers == np.uint64(number))) for number in range(len(self._stages))]
 
     def _decode(self, number: int, datagrams: Datagrams, rules: tuple[ExporterRule, ...] | None) -> Decoded:
-        """Decode and name.  A defect of ours in naming costs the names of one batch, never its rows."""
+        """Decode and name.  A defect in naming costs the names of one batch, never its rows."""
         decoder = self.decoders[number]
         if rules is not None:
             decoder.rules = rules
@@ -132,7 +133,7 @@ class Workers:
 
 
 def _picked(datagrams: Datagrams, numbers: NDArray[np.int64]) -> Datagrams:
-    """These datagrams, with the payloads of all: nothing but the arrays beside them is copied."""
+    """Return these datagrams with the payloads of all: only the other arrays are copied."""
     return Datagrams(
         datagrams.octets,
         datagrams.start[numbers],

@@ -1,19 +1,20 @@
-"""The gate in front of both HTTP servers: keeps pages of other sites out, asks for a login, answers our own defects.
+"""The gate in front of both HTTP servers: refuses pages of other sites, requires a login, answers requests that fail by
+a defect.
 
-A page that somebody looks at can send requests to whatever that somebody's browser reaches, this machine's loopback
-included.  No permission of CORS is ever given, and each request shows by itself whether it may come in:
+A web page can send requests to whatever its viewer's browser reaches, including this machine's loopback.  No CORS
+permission is ever given, and each request itself must show that it may come in:
 
-- `Host` must be an IP address, localhost, or a name from the settings.  Else a page could have its own name point
+- `Host` must be an IP address, localhost, or a name from the settings.  Otherwise a page could make its own name point
   here (DNS rebinding), and the browser would take both for one site.
 - `Origin` and `Sec-Fetch-Site`, where a browser sends them, must say that the page is ours or that a person typed the
   address.  A link on another site may open what the web server shows, as a page of its own that the other site cannot
   read; it may never ask SQL, since the link would be the query.
 - What changes something has a JSON body that says so: a form cannot send one.
 
-Watchdogs ask for `MONITORED` paths by names that nobody can list here.  Any name will do for them, unless a browser
-asks.  Pure ASGI.
+Watchdogs request `MONITORED` paths by names that cannot be listed here.  For these any name is accepted, unless a
+browser asks.  Pure ASGI.
 
-`Entrance` makes the gates of the process: all servers share one login and one certificate.
+`Entrance` creates the gates of the process: all servers share one login and one certificate.
 """
 
 from __future__ import annotations
@@ -42,15 +43,15 @@ from collector.metrics import Metrics
 from collector.tls import replace_certificate, server_context
 
 SCOPE_USER = "vmflow.user"
-"""Where the name of who is logged in stands in the ASGI scope."""
+"""Key of the logged-in user's name in the ASGI scope."""
 
 READS = frozenset({"GET", "HEAD"})
 METHODS = READS | {"POST", "OPTIONS"}
-"""No other does anything here.  OPTIONS does not either, but routers answer it with what a path does understand."""
+"""No other method does anything here, nor does OPTIONS, but routers answer it with the methods that a path has."""
 HEALTH = frozenset({"/health", "/ping", "/replicas_status"})
-"""Answered without a login: load balancers and watchdogs ask for these, and they say nothing of the traffic."""
+"""Answered without a login: load balancers and watchdogs request these, and they reveal nothing of the traffic."""
 MONITORED = HEALTH | {"/metrics"}
-"""What may be asked for by any name, or by none."""
+"""Paths that may be requested by any host name, or by none."""
 BODY_BYTES = 64 * 1024
 """Longest body for the web server.  A silence with twenty matchers takes 8 kB."""
 PROBLEM = "application/problem+json"
@@ -63,7 +64,7 @@ ONCE = frozenset({
     "sec-fetch-site", "sec-fetch-mode", "sec-fetch-dest",
     "x-clickhouse-user", "x-clickhouse-key", "x-clickhouse-database", "x-clickhouse-format",
 })  # fmt: skip
-"""Headers that decide something: of two, a proxy may have read the one and we the other."""
+"""Headers that decide something: if there were two, a proxy may have read one and this server the other."""
 BROWSER = frozenset({"accept-language", "cookie", "origin", "referer", "upgrade-insecure-requests"})
 """A browser sends the first with every request, and its pages cannot take it away; monitoring tools send none."""
 
@@ -79,7 +80,7 @@ Refuse = Callable[[int, str], Response]
 
 
 def problem(status: int, detail: str, errors: Iterable[str] = ()) -> Response:
-    """Problem details as RFC 9457 says; `errors` of a request that is not valid: where, what was found and why."""
+    """Return problem details (RFC 9457); `errors` are those of an invalid request: where, what was found and why."""
     body = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
@@ -91,7 +92,7 @@ def problem(status: int, detail: str, errors: Iterable[str] = ()) -> Response:
 
 
 class RequestRefusedError(Exception):
-    """A request that does not come in.  `reason` is what it is counted by."""
+    """A refused request.  `reason` is the label by which it is counted."""
 
     def __init__(self, status: int, reason: str, message: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(message)
@@ -101,11 +102,10 @@ class RequestRefusedError(Exception):
 
 
 class Gate:
-    """Lets requests through to `app`, with `scope["vmflow.user"]` set where somebody is logged in.
-
-    `only_reads`: no method of this server changes anything, so readers may use all of them (the SQL endpoint, whose
-    clients POST their queries).  ClickHouse's ways to show a password are understood there, too.  `refuse` makes the
-    answers; `refused` (by reason) and `failed` count them.
+    """The gate, which passes requests on to `app`, with `scope["vmflow.user"]` set for a logged-in user.  `only_reads`:
+    no method of this server changes anything, so readers may use all of them (the SQL endpoint, whose clients POST
+    their queries).  ClickHouse's ways to send a password are accepted there, too.  `refuse` makes the answers;
+    `refused` (by reason) and `failed` count them.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class Gate:
         except ClientDisconnect:
             return
         except asyncio.CancelledError:
-            # The server stops, and this task is all that is cancelled: the server would log a trace.
+            # The server stops, and only this task is cancelled: without this, the server would log a trace.
             if not begun:
                 await self._refuse(503, "the service stops")(scope, receive, send)
         except Exception:  # noqa: BLE001 - one request must not end a server, nor fill the log
@@ -166,7 +166,7 @@ class Gate:
                 await self._refuse(500, DEFECT)(scope, receive, send)
 
     async def _check(self, scope: Scope) -> None:
-        """Raise RequestRefusedError for what must not come in."""
+        """Raise RequestRefusedError for a request that must not come in."""
         headers = Headers(scope=scope)
         method, path = scope["method"], scope["path"]
         if method not in METHODS:
@@ -181,7 +181,7 @@ class Gate:
             _check_body(headers)
 
     def _check_host(self, headers: Headers, path: str) -> str:
-        """The host that was asked for, empty if none was; that it is ours."""
+        """Return the requested host, empty if there is none; refuse one that is not this server's."""
         host = headers.get("host")
         any_name = path in MONITORED and not _browser(headers)
         if host is None and any_name:
@@ -200,20 +200,20 @@ class Gate:
         return (host or "").lower()
 
     def _check_site(self, scope: Scope, headers: Headers, host: str) -> None:
-        """That no page of another site asks."""
+        """Refuse requests from pages of other sites."""
         origin, site = headers.get("origin"), headers.get("sec-fetch-site")
         if origin is not None and not _same_origin(origin, scope["scheme"], host):
             raise RequestRefusedError(403, "origin", f"a page of {origin[:SHOWN]!r} must not ask here")
         if site not in (None, "same-origin", "none") and not (not self._only_reads and _link(scope["method"], headers)):
             raise RequestRefusedError(403, "site", "a page of another site must not ask here")
         if self._only_reads and site is None and origin is None and scope["path"] not in HEALTH and _browser(headers):
-            # Old ones, and all of them over plain HTTP to another machine: its query could be a script's address.
+            # Old browsers, and all browsers over plain HTTP to another machine: the query could be the URL of a script.
             raise RequestRefusedError(
                 403, "site", "a browser that does not say which page asks: use https, loopback, or no browser"
             )
 
     async def _identify(self, scope: Scope, headers: Headers) -> Identity:
-        """Who asks, and that they may."""
+        """Return who asks; refuse those who may not."""
         try:
             who = await self._login.identify(self._shown(scope, headers), (scope.get("client") or ("",))[0])
         except DeniedError as error:
@@ -228,7 +228,7 @@ class Gate:
         return who
 
     def _shown(self, scope: Scope, headers: Headers) -> Credentials | None:
-        """What the request shows; None for nothing.  Raises RequestRefusedError if it shows several things."""
+        """Return the request's credentials; None without any.  Raises RequestRefusedError if there are several."""
         shown: list[Credentials | None] = []
         if "authorization" in headers:
             shown.append(_authorization(headers["authorization"]))
@@ -273,19 +273,19 @@ def _check_body(headers: Headers) -> None:
 
 
 def _browser(headers: Headers) -> bool:
-    """Whether a browser asks, as far as headers tell."""
+    """Return whether a browser asks, as far as headers show."""
     return any(name in BROWSER or name.startswith("sec-") for name in headers)
 
 
 def _link(method: str, headers: Headers) -> bool:
-    """Whether somebody follows a link: the browser shows the answer as a page of its own, in no frame."""
+    """Return whether a person follows a link: the browser shows the answer as a page of its own, not in a frame."""
     return (
         method == "GET" and headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
     )
 
 
 def _host_name(host: str) -> str | None:
-    """Name or address in a `Host` header, in small letters; None if it is malformed."""
+    """Return the name or address in a `Host` header, in lower case; None if it is malformed."""
     found = _HOST.fullmatch(host)
     if found is None or not 1 <= int(found["port"] or 1) <= 65_535:
         return None
@@ -306,7 +306,7 @@ def _is_address(name: str) -> bool:
 
 
 def _same_origin(origin: str, scheme: str, host: str) -> bool:
-    """Whether a page of `origin` is one of this server's; one that speaks plain HTTP may have TLS in front of it."""
+    """Return whether a page of `origin` is one of this server's; a server of plain HTTP may have TLS in front of it."""
     found = _ORIGIN.fullmatch(origin.lower())
     return found is not None and found["host"] == host and found["scheme"] in (scheme, "https")
 
@@ -319,12 +319,12 @@ def _authorization(value: str) -> Credentials | None:
 
 
 def _named(user: str, secret: str) -> Credentials | None:
-    """A name with a password; without a name it is a token, without a secret nothing."""
+    """Return a name with a password; without a name it is a token, without a secret None."""
     return Credentials(user, secret) if secret else None
 
 
 def _basic(value: str) -> Credentials | None:
-    """RFC 7617: base64 of name, colon, password, in UTF-8."""
+    """Decode RFC 7617: base64 of name, colon, password, in UTF-8."""
     try:
         user, colon, secret = base64.b64decode(value.strip(), validate=True).decode().partition(":")
     except (binascii.Error, ValueError) as error:
@@ -338,7 +338,8 @@ SECTION = "access"
 
 
 class Entrance:
-    """Makes gates and TLS contexts; opens no file before it is asked for one.  `call` is for checks of passwords."""
+    """The maker of gates and TLS contexts; it opens no file before a context is requested.  `call` is for checks of
+    passwords."""
 
     def __init__(self, settings: AccessSettings, metrics: Metrics, call: Call) -> None:
         self._settings = settings
@@ -355,12 +356,12 @@ class Entrance:
         return "https" if self._settings.certificate_file is not None else "http"
 
     def gate(self, app: ASGIApp, host: str, *, only_reads: bool = False, refuse: Refuse = problem) -> ASGIApp:
-        """`app`, which listens at `host`, behind a gate."""
+        """Put `app`, which listens at `host`, behind a gate."""
         names = (host, *self._settings.names)
         return Gate(app, self._login, names, self._refused, self._failed, only_reads=only_reads, refuse=refuse)
 
     def context(self) -> ssl.SSLContext | None:
-        """A TLS context for a server, None without a certificate.  Raises AccessError."""
+        """Return a TLS context for a server, None without a certificate.  Raises AccessError."""
         if self._settings.certificate_file is None or self._settings.key_file is None:
             return None
         context = server_context(SECTION, self._settings.certificate_file, self._settings.key_file)
@@ -368,9 +369,9 @@ class Entrance:
         return context
 
     def read_again(self) -> Callable[[], None]:
-        """Read certificate and key again.  Blocks.  Raises AccessError; then the old ones stay.
+        """Reload certificate and key.  Blocks.  Raises AccessError; then the old ones stay.
 
-        Returns what takes them over for new connections, for the event loop's thread.
+        Returns a function for the event loop's thread that applies them to new connections.
         """
         if not self._contexts or self._settings.certificate_file is None or self._settings.key_file is None:
             return lambda: None

@@ -1,8 +1,8 @@
-"""Who is it: passwords and tokens are checked here, for all servers of the process.
+"""Login: passwords and tokens are checked here, for all servers of the process.
 
-argon2 takes tens of milliseconds and 64 MiB on purpose, so it runs on a thread, one check at a time, and a right
-password is remembered for a minute (as a keyed digest, not itself).  Few may wait for a check; an address that fails
-again and again is told to come back later.  All of these tables are bounded.
+argon2 takes tens of milliseconds and 64 MiB on purpose, so it runs on a thread, one check at a time, and a correct
+password is cached for a minute (as a keyed digest, not itself).  Few may wait for a check; an address that fails
+repeatedly must retry later.  All of these tables are bounded.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from collector.interfaces import Call
 from collector.metrics import Metrics
 
 REMEMBER_SECONDS = 60.0
-"""A password that was taken back works this much longer, after a restart not at all."""
+"""A revoked password works this much longer, but not after a restart."""
 REMEMBERED = 256
 WAITING = 16
-"""Password checks that may wait; the rest is told to come back."""
+"""Password checks that may wait; others must retry later."""
 FREE_FAILURES = 5
-"""Wrong passwords of one address before it is held off: people mistype."""
+"""Wrong passwords from one address before it is blocked for a time: people mistype."""
 LONGEST_PAUSE_SECONDS = 60.0
 ADDRESSES = 4096
-"""Addresses whose failures are remembered; the one that failed longest ago is forgotten first."""
+"""Addresses whose failures are remembered; the one that failed longest ago is dropped first."""
 SECRET_CHARACTERS = 1024
-"""Longest password that is looked at."""
+"""Longest password that is checked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Somebody who is logged in."""
+    """A logged-in user."""
 
     name: str
     role: Role
@@ -47,7 +47,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a request shows: a token (`user` is empty), or a name with a password or token."""
+    """The credentials of a request: a token (`user` is empty), or a name with a password or token."""
 
     user: str
     secret: str
@@ -60,7 +60,7 @@ class _Failures:
 
 
 class DeniedError(Exception):
-    """Nobody is logged in.  `status` is 401 for wrong ones, 429 for those who must wait `retry_seconds`."""
+    """Login failed.  `status` is 401 for wrong credentials, 429 for those that must wait `retry_seconds`."""
 
     def __init__(self, message: str, status: int = 401, retry_seconds: int = 0) -> None:
         super().__init__(message)
@@ -69,23 +69,25 @@ class DeniedError(Exception):
 
 
 def hash_password(password: str) -> str:
-    """The argon2id hash of a password, with a salt of its own.  Blocks for tens of milliseconds."""
+    """Return the argon2id hash of a password, with its own salt.  Blocks for tens of milliseconds."""
     return PasswordHasher().hash(password)
 
 
 def new_token() -> tuple[str, str]:
-    """A random token of 256 bits, and what stands in the settings for it."""
+    """Return a random token of 256 bits, and its entry for the settings."""
     token = secrets.token_urlsafe(32)
     return token, token_hash(token)
 
 
 def token_hash(token: str) -> str:
-    """SHA-256 of a token: with 256 random bits there is nothing to guess, so a slow hash would protect nothing."""
+    """Return the SHA-256 of a token: with 256 random bits there is nothing to guess, so a slow hash would protect
+    nothing."""
     return f"sha256:{hashlib.sha256(token.encode()).hexdigest()}"
 
 
 class Login:
-    """Checks credentials.  `call` runs a blocking function on a thread, one at a time; `clock` tells seconds."""
+    """The check of credentials.  `call` runs a blocking function on a thread, one at a time; `clock` returns
+    seconds."""
 
     def __init__(
         self, settings: AccessSettings, metrics: Metrics, call: Call, clock: Callable[[], float] = time.monotonic
@@ -104,7 +106,7 @@ class Login:
         self._outcomes = metrics.counter("logins_total", "Checks of credentials, by outcome.", ("outcome",))
 
     async def identify(self, shown: Credentials | None, address: str) -> Identity:
-        """Tell who shows these credentials from `address`.  Raises DeniedError."""
+        """Return the user with these credentials from `address`.  Raises DeniedError."""
         if shown is None:
             raise DeniedError("a login is needed: name and password, or a token")
         if len(shown.secret) > SECRET_CHARACTERS:
@@ -127,9 +129,9 @@ class Login:
         return found
 
     def _token(self, shown: Credentials) -> Identity | None:
-        """Whose token it is; all are compared, so that the time tells nothing.
+        """Return the owner of a token; all tokens are compared, so that the time reveals nothing.
 
-        `default` is what ClickHouse clients send that were given no name.
+        ClickHouse clients without a name send `default`.
         """
         digest = token_hash(shown.secret).encode()
         found = None
@@ -197,7 +199,8 @@ class Login:
 
 
 def place_of(address: str) -> str:
-    """What failures are counted by: an IPv4 address, or the /64 of an IPv6 address, since a host has all of that."""
+    """Return the key by which failures are counted: an IPv4 address, or the /64 of an IPv6 address, since a host has
+    all of it."""
     try:
         parsed = ip_address(address.partition("%")[0])
     except ValueError:

@@ -1,4 +1,4 @@
-"""What the HTTP servers of the process share: one socket each, on the service's own event loop."""
+"""The base of the process's HTTP servers: one socket each, on the service's own event loop."""
 
 from __future__ import annotations
 
@@ -23,45 +23,46 @@ from collector.metrics import Metrics
 Octets = bytes | memoryview
 
 CONNECTIONS = 200
-"""Connections of one server at a time, where the descriptors suffice."""
+"""Connections of one server at a time, if there are enough descriptors."""
 SOURCE_SHARE = 2
-"""One source may have one part in this of them: somebody else always finds a place."""
+"""One source may have one part in this of them, so that others always find a place."""
 TASKS = 1000
-"""Requests under way, with those whose clients have gone; more are told 503.  Connections have places of their own."""
+"""Requests under way, including those whose clients have gone; more get 503.  Connections have places of their own."""
 HEAD_BYTES = 32 * 1024
-"""Longest head of a request that comes in parts; with the last of them it may be twice as long.  The event loop waits
-while a head is parsed: 0.02 s for so much in lines of four octets."""
+"""Longest head of a request that comes in parts; with the last part it may be twice as long.  The event loop waits
+while a head is parsed: 0.02 s for this much in lines of four octets."""
 HEAD_SECONDS = 10.0
-"""How long the head of a request may take, from its first octet on; of the first one, from the connection on."""
+"""How long the head of a request may take, from its first octet on; for the first one, from the connection on."""
 IDLE_SECONDS = 30.0
-"""How long a connection may wait for its next request: Prometheus asks every 15 s."""
+"""How long a connection may wait for its next request: Prometheus scrapes every 15 s."""
 BODY_SECONDS = 20.0
 BODY_BYTES_PER_SECOND = 4096
-"""How long a body may take: this, and a second for so many octets that came."""
+"""How long a body may take: this, and a second for each this many octets received."""
 UNSENT_BYTES = 128 * 1024
-"""Of an answer, in the system's buffer: with more, nobody could tell a slow client from one that takes nothing."""
+"""Octets of an answer in the system's buffer: with more, a slow client could not be distinguished from one that reads
+nothing."""
 TAKE_SECONDS = 30.0
-"""How long a client may take nothing of its answer, or of what is left of it when the connection closes."""
+"""How long a client may read nothing of its answer, or of the rest of it when the connection closes."""
 HANDSHAKE_SECONDS = 10.0
-"""Of TLS."""
+"""Time for the TLS handshake."""
 PIECE_BYTES = 256 * 1024
-"""Of an answer, at a time."""
+"""Octets of an answer sent at a time."""
 HEADERS = (
-    ("Cross-Origin-Resource-Policy", "same-origin"),  # no page of another site may load it, not even as a picture
+    ("Cross-Origin-Resource-Policy", "same-origin"),  # no page of another site may load it, not even as an image
     ("Cross-Origin-Opener-Policy", "same-origin"),
-    ("X-Content-Type-Options", "nosniff"),  # what is data is no script
+    ("X-Content-Type-Options", "nosniff"),  # data is not a script
     ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; sandbox"),
     ("X-Frame-Options", "DENY"),
     ("Referrer-Policy", "no-referrer"),
     ("Cache-Control", "no-store"),
 )
-"""Of every answer, refusals and errors too: all that is served is data, for whoever asked."""
+"""Headers of every answer, also of refusals and errors: all that is served is data, for the requester only."""
 NO_PLACE = (
     "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\n"
     + "".join(f"{name}: {value}\r\n" for name, value in HEADERS)
     + "Content-Type: text/plain; charset=utf-8\r\nContent-Length: 21\r\n\r\ntoo many connections\n"
 ).encode()
-"""For a connection that has no place."""
+"""The answer to a connection that has no place."""
 
 
 class Phase(Enum):
@@ -72,21 +73,21 @@ class Phase(Enum):
     BODY = "body"
     """The client sends the body of a request, or should."""
     WORK = "work"
-    """We work for it."""
+    """The service works for it."""
     TAKE = "take"
-    """The client takes our answer, or should."""
+    """The client reads the answer, or should."""
     IDLE = "idle"
     """It has had its answer."""
 
 
 LIMITS = {Phase.HEAD: HEAD_SECONDS, Phase.BODY: BODY_SECONDS, Phase.TAKE: TAKE_SECONDS, Phase.IDLE: IDLE_SECONDS}
-"""Phases in which it is the client that we wait for, and how long."""
+"""Phases in which the service waits for the client, and how long."""
 
 
 class TimedProtocol(H11Protocol):
-    """HTTP/1.1 on a connection with a place.  By itself uvicorn would wait for ever for a client.
+    """HTTP/1.1 on a connection with a place.  uvicorn alone would wait forever for a client.
 
-    Who logged in keeps his place until the connection ends.
+    A logged-in client keeps its place until the connection ends.
     """
 
     place: Place
@@ -94,13 +95,13 @@ class TimedProtocol(H11Protocol):
     _phase = Phase.HEAD
     _since = 0.0
     _bytes = 0
-    """Received since the phase began."""
+    """Octets received since the phase began."""
     _answered = False
     _known = False
     _closing_since: float | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the clock, unless the place was given up while the connection was on its way here."""
+        """Start the clock, unless the place was given up before the connection got here."""
         if self.place.state is None:
             transport.abort()
             return
@@ -108,14 +109,14 @@ class TimedProtocol(H11Protocol):
         super().connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Give the place back."""
+        """Release the place."""
         self.place.leave()
         if self.transport is not None:
             super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP; close without a word if an answer has begun: h11 would raise."""
-        if self.cycle is not None:  # the app may still be at work: what it answers would come second
+        """Refuse what is not HTTP; close without an answer if one has begun: h11 would raise."""
+        if self.cycle is not None:  # the app may still be running: its answer would be the second
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
@@ -131,7 +132,7 @@ class TimedProtocol(H11Protocol):
         self.transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """Take what a read brought, in pieces: a head of any length could come with one."""
+        """Process what a read brought, in pieces: one read could bring a head of any length."""
         for at in range(0, len(data), HEAD_BYTES):
             if self.transport.is_closing():
                 return
@@ -152,12 +153,12 @@ class TimedProtocol(H11Protocol):
         self._look()
 
     def resume_writing(self) -> None:
-        """Go on."""
+        """Continue."""
         super().resume_writing()
         self._look()
 
     def _look(self) -> None:
-        """See what the connection does now."""
+        """Determine what the connection does now."""
         phase = self._now()
         if phase is not self._phase:
             self._phase, self._since, self._bytes = phase, self.loop.time(), 0
@@ -211,18 +212,19 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Handle none."""
+        """Handle no signals."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept connections.  uvicorn leaves that to the event loop, which counts none before TLS is agreed on."""
+        """Accept connections.  uvicorn leaves that to the event loop, which counts none before the end of the TLS
+        handshake."""
         await self.lifespan.startup()
         self.servers = []
         self._doors = [Door(listening, self._accepted, self._places) for listening in sockets or ()]
         self.started = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept no more, and end what is there."""
+        """Accept no more, and close the present connections."""
         for door in self._doors:
             door.close()
         for task in self._tasks:
@@ -233,7 +235,7 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     async def on_tick(self, counter: int) -> bool:
-        """Once a second, end connections whose clients let them wait."""
+        """Once a second, end connections whose clients are too slow."""
         if counter % 10 == 0:
             now = asyncio.get_running_loop().time()
             for connection in list(self.server_state.connections):
@@ -255,15 +257,15 @@ class Server(uvicorn.Server):
             connection.close()
             return
         protocol.place = place
-        with contextlib.suppress(OSError, AttributeError):  # it is gone already, or the system has no such option
+        with contextlib.suppress(OSError, AttributeError):  # it is already closed, or the system lacks the option
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         task = self._start(self._open(connection, protocol))
-        # One that gives way, or is stopped, before its task began would stay open.
+        # A connection that gives way, or is stopped, before its task began would stay open.
         task.add_done_callback(lambda ended: _drop(connection, place) if ended.cancelled() else None)
         opening.append(task)
 
     def _displace(self, protocol: TimedProtocol, opening: Sequence[asyncio.Task[None]]) -> None:
-        """Close a connection at once, also one that TLS is not agreed on yet."""
+        """Close a connection at once, also during its TLS handshake."""
         self._ended.labels("displaced").inc()
         transport: asyncio.Transport | None = protocol.transport
         if transport is not None:
@@ -282,7 +284,7 @@ class Server(uvicorn.Server):
         return task
 
     async def _open(self, connection: socket.socket, protocol: TimedProtocol) -> None:
-        """Agree on TLS where there is any, and begin HTTP."""
+        """Do the TLS handshake, if any, and begin HTTP."""
         context = self.config.ssl
         seconds = HANDSHAKE_SECONDS if context is not None else None
         try:
@@ -303,11 +305,12 @@ def _drop(connection: socket.socket, place: Place) -> None:
 def server(
     app: ASGIApp, name: str, metrics: Metrics, context: ssl.SSLContext | None = None, connections: int = CONNECTIONS
 ) -> Server:
-    """A server for `app`, with TLS if there is a context; bounded in connections and in the time for a request."""
+    """Return a server for `app`, with TLS if there is a context; bounded in connections and in the time for a
+    request."""
     config = uvicorn.Config(
         app,
         log_config=None,
-        access_log=False,  # addresses of requests may hold passwords
+        access_log=False,  # request URLs may hold passwords
         lifespan="off",
         http=TimedProtocol,
         ws="none",
@@ -325,7 +328,7 @@ def server(
 
 
 class LargeResponse(Response):
-    """A response that goes out in pieces: uvicorn waits for the client before each, and the event loop runs between.
+    """A response sent in pieces: uvicorn waits for the client before each, and the event loop runs in between.
 
     `parts` are buffers, one after the other.
     """
@@ -352,7 +355,7 @@ class LargeResponse(Response):
 
 
 def in_pieces(parts: Iterable[Octets]) -> Iterator[memoryview]:
-    """The octets of buffers, in order, in pieces that take no time to copy."""
+    """Yield the octets of buffers, in order, in pieces that are quick to copy."""
     for part in parts:
         view = memoryview(part)
         for at in range(0, len(view), PIECE_BYTES):
@@ -368,7 +371,7 @@ class BindError(Exception):
 
 
 def bind(host: str, port: int, scheme: str = "http") -> tuple[socket.socket, str]:
-    """A listening TCP socket and the URL that reaches it; port 0 takes a free one.  Raises BindError."""
+    """Return a listening TCP socket and the URL that reaches it; port 0 takes a free one.  Raises BindError."""
     try:
         info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.create_server(info[4][:2], family=info[0], backlog=BACKLOG)

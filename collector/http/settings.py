@@ -1,4 +1,4 @@
-"""Settings of login and TLS, and the error that tells which of them cannot be had."""
+"""Settings of login and TLS, and the error that names the one that cannot be used."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ TOKEN_HASH = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class AccessError(Exception):
-    """A server must not start as the settings say; the message says why and what to do."""
+    """A server must not start with these settings; the message says why and what to do."""
 
 
 class UserSettings(BaseModel, frozen=True, extra="forbid"):
-    """Somebody with a password."""
+    """A user with a password."""
 
     name: Name
     password_hash: SecretStr
     """What `vmflow passwd NAME` prints: argon2id in its usual form, `$argon2id$v=19$…`."""
     role: Role = "reader"
-    """`reader` asks; `operator` may also acknowledge, silence and change."""
+    """A `reader` may query; an `operator` may also acknowledge, silence and change."""
 
     @field_validator("password_hash")
     @classmethod
@@ -64,7 +64,7 @@ class TokenSettings(BaseModel, frozen=True, extra="forbid"):
 class AccessSettings(BaseModel, frozen=True, extra="forbid"):
     """Who may use the web server and the SQL endpoint, and how their connections are protected.
 
-    Without users and tokens nobody logs in, and both servers start on loopback addresses only.
+    Without users and tokens there is no login, and both servers start on loopback addresses only.
     """
 
     users: tuple[UserSettings, ...] = Field(default=(), max_length=1000)
@@ -72,15 +72,15 @@ class AccessSettings(BaseModel, frozen=True, extra="forbid"):
     tokens: tuple[TokenSettings, ...] = Field(default=(), max_length=1000)
     """Logins with a token (`Authorization: Bearer …`), for programs."""
     anonymous: bool = False
-    """True: no login even where others than this machine can reach the servers.  For servers behind a proxy that asks
-    for a login, and for containers whose ports are published on loopback only."""
+    """True: no login even if other machines can reach the servers.  For servers behind a proxy that requires a login,
+    and for containers whose ports are published on loopback only."""
     metrics_open: bool = False
-    """True: /metrics asks for no login, for a Prometheus without one."""
+    """True: /metrics requires no login, for a Prometheus without one."""
     client_token: SecretStr = SecretStr("")
-    """The token that this machine's `vmflow query` and `vmflow alerts` show to the service."""
+    """The token that this machine's `vmflow query` and `vmflow alerts` send to the service."""
     names: tuple[HostName, ...] = Field(default=(), max_length=100)
-    """Names under which clients reach the web server and the SQL endpoint, beside addresses, `localhost` and the `host`
-    of the settings: a page of somebody else could else point a name of its own here (DNS rebinding)."""
+    """Names under which clients reach the web server and the SQL endpoint, besides addresses, `localhost` and the
+    `host` of the settings: otherwise another site's page could point a name of its own here (DNS rebinding)."""
 
     certificate_file: Path | None = None
     """PEM file with the certificate and those that signed it; with it, both servers speak TLS only (1.2 or newer)."""
@@ -108,7 +108,7 @@ class AccessSettings(BaseModel, frozen=True, extra="forbid"):
         return bool(self.users or self.tokens)
 
     def check_address(self, host: str, setting: str) -> None:
-        """Raise AccessError if a server at `host` (an address or a name, from `setting`) would let everybody in."""
+        """Raise AccessError if a server at `host` (an address or a name, from `setting`) would let anyone in."""
         if self.required or self.anonymous or is_loopback(host):
             return
         raise AccessError(
@@ -118,7 +118,7 @@ class AccessSettings(BaseModel, frozen=True, extra="forbid"):
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address, or the name `localhost`, is reached from this machine only."""
+    """Return whether an address, or the name `localhost`, is reached from this machine only."""
     if host.lower() == "localhost":
         return True
     try:

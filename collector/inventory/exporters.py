@@ -1,7 +1,7 @@
-"""What exporters say of their own interfaces: sFlow host structures and port names, gathered from decoded batches.
+"""What exporters state of their own interfaces: sFlow host structures and port names, gathered from decoded batches.
 
 The decode workers call `observe`, one at a time; the inventory's thread takes what is new; a lock keeps them apart.
-Both tables are bounded: beyond that nothing new is learnt, and counted.
+Both tables are bounded: what does not fit is not learnt, and is counted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from decoders.hashes import GOLDEN, MURMUR_A
 HOST_FORGOTTEN_US = 600_000_000
 """A VM that host-sflow has not named for this long is gone: twenty polls of the usual 30 s."""
 VMS_PER_MAC = 64
-"""Senders may be forged: each VM of a MAC address is looked at for each flow with that address."""
+"""A limit because senders may be forged: the join looks at each VM of a MAC address for each flow with that address."""
 
 
 class _Vm(NamedTuple):
@@ -39,14 +39,14 @@ class _Vm(NamedTuple):
 
 
 class _PortName(NamedTuple):
-    """Name of a port, and the number under which `_seen` has it."""
+    """Name of a port, and its number in `_seen`."""
 
     name: str
     key: int
 
 
 class InBand:
-    """Gathers names from the stream; at most `capacity` of each kind."""
+    """The names gathered from the stream; at most `capacity` of each kind."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
@@ -58,7 +58,7 @@ class InBand:
         self._vms_of: Counter[int] = Counter()
         """VMs by MAC address."""
         self._made: dict[tuple[Address, int], Interface] = {}
-        """The ports told last: most of a hundred thousand are the same the next time."""
+        """The ports reported last: most of a hundred thousand are the same the next time."""
         self._changed = False
         self.left_out = 0
         """Names and VMs that found no room."""
@@ -71,7 +71,7 @@ class InBand:
             self._learn_vms(batch)
 
     def take(self, now_us: int) -> bool:
-        """Whether anything has changed since the last call."""
+        """Return whether anything has changed since the last call."""
         with self._lock:
             gone = [key for key, vm in self._vms.items() if vm.seen_us < now_us - HOST_FORGOTTEN_US]
             for key in gone:
@@ -83,7 +83,7 @@ class InBand:
             return changed
 
     def ports(self, known: Mapping[Address, str]) -> tuple[tuple[Interface, ...], tuple[Host, ...]]:
-        """Ports by name and ifIndex; a hypervisor that no other source knows goes by its agent address."""
+        """Return ports by name and ifIndex; a hypervisor that no other source knows is named by its agent address."""
         with self._lock:
             names = dict(self._names)
         hosts = {agent: known.get(agent) or str(agent) for agent, _ in names}
@@ -97,7 +97,7 @@ class InBand:
         return tuple(self._made.values()), tuple(Host(name=name, addresses=(agent,)) for agent, name in hosts.items())
 
     def vms(self, known: Mapping[Address, str]) -> tuple[tuple[Interface, ...], tuple[Host, ...]]:
-        """VM interfaces of hypervisors that run host-sflow."""
+        """Return the VM interfaces of hypervisors that run host-sflow."""
         with self._lock:
             vms = dict(self._vms)
         hosts = {vm.agent: known.get(vm.agent) or vm.host for vm in vms.values()}
@@ -108,7 +108,7 @@ class InBand:
         return interfaces, tuple(Host(name=name, addresses=(agent,)) for agent, name in hosts.items())
 
     def _learn_names(self, batch: pa.RecordBatch) -> None:
-        """Port names of a batch of counters; those seen before cost no Python each."""
+        """Take in the port names of a batch of counters; those seen before cost no Python each."""
         names = batch.column("if_name")
         agent, index, name = values(batch.column("agent")), values(batch.column("if_index")), values(names)
         keys = _keys(agent, index, name)
@@ -121,14 +121,14 @@ class InBand:
                 gone += self._name(
                     _address(agent[row]), int(index[row]), _PortName(str(names[row].as_py()), int(keys[row]))
                 )
-            # What is not so any more may become so again.
+            # A name that no longer holds may hold again.
             self._seen = np.setdiff1d(np.union1d(self._seen, keys[new]), np.array(gone, np.uint64))
             if len(self._seen) > 2 * self._capacity:
-                # Keys of ports long gone: what still is will be learnt again from the next poll.
+                # Drop keys of ports long gone: those that still exist are learnt again from the next poll.
                 self._seen = np.zeros(0, np.uint64)
 
     def _name(self, agent: Address, index: int, port: _PortName) -> list[int]:
-        """A port has an ifIndex now: neither is used by another port any more; returns the keys of those others."""
+        """Give a port its ifIndex: no other port has either any more; return the keys of those others."""
         before = self._names.get((agent, index))
         if before is not None and before.name == port.name:
             return []
@@ -170,7 +170,8 @@ class InBand:
 
 
 def _keys(agent: NDArray[np.uint64], index: NDArray[np.uint32], name: NDArray[np.int32]) -> NDArray[np.uint64]:
-    """One number for each (agent, ifIndex, name of the stream); a collision hides a name until the next change."""
+    """Return one number for each (agent, ifIndex, name in the stream); a collision hides a name until the next
+    change."""
     with np.errstate(over="ignore"):
         key = agent[:, 1] * GOLDEN ^ agent[:, 0] * np.uint64(0xC2B2AE3D27D4EB4F)
         mixed: NDArray[np.uint64] = (
@@ -180,7 +181,7 @@ def _keys(agent: NDArray[np.uint64], index: NDArray[np.uint32], name: NDArray[np
 
 
 def _among(keys: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Which keys are in the sorted array `known`."""
+    """Return which keys are in the sorted array `known`."""
     if not len(known):
         return np.zeros(len(keys), np.bool_)
     at = np.minimum(np.searchsorted(known, keys), len(known) - 1)

@@ -1,12 +1,12 @@
-"""Which mapping held when: statements of all sources in, intervals in columns out.
+"""Which mapping held when, made from the statements of all sources: intervals in columns.
 
-`apply` takes a source's whole present state, finds what is new in it, puts the interfaces concerned together again
+`apply` takes a source's whole present state, finds what is new in it, merges the interfaces concerned again
 (`merge.py`), and opens and closes intervals.  It costs Python per change, not per interface; the snapshot takes the
 `columns` without touching single rows.
 
-When a mapping begins: what a source says in its first answer is taken to have held before; what appears later, since
-the source was last read; what takes the place of another mapping, since the change was seen (by an event, else by the
-poll).  Flows around a change are told apart by where they were seen (`join.py`), not by these times alone.
+When a mapping begins: what a source states in its first answer is taken to have held before; what appears later, since
+the source was last read; what replaces another mapping, since the change was seen (by an event, else by the poll).
+Flows around a change are distinguished by where they were seen (`join.py`), not by these times alone.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Interval:
 
     placement: Placement
     valid_from: int
-    """For joins: 0 where it held before anybody looked."""
+    """For joins: 0 where it held before the first look."""
     known_from: int
     """For people: when it was first seen."""
     valid_to: int = FOREVER
@@ -49,11 +49,11 @@ class Said(NamedTuple):
     hosts: tuple[Host, ...]
     at_us: int
     answer: tuple[object, object] = (None, None)
-    """Interfaces and hosts as they came: a source that knows nothing new may give the same objects again."""
+    """Interfaces and hosts as received: a source that knows nothing new may give the same objects again."""
 
 
 class History:
-    """All intervals that still matter.  Not safe for use by several threads at a time."""
+    """All intervals that still matter.  Not thread-safe."""
 
     def __init__(self, capacity: int, history_us: int, short_names: bool) -> None:
         """At most `capacity` intervals; ended ones are kept for `history_us` if what holds now leaves them room."""
@@ -72,11 +72,11 @@ class History:
         """Those that hold but found no room, by identity, longest first."""
         self.columns = Columns()
         self.left_out = 0
-        """Intervals that found no room, or had to make room for what holds now."""
+        """Intervals that found no room or were dropped for what holds now."""
         self.changed = False
-        """Whether anything has changed since a snapshot was last taken; who takes one resets it."""
+        """Whether anything has changed since a snapshot was last taken; the code that takes one resets it."""
         self.to_write: list[Interval] = []
-        """Intervals begun, refined or ended since the asker last emptied this."""
+        """Intervals begun, refined or ended since the caller last emptied this."""
 
     def apply(
         self,
@@ -87,7 +87,7 @@ class History:
         at_us: int,
         changed_us: int = 0,
     ) -> None:
-        """Take a source's whole present state, read at `at_us`; its newest change was at `changed_us` if not 0."""
+        """Take in a source's whole present state, read at `at_us`; its newest change was at `changed_us` if not 0."""
         before = self._said.get(source, Said(rank, frozenset(), (), 0))
         if before.answer[0] is interfaces and before.answer[1] == hosts:
             self._said[source] = before._replace(at_us=at_us)
@@ -100,7 +100,7 @@ class History:
             self.changed = True
         touched = self._store(source, rank, now - before.interfaces, before.interfaces - now)
         since = before.at_us
-        # At `since` the source still said otherwise, whatever its clock tells.
+        # At `since` the source still stated otherwise, whatever its clock says.
         boundary = max(since, min(changed_us, at_us)) if changed_us else at_us
         # MAC addresses first: a port that carries one needs no interval of its own.
         for key in sorted(touched, key=lambda key: not isinstance(key, int)):
@@ -108,16 +108,17 @@ class History:
         self._forget(at_us)
 
     def host_name(self, name: str) -> str:
-        """The name by which a hypervisor goes here; an address stays whole."""
+        """Return the name of a hypervisor as used here; an address stays whole."""
         name = name.strip().lower()
         if not self._short or ":" in name or name.replace(".", "").isdigit():
             return name
         return name.split(".")[0]
 
     def addresses(self, better_than: Rank | None = None) -> dict[Address, str]:
-        """Hypervisor by address, as the best source says that knows it; none where two equally good ones differ.
+        """Return the hypervisors by address, each from the best source that knows it; none where two equally good ones
+        differ.
 
-        With `better_than`, only what sources of a better rank say.
+        With `better_than`, only from sources of a better rank.
         """
         found: dict[Address, tuple[Rank, str]] = {}
         for said in sorted(self._said.values(), key=lambda said: said.rank):
@@ -131,9 +132,9 @@ class History:
         return {address: name for address, (_, name) in found.items() if name}
 
     def heard_us(self, interval: Interval) -> int:
-        """When a source last confirmed an interval, or when it ended; never earlier than told before.
+        """Return when a source last confirmed an interval, or when it ended; never earlier than returned before.
 
-        A slow source may end what a quick one has confirmed since it was asked.
+        A slow source may end what a quick one has confirmed since the slow one was asked.
         """
         last = interval.valid_to
         if last == FOREVER:
@@ -143,14 +144,14 @@ class History:
         return interval.shown_to
 
     def intervals(self) -> Iterator[Interval]:
-        """All intervals that hold now."""
+        """Yield all intervals that hold now."""
         for intervals in self._open.values():
             yield from intervals
 
     def _store(
         self, source: Hashable, rank: Rank, added: frozenset[Interface], removed: frozenset[Interface]
     ) -> set[Hashable]:
-        """Remember statements by MAC or port; returns the keys of what must be put together again."""
+        """Store statements by MAC or port; return the keys of what must be merged again."""
         touched: set[Hashable] = set()
         for interfaces, new in ((removed, False), (added, True)):
             for interface in interfaces:
@@ -186,7 +187,7 @@ class History:
         return tuple(self._ports[host, name].values()) if (host, name) in self._ports else ()
 
     def _replace(self, key: Hashable, placements: list[Placement], since: int, boundary: int) -> None:
-        """Close what no longer holds, open what is new, leave alone what only became better known."""
+        """Close what no longer holds, open what is new, and keep open what only became better known."""
         intervals = self._open.get(key, [])
         # Taken now: an interval that is refined below may get its port by that.
         ports_before = {_port_of(interval) for interval in intervals}
@@ -220,7 +221,7 @@ class History:
     def _track_ports(
         self, mac: int, was: set[tuple[str, str]], after: list[Interval], since: int, boundary: int
     ) -> None:
-        """Keep account of which MAC is on which port; a port that gets or loses its MAC is looked at again."""
+        """Keep account of which MAC is on which port; a port that gets or loses its MAC is merged again."""
         now = {_port_of(interval) for interval in after}
         for port in was - now:
             self._users[port].discard(mac)
@@ -243,7 +244,7 @@ class History:
         return interval
 
     def _room(self) -> bool:
-        """Whether there is room for one more, if need be that of the interval that ended first."""
+        """Return whether there is room for one more, if need be by dropping the interval that ended first."""
         if len(self.columns) < self._capacity:
             return True
         if not self._ended:
@@ -264,7 +265,7 @@ class History:
             interval.placement = placement
             return
         if not placement.same_thing(interval.placement):
-            # For people, what was known less well ends here: its row has another key.
+            # For people, the less complete mapping ends here: its row has another key.
             self.to_write.append(replace(interval, valid_to=max(now, interval.known_from), row=-1))
             interval.known_from = interval.shown_to = now
         interval.placement = placement
@@ -283,7 +284,7 @@ class History:
         self.changed = True
 
     def _forget(self, now: int) -> None:
-        """Drop ended intervals for which no flow can arrive any more."""
+        """Drop ended intervals that no arriving flow can need any more."""
         limit = now - self._history_us
         while self._ended and self._ended[0][0] <= limit:
             self.columns.remove(heappop(self._ended)[1])
@@ -297,6 +298,6 @@ def _port_of(interval: Interval) -> tuple[str, str]:
 
 
 def _succeeds(new: Placement, old: Interval) -> bool:
-    """Whether `new` takes the place of an interval that ended: the same interface changed or moved."""
+    """Return whether `new` replaces an interval that ended: the same interface changed or moved."""
     a, b = new.interface, old.placement.interface
     return a.vm_uuid == b.vm_uuid or (a.host, a.port_name) == (b.host, b.port_name)

@@ -44,18 +44,18 @@ _NAMES_KEPT = 100_000
 
 
 def words(octets: bytes) -> tuple[int, int]:
-    """16 octets as two numbers in memory order."""
+    """Return 16 octets as two numbers in memory order."""
     high, low = np.frombuffer(octets, np.uint64).tolist()
     return high, low
 
 
 def address_words(address: Address) -> tuple[int, int]:
-    """An address as columns hold it: 16 octets, IPv4 mapped, as two words."""
+    """Return an address as columns hold it: 16 octets, IPv4 mapped, as two words."""
     return words(sixteen(address))
 
 
 class Columns:
-    """Rows of intervals.  Row 0 is nothing: all its values are 0 or empty."""
+    """The rows of intervals.  Row 0 is nothing: all its values are 0 or empty."""
 
     def __init__(self) -> None:
         self.rows = np.zeros(_FIRST_ROWS, ROW)
@@ -84,7 +84,7 @@ class Columns:
         return self._ips_used
 
     def add(self, placement: Placement, valid_from: int, valid_to: int) -> int:
-        """Append a row; returns its number."""
+        """Append a row; return its number."""
         if self._free:
             row = self._free.pop()
         else:
@@ -123,7 +123,7 @@ class Columns:
         self._set_ips(row, [address_words(address) for address in interface.ips])
 
     def end(self, row: int, valid_to: int) -> None:
-        """Say when a row ceased to hold."""
+        """Set when a row ceased to hold."""
         self.rows["valid_to"][row] = valid_to
 
     def remove(self, row: int) -> None:
@@ -149,7 +149,7 @@ class Columns:
         return self._numbers
 
     def host_id(self, name: str) -> int:
-        """Number of a hypervisor; 0 for no name."""
+        """Return the number of a hypervisor; 0 for no name."""
         return self._hosts.setdefault(name, len(self._hosts))
 
     def hosts(self) -> dict[str, int]:
@@ -193,7 +193,7 @@ class Columns:
             self._ips_of[row] = entries
 
     def _renumber(self) -> None:
-        """Number the names again, without those that no row has."""
+        """Renumber the names, without those that no row has."""
         self._reset_names()
         for row, placement in self._placements.items():
             values = self.rows[row]

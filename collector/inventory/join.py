@@ -1,15 +1,15 @@
-"""Flows and interface counters joined with the inventory: who is at each end, and from where a switch saw the packet.
+"""Flows and interface counters joined with the inventory: who is at each end, and where a switch saw the packet.
 
 For each row of flows (`join`), at the row's own time:
 
     exporter ──► its hypervisor ──► the ports that the packet came in and went out by
-    source   ◄── MAC, told apart by network and tunnel end point; else address within the network; else the port
+    source   ◄── MAC, with network and tunnel end point; else address within the network; else the port
     sighting ◄── did it come in from the source VM's own port, did it go out to the destination VM's own port
 
-`sighting` decides what is counted.  Open vSwitch shows the same packet at several places; of those exactly one is where
-it came in from the sending VM (`source`), one where it goes out to the receiving VM (`destination`), and the others
-(ingress from a tunnel or uplink when there is an egress record, patch ports, the underlay) are `transit` or `external`.
-Sources: ofproto-dpif-sflow.c, ofproto/netflow.c and ofproto-dpif-ipfix.c of Open vSwitch.
+`sighting` decides what is counted.  Open vSwitch shows the same packet at several places; of these, exactly one is
+where it came in from the sending VM (`source`), one where it goes out to the receiving VM (`destination`), and the
+others (ingress from a tunnel or uplink when there is an egress record, patch ports, the underlay) are `transit` or
+`external`.  Sources: ofproto-dpif-sflow.c, ofproto/netflow.c and ofproto-dpif-ipfix.c of Open vSwitch.
 
 For a row of counters (`ports`) only the interface is looked up.
 """
@@ -40,9 +40,10 @@ from schemas.flows import FLOWS
 
 @unchecked_kernel
 def ports(time, exporter, agent, if_index, if_name, names, tables, grace, known_host, rows):
-    """Row of the inventory for each polled interface, 0 where it is not known; all arrays [n], addresses [n, 2].
+    """Fill `rows` with the row of the inventory for each polled interface, 0 where not known; arrays [n], addresses [n,
+    2].
 
-    `known_host` is the number of the hypervisor where the poller knows it, else 0: the addresses tell.
+    `known_host` is the number of the hypervisor where the poller knows it, else 0: it follows from the addresses.
     """
     nobody = np.uint64(0)
     for i in range(time.shape[0]):
@@ -88,20 +89,20 @@ _OUT_UNKNOWN, _OUT_INDEX, _OUT_DISCARDED, _OUT_MULTIPLE, _OUT_LOCAL = (
 _VM, _KIND_UNKNOWN = PortKind.VM.value, PortKind.UNKNOWN.value
 
 AT_VM, AT_SWITCH, AT_UNKNOWN, AT_UNSTATED = range(4)
-"""What is known of the port on one side: it is a VM's; it is certainly none; the inventory does not have it; the record
-does not name a port."""
+"""What is known of the port on one side: it is a VM's; it certainly is not; the inventory does not have it; the record
+names no port."""
 
 OF_PORT_SPECIAL = 65_533
-"""OpenFlow numbers from here on mean no single port in NetFlow of Open vSwitch: none, several or flood."""
+"""In NetFlow of Open vSwitch, OpenFlow numbers from here on mean no single port: none, several or flood."""
 
 BYTES_MOST = 1 << 40
-"""What one row may add to the totals of /metrics: a forged count must not make them run over.  A tebibyte is more than
+"""What one row may add to the totals of /metrics: a forged count must not make them overflow.  A tebibyte is more than
 a link of 100 Gbit/s carries in a minute; the row itself keeps what was reported."""
 
 _MULTICAST = np.uint64(1 << 40)
 """The group bit of a MAC address."""
 
-# Statistics: ends of rows that could be a VM's, by whether one was found; rows and estimated octets of each.
+# Statistics of the ends of rows that could be a VM's, by whether one was found: rows and estimated octets of each.
 # N_FOREIGN: ends at a VM's port whose MAC address is none of the interface that they are, or would be, named by.
 N_NAMED, N_UNNAMED, N_FOREIGN, N_WORDS = range(4)
 
@@ -135,7 +136,7 @@ class Flows(NamedTuple):
 
 
 class Named(NamedTuple):
-    """What the join finds, [n]: rows of the inventory's tables (0 = nobody), number of the network's name, sighting."""
+    """What the join finds, [n]: rows of the inventory's tables (0 = none), number of the network's name, sighting."""
 
     source: NDArray[np.int32]
     destination: NDArray[np.int32]
@@ -145,7 +146,8 @@ class Named(NamedTuple):
 
 @inline_unchecked
 def port_of(tables, host, name, number, of_ports, domain, time, grace, ip_high, ip_low):
-    """(what is known of a port, its row): by name, else by number; name −1 is one that the inventory does not have."""
+    """Return (what is known of a port, its row), found by name, else by number; name −1 is one that the inventory
+    lacks."""
     row = np.uint32(0)
     if name > 0:
         row = find_port(tables, host, BY_NAME, name, time, grace, ip_high, ip_low)
@@ -164,10 +166,11 @@ def port_of(tables, host, name, number, of_ports, domain, time, grace, ip_high, 
 
 @inline_unchecked
 def by_its_port(tables, row, host, state, name, number, of_ports):
-    """Whether a packet may have passed by the port of the VM in `row`, where the inventory does not have the port.
+    """Return whether a packet may have passed by the port of the VM in `row`, where the inventory does not have the
+    port.
 
-    The VM must be on this hypervisor, and its own port not be known by what the record calls the port: it would have
-    been found.
+    The VM must be on this hypervisor, and its own port must not be known by the kind of name that the record gives: it
+    would have been found.
     """
     if state == AT_SWITCH or host == 0 or tables.host_id[row] != host:
         return False
@@ -179,7 +182,7 @@ def by_its_port(tables, row, host, state, name, number, of_ports):
 
 @inline_unchecked
 def end_of(tables, mac, high, low, time, grace, host, vni, vlan, near, port_state, port_row):
-    """Row of the VM interface at one end of a flow, 0 if nobody is known there."""
+    """Return the row of the VM interface at one end of a flow, 0 if none is known there."""
     if port_state == AT_VM:
         if mac != 0:
             if tables.mac[port_row] == mac:
@@ -201,7 +204,7 @@ def end_of(tables, mac, high, low, time, grace, host, vni, vlan, near, port_stat
 
 @inline_unchecked
 def sent_here(tables, row, host, state, port_row, name, number, of_ports, direction, encapsulated):
-    """Whether the packet came in by the port of the VM that sent it."""
+    """Return whether the packet came in by the port of the VM that sent it."""
     if row == 0 or direction == _EGRESS:
         # An egress record of Open vSwitch stands beside the ingress record of the same packet.
         return False
@@ -212,22 +215,23 @@ def sent_here(tables, row, host, state, port_row, name, number, of_ports, direct
 
 @inline_unchecked
 def delivered_here(tables, row, host, state, port_row, name, number, of_ports, direction, out_kind, sent):
-    """Whether the packet goes out to the port of the VM that it is for."""
+    """Return whether the packet goes out to the port of the VM that it is addressed to."""
     if row == 0:
         return False
     if state == AT_VM:
         return tables.vm_id[port_row] == tables.vm_id[row]
     if direction == _INGRESS or not by_its_port(tables, row, host, state, name, number, of_ports):
         return False
-    # "Discarded" is what Open vSwitch says of recirculated packets, too: a hint.  One that came from another hypervisor
-    # counts as arrived, lest a hint becomes loss; one from a VM beside it has been counted where it was sent.
-    # Otherwise: several ports, one without ifIndex (a patch to the VM's bridge), one not known, or none told.
+    # Open vSwitch reports recirculated packets as "discarded", too: it is only a hint.  A packet that came from another
+    # hypervisor counts as arrived, so that a hint does not become loss; one from a VM on the same hypervisor has been
+    # counted where it was sent.  Otherwise: several ports, one without ifIndex (a patch to the VM's bridge), one not
+    # known, or none stated.
     return out_kind != _OUT_LOCAL and not (out_kind == _OUT_DISCARDED and sent)
 
 
 @inline_unchecked
 def sighting_of(sent, delivered, source, destination, host):
-    """From where the switch saw the packet."""
+    """Return where the switch saw the packet."""
     if sent:
         return _BOTH if delivered else _SOURCE
     if delivered:
@@ -241,8 +245,9 @@ def sighting_of(sent, delivered, source, destination, host):
 
 @inline_unchecked
 def estimated(octets, rate):
-    """Octets × sampling rate for the totals, at most `BYTES_MOST`."""
-    # Exact where it matters: a float holds all whole numbers up to 2^53.  A division would cost a tenth of the join.
+    """Return octets × sampling rate for the totals, at most `BYTES_MOST`."""
+    # Exact where it matters: a float holds all whole numbers up to 2^53.  A division would take a tenth of the join's
+    # time.
     product = np.float64(octets) * np.float64(rate)
     return np.int64(BYTES_MOST) if product > BYTES_MOST else np.int64(product)
 
@@ -258,9 +263,9 @@ def count_end(stats, row, mac, octets):
 
 @inline_unchecked
 def foreign(tables, row, mac, state):
-    """Whether an end at a VM's port has another MAC address than the interface that it was found to be.
+    """Return whether an end at a VM's port has another MAC address than the interface found for it.
 
-    A VM that runs VMs or containers of its own does so, and one that makes up addresses.
+    So it is with a VM that runs VMs or containers of its own, and with one that forges addresses.
     """
     known = tables.mac[row]
     stated = mac != 0 and mac & _MULTICAST == 0 and known != 0
@@ -269,7 +274,7 @@ def foreign(tables, row, mac, state):
 
 @inline_unchecked
 def join_rows(flows, tables, names, history, grace, by_port, named, stats):
-    """The loop of `join`, in a helper, because those keep no reference counts."""
+    """Run the loop of `join`; in a helper, because helpers keep no reference counts."""
     agent_high = agent_low = exporter_high = exporter_low = np.uint64(0)
     host = np.uint32(0)
     for i in range(np.uint64(flows.time_received.shape[0])):
@@ -286,7 +291,7 @@ def join_rows(flows, tables, names, history, grace, by_port, named, stats):
                 host = find_host(tables, exporter_high, exporter_low)
         time = min(flows.flow_end[i], flows.time_received[i])
         if time < flows.time_received[i] - history:
-            # Older than anything that is kept: the exporter's clock, more likely than its cache.
+            # Older than anything that is kept: an error of the exporter's clock, more likely than of its cache.
             time = flows.time_received[i]
         src_high, src_low, dst_high, dst_low = (
             flows.src_ip[i, 0], flows.src_ip[i, 1], flows.dst_ip[i, 0], flows.dst_ip[i, 1],
@@ -326,7 +331,7 @@ def join_rows(flows, tables, names, history, grace, by_port, named, stats):
             stats[N_FOREIGN, 1] += octets
             if not by_port:
                 destination = np.uint32(0)
-        # A tunnel and a plain output port: the underlay, where the packet is seen inside of its encapsulation.
+        # A tunnel and a plain output port: the underlay, where the packet is seen in its encapsulation.
         encapsulated = flows.tunnel[i] != 0 and out_kind == _OUT_INDEX and out_state != AT_VM
         direction = flows.direction[i]
         sent = sent_here(tables, source, host, in_state, in_row, in_name, in_if, of_ports, direction, encapsulated)
@@ -356,6 +361,6 @@ def join(flows, tables, names, history, grace, by_port, named, stats):
 
 @unchecked_kernel
 def pick(numbers, rows, picked):
-    """Fill `picked` [n] with what `numbers`, a column of the inventory, says of the `rows` that `join` found."""
+    """Fill `picked` [n] with the values of `numbers`, a column of the inventory, for the `rows` that `join` found."""
     for i in range(np.uint64(rows.shape[0])):
         picked[i] = numbers[np.uint64(rows[i])]

@@ -1,7 +1,8 @@
-"""Look-ups in the inventory's tables, for the join: who has this MAC, this address, this port, at this time.
+"""Look-ups in the inventory's tables, for the join: which interface has this MAC, this address, this port, at this
+time.
 
-Each answers with a row of the tables, 0 where nobody is known or where the evidence does not tell two VMs apart: an
-unknown end is better than a wrong one.  All parts are compiled into the join.
+Each returns a row of the tables, 0 where none is known or the evidence does not distinguish two VMs: an unknown end is
+better than a wrong one.  All parts are compiled into the join.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ HELD, NEAR, NOT_HELD = 2, 1, 0
 """A mapping holds at a time, held or will hold within the grace of it, or does not."""
 
 SEGMENT_SAME, SEGMENT_ROUTED, SEGMENT_OPEN, SEGMENT_OTHER = 3, 2, 1, 0
-"""How a candidate's network goes with the flow's: the same, another one of the same project, not known, another one."""
+"""How a candidate's network fits the flow's: the same, another one of the same project, not known, another one."""
 
 
 @inline_unchecked
 def holds(tables, row, time, grace):
-    """Whether a mapping holds at `time`."""
+    """Return whether a mapping holds at `time`."""
     if tables.valid_from[row] <= time < tables.valid_to[row]:
         return HELD
-    # The grace goes to the time: an interval that still holds ends at the largest number there is.
+    # The grace is applied to the time: an interval that still holds ends at the largest number there is.
     if tables.valid_from[row] <= time + grace and time - grace < tables.valid_to[row]:
         return NEAR
     return NOT_HELD
@@ -35,7 +36,7 @@ def holds(tables, row, time, grace):
 
 @inline_unchecked
 def find_host(tables, high, low):
-    """Hypervisor that has an address, 0 if none."""
+    """Return the hypervisor that has an address, 0 if none."""
     if high == 0 and low == 0:
         return np.uint32(0)
     mask = np.uint64(tables.host_slots.shape[0] - 1)
@@ -50,7 +51,7 @@ def find_host(tables, high, low):
 
 @inline_unchecked
 def first_ip(tables, high, low):
-    """First entry with an address, 0 if none."""
+    """Return the first entry with an address, 0 if none."""
     mask = np.uint64(tables.ip_slots.shape[0] - 1)
     slot = hash_pair(high, low) & mask
     while tables.ip_slots[slot] != 0:
@@ -63,7 +64,7 @@ def first_ip(tables, high, low):
 
 @inline_unchecked
 def has_ip(tables, row, high, low):
-    """Whether the VM of `row` has an address, on whichever interface and at whatever time."""
+    """Return whether the VM of `row` has an address, on any interface and at any time."""
     entry = first_ip(tables, high, low)
     while entry != 0:
         if tables.vm_id[tables.ip_row[entry]] == tables.vm_id[row]:
@@ -74,9 +75,9 @@ def has_ip(tables, row, high, low):
 
 @inline_unchecked
 def find_port(tables, host, by, value, time, grace, ip_high, ip_low):
-    """Row of a hypervisor's port, 0 if none.
+    """Return the row of a hypervisor's port, 0 if none.
 
-    OpenFlow numbers repeat from bridge to bridge: where several ports answer, a VM's must have the address that the
+    OpenFlow numbers repeat from bridge to bridge: where several ports match, a VM's must have the address that the
     packet shows on that side, and switch ports of several bridges are alike.
     """
     if host == 0 or value == 0:
@@ -118,7 +119,7 @@ def find_port(tables, host, by, value, time, grace, ip_high, ip_low):
 
 @inline_unchecked
 def segment(tables, row, vni, vlan, near):
-    """How the network of `row` goes with the flow's VNI and VLAN and with an interface `near` it (0: none)."""
+    """Return how the network of `row` fits the flow's VNI and VLAN and with an interface `near` it (0: none)."""
     told = False
     if vni != 0 and tables.vni[row] != 0:
         if tables.vni[row] == vni:
@@ -149,7 +150,8 @@ def segment(tables, row, vni, vlan, near):
 
 @inline_unchecked
 def find_mac(tables, mac, time, grace, host, vni, vlan, near):
-    """Row of the interface with a MAC address; `host` is where a tunnel end point says that it is (0: not told).
+    """Return the row of the interface with a MAC address; `host` is the hypervisor of the tunnel end point (0: not
+    stated).
 
     A MAC address is nearly always one VM's, so a VLAN that differs (it may be local to a bridge) refutes nothing; a VNI
     that differs does.  Where several VMs remain, the best match wins only if no other VM matches as well.
@@ -160,7 +162,7 @@ def find_mac(tables, mac, time, grace, host, vni, vlan, near):
         slot = (slot + np.uint64(1)) & m
     row = tables.mac_slots[slot]
     if row != 0 and tables.mac_next[row] == 0:
-        # The usual case: one interface, which holds or not.
+        # The usual case: one interface, whose mapping holds or not.
         told_apart = vni != 0 and tables.vni[row] != 0 and tables.vni[row] != vni
         return np.uint32(0) if told_apart or holds(tables, row, time, grace) == NOT_HELD else row
     best = np.uint32(0)
@@ -182,7 +184,7 @@ def find_mac(tables, mac, time, grace, host, vni, vlan, near):
 
 @inline_unchecked
 def find_ip(tables, high, low, time, grace, host, vni, vlan, near):
-    """Row of the interface with an address, arguments as for `find_mac`.
+    """Return the row of the interface with an address, arguments as for `find_mac`.
 
     Addresses of tenants overlap, so a candidate of another network counts only within the same project (routed
     traffic), and one of two VMs that match equally well not at all.

@@ -1,8 +1,8 @@
-"""One interface out of what several sources say of it: who is believed, and where they differ.
+"""One interface merged from what several sources say of it: which is believed, and where they differ.
 
-Statements about one MAC address are first told apart by VM (two networks may use the same MAC), then by hypervisor (a
-VM that migrates is on two).  Which hypervisors those are, the best source that names any decides: others add what
-they know of the port there, but no place of their own.  Every other field comes from the best source that has it.
+Statements about one MAC address are first separated by VM (two networks may use the same MAC), then by hypervisor (a VM
+that migrates is on two).  The best source that names any hypervisors decides which these are: others add what they know
+of the port there, but no place of their own.  Every other field comes from the best source that has it.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from uuid import UUID
 from collector.inventory.sources.base import MAX_IPS, NO_UUID, Interface, PortKind, Rank
 
 MAX_CONFLICT = 400
-"""Characters of the text that tells how sources differ."""
+"""Characters of the text that describes how sources differ."""
 
 VM_FIELDS = ("vm", "vm_uuid", "project", "network", "vni", "vlan", "speed", "port_id")
 PORT_FIELDS = ("port_name", "if_index", "of_port", "bridge", "kind")
 KEY = ("mac", "vm_uuid", "host", "port_name", "vm", "network", "vni", "vlan")
 """Fields that the sorting key of table `inventory` has besides the time."""
 DISPUTED = ("vm", "vm_uuid", "project", "network", "vni", "vlan")
-"""Fields where a difference between sources is told."""
+"""Fields where a difference between sources is reported."""
 
 _ID = re.compile(r"[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
-"""A UUID, with or without hyphens: a name that says nothing to people."""
+"""A UUID, with or without hyphens: a name that means nothing to people."""
 
 SOURCE_NAMES = {
     Rank.LIBVIRT: "libvirt",
@@ -50,23 +50,25 @@ class Statement(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """An interface on one hypervisor, put together from all sources."""
+    """An interface on one hypervisor, merged from all sources."""
 
     interface: Interface
     ranks: tuple[Rank, ...]
     """Kinds of sources that know it, best first."""
     sources: frozenset[Hashable] = frozenset()
-    """The sources that know it in this place; what one says of the VM alone, or elsewhere, confirms no place."""
+    """The sources that know it in this place; a statement about the VM alone, or about another place, confirms no
+    place."""
     conflict: str = ""
     """Where sources differ, for people; empty where they agree."""
 
     def same_thing(self, other: Placement) -> bool:
-        """Whether both are the same interface of the same VM in the same place: the key of table `inventory`."""
+        """Return whether both are the same interface of the same VM in the same place: the key of table `inventory`."""
         a, b = self.interface, other.interface
         return all(getattr(a, name) == getattr(b, name) for name in KEY)
 
     def refines(self, before: Placement) -> bool:
-        """Whether this says all that `before` said, and perhaps more: nothing has changed, something was learnt."""
+        """Return whether this has all that `before` had, and perhaps more: nothing has changed, something was
+        learnt."""
         a, b = before.interface, self.interface
         known = all(
             _keeps(name, getattr(a, name), getattr(b, name)) for name in ("host", "mac", *VM_FIELDS, *PORT_FIELDS)
@@ -77,9 +79,9 @@ class Placement:
 def merge_interface(
     statements: Iterable[Statement], ports: Callable[[str, str], Sequence[Statement]]
 ) -> list[Placement]:
-    """The placements of all VMs that use one MAC address.
+    """Return the placements of all VMs that use one MAC address.
 
-    `ports(host, port_name)` answers with what sources say of a port without naming a MAC address.
+    `ports(host, port_name)` returns what sources say of a port without naming a MAC address.
     """
     ordered = sorted(statements, key=_in_order)
     if len(ordered) == 1 and not ports(ordered[0].interface.host, ordered[0].interface.port_name):
@@ -88,13 +90,14 @@ def merge_interface(
 
 
 def _in_order(statement: Statement) -> tuple[Rank, int, str, str, str]:
-    """Best source first, and always the same among equals: what holds must not depend on who answered first."""
+    """Return the best source first, in a fixed order among equals: what holds must not depend on which answered
+    first."""
     interface = statement.interface
     return statement.rank, interface.vm_uuid.int, interface.host, interface.port_name, str(statement.source)
 
 
 def _as_stated(statement: Statement) -> Placement:
-    """What one source says, alone."""
+    """Return what one source alone says."""
     stated = statement.interface
     interface = stated
     if not stated.kind or not stated.vm or len(stated.ips) > MAX_IPS:
@@ -108,13 +111,13 @@ def _as_stated(statement: Statement) -> Placement:
 
 
 def merge_port(statements: Iterable[Statement]) -> Placement:
-    """One switch port that no source connects with a MAC address."""
+    """Return one switch port that no source connects with a MAC address."""
     ordered = sorted(statements, key=lambda statement: statement.rank)
     return _placement(ordered, ordered, lambda _host, _name: ())
 
 
 def _by_vm(ordered: list[Statement]) -> Iterator[list[Statement]]:
-    """Statements grouped by the VM they speak of; each group keeps the order."""
+    """Group statements by the VM that they concern; each group keeps the order."""
     groups: list[list[Statement]] = []
     # Those with a UUID first: they are the groups that the others may join.
     for statement in sorted(ordered, key=lambda statement: statement.interface.vm_uuid == NO_UUID):
@@ -129,7 +132,7 @@ def _by_vm(ordered: list[Statement]) -> Iterator[list[Statement]]:
 
 
 _ANOTHER, _POSSIBLE, _HOST, _NAME, _PORT, _UUID = range(6)
-"""By what a statement goes with those of a VM, best last; `_ANOTHER`: it speaks of another one."""
+"""What links a statement with those of a VM, best last; `_ANOTHER`: it concerns another VM."""
 
 
 def _fit(group: list[Statement], new: Interface) -> int:
@@ -153,21 +156,21 @@ def _fit(group: list[Statement], new: Interface) -> int:
 
 
 def _same_port(a: Interface, b: Interface) -> bool:
-    """Whether two statements about one MAC address certainly speak of the same interface."""
+    """Return whether two statements about one MAC address certainly concern the same interface."""
     if a.port_id and a.port_id == b.port_id:
         return True
     return bool(a.host and a.port_name) and (a.host, a.port_name) == (b.host, b.port_name)
 
 
 def _segments_differ(a: Interface, b: Interface) -> bool:
-    """Whether two statements certainly speak of different networks."""
+    """Return whether two statements certainly concern different networks."""
     return any(
         getattr(a, name) and getattr(b, name) and getattr(a, name) != getattr(b, name) for name in ("vni", "vlan")
     ) or bool((a.vni and b.vlan and not b.vni) or (b.vni and a.vlan and not a.vni))
 
 
 def _by_place(group: list[Statement]) -> list[list[Statement]]:
-    """Statements grouped by hypervisor and port; those without a hypervisor stand alone only if no other has one."""
+    """Group statements by hypervisor and port; those without a hypervisor stand alone only if no other has one."""
     places: list[list[Statement]] = []
     best: Rank | None = None
     for statement in group:
@@ -187,7 +190,8 @@ def _same_place(place: list[Statement], new: Interface) -> bool:
 
 
 def _same_name(a: Interface, b: Interface) -> bool:
-    """Whether two ports of one hypervisor may be the same: by the logical port where both tell, else by their names.
+    """Return whether two ports of one hypervisor may be the same: by the logical port where both state it, else by
+    name.
 
     With OpenStack's hybrid plug, the tap of libvirt and the port of Open vSwitch have one id and two names.
     """
@@ -197,9 +201,10 @@ def _same_name(a: Interface, b: Interface) -> bool:
 
 
 def _port_order(place: list[Statement]) -> Callable[[Statement], tuple[bool, Rank]]:
-    """In which order sources are believed of a port: best first, but where it has two names, Open vSwitch before all.
+    """Return the order in which sources are believed about a port: best first, but where it has two names, Open vSwitch
+    first.
 
-    It is the ports of the switch that exporters name.
+    Exporters name the ports of the switch.
     """
     two_names = len({s.interface.port_name for s in place} - {""}) > 1
     return lambda statement: (two_names and statement.rank is not Rank.OVSDB, statement.rank)
@@ -208,14 +213,14 @@ def _port_order(place: list[Statement]) -> Callable[[Statement], tuple[bool, Ran
 def _placement(
     place: list[Statement], every: list[Statement], ports: Callable[[str, str], Sequence[Statement]]
 ) -> Placement:
-    """`place` speaks of this port, `every` of this VM's interface wherever it is."""
+    """Merge statements: `place` is about this port, `every` about this VM's interface wherever it is."""
     host = place[0].interface.host
     order = _port_order(place)
     name = next((s.interface.port_name for s in sorted(place, key=order) if s.interface.port_name), "")
     of_port = sorted([*place, *(ports(host, name) if host and name else ())], key=order)
     elsewhere = [s for s in every if s.interface.host and s.interface.host != host]
     values: dict[str, Any] = {"host": host, "mac": place[0].interface.mac}
-    # This place's own word first: the same MAC elsewhere may be a stale leftover.
+    # Statements about this place first: the same MAC elsewhere may be a stale leftover.
     of_vm = [*(s for s in every if s not in elsewhere), *elsewhere]
     for field in VM_FIELDS:
         values[field] = _first(field, of_vm)
@@ -232,7 +237,7 @@ def _placement(
 
 
 def _name_of(uuid: UUID) -> str:
-    """A VM that no source names goes by its UUID: pairs of VMs can be told apart."""
+    """Use the UUID as the name of a VM that no source names, so that pairs of VMs can be distinguished."""
     return str(uuid) if uuid.int else ""
 
 
@@ -240,7 +245,7 @@ _EMPTY = {field.name: field.default for field in fields(Interface)}
 
 
 def _first(field: str, ordered: Sequence[Statement]) -> Any:
-    """The value of the best source that has one; a bare id gives way to a name that people can read."""
+    """Return the value of the best source that has one; a bare id gives way to a name that people can read."""
     empty = found = _EMPTY[field]
     for statement in ordered:
         value = getattr(statement.interface, field)
@@ -254,7 +259,7 @@ def _first(field: str, ordered: Sequence[Statement]) -> Any:
 
 
 def _keeps(field: str, before: Any, after: Any) -> bool:
-    """Whether a value has stayed, or has been learnt: what was a bare id may have got its name."""
+    """Return whether a value has stayed the same or has been learnt: a bare id may have got its name."""
     if before in (_EMPTY[field], after):
         return True
     return bool(after) and _unreadable(field, before) and not _unreadable(field, after)
@@ -265,7 +270,7 @@ def _unreadable(field: str, value: Any) -> bool:
 
 
 def _conflict(host: str, every: list[Statement]) -> str:
-    """What sources state differently, and who is believed."""
+    """Return what sources state differently, and which is believed."""
     told: list[str] = []
     for field in DISPUTED:
         said: dict[Any, str] = {}
@@ -276,7 +281,7 @@ def _conflict(host: str, every: list[Statement]) -> str:
         if len(said) > 1:
             told.append(f"{field}: " + ", ".join(f"{who} says {value}" for value, who in said.items()))
     best = next((s.rank for s in every if s.interface.host == host), None)
-    # What names two hypervisors sees a migration, no conflict.
+    # A source that names two hypervisors sees a migration, not a conflict.
     migrating = {s.interface.host for s in every if s.rank == best} | {""}
     other = {s.interface.host: SOURCE_NAMES[s.rank] for s in every if s.interface.host not in migrating}
     if best is not None and other:
@@ -286,5 +291,5 @@ def _conflict(host: str, every: list[Statement]) -> str:
 
 
 def with_host(interface: Interface, host: str) -> Interface:
-    """The same statement under the name by which the hypervisor goes here."""
+    """Return the same statement under the hypervisor's name as used here."""
     return interface if interface.host == host else replace(interface, host=host)

@@ -1,4 +1,4 @@
-"""Record batches in, the same with names out.  Runs on a decode worker; the snapshot is swapped under it at will."""
+"""Add names to record batches.  Runs on a decode worker; the snapshot may be replaced at any time."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _NUMPY = {NAME: np.int32, ENUM: np.int8, TIME_US: np.int64, ADDRESS: np.uint64}
 
 
 def values(array: pa.Array) -> NDArray[Any]:
-    """The values of a column without nulls as numpy, not copied: names and enumerations as their numbers, times as µs,
-    addresses as [n, 2] words in memory order."""
+    """Return the values of a column without nulls as numpy, not copied: names and enumerations as their numbers, times
+    as µs, addresses as [n, 2] words in memory order."""
     return _view(array, _dtype(array.type), 2 if array.type == ADDRESS else 1)
 
 
@@ -32,7 +32,7 @@ def _dtype(kind: pa.DataType) -> np.dtype[Any]:
 
 
 def _view(array: pa.Array, dtype: np.dtype[Any], width: int) -> NDArray[Any]:
-    """The numbers of a column, those of a dictionary's entries too, as [n] or [n, width]."""
+    """Return the numbers of a column, also those of a dictionary's entries, as [n] or [n, width]."""
     data = array.buffers()[1]
     if data is None:
         return np.zeros((len(array), width) if width > 1 else len(array), dtype)
@@ -41,12 +41,12 @@ def _view(array: pa.Array, dtype: np.dtype[Any], width: int) -> NDArray[Any]:
 
 
 class Namer:
-    """Joins batches with the newest snapshot."""
+    """The join of batches with the newest snapshot."""
 
     def __init__(self, history_us: int, grace_us: int, *, by_port: bool = True) -> None:
-        """`by_port`: what has an unknown MAC address at a VM's port gets that VM's name."""
+        """`by_port`: traffic with an unknown MAC address at a VM's port gets that VM's name."""
         self.snapshot: Snapshot = empty()
-        """What is joined with; assign another one at any time."""
+        """The snapshot to join with; it can be replaced at any time."""
         self.totals = np.zeros((N_WORDS, 2), np.int64)
         """Ends of flows, [count, estimated octets] each: N_NAMED and N_UNNAMED could be a VM's, and N_FOREIGN."""
         self.sightings = np.zeros(len(FLOWS["sighting"].names), np.int64)
@@ -57,20 +57,20 @@ class Namer:
         self._known_names: tuple[Snapshot, pa.Array, NDArray[np.int32]] | None = None
 
     def flows(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """A batch of decoded `flows` with the columns that enrichment fills.
+        """Return a batch of decoded `flows` with the columns that naming fills.
 
-        Raises ValueError for columns that do not go together.
+        Raises ValueError for columns that do not fit together.
         """
         return self._with_names(FLOWS, batch, self.totals)
 
     def drops(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """The same for `drops`: the packets are named as those of flows are, but count as nothing."""
+        """Do the same for `drops`: the packets are named like those of flows, but are not counted."""
         return self._with_names(DROPS, batch, np.zeros_like(self.totals))
 
     def counters(self, batch: pa.RecordBatch, host: str = "") -> pa.RecordBatch:
-        """A batch of `interface_counters` with the VM that each interface belongs to.
+        """Return a batch of `interface_counters` with the VM that each interface belongs to.
 
-        `host` is the hypervisor that has them all, where that is known; else exporter and agent tell.
+        `host` is the hypervisor that has them all, where it is known; else it follows from exporter and agent.
         """
         snapshot = self.snapshot
         names = self._numbers(snapshot, batch.column("if_name").dictionary)
@@ -89,12 +89,12 @@ class Namer:
         flows = _columns(table, batch)
         *numbers, sightings = BLOCKS.arrays(*[((batch.num_rows,), np.int32)] * 9, ((batch.num_rows,), np.int8))
         found = Named(numbers[0], numbers[1], numbers[2], sightings)
-        # Other tables have no names of interfaces: all are "", which has number 0 in every inventory.
+        # Other tables have no interface names: all are "", which has number 0 in every inventory.
         stated = table is FLOWS
         names = self._numbers(snapshot, batch.column("in_if_name").dictionary) if stated else np.zeros(1, np.int32)
         require_rows(table.name, batch.num_rows, *flows)
         require_within("interface names", len(names), flows.in_if_name, flows.out_if_name)
-        with np.errstate(over="ignore"):  # hashes wrap on purpose; only uncompiled kernels would tell
+        with np.errstate(over="ignore"):  # hashes wrap on purpose; only uncompiled kernels warn
             join(flows, snapshot.tables, names, self._history_us, self._grace_us, self._by_port, found, totals)
         if table is FLOWS:
             self.sightings += np.bincount(found.sighting, minlength=len(self.sightings))
@@ -109,7 +109,7 @@ class Namer:
         return _joined(table, batch, columns)
 
     def _numbers(self, snapshot: Snapshot, names: pa.Array) -> NDArray[np.int32]:
-        """The inventory's number of each name of the stream; kept while neither changes."""
+        """Return the inventory's number of each name in the stream; kept while neither changes."""
         kept = self._known_names
         if kept is None or kept[0] is not snapshot or not _same_memory(kept[1], names):
             known = snapshot.string_numbers
@@ -119,12 +119,13 @@ class Namer:
 
 
 def _same_memory(one: pa.Array, other: pa.Array) -> bool:
-    """Whether two arrays are views of the same values.  Arrow makes a new object each time that one is asked for."""
+    """Return whether two arrays are views of the same values.  Arrow makes a new object at each access."""
     return (len(one), one.offset, _places(one)) == (len(other), other.offset, _places(other))
 
 
 def _places(array: pa.Array) -> list[tuple[int, int] | None]:
-    """Address and octets of each buffer.  Whoever compares must hold both arrays, or memory may be another's by now."""
+    """Return address and octets of each buffer.  The caller must hold both arrays, or the memory may already be
+    reused."""
     return [None if buffer is None else (buffer.address, buffer.size) for buffer in array.buffers()]
 
 
@@ -132,7 +133,7 @@ class _Source(NamedTuple):
     """Where the join finds one of its columns."""
 
     position: int
-    """Of the column in the batch; −1: the table has none, and all rows have the same value."""
+    """Position of the column in the batch; −1: the table lacks it, and all rows have the same value."""
     dtype: np.dtype[Any]
     width: int
     constant: int
@@ -140,9 +141,9 @@ class _Source(NamedTuple):
 
 @cache
 def _sources(table: Table) -> tuple[_Source, ...]:
-    """The columns that the join reads, in the order of `Flows`.  Asked for once: a batch costs its Python.
+    """Return the columns that the join reads, in the order of `Flows`.  Computed once: Python per batch is costly.
 
-    Table `drops` has fewer: its rows come from sFlow, and a discarded packet is delivered to nobody (`local`).
+    Table `drops` has fewer: its rows come from sFlow, and a discarded packet is delivered nowhere (`local`).
     """
     present = table.arrow(Origin.DECODE).names
     constant = {"protocol": FLOWS["protocol"].code("sflow5"), "out_kind": FLOWS["out_kind"].code("local")}
@@ -157,7 +158,7 @@ def _sources(table: Table) -> tuple[_Source, ...]:
 
 
 def _columns(table: Table, batch: pa.RecordBatch) -> Flows:
-    """The columns that the join reads of a batch that has the decoded columns of `table`."""
+    """Return the columns that the join reads of a batch that has the decoded columns of `table`."""
     rows = batch.num_rows
     return Flows(
         *(
@@ -172,7 +173,7 @@ def _columns(table: Table, batch: pa.RecordBatch) -> Flows:
 def _names_of(
     end: str, rows: NDArray[np.int32], snapshot: Snapshot, picked: list[NDArray[np.int32]]
 ) -> dict[str, pa.Array]:
-    """The columns that name one end; `picked` are arrays for them."""
+    """Return the columns that name one end; `picked` are arrays for them."""
     columns = {}
     for name, numbers in zip(("vm", "project", "host"), picked, strict=True):
         pick(snapshot.names[name], rows, numbers)
@@ -190,7 +191,7 @@ def _uuids(rows: NDArray[np.int32], snapshot: Snapshot) -> pa.Array:
 
 @cache
 def _order(table: Table) -> tuple[tuple[str, int], ...]:
-    """Columns of a named batch: name, and position in the decoded one, −1 for those that naming adds."""
+    """Return the columns of a named batch: name, and position in the decoded one, −1 for those that naming adds."""
     decoded = table.arrow(Origin.DECODE).names
     names = table.arrow(Origin.DECODE, Origin.ENRICH).names
     return tuple((name, decoded.index(name) if name in decoded else -1) for name in names)

@@ -1,4 +1,4 @@
-"""Asks one source again and again: after its events, at intervals, and with growing pauses while it does not answer."""
+"""Polls one source: after its events, at intervals, and with growing pauses while it does not answer."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ from schemas.text import clean
 
 PAUSE_FIRST_SECONDS = 1.0
 PAUSE_LONGEST_SECONDS = 60.0
-"""While a source does not answer; half of it at random, so that many sources of one failed host do not march."""
+"""Pauses while a source does not answer; half at random, so that many sources of one failed host do not retry in
+step."""
 PROBLEM_CHARACTERS = 1000
-"""Of what is wrong with a source; part of it is the other system's own words."""
+"""Characters of a source's problem; part of it is the other system's own text."""
 
 T = TypeVar("T")
 
 _log = get_log("inventory")
 
 Deliver = Callable[["SourcePoller", Report, int], Awaitable[None]]
-"""Takes a report and the time at which its reading began, µs since 1970."""
+"""Called with a report and the time at which its reading began, µs since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
 class Polled:
-    """A source and how it is to be asked."""
+    """A source and how to poll it."""
 
     source: Source
     stage: str
@@ -41,7 +42,7 @@ class Polled:
 
 
 class SourcePoller:
-    """Follows one source.  Its last good report stays in use while the source does not answer."""
+    """The poller of one source.  Its last good report stays in use while the source does not answer."""
 
     def __init__(self, followed: Polled, bridge: Bridge, deliver: Deliver, clock_us: Clock) -> None:
         self.source = followed.source
@@ -57,7 +58,7 @@ class SourcePoller:
         """When the last good report was read; 0 = never."""
         self.interfaces = 0
         self.problem = "not asked yet"
-        """Why the source gives no report now; empty if it does."""
+        """Why the source gives no report at present; empty if it does."""
         self.problems = 0
 
     def age_seconds(self) -> float | None:
@@ -73,12 +74,12 @@ class SourcePoller:
                 await self._wait(self._followed.poll_seconds)
             else:
                 await asyncio.sleep(PAUSE_FIRST_SECONDS)
-                # A source may notice by itself that it is worth another try: a file that was corrected.
+                # A source may notice by itself that a retry is worth it: a file that was corrected.
                 await self._wait(pause * random.uniform(0.5, 1))  # noqa: S311 - not a secret
                 pause = min(pause * 2, PAUSE_LONGEST_SECONDS)
 
     async def read(self, *, raise_setup_errors: bool = False) -> bool:
-        """Ask once; says whether a report came.  Raises SourceSetupError if told to."""
+        """Poll once; return whether a report came.  Raises SourceSetupError if asked to."""
         try:
             began = self._clock_us()
             report = await self._within_deadline(0, self.source.read)
@@ -104,7 +105,7 @@ class SourcePoller:
             await asyncio.sleep(seconds)
 
     async def stop(self) -> None:
-        """Make the call under way end, and close the source unless it hangs."""
+        """End the call under way, and close the source unless it hangs."""
         self._stopping = True
         self.source.interrupt()
         if self._call is not None and not self._call.done():
@@ -127,16 +128,17 @@ class SourcePoller:
         self.interfaces = len(report.interfaces)
 
     async def _within_deadline(self, extra: float, function: Callable[..., T], *args: Any) -> T | None:
-        """What the source answers; None, with the problem told, if it took longer than the deadline and `extra`."""
+        """Return what the source answers; None, with the problem reported, if it took longer than the deadline and
+        `extra`."""
         call = asyncio.ensure_future(self._on_thread(function, *args))
-        # Whoever is cancelled here does not ask for the result any more: that is no error to be told of at the end.
+        # A task cancelled here does not retrieve the result any more: that is no error to report at the end.
         call.add_done_callback(lambda done: done.cancelled() or done.exception())
         done, _ = await asyncio.wait({call}, timeout=extra + self._followed.deadline_seconds)
         if done:
             return call.result()
         self._fail(f"no answer within {self._followed.deadline_seconds:g} s")
         self.answered.set()
-        # A thread cannot be interrupted: its end is waited for, what it brings is thrown away.
+        # A thread cannot be interrupted: wait for its end and drop its result.
         await asyncio.wait({call})
         if call.exception() is None:
             _log.sampled("a source answered too late", key=self.source.name, severity="info")

@@ -16,10 +16,10 @@ from schemas.inventory import INVENTORY
 def inventory_rows(
     history: History, intervals: Sequence[Interval], agents: Mapping[str, Address]
 ) -> pa.RecordBatch | None:
-    """Rows of those intervals that are VM interfaces; None if there are none.
+    """Return rows of those intervals that are VM interfaces; None if there are none.
 
     `agents` names an address of each hypervisor.  Rows of an interval agree in the table's sorting key, so a later one
-    takes the place of the earlier.
+    replaces the earlier.
     """
     shown = [interval for interval in intervals if interval.placement.interface.mac]
     if not shown:

@@ -1,4 +1,4 @@
-"""Settings of the inventory: which sources, how often they are asked, and how their answers are used."""
+"""Settings of the inventory: which sources, how often they are polled, and how their answers are used."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class SourceSettings(BaseModel, frozen=True, extra="forbid"):
 
 
 class HostSourceSettings(SourceSettings, frozen=True, extra="forbid"):
-    """What sources that speak for one hypervisor have in common."""
+    """What sources of a single hypervisor have in common."""
 
     host: str = ""
     """Name of the hypervisor; empty = as it calls itself."""
     exporters: tuple[Address, ...] = ()
-    """Addresses from which this hypervisor exports, beyond those that the source tells by itself: sFlow agent address,
-    sender address.  They say which switch saw a packet."""
+    """Addresses from which this hypervisor exports, beyond those that the source states itself: sFlow agent address,
+    sender address.  They identify the switch that saw a packet."""
 
 
 class LibvirtSettings(HostSourceSettings, frozen=True, extra="forbid"):
@@ -38,8 +38,8 @@ class LibvirtSettings(HostSourceSettings, frozen=True, extra="forbid"):
     counters_seconds: Annotated[float, Field(ge=0, le=86_400)] = 10.0
     """How often the counters of all virtual interfaces are read into `interface_counters`; 0 = never."""
     guest_agent: bool = False
-    """Ask the guest agents for addresses, too: they answer slowly, or never where none runs.  libvirt lets only
-    connections that may change domains ask them, so with this the connection is no longer a read-only one."""
+    """Ask the guest agents for addresses, too: they answer slowly, or never where none runs.  libvirt allows this only
+    on connections that may change domains, so with this the connection is not read-only."""
 
 
 class OvsdbSettings(HostSourceSettings, frozen=True, extra="forbid"):
@@ -50,7 +50,7 @@ class OvsdbSettings(HostSourceSettings, frozen=True, extra="forbid"):
     private_key_file: Path | None = None
     certificate_file: Path | None = None
     ca_file: Path | None = None
-    """For ssl: our key and certificate, and the authority that signed the database's."""
+    """For ssl: key and certificate of this service, and the authority that signed the database's."""
     counters_seconds: Annotated[float, Field(ge=0, le=86_400)] = 0.0
     """How often interface statistics go into `interface_counters`; 0 = never, since sFlow brings the same figures."""
 
@@ -66,18 +66,18 @@ class OpenstackSettings(SourceSettings, frozen=True, extra="forbid"):
     config_file: Path | None = None
     """clouds.yaml to use; empty = where openstacksdk looks by itself."""
     full_seconds: Annotated[float, Field(gt=0, le=604_800)] = 600.0
-    """How often everything is listed again; between, only what changed, where the API tells."""
+    """How often everything is listed again; in between, only what changed, where the API states it."""
 
 
 class StaticSettings(SourceSettings, frozen=True, extra="forbid"):
-    """A file of your own."""
+    """A file of the operator's own."""
 
     poll_seconds: Annotated[float, Field(gt=0, le=86_400)] = 2.0
-    """How often the file is looked at for changes."""
+    """How often the file is checked for changes."""
     deadline_seconds: Annotated[float, Field(gt=0, le=3_600)] = 60.0
     """A file of a hundred thousand interfaces takes several seconds."""
     file: Path
-    """TOML or CSV, told apart by the ending; see docs/inventory.md."""
+    """TOML or CSV, by its extension; see docs/inventory.md."""
 
 
 class InventorySettings(BaseModel, frozen=True, extra="forbid"):
@@ -88,10 +88,10 @@ class InventorySettings(BaseModel, frozen=True, extra="forbid"):
     openstack: tuple[OpenstackSettings, ...] = ()
     static: tuple[StaticSettings, ...] = ()
     in_band: bool = True
-    """Use what exporters say of their own interfaces: sFlow host structures, port names."""
+    """Use what exporters state of their own interfaces: sFlow host structures, port names."""
     host_names: Literal["short", "full"] = "short"
-    """`short`: hosts are told apart by the first label of their name, so `hv1` and `hv1.example.com` are one.  `full`
-    where the first labels repeat."""
+    """`short`: hosts are identified by the first label of their name, so `hv1` and `hv1.example.com` are one.  `full`:
+    for names whose first labels repeat."""
     start_seconds: Annotated[float, Field(ge=0, le=600)] = 5.0
     """Decoding waits this long at the start for the first answer of every source; datagrams queue meanwhile."""
     history_seconds: Annotated[float, Field(ge=0, le=604_800)] = 3_900.0
@@ -99,11 +99,11 @@ class InventorySettings(BaseModel, frozen=True, extra="forbid"):
     timeout."""
     grace_seconds: Annotated[float, Field(ge=0, le=60)] = 3.0
     """A sample may arrive this long after its interface has gone, or before it was known: sFlow agents hold samples for
-    up to a second, events take their time."""
+    up to a second, events are delayed."""
     name_unknown_macs: bool = True
-    """Give what comes from a VM's port with another MAC address than the VM's the name of that VM: one that runs VMs or
-    containers of its own sends so, and one that makes up addresses.  False leaves it unnamed."""
+    """Give traffic from a VM's port with another MAC address than the VM's the name of that VM: a VM that runs VMs or
+    containers of its own sends it, and one that forges addresses.  False leaves it unnamed."""
     write_seconds: Annotated[float, Field(ge=1, le=86_400)] = 300.0
     """How often each mapping that still holds is confirmed in table `inventory`."""
     interfaces: Annotated[int, Field(ge=1, le=10_000_000)] = 500_000
-    """Interfaces kept at most, ended ones that are still needed included; more are left out and counted."""
+    """Interfaces kept at most, including ended ones that are still needed; more are left out and counted."""

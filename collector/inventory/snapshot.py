@@ -1,8 +1,8 @@
-"""The inventory at one moment, immutable, in tables that the join looks things up in.
+"""The inventory at one moment, immutable, in the tables that the join uses for look-ups.
 
 Every table is open addressing over `slots`, which hold the number of the first entry with a key (0 = none); entries
-with equal keys hang together by `next`.  Entry and row 0 stand for nothing.  Numbers of entries and rows are unsigned:
-for a signed index numba asks each time whether it counts from the end.
+with equal keys are chained by `next`.  Entry 0 and row 0 mean none.  Numbers of entries and rows are unsigned: for a
+signed index, numba checks each time whether it counts from the end.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ kernel = jit.kernel_of(Path(__file__).parent)
 """Compile and cache a function of this folder."""
 
 unchecked_kernel = jit.kernel_of(Path(__file__).parent, boundscheck=False)
-"""The same without bounds checks, which cost naming a quarter of its time: who calls such a kernel makes sure,
-with the functions below, that no index leads out of an array."""
+"""The same without bounds checks, which cost naming a quarter of its time: the caller of such a kernel makes sure, with
+the functions below, that no index is outside an array."""
 
 
 def require_rows(what: str, count: int, *arrays: NDArray[Any]) -> None:
@@ -44,11 +44,11 @@ def require_within(what: str, count: int, *indices: NDArray[np.integer[Any]]) ->
 
 
 BY_INDEX, BY_NAME, BY_OF_PORT = range(1, 4)
-"""How a port of a hypervisor is called: ifIndex, name, OpenFlow port number."""
+"""How a port of a hypervisor is identified: ifIndex, name, OpenFlow port number."""
 
 
 class SnapshotTables(NamedTuple):
-    """Rows of intervals by column, [rows] each (see `columns.ROW`), and the look-up tables over them."""
+    """Rows of intervals by column, [rows] each (see `intervals.ROW`), and the look-up tables over them."""
 
     valid_from: NDArray[np.int64]
     valid_to: NDArray[np.int64]
@@ -106,7 +106,7 @@ class Snapshot:
 
 @inline_always
 def port_key(host, by, value):
-    """A port of a hypervisor as one word: 28 bits host, 4 bits kind of name, 32 bits value."""
+    """Return a port of a hypervisor as one word: 28 bits host, 4 bits kind of name, 32 bits value."""
     return (np.uint64(host) << np.uint64(36)) | (np.uint64(by) << np.uint64(32)) | np.uint64(value)
 
 
@@ -130,7 +130,7 @@ def link(high, low, order, slots, chain):
 
 
 def build(columns: Columns, addresses: Mapping[Address, str]) -> Snapshot:
-    """Copy the columns and index them; `addresses` says which hypervisor has which address."""
+    """Copy the columns and index them; `addresses` maps addresses to hypervisors."""
     hosts = _host_table(columns, addresses)
     rows = columns.rows[: columns.used].copy()
     ips = columns.ips[: columns.ips_used].copy()
@@ -176,7 +176,7 @@ def build(columns: Columns, addresses: Mapping[Address, str]) -> Snapshot:
 
 
 def check(tables: SnapshotTables) -> None:
-    """Raise ValueError if a look-up could lead out of the tables, or never end."""
+    """Raise ValueError if a look-up could leave the tables, or never end."""
     rows = len(tables.valid_from)
     plain = ("valid_to", "mac", "vm_id", "host_id", "project", "network", "bridge", "port_name", "if_index", "of_port")
     require_rows("intervals", rows, *(getattr(tables, name) for name in (*plain, "vni", "vlan", "kind", "mac_next")))
@@ -200,15 +200,15 @@ def _slots(entries: int) -> NDArray[np.uint32]:
 def _table(
     high: NDArray[np.uint64], low: NDArray[np.uint64], order: NDArray[np.int64]
 ) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-    """Slots and chain of the entries in `order`."""
+    """Return slots and chain of the entries in `order`."""
     slots, chain = _slots(len(order)), np.zeros(len(high), np.uint32)
-    with np.errstate(over="ignore"):  # hashes wrap on purpose; only uncompiled kernels would tell
+    with np.errstate(over="ignore"):  # hashes wrap on purpose; only uncompiled kernels warn
         link(high, low, order.astype(np.int64), slots, chain)
     return slots, chain
 
 
 def _ports(rows: NDArray[np.void], by_time: NDArray[np.int64]) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:
-    """Keys and rows of the port table's entries, oldest first; entry 0 is nothing."""
+    """Return keys and rows of the port table's entries, oldest first; entry 0 is nothing."""
     keys, found = [np.zeros(1, np.uint64)], [np.zeros(1, np.int64)]
     placed = by_time[rows["host_id"][by_time] != 0]
     for by, name in ((BY_INDEX, "if_index"), (BY_NAME, "port_name"), (BY_OF_PORT, "of_port")):
@@ -220,7 +220,7 @@ def _ports(rows: NDArray[np.void], by_time: NDArray[np.int64]) -> tuple[NDArray[
 
 
 def _with_of_ports(rows: NDArray[np.void], hosts: int) -> NDArray[np.uint8]:
-    """1 for each hypervisor with known OpenFlow port numbers."""
+    """Return 1 for each hypervisor with known OpenFlow port numbers."""
     found = np.zeros(hosts, np.uint8)
     found[rows["host_id"][rows["of_port"] != 0]] = 1
     found[0] = 0
@@ -228,7 +228,7 @@ def _with_of_ports(rows: NDArray[np.void], hosts: int) -> NDArray[np.uint8]:
 
 
 def _host_table(columns: Columns, addresses: Mapping[Address, str]) -> tuple[NDArray[Any], ...]:
-    """Slots, the words of each address, and the hypervisor's number."""
+    """Return slots, the words of each address, and the hypervisor's number."""
     high, low = np.zeros(len(addresses) + 1, np.uint64), np.zeros(len(addresses) + 1, np.uint64)
     host_of = np.zeros(len(addresses) + 1, np.uint32)
     for entry, (address, name) in enumerate(addresses.items(), 1):
@@ -239,5 +239,5 @@ def _host_table(columns: Columns, addresses: Mapping[Address, str]) -> tuple[NDA
 
 
 def empty() -> Snapshot:
-    """A snapshot that knows nobody."""
+    """Return a snapshot without interfaces."""
     return build(Columns(), {})

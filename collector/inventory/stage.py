@@ -1,4 +1,4 @@
-"""The inventory as a stage: follows its sources, keeps the snapshot fresh, names batches, writes table `inventory`.
+"""The inventory as a stage: follows its sources, keeps the snapshot fresh, names batches and writes table `inventory`.
 
 sources ──► followers ──► history ──► snapshot ──► namer ◄── decoded batches
 (a thread each)  (event loop)   (inventory thread)     (decode workers)
@@ -42,9 +42,9 @@ IDLE_SHARE = 4
 """A new snapshot, and what was learnt from the stream, are followed by a pause of this many times what they took: with
 100,000 interfaces they take a tenth of a second and more than a second of Python, which the decoders need, too."""
 IN_BAND_SHARE = 4
-"""Names from the stream get one part in this of the room for interfaces, VMs in it another: senders can be forged."""
+"""Names from the stream get one part in this of the room for interfaces, VMs in it another: senders may be forged."""
 TICK_SECONDS = 1.0
-"""How often names from the stream are taken over and metrics brought up to date."""
+"""How often names from the stream are taken over and metrics updated."""
 
 COUNT_SECONDS = 5.0
 """How often the interfaces are counted for the metrics."""
@@ -53,7 +53,8 @@ _log = get_log("inventory")
 
 
 class InventoryStage:
-    """Names the VM at each end of flows.  A component; `name` is for decode workers, the rest for the event loop."""
+    """The stage that names the VM at each end of flows.  A component; `name` is for decode workers, the rest for the
+    event loop."""
 
     def __init__(
         self,
@@ -126,7 +127,7 @@ class InventoryStage:
         self._cleaned_before = cleaned()
 
     async def __aenter__(self) -> Self:
-        """Make the sources and read the files among them.  Raises SourceSetupError for one that can never work."""
+        """Make the sources and read the files among them.  Raises SourceSetupError for a source that can never work."""
         self._followers = [self._follower(followed) for followed in sources(self._settings)]
         for follower in self._followers:
             if follower.source.rank is Rank.STATIC:
@@ -148,7 +149,7 @@ class InventoryStage:
         return SourcePoller(followed, self._bridge, self._deliver, self._clock_us)
 
     async def first_answers(self) -> None:
-        """Wait until every source was asked once, or `start_seconds`, then build the snapshot."""
+        """Wait until every source was polled once, at most `start_seconds`, then build the snapshot."""
         waiting = [follower.answered.wait() for follower in self._followers]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.start_seconds):
@@ -163,7 +164,7 @@ class InventoryStage:
         warm_up()
 
     def name(self, decoded: Decoded, worker: int = 0) -> Decoded:
-        """The same rows, named.  Host structures among them are learnt from: they are no rows of their own.
+        """Return the same rows, named.  Host structures among them are learnt from: they are not rows themselves.
 
         For the decode workers, each on its own thread.
         """
@@ -183,7 +184,7 @@ class InventoryStage:
         return named
 
     def health(self) -> dict[str, dict[str, Any]]:
-        """State of each source, for /health."""
+        """Return the state of each source, for /health."""
         return {
             follower.source.name: {
                 "up": not follower.problem,
@@ -195,7 +196,7 @@ class InventoryStage:
         }
 
     async def _deliver(self, follower: SourcePoller, report: Report, at_us: int) -> None:
-        """Take a source's report into the history, and its counters to the store."""
+        """Enter a source's report into the history, and pass its counters to the store."""
         counters = await self._bridge.call(INVENTORY_THREAD, self._apply, follower, report, at_us)
         if counters is not None:
             self._sink.offer("interface_counters", counters)
@@ -213,14 +214,14 @@ class InventoryStage:
         return self._counter_namer.counters(report.counters, host)
 
     async def _rebuild(self) -> None:
-        """Make the snapshot again once it is out of date."""
+        """Rebuild the snapshot once it is out of date."""
         await asyncio.sleep(max(REBUILD_SECONDS, IDLE_SHARE * self._build_seconds))
         await self._dirty.wait()
         self._dirty.clear()
         await self._bridge.call(INVENTORY_THREAD, self._build)
 
     def _build(self) -> None:
-        """Make the snapshot again if anything has changed."""
+        """Rebuild the snapshot if anything has changed."""
         if self._history.changed:
             began = time.monotonic()
             snapshot = build(self._history.columns, self._history.addresses())
@@ -230,7 +231,7 @@ class InventoryStage:
             self._build_seconds = time.monotonic() - began
 
     async def _tick(self) -> None:
-        """Do what is due from time to time."""
+        """Do the periodic work that is due."""
         await asyncio.sleep(TICK_SECONDS)
         if await self._bridge.call(INVENTORY_THREAD, self._learn):
             self._dirty.set()
@@ -245,7 +246,7 @@ class InventoryStage:
         self._advance()
 
     def _learn(self) -> bool:
-        """Take over what exporters have said of themselves; says whether it was new."""
+        """Take over what exporters stated of themselves; return whether it was new."""
         began, now = time.monotonic(), self._clock_us()
         if began < self._next_learn:
             return False
@@ -264,7 +265,7 @@ class InventoryStage:
         self._history.apply("interface names", Rank.INTERFACE_NAME, interfaces, hosts, now)
 
     def _rows(self, *, every: bool) -> pa.RecordBatch | None:
-        """Rows of table `inventory` that are due: what changed, or everything that holds."""
+        """Return the rows of table `inventory` that are due: what changed, or everything that holds."""
         changed, self._history.to_write = self._history.to_write, []
         intervals = list({id(interval): interval for interval in changed}.values())
         if every:
@@ -291,7 +292,7 @@ class InventoryStage:
             self._sink.offer("inventory", rows)
 
     def _advance(self) -> None:
-        """Bring the metrics up to date."""
+        """Update the metrics."""
         for follower in self._followers:
             name = follower.source.name
             age = follower.age_seconds()
@@ -318,7 +319,7 @@ class InventoryStage:
 
 
 async def _for_ever(step: Callable[[], Awaitable[None]]) -> None:
-    """Take a step again and again, until cancelled: a defect must not end what keeps the inventory fresh."""
+    """Repeat a step until cancelled: a defect must not end what keeps the inventory fresh."""
     while True:
         try:
             await step()

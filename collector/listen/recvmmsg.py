@@ -3,8 +3,8 @@
 Strategy.  `recvmmsg` fills up to 1,024 slots in one call.  A slot is two pieces: a near one that holds any datagram of
 an ordinary Ethernet (so the memory in use stays dense and in cache), and a far one for the rest of the largest UDP
 payload (memory that costs nothing until such a datagram comes).  The kernel writes beside each the sender's address,
-the time of receipt and the running total of drops.  `unpack` then copies all that into arrays, the payloads behind
-those of the read before, so the slots are free for the next call.  No Python runs once per datagram.
+the time of receipt and the running total of drops.  `unpack` then copies all this into arrays, the payloads after those
+of the previous read, so that the slots are free for the next call.  No Python runs once per datagram.
 
 `SingleReader` does the same datagram by datagram where the system has no `recvmmsg`.
 
@@ -29,14 +29,15 @@ from decoders.jit import kernel
 from decoders.memory import BLOCKS, MemoryPool
 
 BLOCK_BYTES = 8 << 20
-"""As much as the pipeline waits for by default: a batch is one block, so nothing has to be copied together."""
+"""As much as the pipeline waits for by default: a batch is one block, so that no copy is needed."""
 
 
 class Memory:
-    """Gives room for payloads.  One thread takes it; whatever thread drops the last batch of a block gives it back.
+    """The pool of blocks for payloads.  One thread takes them; any thread that drops the last batch of a block returns
+    it.
 
-    Reads fill one block after the other, so that what they brought can go on without being copied.  A block that nobody
-    holds a batch of is filled again (`decoders.memory`).
+    Reads fill one block after the other, so that their payloads can be passed on without being copied.  A block of
+    which no batch is left is filled again (`decoders.memory`).
     """
 
     def __init__(self, block_bytes: int = BLOCK_BYTES, blocks: MemoryPool = BLOCKS) -> None:
@@ -45,7 +46,7 @@ class Memory:
         self._take_block()
 
     def room(self, octets: int) -> tuple[NDArray[np.uint8], NDArray[np.uint64], int]:
-        """A block with room for so many octets: as octets, as words of 8 octets, and the first word that is free."""
+        """Return a block with room for this many octets: as octets, as words of 8 octets, and the first free word."""
         words = -(-octets // 8)
         if words > self._block_bytes // 8:
             large = np.empty(words, np.uint64)
@@ -55,7 +56,7 @@ class Memory:
         return self._bytes, self._words, self._filled
 
     def use(self, words: NDArray[np.uint64], filled: int) -> None:
-        """What `room` gave as `words` is in use up to word `filled`."""
+        """Note that the `words` from `room` are in use up to word `filled`."""
         if words is self._words:
             self._filled = filled
 
@@ -91,7 +92,7 @@ class Received(NamedTuple):
 
     datagrams: Datagrams
     octets: int
-    """Of all payloads."""
+    """Octets of all payloads."""
     truncated: int
     """Datagrams larger than a slot, which were dropped."""
     drops_total: int
@@ -101,16 +102,16 @@ class Received(NamedTuple):
 
 
 class Reader(Protocol):
-    """Takes what a non-blocking UDP socket holds."""
+    """The reader of what a non-blocking UDP socket holds."""
 
     def warm(self) -> None:
-        """Do what would make the first read slow."""
+        """Do what would slow down the first read."""
 
     def read(self, sock: socket.socket, now_us: int) -> Received | None:
         """Take up to one batch; None if nothing waits.
 
-        `now_us` (µs since 1970 UTC) is the time of receipt where the kernel states none.
-        Raises OSError as the socket does, except for BlockingIOError.
+        `now_us` (µs since 1970 UTC) is the time of receipt where the kernel states none.  Raises OSError like the
+        socket, except BlockingIOError.
         """
 
 
@@ -177,9 +178,9 @@ def unpack(
 
     `near` to `control_halves` have a row per slot: the two pieces of its payload as 8-octet words, its length and
     flags, the sender (a struct sockaddr; its family once more as a number), and the control messages as 8 and 4 octet
-    words.  `words` receives the payloads from word `fill` on, each from a word of its own on: copied by words they cost
-    a ninth of what they cost by octets.  It must have room for the lengths, each rounded up (the gaps may hold
-    anything); the columns hold `count` rows.
+    words.  `words` receives the payloads from word `fill` on, each starting at a new word: a copy by words costs a
+    ninth of one by octets.  It must have room for the lengths, each rounded up (the gaps may hold anything); the
+    columns hold `count` rows.
 
     Returns how many datagrams were kept (the others were cut by the kernel, MSG_TRUNC), their octets, the first word
     behind them, and the newest drop total or -1.
@@ -241,10 +242,10 @@ def unpack(
 
 
 class BatchReader:
-    """Reads batches with `recvmmsg`.  One is enough for all sockets of an event loop; not for several threads.
+    """The reader of batches with `recvmmsg`.  One is enough for all sockets of an event loop; not thread-safe.
 
-    Memory: 2 MiB of near pieces, and 62 MiB of far ones of which only those are real that a large datagram touched.
-    What was read lies in blocks of `collector.listen.recvmmsg`, beside that.
+    Memory: 2 MiB of near pieces, and 62 MiB of far ones, of which only those touched by a large datagram take memory.
+    Payloads are in blocks besides that.
     """
 
     def __init__(self, slots: int = SLOTS, near_bytes: int = NEAR_BYTES, far_bytes: int = FAR_BYTES) -> None:
@@ -339,7 +340,8 @@ class BatchReader:
 
 
 class SingleReader:
-    """Reads datagram by datagram: for systems without `recvmmsg`.  Without `recvmsg` too, drops are not seen."""
+    """The reader datagram by datagram, for systems without `recvmmsg`.  If `recvmsg` is missing, too, drops are not
+    seen."""
 
     def __init__(self, slots: int = SLOTS, slot_bytes: int = NEAR_BYTES + FAR_BYTES) -> None:
         """Read up to `slots` datagrams of up to `slot_bytes` at a time."""
@@ -362,7 +364,7 @@ class SingleReader:
                 break
             except OSError:
                 if rows or truncated:
-                    break  # the next read meets the error again, or it has passed
+                    break  # the next read gets the error again, or it is over
                 raise
             received_us, drops_total = _read_ancillary(ancillary, now_us, drops_total)
             if flags & _MSG_TRUNC:
@@ -403,5 +405,5 @@ def best_reader() -> Reader:
 
 
 def _row_addresses(array: NDArray[Any]) -> NDArray[np.uint64]:
-    """[rows] the machine address of each row of `array`."""
+    """Return the machine address of each row of `array`, [rows]."""
     return np.uint64(array.ctypes.data) + np.arange(len(array), dtype=np.uint64) * np.uint64(array.strides[0])

@@ -1,4 +1,4 @@
-"""Settings of the listener, and the error that tells which of them cannot be had."""
+"""Settings of the listener, and the error that names the one that cannot be used."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import NamedTuple, Self
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 DEFAULT_PORTS = (6343, 2055, 4739)
-"""sFlow (IANA "sflow"), NetFlow (custom), IPFIX (IANA "ipfix").  Each takes every protocol."""
+"""sFlow (IANA "sflow"), NetFlow (custom), IPFIX (IANA "ipfix").  Each accepts every protocol."""
 
 
 class ListenError(Exception):
-    """A socket cannot be opened as the settings say.
+    """A socket cannot be opened with these settings.
 
     `key` is the setting, `value` what it holds, `advice` what was expected or what to do.
     """
@@ -36,7 +36,7 @@ class Endpoint(NamedTuple):
 
 
 class StreamEndpoint(NamedTuple):
-    """Where to take connections: `tcp` or `tls`, an IP address or a name, and a TCP port."""
+    """Where to accept connections: `tcp` or `tls`, an IP address or a name, and a TCP port."""
 
     scheme: str
     host: str
@@ -49,29 +49,30 @@ class StreamEndpoint(NamedTuple):
 class ListenSettings(BaseModel, frozen=True, extra="forbid"):
     """Where and how the service receives datagrams."""
 
-    # Loopback only: a collector that answers to the network is the operator's decision (`0.0.0.0:6343`, `[::]:6343`).
+    # Loopback only: a collector that is open to the network is the operator's decision (`0.0.0.0:6343`, `[::]:6343`).
     addresses: tuple[str, ...] = Field(
         default=tuple(f"{host}:{port}" for port in DEFAULT_PORTS for host in ("127.0.0.1", "[::1]")),
         min_length=1,
-        max_length=64,  # each costs descriptors, buffers and label values; nobody listens on more by hand
+        max_length=64,  # each costs descriptors, buffers and label values; no one listens on more by hand
     )
 
-    # 0.27 s of 1 Gbit/s, which covers the longest pauses of the process; the kernel holds it back until it is needed.
-    # The system may grant less (net.core.rmem_max): what it gave is a metric.
+    # 0.27 s of 1 Gbit/s, which covers the longest pauses of the process; the kernel allocates it only when needed.
+    # The system may grant less (net.core.rmem_max): the granted size is a metric.
     receive_buffer_bytes: int = Field(default=32 * 2**20, ge=4096, le=2**30)
 
-    # One suffices until one sender fills it: what others send then is lost, too.
+    # One suffices until a sender fills it: then datagrams of others are lost, too.
     sockets: int = Field(default=1, ge=1, le=64)
     """Sockets for each UDP address.  The kernel (Linux) gives each sender, by its address and port, one of them: its
-    datagrams stay in order, and who fills a receive buffer harms only those that share the socket with it.  Each socket
-    has a receive buffer of its own."""
+    datagrams stay in order, and a sender that fills a receive buffer harms only those that share its socket.  Each
+    socket has a receive buffer of its own."""
 
-    # Under load, a socket is left alone this long after it was emptied, so that batches grow: fewer wake-ups, less work
-    # per datagram for every later stage.  The first datagram after silence is never delayed.  Shortened by itself where
-    # the receive buffer would fill.  0 switches it off.
+    # Under load, a socket is not read for this long after it was emptied, so that batches grow: fewer wake-ups, less
+    # work per datagram for every later stage.  The first datagram after silence is never delayed.  Shortened
+    # automatically if the receive buffer would fill.  0 switches it off.
     gather_milliseconds: float = Field(default=10.0, ge=0, le=100)
 
-    # Off, since two services started by mistake would not notice each other, and each would see half of the traffic.
+    # Off by default, since two services started by mistake would not notice each other, and each would see half of the
+    # traffic.
     share_ports: bool = False
     """Share each port with other processes of the same user: each gets a part of the exporters.  Such a service also
     joins one that has several `sockets`."""
@@ -79,14 +80,14 @@ class ListenSettings(BaseModel, frozen=True, extra="forbid"):
     streams: tuple[str, ...] = Field(default=(), max_length=16)
     """IPFIX over TCP or TLS (RFC 7011 section 10.4), such as `tcp://0.0.0.0:4739` and `tls://0.0.0.0:4740`."""
     stream_connections: int = Field(default=256, ge=1, le=10_000)
-    """Connections at a time.  Each holds up to 0.4 MB where the service is slower than its exporters."""
+    """Connections at a time.  Each holds up to 0.4 MB if the service is slower than its exporters."""
     stream_connections_per_source: int = Field(default=8, ge=1, le=10_000)
     """Connections at a time from one address (IPv6: from one /64): exporters open one, or one for each of their
     processes."""
     stream_idle_seconds: float = Field(default=1800, gt=0)
-    """A connection on which nothing came for this long is closed; exporters send templates or data more often."""
+    """A connection without data for this long is closed; exporters send templates or data more often."""
     stream_message_seconds: float = Field(default=30, gt=0)
-    """How long one message may take from its first octet to its last, and how long the first one may let us wait."""
+    """How long one message may take from its first octet to its last, and how long the first one may be awaited."""
     certificate_file: Path | None = None
     """PEM file with the certificate of the `tls://` addresses, and those that signed it."""
     key_file: Path | None = None

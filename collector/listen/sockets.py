@@ -13,7 +13,7 @@ from collector.listen.settings import Endpoint, ListenError, ListenSettings
 from collector.log import get_log
 
 SHARDS = sys.platform == "linux"
-"""Whether the kernel shares senders out over sockets with SO_REUSEPORT; elsewhere one socket gets everything."""
+"""Whether the kernel distributes senders over sockets with SO_REUSEPORT; elsewhere one socket gets everything."""
 
 SO_RCVBUFFORCE = 33
 """Linux: the receive buffer's size without the system's limit, for those with CAP_NET_ADMIN."""
@@ -22,7 +22,7 @@ _MEMINFO = struct.Struct("=9I")
 """linux/sock_diag.h: octets in the receive queue come first, drops last."""
 
 _Address = tuple[str, int] | tuple[str, int, int, int]
-"""What `bind` takes for IPv4 and for IPv6."""
+"""Arguments of `bind` for IPv4 and for IPv6."""
 
 _KEY = "listen.addresses"
 _log = get_log("listen")
@@ -31,10 +31,10 @@ _log = get_log("listen")
 async def open_sockets(settings: ListenSettings) -> list[socket.socket]:
     """Open and bind the sockets for each address of `settings`, ready to be read without waiting.
 
-    Those of one address stand together.
+    Those of one address are grouped.
 
-    An IPv6 address that only means "this machine" is left out, with a warning, where the machine has no IPv6.
-    Raises ListenError if a socket cannot be had; then none is left open.
+    An IPv6 address that only means "this machine" is left out, with a warning, where the machine has no IPv6.  Raises
+    ListenError if a socket cannot be opened; then none is left open.
     """
     if settings.sockets > 1 and not SHARDS:
         raise ListenError(
@@ -65,8 +65,8 @@ async def open_sockets(settings: ListenSettings) -> list[socket.socket]:
 def memory_state(sock: socket.socket) -> tuple[int, int] | None:
     """Return the octets that wait in the receive queue and the running total of drops (32 bits); None if unknown.
 
-    The total that SO_RXQ_OVFL sends along with a datagram is that of its arrival: what is dropped after the last one
-    that was queued only shows here.
+    The total that SO_RXQ_OVFL sends with a datagram is that of its arrival: drops after the last queued one only show
+    here.
     """
     if not ANCILLARY:
         return None
@@ -101,8 +101,8 @@ async def _resolve(endpoint: Endpoint) -> list[tuple[int, _Address]]:
 def _open_first(endpoint: Endpoint, family: int, address: _Address, settings: ListenSettings) -> socket.socket | None:
     """Open a socket; None where the machine has no IPv6.  Raises ListenError.
 
-    Unless ports are to be shared it is bound alone, so that the kernel refuses a port on which anybody else is, those
-    with SO_REUSEPORT included.
+    Unless ports are to be shared, it is bound exclusively, so that the kernel refuses a port that any other process
+    uses, even with SO_REUSEPORT.
     """
     try:
         return _open(family, address, settings, shared=settings.share_ports)
@@ -118,7 +118,8 @@ def _open_others(endpoint: Endpoint, first: socket.socket, settings: ListenSetti
     others: list[socket.socket] = []
     try:
         if settings.sockets > 1:
-            # Linux lets others in from here on.  Another service is refused all the same: its first socket is alone.
+            # Linux lets others share the port from here on.  Another service is still refused: its first socket is
+            # exclusive.
             first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         for _ in range(settings.sockets - 1):
             others.append(_open(first.family, first.getsockname(), settings, shared=True))
@@ -135,7 +136,7 @@ def _open(family: int, address: _Address, settings: ListenSettings, *, shared: b
     try:
         sock.setblocking(False)
         if family == socket.AF_INET6:
-            # Else `[::]` also takes the IPv4 port, and `0.0.0.0` with the same port could not be bound beside it.
+            # Otherwise `[::]` also takes the IPv4 port, and `0.0.0.0` with the same port could not be bound beside it.
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if shared:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -165,16 +166,16 @@ def _ask_for_buffer(sock: socket.socket, octets: int) -> None:
 
 
 def granted_bytes(sock: socket.socket) -> int:
-    """Return the receive buffer that the socket has, in the unit in which it is asked for.
+    """Return the size of the socket's receive buffer, in the unit in which it is requested.
 
-    Linux doubles what is asked for, since it counts its own overhead per datagram too (socket(7)).
+    Linux doubles the requested size, since it counts its own overhead per datagram too (socket(7)).
     """
     octets = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
     return octets // 2 if sys.platform == "linux" else octets
 
 
 def _explained(error: OSError, endpoint: Endpoint) -> ListenError:
-    """Turn what `bind` and its neighbours report into what the operator can do."""
+    """Turn errors of `bind` and related calls into advice for the operator."""
     match error.errno:
         case errno.EADDRINUSE:
             problem = f"UDP {endpoint} is in use"

@@ -1,14 +1,14 @@
 """IPFIX over TCP and TLS (RFC 7011 section 10.4): connections in, batches of messages out.
 
-Strategy.  Each connection is a stream of messages, each with its length in octets 2 and 3 of its header.  What a read
-brought is cut into whole messages and handed on as one batch, as if each were a datagram; the rest waits for the next
-read.  Nothing is dropped: where the next stage has no room, the connection is not read until it has, and TCP slows the
-exporter down.  A message that is none ends its connection, since nobody knows where the next one begins.
+Strategy.  Each connection is a stream of messages, each with its length in octets 2 and 3 of its header.  A read is
+split into whole messages, which are passed on as one batch, as if each were a datagram; the rest waits for the next
+read.  Nothing is dropped: while the next stage has no room, the connection is not read, and TCP slows the exporter
+down.  An invalid message ends its connection, since the start of the next one is then unknown.
 
 A connection that has sent a message keeps its place; one that has not gives way to others (`collector/connections.py`).
 
-A connection is a transport session of its own (sections 8.1 and 10.4): each has a number, by which the decoders know
-its messages, and an empty message tells them of its end, so that its templates end with it.
+A connection is a transport session of its own (sections 8.1 and 10.4): each has a number, by which the decoders
+identify its messages, and an empty message marks its end, so that its templates end with it.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ _HEAD = struct.Struct("!HH")
 BATCH_BYTES = 128 * 1024
 BATCH_MESSAGES = 2048
 MESSAGE_COST_BYTES = 64
-"""What a message takes in a batch beside its octets.  A batch is thus 320 KiB at most, less than half of any inbox."""
+"""What a message takes in a batch besides its octets.  A batch is thus 320 KiB at most, less than half of any inbox."""
 ROOM_PAUSE_SECONDS = 0.01
-"""How long a connection waits before it asks again whether there is room."""
+"""How long a connection waits before it checks again for room."""
 LOOK_SECONDS = 5.0
 """How often silent connections are looked for."""
 HANDSHAKE_SECONDS = 10.0
@@ -59,11 +59,11 @@ _log = get_log("listen")
 
 
 class BrokenMessageError(Exception):
-    """What came is no IPFIX message; the text is the reason's name in the metric."""
+    """The data is not an IPFIX message; the text is the reason's name in the metric."""
 
 
 def whole_messages(octets: bytes | bytearray) -> list[int]:
-    """Offsets at which the whole messages at the start of `octets` end, in order, up to the size of a batch.
+    """Return the offsets at which the whole messages at the start of `octets` end, in order, up to the size of a batch.
 
     Raises BrokenMessageError if the first one is of another version, or shorter than its own header.
     """
@@ -82,9 +82,9 @@ def whole_messages(octets: bytes | bytearray) -> list[int]:
 
 
 class StreamListener:
-    """Takes connections at the stream addresses of `settings` and hands their messages to `offer`.
+    """The listener that accepts connections at the stream addresses of `settings` and passes their messages to `offer`.
 
-    `room` is asked before, so that `offer` does not refuse.  `clock_us` tells µs since 1970 UTC.
+    `room` is called before, so that `offer` does not refuse.  `clock_us` returns µs since 1970 UTC.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class StreamListener:
         clock_us: Clock,
         connections: int | None = None,
     ) -> None:
-        """`connections`: at a time, where there are not descriptors for as many as the settings allow."""
+        """`connections`: most at a time, if there are not enough descriptors for those that the settings allow."""
         self.settings = settings
         self.offer = offer
         self.room = room
@@ -144,15 +144,15 @@ class StreamListener:
         if settings.certificate_file is None or settings.key_file is None:
             return None
         context = server_context("listen", settings.certificate_file, settings.key_file, settings.client_ca_file)
-        # Exporters never read.  A ticket that lies unread when they close makes their kernel reset the connection, and
-        # what was still on its way is lost.
+        # Exporters never read.  If a session ticket is unread when they close, their kernel resets the connection, and
+        # data in transit is lost.
         context.num_tickets = 0
         return context
 
     def read_again(self) -> Callable[[], None]:
-        """Read certificate, key and authorities again.  Blocks.  Raises AccessError; then the old ones stay.
+        """Reload certificate, key and authorities.  Blocks.  Raises AccessError; then the old ones stay.
 
-        Returns what takes them over for new connections, for the event loop's thread.
+        Returns a function for the event loop's thread that applies them to new connections.
         """
         served = self._tls
         fresh = self._context() if served is not None else None
@@ -185,7 +185,7 @@ class StreamListener:
         if isinstance(place, Place):
             connection.place = place
             connection.opening = self._start(self._serve(accepted, connection, endpoint, context))
-            # Not in the task: one that gives way before it began never comes to its end.
+            # Not in the task: one that gives way before it began never reaches its end.
             connection.opening.add_done_callback(lambda _: _drop(accepted, connection.place))
             return
         self.families.refused.labels(str(endpoint), place).inc()
@@ -199,7 +199,7 @@ class StreamListener:
         endpoint: StreamEndpoint,
         context: ssl.SSLContext | None,
     ) -> None:
-        """Have a connection from its handshake to its end."""
+        """Handle a connection from its handshake to its end."""
         try:
             accepted.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             seconds = HANDSHAKE_SECONDS if context is not None else None
@@ -221,7 +221,7 @@ class StreamListener:
 
 
 class _Families:
-    """Metric families; the label values are bounded by the settings and by the reasons named here."""
+    """The metric families; the label values are bounded by the settings and by the reasons named here."""
 
     def __init__(self, metrics: Metrics) -> None:
         def counter(name: str, documentation: str, *labels: str) -> Counter:
@@ -236,12 +236,12 @@ class _Families:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection: cuts what comes into messages."""
+    """One connection, which splits its data into messages."""
 
     place: Place
     """Set before the connection is made."""
     opening: asyncio.Task[None] | None = None
-    """The task that has it."""
+    """The task that handles it."""
 
     def __init__(self, owner: StreamListener, peer: tuple[str, int], endpoint: StreamEndpoint, number: int) -> None:
         label = str(endpoint)
@@ -252,9 +252,9 @@ class _Connection(asyncio.Protocol):
         self._halves = address_halves(peer[0])
         self._number = number
         self._known = False
-        """Whether the next stage has taken anything of this connection."""
+        """Whether the next stage has taken any of this connection's messages."""
         self._buffer = bytearray()
-        """Octets that were not handed on: the begin of a message, or more where there was no room."""
+        """Octets not passed on yet: the begin of a message, or more if there was no room."""
         self._label = label
         self._messages = families.messages.labels(label)
         self._bytes = families.octets.labels(label)
@@ -266,11 +266,11 @@ class _Connection(asyncio.Protocol):
         self._reason = ""
         self._heard = self._loop.time()
         self._whole = self._heard
-        """When the last octets came, and since when a message may be on its way."""
+        """When the last octets came, and since when a message may be incomplete."""
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin, after the handshake where there is one, unless the place was given up on the way here."""
+        """Begin, after the handshake if any, unless the place was given up before."""
         if self.place.state is None:
             cast("asyncio.Transport", transport).abort()
             return
@@ -279,7 +279,7 @@ class _Connection(asyncio.Protocol):
         self._gauge.inc()
 
     def data_received(self, data: bytes) -> None:
-        """Take what a read brought: 256 KiB at most."""
+        """Process a read: 256 KiB at most."""
         if not self._buffer:
             self._whole = self._loop.time()
         self._heard = self._loop.time()
@@ -287,13 +287,13 @@ class _Connection(asyncio.Protocol):
         self._hand_on()
 
     def eof_received(self) -> bool:
-        """The exporter has ended the connection, perhaps in the middle of a message."""
+        """Note that the exporter has ended the connection, perhaps in the middle of a message."""
         if self._buffer:
             self._reason = self._reason or "cut"
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Hand on what came whole, and count the end."""
+        """Pass on the whole messages, and count the end."""
         self.lost.set()
         if self._transport is None:
             return
@@ -308,9 +308,9 @@ class _Connection(asyncio.Protocol):
         self._gauge.dec()
 
     def look(self, now: float) -> None:
-        """End the connection if nothing came for long, or a message does not end."""
+        """End the connection if nothing came for a long time, or a message does not end."""
         if self._timer is not None:
-            return  # it is we who do not read
+            return  # the service itself does not read
         settings = self._owner.settings
         if self._buffer and now - self._whole > settings.stream_message_seconds:
             self.end("slow")
@@ -336,7 +336,7 @@ class _Connection(asyncio.Protocol):
             self.opening.cancel()
 
     def _hand_on(self) -> None:
-        """Hand whole messages on while there is room, else stop reading until there is."""
+        """Pass whole messages on while there is room, else stop reading until there is."""
         try:
             while ends := whole_messages(self._buffer):
                 if not self._owner.room(ends[-1] + MESSAGE_COST_BYTES * len(ends)):
@@ -352,7 +352,7 @@ class _Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _hand_on_rest(self) -> None:
-        """Hand whole messages on without asking for room: there is no later, and what is dropped then is counted."""
+        """Pass whole messages on without checking for room: there is no later chance, and drops are counted."""
         with contextlib.suppress(BrokenMessageError):
             while ends := whole_messages(self._buffer):
                 self._offer(ends)
@@ -373,7 +373,7 @@ class _Connection(asyncio.Protocol):
         self._timer = self._loop.call_later(ROOM_PAUSE_SECONDS, self._hand_on)
 
     def _messages_of(self, octets: NDArray[np.uint8], ends: list[int]) -> Datagrams:
-        """A batch of the messages that end at `ends`."""
+        """Return a batch of the messages that end at `ends`."""
         messages = len(ends)
         end = np.array(ends, dtype=np.int64)
         start = np.zeros(messages, dtype=np.int64)
@@ -395,7 +395,7 @@ def _drop(accepted: socket.socket, place: Place) -> None:
 
 
 def _listen(endpoint: StreamEndpoint) -> socket.socket:
-    """A listening socket.  Raises ListenError."""
+    """Return a listening socket.  Raises ListenError."""
     try:
         info = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)[0]
         sock = socket.create_server(info[4][:2], family=info[0], backlog=BACKLOG)

@@ -1,7 +1,7 @@
-"""The listener: UDP sockets on the event loop, batches of datagrams handed to the next stage.
+"""The listener: UDP sockets on the event loop, batches of datagrams passed to the next stage.
 
-Strategy.  A silent socket waits for readiness; its first datagram is read and handed over at once.  A socket that was
-just emptied is left alone for a few milliseconds and then read again, without asking for readiness, until a read finds
+Strategy.  A silent socket waits for readiness; its first datagram is read and passed on at once.  A socket that was
+just emptied is not read for a few milliseconds, and then read again, without asking for readiness, until a read finds
 nothing: at high rates each read brings many datagrams and the loop is free in between (network drivers do the same).
 One turn is one read of at most 1,024 datagrams, then the loop runs everything else that is due, so neither one socket
 nor a flood keeps others waiting.  What happens meanwhile waits in the kernel, with its time of arrival.
@@ -28,11 +28,11 @@ from collector.metrics import Metrics
 FILL_BYTES_PER_SECOND = 200_000_000
 """How fast a receive buffer is expected to fill at worst: 1 Gbit/s of full datagrams, kernel overhead included."""
 SHORTEST_PAUSE_SECONDS = 0.001
-"""The event loops' timers know no shorter one."""
+"""The event loops' timers have no shorter one."""
 ERROR_PAUSE_SECONDS = 0.1
-"""After a read that failed: the reason does not vanish sooner, and the loop must not spin on it."""
+"""Pause after a failed read: the cause does not vanish sooner, and the loop must not spin on it."""
 STATE_INTERVAL_SECONDS = 1.0
-"""How often queue length and drops are read where no datagram tells of them; scrapes are rarer."""
+"""How often queue length and drops are read if no datagram brings them; scrapes are rarer."""
 DRAIN_TURNS = 256
 """Reads per socket when stopping: a quarter of a million datagrams, more than any buffer allowed here holds."""
 
@@ -45,10 +45,10 @@ def wall_clock_us() -> int:
 
 
 class Listener:
-    """Receives datagrams on the sockets of `settings` and hands them, in batches, to `offer`.
+    """The listener, which receives datagrams on the sockets of `settings` and passes them, in batches, to `offer`.
 
-    `offer` returns False if it dropped the batch, which it then has counted.  `clock_us` (µs since 1970 UTC) serves
-    where the kernel does not state the time of receipt.  `call` is for compiling the reader, off the event loop.
+    `offer` returns False if it dropped the batch, which it has then counted.  `clock_us` (µs since 1970 UTC) is used if
+    the kernel does not state the time of receipt.  `call` is for compiling the reader, off the event loop.
     """
 
     def __init__(
@@ -87,14 +87,14 @@ class Listener:
 
     @property
     def kernel_drops(self) -> int:
-        """Datagrams the kernel dropped at our sockets so far, closed ones included."""
+        """Datagrams that the kernel dropped at these sockets so far, including closed ones."""
         return self._families.dropped_datagrams
 
     async def start(self) -> None:
         """Open the sockets and begin to read.  Raises ListenError, with no socket left open."""
         sockets = await open_sockets(self._settings)
         try:
-            # From here on the kernel keeps what arrives, so a first start may take the time to compile.
+            # From here on, the kernel keeps what arrives, so a first start has time to compile.
             reader = self._chosen()
             if self._call is None:
                 reader.warm()
@@ -120,7 +120,8 @@ class Listener:
         self._report_state()
 
     def warmer(self) -> Callable[[], None]:
-        """What compiles or loads what `start` needs; it blocks, and may be called before, on any thread."""
+        """The function that compiles or loads what `start` needs; it blocks, and may be called before, on any
+        thread."""
         return self._chosen().warm
 
     def _chosen(self) -> Reader:
@@ -129,7 +130,7 @@ class Listener:
         return self._reader
 
     async def stop(self) -> None:
-        """Stop reading, hand over what the kernel holds, close the sockets.  May be called again."""
+        """Stop reading, pass on what the kernel holds, close the sockets.  May be called again."""
         if self._state_timer is not None:
             self._state_timer.cancel()
             self._state_timer = None
@@ -141,7 +142,7 @@ class Listener:
                 await port.drain(stopped_us)
             self._read_state()
         finally:
-            # All at once: the kernel gives the senders of a closed socket to its neighbours, which were read already.
+            # All at once: the kernel moves the senders of a closed socket to other sockets, which were already read.
             for port in self._ports:
                 port.close()
             self._ports = []
@@ -257,7 +258,7 @@ class _UdpSocket:
             self._timer = None
 
     async def drain(self, until_us: int) -> None:
-        """Hand over what arrived before `until_us` (µs since 1970 UTC), letting the loop run between batches."""
+        """Pass on what arrived before `until_us` (µs since 1970 UTC), letting the loop run between batches."""
         for _ in range(DRAIN_TURNS):
             try:
                 received = self._reader.read(self.sock, self._clock_us())
@@ -277,7 +278,7 @@ class _UdpSocket:
         self.sock.close()
 
     def read_state(self) -> int | None:
-        """Count what the kernel dropped; octets that wait in its queue, None where it does not tell."""
+        """Count the kernel's drops; return the octets that wait in its queue, None if unknown."""
         state = memory_state(self.sock)
         if state is None:
             return None
@@ -296,7 +297,7 @@ class _UdpSocket:
         if received is None:
             self._await_readiness()
             return
-        # Settled before handing over: should the next stage raise, reading goes on.
+        # Done before passing on: if the next stage raises, reading continues.
         self._read_again(0.0 if received.full else self._pause_seconds)
         self._hand_over(received)
 
@@ -311,7 +312,7 @@ class _UdpSocket:
             self._timer = self._loop.call_later(seconds, self._turn)
         elif not self._waiting:
             self._timer = self._loop.call_soon(self._turn)
-        # Else readiness is reported again as long as datagrams wait.
+        # Otherwise readiness is reported again as long as datagrams wait.
 
     def _hand_over(self, received: Received) -> None:
         datagrams = received.datagrams
@@ -328,7 +329,7 @@ class _UdpSocket:
         self._offer(datagrams)
 
     def _count_drops(self, total: int) -> None:
-        """Add the growth of the kernel's total, which has 32 bits; one that comes late, from before, adds nothing."""
+        """Add the growth of the kernel's total, which has 32 bits; a late one, from before, adds nothing."""
         growth = (total - self._drops_total) & 0xFFFF_FFFF
         if 0 < growth < 2**31:
             self._drops_total = total
@@ -347,7 +348,7 @@ class _UdpSocket:
 
 
 def _pause_seconds(wanted: float, granted: int) -> float:
-    """Return how long an emptied socket may be left alone: no longer than fills a quarter of its buffer.
+    """Return how long an emptied socket may stay unread: no longer than it takes to fill a quarter of its buffer.
 
     `granted` octets count once here and twice in the kernel (`granted_bytes`), hence the half.
     """

@@ -1,6 +1,6 @@
 """One run of an action: a command with the alert on its standard input, or a POST.
 
-What an alert says is data, chosen by tenants in part.  It gets to a command as JSON on standard input and in variables,
+An alert's content is data, partly chosen by tenants.  It reaches a command as JSON on standard input and in variables,
 never as arguments, and no shell reads it.  The command sees nothing of the service's environment, where secrets are.
 """
 
@@ -32,7 +32,7 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 VARIABLE_CHARACTERS = 4096
 CHUNK_BYTES = 65_536
 REAP_SECONDS = 2.0
-"""Longest wait for the end of a process that was killed; one that hangs in the kernel may take for ever."""
+"""Longest wait for the end of a process that was killed; one that hangs in the kernel may take forever."""
 
 _NOT_NAME = re.compile(r"[^A-Z0-9_]")
 
@@ -43,17 +43,17 @@ class Ended:
 
     result: Result
     status: str = ""
-    """`exit 0`, `signal 9`, `HTTP 200`; empty if it did not get so far."""
+    """`exit 0`, `signal 9`, `HTTP 200`; empty if it did not get that far."""
     output: str = ""
 
 
 def body(action: str, notification: AlertNotification) -> bytes:
-    """The alert as JSON: the fields of `AlertNotification`, and the action's name."""
+    """Return the alert as JSON: the fields of `AlertNotification`, and the action's name."""
     return json_text({"action": action, **asdict(notification)}).encode()
 
 
 def variables(action: str, notification: AlertNotification) -> dict[str, str]:
-    """The whole environment of a command."""
+    """Return the whole environment of a command."""
     values = {
         "ACTION": action,
         "ALERT_ID": notification.alert_id,
@@ -74,7 +74,7 @@ async def run_command(settings: ActionSettings, data: bytes, environment: Mappin
     """Run `argv` in a session of its own; if it takes too long or is cancelled, all of the session is killed."""
     loop = asyncio.get_running_loop()
     try:
-        # As asyncio.create_subprocess_exec does, which does not give the transport away.
+        # Like asyncio.create_subprocess_exec, which does not return the transport.
         transport, protocol = await loop.subprocess_exec(
             lambda: SubprocessStreamProtocol(limit=CHUNK_BYTES, loop=loop),
             *settings.argv,
@@ -102,7 +102,7 @@ async def run_command(settings: ActionSettings, data: bytes, environment: Mappin
         if not ended:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-        # What left the session may hold the pipes for as long as it lives: so it is not waited for.
+        # A process that left the session may hold the pipes for its whole life, so it is not waited for.
         transport.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(REAP_SECONDS):
@@ -114,7 +114,7 @@ async def run_command(settings: ActionSettings, data: bytes, environment: Mappin
 async def _feed(process: asyncio.subprocess.Process, data: bytes) -> None:
     """Write all of standard input; a command need not read it."""
     assert process.stdin is not None  # noqa: S101 - it is a pipe
-    # uvloop says RuntimeError where the pipe is closed already: the command ended before it was written to.
+    # uvloop raises RuntimeError if the pipe is already closed: the command ended before the write.
     with contextlib.suppress(BrokenPipeError, ConnectionResetError, RuntimeError):
         process.stdin.write(data)
         await process.stdin.drain()
@@ -122,14 +122,14 @@ async def _feed(process: asyncio.subprocess.Process, data: bytes) -> None:
 
 
 async def _read(process: asyncio.subprocess.Process, kept: bytearray, most: int) -> None:
-    """Read to the end and keep the begin: a command whose pipe is full would hang."""
+    """Read to the end and keep the start: a command whose pipe is full would hang."""
     assert process.stdout is not None  # noqa: S101 - it is a pipe
     while chunk := await process.stdout.read(CHUNK_BYTES):
         kept += chunk[: most - len(kept)]
 
 
 def post(settings: ActionSettings, url: str, data: bytes) -> Ended:
-    """Send one POST.  Blocks.  Says nothing of the URL but what `host` says: it may hold a secret."""
+    """Send one POST.  Blocks.  Errors name only `host`, not the URL, which may hold a secret."""
     pool = urllib3.PoolManager(ca_certs=str(settings.ca_file) if settings.ca_file else None)
     try:
         response = pool.request(
@@ -144,7 +144,7 @@ def post(settings: ActionSettings, url: str, data: bytes) -> Ended:
         )
         answer = response.read(settings.max_output_bytes) if settings.max_output_bytes else b""
     except (urllib3.exceptions.HTTPError, OSError) as error:
-        # The library takes a refused connection for a kind of time-out.
+        # The library treats a refused connection as a kind of time-out.
         refused = isinstance(error, urllib3.exceptions.NewConnectionError)
         if isinstance(error, urllib3.exceptions.TimeoutError) and not refused:
             return Ended("late")
@@ -156,11 +156,11 @@ def post(settings: ActionSettings, url: str, data: bytes) -> Ended:
 
 
 def target(settings: ActionSettings, url: str) -> str:
-    """What the audit says of where it goes: the command and its arguments, or the webhook's host."""
+    """Return the target for the audit: the command and its arguments, or the webhook's host."""
     return json_text(settings.argv) if settings.kind == "command" else urlsplit(url).hostname or ""
 
 
 def _text(octets: bytes | bytearray) -> str:
-    """What a command or a server said, line by line."""
+    """Return the output of a command or server, line by line."""
     text = octets.decode("utf-8", "backslashreplace").replace("\r\n", "\n")
     return "\n".join(visible(line) for line in text.split("\n"))

@@ -1,4 +1,4 @@
-"""Actions: takes notifications and runs what the settings say, each action one run at a time.
+"""Actions: take notifications and run the actions of the settings, each one run at a time.
 
     offer(notification) ──► one queue per action ──► its worker ──► command by the launcher, or POST on a thread
                                                         └── a row of `action_runs`, whatever the result
@@ -26,7 +26,7 @@ from schemas.alerts import ACTION_RESULTS, ACTION_RUNS
 
 MINUTE_SECONDS = 60.0
 LATE_SECONDS = 5.0
-"""A thread, or a command's launcher, that has not answered so long after the time limit is not waited for."""
+"""A thread, or a command's launcher, that has not answered this long after the time limit is not waited for."""
 
 _log = get_log("notify")
 
@@ -37,7 +37,7 @@ def threads(settings: NotifySettings) -> int:
 
 
 class Actions:
-    """Runs actions.  A component; all methods are for the event loop's thread.
+    """The stage that runs actions.  A component; all methods are for the event loop's thread.
 
     Entering raises NotifyError for a webhook whose URL cannot be read.  `sink` takes the rows of the audit; `clock_us`
     is the system clock, µs since 1970.  `launcher` runs the commands; without one the stage starts its own.
@@ -65,7 +65,7 @@ class Actions:
         self._tasks: list[asyncio.Task[None]] = []
 
     def offer(self, notification: AlertNotification, /) -> None:
-        """Take a notification, for each action that is for it."""
+        """Take a notification for each action that applies."""
         for worker in self._workers:
             worker.offer(notification)
 
@@ -93,7 +93,7 @@ class Actions:
 
 
 class Worker:
-    """Runs one action."""
+    """The worker of one action."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class Worker:
             self._url = self._settings.read_url(self.name)
 
     def offer(self, notification: AlertNotification) -> None:
-        """Take a notification, if the action is for it; one that finds no room is left out."""
+        """Take a notification, if the action applies; one that finds no room is dropped."""
         if notification.rule not in self._settings.rules or notification.event not in self._settings.events:
             return
         if len(self._queue) >= self._most:
@@ -140,7 +140,7 @@ class Worker:
         self._wake.set()
 
     def stop(self) -> None:
-        """Begin no further run."""
+        """Begin no more runs."""
         self._stopping = True
         self._wake.set()
 

@@ -1,8 +1,8 @@
 """Prometheus' Alertmanager, API v2: alerts as labels and annotations, sent again for as long as they fire.
 
-Alertmanager forgets an alert that is not sent again: `endsAt` of a firing alert lies four intervals ahead, as
-Prometheus does it, and each refresh moves it on.  Source: api/v2/openapi.yaml of Alertmanager 0.25, and
-rules/manager.go (ResolveTime) of Prometheus.
+Alertmanager drops an alert that is not sent again: `endsAt` of a firing alert is four intervals ahead, as in
+Prometheus, and each refresh moves it on.  Source: api/v2/openapi.yaml of Alertmanager 0.25, and rules/manager.go
+(ResolveTime) of Prometheus.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class AlertmanagerReceiver:
             self._keep(notification)
 
     def send(self, group: NotificationGroup, /) -> Outcome:
-        """Send the alerts of a group.  That somebody has acknowledged one is no news for Alertmanager."""
+        """Send the alerts of a group.  An acknowledgement means nothing to Alertmanager."""
         self.remember(group)
         return self._post([one for one in group.notifications if one.event != "acknowledged"])
 
@@ -89,7 +89,7 @@ class AlertmanagerReceiver:
             self.not_kept += 1
 
     def _post(self, notifications: list[AlertNotification]) -> Outcome:
-        """All of them, in several requests if they are many; ends with the first that is not taken."""
+        """Post all of them, in several requests if they are many; end with the first that is not accepted."""
         for first in range(0, len(notifications), BATCH):
             answer = self._request([self._alert(notification) for notification in notifications[first : first + BATCH]])
             if not answer.ok:
@@ -117,7 +117,7 @@ class AlertmanagerReceiver:
         return of_http(response.status)
 
     def _alert(self, notification: AlertNotification) -> Alert:
-        """One alert as the API takes it.  Labels are its identity: nothing in them changes while it fires."""
+        """Return one alert in the API's form.  Labels are its identity: nothing in them changes while it fires."""
         ended = notification.event == "resolved"
         lasts = timedelta(seconds=LASTS * self._settings.resend_seconds)
         ends = _time(notification.now_us) if ended else (datetime.fromtimestamp(time.time(), UTC) + lasts)
@@ -142,7 +142,7 @@ class AlertmanagerReceiver:
 
 
 def _labels(notification: AlertNotification) -> Iterator[tuple[str, str]]:
-    """Labels that are not empty; names as Prometheus allows them."""
+    """Yield the labels that are not empty; names as Prometheus allows them."""
     for name, text in notification.labels.items():
         if text:
             label = _NOT_LABEL.sub("_", name)
@@ -150,7 +150,7 @@ def _labels(notification: AlertNotification) -> Iterator[tuple[str, str]]:
     yield "alertname", shown(notification.rule)
     yield "severity", notification.severity
     yield "scope", notification.scope
-    # Two series may have the same names: VMs are told apart by their UUIDs, which are no labels.
+    # Two series may have the same names: VMs are distinguished by their UUIDs, which are not labels.
     yield "fingerprint", notification.fingerprint
 
 

@@ -1,10 +1,10 @@
 """Receivers of apprise: mail, SMS gateways, WeCom, webhooks and the rest, one object per receiver.
 
-apprise says that a message was taken, or logs why not.  Its log goes nowhere but into the outcome, which codes are read
-from: it quotes addresses, and with them secrets.
+apprise reports that a message was accepted, or logs why not.  Its log is used only for the outcome, to read codes from
+it: it quotes addresses, and with them secrets.
 
-The bot of WeCom groups is our own.  WeCom answers status 200 to a wrong key or to too many messages, too, and says so
-by `errcode` in the text; apprise 2.3 takes all of these for delivered.  Source:
+The bot of WeCom groups is implemented here.  WeCom also answers status 200 to a wrong key or to too many messages, and
+reports them by `errcode` in the text; apprise 2.3 counts all of these as delivered.  Source:
 https://developer.work.weixin.qq.com/document/path/91770 (bot) and 90313 (codes).
 """
 
@@ -25,7 +25,7 @@ from collector.notify.receiver import DELIVERED, NotifyError, Outcome, of_texts
 from collector.notify.settings import Language, ReceiverSettings
 
 SHORT_BELOW = 320
-"""Services that take no more characters than this are SMS gateways: two parts at most."""
+"""Services that accept no more characters than this are SMS gateways: two parts at most."""
 
 QUIET = ("apprise", "urllib3.connectionpool", "requests_oauthlib", "oauthlib")
 """Libraries whose logs quote addresses of receivers."""
@@ -50,13 +50,13 @@ class AppriseReceiver:
         self._most = 0
 
     def open(self) -> None:
-        """Read the URL and have apprise take it.  Sends nothing.  Raises NotifyError."""
+        """Read the URL and pass it to apprise.  Sends nothing.  Raises NotifyError."""
         quieten()
         service = _service(self._name, self._settings.read_url(self._name))
         # Per read and per connect; the worker holds the time of the whole attempt.
         service.socket_read_timeout = service.socket_connect_timeout = self._settings.timeout_seconds
         if service.request_rate_per_sec == NotifyBase.request_rate_per_sec:
-            # The pause of 5.5 s is no service's own limit but apprise's default; ours is `per_minute`.
+            # The pause of 5.5 s is not a service's limit but apprise's default; the limit here is `per_minute`.
             service.request_rate_per_sec = 0
         self._most = int(service.body_maxlen)
         self._apprise = apprise.Apprise(asset=service.asset)
@@ -79,14 +79,14 @@ class AppriseReceiver:
         return of_texts([entry.message for attempt in attempts for entry in attempt.logs])
 
     def refresh(self) -> Outcome:
-        """Nothing is to be repeated."""
+        """Nothing needs to be repeated."""
         return DELIVERED
 
     def remember(self, group: NotificationGroup, /) -> None:
-        """People do not forget."""
+        """Do nothing: people need no repetition."""
 
     def _written(self, group: NotificationGroup) -> tuple[str, str]:
-        """Title and body in the form that the service can take."""
+        """Return title and body in the form that the service accepts."""
         form, lines, language = self._settings.form, self._settings.lines, self._settings.language
         if form == "short" or (form == "auto" and self._most <= SHORT_BELOW):
             return "", render(group, language, lines).short
@@ -94,9 +94,10 @@ class AppriseReceiver:
 
 
 def fitted(group: NotificationGroup, language: Language, lines: int, octets: int) -> tuple[str, str]:
-    """Title and body of at most `octets` octets of UTF-8 together: with fewer lines, or in the short form if need be.
+    """Return title and body of at most `octets` octets of UTF-8 together: with fewer lines, or in the short form if
+    necessary.
 
-    Services that count characters take more than this; those that count octets (WeCom) would refuse the message.
+    Services that count characters accept more than this; those that count octets (WeCom) would refuse the message.
     """
     message = render(group, language, lines)
     while _bytes(message.title, message.text) > octets and lines > 1:
@@ -123,7 +124,7 @@ def quieten() -> None:
 
 
 def _service(name: str, url: str) -> NotifyBase:
-    """The service that a URL names.  Raises NotifyError, which does not quote the URL."""
+    """Return the service that a URL names.  Raises NotifyError, which does not quote the URL."""
     where = f"notify.receivers.{name}"
     asset = AppriseAsset(
         app_id="vmflow",
@@ -151,7 +152,7 @@ def _service(name: str, url: str) -> NotifyBase:
 
 
 class WeComBot(NotifyWeComBot):  # type: ignore[no-untyped-call]  # a hook of apprise without types
-    """Sends text to one WeCom group, and reads what WeCom answers.  Its URL is apprise's: `wecombot://KEY`."""
+    """The sender of text to one WeCom group, which reads WeCom's answer.  Its URL is apprise's: `wecombot://KEY`."""
 
     @classmethod
     def of(cls, service: NotifyWeComBot) -> WeComBot:
@@ -161,7 +162,7 @@ class WeComBot(NotifyWeComBot):  # type: ignore[no-untyped-call]  # a hook of ap
         return made
 
     def send(self, body: str, title: str = "", notify_type: NotifyType = NotifyType.INFO, **kwargs: Any) -> bool:
-        """Send one message; whether WeCom took it.  Why not is logged, as apprise does it."""
+        """Send one message; return whether WeCom accepted it.  If not, the reason is logged, as in apprise."""
         payload = json.dumps({"msgtype": "text", "text": {"content": body}})
         try:
             response = requests.post(
@@ -185,7 +186,7 @@ class WeComBot(NotifyWeComBot):  # type: ignore[no-untyped-call]  # a hook of ap
 
 
 def _code(answer: bytes) -> int:
-    """`errcode` of an answer; -1 (busy, by WeCom's list) where there is none."""
+    """Return `errcode` of an answer; -1 (busy, by WeCom's list) where there is none."""
     try:
         code = json.loads(answer)["errcode"]
     except (ValueError, KeyError, TypeError):

@@ -1,14 +1,14 @@
-"""Runs the commands of actions in a process of its own, which began before the service confined itself.
+"""Run the commands of actions in a separate process, which was started before the service confined itself.
 
-What a confined process starts is confined as it is: a command could not read its own files.  So a second process, the
-launcher, gets the commands at its start; later it is asked by name, and hands an alert to a command as data.  Nothing
-else can be had from it.  It ends with the service, whatever ends that, and so do commands under way.
+The children of a confined process are confined, too: a command could not read its own files.  So a second process, the
+launcher, gets the commands at its start; later it is called by name, and passes an alert to a command as data.  It does
+nothing else.  It ends with the service, however that ends, and so do running commands.
 
     service ── {"run": 7, "action": "capture", "notification": {…}} ──► launcher ──► argv of the settings
             ── {"stop": 7} ──►                                        │
             ◄── {"run": 7, "result": "ok", "status": "exit 0", "output": "…"}
 
-Each message is JSON behind its length in 4 octets.
+Each message is JSON, preceded by its length in 4 octets.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from collector.threads import run
 MESSAGE_BYTES = 16 * 2**20
 """Longest message; the labels of an alert have some hundred octets."""
 END_SECONDS = 3.0
-"""Longest wait for the launcher's end: it kills what runs, and waits for that 2 s at most."""
+"""Longest wait for the launcher's end: it kills running commands, and waits for them 2 s at most."""
 
 ENDED = Ended("failed", "", "the launcher of commands has ended: restart the service")
 
@@ -141,7 +141,7 @@ class Launcher:
 
 
 class _Runs:
-    """The launcher itself: runs that are under way."""
+    """The launcher itself, with its running commands."""
 
     def __init__(self, actions: Mapping[str, ActionSettings], writer: StreamWriter) -> None:
         self._actions = actions
@@ -149,7 +149,7 @@ class _Runs:
         self._tasks: dict[int, asyncio.Task[None]] = {}
 
     def take(self, request: Mapping[str, Any]) -> None:
-        """Do what the service asks."""
+        """Handle the service's requests."""
         if "stop" in request:
             task = self._tasks.get(request["stop"])
             if task is not None:
@@ -176,7 +176,7 @@ class _Runs:
 
 
 async def _serve(handle: int) -> None:
-    """Run what is asked for on a socket until it is closed."""
+    """Run what is requested on a socket until it is closed."""
     reader, writer = await asyncio.open_unix_connection(sock=socket.socket(fileno=handle))
     runs: _Runs | None = None
     try:
@@ -197,7 +197,7 @@ def _send(writer: StreamWriter, message: Mapping[str, Any]) -> None:
 
 
 async def _receive(reader: StreamReader) -> dict[str, Any]:
-    """Raises EOFError at the end, and for what no launcher and no service sends."""
+    """Read one message.  Raises EOFError at the end, and for an invalid message."""
     (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
     if length > MESSAGE_BYTES:
         raise EOFError

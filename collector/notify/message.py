@@ -1,6 +1,7 @@
 """A group of notifications as a message: title, text and a short form, in the receiver's language.
 
-Names of VMs come from the network and from users of the cloud: they are made printable and cut before they get in.
+Names of VMs come from the network and from users of the cloud: they are made printable and truncated before they are
+inserted.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from schemas.alerts import SEVERITIES
 from schemas.text import visible
 
 SHORT_SIGNS = 140
-"""Longest short form: one SMS of the plain alphabet is 160 signs, and gateways add a few of their own."""
+"""Longest short form: one SMS of the plain alphabet is 160 characters, and gateways add a few of their own."""
 TITLE_SIGNS = 200
 NAME_SIGNS = 80
 TEXT_SIGNS = 2000
-"""Of one rule's summary, runbook or query."""
+"""Characters of one rule's summary, runbook or query."""
 MOST_LABELS = 16
 WHY_SIGNS = 300
 LATE_US = 180 * SECOND_US
@@ -34,15 +35,16 @@ SUMMARIES: dict[Language, str] = {
     "en": "This is a test of vmflow. Nothing is wrong, and nothing is to be done.",
     "zh": "这是 vmflow 的测试消息，一切正常，无需处理。",
 }
-"""Of a message that tries a receiver."""
+"""Labels of a test message to a receiver."""
 
 _ASCII = str.maketrans({"→": "->", "–": "-", "…": "...", "µ": "u", "[": "(", "]": ")"})
-"""Outside of the alphabet of SMS (3GPP TS 23.038), or two signs in it: one of them would halve what a message holds."""
+"""Outside the alphabet of SMS (3GPP TS 23.038), or two characters in it: one of them would halve a message's
+capacity."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What a receiver gets."""
+    """A message in the forms that a receiver gets."""
 
     title: str
     """One line, up to 200 characters."""
@@ -61,13 +63,14 @@ def render(group: NotificationGroup, language: Language, lines: int) -> Message:
     words = WORDS[language]
     notifications = worst_first(group.notifications)
     written = _details(notifications[0], words) if len(notifications) == 1 else _many(notifications, words, lines)
-    # Parts are escaped where they are put in, and cut there; nothing else may slip through.
+    # Parts are escaped and truncated where they are inserted; nothing else may get through.
     text = "\n".join(visible(line) for line in "\n".join(written).split("\n"))
     return Message(_title(group, notifications, words), text, _short(group, notifications, words, language))
 
 
 def worst_first(notifications: Sequence[AlertNotification]) -> list[AlertNotification]:
-    """Firing before resolved, by severity, then by how far the figure is from its threshold, silence first of all."""
+    """Return the sorting key: firing before resolved, by severity, then by distance from the threshold, silence
+    first."""
     return sorted(
         notifications,
         key=lambda one: (
@@ -77,7 +80,7 @@ def worst_first(notifications: Sequence[AlertNotification]) -> list[AlertNotific
 
 
 def _excess(alert: AlertNotification) -> float:
-    """How many times the threshold the value is, or the threshold the value: rules look upwards and downwards."""
+    """Return the ratio of value to threshold, or of threshold to value: rules have upper or lower limits."""
     value, threshold = _known(alert.value), _known(alert.threshold)
     if value is None or alert.condition == "absent":
         return float("inf")
@@ -88,18 +91,19 @@ def _excess(alert: AlertNotification) -> float:
 
 
 def _known(value: float | None) -> float | None:
-    """The value, or None for what is no number."""
+    """Return the value, or None for what is not a number."""
     return value if value is not None and math.isfinite(value) else None
 
 
 def shown(text: str, most: int = NAME_SIGNS) -> str:
-    """One line of up to `most` characters, with escapes for what would steer a reader's screen (`schemas.text`)."""
+    """Return one line of up to `most` characters, with escapes for what would control a reader's screen
+    (`schemas.text`)."""
     line = visible(text)
     return line if len(line) <= most else line[: most - 1] + "…"
 
 
 def _block(text: str) -> str:
-    """Several lines, each of what can be printed."""
+    """Return several lines, each printable."""
     return "\n".join(shown(line, TEXT_SIGNS) for line in text.strip().split("\n"))[:TEXT_SIGNS]
 
 
@@ -117,7 +121,8 @@ def _who(alert: AlertNotification, words: Words) -> str:
 
 
 def _exporter(labels: Mapping[str, str], words: Words) -> str:
-    """A sender may have several streams: protocol and domain say which, and the agent where it is another address."""
+    """Name a stream: a sender may have several, distinguished by protocol, domain and the agent, if its address
+    differs."""
     name = labels.get("exporter", "") or "?"
     parts = [labels.get("protocol", "")]
     if labels.get("domain"):
@@ -132,9 +137,10 @@ def _measure(alert: AlertNotification, words: Words) -> str:
 
 
 def _figure(alert: AlertNotification, words: Words, samples: bool = True) -> str:
-    """`loss 6.1 % [4.8–7.5 %], 21,040 samples`"""
+    """Return `loss 6.1 % [4.8–7.5 %], 21,040 samples`"""
     if alert.event == "resolved" and alert.ended_by not in ("", "clear"):
-        # The figure is the last one before somebody ended it, or before there was none: no sign that all is well.
+        # The figure is the last one before a person ended it, or before there was none: it does not show that all is
+        # well.
         return _ended_by(alert, words)
     if alert.condition == "absent":
         return _silence(alert, words) if alert.event != "resolved" else ""
@@ -153,13 +159,13 @@ def _figure(alert: AlertNotification, words: Words, samples: bool = True) -> str
 
 
 def _ended_by(alert: AlertNotification, words: Words) -> str:
-    """`ended by ann: cable changed`, `cannot be measured any more: db-1 has moved from h1 to h2`."""
+    """Return `ended by ann: cable changed`, `cannot be measured any more: db-1 has moved from h1 to h2`."""
     text = words.forgotten if alert.ended_by == "forgotten" else words.ended_by.format(shown(alert.ended_by))
     return f"{text}{words.colon}{shown(alert.why, WHY_SIGNS)}" if alert.why else text
 
 
 def _silence(alert: AlertNotification, words: Words) -> str:
-    """How long nothing came; the value of such an alert is in seconds."""
+    """Return how long nothing came; the value of such an alert is in seconds."""
     seconds = _known(alert.value)
     if seconds is None:
         return words.silent
@@ -167,7 +173,7 @@ def _silence(alert: AlertNotification, words: Words) -> str:
 
 
 def _since(alert: AlertNotification, words: Words, template: str) -> str:
-    """Since when; of what has ended, from when to when."""
+    """Return since when; for an ended alert, from when to when."""
     lasted = words.lasted.format(duration(alert.now_us - alert.since_us, words.durations))
     if alert.event == "resolved":
         return words.ended.format(moment(alert.since_us), moment(alert.now_us), lasted)
@@ -175,7 +181,7 @@ def _since(alert: AlertNotification, words: Words, template: str) -> str:
 
 
 def _condition(alert: AlertNotification, words: Words) -> str:
-    """What the figure was compared with; empty where nothing is known of it."""
+    """Return what the figure was compared with; empty where unknown."""
     template = words.conditions.get(alert.condition, words.conditions["threshold"])
     threshold = _known(alert.threshold)
     if threshold is None:
@@ -186,14 +192,14 @@ def _condition(alert: AlertNotification, words: Words) -> str:
 
 
 def _late(alert: AlertNotification, words: Words) -> str:
-    """How long after its window a change was found; empty where that is not long, or a person made the change."""
+    """Return how long after its window a change was found; empty if that is not long, or a person made the change."""
     late_us = alert.now_us - alert.window_end_us
     found = alert.event == "firing" or (alert.event == "resolved" and alert.ended_by in ("", "clear"))
     return words.late.format(duration(late_us, words.durations)) if found and late_us > LATE_US else ""
 
 
 def _labels(alert: AlertNotification, words: Words) -> Iterator[str]:
-    """One line per label, the known ones first."""
+    """Yield one line per label, the known ones first."""
     known = [name for name in words.labels if alert.labels.get(name)]
     others = sorted(name for name, text in alert.labels.items() if text and name not in words.labels)
     for name in (known + others)[:MOST_LABELS]:
@@ -201,7 +207,7 @@ def _labels(alert: AlertNotification, words: Words) -> Iterator[str]:
 
 
 def _details(alert: AlertNotification, words: Words) -> Iterator[str]:
-    """Text about one alert."""
+    """Yield the text about one alert."""
     event = words.events[alert.event]
     about = words.colon.join(part for part in (_who(alert, words), _figure(alert, words)) if part)
     yield f"{event}{words.colon}{about}"
@@ -233,7 +239,7 @@ def _where_to_look(alert: AlertNotification, words: Words) -> Iterator[str]:
 
 
 def _many(notifications: list[AlertNotification], words: Words, lines: int) -> Iterator[str]:
-    """Text about several alerts: one line each, then what helps with the worst."""
+    """Yield the text about several alerts: one line each, then what helps with the worst."""
     for alert in notifications[:lines]:
         about = words.colon.join(part for part in (_who(alert, words), _figure(alert, words)) if part)
         yield f"{words.events[alert.event]}{words.colon}{about}{words.comma}{_since(alert, words, words.line_since)}"
@@ -245,7 +251,7 @@ def _many(notifications: list[AlertNotification], words: Words, lines: int) -> I
         yield condition
     if late := _late(worst, words):
         yield late
-    # Only what all have in common may stand here without saying whose it is.
+    # Only what all have in common may be given here without naming its alert.
     for name in words.labels:
         values = {alert.labels.get(name, "") for alert in notifications}
         if len(values) == 1 and (value := values.pop()):
@@ -255,7 +261,7 @@ def _many(notifications: list[AlertNotification], words: Words, lines: int) -> I
 
 
 def _events(notifications: list[AlertNotification], words: Words) -> str:
-    """`FIRING`, or with several events `FIRING 30, RESOLVED 2`."""
+    """Return `FIRING`, or with several events `FIRING 30, RESOLVED 2`."""
     counts = {event: sum(alert.event == event for alert in notifications) for event in EVENT_RANK}
     present = {event: count for event, count in counts.items() if count}
     if len(present) == 1:
@@ -273,7 +279,7 @@ def _title(group: NotificationGroup, notifications: list[AlertNotification], wor
 
 
 def _short(group: NotificationGroup, notifications: list[AlertNotification], words: Words, language: Language) -> str:
-    """The worst in one line.  Names give way first, so that event, figure and time are always there."""
+    """Return the worst in one line.  Names are shortened first, so that event, figure and time are always there."""
     worst = notifications[0]
     head = f"{_events(notifications, words)} {words.severities[group.severity]}{words.colon}"
     # A reason would leave no room for the names.
@@ -288,7 +294,7 @@ def _short(group: NotificationGroup, notifications: list[AlertNotification], wor
 
 
 def _shortened(who: str, room: int) -> str:
-    """Names cut to `room` characters; of two names, each to its half."""
+    """Return names truncated to `room` characters; of two names, each to its half."""
     if len(who) <= room:
         return who
     for arrow in ("->", "→"):
@@ -300,7 +306,7 @@ def _shortened(who: str, room: int) -> str:
 
 
 def sample(receiver: str, now_us: int, language: Language, event: Event = "firing") -> NotificationGroup:
-    """A group of one alert that says that it is a test.  `now_us` is the time, µs since 1970."""
+    """Return a group of one alert that is marked as a test.  `now_us` is the time, µs since 1970."""
     end_us = now_us // (10 * SECOND_US) * 10 * SECOND_US
     alert = AlertNotification(
         alert_id=uuid4().hex,

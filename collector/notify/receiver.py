@@ -9,7 +9,7 @@ from typing import Protocol
 from collector.interfaces import NotificationGroup
 
 RETRIED_STATUS = frozenset({408, 421, 423, 425, 429})
-"""HTTP codes below 500 that may go away by themselves: time-outs, too early, too many requests (RFC 9110, RFC 6585)."""
+"""HTTP codes below 500 that may be temporary: time-outs, too early, too many requests (RFC 9110, RFC 6585)."""
 
 TROUBLES = (
     "Connection refused",
@@ -26,8 +26,8 @@ TROUBLES = (
 addresses of receivers have secrets in them."""
 
 BUSY_CODES = frozenset({-1, 40014, 42001, 45009, 45033})
-"""`errcode` of WeCom that goes away by itself: busy, token out of date, too many messages, too many at once.  Others
-are mistakes."""
+"""Temporary `errcode` values of WeCom: busy, token out of date, too many messages, too many at once.  Others are
+mistakes."""
 
 _ERRCODE = re.compile(r"\berrcode=(-?\d{1,9})\b")
 _HTTP = re.compile(r"\berror=(\d{3})\b")
@@ -40,16 +40,16 @@ class Outcome:
 
     ok: bool
     permanent: bool
-    """A further attempt would end the same way."""
+    """Another attempt would end the same way."""
     reason: str
-    """For logs and people; made of our own words, never of the receiver's, so that it cannot hold a secret."""
+    """For logs and people; made of fixed texts, never of the receiver's, so that it cannot hold a secret."""
 
 
 DELIVERED = Outcome(True, False, "delivered")
 
 
 class NotifyError(Exception):
-    """A receiver cannot be used as it is set; the message names the setting and says what was expected."""
+    """A receiver cannot be used with its settings; the message names the setting and says what was expected."""
 
 
 class Receiver(Protocol):
@@ -58,7 +58,7 @@ class Receiver(Protocol):
     refresh_seconds: float | None
     """How often `refresh` is due; None: never."""
     not_kept: int
-    """Firing alerts so far that found no room among those that `refresh` repeats."""
+    """Firing alerts that found no room among those that `refresh` repeats; running total."""
 
     def open(self) -> None:
         """Read the secrets and prepare.  Sends nothing.  Raises NotifyError."""
@@ -67,31 +67,31 @@ class Receiver(Protocol):
         """Send one message, once."""
 
     def refresh(self) -> Outcome:
-        """Repeat what the receiver would else forget."""
+        """Repeat what the receiver would otherwise drop."""
 
     def remember(self, group: NotificationGroup, /) -> None:
         """Take alerts that fire already and were delivered before this process began, for `refresh`."""
 
 
 def of_http(status: int) -> Outcome:
-    """The answer that an HTTP status code is."""
+    """Return the outcome of an HTTP status code."""
     if 200 <= status < 300:
         return DELIVERED
     return Outcome(False, status < 500 and status not in RETRIED_STATUS, f"HTTP {status}")
 
 
 def _of_failure(status: int) -> Outcome:
-    """Some services answer 200 and say in the text that they do not take it."""
+    """Some services answer 200 and refuse the message in the text."""
     return Outcome(False, False, f"HTTP {status} with a refusal") if status < 300 else of_http(status)
 
 
 def of_smtp(code: int) -> Outcome:
-    """The answer that a failing SMTP reply code is: 5yz is permanent (RFC 5321 section 4.2.1)."""
+    """Return the outcome of a failing SMTP reply code: 5yz is permanent (RFC 5321 section 4.2.1)."""
     return Outcome(False, code >= 500, f"SMTP {code}")
 
 
 def of_texts(texts: list[str]) -> Outcome:
-    """What the messages of a library say about a failure: codes of HTTP, SMTP and WeCom, or a trouble.
+    """Return the outcome from a library's messages about a failure: codes of HTTP, SMTP and WeCom, or a known problem.
 
     With several codes (a message to several people) it is permanent only if all are.
     """

@@ -1,4 +1,4 @@
-"""Settings of notifications: who gets messages, in which language, how long it is tried; and what alerts make run."""
+"""Settings of notifications: who gets messages, in which language, how long delivery is retried; and actions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class UrlSettings(BaseModel, frozen=True, extra="forbid"):
     """A URL that may hold a secret: in the settings, in a file, or in a variable."""
 
     section: ClassVar[str]
-    """Where such tables stand in the settings, for messages."""
+    """Where such tables are in the settings, for messages."""
 
     url: SecretStr | None = None
     url_file: Path | None = None
@@ -47,7 +47,7 @@ class UrlSettings(BaseModel, frozen=True, extra="forbid"):
         """Raise ValueError, which does not quote the URL."""
 
     def check_one_is_given(self) -> None:
-        """Raise ValueError unless exactly one way is used, and used right."""
+        """Raise ValueError unless exactly one way is used, and used correctly."""
         if len(self.given) != 1:
             raise ValueError(
                 f"exactly one of url, url_file, url_env is expected, not {', '.join(self.given) or 'none'}"
@@ -63,7 +63,7 @@ class UrlSettings(BaseModel, frozen=True, extra="forbid"):
         return name
 
     def read_url(self, name: str) -> str:
-        """The URL of the entry called `name`, from where it is kept.  Raises NotifyError, without the URL."""
+        """Return the URL of the entry `name`, from where it is kept.  Raises NotifyError, without the URL."""
         where = f"{self.section}.{name}"
         if self.url is not None:
             return self.url.get_secret_value()
@@ -88,19 +88,19 @@ class ActionSettings(UrlSettings, frozen=True, extra="forbid"):
     kind: Literal["command", "webhook"]
     """`command` runs `argv`; `webhook` posts to the URL."""
     rules: tuple[str, ...] = Field(min_length=1, max_length=200)
-    """Names of the rules whose alerts make it run."""
+    """Names of the rules whose alerts trigger it."""
     events: tuple[Event, ...] = Field(default=("firing",), min_length=1)
-    """Changes of an alert: firing, resolved, escalated, acknowledged.  What a silence or another alert keeps back makes
-    nothing run."""
+    """Changes of an alert: firing, resolved, escalated, acknowledged.  Alerts held back by a silence or inhibited by
+    another alert trigger nothing."""
     argv: tuple[Argument, ...] = Field(default=(), max_length=64)
     """Command: the program's absolute path and its arguments, passed as they stand here.  The alert comes as JSON on
     standard input and in variables ALERT_RULE, ALERT_LABEL_SRC_VM ...: names that tenants choose are no arguments."""
     timeout_seconds: float = Field(default=30, ge=0.1, le=600)
-    """After so long a command and all that it started is killed, and a webhook is not waited for."""
+    """After this time a command and all that it started are killed, and a webhook is no longer waited for."""
     per_minute: int = Field(default=6, ge=1, le=600)
-    """Runs in any minute; more are not made up for, but stand in the audit as `limited`."""
+    """Runs in any minute; more are skipped, and in the audit as `limited`."""
     max_output_bytes: int = Field(default=4096, ge=0, le=65_536)
-    """What is kept of the output or answer, for the audit; the rest is read and thrown away."""
+    """What is kept of the output or answer, for the audit; the rest is read and dropped."""
     dry_run: bool = False
     """True: do nothing but write the audit row."""
 
@@ -140,24 +140,24 @@ class ReceiverSettings(UrlSettings, frozen=True, extra="forbid"):
     language: Language = "en"
     """English or Chinese."""
     form: Form = "auto"
-    """`short`: at most 140 characters, for SMS.  `auto`: short where the service takes no more than 320."""
+    """`short`: at most 140 characters, for SMS.  `auto`: short if the service accepts no more than 320."""
     lines: int = Field(default=10, ge=1, le=200)
-    """Alerts that a message about several names one by one; of the rest it says how many there are."""
+    """Alerts named one by one in a message about several; the others are only counted."""
 
     timeout_seconds: float = Field(default=30, gt=0, le=600)
-    """One attempt.  Some SMS gateways may be asked once in 5 s only, and apprise waits for that within the attempt."""
+    """One attempt.  Some SMS gateways allow one request in 5 s only, and apprise waits for that within the attempt."""
     min_retry_seconds: float = Field(default=2, gt=0, le=3600)
-    """Pause before the second attempt.  It doubles each time; half of each pause is left to chance."""
+    """Pause before the second attempt.  It doubles each time; half of each pause is random."""
     max_retry_seconds: float = Field(default=120, gt=0, le=86_400)
     retry_total_seconds: float = Field(default=3600, gt=0, le=7 * 86_400)
     """A message older than this is given up after its next attempt: later, people look at the alerts themselves."""
     per_minute: int = Field(default=20, ge=1, le=6000)
-    """Messages in any minute; more wait.  WeCom takes 20 a minute from a bot; an SMS costs money."""
+    """Messages in any minute; more wait.  WeCom accepts 20 a minute from a bot; an SMS costs money."""
     queue_groups: int = Field(default=1000, ge=1, le=100_000)
-    """Messages waiting.  More are not taken, and counted: an hour of one message in 4 s."""
+    """Messages waiting.  More are dropped, and counted: an hour of one message in 4 s."""
     resend_seconds: float = Field(default=60, ge=1, le=3600)
     """Alertmanager: firing alerts are sent again this often, as Prometheus does; after four times as long without,
-    Alertmanager takes them for resolved."""
+    Alertmanager considers them resolved."""
     max_firing: int = Field(default=10_000, ge=1, le=1_000_000)
     """Alertmanager: firing alerts that are sent again.  More are sent once, and counted; about 5 kB each."""
 
@@ -180,23 +180,23 @@ class NotifySettings(BaseModel, frozen=True, extra="forbid"):
     """Who gets alerts: people and programs.  Routes and rules name the receivers, actions name the rules."""
 
     receivers: dict[Name, ReceiverSettings] = Field(default_factory=dict, max_length=64)
-    """By name.  Each has a queue and a worker of its own, so that a dead one does not hold the others."""
+    """By name.  Each has its own queue and worker, so that a dead one does not hold up the others."""
     public_url: str = ""
     """Where people reach vmflow's web page; Alertmanager shows it as the source of an alert."""
     actions_enabled: bool = False
-    """False: no action runs, whatever else stands here."""
+    """False: no action runs, whatever else is set."""
     actions: dict[Name, ActionSettings] = Field(default_factory=dict, max_length=64)
     """By name.  Each has a queue and a worker of its own and runs one at a time."""
     max_queued_actions: int = Field(default=1000, ge=1, le=100_000)
-    """Alerts that wait for an action; more are left out, and counted."""
+    """Alerts that wait for an action; more are dropped, and counted."""
     drain_seconds: float = Field(default=5, ge=0, le=60)
-    """At the stop, messages that wait are still sent for this long, and what runs may take so long to end.  The other
-    messages go out after the next start; actions that wait are not run later."""
+    """At the stop, waiting messages are still sent for this long, and running actions may take this long to end.  Other
+    messages are sent after the next start; waiting actions are not run later."""
 
     @model_validator(mode="before")
     @classmethod
     def _hide(cls, values: Any) -> Any:
-        """Wrap the URLs before anything is checked: what pydantic says of a mistake quotes its input."""
+        """Wrap the URLs before anything is checked: pydantic's messages quote the input."""
         if not isinstance(values, Mapping) or not isinstance(values.get("receivers"), Mapping):
             return values
         hidden = {}
@@ -217,7 +217,7 @@ class NotifySettings(BaseModel, frozen=True, extra="forbid"):
 
 
 def _read(where: str, file: Path) -> str:
-    """The URL in a file.  Raises NotifyError."""
+    """Return the URL in a file.  Raises NotifyError."""
     try:
         with file.open("rb") as opened:
             octets = opened.read(URL_BYTES + 1)

@@ -32,24 +32,25 @@ def threads(settings: NotifySettings) -> int:
 
 
 def receivers(settings: NotifySettings) -> dict[str, Receiver]:
-    """The receivers of the settings, by name, not yet open."""
+    """Return the receivers of the settings, by name, not yet open."""
     return {name: _receiver(name, one, settings.public_url) for name, one in settings.receivers.items()}
 
 
 def _receiver(name: str, settings: ReceiverSettings, public_url: str) -> Receiver:
     if settings.kind == "alertmanager":
         return AlertmanagerReceiver(name, settings, public_url)
-    # Loading apprise takes half a second, which only those wait for who use it.
+    # Loading apprise takes half a second, for which only its users should wait.
     from collector.notify.apprise import AppriseReceiver  # noqa: PLC0415
 
     return AppriseReceiver(name, settings)
 
 
 class NotifyStage:
-    """Delivers groups.  A component, and the `Outbox` of alerts.  All methods are for the event loop's thread.
+    """The stage that delivers groups.  A component, and the `Outbox` of alerts.  All methods are for the event loop's
+    thread.
 
-    `call` runs what blocks, on as many threads as `threads` says.  Entering raises NotifyError for a receiver that
-    cannot be used.
+    `call` runs blocking calls, on as many threads as `threads` returns.  Entering raises NotifyError for a receiver
+    that cannot be used.
     """
 
     def __init__(self, settings: NotifySettings, metrics: Metrics, call: Call, *, on_delivered: OnDelivered) -> None:
@@ -143,7 +144,7 @@ class NotifyStage:
     async def remember(self, groups: Sequence[NotificationGroup], /) -> None:
         """After a start, take alerts that fire and were delivered before, for receivers that need them again.
 
-        Without this, Alertmanager would take them for resolved.
+        Without this, Alertmanager would consider them resolved.
         """
         for group in groups:
             for name in group.receivers:

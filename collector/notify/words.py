@@ -10,14 +10,14 @@ from collector.notify.settings import Language
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """All that a message says besides names and figures."""
+    """All texts of a message except names and figures."""
 
     events: Mapping[str, str]
     severities: Mapping[str, str]
     measures: Mapping[str, str]
-    """Columns that have a name of their own; others are written as they are called."""
+    """Columns that have a special name; others are written by their column names."""
     labels: Mapping[str, str]
-    """Also the order in which they stand."""
+    """Also the order of the labels."""
     conditions: Mapping[str, str]
     """What the figure was compared with, by condition."""
     samples: str

@@ -1,6 +1,6 @@
 """One receiver's queue, and the task that empties it: in order, with retries, not faster than allowed.
 
-A call that does not come back keeps its thread; only its own worker then waits.
+A call that does not return keeps its thread; only its own worker then waits.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ from collector.notify.settings import ReceiverSettings
 MINUTE_SECONDS = 60.0
 
 Result = Literal["delivered", "refused", "expired", "dropped", "left"]
-"""`refused`: the receiver will never take it.  `expired`: given up after retries.  `dropped`: the queue was full.
+"""`refused`: the receiver will never accept it.  `expired`: given up after retries.  `dropped`: the queue was full.
 `left`: not sent before the stop, and so offered again after the next start."""
 
 _log = get_log("notify")
 
 
 class OnDelivered(Protocol):
-    """Takes the result of a group; called on the event loop, once per group and receiver."""
+    """The callback for the result of a group; called on the event loop, once per group and receiver."""
 
     def __call__(self, group: NotificationGroup, receiver: str, ok: bool, /) -> None:
-        """`ok`: the receiver took it.  Else it was given up for good.  Not called for what is left at the stop."""
+        """`ok`: the receiver accepted it.  Otherwise it was given up for good.  Not called for what is left at the
+        stop."""
 
 
 class Counts:
@@ -51,7 +52,7 @@ class Counts:
 
 
 class Worker:
-    """Delivers to one receiver.  All methods are for the event loop's thread."""
+    """The worker that delivers to one receiver.  All methods are for the event loop's thread."""
 
     def __init__(
         self,
@@ -73,7 +74,7 @@ class Worker:
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._under_way: tuple[object, asyncio.Task[Outcome]] | None = None
-        """A call that has not come back, and what it is about."""
+        """A call that has not returned, and its subject."""
         self._sent: deque[float] = deque(maxlen=settings.per_minute)
         """When the last messages were sent (loop time)."""
         self._refresh_at: float | None = None
@@ -94,13 +95,13 @@ class Worker:
         self._wake.set()
 
     async def remember(self, group: NotificationGroup) -> None:
-        """Give the receiver alerts that fire already."""
+        """Pass the receiver alerts that already fire."""
         await self._call(self._receiver.remember, group)
         self._refresh_at = None
         self._wake.set()
 
     def stop(self) -> None:
-        """Send what waits without trying anything twice, then end."""
+        """Send what waits without retries, then end."""
         self._stopping.set()
         self._wake.set()
 
@@ -127,7 +128,7 @@ class Worker:
                 await self._idle()
 
     async def _deliver(self, group: NotificationGroup, came: float) -> Result:
-        """Try until the receiver takes it, refuses it, or it is too old."""
+        """Try until the receiver accepts it, refuses it, or it is too old."""
         loop = asyncio.get_running_loop()
         pause = self._settings.min_retry_seconds
         while True:
@@ -153,7 +154,7 @@ class Worker:
             pause = min(2 * pause, self._settings.max_retry_seconds)
 
     async def _attempt(self, about: object, function: Callable[..., Outcome], *args: object) -> Outcome:
-        """One call with its time limit.  One that did not come back before is waited for, not repeated."""
+        """One call with its time limit.  One that has not returned before is waited for, not repeated."""
         if self._under_way is None:
             self._under_way = (about, asyncio.create_task(self._guarded(function, *args)))
         subject, task = self._under_way
@@ -166,7 +167,7 @@ class Worker:
         self._counts.not_kept.inc(self._receiver.not_kept - self._not_kept)
         self._not_kept = self._receiver.not_kept
         if subject is not about:
-            # What has come back at last was about something that was given up meanwhile.
+            # The call that has returned at last was for a group given up meanwhile.
             return await self._attempt(about, function, *args)
         return answer
 
@@ -188,7 +189,7 @@ class Worker:
         return True
 
     async def _refresh(self) -> None:
-        """Repeat what the receiver would forget, if it is due."""
+        """Repeat what the receiver would drop, if it is due."""
         seconds = self._receiver.refresh_seconds
         now = asyncio.get_running_loop().time()
         if seconds is None or self._stopping.is_set() or (self._refresh_at is not None and now < self._refresh_at):

@@ -1,9 +1,9 @@
-"""Confines this process for good (Linux: Landlock): from then on no code in it, not that of the embedded engine either,
-reads, writes or runs a file, opens a TCP port or signals a process but those that were named before.
+"""Confine this process for good (Linux: Landlock): from then on, no code in it, including the embedded engine, can
+read, write or run a file, open a TCP port or signal a process except those named before.
 
-Landlock is a list of what is allowed.  A path allows all below it.  The kernel holds on to what a path was at the time:
-a file that is later replaced under the same name is another file and no longer allowed; in an allowed directory files
-may come and go.  https://docs.kernel.org/userspace-api/landlock.html
+Landlock is a list of what is allowed.  A path allows all below it.  The kernel remembers the file that a path meant at
+the time: a file that later replaces it under the same name is another file and not allowed; in an allowed directory,
+files may come and go.  https://docs.kernel.org/userspace-api/landlock.html
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 LEAST_ABI = 2
-"""Version 1 (Linux 5.13 to 5.18) forbids to move files between directories, which the embedded engine does."""
+"""Version 1 (Linux 5.13 to 5.18) forbids moving files between directories, which the embedded engine does."""
 KNOWN_ABI = 7
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
-"""System calls: the same numbers on x86-64, aarch64 and all younger machines."""
+"""System calls: the same numbers on x86-64, aarch64 and all newer architectures."""
 _VERSION = 1
 _PATH_BENEATH, _NET_PORT = 1, 2
 _PR_SET_NO_NEW_PRIVS = 38
@@ -47,13 +47,13 @@ _SCOPES = 1 << 0 | 1 << 1
 """Abstract Unix sockets and signals."""
 
 _FILES_OF_ABI = {2: 1 << 14, 3: 1 << 15, 4: 1 << 15, 5: 1 << 16}
-"""Rights to files that a version knows, as the bit after the last; later ones know those of 5."""
+"""Rights to files in each version, as the bit after the last; later versions have those of 5."""
 _NET_ABI, _SCOPE_ABI = 4, 6
 
 _PROC = Path("/proc")
 _kept: list[int] = []
-"""Descriptors of files below /proc: without one the kernel forgets such a file, and makes another one when it is asked
-for again."""
+"""Descriptors of files below /proc: without one, the kernel drops such a file, and makes another one at the next
+access."""
 
 
 class ConfineError(Exception):
@@ -64,30 +64,30 @@ class ConfineSettings(BaseModel, frozen=True, extra="forbid"):
     """How the service confines itself: it reaches the files and TCP ports that its settings name, and no others."""
 
     mode: Literal["auto", "require", "off"] = "auto"
-    """`auto`: confined where the system can do it (Linux 5.19 or newer), told in the log and by /health where not.
-    `require`: else the service does not start."""
+    """`auto`: confined where the system supports it (Linux 5.19 or newer), reported in the log and by /health where
+    not. `require`: without it, the service does not start."""
     read: tuple[Path, ...] = Field(default=(), max_length=64)
-    """Files and directories that may be read besides: such as a key that ~/.ssh/config names for qemu+ssh."""
+    """More files and directories that may be read, such as a key that ~/.ssh/config names for qemu+ssh."""
     connect: tuple[int, ...] = Field(default=(), max_length=64)
-    """TCP ports to which the service may connect besides: such as the one of a jump host."""
+    """More TCP ports to which the service may connect, such as that of a jump host."""
 
 
 @dataclass(frozen=True)
 class Reach:
-    """What the process may still do.  What does not exist is left out."""
+    """What the process may still do.  Paths that do not exist are left out."""
 
     read: frozenset[Path]
     """Files; directories with all below them."""
     write: frozenset[Path]
     """Directories in which files are made, changed and removed; files that are changed."""
     temporary: Path
-    """A directory for temporary files, which is itself removed in the end."""
+    """A directory for temporary files, which is itself removed at the end."""
     execute: frozenset[Path]
     """Directories of programs that may be run."""
     bind: frozenset[int]
     """TCP ports; 0: whatever port the system gives."""
     connect: frozenset[int] | None
-    """TCP ports of others; None: all."""
+    """TCP ports to connect to; None: all."""
 
 
 @dataclass(frozen=True)
@@ -97,12 +97,12 @@ class Confinement:
     abi: int
     """Version of Landlock in force; 0: the process is not confined."""
     told: str
-    """The same for people: what is confined, or why nothing is."""
+    """The same in words: what is confined, or why nothing is."""
     files: frozenset[Path] = frozenset()
     """Files that may be read one by one, not with their directory."""
 
     def replaced(self) -> list[str]:
-        """Files that others put in the place of allowed ones: only a new process can read them."""
+        """Return files that have replaced allowed ones: only a new process can read them."""
         return sorted(str(path) for path in self.files if _refused(path))
 
 
@@ -110,7 +110,7 @@ UNCONFINED = Confinement(0, "off")
 
 
 def landlock_abi() -> int:
-    """Version of Landlock that the kernel offers; 0 for none."""
+    """Return the version of Landlock that the kernel offers; 0 for none."""
     if sys.platform != "linux":
         return 0
     try:
@@ -120,7 +120,8 @@ def landlock_abi() -> int:
 
 
 def confine(reach: Reach) -> Confinement:
-    """Confine this thread and all that it starts.  Cannot be undone.  Raises ConfineError, with nothing changed.
+    """Confine this thread and all threads and processes that it starts.  Cannot be undone.  Raises ConfineError, with
+    nothing changed.
 
     Call it before there are other threads: those that began before stay as they are.
     """
@@ -165,7 +166,7 @@ def confine(reach: Reach) -> Confinement:
 
 
 def other_threads() -> list[str]:
-    """Names of the threads of this process but this one."""
+    """Return the names of the other threads of this process."""
     own = os.getpid()
     names = []
     for task in Path("/proc/self/task").iterdir():
@@ -185,7 +186,7 @@ def _allow_path(ruleset: int, path: Path, rights: int) -> None:
             rights &= _OF_FILES
         _syscall(_ADD_RULE, ruleset, _PATH_BENEATH, struct.pack("=Qi", rights, handle), 0)
     except OSError as error:
-        if error.errno != errno.EBADFD:  # a pipe or socket: no file that needs a rule
+        if error.errno != errno.EBADFD:  # a pipe or socket, which needs no rule
             raise
     finally:
         if _PROC in path.parents:
@@ -199,7 +200,7 @@ def _allow_port(ruleset: int, port: int, right: int) -> None:
 
 
 def _no_new_privileges() -> None:
-    """Programs that change the user gain nothing any more: the kernel wants it so before it confines."""
+    """Programs that change the user gain nothing any more: the kernel requires this before it confines."""
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 

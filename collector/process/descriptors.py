@@ -1,6 +1,6 @@
 """File descriptors: how many the process may open, what it needs, and how many are left for connections.
 
-Connections get what the store, the spool and the sockets do not need, so that nobody who connects can take theirs.
+Connections get what the store, the spool and the sockets do not need, so that no client can take theirs.
 """
 
 from __future__ import annotations
@@ -12,24 +12,25 @@ from collector.http.server import CONNECTIONS
 from collector.settings import Settings
 
 WANTED = 65_536
-"""Where the system lets us, the limit is raised to this at the start; more would only be a larger leak."""
+"""If the system allows it, the limit is raised to this at the start; more would only allow larger leaks."""
 OWN = 48
-"""Python, logs, the event loop, the spool, caches, sources of names, receivers of messages."""
+"""For Python, logs, the event loop, the spool, caches, sources of names and receivers of messages."""
 ENGINE = 264
-"""The embedded engine with four queries, an insert and a merge at a time: three for each of its threads, and files."""
+"""For the embedded engine with four queries, an insert and a merge at a time: three for each of its threads, and
+files."""
 LIBRARIES = 130
-"""What the embedded engine opens besides once it has looked at its own stack: every library of the process.  A query of
-`system.functions` is enough.  Where there are few descriptors, connections are fewer by as many."""
+"""What the embedded engine also opens once it has looked at its own stack: every library of the process.  A query of
+`system.functions` is enough.  If descriptors are few, there are fewer connections by as many."""
 CLIENTS = 32
-"""Connections to a ClickHouse server."""
+"""For connections to a ClickHouse server."""
 PER_QUERY = 48
-"""What one more query takes of the embedded engine."""
+"""For one more query on the embedded engine."""
 FEWEST = 16
-"""Connections without which a server is of no use."""
+"""Connections that a server needs to be of any use."""
 
 
 class DescriptorsError(Exception):
-    """The process may not open enough; the message says what is needed, what there is, and what to do."""
+    """The process may not open enough; the message says what is needed, what is available, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +40,11 @@ class Connections:
     web: int = CONNECTIONS
     sql: int = CONNECTIONS
     streams: int | None = None
-    """None: as many as the settings say."""
+    """None: as many as in the settings."""
 
 
 def raise_limit() -> int:
-    """Raise the limit as far as the system lets us, and return it."""
+    """Raise the limit as far as the system allows, and return it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = WANTED if hard == resource.RLIM_INFINITY else min(WANTED, hard)
     if soft == resource.RLIM_INFINITY or soft >= most:
@@ -53,7 +54,7 @@ def raise_limit() -> int:
 
 
 def connections(settings: Settings, limit: int) -> Connections:
-    """Share out what `limit` leaves.  Raises DescriptorsError if it leaves too few."""
+    """Divide what `limit` leaves.  Raises DescriptorsError if it leaves too few."""
     wanted = {
         "web": CONNECTIONS if settings.web.enabled else 0,
         "sql": CONNECTIONS if settings.store.directory is not None and settings.sql.enabled else 0,
@@ -73,7 +74,7 @@ def connections(settings: Settings, limit: int) -> Connections:
 
 
 def needed(settings: Settings) -> int:
-    """Descriptors for everything but connections."""
+    """Return the descriptors for everything but connections."""
     listen, store = settings.listen, settings.store
     sockets = len(listen.addresses) * listen.sockets + len(listen.streams) + 2
     if store.directory is None:

@@ -31,13 +31,14 @@ ETC = (
     "pki/tls/openssl.cnf", "protocols", "resolv.conf", "services", "ssl/cert.pem", "ssl/certs", "ssl/openssl.cnf",
     "timezone",
 )  # fmt: skip
-"""Of /etc, by which libraries find names, authorities and the time: not the directory, where passwords are, too."""
+"""Files of /etc in which libraries find names, authorities and the time: not the whole directory, which holds
+passwords."""
 
 ETC_LIBVIRT = (
     "group", "libvirt/libvirt.conf", "passwd", "pki/CA", "pki/libvirt", "sasl2", "ssh/ssh_config", "ssh/ssh_config.d",
     "ssh/ssh_known_hosts",
 )  # fmt: skip
-"""What libvirt's client and ssh read besides."""
+"""What libvirt's client and ssh also read."""
 
 PROC = (
     "cpuinfo", "filesystems", "loadavg", "meminfo", "self/auxv", "self/cgroup", "self/fd", "self/limits",
@@ -45,10 +46,10 @@ PROC = (
     "stat", "sys/kernel/osrelease", "sys/vm/max_map_count", "sys/vm/overcommit_memory", "sys/vm/swappiness", "uptime",
     "version",
 )  # fmt: skip
-"""By which the engine and the allocators size themselves.  Not /proc/self, where environ and mem are.  They are in
-self/task, too, where the engine counts the time of each of its threads: it takes a refusal for a defect, and works out
-where in itself it was, for 35 MB and a second.  Of environ nothing is left (`environment`), and mem cannot be
-read from its begin, as SQL would."""
+"""Files from which the engine and the allocators choose their sizes.  Not /proc/self, which has environ and mem.  These
+are in self/task, too, where the engine counts the time of each of its threads: it takes a refusal for a defect and
+computes a stack trace, for 35 MB and a second.  environ has been emptied (`environment`), and mem cannot be read from
+its start, as SQL would."""
 
 SYS = ("devices/system/cpu", "devices/system/node", "fs/cgroup", "kernel/mm/transparent_hugepage")
 
@@ -57,7 +58,7 @@ DEVICES_READ = ("random", "urandom", "zero")
 SHARED = frozenset(
     map(Path, ("/dev/shm", "/mnt", "/run", "/srv", "/tmp", "/usr/local", "/var/tmp"))  # noqa: S108 - they are not used
 )
-"""Directories in which others have files, too: of these a file of ours is allowed alone, not with its directory."""
+"""Directories that others also use: in these, only the service's own file is allowed, not the directory."""
 
 NEVER = frozenset(
     map(
@@ -68,18 +69,18 @@ NEVER = frozenset(
         ),
     )
 )  # fmt: skip
-"""As `SHARED`, and moreover not to be written in: who may do that gets anywhere."""
+"""Like `SHARED`, and also not writable: write access there gives access to everything."""
 
 PORT_HTTP, PORT_HTTPS = 80, 443
 PORT_DNS = 53
-"""Answers that do not fit into a datagram."""
+"""For DNS answers that do not fit into a datagram."""
 PORTS_LIBVIRT = {"ssh": 22, "libssh": 22, "libssh2": 22, "tcp": 16509, "tls": 16514}
 PORTS_APPRISE = {
     "amqp": 5672, "amqps": 5671, "aprs": 10152, "emby": 8096, "gntp": 23053, "growl": 23053, "hassio": 8123,
     "irc": 6667, "ircs": 6697, "kodi": 8080, "mqtt": 1883, "mqtts": 8883, "smpp": 2775, "smpps": 3550, "xbmc": 8080,
     "xmpp": 5222, "xmpps": 5222,
 }  # fmt: skip
-"""Of services of apprise without a port in their URL; the others are asked over HTTP(S), or are mail servers."""
+"""Ports of apprise services without a port in their URL; the others use HTTP(S), or are mail servers."""
 PORTS_MAIL = (25, 465, 587)
 PORTS_HTTP = {"http": PORT_HTTP, "https": PORT_HTTPS}
 PORTS_STORE = {"http": 8123, "https": 8443}
@@ -87,7 +88,7 @@ PORT_OVSDB = 6640
 PORT_SOCKS = 1080
 
 LINKS = 40
-"""As many the kernel follows."""
+"""The kernel follows as many."""
 
 _FILE_VARIABLES = (
     "CURL_CA_BUNDLE", "OS_CACERT", "OS_CERT", "OS_CLIENT_CONFIG_FILE", "OS_CLIENT_SECURE_FILE", "OS_KEY",
@@ -97,8 +98,8 @@ _FILE_VARIABLES = (
 
 
 def reach_of(settings: Settings, config: Path | None, temporary: Path) -> Reach:
-    """What the service reaches with these settings, from `config` if there is such a file.  `temporary` is a directory
-    of its own.
+    """Return what the service reaches with these settings, from `config` if there is such a file.  `temporary` is a
+    directory of its own.
 
     Makes the directories that it will write to.  Raises ConfineError if it would write in one that is not its own.
     """
@@ -131,11 +132,11 @@ def _system() -> Iterator[Path]:
 
 
 def _python() -> Iterator[Path]:
-    """Python, what is installed for it, and our own packages, which need not be installed."""
+    """Yield the paths of Python, its installed packages, and this project's own, which need not be installed."""
     places = {sys.prefix, sys.base_prefix, *sysconfig.get_paths().values(), *site.getsitepackages()}
     if site.ENABLE_USER_SITE:
         places.add(site.getusersitepackages())
-    # What PYTHONPATH and .pth files name.  Not the working directory, in which anything may be.
+    # What PYTHONPATH and .pth files name.  Not the working directory, which may hold anything.
     places |= {place for place in sys.path if place.startswith("/") and Path(place) != Path.cwd()}
     ours = Path(__file__).resolve().parents[2]
     for place in (*map(Path, places), *(ours / package for package in ("collector", "decoders", "schemas"))):
@@ -143,7 +144,7 @@ def _python() -> Iterator[Path]:
 
 
 def _named(settings: Settings, config: Path | None) -> Iterator[Path]:
-    """What the settings name, and what the files and URLs do that they name."""
+    """Yield what the settings name, and what the files and URLs named there name in turn."""
     files = set(_files(settings))
     if config is not None:
         files.add(config)
@@ -163,9 +164,9 @@ def _named(settings: Settings, config: Path | None) -> Iterator[Path]:
 
 
 def _replaceable(file: Path) -> Iterator[Path]:
-    """A file and its directory, in which people put another file in its place; the same for what it is a link to.
+    """Yield a file and its directory, since people replace files; the same for the target of a link.
 
-    Directories that are not for such files alone are left out: a file of theirs that is replaced needs a new start.
+    Directories not reserved for such files are left out: if a file there is replaced, the service must be restarted.
     """
     if file.is_dir():
         yield from _own(file)
@@ -176,7 +177,7 @@ def _replaceable(file: Path) -> Iterator[Path]:
 
 
 def _behind(path: Path) -> Iterator[Path]:
-    """The directories of what a link leads to, step by step."""
+    """Yield the directories of a link's targets, step by step."""
     for _ in range(LINKS):
         if not path.is_symlink():
             return
@@ -185,22 +186,22 @@ def _behind(path: Path) -> Iterator[Path]:
 
 
 def _own(directory: Path) -> Iterator[Path]:
-    """The directory, unless others have files there, too."""
+    """Yield the directory, unless others have files there, too."""
     directory = directory.resolve()
     if directory not in SHARED and not _others(directory):
         yield directory
 
 
 def _others(directory: Path) -> bool:
-    """Whether so much else is in a resolved directory that nobody is confined who may use it."""
+    """Return whether a resolved directory holds so much else that access to it would defeat confinement."""
     if directory in NEVER or directory.parent == Path("/home"):
         return True
-    # Users of services have a home of their own there, which is their directory for data.
+    # A service's user has its home there, which is its data directory.
     return directory in _homes() and not any(directory.is_relative_to(place) for place in ("/var", "/srv", "/opt"))
 
 
 def _written(settings: Settings) -> set[Path]:
-    """Where the service keeps what it writes; made where it is missing."""
+    """Return the directories that the service writes to; make those that are missing."""
     store = settings.store
     directories = {store.spool, Path(os.environ.get("NUMBA_CACHE_DIR") or cache_directory().parent)}
     if store.directory is not None:
@@ -215,13 +216,13 @@ def _written(settings: Settings) -> set[Path]:
                 f"the settings have files kept in {directory}, which is no directory for them alone: "
                 "see store.url, store.spool_directory, decode.template_file and rollup.key_file"
             )
-        with suppress(OSError):  # the stage that needs it says so
+        with suppress(OSError):  # the stage that needs it reports this
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     return {directory.resolve() for directory in directories} | {Path("/dev/null")}
 
 
 def _files(value: object) -> Iterator[Path]:
-    """All paths in settings, wherever they stand; `store.url` is none."""
+    """Yield all paths in the settings; `store.url` is not one."""
     if isinstance(value, Path):
         yield value.absolute()
     elif isinstance(value, BaseModel):
@@ -235,14 +236,14 @@ def _files(value: object) -> Iterator[Path]:
 
 
 def _receivers(settings: Settings) -> Iterator[tuple[ReceiverSettings, str]]:
-    """Receivers with their URL.  Of one that has none, its stage tells."""
+    """Yield receivers with their URLs.  The stage reports one without a URL."""
     for name, receiver in settings.notify.receivers.items():
         with suppress(NotifyError):
             yield receiver, receiver.read_url(name)
 
 
 def _webhooks(settings: Settings) -> Iterator[str]:
-    """URLs of actions."""
+    """Yield the URLs of actions."""
     if settings.notify.actions_enabled:
         for name, action in settings.notify.actions.items():
             if action.kind == "webhook":
@@ -251,14 +252,15 @@ def _webhooks(settings: Settings) -> Iterator[str]:
 
 
 def _paths_of(url: str, only: str = "") -> Iterator[Path]:
-    """Files that a URL names in its parameters, or `only` in this one: keyfile=/etc/vmflow/id, pkipath=/etc/pki/x."""
+    """Yield files that a URL names in its parameters, or `only` in this one: keyfile=/etc/vmflow/id,
+    pkipath=/etc/pki/x."""
     with suppress(ValueError):
         for name, values in parse_qs(urlsplit(url).query).items():
             yield from (Path(value) for value in values if value.startswith("/") and only in ("", name))
 
 
 def _clouds() -> Iterator[Path]:
-    """Where openstacksdk looks by itself."""
+    """Yield the places where openstacksdk looks by itself."""
     for directory in (Path.cwd(), *(home / ".config/openstack" for home in _homes()), Path("/etc/openstack")):
         for name in ("clouds", "clouds-public", "secure"):
             for ending in ("yaml", "yml", "json"):
@@ -267,7 +269,7 @@ def _clouds() -> Iterator[Path]:
 
 
 def _absolute_paths(file: Path) -> Iterator[Path]:
-    """Paths in a clouds.yaml: certificates and keys."""
+    """Yield paths in a clouds.yaml: certificates and keys."""
     with suppress(OSError, UnicodeDecodeError):
         for line in file.read_text("utf-8").splitlines():
             value = line.partition(":")[2].strip().strip("'\"")
@@ -276,9 +278,9 @@ def _absolute_paths(file: Path) -> Iterator[Path]:
 
 
 def _homes() -> set[Path]:
-    """The home directory as the variable and as the table of users say."""
+    """Return the home directories by variable and by user database."""
     homes = {Path(os.environ["HOME"])} if os.environ.get("HOME", "").startswith("/") else set()
-    with suppress(KeyError):  # a user of a container has no entry
+    with suppress(KeyError):  # a container's user has no entry
         homes.add(Path(pwd.getpwuid(os.getuid()).pw_dir))
     return {home.resolve() for home in homes}
 
@@ -293,7 +295,8 @@ def _bound(settings: Settings) -> Iterator[int]:
 
 
 def _connected(settings: Settings) -> frozenset[int] | None:
-    """TCP ports of others; None where only the others know: endpoints of OpenStack stand in its catalogue."""
+    """Return the TCP ports to connect to; None where they are not known beforehand: OpenStack's catalogue has its
+    endpoints."""
     if settings.inventory.openstack or any(_transport(one.uri) == "ext" for one in settings.inventory.libvirt):
         return None
     ports = {PORT_DNS, *settings.confine.connect, *_ports_of_proxies()}
@@ -316,21 +319,21 @@ def _connected(settings: Settings) -> frozenset[int] | None:
 
 
 def _ports_of_proxies() -> Iterator[int]:
-    """Of the proxies that http_proxy and the like name: requests goes through them."""
+    """Yield the ports of the proxies in http_proxy and the like: requests uses them."""
     for name, url in getproxies_environment().items():
         if name != "no":
             yield _port(url if "://" in url else f"http://{url}", PORTS_HTTP) or PORT_SOCKS
 
 
 def _transport(uri: str) -> str:
-    """`ssh` of qemu+ssh://host/system; empty where there is none."""
+    """Return `ssh` of qemu+ssh://host/system; empty where there is none."""
     return urlsplit(uri).scheme.partition("+")[2]
 
 
 def _port(url: str, usual: Mapping[str, int]) -> int:
-    """The port in a URL, else the usual one of its scheme, else 0."""
+    """Return the port in a URL, else the usual one of its scheme, else 0."""
     scheme = url.partition("://")[0].lower()
     port = None
-    with suppress(ValueError):  # what is no port, or no URL, is told where it is used
+    with suppress(ValueError):  # an invalid port or URL is reported where it is used
         port = urlsplit(url).port
     return port or usual.get(scheme, 0)

@@ -1,7 +1,7 @@
-"""Groups of inserts in the store: opened before the first row is stored, done when its sums are.
+"""Groups of inserts in the store: opened before their first row is stored, done when their sums are.
 
-Everything here blocks and raises the driver's errors.  The secret in the hashes of connections is kept here, too, since
-it must outlive the process as the groups do (`connection_key`).
+All calls block and raise the driver's errors.  The secret in the hashes of connections is kept here, too, since it must
+outlive the process like the groups (`connection_key`).
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _log = get_log("rollup")
 
 
 def connection_key(file: Path) -> int:
-    """The secret in the hashes of connections, from `file`: 32 hexadecimal digits, made if there is no such file.
+    """Return the secret in the hashes of connections, from `file`: 32 hexadecimal digits, generated if there is no such
+    file.
 
-    It is the same over restarts, so that a connection is the same one after them.  Where it cannot be read or made, the
-    number is of this run only and the log says so: connections of the window in which the service was started again
-    then count twice.
+    It stays the same over restarts, so that a connection keeps its hash.  If it cannot be read or written, it is of
+    this run only, which is logged: connections of the window in which the service was restarted then count twice.
     """
     try:
         if not file.exists():
@@ -47,20 +47,20 @@ def connection_key(file: Path) -> int:
 
 
 def _make(file: Path) -> None:
-    """Under another name first: a kill in between must not leave half a key.  Raises OSError."""
+    """Write a new key, under another name first: a kill in between must not leave half a key.  Raises OSError."""
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = file.with_name(f"{file.name}.{secrets.token_hex(4)}.tmp")
     temporary.touch(0o600)
     try:
         temporary.write_text(secrets.token_hex(OCTETS) + "\n", encoding="ascii")
-        with contextlib.suppress(FileExistsError):  # another service was quicker: its key counts
+        with contextlib.suppress(FileExistsError):  # another service was quicker: use its key
             os.link(temporary, file)
     finally:
         temporary.unlink()
 
 
 def _read(file: Path) -> int:
-    """Raises ValueError if the file does not hold a key, OSError."""
+    """Read the key.  Raises ValueError if the file does not hold one, OSError."""
     text = file.read_text(encoding="ascii").strip()
     if len(text) != 2 * OCTETS:
         raise ValueError(f"expected {2 * OCTETS} hexadecimal digits")
@@ -74,11 +74,11 @@ LOOKBACK_DAYS = 7
 """How old a group may be that is still summed after a start: as long as rows of `flows` live by default."""
 
 SPAN_US = 86_400_000_000
-"""Rows of a group were received at most this long before it was opened (they waited) or after (it was left open)."""
+"""Rows of a group were received at most this long before it was opened (they waited) or after (it stayed open)."""
 
 
 class GroupStore:
-    """Reads and writes groups.  One client, made when first needed, and made again after an error."""
+    """The reader and writer of groups.  One client, made when first needed, and again after an error."""
 
     def __init__(self, service: str, connect: Callable[[], Client], store_rows: StoreRows) -> None:
         self._service = service
@@ -86,7 +86,7 @@ class GroupStore:
         self._client = KeptClient(connect)
 
     def close(self) -> None:
-        """Let go of the store."""
+        """Release the store."""
         self._client.close()
 
     def open(self, group: int) -> None:
@@ -98,13 +98,13 @@ class GroupStore:
         self._note(group, state, rows)
 
     def store(self, group: int, sums: pa.RecordBatch) -> None:
-        """Store the sums of a group, which a second call with the same group does not repeat."""
+        """Store the sums of a group; a second call with the same group stores nothing."""
         with self._client.use() as client:
-            # A group has one block of sums, however often it is summed: so its number tells them apart.
+            # A group has one block of sums, however often it is summed, so its number identifies the block.
             self._store_rows(client, PAIR_INPUT, [as_input(sums)], f"rollup-{group}")
 
     def left_open(self) -> list[int]:
-        """Groups of this service that a former run did not finish, oldest first."""
+        """Return groups of this service that a former run did not finish, oldest first."""
         with self._client.use() as client:
             rows = client.query(
                 "SELECT rollup_group FROM rollup_groups "
@@ -115,7 +115,7 @@ class GroupStore:
         return [int(number) for (number,) in rows]
 
     def read_back(self, group: int, sums: PairSums) -> int:
-        """Add the stored rows of a group to `sums`.  Returns how many did not fit."""
+        """Add the stored rows of a group to `sums`.  Return how many did not fit."""
         over = 0
         with self._client.use() as client:
             opened_us = int(
@@ -142,14 +142,14 @@ class GroupStore:
 
 
 def as_input(sums: pa.RecordBatch) -> pa.RecordBatch:
-    """Sums as rows of `pair_10s_in`, whose times have 4 octets."""
+    """Return sums as rows of `pair_10s_in`, whose times have 4 octets."""
     seconds = sums.column("time").cast(pa.int64()).cast(pa.uint32())
     columns = [seconds if name == "time" else sums.column(name) for name in PAIR_INPUT.arrow().names]
     return pa.RecordBatch.from_arrays(columns, schema=PAIR_INPUT.arrow())
 
 
 def rows_of(client: Client, group: int, since_us: int, until_us: int) -> Iterator[pa.RecordBatch]:
-    """The stored rows of a group, received between these times, as they were before they were stored."""
+    """Yield the stored rows of a group, received between these times, as they were before they were stored."""
     columns = [FLOWS[name] for name in Rows._fields]
     chosen = ", ".join(f"{_as_arrow(column)} AS {column.name}_" for column in columns)
     sql = (
@@ -173,7 +173,7 @@ def rows_of(client: Client, group: int, since_us: int, until_us: int) -> Iterato
 
 
 def _as_arrow(column: Column) -> str:
-    """SQL that gives a column in a form that Arrow has."""
+    """Return SQL that converts a column to a type that Arrow has."""
     if column.arrow == ENUM:
         return f"toInt8({column.name})"
     if column.arrow == NAMED_UUID:
@@ -186,7 +186,7 @@ def _as_arrow(column: Column) -> str:
 
 
 def _as_flows(column: Column, array: pa.Array) -> pa.Array:
-    """The inverse of `_as_arrow`."""
+    """Apply the inverse of `_as_arrow`."""
     if column.arrow == ENUM:
         return pa.DictionaryArray.from_arrays(array, pa.array(column.names))
     if column.arrow in (NAME, NAMED_UUID):

@@ -1,8 +1,8 @@
-"""The compiled loop: each record to the windows in which it flowed.
+"""The compiled loop, which adds each record to the windows in which it flowed.
 
 Rows go through it in blocks, each step for all rows of a block before the next step.  The steps are short and their
-rows do not depend on each other, so the processor waits for the memory of many rows at once: that is what most of the
-time goes to.
+rows do not depend on each other, so the processor waits for the memory of many rows at once: most of the time is spent
+on that.
 
     plan     what a row adds and to which pair (`plan.py`)
     place    which group it is in each window (`plan.group_of`)
@@ -42,19 +42,17 @@ LEAST_ODDS = float(schemas.pair_definition.LEAST_ODDS)
 
 @inline_always
 def add_burst(rows, tables, i, flow, group):
-    """A sample of TCP, which counts in `group`: go on with the burst of its connection, or begin another one.
+    """Add a sample of TCP, which counts in `group`: continue the burst of its connection, or begin another one.
 
-    Samples of segments that were cut from one super-packet are one sample (`schemas.pair_definition`).  The last sample
-    of each TCP connection is kept in a table without chains: a connection that falls on the place of another one takes
-    it.  A sample that goes on where the last one ended adds what the burst has now more than before, to the group of
-    the burst's first sample.
+    Samples of segments of one super-packet are one sample (`schemas.pair_definition`).  The last sample of each TCP
+    connection is kept in a table without chains: a connection that hashes to the place of another one takes it.  A
+    sample that continues where the last one ended adds the burst's growth to the group of the burst's first sample.
 
     The SQL sorts the samples of an inserted block by time and sequence number first; here they count in the order in
     which they arrived.  So the two differ where samples of a connection arrive in another order than they were sent in,
     where sequence numbers wrap within a datagram, where two connections with one place alternate (the rest of a burst
-    then counts as independent samples), and where a burst goes over the end of an inserted block (here it is seen
-    whole) or over the taking of the sums (here it is cut).  Both take for granted what an sFlow sample is: it ends when
-    it is received.
+    then counts as independent samples), and where a burst crosses the end of an inserted block (here it is seen whole)
+    or the taking of the sums (here it is cut).  Both assume that an sFlow sample ends when it is received.
     """
     burst = tables.bursts[flow & U(BURSTS - 1)]
     octets, rate = rows.bytes[i], np.float64(rows.sampling_rate[i])
@@ -91,13 +89,13 @@ def add_burst(rows, tables, i, flow, group):
 
 
 PLACES, MANY = 4, 1 << 14
-"""Places a hash in a table, at least: few hashes share one, which the processor could not foresee.  Half as many for
-groups of many connections, which would need much memory."""
+"""Places per hash in a table, at least: few hashes then share one, which the processor could not predict.  Half as many
+for groups of many connections, which would need much memory."""
 
 
 @inline_always
 def first_place(places, one):
-    """Where the search for a hash begins."""
+    """Return where the search for a hash begins."""
     return one & U(places.shape[0] - 1)
 
 
@@ -115,7 +113,7 @@ def entered(places, one):
 
 @inline_always
 def places_for(count):
-    """Places of a table for so many hashes."""
+    """Return the number of places of a table for this many hashes."""
     least = max(min(PLACES * count, PLACES * MANY), PLACES * count // 2)
     size = 1
     while size < least:
@@ -125,8 +123,8 @@ def places_for(count):
 
 @inline_always
 def sort_links(hashes, groups, count, ends, out):
-    """The first `count` hashes by group to `out`, and where each group ends, counted from 1, to `ends`, zeros at first.
-    Returns how many the largest group has."""
+    """Write the first `count` hashes by group to `out`, and where each group ends, counted from 1, to `ends`, zeros at
+    first.  Return how many the largest group has."""
     for at in range(count):
         ends[groups[at] + ONE] += 1
     most = 0
@@ -146,13 +144,12 @@ def sort_links(hashes, groups, count, ends, out):
 
 @kernel
 def distinct_links(hashes, groups, count, ends, out):
-    """Of the first `count` hashes those that are distinct in their group, to `out` by group ([count]); where those of
-    each group begin and end to `ends` ([groups + 1], zeros at first).  Returns how many there are.
+    """Write those of the first `count` hashes that are distinct in their group to `out` by group ([count]), and where
+    those of each group begin and end to `ends` ([groups + 1], zeros at first).  Return how many there are.
 
-    The loop appends connections to a log, each a hash of 64 bits (`plan.plan_connection`); they are told apart later,
+    The loop appends connections to a log, each a hash of 64 bits (`plan.plan_connection`); they are deduplicated later,
     group by group.  A table of all of them would be far larger than the processor's cache, and each look-up would wait
-    for memory; a log is written one element after the other, and what belongs to one group fits into the cache when its
-    turn comes.
+    for memory; a log is written sequentially, and the part of one group fits into the cache when it is processed.
     """
     most = sort_links(hashes, groups, count, ends, out)
     memory = np.empty(places_for(most), np.uint64)
@@ -176,7 +173,7 @@ EDGE_US = schemas.pair_definition.EDGE_US
 
 @inline_always
 def plan_block(rows, numbers, tables, first):
-    """Plan the rows from `first` on; returns how many, fewer than a block if a name has no number."""
+    """Plan the rows from `first` on; return how many, fewer than a block if a name has no number."""
     count = min(BLOCK, rows.time_received.shape[0] - first)
     for k in range(count):
         i, plan = U(first + k), tables.plans[k]
@@ -192,8 +189,8 @@ def plan_block(rows, numbers, tables, first):
 
 @inline_always
 def peek_block(tables, count):
-    """Read from the groups that the planned rows most likely add to.  Nobody needs what is read, but it is in the cache
-    when it is needed."""
+    """Read from the groups that the planned rows most likely add to.  The values read are not used, but the groups are
+    then in the cache."""
     slots, groups, bursts = tables.slots, tables.groups, tables.bursts
     entries, plans = tables.entries, tables.plans
     for k in range(count):
@@ -216,7 +213,7 @@ def peek_block(tables, count):
 
 @inline_always
 def place_block(tables, count, groups, connections):
-    """Find the group of each window of the planned rows; returns how many rows fit, and how many windows they have."""
+    """Find the group of each window of the planned rows; return how many rows fit, and how many windows they have."""
     placed = 0
     for k in range(count):
         if (
@@ -237,7 +234,7 @@ def place_block(tables, count, groups, connections):
 
 @inline_always
 def add_smear(group, plan, begin, length):
-    """What a record that reaches over an end of the window may have put on the wrong side of it."""
+    """Add what a record that crosses an end of the window may have on the wrong side of it."""
     start, end, stop = plan["start"], plan["end"], begin + WINDOW_US
     if start < begin:
         smear = plan["packets"] * (np.float64(max(begin - start, end - begin)) / length)
@@ -251,7 +248,7 @@ def add_smear(group, plan, begin, length):
 
 @inline_always
 def add_part(group, plan, window):
-    """The share of a record that lasted for some time."""
+    """Add the share of a record that lasted for some time."""
     start, end = plan["start"], plan["end"]
     begin, length = window * WINDOW_US, np.float64(end - start)
     share = np.float64(min(end, begin + WINDOW_US) - max(start, begin)) / length
@@ -263,7 +260,7 @@ def add_part(group, plan, window):
     group["bytes_variance"] += plan["bytes_variance"] * share
     group["frame_bytes"] += plan["frame_bytes"] * share
     group["rate_unstated"] += plan["unstated"] * share
-    # No branches: which edges a record lies at cannot be guessed.
+    # No branches: which edges a record touches cannot be predicted.
     first = max(min(end, begin + EDGE_US) - max(start, begin), 0)
     last = max(min(end, begin + WINDOW_US) - max(start, begin + WINDOW_US - EDGE_US), 0)
     group["first_packets"] += plan["packets"] * (np.float64(first) / length)
@@ -274,7 +271,7 @@ def add_part(group, plan, window):
 
 @inline_always
 def add_whole(group, plan, window):
-    """A record of one moment."""
+    """Add a record of one moment."""
     group["records"] += 1.0
     group["packets"] += plan["packets"]
     group["bytes"] += plan["bytes"]
@@ -292,7 +289,7 @@ def add_whole(group, plan, window):
 
 @inline_always
 def add_once(group, plan):
-    """What counts in the first window of a record only, whole."""
+    """Add what counts only in the first window of a record, undivided."""
     group["drop_hint_packets"] += plan["drop_hint"]
     events = plan["events"]
     if events & OPENED:
@@ -321,7 +318,7 @@ def add_block(rows, tables, first, placed):
             add_once(group, plan)
         if plan["flow"] != ZERO and window == plan["last"]:
             add_burst(rows, tables, first + entry["plan"], plan["flow"], entry["group"])
-        # Written in any case, and written over by the next one if it is none: cheaper than to ask.
+        # Always written, and overwritten by the next one if there is no connection: cheaper than a branch.
         tables.link_hashes[link] = plan["connection"]
         tables.link_groups[link] = entry["group"]
         link += plan["connection"] != ZERO
@@ -330,9 +327,9 @@ def add_block(rows, tables, first, placed):
 
 @kernel
 def add_rows(rows, numbers, tables, first, groups, connections):
-    """Add rows from `first` on to tables for so many groups and connections.
+    """Add rows from `first` on to tables for this many groups and connections.
 
-    Returns the number of rows, or the first row that is not sure to fit, or one of whose names has no number; then
+    Return the number of rows, or the first row that is not certain to fit or has a name without a number; then
     `used[NAMELESS]` is 1.
     """
     count = rows.time_received.shape[0]

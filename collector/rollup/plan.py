@@ -1,10 +1,10 @@
-"""What a record adds to its windows, which windows these are, and how the groups of sums are found.
+"""What a record adds to which windows, and how the groups of sums are found.
 
 `schemas.pair_definition` is the definition; names here are those of its SQL, tests/rollup/definition.py.
 
-The key of a group is numbers of ours (`sums.Names`), which no sender can choose; its hash only says where to look.
-Connections are told apart by a hash of 64 bits, alike for both directions, as the SQL does.  It is made with a secret,
-since senders choose addresses and ports.
+The key of a group consists of internal numbers (`sums.Names`), which no sender can choose; its hash only says where to
+search.  Connections are distinguished by a hash of 64 bits, equal for both directions, as in the SQL.  It is made with
+a secret, since senders choose addresses and ports.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from decoders.jit import inline_always, inline_unchecked
 from schemas.flows import FLOWS
 
 UNKNOWN, ASKED = -1, -2
-"""Instead of the number of a name: nobody has asked for it, somebody is about to."""
+"""In place of the number of a name: not looked up yet, and about to be looked up."""
 
 U = np.uint64
 ZERO, ONE, HALF = U(0), U(1), U(32)
@@ -30,7 +30,7 @@ LOW = U(0xFFFFFFFF)
 
 @inline_always
 def key_hash(a, b, c, d, e):
-    """Hash of a key without its window; `e` is the stream's."""
+    """Return the hash of a key without its window; `e` is the stream's."""
     h = (a + GOLDEN) * MURMUR_A
     h = (h ^ (h >> HALF) ^ b) * MURMUR_B
     h = (h ^ (h >> HALF) ^ c) * MURMUR_A
@@ -40,13 +40,14 @@ def key_hash(a, b, c, d, e):
 
 @inline_always
 def stream_hash(high, low, domain):
-    """Hash of the words of a key that name who told of the packets."""
+    """Return the hash of the words of a key that name the stream that reported the packets."""
     return (high * GOLDEN + low) * MURMUR_A + domain * GOLDEN
 
 
 @inline_always
 def end_hash(high, low, port, seeds):
-    """Hash of one end of a connection; the secret comes first, or collisions could be worked out without it."""
+    """Return the hash of one end of a connection; the secret comes first, or collisions could be computed without
+    it."""
     h = (high ^ seeds[0]) * MURMUR_A
     h = ((h ^ (h >> HALF)) + low ^ seeds[1]) * MURMUR_B
     h = ((h ^ (h >> HALF)) + port) * MURMUR_A
@@ -55,19 +56,19 @@ def end_hash(high, low, port, seeds):
 
 @inline_always
 def first_slot(slots, h, window):
-    """Where the search for a key begins."""
+    """Return where the search for a key begins."""
     return (h + U(window)) & U(slots.shape[0] - 1)
 
 
 @inline_always
 def tag_of(h, window):
-    """What a slot says of its key: tells most others apart without a look at the group."""
+    """Return the slot's tag of a key, which distinguishes most others without a look at the group."""
     return (((h >> HALF) + U(window)) & LOW) << HALF
 
 
 @inline_always
 def group_of(tables, key, window):
-    """The group with the key of a plan; makes it if there is none.  The caller has seen that it fits."""
+    """Return the group with the key of a plan; make it if there is none.  The caller has checked that it fits."""
     slots, h = tables.slots, key["hash"]
     slot = first_slot(slots, h, window)
     tag = tag_of(h, window)
@@ -119,7 +120,7 @@ def enter_groups(slots, groups, count):
 
 @kernel
 def unknown_codes(codes, numbers, asked):
-    """Write to `asked` which codes have no number yet, each once, and mark them; returns how many."""
+    """Write to `asked` which codes have no number yet, each once, and mark them; return how many."""
     for code in codes:
         if not 0 <= code < numbers.shape[0]:
             raise IndexError("a name's code is not in its dictionary")
@@ -207,15 +208,15 @@ class Numbers(NamedTuple):
 
 @inline_always
 def number_of(numbers, code):
-    """The number of a name; with the check that its code is in the dictionary."""
+    """Return the number of a name, checking that its code is in the dictionary."""
     return numbers[code]
 
 
 # What follows reads columns of `Rows` at a row's number, unchecked: checks would take a third of the time.  `PairSums`
-# has seen that all of them have that many rows.
+# has checked that all of them have that many rows.
 @inline_unchecked
 def plan_times(rows, i, plan):
-    """When the record flowed, held against the time of receipt, and its windows."""
+    """Plan when the record flowed, checked against the time of receipt, and its windows."""
     received, stated = rows.time_received[i], rows.flow_end[i]
     end = received if stated > received or stated < received - LONGEST_US else stated
     start = min(max(end - max(stated - rows.flow_start[i], 0), received - LONGEST_US), end)
@@ -227,7 +228,7 @@ def plan_times(rows, i, plan):
 
 @inline_unchecked
 def plan_key(rows, numbers, i, plan):
-    """The pair; False if one of its names has no number yet."""
+    """Plan the pair; return False if one of its names has no number yet."""
     src_vm, dst_vm = number_of(numbers.src_vm, rows.src_vm[i]), number_of(numbers.dst_vm, rows.dst_vm[i])
     src_uuid = number_of(numbers.src_vm_uuid, rows.src_vm_uuid[i])
     dst_uuid = number_of(numbers.dst_vm_uuid, rows.dst_vm_uuid[i])
@@ -240,7 +241,7 @@ def plan_key(rows, numbers, i, plan):
     plan["hosts"] = U(src_host) << HALF | U(dst_host)
     plan["network_sighting"] = U(network) << HALF | U(rows.protocol[i]) << OCTET | U(rows.sighting[i])
     high, low = DOUBLE * i, DOUBLE * i + ONE
-    # Open vSwitch states 0.0.0.0 where it knows no agent: then, as without one, the sender is meant.
+    # Open vSwitch states 0.0.0.0 where it knows no agent: then, as without one, it is the sender.
     stated = (rows.agent[low] != ZERO) & (rows.agent[low] != UNSPECIFIED) | (rows.agent[high] != ZERO)
     plan["reporter_high"] = rows.agent[high] if stated else rows.exporter[high]
     plan["reporter_low"] = rows.agent[low] if stated else rows.exporter[low]
@@ -252,7 +253,7 @@ def plan_key(rows, numbers, i, plan):
 
 @inline_unchecked
 def plan_amounts(rows, i, plan):
-    """How much the record stands for, with its variances."""
+    """Plan how much the record stands for, with its variances."""
     count, length = np.float64(rows.packets[i]), np.float64(rows.bytes[i])
     rate = np.float64(rows.sampling_rate[i])
     packets, octets = count * rate, length * rate
@@ -274,8 +275,8 @@ def plan_amounts(rows, i, plan):
 
 @inline_unchecked
 def plan_connection(rows, i, plan, seeds):
-    """The connection: a hash alike for both directions, 0 for none.  And the flow of a sample that may be of a burst
-    (`loop.add_burst`), 0 for others: a hash of who sampled what at which rate, not alike for both directions."""
+    """Plan the connection: a hash equal for both directions, 0 for none.  And the flow of a sample that may be part of
+    a burst (`loop.add_burst`), 0 for others: a hash of exporter, flow and rate, different for the two directions."""
     high, low = DOUBLE * i, DOUBLE * i + ONE
     source = end_hash(rows.src_ip[high], rows.src_ip[low], U(rows.src_port[i]), seeds)
     destination = end_hash(rows.dst_ip[high], rows.dst_ip[low], U(rows.dst_port[i]), seeds)
@@ -291,7 +292,7 @@ def plan_connection(rows, i, plan, seeds):
 
 @inline_unchecked
 def plan_events(rows, i, plan):
-    """What counts in the first window only.  Without a branch: what a row has of it cannot be guessed."""
+    """Plan what counts in the first window only.  Without a branch: which of it a row has cannot be predicted."""
     plan["drop_hint"] = rows.drop_hint_packets[i] * U(rows.sampling_rate[i])
     tcp = U(rows.ip_protocol[i] == TCP)
     flags = U(rows.tcp_flags[i]) * tcp

@@ -39,7 +39,7 @@ WINDOW_US = LEVELS["10s"] * SECOND_US
 CHECK_SECONDS = 0.5
 
 NO_TABLES_YET = (60, 81)
-"""ClickHouse error codes for an unknown table and an unknown database: the writer makes them when it starts."""
+"""ClickHouse error codes for an unknown table and an unknown database: the writer creates them when it starts."""
 
 SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 
@@ -54,25 +54,25 @@ class RollupGroup:
     opened: float = 0.0
     """By the monotonic clock."""
     end_us: int = 0
-    """The group is over with rows received this late."""
+    """Rows received this late end the group."""
     rows: int = 0
     newest_us: int = 0
     oldest_us: int = 0
     """Times of receipt."""
     broken: bool = False
-    """Some rows could not be summed: all are read back."""
+    """Some rows could not be summed: all will be read back."""
     sums: pa.RecordBatch | None = None
     """None: to be read back from the store."""
 
 
 class Rollups:
-    """Sums stored rows.  A component, and the writer's `Rollup`.
+    """The stage that sums stored rows.  A component, and the writer's `Rollup`.
 
-    Must start before the writer and stop after it.  `sum_call` and `store_call` run what blocks on two workers;
-    `connect` opens a client with our database selected; `store_rows` inserts; `again` tells whether to try once more
-    after an error of the store; `rolled` hears the newest and oldest time of receipt of rows whose sums are stored.  A
-    group of inserts ends when rows are stored that were received `lateness_seconds` after the end of a window, or by
-    the clock `idle_seconds` later.  `key` is the secret of `PairSums`.
+    Must start before the writer and stop after it.  `sum_call` and `store_call` run blocking calls on two workers;
+    `connect` opens a client with the service's database selected; `store_rows` inserts; `again` returns whether to
+    retry after an error of the store; `rolled` is called with the newest and oldest time of receipt of rows whose sums
+    are stored.  A group of inserts ends when rows are stored that were received `lateness_seconds` after the end of a
+    window, or by the clock `idle_seconds` later.  `key` is the secret of `PairSums`.
     """
 
     def __init__(
@@ -104,16 +104,16 @@ class Rollups:
         self._sums = PairSums(settings.max_sums, settings.max_connections, key=key)
         self._open: RollupGroup | None = None
         self._ours: set[int] | None = set()
-        """Groups opened before it is known what a former run left; None from then on."""
+        """Groups opened before what a former run left is known; None from then on."""
         self._settled = asyncio.Event()
         """No insert of a former run is in doubt: its groups have all the rows that they will ever have."""
         self._held = False
         """An insert with the open group's number is under way."""
         self._to_sum: asyncio.Queue[tuple[RollupGroup, Sequence[pa.RecordBatch]]] = asyncio.Queue()
-        """Rows to sum, in order; no batches: the group is over, take its sums."""
+        """Rows to sum, in order; no batches: the group has ended, take its sums."""
         self._summed_some = asyncio.Event()
         self._ending = 0
-        """Groups that are over, whose sums are not taken yet."""
+        """Groups that have ended, whose sums are not taken yet."""
         self._waiting: deque[RollupGroup] = deque()
         """Groups whose sums are to be stored, oldest first."""
         self._work = asyncio.Event()
@@ -143,7 +143,7 @@ class Rollups:
 
     @property
     def recovering(self) -> bool:
-        """Whether it is not known yet what a former run left."""
+        """Whether what a former run left is still unknown."""
         return self._ours is not None
 
     async def __aenter__(self) -> Self:
@@ -154,7 +154,7 @@ class Rollups:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
-        # A group with an insert of which nobody heard is left open: the next start reads it back.
+        # A group with an unanswered insert stays open: the next start reads it back.
         self._end()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.stop_seconds):
@@ -172,7 +172,7 @@ class Rollups:
         await self._store_call(self._store.close)
 
     async def group(self) -> int:
-        """The number of the open group, noted in the store before any row has it.  Raises the driver's errors."""
+        """Return the number of the open group, stored before any row has it.  Raises the driver's errors."""
         if self._open is None:
             number = secrets.randbits(63) | 1
             if self._ours is not None:
@@ -183,8 +183,8 @@ class Rollups:
         return self._open.number
 
     async def stored(self, group: int, batches: Sequence[pa.RecordBatch], /) -> None:
-        """Sum these rows, while the writer goes on; waits while rows of more than one insert are not summed."""
-        # Nothing is awaited before the rows are queued: else the group might be ended without them.
+        """Sum these rows, while the writer goes on; wait while rows of more than one insert are not summed."""
+        # No await before the rows are queued, or the group might end without them.
         self._held = False
         opened = self._open
         if opened is None or opened.number != group or not batches:
@@ -198,11 +198,11 @@ class Rollups:
             await self._summed_some.wait()
 
     def settled(self) -> None:
-        """What a former run sent is stored or given up: its groups can be read back."""
+        """Note that what a former run sent is stored or given up: its groups can be read back."""
         self._settled.set()
 
     def _note(self, group: RollupGroup, batches: Sequence[pa.RecordBatch]) -> None:
-        """Keep what the times of receipt say."""
+        """Note the times of receipt."""
         spans = [pc.min_max(batch.column("time_received").cast(pa.int64())).as_py() for batch in batches]
         newest, oldest = max(span["max"] for span in spans), min(span["min"] for span in spans)
         if not group.rows:
@@ -230,7 +230,7 @@ class Rollups:
             if group is None:
                 continue
             idle_us = self._clock_us() - self._idle_us
-            # The second is for a clock that was set back.
+            # The second condition is for a clock that was set back.
             if idle_us >= group.end_us or time.monotonic() - group.opened > longest:
                 self._end()
 
@@ -259,14 +259,14 @@ class Rollups:
         self._add_time.observe(time.monotonic() - begun)
 
     def _add(self, batches: Sequence[pa.RecordBatch]) -> bool:
-        """Whether all rows found room.  Blocks."""
+        """Return whether all rows found room.  Blocks."""
         return all(self._sums.add(batch) is None for batch in batches)
 
     async def _take(self, group: RollupGroup) -> None:
         try:
             sums = await self._sum_call(self._sums.take)
         except Exception as error:  # noqa: BLE001 - as above
-            # What it still holds would be counted with the next group.
+            # What the sums still hold would count in the next group.
             self._sums = PairSums(self._settings.max_sums, self._settings.max_connections, key=self._key)
             _log.sampled("sums not taken: rows will be read back", key=type(error).__name__, error=repr(error)[:300])
         else:
@@ -278,7 +278,7 @@ class Rollups:
         self._work.set()
 
     async def _flush(self) -> None:
-        """Store the sums of groups, oldest first, as often as it takes."""
+        """Store the sums of groups, oldest first, retrying as often as necessary."""
         await self._recover()
         while True:
             while self._waiting:
@@ -326,7 +326,7 @@ class Rollups:
                     )
                     state = "failed"
                     self._unsummed.inc(group.rows)
-                    with contextlib.suppress(Exception):  # then it stays open, and is tried at the next start
+                    with contextlib.suppress(Exception):  # then it stays open, and is retried at the next start
                         await self._store_call(self._store.end, group.number, state, group.rows)
                     break
                 self._retries.inc()
@@ -342,7 +342,7 @@ class Rollups:
     def _finish_blocking(self, group: RollupGroup) -> str:
         sums = group.sums
         if sums is None:
-            # A group ends when three quarters of the room are taken: twice the room holds whatever came after.
+            # A group ends when three quarters of the room are taken: twice the room holds all that came after.
             again = PairSums(2 * self._settings.max_sums, 2 * self._settings.max_connections, key=self._key)
             over = self._store.read_back(group.number, again)
             self._unsummed.inc(over)

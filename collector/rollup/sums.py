@@ -2,8 +2,7 @@
 
     add(batch) ──► compiled loop ──► sums by (window, pair, sighting) ──► take() ──► rows of `pair_10s`
 
-`schemas.pair_definition` says what every column means.  A materialised view that sums the same costs ten times as
-much.
+`schemas.pair_definition` says what every column means.  A materialised view with the same sums costs ten times as much.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ MOST_DICTIONARIES = 64
 
 
 class Names:
-    """Numbers of the values of dictionaries of one type, from 0 in the order of their first use.
+    """The numbers of the values of dictionaries of one type, from 0 in the order of their first use.
 
-    Batches bring dictionaries of their own.  Only what rows refer to is looked up, and once: an inventory has more
-    names than a batch has rows.  That a dictionary is known is told by the memory it lies in, which is held so that
-    nothing else can come to lie there.
+    Batches bring dictionaries of their own.  Only what rows refer to is looked up, and only once: an inventory has more
+    names than a batch has rows.  A known dictionary is recognised by the address of its memory, which is held so that
+    it cannot be reused.
     """
 
     def __init__(self, kind: pa.DataType) -> None:
@@ -45,11 +44,11 @@ class Names:
         return pa.array(list(self._numbers), self._kind)
 
     def number(self, value: Any) -> int:
-        """The number of one value."""
+        """Return the number of one value."""
         return self._numbers.setdefault(value, len(self._numbers))
 
     def numbers(self, dictionary: pa.Array) -> NDArray[np.int32]:
-        """Number of each value of a dictionary, [values]; `UNKNOWN` for those that nobody has asked for."""
+        """Return the number of each value of a dictionary, [values]; `UNKNOWN` for those not looked up yet."""
         place = _place(dictionary)
         if place not in self._known:
             if len(self._known) >= MOST_DICTIONARIES:
@@ -76,7 +75,7 @@ class Names:
 
 
 def _place(array: pa.Array) -> tuple[int, ...]:
-    """Where an array lies: what is at the same place with the same length is the same, as long as it is held."""
+    """Return where an array is in memory: same address and same length mean the same array, as long as it is held."""
     return (array.offset, len(array), *(buffer.address if buffer is not None else 0 for buffer in array.buffers()))
 
 
@@ -106,17 +105,17 @@ _KEY_OF = {
     "protocol": ("network_sighting", 8),
     "sighting": ("network_sighting", 0),
 }
-"""Word of a group and its first bit where each key lies."""
+"""The word of a group, and the first bit in it, of each key."""
 
 
 FIRST_THINNING = 1 << 18
 THINNING_GROWTH = 8
-"""Connections that come again are taken out when there are so many links; where that leaves more than half of them,
-next when there are so many times as many."""
+"""Links are deduplicated when there are this many; if more than half of them remain, next when there are this many
+times as many."""
 
 
 class _Layout(NamedTuple):
-    """How the values of a column lie in memory: `width` of `dtype` a row; `coded`: they are codes of a dictionary."""
+    """The memory layout of a column's values: `width` of `dtype` per row; `coded`: they are codes of a dictionary."""
 
     name: str
     kind: pa.DataType
@@ -135,7 +134,8 @@ _LAYOUTS = {name: _layout(name) for name in Rows._fields}
 
 
 class PairSums:
-    """Sums of the rows added since they were taken.  Not safe for threads: one at a time; the loop releases the GIL."""
+    """The sums of the rows added since sums were last taken.  Not thread-safe: one call at a time; the loop releases
+    the GIL."""
 
     def __init__(self, most_groups: int, max_connections: int, *, key: int | None = None) -> None:
         """Hold up to `most_groups` sums (270 octets each, with their slots) and `max_connections` connections of them
@@ -169,7 +169,7 @@ class PairSums:
 
     @property
     def connections(self) -> int:
-        """Connections of these sums; some that come again count twice until they are told apart."""
+        """Connections of these sums; repeated ones count again until they are deduplicated."""
         return int(self._tables.used[LINKS])
 
     @property
@@ -178,7 +178,8 @@ class PairSums:
         return 4 * self.groups > 3 * self._most_groups or 4 * self.connections > 3 * self._most_connections
 
     def add(self, batch: pa.RecordBatch) -> pa.RecordBatch | None:
-        """Add named rows of `flows`.  Returns the rows that do not fit any more, None if all did: take, and add those.
+        """Add named rows of `flows`.  Return the rows that do not fit any more, None if all did: take the sums, then
+        add those.
 
         A column that the batch lacks counts as missing.  Raises ValueError, with nothing added, for a column of
         another type than the table has, or with NULLs.
@@ -187,7 +188,7 @@ class PairSums:
             return None
         rows, numbers = self._columns(batch)
         first = 0
-        with np.errstate(over="ignore"):  # hashes wrap on purpose; only uncompiled kernels would tell
+        with np.errstate(over="ignore"):  # hashes wrap on purpose; only uncompiled kernels warn
             while first < batch.num_rows:
                 tables = self._tables
                 groups = min(tables.slotted, self._most_groups)
@@ -197,12 +198,12 @@ class PairSums:
                 elif first < batch.num_rows and not self._grow():
                     break
             if self.full and 8 * (self.connections - self._thinned) > self._most_connections:
-                self._thin()  # it might look full only because of connections that came again
+                self._thin()  # it might look full only because of repeated connections
         self._count(rows.time_received[:first])
         return batch.slice(first) if first < batch.num_rows else None
 
     def take(self) -> pa.RecordBatch:
-        """All sums, one row a group in no order, and start again."""
+        """Return all sums, one row per group in no order, and start again."""
         tables = self._tables
         groups = tables.groups[: self.groups]
         keys = layout.columns(groups, (*KEYS, "window"))
@@ -228,7 +229,7 @@ class PairSums:
         return pa.RecordBatch.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
 
     def _grow(self) -> bool:
-        """Make room for a record; False if there is none."""
+        """Make room for a record; return False if there is none."""
         tables = self._tables
         if self.groups + MOST_WINDOWS > min(tables.slotted, self._most_groups):
             if tables.slotted >= self._most_groups:
@@ -239,11 +240,11 @@ class PairSums:
         self._thin()
         if 2 * self._thinned > self._links_before_thinning:
             self._links_before_thinning = min(THINNING_GROWTH * self._links_before_thinning, self._most_connections)
-        # Not the last bit of room: to thin for every few rows would take for ever.
+        # Not the last bit of room: deduplicating after every few rows would take forever.
         return self._thinned + max(MOST_WINDOWS, self._links_before_thinning // 16) <= self._links_before_thinning
 
     def _thin(self) -> None:
-        """Take out of the links what came again."""
+        """Deduplicate the links."""
         tables = self._tables
         ends, hashes = self._distinct()
         layout.note_peaks(tables)
@@ -253,14 +254,15 @@ class PairSums:
         tables.used[LINKS] = kept
 
     def _distinct(self) -> tuple[NDArray[np.int32], NDArray[np.uint64]]:
-        """Distinct connections by group: where those of each begin and end ([groups + 1]), and their hashes."""
+        """Return the distinct connections by group: where those of each begin and end ([groups + 1]), and their
+        hashes."""
         tables, links = self._tables, self.connections
         ends, hashes = np.zeros(self.groups + 1, np.int32), np.empty(links, np.uint64)
         kept = distinct_links(tables.link_hashes, tables.link_groups, links, ends, hashes)
         return ends, hashes[:kept] if 2 * kept > links else hashes[:kept].copy()
 
     def _count(self, received: NDArray[np.int64]) -> None:
-        """Take note of the rows that were added."""
+        """Note the rows that were added."""
         if len(received):
             oldest, newest = int(received.min()), int(received.max())
             self.oldest_us = min(oldest, self.oldest_us) if self.rows else oldest
@@ -268,7 +270,7 @@ class PairSums:
             self.rows += len(received)
 
     def _columns(self, batch: pa.RecordBatch) -> tuple[Rows, Numbers]:
-        """What the loop reads of a batch."""
+        """Return what the loop reads of a batch."""
         schema = batch.schema
         places = ((name, schema.get_field_index(name)) for name in Rows._fields)
         columns = {name: batch.column(place) for name, place in places if place >= 0}
@@ -276,7 +278,7 @@ class PairSums:
         return rows, Numbers(*(self._numbers(columns.get(name), name) for name in Numbers._fields))
 
     def _numbers(self, column: pa.Array | None, name: str) -> NDArray[np.int32]:
-        """The numbers of a column's names."""
+        """Return the numbers of a column's names."""
         kind = _LAYOUTS[name].kind
         names = self._names[kind]
         if column is not None:
@@ -292,7 +294,8 @@ class PairSums:
 
 
 def _values(column: pa.Array | None, layout: _Layout, rows: int) -> NDArray[Any]:
-    """The values of a column, not copied: codes of names and enumerations, µs, two words in memory order an address.
+    """Return the values of a column, not copied: codes of names and enumerations, µs, two words in memory order per
+    address.
 
     Raises ValueError for a column of the wrong type or with NULLs.
     """
@@ -311,12 +314,12 @@ def _values(column: pa.Array | None, layout: _Layout, rows: int) -> NDArray[Any]
 
 
 def _addresses(high: NDArray[np.uint64], low: NDArray[np.uint64]) -> pa.Array:
-    """Addresses of two words each in memory order."""
+    """Return addresses of two words each in memory order."""
     return pa.Array.from_buffers(ADDRESS, len(high), [None, pa.py_buffer(np.stack((high, low), axis=1))])
 
 
 def warm_up() -> None:
-    """Compile all kernels before they are needed.  Blocks: some seconds where nothing is cached."""
+    """Compile all kernels before they are needed.  Blocks: for some seconds if nothing is cached."""
     sums = PairSums(1 << 20, 1 << 20)
     sums.add(FLOWS.empty_row())
     enter_groups(np.zeros_like(sums._tables.slots), sums._tables.groups, sums.groups)

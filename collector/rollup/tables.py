@@ -6,9 +6,9 @@
     bursts [2^14]    the last sample of each TCP connection, and what its burst adds up to
     plans, entries   a block of rows on its way through the loop (`loop.py`)
 
-Slots start few, so that little traffic stays in the processor's cache, and grow up to a limit.  Groups and links are
-written one after the other, so their arrays have all that is allowed from the start: memory that nobody has touched is
-none.  Elements are records: an access to one is checked once, not once per field.
+Slots start few, so that they stay in the processor's cache with little traffic, and grow up to a limit.  Groups and
+links are written sequentially, so their arrays have their full size from the start: untouched memory takes none.
+Elements are records: an access to one is checked once, not once per field.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ kernel = jit.kernel_of(Path(__file__).parent)
 """Compile and cache a function of this folder."""
 
 MOST_WINDOWS = LONGEST_SECONDS // LEVELS["10s"] + 1
-"""Windows that one record touches at most."""
+"""Most windows that one record touches."""
 
 BLOCK = 512
 """Rows that go through the loop together: enough to wait for many cache misses at once, and to read long runs of each
-column; few enough for the second level of the cache."""
+column; few enough for the level 2 cache."""
 
 ENTRIES = 2 * BLOCK + MOST_WINDOWS
-"""Windows that a block touches at most; its last rows wait for the next block if they are too many."""
+"""Most windows that a block touches; its last rows wait for the next block if they are too many."""
 
 _LINE = 64
 """Octets of a cache line."""
@@ -48,7 +48,7 @@ FLOATS = (
     "first_smear", "last_smear", "first_smear_squares", "last_smear_squares",
 )  # fmt: skip
 COUNTS = ("drop_hint_packets", "connections_opened", "connections_accepted", "connections_reset", "tcp_flags_missing")
-"""Measures of a group, besides `sampling_rate_max`, in the order in which they lie."""
+"""Measures of a group, besides `sampling_rate_max`, in the order of their memory."""
 
 _F, _U, _I = np.float64, np.uint64, np.int64
 
@@ -85,15 +85,15 @@ BURSTS = 1 << 14
 """Connections whose last sample is known: 1 MB.  The samples of a burst come nearly always in one datagram."""
 
 GROUPS, LINKS, NAMELESS, PEAK_GROUPS, PEAK_LINKS, N_USED = range(6)
-"""Places in `used`: number of groups, of links, 1 if the loop met a name without a number; most groups and links that
-there were, which tells how much memory was touched."""
+"""Places in `used`: number of groups, of links, 1 if the loop met a name without a number; the most groups and links so
+far, which show how much memory was touched."""
 
 _LEAST_SLOTS = 1 << 11
 _GROWTH = 4
 _LINK_BYTES = 12
 _CACHED_GROUPS = 4096
 _KEPT_BYTES = 1 << 22
-"""Touched memory that is kept in any case when tables are emptied."""
+"""Touched memory that is always kept when tables are emptied."""
 
 Records = NDArray[np.void]
 
@@ -110,7 +110,7 @@ class SumTables(NamedTuple):
     entries: Records
     used: NDArray[np.int64]
     seeds: NDArray[np.uint64]
-    """[2]: secret numbers in the hashes of what senders choose, so that nobody can choose what collides."""
+    """[2]: secret numbers in the hashes of what senders choose, so that no one can choose what collides."""
 
     @property
     def slotted(self) -> int:
@@ -119,14 +119,14 @@ class SumTables(NamedTuple):
 
 
 def _aligned(count: int, dtype: np.dtype[np.void]) -> Records:
-    """Zeros that begin with a cache line."""
+    """Return zeros aligned to a cache line."""
     memory = np.zeros(count * dtype.itemsize + _LINE, np.uint8)
     first = -memory.ctypes.data % _LINE
     return memory[first : first + count * dtype.itemsize].view(dtype)
 
 
 def make(groups: int, links: int, seeds: NDArray[np.uint64]) -> SumTables:
-    """Empty tables for so many groups and links; few slots."""
+    """Return empty tables for this many groups and links, with few slots."""
     return SumTables(
         slots=np.zeros(_LEAST_SLOTS, np.uint64),
         groups=_aligned(groups, GROUP),
@@ -141,20 +141,20 @@ def make(groups: int, links: int, seeds: NDArray[np.uint64]) -> SumTables:
 
 
 def with_more_slots(tables: SumTables) -> SumTables:
-    """Tables with more slots, none of them filled yet."""
+    """Return tables with more slots, none of them filled yet."""
     most = 1 << (2 * len(tables.groups) - 1).bit_length()
     return tables._replace(slots=np.zeros(min(_GROWTH * len(tables.slots), most), np.uint64))
 
 
 def note_peaks(tables: SumTables) -> None:
-    """Note how many groups and links there are, before some go."""
+    """Note how many groups and links there are, before some are removed."""
     used = tables.used
     used[PEAK_GROUPS] = max(used[PEAK_GROUPS], used[GROUPS])
     used[PEAK_LINKS] = max(used[PEAK_LINKS], used[LINKS])
 
 
 def emptied(tables: SumTables) -> SumTables:
-    """Empty tables: the same memory if it was used well, other if not."""
+    """Return empty tables: the same memory if it was well used, new memory if not."""
     note_peaks(tables)
     used = tables.used
     groups, links = int(used[GROUPS]), int(used[LINKS])
@@ -177,12 +177,12 @@ def emptied(tables: SumTables) -> SumTables:
 
 
 def _clear(records: Records) -> None:
-    """Zeros everywhere; as octets, which is the fast way."""
+    """Fill with zeros, as octets, which is fast."""
     records.view(np.uint8)[:] = 0
 
 
 def columns(groups: Records, names: tuple[str, ...]) -> dict[str, NDArray[np.uint64]]:
-    """Words of groups, each as an array of its own.  Some groups after the others, while they are in the cache."""
+    """Return words of groups, each as its own array.  Copied some groups at a time, while they are in the cache."""
     words = groups.view(np.uint64).reshape(len(groups), GROUP.itemsize // 8)
     places = [GROUP.fields[name][1] // 8 for name in names]  # type: ignore[index] # it has fields
     out = np.empty((len(names), len(groups)), np.uint64)

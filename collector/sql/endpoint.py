@@ -1,8 +1,8 @@
 """ClickHouse's HTTP interface in front of the embedded store, for clickhouse-connect, curl and Grafana: read only.
 
-chDB allows one process per directory, so the service itself answers SQL for others.  `guard` says what is refused,
+chDB allows one process per directory, so the service itself answers SQL for others.  `guard` decides what is refused,
 `engine` what a query may cost, `turns` when it runs, `wire` how answers are compressed and framed.  Types, statuses and
-compression are those that ClickHouse's clients know.
+compression are those of ClickHouse.
 """
 
 from __future__ import annotations
@@ -64,24 +64,24 @@ REFUSALS = {
     500: (1002, "UNKNOWN_EXCEPTION"),
     503: (236, "ABORTED"),
 }
-"""ClickHouse's words for what the gate answers by itself."""
+"""ClickHouse's messages for what the gate answers by itself."""
 
 NO = frozenset({"0", "false"})
-"""Values of a parameter that is not to hold."""
+"""Values that switch a parameter off."""
 
 _NEVER = re.compile(r"q\s*=\s*0(\.0*)?")
-"""Stands behind an encoding that is not accepted: RFC 9110 section 12.4.2."""
+"""Follows an encoding that is not accepted: RFC 9110 section 12.4.2."""
 
 
 def is_on(request: Request, name: str) -> bool:
-    """Whether a request states a parameter that is off by default, such as `compress=1`."""
+    """Return whether a request sets a parameter that is off by default, such as `compress=1`."""
     return request.query_params.get(name, "0") not in NO
 
 
 def success(answer: QueryResult, parts: Sequence[Octets], request: Request) -> Response:
-    """The response with an answer whose body is `parts`, compressed as the client asks.  Blocks.
+    """Return the response with an answer whose body is `parts`, compressed as the client requests.  Blocks.
 
-    ClickHouse's own compression comes first, that of HTTP around it, as ClickHouse has it.  Raises QueryRefusedError.
+    ClickHouse's own compression comes first, that of HTTP around it, as in ClickHouse.  Raises QueryRefusedError.
     """
     headers = {}
     if is_on(request, "compress"):
@@ -95,9 +95,9 @@ def success(answer: QueryResult, parts: Sequence[Octets], request: Request) -> R
 
 
 def failure(message: str, code: int, request: Request | None = None) -> Response:
-    """The response to a query that failed or was refused, with ClickHouse's error code.
+    """Return the response to a query that failed or was refused, with ClickHouse's error code.
 
-    As in ClickHouse, `compress=1` holds for it, too: drivers unpack whatever comes.
+    As in ClickHouse, `compress=1` applies to it, too: drivers unpack every answer.
     """
     headers = {"X-ClickHouse-Exception-Code": str(code)}
     text = message.rstrip() + "\n"
@@ -109,7 +109,7 @@ def failure(message: str, code: int, request: Request | None = None) -> Response
 
 
 def refusal(status: int, message: str) -> Response:
-    """What the gate refuses, as ClickHouse says it."""
+    """Return the gate's refusal in ClickHouse's form."""
     code, name = REFUSALS.get(status, (497, "ACCESS_DENIED"))
     response = failure(f"Code: {code}. DB::Exception: {message}. ({name})", code)
     response.status_code = status
@@ -117,10 +117,10 @@ def refusal(status: int, message: str) -> Response:
 
 
 def _encoding(request: Request) -> str | None:
-    """The encoding of HTTP in which the client takes an answer, None for none.
+    """Return the HTTP encoding in which the client accepts an answer, None for none.
 
-    Where one is accepted it is used, for short answers, too: some drivers take it for granted.
-    `enable_http_compression=0` forbids it; its default is 1, as in ClickHouse since 26.
+    An accepted one is used also for short answers: some drivers expect it.  `enable_http_compression=0` forbids it; its
+    default is 1, as in ClickHouse since 26.
     """
     if request.query_params.get("enable_http_compression", "1") in NO:
         return None
@@ -135,29 +135,30 @@ def _encoding(request: Request) -> str | None:
 OWN_PARAMETERS = frozenset({"query", "database", "default_format"})
 
 ANSWER_THREADS = 2
-"""For what is done with requests and answers before and after the query."""
+"""Threads for the work on requests and answers before and after the query."""
 LATE_SECONDS = 1.0
-"""After `sql.max_seconds` the engine ends a query itself, where it looks at the clock; this much later we do."""
+"""After `sql.max_seconds` the engine ends a query itself, if it checks the clock; this much later the endpoint does."""
 CANCEL_AGAIN_SECONDS, CANCEL_AGAIN_LONGEST_SECONDS = 0.2, 5.0
-"""Between two calls to cancel a query, doubling: the first may come before the engine knows of the query."""
+"""Pause between two calls to cancel a query, doubling: the first may come before the engine has registered the
+query."""
 OVERDUE_SECONDS = 2.0
-"""After being cancelled, a query that has not ended by then is overdue."""
+"""A query that has not ended this long after being cancelled is overdue."""
 CLOSE_SECONDS = 2.0
-"""How long a stop waits for cancelled queries, and for the engine to let go."""
+"""How long a stop waits for cancelled queries, and for the engine to close."""
 
 _log = get_log("sql")
 
 
 def threads(settings: SqlSettings) -> int:
-    """Threads that queries and answers need, overdue queries included."""
+    """Return the threads that queries and answers need, including overdue queries."""
     return settings.max_queries + MOST_OVERDUE + ANSWER_THREADS
 
 
 class SqlEndpoint:
-    """The endpoint as a component.  With a ClickHouse server for a store, or switched off, it does nothing.
+    """The endpoint as a component.  With a ClickHouse server as the store, or switched off, it does nothing.
 
-    `call` runs queries on as many workers as `threads` says; some may never end.  `cancel_call` has one of its own,
-    so that what ends queries waits for none of them.
+    `call` runs queries on as many workers as `threads` returns; some may never end.  `cancel_call` has its own worker,
+    so that cancelling never waits for queries.
     """
 
     def __init__(
@@ -183,11 +184,11 @@ class SqlEndpoint:
         self._ending: set[asyncio.Task[None]] = set()
         """Queries that are being cancelled."""
         self._sending = 0
-        """Octets of the answers that clients have not taken yet."""
+        """Octets of the answers that clients have not read yet."""
         self._engine: Engine | None = None
         self._server: Server | None = None
         self.url = ""
-        """Where the endpoint answers; empty if it does not.  Known once entered."""
+        """Where the endpoint is served; empty if it is off.  Known once entered."""
         self._queries = metrics.counter("sql_queries_total", "Queries by outcome.", ("outcome",))
         metrics.gauge("sql_running_queries", "Queries under way, overdue ones among them.").set_function(
             lambda: self._turns.begun
@@ -198,11 +199,11 @@ class SqlEndpoint:
 
     @property
     def problem(self) -> str | None:
-        """Why no query is answered, None if they are."""
+        """Why no query is answered; None if queries are."""
         return self._turns.problem
 
     async def __aenter__(self) -> Self:
-        """Listen.  Raises StoreError if the address cannot be had, AccessError if the certificate cannot."""
+        """Listen.  Raises StoreError if the address cannot be bound, AccessError if the certificate cannot be used."""
         directory = self._store.directory
         if directory is None or not self._settings.enabled:
             return self
@@ -263,7 +264,7 @@ class SqlEndpoint:
         await self._send(response, scope, receive, send)
 
     async def _send(self, response: Response, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send an answer; one that is not taken in the time of a query is given up, and its connection closed."""
+        """Send an answer; one that is not read within the time of a query is given up, and its connection closed."""
         octets = response.octets if isinstance(response, LargeResponse) else len(response.body)
         self._sending += octets
         try:
@@ -321,7 +322,7 @@ class SqlEndpoint:
             gone.cancel()
 
     async def _run(self, query: Query, source: str) -> QueryResult:
-        """Run a query when its turn comes.  Raises QueryRefusedError if it comes too late or not at all."""
+        """Run a query once it may start.  Raises QueryRefusedError if that is too late or never."""
         engine = self._engine
         assert engine is not None  # noqa: S101 - requests come only while it is open
         if self._sending > self._settings.max_result_bytes:
@@ -329,7 +330,7 @@ class SqlEndpoint:
         turn = await self._turns.take(source)
         mark = uuid4().hex
         running = asyncio.ensure_future(self._call(engine.run, query, mark))
-        running.add_done_callback(lambda call: call.cancelled() or call.exception())  # perhaps nobody is there to hear
+        running.add_done_callback(lambda call: call.cancelled() or call.exception())  # perhaps no one waits for it
         seconds = self._settings.max_seconds
         try:
             async with asyncio.timeout(seconds + LATE_SECONDS):
@@ -346,7 +347,7 @@ class SqlEndpoint:
                 ending.add_done_callback(self._ending.discard)
 
     async def _end(self, running: asyncio.Future[QueryResult], engine: Engine, mark: str, turn: Turn) -> None:
-        """Cancel a query until it has ended, and give its turn back; give it up before if that takes long."""
+        """Cancel a query until it has ended, and release its place; if that takes long, mark it as overdue before."""
         since, pause = time.monotonic(), CANCEL_AGAIN_SECONDS
         aside: list[int] = []
         while not running.done():
@@ -366,7 +367,8 @@ class SqlEndpoint:
         self._turns.end(turn)
 
     async def _body(self, request: Request) -> bytes:
-        """The request's body, decompressed.  Raises QueryRefusedError if it is too long or not what it says."""
+        """Return the request's body, decompressed.  Raises QueryRefusedError if it is too long or not encoded as
+        stated."""
         limit = self._settings.max_request_bytes
         chunks, size = [], 0
         async for chunk in request.stream():
@@ -386,7 +388,8 @@ class SqlEndpoint:
 
 
 def _check_insert(request: Request) -> None:
-    """Raise QueryRefusedError for an insert whose rows are the body: whatever they are, that is what is wrong."""
+    """Raise QueryRefusedError for an insert whose rows are the body: the insert is the mistake, whatever the rows
+    are."""
     check_reads(request.query_params.get("query", "").encode())
 
 
@@ -397,7 +400,7 @@ async def _disconnected(receive: Receive) -> None:
 
 
 def _source(request: Request) -> str:
-    """Whose request it is, for a fair share: the name, and where it comes from."""
+    """Return the source of a request, for a fair share: the user's name and the address."""
     address = request.client.host if request.client is not None else ""
     return f"{request.scope.get(SCOPE_USER, '')}@{place_of(address)}"
 

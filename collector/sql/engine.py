@@ -1,7 +1,7 @@
-"""Runs one request's SQL on the embedded engine, for the HTTP endpoint.  Everything here blocks.
+"""Run one request's SQL on the embedded engine, for the HTTP endpoint.  All calls block.
 
-Each query gets a connection of its own (0.3 ms): limits and settings are set first, `readonly = 1` last, and nothing
-of it is left for the next one.
+Each query gets a connection of its own (0.3 ms): limits and settings are set first, `readonly = 1` last, and nothing of
+it remains for the next one.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ from collector.store.settings import SqlSettings, StoreSettings
 from collector.threads import step_aside
 
 BEFORE = frozenset({"FROM", "JOIN", ","})
-"""Behind these, `system.tables` is a table and not the beginning of a column's name."""
+"""After these, `system.tables` is a table and not the beginning of a column's name."""
 NO_ALIAS = frozenset({
     "ALL", "ANTI", "ANY", "ARRAY", "ASOF", "CROSS", "EXCEPT", "FETCH", "FINAL", "FORMAT", "FULL", "GLOBAL", "GROUP",
     "HAVING", "INNER", "INTERSECT", "INTO", "JOIN", "LEFT", "LIMIT", "NATURAL", "OFFSET", "ON", "ORDER", "PASTE",
     "PREWHERE", "QUALIFY", "RIGHT", "SAMPLE", "SEMI", "SETTINGS", "UNION", "USING", "WHERE", "WINDOW",
 })  # fmt: skip
-"""A word behind a table that is no alias of it."""
+"""Words after a table that are not its alias."""
 
 
 def without_paths(sql: str, columns: Mapping[str, Sequence[str]]) -> str:
-    """`sql` with a SELECT of `columns` in place of each table of `system` that stands there with its full name.
+    """Return `sql` with a SELECT of `columns` in place of each table of `system` given by its full name.
 
-    `guard` refuses `SELECT * FROM system.tables`, which has paths of the machine.  DBeaver and people ask just that:
-    the table is replaced by a SELECT of its other columns, and what comes of it is checked like any other statement:
-    nothing here has to be right for the paths to stay hidden.
+    `guard` refuses `SELECT * FROM system.tables`, which has paths of the machine.  DBeaver and people send just that,
+    so the table is replaced by a SELECT of its other columns.  The result is checked like any other statement: hiding
+    the paths does not depend on this code.
 
     Raises QueryRefusedError for unclear characters.
     """
@@ -79,17 +79,17 @@ LIMITS = frozenset(
 """Settings a reader may lower."""
 
 MARK = "log_comment"
-"""Setting by which a query is known: chDB offers no query_id of our own.  What a reader sets it to is ignored."""
+"""Setting that identifies a query: with chDB, a query_id cannot be chosen.  A reader's value is ignored."""
 
 _CODE = re.compile(r"Code: (\d+)\.")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _EXPLAIN = "EXPLAIN AST "
 _POSITION = re.compile(r"(failed at position |\(line 1, col )(\d+)")
-"""Where in the statement the engine's parser stopped."""
+"""The position where the engine's parser stopped."""
 
 
 class QueryError(Exception):
-    """The engine's answer to a query it does not run.  `code` is ClickHouse's error code."""
+    """The engine's answer to a query that it does not run.  `code` is ClickHouse's error code."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -99,7 +99,7 @@ class QueryError(Exception):
 
 @dataclass(frozen=True)
 class Query:
-    """One request: SQL, and what its parameters say."""
+    """One request: SQL and its parameters."""
 
     sql: bytes
     database: str
@@ -127,12 +127,12 @@ class Engine:
         self._path = str(directory.resolve())
         self._limits = ceilings(limits or SqlSettings())
         self._opened = open_client(store)
-        """Opens the engine with its configuration, whoever else does or does not."""
+        """Opens the engine with its configuration, independently of other stages."""
         self._hold = self._connect(self._path)
         """Keeps the engine alive between queries."""
         self._hold.query(f"USE {_identifier(store.database)}", "TabSeparated")
         self._names = EngineNames(
-            # Not from system.functions: once asked for it, the engine keeps every library of the process open.
+            # Not from system.functions: after a query of it, the engine keeps every library of the process open.
             self._rows("SELECT word FROM system.completions WHERE context = 'function'"),
             self._rows("SELECT name FROM system.aggregate_function_combinators"),
             store.database,
@@ -141,7 +141,7 @@ class Engine:
             self._rows("SELECT name FROM system.tables WHERE database = currentDatabase() AND engine = 'View'"),
         )
         self._pathless: dict[str, list[str]] = defaultdict(list)
-        """Columns of the tables of `system` that have others with paths of the machine."""
+        """Harmless columns of the tables of `system` that also have columns with paths of the machine."""
         for line in self._rows(
             "SELECT table, name FROM system.columns WHERE database = 'system' ORDER BY table, position"
         ):
@@ -154,14 +154,14 @@ class Engine:
         return cast("str", self._hold.query(sql, "TabSeparatedRaw").bytes().decode()).splitlines()
 
     def close(self) -> None:
-        """Let go of the engine."""
+        """Release the engine."""
         self._hold.close()
         self._opened.close()
 
     def cancel(self, mark: str) -> None:
-        """Ask the engine to end the queries that run with this mark; it does between two blocks of rows.
+        """Ask the engine to end the queries that run with this mark; it does so between two blocks of rows.
 
-        One that has not begun yet is not found: ask again.  Raises RuntimeError.
+        One that has not begun yet is not found: call again.  Raises RuntimeError.
         """
         connection = self._connect(self._path)
         try:
@@ -170,7 +170,7 @@ class Engine:
             connection.close()
 
     def put_aside(self, mark: str) -> list[int]:
-        """Have all other threads run before those of the queries with this mark, where that can be taken back.
+        """Make the system prefer all other threads to those of the queries with this mark, if this can be undone.
 
         Returns the numbers of these threads, for `lower_priority` once the queries have ended.  Raises RuntimeError.
         """
@@ -196,7 +196,7 @@ class Engine:
         return self._execute(query, statement, sql, output, chosen, mark)
 
     def _chosen(self, settings: Mapping[str, str]) -> dict[str, str]:
-        """The request's settings that hold.  Raises QueryRefusedError for those that a reader may not choose."""
+        """Return the request's effective settings.  Raises QueryRefusedError for those that a reader may not choose."""
         chosen = {}
         for name, value in settings.items():
             if name in allowed().ignored_settings:
@@ -211,7 +211,8 @@ class Engine:
         return chosen
 
     def _lower(self, name: str, value: str) -> str:
-        """A limit that a reader wants, between 1 and ours; 0, which lifts it for ClickHouse, stands for ours."""
+        """Return a reader's limit, between 1 and the endpoint's; 0, which in ClickHouse means no limit, means the
+        endpoint's."""
         ceiling = self._limits[name]
         try:
             asked = Decimal(value.strip())
@@ -226,7 +227,7 @@ class Engine:
     def _execute(
         self, query: Query, statement: Statement, sql: str, output: str, chosen: Mapping[str, str], mark: str
     ) -> QueryResult:
-        """Run `sql` on a connection of its own, a reader's, once `statement` is checked."""
+        """Run `sql` on its own connection, a reader's, once `statement` is checked."""
         connection = self._connect(self._path)
         try:
             connection.query(f"SET {MARK} = {_literal(mark)}", "TabSeparated")
@@ -234,7 +235,7 @@ class Engine:
                 connection.query(f"USE {_identifier(query.database)}", "TabSeparated")
             for what in (f"ROLE {READER}", f"profile = '{READER}'"):
                 connection.query(f"SET {what}", "TabSeparated")
-            # Before the request's own limits: it is not this answer that they are for.
+            # Before the request's own limits, which are not meant for this answer.
             sql = self._checked(connection, sql, query, statement)
             limits = {name: str(value) for name, value in self._limits.items()}
             values = {**limits, "allow_introspection_functions": "0", **chosen, "readonly": "1"}
@@ -255,7 +256,7 @@ class Engine:
             connection.close()
 
     def _checked(self, connection: Any, sql: str, query: Query, statement: Statement) -> str:
-        """What runs for a statement: itself, or one without the paths of the machine that `*` would show.
+        """Return what to run for a statement: itself, or one without the paths of the machine that `*` would show.
 
         Either has been checked.  Raises QueryRefusedError or QueryError.
         """
@@ -269,7 +270,7 @@ class Engine:
 
 
 def _tree(connection: Any, sql: str, parameters: Mapping[str, str]) -> list[str]:
-    """The engine's syntax tree of a statement, a node a line.  Raises QueryError where it has none."""
+    """Return the engine's syntax tree of a statement, one node per line.  Raises QueryError if there is none."""
     try:
         result = connection.query(_EXPLAIN + sql, "TabSeparatedRaw", params=dict(parameters))
     except RuntimeError as error:
@@ -278,7 +279,8 @@ def _tree(connection: Any, sql: str, parameters: Mapping[str, str]) -> list[str]
 
 
 def _bytes(result: Any) -> memoryview:
-    """A result's octets, copied while other threads run; its own `bytes()` stops them for a second per gigabyte."""
+    """Return a result's octets, copied while other threads run; its own `bytes()` stops them for a second per
+    gigabyte."""
     if not result.size():
         return memoryview(b"")
     copied: memoryview = np.frombuffer(result.get_memview().view(), np.uint8).copy().data

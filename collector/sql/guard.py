@@ -1,12 +1,12 @@
-"""Which SQL the endpoint passes on: what it knows and allows, nothing else.
+"""The check of SQL: the endpoint passes on only what it knows and allows.
 
-A statement is read twice.  Its *tokens* are looked at first: characters whose meaning depends on the lexer, a second
-statement, or a name that is one of a refused function are refused wherever they stand (`* APPLY(name)` and functions
-handed on by name show up nowhere else).  Then the *engine itself* parses it (`EXPLAIN AST`, parameters filled in), and
-every node of its tree must be of a known kind, every function, table function, table and database on a list.  Nobody
-else's idea of ClickHouse's grammar stands between what is checked and what is run.
+A statement is read twice.  Its *tokens* are checked first: characters whose meaning depends on the lexer, a second
+statement, or the name of a refused function are refused wherever they occur (`* APPLY(name)` and functions passed by
+name are visible nowhere else).  Then the *engine itself* parses it (`EXPLAIN AST`, parameters filled in), and every
+node of its tree must be of a known kind, every function, table function, table and database on a list.  So what is
+checked is what is run: no other parser of ClickHouse's grammar is involved.
 
-Behind this stand the engine's own grants (`roles`) and what the system lets the process reach.
+Two more barriers follow: the engine's own grants (`roles`) and what the system allows the process to reach.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from collector.store.roles import LARGEST_STATEMENT
 STATEMENTS = frozenset({"SELECT", "WITH", "FROM", "SHOW", "DESCRIBE", "DESC", "EXPLAIN", "EXISTS", "("})
 
 NO_FUNCTIONS = frozenset({"lambda", "exists", "grouping", "untuple", "columns"})
-"""What the engine's parser calls a function and its registry does not know."""
+"""What the engine's parser calls a function, but its registry does not have."""
 
 NAMED_AGGREGATES = frozenset({"arrayreduce", "initializeaggregation"})
 """Functions whose first argument is the name of an aggregate function."""
@@ -34,7 +34,7 @@ REGEX_FUNCTIONS = re.compile(
     r"(not)?match(caseinsensitive)?|countmatches(caseinsensitive)?|extract(all|groups|allgroups(horizontal|vertical))?"
     r"|regexp(extract|position)|replaceregexp(all|one)|splitbyregexp|timeseriesreplacetag"
 )
-"""Functions with a regular expression: their second argument, but for those in `REGEX_ARGUMENTS`."""
+"""Functions with a regular expression: their second argument, except for those in `REGEX_ARGUMENTS`."""
 REGEX_ARGUMENTS = {"splitbyregexp": 0, "timeseriesreplacetag": 4}
 
 TYPE_ARGUMENTS = {
@@ -43,57 +43,58 @@ TYPE_ARGUMENTS = {
     "jsonextract": -1, "jsonextractcaseinsensitive": -1,
     "jsonextractkeysandvalues": -1, "jsonextractkeysandvaluescaseinsensitive": -1,
 }  # fmt: skip
-"""Functions that take the name of a type, and which argument that is."""
+"""Functions that take the name of a type, and which argument it is."""
 TYPES_REFUSED = re.compile(r"\w*aggregatefunction|regexp", re.ASCII | re.IGNORECASE)
-"""Words that no type may have.  The state of an aggregate function that is read from a text is believed: the engine
-reads beyond it or computes for ever.  JSON(SKIP REGEXP …) is one more regular expression."""
+"""Words that no type may contain.  The engine trusts the state of an aggregate function that is read from a text: it
+reads beyond it or computes forever.  JSON(SKIP REGEXP …) is one more regular expression."""
 
 REGEX_CHARACTERS = 1_000
 REGEX_REPEATS = 100
-"""Of a regular expression: its length, and the largest count in braces.  `(a?){500}a{500}` takes minutes for a text of
-500 characters, in one call that nothing ends."""
+"""Limits of a regular expression: its length, and the largest count in braces.  `(a?){500}a{500}` takes minutes for a
+text of 500 characters, in one call that cannot be interrupted."""
 
 STATEMENT_CHARACTERS = 2**18
 """ClickHouse's own default of max_query_size."""
 BRACKETS = 200
-"""Open at a time.  The engine's parser takes 7 s for 40,000 values within 480 calls."""
+"""Brackets open at a time.  The engine's parser takes 7 s for 40,000 values within 480 calls."""
 PATTERN_WILDCARDS = 32
-"""In the pattern of LIKE, of up to REGEX_CHARACTERS.  With 5,000 of them it takes minutes for 100,000 characters."""
+"""Wildcards in a pattern of LIKE of up to REGEX_CHARACTERS.  With 5,000 of them it takes minutes for 100,000
+characters."""
 PATTERN_PARTS = frozenset({"concat", "_cast", "cast", "tostring", "lower", "upper", "replaceall"})
-"""Functions that may make a pattern of LIKE out of parameters and texts."""
+"""Functions that may build a pattern of LIKE from parameters and texts."""
 NESTED_SUBQUERIES = 8
-"""Subqueries of expressions, one in the other, those of common table expressions added up: these may name each other.
-With each of them the engine's analysis takes twice as long."""
+"""Nested subqueries of expressions, with those of all common table expressions added, since these may name each other.
+Each of them doubles the time of the engine's analysis."""
 NESTED_AROUND_VIEWS = 4
-"""The same where a view is read, whose analysis takes a third of a second by itself."""
+"""The same if a view is read, whose analysis alone takes a third of a second."""
 LARGEST_GROWTH = 50_000
-"""How often a column may stand in the plan of a statement whose SELECTs read from each other (`tree.growth`)."""
+"""How often a column may occur in the plan of a statement whose SELECTs read from each other (`tree.growth`)."""
 READ_TABLES = 100
-"""In all of a statement."""
+"""Tables read in a whole statement."""
 JOINS = 16
-"""In all of a statement.  The time that planning takes grows with the square of their number: 48 take half a minute."""
+"""Joins in a whole statement.  The time of planning grows with the square of their number: 48 take half a minute."""
 NAME_CHARACTERS = 256
-"""Of an alias or any other name: it is printed with each row of some formats."""
+"""Length of an alias or any other name: some formats print it with each row."""
 
 SYSTEM = "system"
 PATH_TABLES = frozenset({"databases", "parts", "parts_columns", "tables"})
-"""Tables of `system` that have PATH_COLUMNS: their columns are asked for by name, never with `*`."""
+"""Tables of `system` that have PATH_COLUMNS: their columns are selected by name, never with `*`."""
 PATH_COLUMNS = frozenset({"data_path", "data_paths", "metadata_path", "path", "disk_name", "storage_policy"})
 
 WHETHER_FUNCTIONS = frozenset({"empty", "notEmpty"})
-"""Functions of one argument that say of a path whether there is one."""
+"""Functions of one argument that show whether a path exists."""
 
 INFORMATION_SCHEMA = frozenset({"information_schema", "INFORMATION_SCHEMA"})
 
 TELLS_STRUCTURE = ("Exists", "ShowCreate")
-"""How the kinds of statements begin that tell of tables and show no rows: they may name each table of `system`."""
+"""Beginnings of statements that describe tables and show no rows: they may name each table of `system`."""
 
 EXPLAINED = frozenset({"", "AST", "SYNTAX", "QUERY TREE", "PLAN", "PIPELINE", "ESTIMATE"})
 
 STRUCTURE_FUNCTIONS = frozenset({"values", "sqlstandardvalues"})
 """Table functions whose first argument may be a text that declares columns."""
 EXPRESSIONS = re.compile(r"default|alias|materialized|ephemeral|codec|ttl|statistics", re.IGNORECASE)
-"""What makes a declaration of a column hold an expression."""
+"""Keywords that put an expression into a column's declaration."""
 
 _SHOW = re.compile(
     r"SHOW( FULL| EXTENDED)?"
@@ -101,7 +102,7 @@ _SHOW = re.compile(
     r"| (TABLES|COLUMNS|FIELDS|INDEX|INDEXES|INDICES|KEYS)(( FROM| IN) @( \. @)?)?(( FROM| IN) @)?)"
     r"(( NOT)? (LIKE|ILIKE) ')?( LIMIT 0)?( FORMAT @)?"
 )
-"""What may be shown.  Names stand as `@`, strings as `'`, numbers as 0: the engine's tree says nothing of these."""
+"""SHOW statements allowed.  `@` is a name, `'` a string, 0 a number: the engine's tree has none of these."""
 
 _TOKEN = re.compile(
     r"""
@@ -124,7 +125,7 @@ _REPEAT = re.compile(r"\{(\d*)(?:,(\d*))?\}")
 
 
 class QueryRefusedError(Exception):
-    """The endpoint does not run this SQL.  `code` is ClickHouse's error code."""
+    """The endpoint refuses this SQL.  `code` is ClickHouse's error code."""
 
     def __init__(self, message: str, code: int = 164, name: str = "READONLY") -> None:
         super().__init__(f"Code: {code}. DB::Exception: {message}. ({name})")
@@ -132,7 +133,7 @@ class QueryRefusedError(Exception):
 
 
 class PathsError(QueryRefusedError):
-    """The statement asks for all columns of a table that has paths of the machine."""
+    """The statement selects all columns of a table that has paths of the machine."""
 
     def __init__(self, table: str) -> None:
         super().__init__(
@@ -159,7 +160,8 @@ class EngineNames:
         tables: Iterable[str] = (),
         views: Iterable[str] = (),
     ) -> None:
-        """`functions` are all that the engine has, aliases too; `words`: our `tables`, `views` and their columns."""
+        """`functions` are all that the engine has, including aliases; `words`: the store's tables and views and their
+        columns."""
         self.allowed = allowed()
         known = map(str.lower, functions)
         self._functions = {name: self.allowed.aliases.get(name, name) for name in known}
@@ -173,11 +175,11 @@ class EngineNames:
             for one in names
             for name in (one, f"{of}.{one}")
         )
-        """What stands for itself behind FROM."""
+        """Names that mean themselves after FROM."""
         self.words = frozenset({database.lower(), *(word.lower() for word in words)})
 
     def verdict(self, name: str) -> str | None:
-        """An empty text for a function that is allowed, why it is refused, or None for what is no function."""
+        """Return an empty text for an allowed function, else why it is refused; None for what is not a function."""
         name = name.lower()
         for _ in range(8):
             known = self._functions.get(name)
@@ -190,7 +192,7 @@ class EngineNames:
         return None
 
     def refused(self, name: str) -> str:
-        """Why a function of that name is refused; empty for what is allowed or no function."""
+        """Return why a function of that name is refused; empty for an allowed one and for what is not a function."""
         return self.verdict(name) or ""
 
 
@@ -206,11 +208,11 @@ class Allowed:
     """In lower case."""
     settings: frozenset[str]
     ignored_settings: Mapping[str, str]
-    """Settings that are taken and change nothing, and why."""
+    """Settings that are accepted without effect, and why."""
     functions: Mapping[str, str]
     """Why a function is refused, an empty text if it is allowed; names in lower case."""
     aliases: Mapping[str, str]
-    """What else a function is called, and its name, in lower case."""
+    """Aliases of functions, and their names, in lower case."""
 
 
 @cache
@@ -244,7 +246,7 @@ def allowed() -> Allowed:
 
 
 class Statement:
-    """One statement, its tokens checked: `check_tree` looks at what the engine makes of it."""
+    """One statement with checked tokens: `check_tree` checks the engine's tree of it."""
 
     def __init__(self, sql: str, names: EngineNames, database: str = "", parameters: Mapping[str, str] | None = None):
         """`database` is the one in which bare names are looked up.  Raises QueryRefusedError."""
@@ -316,9 +318,10 @@ class Statement:
             _deny(f"Function {name!r} is refused by this endpoint: {why}")
 
     def _check_identifiers(self, parameters: Mapping[str, str]) -> None:
-        """Parameters of type Identifier name columns and tables of ours, or what the statement itself names.
+        """Check that parameters of type Identifier name columns and tables of the store, or what the statement itself
+        names.
 
-        The engine reads the value of a parameter as its type says before there is a tree.
+        The engine reads the value of a parameter by its type before there is a tree.
         """
         tokens = self._tokens
         own = {token.text.lower() for token in tokens if token.kind == "name"}
@@ -383,7 +386,7 @@ class Statement:
         self._check_paths(nodes)
 
     def _check_paths(self, nodes: Sequence[Node]) -> None:
-        """Raise QueryRefusedError where `*` or a name would show paths of the machine."""
+        """Raise QueryRefusedError if `*` or a name would show paths of the machine."""
         hidden = {node for node in nodes if node.kind == "TableIdentifier" and self._has_paths(node.text)}
         if not hidden:
             return
@@ -437,7 +440,8 @@ class Statement:
             check_regex(_literal(node, REGEX_ARGUMENTS.get(name, 1), "a regular expression"))
 
     def _check_structure(self, node: Node) -> None:
-        """A text that declares columns may give them types, no expressions: `values('a String ALIAS file(…)', …)`."""
+        """Check that a text that declares columns gives them types but no expressions: `values('a String ALIAS
+        file(…)', …)`."""
         arguments = node.children[0].children if node.children else []
         if arguments and not (arguments[0].kind == "Function" and arguments[0].text == "tuple"):
             text = _literal(node, 0, "the declaration of its columns")
@@ -464,7 +468,7 @@ class Statement:
             _deny(f"Table system.{table[:60]} is not shown by this endpoint")
 
     def _check_identifier(self, node: Node) -> None:
-        """A name: of a column, or of a table behind IN and EXISTS, or of a function that another one calls."""
+        """Check a name: of a column, or of a table after IN and EXISTS, or of a function that another one calls."""
         self._check_words(node.text)
         _check_types(node.text.partition(".:")[2])  # of what a JSON holds
         first, _, rest = node.text.partition(".")
@@ -475,7 +479,7 @@ class Statement:
 
 
 def check_reads(sql: bytes) -> None:
-    """Raise QueryRefusedError for a statement that changes something, whatever stands behind its first word."""
+    """Raise QueryRefusedError for a statement that changes something, whatever follows its first word."""
     found = _FIRST_WORD.match(sql)
     if found is not None and found[1].decode().upper() not in STATEMENTS:
         raise QueryRefusedError(f"This endpoint is read-only: {found[1].decode()[:40]!r} is refused")
@@ -507,7 +511,7 @@ def check_regex(pattern: str) -> None:
 
 
 def _tells_whether(node: Node) -> bool:
-    """Whether all that a statement learns of a column is whether it is empty, as JDBC does for remote tables."""
+    """Return whether a statement only checks whether a column is empty, as JDBC does for remote tables."""
     call = node.parent.parent if node.parent is not None else None
     return call is not None and call.kind == "Function" and call.text in WHETHER_FUNCTIONS and not node.alias
 
@@ -538,12 +542,12 @@ def _product(counts: Iterable[int]) -> int:
 
 
 def _tokens(sql: str) -> Iterator[Token]:
-    """Each token.  Raises QueryRefusedError for unclear characters."""
+    """Return each token.  Raises QueryRefusedError for unclear characters."""
     return (token for token, _, _ in spans(sql))
 
 
 def spans(sql: str) -> Iterator[tuple[Token, int, int]]:
-    """Each token, where it begins and where it ends.  Raises QueryRefusedError for unclear characters."""
+    """Yield each token, where it begins and where it ends.  Raises QueryRefusedError for unclear characters."""
     position = 0
     while position < len(sql):
         match = _TOKEN.match(sql, position)
@@ -563,7 +567,7 @@ def spans(sql: str) -> Iterator[tuple[Token, int, int]]:
 
 
 def _outline(tokens: Sequence[Token]) -> str:
-    """A SHOW statement with `@` for names, `'` for strings and 0 for numbers."""
+    """Return a SHOW statement with `@` for names, `'` for strings and 0 for numbers."""
     words = set(re.findall(r"[A-Z]+", _SHOW.pattern))
     out = []
     before = ""
@@ -571,7 +575,7 @@ def _outline(tokens: Sequence[Token]) -> str:
         upper = text.upper()
         if kind == "name" and (upper not in words or before in ("FROM", "IN", "TABLE", "VIEW", "DATABASE", ".")):
             upper = "@"
-        # The engine makes a SELECT of the statement's text: nothing in it may look like the end of a name or string.
+        # The engine builds a SELECT from the statement's text: nothing in it may look like the end of a name or string.
         plain = re.fullmatch(r"\w+" if kind == "name" else r"'[^'\\]*'|[^']*", text) is not None
         out.append({"string": "'", "number": "0"}.get(kind, upper) if plain else "?")
         before = upper
@@ -579,7 +583,7 @@ def _outline(tokens: Sequence[Token]) -> str:
 
 
 def _plain(text: str) -> str:
-    """A literal's text without quotes and escapes."""
+    """Return a literal's text without quotes and escapes."""
     if len(text) > 1 and text[0] == text[-1] == "'":
         text = text[1:-1]
     return _ESCAPED.sub(lambda found: _ESCAPES.get(found[1], found[1]), text)
@@ -592,7 +596,7 @@ def _check_types(text: str) -> None:
 
 
 def _literal(node: Node, at: int, what: str) -> str:
-    """A function's argument, which must be a text as it stands.  Raises QueryRefusedError."""
+    """Return a function's argument, which must be a literal text.  Raises QueryRefusedError."""
     arguments = node.children[0].children if node.children else []
     found = arguments[at] if -len(arguments) <= at < len(arguments) else None
     while found is not None and found.kind == "Function" and found.text in ("_CAST", "CAST") and found.children:

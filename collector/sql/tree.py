@@ -7,14 +7,14 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 ALIAS, CHILDREN = " (alias ", " (children "
-"""What the tree says of a node behind its text.  No name may have it: nobody could tell where the text ends."""
+"""What the tree puts after a node's text.  No name may contain it, or the end of the text would be unknown."""
 
 ENDLESS = 10**12
-"""Growth that is not counted further."""
+"""Growth beyond this is not counted."""
 DEEPEST_ALIASES = 100
-"""Aliases that name each other one after the other; more are taken for endless growth."""
+"""Length of a chain of aliases that name each other; longer ones count as endless growth."""
 EQUAL_ALIASES = 4
-"""Expressions of one SELECT with the same alias that are looked at: the engine takes them where they are the same."""
+"""Expressions of one SELECT with the same alias that are read: the engine accepts them if they are the same."""
 
 
 @dataclass(eq=False)
@@ -26,19 +26,19 @@ class Node:
     alias: str
     parent: Node | None
     number: int
-    """Its place in the tree, and `last`: that of the last node below it."""
+    """Its position in the tree, and `last`: that of the last node below it."""
     last: int
     children: list[Node] = field(default_factory=list)
 
     def holds(self, other: Node) -> bool:
-        """Whether the other one is this node, or below it."""
+        """Return whether the other one is this node, or below it."""
         return self.number <= other.number <= self.last
 
 
 def parse(lines: Sequence[str]) -> list[Node]:
     """The nodes of a tree, each with its parent, in order: parents before children.
 
-    Raises ValueError for what is no such tree.
+    Raises ValueError for anything that is not such a tree.
     """
     nodes: list[Node] = []
     above: list[Node] = []
@@ -63,7 +63,8 @@ def parse(lines: Sequence[str]) -> list[Node]:
 
 
 def _parts(line: str) -> tuple[str, str, str]:
-    """Kind, text and alias of a node, from its line without indentation; in a time that grows with its length."""
+    """Return kind, text and alias of a node, from its line without indentation; in a time that grows with its
+    length."""
     head, children, count = line.rpartition(CHILDREN)
     if children and count.endswith(")") and count[:-1].isdecimal():
         line = head
@@ -77,7 +78,7 @@ def _parts(line: str) -> tuple[str, str, str]:
 
 
 def inside(select: Node) -> Iterator[Node]:
-    """The nodes of a SELECT but those of others within it; without recursion, since statements are deep."""
+    """Yield the nodes of a SELECT except those of others within it; without recursion, since statements are deep."""
     left = list(select.children)
     while left:
         node = left.pop()
@@ -87,7 +88,7 @@ def inside(select: Node) -> Iterator[Node]:
 
 
 def nesting(nodes: Iterable[Node]) -> int:
-    """How many subqueries of expressions may be within each other, if all common table expressions name each other."""
+    """Return how deep subqueries of expressions may be nested, if all common table expressions name each other."""
     deepest: dict[Node | None, int] = {}
     for node in nodes:
         deep, at = 0, node
@@ -100,7 +101,7 @@ def nesting(nodes: Iterable[Node]) -> int:
 
 
 def _asks(node: Node) -> bool:
-    """Whether it is a subquery of an expression: `(SELECT …)`, or the name of a table behind IN."""
+    """Return whether it is a subquery of an expression: `(SELECT …)`, or the name of a table after IN."""
     parent = node.parent
     if node.kind == "Subquery":
         return parent is None or parent.kind not in ("TableExpression", "WithElement")
@@ -112,13 +113,13 @@ def _asks(node: Node) -> bool:
 
 
 def growth(nodes: Sequence[Node], tables: Collection[str]) -> int:
-    """How often a column of the innermost SELECT may stand in the plan of the outermost, `ENDLESS` at most.
+    """Return how often a column of the innermost SELECT may occur in the plan of the outermost, `ENDLESS` at most.
 
-    The engine puts the expressions of a subquery in wherever its columns are named, and names each result by the whole
-    of its expression: 40 times `SELECT x * x + x AS x FROM (…)` would make a name of 3^40 letters, and no limit of
-    memory holds for that.  At each SELECT a column counts as often as the one that is named most often, aliases put in;
-    that multiplies where SELECTs read from each other, and adds up where several are read.  The tree does not name
-    common table expressions: one may read from all before it, if it reads from something that is none of `tables`.
+    The engine substitutes the expressions of a subquery wherever its columns are named, and names each result by its
+    whole expression: 40 times `SELECT x * x + x AS x FROM (…)` would make a name of 3^40 letters, which no memory limit
+    covers.  At each SELECT a column counts as often as the one named most often, after alias substitution; this
+    multiplies where SELECTs read from each other, and adds up where several are read.  The tree does not name common
+    table expressions: one may read from all before it, if it reads from anything not in `tables`.
     """
     plan = _Plan(nodes, tables)
     known: dict[tuple[tuple[str, str, str], ...], int] = {}
@@ -135,13 +136,13 @@ class _Plan:
 
     def __init__(self, nodes: Sequence[Node], tables: Collection[str]) -> None:
         self.shared = 1
-        """Growth of the common table expressions looked at so far."""
+        """Growth of the common table expressions processed so far."""
         self.own = {node: list(inside(node)) for node in nodes if node.kind == "SelectQuery"}
         self.within: dict[Node, list[Node]] = defaultdict(list)
-        """SELECTs that make a common table expression."""
+        """SELECTs that are a common table expression."""
         self._tables = tables
         self._read: dict[Node, list[Node]] = defaultdict(list)
-        """SELECTs behind FROM, by the one that reads from them."""
+        """SELECTs after FROM, by the one that reads from them."""
         self._growth: dict[Node, int] = {}
         for select in self.own:
             at, behind_from = select.parent, False
@@ -155,7 +156,7 @@ class _Plan:
         self._times = _Times(self.own)
 
     def growth(self, select: Node) -> int:
-        """How often a column of the innermost SELECT that this one reads from may stand in its plan."""
+        """Return how often a column of the innermost SELECT that this one reads from may occur in its plan."""
         if select not in self._growth:
             read = [self.growth(one) for one in self._read[select]]
             tables = [node.text for node in self.own[select] if node.kind == "TableIdentifier"]
@@ -165,7 +166,7 @@ class _Plan:
 
 
 class _Times:
-    """How often what stands in a SELECT stands there once aliases are put in."""
+    """How often the parts of a SELECT occur after alias substitution."""
 
     def __init__(self, own: Mapping[Node, Sequence[Node]]) -> None:
         self._own = own
@@ -176,7 +177,7 @@ class _Times:
                 if node.alias and len(same) < EQUAL_ALIASES:
                     same.append(node)
         self._named: dict[Node, list[Node]] = defaultdict(list)
-        """By expression with an alias, where that is named."""
+        """Where the alias of each expression is named."""
         for select, nodes in own.items():
             for node in nodes:
                 if node.kind == "Identifier":
@@ -185,7 +186,7 @@ class _Times:
         self._times: dict[Node, int] = {}
 
     def most(self, select: Node) -> int:
-        """The column that is named most often, at least once."""
+        """Return the count of the column named most often, at least 1."""
         counts: dict[str, int] = defaultdict(int)
         for node in self._own[select]:
             if node.kind == "Identifier":
@@ -193,7 +194,7 @@ class _Times:
         return max(counts.values(), default=1)
 
     def _meant(self, select: Node | None, identifier: Node) -> list[Node]:
-        """Expressions that an identifier may name: of its own SELECT, or in a WITH around it."""
+        """Return the expressions that an identifier may name: of its own SELECT, or in a WITH around it."""
         names = {identifier.text, identifier.text.rpartition(".")[2]}
         own = True
         while select is not None:
@@ -205,7 +206,7 @@ class _Times:
         return []
 
     def _of(self, node: Node, depth: int) -> int:
-        """How often a node stands in its SELECT: as often as the expression with an alias that it is part of."""
+        """Return how often a node occurs in its SELECT: as often as the aliased expression that it is part of."""
         if depth > DEEPEST_ALIASES:
             return ENDLESS
         at: Node | None = node
@@ -214,7 +215,7 @@ class _Times:
         if at is None or at.kind == "SelectQuery":
             return 1
         if at not in self._times:
-            self._times[at] = ENDLESS  # names itself by way of others: the engine refuses it
+            self._times[at] = ENDLESS  # names itself through others: the engine refuses it
             times = 1 if at.parent is None else self._of(at.parent, depth + 1)
             for one in self._named[at]:
                 times += self._of(one, depth + 1)
@@ -225,7 +226,7 @@ class _Times:
 
 
 def _in_with(node: Node) -> bool:
-    """Whether a node stands in what may be the WITH of its SELECT: two lists begin it, or it has no WITH."""
+    """Return whether a node is in what may be the WITH of its SELECT: two lists begin it, or it has no WITH."""
     at = node
     while at.parent is not None and at.parent.kind != "SelectQuery":
         at = at.parent
@@ -234,7 +235,7 @@ def _in_with(node: Node) -> bool:
 
 
 def _above(select: Node) -> Node | None:
-    """The SELECT around another one."""
+    """Return the SELECT around another one."""
     at = select.parent
     while at is not None and at.kind != "SelectQuery":
         at = at.parent
@@ -242,7 +243,7 @@ def _above(select: Node) -> Node | None:
 
 
 def _below(node: Node) -> Iterator[Node]:
-    """A node and all below it, in order."""
+    """Yield a node and all below it, in order."""
     left = [node]
     while left:
         node = left.pop()

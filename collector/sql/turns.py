@@ -1,13 +1,13 @@
-"""Whose turn it is to query: how many run at a time, who waits, and what becomes of queries that do not end.
+"""The scheduling of queries: how many run at a time, which wait, and how those that do not end are treated.
 
     asked ──► waiting ──────────► running ──► ended
               bounded in number    │
               and time, shared     └─ cancelled, but not ended ──► overdue ──► ended
               between sources                                      its place is free again
 
-The engine looks between two blocks of rows whether a query was cancelled, never within a call of a function.  Nobody
-waits for an overdue query any more, but it keeps a thread, a core and its memory: while `MOST_OVERDUE` are there no
-query begins, and a source with half as many gets no turn.
+The engine checks between two blocks of rows whether a query was cancelled, never within a function call.  An overdue
+query is no longer awaited, but it keeps a thread, a core and its memory: while there are `MOST_OVERDUE`, no query
+begins, and a source with half as many gets no place.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ def _busy(message: str) -> QueryRefusedError:
 
 
 class Turns:
-    """Turns for `places` queries at a time.  For the event loop's thread.
+    """The scheduler of up to `places` queries at a time.  For the event loop's thread.
 
-    At most `WAITING_PER_PLACE` for each place wait, none longer than `wait_seconds`.  Where all places to wait are
-    taken, the source that has most of them gives up its newest for one that has fewer; the source with the fewest
-    queries under way goes first.
+    At most `WAITING_PER_PLACE` per place wait, none longer than `wait_seconds`.  When the queue is full, the source
+    with most entries gives up its newest for a source with fewer; the source with the fewest running queries goes
+    first.
     """
 
     def __init__(self, places: int, wait_seconds: float) -> None:
@@ -58,7 +58,7 @@ class Turns:
 
     @property
     def begun(self) -> int:
-        """Queries that have not ended, overdue ones among them."""
+        """Queries that have not ended, including overdue ones."""
         return len(self._begun)
 
     @property
@@ -68,14 +68,14 @@ class Turns:
 
     @property
     def problem(self) -> str | None:
-        """Why no query begins, None if they do."""
+        """Why no query begins; None if they do."""
         overdue = self.overdue
         if overdue < MOST_OVERDUE:
             return None
         return f"{overdue} queries that were cancelled have not ended; others begin again when they have"
 
     async def take(self, source: str) -> Turn:
-        """Wait for a turn; give it back with `end`.  Raises QueryRefusedError if there is none for this source."""
+        """Wait for a turn; release it with `end`.  Raises QueryRefusedError if there is none for this source."""
         self._refuse(source)
         if not self._waiting and self._free():
             return self._begin(source)
@@ -97,12 +97,12 @@ class Turns:
                 self._waiting.remove(waiting)
 
     def end(self, turn: Turn) -> None:
-        """The query has ended."""
+        """Note that the query has ended."""
         self._begun.discard(turn)
         self._next()
 
     def give_up(self, turn: Turn) -> None:
-        """The query was cancelled and does not end: nobody waits for it."""
+        """Note that the query was cancelled and does not end: it is no longer awaited."""
         turn.overdue = True
         for waiting in list(self._waiting):
             try:
@@ -128,7 +128,7 @@ class Turns:
             raise _busy(f"{own} of your queries were cancelled and have not ended; ask again when they have")
 
     def _make_room(self, source: str) -> None:
-        """Drop one that waits for one of `source`.  Raises QueryRefusedError if it has its share."""
+        """Drop a waiting query for one of `source`.  Raises QueryRefusedError if that has its share."""
         shares = Counter(waiting.source for waiting in self._waiting)
         most = max(shares, key=shares.__getitem__)
         if shares[most] <= shares[source] + 1:
@@ -151,7 +151,7 @@ class Turns:
         return turn
 
     def _next(self) -> None:
-        """Give free places to those that wait."""
+        """Give free places to waiting queries."""
         while self._waiting and self._free():
             under_way = Counter(turn.source for turn in self._begun)
             chosen = min(self._waiting, key=lambda waiting: under_way[waiting.source])
@@ -161,5 +161,5 @@ class Turns:
 
 
 def stopping() -> QueryRefusedError:
-    """What is answered while the service stops."""
+    """Return the answer while the service stops."""
     return QueryRefusedError("The service is stopping", 236, "ABORTED")

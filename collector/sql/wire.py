@@ -1,12 +1,12 @@
-"""Bodies of the SQL endpoint as ClickHouse's clients know them: compression, and the Native format's revision.
+"""Bodies of the SQL endpoint in the form of ClickHouse's clients: compression, and the Native format's revision.
 
-- HTTP's content encodings: `compress`, `decompress`.
-- ClickHouse's own compression, which clients ask for with `compress=1` and announce with `decompress=1`:
+- HTTP's content encodings: `compress`, `decompress`.  - ClickHouse's own compression, which clients request with
+`compress=1` and announce with `decompress=1`:
   `compress_blocks`, `decompress_blocks`.
-- Native results as newer clients ask for them (`client_protocol_version`), from those that the engine gives:
+- Native results as newer clients request them (`client_protocol_version`), from those of the engine:
   `raise_revision`.
 
-Everything here blocks.
+All calls block.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from collector.sql.guard import QueryRefusedError
 
 
 class Compressor(Protocol):
-    """As zlib's."""
+    """A compressor like zlib's."""
 
     def compress(self, data: Octets, /) -> bytes:
-        """What comes out of the next part."""
+        """Return the output for the next part."""
 
     def flush(self) -> bytes:
-        """The rest."""
+        """Return the rest."""
 
 
 class _Lz4:
@@ -53,7 +53,7 @@ def _zstd() -> Compressor:
 
 
 def _zstd_library() -> Any:
-    """Python's own from 3.14 on, before that the same from PyPI."""
+    """Return Python's own module from 3.14 on, before that the same from PyPI."""
     if sys.version_info >= (3, 14):
         from compression import zstd  # noqa: PLC0415 - only where a client takes it
     else:
@@ -67,14 +67,14 @@ COMPRESSORS: dict[str, Callable[[], Compressor]] = {
     "gzip": lambda: zlib.compressobj(1, wbits=31),
     "deflate": lambda: zlib.compressobj(1),
 }
-"""Encodings we can send, the cheapest for the collector first."""
+"""Encodings that the endpoint sends, the cheapest for the collector first."""
 
 
 def compress(parts: Sequence[Octets], encoding: str) -> list[bytes]:
-    """Buffers, one after the other, in an encoding of `COMPRESSORS`.
+    """Compress buffers, one after the other, in an encoding of `COMPRESSORS`.
 
-    They are compressed piece by piece: a library lets other threads run while it compresses, but not while it puts
-    together what came of it, and 100 MB of that would hold up the event loop.
+    They are compressed piece by piece: a library lets other threads run while it compresses, but not while it joins its
+    output, and 100 MB of that would hold up the event loop.
     """
     compressor = COMPRESSORS[encoding]()
     packed = [compressor.compress(piece) for piece in in_pieces(parts)]
@@ -82,11 +82,11 @@ def compress(parts: Sequence[Octets], encoding: str) -> list[bytes]:
 
 
 WINDOW_LOG = 23
-"""2 to the power of this is what zstd may keep of a body while it unpacks it: what RFC 8878 asks all to have."""
+"""Log2 of the zstd window when unpacking a body: RFC 8878 recommends that all decoders support it."""
 
 
 def _unpacker(encoding: str) -> Any:
-    """Unpacks up to so many octets: `decompress(body, limit)`; `eof` and `unused_data` tell how it ended."""
+    """Return the decompressor of an encoding: `decompress(body, limit)`; `eof` and `unused_data` show how it ended."""
     if encoding in ("gzip", "deflate"):
         return zlib.decompressobj(47)  # 32 + 15: either header
     if encoding == "lz4":
@@ -100,10 +100,9 @@ def _unpacker(encoding: str) -> Any:
 
 
 def decompress(body: bytes, encoding: str, limit: int) -> bytes:
-    """A request's body as it was before compression, once.
+    """Return a request's body decompressed once.
 
-    Raises QueryRefusedError if it is broken, not all there, followed by more, or longer than `limit`; no more is
-    unpacked.
+    Raises QueryRefusedError if it is broken, incomplete, followed by more, or longer than `limit`; no more is unpacked.
     """
     unpacker = _unpacker(encoding.lower())
     try:
@@ -113,7 +112,7 @@ def decompress(body: bytes, encoding: str, limit: int) -> bytes:
     if len(data) > limit:
         raise QueryRefusedError(f"The request is longer than {limit} octets", 307, "TOO_MANY_BYTES")
     if not unpacker.eof or unpacker.unused_data:
-        # A query that lost its end may be another query.
+        # A query without its end may be another query.
         raise QueryRefusedError(f"The body is not one whole stream of {encoding}", 271, "CANNOT_DECOMPRESS")
     return data
 
@@ -121,19 +120,20 @@ def decompress(body: bytes, encoding: str, limit: int) -> bytes:
 PLAIN, LZ4, ZSTD = 0x02, 0x82, 0x90
 
 METHODS = {"LZ4": LZ4, "LZ4HC": LZ4, "ZSTD": ZSTD, "NONE": PLAIN}
-"""Values of `network_compression_method` that are served.  What unpacks LZ4 unpacks LZ4HC."""
+"""Values of `network_compression_method` that are served.  A decoder of LZ4 also decodes LZ4HC."""
 DEFAULT_METHOD = "LZ4"
-"""The drivers for Java read no other, and name none."""
+"""The default: drivers for Java read no other, and name none."""
 
 BLOCK_BYTES = 2**20
-"""Of the data in one block: ClickHouse's own `max_compress_block_size`."""
+"""Octets of data in one block: ClickHouse's own `max_compress_block_size`."""
 
 _HASH = struct.Struct("<QQ")
 _HEAD = struct.Struct("<BII")
 
 
 def compress_blocks(parts: Iterable[Octets], method: str) -> list[bytes]:
-    """Buffers, one after the other, as a stream of blocks.  Raises QueryRefusedError for a method that is not served.
+    """Write buffers, one after the other, as a stream of blocks.  Raises QueryRefusedError for a method that is not
+    served.
 
     There is no end mark.  A block is, numbers little-endian:
 
@@ -160,7 +160,8 @@ def compress_blocks(parts: Iterable[Octets], method: str) -> list[bytes]:
 
 
 def readable_block(text: bytes) -> bytes:
-    """A text as one block of LZ4 that is all literals: some drivers (JDBC V2) look for a message without unpacking."""
+    """Return a text as one block of LZ4 with only literals: some drivers (JDBC V2) look for a message without
+    unpacking."""
     length = len(text)
     more = length - 15
     lengths = b"\xff" * (more // 255) + bytes([more % 255]) if more >= 0 else b""
@@ -170,9 +171,9 @@ def readable_block(text: bytes) -> bytes:
 
 
 def decompress_blocks(body: bytes, limit: int) -> bytes:
-    """The data of a stream of blocks.
+    """Return the data of a stream of blocks.
 
-    Raises QueryRefusedError if it is broken, not all there, or longer than `limit`; no more is unpacked.
+    Raises QueryRefusedError if it is broken, incomplete, or longer than `limit`; no more is unpacked.
     """
     data, at = bytearray(), 0
     while at < len(body):
@@ -193,7 +194,7 @@ def decompress_blocks(body: bytes, limit: int) -> bytes:
 
 
 def _gathered(parts: Iterable[Octets]) -> Iterator[bytes]:
-    """The octets of buffers, in order, BLOCK_BYTES at a time."""
+    """Yield the octets of buffers, in order, BLOCK_BYTES at a time."""
     gathered = bytearray()
     for piece in in_pieces(parts):
         gathered += piece
@@ -217,7 +218,7 @@ def _packer(kind: int) -> Callable[[bytes], bytes]:
 
 
 def _unpack(kind: int, packed: bytes, length: int) -> bytes:
-    """The data of one block, of which the head says how long it is."""
+    """Return the data of one block, whose length is in its head."""
     try:
         if kind == LZ4:
             import lz4.block  # noqa: PLC0415
@@ -255,7 +256,7 @@ def _broken(why: str) -> QueryRefusedError:
 
 
 CUSTOM_SERIALIZATION = 54454
-"""First revision that is served.  Clients that ask for less also understand revision 0."""
+"""First revision that is served.  Clients that request a lower one also understand revision 0."""
 
 # Field 1: is_overflows, 0.  Field 2: bucket number, −1.  Field 0: the end.
 _BLOCK_INFO = b"\x01\x00\x02\xff\xff\xff\xff\x00"
@@ -273,7 +274,8 @@ _FIELD_NAME = re.compile(r"(?:`[^`]*`|\w+) (?=\w)")
 
 
 def raise_revision(body: Octets, revision: int) -> Sequence[Octets]:
-    """`body`, blocks of the Native format at revision 0, at `revision`: in parts, most of them of `body`'s own memory.
+    """Convert `body`, blocks of the Native format at revision 0, to `revision`: in parts, most of them in `body`'s own
+    memory.
 
     clickhouse-go, and so Grafana, reads the Native format of a server's TCP protocol also over HTTP.  It differs by a
     header before each block (from revision 51903) and by an octet after each column's type (from 54454).  chDB only
@@ -335,7 +337,7 @@ class _Walk:
         return int.from_bytes(self.body[self.at - 8 : self.at], "little")
 
     def prefix(self, kind: str) -> None:
-        """Skip what stands once before the values of a column: the version of each dictionary in it."""
+        """Skip what precedes the values of a column: the version of each dictionary in it."""
         name, inner = _parts(kind)
         if name == "LowCardinality":
             self.at += 8
@@ -389,7 +391,7 @@ class _Walk:
 
 
 def _parts(kind: str) -> tuple[str, list[str]]:
-    """Name of a type and its arguments; names of tuple elements are left out."""
+    """Return the name of a type and its arguments, without the names of tuple elements."""
     match = _TYPE.match(kind)
     if match is None:
         raise QueryRefusedError(f"Type {kind[:80]} is not understood", 48, "NOT_IMPLEMENTED")

@@ -19,14 +19,14 @@ from collector.store.roles import GRANTED, configuration_of, write_configuration
 from collector.store.settings import SqlSettings, StoreSettings
 from collector.store_errors import first_line
 
-# Set when the first engine of this process opens its directory: there is one engine, and one directory, per process.
+# Set when the first engine of this process opens its directory: there is one engine, with one directory, per process.
 _owned: dict[Path, int] = {}
 _owning = Lock()
 """Two stages may open the first client at the same time."""
 
 
 def open_client(settings: StoreSettings, session: Mapping[str, Any] | None = None) -> Client:
-    """A connection with these ClickHouse settings, without a database selected.
+    """Open a connection with these ClickHouse settings, without a database selected.
 
     Blocks.  Raises StoreError if the store cannot be opened, StoreLockedError if another process has it.
     """
@@ -36,7 +36,8 @@ def open_client(settings: StoreSettings, session: Mapping[str, Any] | None = Non
     try:
         return clickhouse_connect.get_client(
             dsn=settings.url,
-            # From the DSN it takes TLS for ports 443 and 8443 only, and would send the password in clear to others.
+            # Given a DSN, the driver uses TLS for ports 443 and 8443 only, and would send the password in clear text to
+            # others.
             interface=urlsplit(settings.url).scheme,
             username=settings.user or None,
             password=settings.password.get_secret_value(),
@@ -44,7 +45,7 @@ def open_client(settings: StoreSettings, session: Mapping[str, Any] | None = Non
             connect_timeout=settings.connect_seconds,
             send_receive_timeout=settings.insert_seconds,
             autogenerate_session_id=False,
-            # The writer repeats failed inserts itself, with the token of the batch.
+            # The writer retries failed inserts itself, with the token of the batch.
             query_retries=0,
             client_name="vmflow",
             **extra,
@@ -55,7 +56,7 @@ def open_client(settings: StoreSettings, session: Mapping[str, Any] | None = Non
 
 
 def open_in_database(settings: StoreSettings, session: Mapping[str, Any] | None = None) -> Client:
-    """As `open_client`, with our database selected."""
+    """Do the same as `open_client`, with the service's database selected."""
     client = open_client(settings, session)
     client.database = settings.database
     return client
@@ -72,7 +73,7 @@ def _open_embedded(directory: Path, settings: StoreSettings, session: dict[str, 
         "config-file": str(configuration),
         "max_server_memory_usage": settings.memory_bytes,
         "background_pool_size": settings.merge_threads,
-        # The defaults are made for servers: 5 GB each.
+        # The defaults are for servers: 5 GB each.
         "mark_cache_size": 64 * 2**20,
         "index_mark_cache_size": 16 * 2**20,
     }
@@ -84,7 +85,7 @@ def _open_embedded(directory: Path, settings: StoreSettings, session: dict[str, 
     except driver.Error as error:
         raise StoreError(f"cannot open the embedded store in {directory}: {first_line(error)}") from error
     if granted != GRANTED:
-        # Without its configuration the engine lets everybody read every file.
+        # Without its configuration the engine lets anyone read any file.
         client.close()
         raise StoreError(
             f"the embedded engine did not take its configuration {configuration}: "
@@ -94,9 +95,9 @@ def _open_embedded(directory: Path, settings: StoreSettings, session: dict[str, 
 
 
 def take_directory(directory: Path, limits: SqlSettings | None = None) -> None:
-    """Take the directory of an embedded store for this process, with these limits of readers; the first call holds.
+    """Take the directory of an embedded store for this process, with these limits of readers; the first call counts.
 
-    The engine's own message for a taken directory says nothing.  Raises StoreError, StoreLockedError.
+    The engine's own message for a taken directory is useless.  Raises StoreError, StoreLockedError.
     """
     with _owning:
         _take_once(directory.resolve(), limits or SqlSettings())

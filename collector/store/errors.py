@@ -1,8 +1,8 @@
-"""What can go wrong with the store: as a whole (exceptions whose messages say what to do), or with one insert.
+"""Errors of the store: as a whole (exceptions whose messages say what to do), or of one insert.
 
-Of an insert's error it is judged whether to try the same insert again (`verdict_of`, `Patience`).  ClickHouse's codes
-are data, in `error_codes.txt`.  Where nobody can say whose fault it is, it is tried again for some minutes, so that no
-short trouble costs rows and no row blocks the others for ever.
+For an insert's error, `verdict_of` and `Patience` decide whether to retry the same insert.  ClickHouse's codes are
+data, in `error_codes.txt`.  If the cause is doubtful, the insert is retried for some minutes, so that no short problem
+costs rows and no row blocks the others forever.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class StoreError(Exception):
 
 
 class StoreUnreachableError(StoreError):
-    """The server does not answer, or says that it cannot now: it may later."""
+    """The server does not answer, or reports that it cannot now: it may later."""
 
 
 class StoreLockedError(StoreError):
@@ -38,7 +38,7 @@ class LeaseTakenError(StoreError):
 
 
 class SchemaError(StoreError):
-    """The tables are not those that this release writes."""
+    """The tables are not those of this release."""
 
 
 class BrokenSegmentError(StoreError):
@@ -46,10 +46,10 @@ class BrokenSegmentError(StoreError):
 
 
 def free_rows_of(error: BaseException) -> None:
-    """Free what a failed insert left in memory: its rows and its body, hundreds of MiB while a store refuses.
+    """Free what a failed insert left in memory: its rows and its body, hundreds of MiB while a store refuses inserts.
 
-    The tracebacks of `error` and of the errors behind it hold them as local variables.  So do errors that the driver
-    met and tried again after; they are parts of cycles, and so young that a short pass finds them.
+    The tracebacks of `error` and of the errors behind it hold them as local variables.  So do errors after which the
+    driver retried; they are parts of cycles, and so young that a short pass finds them.
     """
     chain: dict[int, BaseException] = {}
     behind: list[BaseException | None] = [error]
@@ -63,9 +63,9 @@ def free_rows_of(error: BaseException) -> None:
 
 
 DOUBT_SECONDS = 300.0
-"""How long an insert that fails for a doubtful reason is tried again."""
+"""How long an insert that fails for a doubtful reason is retried."""
 DOUBT_ENDS_SECONDS = 1800.0
-"""After this long without a doubtful failure the next one is given the whole time again.  So rows that nobody can store
+"""After this long without a doubtful failure, the next one gets the whole time again.  So rows that cannot be stored
 hold up the others for a sixth of the time at most."""
 
 
@@ -85,7 +85,7 @@ RESOURCES = frozenset(
         errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.ENOTCONN,
     }
 )  # fmt: skip
-"""System errors that are the machine's: no descriptors, memory or disk, a directory that is away, no way to go."""
+"""System errors caused by the machine: no descriptors, memory or disk space, a missing directory, no route."""
 
 _RESOURCE_TEXT = re.compile(
     r"Too many open files|Cannot allocate memory|No space left|Disk quota exceeded|Input/output error|bad_alloc"
@@ -94,15 +94,15 @@ _RESOURCE_TEXT = re.compile(
     r"|while receiving packet from",
     re.IGNORECASE,
 )
-"""What errors say that have no code, or one that says nothing (`STD_EXCEPTION`)."""
+"""Messages of errors that have no code, or a useless one (`STD_EXCEPTION`)."""
 
 _REFUSED_BY_PROXY = re.compile(r"HTTP status (400|411|413|414|415|422)\b")
-"""A proxy before the server does not take this request; 401, 403, 404 and 5xx may be repaired there."""
+"""A proxy in front of the server refuses this request; 401, 403, 404 and 5xx may be repaired there."""
 
 
 @cache
 def reviewed() -> dict[int, tuple[str, Verdict]]:
-    """Name and verdict of each code that somebody has read."""
+    """Return name and verdict of each code in the list."""
     found: dict[int, tuple[str, Verdict]] = {}
     verdict = Verdict.DOUBTFUL
     for line in resources.files(__package__).joinpath("error_codes.txt").read_text("ascii").splitlines():
@@ -115,8 +115,8 @@ def reviewed() -> dict[int, tuple[str, Verdict]]:
 
 
 def verdict_of(error: BaseException) -> Verdict:
-    """Whether to try the same insert again."""
-    # HTTPError: the connection broke amid an answer that is read bit by bit; the driver hands it on as it is.
+    """Return whether to retry the same insert."""
+    # HTTPError: the connection broke during an answer that is read in parts; the driver passes it on unchanged.
     again = (StoreUnreachableError, driver.OperationalError, HTTPError, ConnectionError, TimeoutError, MemoryError)
     if isinstance(error, driver.DatabaseError) and error.code is not None:
         return _of_code(error.code, str(error))
@@ -140,7 +140,7 @@ def _of_code(code: int, text: str) -> Verdict:
 
 
 def _without_code(error: driver.DatabaseError) -> Verdict:
-    """A proxy's answer or a broken one; our own mistakes have classes of their own."""
+    """Judge a proxy's answer or a broken one; mistakes of this service have their own classes."""
     if _RESOURCE_TEXT.search(str(error)):
         return Verdict.AGAIN
     if type(error) is not driver.DatabaseError:
@@ -149,12 +149,12 @@ def _without_code(error: driver.DatabaseError) -> Verdict:
 
 
 def transient(error: BaseException) -> bool:
-    """Whether the network, the server's load, its disk or its operator is to blame, not the rows or the statement."""
+    """Return whether the cause is the network or the server's load, disk or operator, not the rows or the statement."""
     return verdict_of(error) is Verdict.AGAIN
 
 
 class Patience:
-    """Decides whether to go on trying; knows how long each line of inserts has failed for doubtful reasons."""
+    """The decision whether to keep retrying; it knows how long each line of inserts has failed for doubtful reasons."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -162,7 +162,7 @@ class Patience:
         """By line: when its doubtful failures began, and the last one.  There are as many lines as tables."""
 
     def again(self, error: BaseException, line: str = "") -> bool:
-        """Whether to try the insert again that `error` ended; `line` names what it would hold up."""
+        """Return whether to retry the insert that `error` ended; `line` names what it would hold up."""
         verdict = verdict_of(error)
         if verdict is not Verdict.DOUBTFUL:
             return verdict is Verdict.AGAIN

@@ -1,15 +1,15 @@
 """The lease: whether another collector stores into the same database of a server.
 
-Two that do not know of each other would judge the same windows twice, and write each alert, interval of the inventory
-and latency a second time.  So each says in table `vmflow_lease` that it is there, before it reads or writes anything
-else, and again every `BEAT_SECONDS`.  Who finds an older claim does not start.  Who has been silent for
-`STALE_SECONDS` is taken for dead, and claims again should it come back.
+Two collectors unaware of each other would judge the same windows twice, and write each alert, interval of the inventory
+and latency twice.  So each writes a heartbeat to table `vmflow_lease` before it reads or writes anything else, and
+again every `BEAT_SECONDS`.  A collector that finds an older claim does not start.  One that has been silent for
+`STALE_SECONDS` is considered dead, and claims again if it comes back.
 
-ClickHouse has no transaction for that: a claim is written first, and then read who else has one.  So of two that start
-at once at least one sees the other, and the older claim holds.  Where replicas lag, the next sign of life tells.
+ClickHouse has no transaction for this: a claim is written first, then other claims are read.  So of two that start at
+once, at least one sees the other, and the older claim wins.  If replicas lag, the next heartbeat shows it.
 
-A collector knows its own former run by the id in its spool, whose lock says that the run has ended, and by its host: a
-restart after a kill waits for nothing.
+A collector recognises its own former run by the id in its spool, whose lock shows that the run has ended, and by its
+host: a restart after a kill need not wait.
 """
 
 from __future__ import annotations
@@ -42,22 +42,22 @@ from schemas.render import fill
 
 BEAT_SECONDS = 10.0
 STALE_SECONDS = 60
-"""Of a collector that was silent for so long nobody waits for a sign of life any more."""
+"""A collector that was silent for this long is considered dead."""
 GIVE_UP_SECONDS = 1.0
-"""How long a stop waits for the store to take the last sign."""
+"""How long a stop waits for the store to take the last heartbeat."""
 
 ID_FILE = "collector.id"
-"""In the spool's directory."""
+"""The file with the id, in the spool's directory."""
 
 SESSION = {"async_insert": 0, "distributed_foreground_insert": 1, "skip_unavailable_shards": 1}
-"""ClickHouse settings of its connection.  A shard that is away keeps nobody from saying that he is there."""
+"""ClickHouse settings of its connection.  An unavailable shard must not prevent heartbeats."""
 
 _log = get_log("lease")
 
 
 @dataclass(frozen=True)
 class Sign:
-    """A collector's last sign of life."""
+    """A collector's last heartbeat."""
 
     owner: str
     run: str
@@ -79,7 +79,8 @@ class Sign:
 class Lease:
     """This collector's claim on its database.  A component; with an embedded store, which has one process, it is idle.
 
-    Must start after the spool's lock is taken: whoever connects claims it first.  `call` is for a thread of its own.
+    Must start after the spool's lock is taken: every stage that connects claims it first.  `call` is for a thread of
+    its own.
     """
 
     def __init__(self, settings: StoreSettings, metrics: Metrics, call: Call) -> None:
@@ -92,7 +93,7 @@ class Lease:
         self._claimed_us = 0
         """When the claim was made, by the server's clock; 0: there is none."""
         self._good = 0.0
-        """The last sign of life that the store took, by the monotonic clock."""
+        """The last heartbeat that the store took, by the monotonic clock."""
         self._others = 0
         self._client: Client | None = None
         self._busy = Lock()
@@ -126,14 +127,15 @@ class Lease:
             raise self._taken
 
     def connect(self, session: Mapping[str, Any] | None = None) -> Client:
-        """A client with our database selected, for who holds the lease.  Blocks; raises as `claim` and the driver."""
+        """Return a client with the service's database selected, for the holder of the lease.  Blocks; raises what
+        `claim` and the driver raise."""
         self.claim()
         return open_in_database(self._settings, session)
 
     def claim(self) -> None:
-        """Claim the database, unless that is done.  Blocks.
+        """Claim the database, unless already claimed.  Blocks.
 
-        Raises LeaseTakenError if another collector has it, StoreUnreachableError if the store does not say.
+        Raises LeaseTakenError if another collector has it, StoreUnreachableError if the store does not answer.
         """
         if self._settings.embedded or self._claimed_us:
             return
@@ -142,7 +144,7 @@ class Lease:
                 self._say()
 
     def _say(self) -> None:
-        """Give a sign of life, and see who else did."""
+        """Write a heartbeat, and read those of others."""
         try:
             self._say_once()
         except driver.Error as error:
@@ -157,7 +159,7 @@ class Lease:
     def _say_once(self) -> None:
         client = self._opened()
         now = time.monotonic()
-        # Who was silent for so long may have been replaced: he comes after all who are there.
+        # A collector that was silent for this long may have been replaced: it comes after all that are present.
         claimed_us = self._claimed_us if now - self._good < STALE_SECONDS else 0
         self._insert(client, claimed_us)
         signs = [Sign(*row) for row in client.query(SIGNS, parameters={"stale": STALE_SECONDS}).result_rows]
@@ -199,7 +201,7 @@ class Lease:
     def _opened(self) -> Client:
         if self._client is None:
             self._owner = self._owner or _id_of(self._settings)
-            # A sign of life that takes longer than the pause between two comes too late.
+            # A heartbeat that takes longer than the pause between two is too late.
             settings = self._settings.model_copy(update={"insert_seconds": int(BEAT_SECONDS)})
             self._client = open_client(settings, SESSION)
             make_table(self._client, settings, may=settings.schema_setup)
@@ -211,7 +213,7 @@ class Lease:
             client.close()
 
     async def _beat(self) -> None:
-        """Give signs of life until another collector has taken over."""
+        """Write heartbeats until another collector has taken over."""
         while self._taken is None:
             await asyncio.sleep(BEAT_SECONDS)
             held = bool(self._claimed_us)
@@ -230,7 +232,7 @@ class Lease:
             self._say()
 
     def _give_up(self) -> None:
-        """Say that this run ends, so that nobody waits for it."""
+        """Record that this run ends, so that no other run waits for it."""
         with self._busy:
             claimed_us, self._claimed_us = self._claimed_us, 0
             client = self._client
@@ -241,9 +243,9 @@ class Lease:
 
 
 def _others(signs: list[Sign], mine: Sign) -> list[Sign]:
-    """The collectors that are there beside the one of `mine`, the oldest claim first.
+    """Return the collectors present besides the one of `mine`, the oldest claim first.
 
-    Of the runs of one collector only the last counts: those before it were killed.
+    Of the runs of one collector, only the last counts: earlier ones were killed.
     """
     last: dict[tuple[str, str], Sign] = {}
     for sign in sorted(signs, key=lambda sign: (sign.claimed_us, sign.run)):
@@ -253,9 +255,9 @@ def _others(signs: list[Sign], mine: Sign) -> list[Sign]:
 
 
 def make_table(client: Client, settings: StoreSettings, *, may: bool) -> None:
-    """Make the table of leases and select the database, if the table is missing.  Blocks.
+    """Create the table of leases and select the database, if the table is missing.  Blocks.
 
-    Raises SchemaError where it is missing and we `may` not make it, and the driver's errors.
+    Raises SchemaError if it is missing and `may` forbids creating it, and the driver's errors.
     """
     found = client.query(
         "SELECT count() FROM system.tables WHERE database = {database:String} AND name = {name:String}",
@@ -274,13 +276,13 @@ def make_table(client: Client, settings: StoreSettings, *, may: bool) -> None:
 
 
 def _id_of(settings: StoreSettings) -> str:
-    """The id of the collector whose spool this is, made where it is missing."""
+    """Return the id of the collector that owns this spool; generate it if it is missing."""
     path = settings.spool / ID_FILE
     with contextlib.suppress(OSError):
         if found := path.read_text("ascii", "replace").strip()[:64]:
             return found
     made = uuid4().hex
-    # With a full disk the next run is not known as the same collector: it waits until this one is forgotten.
+    # With a full disk, the next run is not recognised as the same collector: it waits until this one is stale.
     with contextlib.suppress(OSError):
         path.write_text(f"{made}\n", "ascii")
     return made

@@ -1,9 +1,9 @@
 """Record batches → one ClickHouse Native block, straight from the Arrow buffers, and its insert.
 
 A Native block is column after column: name, type, then the values as they lie in memory.  Arrow keeps fixed-width
-values the same way, so most columns are handed on without being touched; several batches become one block by putting
-the buffers of a column one behind the other.  Compared with the Arrow format this saves ClickHouse the conversion and
-us the concatenation (figures: bench/insert.py).
+values the same way, so most columns are passed on unchanged; several batches become one block by putting the buffers of
+a column one after the other.  Compared with the Arrow format, this saves ClickHouse the conversion and the service the
+concatenation (figures: bench/insert.py).
 
 Layouts (ClickHouse documentation, "Native format", and its serialisation classes):
 
@@ -36,22 +36,22 @@ _HAS_KEYS = 1 << 9
 _NEED_UPDATE = 1 << 10
 LARGE_DICTIONARY = 1024
 ROWS_PER_KEY = 8
-"""A dictionary with more keys than this and than one for so many rows is cut to the keys in use: the inventory's has
-all names of a cloud.  Where there are rows enough, looking at each of them costs more than keys that nobody needs."""
+"""A dictionary with more keys than this, and more than one key per this many rows, is cut to the keys in use: the
+inventory's has all names of a cloud.  With enough rows, looking at each costs more than unused keys."""
 NOTHING = ("", bytes(16))
-"""The name and the UUID of nobody."""
+"""The empty name and UUID."""
 PROBE = 64
-"""Octets that mostly show whether a column states anything, before all of them are looked at."""
+"""Octets that usually show whether a column states anything, before all of it is read."""
 _INDEX_TYPES = ((0, np.uint8, 1 << 8), (1, np.uint16, 1 << 16), (2, np.uint32, 1 << 32))
 
 
 def block(table: Table, batches: Sequence[pa.RecordBatch]) -> tuple[list[str], list[memoryview]]:
-    """The rows of `batches` as one Native block for `table`: its columns, and what to write one buffer after the other.
+    """Return the rows of `batches` as one Native block for `table`: its columns, and the buffers to write in order.
 
     Every batch must have the same columns: those of the table with their types, in order, of which only the decoded
     ones must not be left out.  ValueError otherwise, or if a value is NULL in a column that holds none.  Columns in
     which no row states anything are not in the block: ClickHouse takes its default, which is the same, in a fifth less
-    time.  No rows give two empty lists: there is no empty insert.
+    time.  Without rows both lists are empty: there is no empty insert.
     """
     rows = sum(batch.num_rows for batch in batches)
     if rows == 0:
@@ -78,9 +78,9 @@ def block(table: Table, batches: Sequence[pa.RecordBatch]) -> tuple[list[str], l
 
 
 def _states_nothing(column: Column, array: pa.Array) -> bool:
-    """Whether all values are what ClickHouse takes for a column that is not there: zero, the first name, no text.
+    """Return whether all values are ClickHouse's defaults for a missing column: zero, the first name, empty text.
 
-    Of lists, maps and what may be NULL nothing is said: few rows have them.
+    Lists, maps and nullable columns are not examined: few rows have them.
     """
     kind = array.type
     if column.nullable or pa.types.is_nested(kind) or pa.types.is_string(kind):
@@ -100,7 +100,8 @@ def _bytes(buffer: Buffer) -> memoryview:
 
 
 def columns_of(table: Table, schema: pa.Schema) -> tuple[Column, ...]:
-    """The table's columns that a batch has.  Raises ValueError, naming the columns, if they do not fit the table."""
+    """Return the table's columns that a batch has.  Raises ValueError, naming the columns, if they do not fit the
+    table."""
     given = set(schema.names)
     columns = tuple(column for column in table.stored if column.name in given)
     if unknown := sorted(given - {column.name for column in columns}):
@@ -146,12 +147,12 @@ def _column(column: Column, arrays: list[pa.Array]) -> list[Buffer]:
 
 
 def _uuids(octets: memoryview) -> npt.NDArray[np.generic]:
-    """Two big-endian halves in Arrow, two little-endian ones in ClickHouse."""
+    """Turn two big-endian halves, as in Arrow, into two little-endian ones, as in ClickHouse."""
     return np.frombuffer(octets, dtype=">u8").astype("<u8")
 
 
 def _values(arrays: Sequence[pa.Array]) -> list[memoryview]:
-    """The raw values of fixed-width arrays, without copying."""
+    """Return the raw values of fixed-width arrays, without copying."""
     views = []
     for array in arrays:
         width = array.type.byte_width
@@ -172,7 +173,7 @@ def _null_map(array: pa.Array) -> npt.NDArray[np.generic]:
 
 
 def _enum(column: Column, arrays: Sequence[pa.Array]) -> list[Buffer]:
-    """Enumeration numbers.  The dictionary normally lists the names in order, so the indices are the numbers."""
+    """Return enumeration numbers.  The dictionary normally lists the names in order, so the indices are the numbers."""
     out: list[Buffer] = []
     for array in arrays:
         names = tuple(array.dictionary.to_pylist())
@@ -189,7 +190,7 @@ def _enum(column: Column, arrays: Sequence[pa.Array]) -> list[Buffer]:
 
 
 def _low_cardinality(arrays: Sequence[pa.Array]) -> list[Buffer]:
-    """Keys and indices, without the version that stands before the column.  Nothing for no rows."""
+    """Return keys and indices, without the version that precedes the column; nothing without rows."""
     if not sum(map(len, arrays)):
         return []
     first = arrays[0].dictionary
@@ -211,13 +212,14 @@ def _low_cardinality(arrays: Sequence[pa.Array]) -> list[Buffer]:
 
 
 class _Texts:
-    """The keys of dictionaries as octets; the last ones are kept, since all columns of names share one, for long."""
+    """The keys of dictionaries as octets; the last ones are cached, since all columns of names share one for a long
+    time."""
 
     def __init__(self) -> None:
         self._kept: dict[pa.DataType, tuple[pa.Array, bytes]] = {}
 
     def of(self, keys: pa.Array) -> bytes:
-        """Each text with its length before it; each UUID as ClickHouse has it."""
+        """Return each text with its length before it, and each UUID in ClickHouse's form."""
         last, octets = self._kept.get(keys.type, (None, b""))
         if last is not None and len(last) == len(keys) and _addresses(last) == _addresses(keys):
             return octets
@@ -234,7 +236,7 @@ _TEXTS = _Texts()
 
 
 def _same(one: pa.Array, other: pa.Array) -> bool:
-    """Whether two dictionaries are equal; those of one snapshot share their memory, and need not be compared."""
+    """Return whether two dictionaries are equal; those of one snapshot share their memory, and need not be compared."""
     shared = len(one) == len(other) and one.offset == other.offset and _addresses(one) == _addresses(other)
     return shared or bool(one.equals(other))
 
@@ -246,7 +248,7 @@ def _addresses(array: pa.Array) -> list[int]:
 def used_only(
     keys: pa.Array, indices: list[npt.NDArray[np.integer[Any]]]
 ) -> tuple[pa.Array, list[npt.NDArray[np.integer[Any]]]]:
-    """The keys that the rows refer to, and the indices into them."""
+    """Return the keys that the rows refer to, and the indices into them."""
     used = np.zeros(len(keys), np.bool_)
     for numbers in indices:
         used[numbers] = True
@@ -263,7 +265,7 @@ def _indices(array: pa.Array) -> npt.NDArray[np.integer[Any]]:
 
 
 def _offsets(arrays: Sequence[pa.Array]) -> list[Buffer]:
-    """End offset of each row, counted through all arrays."""
+    """Return the end offset of each row, counted through all arrays."""
     out: list[Buffer] = []
     before = 0
     for array in arrays:
@@ -274,13 +276,13 @@ def _offsets(arrays: Sequence[pa.Array]) -> list[Buffer]:
 
 
 def _flat(array: pa.Array) -> pa.Array:
-    """The elements of a list array that its rows refer to."""
+    """Return the elements of a list array that its rows refer to."""
     first, last = array.offsets[0].as_py(), array.offsets[-1].as_py()
     return array.values[first:last]
 
 
 def _map(arrays: Sequence[pa.Array]) -> list[Buffer]:
-    """Map(LowCardinality(String), UInt64).  The version of the keys stands before the offsets."""
+    """Map(LowCardinality(String), UInt64).  The version of the keys precedes the offsets."""
     keys, values = [], []
     for array in arrays:
         first, last = array.offsets[0].as_py(), array.offsets[-1].as_py()
@@ -290,7 +292,7 @@ def _map(arrays: Sequence[pa.Array]) -> list[Buffer]:
 
 
 class _Buffers:
-    """A file of buffers: clickhouse-connect copies from it without joining them first."""
+    """A file of buffers, from which clickhouse-connect copies without joining them first."""
 
     def __init__(self, buffers: list[memoryview]) -> None:
         self._left = iter(buffers)
@@ -314,7 +316,7 @@ def insert(client: Client, table: Table, batches: list[pa.RecordBatch], token: s
     if not buffers:
         return
     settings = {"insert_deduplication_token": token}
-    # The driver's types allow for less than the driver.
+    # The driver's types allow less than the driver.
     body: Any
     nowhere: Any = None
     if client.uri.startswith("chdb:"):
@@ -326,10 +328,10 @@ def insert(client: Client, table: Table, batches: list[pa.RecordBatch], token: s
 
 
 def _request(table: Table, names: list[str], buffers: list[memoryview]) -> memoryview:
-    """The statement and its rows, in one piece: a request whose connection breaks is sent again as a whole.
+    """Return the statement and its rows in one piece: a request whose connection breaks is sent again as a whole.
 
-    numpy takes memory without clearing it and copies while other threads go on.  To join bytes, or to make a bytearray
-    of that size, keeps them waiting, the event loop too: for 0.2 s, and for 0.04 s or, on busy cores, 0.15 s.
+    numpy allocates memory without clearing it and copies while other threads run.  Joining bytes makes them wait 0.2 s,
+    and a bytearray of that size 0.04 s, or 0.15 s on busy cores; the event loop, too.
     """
     columns = ", ".join(f"`{name}`" for name in names)
     parts = [memoryview(f"INSERT INTO {table.name} ({columns}) FORMAT Native\n".encode()), *buffers]

@@ -22,7 +22,7 @@ _log = get_log("spool")
 
 
 class InsertQueue:
-    """For the event loop's thread; what touches the disk goes through `call`, one call at a time."""
+    """The queue, for the event loop's thread; disk access goes through `call`, one call at a time."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class InsertQueue:
         lost: Callable[[str, int, str], None],
         freed: Callable[[int], None],
     ) -> None:
-        """`lost` counts rows of a table by reason; `freed` hears of octets of rows that are not in memory any more."""
+        """`lost` counts rows of a table by reason; `freed` is called with the octets of rows that have left memory."""
         self._limit = settings.spool_bytes
         self._call = call
         self._lost = lost
@@ -42,13 +42,13 @@ class InsertQueue:
         self._inserts: deque[Insert] = deque()
         self._by_table = dict.fromkeys((table.name for table in TABLES), 0)
         self._disk = asyncio.Lock()
-        """Held while a file is written, renamed, read or removed: what is known of it here is what is on the disk."""
+        """Held while a file is written, renamed, read or removed, so that the state here matches the disk."""
         self._run = uuid4().hex
         self._number = 0
         self.file_bytes = 0
-        """Disk that the files take."""
+        """Disk space that the files take."""
         self.problem: str | None = None
-        """Why rows wait in memory that should be on the disk, None if none do."""
+        """Why rows that should be on the disk wait in memory; None if none do."""
         self._declare(metrics)
 
     def _declare(self, metrics: Metrics) -> None:
@@ -75,12 +75,12 @@ class InsertQueue:
 
     @property
     def unwritten(self) -> Insert | None:
-        """The oldest insert without a file.  Only the head and the newest can be that: others wait in their files."""
+        """The oldest insert without a file.  Only the head and the newest can have none: others wait in their files."""
         ends = (self._inserts[0], self._inserts[-1]) if self._inserts else ()
         return next((insert for insert in ends if not insert.file_bytes), None)
 
     def waiting(self, table: str) -> bool:
-        """Whether rows of `table` are in the line."""
+        """Return whether rows of `table` are in the queue."""
         return self._by_table[table] > 0
 
     def in_memory(self) -> Iterator[Insert]:
@@ -88,7 +88,7 @@ class InsertQueue:
         return (insert for insert in tuple(self._inserts) if not insert.file_bytes)
 
     async def open(self) -> None:
-        """Take the spool's directory and what a former run left there.  Raises StoreError."""
+        """Lock the spool's directory and take over what a former run left there.  Raises StoreError."""
         inserts, halves = await self._call(self._spool.open)
         for insert in inserts:
             self._inserts.append(insert)
@@ -105,11 +105,11 @@ class InsertQueue:
             )
 
     async def close(self) -> None:
-        """Let go of the directory; files stay for the next start."""
+        """Release the directory; files stay for the next start."""
         await self._call(self._spool.close)
 
     def add(self, table: Table, batches: list[pa.RecordBatch]) -> Insert:
-        """Put rows from memory behind all others."""
+        """Append rows from memory to the queue."""
         self._number += 1
         rows = sum(batch.num_rows for batch in batches)
         octets = sum(batch.nbytes for batch in batches)
@@ -119,7 +119,7 @@ class InsertQueue:
         return insert
 
     async def rows(self, insert: Insert) -> list[pa.RecordBatch]:
-        """The rows of the head, from memory or its file.  Raises BrokenSegmentError or OSError."""
+        """Return the rows of the head, from memory or its file.  Raises BrokenSegmentError or OSError."""
         if insert.batches is None:
             async with self._disk:
                 insert.batches = await self._call(self._spool.read, insert)
@@ -133,7 +133,7 @@ class InsertQueue:
             insert.group = group
 
     async def keep(self, insert: Insert) -> bool:
-        """Write an insert to the disk, unless it is there already.  False, and counted, if that cannot be done."""
+        """Write an insert to the disk, unless it is there already.  A failure is counted, and returns False."""
         async with self._disk:
             if insert.file_bytes or insert.batches is None:
                 return True
@@ -156,7 +156,7 @@ class InsertQueue:
         return True
 
     async def finish(self, insert: Insert) -> None:
-        """Forget the head: it is stored, or given up."""
+        """Remove the head: it is stored, or given up."""
         async with self._disk:
             await self._forget(insert)
         if not self._inserts:

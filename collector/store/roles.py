@@ -1,11 +1,11 @@
-"""What connections to the embedded engine may do: roles and ceilings, which the engine itself enforces.
+"""What connections to the embedded engine may do: roles and limits, which the engine itself enforces.
 
-Every connection of the process is the engine's user `default`, who has two roles.  `writer`, for the service, makes and
-fills tables.  `reader`, for the SQL endpoint, selects.  Neither may read files, addresses or other databases (the
-grants FILE, URL, REMOTE … of ClickHouse's SOURCES), so no table function reaches out, whoever asks.  The profile
-`reader` holds the endpoint's limits as constraints: a query may lower and never lift them, in a subquery neither.
+Every connection of the process uses the engine's user `default`, which has two roles.  `writer`, for the service,
+creates and fills tables.  `reader`, for the SQL endpoint, selects.  Neither may read files, URLs or other databases
+(the grants FILE, URL, REMOTE … of ClickHouse's SOURCES), so that no table function can reach out in either role.  The
+profile `reader` holds the endpoint's limits as constraints: a query may lower but never raise them, also in a subquery.
 
-Not held by roles, hence by `guard`: scalar functions such as `file()`, and the tables of `system`.
+Not covered by roles, and hence by `guard`: scalar functions such as `file()`, and the tables of `system`.
 """
 
 from __future__ import annotations
@@ -21,29 +21,30 @@ READER = "reader"
 """The role and the profile of the SQL endpoint's connections."""
 
 GRANTED = frozenset({"GRANT reader, writer TO default"})
-"""What SHOW GRANTS says where the engine has taken the configuration."""
+"""What SHOW GRANTS returns if the engine has accepted the configuration."""
 
 FILE_NAME = "engine.xml"
-"""In the store's directory."""
+"""The configuration's name in the store's directory."""
 
 ENGINE_BLOCK_ROWS = 65_409
 """ClickHouse's own default of max_block_size."""
 
 LARGEST_RANGE = 1_000_000
-"""Elements that range() may make for a block; ClickHouse's own default is 500 times as many.  One call on an array is
-not interrupted."""
+"""Elements that range() may make for a block; ClickHouse's own default is 500 times as many.  A call on one array
+cannot be interrupted."""
 
 LARGEST_STATEMENT = 10_000
 """Nodes of a statement's tree; ClickHouse's own default is five times as many.  Before the first row, conditions are
-rewritten in a time that grows with the square of their number, which nothing interrupts."""
+rewritten, which takes time quadratic in their number and cannot be interrupted."""
 
 LARGEST_PLAN = 50_000
-"""Nodes once views and common table expressions are put in wherever they are named; ClickHouse's own default is ten
-times as many.  `pair_metrics` has 6,000.  Of 30 common table expressions, each of which names the one before it twice,
-the engine would make a tree for ever, which nothing interrupts."""
+"""Nodes after views and common table expressions are expanded wherever they are named; ClickHouse's own default is ten
+times as many.  `pair_metrics` has 6,000.  From 30 common table expressions, each of which names the one before it
+twice, the engine would build a tree endlessly, which cannot be interrupted."""
 
 FIXED = {"calculate_text_stack_trace": 0}
-"""For all: with the first error, the engine would open every library of the process, a hundred, and keep them open."""
+"""For all roles: with the first error, the engine would open every library of the process, a hundred, and keep them
+open."""
 
 _CONFIGURATION = """<clickhouse>
   <display_name>vmflow</display_name>
@@ -86,7 +87,7 @@ def ceilings(settings: SqlSettings) -> dict[str, int]:
         # One core is left to those who store.
         "max_threads": max(1, (os.cpu_count() or 1) // 2),
         "max_block_size": ENGINE_BLOCK_ROWS,
-        # Sorting and grouping that exceed a share of the memory go to the disk, which the store needs itself.
+        # Sorting and grouping beyond a share of the memory use the disk, which the store itself needs.
         "max_temporary_data_on_disk_size_for_query": settings.max_disk_bytes,
         "function_range_max_elements_in_block": LARGEST_RANGE,
         "max_ast_elements": LARGEST_STATEMENT,
@@ -95,12 +96,12 @@ def ceilings(settings: SqlSettings) -> dict[str, int]:
 
 
 def configuration_of(directory: Path) -> Path:
-    """Where the engine's configuration lies in the store's `directory`."""
+    """Return the path of the engine's configuration in the store's `directory`."""
     return directory / FILE_NAME
 
 
 def write_configuration(directory: Path, settings: SqlSettings) -> None:
-    """Write the engine's configuration, readable by us alone.  Raises OSError."""
+    """Write the engine's configuration, readable by the service's user only.  Raises OSError."""
     path = configuration_of(directory)
     limits = ceilings(settings)
     text = _CONFIGURATION.format(

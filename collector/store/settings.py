@@ -16,10 +16,10 @@ SCHEMES = ("chdb", "http", "https")
 
 
 def own_directory() -> Path:
-    """The service's own directory.
+    """Return the service's own directory.
 
-    systemd names one in STATE_DIRECTORY; a person's is under the XDG data home.  Not the working directory: `vmflow
-    query` must find the same store wherever it is called from.
+    systemd names it in STATE_DIRECTORY; a user's is under the XDG data home.  Not the working directory: `vmflow query`
+    must find the same store from anywhere.
     """
     state = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
     if state:
@@ -29,7 +29,7 @@ def own_directory() -> Path:
 
 
 def default_url() -> str:
-    """The embedded store in the service's own directory."""
+    """Return the embedded store in the service's own directory."""
     return f"chdb://{own_directory() / 'store'}"
 
 
@@ -77,43 +77,42 @@ class StoreSettings(BaseModel, frozen=True, extra="forbid"):
     """Days that rows live, by table; for the others, see docs/columns.md."""
 
     interface_speeds: dict[str, int] = Field(default_factory=dict)
-    """Speeds in bit/s for the utilisation, by `host/interface`; `*` is for those of which nobody else says anything."""
+    """Speeds in bit/s for the utilisation, by `host/interface`; `*` is for those without another source."""
 
     batch_rows: int = Field(default=500_000, ge=1, le=2**20)
     """Rows of one insert: about 150 MB of flows.  Larger ones save little more, smaller ones cost more merging."""
     batch_age_seconds: float = Field(default=1.0, gt=0, le=60)
-    """A smaller batch goes out at this age: rows can be asked for within two seconds."""
+    """A smaller batch is inserted at this age: rows can be queried within two seconds."""
     queue_bytes: int = Field(default=384 * 2**20, ge=2**20)
     """Rows in memory, waiting or in flight, all tables: over a second of the highest rate.  What exceeds it is
     dropped."""
 
     spool_directory: Path | None = None
-    """Where rows wait on the disk that the store does not take.  Default: `spool` beside the embedded store; with a
-    server, `spool` in the service's own directory.  One service each."""
+    """Where rows that the store does not accept wait on the disk.  Default: `spool` beside the embedded store; with a
+    server, `spool` in the service's own directory.  Each service needs its own."""
     spool_bytes: int = Field(default=8 * 2**30, ge=2**20)
-    """Disk that they may take.  With more, the oldest are dropped and counted (`spool_full`)."""
+    """Disk space for them.  With more, the oldest are dropped and counted (`spool_full`)."""
     spool_after_seconds: float = Field(default=5, gt=0, le=60)
-    """Rows go to the disk when an insert failed, or has no answer after this time.  A store at its limit takes up to
-    two seconds for an insert: it is not to be given the disk's work, too."""
+    """Rows go to the disk when an insert has failed, or has no answer after this time.  A store at its limit takes up
+    to two seconds for an insert: the spool should not load its disk, too."""
     spool_fsync: Literal["segment", "never"] = "segment"
-    """`segment`: each file is forced to the disk, so that it survives a power cut.  `never`: the system does it in its
-    own time; a kill of the service alone loses nothing either way."""
+    """`segment`: each file is forced to the disk, so that it survives a power cut.  `never`: the system writes it when
+    it chooses; a kill of the service alone loses nothing either way."""
 
     min_retry_seconds: float = Field(default=0.2, gt=0)
     max_retry_seconds: float = Field(default=15, gt=0)
     connect_seconds: int = Field(default=10, ge=1)
     insert_seconds: int = Field(default=60, ge=1)
-    """An insert without an answer after this time is tried again, with the same token.  The driver takes whole
-    seconds."""
+    """An insert without an answer after this time is retried with the same token.  The driver takes whole seconds."""
 
     memory_bytes: int = Field(default=1000 * 2**20, ge=256 * 2**20)
-    """Bound of the embedded engine.  Together with the queue and the decoder it stays below 1.5 GiB in use."""
+    """Bound of the embedded engine.  Together with the queue and the decoder, the memory in use stays below 1.5 GiB."""
     merge_threads: int = Field(default=1, ge=1, le=64)
     """Background merges of the embedded engine: one leaves the other core of a small machine to inserts."""
 
     drain_seconds: float = Field(default=12, gt=0)
-    """What is not stored this long after the stop goes to the spool; if the store fails already, after a second.  All
-    of a stop takes 15 s, of which four are kept for the spool."""
+    """What is not stored this long after the stop goes to the spool; after a second if the store already fails.  The
+    whole stop takes 15 s, of which 4 s are kept for the spool."""
 
     @field_validator("url")
     @classmethod
@@ -152,7 +151,7 @@ class StoreSettings(BaseModel, frozen=True, extra="forbid"):
 
     @property
     def embedded(self) -> bool:
-        """Whether the store lives in this process."""
+        """Whether the store is in this process."""
         return self.url.startswith("chdb:")
 
     @property

@@ -1,7 +1,7 @@
-"""Bring the tables and views of a store to the state this release writes, or say how they differ.
+"""Bring the tables and views of a store to this release's state, or report how they differ.
 
-Tables hold rows, so numbered migrations change them.  Views hold nothing: they are made from the text of this release,
-and made again where the text in the store is another one; a mark in the view's comment tells.  What columns mean is
+Tables hold rows, so numbered migrations change them.  Views hold none: they are created from the text of this release,
+and recreated if the text in the store differs, which a mark in the view's comment shows.  The meaning of columns is
 written into their comments (`describe`).
 """
 
@@ -42,11 +42,11 @@ COLUMNS = (
 
 
 def describe(client: Client, settings: StoreSettings) -> list[str]:
-    """Set the comments of all columns of our tables and views, which SQL clients show (`system.columns.comment`).
+    """Set the comments of all columns of the tables and views, which SQL clients show (`system.columns.comment`).
 
-    They are no part of what the tables are: stores of former releases get them at the next start, and a view that is
-    made again gets them again.  Only those that differ are written.  Blocks.  Returns the names of those that had
-    others.  Raises the driver's errors.
+    They are not part of the tables' definition: stores of former releases get them at the next start, and a recreated
+    view gets them again.  Only those that differ are written.  Blocks.  Returns the names of tables and views whose
+    comments differed.  Raises the driver's errors.
     """
     cluster = settings.cluster or None
     tables = {fill(f"{table.name}${{local}}", cluster): table for table in STORED}
@@ -80,7 +80,7 @@ _TTL_DAYS = re.compile(r"TTL .*toIntervalDay\((\d+)\)")
 
 @dataclass(frozen=True)
 class State:
-    """What a store holds: the steps that ran, the columns by table, the marks of our views by name."""
+    """What a store holds: the steps that ran, the columns by table, the marks of the views by name."""
 
     applied: frozenset[int]
     columns: dict[str, dict[str, ColumnState]]
@@ -88,9 +88,9 @@ class State:
 
 
 def set_up(client: Client, settings: StoreSettings) -> list[str]:
-    """Create the database, the tables and views, or bring them to the state of today; then check.
+    """Create the database, the tables and views, or bring them up to date; then check.
 
-    A new store gets the tables as they are today.  One that is there keeps what ClickHouse does not change in a table
+    A new store gets the current tables.  An existing one keeps what ClickHouse does not change in a table
     (`index_granularity`); all else is the same.  Blocks.  Returns what was done, one line each.  Raises SchemaError if
     the tables still differ, and the driver's errors.
     """
@@ -120,9 +120,9 @@ def set_up(client: Client, settings: StoreSettings) -> list[str]:
 
 
 def _as_of_today(client: Client, settings: StoreSettings) -> bool:
-    """Whether each of our tables that is there has the columns and the sorting key of this release.
+    """Return whether each existing table has the columns and the sorting key of this release.
 
-    So it is in a new store, and in one whose first set-up stopped halfway.
+    This is so in a new store, and in one whose first set-up stopped halfway.
     """
     cluster = settings.cluster or None
     tables = {fill(f"{table.name}${{local}}", cluster): table for table in STORED}
@@ -141,9 +141,9 @@ def _as_of_today(client: Client, settings: StoreSettings) -> bool:
 
 
 def _make(client: Client, settings: StoreSettings) -> list[str]:
-    """Make all tables as they are today.
+    """Create all current tables.
 
-    The steps are noted last: where this stops halfway, the next start makes the tables that are missing.
+    The steps are recorded last: if this stops halfway, the next start creates the missing tables.
     """
     for statement in ddl(ttl_days=settings.ttl_days, cluster=settings.cluster or None, feeds=(), views=()):
         client.command(statement)
@@ -165,7 +165,7 @@ def migrate(client: Client, applied: Set[int], cluster: str | None) -> list[str]
 
 
 def _apply(client: Client, step: Step, cluster: str | None) -> list[str]:
-    """Run a step.  Tables that it drops are put aside where they hold rows: returns a line for each."""
+    """Run a step.  Tables that it drops are renamed if they hold rows; return a line for each."""
     done = []
     for statement in step.statements:
         filled = fill(statement, cluster)
@@ -173,7 +173,7 @@ def _apply(client: Client, step: Step, cluster: str | None) -> list[str]:
         if table and _rows(client, table, cluster):
             aside = f"{table}_before_{step.number}"
             if _exists(client, aside):
-                continue  # the step stopped halfway, and what holds rows is what it made
+                continue  # the step stopped halfway, and the table with rows is the new one
             filled = put_aside(filled, aside)
             done.append(f"rows of the former {table} are in {aside}")
         client.command(filled)
@@ -182,7 +182,7 @@ def _apply(client: Client, step: Step, cluster: str | None) -> list[str]:
 
 
 def _rows(client: Client, table: str, cluster: str | None) -> int:
-    """How many rows a table holds, on a cluster those of all shards; 0 without the table."""
+    """Return how many rows a table holds, on a cluster those of all shards; 0 without the table."""
     distributed = table.removesuffix(fill("${local}", cluster)) if cluster else table
     counted = [name for name in {table, distributed} if _exists(client, name)]
     return max((int(client.query(f"SELECT count() FROM {name}").result_rows[0][0]) for name in counted), default=0)  # noqa: S608
@@ -198,7 +198,7 @@ def _exists(client: Client, table: str) -> bool:
 
 
 def _applied(client: Client, cluster: str | None) -> frozenset[int]:
-    """The steps that ran, on a cluster those noted by any of its shards, which this one then notes, too."""
+    """Return the steps that ran, on a cluster those recorded by any of its shards, which this one then records, too."""
     here = _noted(client, TABLE)
     everywhere = _noted(client, EVERYWHERE) if cluster else here
     if missing := [[step.number, step.name] for step in steps() if step.number in everywhere - here]:
@@ -229,7 +229,7 @@ def _set_ttls(client: Client, settings: StoreSettings) -> list[str]:
 
 
 def _tune(client: Client, settings: StoreSettings) -> list[str]:
-    """Set what only newer ClickHouse knows, or former releases did not set, where the table has it otherwise."""
+    """Set what only newer ClickHouse versions have, or former releases did not set, if the table's value differs."""
     cluster = settings.cluster or None
     known = {str(name) for (name,) in client.query("SELECT name FROM system.merge_tree_settings").result_rows}
     done = []
@@ -245,7 +245,7 @@ def _tune(client: Client, settings: StoreSettings) -> list[str]:
 
 
 def _engine(client: Client, settings: StoreSettings, table: Table) -> str:
-    """The engine of a table with all its clauses, as ClickHouse states it; empty without the table."""
+    """Return the engine of a table with all its clauses, as ClickHouse states it; empty without the table."""
     rows = client.query(
         "SELECT engine_full FROM system.tables WHERE database = {database:String} AND name = {name:String}",
         parameters={"database": settings.database, "name": fill(f"{table.name}${{local}}", settings.cluster or None)},
@@ -254,7 +254,7 @@ def _engine(client: Client, settings: StoreSettings, table: Table) -> str:
 
 
 def _set_views(client: Client, settings: StoreSettings) -> list[str]:
-    """Make the views that are missing or have another text."""
+    """Create the views that are missing or have another text."""
     cluster = settings.cluster or None
     marks = _marks(client, settings)
     changed = []
@@ -262,7 +262,7 @@ def _set_views(client: Client, settings: StoreSettings) -> list[str]:
         if feed.name not in marks:
             client.command(fill(create_feed(feed), cluster))
         elif marks[feed.name] != feed.mark:
-            # Not dropped and made again: rows that arrive in between would be in no rollup.
+            # Not dropped and recreated: rows that arrive in between would be in no rollup.
             client.command(fill(f"ALTER TABLE {feed.name}${{on_cluster}} MODIFY QUERY {feed.select}", cluster))
             client.command(fill(f"ALTER TABLE {feed.name}${{on_cluster}} MODIFY COMMENT '{feed.mark}'", cluster))
         else:
@@ -276,7 +276,7 @@ def _set_views(client: Client, settings: StoreSettings) -> list[str]:
 
 
 def _wanted(settings: StoreSettings) -> tuple[Feed | View, ...]:
-    """All views that a store has."""
+    """Return all views that a store has."""
     return (*FEEDS, *views(settings.interface_speeds))
 
 
@@ -289,7 +289,7 @@ def _marks(client: Client, settings: StoreSettings) -> dict[str, str]:
 
 
 def columns(client: Client, database: str, tables: Iterable[str]) -> dict[str, dict[str, ColumnState]]:
-    """The columns of these tables, in order, as ClickHouse states them."""
+    """Return the columns of these tables, in order, as ClickHouse states them."""
     found: dict[str, dict[str, ColumnState]] = {name: {} for name in tables}
     for table, name, kind, codec, alias in client.query(
         "SELECT table, name, type, compression_codec, default_expression FROM system.columns "
@@ -301,7 +301,7 @@ def columns(client: Client, database: str, tables: Iterable[str]) -> dict[str, d
 
 
 def state(client: Client, settings: StoreSettings) -> State:
-    """What the store holds now.  A store without our database holds nothing."""
+    """Return what the store holds now.  A store without the database holds nothing."""
     names = [fill(f"{table.name}${{local}}", settings.cluster or None) for table in STORED]
     present = client.query(
         "SELECT count() FROM system.tables WHERE database = {database:String} AND name = {name:String}",
@@ -319,8 +319,8 @@ def state(client: Client, settings: StoreSettings) -> State:
 def check(client: Client, settings: StoreSettings) -> None:
     """Compare the store's columns and views with those of this release.
 
-    Raises SchemaError that names what is missing or different.  Codecs are the operator's
-    affair: they are not compared.
+    Raises SchemaError that names what is missing or different.  Codecs are the operator's choice: they are not
+    compared.
     """
     found = state(client, settings)
     problems = []

@@ -1,12 +1,12 @@
-"""The spool: inserts that the store does not take now, each in a file of its own.
+"""The spool: inserts that the store does not accept at present, each in its own file.
 
-A file's name says all but the rows: `NUMBER-TABLE-GROUP-ROWS-RUN.arrow`.  Numbers give the order.  RUN-NUMBER is the
-deduplication token, so a repeated insert has the same one, also after a restart.  GROUP is 0 until the insert has been
-given its number for `flows.rollup_group`; a file with another GROUP may have been sent.  The content is an Arrow IPC
-stream with one record batch, compressed with lz4.  A file is written under another name first: it is whole, or it is
-not there.
+A file's name states all but the rows: `NUMBER-TABLE-GROUP-ROWS-RUN.arrow`.  Numbers give the order.  RUN-NUMBER is the
+deduplication token, so a repeated insert has the same one, also after a restart.  GROUP is 0 until the insert has its
+number for `flows.rollup_group`; a file with another GROUP may have been sent.  The content is an Arrow IPC stream with
+one record batch, compressed with lz4.  A file is written under another name first, so that it is either complete or
+absent.
 
-What a kill between two steps leaves, for an insert of `flows` (other tables have no group, and their rows no sums):
+What a kill between two steps leaves, for an insert of `flows` (other tables have no groups and no sums):
 
     after this step                   left behind               the next start
     1 group opened in the store       file with group 0         sends it with another group; the old one has no rows
@@ -18,7 +18,7 @@ What a kill between two steps leaves, for an insert of `flows` (other tables hav
 
 Groups are read back only after a file that has one is sent (`Rollup.settled`): between 2 and 3 its rows might be
 missing.  Removing the file after step 5 would be worse: sums might be stored while the file is still there, and then
-only the token, which the store forgets after 1,000 further inserts, would keep its rows from being counted twice.
+only the token, which the store drops after 1,000 further inserts, would keep its rows from being counted twice.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from schemas.column import Table
 from schemas.tables import TABLES
 
 BLOCK_BYTES = 4096
-"""A file takes whole blocks of the disk."""
+"""Block size of the disk: a file takes whole blocks."""
 
 LOCK = "vmflow.lock"
 TEMPORARY = ".tmp"
@@ -53,44 +53,44 @@ _log = get_log("spool")
 
 @dataclass(eq=False, slots=True)
 class Insert:
-    """Rows of one table that are stored together: with every attempt the same rows, token and group."""
+    """Rows of one table that are stored together: every attempt has the same rows, token and group."""
 
     number: int
     table: Table
     rows: int
     run: str
-    """32 hexadecimal digits that no other run of the service has."""
+    """32 hexadecimal digits, unique to this run of the service."""
     group: int = 0
-    """For column `rollup_group`, fixed before the first attempt; 0: not asked for yet, or the table has none."""
+    """For column `rollup_group`, fixed before the first attempt; 0: not requested yet, or the table has none."""
     batches: list[pa.RecordBatch] | None = None
     """The rows, while they are in memory."""
     queue_bytes: int = 0
-    """Their share of the writer's queue."""
+    """Their octets in the writer's queue."""
     file_bytes: int = 0
-    """What its file takes; 0: there is none."""
+    """Octets of its file; 0: there is none."""
 
     @property
     def token(self) -> str:
-        """By which the store knows the insert again."""
+        """The token by which the store deduplicates the insert."""
         return f"{self.run}-{self.number}"
 
     @property
     def file_name(self) -> str:
-        """Of its file, if it has one."""
+        """Name of its file, if it has one."""
         return f"{self.number:012d}-{self.table.name}-{self.group}-{self.rows}-{self.run}.arrow"
 
 
 class Spool:
-    """Files of inserts in one directory.  Everything here blocks; one call at a time."""
+    """The files of inserts in one directory.  All calls block; one call at a time."""
 
     def __init__(self, directory: Path, *, fsync: bool) -> None:
-        """With `fsync`, a file is on the disk before `write` returns, as far as the disk tells the truth."""
+        """With `fsync`, a file is on the disk before `write` returns, if the disk reports this truthfully."""
         self._directory = directory
         self._fsync = fsync
         self._lock: int | None = None
 
     def open(self) -> tuple[list[Insert], int]:
-        """Take the directory; returns the inserts in it, oldest first, and how many half-written files were removed.
+        """Lock the directory; return the inserts in it, oldest first, and how many half-written files were removed.
 
         Raises StoreError if the directory cannot be used, StoreLockedError if another process uses it.
         """
@@ -110,13 +110,13 @@ class Spool:
         return sorted(inserts, key=lambda insert: insert.number), len(halves)
 
     def close(self) -> None:
-        """Let go of the directory."""
+        """Release the directory."""
         lock, self._lock = self._lock, None
         if lock is not None:
             os.close(lock)
 
     def write(self, insert: Insert) -> int:
-        """Write the rows of an insert; returns what the file takes.  Raises OSError, with nothing left behind."""
+        """Write the rows of an insert; return the octets of the file.  Raises OSError, with nothing left behind."""
         path = self._directory / insert.file_name
         temporary = path.with_suffix(TEMPORARY)
         batch = _joined(insert.batches or [])
@@ -138,7 +138,8 @@ class Spool:
         return -(-octets // BLOCK_BYTES) * BLOCK_BYTES
 
     def read(self, insert: Insert) -> list[pa.RecordBatch]:
-        """The rows of an insert.  Raises BrokenSegmentError if its file does not hold them, OSError for the rest."""
+        """Return the rows of an insert.  Raises BrokenSegmentError if its file does not hold them, OSError for other
+        failures."""
         try:
             with pa.OSFile(str(self._directory / insert.file_name)) as file:
                 table = pa.ipc.open_stream(file).read_all()
@@ -175,7 +176,7 @@ class Spool:
 
 
 def _locked(directory: Path) -> int:
-    """Take the directory for this process; returns the descriptor that holds it."""
+    """Lock the directory for this process; return the descriptor that holds it."""
     handle = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -188,7 +189,7 @@ def _locked(directory: Path) -> int:
 
 
 def _insert(path: Path) -> Insert | None:
-    """What a file's name says.  None for files that are not ours."""
+    """Return what a file's name states; None for files that are not the spool's."""
     match = _NAME.fullmatch(path.name)
     if match is None:
         return None
@@ -212,7 +213,7 @@ def _insert(path: Path) -> Insert | None:
 
 
 def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
-    """All rows as one batch, without the names that no row uses: dictionaries of the inventory hold a whole cloud's."""
+    """Return all rows as one batch, without unused names: the inventory's dictionaries hold those of a whole cloud."""
     (batch,) = pa.Table.from_batches(batches).combine_chunks().to_batches()
     return pa.RecordBatch.from_arrays([_trimmed(column) for column in batch.columns], schema=batch.schema)
 

@@ -1,4 +1,4 @@
-"""The writer: collects batches by table, inserts them one at a time, repeats what failed, and counts what is lost.
+"""The writer: collects batches by table, inserts them one at a time, retries failed inserts, and counts losses.
 
     offer ──► batches per table ──► queue of inserts ─► the oldest insert ──► store
               bounded in bytes;     size or age reached;   same token and        transient error: again, later
@@ -55,7 +55,7 @@ class Backlog:
         self._batches: deque[tuple[float, pa.RecordBatch]] = deque()
 
     def add(self, batch: pa.RecordBatch, now: float) -> None:
-        """Put a batch behind the others."""
+        """Append a batch."""
         if not self._batches:
             self.since = now
         self._batches.append((now, batch))
@@ -84,16 +84,16 @@ class Backlog:
 
 
 ROOM = 0.75
-"""`ready` waits until the queue is filled less than this: filling it to the brim again and again costs more."""
+"""`ready` waits until the queue is filled less than this: filling it completely each time costs more."""
 
 SPILL_SECONDS = 0.25
-"""How often it is looked whether rows must go to the disk."""
+"""How often to check whether rows must go to the disk."""
 
 SPOOL_SECONDS = 4.0
-"""Of a stop, kept for writing to the spool what is not stored."""
+"""Part of a stop kept for writing to the spool what is not stored."""
 
 FAILING_STOP_SECONDS = 1.0
-"""How long a stop waits for a store that fails already: its rows are as safe in the spool."""
+"""How long a stop waits for a store that already fails: the rows are as safe in the spool."""
 
 SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300)
 
@@ -102,21 +102,21 @@ INSERT_SETTINGS = {
     "async_insert": 0,
     # A Distributed table would answer before its shards have the rows, and keep them on one server's disk until then.
     "distributed_foreground_insert": 1,
-    # A repeated insert adds nothing to the rollups, too, and adds what a failed attempt left out.
+    # A repeated insert adds nothing twice to the rollups either, but adds what a failed attempt left out.
     "deduplicate_blocks_in_dependent_materialized_views": 1,
     # Rollup rows of one block are aggregated already; merging them once more before they are written takes a third of
     # the insert's time.
     "optimize_on_insert": 0,
 }
-"""ClickHouse settings of the connection that inserts."""
+"""ClickHouse settings of the connection for inserts."""
 
 _log = get_log("store")
 
 
 class Writer:
-    """Stores batches of rows.  A component: entering connects and sets up the tables, leaving drains.
+    """The writer of batches of rows.  A component: entering connects and sets up the tables, leaving drains.
 
-    All methods are for the event loop's thread; what blocks goes through `call`, what touches the spool's files through
+    All methods are for the event loop's thread; blocking calls go through `call`, those on the spool's files through
     `spool_call`.
     """
 
@@ -130,9 +130,9 @@ class Writer:
         stop: Stop | None = None,
         claim: Callable[[], None] = lambda: None,
     ) -> None:
-        """`rollup` is told of the rows of `flows` that are stored; `stop` is that of the service.
+        """`rollup` gets the stored rows of `flows`; `stop` is that of the service.
 
-        `claim` says that we are about to store, before anything is; what it raises keeps the writer from opening.
+        `claim` is called before anything is stored; what it raises prevents the writer from opening.
         """
         self._settings = settings
         self._claim = claim
@@ -153,7 +153,7 @@ class Writer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._problem: str | None = None
         self._failing_since: float | None = None
-        """When the first attempt failed of those since which none went well, by the monotonic clock."""
+        """When the first of the failed attempts since the last success failed, by the monotonic clock."""
         self._declare(metrics)
         self.dropped_rows = 0
 
@@ -180,11 +180,11 @@ class Writer:
 
     @property
     def spool_bytes(self) -> int:
-        """Disk that rows take which wait for the store."""
+        """Disk space of rows that wait for the store."""
         return self._line.file_bytes
 
     def waiting(self, table: str) -> bool:
-        """Whether rows of `table` wait, in memory or on the disk, or are in flight."""
+        """Return whether rows of `table` wait, in memory or on the disk, or are in flight."""
         return self._backlogs[table].rows > 0 or self._line.waiting(table)
 
     @property
@@ -194,7 +194,7 @@ class Writer:
 
     @property
     def away_seconds(self) -> float:
-        """For how long the store has not taken rows, or not answered; 0 while all is well."""
+        """For how long the store has not accepted rows, or not answered; 0 while all is well."""
         since = [one for one in (self._failing_since, self._attempt_since) if one is not None]
         return time.monotonic() - min(since) if since else 0.0
 
@@ -205,13 +205,14 @@ class Writer:
 
     @property
     def spool_problem(self) -> str | None:
-        """Why rows wait in memory that should be on the disk, None if none do."""
+        """Why rows that should be on the disk wait in memory; None if none do."""
         return self._line.problem
 
     async def __aenter__(self) -> Self:
-        """Take the spool, connect, and set up the tables.
+        """Lock the spool, connect, and set up the tables.
 
-        A server that does not answer yet is asked again later: rows wait.  Raises StoreError for everything else.
+        If a server does not answer yet, the connection is retried later: rows wait.  Raises StoreError for everything
+        else.
         """
         await self._line.open()
         try:
@@ -263,9 +264,9 @@ class Writer:
         await self._room.wait()
 
     async def drain(self, deadline_seconds: float) -> None:
-        """Take no more, store what is in memory, and close; what is left at the deadline goes to the spool.
+        """Accept no more, store what is in memory, and close; what is left at the deadline goes to the spool.
 
-        An insert whose answer is still awaited goes there too: the next start repeats it with the same token.
+        An insert whose answer is still awaited goes there, too: the next start repeats it with the same token.
         """
         self._draining = True
         self._work.set()
@@ -295,7 +296,7 @@ class Writer:
             self._drop(insert.table.name, insert.rows, "stopping")
 
     def _describe(self, client: Client) -> None:
-        """Write what columns mean into the store.  Rows do not wait for it: a user may not be allowed to."""
+        """Write the meaning of columns into the store.  Rows do not wait for it: a user may not be allowed to."""
         try:
             described = describe(client, self._settings)
         except driver.Error as error:
@@ -329,7 +330,7 @@ class Writer:
             await self._store(insert)
 
     async def _next(self) -> Insert | None:
-        """The oldest insert, once there is one; None at the stop, when only files are left."""
+        """Return the oldest insert, once there is one; None at the stop, when only files are left."""
         while True:
             self._work.clear()
             head = self._line.head
@@ -348,7 +349,8 @@ class Writer:
                     await self._work.wait()
 
     def _due(self) -> tuple[Backlog | None, float | None]:
-        """A table whose rows are enough, or old enough; else the seconds until one's are, None if there are no rows."""
+        """Return a table with enough or old enough rows; else the seconds until there is one, None if there are no
+        rows."""
         settings = self._settings
         waiting = [backlog for backlog in self._backlogs.values() if backlog.rows]
         if not waiting:
@@ -366,7 +368,7 @@ class Writer:
         return self._line.add(backlog.table, backlog.take(self._settings.batch_rows))
 
     async def _spill(self) -> None:
-        """Write to the disk what is due while the store does not take it; it then waits behind all older rows."""
+        """Write to the disk what is due while the store does not accept it; it then waits behind all older rows."""
         while not self._draining:
             await asyncio.sleep(SPILL_SECONDS)
             while self._late():
@@ -380,7 +382,7 @@ class Writer:
                     break  # the disk is full: once more after a pause
 
     def _late(self) -> bool:
-        """Whether rows must not wait in memory: others wait before them, or the store fails or hangs."""
+        """Return whether rows must not wait in memory: others wait before them, or the store fails or hangs."""
         if self._line.head is None or self._draining:
             return False
         since = self._attempt_since
@@ -388,7 +390,7 @@ class Writer:
         return len(self._line) > 1 or self._problem is not None or hanging
 
     async def _store(self, insert: Insert) -> None:
-        """Store an insert; after an error that is not the rows' fault, again, as often as it takes."""
+        """Store an insert; after an error that is not the rows' fault, retry as often as necessary."""
         rollup = self._rollup if insert.table is FLOWS else None
         for pause in self._pauses():
             self._attempt_since = begun = time.monotonic()
@@ -416,20 +418,21 @@ class Writer:
             return
 
     async def _attempt(self, due: Insert, batches: list[pa.RecordBatch], rollup: Rollup | None) -> None:
-        """Try to store an insert once.  Raises what keeps it from being stored."""
+        """Try to store an insert once.  Raises what prevents it."""
         if self._client is None:
             try:
                 self._client = await self._call(self._open)
             except Exception as error:
-                # Whatever is wrong with the store, it is not the rows.
+                # Whatever is wrong with the store, the rows are not the cause.
                 raise StoreUnreachableError(first_line(error)) from error
         if rollup is not None and not due.group:
-            # Asked for once: an attempt whose answer was lost may have stored the rows with this number.
+            # Requested once: an attempt whose answer was lost may have stored the rows with this number.
             await self._line.assign(due, await rollup.group())
         await self._call(insert_block, self._client, due.table, batches, due.token, due.group)
 
     def _pauses(self) -> Iterator[float]:
-        """Seconds to wait after each failed attempt: doubling, shortened at random so that writers do not march."""
+        """Yield the seconds to wait after each failed attempt: doubling, shortened at random so that writers do not
+        retry in step."""
         longest = self._settings.max_retry_seconds
         pause = self._settings.min_retry_seconds
         while True:
@@ -461,7 +464,7 @@ class Writer:
         self._drop(table, insert.rows, reason)
 
     def _freed(self, octets: int) -> None:
-        """Rows of this size are not in memory any more."""
+        """Note that rows of this size have left memory."""
         self._bytes = max(0, self._bytes - octets)
         if self._bytes <= ROOM * self._settings.queue_bytes:
             self._room.set()

@@ -25,9 +25,9 @@ from collector.web import models
 PAGE = 1000
 """Most rows of one answer."""
 HISTORY = 100_000
-"""Furthest offset."""
+"""Largest offset."""
 MISTAKES = 20
-"""Mistakes of one request that an answer lists."""
+"""Most mistakes of one request that an answer lists."""
 
 CURSOR = "^([0-9]{1,18}-[0-9a-f]{32})?$"
 
@@ -78,14 +78,14 @@ Service = Annotated[AlertService, Depends(_service)]
 
 @dataclass(frozen=True, slots=True)
 class _By:
-    """Who does something, and why."""
+    """The person who does something, and why."""
 
     who: str
     comment: str
 
 
 def _by(request: Request, act: models.Act) -> _By:
-    """Who acts: the one who is logged in, else the one whom the body names."""
+    """Return who acts: the logged-in user, else the person named in the body."""
     who = str(request.scope.get(SCOPE_USER) or act.who)
     if not who:
         raise HTTPException(422, "who: a name is expected, of the person who does this")
@@ -103,7 +103,7 @@ async def list_alerts(
     limit: Limit = 100,
     cursor: Annotated[str, Query(pattern=CURSOR, description="`next_cursor` of the page before.")] = "",
 ) -> models.AlertList:
-    """Alerts, those that fired last first."""
+    """List alerts, the last fired first."""
     query = AlertQuery(tuple(state), tuple(severity), tuple(rule), vm, id, limit + 1, _before(cursor))
     rows = await service.alerts(query)
     following = _cursor(rows[limit - 1]) if len(rows) > limit else None
@@ -112,7 +112,7 @@ async def list_alerts(
 
 @router.get("/alerts/{alert_id}", tags=["alerts"], responses=_ABSENT)
 async def show_alert(service: Service, alert_id: Id, limit: Limit = 100, offset: Offset = 0) -> models.AlertDetail:
-    """One alert and what happened to it, oldest first; limit and offset are for the history."""
+    """Show one alert and its history, oldest first; limit and offset apply to the history."""
     row = await _row(service, alert_id)
     events = await service.history(row, limit, offset)
     return models.AlertDetail.model_validate({"alert": row, "history": events})
@@ -120,7 +120,7 @@ async def show_alert(service: Service, alert_id: Id, limit: Limit = 100, offset:
 
 @router.post("/alerts/{alert_id}/acknowledge", tags=["alerts"], responses=_ABSENT | _OVER | _BODY)
 async def acknowledge(request: Request, service: Service, alert_id: Id, act: models.Act) -> models.Alert:
-    """Take an alert on: it is not escalated any more."""
+    """Acknowledge an alert: it is not escalated any more."""
     by = _by(request, act)
     if not await service.acknowledge(alert_id, by.who, by.comment):
         row = await _row(service, alert_id)
@@ -130,7 +130,7 @@ async def acknowledge(request: Request, service: Service, alert_id: Id, act: mod
 
 @router.post("/alerts/{alert_id}/resolve", tags=["alerts"], responses=_ABSENT | _OVER | _BODY)
 async def resolve(request: Request, service: Service, alert_id: Id, act: models.Act) -> models.Alert:
-    """End an alert.  If its condition still holds, the next windows begin a new one."""
+    """Resolve an alert.  If its condition still holds, the next windows begin a new one."""
     by = _by(request, act)
     if not await service.resolve(alert_id, by.who, by.comment):
         row = await _row(service, alert_id)
@@ -145,13 +145,14 @@ async def list_silences(
     limit: Limit = 100,
     offset: Offset = 0,
 ) -> models.SilenceList:
-    """Silences, newest first."""
+    """List silences, newest first."""
     return models.SilenceList.model_validate({"silences": await service.silences(limit, offset, ended=ended)})
 
 
 @router.post("/silences", tags=["silences"], status_code=201, responses=_BODY)
 async def make_silence(request: Request, service: Service, wanted: models.SilenceRequest) -> models.Made:
-    """Keep messages of alerts that match back until a time.  States go on; what still fires then is told."""
+    """Hold back messages of matching alerts until a time.  States still change; alerts that still fire then are
+    notified."""
     by = _by(request, wanted)
     try:
         until = models.micros(wanted.ends(datetime.now(UTC)))
@@ -170,7 +171,7 @@ async def end_silence(request: Request, service: Service, silence_id: Id, act: m
 
 @router.post("/exporters/retire", tags=["exporters"], responses=_ABSENT | _BODY)
 async def retire(request: Request, service: Service, wanted: models.RetireRequest) -> models.Retired:
-    """Exporters that were taken away on purpose: nobody misses them any more, until they send again."""
+    """Stop expecting exporters that were removed on purpose, until they send again."""
     by = _by(request, wanted)
     found = await service.retire(wanted.labels(), by.who, by.comment)
     if not found:
@@ -180,7 +181,7 @@ async def retire(request: Request, service: Service, wanted: models.RetireReques
 
 @router.get("/rules", tags=["rules"])
 async def list_rules(service: Service) -> models.RuleList:
-    """The rules that are evaluated, and how that goes."""
+    """List the evaluated rules, and the state of their evaluation."""
     return models.RuleList.model_validate({"rules": service.rules()})
 
 
@@ -201,7 +202,7 @@ def _before(cursor: str) -> tuple[int, str] | None:
 
 
 def handle(app: FastAPI) -> None:
-    """Have the app answer every error with problem details."""
+    """Make the app answer every error with problem details."""
     app.add_exception_handler(StarletteHTTPException, _http)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(AlertServiceError, _unavailable)
@@ -235,10 +236,10 @@ async def _defect(request: Request, error: Exception) -> Response:
 
 
 class Api(FastAPI):
-    """Describes errors in their own media type; FastAPI itself gives them that of answers."""
+    """The app, which describes errors in their own media type; FastAPI itself gives them that of answers."""
 
     def openapi(self) -> dict[str, Any]:
-        """The description: errors are problem details."""
+        """Return the description: errors are problem details."""
         if self.openapi_schema is None:
             described = super().openapi()
             for methods in described["paths"].values():
@@ -251,18 +252,18 @@ class Api(FastAPI):
 
 
 def application(service: AlertService, pages: Sequence[BaseRoute]) -> ASGIApp:
-    """The API in front of `service`, with `pages` beside it."""
+    """Return the API of `service`, with `pages` beside it."""
     app = Api(
         title="vmflow",
         summary="Alerts of VM-to-VM traffic: list, acknowledge, resolve, silence; rules and their state.",
         version=VERSION,
         openapi_url="/api/openapi.json",
-        docs_url=None,  # the usual pages load their scripts from elsewhere
+        docs_url=None,  # the usual pages load scripts from other sites
         redoc_url=None,
         routes=list(pages),
     )
     app.state.service = service
     app.include_router(router)
     handle(app)
-    app.middleware_stack = app.build_middleware_stack()  # else the first request does
+    app.middleware_stack = app.build_middleware_stack()  # otherwise the first request does this
     return app

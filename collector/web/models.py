@@ -1,4 +1,4 @@
-"""What the API answers and takes.  Times are RFC 3339; null where something has not happened."""
+"""Models of the API's requests and answers.  Times are RFC 3339; null where something has not happened."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ LONGEST_SILENCE = timedelta(days=366)
 
 
 def moment(time_us: object) -> object:
-    """µs since 1970 as a time; 0 as None."""
+    """Return µs since 1970 as a time; 0 as None."""
     if isinstance(time_us, int):
         return _EPOCH + timedelta(microseconds=time_us) if time_us else None
     return time_us
 
 
 def micros(time: datetime) -> int:
-    """A time as µs since 1970."""
+    """Return a time as µs since 1970."""
     return (time - _EPOCH) // timedelta(microseconds=1)
 
 
 When = Annotated[datetime | None, BeforeValidator(moment)]
-# What people send is cleaned (`schemas.text`), so that its readers see all that is in it.
+# Texts from people are cleaned (`schemas.text`), so that readers see everything in them.
 Who = Annotated[str, StringConstraints(strip_whitespace=True, max_length=100), AfterValidator(partial(clean, most=100))]
 Comment = Annotated[
     str, StringConstraints(strip_whitespace=True, max_length=1000), AfterValidator(partial(clean, most=1000))
@@ -50,7 +50,7 @@ Protocol = Literal["sflow5", "netflow1", "netflow5", "netflow7", "netflow9", "ip
 
 
 def address(text: object) -> object:
-    """An IP address as the labels of alerts have it: IPv4 is not mapped.  Raises ValueError."""
+    """Return an IP address in the form of alerts' labels: IPv4 is not mapped.  Raises ValueError."""
     parsed = ip_address(str(text))
     return str(getattr(parsed, "ipv4_mapped", None) or parsed)
 
@@ -96,7 +96,7 @@ class Alert(BaseModel):
 
 
 class AlertList(BaseModel):
-    """One page of alerts, those that fired last first."""
+    """One page of alerts, the last fired first."""
 
     alerts: list[Alert]
     next_cursor: str | None = Field(description="Give it as `cursor` to get the next page; null on the last one.")
@@ -127,7 +127,7 @@ class AlertDetail(BaseModel):
 
 
 class Silence(BaseModel):
-    """One silence: messages of alerts that match are kept back."""
+    """One silence: messages of matching alerts are held back."""
 
     silence_id: str
     matchers: dict[str, str]
@@ -171,14 +171,14 @@ class RuleList(BaseModel):
 
 
 class Act(BaseModel, extra="forbid"):
-    """Who does something, and why."""
+    """The person who does something, and why."""
 
     who: Who = Field(default="", description="Needed where vmflow knows no login; else the login's name counts.")
     comment: Comment = ""
 
 
 class SilenceRequest(Act):
-    """A new silence.  Exactly one of `until` and `seconds` says when it ends."""
+    """A new silence.  Exactly one of `until` and `seconds` states when it ends."""
 
     matchers: dict[Short, Short] = Field(
         min_length=1,
@@ -196,7 +196,7 @@ class SilenceRequest(Act):
         return self
 
     def ends(self, now: datetime) -> datetime:
-        """When it ends.  Raises ValueError for a time gone by, or one more than 366 days away."""
+        """Return when it ends.  Raises ValueError for a time in the past, or more than 366 days away."""
         if self.seconds is not None and self.seconds > LONGEST_SILENCE.total_seconds():
             raise ValueError(f"seconds = {self.seconds:g}: at most 366 days are expected")
         end = self.until or now + timedelta(seconds=self.seconds or 0)
@@ -206,7 +206,7 @@ class SilenceRequest(Act):
 
 
 class RetireRequest(Act):
-    """Which exporters are not expected any more; what is left out does not restrict."""
+    """Exporters that are not expected any more; fields left out do not restrict."""
 
     exporter: Address = Field(description="Address that the datagrams come from.")
     agent: Address | None = Field(default=None, description="sFlow agent.")
@@ -214,7 +214,7 @@ class RetireRequest(Act):
     protocol: Protocol | None = None
 
     def labels(self) -> dict[str, str]:
-        """As alerts name them."""
+        """Return the labels as alerts have them."""
         wanted = {"exporter": self.exporter, "agent": self.agent, "domain": self.domain, "protocol": self.protocol}
         return {name: str(value) for name, value in wanted.items() if value is not None}
 
@@ -229,13 +229,13 @@ class Stream(BaseModel):
 
 
 class Retired(BaseModel):
-    """What is not expected any more, until it sends again."""
+    """Exporters that are not expected any more, until they send again."""
 
     retired: list[Stream]
 
 
 class Made(BaseModel):
-    """What was made."""
+    """What was created."""
 
     silence_id: str
 

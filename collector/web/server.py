@@ -1,6 +1,7 @@
 """HTTP server for /metrics, /health and the API, on the service's own event loop.
 
-The API's libraries take a quarter of a second to load, and no start waits for them: `LateApi` does it on a thread.
+The API's libraries take a quarter of a second to load, and the start does not wait for them: `LateApi` loads them on a
+thread.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ from collector.metrics import Metrics
 from collector.web.settings import WebSettings
 
 LOAD_SECONDS = 30
-"""How long a request waits for the API to be loaded, and when a client that got 503 may ask again."""
+"""How long a request waits for the API to be loaded, and after what time a client that got 503 may retry."""
 
 GZIP_LEVEL = 1
-"""Text of metrics becomes a tenth of its length with the quickest level already."""
+"""The text of metrics shrinks to a tenth even with the fastest level."""
 
 Health = Callable[[], dict[str, Any]]
-"""Answers with the state of the service; key `status` is `ok`, `starting` or what is wrong."""
+"""The state of the service; key `status` is `ok`, `starting` or what is wrong."""
 WORKS = ("ok", "held", "templates")
-"""States in which a restart would not help: data that is held would be lost by it."""
+"""States in which a restart would not help: it would lose the data that is held."""
 
 _log = get_log("web")
 
@@ -57,7 +58,7 @@ class LateApi:
         self._task: asyncio.Task[ASGIApp | None] | None = None
 
     def load(self) -> asyncio.Task[ASGIApp | None]:
-        """Begin, unless it has begun; the task gives the API, None if it cannot be loaded."""
+        """Start loading, unless started; the task returns the API, None if it cannot be loaded."""
         if self._task is None:
             self._task = asyncio.create_task(self._load(), name="web-api")
         return self._task
@@ -88,7 +89,7 @@ class LateApi:
 
 
 class Web:
-    """Serves until left.  Raises WebError from entering if the address cannot be bound."""
+    """The web server, which serves until left.  Entering raises WebError if the address cannot be bound."""
 
     def __init__(
         self,
@@ -117,7 +118,7 @@ class Web:
         self._pages = Router(self._routes)
         self._api = LateApi(self._application, call)
         self.url = ""
-        """Where it answers; empty if it is off.  Known once entered."""
+        """Where it is served; empty if it is off.  Known once entered."""
 
     async def __aenter__(self) -> Self:
         if not self._settings.enabled:
@@ -148,12 +149,12 @@ class Web:
             await asyncio.wait({self._api.load()})
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request (ASGI): the pages at once, all else by the API."""
+        """Answer one request (ASGI): the pages directly, all others by the API."""
         page = scope["type"] == "http" and scope["path"] in self._paths and scope["method"] in READS
         await (self._pages if page else self._api)(scope, receive, send)
 
     def _application(self) -> ASGIApp:
-        """The API, and the pages for other methods than GET and HEAD.  Blocks: it loads FastAPI."""
+        """Return the API, and the pages for methods other than GET and HEAD.  Blocks: it loads FastAPI."""
         from collector.web.api import application  # noqa: PLC0415 - slow, see the module's text
 
         return application(self._service, self._routes)
@@ -162,7 +163,7 @@ class Web:
         return PlainTextResponse("vmflow\n\n/metrics  for Prometheus\n/health   is it well\n/api/openapi.json\n")
 
     async def _metrics(self, request: Request) -> Response:
-        """On a thread: with a thousand exporters it takes 55 ms of CPU."""
+        """Render metrics on a thread: with a thousand exporters it takes 55 ms of CPU."""
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         compress = gzip_accepted(request.headers.get("accept-encoding", ""))
         body = await self._call(_page, encode, self._families.registry, compress)

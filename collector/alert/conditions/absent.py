@@ -31,7 +31,7 @@ LEAST_PAUSES = 2
 SLOWEST_SECONDS = 1260
 """Silence that a series of unknown rhythm may keep: twice the slowest default of Open vSwitch, and a minute."""
 DISMISSED_US = 15 * SECOND_US
-"""What was dismissed may still be reported for so long: rows about exporters come every 10 s, after the fact."""
+"""A dismissed series may still be reported for this long: rows about exporters come every 10 s, after the fact."""
 ENDED = ("", "clear")
 """`resolved_by` of what is not dismissed: it lasts, or is there again."""
 
@@ -158,7 +158,7 @@ class Absent:
         return np.maximum(least, np.where(known, np.where(longest > 1, 2 * longest + 1, 1), patient))
 
     def _successors(self, rows: NDArray[np.int64]) -> dict[int, str]:
-        """Of these rows, those that another stream of the same sender took the place of, and which."""
+        """Return those of these rows that another stream of the same sender replaced, and which stream."""
         if not len(rows):
             return {}
         labels = {name: text.to_pylist() for name, text in self._texts.items()}

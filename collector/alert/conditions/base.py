@@ -1,4 +1,4 @@
-"""Conditions over whole columns: which series of a window are beyond the limit, which are clear, which say nothing.
+"""Conditions over whole columns: which series of a window are beyond the limit, which are clear, which are unknown.
 
     frame ──► Threshold, Absent, Trend, Baseline (each in a file of its name) ──► Verdict
 
@@ -21,7 +21,7 @@ from collector.alert.series import Flags, Floats, Limits, Series, WindowSeries
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one rule says about one window; all columns have a row per series."""
+    """The verdict of one rule on one window; all columns have a row per series."""
 
     series: Series
     data: Flags
@@ -50,7 +50,7 @@ class Verdict:
 
 
 class Judge(Protocol):
-    """One rule with what it has to remember."""
+    """One rule with its memory."""
 
     rule: Rule
 

@@ -32,7 +32,7 @@ CLEAR_SHARE = 0.5
 
 
 class Baseline:
-    """Remembers what is usual in the present hour."""
+    """The memory of what is usual in the present hour."""
 
     def __init__(self, rule: Rule, most: int, days: int, least_days: int) -> None:
         self.rule = rule
@@ -111,7 +111,8 @@ class Days:
         """Days back, series, values; not the days without any."""
 
     def read(self, client: Client, limits: Limits, seconds: float) -> bool:
-        """Read a day, and more for so many seconds; whether all are read.  Blocks; raises the driver's errors."""
+        """Read a day, and more for this many seconds; return whether all are read.  Blocks; raises the driver's
+        errors."""
         rule, begun = self._rule, time.monotonic()
         sql = SQL.format(
             keys=", ".join(rule.view.keys), measure=rule.measure, view=rule.view.name("1h"), where=rule.view.where
@@ -129,7 +130,7 @@ class Days:
         return not self._left
 
     def usual(self, most: int, least_days: int) -> tuple[Series, Floats, Floats]:
-        """Series in order, at most so many, with their usual value and spread; only those with enough days."""
+        """Return series in order, up to a limit, with their usual value and spread; only those with enough days."""
         if not self._read:
             return np.zeros(0, np.uint64), np.zeros(0), np.zeros(0)
         series = np.unique(np.concatenate([found for _, found, _ in self._read]))[:most]

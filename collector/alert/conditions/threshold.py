@@ -41,7 +41,7 @@ OVERSHOOT = 1.166
 FURTHEST = 1000.0
 """Standard deviations that count of one window: an exact value has none."""
 MOST_OF_ONE = 0.6
-"""Of what has to be explained, that one window in which nothing arrived counts: a report of one side may be missing."""
+"""What one window in which nothing arrived counts, as a share of what must be explained: one side may be missing."""
 EDGE_SIGMAS = 4.0
 EDGE_PACKETS = 4.0
 """A second that holds x packets on average may hold x + 4 √x + 4: with few packets that is a large share of them."""
@@ -50,11 +50,11 @@ BEYOND = 0.5
 SLACK = 1.1
 """The same for the plain sum, as a factor."""
 FORGOTTEN_US = 3600 * SECOND_US
-"""Evidence of a series of which nothing was measured for so long is of no use any more."""
+"""Evidence of a series that was not measured for this long is useless."""
 
 
 def decision(windows: float) -> float:
-    """The sum that a series without a shift reaches once in so many windows.
+    """Return the sum that a series without a shift reaches once in this many windows.
 
     Siegmund: windows = (exp(2 k b) − 2 k b − 1) / (2 k²) with allowance k and b = decision + OVERSHOOT.
     """

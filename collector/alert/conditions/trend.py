@@ -105,7 +105,7 @@ class Trend:
         return rows
 
     def _projected(self, rows: NDArray[np.int64], windows: float) -> tuple[Floats, Floats, Floats]:
-        """Value after so many windows, and its interval: NaN where too few windows have a value."""
+        """Return the value after this many windows, and its interval: NaN where too few windows have a value."""
         rule = self.rule
         value, low, high = (np.full(len(rows), np.nan) for _ in range(3))
         enough = np.zeros(len(rows), bool)

@@ -1,1 +1,1 @@
-"""The sources of the inventory: who says which VM is where."""
+"""The sources of the inventory: where it learns which VM is where."""

@@ -1,10 +1,10 @@
-"""What a source of the inventory says, the protocol that every source follows, and how texts of theirs are read.
+"""What a source of the inventory states, the protocol that every source follows, and how source texts are read.
 
-A source answers with its whole present state; what changed since its last answer, since when something holds, and who
-is right where two sources differ, is found by `merge.py` and `history.py`.  A source knows none of the others, no
-clock of ours and no event loop.
+A source returns its whole present state; `merge.py` and `history.py` find what changed since its last answer, since
+when something holds, and which source is right where two differ.  A source knows none of the others, nor the service's
+clock or event loop.
 
-MAC addresses, IP addresses, UUIDs and names are read here for all sources, so that none has rules of its own.
+MAC addresses, IP addresses, UUIDs and names are read here for all sources, so that the rules are the same for all.
 """
 
 from __future__ import annotations
@@ -27,13 +27,12 @@ Address = IPv4Address | IPv6Address
 NO_UUID = UUID(int=0)
 
 MAX_IPS = 64
-"""Addresses of one interface, or of one hypervisor, that are kept: more than an operator gives to one.  A router would
-have thousands, and is known by its MAC address; a hypervisor has one for each place from which it exports or where a
-tunnel ends."""
+"""Addresses kept per interface or hypervisor: more than an operator assigns.  A router would have thousands, and is
+known by its MAC address; a hypervisor has one for each place from which it exports or where a tunnel ends."""
 MAX_VLAN = 4094
 """4095 is Neutron's tag for a port that is not connected yet."""
 GROUP_BIT = 1 << 40
-"""Set in a MAC address that means many receivers (broadcast is one of them)."""
+"""The bit set in a group MAC address (broadcast included)."""
 MAC_FORMS = "52:54:00:0a:00:01, 52-54-00-0a-00-01, 5254.000a.0001 or 5254000a0001"
 
 _COLONS = re.compile(r"(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}")
@@ -65,7 +64,7 @@ class PortKind(IntEnum):
     TUNNEL = 2
     PATCH = 3
     OTHER = 4
-    """The switch itself (local or internal port), or an uplink: certainly no VM."""
+    """The switch itself (local or internal port), or an uplink: certainly not a VM."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,17 +116,18 @@ class Report:
     interfaces: tuple[Interface, ...] = ()
     hosts: tuple[Host, ...] = ()
     changed_us: int = 0
-    """When the newest change in it happened (µs since 1970), where an event told; 0 where it was found by polling."""
+    """When the newest change in it happened (µs since 1970), if an event stated it; 0 if it was found by polling."""
     counters: pa.RecordBatch | None = None
     """Rows of table `interface_counters` (all its decoded columns), if this source reads counters and they were due."""
 
 
 class SourceError(Exception):
-    """A source cannot be asked; the message says which, why, and what to do about it."""
+    """A source cannot be polled; the message says which, why, and what to do about it."""
 
 
 class SourceSetupError(SourceError):
-    """A source can never be asked as it is set: a missing library, a file that is none.  The service does not start."""
+    """A source can never be polled with these settings: a missing library, not a regular file.  The service does not
+    start."""
 
 
 class Source(Protocol):
@@ -145,20 +145,20 @@ class Source(Protocol):
         """Connect if need be and return the present state.  Raises SourceError, with the connection closed."""
 
     def wait(self, seconds: float) -> bool:
-        """Return True as soon as an event says that something may have changed; False after `seconds`.
+        """Return True as soon as an event indicates that something may have changed; False after `seconds`.
 
         Must return within `seconds` (plus a little), also where the connection is lost.
         """
 
     def interrupt(self) -> None:
-        """Make a `wait` under way return soon.  The one method that is called from another thread, at the stop."""
+        """Make a `wait` under way return soon.  The only method called from another thread, at the stop."""
 
     def close(self) -> None:
         """Close the connection.  Does not raise."""
 
 
 def parse_mac(text: object) -> int:
-    """A MAC address that a person wrote, in any usual notation.  Raises ValueError that says what was expected."""
+    """Read a MAC address that a person wrote, in any usual notation.  Raises ValueError that says what was expected."""
     if not isinstance(text, str) or not _ANY_MAC.fullmatch(text.strip()):
         raise ValueError(f"no MAC address; {MAC_FORMS} expected")
     parts = re.split("[:-]", text.strip())
@@ -167,12 +167,12 @@ def parse_mac(text: object) -> int:
 
 
 def mac_number(text: str) -> int | None:
-    """A MAC address that a program wrote, `52:54:00:0a:00:01`, as a 48-bit number; None for anything else."""
+    """Read a MAC address that a program wrote, `52:54:00:0a:00:01`, as a 48-bit number; None for anything else."""
     return int(text.replace(":", ""), 16) if _COLONS.fullmatch(text) else None
 
 
 def address_or_none(text: str) -> Address | None:
-    """An IP address; None for what is none."""
+    """Read an IP address; None for anything else."""
     try:
         return ip_address(text)
     except ValueError:
@@ -180,7 +180,7 @@ def address_or_none(text: str) -> Address | None:
 
 
 def uuid_or_none(text: str) -> UUID | None:
-    """A UUID; None for what is none."""
+    """Read a UUID; None for anything else."""
     try:
         return UUID(text)
     except ValueError:
@@ -188,20 +188,21 @@ def uuid_or_none(text: str) -> UUID | None:
 
 
 def text_of(values: Mapping[str, object], key: str) -> str:
-    """A text, cleaned; empty where there is none."""
+    """Return a text, cleaned; empty where there is none."""
     value = values.get(key)
     return clean(value) if isinstance(value, str) else ""
 
 
 def sixteen(address: Address | None) -> bytes:
-    """The 16 octets of an address: IPv4 mapped into IPv6, none is `::`."""
+    """Return the 16 octets of an address: IPv4 mapped into IPv6; no address is `::`."""
     if address is None:
         return bytes(16)
     return address.packed if isinstance(address, IPv6Address) else bytes(10) + b"\xff\xff" + address.packed
 
 
 def remote_address(remote: str) -> Address | None:
-    """Address in `tcp:HOST:PORT` or `ssl:HOST:PORT`, resolved if it is a name; None for unix sockets and loopback.
+    """Return the address in `tcp:HOST:PORT` or `ssl:HOST:PORT`, resolved if it is a name; None for unix sockets and
+    loopback.
 
     An export often comes from the place where the source is.
     """

@@ -1,4 +1,4 @@
-"""Polls of interface counters into rows of `interface_counters`, with the differences to the poll before."""
+"""Turn polls of interface counters into rows of `interface_counters`, with the differences to the previous poll."""
 
 from __future__ import annotations
 
@@ -23,23 +23,24 @@ class Poll(NamedTuple):
     """One poll of n interfaces."""
 
     keys: Sequence[Hashable]
-    """[n] What makes an interface the same one in the next poll; each stands once."""
+    """[n] What identifies an interface from poll to poll; each occurs once."""
     names: Sequence[str]
     """[n] Names of the ports on the hypervisor."""
     if_index: NDArray[np.uint32]
     """[n] 0 where not known."""
     epochs: NDArray[np.int64]
-    """[n] Another number than in the poll before says that the counters began again."""
+    """[n] A number other than in the previous poll means that the counters were reset."""
     totals: NDArray[np.uint64]
-    """[len(TOTALS), n] Running totals in the order of `schemas.counters.TOTALS`, `ABSENT` where not told."""
+    """[len(TOTALS), n] Running totals in the order of `schemas.counters.TOTALS`, `ABSENT` where not stated."""
     wall_us: int
-    """When it was, µs since 1970."""
+    """Time of the poll, µs since 1970."""
     monotonic_us: int
-    """When it was, by a clock that nobody sets."""
+    """The same by the monotonic clock."""
 
 
 class CounterRows:
-    """Makes rows of one hypervisor's polls.  What is kept is one poll: it cannot outgrow the interfaces there are."""
+    """Maker of rows from one hypervisor's polls.  It keeps one poll, so its memory is bounded by the number of
+    interfaces."""
 
     def __init__(self, source: str) -> None:
         """`source` is a value of the column of that name."""
@@ -47,7 +48,7 @@ class CounterRows:
         self._before: Poll | None = None
 
     def rows(self, poll: Poll, agent: Address | None) -> pa.RecordBatch | None:
-        """All decoded columns of `interface_counters` for one poll; None if no interface has counters.
+        """Return all decoded columns of `interface_counters` for one poll; None if no interface has counters.
 
         `agent` is an address under which the hypervisor exports, None = not known (`::` in the rows).
         """
@@ -74,9 +75,9 @@ class CounterRows:
 
 
 def _differences(before: Poll | None, now: Poll) -> tuple[NDArray[np.uint8], NDArray[np.uint64], NDArray[np.uint64]]:
-    """State [n], deltas [totals, n] and interval in µs [n] of `now` against `before`.
+    """Return state [n], deltas [totals, n] and interval in µs [n] of `now` against `before`.
 
-    Counters were reset where one of them fell or an epoch began: then no delta holds.
+    Counters were reset where one of them fell or an epoch began: then no delta is valid.
     """
     count = len(now.keys)
     state = np.full(count, _FIRST, np.uint8)

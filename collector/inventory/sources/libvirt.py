@@ -2,8 +2,8 @@
 
 `read` costs one call for the list of active domains with their states (libvirt 4.5 or newer), and a call for each
 domain that changed; see `libvirt_domains.py`.  It ends well within the deadline of the settings if calls return: XML is
-read during its first half, addresses until three quarters.  A daemon that hangs ends the connection by keepalive within
-the deadline; one that hangs while the connection is being made does not, and the call has to be given up.
+read during its first half, addresses until three quarters.  If a daemon hangs, keepalive ends the connection within the
+deadline; if it hangs while the connection is being made, it does not, and the call must be given up.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from collector.threads import start_daemon
 from schemas.text import clean
 
 KEEPALIVE_COUNT = 2
-"""Questions that may stay unanswered; the connection is cut when the next one is due."""
+"""Keepalive messages that may stay unanswered; the connection is closed when the next one is due."""
 DIRTY_DOMAINS = 16_384
-"""As many domains as libvirt lists.  A change beyond is found when the domain's turn to be read again comes."""
+"""As many domains as libvirt lists.  A change beyond that is found when the domain is next due to be read."""
 
 _EVENTS = (
     "LIFECYCLE",
@@ -47,7 +47,7 @@ _started = False
 
 
 def load() -> ModuleType:
-    """The binding.  Raises SourceSetupError where it is not installed."""
+    """Return the binding.  Raises SourceSetupError where it is not installed."""
     try:
         import libvirt  # noqa: PLC0415 - optional: the extra `libvirt`
     except ImportError as error:
@@ -61,9 +61,10 @@ def load() -> ModuleType:
 
 
 def _start(libvirt: ModuleType) -> None:
-    """Once in a process, before the first connection: libvirt's event loop on a thread, and its errors not on stderr.
+    """Once per process, before the first connection, run libvirt's event loop on a thread and keep its errors off
+    stderr.
 
-    Errors come as exceptions, too; libvirt prints them besides unless somebody takes them.
+    Errors are raised as exceptions; libvirt also prints them unless a handler takes them.
     """
     global _started  # noqa: PLW0603 - libvirt has one event loop per process
     with _start_lock:
@@ -81,13 +82,14 @@ def _run_events(libvirt: ModuleType) -> None:
             libvirt.virEventRunDefaultImpl()
         except libvirt.libvirtError as error:
             _log.sampled("libvirt's event loop failed", error=str(error))
-            time.sleep(1)  # so that a lasting failure is no busy loop
+            time.sleep(1)  # so that a lasting failure does not spin
 
 
 class Signals:
-    """What events said since the last read; filled on libvirt's thread, waited for and taken on the source's.
+    """What events reported since the last read; filled on libvirt's thread, waited for and taken on the source's.
 
-    A burst of events, such as a start of a domain brings, is waited out for a moment, so that it is one read.
+    It waits a moment for the end of a burst of events, such as the start of a domain causes, so that one read covers
+    it.
     """
 
     BURST_SECONDS = 0.05
@@ -101,7 +103,7 @@ class Signals:
         self._dirty: set[bytes] = set()
 
     def changed(self, domain: bytes | None) -> None:
-        """Something happened, to the domain with this UUID if any, just now."""
+        """Note that something happened just now, to the domain with this UUID if any."""
         with self._lock:
             self._changed_us = time.time_ns() // 1_000
             if domain is not None and len(self._dirty) < DIRTY_DOMAINS:
@@ -109,19 +111,19 @@ class Signals:
         self.again()
 
     def again(self) -> None:
-        """Have the next wait return at once, as after an event, but without a time."""
+        """Make the next wait return at once, as after an event, but without a time."""
         with self._lock:
             self._pending = True
             self._wake.set()
 
     def interrupt(self) -> None:
-        """Have the wait under way, else the next one, return at once."""
+        """Make the wait under way, else the next one, return at once."""
         with self._lock:
             self._interrupted = True
             self._wake.set()
 
     def wait(self, seconds: float) -> bool:
-        """True as soon as something is pending, False after `seconds` or when interrupted."""
+        """Return True as soon as something is pending, False after `seconds` or when interrupted."""
         self._wake.wait(max(seconds, 0.0))
         with self._lock:
             interrupted, self._interrupted = self._interrupted, False
@@ -134,7 +136,8 @@ class Signals:
         return True
 
     def take(self) -> tuple[int, set[bytes]]:
-        """When the newest event came (µs since 1970, 0 = none did), and the domains that had one; then forget both."""
+        """Return when the newest event came (µs since 1970, 0 = none did) and the domains that had one; then forget
+        both."""
         with self._lock:
             taken = self._changed_us, self._dirty
             self._changed_us, self._dirty, self._pending = 0, set(), False
@@ -144,14 +147,14 @@ class Signals:
 
 
 class Session:
-    """A connection with its events.  Not for use by two threads at a time, `lost` apart."""
+    """A connection with its events.  Not thread-safe, except `lost`."""
 
     def __init__(
         self, libvirt: ModuleType, uri: str, keepalive_seconds: int, signals: Signals, *, writable: bool = False
     ) -> None:
         """Connect, read-only unless `writable`.  Raises libvirtError.
 
-        A daemon that answers nothing for `keepalive_seconds` times (KEEPALIVE_COUNT + 1) is taken for dead, which ends
+        A daemon that answers nothing for `keepalive_seconds` times (KEEPALIVE_COUNT + 1) is considered dead, which ends
         the call under way.  While the connection is being made nothing limits the wait: libvirt has no means for it.
         """
         _start(libvirt)
@@ -159,7 +162,7 @@ class Session:
         self._signals = signals
         self._callbacks: list[int] = []
         self.lost = False
-        """The connection has ended by itself."""
+        """Whether the connection has ended by itself."""
         self.connection: Any = libvirt.open(uri) if writable else libvirt.openReadOnly(uri)
         try:
             self._attempt(self.connection.setKeepAlive, keepalive_seconds, KEEPALIVE_COUNT)
@@ -174,7 +177,7 @@ class Session:
         """Addresses of the host that the URI names."""
 
     def _attempt(self, function: Callable[..., object], *arguments: object) -> None:
-        """Call what not every driver can do, and do without where it cannot."""
+        """Call what not every driver supports, and do without where it is not supported."""
         with suppress(self._libvirt.libvirtError):
             function(*arguments)
 
@@ -191,7 +194,7 @@ class Session:
         self._signals.again()
 
     def close(self) -> None:
-        """Give the connection back, with all that refers to it.  Does not raise."""
+        """Close the connection, with all that refers to it.  Does not raise."""
         for callback in self._callbacks:
             self._attempt(self.connection.domainEventDeregisterAny, callback)
         self._callbacks.clear()
@@ -200,7 +203,7 @@ class Session:
 
 
 def shown_uri(uri: str) -> str:
-    """`uri` without a password.  Raises SourceSetupError if it is no URI."""
+    """Return `uri` without a password.  Raises SourceSetupError if it is not a URI."""
     try:
         user = urlsplit(uri).netloc.rpartition("@")[0]
     except ValueError as error:
@@ -209,7 +212,7 @@ def shown_uri(uri: str) -> str:
 
 
 def uri_addresses(uri: str) -> tuple[Address, ...]:
-    """Addresses of the host that `uri` names: none where it names none, or this machine, or one that nobody knows."""
+    """Return the addresses of the host that `uri` names: none where it names none, this machine, or an unknown one."""
     host = urlsplit(uri).hostname
     if not host:
         return ()
@@ -228,7 +231,7 @@ class Libvirt:
     """One libvirt daemon; follows `collector.inventory.sources.base.Source`."""
 
     def __init__(self, settings: LibvirtSettings) -> None:
-        """Raises SourceSetupError if the Python module of libvirt is missing, or the URI is none."""
+        """Raises SourceSetupError if the Python module of libvirt is missing, or the URI is not one."""
         self._libvirt = load()
         self._settings = settings
         self.rank = Rank.LIBVIRT
@@ -238,16 +241,16 @@ class Libvirt:
             self._libvirt, self.name, settings.poll_seconds, settings.guest_agent, clock=time.monotonic
         )
         self._counters = CounterRows("libvirt")
-        """Outlives a connection: that libvirtd was restarted does not touch the counters."""
+        """Outlives a connection: a restart of libvirtd does not reset the counters."""
         self._counters_due = 0.0
         """Monotonic seconds."""
         self._session: Session | None = None
         self._busy = threading.Lock()
-        """Held during a call: one that was given up may still hang when the next one comes."""
+        """Held during a call: one that was given up may still hang when the next one is made."""
         self._closing = False
 
     def read(self) -> Report:
-        """All interfaces of the domains that run here, counters if they are due.  Raises SourceError."""
+        """Return all interfaces of the domains that run here, counters if they are due.  Raises SourceError."""
         if not self._busy.acquire(blocking=False):
             raise SourceError(f"{self.name}: an earlier call still waits for an answer: is libvirtd hanging?")
         try:
@@ -259,9 +262,10 @@ class Libvirt:
             self._end_call()
 
     def wait(self, seconds: float) -> bool:
-        """True soon after an event, or where the connection was lost; False after `seconds`, or when interrupted.
+        """Return True soon after an event or a lost connection; False after `seconds`, or when interrupted.
 
-        False before `seconds` have passed, too, if counters are due: so they come evenly, whatever events do.
+        Also return False before `seconds` have passed if counters are due, so that they come evenly whatever events
+        occur.
         """
         if self._session is not None and self._settings.counters_seconds > 0:
             seconds = min(seconds, self._counters_due - time.monotonic())
@@ -272,7 +276,7 @@ class Libvirt:
         self._signals.interrupt()
 
     def close(self) -> None:
-        """Close the connection; where a call hangs in it, that call closes it when it ends."""
+        """Close the connection; if a call hangs in it, that call closes it when it ends."""
         self._closing = True
         if self._busy.acquire(blocking=False):
             self._end_call()
@@ -283,7 +287,7 @@ class Libvirt:
         changed_us, dirty = self._signals.take()
         session = self._session
         if session is None or session.lost:
-            # What events told of the connection before says nothing of when the new answer became true.
+            # Events on the previous connection do not show since when the new answer holds.
             changed_us = 0
             session = self._connect()
         host = self._settings.host or session.host_name
@@ -311,7 +315,7 @@ class Libvirt:
         )
 
     def _stats(self, session: Session, with_counters: bool) -> Stats:
-        """State of all active domains, and the counters of their interfaces if asked for, in one call.
+        """Return the state of all active domains, and the counters of their interfaces if asked for, in one call.
 
         NOWAIT: a domain that is busy with a job may leave out what the job holds, but does not hold up the others.
         """
@@ -322,7 +326,7 @@ class Libvirt:
         return stats
 
     def _runs_here(self, values: Mapping[str, Any]) -> bool:
-        """False while another host has the domain: it is being received, or was sent away and is not yet ended.
+        """Return False while another host has the domain: it is being received, or was sent away and has not ended yet.
 
         A domain paused for any other reason keeps its addresses.
         """
@@ -344,14 +348,14 @@ class Libvirt:
             self._settings.uri,
             keepalive_seconds,
             self._signals,
-            # libvirt lets only such a connection ask guest agents; nothing is ever changed through it.
+            # libvirt allows only such a connection to ask guest agents; nothing is ever changed through it.
             writable=self._settings.guest_agent,
         )
         self._domains.connected()
         return self._session
 
     def _end_call(self) -> None:
-        """Let the next call in; first close the connection if that was asked for meanwhile."""
+        """Allow the next call; first close the connection if that was requested meanwhile."""
         if self._closing:
             self._disconnect()
             self._closing = False

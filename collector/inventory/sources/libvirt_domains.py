@@ -1,7 +1,7 @@
-"""The domains of one libvirt daemon: XML read into interfaces, counters into polls, and what is kept between reads.
+"""The domains of one libvirt daemon: XML becomes interfaces, counters become polls; and what is kept between reads.
 
-`interfaces` and `poll` talk to nobody; `Domains` asks what is due.  The elements of the XML are those of libvirt's
-docs/formatdomain.rst; the metadata are those that Nova writes (nova/virt/libvirt/config.py, namespace
+`interfaces` and `poll` do no input or output; `Domains` asks for what is due.  The elements of the XML are those of
+libvirt's docs/formatdomain.rst; the metadata are those that Nova writes (nova/virt/libvirt/config.py, namespace
 `http://openstack.org/xmlns/libvirt/nova/1.x`).
 """
 
@@ -28,25 +28,25 @@ from schemas.text import clean
 MAX_XML = 1 << 20
 """Characters.  A domain with hundreds of devices has about 100,000."""
 MAX_INTERFACES = 256
-"""More than a guest has slots for on its PCI buses, root ports included."""
+"""More interfaces than a guest has slots for on its PCI buses, root ports included."""
 
 _NOVA = "{http://openstack.org/xmlns/libvirt/nova/"
 _NEUTRON_PREFIXES = ("tap", "vhu", "qvo")
-"""Neutron's names of ports: one of these, and the first 11 characters of the port id."""
+"""Neutron's port names: one of these, then the first 11 characters of the port id."""
 _BITS_PER_KILOBYTE = 8_000
-"""libvirt hands `average` and `peak` on as kB/s of 1000: 8 kbit/s each in Open vSwitch, `kbps` in tc."""
+"""libvirt passes `average` and `peak` on as kB/s of 1000: 8 kbit/s each in Open vSwitch, `kbps` in tc."""
 
 
 class DomainError(ValueError):
-    """A domain's XML cannot be read; the message says where in it and what was expected."""
+    """A domain's XML cannot be read; the message says where and what was expected."""
 
 
 def interfaces(xml: str, host: str) -> tuple[Interface, ...]:
-    """All interfaces of the domain that `xml` describes, on the hypervisor `host`.
+    """Return all interfaces of the domain that `xml` describes, on the hypervisor `host`.
 
-    Read it from the live XML of an active domain, where names of host devices stand.  Addresses are those that Nova
-    fixed, in its order; one that is none is left out.  Raises DomainError for anything else that is not as libvirt
-    writes it: a domain is stated whole or not at all.
+    Give it the live XML of an active domain, which has the names of host devices.  Addresses are those that Nova fixed,
+    in its order; invalid ones are left out.  Raises DomainError for anything else that is not as libvirt writes it: a
+    domain is reported whole or not at all.
     """
     root = _parse(xml)
     nics = root.findall("devices/interface")
@@ -75,7 +75,8 @@ def interfaces(xml: str, host: str) -> tuple[Interface, ...]:
 
 
 def _parse(xml: str) -> Element:
-    """The root element.  libvirt writes no document type, so that no entity can be declared, none expanded."""
+    """Return the root element.  A document type, which libvirt does not write, is refused: no entity can be declared or
+    expanded."""
     if len(xml) > MAX_XML:
         raise DomainError(f"{len(xml)} characters of XML, expected {MAX_XML} at most")
     if "<!DOCTYPE" in xml:
@@ -119,9 +120,10 @@ def _interface(
 
 
 def _port_name(nic: Element, source: Element | None) -> str:
-    """The host's device; for vhost-user without one the last part of the socket's path, as Open vSwitch names ports.
+    """Return the host's device; for vhost-user without one, the last part of the socket's path, as Open vSwitch names
+    ports.
 
-    A hostdev has none: its packets do not pass the host.
+    A hostdev has none: its packets do not pass through the host.
     """
     kind = nic.get("type")
     if kind == "hostdev":
@@ -133,7 +135,7 @@ def _port_name(nic: Element, source: Element | None) -> str:
 
 
 def _neutron_port(name: str, ports: dict[str, tuple[Address, ...]]) -> str:
-    """The Nova port whose id begins as the device's name says; empty if none does, or two."""
+    """Return the Nova port whose id begins as the device's name says; empty if none or two do."""
     if not name.startswith(_NEUTRON_PREFIXES):
         return ""
     matching = [port for port in ports if port[:11] == name[3:]]
@@ -141,7 +143,7 @@ def _neutron_port(name: str, ports: dict[str, tuple[Address, ...]]) -> str:
 
 
 def _vlan(nic: Element, neutron: bool) -> int:
-    """The VLAN on the wire: the single access tag, 0 where there is none.
+    """Return the VLAN on the wire: the single access tag, 0 where there is none.
 
     On an Open vSwitch port that Neutron manages the tag is local to the bridge, so it says nothing here.
     """
@@ -158,7 +160,7 @@ def _vlan(nic: Element, neutron: bool) -> int:
 
 
 def _speed(nic: Element) -> int:
-    """The limit in bit/s, 0 where there is none: of two directions the smaller, which is reached first.
+    """Return the limit in bit/s, 0 where there is none: the smaller of the two directions, which is reached first.
 
     The limit of a direction is its `peak` where given, else its `average` (Open vSwitch's max-rate, tc's ceil).
     """
@@ -171,7 +173,7 @@ def _speed(nic: Element) -> int:
 
 
 def _nova_instance(root: Element) -> Element | None:
-    """What Nova wrote of the instance, whatever the version of its namespace."""
+    """Return what Nova wrote of the instance, whatever the version of its namespace."""
     for element in root.findall("metadata/*"):
         if element.tag.startswith(_NOVA) and element.tag.endswith("}instance"):
             return element
@@ -179,7 +181,7 @@ def _nova_instance(root: Element) -> Element | None:
 
 
 def _project(nova: Element, space: str) -> str:
-    """Name of the project, else its id."""
+    """Return the name of the project, else its id."""
     project = nova.find(f"{space}owner/{space}project")
     if project is None:
         return ""
@@ -187,7 +189,7 @@ def _project(nova: Element, space: str) -> str:
 
 
 def _nova_ports(nova: Element, space: str) -> dict[str, tuple[Address, ...]]:
-    """Port id -> fixed addresses."""
+    """Return port id → fixed addresses."""
     ports = {}
     for port in nova.findall(f"{space}ports/{space}port")[:MAX_INTERFACES]:
         texts = [ip.get("address", "") for ip in port.findall(f"{space}ip") if ip.get("type", "fixed") == "fixed"]
@@ -196,7 +198,7 @@ def _nova_ports(nova: Element, space: str) -> dict[str, tuple[Address, ...]]:
 
 
 def addresses(texts: list[str]) -> tuple[Address, ...]:
-    """The addresses in `texts`, each once and without its zone; what is none is left out, and what is too many."""
+    """Return the addresses in `texts`, each once and without its zone; invalid and surplus ones are left out."""
     found = (address_or_none(text.partition("%")[0]) for text in texts[:MAX_IPS])
     return tuple(dict.fromkeys(address for address in found if address is not None))
 
@@ -209,7 +211,7 @@ def _mac(text: str) -> int:
 
 
 def _number(text: str, what: str) -> int:
-    """A decimal number of up to 18 digits."""
+    """Return a decimal number of up to 18 digits."""
     if not (text.isascii() and text.isdecimal() and len(text) <= 18):
         raise DomainError(f"{what} is {_shown(text)}, expected a number")
     return int(text)
@@ -220,13 +222,13 @@ def _text(element: Element, path: str) -> str:
 
 
 def _attribute(element: Element, path: str, name: str) -> str:
-    """Attribute `name` of the first element at `path`; empty if either is missing."""
+    """Return attribute `name` of the first element at `path`; empty if either is missing."""
     found = element.find(path)
     return "" if found is None else clean(found.get(name, ""))
 
 
 def _shown(text: str) -> str:
-    """`text` as a message may show it."""
+    """Return `text` in a form fit for a message."""
     return repr(text[:40])
 
 
@@ -251,22 +253,22 @@ class DomainStats(NamedTuple):
     uuid: bytes
     """16 octets."""
     number: int
-    """libvirt's id of this run of the domain: a domain that is started again has another."""
+    """libvirt's id of this run of the domain: a restarted domain has another."""
     values: Mapping[str, object]
     """Typed parameters by name: `net.count`, `net.0.name`, `net.0.rx.bytes`, …"""
 
 
 def poll(domains: Iterable[DomainStats], wall_us: int, monotonic_us: int) -> Poll:
-    """One poll of all interfaces that have a device and at least one counter, known by domain and device.
+    """Return one poll of all interfaces that have a device and at least one counter, known by domain and device.
 
     libvirt's number N of an interface is no key: it changes when another one is unplugged.
 
     Directions: libvirt shows the guest's side, the table shows the switch's.  What the guest sends (`tx`) the switch
-    receives (`in_`).  libvirt does the same for all kinds of interfaces: it turns the counters of a tap device and of a
-    vhost-user port round, and leaves those of a macvtap device as they are, because that device already counts as the
-    guest does (virDomainNetTypeSharesHostView).  So no kind is an exception here.
+    receives (`in_`).  libvirt does the same for all kinds of interfaces: it swaps the counters of a tap device and of a
+    vhost-user port, and leaves those of a macvtap device as they are, because that device already counts as the guest
+    does (virDomainNetTypeSharesHostView).  So no kind needs an exception here.
 
-    libvirt counts all packets in one number.  It stands where Open vSwitch puts all packets: `in_unicast_packets` and
+    libvirt counts all packets in one number.  It goes where Open vSwitch puts all packets: `in_unicast_packets` and
     `out_unicast_packets`.
     """
     epochs: dict[tuple[bytes, str], int] = {}
@@ -295,17 +297,17 @@ def poll(domains: Iterable[DomainStats], wall_us: int, monotonic_us: int) -> Pol
 
 
 def _counter(value: object) -> int:
-    """A counter, or ABSENT for what is none."""
+    """Return a counter, or ABSENT if there is none."""
     return value if isinstance(value, int) and 0 <= value < ABSENT else ABSENT
 
 
 ADDRESS_CALLS = 500
-"""A thousand domains with one source take two reads."""
+"""Calls per read: a thousand domains with one source take two reads."""
 ADDRESS_SECONDS = 60.0
-"""Leases last minutes to hours."""
+"""How long addresses are kept: leases last minutes to hours."""
 FAILURES = 3
-"""So often in a row a source of addresses may fail before it is left alone until the next connection: on many hosts
-the ARP table cannot be read at all."""
+"""How often in a row a source of addresses may fail before it is skipped until the next connection: on many hosts the
+ARP table cannot be read at all."""
 
 _log = get_log("libvirt")
 
@@ -325,13 +327,13 @@ class _Domain:
 class Domains:
     """What is known of the active domains of one libvirt daemon, kept between reads.
 
-    One call lists all active domains with their states.  Their XML and their addresses take a call each, which over ssh
+    One call lists all active domains with their states.  XML and addresses take a call each per domain, which over ssh
     costs a round trip.  So both are kept, and a read asks again only for what is due, oldest first, until its time is
     up:
 
     - XML: of a domain that is new, was started again or had an event; and of any other after half of a polling
-      interval, since libvirt tells nothing of a changed interface (update-device, link state).
-    - Addresses: once a minute and domain, at most `ADDRESS_CALLS` calls a read.
+      interval, since libvirt sends no event for a changed interface (update-device, link state).
+    - Addresses: once a minute per domain, at most `ADDRESS_CALLS` calls per read.
 
     A domain whose first XML is still due is left out of the report, and the next read follows at once.
     """
@@ -354,17 +356,17 @@ class Domains:
         self._failures = dict.fromkeys(self._sources, 0)
 
     def connected(self) -> None:
-        """A new connection: nothing is certain to be as it was, and what failed may work now."""
+        """Reset for a new connection: nothing is certain to be as it was, and what failed may work now."""
         self._dirty |= self._known.keys()
         self._failures = dict.fromkeys(self._sources, 0)
 
     def read(
         self, active: Iterable[Any], dirty: set[bytes], host: str, xml_until: float, addresses_until: float
     ) -> bool:
-        """Ask for what is due of the domains `active` (virDomain), while the clock is before the two times.
+        """Ask for what is due of the domains `active` (virDomain) until the two times.
 
-        `dirty` are the domains that had an event.  Returns whether there was time for every domain that changed.
-        Raises libvirtError if the connection has ended.
+        `dirty` are the domains that had an event.  Return whether there was time for every domain that changed.  Raises
+        libvirtError if the connection has ended.
         """
         domains = {domain.UUID(): domain for domain in active}
         self._known = {uuid: known for uuid, known in self._known.items() if self._is_run(domains.get(uuid), known)}
@@ -374,7 +376,7 @@ class Domains:
         return complete
 
     def interfaces(self, uuids: Iterable[bytes]) -> tuple[Interface, ...]:
-        """All interfaces known of these domains, with their addresses."""
+        """Return all interfaces known of these domains, with their addresses."""
         found = []
         for uuid in uuids:
             known = self._known.get(uuid)
@@ -383,7 +385,7 @@ class Domains:
         return tuple(found)
 
     def _is_run(self, domain: Any, known: _Domain) -> bool:
-        """True if `domain` is still the run that is known: one started again has new devices."""
+        """Return whether `domain` is still the known run: a restarted one has new devices."""
         return domain is not None and bool(domain.ID() == known.number)
 
     def _read_xml(self, domains: dict[bytes, Any], host: str, until: float) -> bool:
@@ -423,7 +425,7 @@ class Domains:
             calls += self._read_domain_addresses(self._known[uuid], domains[uuid])
 
     def _read_domain_addresses(self, known: _Domain, domain: Any) -> int:
-        """Ask all sources that may know addresses of this domain; returns the number of calls."""
+        """Ask all sources that may know addresses of this domain; return the number of calls."""
         ips: dict[int, tuple[Address, ...]] = {}
         calls = 0
         for source in self._sources:
@@ -443,13 +445,13 @@ class Domains:
         return calls
 
     def _may_know(self, source: str, known: _Domain) -> bool:
-        """Leases exist only on libvirt's own networks."""
+        """Return whether this source may know addresses of the domain: leases exist only on libvirt's own networks."""
         if self._failures[source] >= FAILURES:
             return False
         return source != "lease" or any(interface.network for interface in known.interfaces)
 
     def _failed(self, source: str, error: Any) -> None:
-        """Count a failure.  An agent that does not answer says nothing of the others; a refusal holds for all."""
+        """Count a failure.  An agent that does not answer says nothing about the others; a refusal holds for all."""
         denied = error.get_error_code() in (
             self._libvirt.VIR_ERR_OPERATION_DENIED,
             self._libvirt.VIR_ERR_ACCESS_DENIED,
@@ -463,13 +465,13 @@ class Domains:
             _log.sampled("guest agents cannot be asked", key=self._name, error=str(error))
 
     def _raise_if_lost(self, domain: Any, error: Exception) -> None:
-        """Raise `error` again if it is the connection's, not the domain's."""
+        """Re-raise `error` if it is the connection's, not the domain's."""
         if not domain.connect().isAlive():
             raise error
 
 
 def _by_mac(answer: dict[str, dict[str, Any]] | None) -> dict[int, tuple[Address, ...]]:
-    """MAC address -> addresses, from what virDomainInterfaceAddresses returns by name of the interface."""
+    """Return MAC address → addresses, from what virDomainInterfaceAddresses returns by name of the interface."""
     found: dict[int, tuple[Address, ...]] = {}
     for interface in (answer or {}).values():
         mac = mac_number(interface.get("hwaddr") or "")
@@ -480,7 +482,7 @@ def _by_mac(answer: dict[str, dict[str, Any]] | None) -> dict[int, tuple[Address
 
 
 def _joined(some: tuple[Address, ...], more: tuple[Address, ...]) -> tuple[Address, ...]:
-    """Both, each address once, up to the limit."""
+    """Return both, each address once, up to the limit."""
     return tuple(dict.fromkeys(some + more))[:MAX_IPS]
 
 

@@ -1,11 +1,11 @@
 """OpenStack as a source of the inventory: ports and networks of Neutron, servers and hypervisors of Nova, projects of
 Keystone.
 
-Neutron is needed; what else is missing or forbidden is done without, and said once.  An administrator sees all
-projects, hosts and segmentation ids; others see what is their own.
+Neutron is required; anything else that is missing or forbidden is done without, and logged once.  An administrator sees
+all projects, hosts and segmentation ids; other users see their own.
 
-Everything is listed in full every `full_seconds`.  Between, only changes of ports, networks and servers are read
-(`Mirror`, `Servers`), and projects when one turns up that is not known; hypervisors are read in full listings only.
+Everything is listed in full every `full_seconds`.  In between, only changes of ports, networks and servers are read
+(`Mirror`, `Servers`), and projects when an unknown one turns up; hypervisors are read in full listings only.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ from collector.log import get_log
 from schemas.text import clean
 
 OVERLAP = timedelta(minutes=2)
-"""How far before the newest known change servers are asked for again: the clocks of Nova's hosts differ a little, and
-a change is told by the time when it began, not by when it could be seen."""
+"""How far before the newest known change servers are listed again: the clocks of Nova's hosts differ a little, and a
+change has the time when it began, not when it became visible."""
 IDS_PER_CALL = 100
-"""Ids in one query: 4,000 characters, while servers take addresses of 8,000."""
+"""Ids in one query: 4,000 characters, while servers accept URLs of 8,000."""
 MANY_CHANGES = 2_000
-"""Changed objects from which a full listing is cheaper than asking for them by id."""
+"""Number of changed objects from which a full listing is cheaper than asking for them by id."""
 
 T = TypeVar("T")
 
 
 class Mirror(Generic[T]):
-    """All Neutron objects of one kind, as of the last `refresh`, kept so that only what changed has to be read.
+    """All Neutron objects of one kind, as of the last `refresh`, kept so that only changes must be read.
 
     A listing of ids with revision numbers, which Neutron raises with every change, comes first, then those that are new
-    or changed.  Its filter `changed_since` says nothing of deletions, and a server that validates filters (as all do by
+    or changed.  Its filter `changed_since` does not report deletions, and a server that validates filters (as all do by
     default since Rocky) refuses it.
     """
 
     def __init__(self, client: Client, kind: str, fields: tuple[str, ...], read: Callable[[Item], T | None]) -> None:
-        """`kind` is the plural in paths and answers: `ports`.  Objects of which `read` makes None are left out."""
+        """`kind` is the plural in paths and answers: `ports`.  Objects for which `read` returns None are left out."""
         self._client = client
         self._kind = kind
         self._fields = list(fields)
@@ -71,7 +71,7 @@ class Mirror(Generic[T]):
         items: list[Item] = []
         for start in range(0, len(ids), IDS_PER_CALL):
             items += self._get({"id": ids[start : start + IDS_PER_CALL], "fields": self._fields})
-        # Nothing fails from here on: what is kept is always of one time.
+        # Nothing fails from here on: what is kept is always from one time.
         for key in [*gone, *ids]:
             self._revisions.pop(key, None)
             self.objects.pop(key, None)
@@ -87,11 +87,12 @@ class Mirror(Generic[T]):
         self.objects = {key: found for key, (_, found) in items.items() if found is not None}
 
     def _compare(self) -> tuple[list[str], list[str]] | None:
-        """Ids that are new or changed, and those that are gone; None if that cannot be told, or if they are many."""
+        """Return ids that are new or changed, and those that are gone; None if this cannot be found out, or if they are
+        many."""
         items = self._get({"fields": ["id", "revision_number"]})
         now = {str(item.get("id")): item.get("revision_number") for item in items}
         if None in now.values():
-            return None  # this server does not count revisions
+            return None  # this server has no revision numbers
         changed = [key for key, revision in now.items() if self._revisions.get(key) != revision]
         return None if len(changed) > MANY_CHANGES else (changed, [key for key in self._revisions if key not in now])
 
@@ -108,7 +109,7 @@ class Mirror(Generic[T]):
 
 
 class Servers:
-    """All Nova servers, as of the last `refresh`; read with `changes-since`, which tells of deleted servers, too."""
+    """All Nova servers, as of the last `refresh`; read with `changes-since`, which reports deleted servers, too."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -151,7 +152,7 @@ class Servers:
 
 
 def _before(time_text: str) -> str:
-    """A time of Nova's, `OVERLAP` earlier; empty if it is none."""
+    """Return a time of Nova's, `OVERLAP` earlier; empty if it is not a time."""
     try:
         moment = datetime.fromisoformat(time_text)
     except ValueError:
@@ -180,17 +181,19 @@ class Openstack:
         self._servers = Servers(self._client)
         self._projects: dict[str, str] = {}
         self._nameless: set[str] = set()
-        """Projects of ports that had no name when all were listed: they are not asked for again until the next time."""
+        """Projects of ports that had no name when all were listed: they are not asked for again until the next
+        listing."""
         self._hosts: tuple[Host, ...] = ()
         self._report: Report | None = None
         self._full_at = 0.0
         """When everything is listed again; monotonic seconds."""
         self._missing: dict[str, str] = {}
-        """What this cloud does not give -> why, as it was logged."""
+        """What this cloud does not provide → why, as it was logged."""
 
     def read(self) -> Report:
-        """All interfaces of VMs and all hypervisors; the same object as before if nothing changed.  Raises SourceError,
-        of which SourceSetupError where the cloud is not in clouds.yaml or its credentials there are not complete."""
+        """Return all interfaces of VMs and all hypervisors; the same object as before if nothing changed.  Raises
+        SourceError, in particular SourceSetupError if the cloud is not in clouds.yaml or its credentials there are
+        incomplete."""
         if not self._busy.acquire(blocking=False):
             raise SourceError(f"{self.name}: an earlier call still waits for an answer")
         try:
@@ -206,7 +209,7 @@ class Openstack:
             self._busy.release()
 
     def wait(self, seconds: float) -> bool:
-        """Return False after `seconds`, or when interrupted: OpenStack tells nobody of changes."""
+        """Return False after `seconds`, or when interrupted: OpenStack does not notify of changes."""
         self._stopping.wait(seconds)
         return False
 
@@ -227,7 +230,7 @@ class Openstack:
     def _read(self) -> Report:
         begun = time.monotonic()
         full = begun >= self._full_at
-        # Not kept if this fails half way: the next read would not find the changes again that this one had read.
+        # Not kept if this fails halfway: the next read would not find the changes that this one had read.
         report, self._report = self._report, None
         # Ports first: what they refer to existed before them.
         changed = self._ports.refresh(full=full)
@@ -282,7 +285,7 @@ class Openstack:
         return self._projects != before
 
     def _list_projects(self) -> dict[str, str]:
-        """Names by id.  Raises OpenstackRefusedError, SourceError."""
+        """Return names by id.  Raises OpenstackRefusedError, SourceError."""
         try:
             items = self._client.listing("identity", "/projects", "projects", {})
             self._found("names of other projects")
@@ -306,7 +309,7 @@ class Openstack:
         return self._hosts != before
 
     def _do_without(self, what: str, why: OpenstackRefusedError | str, effect: str) -> None:
-        """Say once that the cloud does not give something."""
+        """Log once that the cloud does not provide something."""
         if self._missing.get(what) != str(why):
             self._missing[what] = str(why)
             _log.warning(f"does without {what}: {effect}", source=self.name, why=str(why))

@@ -1,6 +1,6 @@
 """The REST API of one cloud: raw JSON, page by page, through the session of openstacksdk.
 
-The SDK finds credentials and endpoints, authenticates, and does so again when a token has expired.  Its resource
+The SDK finds credentials and endpoints, authenticates, and authenticates again when a token has expired.  Its resource
 objects are not used: they take most of the time of a long listing (see `openstack.py`).
 """
 
@@ -25,23 +25,23 @@ Query = Mapping[str, str | list[str]]
 PAGE = "1000"
 """Objects asked for at a time, as `limit` in a query: the limit of Nova; Neutron has none by default."""
 MAX_OBJECTS = 1_000_000
-"""Objects of one kind: a cloud with more is none, or one that answers in circles."""
+"""Objects of one kind at most: an answer with more is not from a real cloud, or goes in circles."""
 MAX_BYTES = 64 * 2**20
 """Octets of one answer: a page of a thousand servers has about 2 MiB, all hypervisors of a large cloud about 10."""
 MAX_REASON = 400
-"""Characters of an error message of others that are passed on."""
+"""Characters of another program's error message that are passed on."""
 DEADLINE_SHARE = 0.9
-"""Part of the deadline after which a read ends by itself, so that nobody has to give it up."""
+"""Part of the deadline after which a read ends by itself, so that the poller need not give it up."""
 
 VERSIONS = {"network": "2", "compute": "2", "identity": "3"}
-"""Major versions of the APIs.  No microversion is asked for: Nova then answers as 2.1 does, in every release."""
+"""Major versions of the APIs.  No microversion is requested: Nova then answers as 2.1, in every release."""
 
 _USER = re.compile(r"//[^/@\s]*@")
 _QUERY = re.compile(r"\?[^\s)'\"]*=[^\s)'\"]*")
 
 
 class OpenstackRefusedError(SourceError):
-    """The cloud does not give this: `status` is that of HTTP, 0 where the cloud has no such service."""
+    """The cloud does not provide this: `status` is the HTTP status, 0 where the cloud has no such service."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
@@ -49,7 +49,7 @@ class OpenstackRefusedError(SourceError):
 
 
 def load() -> Any:
-    """The module `openstack`.  Raises SourceSetupError where it is missing."""
+    """Return the module `openstack`.  Raises SourceSetupError where it is missing."""
     try:
         import openstack.config  # noqa: PLC0415 -- a part that is installed only for those who have such a cloud
     except ImportError as error:
@@ -57,14 +57,14 @@ def load() -> Any:
             f"inventory.openstack needs openstacksdk, which cannot be loaded ({error}): pip install 'vmflow[openstack]'"
         ) from error
     for library in ("openstack", "keystoneauth"):
-        # What matters in their warnings is in our errors; some quote lines of clouds.yaml, passwords included.
+        # What matters in their warnings is in the errors here; some quote lines of clouds.yaml, passwords included.
         logging.getLogger(library).addHandler(logging.NullHandler())
         logging.getLogger(library).propagate = False
     return openstack
 
 
 class Client:
-    """One cloud, asked by one thread at a time.  Opens itself with the first call, and again after `close`."""
+    """One cloud, queried by one thread at a time.  Opens itself with the first call, and again after `close`."""
 
     def __init__(self, name: str, settings: OpenstackSettings, stopping: threading.Event) -> None:
         """`name` begins every message; `stopping` ends a read under way.  Raises SourceSetupError as `load` does."""
@@ -73,7 +73,8 @@ class Client:
         from openstack import exceptions as sdk  # noqa: PLC0415
 
         self._failures = (ks.ClientException, sdk.SDKException, OSError)
-        """What a call raises: OSError is the base of requests' errors, and what it says of certificate files."""
+        """What a call raises: OSError is the base of the errors of requests, and what it raises for certificate
+        files."""
         self._absent = ks.EndpointNotFound
         self._unauthorized = ks.Unauthorized
         self._name = name
@@ -84,7 +85,7 @@ class Client:
         self._adapters: dict[str, Any] = {}
 
     def begin(self) -> None:
-        """Begin the deadline of one read; find the cloud if need be.  Raises SourceSetupError."""
+        """Begin the deadline of one read; find the cloud if necessary.  Raises SourceSetupError."""
         self._ends = time.monotonic() + DEADLINE_SHARE * self._settings.deadline_seconds
         if self._region is None:
             self._region = find_region(self._name, self._settings)
@@ -97,10 +98,10 @@ class Client:
             region.get_session().session.close()
 
     def pages(self, service: str, path: str, key: str, query: Query) -> Iterator[list[Item]]:
-        """The objects under `key` of a listing, page by page.  Raises OpenstackRefusedError, SourceError.
+        """Yield the objects under `key` of a listing, page by page.  Raises OpenstackRefusedError, SourceError.
 
-        The next page is asked for by the id of the last object, not by the link in the answer: where a proxy stands
-        before the API, links often name the wrong host.
+        The next page is asked for by the id of the last object, not by the link in the answer: behind a proxy, links
+        often name the wrong host.
         """
         total = 0
         markers: list[str] = []
@@ -118,11 +119,11 @@ class Client:
                 return
 
     def listing(self, service: str, path: str, key: str, query: Query) -> list[Item]:
-        """All objects of a listing.  Raises OpenstackRefusedError, SourceError."""
+        """Return all objects of a listing.  Raises OpenstackRefusedError, SourceError."""
         return [item for page in self.pages(service, path, key, query) for item in page]
 
     def get(self, service: str, path: str, query: Query) -> Item:
-        """The JSON object that the API answers with.  Raises OpenstackRefusedError, SourceError."""
+        """Return the JSON object that the API answers with.  Raises OpenstackRefusedError, SourceError."""
         where = f"{self._name}: {service} {path}"
         try:
             self._region.get_session().timeout = self._left()  # of signing in and finding endpoints
@@ -142,7 +143,7 @@ class Client:
         except self._unauthorized as error:
             raise SourceError(f"{where}: the credentials are not accepted: {_clean(error)}") from None
         except self._failures as error:
-            # Not chained: what the libraries keep in their exceptions could have credentials in it.
+            # Not chained: the exceptions of the libraries could hold credentials.
             raise SourceError(f"{where}: {type(error).__name__}: {_clean(error)}") from None
         answer = _parsed(body)
         if response.status_code == 200 and isinstance(answer, dict):
@@ -155,7 +156,8 @@ class Client:
         raise SourceError(reason)
 
     def _after(self, service: str, path: str, query: Query, markers: list[str]) -> Item:
-        """The page that follows `markers`, the last of them if it still exists: objects are deleted meanwhile."""
+        """Return the page that follows `markers`, the last of them if it still exists: objects are deleted
+        meanwhile."""
         if not markers:
             return self.get(service, path, query)
         for marker in reversed(markers[1:]):
@@ -167,7 +169,7 @@ class Client:
         return self.get(service, path, {**query, "marker": markers[0]})
 
     def _adapter(self, service: str) -> Any:
-        """The way to one service.  Raises OpenstackRefusedError and what the SDK raises."""
+        """Return the adapter of one service.  Raises OpenstackRefusedError and what the SDK raises."""
         adapter = self._adapters.get(service)
         if adapter is None:
             from keystoneauth1.adapter import Adapter  # noqa: PLC0415
@@ -190,7 +192,7 @@ class Client:
         return adapter
 
     def _left(self) -> float:
-        """Seconds that this read may still take.  Raises SourceError if none."""
+        """Return the seconds that this read may still take.  Raises SourceError if none."""
         left = self._ends - time.monotonic()
         if self._stopping.is_set():
             raise SourceError(f"{self._name}: stopping")
@@ -212,7 +214,7 @@ class Client:
 
 
 def find_region(name: str, settings: OpenstackSettings) -> Any:
-    """The SDK's description of the cloud that the settings name.  Raises SourceSetupError, without secrets."""
+    """Return the SDK's description of the cloud that the settings name.  Raises SourceSetupError, without secrets."""
     from keystoneauth1.exceptions import ClientException  # noqa: PLC0415
     from openstack.config import loader  # noqa: PLC0415
     from openstack.exceptions import ConfigException  # noqa: PLC0415
@@ -237,7 +239,7 @@ def find_region(name: str, settings: OpenstackSettings) -> Any:
     except (ConfigException, ClientException) as error:
         where = file or "clouds.yaml"
         raise SourceSetupError(f"{name}: {where}: cloud {settings.cloud!r}: {_clean(error)}") from None
-    except (AttributeError, KeyError, TypeError, ValueError) as error:  # the SDK does not check what is in the file
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # the SDK does not validate the file
         where = file or "clouds.yaml"
         raise SourceSetupError(
             f"{name}: {where}: cloud {settings.cloud!r}: expected a mapping of names to clouds, and of each cloud to "
@@ -246,12 +248,12 @@ def find_region(name: str, settings: OpenstackSettings) -> Any:
 
 
 def _cloud_name(name: str, settings: OpenstackSettings, config: Any, loader: Any) -> str:
-    """The name under which the SDK knows the cloud.  Raises SourceSetupError if it does not."""
+    """Return the name under which the SDK knows the cloud.  Raises SourceSetupError if it does not."""
     known = set(config.get_cloud_names())
     if config.config_filename is None and config.envvar_key in known:
         return str(config.envvar_key)  # no file, but OS_AUTH_URL and the like
     if known == {"defaults"}:
-        known = set()  # what the SDK makes up where there is none
+        known = set()  # the default that the SDK invents where there is none
     if settings.cloud in known:
         return settings.cloud
     if config.config_filename is not None:
@@ -267,14 +269,14 @@ def _cloud_name(name: str, settings: OpenstackSettings, config: Any, loader: Any
 
 
 def _with_version(endpoint: str | None) -> str | None:
-    """The endpoint of Neutron's only version."""
+    """Return the endpoint of Neutron's only version."""
     if endpoint is None or endpoint.rstrip("/").endswith("/v2.0"):
         return endpoint
     return endpoint.rstrip("/") + "/v2.0"
 
 
 def _has_next(answer: Item, key: str) -> bool:
-    """Whether there is a next page, as Neutron and Nova (`ports_links`) or Keystone (`links`) tell."""
+    """Return whether there is a next page, as stated by Neutron and Nova (`ports_links`) or Keystone (`links`)."""
     links = answer.get(f"{key}_links")
     if isinstance(links, list):
         return any(isinstance(link, dict) and link.get("rel") == "next" for link in links)
@@ -290,7 +292,7 @@ def _parsed(body: bytes) -> object:
 
 
 def _reason(answer: object) -> str:
-    """The message in an error: {"NeutronError": {"message": ...}}, {"forbidden": {"message": ...}}, ..."""
+    """Return the message in an error: {"NeutronError": {"message": ...}}, {"forbidden": {"message": ...}}, ..."""
     for value in answer.values() if isinstance(answer, dict) else ():
         if isinstance(value, dict) and value.get("message"):
             return _clean(value["message"])
@@ -298,7 +300,6 @@ def _reason(answer: object) -> str:
 
 
 def _clean(text: object) -> str:
-    """A text of others for a message of ours: one line, short, without queries, user names
-    and passwords in addresses."""
+    """Return another program's text for a message: one line, short, URLs without queries, user names and passwords."""
     line = " ".join((text.decode("utf-8", "backslashreplace") if isinstance(text, bytes) else str(text)).split())
     return clean(_QUERY.sub("", _USER.sub("//", line)), MAX_REASON)

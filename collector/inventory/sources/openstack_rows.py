@@ -1,8 +1,8 @@
-"""Objects of the OpenStack APIs, as JSON, read into what the inventory needs of them.  Nothing here talks to a cloud.
+"""What the inventory needs of the JSON objects of the OpenStack APIs.  Nothing here connects to a cloud.
 
 Fields are those of the Networking API v2.0 (ports, networks), the Compute API 2.1 (servers, hypervisors) and the
 Identity API v3 (projects).  What a user may not see is left out of the answers, so every field but the id may be
-missing; a value that is not what the API reference says counts as missing.
+missing; a value that does not conform to the API reference counts as missing.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ NETWORK_FIELDS = (
 )
 
 _ID_SHOWN = 8
-"""Characters of an id that tell two things of one name apart, for people."""
+"""Characters of an id that distinguish two things of one name, for people."""
 _DEVICE_CHARACTERS = 11
 """Characters of the port id in names of devices (neutron_lib.constants: names have 14)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """A Neutron port of a VM, or one that may be."""
+    """A Neutron port of a VM, or a port that may be one."""
 
     id: str
     mac: int
@@ -91,13 +91,13 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A Nova server; it is `gone` where Nova tells of a deleted one."""
+    """A Nova server; it is `gone` where Nova reports a deleted one."""
 
     name: str
     host: str
     project: str
     updated: str
-    """When Nova changed it last, as ISO 8601 with a Z: as text they are in the order of time."""
+    """When Nova changed it last, as ISO 8601 with a Z: as text, they sort in order of time."""
     gone: bool
 
 
@@ -106,10 +106,10 @@ _NO_SERVER = Server("", "", "", "", gone=False)
 
 
 def read_port(item: Item) -> Port | None:
-    """A port that is a VM's or may be one; None for all others.
+    """Return a port that is or may be a VM's; None for all others.
 
-    Ports of routers and DHCP servers are left out.  They belong to no VM, which the switch says as well, and the MAC
-    address of a router must name nobody: what it sends comes from a VM elsewhere, which the IP address tells.
+    Ports of routers and DHCP servers are left out.  They belong to no VM, as the switch states, too, and the MAC
+    address of a router must not name any: what it sends comes from a VM elsewhere, which the IP address identifies.
     """
     owner = text_of(item, "device_owner")
     device = text_of(item, "device_id")
@@ -135,8 +135,8 @@ def read_port(item: Item) -> Port | None:
 
 
 def read_network(item: Item) -> Network:
-    """A network.  Of one with several segments, a number is only taken if it is the only one of its kind: which of
-    two VLANs a port is in depends on its host."""
+    """Return a network.  Of one with several segments, a number is only used if it is the only one of its kind: which
+    of two VLANs a port is in depends on its host."""
     segments = item.get("segments")
     if not isinstance(segments, list):
         segments = [item]
@@ -146,7 +146,7 @@ def read_network(item: Item) -> Network:
 
 
 def read_server(item: Item) -> Server:
-    """A server."""
+    """Return a server."""
     return Server(
         name=text_of(item, "name"),
         host=text_of(item, "OS-EXT-SRV-ATTR:host") or text_of(item, "OS-EXT-SRV-ATTR:hypervisor_hostname"),
@@ -157,7 +157,7 @@ def read_server(item: Item) -> Server:
 
 
 def read_hypervisor(item: Item) -> Host | None:
-    """A hypervisor, under the name that ports are bound to; None if it has none."""
+    """Return a hypervisor, under the name that ports are bound to; None if it has none."""
     service = item.get("service")
     name = (text_of(service, "host") if isinstance(service, dict) else "") or text_of(item, "hypervisor_hostname")
     address = _address(item.get("host_ip"))
@@ -167,7 +167,7 @@ def read_hypervisor(item: Item) -> Host | None:
 def interfaces(
     ports: Iterable[Port], networks: Mapping[str, Network], servers: Mapping[str, Server], projects: Mapping[str, str]
 ) -> tuple[Interface, ...]:
-    """All interfaces of VMs.  The mappings are by id; what they lack is left empty, or shown as its id."""
+    """Return all interfaces of VMs.  The mappings are by id; what they lack is left empty, or shown as its id."""
     network_names = distinct_names({key: network.name for key, network in networks.items()})
     project_names = distinct_names(projects)
     found = []
@@ -199,8 +199,8 @@ def interfaces(
 
 
 def distinct_names(names: Mapping[str, str]) -> dict[str, str]:
-    """Names by id -> names for people by id, no two alike: what shares its name gets the start of its id behind it,
-    what has none is called by its id."""
+    """Turn names by id into unique names for people by id: a shared name gets the start of the id appended, a missing
+    one is replaced by the id."""
     shared = Counter(names.values())
     shown = {
         key: key if not name else name if shared[name] == 1 else f"{name} ({key[:_ID_SHOWN]})"
@@ -211,7 +211,8 @@ def distinct_names(names: Mapping[str, str]) -> dict[str, str]:
 
 
 def _port_name(port_id: str, vif_type: str, details: Item) -> str:
-    """Name of the device on the hypervisor, by Neutron's rules; empty where the port is not plugged into a switch.
+    """Return the name of the device on the hypervisor, by Neutron's rules; empty where the port is not plugged into a
+    switch.
 
     With `ovs_hybrid_plug` the port of Open vSwitch is one end of a cable to a Linux bridge that has the tap device.
     """
@@ -223,7 +224,7 @@ def _port_name(port_id: str, vif_type: str, details: Item) -> str:
 
 
 def _is_ovn(details: Item) -> bool:
-    """Whether OVN has bound the port.  It puts a number of its own into the Geneve header (the tunnel_key of the
+    """Return whether OVN has bound the port.  It puts a number of its own into the Geneve header (the tunnel_key of the
     logical switch, ovn-architecture(7)), not the segmentation id of Neutron."""
     drivers = details.get("bound_drivers")
     return isinstance(drivers, dict) and "ovn" in drivers.values()
@@ -240,7 +241,8 @@ def _segmentation_ids(segments: list[Any], types: tuple[str, ...], highest: int)
 
 
 def _addresses(item: Item) -> tuple[Address, ...]:
-    """Fixed addresses, then those that the port may use besides; of the latter no networks, only single addresses."""
+    """Return fixed addresses, then the port's other allowed addresses; of the latter only single addresses, no
+    networks."""
     found: dict[Address, None] = {}
     for key in ("fixed_ips", "allowed_address_pairs"):
         entries = item.get(key)
@@ -252,7 +254,7 @@ def _addresses(item: Item) -> tuple[Address, ...]:
 
 
 def _address(value: object) -> Address | None:
-    """`192.0.2.1`, or `192.0.2.1/32`; None for a network and for what is no address."""
+    """Return the address of `192.0.2.1` or `192.0.2.1/32`; None for a network and anything else."""
     if not isinstance(value, str):
         return None
     text, _, prefix = value.partition("/")

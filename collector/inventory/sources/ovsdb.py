@@ -1,7 +1,7 @@
 """The Open vSwitch database of one hypervisor as a source of the inventory; never written to.
 
-`read` answers with what the database holds now: it asks over the connection first, so that neither a lost connection
-nor a daemon that hangs can pass off old contents as fresh (see `ovsdb_replica.py`).
+`read` returns what the database holds now: it sends a request first, so that neither a lost connection nor a daemon
+that hangs can pass off old contents as fresh (see `ovsdb_replica.py`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collector.inventory.sources.ovsdb_replica import Replica, Tls
 
 DEADLINE_SHARE = 0.9
-"""Part of the deadline that a read uses: it should fail by itself, with a reason, before it is given up."""
+"""Part of the deadline that a read uses: so that it fails by itself, with a reason, before it is given up."""
 DEBOUNCE_SECONDS = 0.05
 """Changes that come together are read together: adding a port is several transactions."""
 _KINDS = ("unix", "tcp", "ssl")
@@ -36,7 +36,7 @@ class Ovsdb:
     rank = Rank.OVSDB
 
     def __init__(self, settings: OvsdbSettings) -> None:
-        """Raises SourceSetupError without the library, for a remote that is none, and for missing files."""
+        """Raises SourceSetupError without the library, for an invalid remote, and for missing files."""
         self._library = _load()
         self._tls = _tls(self._library, settings)
         self._settings = settings
@@ -51,7 +51,7 @@ class Ovsdb:
         weakref.finalize(self, _close_files, self._wake, self._waker)
 
     def read(self) -> Report:
-        """The ports of all bridges, and counters if they are due.  Raises SourceError."""
+        """Return the ports of all bridges, and counters if they are due.  Raises SourceError."""
         until = time.monotonic() + self._settings.deadline_seconds * DEADLINE_SHARE
         try:
             replica = self._followed(until)
@@ -69,9 +69,10 @@ class Ovsdb:
         )
 
     def wait(self, seconds: float) -> bool:
-        """True soon after a change other than of statistics, or when the connection is lost.
+        """Return True soon after a change other than of statistics, or when the connection is lost.
 
-        False after `seconds`, when interrupted, or when counters are due: so they come evenly, whatever changes.
+        Return False after `seconds`, when interrupted, or when counters are due, so that they come evenly whatever
+        changes.
         """
         until = time.monotonic() + seconds
         if self._replica is not None and self._settings.counters_seconds > 0:
@@ -95,8 +96,8 @@ class Ovsdb:
         return False
 
     def interrupt(self) -> None:
-        """Make a wait under way, else the next one, return at once."""
-        with suppress(BlockingIOError):  # it is full: more than enough
+        """Make the wait under way, else the next one, return at once."""
+        with suppress(BlockingIOError):  # the pipe is full: more than enough
             os.write(self._waker, b".")
 
     def close(self) -> None:
@@ -106,7 +107,7 @@ class Ovsdb:
             replica.close()
 
     def _followed(self, until: float) -> Replica:
-        """The replica, made again if there is none or the old one is worn.  Raises ReplicaError."""
+        """Return the replica, a new one if there is none or the old one is worn out.  Raises ReplicaError."""
         if self._replica is not None and self._replica.worn:
             self.close()
         if self._replica is None:
@@ -121,11 +122,11 @@ class Ovsdb:
         return self._replica
 
     def _turn(self, replica: Replica) -> None:
-        """Take in what has come.  Raises ReplicaError, also where it does not end within the deadline."""
+        """Take in what has arrived.  Raises ReplicaError, also if that does not end within the deadline."""
         replica.turn(time.monotonic() + self._settings.deadline_seconds)
 
     def _gather(self, replica: Replica) -> None:
-        """Take in what comes within a moment.  Raises ReplicaError."""
+        """Take in what arrives within a moment.  Raises ReplicaError."""
         until = time.monotonic() + DEBOUNCE_SECONDS
         while replica.block(until):
             self._turn(replica)
@@ -137,7 +138,7 @@ class Ovsdb:
             return False
 
     def _counter_rows(self, replica: Replica, known: Host) -> pa.RecordBatch | None:
-        """Rows of `interface_counters`, if they are wanted and due."""
+        """Return rows of `interface_counters`, if they are wanted and due."""
         now = time.monotonic()
         if self._settings.counters_seconds <= 0 or now < self._counters_due:
             return None
@@ -147,7 +148,7 @@ class Ovsdb:
 
 
 def _load() -> ModuleType:
-    """The module that uses the library.  Raises SourceSetupError where that is not installed."""
+    """Return the module that uses the library.  Raises SourceSetupError where that is not installed."""
     try:
         from collector.inventory.sources import ovsdb_replica  # noqa: PLC0415 - optional: the extra `ovsdb`
     except ImportError as error:
@@ -159,7 +160,8 @@ def _load() -> ModuleType:
 
 
 def _tls(library: ModuleType, settings: OvsdbSettings) -> Tls | None:
-    """Files for an ssl remote, None for others.  Raises SourceSetupError for settings that can never work."""
+    """Return the files for an ssl remote, None for others.  Raises SourceSetupError for settings that can never
+    work."""
     kind, _, rest = settings.remote.partition(":")
     port = rest.rpartition(":")[2]
     if (

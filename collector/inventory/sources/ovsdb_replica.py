@@ -2,8 +2,8 @@
 imports it.
 
 One `Replica` lives as long as its connection.  The library would reconnect by itself and meanwhile show the old
-contents; here a lost connection is an error, and the next replica starts from nothing, so that nothing stale is ever
-taken for fresh.  It only monitors; no transaction is ever sent.
+contents; here a lost connection is an error, and the next replica starts from nothing, so that stale contents never
+pass for fresh ones.  It only monitors; no transaction is ever sent.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ import ovs.stream
 MAX_BYTES = 32 << 20
 """Octets of messages taken in at once, and of one message: 20,000 ports, at 1,500 octets each."""
 MAX_TOTAL_BYTES = 256 << 20
-"""Octets taken in over one connection: what a replica holds cannot be more.  Then it is made again."""
+"""Octets taken in over one connection, which bounds what a replica holds.  Then a new one is made."""
 MAX_INTERFACES = 65_536
 """More than a bridge has OpenFlow port numbers for (65,279)."""
 MAX_PLACES = 8
-"""Addresses tried of a name."""
+"""Addresses of a name that are tried."""
 STATISTICS = "statistics"
 
 # The library waits with select(), which fails for file descriptors above 1023; an embedded store has many files open.
@@ -75,7 +75,7 @@ _TABLES: dict[str, dict[str, object]] = {
 
 
 class ReplicaError(Exception):
-    """The database cannot be followed; the message says why, and what was expected."""
+    """The database cannot be replicated; the message says why, and what was expected."""
 
 
 class Tls(NamedTuple):
@@ -92,7 +92,7 @@ class Replica(ovs.db.idl.Idl):  # type: ignore[misc] # the library has no types
     def __init__(self, remote: str, tls: Tls | None, *, statistics: bool, probe_seconds: float, until: float) -> None:
         """Connect to `remote` before `until` (monotonic seconds); the contents come with `sync`.
 
-        A peer that is silent for `probe_seconds` is asked whether it lives, and given up after as much again.  Raises
+        A peer that is silent for `probe_seconds` is probed, and given up after the same time again.  Raises
         ReplicaError.
         """
         tables = {name: dict(columns) for name, columns in _TABLES.items()}
@@ -102,7 +102,7 @@ class Replica(ovs.db.idl.Idl):  # type: ignore[misc] # the library has no types
         helper.register_all()
         super().__init__(remote, helper, leader_only=False)
         self.changed_us = 0
-        """When a change was seen last (µs since 1970), the first contents and statistics apart; 0 = not yet."""
+        """When a change was seen last (µs since 1970), except the first contents and statistics; 0 = not yet."""
         self._stream = _Bounded(_open(remote, tls, until))
         self._connection = ovs.jsonrpc.Connection(self._stream)
         self._session = ovs.jsonrpc.Session.open_unreliably(self._connection)
@@ -111,18 +111,18 @@ class Replica(ovs.db.idl.Idl):  # type: ignore[misc] # the library has no types
 
     @property
     def worn(self) -> bool:
-        """Whether it has taken in so much that it should be made again."""
+        """Whether it has taken in so much that it should be replaced."""
         received: int = self._connection.received_bytes
         return received > MAX_TOTAL_BYTES
 
     def rows(self, table: str) -> list[Any]:
-        """All rows of a table."""
+        """Return all rows of a table."""
         return list(self.tables[table].rows.values())
 
     def sync(self, until: float) -> None:
         """Take in all that the database held when this was called.  Raises ReplicaError, also at `until`.
 
-        The database answers in order: when it has answered a question asked now, all changes made before have come.
+        The database answers in order: when it has answered a request sent now, all earlier changes have arrived.
         """
         first = not self.has_ever_connected()
         asked = False
@@ -141,8 +141,8 @@ class Replica(ovs.db.idl.Idl):  # type: ignore[misc] # the library has no types
             raise ReplicaError(f"{count} interfaces, expected {MAX_INTERFACES} at most")
 
     def turn(self, until: float) -> None:
-        """Take in what has come, without waiting.  Raises ReplicaError where the connection is lost, or the peer sends
-        without end or what is none of the protocol."""
+        """Take in what has arrived, without waiting.  Raises ReplicaError if the connection is lost, or the peer sends
+        without end or violates the protocol."""
         self._stream.until = until
         received = -1
         while received != self._connection.received_bytes:
@@ -154,13 +154,14 @@ class Replica(ovs.db.idl.Idl):  # type: ignore[misc] # the library has no types
             except ReplicaError:
                 raise
             except Exception as error:
-                # The library trusts its peer: any error may come of an answer that is none.
+                # The library trusts its peer: an invalid answer may cause any error.
                 raise ReplicaError(f"an answer that cannot be understood ({type(error).__name__}: {error})") from error
             if not self._session.is_connected():
                 raise ReplicaError("the connection was lost; expected an ovsdb-server with a database Open_vSwitch")
 
     def block(self, until: float, wake: int | None = None) -> bool:
-        """Wait until something may have come, or `wake` (a file descriptor) can be read; False once it is `until`."""
+        """Wait until something may have arrived, or `wake` (a file descriptor) can be read; return False once it is
+        `until`."""
         left = until - time.monotonic()
         if left <= 0:
             return False
@@ -176,7 +177,7 @@ class Replica(ovs.db.idl.Idl):  # type: ignore[misc] # the library has no types
         """Called by the library for each row that has changed; `updates` has the old values of columns that changed."""
         table = self.tables.get(row._table.name)
         if table is None:
-            return  # the server's own database, of which older versions of the library tell
+            return  # the server's own database, which older versions of the library report, too
         if event != ovs.db.idl.ROW_UPDATE or any(
             name != STATISTICS and hasattr(updates, name) for name in table.columns
         ):
@@ -184,17 +185,17 @@ class Replica(ovs.db.idl.Idl):  # type: ignore[misc] # the library has no types
 
 
 class _Bounded:
-    """The library's stream, which ends what would have no end: a message, or a stream of them."""
+    """The library's stream with limits: on the length of a message, and of all messages."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
         self.left = MAX_BYTES
-        """Octets that may still come."""
+        """Octets that may still arrive."""
         self.until = float("inf")
         """Monotonic seconds."""
 
     def recv(self, size: int) -> tuple[int, bytes | str]:
-        """As `ovs.stream.Stream.recv`: (errno, octets).  Raises ReplicaError at either limit."""
+        """Like `ovs.stream.Stream.recv`: (errno, octets).  Raises ReplicaError at either limit."""
         error, octets = self._stream.recv(size)
         self.left -= len(octets)
         if self.left < 0:
@@ -218,7 +219,7 @@ def _schema(tables: Mapping[str, Mapping[str, object]]) -> dict[str, object]:
 
 
 def _open(remote: str, tls: Tls | None, until: float) -> Any:
-    """A stream to the first of the places that `remote` names which answers.  Raises ReplicaError."""
+    """Return a stream to the first answering address of `remote`.  Raises ReplicaError."""
     places = _places(remote)
     failure = ""
     for number, place in enumerate(places):
@@ -232,7 +233,7 @@ def _open(remote: str, tls: Tls | None, until: float) -> Any:
 
 
 def _connect(place: str, tls: Tls | None, timeout_ms: int) -> tuple[int, Any]:
-    """(errno, stream): one of the two."""
+    """Return (errno, stream): one of the two."""
     with _tls_lock:
         if tls is not None:
             ovs.stream.Stream.ssl_set_private_key_file(str(tls.private_key))
@@ -247,7 +248,7 @@ def _connect(place: str, tls: Tls | None, timeout_ms: int) -> tuple[int, Any]:
 
 
 def _places(remote: str) -> Sequence[str]:
-    """`remote` with each address of its host: the library itself knows no names.  Raises ReplicaError."""
+    """Return `remote` with each address of its host: the library itself resolves no names.  Raises ReplicaError."""
     kind, _, rest = remote.partition(":")
     if kind == "unix":
         return (remote,)
@@ -260,7 +261,7 @@ def _places(remote: str) -> Sequence[str]:
 
 
 def readable(file: int, seconds: float) -> bool:
-    """Wait until `file` can be read; False after `seconds`."""
+    """Wait until `file` can be read; return False after `seconds`."""
     poll = select.poll()
     poll.register(file, select.POLLIN)
     return bool(poll.poll(seconds * 1_000))

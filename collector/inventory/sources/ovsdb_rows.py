@@ -1,8 +1,9 @@
-"""Rows of the Open vSwitch database into interfaces, a host and polls of counters (vswitch.xml).  No input, no output.
+"""Turn rows of the Open vSwitch database (vswitch.xml) into interfaces, a host and polls of counters.  No input or
+output.
 
-A row is as the library has it: optional columns are lists of none or one, maps are dictionaries, references are rows.
-What a row holds was written by many programs, and guests' owners choose some of it (`external_ids`): a value that is
-none costs that value only.
+A row is as the library provides it: optional columns are lists of none or one, maps are dictionaries, references are
+rows.  What a row holds was written by many programs, and guests' owners choose some of it (`external_ids`): an invalid
+value costs that value only.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class OvsdbTables(Protocol):
     """What the replica offers."""
 
     def rows(self, table: str) -> Sequence[Any]:
-        """All rows of a table."""
+        """Return all rows of a table."""
 
 
 class _Segment(NamedTuple):
@@ -77,7 +78,7 @@ class _Segment(NamedTuple):
 
 
 def interfaces(tables: OvsdbTables, host: str) -> tuple[Interface, ...]:
-    """All ports of all bridges of the hypervisor `host` that have a name; each once, whatever refers to it."""
+    """Return all ports of all bridges of the hypervisor `host` that have a name; each once, whatever refers to it."""
     found: dict[UUID, Interface] = {}
     seen: set[UUID] = set()
     for bridge in tables.rows("Bridge"):
@@ -93,7 +94,7 @@ def interfaces(tables: OvsdbTables, host: str) -> tuple[Interface, ...]:
 
 
 def host(tables: OvsdbTables, settings: OvsdbSettings, remote: Address | None) -> Host:
-    """The hypervisor, with the addresses under which it exports and where its tunnels end; `remote` is the database's.
+    """Return the hypervisor, with the addresses of its exports and tunnel end points; `remote` is the database's.
 
     Those of the settings come first.
     """
@@ -112,7 +113,7 @@ def host(tables: OvsdbTables, settings: OvsdbSettings, remote: Address | None) -
 
 
 def _tunnel_keys(ports: Iterable[Any]) -> dict[int, int]:
-    """VNI by access tag, where a tunnel port with a fixed key has that tag; 0 for a tag with two keys."""
+    """Return the VNI by access tag, where a tunnel port with a fixed key has that tag; 0 for a tag with two keys."""
     keys: dict[int, set[int]] = {}
     for port in ports:
         tag = _tag(port)
@@ -124,12 +125,12 @@ def _tunnel_keys(ports: Iterable[Any]) -> dict[int, int]:
 
 
 def name_of(row: Any) -> str:
-    """Name of a row of Interface."""
+    """Return the name of a row of Interface."""
     return clean(row.name)
 
 
 def small(values: Iterable[int], most: int) -> int:
-    """The value of an optional column if it is 1 to `most`, else 0: -1 is a port that could not be added."""
+    """Return the value of an optional column if it is 1 to `most`, else 0: -1 is a port that could not be added."""
     value = next(iter(values), 0)
     return value if 0 < value <= most else 0
 
@@ -158,11 +159,11 @@ def _interface(row: Any, host: str, bridge: Any, segment: _Segment) -> Interface
 
 
 def _kind(row: Any) -> PortKind:
-    """What is behind a port.
+    """Return what is behind a port.
 
     Neutron's routers and DHCP servers have internal ports, with ids as a VM's port has: the MAC address of a router
-    must name nobody, since what it sends comes from a VM elsewhere.  Any other port without ids may be an uplink, or
-    the tap of a VM that somebody added by hand: nothing here tells them apart for certain.
+    must not name a VM, since what it sends comes from a VM elsewhere.  Any other port without ids may be an uplink, or
+    the tap of a VM added by hand: nothing here distinguishes them for certain.
     """
     ids = row.external_ids
     if "vm-id" in ids or "vm-uuid" in ids:
@@ -177,9 +178,9 @@ def _kind(row: Any) -> PortKind:
 
 
 def _segment(port: Any, keys: Mapping[int, int]) -> _Segment:
-    """The network of a port.
+    """Return the network of a port.
 
-    Neutron's agent writes it into other_config: the tags of its bridge mean nothing outside of it.  Without Neutron a
+    Neutron's agent writes it into other_config: the tags of its bridge have no meaning outside it.  Without Neutron a
     tag is the VLAN, unless tunnels with fixed keys serve it.
     """
     config = port.other_config
@@ -196,12 +197,12 @@ def _segment(port: Any, keys: Mapping[int, int]) -> _Segment:
 
 
 def _tag(port: Any) -> int:
-    """The VLAN of packets without a tag, 0 if there is none: a trunk ignores the tag."""
+    """Return the VLAN of packets without a tag, 0 if there is none: a trunk ignores the tag."""
     return 0 if "trunk" in port.vlan_mode else small(port.tag, MAX_VLAN)
 
 
 def _number(text: str, most: int) -> int:
-    """1 to `most`, decimal or with 0x as Open vSwitch reads it; 0 for anything else, such as `flow`."""
+    """Read a number from 1 to `most`, decimal or with 0x as Open vSwitch does; 0 for anything else, such as `flow`."""
     base = 16 if text[:2].lower() == "0x" else 10
     if len(text) > 18 or not text.isascii() or not text.isalnum():
         return 0
@@ -212,13 +213,13 @@ def _number(text: str, most: int) -> int:
 
 
 def _mac(text: str) -> int:
-    """The address of one station; 0 for a group's, and for what is none."""
+    """Return the address of one station; 0 for a group's, and for anything else."""
     number = mac_number(text) or 0
     return 0 if number & GROUP_BIT else number
 
 
 def _address(text: str) -> Address | None:
-    """An address that another machine can see."""
+    """Return an address that another machine can see."""
     address = address_or_none(text)
     if address is None or address.is_unspecified or address.is_loopback or address.is_multicast:
         return None
@@ -239,7 +240,7 @@ _KEYS = {
 
 
 def counters(rows: Sequence[Any], wall_us: int, monotonic_us: int) -> Poll:
-    """The statistics of all rows of Interface that have a name and at least one counter that is wanted.
+    """Return the statistics of all rows of Interface that have a name and at least one counter that is wanted.
 
     `rx` is what the switch receives from the port: `in_`.  Open vSwitch counts all packets in one number, which stands
     in `in_unicast_packets` and `out_unicast_packets`, as in its sFlow.  ovs-vswitchd writes statistics every 5 s
@@ -253,16 +254,16 @@ def counters(rows: Sequence[Any], wall_us: int, monotonic_us: int) -> Poll:
     totals = np.full((len(TOTALS), len(told)), ABSENT, np.uint64)
     for number, (total, *_) in enumerate(TOTALS):
         if key := _KEYS.get(total):
-            # Open vSwitch leaves out what a device does not count; a negative number is no total either.
+            # Open vSwitch leaves out what a device does not count; a negative number is not a total either.
             values = (max(statistics.get(key, -1), -1) for _, _, statistics in told)
             totals[number] = np.fromiter(values, np.int64, len(told)).view(np.uint64)
     indices = np.array([small(row.ifindex, MAX_IF_INDEX) for row, _, _ in told], np.uint32)
     return Poll(
-        # A port that is deleted and made again has another row.
+        # A port that is deleted and recreated has another row.
         keys=[row.uuid for row, _, _ in told],
         names=[name for _, name, _ in told],
         if_index=indices,
-        # A device that is made again under a port that stays has another ifIndex.
+        # A device that is recreated under a port that stays has another ifIndex.
         epochs=indices.astype(np.int64),
         totals=totals,
         wall_us=wall_us,

@@ -14,7 +14,8 @@ INVENTORY_THREAD = "inventory"
 
 
 def threads(settings: InventorySettings) -> dict[str, int]:
-    """Worker threads that the inventory needs, by name: one for itself, one for each source, which may hang."""
+    """Return the worker threads that the inventory needs, by name: one for itself, one for each source, which may
+    hang."""
     count = sum(map(len, (settings.libvirt, settings.ovsdb, settings.openstack, settings.static)))
     return {INVENTORY_THREAD: 1} | {_thread(number): 1 for number in range(count)}
 
@@ -24,7 +25,8 @@ def _thread(number: int) -> str:
 
 
 def sources(settings: InventorySettings) -> list[Polled]:
-    """All sources of the settings, nothing opened yet.  Raises SourceSetupError for one that can never be asked."""
+    """Return all sources of the settings, nothing opened yet.  Raises SourceSetupError for one that can never be
+    polled."""
     made: list[tuple[Source, float, float]] = []
     for libvirt in settings.libvirt:
         from collector.inventory.sources.libvirt import Libvirt  # noqa: PLC0415 - optional library
@@ -49,7 +51,8 @@ def sources(settings: InventorySettings) -> list[Polled]:
 
 
 def _tell_apart(made: Sequence[Source]) -> None:
-    """Number those with the same name, such as a cloud in two configuration files: what each says is kept by name."""
+    """Number those with the same name, such as a cloud in two configuration files: statements are kept by source
+    name."""
     seen: Counter[str] = Counter()
     for source in made:
         seen[source.name] += 1
@@ -58,5 +61,5 @@ def _tell_apart(made: Sequence[Source]) -> None:
 
 
 def _every(poll_seconds: float, counters_seconds: float) -> float:
-    """How often to ask a source that also reads counters, if they are wanted."""
+    """Return how often to poll a source that also reads counters, if they are wanted."""
     return min(poll_seconds, counters_seconds) if counters_seconds else poll_seconds

@@ -1,9 +1,8 @@
 """The static source: a file of the operator's own, TOML or CSV, read again when it has changed.
 
-The whole file counts or none of it: one mistake, and the state before stays in use.  Whether the file has changed is
-told by its time, size and inode, so both an editor that writes into it and one that puts a new file in its place are
-noticed.  It is read once these have been at rest for a moment: a file that is still being written is left alone.
-docs/inventory.md describes both formats.
+The file counts as a whole or not at all: after a mistake, the previous state stays in use.  A change is detected by
+time, size and inode, so both writing into the file and replacing it are noticed.  It is read once these have been
+stable for a moment: a file that is still being written is not read.  docs/inventory.md describes both formats.
 """
 
 from __future__ import annotations
@@ -42,9 +41,9 @@ from collector.inventory.sources.base import (
 from schemas.text import NAME_CHARACTERS, visible
 
 MAX_BYTES = 256 * 2**20
-"""Longest file: a million interfaces take about half."""
+"""Longest file: a million interfaces take about half of this."""
 SETTLE_SECONDS = 0.5
-"""A file must be at rest this long before it is read, or one poll if that is shorter."""
+"""A file must be unchanged this long before it is read, or one poll if that is shorter."""
 _COMMENT = "#"
 
 
@@ -79,7 +78,7 @@ def _name(text: str) -> str:
 
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, max_length=NAME_CHARACTERS), AfterValidator(_name)]
-"""What would be cleaned where another system says it is a mistake in a file of one's own."""
+"""Characters that are removed from other systems' names are a mistake in the operator's own file."""
 Number32 = Annotated[int, Field(strict=True, ge=0, le=2**32 - 1)]
 
 
@@ -143,21 +142,21 @@ _TABLES = ("interface", "host")
 _EXPECTED = {
     "tuple_type": 'a list is expected, such as ["10.0.0.1"]',
 }
-"""Where pydantic's own message says too little."""
+"""Messages where pydantic's own says too little."""
 
 
 class Identity(NamedTuple):
-    """What tells one state of a file from another without reading it."""
+    """What distinguishes one state of a file from another without reading it."""
 
     written_ns: int
     touched_ns: int
-    """Changes with the name and the permissions, too, and cannot be set back as the time of writing can."""
+    """It also changes with the name and the permissions, and cannot be set back like the modification time."""
     octets: int
     inode: int
 
     @classmethod
     def of(cls, state: os.stat_result) -> Identity:
-        """The identity in the answer of stat."""
+        """Return the identity in the answer of stat."""
         return cls(state.st_mtime_ns, state.st_ctime_ns, state.st_size, state.st_ino)
 
 
@@ -172,7 +171,7 @@ class Static:
         self._settle = min(settings.poll_seconds, SETTLE_SECONDS)
         self.name = f"static {settings.file}"
         self._seen: Identity | None = None
-        """The file at the last look; None where there is none."""
+        """The file at the last check; None if there is none."""
         self._seen_since = 0.0
         self._read: Identity | None = None
         """The file that was read last."""
@@ -183,13 +182,13 @@ class Static:
         self._stopping = threading.Event()
 
     def read(self) -> Report:
-        """What the file says; it is read only if it has changed.
+        """Return what the file says; it is read only if it has changed.
 
         Raises SourceSetupError if it cannot be used and never could, SourceError if it could be used before.
         """
         self._look()
         if self._mistake and self._seen != self._read:
-            # After a mistake we are asked less and less often: what was put right must not wait for the next time.
+            # After a mistake, polls become less and less frequent: a correction must not wait for the next one.
             self._stopping.wait(self._settle)
         if self._report is None or self._changed():
             self._read = self._seen
@@ -204,7 +203,7 @@ class Static:
         return self._report
 
     def wait(self, seconds: float) -> bool:
-        """Return True once the file differs from the one that was read last and is at rest; False after `seconds`."""
+        """Return True once the file differs from the one that was read last and is stable; False after `seconds`."""
         end = time.monotonic() + seconds
         while not self._stopping.is_set():
             if self._changed():
@@ -231,13 +230,13 @@ class Static:
             self._seen, self._seen_since = now, time.monotonic()
 
     def _changed(self) -> bool:
-        """Whether there is another file than the one read last, and nobody has touched it for a moment."""
+        """Return whether there is another file than the one read last, unchanged for a moment."""
         self._look()
         return self._seen != self._read and time.monotonic() - self._seen_since >= self._settle
 
 
 def _contents(file: Path) -> bytes:
-    """The file's octets.  Raises SourceError if there is none that can be read."""
+    """Return the file's octets.  Raises SourceError if there is none that can be read."""
     try:
         # A pipe or a device might never end.
         if not stat.S_ISREG(file.stat().st_mode):
@@ -256,7 +255,8 @@ def _contents(file: Path) -> bytes:
 
 
 def parse(file: Path, octets: bytes) -> Report:
-    """What a file with this name and content says.  Raises SourceError: file, place, key, value, what was expected."""
+    """Return what a file with this name and content says.  Raises SourceError: file, place, key, value, what was
+    expected."""
     try:
         text = octets.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -290,8 +290,8 @@ def _toml(file: Path, text: str) -> Report:
 
 
 def _csv(file: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Place and cells of each row, empty cells left out."""
-    # A comment becomes an empty line, so that the reader still counts lines right; it passes over empty ones.
+    """Yield place and cells of each row, without empty cells."""
+    # A comment becomes an empty line, so that the reader still counts lines correctly; it skips empty ones.
     lines = ("\n" if line.lstrip().startswith(_COMMENT) else line for line in io.StringIO(text, newline=""))
     reader = csv.reader(lines, strict=True, skipinitialspace=True)
     header: list[str] = []
@@ -323,14 +323,14 @@ def _header(where: str, cells: list[str]) -> list[str]:
 
 
 def _cell(key: str, text: str) -> Any:
-    """A cell as TOML would have it; what is no number stays as it is, for the check to name."""
+    """Return a cell as TOML would have it; what is not a number stays as it is, so that validation can report it."""
     if key == "ips":
         return re.split(r"[\s;]+", text.strip("; "))
     return int(text) if key in _NUMBERS and text.isascii() and text.isdecimal() else text
 
 
 def _interfaces(entries: Iterable[tuple[str, dict[str, Any]]]) -> tuple[Interface, ...]:
-    """The checked rows.  Raises SourceError for the first mistake."""
+    """Return the validated rows.  Raises SourceError for the first mistake."""
     places: dict[tuple[object, ...], str] = {}
     found = []
     for where, values in entries:
