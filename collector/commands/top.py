@@ -170,7 +170,7 @@ def watch(args: argparse.Namespace, settings: Settings) -> int:
         raise KeyboardInterrupt
 
     # The terminal is restored, whatever ends the display.
-    former = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    former = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         with Screen() as screen:
             while True:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import signal
 import socket
 import sys
 import time
@@ -347,6 +348,8 @@ def main(arguments: list[str] | None = None) -> int:
         options.seconds = 60
     begun = time.monotonic()
     try:
+        # A shell that starts it in the background lets it ignore Ctrl-C.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         check(options)
         target = None if options.pcap else resolve(*parse_target(options.to))
         with contextlib.ExitStack() as stack:

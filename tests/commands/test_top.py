@@ -380,7 +380,7 @@ class Terminal:
 @contextmanager
 def server(directory: Path, port: int = 0) -> Iterator[str]:
     """A server over an engine in another process."""
-    command = [sys.executable, "-m", "collector.sql.endpoint", "--writable", "--path", str(directory)]
+    command = [sys.executable, "-m", "tests.clickhouse_server", "--path", str(directory)]
     with subprocess.Popen([*command, "--port", str(port)], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout is not None
         try:
