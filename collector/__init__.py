@@ -11,9 +11,12 @@ In the order of the data:
     alert       rules over closed windows, and the state of alerts; conditions are in `alert.conditions`
     notify      alerts to people and to programs
 
-Besides:
+Beside it:
 
-    http        the HTTP server: which requests may come in sql         the SQL endpoint of the embedded store web
-    /metrics, /health and the API capture     captures of exports: read and replayed process     what this process may
-    reach, and how it starts commands    one file per command
+    http        the HTTP server: which requests may come in
+    sql         the SQL endpoint of the embedded store
+    web         /metrics, /health and the API
+    capture     captures of exports: read and replayed
+    process     what this process may reach, and how it starts
+    commands    one file per command
 """
