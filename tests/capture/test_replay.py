@@ -405,7 +405,9 @@ def test_a_terminal_shows_a_progress_bar() -> None:
         with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=theirs, env=environment) as process:
             os.close(theirs)
             shown = b""
-            while select.select([mine], [], [], SECONDS)[0]:
+            poll = select.poll()
+            poll.register(mine, select.POLLIN)
+            while poll.poll(SECONDS * 1000):
                 try:
                     shown += os.read(mine, 65_536)
                 except OSError:  # the other end is closed

@@ -18,7 +18,7 @@ import termios
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -351,9 +351,11 @@ class Terminal:
 
     def until(self, wanted: Callable[[list[str]], object], seconds: float = SECONDS) -> list[str]:
         """Read until a picture is like that."""
+        poll = select.poll()  # select() fails for file descriptors above 1023, and the tests' store has many files open
+        poll.register(self._ours, select.POLLIN)
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            if select.select([self._ours], [], [], 0.2)[0]:
+            if poll.poll(200):
                 self.text += os.read(self._ours, 65536).decode("utf-8", "replace")
                 if wanted(self.picture()):
                     return self.picture()
@@ -377,6 +379,23 @@ class Terminal:
             pass
 
 
+Start = Callable[[Sequence[str], int], Terminal]
+
+
+@pytest.fixture
+def terminal() -> Iterator[Start]:
+    """Starts `vmflow top` with arguments in so many columns; ends it with a test that fails, too."""
+    with ExitStack() as ends:
+
+        def start(arguments: Sequence[str], columns: int) -> Terminal:
+            shown = Terminal(arguments, columns)
+            ends.callback(shown.process.wait)
+            ends.callback(shown.process.kill)
+            return shown
+
+        yield start
+
+
 @contextmanager
 def server(directory: Path, port: int = 0) -> Iterator[str]:
     """A server over an engine in another process."""
@@ -389,7 +408,7 @@ def server(directory: Path, port: int = 0) -> Iterator[str]:
             process.terminate()
 
 
-def test_in_a_terminal_it_stays_through_a_store_that_is_away(tmp_path: Path) -> None:
+def test_in_a_terminal_it_stays_through_a_store_that_is_away(tmp_path: Path, terminal: Start) -> None:
     """At 80 columns; the old picture is kept with its age, and Ctrl-C leaves the terminal as it was."""
     pytest.importorskip("chdb", reason="the stand-in for a server needs chDB")
     with server(tmp_path / "store") as url:
@@ -397,7 +416,7 @@ def test_in_a_terminal_it_stays_through_a_store_that_is_away(tmp_path: Path) -> 
         with open_client(settings) as client:
             set_up(client, settings)
             fill(client)
-        shown = Terminal(["--interval", "1", "--set", f"store.url={url}", "--set", "store.database=top"], 80)
+        shown = terminal(["--interval", "1", "--set", f"store.url={url}", "--set", "store.database=top"], 80)
         picture = shown.until(lambda lines: any(line.startswith("a@host-1") for line in lines))
         _fits(picture, 80)
         assert "watched whole" in picture[1]
@@ -424,11 +443,11 @@ def _fits(lines: Sequence[str], columns: int) -> None:
 
 
 @pytest.mark.parametrize(("columns", "number"), [(60, signal.SIGTERM), (160, signal.SIGINT)])
-def test_without_a_service_it_waits_in_any_width(tmp_path: Path, columns: int, number: int) -> None:
+def test_without_a_service_it_waits_in_any_width(tmp_path: Path, terminal: Start, columns: int, number: int) -> None:
     """It leaves the embedded store to a service that starts."""
     (tmp_path / "none/metadata").mkdir(parents=True)
     nowhere = ["--set", f"store.url=chdb://{tmp_path}/none", "--set", "sql.enabled=false"]
-    shown = Terminal(nowhere, columns)
+    shown = terminal(nowhere, columns)
 
     picture = shown.until(lambda lines: "no service answers" in " ".join(lines))
 
