@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -35,7 +36,22 @@ RULES = [
 
 @pytest.fixture(scope="module")
 def service(testbed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    directory = tmp_path_factory.mktemp("service")
+    with started(testbed, tmp_path_factory.mktemp("service"), inventory(testbed)) as service:
+        yield service
+
+
+@pytest.fixture
+def by_agent(testbed: Testbed, tmp_path: Path) -> Iterator[Service]:
+    """A service that knows the hypervisors by their agent addresses alone, as behind a relay."""
+    with started(
+        testbed, tmp_path, [re.sub(r'"127\.0\.1\.1[12]", ', "", line) for line in inventory(testbed)]
+    ) as service:
+        yield service
+
+
+@contextmanager
+def started(testbed: Testbed, directory: Path, sources: list[str]) -> Iterator[Service]:
+    """The service with names from these sources and a file."""
     file = directory / "names.csv"
     vms = json.loads(testbed.run("inventory"))["vms"].values()
     file.write_text("mac,vm\n" + "".join(f"{vm['mac']},{vm['vm']}\n" for vm in vms))
@@ -43,9 +59,9 @@ def service(testbed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> Itera
     rules = f"alerts.rules={json.dumps(RULES)}"
     # As deploy/ovs.md says for unsampled IPFIX; what comes by sFlow keeps its own rate.
     rates = 'decode.exporters=[{"network": "127.0.1.0/24", "protocol": "ipfix", "sampling_rate": 1}]'
-    with running(directory, *inventory(testbed), names, rules, rates, "analyze.doctor_seconds=10") as started:
+    with running(directory, *sources, names, rules, rates, "analyze.doctor_seconds=10") as service:
         try:
-            yield started
+            yield service
         finally:
             testbed.run("export-off")
 
@@ -143,7 +159,6 @@ SFLOW, IPFIX = ("export-sflow", "sampling=1", "polling=1"), ("export-ipfix", "sa
 @pytest.mark.parametrize(
     ("code", "export", "host"),
     [
-        ("agent_unknown", (*SFLOW, "agent=203.0.113.9", "host=a"), "a"),
         ("two_bridges", (*SFLOW, "bridges=br-int,br-phy", "host=a"), "a"),
         ("arrivals_unseen", (*SFLOW, "host=a,b"), "b"),
         ("sampled_twice", (*IPFIX, "host=a"), "a"),
@@ -162,6 +177,10 @@ def test_the_lines_of_a_finding_end_it(
         time.sleep(30)
         assert code not in findings(service, exporter)
     testbed.run("export-off")
+
+
+def test_the_line_for_an_unknown_agent_ends_it(testbed: Testbed, by_agent: Service) -> None:
+    test_the_lines_of_a_finding_end_it(testbed, by_agent, "agent_unknown", (*SFLOW, "agent=203.0.113.9", "host=a"), "a")
 
 
 def test_an_exporter_that_was_taken_away_is_retired_once(testbed: Testbed, service: Service) -> None:
