@@ -338,7 +338,7 @@ def _figures(level: str) -> str:
             NOT all_lost, arrived * exp(half_width),
             counts_exact, 0,
             least(1, {NONE_SEEN} * watched_weight / sent_low)) AS most_arrived,
-        -- Where chance lets more samples arrive than were sent, by more than the interval, none lost is as sure as ever.
+        -- By chance more samples may arrive than were sent, by more than the interval: no bound is narrower than its own.
         if(all_lost, 0, if(arrived > exp(half_width) AND NOT counts_exact, 1, arrived) * exp(-half_width))
             AS least_arrived,
         -- What is seen in the first or last second at one side may fall into the neighbour window at the other.  Steady
