@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
@@ -12,12 +11,13 @@ from clickhouse_connect.driver import Client
 
 from collector.alert.rules import Rule
 from collector.alert.stage import Alerts
-from collector.alert.store import ALERT_SQL, ALERTS_SQL, BOUNDS, EVENTS_SQL, KEEPERS_SQL, SILENCES_SQL, rows
+from collector.alert.store import ALERT_SQL, ALERTS_SQL, EVENTS_SQL, KEEPERS_SQL, SILENCES_SQL
 from collector.interfaces import AlertQuery, AlertServiceError, Call, Row
-from collector.store_client import KeptClient
 from collector.store_errors import first_line
+from collector.store_reader import Bounds, Reader
 from schemas.text import like
 
+BOUNDS = Bounds(seconds=6, octets=512 * 2**20)
 ANSWER_SECONDS = 8.0
 """Longest wait for the store and for earlier requests."""
 CHANGE_SECONDS = 15.0
@@ -38,10 +38,7 @@ class AlertApi:
     def __init__(self, alerts: Alerts, rules: Sequence[Rule], call: Call, connect: Callable[[], Client]) -> None:
         self._alerts = alerts
         self._rules = tuple(sorted(rules, key=lambda rule: rule.name))
-        self._call = call
-        self._client = KeptClient(connect)
-        self._turn = asyncio.Lock()
-        """One client, so one query at a time."""
+        self._reader = Reader(call, connect, BOUNDS, wait_seconds=ANSWER_SECONDS)
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def alerts(self, query: AlertQuery, /) -> Sequence[Row]:
@@ -117,27 +114,19 @@ class AlertApi:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        async with _deadline(CHANGE_SECONDS):
-            return await asyncio.shield(task)
+        try:
+            return await asyncio.wait_for(asyncio.shield(task), CHANGE_SECONDS)
+        except TimeoutError as error:
+            raise _late(CHANGE_SECONDS) from error
 
     async def _read(self, sql: str, parameters: Mapping[str, Any]) -> list[Row]:
-        async with _deadline(ANSWER_SECONDS), self._turn:
-            return await self._call(self._ask, sql, parameters)
-
-    def _ask(self, sql: str, parameters: Mapping[str, Any]) -> list[Row]:
-        """Blocks."""
         try:
-            with self._client.use() as client:
-                return rows(client, sql, parameters, BOUNDS)
+            return await self._reader.rows(sql, parameters)
+        except TimeoutError as error:
+            raise _late(ANSWER_SECONDS) from error
         except Exception as error:
             raise AlertServiceError(f"the store does not answer: {first_line(error)}") from error
 
 
-@contextlib.asynccontextmanager
-async def _deadline(seconds: float) -> AsyncIterator[None]:
-    """Raise AlertServiceError where it takes longer."""
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError as error:
-        raise AlertServiceError(f"no answer within {seconds:g} s; what was asked for may still be done") from error
+def _late(seconds: float) -> AlertServiceError:
+    return AlertServiceError(f"no answer within {seconds:g} s; what was asked for may still be done")

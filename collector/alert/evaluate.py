@@ -22,6 +22,7 @@ from collector.alert.settings import AlertSettings
 from collector.alert.state import FORGOTTEN, SECOND_US, Alert, AlertStates, Change
 from collector.figures import moment
 from collector.interfaces import Scope
+from collector.store_reader import read_rows
 from schemas.rollups import LEVEL_US
 
 ORDER: tuple[Scope, ...] = ("service", "exporter", "host", "interface", "vm", "pair")
@@ -240,10 +241,9 @@ def places(client: Client, alerts: Iterable[Alert], limits: Limits) -> dict[str,
     ]
     if not names:
         return {}
-    answer = client.query(PLACES_SQL, parameters={"names": names}, settings=limits.settings())
     return {
-        str(name): Place(bool(there), str(host), int(until) * SECOND_US)
-        for name, there, host, until in answer.result_rows
+        str(row["vm"]): Place(bool(row["there"]), str(row["host"]), int(row["until"]) * SECOND_US)
+        for row in read_rows(client, PLACES_SQL, {"names": names}, limits.bounds())
     }
 
 

@@ -38,8 +38,8 @@ from collector.interfaces import (
 )
 from collector.log import get_log
 from collector.metrics import Metrics
-from collector.store_client import KeptClient
 from collector.store_errors import first_line
+from collector.store_reader import KeptClient
 from schemas.rollups import LEVEL_US, LEVELS
 from schemas.text import clean
 

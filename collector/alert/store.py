@@ -24,13 +24,14 @@ from collector.alert.notifications import Message, Silence
 from collector.alert.rules import Rule
 from collector.alert.state import Alert, Change
 from collector.interfaces import AlertNotification, NotificationGroup, Row
+from collector.store_reader import Bounds, read_rows
 from schemas.alerts import ALERTS, EVENTS_TABLE, OUTBOX, SILENCES
 from schemas.column import TIME_US, Column, Table
 
 BACKLOG = 1000
 """Blocks of rows that wait for a store that does not accept them; more push out the oldest."""
-BOUNDS = {"max_execution_time": 6, "max_memory_usage": 512 * 2**20}
-"""Seconds and bytes after which the store ends a query of the API."""
+LOAD_BOUNDS = Bounds(120, 2 * 2**30)
+"""Of what is read at the start: alerts that last, and messages of the last days."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -98,14 +99,6 @@ ORDER BY found.time DESC, found.silence_id DESC
 """  # noqa: S608 - see above
 
 
-def rows(
-    client: Client, sql: str, parameters: Mapping[str, Any], settings: Mapping[str, Any] | None = None
-) -> list[Row]:
-    """Rows by name of column.  Blocks; raises the driver's errors."""
-    answer = client.query(sql, parameters=dict(parameters), settings=dict(settings or {}))
-    return [dict(zip(answer.column_names, row, strict=True)) for row in answer.result_rows]
-
-
 @dataclass(slots=True)
 class Loaded:
     """What a former run left behind."""
@@ -170,8 +163,8 @@ class AlertStore:
         """Alerts that last or were resolved after `recent_us`, silences, and messages made after `outbox_us` (µs)."""
         found = Loaded()
         sql = _newest(ALERTS, f"status != 'resolved' OR resolved > {_AFTER}")
-        newest = {row["alert_id"]: row for row in rows(client, sql, {"after": recent_us})}
-        for row in rows(client, _newest(OUTBOX, f"time > {_AFTER}"), {"after": outbox_us}):
+        newest = {row["alert_id"]: row for row in read_rows(client, sql, {"after": recent_us}, LOAD_BOUNDS)}
+        for row in read_rows(client, _newest(OUTBOX, f"time > {_AFTER}"), {"after": outbox_us}, LOAD_BOUNDS):
             if row["state"] != "waiting":
                 continue
             body = json.loads(row["body"])
@@ -187,7 +180,7 @@ class AlertStore:
             elif row["status"] != "resolved":
                 found.orphans.append(row["alert_id"])
                 self._put(ALERTS, [_orphaned(row, now_us)])
-        for row in rows(client, _newest(SILENCES, f"until > {_AFTER}"), {"after": now_us}):
+        for row in read_rows(client, _newest(SILENCES, f"until > {_AFTER}"), {"after": now_us}, LOAD_BOUNDS):
             found.silences.append(
                 Silence(row["matchers"], row["until"], row["time"], row["who"], row["comment"], row["silence_id"])
             )

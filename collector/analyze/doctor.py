@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv6Address
 from types import TracebackType
 from typing import Any, Self
@@ -22,6 +23,7 @@ from collector.interfaces import Call, Clock
 from collector.log import get_log
 from collector.metrics import Metrics
 from collector.store_errors import first_line
+from collector.store_reader import Bounds, Reader, read_rows
 
 LEAST_RECORDS = 20
 """Records from which a statement about a whole stream is made."""
@@ -444,14 +446,15 @@ CHECKS = (
 FLOW_SECONDS = 300
 """Longest period of `flows` that is read: the table of many rows."""
 
-LIMITS = {"max_execution_time": 20, "max_memory_usage": 256 * 2**20}
-"""Longest time of one check: what a page may cost on a busy store."""
 
 LEAST_SECONDS = 60
 """Shortest time that the service looks back: six rows of `exporters`, by its default interval."""
 
 FINDINGS = 1000
 """Findings of one check, at most."""
+
+BOUNDS = Bounds(seconds=20, rows=FINDINGS)
+"""Of one check: what a page may cost on a busy store."""
 
 _log = get_log("analyze")
 
@@ -489,8 +492,8 @@ def examine(
     found = []
     for check in checks:
         sql = check.sql.format(since=since_us, recent=recent_us, until=until_us)
-        answer = client.query(f"{sql} ORDER BY exporter, agent, domain LIMIT {FINDINGS}", settings=LIMITS)
-        found += [_finding(check, dict(zip(answer.column_names, row, strict=True))) for row in answer.result_rows]
+        rows = read_rows(client, f"{sql} ORDER BY exporter, agent, domain LIMIT {FINDINGS}", {}, BOUNDS)
+        found += [_finding(check, row) for row in rows]
     return sorted(found, key=lambda one: (one.exporter, one.agent, one.domain, one.protocol))
 
 
@@ -538,8 +541,7 @@ class Doctor:
         clock_us: Clock,
     ) -> None:
         self._settings = settings
-        self._call = call
-        self._connect = connect
+        self._reader = Reader(call, connect, BOUNDS)
         self._clock_us = clock_us
         self._codes: dict[Stream, str] = {}
         self._task: asyncio.Task[None] | None = None
@@ -567,6 +569,7 @@ class Doctor:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        await self._reader.close()
 
     async def _run(self) -> None:
         while True:
@@ -575,8 +578,10 @@ class Doctor:
 
     async def look(self) -> None:
         """Check now.  If the store cannot be queried, the former findings stay, and this is counted."""
+        seconds = round(max(LEAST_SECONDS, self._settings.doctor_seconds))
+        check = partial(examine, until_us=self._clock_us(), seconds=seconds, flow_seconds=seconds)
         try:
-            findings = await self._call(self._examine, self._clock_us())
+            findings = await self._reader.ask(check)
         except Exception as error:  # noqa: BLE001 - whatever the store says, the service goes on
             self._looks.labels("failed").inc()
             _log.sampled("exporters not looked at", key=type(error).__name__, error=first_line(error))
@@ -586,12 +591,6 @@ class Doctor:
             codes.setdefault(finding.stream, []).append(finding.code)
         # Replaced as a whole, never modified: other threads read it.
         self._codes = {stream: ",".join(found) for stream, found in codes.items()}
-        for check in CHECKS:
-            self._found.labels(check.code).set(sum(check.code in found for found in codes.values()))
+        for one in CHECKS:
+            self._found.labels(one.code).set(sum(one.code in found for found in codes.values()))
         self._looks.labels("ok").inc()
-
-    def _examine(self, now_us: int) -> list[Finding]:
-        """Run the checks.  Blocks.  A new connection each time: it is needed once a minute."""
-        seconds = max(LEAST_SECONDS, self._settings.doctor_seconds)
-        with contextlib.closing(self._connect()) as client:
-            return examine(client, now_us, round(seconds), flow_seconds=round(seconds))

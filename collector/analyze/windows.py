@@ -23,8 +23,8 @@ from collector.analyze.watermark import SECOND_US, SHORTEST, Watermark, Watermar
 from collector.interfaces import Call, Clock, OnWindowClosed, Watched, WindowClosed
 from collector.log import get_log
 from collector.metrics import Metrics
-from collector.store_client import KeptClient
 from collector.store_errors import first_line
+from collector.store_reader import KeptClient
 from schemas.rollups import LEVEL_US
 
 SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)

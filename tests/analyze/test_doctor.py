@@ -16,7 +16,7 @@ import pytest
 from clickhouse_connect.driver import Client
 
 from collector.__main__ import main
-from collector.analyze.doctor import CHECKS, LIMITS, Doctor, Finding, examine
+from collector.analyze.doctor import BOUNDS, CHECKS, Doctor, Finding, examine
 from collector.analyze.settings import AnalyzeSettings
 from collector.metrics import Metrics
 from collector.sql.engine import Engine, Query
@@ -575,7 +575,7 @@ def test_the_running_service_answers_the_doctor(client: Client, made_store: Stor
     heard(client, BASE_US + SECOND_US, HOST, restarts=1)
     assert made_store.directory is not None
     engine = Engine(made_store.directory, made_store)
-    limits = {name: str(value) for name, value in LIMITS.items()}
+    limits = {name: str(value) for name, value in BOUNDS.settings().items()}
     found = []
     try:
         for check in CHECKS:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from collector.alert.conditions.base import Verdict, evidence, figures, labeller, median
 from collector.alert.rules import Rule
-from collector.alert.series import MARGIN, SECOND_US, Floats, Limits, Series, WindowSeries, past_seconds
+from collector.alert.series import SECOND_US, Floats, Limits, Series, WindowSeries, past_seconds
+from collector.store_reader import read_columns
 
 HOUR_US = 3600 * SECOND_US
 DAY_US = 24 * HOUR_US
@@ -119,8 +120,8 @@ class Days:
         )
         while self._left:
             at_us = self.hour_us - self._left[-1] * DAY_US
-            parameters = {"at": at_us // SECOND_US, "rows": MARGIN * limits.rows}
-            table = client.query_arrow(sql, parameters=parameters, settings=limits.settings())
+            parameters = {"at": at_us // SECOND_US, "rows": limits.most}
+            table = read_columns(client, sql, parameters, limits.bounds())
             back = self._left.pop()
             if table.num_rows:
                 series = np.asarray(table.column("series").to_numpy(), np.uint64)
