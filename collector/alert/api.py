@@ -119,7 +119,7 @@ class AlertApi:
         except TimeoutError as error:
             raise _late(CHANGE_SECONDS) from error
 
-    async def _read(self, sql: str, parameters: Mapping[str, Any]) -> list[Row]:
+    async def _read(self, sql: str, parameters: Mapping[str, Any]) -> Sequence[Row]:
         try:
             return await self._reader.rows(sql, parameters)
         except TimeoutError as error:

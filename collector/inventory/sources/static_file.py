@@ -32,12 +32,12 @@ from collector.inventory.sources.base import (
     Host,
     Interface,
     PortKind,
-    Rank,
     Report,
     SourceError,
     SourceSetupError,
     parse_mac,
 )
+from schemas.inventory import Rank
 from schemas.text import NAME_CHARACTERS, visible
 
 MAX_BYTES = 256 * 2**20
