@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 
 import numpy as np
 from clickhouse_connect.driver import Client
 
 from collector.alert.conditions.absent import ENDED, Absent
 from collector.alert.conditions.base import Judge
-from collector.alert.conditions.baseline import Baseline
-from collector.alert.conditions.threshold import Threshold
-from collector.alert.conditions.trend import Trend
 from collector.alert.rules import Rule
 from collector.alert.series import Limits, WindowSeries, read
 from collector.alert.settings import AlertSettings
@@ -38,14 +36,11 @@ FROM inventory FINAL WHERE vm IN {names:Array(String)} GROUP BY vm
 
 
 def judge_of(rule: Rule, settings: AlertSettings) -> Judge:
-    """The condition of a rule."""
-    if rule.condition == "absent":
-        return Absent(rule, settings.series)
-    if rule.condition == "trend":
-        return Trend(rule, settings.series)
-    if rule.condition == "baseline":
-        return Baseline(rule, settings.series, settings.baseline_days, settings.min_baseline_days)
-    return Threshold(rule)
+    """The condition of a rule: `conditions/trend.py` has `Trend`."""
+    condition: type[Judge] = getattr(
+        import_module(f"collector.alert.conditions.{rule.condition}"), rule.condition.capitalize()
+    )
+    return condition.of(rule, settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +142,8 @@ class Evaluator:
         for judge in ready:
             changed = self.states.apply(judge.rule, judge.judge(frame), start_us, end_us)
             changes += self._explained(client, judge, frame, changed)
-            left_out += _left_out(judge)
-        evaluated = {judge.rule.name: _series_of(judge, frame) for judge in ready}
+            left_out, judge.left_out = left_out + judge.left_out, 0
+        evaluated = {judge.rule.name: judge.series(frame) for judge in ready}
         return Outcome(changes, before.evaluated | evaluated, failed, put_off, before.left_out + left_out)
 
     def _explained(self, client: Client, judge: Judge, frame: WindowSeries, changes: list[Change]) -> list[Change]:
@@ -206,22 +201,6 @@ def cut(frame: WindowSeries, most: int) -> tuple[WindowSeries, int]:
         ),
         len(frame.series) - most,
     )
-
-
-def _series_of(judge: Judge, frame: WindowSeries) -> int:
-    """Series that the rule is about: those that it remembers, or those of the window that pass its filter."""
-    if isinstance(judge, Absent):
-        return len(judge)
-    passes = frame.passes.get(judge.rule.name)
-    return int(np.count_nonzero(frame.present if passes is None else frame.present & passes))
-
-
-def _left_out(judge: Judge) -> int:
-    """What a condition had no room for since the last window."""
-    if not isinstance(judge, Absent | Trend):
-        return 0
-    count, judge.left_out = judge.left_out, 0
-    return count
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,10 +88,10 @@ _OVS = "protocol = 'ipfix' AND in_if_name != ''"
 """Open vSwitch since 2.9 puts the interface's name into each IPFIX record where it knows it."""
 
 
-def _made_anew(values: str) -> tuple[str, ...]:
+def _created_again(values: str) -> tuple[str, ...]:
     """Return the lines that change the IPFIX of a bridge at once: `set` opens a port, whose templates come later."""
     return (
-        "# make it anew, with your own values (deploy/ovs.md): after `set` its templates come up to 600 s later",
+        "# create it again, with your own values (deploy/ovs.md): after `set` its templates come up to 600 s later",
         "ovs-vsctl clear Bridge br-int ipfix",
         f"ovs-vsctl -- --id=@ipfix create IPFIX 'targets=\"192.0.2.1:4739\"' {values} "
         "obs_domain_id=11 cache_active_timeout=10 cache_max_flows=8192 -- set Bridge br-int ipfix=@ipfix",
@@ -125,7 +125,7 @@ CHECKS = (
         HAVING records >= {LEAST_RECORDS}
             AND arrayFold((a, b) -> gcd(a, b), groupUniqArray(1000)(packets), max(packets)) = 1""",
         "Its {records} packet counts have no common factor, so it samples every packet, and states that nowhere: "
-        "unless it is told, vmflow takes its figures for estimates of unknown width.",
+        "unless it is set, vmflow takes its figures for estimates of unknown width.",
         (
             "# in the settings of vmflow, where `sampling=1` is set:",
             "[[decode.exporters]]",
@@ -144,7 +144,7 @@ CHECKS = (
         HAVING records >= {LEAST_RECORDS} AND rate > 1""",
         "All {records} packet counts are multiples of {rate}: it samples 1 in {rate} packets, multiplies its counts, "
         "and states the rate nowhere. The totals are right, but loss and latency cannot be exact.",
-        _made_anew("sampling=1 other_config:enable-output-sampling=true"),
+        _created_again("sampling=1 other_config:enable-output-sampling=true"),
     ),
     Check(
         "sampled_twice",
@@ -157,7 +157,7 @@ CHECKS = (
         "of its records are double, those by `sighting` are right. Loss needs both.",
         (
             "# traffic without loss; Open vSwitch 2.4 to 3.1 takes the key the wrong way round, 3.2 and later `false`:",
-            *_made_anew("sampling=64 other_config:enable-output-sampling=true"),
+            *_created_again("sampling=64 other_config:enable-output-sampling=true"),
         ),
     ),
     Check(
@@ -167,11 +167,11 @@ CHECKS = (
         {_EXPORTERS} AND records > 0
         GROUP BY {_KEY}
         HAVING age > {TEMPLATE_SECONDS + POLL_SECONDS}""",
-        "It sent no template for {age:.0f} s: a collector that starts anew, or loses the one datagram, cannot read its "
+        "It sent no template for {age:.0f} s: a collector that restarts, or loses the one datagram, cannot read its "
         "records for so long.",
         (
             "# Open vSwitch 3.2 and later; before, the interval is 600 s and cannot be set",
-            *_made_anew("sampling=64 template_interval=60 other_config:enable-output-sampling=false"),
+            *_created_again("sampling=64 template_interval=60 other_config:enable-output-sampling=false"),
         ),
     ),
     Check(
@@ -189,8 +189,8 @@ CHECKS = (
         "{octets} octets of its data have waited for their template for {waited} s: nothing of it is in the tables, "
         "and what waits for longer than 11 minutes is lost.",
         (
-            "# it sends its templates again when its IPFIX is made anew:",
-            *_made_anew("sampling=64 other_config:enable-output-sampling=true"),
+            "# it sends its templates again when its IPFIX is created again:",
+            *_created_again("sampling=64 other_config:enable-output-sampling=true"),
         ),
     ),
     Check(
@@ -261,7 +261,7 @@ CHECKS = (
         (
             "# each bridge has a domain of its own, and one target that leads here:",
             "ovs-vsctl --columns=_uuid,targets,obs_domain_id list IPFIX",
-            *_made_anew("sampling=64 other_config:enable-output-sampling=true")[1:],
+            *_created_again("sampling=64 other_config:enable-output-sampling=true")[1:],
         ),
     ),
     Check(
@@ -296,8 +296,8 @@ CHECKS = (
         HAVING sets > 0""",
         "{sets} sets of records could not be read, since their template had not come.",
         (
-            "# Open vSwitch 3.2 and later repeats them as often as it is told to:",
-            *_made_anew("sampling=64 template_interval=60 other_config:enable-output-sampling=false"),
+            "# Open vSwitch 3.2 and later repeats them as often as it is set to:",
+            *_created_again("sampling=64 template_interval=60 other_config:enable-output-sampling=false"),
             "# flow-based IPFIX before 3.2, in the settings of vmflow:",
             "[decode]",
             "share_templates_between_domains = true",
@@ -365,7 +365,7 @@ CHECKS = (
         {_EXPORTERS}
         GROUP BY {_KEY}
         HAVING odd * 2 > sent""",
-        "Its sequence numbers count other units than {protocol} has: no loss on its way here can be told.",
+        "Its sequence numbers count other units than {protocol} has: loss on its way here is not known.",
         (
             "# nothing to set: report it to its vendor (RFC 3954 section 5.1, RFC 7011 section 3.1), with a capture:",
             "tcpdump -ni any -c 1000 -w sequence.pcap udp and host {exporter}",
@@ -388,7 +388,7 @@ CHECKS = (
         {_EXPORTERS}
         GROUP BY {_KEY}
         HAVING times > 0""",
-        "It began anew {times} times: after a restart, or whenever one of its settings is changed.",
+        "It restarted {times} times: after a restart, or whenever one of its settings is changed.",
         (
             "# what it is set to now; see that nothing sets it again and again:",
             "ovs-vsctl list sFlow",
@@ -410,7 +410,7 @@ CHECKS = (
         (
             "# if it was this collector, a larger receive buffer (deploy/sysctl.d/90-vmflow.conf); else fewer records:",
             "ovs-vsctl set sFlow br-int sampling=256",
-            *_made_anew("sampling=256 other_config:enable-output-sampling=true"),
+            *_created_again("sampling=256 other_config:enable-output-sampling=true"),
         ),
     ),
     Check(

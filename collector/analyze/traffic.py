@@ -67,12 +67,12 @@ PAIRS = (
     ),
     Figure(
         "traffic_pair_loss_ratio",
-        "Share of the packets between two VMs that got lost, where it can be told.",
+        "Share of the packets between two VMs that got lost, where it is known.",
         ("loss_ratio", "loss_low", "loss_high"),
     ),
     Figure(
         "traffic_pair_latency_seconds",
-        "Latency between two VMs, where it can be told.",
+        "Latency between two VMs, where it is known.",
         (
             "latency_us / 1e6",
             # Of NULL and 0, the greatest is 0.

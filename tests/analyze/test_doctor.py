@@ -321,7 +321,7 @@ def test_restarts(client: Client) -> None:
     heard(client, BASE_US + 1, HOST, restarts=0)
     assert codes(client) == set()
     heard(client, BASE_US + WINDOW_US, HOST, restarts=2)
-    assert one(client, "restarted").sentence.startswith("It began anew 2 times")
+    assert one(client, "restarted").sentence.startswith("It restarted 2 times")
 
 
 def test_gaps(client: Client) -> None:
@@ -485,7 +485,7 @@ def test_the_command_prints_for_people(
 
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{HOST} ipfix, domain 0: restarted"
-    assert lines[1].startswith("  It began anew 1 times")
+    assert lines[1].startswith("  It restarted 1 times")
     assert "    ovs-vsctl list IPFIX" in lines
 
 
