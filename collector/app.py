@@ -54,8 +54,10 @@ from collector.store.errors import Patience
 from collector.store.lease import Lease
 from collector.store.native import insert
 from collector.store.writer import INSERT_SETTINGS, Writer
+from collector.store_reader import Reader
 from collector.threads import Bridge, LoopLag
 from collector.version import ENGINE, VERSION
+from collector.web.queries import ANSWER_SECONDS, BOUNDS
 from collector.web.server import Web
 from schemas.flows import FLOWS
 from schemas.gaps import GAPS
@@ -114,7 +116,7 @@ TRAFFIC = "traffic"
 ALERT = "alert"
 NOTIFY = "notify"
 ACTIONS = "actions"
-ALERT_API = "alert-api"
+READ = "read"
 LOGIN = "login"
 API = "api"
 API_THREADS = 2
@@ -164,7 +166,7 @@ class Service:
         self.metrics.describe(version=VERSION, engine=ENGINE, python=platform.python_version())
         workers = count_of(settings.decode.decode_workers)
         names = (
-            STORE, LEASE, SPOOL, CANCEL, SUM, ROLLUP, ANALYZE, DOCTOR, TRAFFIC, ALERT, ALERT_API, LOGIN, LISTEN, RELOAD
+            STORE, LEASE, SPOOL, CANCEL, SUM, ROLLUP, ANALYZE, DOCTOR, TRAFFIC, ALERT, READ, LOGIN, LISTEN, RELOAD
         )  # fmt: skip
         single = dict.fromkeys((*stages(workers), *names), 1)
         self.bridge = Bridge(
@@ -206,7 +208,8 @@ class Service:
             on_notification=self._notified if settings.notify.actions_enabled else None,
             own=self._own_measures,
         )
-        alert_api = AlertApi(self.alerts, settings.alerts.active(), partial(self.bridge.call, ALERT_API), connect)
+        alert_api = AlertApi(self.alerts, settings.alerts.active())
+        reader = Reader(partial(self.bridge.call, READ), connect, BOUNDS, wait_seconds=ANSWER_SECONDS)
         self.windows.subscribe("alert", self.alerts.window_closed)
         self.doctor = Doctor(
             settings.analyze, self.metrics, partial(self.bridge.call, DOCTOR), connect, clock_us=wall_clock_us
@@ -291,7 +294,7 @@ class Service:
             connections=connections.streams,
         )
         self.web = Web(
-            settings.web, self.metrics, self.health, alert_api, self.entrance, partial(self.bridge.call, API)
+            settings.web, self.metrics, self.health, alert_api, reader, self.entrance, partial(self.bridge.call, API)
         )
 
     async def run(self) -> None:

@@ -205,3 +205,20 @@ ACTION_RUNS = Table(
 )
 
 ALERT_TABLES = (ALERTS, EVENTS_TABLE, OUTBOX, SILENCES, ACTION_RUNS)
+
+
+def times_as_us(table: Table) -> str:
+    """SQL of the columns of `found`, rows of a table, as their own names; times as µs since 1970."""
+    return ", ".join(
+        f"toUnixTimestamp64Micro(found.{column.name}) AS {column.name}" if column.arrow == TIME_US else column.name
+        for column in table.stored
+    )
+
+
+def newest_sql(table: Table, where: str) -> str:
+    """SQL for the newest state of the rows that a condition holds for, in the order of their changes.
+
+    The condition stands in an inner query, where times are times: outside, their names mean numbers.
+    """
+    inside = f"SELECT * FROM {table.name} FINAL WHERE {where}"
+    return f"SELECT {times_as_us(table)} FROM ({inside}) AS found ORDER BY version"

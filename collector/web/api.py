@@ -18,9 +18,10 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from collector.http.gate import DEFECT, PROBLEM, SCOPE_USER, problem
-from collector.interfaces import AlertQuery, AlertService, AlertServiceError, Row
+from collector.interfaces import AlertService, AlertServiceError, Row
+from collector.store_reader import Reader
 from collector.version import VERSION
-from collector.web import models
+from collector.web import models, queries
 
 PAGE = 1000
 """Most rows of one answer."""
@@ -76,6 +77,14 @@ async def _service(request: Request) -> AlertService:
 Service = Annotated[AlertService, Depends(_service)]
 
 
+async def _reader(request: Request) -> Reader:
+    reader: Reader = request.app.state.reader
+    return reader
+
+
+Store = Annotated[Reader, Depends(_reader)]
+
+
 @dataclass(frozen=True, slots=True)
 class _By:
     """The person who does something, and why."""
@@ -94,7 +103,7 @@ def _by(request: Request, act: models.Act) -> _By:
 
 @router.get("/alerts", tags=["alerts"])
 async def list_alerts(
-    service: Service,
+    reader: Store,
     state: Annotated[list[models.State], Query(description="Any of these; all by default.")] = [],  # noqa: B006 - FastAPI copies it
     severity: Annotated[list[models.Severity], Query(description="Any of these; all by default.")] = [],  # noqa: B006
     rule: Annotated[Rules, Query(description="Names of rules; all by default.")] = [],  # noqa: B006
@@ -104,49 +113,51 @@ async def list_alerts(
     cursor: Annotated[str, Query(pattern=CURSOR, description="`next_cursor` of the page before.")] = "",
 ) -> models.AlertList:
     """List alerts, the last fired first."""
-    query = AlertQuery(tuple(state), tuple(severity), tuple(rule), vm, id, limit + 1, _before(cursor))
-    rows = await service.alerts(query)
+    rows = await queries.alerts(
+        reader, states=state, severities=severity, rules=rule, vm=vm, begin=id, limit=limit + 1, before=_before(cursor)
+    )
     following = _cursor(rows[limit - 1]) if len(rows) > limit else None
     return models.AlertList.model_validate({"alerts": rows[:limit], "next_cursor": following})
 
 
 @router.get("/alerts/{alert_id}", tags=["alerts"], responses=_ABSENT)
-async def show_alert(service: Service, alert_id: Id, limit: Limit = 100, offset: Offset = 0) -> models.AlertDetail:
+async def show_alert(reader: Store, alert_id: Id, limit: Limit = 100, offset: Offset = 0) -> models.AlertDetail:
     """Show one alert and its history, oldest first; limit and offset apply to the history."""
-    row = await _row(service, alert_id)
-    events = await service.history(row, limit, offset)
+    row = await _row(reader, alert_id)
+    events = await queries.history(reader, row, limit, offset)
     return models.AlertDetail.model_validate({"alert": row, "history": events})
 
 
 @router.post("/alerts/{alert_id}/acknowledge", tags=["alerts"], responses=_ABSENT | _OVER | _BODY)
-async def acknowledge(request: Request, service: Service, alert_id: Id, act: models.Act) -> models.Alert:
+async def acknowledge(request: Request, service: Service, reader: Store, alert_id: Id, act: models.Act) -> models.Alert:
     """Acknowledge an alert: it is not escalated any more."""
     by = _by(request, act)
     if not await service.acknowledge(alert_id, by.who, by.comment):
-        row = await _row(service, alert_id)
+        row = await _row(reader, alert_id)
         raise HTTPException(409, f"it is {row['status']}, not firing")
-    return models.Alert.model_validate(await _row(service, alert_id))
+    return models.Alert.model_validate(await _row(reader, alert_id))
 
 
 @router.post("/alerts/{alert_id}/resolve", tags=["alerts"], responses=_ABSENT | _OVER | _BODY)
-async def resolve(request: Request, service: Service, alert_id: Id, act: models.Act) -> models.Alert:
+async def resolve(request: Request, service: Service, reader: Store, alert_id: Id, act: models.Act) -> models.Alert:
     """Resolve an alert.  If its condition still holds, the next windows begin a new one."""
     by = _by(request, act)
     if not await service.resolve(alert_id, by.who, by.comment):
-        row = await _row(service, alert_id)
+        row = await _row(reader, alert_id)
         raise HTTPException(409, f"it is {row['status']} already")
-    return models.Alert.model_validate(await _row(service, alert_id))
+    return models.Alert.model_validate(await _row(reader, alert_id))
 
 
 @router.get("/silences", tags=["silences"])
 async def list_silences(
-    service: Service,
+    reader: Store,
     ended: Annotated[bool, Query(description="Former ones, too.")] = False,
     limit: Limit = 100,
     offset: Offset = 0,
 ) -> models.SilenceList:
     """List silences, newest first."""
-    return models.SilenceList.model_validate({"silences": await service.silences(limit, offset, ended=ended)})
+    after_us = 0 if ended else models.micros(datetime.now(UTC))
+    return models.SilenceList.model_validate({"silences": await queries.silences(reader, limit, offset, after_us)})
 
 
 @router.post("/silences", tags=["silences"], status_code=201, responses=_BODY)
@@ -185,8 +196,8 @@ async def list_rules(service: Service) -> models.RuleList:
     return models.RuleList.model_validate({"rules": service.rules()})
 
 
-async def _row(service: AlertService, alert_id: str) -> Row:
-    row = await service.alert(alert_id)
+async def _row(reader: Reader, alert_id: str) -> Row:
+    row = await queries.alert(reader, alert_id)
     if row is None:
         raise HTTPException(404, "there is no such alert")
     return row
@@ -206,6 +217,7 @@ def handle(app: FastAPI) -> None:
     app.add_exception_handler(StarletteHTTPException, _http)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(AlertServiceError, _unavailable)
+    app.add_exception_handler(queries.NoAnswerError, _unavailable)
     app.add_exception_handler(Exception, _defect)
 
 
@@ -251,8 +263,8 @@ class Api(FastAPI):
         return self.openapi_schema
 
 
-def application(service: AlertService, pages: Sequence[BaseRoute]) -> ASGIApp:
-    """Return the API of `service`, with `pages` beside it."""
+def application(service: AlertService, reader: Reader, pages: Sequence[BaseRoute]) -> ASGIApp:
+    """Return the API of `service` and of the store, with `pages` beside it."""
     app = Api(
         title="vmflow",
         summary="Alerts of VM-to-VM traffic: list, acknowledge, resolve, silence; rules and their state.",
@@ -262,7 +274,7 @@ def application(service: AlertService, pages: Sequence[BaseRoute]) -> ASGIApp:
         redoc_url=None,
         routes=list(pages),
     )
-    app.state.service = service
+    app.state.service, app.state.reader = service, reader
     app.include_router(router)
     handle(app)
     app.middleware_stack = app.build_middleware_stack()  # otherwise the first request does this
