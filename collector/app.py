@@ -15,7 +15,6 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from collector.alert.api import AlertApi
@@ -48,7 +47,7 @@ from collector.rollup.stage import Rollups
 from collector.settings import InvalidSettingsError, Settings
 from collector.sql.endpoint import SqlEndpoint
 from collector.sql.endpoint import threads as query_threads
-from collector.stopping import Stop
+from collector.stopping import Stop, cancel
 from collector.store.client import take_directory
 from collector.store.errors import Patience
 from collector.store.lease import Lease
@@ -85,12 +84,8 @@ class Reloads:
         self._task = asyncio.create_task(self._run(), name="reloads")
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+    async def __aexit__(self, *error: object) -> None:
+        await cancel(self._task)
 
     async def _run(self) -> None:
         while True:
@@ -515,11 +510,9 @@ class Timely:
         await self._component.__aenter__()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         self._stop.begin()
-        ending = asyncio.ensure_future(self._component.__aexit__(kind, error, trace))
+        ending = asyncio.ensure_future(self._component.__aexit__(*error))
         if await self._stop.wait({ending}, reserve_seconds=self._reserve_seconds):
             await asyncio.wait({ending}, timeout=LEAST_STOP_SECONDS)
         if not ending.done():
@@ -544,10 +537,8 @@ class Together:
             up.pop_all()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        await asyncio.gather(*(component.__aexit__(kind, error, trace) for component in self._components))
+    async def __aexit__(self, *error: object) -> None:
+        await asyncio.gather(*(component.__aexit__(*error) for component in self._components))
 
 
 def template_file(settings: Settings) -> Path | None:

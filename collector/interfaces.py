@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Literal, Protocol, Self, TypeVar
 
 import pyarrow as pa
@@ -46,9 +45,7 @@ class Component(Protocol):
     async def __aenter__(self) -> Self:
         """Start.  Raises what prevents the component from running, with nothing left open."""
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         """Stop, finishing what was begun.  Does not raise for what `start` opened."""
 
 

@@ -7,12 +7,10 @@ that runs them at intervals, so that the rows of table `exporters` carry the cod
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv6Address
-from types import TracebackType
 from typing import Any, Self
 
 from clickhouse_connect.driver import Client
@@ -22,6 +20,7 @@ from collector.analyze.watermark import SECOND_US
 from collector.interfaces import Call, Clock
 from collector.log import get_log
 from collector.metrics import Metrics
+from collector.stopping import cancel
 from collector.store_errors import first_line
 from collector.store_reader import Bounds, Reader, read_rows
 
@@ -561,14 +560,9 @@ class Doctor:
             self._task = asyncio.create_task(self._run(), name="doctor")
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await cancel(task)
         await self._reader.close()
 
     async def _run(self) -> None:

@@ -7,10 +7,8 @@ of them.  After each closed window the views are queried once, on a thread of th
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Self
 
 from clickhouse_connect.driver import Client
@@ -22,6 +20,7 @@ from collector.analyze.watermark import SECOND_US
 from collector.interfaces import Call, Clock, WindowClosed
 from collector.log import get_log
 from collector.metrics import PREFIX, Metrics, label_text
+from collector.stopping import cancel
 from collector.store_errors import first_line
 from collector.store_reader import Bounds, Reader
 from schemas.rollups import LEVEL_US
@@ -171,14 +170,9 @@ class Traffic(Collector):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await cancel(task)
         await self._reader.close()
 
     async def window_closed(self, window: WindowClosed) -> None:

@@ -13,7 +13,6 @@ import asyncio
 from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
-from types import TracebackType
 from typing import Self
 
 from collector.interfaces import Call, NotificationGroup
@@ -106,9 +105,7 @@ class NotifyStage:
             task.add_done_callback(self._ended)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         tasks, self._tasks = self._tasks, []
         for worker in self._workers.values():
             worker.stop()

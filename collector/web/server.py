@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, Self
 
 from prometheus_client import CollectorRegistry
@@ -138,9 +137,7 @@ class Web:
         self._task = asyncio.create_task(self._server.serve(sockets=[listening]), name="web")
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self._api.stop()
         if self._settings.enabled:
             self._server.should_exit = True
