@@ -10,7 +10,7 @@ import sysconfig
 from pathlib import Path
 from typing import NamedTuple
 
-from collector.commands.files import packaged, write_file
+from collector.commands.common import packaged, write_file
 from collector.terminal import print_error, say, tell
 from collector.web.settings import WebSettings
 

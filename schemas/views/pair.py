@@ -72,24 +72,10 @@ DELAY_CHANGE_SECONDS = 0.1
 _SIDES = {"sent": "source", "received": "destination", "within": "both"}
 
 _SPLIT = (
-    "records",
-    "packets",
-    "packets_variance",
-    "bytes",
-    "bytes_variance",
-    "frame_bytes",
-    "samples",
-    "first_packets",
-    "last_packets",
-    "first_smear",
-    "last_smear",
-    "first_smear_squares",
-    "last_smear_squares",
-    "rate_unstated",
-    "connections_opened",
-    "connections_reset",
-    "tcp_flags_missing",
-)
+    "records", "packets", "packets_variance", "bytes", "bytes_variance", "frame_bytes", "samples", "first_packets",
+    "last_packets", "first_smear", "last_smear", "first_smear_squares", "last_smear_squares", "rate_unstated",
+    "connections_opened", "connections_reset", "tcp_flags_missing",
+)  # fmt: skip
 
 
 def _by_side(aggregate: str, measure: str, indent: str) -> str:
@@ -185,7 +171,7 @@ def _deliveries(table: str, hours: int, begin_of: str, where: str = "") -> str:
                     AND dst_host != ''
                 GROUP BY time, host, named, proof, {_STREAM}
             )
-        ) AS told
+        ) AS reports
         LEFT JOIN ({_RENEWED.format(hours=SEEING_HOURS)}
         ) AS renewals USING ({_STREAM})
         WHERE delivered > 0 AND delivered >= {SEEN_SHARE} * most_sent
