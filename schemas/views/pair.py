@@ -324,7 +324,7 @@ def _figures(level: str) -> str:
             NOT all_lost, arrived * exp(half_width),
             counts_exact, 0,
             least(1, {NONE_SEEN} * watched_weight / sent_low)) AS most_arrived,
-        -- By chance more samples may arrive than were sent, by more than the interval: no bound is narrower than its own.
+        -- By chance more samples may arrive than were sent, by more than the interval: the bound keeps its width.
         if(all_lost, 0, if(arrived > exp(half_width) AND NOT counts_exact, 1, arrived) * exp(-half_width))
             AS least_arrived,
         -- What is seen in the first or last second at one side may fall into the neighbour window at the other.  Steady
