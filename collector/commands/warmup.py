@@ -12,7 +12,8 @@ from collector.listen.recvmmsg import best_reader
 from collector.rollup.sums import warm_up as warm_up_sums
 from collector.terminal import say, tell
 from decoders.decoder import Decoder
-from decoders.jit import cache_directory, progress
+from decoders.jit import progress
+from decoders.kernel_cache import base_directory
 
 PROGRESS_SECONDS = 10.0
 """Between two lines on the progress, for people and for the log of an image's build."""
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
         warm_up_sums()
     finally:
         done.set()
-    say(f"decoders ready in {time.monotonic() - started:.1f} s; cached in {cache_directory()}")
+    say(f"decoders ready in {time.monotonic() - started:.1f} s; cached in {base_directory()}")
     return 0
 
 
