@@ -26,7 +26,7 @@ INTERPRETED = bool(getattr(numba.config, "DISABLE_JIT"))  # noqa: B009 - its stu
 kernel_cache.choose_processor()
 
 
-class _Part(JITCodeLibrary):  # type: ignore[misc] # numba is not typed
+class _Part(JITCodeLibrary):
     """The code of a helper, to be optimised as a part of kernels."""
 
     environment: tuple[str, Any] | None = None
@@ -34,7 +34,7 @@ class _Part(JITCodeLibrary):  # type: ignore[misc] # numba is not typed
 
     def finalize(self) -> None:
         """Leave the code as it is; a kernel links the helpers of this one, too."""
-        self._raise_if_finalized()
+        self._raise_if_finalized()  # type: ignore[no-untyped-call]
         self._finalized = True
 
     def get_pointer_to_function(self, name: str) -> int:
@@ -51,7 +51,7 @@ class _Part(JITCodeLibrary):  # type: ignore[misc] # numba is not typed
         self.environment = name, environment
 
 
-class _Whole(JITCodeLibrary):  # type: ignore[misc]
+class _Whole(JITCodeLibrary):
     """The code of a kernel, with all the helpers in it."""
 
     def finalize(self) -> None:
@@ -60,22 +60,22 @@ class _Whole(JITCodeLibrary):  # type: ignore[misc]
         for part in list(parts):
             _collect(part, parts)
         self._linking_libraries = list(parts)
-        super().finalize()
+        super().finalize()  # type: ignore[no-untyped-call]
         for part in parts:
             name, environment = getattr(part, "environment", None) or ("", None)
             if name and self._codegen._engine.get_global_value_address(name):  # else it is optimised away
-                self._codegen.set_env(name, environment)
+                self._codegen.set_env(name, environment)  # type: ignore[attr-defined]
 
 
 def _collect(part: Any, parts: dict[Any, None]) -> None:
     if isinstance(part, _Part):
-        for inner in part._linking_libraries:  # noqa: SLF001 - numba's own
+        for inner in part._linking_libraries:
             if inner not in parts:
                 parts[inner] = None
                 _collect(inner, parts)
 
 
-class _Compiler(Compiler):  # type: ignore[misc]
+class _Compiler(Compiler):
     """numba's compiler, with a library of ours."""
 
     library: type[JITCodeLibrary]
@@ -86,7 +86,7 @@ class _Compiler(Compiler):  # type: ignore[misc]
             _Compiler.count += 1
             library = self.library(target.codegen(), f"{self.library.__name__}{_Compiler.count}")
             library.enable_object_caching()
-        super().__init__(typing, target, library, *others)
+        super().__init__(typing, target, library, *others)  # type: ignore[no-untyped-call]
 
 
 class _PartCompiler(_Compiler):
@@ -116,6 +116,7 @@ class Kernel:
 
     def __init__(self, function: Callable[..., Any], dispatcher: Any) -> None:
         self.py_func = function
+        self._cache = dispatcher._cache = kernel_cache.KernelCache(function)
         self._dispatcher = dispatcher
         self._numba_type_ = types.Dispatcher(dispatcher)
         """How numba types it where another kernel calls it."""
@@ -134,11 +135,15 @@ class Kernel:
         """Whether there is machine code for some types of arguments."""
         return bool(self._dispatcher.overloads)
 
-    def load(self) -> bool:
-        """Load all that is in the cache; return whether there is some."""
-        for signature in self._dispatcher._cache.signatures():  # noqa: SLF001 - numba's own
+    def load(self) -> None:
+        """Load what is new in the cache."""
+        for signature in self._cache.signatures():
             self._dispatcher.compile(signature)
-        return self.ready
+
+    @property
+    def cached(self) -> bool:
+        """Whether there is machine code in the cache, whole."""
+        return self._cache.whole()
 
 
 _KERNELS: list[Kernel] = []
@@ -158,9 +163,21 @@ def waiting() -> bool:
     return _waiting
 
 
-def load() -> bool:
-    """Load what is in the cache of kernels not loaded yet; return whether there is machine code of all kernels."""
-    return all([kernel.ready or kernel.load() for kernel in _KERNELS])
+def load() -> None:
+    """Load what is in the cache and not loaded yet."""
+    for one in _KERNELS:
+        one.load()
+
+
+def cached_kernels() -> tuple[int, int]:
+    """Return how many kernels are in the cache, whole, and how many the imported modules have."""
+    return sum(kernel.cached for kernel in _KERNELS), len(_KERNELS)
+
+
+def cached() -> bool:
+    """Return whether all kernels are in the cache, whole."""
+    have, need = cached_kernels()
+    return have == need
 
 
 def progress() -> tuple[int, int]:
@@ -185,7 +202,6 @@ def _kernel(function: Callable[..., Any], *, boundscheck: bool) -> Compiled:
     if INTERPRETED:
         return function
     dispatcher = _njit(_WholeCompiler, boundscheck)(function)
-    dispatcher._cache = kernel_cache.KernelCache(function)  # noqa: SLF001 - numba has no way to choose one
     made = Kernel(function, dispatcher)
     _KERNELS.append(made)
     return made
@@ -221,7 +237,7 @@ def compiled_as(function: Callable[..., Any], *, always: bool = False) -> Callab
     return lambda plain: _part(plain, function, **({"forceinline": True} if always else {}))
 
 
-def _part(plain: Any, function: Callable[..., Any], **options: Any) -> Compiled:
+def _part(plain: Any, function: Callable[..., Any], **options: Any) -> Any:
     if not INTERPRETED:
         dispatcher = _njit(_PartCompiler, no_cpython_wrapper=True, _nrt=False, **options)(function)
         _PARTS.append(dispatcher)

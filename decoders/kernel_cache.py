@@ -22,7 +22,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import llvmlite
+import llvmlite  # type: ignore[import-untyped]
 import numba
 from llvmlite import binding
 from numba.core.caching import _Cache
@@ -34,13 +34,16 @@ _OWN = tuple(_ROOT.joinpath(folder) for folder in ("decoders", "schemas"))
 INSTALLED = _ROOT / "decoders" / "kernels"
 """What `vmflow warmup --to` writes here comes with the installation, and is only read."""
 
-V3 = frozenset("avx avx2 bmi bmi2 f16c fma lzcnt movbe popcnt sse3 ssse3 sse4.1 sse4.2 xsave cx16".split())
+V3 = (
+    "avx", "avx2", "bmi", "bmi2", "cx16", "f16c", "fma", "lzcnt", "movbe", "popcnt", "sse3", "sse4.1", "sse4.2", "ssse3",
+    "xsave",
+)  # fmt: skip
 """What x86-64-v3 adds to the first 64-bit processors, as LLVM names it (psABI, section 3.1.1)."""
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
-problems: list[str] = []
-"""Why kernels are compiled although they may be in the cache, or will be again: a line each."""
+_problems: dict[str, bool] = {}
+"""Why kernels are compiled although they may be in the cache, or will be again: a line each; whether it was taken."""
 
 
 def choose_processor() -> None:
@@ -80,31 +83,49 @@ def base_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vmflow"
 
 
+def writable() -> bool:
+    """Return whether machine code can be written to the cache."""
+    base = base_directory()
+    return usable(base) and os.access(base, os.W_OK | os.X_OK)
+
+
+def take_problems() -> list[str]:
+    """Return the problems since the last call, each once."""
+    taken = [problem for problem, known in _problems.items() if not known]
+    _problems.update(dict.fromkeys(taken, True))
+    return taken
+
+
+def _note(problem: str) -> None:
+    _problems.setdefault(problem, False)
+
+
 @cache
 def usable(directory: Path) -> bool:
     """Return whether the files of a directory may be run: it is this user's or root's, who alone may write to it.
 
-    A missing directory is made.  What is wrong is noted in `problems`, once.
+    A missing directory is made.  What is wrong is noted for `take_problems`.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         found = directory.stat()
     except OSError as error:
-        problems.append(f"no cache of kernels in {directory}: {error.strerror}")
+        _note(f"no cache of kernels in {directory}: {error.strerror}")
         return False
     if found.st_uid not in (os.geteuid(), 0) or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        problems.append(f"cache of kernels in {directory} not used: others may write to it")
+        _note(f"cache of kernels in {directory} not used: others may write to it")
         return False
     return True
 
 
-class KernelCache(_Cache):  # type: ignore[misc] # numba is not typed
+class KernelCache(_Cache):
     """The files of one kernel, for numba."""
 
     def __init__(self, function: Any) -> None:
         source = Path(function.__code__.co_filename).resolve().parent
         own = any(source.is_relative_to(folder) for folder in _OWN)
         self._folder = f"kernels-{source_digest(*(() if own else (source,)))}"
+        self._seen: set[str] = set()
         self._name = f"{function.__module__}.{function.__qualname__}".replace("<locals>.", "")
 
     @property
@@ -115,33 +136,43 @@ class KernelCache(_Cache):  # type: ignore[misc] # numba is not typed
     def _directories(self) -> Iterator[Path]:
         for base in (base_directory(), INSTALLED):
             directory = base / self._folder
-            if (base is not INSTALLED or directory.is_dir()) and usable(directory):
+            if (base is not INSTALLED or directory.is_dir()) and usable(base) and usable(directory):
                 yield directory
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Return the machine code for a signature; None if it is not there."""
         target_context.refresh()
         for directory in self._directories():
-            if (parts := self._read(directory / self._file(sig))) is not None:
-                return CompileResult._rebuild(target_context, *parts[1:])  # noqa: SLF001 - as numba's own cache does
+            if (payload := self._read(directory / self._file(sig))) is not None:
+                parts = _unpickled(payload)[1:]
+                return CompileResult._rebuild(target_context, *parts)  # type: ignore[no-untyped-call] # as numba's cache
         return None
 
     def signatures(self) -> list[Any]:
-        """Return the signatures that there is machine code for."""
-        found: dict[str, Any] = {}
+        """Return the signatures that there is machine code for, each once."""
+        found = []
+        for file in self._files():
+            if file.name not in self._seen and (payload := self._read(file)) is not None:
+                self._seen.add(file.name)
+                found.append(_unpickled(payload)[0])
+        return found
+
+    def whole(self) -> bool:
+        """Return whether there is machine code for a signature, and all that there is is undamaged."""
+        files = list(self._files())
+        return bool(files) and all(self._read(file) is not None for file in files)
+
+    def _files(self) -> Iterator[Path]:
         for directory in self._directories():
-            for file in directory.glob(f"{self._name}-*.kernel"):
-                if file.name not in found and (parts := self._read(file)) is not None:
-                    found[file.name] = parts[0]
-        return list(found.values())
+            yield from directory.glob(f"{self._name}-*.kernel")
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Write the machine code for a signature, all of it or nothing."""
         directory = base_directory() / self._folder
-        if data.library.has_dynamic_globals or data.lifted or not usable(directory):
+        if data.library.has_dynamic_globals or data.lifted or not (usable(directory.parent) and usable(directory)):
             return
         file = directory / self._file(sig)
-        payload = pickle.dumps((sig, *data._reduce()), protocol=pickle.HIGHEST_PROTOCOL)  # noqa: SLF001
+        payload = pickle.dumps((sig, *data._reduce()), protocol=pickle.HIGHEST_PROTOCOL)
         try:
             handle, part = tempfile.mkstemp(dir=directory, prefix=".", suffix=".part")
             try:
@@ -153,8 +184,7 @@ class KernelCache(_Cache):  # type: ignore[misc] # numba is not typed
                     os.unlink(part)
                 raise
         except OSError as error:
-            if not problems:
-                problems.append(f"kernels not cached in {directory}: {error.strerror}")
+            _note(f"kernels not cached in {directory}: {error.strerror}")
 
     def enable(self) -> None:
         """Do nothing: it is always on."""
@@ -171,7 +201,7 @@ class KernelCache(_Cache):  # type: ignore[misc] # numba is not typed
     def _digest(self, file: Path, payload: bytes) -> bytes:
         return hashlib.sha256(b"\0".join((self._folder.encode(), file.name.encode(), payload))).digest()
 
-    def _read(self, file: Path) -> Any:
+    def _read(self, file: Path) -> bytes | None:
         """Return what a file holds; None if there is none, or if it is not whole."""
         try:
             with open(file, "rb") as stream:
@@ -184,6 +214,10 @@ class KernelCache(_Cache):  # type: ignore[misc] # numba is not typed
         except FileNotFoundError:
             return None
         except (OSError, ValueError):
-            problems.append(f"kernel in {file} is damaged or not ours: it is compiled again")
+            _note(f"kernel in {file} is damaged or not ours: it is compiled again")
             return None
-        return pickle.loads(payload)  # noqa: S301 - of this user or root, and as it was written
+        return payload
+
+
+def _unpickled(payload: bytes) -> Any:
+    return pickle.loads(payload)  # noqa: S301 - of this user or root, and as it was written

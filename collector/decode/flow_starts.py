@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from decoders.jit import inline_always, kernel
 from decoders.hashes import mix
+from decoders.jit import inline_always, kernel
 from schemas.column import ADDRESS, ENUM, TIME_US
 from schemas.flows import FLOWS
 

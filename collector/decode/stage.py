@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
 import threading
 import time
@@ -39,7 +40,7 @@ from collector.metrics import Metrics
 from collector.threads import Bridge
 from decoders.datagrams import Datagrams
 from decoders.decoder import Decoder
-from decoders.jit import progress
+from decoders.jit import progress, waiting
 from decoders.limits import Limits
 from decoders.memory import BLOCKS
 from decoders.overrides import ExporterRule
@@ -133,6 +134,12 @@ INBOX_CHECK_SECONDS = 0.05
 INBOX_SHARE = 4
 """A batch is at most one part in this of the inbox: the inbox must not drop what a batch waits for."""
 
+UNCOMPILED_DATAGRAMS = 16
+"""Datagrams per batch while kernels run uncompiled: machine code that comes meanwhile is used a second later."""
+
+UNCOMPILED_STOP_SECONDS = 3.0
+"""How long a stop decodes what is left by uncompiled kernels; the rest is counted as dropped."""
+
 LISTENS_US = 1_000_000
 """Sockets are opened at the latest this long after the pipeline was entered."""
 
@@ -206,6 +213,8 @@ class DecodeStage:
         self._prepared = threading.Event()
         self._own_gaps = OwnGaps(alive_file, watched)
         self._listening_us = 0
+        self._closed = math.inf
+        """When the stop began, by the monotonic clock."""
         self.reach_us = self._own_gaps.reach_us
         """How long before their receipt all but few flow records begin."""
 
@@ -265,6 +274,7 @@ class DecodeStage:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         self.inbox.close()
+        self._closed = time.monotonic()
         if not self.ready.is_set() and not self._task.done():
             # A compiler cannot be interrupted, and a stop must not take minutes.
             _log.warning("stopped before decoding began", datagrams_lost=len(self.inbox))
@@ -403,12 +413,34 @@ class DecodeStage:
 
     async def _work(self) -> None:
         while (datagrams := await self._next()) is not None:
-            started = time.perf_counter()
-            parts = await self._workers.decode(datagrams)
-            self._decode_seconds.inc(time.perf_counter() - started)
-            for decoded in parts:
-                self._hand_on(decoded)
-            await self._sink.ready()
+            begin = 0
+            while begin < len(datagrams):
+                if self._too_late():
+                    return self._give_up(len(datagrams) - begin)
+                part = datagrams
+                if waiting():
+                    part = datagrams.those(slice(begin, begin + UNCOMPILED_DATAGRAMS))
+                elif begin:
+                    part = datagrams.those(slice(begin, None))
+                begin += len(part)
+                await self._decode(part)
+
+    async def _decode(self, datagrams: Datagrams) -> None:
+        started = time.perf_counter()
+        parts = await self._workers.decode(datagrams)
+        self._decode_seconds.inc(time.perf_counter() - started)
+        for decoded in parts:
+            self._hand_on(decoded)
+        await self._sink.ready()
+
+    def _too_late(self) -> bool:
+        """Return whether a stop would wait too long for kernels that run uncompiled."""
+        return waiting() and time.monotonic() > self._closed + UNCOMPILED_STOP_SECONDS
+
+    def _give_up(self, datagrams: int) -> None:
+        lost = datagrams + len(self.inbox)
+        self._dropped.inc(lost)
+        _log.warning("stopped while the kernels were compiled", datagrams_lost=lost)
 
     async def _next(self) -> Datagrams | None:
         octets = min(self._settings.batch_bytes * self._workers.count, self.inbox.limit_bytes // INBOX_SHARE)

@@ -21,6 +21,7 @@ from decoders.hashes import hash_pair
 from decoders.jit import inline_always, kernel
 from schemas.column import UUID
 
+
 def require_rows(what: str, count: int, *arrays: NDArray[Any]) -> None:
     """Raise ValueError unless all arrays have `count` rows."""
     if any(len(array) != count for array in arrays):
