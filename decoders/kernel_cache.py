@@ -35,8 +35,8 @@ INSTALLED = _ROOT / "decoders" / "kernels"
 """What `vmflow warmup --to` writes here comes with the installation, and is only read."""
 
 V3 = (
-    "avx", "avx2", "bmi", "bmi2", "cx16", "f16c", "fma", "lzcnt", "movbe", "popcnt", "sse3", "sse4.1", "sse4.2", "ssse3",
-    "xsave",
+    "avx", "avx2", "bmi", "bmi2", "cx16", "f16c", "fma", "lzcnt", "movbe", "popcnt", "sse3", "sse4.1", "sse4.2",
+    "ssse3", "xsave",
 )  # fmt: skip
 """What x86-64-v3 adds to the first 64-bit processors, as LLVM names it (psABI, section 3.1.1)."""
 
