@@ -72,7 +72,8 @@ def source_digest(*sources: Path) -> str:
     digest = hashlib.sha256(repr((*compiler, platform.machine(), *processor())).encode())
     for source in dict.fromkeys((*_OWN, *sources)):
         for path in sorted(source.rglob("*.py")):
-            digest.update(path.read_bytes())
+            content = path.read_bytes()
+            digest.update(f"\0{path.relative_to(source)}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()[:16]
 
 

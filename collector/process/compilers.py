@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import fcntl
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -31,6 +29,7 @@ from collector.inventory.naming import warm_up as compile_names
 from collector.listen.recvmmsg import best_reader
 from collector.log import get_log
 from collector.rollup.sums import warm_up as compile_sums
+from collector.threads import start_daemon
 from decoders import jit, kernel_cache
 from decoders.decoder import LEGACY, SETS, SFLOW, Decoder
 
@@ -48,7 +47,10 @@ KEPT_DAYS = 90
 PART_SECONDS = 600
 """A file that is not whole by then never will be."""
 
-_PR_SET_PDEATHSIG = 1
+END_SECONDS = 3.0
+"""Longest wait for the end of a process: it holds Python's lock for moments only."""
+MODULE = "collector.process.compilers"
+
 _log = get_log("kernels")
 
 
@@ -98,11 +100,13 @@ class Compilers:
         return [process.returncode for process in self._processes if process.poll() not in (None, 0)]
 
     def kill(self) -> None:
-        """End them all."""
+        """End them all: each ends when its standard input does, since a confined process may send no signals."""
         for process in self._processes:
-            process.kill()
+            if process.stdin is not None:
+                process.stdin.close()
         for process in self._processes:
-            process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(END_SECONDS)
 
     def component(self, call: Call) -> LoadedKernels:
         """Return the component that loads machine code as it comes; `call` runs on a thread."""
@@ -157,8 +161,8 @@ def _cores() -> int:
 def _start(parts: str) -> subprocess.Popen[bytes]:
     kept = {name: value for name, value in os.environ.items() if name in VARIABLES or name.startswith("NUMBA_")}
     return subprocess.Popen(  # noqa: S603 - Python itself
-        [sys.executable, "-P", "-m", __name__, parts, str(os.getpid())],
-        stdin=subprocess.DEVNULL,
+        [sys.executable, "-P", "-m", MODULE, parts],
+        stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         start_new_session=True,  # a Ctrl-C is for the service
         cwd="/",
@@ -166,13 +170,10 @@ def _start(parts: str) -> subprocess.Popen[bytes]:
     )
 
 
-def _end_with(parent: int) -> None:
-    """Have the system kill this process when its parent ends, even by `kill -9`."""
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    if prctl is not None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it has ended already
-        sys.exit(1)
+def _end_with_parent() -> None:
+    """End this process when its standard input ends, as it does with the parent, even by `kill -9`.  Never returns."""
+    os.read(sys.stdin.fileno(), 1)
+    os._exit(1)
 
 
 @contextlib.contextmanager
@@ -222,12 +223,11 @@ def compile_part(part: str) -> None:
 
 
 def main() -> int:
-    """Compile parts, as a process of its own: PART[,PART] PARENT."""
-    parts, parent = sys.argv[1], int(sys.argv[2])
+    """Compile parts, as a process of its own: PART[,PART]."""
     os.umask(0o077)
-    _end_with(parent)
+    start_daemon("parent", _end_with_parent)
     tidy()
-    for part in parts.split(","):
+    for part in sys.argv[1].split(","):
         with _alone(part):
             compile_part(part)
     return 0

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from collector.process import compilers
-from collector.process.compilers import Compilers, tidy
+from collector.process.compilers import MODULE, Compilers, tidy
 from decoders import jit, kernel_cache
 from tests.service import ROOT, payloads, running, send
 
@@ -26,7 +26,7 @@ def children(parent: int) -> set[int]:
 
 def compiling(process: int) -> bool:
     try:
-        return b"collector.process.compilers" in Path(f"/proc/{process}/cmdline").read_bytes()
+        return MODULE.encode() in Path(f"/proc/{process}/cmdline").read_bytes()
     except OSError:
         return False
 
@@ -82,7 +82,7 @@ def test_machine_code_is_handed_over_where_the_cache_cannot_be_written_to(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache.write_text("in its place")
-    monkeypatch.setattr(compilers, "_start", lambda part: subprocess.Popen(["true"]))
+    monkeypatch.setattr(compilers, "_start", lambda part: subprocess.Popen(["cat"], stdin=subprocess.PIPE))
     started = Compilers()
 
     assert started.start(tmp_path / "temporary")
@@ -109,8 +109,8 @@ def test_what_compilers_left_is_removed(cache: Path) -> None:
     assert {path.name for path in new.iterdir()} == {".y.part", "f.kernel"}
 
 
-def test_a_compiler_without_its_service_does_not_begin() -> None:
-    done = subprocess.run([sys.executable, "-m", "collector.process.compilers", "sets", "1"], cwd=ROOT, check=False)
+def test_a_compiler_without_its_service_does_not_stay() -> None:
+    done = subprocess.run([sys.executable, "-m", MODULE, "sets"], cwd=ROOT, check=False, input=b"", timeout=300)
 
     assert done.returncode == 1
 
