@@ -237,10 +237,10 @@ def compiled_as(function: Callable[..., Any], *, always: bool = False) -> Callab
     return lambda plain: _part(plain, function, **({"forceinline": True} if always else {}))
 
 
-def _part(plain: Any, function: Callable[..., Any], **options: Any) -> Any:
+def _part(plain: Callable[..., Any], function: Callable[..., Any], **options: Any) -> Compiled:
     if not INTERPRETED:
         dispatcher = _njit(_PartCompiler, no_cpython_wrapper=True, _nrt=False, **options)(function)
         _PARTS.append(dispatcher)
         # numba asks values of other types than its own for this.
-        plain._numba_type_ = types.Dispatcher(dispatcher)
+        setattr(plain, "_numba_type_", types.Dispatcher(dispatcher))  # noqa: B010 - functions have no such attribute
     return plain
