@@ -32,7 +32,7 @@ from collector.interfaces import AlertNotification, Call, Component, Notificatio
 from collector.inventory.sources.registry import threads
 from collector.inventory.stage import InventoryStage
 from collector.listen.tcp import StreamListener
-from collector.listen.udp import Listener, wall_clock_us
+from collector.listen.udp import Listener, OpenSockets, wall_clock_us
 from collector.log import get_log
 from collector.metrics import Metrics
 from collector.notify.actions import Actions
@@ -341,6 +341,8 @@ class Service:
         return [
             (self.kernels, BRIDGE_STOP_SECONDS),
             (self.lease, BRIDGE_STOP_SECONDS),
+            # Not before the lease: a second collector on this host would take datagrams of the first one.
+            (OpenSockets(self.listener), BRIDGE_STOP_SECONDS),
             (self.rollups, BRIDGE_STOP_SECONDS),
             (self.writer, SUMS_STOP_SECONDS),
             *((component, STORE_STOP_SECONDS) for component in others),
