@@ -123,10 +123,10 @@ VERSIONS: dict[str | None, int] = {None: 0} | {
 """Name of a protocol → version in the key of its streams."""
 
 SLOW_START_SECONDS = 2.0
-"""A start that takes longer is compiling; log it."""
+"""A start whose kernels take longer is logged: the machine is busy, or the compilers failed."""
 
 PROGRESS_SECONDS = 10.0
-"""How often a first start logs its progress."""
+"""How often such a start logs its progress."""
 
 INBOX_CHECK_SECONDS = 0.05
 """How often the inbox is checked while waiting for names: 1 Gbit/s fills a tenth of it meanwhile."""
@@ -290,7 +290,7 @@ class DecodeStage:
         return self._own_gaps.former
 
     def prepare(self, *before: Callable[[], None]) -> asyncio.Task[None]:
-        """Begin to compile or load the kernels, once the bridge runs; entering does so if it has not been done.
+        """Begin to load the kernels, once the bridge runs; entering does so if it has not been done.
 
         It takes as long as opening the store, so both run at the same time.  `before` are called first, on the same
         thread: kernels that another stage needs sooner.  `wait` raises what fails.
@@ -405,11 +405,11 @@ class DecodeStage:
 
     async def _note_slow_start(self) -> None:
         await asyncio.sleep(SLOW_START_SECONDS)
-        _log.info("compiling the decoders: once per version, up to a few minutes; sockets buffer meanwhile")
+        _log.info("decoding has not begun yet: kernels are loaded; sockets buffer meanwhile")
         while True:
             await asyncio.sleep(PROGRESS_SECONDS)
             ready, all_of_them = progress()
-            _log.info("compiling", kernels_ready=ready, kernels=all_of_them, inbox_bytes=self.inbox.octets)
+            _log.info("loading", kernels_ready=ready, kernels=all_of_them, inbox_bytes=self.inbox.octets)
 
     async def _work(self) -> None:
         while (datagrams := await self._next()) is not None:
