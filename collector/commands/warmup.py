@@ -18,8 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--to",
         type=Path,
         metavar="DIR",
-        help=f"directory for the machine code (default: VMFLOW_CACHE_DIR, else ~/.cache/vmflow); "
-        f"{kernel_cache.INSTALLED} comes with the installation, for all users",
+        help="directory for the machine code (default: VMFLOW_CACHE_DIR, else ~/.cache/vmflow); "
+        "that in decoders/kernels of the installation is for all users",
     )
 
 
