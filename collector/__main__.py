@@ -42,7 +42,7 @@ COMMANDS = {
     "deploy": Command("collector.commands.deploy", "write files for systemd, sysctl, Prometheus, Grafana, containers"),
     "passwd": Command("collector.commands.passwd", "hash a password or make a token, for the settings"),
     "schema": Command("collector.commands.schema", "print the tables' DDL; apply migrations"),
-    "warmup": Command("collector.commands.warmup", "compile the decoders now, for images and first starts"),
+    "warmup": Command("collector.commands.warmup", "compile the kernels now, for images and first starts"),
 }
 
 EPILOG = """\

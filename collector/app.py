@@ -31,7 +31,7 @@ from collector.interfaces import AlertNotification, Call, Component, Notificatio
 from collector.inventory.sources.registry import threads
 from collector.inventory.stage import InventoryStage
 from collector.listen.tcp import StreamListener
-from collector.listen.udp import Listener, wall_clock_us
+from collector.listen.udp import Listener, OpenSockets, wall_clock_us
 from collector.log import get_log
 from collector.metrics import Metrics
 from collector.notify.actions import Actions
@@ -40,6 +40,7 @@ from collector.notify.launcher import Launcher
 from collector.notify.stage import NotifyStage
 from collector.notify.stage import threads as delivery_threads
 from collector.process import startup
+from collector.process.compilers import Compilers
 from collector.process.confine import UNCONFINED, Confinement
 from collector.process.descriptors import Connections
 from collector.rollup.groups import connection_key
@@ -117,6 +118,7 @@ API = "api"
 API_THREADS = 2
 LISTEN = "listen"
 RELOAD = "reload"
+KERNELS = "kernels"
 
 FIXED = ("listen", "inventory", "store", "sql", "rollup", "analyze", "alerts", "notify", "web", "access", "confine")
 """Sections of the settings that need a restart."""
@@ -145,8 +147,9 @@ class Service:
         confinement: Confinement = UNCONFINED,
         launcher: Launcher | None = None,
         connections: Connections | None = None,
+        compilers: Compilers | None = None,
     ) -> None:
-        """`confinement` is what the process is confined to by now; `launcher` was started before that."""
+        """`confinement` is what the process is confined to by now; `launcher` and `compilers` were started before."""
         connections = connections or Connections()
         self.settings = settings
         self.confinement = confinement
@@ -161,7 +164,8 @@ class Service:
         self.metrics.describe(version=VERSION, engine=ENGINE, python=platform.python_version())
         workers = count_of(settings.decode.decode_workers)
         names = (
-            STORE, LEASE, SPOOL, CANCEL, SUM, ROLLUP, ANALYZE, DOCTOR, TRAFFIC, ALERT, READ, LOGIN, LISTEN, RELOAD
+            STORE, LEASE, SPOOL, CANCEL, SUM, ROLLUP, ANALYZE, DOCTOR, TRAFFIC, ALERT, READ, LOGIN, LISTEN, RELOAD,
+            KERNELS,
         )  # fmt: skip
         single = dict.fromkeys((*stages(workers), *names), 1)
         self.bridge = Bridge(
@@ -171,9 +175,10 @@ class Service:
             | {NOTIFY: delivery_threads(settings.notify), ACTIONS: action_threads(settings.notify)},
             STOP_SECONDS,
         )
-        for stage in (QUERY, CANCEL, LEASE):
+        for stage in (QUERY, CANCEL, LEASE, KERNELS):
             self.bridge.abandon(stage)
         self.reloads = Reloads(self._read_again, partial(self.bridge.call, RELOAD))
+        self.kernels = (compilers or Compilers()).component(partial(self.bridge.call, KERNELS))
         self.lease = Lease(settings.store, self.metrics, partial(self.bridge.call, LEASE))
         connect = partial(self.lease.connect, INSERT_SETTINGS)
         self.windows = Windows(
@@ -332,7 +337,10 @@ class Service:
             Together(self.sql, self.web),
         )
         return [
+            (self.kernels, BRIDGE_STOP_SECONDS),
             (self.lease, BRIDGE_STOP_SECONDS),
+            # Not before the lease: a second collector on this host would take datagrams of the first one.
+            (OpenSockets(self.listener), BRIDGE_STOP_SECONDS),
             (self.rollups, BRIDGE_STOP_SECONDS),
             (self.writer, SUMS_STOP_SECONDS),
             *((component, STORE_STOP_SECONDS) for component in others),

@@ -12,15 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import types
 from numba.extending import intrinsic
 
-from decoders.jit import inline, inline_always
-
-_INTERPRETED = bool(getattr(numba.config, "DISABLE_JIT"))  # noqa: B009 - its stubs do not know it
+from decoders.jit import compiled_as, inline, inline_always
 
 MAPPED = np.uint64(0xFFFF << 32)
 """Low half of the IPv6 form of an IPv4 address, without the address."""
@@ -62,23 +59,20 @@ def _raw(bits: int) -> Any:
 
 def loader(size: int) -> Callable[..., np.uint64]:
     """Return a compiled reader of `size` (2, 4 or 8) octets at an offset, as uint64; IndexError outside the array."""
-    if _INTERPRETED:
-
-        def plain(octets, at):
-            if at < 0 or at + size > octets.shape[0]:
-                raise IndexError("read outside of the octets")
-            return np.uint64(int.from_bytes(octets[at : at + size].tobytes(), "big"))
-
-        return plain
     raw = _raw(size * 8)
 
-    @inline
     def checked(octets, at):
         if at < 0 or at + size > octets.shape[0]:
             raise IndexError("read outside of the octets")
         return raw(octets, at)
 
-    return checked
+    @compiled_as(checked)
+    def plain(octets, at):
+        if at < 0 or at + size > octets.shape[0]:
+            raise IndexError("read outside of the octets")
+        return np.uint64(int.from_bytes(octets[at : at + size].tobytes(), "big"))
+
+    return plain
 
 
 def _storer() -> Any:
@@ -103,23 +97,20 @@ _store = _storer()
 
 def _zeroer() -> Callable[..., None]:
     """Return a compiled `zero`: `count` numbers of a C-contiguous array from flat index `first`; IndexError outside."""
-    if _INTERPRETED:
 
-        def plain(target, first, count):
-            if first < 0 or count < 0 or first + count > target.size:
-                raise IndexError("write outside of the rows")
-            target.reshape(-1)[first : first + count] = 0
-
-        return plain
-
-    @inline_always
     def zero(target, first, count):
         if first < 0 or count < 0 or first + count > target.size:
             raise IndexError("write outside of the rows")
         for k in range(count):
             _store(target, first + k, np.uint64(0))
 
-    return zero
+    @compiled_as(zero, always=True)
+    def plain(target, first, count):
+        if first < 0 or count < 0 or first + count > target.size:
+            raise IndexError("write outside of the rows")
+        target.reshape(-1)[first : first + count] = 0
+
+    return plain
 
 
 zero = _zeroer()
@@ -141,16 +132,6 @@ def mover(size: int) -> Callable[..., None]:
     two-dimensional array of unsigned integers that are at least as wide.  IndexError if any read or write would be
     outside; then nothing is moved.
     """
-    if _INTERPRETED:
-
-        def plain(octets, at, stride, n, target, column, first, step):
-            if n > 0:
-                _check(octets, at, size, stride, n, target, column, first, step)
-            for k in range(n):
-                here = at + k * stride
-                target[column, first + k * step] = int.from_bytes(octets[here : here + size].tobytes(), "big")
-
-        return plain
     if size == 6:
         high, low = _raw(16), _raw(32)
 
@@ -160,7 +141,6 @@ def mover(size: int) -> Callable[..., None]:
     else:
         read = _raw(size * 8)
 
-    @inline_always
     def move(octets, at, stride, n, target, column, first, step):
         if n > 0:
             _check(octets, at, size, stride, n, target, column, first, step)
@@ -168,25 +148,21 @@ def mover(size: int) -> Callable[..., None]:
         for k in range(n):
             _store(target, to + k * step, read(octets, at + k * stride))
 
-    return move
+    @compiled_as(move, always=True)
+    def plain(octets, at, stride, n, target, column, first, step):
+        if n > 0:
+            _check(octets, at, size, stride, n, target, column, first, step)
+        for k in range(n):
+            here = at + k * stride
+            target[column, first + k * step] = int.from_bytes(octets[here : here + size].tobytes(), "big")
+
+    return plain
 
 
 def ipv4_mover() -> Callable[..., None]:
     """Return the same as `mover` for IPv4 addresses to places of two words: ::ffff:a.b.c.d in network order."""
-    if _INTERPRETED:
-
-        def plain(octets, at, stride, n, target, column, first, step):
-            if n > 0:
-                _check(octets, at, 4, stride, n, target, column, first, step)
-            for k in range(n):
-                here = at + k * stride
-                mapped = b"\0\0\xff\xff" + octets[here : here + 4].tobytes()
-                target[column, first + k * step] = (0, int.from_bytes(mapped, "little"))
-
-        return plain
     read = _raw(32)
 
-    @inline_always
     def move(octets, at, stride, n, target, column, first, step):
         if n > 0:
             _check(octets, at, 4, stride, n, target, column, first, step)
@@ -195,7 +171,16 @@ def ipv4_mover() -> Callable[..., None]:
             _store(target, to + 2 * k * step, np.uint64(0))
             _store(target, to + 2 * k * step + 1, swap64(MAPPED | read(octets, at + k * stride)))
 
-    return move
+    @compiled_as(move, always=True)
+    def plain(octets, at, stride, n, target, column, first, step):
+        if n > 0:
+            _check(octets, at, 4, stride, n, target, column, first, step)
+        for k in range(n):
+            here = at + k * stride
+            mapped = b"\0\0\xff\xff" + octets[here : here + 4].tobytes()
+            target[column, first + k * step] = (0, int.from_bytes(mapped, "little"))
+
+    return plain
 
 
 _load16 = loader(2)
