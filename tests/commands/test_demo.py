@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from collector.__main__ import main
 from collector.commands.demo_parts import LOOPBACK, SERVICE, free_port
 from collector.settings import Settings
+from tests.commands.support import documented, parser_of
 from tests.commands.terminal import SECONDS, Start, fits
 from tests.service import FIXTURES, ROOT
 
@@ -117,6 +119,14 @@ def test_a_time_too_short_for_names_is_a_failure(tmp_path: Path) -> None:
 def test_mistakes_are_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", *arguments]) == 2
     assert capsys.readouterr().err == f"vmflow demo: {message}\n"
+
+
+def test_what_the_documents_type_is_right() -> None:
+    lines = [list(takewhile(lambda word: word != "|", line)) for line in documented() if line[0] == "demo"]
+
+    for line in lines:
+        parser_of("demo").parse_args(line[1:])
+    assert len(lines) >= 3
 
 
 def test_a_port_that_is_taken_is_left_alone() -> None:
