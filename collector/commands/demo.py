@@ -123,7 +123,8 @@ def run(args: argparse.Namespace) -> int:
     with stopping(stopped):
         try:
             with Demo(cloud=not args.files) as demo:
-                code = watch(args, demo, stopped)
+                code, words = watch(args, demo, stopped)
+            tell(words)
         except DemoError as error:
             print_error(args.command, str(error))
             code = 1
@@ -155,8 +156,8 @@ def stopping(stopped: threading.Event) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def watch(args: argparse.Namespace, demo: Demo, stopped: threading.Event) -> int:
-    """Start all, show what is seen until it ends."""
+def watch(args: argparse.Namespace, demo: Demo, stopped: threading.Event) -> tuple[int, str]:
+    """Start all, show what is seen until it ends.  Returns the exit code, and what was seen."""
     begun = time.monotonic()
     demo.start_service()
     if not args.files:
@@ -174,8 +175,7 @@ def watch(args: argparse.Namespace, demo: Demo, stopped: threading.Event) -> int
             shown.draw()
     if ended and not stopped.is_set():
         raise DemoError(ended)
-    tell(summary(seen, begun))
-    return 0 if stopped.is_set() or seen.named or seen.captures else 1
+    return 0 if stopped.is_set() or seen.named or seen.captures else 1, summary(seen, begun)
 
 
 def ask(args: argparse.Namespace, demo: Demo, seen: Seen, stopped: threading.Event) -> None:
