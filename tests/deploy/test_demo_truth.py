@@ -39,7 +39,7 @@ def ran(store_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     start = datetime.now(UTC) - timedelta(seconds=END + 120)
     start = start.replace(second=start.second // 10 * 10, microsecond=0)
     trouble = ",".join(f"{name}@{at}+{1 if name in SHORT else LENGTH}" for name, at in SCHEDULE.items())
-    options = ("--vms", "45", "--seconds", str(END), "--start", start.isoformat(), "--trouble", trouble)
+    options = ("--vms", "60", "--seconds", str(END), "--start", start.isoformat(), "--trouble", trouble)
     with pytest.MonkeyPatch.context() as patch:
         yield run(store, folder, patch, {}, *options)
 
@@ -116,21 +116,21 @@ def test_latency_is_true(found: dict[str, dict[str, Counter[str]]]) -> None:
     assert held >= HELD * of
 
 
-def test_faults_are_seen_where_they_are(ran: Ran) -> None:
-    """What intervals hold would be true of wide ones, too: the lossy and the slow path are told from the others."""
-    loss, slow = (ran.start_us // SECOND_US + SCHEDULE[name] for name in ("loss", "slow"))
-    lossy = ran.ask(
-        "SELECT DISTINCT toString(src_host) AS src, toString(dst_host) AS dst FROM pair_metrics_1m WHERE loss_low > 0 "
-        f"AND time >= fromUnixTimestamp({loss - 60}) AND time < fromUnixTimestamp({loss + LENGTH})"
+def test_the_lossy_link_is_told_from_the_others(ran: Ran) -> None:
+    """Wide intervals would hold anything: the figures themselves, where nothing is sampled, over all of the trouble."""
+    begin = ran.start_us // SECOND_US + SCHEDULE["loss"]
+    rows = ran.ask(
+        "SELECT least(toString(src_host), toString(dst_host)) AS one, greatest(toString(src_host), toString(dst_host)) "
+        "AS other, 1 - sum(received_packets) / sum(sent_packets) AS loss FROM pair_metrics "
+        f"WHERE time >= fromUnixTimestamp({begin}) AND time < fromUnixTimestamp({begin + LENGTH}) "
+        "AND src_host IN ('hv5', 'hv6', 'hv7') AND dst_host IN ('hv5', 'hv6', 'hv7') AND src_host != dst_host "
+        "GROUP BY one, other"
     )
-    assert {frozenset(row.values()) for row in lossy} == {frozenset({"hv5", "hv6"})}
-    late = ran.ask(
-        "SELECT toString(src_host) AS src, toString(dst_host) AS dst, min(latency_us - spread_us) AS least "
-        f"FROM latency WHERE method = 'one_way' AND time >= fromUnixTimestamp({slow}) "
-        f"AND time < fromUnixTimestamp({slow + LENGTH}) "
-        "GROUP BY ALL HAVING least > 10000"
-    )
-    assert {frozenset((row["src"], row["dst"])) for row in late} == {frozenset({"hv6", "hv7"})}
+    losses = {(row["one"], row["other"]): row["loss"] for row in rows}
+    print(losses)
+
+    assert 0.02 < losses.pop(("hv5", "hv6")) < 0.06
+    assert all(abs(loss) < 0.02 for loss in losses.values())
 
 
 def test_a_wrong_rate_is_not_hidden(found: dict[str, dict[str, Counter[str]]]) -> None:
@@ -138,5 +138,5 @@ def test_a_wrong_rate_is_not_hidden(found: dict[str, dict[str, Counter[str]]]) -
     rates = found[WRONG]["rate"]
     print(WRONG, dict(rates))
 
-    assert rates["all"] >= FEW
+    assert rates["all"] >= 10
     assert rates["held"] < rates["all"] / 2
