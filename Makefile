@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 .PHONY: help demo test test-system run lint bench bench-peers fuzz docs man lock audit clean
 
 help:
-	@echo "make demo    install, start the service, replay real captures, show what SQL says"
+	@echo "make demo    install, and watch a made-up cloud with trouble; PCAP=file shows a capture of yours"
 	@echo "make test    install, then run linters, type checks and all tests but those that start daemons as root"
 	@echo "make test-system  install Open vSwitch, libvirt, QEMU and Neutron (Debian, root) and run the tests against them"
 	@echo "make run     run the service with the embedded store"
@@ -20,12 +20,16 @@ help:
 	@echo "make docs    render docs/columns.md from schemas/"
 	@echo "make man     write the manual page, build/vmflow.1"
 
+CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	|| { echo "Python 3.11 or newer is needed; set PYTHON=python3.12 or the like"; exit 1; }
+MAKE_VENV = $(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed; on Debian: apt-get install python3-venv"; exit 1; }
+INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check
+
 $(STAMP): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-		|| { echo "Python 3.11 or newer is needed; set PYTHON=python3.12 or the like"; exit 1; }
+	@$(CHECK_PYTHON)
 	@echo "installing into $(VENV) (about a minute the first time) ..."
-	@$(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed; on Debian: apt-get install python3-venv"; exit 1; }
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[embedded,openstack,ovsdb,test]'
+	@$(MAKE_VENV)
+	@$(INSTALL) --editable '.[embedded,openstack,ovsdb,test]'
 	@touch $@
 
 # libvirt-python is built against the system's libvirt, where that is installed.
@@ -36,8 +40,18 @@ $(LIBVIRT): $(STAMP)
 	else echo "tests with libvirt will be skipped: they need libvirt-dev, pkg-config and a C compiler"; fi
 	@touch $@
 
-demo: $(STAMP)
-	@$(BIN)/python deploy/demo/demo.py
+# The demo needs less than the tests do.
+DEMO := $(VENV)/.demo
+$(DEMO): pyproject.toml
+	@$(CHECK_PYTHON)
+	@echo "installing into $(VENV) (half a minute the first time) ..."
+	@$(MAKE_VENV)
+	@$(INSTALL) --editable '.[embedded]'
+	@touch $@
+
+# SECONDS=60 ends it by itself.
+demo: $(if $(wildcard $(STAMP)),$(STAMP),$(DEMO))
+	@$(BIN)/vmflow demo $(if $(SECONDS),--seconds $(SECONDS)) $(if $(PCAP),"$(PCAP)")
 
 run: $(STAMP)
 	@$(BIN)/vmflow run

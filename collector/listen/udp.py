@@ -48,9 +48,7 @@ class OpenSockets:
         await self._listener.open()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self._listener.stop()
 
 

@@ -162,8 +162,14 @@ def test_a_wheel_that_is_built_has_them(tmp_path: Path) -> None:
     subprocess.run([*command, str(tree)], cwd=tmp_path, check=True, capture_output=True)
 
     (wheel,) = (tmp_path / "wheel").iterdir()
-    names = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("collector/deploy/")}
-    assert names == {f"collector/deploy/{name}" for name in shipped()}
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {name for name in names if name.startswith("collector/deploy/")} == {
+        f"collector/deploy/{name}" for name in shipped()
+    }
+    # The cloud of `vmflow demo`, a package by itself.
+    assert {name for name in names if name.startswith("deploy/")} == {
+        str(path.relative_to(ROOT)) for path in ROOT.glob("deploy/demo/*.py")
+    }
 
 
 def test_without_the_tree_it_says_that_the_image_needs_it(tmp_path: Path) -> None:
