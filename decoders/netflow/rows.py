@@ -225,12 +225,12 @@ def finish_rows(rows, row, n, step, flags, ctx, s, samplers):
     Returns the row after the last one that is kept; those after it up to the last one written are zero again.
     """
     session = ctx[C_SESSION]
-    header_us = ctx[C_HEADER_US]
+    header_us, received_us = ctx[C_HEADER_US], ctx[C_RECEIVED_US]
     override = np.int64(s.stats[session, S_OVERRIDE_RATE])
     scopes = scopes_with_rate(samplers, session, ctx[C_STREAM])
     common = common_rate(samplers, ctx, flags) if scopes != 0 else np.int64(0)
     by_interface = (scopes >> S_INTERFACE) & 1 != 0
-    icmp = (flags & p.F_ICMP) != 0
+    icmp, ovs = (flags & p.F_ICMP) != 0, (flags & p.F_OVS) != 0
     large = some_large(rows, row, row + n * step)
     to = row
     for k in range(n):
@@ -258,14 +258,14 @@ def finish_rows(rows, row, n, step, flags, ctx, s, samplers):
         if keep_back:
             is_icmp = rows.u8[r.IP_PROTOCOL, i] in (ICMP, ICMPV6)
             mirror(rows, i, back, is_icmp, (flags & p.F_REVERSE_TOS) != 0)
-            _complete(rows, i, header_us, ctx, s, icmp, (flags & p.F_OVS) != 0)
-            _complete(rows, back, header_us, ctx, s, True, False)
+            _complete(rows, i, header_us, received_us, session, s, icmp, ovs)
+            _complete(rows, back, header_us, received_us, session, s, True, False)
             if is_icmp and rows.u8[r.ICMP_TYPE, back] == 0 and rows.u8[r.ICMP_TYPE, i] == ECHO_REQUEST_V6:
                 rows.u8[r.ICMP_TYPE, back] = ECHO_REQUEST_V6 + 1
         else:
             if step == 2:
                 clear_row(rows, back)
-            _complete(rows, i, header_us, ctx, s, icmp, (flags & p.F_OVS) != 0)
+            _complete(rows, i, header_us, received_us, session, s, icmp, ovs)
         if np.uint64(to) != i:
             _move_row(rows, np.uint64(to), i)
             if keep_back:
@@ -276,7 +276,7 @@ def finish_rows(rows, row, n, step, flags, ctx, s, samplers):
         s.stats[session, S_SAMPLING_RATE] = np.uint64(rows.u32[r.SAMPLING_RATE, to - 1]) if stated else np.uint64(0)
     protocol = r.PROTOCOL_NETFLOW9 if ctx[C_VERSION] == 9 else r.PROTOCOL_IPFIX
     capacity, kept = rows.u32.shape[1], to - row
-    fill(rows.u64, r.TIME_RECEIVED * capacity + row, kept, ctx[C_RECEIVED_US])
+    fill(rows.u64, r.TIME_RECEIVED * capacity + row, kept, received_us)
     fill(rows.u32, r.DOMAIN * capacity + row, kept, ctx[C_DOMAIN])
     fill(rows.u8, r.PROTOCOL * capacity + row, kept, protocol)
     for word in range(2):
@@ -295,9 +295,9 @@ def _refuse(rows, row, s, session):
 
 
 @inline_always
-def _complete(rows, row, header_us, ctx, s, icmp, ovs):
-    if settle_times(rows, row, header_us, ctx[C_RECEIVED_US]):
-        s.problems[ctx[C_SESSION], Reason.TIME.value] += np.uint64(1)
+def _complete(rows, row, header_us, received_us, session, s, icmp, ovs):
+    if settle_times(rows, row, header_us, received_us):
+        s.problems[session, Reason.TIME.value] += np.uint64(1)
     settle_icmp(rows, row, icmp)
     derive_ether_type(rows, row)
     if rows.u8[r.OUT_KIND, row] == 0 and rows.u32[r.OUT_IF, row] != 0:
