@@ -95,25 +95,71 @@ def _storer() -> Any:
 _store = _storer()
 
 
-def _zeroer() -> Callable[..., None]:
-    """Return a compiled `zero`: `count` numbers of a C-contiguous array from flat index `first`; IndexError outside."""
+def _fetcher() -> Any:
+    """Load from a C-contiguous array of uint64 by flat index, unchecked.  Only `any_bits` below may use it."""
 
-    def zero(target, first, count):
-        if first < 0 or count < 0 or first + count > target.size:
+    @intrinsic
+    def fetch(_context: Any, source: Any, _at: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            array = context.make_array(signature.args[0])(context, builder, args[0])
+            return builder.load(builder.gep(array.data, [args[1]]))
+
+        return types.uint64(source, types.int64), generate
+
+    return fetch
+
+
+_fetch = _fetcher()
+
+
+def _filler() -> Callable[..., None]:
+    """Return a compiled `fill`: `count` numbers of a C-contiguous array become `value`.
+
+    They lie `step` apart from flat index `first` on.  IndexError if one would be outside; then nothing is written.
+    """
+
+    def fill(target, first, count, value, step=1):
+        if first < 0 or count < 0 or step < 1 or first + (count - 1) * step >= target.size:
             raise IndexError("write outside of the rows")
         for k in range(count):
-            _store(target, first + k, np.uint64(0))
+            _store(target, first + k * step, np.uint64(value))
 
-    @compiled_as(zero, always=True)
-    def plain(target, first, count):
-        if first < 0 or count < 0 or first + count > target.size:
+    @compiled_as(fill, always=True)
+    def plain(target, first, count, value, step=1):
+        if first < 0 or count < 0 or step < 1 or first + (count - 1) * step >= target.size:
             raise IndexError("write outside of the rows")
-        target.reshape(-1)[first : first + count] = 0
+        target.reshape(-1)[first : first + count * step : step] = value
 
     return plain
 
 
-zero = _zeroer()
+fill = _filler()
+
+
+def _gatherer() -> Callable[..., np.uint64]:
+    """Return a compiled `any_bits`: all bits set in `count` uint64 of a C-contiguous array from flat index `first` on.
+
+    IndexError if they are not all within the array.
+    """
+
+    def any_bits(source, first, count):
+        if first < 0 or count < 0 or first + count > source.size:
+            raise IndexError("read outside of the rows")
+        bits = np.uint64(0)
+        for k in range(count):
+            bits |= _fetch(source, first + k)
+        return bits
+
+    @compiled_as(any_bits, always=True)
+    def plain(source, first, count):
+        if first < 0 or count < 0 or first + count > source.size:
+            raise IndexError("read outside of the rows")
+        return np.bitwise_or.reduce(source.reshape(-1)[first : first + count])
+
+    return plain
+
+
+any_bits = _gatherer()
 
 
 @inline
@@ -179,6 +225,27 @@ def ipv4_mover() -> Callable[..., None]:
             here = at + k * stride
             mapped = b"\0\0\xff\xff" + octets[here : here + 4].tobytes()
             target[column, first + k * step] = (0, int.from_bytes(mapped, "little"))
+
+    return plain
+
+
+def time_mover(convert: Callable[..., Any]) -> Callable[..., None]:
+    """Return the same as `mover` for times of 4 octets: what is stored is `convert(number, header_us, uptime)`."""
+    read = _raw(32)
+
+    def move(octets, at, stride, n, target, column, first, step, header_us, uptime):
+        if n > 0:
+            _check(octets, at, 4, stride, n, target, column, first, step)
+        to = column * target.shape[1] + first
+        for k in range(n):
+            _store(target, to + k * step, convert(read(octets, at + k * stride), header_us, uptime))
+
+    @compiled_as(move, always=True)
+    def plain(octets, at, stride, n, target, column, first, step, header_us, uptime):
+        if n > 0:
+            _check(octets, at, 4, stride, n, target, column, first, step)
+        for k in range(n):
+            target[column, first + k * step] = convert(_load32(octets, at + k * stride), header_us, uptime)
 
     return plain
 
