@@ -30,7 +30,8 @@ BUILDER = 77
 """Version of setuptools that pyproject.toml asks for."""
 PACKAGES = ("collector", "decoders", "schemas")
 DEVELOPERS = ("tests", "bench", "fixtures")
-LEFT_OUT = {".git", ".venv", "build", "dist", "data", "__pycache__", *DEVELOPERS}
+LEFT_OUT = {".git", ".venv", "build", "dist", "data", *DEVELOPERS}
+"""Of what is at the top of the tree."""
 PAGES = "vmflow-{version}.data/data/share/doc/vmflow/"
 CAPTURE = "fprobe_v5"
 
@@ -54,7 +55,7 @@ class Built(NamedTuple):
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     folder = tmp_path_factory.mktemp("package")
     tree = folder / "tree"
-    shutil.copytree(ROOT, tree, symlinks=True, ignore=lambda *_: LEFT_OUT)
+    shutil.copytree(ROOT, tree, symlinks=True, ignore=lambda at, _: LEFT_OUT if Path(at) == ROOT else {"__pycache__"})
     for name in DEVELOPERS:  # of which nothing may be taken
         (tree / name).mkdir()
         for file in ("__init__.py", "page.md", "data.json"):
@@ -124,7 +125,7 @@ def test_the_image_installs_the_same_wheel(built: Built, tmp_path: Path) -> None
     ):
         for source in sources.split():
             if (ROOT / source).is_dir():
-                shutil.copytree(ROOT / source, tmp_path / "src" / target, symlinks=True, ignore=lambda *_: LEFT_OUT)
+                shutil.copytree(ROOT / source, tmp_path / "src" / target, symlinks=True)
             else:
                 (tmp_path / "src" / target).mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / source, tmp_path / "src" / target)
