@@ -17,8 +17,9 @@ from tests.service import ROOT
 DEBIAN = ROOT / "deploy/debian"
 SCRIPTS = ("vmflow.postinst", "vmflow.postrm")
 HOME = "/usr/lib/vmflow"
-OURS = ("/etc/vmflow", "/usr/lib/vmflow", "/var/lib/vmflow", "/usr/bin/vmflow", "/usr/share/doc/vmflow")
-BOOKS = re.compile(r"/run/|/var/(lib/(dpkg|systemd)|log|cache)/|/etc/(passwd|group|shadow|gshadow|subuid|subgid|\.pwd\.lock)")
+BOOKS = re.compile(
+    r"/run/|/var/(lib/(dpkg|systemd)|log|cache)/|/etc/(passwd|group|shadow|gshadow|subuid|subgid|\.pwd\.lock)"
+)
 """Files in which a system keeps books of packages and users."""
 TOOLS = {"dh": "debhelper", "mmdebstrap": "mmdebstrap", "lintian": "lintian"}
 
