@@ -18,9 +18,9 @@ DEBIAN = ROOT / "deploy/debian"
 SCRIPTS = ("vmflow.postinst", "vmflow.postrm")
 HOME = "/usr/lib/vmflow"
 BOOKS = re.compile(
-    r"/run/|/var/(lib/(dpkg|systemd)|log|cache)/|/etc/(passwd|group|shadow|gshadow|subuid|subgid|\.pwd\.lock)"
+    r"/run/|/root/\.cache/|/var/(lib/(dpkg|systemd)|log|cache)/|/etc/(passwd|group|shadow|gshadow|subuid|subgid|\.pwd\.lock)"
 )
-"""Files in which a system keeps books of packages and users."""
+"""Files in which a system keeps books of packages and users; what root's own calls keep in root's home."""
 TOOLS = {"dh": "debhelper", "mmdebstrap": "mmdebstrap", "lintian": "lintian"}
 
 
@@ -154,8 +154,6 @@ def test_it_is_installed_works_and_leaves_nothing(package: Path, root: Path, tmp
     assert done.returncode == 0, done.stdout + done.stderr
     (root / "vmflow.deb").unlink()
     assert inside(root, "vmflow", "--version").stdout == f"vmflow {field(package, 'Version')[:-2]}, without chDB\n"
-    done = inside(root, "vmflow", "check", "--config", "/etc/vmflow/vmflow.toml")
-    assert (done.returncode, done.stderr) == (2, ""), "the embedded store is not in this package, and it says so"
     done = inside(
         root, "vmflow", "check", "--config", "/etc/vmflow/vmflow.toml", "--set", "store.url=http://[::1]:8123"
     )
@@ -165,8 +163,8 @@ def test_it_is_installed_works_and_leaves_nothing(package: Path, root: Path, tmp
         root, "sh", "-c", f"find {HOME} -name '*.so*' -type f -exec ldd {{}} + 2>/dev/null | grep 'not found'"
     )
     assert done.stdout == ""
-    done = inside(root, f"{HOME}/bin/python", "-c", "import collector.app, apprise, numba, pyarrow, openstack, ovs")
-    assert "openstack" in done.stderr, "the sources of names come with the other package"
+    done = inside(root, f"{HOME}/bin/python", "-c", "import collector.app, apprise, llvmlite.binding, pyarrow, uvloop")
+    assert done.returncode == 0, done.stderr
     # The unit starts this program as this user, and is enabled.
     unit = next(root.glob("**/system/vmflow.service")).read_text()
     assert set(re.findall(r"^Exec\w+=(\S+) (?:check|run) ", unit, re.MULTILINE)) == {"/usr/bin/vmflow"}
