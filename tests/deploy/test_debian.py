@@ -158,10 +158,9 @@ def test_it_is_installed_works_and_leaves_nothing(package: Path, root: Path, tmp
         root, "vmflow", "check", "--config", "/etc/vmflow/vmflow.toml", "--set", "store.url=http://[::1]:8123"
     )
     assert done.returncode == 0, done.stderr
-    # Libraries find what they are linked with.
-    done = inside(
-        root, "sh", "-c", f"find {HOME} -name '*.so*' -type f -exec ldd {{}} + 2>/dev/null | grep 'not found'"
-    )
+    # Libraries find what they are linked with; numba's pools of threads on TBB and OpenMP are optional, and not used.
+    search = f"find {HOME} -name '*.so*' -type f ! -path '*/numba/np/ufunc/*' -exec ldd {{}} + 2>/dev/null"
+    done = inside(root, "sh", "-c", f"{search} | grep 'not found'")
     assert done.stdout == ""
     done = inside(root, f"{HOME}/bin/python", "-c", "import collector.app, apprise, llvmlite.binding, pyarrow, uvloop")
     assert done.returncode == 0, done.stderr
