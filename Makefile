@@ -4,12 +4,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test test-system run lint bench bench-peers fuzz docs man lock audit clean
+.PHONY: help demo test test-system test-debian package run lint bench bench-peers fuzz docs man lock audit clean
 
 help:
 	@echo "make demo    install, and watch a made-up cloud with trouble; PCAP=file shows a capture of yours"
 	@echo "make test    install, then run linters, type checks and all tests but those that start daemons as root"
 	@echo "make test-system  install Open vSwitch, libvirt, QEMU and Neutron (Debian, root) and run the tests against them"
+	@echo "make test-debian  build the Debian package, install it in a Debian of its own and purge it (Debian, root)"
+	@echo "make package  wheel and archive of the source, checked, into dist/"
 	@echo "make run     run the service with the embedded store"
 	@echo "make bench   decode rates and UDP-to-rows rate on this machine"
 	@echo "make bench-peers  nfcapd, sfcapd, nfacctd, sfacctd and vmflow on the same stream (half an hour; Debian, root)"
@@ -71,6 +73,19 @@ test-system: $(STAMP)
 	tests/system/install
 	@rm -f $(LIBVIRT) && $(MAKE) --no-print-directory $(LIBVIRT)
 	VMFLOW_SYSTEM=1 $(BIN)/python -m pytest tests/system
+
+test-debian: $(STAMP)
+	VMFLOW_DEBIAN=1 $(BIN)/python -m pytest tests/deploy/test_debian.py
+
+# Helm itself, as a library, and the schemas of Kubernetes: 360 MB, for tests/deploy/test_helm.py alone.
+CHART := $(VENV)/.chart
+$(CHART): $(STAMP)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[chart]'
+	@touch $@
+
+package: $(STAMP)
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
 
 bench: $(STAMP)
 	$(BIN)/python -m bench

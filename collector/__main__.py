@@ -40,7 +40,7 @@ COMMANDS = {
     "alerts": Command("collector.commands.alerts", "alerts: list, acknowledge, resolve, silence; try a receiver"),
     "check": Command("collector.commands.check", "check the settings and say what they mean"),
     "init": Command("collector.commands.init", "write a settings file, and say what to type at Open vSwitch"),
-    "deploy": Command("collector.commands.deploy", "write files for systemd, sysctl, Prometheus, Grafana, containers"),
+    "deploy": Command("collector.commands.deploy", "write files: systemd, sysctl, Prometheus, Grafana, Docker, Helm"),
     "passwd": Command("collector.commands.passwd", "hash a password or make a token, for the settings"),
     "schema": Command("collector.commands.schema", "print the tables' DDL; apply migrations"),
     "warmup": Command("collector.commands.warmup", "compile the kernels now, for images and first starts"),

@@ -29,6 +29,14 @@ _GRAFANA = (
     "clickhouse/grafana.xml",
 )
 _PROMETHEUS = ("prometheus/prometheus.yml", "prometheus/vmflow.rules.yml")
+_TEMPLATES = (
+    "NOTES.txt", "_helpers.tpl", "configmap.yaml", "networkpolicy.yaml", "secret.yaml", "service.yaml",
+    "servicemonitor.yaml", "statefulset.yaml",
+)  # fmt: skip
+_HELM = (
+    *(f"helm/vmflow/{name}" for name in ("Chart.yaml", "values.yaml", "values.schema.json")),
+    *(f"helm/vmflow/templates/{name}" for name in _TEMPLATES),
+)
 
 
 class Kind(NamedTuple):
@@ -68,6 +76,14 @@ KINDS = {
         (
             "cp env.example .env, change the passwords in it, then: docker compose -p vmflow up -d --build",
             "the image is built of vmflow's source tree, {source}",
+        ),
+    ),
+    "helm": Kind(
+        _HELM,
+        (
+            "helm install vmflow helm/vmflow --set clickhouse.url=https://clickhouse.example:8443 "
+            "--set clickhouse.existingSecret=NAME --set image.repository=WHERE-THE-IMAGE-IS",
+            "helm/vmflow/values.yaml says what else can be set; the image is that of `vmflow deploy docker`",
         ),
     ),
 }  # fmt: skip
