@@ -281,11 +281,15 @@ NO_SOURCE = {"src_vm": "", "src_vm_uuid": NOBODY}
 NO_DESTINATION = {"dst_vm": "", "dst_vm_uuid": NOBODY}
 FLOW_ROWS: list[tuple[int, dict[str, Any]]] = [
     (4, {}),
-    (2, NO_SOURCE | {"src_mac": 0x0200000000AA, "src_ip": ip("10.1.0.1")}),
+    (2, NO_SOURCE | {"src_mac": 0x0200000000AA, "src_ip": ip("10.1.0.1"), "sighting": "destination"}),
     (1, NO_SOURCE | {"src_mac": 0x0200000000AA, "src_ip": ip("10.1.0.2"), "exporter": ip("192.0.2.2"),
-                     "time_received": NOW_US - 30 * MINUTE}),
-    (1, NO_DESTINATION | {"dst_mac": 0x0200000000AA, "dst_ip": bytes(16)}),
-    (2, NO_DESTINATION | {"dst_mac": 0, "dst_ip": ip("2001:db8::99"), "bytes": 50_000}),
+                     "time_received": NOW_US - 30 * MINUTE, "sighting": "destination"}),
+    (1, NO_DESTINATION | {"dst_mac": 0x0200000000AA, "dst_ip": bytes(16), "sighting": "source"}),
+    # Seen on the way, too, and by another protocol: no more traffic.
+    (3, NO_SOURCE | {"src_mac": 0x0200000000AA, "src_ip": ip("10.1.0.1"), "sighting": "external",
+                     "exporter": ip("192.0.2.2")}),
+    (1, NO_DESTINATION | {"dst_mac": 0x0200000000AA, "dst_ip": bytes(16), "sighting": "source", "protocol": "ipfix"}),
+    (2, NO_DESTINATION | {"dst_mac": 0, "dst_ip": ip("2001:db8::99"), "bytes": 50_000, "sighting": "source"}),
     (1, NO_DESTINATION | {"dst_mac": 0, "dst_ip": ip("10.1.0.9"), "bytes": 1}),
     # Left out: nobody's addresses, those of many, a VM known by its UUID only, and what is too old.
     (1, NO_SOURCE | {"src_mac": 0, "src_ip": bytes(16)}),
@@ -322,7 +326,7 @@ def test_traffic_without_a_name(vmflow: Vmflow, store: StoreSettings) -> None:
     }  # fmt: skip
     assert len(vmflow.rows("--unattributed", "--minutes", "100")) == 4
     assert [row["bytes_estimated"] for row in vmflow.rows("--unattributed", "--mac", "2:0:0:0:0:aa")] == [12_000]
-    assert [row["packets_estimated"] for row in vmflow.rows("--unattributed", "--ip", "10.1.0.1")] == [60]
+    assert [row["packets_estimated"] for row in vmflow.rows("--unattributed", "--ip", "10.1.0.1")] == [90]
     assert "10.1.0.1 10.1.0.2" in vmflow("--unattributed")[0]
 
 
