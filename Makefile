@@ -17,7 +17,7 @@ help:
 	@echo "make lint    ruff, mypy and bandit alone"
 	@echo "make lock    pin what the images install, with hashes (needs the package index)"
 	@echo "make audit   ask for known defects of what the images install (needs the package index)"
-	@echo "make docs    render docs/columns.md from schemas/"
+	@echo "make docs    render docs/columns.md and the Grafana dashboards, then the site of docs/ into build/site"
 	@echo "make man     write the manual page, build/vmflow.1"
 
 $(STAMP): pyproject.toml
@@ -72,7 +72,11 @@ fuzz: $(STAMP)
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
 
 docs: $(STAMP)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	$(BIN)/python -m schemas.render --docs
+	$(BIN)/python -m deploy.grafana.render
+	$(BIN)/python docs/stage.py build/pages
+	$(BIN)/zensical build --clean --strict
 
 man: $(STAMP)
 	@mkdir -p build

@@ -30,7 +30,7 @@ class Statement:
         return f"{self.page.relative_to(ROOT)}: {' '.join(self.sql.split())[:60]}"
 
     def now(self) -> str:
-        """The statement over the last three hours, whatever range of time it names, and of the database it is sent to."""
+        """The statement over the last three hours, whatever range it names, and of the database it is sent to."""
         sql = self.sql.replace("database = 'vmflow'", "database = currentDatabase()")
         return re.sub(r"now\(\) - INTERVAL \d+ \w+", "now() - INTERVAL 3 HOUR", sql)
 

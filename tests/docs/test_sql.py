@@ -21,7 +21,9 @@ from tests.docs.truth import LOST, PROJECTS, REFUSED, SENT, STEM, filled, span, 
 from tests.flow_rows import ask, nic
 
 Rows = list[dict[str, Any]]
-SUMS = re.compile(r"\b(?:sum|max|avg)\w*\((?:\w+_)?(?:bytes|packets|frame_bytes|bits_per_second|\w+_estimated)\b|_bits_per_second\b")
+SUMS = re.compile(
+    r"\b(?:sum|max|avg)\w*\((?:\w+_)?(?:bytes|packets|frame_bytes|bits_per_second|\w+_estimated)\b|_bits_per_second\b"
+)
 TRAFFIC = re.compile(r"\bFROM (?:flows|pair_|vm_|host_)")
 MAY_BE_EMPTY = ("notifications.md", "Blind pairs")
 """Statements about what this store does not have."""
@@ -158,8 +160,11 @@ DRAWN: Mapping[str, Callable[[Rows], None]] = {
     "vmflow-hosts: Sent by the VMs of each hypervisor": equals(rate("bits"), true_bytes),
     # What a2 sent to a1 was dropped, what c sent to d lost in part.
     "vmflow-hosts: Received by the VMs of each hypervisor": equals(
-        rate("bits"), lambda: sum(nic(STEM, vm, "rx")["bytes"] - 14 * nic(STEM, vm, "rx")["packets"] for vm in ("a1", "a2", "b1"))
-        + (SENT - LOST + REFUSED) * 100,
+        rate("bits"),
+        lambda: (
+            sum(nic(STEM, vm, "rx")["bytes"] - 14 * nic(STEM, vm, "rx")["packets"] for vm in ("a1", "a2", "b1"))
+            + (SENT - LOST + REFUSED) * 100
+        ),
     ),
     "vmflow-hosts: Hypervisors": expect_hosts,
     "vmflow-hosts: VMs": expect_vms,
@@ -216,7 +221,10 @@ def test_a_documented_statement_says_what_is_true(client: Client, engine: Engine
 
 
 def test_no_sum_over_rows_of_flows_counts_sightings_twice() -> None:
-    for name, sql in [*((one.name, one.sql) for one in STATEMENTS), *((title, one["rawSql"]) for _, title, one in PANELS)]:
+    for name, sql in [
+        *((one.name, one.sql) for one in STATEMENTS),
+        *((title, one["rawSql"]) for _, title, one in PANELS),
+    ]:
         if re.search(r"\bFROM flows\b", sql) and re.search(r"\bsum\(\w*(?:bytes|packets)", sql):
             assert "sighting IN ('source', 'both')" in sql, name
             assert "protocol" in sql, name
@@ -245,11 +253,15 @@ CHOICES = [(uid, choice) for uid, one in dashboards().items() for choice in one[
 
 
 @pytest.mark.parametrize(("uid", "choice"), CHOICES, ids=[f"{uid}: {choice['name']}" for uid, choice in CHOICES])
-def test_a_variable_offers_names_and_keeps_them_in_hexadecimal(client: Client, uid: str, choice: dict[str, Any]) -> None:
+def test_a_variable_offers_names_and_keeps_them_in_hexadecimal(
+    client: Client, uid: str, choice: dict[str, Any]
+) -> None:
     rows = ask(client, expand(choice["query"], *span()))
 
     assert [list(row) for row in rows[:1]] == [["id", "name"]]  # the plugin takes the first column for the value
-    assert {bytes.fromhex(row["id"]).decode(): row["name"] for row in rows} == {row["name"]: row["name"] for row in rows}
+    assert {bytes.fromhex(row["id"]).decode(): row["name"] for row in rows} == {
+        row["name"]: row["name"] for row in rows
+    }
     expect_names(rows, "name", {
         "vm": {"a1", "b1"}, "host": {"host-a"}, "network": {"tenant-100"}, "project": {"shop", "bank"},
     }[choice["name"]])  # fmt: skip
