@@ -82,6 +82,8 @@ _COUNTERS = (
     "FROM interface_counters WHERE time_received >= fromUnixTimestamp64Micro({since}) "
     "AND time_received < fromUnixTimestamp64Micro({until}) AND source = 'sflow'"
 )
+_PROOF = "if(network != '', ('', ''), (src_vm, dst_vm))"
+"""The pair whose arrivals are proof that its arrivals are seen: any of a network that has a name, else this one."""
 _OVS = "protocol = 'ipfix' AND in_if_name != ''"
 """Open vSwitch since 2.9 puts the interface's name into each IPFIX record where it knows it."""
 
@@ -265,20 +267,25 @@ CHECKS = (
     Check(
         "arrivals_unseen",
         f"""
-        SELECT exporter, agent, domain, protocol, host, network, packets
+        SELECT exporter, agent, domain, protocol, host, packets,
+            if(network = '', '', concat(' in network ''', network, '''')) AS where_sent
         FROM (
-            SELECT dst_host AS host, network, count() AS packets
-            {_FLOWS} AND protocol = 'sflow5' AND sighting = 'source' AND dst_host NOT IN ('', src_host)
+            SELECT host, network, sum(packets) AS packets
+            FROM (
+                SELECT dst_host AS host, network, {_PROOF} AS pair, count() AS packets
+                {_FLOWS} AND protocol = 'sflow5' AND sighting = 'source' AND dst_host NOT IN ('', src_host)
+                GROUP BY host, network, pair
+                HAVING packets >= {LEAST_RECORDS} AND (host, network, pair) NOT IN (
+                    SELECT DISTINCT dst_host, network, {_PROOF} {_FLOWS} AND sighting IN ('destination', 'both'))
+            )
             GROUP BY host, network
-            HAVING packets >= {LEAST_RECORDS} AND (host, network) NOT IN (
-                SELECT dst_host, network {_FLOWS} AND sighting IN ('destination', 'both'))
         ) AS sent
         INNER JOIN (
             SELECT {_KEY}, src_host AS host
             {_FLOWS} AND protocol = 'sflow5' AND sighting IN ('source', 'both')
             GROUP BY {_KEY}, host
         ) AS here USING (host)""",  # noqa: S608 - nothing from outside
-        "{packets} samples show packets sent to its VMs in network '{network}', and none was seen to arrive: over a "
+        "{packets} samples show packets sent to its VMs{where_sent}, and none was seen to arrive: over a "
         "patch port from an uplink bridge Open vSwitch samples at the uplink bridge alone. Or all of them are lost.",
         (
             "# sample the uplink bridge, too, with the settings of br-int:",

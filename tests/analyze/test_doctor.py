@@ -240,6 +240,19 @@ def test_a_host_that_sees_no_arrivals_of_a_network(client: Client) -> None:
     )
 
 
+def test_a_host_that_sees_no_arrivals_of_some_pairs(client: Client) -> None:
+    """Networks have no names here: what arrives by a tunnel proves nothing for what comes over a patch port."""
+    there = {"exporter": address("192.0.2.12"), "agent": address("192.0.2.12")}
+    sent = SAMPLE | {"src_host": "h1", "dst_host": "h2", "sighting": "source", "network": "", "src_vm": "a"}
+    add(client, [sent | {"dst_vm": "tunnelled"}] * 20 + [sent | {"dst_vm": "vlan"}] * 20 + [sent | {"dst_vm": "few"}])
+    add(client, [sent | there | {"dst_vm": "tunnelled", "sighting": "destination"}])
+    add(client, [sent | there | {"src_host": "h2", "dst_host": "h1", "dst_vm": "c"}])
+
+    finding = one(client, "arrivals_unseen")
+    assert finding.exporter == "192.0.2.12"
+    assert finding.sentence.startswith("20 samples show packets sent to its VMs, and none was seen to arrive")
+
+
 def test_templates_that_did_not_come(client: Client) -> None:
     heard(client, BASE_US + SECOND_US, HOST, problems=[("no_template", 4)])
     heard(client, BASE_US + SECOND_US, "192.0.2.12", problems=[("skipped_record", 4)])

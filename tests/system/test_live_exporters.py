@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -33,19 +34,47 @@ RULES = [
 ]  # fmt: skip
 
 
+def interfaces(testbed: Testbed) -> list[dict[str, str]]:
+    return list(json.loads(testbed.run("inventory"))["vms"].values())
+
+
 @pytest.fixture(scope="module")
 def service(testbed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     directory = tmp_path_factory.mktemp("service")
     file = directory / "names.csv"
-    vms = json.loads(testbed.run("inventory"))["vms"].values()
-    file.write_text("mac,vm\n" + "".join(f"{vm['mac']},{vm['vm']}\n" for vm in vms))
+    file.write_text("mac,vm\n" + "".join(f"{vm['mac']},{vm['vm']}\n" for vm in interfaces(testbed)))
+    with started(testbed, directory, file, *inventory(testbed)) as service:
+        yield service
+
+
+@pytest.fixture
+def by_agent(testbed: Testbed, tmp_path: Path) -> Iterator[Service]:
+    """A service that knows the hypervisors by their agent addresses alone.
+
+    The database of Open vSwitch holds the agent address that is set: with it as a source none is unknown.
+    """
+    file = tmp_path / "names.toml"
+    keys = {"mac": "mac", "vm": "vm", "host": "host", "port_name": "port"}
+    blocks = [
+        "\n".join(["[[interface]]", *(f'{key} = "{vm[there]}"' for key, there in keys.items())])
+        for vm in interfaces(testbed)
+    ]
+    blocks += [f'[[host]]\nname = "host-{host}"\naddresses = ["192.0.2.1{n}"]' for n, host in enumerate("ab", 1)]
+    file.write_text("\n\n".join(blocks))
+    with started(testbed, tmp_path, file) as service:
+        yield service
+
+
+@contextmanager
+def started(testbed: Testbed, directory: Path, file: Path, *sources: str) -> Iterator[Service]:
+    """The service with names from a file and from these sources."""
     names = f"inventory.static={json.dumps([{'file': str(file)}])}"
     rules = f"alerts.rules={json.dumps(RULES)}"
     # As deploy/ovs.md says for unsampled IPFIX; what comes by sFlow keeps its own rate.
     rates = 'decode.exporters=[{"network": "127.0.1.0/24", "protocol": "ipfix", "sampling_rate": 1}]'
-    with running(directory, *inventory(testbed), names, rules, rates, "analyze.doctor_seconds=10") as started:
+    with running(directory, *sources, names, rules, rates, "analyze.doctor_seconds=10") as service:
         try:
-            yield started
+            yield service
         finally:
             testbed.run("export-off")
 
@@ -143,7 +172,6 @@ SFLOW, IPFIX = ("export-sflow", "sampling=1", "polling=1"), ("export-ipfix", "sa
 @pytest.mark.parametrize(
     ("code", "export", "host"),
     [
-        ("agent_unknown", (*SFLOW, "agent=203.0.113.9", "host=a"), "a"),
         ("two_bridges", (*SFLOW, "bridges=br-int,br-phy", "host=a"), "a"),
         ("arrivals_unseen", (*SFLOW, "host=a,b"), "b"),
         ("sampled_twice", (*IPFIX, "host=a"), "a"),
@@ -162,6 +190,10 @@ def test_the_lines_of_a_finding_end_it(
         time.sleep(30)
         assert code not in findings(service, exporter)
     testbed.run("export-off")
+
+
+def test_the_line_for_an_unknown_agent_ends_it(testbed: Testbed, by_agent: Service) -> None:
+    test_the_lines_of_a_finding_end_it(testbed, by_agent, "agent_unknown", (*SFLOW, "agent=203.0.113.9", "host=a"), "a")
 
 
 def test_an_exporter_that_was_taken_away_is_retired_once(testbed: Testbed, service: Service) -> None:
