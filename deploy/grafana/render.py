@@ -112,7 +112,7 @@ GROUP BY src_vm, dst_vm, network, src_host, dst_host ORDER BY bytes_sent DESC LI
                     "high": "percentunit",
                     "latency": "s",
                 },
-                about="Loss is that of the window whose loss is most certain; latency and connections, of the worst one.",
+                about="Loss is that of the window where it is most certain; latency and connections, of the worst one.",
             ),
         ],
     )
