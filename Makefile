@@ -36,6 +36,12 @@ $(LIBVIRT): $(STAMP)
 	else echo "tests with libvirt will be skipped: they need libvirt-dev, pkg-config and a C compiler"; fi
 	@touch $@
 
+# What builds the site; `make demo` does without.
+SITE := $(VENV)/.site
+$(SITE): $(STAMP)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@
+
 demo: $(STAMP)
 	@$(BIN)/python deploy/demo/demo.py
 
@@ -49,7 +55,7 @@ lint: $(STAMP)
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive vmflow.py schemas decoders collector deploy
 
 # The kernels are compiled while the linters run: each takes one core for a minute or two.
-test: $(LIBVIRT)
+test: $(LIBVIRT) $(SITE)
 	@$(BIN)/vmflow warmup & warming=$$!; $(MAKE) --no-print-directory lint && wait $$warming || { kill $$warming 2>/dev/null; exit 1; }
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
@@ -71,8 +77,7 @@ fuzz: $(STAMP)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
 
-docs: $(STAMP)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
+docs: $(SITE)
 	$(BIN)/python -m schemas.render --docs
 	$(BIN)/python -m deploy.grafana.render
 	$(BIN)/python docs/stage.py build/pages

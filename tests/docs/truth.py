@@ -94,7 +94,7 @@ def filled(directory: Path, database: str) -> Iterator[Client]:
             ],
             "exporters",
         )  # fmt: skip
-        add(client, [{"begins": begin_us + 1_000_000, "ends": begin_us + 5_000_000, "reason": "away"}], "gaps")
+        add(client, [{"begins": begin_us + 1_801_000_000, "ends": begin_us + 1_805_000_000, "reason": "away"}], "gaps")
         at = datetime.fromtimestamp(begin_us / 1e6 + 2, UTC)
         alert = {
             "time": at, "alert_id": "3f2a91c0", "fingerprint": "f", "rule": "pair_loss", "severity": "critical",
