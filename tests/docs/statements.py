@@ -30,7 +30,7 @@ class Statement:
         return f"{self.page.relative_to(ROOT)}: {' '.join(self.sql.split())[:60]}"
 
     def now(self) -> str:
-        """The statement over the last three hours, of the database it is sent to and a protocol that is there, whole."""
+        """The statement over the last three hours, of the database it is sent to and a protocol that is there."""
         sql = self.sql.replace("database = 'vmflow'", "database = currentDatabase()")
         sql = re.sub(r"LIMIT \d+$", "", sql.replace("protocol = 'netflow9'", "protocol = 'ipfix'"))
         return re.sub(r"now\(\) - INTERVAL \d+ \w+", "now() - INTERVAL 3 HOUR", sql)
