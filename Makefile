@@ -19,7 +19,7 @@ help:
 	@echo "make lint    ruff, mypy and bandit alone"
 	@echo "make lock    pin what the images install, with hashes (needs the package index)"
 	@echo "make audit   ask for known defects of what the images install (needs the package index)"
-	@echo "make docs    render docs/columns.md from schemas/"
+	@echo "make docs    render docs/columns.md and the Grafana dashboards, then the site of docs/ into build/site"
 	@echo "make man     write the manual page, build/vmflow.1"
 
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -40,6 +40,12 @@ $(LIBVIRT): $(STAMP)
 	@if pkg-config --exists libvirt 2>/dev/null; then \
 		$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[libvirt]'; \
 	else echo "tests with libvirt will be skipped: they need libvirt-dev, pkg-config and a C compiler"; fi
+	@touch $@
+
+# What builds the site; `make demo` does without.
+SITE := $(VENV)/.site
+$(SITE): $(STAMP)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	@touch $@
 
 # The demo needs less than the tests do.
@@ -65,7 +71,7 @@ lint: $(STAMP)
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive vmflow.py schemas decoders collector deploy
 
 # The kernels are compiled while the linters run: each takes one core for a minute or two.
-test: $(LIBVIRT)
+test: $(LIBVIRT) $(SITE)
 	@$(BIN)/vmflow warmup & warming=$$!; $(MAKE) --no-print-directory lint && wait $$warming || { kill $$warming 2>/dev/null; exit 1; }
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
@@ -100,8 +106,11 @@ fuzz: $(STAMP)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
 
-docs: $(STAMP)
+docs: $(SITE)
 	$(BIN)/python -m schemas.render --docs
+	$(BIN)/python -m deploy.grafana.render
+	$(BIN)/python docs/stage.py build/pages
+	$(BIN)/zensical build --clean --strict
 
 man: $(STAMP)
 	@mkdir -p build

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from collector.__main__ import main
-from collector.commands.deploy import KINDS, PROGRAM, program, text_of
+from collector.commands.deploy import DATA_SOURCES, KINDS, PROGRAM, program, text_of
 from collector.commands.init import PAGE
 from collector.settings import load
 from tests.service import ROOT
@@ -48,7 +48,11 @@ def test_each_writes_its_files(kind: str, tmp_path: Path, capsys: pytest.Capture
     assert {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} == set(KINDS[kind].files)
     for name in KINDS[kind].files:
         same = (folder / name).read_bytes() == (DEPLOY / name).read_bytes()
-        assert same == (name not in CHANGED and (kind, name) != ("prometheus", "prometheus/prometheus.yml")), name
+        mine = name in CHANGED or (kind, name) in {
+            ("prometheus", "prometheus/prometheus.yml"),
+            ("grafana", DATA_SOURCES),
+        }
+        assert same != mine, name
         assert (folder / name).stat().st_mode & 0o777 == 0o644
 
 
@@ -109,6 +113,16 @@ def test_prometheus_alone_scrapes_this_machine(tmp_path: Path) -> None:
 
     jobs = yaml.safe_load((tmp_path / "prometheus/prometheus.yml").read_text())["scrape_configs"]
     assert jobs[0]["static_configs"] == [{"targets": ["127.0.0.1:8080"]}]
+
+
+def test_grafana_alone_asks_the_embedded_store_of_this_machine(tmp_path: Path) -> None:
+    assert main(["deploy", "grafana", str(tmp_path)]) == 0
+
+    metrics, flows = yaml.safe_load((tmp_path / DATA_SOURCES).read_text())["datasources"]
+    assert metrics["url"] == "http://127.0.0.1:9090"
+    assert flows["jsonData"] == {"host": "127.0.0.1", "port": 8123, "protocol": "http", "defaultDatabase": "vmflow"}
+    assert "secureJsonData" not in flows
+    assert (metrics["uid"], flows["uid"]) == ("vmflow-prometheus", "vmflow-clickhouse")
 
 
 def test_what_is_there_is_kept_unless_forced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
