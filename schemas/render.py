@@ -16,12 +16,13 @@ from pathlib import Path
 from string import Template
 
 from schemas.column import Column, Origin, Table
+from schemas.figures import FIGURE_TABLES
 from schemas.rollups import FEEDS, ROLLUPS, Feed
 from schemas.tables import TABLES
 from schemas.views.all import VIEWS
 from schemas.views.common import View
 
-STORED = (*TABLES, *ROLLUPS)
+STORED = (*TABLES, *ROLLUPS, *FIGURE_TABLES)
 """All tables that hold rows: those for inserts, and those that ClickHouse fills from them."""
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "columns.md"
@@ -96,7 +97,12 @@ def ttl_sql(table: Table, days: int | None = None) -> str:
 
 def create_table(table: Table, ttl_days: int | None = None, more: Mapping[str, int] | None = None) -> str:
     """Return CREATE TABLE with holes (see `fill`), and with `more` settings."""
-    columns = ",\n".join(f"    {column_sql(column)}" for column in table.columns)
+    columns = ",\n".join(
+        (
+            *(f"    {column_sql(column)}" for column in table.columns),
+            *(f"    PROJECTION {name} (SELECT * ORDER BY {', '.join(by)})" for name, by in table.projections.items()),
+        )
+    )
     begin = f"CREATE TABLE IF NOT EXISTS {table.name}${{local}}${{on_cluster}}\n(\n{columns}\n)\nENGINE = "
     if not table.holds_rows:
         return f"{begin}{table.engine}"
