@@ -4,8 +4,8 @@
                 evaluated when a window has closed             ├──► view pair_figures_1m
                 figure_windows_1m: which version counts ───────┘
 
-A window whose sums changed since (late rows) is evaluated again under a higher version.  First its rows are stored, then
-one row of `figure_windows_…`, so a reader of the view sees all rows of one version, or none.
+A window whose sums changed since (late rows) is evaluated again under a higher version.  First its rows are stored,
+then one row of `figure_windows_…`, so a reader of the view sees all rows of one version, or none.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def rows_table(level: str) -> Table:
     """Return the table of the figures of pairs for windows of this level, of all versions."""
     return Table(
         f"pair_figure_rows_{level}",
-        f"Figures of one VM pair in a closed window of {LEVELS[level]} s, all versions: ask view `pair_figures_{level}`.",
+        f"Figures of a VM pair in a closed window of {LEVELS[level]} s, all versions: ask view `pair_figures_{level}`.",
         (_time(level), *TAKEN, *ADDED),
         order_by=("time", "pair"),
         time="time",

@@ -1,7 +1,7 @@
 """Evaluate closed windows of a minute and an hour once, and store the figures (`schemas.figures`).
 
-    window closed ──► settled ──► which windows are new or changed? ──► evaluate in parts ──► rows ──► version that counts
-    late rows ───────────────────┘ one query of the sums                bounded memory
+    window closed ──► settled ──► which are new or changed? ──► evaluate in parts ──► rows ──► version that counts
+    late rows ───────────────────┘ one query of the sums        bounded memory
 
 What is due is asked of the store: windows without a version that counts, and those whose sums, latency or gaps are not
 those that their version rests on.  So a kill between two steps, a store that was away, and rows that came late are one
@@ -249,7 +249,8 @@ def store_window(client: Client, level: str, window: DueWindow, version: int, pa
         f"INSERT INTO figure_windows_{level} (time, version, pairs, records, readings, gaps) "  # noqa: S608 - our names
         "SELECT toDateTime({time:UInt32}, 'UTC'), {version:UInt64}, count(), "
         "{records:Float64}, {readings:UInt64}, {gaps:UInt64} "
-        f"FROM pair_figure_rows_{level} WHERE time = toDateTime({{time:UInt32}}, 'UTC') AND version = {{version:UInt64}}",
+        f"FROM pair_figure_rows_{level} "
+        "WHERE time = toDateTime({time:UInt32}, 'UTC') AND version = {version:UInt64}",
         parameters={
             "time": window.start,
             "version": version,

@@ -45,7 +45,9 @@ def views(interface_speeds: Mapping[str, int]) -> tuple[View, ...]:
         speed_settings(interface_speeds),
         *(view for level in LEVELS for view in _views_of(level)),
         *(
-            View(f"pair_figures_{level}", f"Stored figures of closed windows of {LEVELS[level]} s.", pair_figures(level))
+            View(
+                f"pair_figures_{level}", f"Stored figures of closed windows of {LEVELS[level]} s.", pair_figures(level)
+            )
             for level in FIGURE_LEVELS
         ),
         View(

@@ -1,4 +1,4 @@
-"""Stored figures against the view that they are of, in a real store: late rows, kills, memory, and who is asked when."""
+"""Stored figures against the view that they are of, in a real store: late rows, kills, memory."""
 
 from __future__ import annotations
 
@@ -98,7 +98,8 @@ def test_figures_are_those_of_the_view_row_for_row(client: Client, parts: int) -
     store_window(client, "1m", window, 7, parts)
 
     view, stored = (ask(client, EVERYTHING.format(name)) for name in ("pair_metrics_1m", "pair_figures_1m"))
-    assert len(stored) == 36 and stored == view
+    assert len(stored) == 36
+    assert stored == view
     evidence = {row["loss_evidence"] for row in stored}
     assert {"exact", "measured", "insufficient", "blind"} <= evidence, evidence
     assert sum(row["latency_us"] == 700 for row in stored) == 1
@@ -235,9 +236,7 @@ def closed(level: str, end_us: int, length_us: int) -> WindowClosed:
 
 async def quiet(stage: Figures) -> None:
     """Let the stage do what it has to do: its calls do not wait for anything."""
-    while stage._wake.is_set():
-        await asyncio.sleep(0)
-    for _ in range(20):
+    for _ in range(50):
         await asyncio.sleep(0)
 
 
