@@ -118,10 +118,10 @@ def test_the_view_names_every_column_that_the_figures_have(client: Client) -> No
 
     assert set(view) <= set(found)
     assert set(found) - set(view) == {"src_project", "dst_project", "version"}
-    plain = {name: kind.replace("LowCardinality(String)", "String") for name, kind in found.items()}
-    assert {name: plain[name] for name in view} == {
-        name: kind.replace("LowCardinality(String)", "String") for name, kind in view.items()
-    }
+    plain = [
+        {name: kind.removeprefix("LowCardinality(").rstrip(")") for name, kind in of.items()} for of in (view, found)
+    ]
+    assert {name: plain[1][name] for name in view} == plain[0]
 
 
 def test_late_rows_make_a_new_version_and_readers_see_one(client: Client) -> None:
