@@ -34,12 +34,12 @@ BUCKETS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 
 OCTETS = 256 * 2**20
 """Memory of one statement: a quarter of what the embedded store may have."""
-SECONDS = 120.0
+SECONDS = 300.0
 """Longest time of one statement: for 100,000 pairs it takes some seconds of a core, on a busy machine many more."""
 PART_SUMS = 250_000
 """Rows of sums that are evaluated together: those of 100,000 pairs."""
 MOST_PARTS = 256
-"""Parts of a window that does not fit into the memory otherwise."""
+"""Parts of a window that does not fit into memory and time otherwise."""
 LOOK_BACK = 16
 """Windows in which changes are looked for each time one has closed: those that came late are looked for by themselves.
 """
@@ -47,8 +47,8 @@ TURN = 30
 """Windows that are evaluated before it is looked for newer ones."""
 AGAIN_US = 60 * SECOND_US
 """Time until a level is looked at again for what failed or came late."""
-TOO_MUCH_MEMORY = 241
-"""ClickHouse's error code."""
+TOO_MUCH = (159, 241)
+"""ClickHouse's error codes for time and memory that are used up."""
 PAIRS = 2**64
 """Values that `pair`, a hash, can have."""
 
@@ -106,7 +106,7 @@ class Figures:
         self._from_us = dict.fromkeys(FIGURE_LEVELS, 0)
         """What begins before is evaluated, by level; at the start nothing is known of it."""
         self._parts = dict.fromkeys(FIGURE_LEVELS, 1)
-        """In how many parts a window of that level last fitted into the memory."""
+        """In how many parts a window of that level last fitted into memory and time."""
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._query: asyncio.Future[Any] | None = None
@@ -208,14 +208,14 @@ class Figures:
         return [DueWindow(*row) for row in rows]
 
     def _store(self, level: str, window: DueWindow) -> None:
-        """Evaluate a window in as few parts as its memory allows.  Raises the driver's errors."""
+        """Evaluate a window in as few parts as memory and time allow.  Raises the driver's errors."""
         parts = max(self._parts[level], -(-window.sums // PART_SUMS))
         while True:
             try:
                 with self._client.use() as client:
                     store_window(client, level, window, max(self._clock_us(), window.newest + 1), parts)
             except Exception as error:
-                if getattr(error, "code", None) != TOO_MUCH_MEMORY or parts >= MOST_PARTS:
+                if getattr(error, "code", None) not in TOO_MUCH or parts >= MOST_PARTS:
                     raise
                 self._parts[level] = parts = 2 * parts
                 _log.info("figures are evaluated in more parts", level=level, parts=parts)
