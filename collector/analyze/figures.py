@@ -40,9 +40,8 @@ PART_SUMS = 250_000
 """Rows of sums that are evaluated together: those of 100,000 pairs."""
 MOST_PARTS = 256
 """Parts of a window that does not fit into memory and time otherwise."""
-LOOK_BACK = 16
-"""Windows in which changes are looked for each time one has closed: those that came late are looked for by themselves.
-"""
+LOOK_BACK = 3
+"""Windows in which changes are looked for each time one has closed: latency, gaps.  Late rows are heard of."""
 TURN = 30
 """Windows that are evaluated before it is looked for newer ones."""
 AGAIN_US = 60 * SECOND_US
