@@ -249,10 +249,10 @@ def test_closed_windows_are_stored_once_settled_and_again_after_late_rows(
     metrics = Metrics()
 
     async def run() -> None:
-        fails = [True]
+        away = [False]
 
         def connect() -> Client:
-            if fails.pop() if fails else False:
+            if away[0]:
                 raise ConnectionError("the store is away")
             return open_in_database(settings)
 
@@ -262,11 +262,14 @@ def test_closed_windows_are_stored_once_settled_and_again_after_late_rows(
             await quiet(stage)
             assert ask(client, counted) == [], "not settled"
 
+            away[0] = True
+            stage._client.close()
             await stage.window_closed(closed("10s", BEGIN_US + MINUTE_US + 10 * SECOND_US, 10 * SECOND_US))
             await quiet(stage)
             assert ask(client, counted) == [], "the store is away"
             assert metrics.value("figure_windows_total", level="1m", result="failed") == 1
 
+            away[0] = False
             await stage.window_closed(closed("10s", BEGIN_US + 2 * MINUTE_US + 10 * SECOND_US, 10 * SECOND_US))
             await quiet(stage)
             assert ask(client, counted) == [{"version": now_us[0], "n": 36}]
