@@ -137,8 +137,6 @@ class Table:
     """Settings of the table in ClickHouse where they differ from those of all tables (`schemas.render`)."""
     tuning: Mapping[str, str] = field(default_factory=dict)
     """More settings, as SQL literals, that only some supported versions of ClickHouse know: set on those."""
-    projections: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Copies of all columns that ClickHouse keeps in another order, and reads where that is less: name, order."""
     _by_name: dict[str, Column] = field(init=False, repr=False, compare=False)
     _schemas: dict[tuple[Origin, ...], pa.Schema] = field(init=False, repr=False, default_factory=dict)
 

@@ -22,6 +22,9 @@ FIGURE_LEVELS = ("1m", "1h")
 FIGURE_TTL_DAYS = {"1m": 3, "1h": 400}
 """At 85,594 pairs a day of minutes is 8 GB."""
 
+GRANULARITY = 1024
+"""Rows that the index leads to: of one pair, about two such pieces are read of each window."""
+
 _INT64 = pa.int64()
 _INTERVAL = ("", "_low", "_high")
 
@@ -93,7 +96,7 @@ def rows_table(level: str) -> Table:
         time="time",
         ttl_days=FIGURE_TTL_DAYS[level],
         partition=PARTITIONS[level],
-        projections={"by_pair": ("pair", "time")},
+        settings={"index_granularity": GRANULARITY},
     )
 
 

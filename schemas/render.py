@@ -97,12 +97,7 @@ def ttl_sql(table: Table, days: int | None = None) -> str:
 
 def create_table(table: Table, ttl_days: int | None = None, more: Mapping[str, int] | None = None) -> str:
     """Return CREATE TABLE with holes (see `fill`), and with `more` settings."""
-    columns = ",\n".join(
-        (
-            *(f"    {column_sql(column)}" for column in table.columns),
-            *(f"    PROJECTION {name} (SELECT * ORDER BY {', '.join(by)})" for name, by in table.projections.items()),
-        )
-    )
+    columns = ",\n".join(f"    {column_sql(column)}" for column in table.columns)
     begin = f"CREATE TABLE IF NOT EXISTS {table.name}${{local}}${{on_cluster}}\n(\n{columns}\n)\nENGINE = "
     if not table.holds_rows:
         return f"{begin}{table.engine}"

@@ -771,14 +771,13 @@ CREATE TABLE IF NOT EXISTS pair_figure_rows_1m${local}${on_cluster}
     `dst_vm_uuid` LowCardinality(UUID) CODEC(ZSTD(1)),
     `src_project` LowCardinality(String) CODEC(ZSTD(1)),
     `dst_project` LowCardinality(String) CODEC(ZSTD(1)),
-    `version` UInt64 CODEC(LZ4),
-    PROJECTION by_pair (SELECT * ORDER BY pair, time)
+    `version` UInt64 CODEC(LZ4)
 )
 ENGINE = ${replicated}MergeTree
 PARTITION BY toYYYYMMDD(time)
 ORDER BY (time, pair)
 TTL toDateTime(time) + toIntervalDay(3)
-SETTINGS index_granularity = 8192, min_rows_for_wide_part = 262144, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;
+SETTINGS index_granularity = 1024, min_rows_for_wide_part = 262144, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;
 
 CREATE TABLE IF NOT EXISTS figure_windows_1m${local}${on_cluster}
 (
@@ -854,14 +853,13 @@ CREATE TABLE IF NOT EXISTS pair_figure_rows_1h${local}${on_cluster}
     `dst_vm_uuid` LowCardinality(UUID) CODEC(ZSTD(1)),
     `src_project` LowCardinality(String) CODEC(ZSTD(1)),
     `dst_project` LowCardinality(String) CODEC(ZSTD(1)),
-    `version` UInt64 CODEC(LZ4),
-    PROJECTION by_pair (SELECT * ORDER BY pair, time)
+    `version` UInt64 CODEC(LZ4)
 )
 ENGINE = ${replicated}MergeTree
 PARTITION BY toYYYYMM(time)
 ORDER BY (time, pair)
 TTL toDateTime(time) + toIntervalDay(400)
-SETTINGS index_granularity = 8192, min_rows_for_wide_part = 262144, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;
+SETTINGS index_granularity = 1024, min_rows_for_wide_part = 262144, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;
 
 CREATE TABLE IF NOT EXISTS figure_windows_1h${local}${on_cluster}
 (
