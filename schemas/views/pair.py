@@ -338,7 +338,9 @@ def _figures(level: str) -> str:
             NOT all_lost, arrived * exp(half_width),
             counts_exact, 0,
             least(1, {NONE_SEEN} * watched_weight / sent_low)) AS most_arrived,
-        if(all_lost, 0, arrived * exp(-half_width)) AS least_arrived,
+        -- Where chance lets more samples arrive than were sent, by more than the interval, none lost is as sure as ever.
+        if(all_lost, 0, if(arrived > exp(half_width) AND NOT counts_exact, 1, arrived) * exp(-half_width))
+            AS least_arrived,
         -- What is seen in the first or last second at one side may fall into the neighbour window at the other.  Steady
         -- traffic loses at one end of the window what it gains at the other, but for chance.  Where the delay changes,
         -- the first or last second holds less at one side than at the other; in the middle of a window, a change of the
