@@ -42,6 +42,8 @@ MOST_PARTS = 256
 """Parts of a window that does not fit into memory and time otherwise."""
 LOOK_BACK = 3
 """Windows in which changes are looked for each time one has closed: latency, gaps.  Late rows are heard of."""
+START_WINDOWS = 60
+"""Windows that are looked at after a start: what a former run left, or a release that stored no figures."""
 TURN = 30
 """Windows that are evaluated before it is looked for newer ones."""
 AGAIN_US = 60 * SECOND_US
@@ -103,7 +105,7 @@ class Figures:
         self._asked: dict[str, int] = {}
         """Levels that are to be looked at, and the `_newest_us` from which on."""
         self._from_us = dict.fromkeys(FIGURE_LEVELS, 0)
-        """What begins before is evaluated, by level; at the start nothing is known of it."""
+        """What begins before is evaluated, by level."""
         self._parts = dict.fromkeys(FIGURE_LEVELS, 1)
         """In how many parts a window of that level last fitted into memory and time."""
         self._wake = asyncio.Event()
@@ -129,7 +131,10 @@ class Figures:
         for level in FIGURE_LEVELS:
             # At the start, there are windows that closed in a former run.
             if level == window.level or level not in self._ends:
-                self._ends[level] = window.end_us - window.end_us % LEVEL_US[level]
+                ends_us = window.end_us - window.end_us % LEVEL_US[level]
+                if level not in self._ends:
+                    self._from_us[level] = ends_us - START_WINDOWS * LEVEL_US[level]
+                self._ends[level] = ends_us
                 self._asked[level] = self._ends[level] + self._settle_us
         self._wake.set()
 
@@ -194,6 +199,7 @@ class Figures:
         """Run on the worker.  A call that has begun cannot be stopped from outside."""
         query = asyncio.ensure_future(self._call(function, *args))
         self._query = query
+        query.add_done_callback(lambda one: one.cancelled() or one.exception())  # asyncio logs what nobody retrieves
         await asyncio.wait({query})
         return query.result()
 
