@@ -297,8 +297,10 @@ def test_what_changes_all_the_time_is_evaluated_ever_more_rarely(client: Client,
     stage = made(lambda: open_in_database(settings), clock_us=lambda: now_us[0])
 
     async def run() -> None:
+        await stage.window_closed(closed("1m", BEGIN_US + MINUTE_US, MINUTE_US))
         for minute in range(1, 8):
             add(client, [flow(VMS[0], VMS[1], "source", received=26)])
+            stage.late(BEGIN_US + 26 * SECOND_US)
             now_us[0] = BEGIN_US + minute * MINUTE_US + 20 * SECOND_US
             await stage._turn("1m", BEGIN_US + minute * MINUTE_US)
 
