@@ -19,11 +19,10 @@ from pathlib import Path
 from clickhouse_connect.driver import Client
 
 from bench.load import machine
-from collector.analyze.figures import DueWindow, limits, store_window
+from collector.analyze.figures import BOUNDS, read_due, store_window
 from collector.store.client import open_client
 from collector.store.settings import StoreSettings
 from collector.store.setup import set_up
-from schemas.figures import due
 from schemas.rollups import PAIR_HASH
 
 VMS, HOSTS, NETWORKS = 10_000, 200, 40
@@ -84,7 +83,7 @@ def stored(client: Client, parts: int) -> float:
     newest = client.query("SELECT toUnixTimestamp(max(time)) FROM pair_1m").result_rows[0][0]
     begun = cpu()
     span = {"begin": newest - 3600, "end": newest + MINUTE_S}
-    found = [DueWindow(*row) for row in client.query(due("1m"), parameters=span).result_rows]
+    found = read_due(client, "1m", span)
     looked = cpu() - begun
     for window in found:
         begun, clock = cpu(), time.monotonic()
@@ -104,7 +103,9 @@ def asked(client: Client, newest: float) -> None:
         took = []
         for view in ("pair_metrics_1m", "pair_figures_1m"):
             begun = cpu()
-            client.query(sql.replace("{}", view), parameters={"time": int(newest), "pair": pair}, settings=limits())
+            client.query(
+                sql.replace("{}", view), parameters={"time": int(newest), "pair": pair}, settings=BOUNDS.settings()
+            )
             took.append(cpu() - begun)
         print(f"{name}: view {took[0]:.2f}, figures {took[1]:.3f} CPU s: 1 / {took[0] / took[1]:.0f}", flush=True)
 

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from collector.alert.api import AlertApi
@@ -33,7 +32,7 @@ from collector.interfaces import AlertNotification, Call, Component, Notificatio
 from collector.inventory.sources.registry import threads
 from collector.inventory.stage import InventoryStage
 from collector.listen.tcp import StreamListener
-from collector.listen.udp import Listener, wall_clock_us
+from collector.listen.udp import Listener, OpenSockets, wall_clock_us
 from collector.log import get_log
 from collector.metrics import Metrics
 from collector.notify.actions import Actions
@@ -42,6 +41,7 @@ from collector.notify.launcher import Launcher
 from collector.notify.stage import NotifyStage
 from collector.notify.stage import threads as delivery_threads
 from collector.process import startup
+from collector.process.compilers import Compilers
 from collector.process.confine import UNCONFINED, Confinement
 from collector.process.descriptors import Connections
 from collector.rollup.groups import connection_key
@@ -49,14 +49,16 @@ from collector.rollup.stage import Rollups
 from collector.settings import InvalidSettingsError, Settings
 from collector.sql.endpoint import SqlEndpoint
 from collector.sql.endpoint import threads as query_threads
-from collector.stopping import Stop
+from collector.stopping import Stop, cancel
 from collector.store.client import take_directory
 from collector.store.errors import Patience
 from collector.store.lease import Lease
 from collector.store.native import insert
 from collector.store.writer import INSERT_SETTINGS, Writer
+from collector.store_reader import Reader
 from collector.threads import Bridge, LoopLag
 from collector.version import ENGINE, VERSION
+from collector.web.queries import ANSWER_SECONDS, BOUNDS
 from collector.web.server import Web
 from schemas.flows import FLOWS
 from schemas.gaps import GAPS
@@ -84,12 +86,8 @@ class Reloads:
         self._task = asyncio.create_task(self._run(), name="reloads")
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+    async def __aexit__(self, *error: object) -> None:
+        await cancel(self._task)
 
     async def _run(self) -> None:
         while True:
@@ -116,12 +114,13 @@ FIGURES = "figures"
 ALERT = "alert"
 NOTIFY = "notify"
 ACTIONS = "actions"
-ALERT_API = "alert-api"
+READ = "read"
 LOGIN = "login"
 API = "api"
 API_THREADS = 2
 LISTEN = "listen"
 RELOAD = "reload"
+KERNELS = "kernels"
 
 FIXED = ("listen", "inventory", "store", "sql", "rollup", "analyze", "alerts", "notify", "web", "access", "confine")
 """Sections of the settings that need a restart."""
@@ -150,8 +149,9 @@ class Service:
         confinement: Confinement = UNCONFINED,
         launcher: Launcher | None = None,
         connections: Connections | None = None,
+        compilers: Compilers | None = None,
     ) -> None:
-        """`confinement` is what the process is confined to by now; `launcher` was started before that."""
+        """`confinement` is what the process is confined to by now; `launcher` and `compilers` were started before."""
         connections = connections or Connections()
         self.settings = settings
         self.confinement = confinement
@@ -166,8 +166,8 @@ class Service:
         self.metrics.describe(version=VERSION, engine=ENGINE, python=platform.python_version())
         workers = count_of(settings.decode.decode_workers)
         names = (
-            STORE, LEASE, SPOOL, CANCEL, SUM, ROLLUP, ANALYZE, DOCTOR, TRAFFIC, FIGURES, ALERT, ALERT_API, LOGIN,
-            LISTEN, RELOAD,
+            STORE, LEASE, SPOOL, CANCEL, SUM, ROLLUP, ANALYZE, DOCTOR, TRAFFIC, FIGURES, ALERT, READ, LOGIN, LISTEN,
+            RELOAD, KERNELS,
         )  # fmt: skip
         single = dict.fromkeys((*stages(workers), *names), 1)
         self.bridge = Bridge(
@@ -177,9 +177,10 @@ class Service:
             | {NOTIFY: delivery_threads(settings.notify), ACTIONS: action_threads(settings.notify)},
             STOP_SECONDS,
         )
-        for stage in (QUERY, CANCEL, LEASE, FIGURES):
+        for stage in (QUERY, CANCEL, LEASE, KERNELS, FIGURES):
             self.bridge.abandon(stage)
         self.reloads = Reloads(self._read_again, partial(self.bridge.call, RELOAD))
+        self.kernels = (compilers or Compilers()).component(partial(self.bridge.call, KERNELS))
         self.lease = Lease(settings.store, self.metrics, partial(self.bridge.call, LEASE))
         connect = partial(self.lease.connect, INSERT_SETTINGS)
         self.windows = Windows(
@@ -209,7 +210,8 @@ class Service:
             on_notification=self._notified if settings.notify.actions_enabled else None,
             own=self._own_measures,
         )
-        alert_api = AlertApi(self.alerts, settings.alerts.active(), partial(self.bridge.call, ALERT_API), connect)
+        alert_api = AlertApi(self.alerts, settings.alerts.active())
+        reader = Reader(partial(self.bridge.call, READ), connect, BOUNDS, wait_seconds=ANSWER_SECONDS)
         self.windows.subscribe("alert", self.alerts.window_closed)
         self.doctor = Doctor(
             settings.analyze, self.metrics, partial(self.bridge.call, DOCTOR), connect, clock_us=wall_clock_us
@@ -304,7 +306,7 @@ class Service:
             connections=connections.streams,
         )
         self.web = Web(
-            settings.web, self.metrics, self.health, alert_api, self.entrance, partial(self.bridge.call, API)
+            settings.web, self.metrics, self.health, alert_api, reader, self.entrance, partial(self.bridge.call, API)
         )
 
     async def run(self) -> None:
@@ -348,7 +350,10 @@ class Service:
             Together(self.sql, self.web),
         )
         return [
+            (self.kernels, BRIDGE_STOP_SECONDS),
             (self.lease, BRIDGE_STOP_SECONDS),
+            # Not before the lease: a second collector on this host would take datagrams of the first one.
+            (OpenSockets(self.listener), BRIDGE_STOP_SECONDS),
             (self.rollups, BRIDGE_STOP_SECONDS),
             (self.writer, SUMS_STOP_SECONDS),
             *((component, STORE_STOP_SECONDS) for component in others),
@@ -526,11 +531,9 @@ class Timely:
         await self._component.__aenter__()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         self._stop.begin()
-        ending = asyncio.ensure_future(self._component.__aexit__(kind, error, trace))
+        ending = asyncio.ensure_future(self._component.__aexit__(*error))
         if await self._stop.wait({ending}, reserve_seconds=self._reserve_seconds):
             await asyncio.wait({ending}, timeout=LEAST_STOP_SECONDS)
         if not ending.done():
@@ -555,10 +558,8 @@ class Together:
             up.pop_all()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        await asyncio.gather(*(component.__aexit__(kind, error, trace) for component in self._components))
+    async def __aexit__(self, *error: object) -> None:
+        await asyncio.gather(*(component.__aexit__(*error) for component in self._components))
 
 
 def template_file(settings: Settings) -> Path | None:

@@ -33,13 +33,16 @@ from decoders.sessions import (
 from decoders.sflow.decoder import SflowDecoder
 from decoders.shared import K_LEGACY, K_SETS, K_SFLOW, Decoded, Shared, assign_batch, new_shared, refuse_denied
 
+LEGACY, SFLOW, SETS = ("netflow5",), ("sflow",), ("netflow9", "ipfix")
+"""Kinds of datagrams by the decoder that they are for."""
 
-def datagrams() -> Datagrams:
+
+def datagrams(kinds: Iterable[str] = (*SFLOW, *LEGACY, *SETS)) -> Datagrams:
     """Return a batch with one small datagram of each kind, which runs all kernels of each decoder: so they are
     compiled, or loaded from the cache, before the first real datagram comes.
     """
-    payloads = (_sflow(), _netflow5(), _netflow9(), _ipfix())
-    return Datagrams.of((payload, "192.0.2.1", 1, 1_700_000_000_000_000) for payload in payloads)
+    make = {"sflow": _sflow, "netflow5": _netflow5, "netflow9": _netflow9, "ipfix": _ipfix}
+    return Datagrams.of((make[kind](), "192.0.2.1", 1, 1_700_000_000_000_000) for kind in kinds)
 
 
 def _sflow() -> bytes:
@@ -192,10 +195,11 @@ class Decoder:
             if len(numbers):
                 self.sets.forget(numbers)
 
-    def warm_up(self) -> None:
-        """Compile every kernel, or load it from the cache.  Takes minutes the first time, half a second later."""
+    def warm_up(self, kinds: Iterable[str] = (*SFLOW, *LEGACY, *SETS)) -> None:
+        """Compile every kernel that datagrams of these kinds need, or load it from the cache.  Takes a minute the first
+        time, half a second later."""
         trial = Decoder(Limits(sessions=16, sources=64, templates=16))
-        trial.decode(datagrams())
+        trial.decode(datagrams(kinds))
         trial.load_state(trial.changed_state() or b"{}")
         trial.forget(in_use(trial.shared.sessions))
 

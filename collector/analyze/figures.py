@@ -11,12 +11,11 @@ case: the window is evaluated again under a higher version, and readers see the 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from functools import partial
+from typing import Self
 
 from clickhouse_connect.driver import Client
 
@@ -25,17 +24,16 @@ from collector.analyze.watermark import SECOND_US
 from collector.interfaces import Call, Clock, WindowClosed
 from collector.log import get_log
 from collector.metrics import Metrics
-from collector.store_client import KeptClient
+from collector.stopping import cancel
 from collector.store_errors import first_line
+from collector.store_reader import Bounds, Reader, read_rows
 from schemas.figures import FIGURE_LEVELS, due, evaluate
 from schemas.rollups import LEVEL_US
 
 BUCKETS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 
-OCTETS = 256 * 2**20
-"""Memory of one statement: a quarter of what the embedded store may have."""
-SECONDS = 300.0
-"""Longest time of one statement: for 100,000 pairs it takes some seconds of a core, on a busy machine many more."""
+BOUNDS = Bounds(seconds=300)
+"""What one statement may cost.  For 100,000 pairs it takes some seconds of a core, on a busy machine many more."""
 PART_SUMS = 250_000
 """Rows of sums that are evaluated together: those of 100,000 pairs."""
 MOST_PARTS = 256
@@ -52,8 +50,6 @@ TOO_MUCH = (159, 241)
 """ClickHouse's error codes for time and memory that are used up."""
 PAIRS = 2**64
 """Values that `pair`, a hash, can have."""
-
-T = TypeVar("T")
 
 _log = get_log("analyze")
 
@@ -93,8 +89,7 @@ class Figures:
         settle_seconds: float = 0,
     ) -> None:
         self._most = settings.catch_up_windows
-        self._call = call
-        self._client = KeptClient(connect)
+        self._reader = Reader(call, connect, BOUNDS)
         self._clock_us = clock_us
         self._settle_us = round(settle_seconds * SECOND_US)
         self._newest_us = 0
@@ -110,8 +105,6 @@ class Figures:
         """In how many parts a window of that level last fitted into memory and time."""
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._query: asyncio.Future[Any] | None = None
-        """The call under way: still set after a cancellation, for as long as its thread is busy."""
         self._windows = metrics.counter(
             "figure_windows_total",
             "Closed windows whose figures were stored: the first time (new), again since something had changed "
@@ -148,16 +141,10 @@ class Figures:
         self._task = asyncio.create_task(self._run(), name="figures")
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-        if self._client.is_open and (self._query is None or self._query.done()):
-            await self._call(self._client.close)
+        await cancel(task)
+        await self._reader.close()
 
     async def _run(self) -> None:
         while True:
@@ -175,14 +162,14 @@ class Figures:
         self._from_us[level] = end_us  # rows that come late meanwhile set it back
         left_us = end_us - LOOK_BACK * length
         try:
-            found = await self._blocking(self._due, level, begin_us, end_us)
+            found = await self._due(level, begin_us, end_us)
             # One that changes again and again is evaluated ever more rarely.
             early = [window for window in found if window.newest + window.times * length > self._clock_us()]
             now = [window for window in found if window not in early]
             left_us = min([left_us, *(window.start * SECOND_US for window in (*early, *now[TURN:]))])
             for window in now[:TURN]:
                 begun = time.monotonic()
-                await self._blocking(self._store, level, window)
+                await self._store(level, window)
                 self._seconds.observe(time.monotonic() - begun)
                 self._windows.labels(level, "changed" if window.times else "new").inc()
             if now[TURN:]:
@@ -195,30 +182,18 @@ class Figures:
             _log.sampled("figures of a window not stored", key=type(error).__name__, error=first_line(error))
         self._from_us[level] = min(self._from_us[level], left_us)
 
-    async def _blocking(self, function: Callable[..., T], *args: object) -> T:
-        """Run on the worker.  A call that has begun cannot be stopped from outside."""
-        query = asyncio.ensure_future(self._call(function, *args))
-        self._query = query
-        query.add_done_callback(lambda one: one.cancelled() or one.exception())  # asyncio logs what nobody retrieves
-        await asyncio.wait({query})
-        return query.result()
-
-    # On the worker thread.
-
-    def _due(self, level: str, begin_us: int, end_us: int) -> list[DueWindow]:
+    async def _due(self, level: str, begin_us: int, end_us: int) -> list[DueWindow]:
         """Raises the driver's errors."""
         parameters = {"begin": max(begin_us, 0) // SECOND_US, "end": end_us // SECOND_US}
-        with self._client.use() as client:
-            rows = client.query(due(level), parameters=parameters, settings=limits()).result_rows
-        return [DueWindow(*row) for row in rows]
+        return await self._reader.ask(partial(read_due, level=level, parameters=parameters))
 
-    def _store(self, level: str, window: DueWindow) -> None:
+    async def _store(self, level: str, window: DueWindow) -> None:
         """Evaluate a window in as few parts as memory and time allow.  Raises the driver's errors."""
         parts = max(self._parts[level], -(-window.sums // PART_SUMS))
         while True:
+            version = max(self._clock_us(), window.newest + 1)
             try:
-                with self._client.use() as client:
-                    store_window(client, level, window, max(self._clock_us(), window.newest + 1), parts)
+                await self._reader.ask(partial(store_window, level=level, window=window, version=version, parts=parts))
             except Exception as error:
                 if getattr(error, "code", None) not in TOO_MUCH or parts >= MOST_PARTS:
                     raise
@@ -228,20 +203,15 @@ class Figures:
                 return
 
 
-def limits() -> dict[str, Any]:
-    """Return what a statement may cost.  A profile of the server must not change what the views mean."""
-    return {
-        "max_execution_time": SECONDS,
-        "max_memory_usage": OCTETS,
-        "max_threads": 1,
-        "join_use_nulls": 0,
-        "session_timezone": "UTC",
-    }
+def read_due(client: Client, level: str, parameters: Mapping[str, int]) -> list[DueWindow]:
+    """Return the windows that are due, the newest first.  Blocks; raises the driver's errors."""
+    return [DueWindow(**row) for row in read_rows(client, due(level), parameters, BOUNDS)]
 
 
 def store_window(client: Client, level: str, window: DueWindow, version: int, parts: int) -> None:
     """Store the figures of a window under this version, part by part, then let it count.  Blocks; raises the driver's
     errors: what was stored until then counts nowhere."""
+    settings = BOUNDS.settings() | {"max_threads": 1}
     for part in range(parts):
         parameters = {
             "time": window.start,
@@ -249,7 +219,7 @@ def store_window(client: Client, level: str, window: DueWindow, version: int, pa
             "low": part * PAIRS // parts,
             "high": (part + 1) * PAIRS // parts - 1,
         }
-        client.command(evaluate(level), parameters=parameters, settings=limits())
+        client.command(evaluate(level), parameters=parameters, settings=settings)
     client.command(
         f"INSERT INTO figure_windows_{level} (time, version, pairs, records, readings, gaps) "  # noqa: S608 - our names
         "SELECT toDateTime({time:UInt32}, 'UTC'), {version:UInt64}, count(), "
@@ -263,5 +233,5 @@ def store_window(client: Client, level: str, window: DueWindow, version: int, pa
             "readings": window.readings,
             "gaps": window.gaps,
         },
-        settings=limits(),
+        settings=settings,
     )

@@ -20,8 +20,7 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 
 from collector.commands.check import as_toml
-from collector.commands.common import MACHINE, PLACE
-from collector.commands.files import packaged, write_file
+from collector.commands.common import MACHINE, PLACE, packaged, write_file
 from collector.inventory.settings import LibvirtSettings, OvsdbSettings
 from collector.listen.settings import DEFAULT_PORTS, Endpoint, ListenSettings, parse_endpoint
 from collector.settings import InvalidSettingsError, load

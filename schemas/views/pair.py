@@ -72,24 +72,10 @@ DELAY_CHANGE_SECONDS = 0.1
 _SIDES = {"sent": "source", "received": "destination", "within": "both"}
 
 _SPLIT = (
-    "records",
-    "packets",
-    "packets_variance",
-    "bytes",
-    "bytes_variance",
-    "frame_bytes",
-    "samples",
-    "first_packets",
-    "last_packets",
-    "first_smear",
-    "last_smear",
-    "first_smear_squares",
-    "last_smear_squares",
-    "rate_unstated",
-    "connections_opened",
-    "connections_reset",
-    "tcp_flags_missing",
-)
+    "records", "packets", "packets_variance", "bytes", "bytes_variance", "frame_bytes", "samples", "first_packets",
+    "last_packets", "first_smear", "last_smear", "first_smear_squares", "last_smear_squares", "rate_unstated",
+    "connections_opened", "connections_reset", "tcp_flags_missing",
+)  # fmt: skip
 
 
 def _by_side(aggregate: str, measure: str, indent: str) -> str:
@@ -185,7 +171,7 @@ def _deliveries(table: str, hours: int, begin_of: str, where: str = "") -> str:
                     AND dst_host != ''
                 GROUP BY time, host, named, proof, {_STREAM}
             )
-        ) AS told
+        ) AS reports
         LEFT JOIN ({_RENEWED.format(hours=SEEING_HOURS)}
         ) AS renewals USING ({_STREAM})
         WHERE delivered > 0 AND delivered >= {SEEN_SHARE} * most_sent
@@ -338,7 +324,7 @@ def _figures(level: str) -> str:
             NOT all_lost, arrived * exp(half_width),
             counts_exact, 0,
             least(1, {NONE_SEEN} * watched_weight / sent_low)) AS most_arrived,
-        -- Where chance lets more samples arrive than were sent, by more than the interval, none lost is as sure as ever.
+        -- By chance more samples may arrive than were sent, by more than the interval: the bound keeps its width.
         if(all_lost, 0, if(arrived > exp(half_width) AND NOT counts_exact, 1, arrived) * exp(-half_width))
             AS least_arrived,
         -- What is seen in the first or last second at one side may fall into the neighbour window at the other.  Steady

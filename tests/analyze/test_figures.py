@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,13 @@ import pytest
 from clickhouse_connect.driver import Client
 
 from collector.analyze import figures
-from collector.analyze.figures import DueWindow, Figures, store_window
+from collector.analyze.figures import DueWindow, Figures, read_due, store_window
 from collector.analyze.settings import AnalyzeSettings
 from collector.interfaces import WindowClosed
 from collector.metrics import Metrics
 from collector.store.client import open_in_database
 from collector.store.settings import StoreSettings
-from schemas.figures import TAKEN, due
+from schemas.figures import TAKEN
 from tests.decoders.support import address
 from tests.flow_rows import BEGIN_US, add, ask, emptied, flow, store, vm
 
@@ -86,7 +87,7 @@ def inventory(one: dict[str, Any], project: str, begin: int, end: int, still: in
 
 
 def due_now(client: Client, begin: int = START - 600, end: int = START + 60) -> list[DueWindow]:
-    return [DueWindow(*row) for row in client.query(due("1m"), parameters={"begin": begin, "end": end}).result_rows]
+    return read_due(client, "1m", {"begin": begin, "end": end})
 
 
 @pytest.mark.parametrize("parts", [1, 3])
@@ -197,15 +198,13 @@ def test_a_window_is_evaluated_in_more_parts_where_memory_does_not_suffice(
 
     def store_or_refuse(client: Client, level: str, window: DueWindow, version: int, parts: int) -> None:
         asked.append(parts)
-        octets = figures.OCTETS if parts == 2 else 2**20
-        monkeypatch.setattr(figures, "limits", lambda: real() | {"max_memory_usage": octets})
+        monkeypatch.setattr(figures, "BOUNDS", real if parts == 2 else replace(real, octets=2**20))
         store_window(client, level, window, version, parts)
 
-    real = figures.limits
+    real = figures.BOUNDS
     monkeypatch.setattr(figures, "store_window", store_or_refuse)
     stage = made(lambda: open_in_database(settings))
-    stage._store("1m", window)
-    stage._client.close()
+    asyncio.run(stage._store("1m", window))
 
     assert asked == [1, 2]
     assert ask(client, "SELECT pairs FROM figure_windows_1m") == [{"pairs": 36}]
@@ -263,7 +262,7 @@ def test_closed_windows_are_stored_once_settled_and_again_after_late_rows(
             assert ask(client, counted) == [], "not settled"
 
             away[0] = True
-            stage._client.close()
+            stage._reader._free[0].close()
             await stage.window_closed(closed("10s", BEGIN_US + MINUTE_US + 10 * SECOND_US, 10 * SECOND_US))
             await quiet(stage)
             assert ask(client, counted) == [], "the store is away"
@@ -305,7 +304,6 @@ def test_what_changes_all_the_time_is_evaluated_ever_more_rarely(client: Client,
             await stage._turn("1m", BEGIN_US + minute * MINUTE_US)
 
     asyncio.run(run())
-    stage._client.close()
     made_at = ask(client, "SELECT version FROM figure_windows_1m ORDER BY version")
     minutes = [(row["version"] - BEGIN_US) // MINUTE_US for row in made_at]
     assert minutes == [1, 2, 4, 7]

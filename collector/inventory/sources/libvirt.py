@@ -19,11 +19,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from collector.inventory.settings import LibvirtSettings
-from collector.inventory.sources.base import Address, Host, Rank, Report, SourceError, SourceSetupError
+from collector.inventory.sources.base import Address, Host, Report, SourceError, SourceSetupError
 from collector.inventory.sources.counters import CounterRows
 from collector.inventory.sources.libvirt_domains import Domains, DomainStats, poll
 from collector.log import get_log
 from collector.threads import start_daemon
+from schemas.inventory import Rank
 from schemas.text import clean
 
 KEEPALIVE_COUNT = 2
@@ -32,14 +33,9 @@ DIRTY_DOMAINS = 16_384
 """As many domains as libvirt lists.  A change beyond that is found when the domain is next due to be read."""
 
 _EVENTS = (
-    "LIFECYCLE",
-    "DEVICE_ADDED",
-    "DEVICE_REMOVED",
-    "AGENT_LIFECYCLE",
-    "MIGRATION_ITERATION",
-    "JOB_COMPLETED",
+    "LIFECYCLE", "DEVICE_ADDED", "DEVICE_REMOVED", "AGENT_LIFECYCLE", "MIGRATION_ITERATION", "JOB_COMPLETED",
     "METADATA_CHANGE",
-)
+)  # fmt: skip
 
 _log = get_log("libvirt")
 _start_lock = threading.Lock()

@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 from clickhouse_connect.driver import Client
 
-from collector.analyze.figures import DueWindow, store_window
+from collector.analyze.figures import read_due, store_window
 from collector.sql.engine import Engine, Query
 from collector.store.settings import StoreSettings
-from schemas.figures import due
 from tests.flow_rows import BEGIN_US, add, ask, flow, named, polls, store, vm
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "vm-metrics.md").read_text(encoding="utf-8")
@@ -46,9 +45,8 @@ def filled(store_directory: Path) -> Iterator[Client]:
         report = {"time": BEGIN_US + 20_000_000, "interval_us": 10_000_000, "datagrams": 9, "export_lost": 1}
         add(client, [report | {"exporter": IPv6Address("::1").packed, "protocol": "sflow5"}], "exporters")
         now = int(time.time())
-        found = client.query(due("1m"), parameters={"begin": now - 4 * 3600, "end": now}).result_rows
-        for version, row in enumerate(found, 1):
-            store_window(client, "1m", DueWindow(*row), version, 1)
+        for window in read_due(client, "1m", {"begin": now - 4 * 3600, "end": now}):
+            store_window(client, "1m", window, now, 1)
         yield client
 
 
