@@ -53,6 +53,7 @@ VIEW_COLUMNS = {
     "received_packets": "Packets that were seen at the receiver only, estimated; of a VM or host: that it received.",
     "sent_packets_variance": "Variance of `sent_packets` that sampling causes.",
     "received_packets_variance": "Variance of `received_packets` that sampling causes.",
+    "version": "When the window was evaluated, in microseconds since 1970: of several, the highest counts.",
     "within_packets": "Packets of which one switch saw both ends, estimated.",
     "elsewhere_packets": "Packets that were seen on the way only; one may be in it several times.",
     "packets_per_record": "Mean packets of a record: 1 where each was reported by itself.",

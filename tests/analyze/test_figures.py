@@ -204,7 +204,12 @@ def test_a_window_is_evaluated_in_more_parts_where_memory_does_not_suffice(
     real = figures.BOUNDS
     monkeypatch.setattr(figures, "store_window", store_or_refuse)
     stage = made(lambda: open_in_database(settings))
-    asyncio.run(stage._store("1m", window))
+
+    async def run() -> None:
+        await stage._store("1m", window)
+        await stage._reader.close()
+
+    asyncio.run(run())
 
     assert asked == [1, 2]
     assert ask(client, "SELECT pairs FROM figure_windows_1m") == [{"pairs": 36}]
@@ -302,6 +307,7 @@ def test_what_changes_all_the_time_is_evaluated_ever_more_rarely(client: Client,
             stage.late(BEGIN_US + 26 * SECOND_US)
             now_us[0] = BEGIN_US + minute * MINUTE_US + 20 * SECOND_US
             await stage._turn("1m", BEGIN_US + minute * MINUTE_US)
+        await stage._reader.close()
 
     asyncio.run(run())
     made_at = ask(client, "SELECT version FROM figure_windows_1m ORDER BY version")
