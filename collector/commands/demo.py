@@ -24,6 +24,7 @@ from collector.commands.demo_parts import TROUBLE, Demo, DemoError, own
 from collector.commands.output import Result, show
 from collector.commands.query import asking
 from collector.store.errors import StoreError
+from collector.store_reader import read_rows
 from collector.terminal import Screen, leave, on_terminal, print_error, say, tell
 from collector.version import ENGINE
 
@@ -207,12 +208,12 @@ def ask_pairs(demo: Demo, seen: Seen) -> None:
                        open_store=False)  # fmt: skip
     with asking(demo.settings, open_store=False) as client:
         if picture is None:
-            found = top.ask(client, OPEN, {})
+            found = read_rows(client, OPEN, {}, top.BOUNDS)
             seconds = max(1, found[0]["seconds"]) if found else 1
             seen.heads = opening(found, seconds)
             seen.rows, seen.worst = [unfinished(row, seconds) for row in found], [""] * len(found)
             seen.pairs = max(seen.pairs, found[0]["pairs"] if found else 0)
-        seen.alerts = top.ask(client, ALERTS, {})
+        seen.alerts = read_rows(client, ALERTS, {}, top.BOUNDS)
     seen.fired |= {str(alert["alert_id"]) for alert in seen.alerts}
     if picture is not None:
         # What alerts are about comes first: the lossy pair is not among the busiest.

@@ -19,7 +19,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from collector.decode.flow_starts import Continued
@@ -29,6 +28,7 @@ from collector.inventory.naming import warm_up as compile_names
 from collector.listen.recvmmsg import best_reader
 from collector.log import get_log
 from collector.rollup.sums import warm_up as compile_sums
+from collector.stopping import cancel
 from collector.threads import start_daemon
 from decoders import jit, kernel_cache
 from decoders.decoder import LEGACY, SETS, SFLOW, Decoder
@@ -124,14 +124,11 @@ class LoadedKernels:
         self._task = asyncio.create_task(self._run(), name="kernels") if jit.waiting() else None
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-        self._compilers.kill()
+    async def __aexit__(self, *error: object) -> None:
+        try:
+            await cancel(self._task)
+        finally:
+            self._compilers.kill()
 
     async def _run(self) -> None:
         began = tell = time.monotonic()
