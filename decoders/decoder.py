@@ -6,6 +6,7 @@ import json
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from ipaddress import IPv6Network
 from typing import Protocol
 
 import numpy as np
@@ -67,7 +68,8 @@ _FIELDS = struct.pack("!8H", 8, 4, 12, 4, 1, 4, 2, 4)
 def _netflow9() -> bytes:
     template = struct.pack("!4H", 0, 8 + len(_FIELDS), 256, 4) + _FIELDS
     data = struct.pack("!HH", 256, 20) + b"\x01" * 16
-    return struct.pack("!HHIIII", 9, 2, 1, 1_700_000_000, 1, 1) + template + data
+    options = struct.pack("!9H", 1, 18, 257, 4, 4, 1, 4, 34, 4) + struct.pack("!HHII", 257, 12, 1, 64)
+    return struct.pack("!HHIIII", 9, 4, 1, 1_700_000_000, 1, 1) + template + data + options
 
 
 def _ipfix() -> bytes:
@@ -198,7 +200,8 @@ class Decoder:
     def warm_up(self, kinds: Iterable[str] = (*SFLOW, *LEGACY, *SETS)) -> None:
         """Compile every kernel that datagrams of these kinds need, or load it from the cache.  Takes a minute the first
         time, half a second later."""
-        trial = Decoder(Limits(sessions=16, sources=64, templates=16))
+        rules = [ExporterRule(IPv6Network("::/128"), allowed=False)]
+        trial = Decoder(Limits(sessions=16, sources=64, templates=16), rules)
         trial.decode(datagrams(kinds))
         trial.load_state(trial.changed_state() or b"{}")
         trial.forget(in_use(trial.shared.sessions))
