@@ -20,6 +20,7 @@ from typing import Any, Self
 from collector.alert.api import AlertApi
 from collector.alert.stage import Alerts
 from collector.analyze.doctor import Doctor
+from collector.analyze.figures import Figures
 from collector.analyze.traffic import Traffic
 from collector.analyze.windows import Windows
 from collector.decode.exporter_stats import OwnLoss
@@ -109,6 +110,7 @@ ROLLUP = "rollup"
 ANALYZE = "analyze"
 DOCTOR = "doctor"
 TRAFFIC = "traffic"
+FIGURES = "figures"
 ALERT = "alert"
 NOTIFY = "notify"
 ACTIONS = "actions"
@@ -164,8 +166,8 @@ class Service:
         self.metrics.describe(version=VERSION, engine=ENGINE, python=platform.python_version())
         workers = count_of(settings.decode.decode_workers)
         names = (
-            STORE, LEASE, SPOOL, CANCEL, SUM, ROLLUP, ANALYZE, DOCTOR, TRAFFIC, ALERT, READ, LOGIN, LISTEN, RELOAD,
-            KERNELS,
+            STORE, LEASE, SPOOL, CANCEL, SUM, ROLLUP, ANALYZE, DOCTOR, TRAFFIC, FIGURES, ALERT, READ, LOGIN, LISTEN,
+            RELOAD, KERNELS,
         )  # fmt: skip
         single = dict.fromkeys((*stages(workers), *names), 1)
         self.bridge = Bridge(
@@ -175,7 +177,7 @@ class Service:
             | {NOTIFY: delivery_threads(settings.notify), ACTIONS: action_threads(settings.notify)},
             STOP_SECONDS,
         )
-        for stage in (QUERY, CANCEL, LEASE, KERNELS):
+        for stage in (QUERY, CANCEL, LEASE, KERNELS, FIGURES):
             self.bridge.abandon(stage)
         self.reloads = Reloads(self._read_again, partial(self.bridge.call, RELOAD))
         self.kernels = (compilers or Compilers()).component(partial(self.bridge.call, KERNELS))
@@ -223,6 +225,16 @@ class Service:
             settle_seconds=settings.alerts.settle_seconds,
         )
         self.windows.subscribe("traffic", self.traffic.window_closed)
+        self.figures = Figures(
+            settings.analyze,
+            self.metrics,
+            partial(self.bridge.call, FIGURES),
+            connect,
+            clock_us=wall_clock_us,
+            settle_seconds=settings.alerts.settle_seconds,
+        )
+        self.windows.subscribe("figures", self.figures.window_closed)
+        self.windows.subscribe_late(self.figures.late)
         self.rollups = Rollups(
             settings.rollup,
             self.metrics,
@@ -328,6 +340,7 @@ class Service:
             self.alerts,
             self.notify,
             self.traffic,
+            self.figures,
             self.windows,
             self.doctor,
             self.decode,

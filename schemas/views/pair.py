@@ -124,19 +124,19 @@ def _answers(level: str) -> str:
         time AS answer_time,
         src_vm AS answering_vm,
         dst_vm AS asking_vm,
-        {PAIR_HASH.format(src="dst", dst="src")} AS answered_pair,
+        answered_pair,
         {once("packets")} AS answer_packets,
         {once("connections_accepted")} AS accepted,
         {once("tcp_flags_missing")} AS answers_without_flags,
         {once("sampling_rate_max", "max")} AS answer_rate
     FROM (
         SELECT
-            {KEYS},
-            {", ".join(f"any({name}) AS {name}" for name in OTHERS)},
+            time, src_vm, dst_vm,
+            {PAIR_HASH.format(src="dst", dst="src")} AS answered_pair,
             {split},
             {_by_side("max", "sampling_rate_max", " " * 12)}
         FROM {counted_pairs(level)}
-        GROUP BY {KEYS}
+        GROUP BY time, answered_pair, src_vm, dst_vm
     )"""
 
 
@@ -455,6 +455,11 @@ def pair_metrics(level: str) -> str:
     all_sampling_rate AS sampling_rate,
     all_rate_unstated AS rate_unstated,
     src_vm_uuid,
-    dst_vm_uuid
+    dst_vm_uuid,
+    pair,
+    if(counted, all_packets_variance, NULL) AS packets_variance,
+    if(counted, all_bytes_variance, NULL) AS bytes_variance,
+    sent_packets_variance,
+    received_packets_variance
 FROM ({_figures(level)}
 )"""
