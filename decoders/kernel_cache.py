@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle  # nosec B403 - the cache is of this user or root
+import pickle  # nosec B403
 import platform
 import stat
 import tempfile
@@ -221,4 +221,5 @@ class KernelCache(_Cache):
 
 
 def _unpickled(payload: bytes) -> Any:
-    return pickle.loads(payload)  # noqa: S301  # nosec B301 - of this user or root, and as it was written
+    # The files are of this user or root, and as they were written.
+    return pickle.loads(payload)  # noqa: S301  # nosec B301
