@@ -30,8 +30,10 @@ class Statement:
         return f"{self.page.relative_to(ROOT)}: {' '.join(self.sql.split())[:60]}"
 
     def now(self) -> str:
-        """The statement over the last three hours, of the database it is sent to and a protocol that is there."""
+        """The statement over the last three hours, of the database it is sent to and a protocol that is there, not
+        rounded: what the capture holds would be 0.0 MB."""
         sql = self.sql.replace("database = 'vmflow'", "database = currentDatabase()")
+        sql = re.sub(r"round\((sum\(\w+\) / 1e6), 1\)", r"\1", sql)
         sql = re.sub(r"LIMIT \d+$", "", sql.replace("protocol = 'netflow9'", "protocol = 'ipfix'"))
         return re.sub(r"now\(\) - INTERVAL \d+ \w+", "now() - INTERVAL 3 HOUR", sql)
 

@@ -17,6 +17,7 @@ from uuid import UUID
 
 from clickhouse_connect.driver import Client
 
+from collector.analyze.figures import read_due, store_window
 from collector.store.settings import StoreSettings
 from tests.decoders.support import mac
 from tests.flow_rows import BEGIN_US, HOSTS, add, flow, named, nic, polls, store, truth_of, vm
@@ -107,6 +108,10 @@ def filled(directory: Path, database: str) -> Iterator[Client]:
         ):
             row: dict[str, Any] = alert | more
             client.insert(table, [list(row.values())], column_names=list(row))
+        begin, end = (int(edge) for edge in span())
+        for level in ("1m", "1h"):
+            for due in read_due(client, level, {"begin": begin, "end": end}):
+                store_window(client, level, due, 1, 1)
         yield client
 
 
