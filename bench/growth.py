@@ -34,13 +34,14 @@ from collector.inventory.history import History
 from collector.inventory.naming import Namer
 from collector.inventory.naming import warm_up as warm_up_names
 from collector.inventory.snapshot import Snapshot, build
-from collector.inventory.sources.base import Host, Interface, Rank
+from collector.inventory.sources.base import Host, Interface
 from collector.metrics import Metrics
 from collector.process.startup import YOUNG_OBJECTS
 from collector.rollup.sums import PairSums
 from collector.rollup.sums import warm_up as warm_up_sums
 from decoders.datagrams import Datagrams
 from decoders.decoder import Decoder
+from schemas.inventory import Rank
 
 DATAGRAMS = 2_048
 """Datagrams in a batch: 3 MB, as the service takes them under load."""

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from collector.alert.api import AlertApi
@@ -48,14 +47,16 @@ from collector.rollup.stage import Rollups
 from collector.settings import InvalidSettingsError, Settings
 from collector.sql.endpoint import SqlEndpoint
 from collector.sql.endpoint import threads as query_threads
-from collector.stopping import Stop
+from collector.stopping import Stop, cancel
 from collector.store.client import take_directory
 from collector.store.errors import Patience
 from collector.store.lease import Lease
 from collector.store.native import insert
 from collector.store.writer import INSERT_SETTINGS, Writer
+from collector.store_reader import Reader
 from collector.threads import Bridge, LoopLag
 from collector.version import ENGINE, VERSION
+from collector.web.queries import ANSWER_SECONDS, BOUNDS
 from collector.web.server import Web
 from schemas.flows import FLOWS
 from schemas.gaps import GAPS
@@ -83,12 +84,8 @@ class Reloads:
         self._task = asyncio.create_task(self._run(), name="reloads")
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+    async def __aexit__(self, *error: object) -> None:
+        await cancel(self._task)
 
     async def _run(self) -> None:
         while True:
@@ -114,7 +111,7 @@ TRAFFIC = "traffic"
 ALERT = "alert"
 NOTIFY = "notify"
 ACTIONS = "actions"
-ALERT_API = "alert-api"
+READ = "read"
 LOGIN = "login"
 API = "api"
 API_THREADS = 2
@@ -164,7 +161,7 @@ class Service:
         self.metrics.describe(version=VERSION, engine=ENGINE, python=platform.python_version())
         workers = count_of(settings.decode.decode_workers)
         names = (
-            STORE, LEASE, SPOOL, CANCEL, SUM, ROLLUP, ANALYZE, DOCTOR, TRAFFIC, ALERT, ALERT_API, LOGIN, LISTEN, RELOAD
+            STORE, LEASE, SPOOL, CANCEL, SUM, ROLLUP, ANALYZE, DOCTOR, TRAFFIC, ALERT, READ, LOGIN, LISTEN, RELOAD
         )  # fmt: skip
         single = dict.fromkeys((*stages(workers), *names), 1)
         self.bridge = Bridge(
@@ -206,7 +203,8 @@ class Service:
             on_notification=self._notified if settings.notify.actions_enabled else None,
             own=self._own_measures,
         )
-        alert_api = AlertApi(self.alerts, settings.alerts.active(), partial(self.bridge.call, ALERT_API), connect)
+        alert_api = AlertApi(self.alerts, settings.alerts.active())
+        reader = Reader(partial(self.bridge.call, READ), connect, BOUNDS, wait_seconds=ANSWER_SECONDS)
         self.windows.subscribe("alert", self.alerts.window_closed)
         self.doctor = Doctor(
             settings.analyze, self.metrics, partial(self.bridge.call, DOCTOR), connect, clock_us=wall_clock_us
@@ -291,7 +289,7 @@ class Service:
             connections=connections.streams,
         )
         self.web = Web(
-            settings.web, self.metrics, self.health, alert_api, self.entrance, partial(self.bridge.call, API)
+            settings.web, self.metrics, self.health, alert_api, reader, self.entrance, partial(self.bridge.call, API)
         )
 
     async def run(self) -> None:
@@ -512,11 +510,9 @@ class Timely:
         await self._component.__aenter__()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         self._stop.begin()
-        ending = asyncio.ensure_future(self._component.__aexit__(kind, error, trace))
+        ending = asyncio.ensure_future(self._component.__aexit__(*error))
         if await self._stop.wait({ending}, reserve_seconds=self._reserve_seconds):
             await asyncio.wait({ending}, timeout=LEAST_STOP_SECONDS)
         if not ending.done():
@@ -541,10 +537,8 @@ class Together:
             up.pop_all()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        await asyncio.gather(*(component.__aexit__(kind, error, trace) for component in self._components))
+    async def __aexit__(self, *error: object) -> None:
+        await asyncio.gather(*(component.__aexit__(*error) for component in self._components))
 
 
 def template_file(settings: Settings) -> Path | None:

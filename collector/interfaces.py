@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Literal, Protocol, Self, TypeVar
 
 import pyarrow as pa
@@ -46,9 +45,7 @@ class Component(Protocol):
     async def __aenter__(self) -> Self:
         """Start.  Raises what prevents the component from running, with nothing left open."""
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         """Stop, finishing what was begun.  Does not raise for what `start` opened."""
 
 
@@ -223,24 +220,7 @@ Row = Mapping[str, Any]
 
 
 class AlertServiceError(Exception):
-    """The store does not answer, or the stage takes no requests; the message says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class AlertQuery:
-    """Which alerts; what is empty does not restrict."""
-
-    states: tuple[str, ...] = ()
-    """firing, acknowledged, resolved."""
-    severities: tuple[str, ...] = ()
-    rules: tuple[str, ...] = ()
-    vm: str = ""
-    """Name of a VM at either end; `*` and `?` stand for any characters."""
-    id_begin: str = ""
-    """How the id begins."""
-    limit: int = 100
-    before: tuple[int, str] | None = None
-    """Continue after this alert: when it fired, and its id."""
+    """The stage takes no requests, or is too slow; the message says why."""
 
 
 class AlertService(Protocol):
@@ -248,21 +228,6 @@ class AlertService(Protocol):
 
     All but `rules` raise AlertServiceError.
     """
-
-    async def alerts(self, query: AlertQuery, /) -> Sequence[Row]:
-        """Return rows of `alerts`, the last fired first, each with `held_back_by`.
-
-        It states what holds the message back: the name of a rule, or a silence with its id and author; else "".
-        """
-
-    async def alert(self, alert_id: str, /) -> Row | None:
-        """Return the same row of one alert."""
-
-    async def history(self, alert: Row, limit: int, offset: int, /) -> Sequence[Row]:
-        """Return rows of `alert_events` about an alert, oldest first."""
-
-    async def silences(self, limit: int, offset: int, /, *, ended: bool) -> Sequence[Row]:
-        """Return rows of `alert_silences`, newest first; with `ended`, former ones, too."""
 
     def rules(self) -> Sequence[Row]:
         """Return the evaluated rules by name: settings, unit, and state of the evaluation."""

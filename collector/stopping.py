@@ -13,6 +13,16 @@ HURRIED_SECONDS = 5.0
 """Seconds left after a second request: enough to write the queue to a disk."""
 
 
+async def cancel(*tasks: asyncio.Task[Any] | None) -> None:
+    """Cancel tasks and wait until they have ended.  Raises what one raised before."""
+    some = [task for task in tasks if task is not None]
+    for task in some:
+        task.cancel()
+    for ended in await asyncio.gather(*some, return_exceptions=True):
+        if isinstance(ended, Exception):
+            raise ended
+
+
 class Stop:
     """The countdown from `begin` on.  For the event loop's thread."""
 

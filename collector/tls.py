@@ -52,7 +52,7 @@ def _load_certificate(context: ssl.SSLContext, section: str, certificate_file: P
         context.load_cert_chain(certificate_file, key_file, password=_refuse_passphrase)
     except _EncryptedError as error:
         raise AccessError(
-            f"{section}.key_file = {key_file}: the key is encrypted, and a service has nobody to ask for the "
+            f"{section}.key_file = {key_file}: the key is encrypted, and a service cannot ask for the "
             "passphrase; write it without one (`openssl pkey -in OLD -out NEW`), mode 0600"
         ) from error
     except ssl.SSLError as error:

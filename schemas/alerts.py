@@ -15,7 +15,6 @@ STRING = pa.string()
 FLOAT = pa.float64()
 SEVERITIES = ("info", "warning", "critical")
 SCOPES = ("pair", "vm", "interface", "host", "exporter", "service")
-CONDITIONS = ("threshold", "absent", "trend", "baseline")
 STATUSES = ("firing", "acknowledged", "resolved")
 EVENTS = (
     "firing",
@@ -72,13 +71,13 @@ _SERIES = (
 _FIGURES = (
     _name("measure", "Column of the view; empty for absence."),
     _name("unit", "Unit of the figures."),
-    _figure("value", "Value in the last window that told one."),
+    _figure("value", "Value in the last window that had one."),
     _figure("low", "Lower end of its 95 % interval; NULL where there is none."),
     _figure("high", "Upper end of its 95 % interval."),
     Column("samples", FLOAT, "What the value rests on.", unit="samples", missing="NULL", nullable=True, codec=ZSTD),
     _name("evidence", "State of the evidence as the view says it."),
     _figure("threshold", "What the value was compared with."),
-    _enum("condition", "Kind of condition.", CONDITIONS),
+    _name("condition", "Kind of condition, as in the rule."),
     _name("level", "Length of the windows: 10s, 1m or 1h."),
     _time("window_start", "Begin of the window of the value."),
     _time("window_end", "End of that window."),
@@ -94,7 +93,7 @@ ALERTS = Table(
         Column("series", UINT64, "Hash of the keys of the series in its view.", codec=ZSTD),
         _enum("status", "Where it stands.", STATUSES),
         _time("since", "Begin of the first window beyond the limit."),
-        _time("acknowledged", "When somebody took it on; 1970 if nobody did."),
+        _time("acknowledged", "When a person acknowledged it; 1970 if none did."),
         _text("acknowledged_by", "Who took it on."),
         _time("resolved", "When it ended; 1970 while it lasts."),
         _text("resolved_by", "Who or what ended it: `clear`, `forgotten`, or a person."),
@@ -126,7 +125,7 @@ EVENTS_TABLE = Table(
             EVENTS,
         ),
         _text("who", "Who or what did it."),
-        _text("comment", "What the person said about it; empty if nobody did."),
+        _text("comment", "Comment of the person who did it; empty if there is none."),
         *_FIGURES,
     ),
     order_by=("time", "alert_id"),
@@ -186,7 +185,7 @@ ACTION_RUNS = Table(
         _enum("kind", "What it is.", ACTION_KINDS),
         _enum(
             "result",
-            "What became of it. `dry_run`: not run, since the settings say so; `limited`: not run, since it ran too "
+            "The result. `dry_run`: not run, since the settings say so; `limited`: not run, since it ran too "
             "often; `failed`: could not be run, exit code other than 0, or an HTTP status other than 2xx; `late`: "
             "stopped at its time limit; `stopped`: stopped with the service.",
             ACTION_RESULTS,
@@ -206,3 +205,20 @@ ACTION_RUNS = Table(
 )
 
 ALERT_TABLES = (ALERTS, EVENTS_TABLE, OUTBOX, SILENCES, ACTION_RUNS)
+
+
+def times_as_us(table: Table) -> str:
+    """SQL of the columns of `found`, rows of a table, as their own names; times as µs since 1970."""
+    return ", ".join(
+        f"toUnixTimestamp64Micro(found.{column.name}) AS {column.name}" if column.arrow == TIME_US else column.name
+        for column in table.stored
+    )
+
+
+def newest_sql(table: Table, where: str) -> str:
+    """SQL for the newest state of the rows that a condition holds for, in the order of their changes.
+
+    The condition stands in an inner query, where times are times: outside, their names mean numbers.
+    """
+    inside = f"SELECT * FROM {table.name} FINAL WHERE {where}"
+    return f"SELECT {times_as_us(table)} FROM ({inside}) AS found ORDER BY version"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from schemas.column import ENUM, NAME, NAMED_UUID, UINT8, UINT32, UINT64, Column, Origin, Table
 from schemas.flows import T64, WHERE_FROM, ZSTD
+from schemas.inventory import COUNTER_SOURCES
 
 TOTALS = (
     ("in_bytes", "bytes", "Bytes received by the switch from this interface", "ifInOctets"),
@@ -44,7 +45,7 @@ COUNTERS = Table(
     "One poll of one interface: totals as read, and the difference to the poll before.",
     (
         *(column for column in WHERE_FROM if column.name != "protocol"),
-        Column("source", ENUM, "Who read the counters.", names=("sflow", "libvirt", "ovsdb"), codec=ZSTD),
+        Column("source", ENUM, "Who read the counters.", names=COUNTER_SOURCES, codec=ZSTD),
         Column(
             "source_class",
             UINT8,

@@ -44,8 +44,8 @@ VIEW_COLUMNS = {
     # Traffic.
     "packets": "Packets, estimated: counts × sampling rate.",
     "bytes": "Layer 3 bytes, estimated.",
-    "bits_per_second": "Layer 3 bits per second, estimated; NULL where nobody could count them.",
-    "packets_per_second": "Packets per second, estimated; NULL where nobody could count them.",
+    "bits_per_second": "Layer 3 bits per second, estimated; NULL where no exporter could count them.",
+    "packets_per_second": "Packets per second, estimated; NULL where no exporter could count them.",
     "samples": "Sampled packets behind the figures.",
     "sampling_rate": "One in this many packets was sampled; 0: never stated.",
     "counted_at": "Where the volume was seen: `source`, `destination`, or `nowhere`.",
@@ -66,11 +66,11 @@ VIEW_COLUMNS = {
     "sent_packets_per_second": "Packets per second sent, estimated.",
     "received_packets_per_second": "Packets per second received, estimated.",
     # Loss.
-    "loss_ratio": "Of a pair 1 − received / sent; of interfaces discards / (packets + discards). NULL: not to be told.",
+    "loss_ratio": "Of a pair 1 − received / sent; of interfaces discards / (packets + discards). NULL: not known.",
     "loss_delay_allowance": "Part of the interval of loss that allows for changing delays at the ends of the window.",
     "loss_evidence": "What the loss rests on: `exact`, `spread`, `measured`, `insufficient` or `blind`.",
     # Latency.
-    "latency_us": "Median latency in microseconds, true within ± `latency_spread_us`; NULL: nobody measures it.",
+    "latency_us": "Median latency in microseconds, true within ± `latency_spread_us`; NULL: not measured.",
     "latency_spread_us": "How far off the latency may be, in microseconds.",
     "latency_method": "How the latency is measured: `one_way`, `handshake` or `tcp_info`.",
     "latency_trip": "What the latency holds: one way, or a round trip.",
@@ -80,7 +80,7 @@ VIEW_COLUMNS = {
     "connections": "Distinct connections, both directions alike; or a state, for uniqCombinedMerge(12).",
     "connections_evidence": "`exact` where nothing was sampled, else `at least`.",
     "new_connections_per_second": "Connections opened by the source, per second; NULL where records show no TCP flags.",
-    "failed_connections": "Connections opened that nobody accepted, estimated.",
+    "failed_connections": "Connections opened that were not accepted, estimated.",
     "resets": "TCP packets with RST, estimated.",
     "error_ratio": "Of a pair failed / opened connections; of interfaces errors / (packets + errors).",
     # Interfaces.

@@ -16,7 +16,7 @@ EXPORTERS = Table(
     "exporters",
     "What one exporter stream sent in one interval and what of it was lost. Of the rows with exporter `::` one is the "
     "collector itself; another, where it is needed, is the sum of all streams that were forgotten for new ones before "
-    "they were told of, and of those for which there was no room.",
+    "they were reported, and of those for which there was no room.",
     (
         Column("time", TIME_US, "End of the interval.", unit="µs since 1970", codec=DELTA),
         Column("interval_us", UINT64, "Length of the interval.", unit="µs", codec=T64),

@@ -19,7 +19,7 @@ GAPS = Table(
             unit="µs since 1970",
             codec=DELTA,
         ),
-        Column("ends", TIME_US, "From here on all packets are told of again.", unit="µs since 1970", codec=DELTA),
+        Column("ends", TIME_US, "From here on all packets are reported again.", unit="µs since 1970", codec=DELTA),
         Column(
             "reporter",
             ADDRESS,
@@ -34,7 +34,7 @@ GAPS = Table(
             "reason",
             ENUM,
             "`started`: the first datagram of a stream that was not known; `reopened`: the same exporter from another "
-            "port; `restarted`: its sequence or uptime began anew; `lost`: numbers are missing; `away`: the service "
+            "port; `restarted`: its sequence or uptime began again; `lost`: numbers are missing; `away`: the service "
             "did not run; `dropped`: the service or the kernel dropped datagrams; `silent`: the stream ended, or "
             "paused for long.",
             names=("started", "reopened", "restarted", "lost", "away", "dropped", "silent"),

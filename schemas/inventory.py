@@ -6,10 +6,36 @@ The engine keeps the newest of the rows with the same sorting key; query with FI
 
 from __future__ import annotations
 
+from enum import IntEnum
+
 import pyarrow as pa
 
 from schemas.column import ADDRESS, ENUM, NAME, TIME_US, UINT8, UINT16, UINT32, UINT64, UUID, Column, Table
 from schemas.flows import DELTA, IPV6, ZSTD, mac_text
+
+
+class Rank(IntEnum):
+    """Kinds of sources, best first: where two differ, the lower number is believed."""
+
+    LIBVIRT = 0
+    OVSDB = 1
+    OPENSTACK = 2
+    STATIC = 3
+    SFLOW = 4
+    """sFlow host structures 2000, 2001, 2002, sent by host-sflow on the hypervisor."""
+    INTERFACE_NAME = 5
+    """Interface names in the stream: sFlow port names (1005), IPFIX interfaceName(82)."""
+
+    @property
+    def column_name(self) -> str:
+        """Its name in the tables."""
+        return self.name.lower()
+
+
+SOURCES = ("sflow", "libvirt", "ovsdb", "openstack", "static", "interface_name")
+"""In the order of their codes in the tables: a new one goes to the end."""
+COUNTER_SOURCES = ("sflow", "libvirt", "ovsdb")
+"""Those that read counters; as above."""
 
 INVENTORY = Table(
     "inventory",
@@ -22,7 +48,7 @@ INVENTORY = Table(
             "source",
             ENUM,
             "The best source that knows this interface.",
-            names=("sflow", "libvirt", "ovsdb", "openstack", "static", "interface_name"),
+            names=SOURCES,
             codec=ZSTD,
         ),
         Column("sources", NAME, "All sources that know it, best first, joined by commas.", missing="''", codec=ZSTD),

@@ -80,7 +80,7 @@ SIGHTING = Column(
 FEED_PROTOCOL = Column(
     "protocol",
     FLOWS["protocol"].arrow,
-    "Export protocol that told of the packets: a switch may report each packet by several.  `unknown` for drops.",
+    "Export protocol that reported the packets: a switch may report each packet by several.  `unknown` for drops.",
     names=FLOWS["protocol"].names,
     missing="unknown",
     codec=LZ4,
@@ -102,7 +102,7 @@ STREAM_KEYS = (
     Column(
         "reporter",
         ADDRESS,
-        "Who told of the packets: the agent that sFlow names, else the sender of the records; `::` for drops.",
+        "Who reported the packets: the agent that sFlow names, else the sender of the records; `::` for drops.",
         clickhouse_type="IPv6",
         missing="`::`",
         codec=LZ4,
@@ -140,7 +140,7 @@ PAIR_HASH = "cityHash64({src}_vm, {dst}_vm, {src}_vm_uuid, {dst}_vm_uuid, networ
 
 MEASURES = (
     _sum("records", "rows", "Rows of `flows`."),
-    _sum("samples", "packets", "Sampled packets; a record whose rate nobody states counts as one."),
+    _sum("samples", "packets", "Sampled packets; a record whose rate is not stated counts as one."),
     _sum("packets", "packets", "Packets, estimated: counts × sampling rate."),
     _sum("packets_variance", "packets²", "Variance of `packets` that sampling causes; 0 if nothing was sampled."),
     _sum("bytes", "bytes", "Layer 3 bytes, estimated."),
@@ -148,7 +148,7 @@ MEASURES = (
     _sum("frame_bytes", "bytes", "Layer 2 bytes without FCS, estimated; 0 where the exporter does not state them."),
     _sum("first_packets", "packets", "Of `packets`, those of the window's first second."),
     _sum("last_packets", "packets", "Of `packets`, those of the window's last second."),
-    _sum("rate_unstated", "rows", "Rows whose sampling rate nobody states."),
+    _sum("rate_unstated", "rows", "Rows whose sampling rate is not stated."),
     _sum(
         "first_smear",
         "packets",

@@ -1,25 +1,16 @@
-"""What the API reads of alerts and does with them.  Lists come from the store, on a thread of their own."""
+"""What the API does with alerts: rules and their state, and what a person requests."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
-from clickhouse_connect.driver import Client
-
 from collector.alert.rules import Rule
 from collector.alert.stage import Alerts
-from collector.alert.store import ALERT_SQL, ALERTS_SQL, BOUNDS, EVENTS_SQL, KEEPERS_SQL, SILENCES_SQL, rows
-from collector.interfaces import AlertQuery, AlertServiceError, Call, Row
-from collector.store_client import KeptClient
-from collector.store_errors import first_line
-from schemas.text import like
+from collector.interfaces import AlertServiceError, Row
 
-ANSWER_SECONDS = 8.0
-"""Longest wait for the store and for earlier requests."""
 CHANGE_SECONDS = 15.0
 """Longest wait until the alerts' worker, which may evaluate a window, has done what a person requested."""
 
@@ -30,52 +21,12 @@ T = TypeVar("T")
 
 
 class AlertApi:
-    """`collector.interfaces.AlertService` over a stage and its tables.
+    """`collector.interfaces.AlertService` over a stage."""
 
-    `connect` opens a client with the service's database selected; it blocks, and runs through `call`, on one thread.
-    """
-
-    def __init__(self, alerts: Alerts, rules: Sequence[Rule], call: Call, connect: Callable[[], Client]) -> None:
+    def __init__(self, alerts: Alerts, rules: Sequence[Rule]) -> None:
         self._alerts = alerts
         self._rules = tuple(sorted(rules, key=lambda rule: rule.name))
-        self._call = call
-        self._client = KeptClient(connect)
-        self._turn = asyncio.Lock()
-        """One client, so one query at a time."""
         self._tasks: set[asyncio.Task[Any]] = set()
-
-    async def alerts(self, query: AlertQuery, /) -> Sequence[Row]:
-        """See `AlertService`."""
-        fired_us, alert_id = query.before or (0, "")
-        parameters = {
-            "states": list(query.states), "severities": list(query.severities), "rules": list(query.rules),
-            "vm": like(query.vm), "begin": query.id_begin, "limit": query.limit, "fired": fired_us, "id": alert_id,
-        }  # fmt: skip
-        return await self._with_keepers(await self._read(ALERTS_SQL, parameters))
-
-    async def alert(self, alert_id: str, /) -> Row | None:
-        """See `AlertService`."""
-        found = await self._with_keepers(await self._read(ALERT_SQL, {"id": alert_id}))
-        return found[0] if found else None
-
-    async def _with_keepers(self, found: Sequence[Row]) -> list[Row]:
-        """The same rows of `alerts`, and what keeps their messages back, which stands among the events."""
-        kept = [row for row in found if row["held_back"]]
-        keepers = {}
-        if kept:
-            parameters = {"ids": [row["alert_id"] for row in kept], "since": min(row["since"] for row in kept)}
-            keepers = {row["alert_id"]: row["keeper"] for row in await self._read(KEEPERS_SQL, parameters)}
-        return [{**row, "held_back_by": keepers.get(row["alert_id"], "")} for row in found]
-
-    async def history(self, alert: Row, limit: int, offset: int, /) -> Sequence[Row]:
-        """See `AlertService`."""
-        parameters = {"id": alert["alert_id"], "since": alert["since"], "limit": limit, "offset": offset}
-        return await self._read(EVENTS_SQL, parameters)
-
-    async def silences(self, limit: int, offset: int, /, *, ended: bool) -> Sequence[Row]:
-        """See `AlertService`."""
-        after = 0 if ended else self._alerts.now_us()
-        return await self._read(SILENCES_SQL, {"after": after, "limit": limit, "offset": offset})
 
     def rules(self) -> Sequence[Row]:
         """See `AlertService`."""
@@ -117,27 +68,9 @@ class AlertApi:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        async with _deadline(CHANGE_SECONDS):
-            return await asyncio.shield(task)
-
-    async def _read(self, sql: str, parameters: Mapping[str, Any]) -> list[Row]:
-        async with _deadline(ANSWER_SECONDS), self._turn:
-            return await self._call(self._ask, sql, parameters)
-
-    def _ask(self, sql: str, parameters: Mapping[str, Any]) -> list[Row]:
-        """Blocks."""
         try:
-            with self._client.use() as client:
-                return rows(client, sql, parameters, BOUNDS)
-        except Exception as error:
-            raise AlertServiceError(f"the store does not answer: {first_line(error)}") from error
-
-
-@contextlib.asynccontextmanager
-async def _deadline(seconds: float) -> AsyncIterator[None]:
-    """Raise AlertServiceError where it takes longer."""
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError as error:
-        raise AlertServiceError(f"no answer within {seconds:g} s; what was asked for may still be done") from error
+            return await asyncio.wait_for(asyncio.shield(task), CHANGE_SECONDS)
+        except TimeoutError as error:
+            raise AlertServiceError(
+                f"no answer within {CHANGE_SECONDS:g} s; what was asked for may still be done"
+            ) from error

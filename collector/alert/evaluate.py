@@ -7,21 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 
 import numpy as np
 from clickhouse_connect.driver import Client
 
 from collector.alert.conditions.absent import ENDED, Absent
 from collector.alert.conditions.base import Judge
-from collector.alert.conditions.baseline import Baseline
-from collector.alert.conditions.threshold import Threshold
-from collector.alert.conditions.trend import Trend
 from collector.alert.rules import Rule
 from collector.alert.series import Limits, WindowSeries, read
 from collector.alert.settings import AlertSettings
 from collector.alert.state import FORGOTTEN, SECOND_US, Alert, AlertStates, Change
 from collector.figures import moment
 from collector.interfaces import Scope
+from collector.store_reader import read_rows
 from schemas.rollups import LEVEL_US
 
 ORDER: tuple[Scope, ...] = ("service", "exporter", "host", "interface", "vm", "pair")
@@ -37,14 +36,11 @@ FROM inventory FINAL WHERE vm IN {names:Array(String)} GROUP BY vm
 
 
 def judge_of(rule: Rule, settings: AlertSettings) -> Judge:
-    """The condition of a rule."""
-    if rule.condition == "absent":
-        return Absent(rule, settings.series)
-    if rule.condition == "trend":
-        return Trend(rule, settings.series)
-    if rule.condition == "baseline":
-        return Baseline(rule, settings.series, settings.baseline_days, settings.min_baseline_days)
-    return Threshold(rule)
+    """The condition of a rule: `conditions/trend.py` has `Trend`."""
+    condition: type[Judge] = getattr(
+        import_module(f"collector.alert.conditions.{rule.condition}"), rule.condition.capitalize()
+    )
+    return condition.of(rule, settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +142,8 @@ class Evaluator:
         for judge in ready:
             changed = self.states.apply(judge.rule, judge.judge(frame), start_us, end_us)
             changes += self._explained(client, judge, frame, changed)
-            left_out += _left_out(judge)
-        evaluated = {judge.rule.name: _series_of(judge, frame) for judge in ready}
+            left_out, judge.left_out = left_out + judge.left_out, 0
+        evaluated = {judge.rule.name: judge.series(frame) for judge in ready}
         return Outcome(changes, before.evaluated | evaluated, failed, put_off, before.left_out + left_out)
 
     def _explained(self, client: Client, judge: Judge, frame: WindowSeries, changes: list[Change]) -> list[Change]:
@@ -207,22 +203,6 @@ def cut(frame: WindowSeries, most: int) -> tuple[WindowSeries, int]:
     )
 
 
-def _series_of(judge: Judge, frame: WindowSeries) -> int:
-    """Series that the rule is about: those that it remembers, or those of the window that pass its filter."""
-    if isinstance(judge, Absent):
-        return len(judge)
-    passes = frame.passes.get(judge.rule.name)
-    return int(np.count_nonzero(frame.present if passes is None else frame.present & passes))
-
-
-def _left_out(judge: Judge) -> int:
-    """What a condition had no room for since the last window."""
-    if not isinstance(judge, Absent | Trend):
-        return 0
-    count, judge.left_out = judge.left_out, 0
-    return count
-
-
 @dataclass(frozen=True, slots=True)
 class Place:
     """What the inventory knows of a VM."""
@@ -240,10 +220,9 @@ def places(client: Client, alerts: Iterable[Alert], limits: Limits) -> dict[str,
     ]
     if not names:
         return {}
-    answer = client.query(PLACES_SQL, parameters={"names": names}, settings=limits.settings())
     return {
-        str(name): Place(bool(there), str(host), int(until) * SECOND_US)
-        for name, there, host, until in answer.result_rows
+        str(row["vm"]): Place(bool(row["there"]), str(row["host"]), int(row["until"]) * SECOND_US)
+        for row in read_rows(client, PLACES_SQL, {"names": names}, limits.bounds())
     }
 
 

@@ -10,10 +10,12 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from collector.alert.scopes import SCOPES, Measure, ScopeView
+from collector.figures import figure
 from collector.interfaces import Scope, Severity
 from schemas.rollups import LEVELS
 
 Condition = Literal["threshold", "absent", "trend", "baseline"]
+"""Each is a module in `conditions`."""
 Level = Literal["10s", "1m", "1h"]
 
 LEAST_TREND_WINDOWS = 12
@@ -204,6 +206,19 @@ class Rule(BaseModel, frozen=True, extra="forbid"):
         if limit is None:
             raise ValueError(f"rule {self.name} has no limit")
         return limit
+
+    @property
+    def in_words(self) -> str:
+        """When it fires."""
+        if self.condition == "absent":
+            return f"silent for {self.windows} windows"
+        if self.condition == "baseline":
+            return f"{self.measure} {self.deviations:g} deviations {self.direction} of what is usual"
+        side = "above" if self.sign > 0 else "below"
+        words = f"{self.measure} {side} {figure(self.limit, self.about.unit)}"
+        if self.condition == "trend":
+            words += f" within {self.within_seconds / 3600:g} h"
+        return words + (f" for {self.for_seconds:g} s" if self.for_seconds else "")
 
     @property
     def forget_after(self) -> float:

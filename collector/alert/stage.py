@@ -14,7 +14,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from types import TracebackType
 from typing import Any, Self
 
 from clickhouse_connect.driver import Client
@@ -38,8 +37,9 @@ from collector.interfaces import (
 )
 from collector.log import get_log
 from collector.metrics import Metrics
-from collector.store_client import KeptClient
+from collector.stopping import cancel
 from collector.store_errors import first_line
+from collector.store_reader import KeptClient
 from schemas.rollups import LEVEL_US, LEVELS
 from schemas.text import clean
 
@@ -219,17 +219,11 @@ class Alerts:
             self._watching = asyncio.create_task(self._watch(), name="alerts-own")
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         task, self._task = self._task, None
         if task is None:
             return
-        for one in (task, self._watching):
-            if one is not None:
-                one.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await one
+        await cancel(task, self._watching)
         # What is not written now is offered again at the next start.
         try:
             async with asyncio.timeout(FINISH_SECONDS):

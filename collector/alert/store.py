@@ -1,11 +1,10 @@
-"""Alerts in the store: written before anyone is notified, read at the start and for the API.
+"""Alerts in the store: written before anyone is notified, read at the start.
 
 A message is one row per receiver in `alert_outbox`, with the state of its alerts in it.  That row is written first and
 in one insert, so a process that dies at any moment finds, at its next start, either a message that waits together with
 the alerts that it is about, or neither.
 
-Rows are dictionaries by name of column, times in µs since 1970.  In SQL the names are our own constants; whatever a
-person writes is bound.  Conditions stand in an inner query, where times are times: outside, their names mean numbers.
+Rows are dictionaries by name of column, times in µs since 1970.
 """
 
 from __future__ import annotations
@@ -24,86 +23,19 @@ from collector.alert.notifications import Message, Silence
 from collector.alert.rules import Rule
 from collector.alert.state import Alert, Change
 from collector.interfaces import AlertNotification, NotificationGroup, Row
-from schemas.alerts import ALERTS, EVENTS_TABLE, OUTBOX, SILENCES
+from collector.store_reader import Bounds, read_rows
+from schemas.alerts import ALERTS, EVENTS_TABLE, OUTBOX, SILENCES, newest_sql
 from schemas.column import TIME_US, Column, Table
 
 BACKLOG = 1000
 """Blocks of rows that wait for a store that does not accept them; more push out the oldest."""
-BOUNDS = {"max_execution_time": 6, "max_memory_usage": 512 * 2**20}
-"""Seconds and bytes after which the store ends a query of the API."""
+LOAD_BOUNDS = Bounds(120, 2 * 2**30)
+"""Of what is read at the start: alerts that last, and messages of the last days."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def _columns(table: Table) -> str:
-    """Columns of a table as their own names; times as µs."""
-    return ", ".join(
-        f"toUnixTimestamp64Micro(found.{column.name}) AS {column.name}" if column.arrow == TIME_US else column.name
-        for column in table.stored
-    )
-
-
-def _newest(table: Table, where: str) -> str:
-    """SQL for the newest state of the rows that a condition holds for, in the order of their changes."""
-    inside = f"SELECT * FROM {table.name} FINAL WHERE {where}"  # noqa: S608 - our own names
-    return f"SELECT {_columns(table)} FROM ({inside}) AS found ORDER BY version"  # noqa: S608 - our own names
-
-
-_FIRED, _SINCE, _AFTER = (f"fromUnixTimestamp64Micro({{{name}:Int64}}, 'UTC')" for name in ("fired", "since", "after"))
-_VMS = " OR ".join(f"labels['{name}'] LIKE {{vm:String}}" for name in ("vm", "src_vm", "dst_vm"))
-
-ALERTS_SQL = f"""
-SELECT {_columns(ALERTS)} FROM (
-    SELECT * FROM {ALERTS.name} FINAL
-    WHERE (empty({{states:Array(String)}}) OR has({{states:Array(String)}}, toString(status)))
-      AND (empty({{severities:Array(String)}}) OR has({{severities:Array(String)}}, toString(severity)))
-      AND (empty({{rules:Array(String)}}) OR has({{rules:Array(String)}}, toString(rule)))
-      AND startsWith(alert_id, {{begin:String}})
-      AND ({{vm:String}} = '' OR {_VMS})
-      AND ({{fired:Int64}} = 0 OR (time, alert_id) < ({_FIRED}, {{id:String}}))
-    ORDER BY time DESC, alert_id DESC
-    LIMIT {{limit:UInt32}}
-) AS found
-ORDER BY found.time DESC, found.alert_id DESC
-"""  # noqa: S608 - see above
-
-ALERT_SQL = _newest(ALERTS, "alert_id = {id:String}")
-
-# What came first of two changes at the same moment: an alert fires before its message goes out.
-EVENTS_SQL = f"""
-SELECT {_columns(EVENTS_TABLE)} FROM (
-    SELECT * FROM {EVENTS_TABLE.name}
-    WHERE alert_id = {{id:String}} AND time >= {_SINCE}
-    ORDER BY time, event
-    LIMIT {{limit:UInt32}} OFFSET {{offset:UInt32}}
-) AS found
-ORDER BY found.time, found.event
-"""  # noqa: S608 - see above
-
-# What kept the message of an alert back last: a rule, or a silence.
-KEEPERS_SQL = f"""
-SELECT alert_id, argMax(who, time) AS keeper FROM {EVENTS_TABLE.name}
-WHERE alert_id IN {{ids:Array(String)}} AND time >= {_SINCE} AND event IN ('inhibited', 'silenced')
-GROUP BY alert_id
-"""  # noqa: S608 - see above
-
-SILENCES_SQL = f"""
-SELECT {_columns(SILENCES)} FROM (
-    SELECT * FROM {SILENCES.name} FINAL
-    WHERE until > {_AFTER}
-    ORDER BY time DESC, silence_id DESC
-    LIMIT {{limit:UInt32}} OFFSET {{offset:UInt32}}
-) AS found
-ORDER BY found.time DESC, found.silence_id DESC
-"""  # noqa: S608 - see above
-
-
-def rows(
-    client: Client, sql: str, parameters: Mapping[str, Any], settings: Mapping[str, Any] | None = None
-) -> list[Row]:
-    """Rows by name of column.  Blocks; raises the driver's errors."""
-    answer = client.query(sql, parameters=dict(parameters), settings=dict(settings or {}))
-    return [dict(zip(answer.column_names, row, strict=True)) for row in answer.result_rows]
+_AFTER = "fromUnixTimestamp64Micro({after:Int64}, 'UTC')"
 
 
 @dataclass(slots=True)
@@ -169,9 +101,9 @@ class AlertStore:
     def load(self, client: Client, rules: Mapping[str, Rule], recent_us: int, outbox_us: int, now_us: int) -> Loaded:
         """Alerts that last or were resolved after `recent_us`, silences, and messages made after `outbox_us` (µs)."""
         found = Loaded()
-        sql = _newest(ALERTS, f"status != 'resolved' OR resolved > {_AFTER}")
-        newest = {row["alert_id"]: row for row in rows(client, sql, {"after": recent_us})}
-        for row in rows(client, _newest(OUTBOX, f"time > {_AFTER}"), {"after": outbox_us}):
+        sql = newest_sql(ALERTS, f"status != 'resolved' OR resolved > {_AFTER}")
+        newest = {row["alert_id"]: row for row in read_rows(client, sql, {"after": recent_us}, LOAD_BOUNDS)}
+        for row in read_rows(client, newest_sql(OUTBOX, f"time > {_AFTER}"), {"after": outbox_us}, LOAD_BOUNDS):
             if row["state"] != "waiting":
                 continue
             body = json.loads(row["body"])
@@ -187,7 +119,7 @@ class AlertStore:
             elif row["status"] != "resolved":
                 found.orphans.append(row["alert_id"])
                 self._put(ALERTS, [_orphaned(row, now_us)])
-        for row in rows(client, _newest(SILENCES, f"until > {_AFTER}"), {"after": now_us}):
+        for row in read_rows(client, newest_sql(SILENCES, f"until > {_AFTER}"), {"after": now_us}, LOAD_BOUNDS):
             found.silences.append(
                 Silence(row["matchers"], row["until"], row["time"], row["who"], row["comment"], row["silence_id"])
             )

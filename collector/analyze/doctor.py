@@ -7,11 +7,10 @@ that runs them at intervals, so that the rows of table `exporters` carry the cod
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv6Address
-from types import TracebackType
 from typing import Any, Self
 
 from clickhouse_connect.driver import Client
@@ -21,7 +20,9 @@ from collector.analyze.watermark import SECOND_US
 from collector.interfaces import Call, Clock
 from collector.log import get_log
 from collector.metrics import Metrics
+from collector.stopping import cancel
 from collector.store_errors import first_line
+from collector.store_reader import Bounds, Reader, read_rows
 
 LEAST_RECORDS = 20
 """Records from which a statement about a whole stream is made."""
@@ -88,10 +89,10 @@ _OVS = "protocol = 'ipfix' AND in_if_name != ''"
 """Open vSwitch since 2.9 puts the interface's name into each IPFIX record where it knows it."""
 
 
-def _made_anew(values: str) -> tuple[str, ...]:
+def _created_again(values: str) -> tuple[str, ...]:
     """Return the lines that change the IPFIX of a bridge at once: `set` opens a port, whose templates come later."""
     return (
-        "# make it anew, with your own values (deploy/ovs.md): after `set` its templates come up to 600 s later",
+        "# create it again, with your own values (deploy/ovs.md): after `set` its templates come up to 600 s later",
         "ovs-vsctl clear Bridge br-int ipfix",
         f"ovs-vsctl -- --id=@ipfix create IPFIX 'targets=\"192.0.2.1:4739\"' {values} "
         "obs_domain_id=11 cache_active_timeout=10 cache_max_flows=8192 -- set Bridge br-int ipfix=@ipfix",
@@ -125,7 +126,7 @@ CHECKS = (
         HAVING records >= {LEAST_RECORDS}
             AND arrayFold((a, b) -> gcd(a, b), groupUniqArray(1000)(packets), max(packets)) = 1""",
         "Its {records} packet counts have no common factor, so it samples every packet, and states that nowhere: "
-        "unless it is told, vmflow takes its figures for estimates of unknown width.",
+        "unless it is set, vmflow takes its figures for estimates of unknown width.",
         (
             "# in the settings of vmflow, where `sampling=1` is set:",
             "[[decode.exporters]]",
@@ -144,7 +145,7 @@ CHECKS = (
         HAVING records >= {LEAST_RECORDS} AND rate > 1""",
         "All {records} packet counts are multiples of {rate}: it samples 1 in {rate} packets, multiplies its counts, "
         "and states the rate nowhere. The totals are right, but loss and latency cannot be exact.",
-        _made_anew("sampling=1 other_config:enable-output-sampling=true"),
+        _created_again("sampling=1 other_config:enable-output-sampling=true"),
     ),
     Check(
         "sampled_twice",
@@ -157,7 +158,7 @@ CHECKS = (
         "of its records are double, those by `sighting` are right. Loss needs both.",
         (
             "# traffic without loss; Open vSwitch 2.4 to 3.1 takes the key the wrong way round, 3.2 and later `false`:",
-            *_made_anew("sampling=64 other_config:enable-output-sampling=true"),
+            *_created_again("sampling=64 other_config:enable-output-sampling=true"),
         ),
     ),
     Check(
@@ -167,11 +168,11 @@ CHECKS = (
         {_EXPORTERS} AND records > 0
         GROUP BY {_KEY}
         HAVING age > {TEMPLATE_SECONDS + POLL_SECONDS}""",
-        "It sent no template for {age:.0f} s: a collector that starts anew, or loses the one datagram, cannot read its "
+        "It sent no template for {age:.0f} s: a collector that restarts, or loses the one datagram, cannot read its "
         "records for so long.",
         (
             "# Open vSwitch 3.2 and later; before, the interval is 600 s and cannot be set",
-            *_made_anew("sampling=64 template_interval=60 other_config:enable-output-sampling=false"),
+            *_created_again("sampling=64 template_interval=60 other_config:enable-output-sampling=false"),
         ),
     ),
     Check(
@@ -189,8 +190,8 @@ CHECKS = (
         "{octets} octets of its data have waited for their template for {waited} s: nothing of it is in the tables, "
         "and what waits for longer than 11 minutes is lost.",
         (
-            "# it sends its templates again when its IPFIX is made anew:",
-            *_made_anew("sampling=64 other_config:enable-output-sampling=true"),
+            "# it sends its templates again when its IPFIX is created again:",
+            *_created_again("sampling=64 other_config:enable-output-sampling=true"),
         ),
     ),
     Check(
@@ -261,7 +262,7 @@ CHECKS = (
         (
             "# each bridge has a domain of its own, and one target that leads here:",
             "ovs-vsctl --columns=_uuid,targets,obs_domain_id list IPFIX",
-            *_made_anew("sampling=64 other_config:enable-output-sampling=true")[1:],
+            *_created_again("sampling=64 other_config:enable-output-sampling=true")[1:],
         ),
     ),
     Check(
@@ -301,8 +302,8 @@ CHECKS = (
         HAVING sets > 0""",
         "{sets} sets of records could not be read, since their template had not come.",
         (
-            "# Open vSwitch 3.2 and later repeats them as often as it is told to:",
-            *_made_anew("sampling=64 template_interval=60 other_config:enable-output-sampling=false"),
+            "# Open vSwitch 3.2 and later repeats them as often as it is set to:",
+            *_created_again("sampling=64 template_interval=60 other_config:enable-output-sampling=false"),
             "# flow-based IPFIX before 3.2, in the settings of vmflow:",
             "[decode]",
             "share_templates_between_domains = true",
@@ -370,7 +371,7 @@ CHECKS = (
         {_EXPORTERS}
         GROUP BY {_KEY}
         HAVING odd * 2 > sent""",
-        "Its sequence numbers count other units than {protocol} has: no loss on its way here can be told.",
+        "Its sequence numbers count other units than {protocol} has: loss on its way here is not known.",
         (
             "# nothing to set: report it to its vendor (RFC 3954 section 5.1, RFC 7011 section 3.1), with a capture:",
             "tcpdump -ni any -c 1000 -w sequence.pcap udp and host {exporter}",
@@ -393,7 +394,7 @@ CHECKS = (
         {_EXPORTERS}
         GROUP BY {_KEY}
         HAVING times > 0""",
-        "It began anew {times} times: after a restart, or whenever one of its settings is changed.",
+        "It restarted {times} times: after a restart, or whenever one of its settings is changed.",
         (
             "# what it is set to now; see that nothing sets it again and again:",
             "ovs-vsctl list sFlow",
@@ -415,7 +416,7 @@ CHECKS = (
         (
             "# if it was this collector, a larger receive buffer (deploy/sysctl.d/90-vmflow.conf); else fewer records:",
             "ovs-vsctl set sFlow br-int sampling=256",
-            *_made_anew("sampling=256 other_config:enable-output-sampling=true"),
+            *_created_again("sampling=256 other_config:enable-output-sampling=true"),
         ),
     ),
     Check(
@@ -451,14 +452,15 @@ CHECKS = (
 FLOW_SECONDS = 300
 """Longest period of `flows` that is read: the table of many rows."""
 
-LIMITS = {"max_execution_time": 20, "max_memory_usage": 256 * 2**20}
-"""Longest time of one check: what a page may cost on a busy store."""
 
 LEAST_SECONDS = 60
 """Shortest time that the service looks back: six rows of `exporters`, by its default interval."""
 
 FINDINGS = 1000
 """Findings of one check, at most."""
+
+BOUNDS = Bounds(seconds=20, rows=FINDINGS)
+"""Of one check: what a page may cost on a busy store."""
 
 _log = get_log("analyze")
 
@@ -496,8 +498,8 @@ def examine(
     found = []
     for check in checks:
         sql = check.sql.format(since=since_us, recent=recent_us, until=until_us)
-        answer = client.query(f"{sql} ORDER BY exporter, agent, domain LIMIT {FINDINGS}", settings=LIMITS)
-        found += [_finding(check, dict(zip(answer.column_names, row, strict=True))) for row in answer.result_rows]
+        rows = read_rows(client, f"{sql} ORDER BY exporter, agent, domain LIMIT {FINDINGS}", {}, BOUNDS)
+        found += [_finding(check, row) for row in rows]
     return sorted(found, key=lambda one: (one.exporter, one.agent, one.domain, one.protocol))
 
 
@@ -545,8 +547,7 @@ class Doctor:
         clock_us: Clock,
     ) -> None:
         self._settings = settings
-        self._call = call
-        self._connect = connect
+        self._reader = Reader(call, connect, BOUNDS)
         self._clock_us = clock_us
         self._codes: dict[Stream, str] = {}
         self._task: asyncio.Task[None] | None = None
@@ -566,14 +567,10 @@ class Doctor:
             self._task = asyncio.create_task(self._run(), name="doctor")
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await cancel(task)
+        await self._reader.close()
 
     async def _run(self) -> None:
         while True:
@@ -582,8 +579,10 @@ class Doctor:
 
     async def look(self) -> None:
         """Check now.  If the store cannot be queried, the former findings stay, and this is counted."""
+        seconds = round(max(LEAST_SECONDS, self._settings.doctor_seconds))
+        check = partial(examine, until_us=self._clock_us(), seconds=seconds, flow_seconds=seconds)
         try:
-            findings = await self._call(self._examine, self._clock_us())
+            findings = await self._reader.ask(check)
         except Exception as error:  # noqa: BLE001 - whatever the store says, the service goes on
             self._looks.labels("failed").inc()
             _log.sampled("exporters not looked at", key=type(error).__name__, error=first_line(error))
@@ -593,12 +592,6 @@ class Doctor:
             codes.setdefault(finding.stream, []).append(finding.code)
         # Replaced as a whole, never modified: other threads read it.
         self._codes = {stream: ",".join(found) for stream, found in codes.items()}
-        for check in CHECKS:
-            self._found.labels(check.code).set(sum(check.code in found for found in codes.values()))
+        for one in CHECKS:
+            self._found.labels(one.code).set(sum(one.code in found for found in codes.values()))
         self._looks.labels("ok").inc()
-
-    def _examine(self, now_us: int) -> list[Finding]:
-        """Run the checks.  Blocks.  A new connection each time: it is needed once a minute."""
-        seconds = max(LEAST_SECONDS, self._settings.doctor_seconds)
-        with contextlib.closing(self._connect()) as client:
-            return examine(client, now_us, round(seconds), flow_seconds=round(seconds))

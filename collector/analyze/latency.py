@@ -45,6 +45,7 @@ from clickhouse_connect.driver import Client
 
 from collector.analyze.settings import AnalyzeSettings
 from collector.analyze.watermark import SECOND_US
+from collector.store_reader import Bounds
 
 WINDOW_US = 10_000_000
 """Length of the windows in which readings are combined."""
@@ -368,15 +369,8 @@ def store_latency(client: Client, start_us: int, end_us: int, since_us: int, rul
         "longest": rules.max_latency_us,
         "drift": rules.drift_ppm,
     }
-    limits = {
-        "max_execution_time": rules.seconds,
-        "max_memory_usage": rules.octets,
-        # Records of a connection are put side by side in arrays: whole blocks of them would use up the memory.
-        "max_block_size": 8192,
-        "max_threads": 1,
-        # A settings profile of the server must not change what the statements mean.
-        "join_use_nulls": 0,
-    }
+    # Records of a connection are put side by side in arrays: whole blocks of them would use up the memory.
+    limits = Bounds(rules.seconds, rules.octets).settings() | {"max_block_size": 8192, "max_threads": 1}
     client.command(STATED, parameters=parameters, settings=limits)
     if client.query(RECORDS, parameters=parameters, settings=limits).result_rows[0][0] > rules.records:
         return Result.TOO_MANY

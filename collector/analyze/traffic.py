@@ -7,10 +7,8 @@ of them.  After each closed window the views are queried once, on a thread of th
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Self
 
 from clickhouse_connect.driver import Client
@@ -22,14 +20,14 @@ from collector.analyze.watermark import SECOND_US
 from collector.interfaces import Call, Clock, WindowClosed
 from collector.log import get_log
 from collector.metrics import PREFIX, Metrics, label_text
+from collector.stopping import cancel
 from collector.store_errors import first_line
+from collector.store_reader import Bounds, Reader
 from schemas.rollups import LEVEL_US
 from schemas.views.common import suffix
 
 STALE_WINDOWS = 3
 """Older figures are not shown: none are better than those of an hour ago."""
-OCTETS = 256 * 2**20
-"""Memory of a query: a quarter of what the embedded store may have."""
 
 _log = get_log("analyze")
 
@@ -68,12 +66,12 @@ PAIRS = (
     ),
     Figure(
         "traffic_pair_loss_ratio",
-        "Share of the packets between two VMs that got lost, where it can be told.",
+        "Share of the packets between two VMs that got lost, where it is known.",
         ("loss_ratio", "loss_low", "loss_high"),
     ),
     Figure(
         "traffic_pair_latency_seconds",
-        "Latency between two VMs, where it can be told.",
+        "Latency between two VMs, where it is known.",
         (
             "latency_us / 1e6",
             # Of NULL and 0, the greatest is 0.
@@ -151,8 +149,8 @@ class Traffic(Collector):
         settle_seconds: float = 0,
     ) -> None:
         self._settings = settings
-        self._call = call
-        self._connect = connect
+        bounds = Bounds(settings.traffic_seconds, rows=max(1, settings.traffic_hosts, settings.traffic_pairs))
+        self._reader = Reader(call, connect, bounds)
         self._clock_us = clock_us
         self._settle_seconds = settle_seconds
         self._most = {"hosts": settings.traffic_hosts, "pairs": settings.traffic_pairs}
@@ -172,14 +170,10 @@ class Traffic(Collector):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await cancel(task)
+        await self._reader.close()
 
     async def window_closed(self, window: WindowClosed) -> None:
         """Read a window of the configured level, once its late records have arrived; nothing waits for it."""
@@ -193,31 +187,21 @@ class Traffic(Collector):
     async def _read(self, window: WindowClosed) -> None:
         await asyncio.sleep(self._settle_seconds)
         try:
-            self._shown = Shown(window.end_us, await self._call(self._ask, window.start_us))
+            self._shown = Shown(window.end_us, await self._ask(window.start_us))
         except Exception as error:  # noqa: BLE001 - whatever the store says, the service goes on
             self._reads.labels("failed").inc()
             _log.sampled("traffic not read for metrics", key=type(error).__name__, error=first_line(error))
         else:
             self._reads.labels("ok").inc()
 
-    def _ask(self, start_us: int) -> dict[str, Rows]:
-        """Read the figures.  Blocks.  A new connection each time: it is needed once per window."""
-        limits = {
-            "max_execution_time": self._settings.traffic_seconds,
-            "max_memory_usage": OCTETS,
-            # A settings profile of the server must not change what the views mean.
-            "join_use_nulls": 0,
-        }
-        with contextlib.closing(self._connect()) as client:
-            return {
-                name: client.query(
-                    scope.query(self._settings.traffic_level),
-                    parameters={"start": start_us // SECOND_US, "most": self._most[name]},
-                    settings=limits,
-                ).result_rows
-                for name, scope in SCOPES.items()
-                if self._most[name]
-            }
+    async def _ask(self, start_us: int) -> dict[str, Rows]:
+        shown: dict[str, Rows] = {}
+        for name, scope in SCOPES.items():
+            if self._most[name]:
+                parameters = {"start": start_us // SECOND_US, "most": self._most[name]}
+                found = await self._reader.rows(scope.query(self._settings.traffic_level), parameters)
+                shown[name] = [tuple(row.values()) for row in found]
+        return shown
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
         """Return nothing: the registry need not query the store for names."""

@@ -9,10 +9,8 @@ A store that is slow, stuck or absent costs its own results, never a window: res
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Self
 
 from clickhouse_connect.driver import Client
@@ -23,8 +21,9 @@ from collector.analyze.watermark import SECOND_US, SHORTEST, Watermark, Watermar
 from collector.interfaces import Call, Clock, OnWindowClosed, Watched, WindowClosed
 from collector.log import get_log
 from collector.metrics import Metrics
-from collector.store_client import KeptClient
+from collector.stopping import cancel
 from collector.store_errors import first_line
+from collector.store_reader import KeptClient
 from schemas.rollups import LEVEL_US
 
 SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
@@ -143,14 +142,9 @@ class Windows:
         self._task = asyncio.create_task(self._run(), name="windows")
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await cancel(task)
         if self._client.is_open and (self._query is None or self._query.done()):
             await self._call(self._client.close)
 

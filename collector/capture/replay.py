@@ -291,7 +291,7 @@ class _Replay:
         if error.errno != errno.ECONNREFUSED:
             raise SendError(f"cannot send to {target}: {error.strerror}") from error
         if target.port is not None:
-            raise SendError(f"nobody listens on UDP {target} (port unreachable); start the receiver first") from error
+            raise SendError(f"nothing listens on UDP {target} (port unreachable); start the receiver first") from error
         self._summary.refused += 1  # of an earlier datagram: the one at hand can still be sent
         return 0
 

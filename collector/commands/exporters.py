@@ -16,6 +16,7 @@ from collector.commands.output import FORMATS, add_format_argument, show_items
 from collector.commands.query import ask, asking
 from collector.settings import Settings
 from collector.store.errors import StoreError
+from collector.store_reader import Bounds
 from collector.terminal import print_error, say
 
 SQL = """
@@ -40,6 +41,8 @@ ORDER BY datagrams DESC
 LIMIT {most}
 """
 
+SECONDS = 60
+"""Longest time of the query."""
 FIELDS = ("code", "exporter", "agent", "domain", "protocol", "sentence", "repair")
 """Of a finding, as printed for programs."""
 PROTOCOLS = ("sflow5", "netflow1", "netflow5", "netflow7", "netflow9", "ipfix")
@@ -93,7 +96,8 @@ def run(args: argparse.Namespace) -> int:
             if args.doctor:
                 _print(findings(client, args.minutes)[: args.most], args.format)
             else:
-                ask(client, SQL.format(minutes=args.minutes, most=args.most), args.format)
+                bounds = Bounds(SECONDS, rows=args.most)
+                ask(client, SQL.format(minutes=args.minutes, most=args.most), args.format, bounds)
     except StoreError as error:
         print_error(args.command, str(error))
         return 1

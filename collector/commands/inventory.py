@@ -9,23 +9,25 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from typing import Any
 
-from clickhouse_connect.driver import Client
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from collector.commands.api_client import ServiceError, client_of
 from collector.commands.common import add_settings_arguments, load_settings
-from collector.commands.output import FORMATS, Result, Rows, add_format_argument, show
-from collector.commands.query import asking
+from collector.commands.output import FORMATS, Result, add_format_argument, show
+from collector.commands.query import answer, asking
 from collector.inventory.sources.base import parse_mac
 from collector.settings import Settings
 from collector.store.errors import StoreError
-from collector.terminal import data, print_error
+from collector.store_reader import Bounds
+from collector.terminal import print_error
 from schemas.inventory import INVENTORY
 from schemas.text import like
 
 CONFIRMATIONS = 3
 """An interval that holds is confirmed every `inventory.write_seconds`.  One that missed this many is what a killed
 service left, or its source does not answer."""
+SECONDS, OCTETS = 300, 2 * 2**30
+"""Longest time and most memory of a query: `--unattributed` may look back over all of `flows`."""
 PATTERNS = ("vm", "project", "host", "network")
 ONLY_KNOWN = (*PATTERNS, "source", "at", "history", "conflicts")
 """Options that say nothing about traffic without names, or about sources."""
@@ -251,23 +253,15 @@ def _joined(texts: str, output: str) -> str:
 def _print_rows(args: argparse.Namespace, settings: Settings) -> None:
     sql, parameters = unattributed(args) if args.unattributed else known(args, settings.inventory.write_seconds)
     with asking(settings) as client:
-        answer = _answer(client, sql, parameters, args.format)
-    if answer is None:
+        rows = answer(client, sql, args.format, parameters, Bounds(SECONDS, OCTETS, args.most))
+    if rows is None:
         return
-    if not answer.result_rows:
+    if not rows.result_rows:
         print_error(args.command, _nothing(args))
         return
-    show(answer, args.format)
-    if len(answer.result_rows) == args.most:
+    show(rows, args.format)
+    if len(rows.result_rows) == args.most:
         print_error(args.command, f"only the first {args.most} rows; --most N shows more")
-
-
-def _answer(client: Client, sql: str, parameters: dict[str, Any], output: str) -> Rows | None:
-    """The rows; or None once they have gone to standard output in a format of the store's own."""
-    if output in FORMATS:
-        return client.query(sql, parameters=parameters)
-    data(client.raw_query(sql, parameters=parameters, fmt=output))
-    return None
 
 
 def _nothing(args: argparse.Namespace) -> str:

@@ -5,21 +5,23 @@ from __future__ import annotations
 import argparse
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from clickhouse_connect.driver import Client
 from clickhouse_connect.driver import exceptions as driver
 from urllib3.exceptions import HTTPError
 
 from collector.commands.common import add_settings_arguments, load_settings
-from collector.commands.output import FORMATS, add_format_argument, show
+from collector.commands.output import FORMATS, Rows, add_format_argument, show
 from collector.http.settings import AccessSettings
 from collector.settings import Settings
 from collector.store.client import open_client
 from collector.store.errors import StoreError
 from collector.store.settings import SqlSettings, StoreSettings
 from collector.store_errors import first_line
+from collector.store_reader import Bounds
 from collector.terminal import data, print_error
 
 
@@ -112,12 +114,23 @@ def _listens(host: str, port: int) -> bool:
     return True
 
 
-def ask(client: Client, sql: str, output: str) -> None:
+def ask(client: Client, sql: str, output: str, bounds: Bounds | None = None) -> None:
     """Run `sql` and print the result in format `output` on standard output.
 
     `table` and `csv` and `json` print addresses in their usual form, `10.0.0.1` for a mapped IPv4 address.
     """
+    rows = answer(client, sql.strip().rstrip(";"), output, {}, bounds)
+    if rows is not None:
+        show(rows, output)
+
+
+def answer(client: Client, sql: str, output: str, parameters: Mapping[str, Any], bounds: Bounds | None) -> Rows | None:
+    """The rows; or None once they have gone to standard output in a format of the store's own.
+
+    Without `bounds`, those of the store hold.
+    """
+    settings = bounds.settings() if bounds else None
     if output in FORMATS:
-        show(client.query(sql.strip().rstrip(";")), output)
-    else:
-        data(client.raw_query(sql.strip().rstrip(";"), fmt=output))
+        return client.query(sql, parameters=dict(parameters), settings=settings)
+    data(client.raw_query(sql, parameters=dict(parameters), settings=settings, fmt=output))
+    return None

@@ -111,20 +111,6 @@ def chosen(alerts: AlertSettings, names: Sequence[str]) -> list[Rule]:
     return [rules[name] for name in names] if names else list(rules.values())
 
 
-def condition(rule: Rule) -> str:
-    """When the rule fires, in words."""
-    unit = rule.about.unit
-    if rule.condition == "absent":
-        return f"silent for {rule.windows} windows"
-    if rule.condition == "baseline":
-        return f"{rule.measure} {rule.deviations:g} deviations {rule.direction} of what is usual"
-    side = "above" if rule.sign > 0 else "below"
-    words = f"{rule.measure} {side} {figure(rule.limit, unit)}"
-    if rule.condition == "trend":
-        words += f" within {rule.within_seconds / 3600:g} h"
-    return words + (f" for {rule.for_seconds:g} s" if rule.for_seconds else "")
-
-
 def listed(rules: Iterable[Rule]) -> Result:
     """The rules."""
     names = ("rule", "severity", "scope", "level", "fires", "clears")
@@ -132,7 +118,7 @@ def listed(rules: Iterable[Rule]) -> Result:
     for rule in rules:
         clear = "" if rule.clear is None else f"{figure(rule.clear, rule.about.unit)} "
         rows.append(
-            (rule.name, rule.severity, rule.scope, rule.level, condition(rule), f"{clear}{rule.clear_seconds:g} s")
+            (rule.name, rule.severity, rule.scope, rule.level, rule.in_words, f"{clear}{rule.clear_seconds:g} s")
         )
     return Result(names, rows)
 
@@ -145,7 +131,7 @@ def tested(tallies: Iterable[BacktestResult]) -> Result:
         examples = "; ".join(_example(alert) for alert in tally.alerts[:EXAMPLES])
         count: Any = f"≥ {tally.fired}" if tally.refused else tally.fired
         figures = (round(tally.days, 2), count, round(tally.per_day, 2), len(tally.series))
-        rows.append((tally.rule.name, condition(tally.rule), tally.windows, *figures, examples))
+        rows.append((tally.rule.name, tally.rule.in_words, tally.windows, *figures, examples))
     return Result(names, rows)
 
 
@@ -172,5 +158,5 @@ def suggested(found: Sequence[Suggestion]) -> Result:
             note = "proposed"
         count: Any = f"≥ {tally.fired}" if tally.refused else tally.fired
         figures = (round(tally.days, 2), count, round(tally.per_day, 2), len(tally.series))
-        rows.append((name, condition(advice.rule), *figures, note))
+        rows.append((name, advice.rule.in_words, *figures, note))
     return Result(names, rows)

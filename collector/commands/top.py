@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from clickhouse_connect.driver import Client
-
 from collector.commands.common import add_settings_arguments, load_settings
 from collector.commands.output import Result, add_format_argument, show
 from collector.commands.query import asking
 from collector.settings import Settings
 from collector.store.errors import StoreError
+from collector.store_reader import Bounds, read_rows
 from collector.terminal import Field, Screen, on_terminal, print_error, tell
 from schemas.rollups import LEVELS
 from schemas.text import like
@@ -34,11 +33,11 @@ SORTS = {
 }
 BACK_SECONDS = {"10s": 3600, "1m": 6 * 3600, "1h": 2 * 86_400}
 """How far back the newest window may be: this much is read of the times of the sums."""
-LIMITS = {"max_execution_time": 15, "max_memory_usage": 256 * 2**20, "join_use_nulls": 0}
-"""Of each query; and a profile of the server must not change what the views mean."""
 PATIENCE = {"connect_seconds": 5, "insert_seconds": 20}
 """How long to wait for a store that does not answer: nothing else is shown meanwhile."""
 MOST_ROWS, MOST_ALERTS = 10_000, 1000
+BOUNDS = Bounds(seconds=15, rows=MOST_ROWS)
+"""Of each query."""
 RETRY_SECONDS = 5.0
 """With a store that is away, if `--interval` is not shorter."""
 WIDE = 110
@@ -215,16 +214,13 @@ def read(args: argparse.Namespace, settings: Settings, *, open_store: bool = Tru
     late = settings.analyze.lateness_seconds + settings.alerts.settle_seconds
     settings = settings.model_copy(update={"store": settings.store.model_copy(update=PATIENCE)})
     with asking(settings, open_store=open_store) as client:
-        (times,) = ask(
-            client,
-            NEWEST.format(level=args.level),
-            {"back": BACK_SECONDS[args.level] + round(late), "closed": LEVELS[args.level] + round(late)},
-        )
+        back, closed = (round(late) + seconds for seconds in (BACK_SECONDS[args.level], LEVELS[args.level]))
+        (times,) = read_rows(client, NEWEST.format(level=args.level), {"back": back, "closed": closed}, BOUNDS)
         if not times["found"]:
             return None
         start = round(times["newest"].replace(tzinfo=UTC).timestamp())
         sql, parameters = query(args, start)
-        rows, alerts = ask(client, sql, parameters), ask(client, ALERTS, {})
+        rows, alerts = read_rows(client, sql, parameters, BOUNDS), read_rows(client, ALERTS, {}, BOUNDS)
     fitting = [[alert for alert in alerts if concerns(alert, row)] for row in rows]
     return Picture(
         args.level,
@@ -234,12 +230,6 @@ def read(args: argparse.Namespace, settings: Settings, *, open_store: bool = Tru
         [found[0]["badness"] if found else "" for found in fitting],
         len(alerts),
     )  # fmt: skip
-
-
-def ask(client: Client, sql: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The rows of a bounded query."""
-    answer = client.query(sql, parameters=dict(parameters), settings=LIMITS)
-    return [dict(zip(answer.column_names, row, strict=True)) for row in answer.result_rows]
 
 
 def query(args: argparse.Namespace, start: int) -> tuple[str, dict[str, Any]]:

@@ -6,7 +6,6 @@ What decoding must keep over a restart, the templates and sampler rates of all w
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import threading
@@ -14,7 +13,6 @@ import time
 from collections.abc import Callable, Sequence
 from ipaddress import IPv6Network, ip_network
 from pathlib import Path
-from types import TracebackType
 from typing import Self, cast
 
 import numpy as np
@@ -36,6 +34,7 @@ from collector.decode.workers import Workers, count_of, worker_of
 from collector.interfaces import Clock, Enricher, Sink, Watched
 from collector.log import get_log
 from collector.metrics import Metrics
+from collector.stopping import cancel
 from collector.threads import Bridge
 from decoders.datagrams import Datagrams
 from decoders.decoder import Decoder
@@ -261,16 +260,12 @@ class DecodeStage:
         self._task = asyncio.create_task(self._run(), name="decode")
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         self.inbox.close()
         if not self.ready.is_set() and not self._task.done():
             # A compiler cannot be interrupted, and a stop must not take minutes.
             _log.warning("stopped before decoding began", datagrams_lost=len(self.inbox))
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await cancel(self._task)
             return
         await self._task
 
@@ -317,9 +312,7 @@ class DecodeStage:
         try:
             await self._work()
         finally:
-            tick.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await tick
+            await cancel(tick)
         await self._report()
         await self._save()
 

@@ -19,7 +19,8 @@ from typing import NamedTuple
 
 from collector.inventory.intervals import Columns
 from collector.inventory.merge import Placement, Statement, merge_interface, merge_port, with_host
-from collector.inventory.sources.base import Address, Host, Interface, Rank
+from collector.inventory.sources.base import Address, Host, Interface
+from schemas.inventory import Rank
 
 FOREVER = (1 << 63) - 1
 """End of an interval that still holds."""

@@ -13,7 +13,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from collector.inventory.sources.base import MAX_IPS, NO_UUID, Interface, PortKind, Rank
+from collector.inventory.sources.base import MAX_IPS, NO_UUID, Interface, PortKind
+from schemas.inventory import Rank
 
 MAX_CONFLICT = 400
 """Characters of the text that describes how sources differ."""
@@ -27,16 +28,6 @@ DISPUTED = ("vm", "vm_uuid", "project", "network", "vni", "vlan")
 
 _ID = re.compile(r"[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
 """A UUID, with or without hyphens: a name that means nothing to people."""
-
-SOURCE_NAMES = {
-    Rank.LIBVIRT: "libvirt",
-    Rank.OVSDB: "ovsdb",
-    Rank.OPENSTACK: "openstack",
-    Rank.STATIC: "static",
-    Rank.SFLOW_HOST: "sflow",
-    Rank.INTERFACE_NAME: "interface_name",
-}
-"""Names as in the column `source` of table `inventory`."""
 
 
 class Statement(NamedTuple):
@@ -277,16 +268,16 @@ def _conflict(host: str, every: list[Statement]) -> str:
         for rank, interface, _ in every:
             value = getattr(interface, field)
             if value != _EMPTY[field] and not _unreadable(field, value):
-                said.setdefault(value, SOURCE_NAMES[rank])
+                said.setdefault(value, rank.column_name)
         if len(said) > 1:
             told.append(f"{field}: " + ", ".join(f"{who} says {value}" for value, who in said.items()))
     best = next((s.rank for s in every if s.interface.host == host), None)
     # A source that names two hypervisors sees a migration, not a conflict.
     migrating = {s.interface.host for s in every if s.rank == best} | {""}
-    other = {s.interface.host: SOURCE_NAMES[s.rank] for s in every if s.interface.host not in migrating}
+    other = {s.interface.host: s.rank.column_name for s in every if s.interface.host not in migrating}
     if best is not None and other:
         others = ", ".join(f"{who} says {name}" for name, who in other.items())
-        told.append(f"host: {SOURCE_NAMES[best]} says {host}, {others}")
+        told.append(f"host: {best.column_name} says {host}, {others}")
     return "; ".join(told)[:MAX_CONFLICT]
 
 

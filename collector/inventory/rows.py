@@ -8,7 +8,6 @@ from typing import Any
 import pyarrow as pa
 
 from collector.inventory.history import FOREVER, History, Interval
-from collector.inventory.merge import SOURCE_NAMES
 from collector.inventory.sources.base import Address, sixteen
 from schemas.inventory import INVENTORY
 
@@ -30,8 +29,8 @@ def inventory_rows(
         "valid_from": [interval.known_from for interval in shown],
         "valid_to": [history.heard_us(interval) for interval in shown],
         "open": [int(interval.valid_to == FOREVER) for interval in shown],
-        "source": [SOURCE_NAMES[placement.ranks[0]] for placement in placements],
-        "sources": [",".join(SOURCE_NAMES[rank] for rank in placement.ranks) for placement in placements],
+        "source": [placement.ranks[0].column_name for placement in placements],
+        "sources": [",".join(rank.column_name for rank in placement.ranks) for placement in placements],
         "vm_uuid": [interface.vm_uuid.bytes for interface in of],
         "vm": [interface.vm for interface in of],
         "project": [interface.project for interface in of],

@@ -5,10 +5,22 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field
 
 Address = IPv4Address | IPv6Address
+
+PORTS_LIBVIRT = {"ssh": 22, "libssh": 22, "libssh2": 22, "tcp": 16509, "tls": 16514}
+PORT_OVSDB = 6640
+
+
+def port_of(url: str) -> int:
+    """Return the port in a URL, else 0.  One that is not valid is reported where it is used."""
+    try:
+        return urlsplit(url).port or 0
+    except ValueError:
+        return 0
 
 
 class SourceSettings(BaseModel, frozen=True, extra="forbid"):
@@ -19,6 +31,16 @@ class SourceSettings(BaseModel, frozen=True, extra="forbid"):
     deadline_seconds: Annotated[float, Field(gt=0, le=3_600)] = 10.0
     """A call that takes longer is given up: the last answer stays in use and its age grows."""
 
+    @property
+    def every_seconds(self) -> float:
+        """How often it is read, for whatever reason."""
+        return self.poll_seconds
+
+    @property
+    def ports(self) -> frozenset[int] | None:
+        """TCP ports that it connects to; None where they are not known beforehand."""
+        return frozenset()
+
 
 class HostSourceSettings(SourceSettings, frozen=True, extra="forbid"):
     """What sources of a single hypervisor have in common."""
@@ -28,6 +50,13 @@ class HostSourceSettings(SourceSettings, frozen=True, extra="forbid"):
     exporters: tuple[Address, ...] = ()
     """Addresses from which this hypervisor exports, beyond those that the source states itself: sFlow agent address,
     sender address.  They identify the switch that saw a packet."""
+    counters_seconds: Annotated[float, Field(ge=0, le=86_400)] = 0.0
+    """How often counters of interfaces are read into `interface_counters`; 0 = never."""
+
+    @property
+    def every_seconds(self) -> float:
+        """How often it is read, for whatever reason."""
+        return min(self.poll_seconds, self.counters_seconds) if self.counters_seconds else self.poll_seconds
 
 
 class LibvirtSettings(HostSourceSettings, frozen=True, extra="forbid"):
@@ -40,6 +69,18 @@ class LibvirtSettings(HostSourceSettings, frozen=True, extra="forbid"):
     guest_agent: bool = False
     """Ask the guest agents for addresses, too: they answer slowly, or never where none runs.  libvirt allows this only
     on connections that may change domains, so with this the connection is not read-only."""
+
+    @property
+    def transport(self) -> str:
+        """`ssh` of qemu+ssh://host/system; empty where there is none."""
+        return urlsplit(self.uri).scheme.partition("+")[2]
+
+    @property
+    def ports(self) -> frozenset[int] | None:
+        if self.transport == "ext":
+            return None
+        usual = PORTS_LIBVIRT.get(self.transport, PORTS_LIBVIRT["tls"])
+        return frozenset({port_of(self.uri) or usual}) if urlsplit(self.uri).hostname else frozenset()
 
 
 class OvsdbSettings(HostSourceSettings, frozen=True, extra="forbid"):
@@ -54,6 +95,11 @@ class OvsdbSettings(HostSourceSettings, frozen=True, extra="forbid"):
     counters_seconds: Annotated[float, Field(ge=0, le=86_400)] = 0.0
     """How often interface statistics go into `interface_counters`; 0 = never, since sFlow brings the same figures."""
 
+    @property
+    def ports(self) -> frozenset[int]:
+        kind, _, where = self.remote.partition(":")
+        return frozenset() if kind == "unix" else frozenset({port_of(f"{kind}://{where}") or PORT_OVSDB})
+
 
 class OpenstackSettings(SourceSettings, frozen=True, extra="forbid"):
     """One OpenStack cloud."""
@@ -67,6 +113,11 @@ class OpenstackSettings(SourceSettings, frozen=True, extra="forbid"):
     """clouds.yaml to use; empty = where openstacksdk looks by itself."""
     full_seconds: Annotated[float, Field(gt=0, le=604_800)] = 600.0
     """How often everything is listed again; in between, only what changed, where the API states it."""
+
+    @property
+    def ports(self) -> None:
+        """None: the cloud's catalogue has its endpoints."""
+        return None
 
 
 class StaticSettings(SourceSettings, frozen=True, extra="forbid"):
@@ -87,6 +138,13 @@ class InventorySettings(BaseModel, frozen=True, extra="forbid"):
     ovsdb: tuple[OvsdbSettings, ...] = ()
     openstack: tuple[OpenstackSettings, ...] = ()
     static: tuple[StaticSettings, ...] = ()
+
+    @property
+    def sources(self) -> list[tuple[str, SourceSettings]]:
+        """Each with the name of its kind, in the order in which they stand above."""
+        each = ((name, getattr(self, name)) for name in type(self).model_fields)
+        return [(name, one) for name, some in each if isinstance(some, tuple) for one in some]
+
     in_band: bool = True
     """Use what exporters state of their own interfaces: sFlow host structures, port names."""
     host_names: Literal["short", "full"] = "short"

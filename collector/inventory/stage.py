@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -27,13 +26,14 @@ from collector.inventory.poller import Polled, SourcePoller
 from collector.inventory.rows import inventory_rows
 from collector.inventory.settings import InventorySettings
 from collector.inventory.snapshot import build
-from collector.inventory.sources.base import Address, Rank, Report
+from collector.inventory.sources.base import Address, Report
 from collector.inventory.sources.registry import INVENTORY_THREAD, sources
 from collector.log import get_log
 from collector.metrics import Metrics, RunningTotals
 from collector.threads import Bridge
 from decoders.shared import Decoded
 from schemas.flows import FLOWS
+from schemas.inventory import Rank
 from schemas.text import cleaned
 
 REBUILD_SECONDS = 0.1
@@ -136,9 +136,7 @@ class InventoryStage:
         self._tasks += [asyncio.create_task(_for_ever(step), name="inventory") for step in (self._rebuild, self._tick)]
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -250,12 +248,12 @@ class InventoryStage:
         began, now = time.monotonic(), self._clock_us()
         if began < self._next_learn:
             return False
-        known = self._history.addresses(better_than=Rank.SFLOW_HOST)
+        known = self._history.addresses(better_than=Rank.SFLOW)
         if not self._in_band.take(now) and known == self._known:
             return False
         self._known = known
         vms, hosts = self._in_band.vms(known)
-        self._history.apply("sFlow host structures", Rank.SFLOW_HOST, vms, hosts, now)
+        self._history.apply("sFlow host structures", Rank.SFLOW, vms, hosts, now)
         self._learn_ports(now)
         self._next_learn = time.monotonic() + IDLE_SHARE * (time.monotonic() - began)
         return True

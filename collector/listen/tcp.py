@@ -21,7 +21,6 @@ import struct
 from collections.abc import Callable, Coroutine
 from functools import partial
 from itertools import count
-from types import TracebackType
 from typing import Self, cast
 
 import numpy as np
@@ -134,9 +133,7 @@ class StreamListener:
             raise
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self._stop()
 
     def _context(self) -> ssl.SSLContext | None:

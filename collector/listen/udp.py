@@ -13,7 +13,6 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Self
 
 from prometheus_client import Counter, Gauge
@@ -74,9 +73,7 @@ class Listener:
         await self.start()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.stop()
 
     @property

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from types import TracebackType
 from typing import Self
 
 from prometheus_client import Counter
@@ -76,9 +75,7 @@ class Actions:
         self._tasks = [asyncio.create_task(worker.run(), name=f"action {worker.name}") for worker in self._workers]
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         tasks, self._tasks = self._tasks, []
         for worker in self._workers:
             worker.stop()
@@ -87,7 +84,7 @@ class Actions:
             for task in late:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        await self._launcher.__aexit__(kind, error, trace)
+        await self._launcher.__aexit__(*error)
         for worker in self._workers:
             worker.leave()
 

@@ -43,7 +43,7 @@ class AppriseReceiver:
     refresh_seconds: float | None = None
     not_kept = 0
 
-    def __init__(self, name: str, settings: ReceiverSettings) -> None:
+    def __init__(self, name: str, settings: ReceiverSettings, public_url: str = "") -> None:
         self._name = name
         self._settings = settings
         self._apprise = apprise.Apprise()

@@ -133,7 +133,7 @@ class ReceiverSettings(UrlSettings, frozen=True, extra="forbid"):
 
     section: ClassVar[str] = "notify.receivers"
 
-    kind: Literal["apprise", "alertmanager"] = "apprise"
+    kind: Literal["apprise", "alertmanager"] = "apprise"  # each is a module of this room
     """`apprise`: mail, SMS gateways, WeCom, webhooks and the rest, by URL, such as
     `mailtos://user:password@mail.example.net?to=ops@example.net`.  `alertmanager`: API v2 of Alertmanager, at
     `http://host:9093`; `ca_file` is for it alone."""

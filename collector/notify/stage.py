@@ -12,13 +12,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from functools import partial
-from types import TracebackType
+from importlib import import_module
 from typing import Self
 
 from collector.interfaces import Call, NotificationGroup
 from collector.log import get_log
 from collector.metrics import OTHER, Metrics
-from collector.notify.alertmanager import AlertmanagerReceiver
 from collector.notify.receiver import Receiver
 from collector.notify.settings import NotifySettings, ReceiverSettings
 from collector.notify.worker import Counts, OnDelivered, Worker
@@ -37,12 +36,10 @@ def receivers(settings: NotifySettings) -> dict[str, Receiver]:
 
 
 def _receiver(name: str, settings: ReceiverSettings, public_url: str) -> Receiver:
-    if settings.kind == "alertmanager":
-        return AlertmanagerReceiver(name, settings, public_url)
-    # Loading apprise takes half a second, for which only its users should wait.
-    from collector.notify.apprise import AppriseReceiver  # noqa: PLC0415
-
-    return AppriseReceiver(name, settings)
+    """The module of a kind is loaded where it is used: apprise takes half a second."""
+    module = import_module(f"collector.notify.{settings.kind}")
+    receiver: Receiver = getattr(module, f"{settings.kind.capitalize()}Receiver")(name, settings, public_url)
+    return receiver
 
 
 class NotifyStage:
@@ -108,9 +105,7 @@ class NotifyStage:
             task.add_done_callback(self._ended)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         tasks, self._tasks = self._tasks, []
         for worker in self._workers.values():
             worker.stop()

@@ -16,6 +16,7 @@ from urllib.request import getproxies_environment
 from pydantic import BaseModel
 
 from collector import environment
+from collector.inventory.settings import port_of
 from collector.notify.receiver import NotifyError
 from collector.notify.settings import ReceiverSettings
 from collector.process.confine import ConfineError, Reach
@@ -74,7 +75,6 @@ NEVER = frozenset(
 PORT_HTTP, PORT_HTTPS = 80, 443
 PORT_DNS = 53
 """For DNS answers that do not fit into a datagram."""
-PORTS_LIBVIRT = {"ssh": 22, "libssh": 22, "libssh2": 22, "tcp": 16509, "tls": 16514}
 PORTS_APPRISE = {
     "amqp": 5672, "amqps": 5671, "aprs": 10152, "emby": 8096, "gntp": 23053, "growl": 23053, "hassio": 8123,
     "irc": 6667, "ircs": 6697, "kodi": 8080, "mqtt": 1883, "mqtts": 8883, "smpp": 2775, "smpps": 3550, "xbmc": 8080,
@@ -84,7 +84,6 @@ PORTS_APPRISE = {
 PORTS_MAIL = (25, 465, 587)
 PORTS_HTTP = {"http": PORT_HTTP, "https": PORT_HTTPS}
 PORTS_STORE = {"http": 8123, "https": 8443}
-PORT_OVSDB = 6640
 PORT_SOCKS = 1080
 
 LINKS = 40
@@ -109,9 +108,9 @@ def reach_of(settings: Settings, config: Path | None, temporary: Path) -> Reach:
     if settings.inventory.libvirt:
         read |= {Path("/etc", name) for name in ETC_LIBVIRT}
         read |= {home / ".config/libvirt" for home in _homes()} | {home / ".pki" for home in _homes()}
-    for uri in (source.uri for source in settings.inventory.libvirt):
-        if _transport(uri) in ("ssh", "ext"):
-            execute |= {Path(path) for path in (*SYSTEM, "/bin", "/sbin")} | set(_paths_of(uri, "command"))
+    for source in settings.inventory.libvirt:
+        if source.transport in ("ssh", "ext"):
+            execute |= {Path(path) for path in (*SYSTEM, "/bin", "/sbin")} | set(_paths_of(source.uri, "command"))
             read |= {home / ".ssh" for home in _homes()}
     return Reach(
         frozenset(read | set(settings.confine.read)),
@@ -295,20 +294,14 @@ def _bound(settings: Settings) -> Iterator[int]:
 
 
 def _connected(settings: Settings) -> frozenset[int] | None:
-    """Return the TCP ports to connect to; None where they are not known beforehand: OpenStack's catalogue has its
-    endpoints."""
-    if settings.inventory.openstack or any(_transport(one.uri) == "ext" for one in settings.inventory.libvirt):
-        return None
+    """Return the TCP ports to connect to; None where they are not known beforehand."""
     ports = {PORT_DNS, *settings.confine.connect, *_ports_of_proxies()}
+    for _, source in settings.inventory.sources:
+        if source.ports is None:
+            return None
+        ports |= source.ports
     if not settings.store.embedded:
         ports.add(_port(settings.store.url, PORTS_STORE))
-    for source in settings.inventory.libvirt:
-        if urlsplit(source.uri).hostname:
-            ports.add(_port(source.uri, {}) or PORTS_LIBVIRT.get(_transport(source.uri), PORTS_LIBVIRT["tls"]))
-    for remote in (source.remote for source in settings.inventory.ovsdb):
-        kind, _, where = remote.partition(":")
-        if kind != "unix":
-            ports.add(_port(f"{kind}://{where}", {}) or PORT_OVSDB)
     for receiver, url in _receivers(settings):
         if receiver.kind == "apprise":
             ports |= {PORT_HTTP, PORT_HTTPS, *PORTS_MAIL, _port(url, PORTS_APPRISE)}
@@ -325,15 +318,6 @@ def _ports_of_proxies() -> Iterator[int]:
             yield _port(url if "://" in url else f"http://{url}", PORTS_HTTP) or PORT_SOCKS
 
 
-def _transport(uri: str) -> str:
-    """Return `ssh` of qemu+ssh://host/system; empty where there is none."""
-    return urlsplit(uri).scheme.partition("+")[2]
-
-
 def _port(url: str, usual: Mapping[str, int]) -> int:
     """Return the port in a URL, else the usual one of its scheme, else 0."""
-    scheme = url.partition("://")[0].lower()
-    port = None
-    with suppress(ValueError):  # an invalid port or URL is reported where it is used
-        port = urlsplit(url).port
-    return port or usual.get(scheme, 0)
+    return port_of(url) or usual.get(url.partition("://")[0].lower(), 0)

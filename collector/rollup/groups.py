@@ -20,7 +20,7 @@ from clickhouse_connect.driver import Client
 from collector.log import get_log
 from collector.rollup.plan import Rows
 from collector.rollup.sums import PairSums
-from collector.store_client import KeptClient
+from collector.store_reader import KeptClient
 from schemas.column import ADDRESS, ENUM, NAME, NAMED_UUID, Column, Table
 from schemas.flows import FLOWS
 from schemas.rollups import GROUPS, PAIR_INPUT

@@ -18,7 +18,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Self
 
 import pyarrow as pa
@@ -31,6 +30,7 @@ from collector.metrics import Metrics
 from collector.rollup.groups import GroupStore, StoreRows
 from collector.rollup.settings import RollupSettings
 from collector.rollup.sums import PairSums, warm_up
+from collector.stopping import cancel
 from collector.store_errors import first_line
 from schemas.rollups import LEVELS
 
@@ -151,9 +151,7 @@ class Rollups:
         self._tasks = [asyncio.create_task(step, name=f"rollup-{name}") for name, step in steps.items()]
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         # A group with an unanswered insert stays open: the next start reads it back.
         self._end()
         with contextlib.suppress(TimeoutError):
@@ -161,11 +159,7 @@ class Rollups:
                 await self._to_sum.join()
                 await self._flushed.wait()
         tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            task.cancel()
-        for task in tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await cancel(*tasks)
         if self.pending:
             _log.info("sums left for the next start")
             return  # the worker may still be busy with them

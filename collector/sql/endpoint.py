@@ -12,7 +12,6 @@ import contextlib
 import re
 import time
 from collections.abc import Coroutine, Sequence
-from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
 
@@ -224,9 +223,7 @@ class SqlEndpoint:
         self._task = asyncio.create_task(self._server.serve(sockets=[listening]), name="sql")
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         self._turns.close()
         for asked in self._asked:
             asked.cancel()

@@ -23,7 +23,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import Lock
-from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
 
@@ -110,9 +109,7 @@ class Lease:
             self._task = asyncio.create_task(self._beat(), name="lease")
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         task, self._task = self._task, None
         if task is not None:
             task.cancel()

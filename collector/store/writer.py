@@ -18,7 +18,6 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from types import TracebackType
 from typing import Self
 
 import pyarrow as pa
@@ -228,9 +227,7 @@ class Writer:
         }
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.drain(self._settings.drain_seconds)
 
     def offer(self, table: str, batch: pa.RecordBatch, /) -> bool:

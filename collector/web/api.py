@@ -7,20 +7,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Annotated, Any
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from ipaddress import ip_address
+from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from collector.http.gate import DEFECT, PROBLEM, SCOPE_USER, problem
-from collector.interfaces import AlertQuery, AlertService, AlertServiceError, Row
+from collector.interfaces import AlertService, AlertServiceError, Row
+from collector.store_reader import Reader
 from collector.version import VERSION
-from collector.web import models
+from collector.web import queries
+from schemas.text import clean
 
 PAGE = 1000
 """Most rows of one answer."""
@@ -31,16 +44,247 @@ MISTAKES = 20
 
 CURSOR = "^([0-9]{1,18}-[0-9a-f]{32})?$"
 
+State = Literal["firing", "acknowledged", "resolved"]
+Severity = Literal["info", "warning", "critical"]
+Scope = Literal["pair", "vm", "interface", "host", "exporter", "service"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LONGEST_SILENCE = timedelta(days=366)
+
+
+def moment(time_us: object) -> object:
+    """Return µs since 1970 as a time; 0 as None."""
+    if isinstance(time_us, int):
+        return _EPOCH + timedelta(microseconds=time_us) if time_us else None
+    return time_us
+
+
+def micros(time: datetime) -> int:
+    """Return a time as µs since 1970."""
+    return (time - _EPOCH) // timedelta(microseconds=1)
+
+
+When = Annotated[datetime | None, BeforeValidator(moment)]
+# Texts from people are cleaned (`schemas.text`), so that readers see everything in them.
+Who = Annotated[str, StringConstraints(strip_whitespace=True, max_length=100), AfterValidator(partial(clean, most=100))]
+Comment = Annotated[
+    str, StringConstraints(strip_whitespace=True, max_length=1000), AfterValidator(partial(clean, most=1000))
+]
+Short = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(partial(clean, most=200))]
+Protocol = Literal["sflow5", "netflow1", "netflow5", "netflow7", "netflow9", "ipfix"]
+
+
+def address(text: object) -> object:
+    """Return an IP address in the form of alerts' labels: IPv4 is not mapped.  Raises ValueError."""
+    parsed = ip_address(str(text))
+    return str(getattr(parsed, "ipv4_mapped", None) or parsed)
+
+
+Address = Annotated[str, BeforeValidator(address)]
+
+
+class Alert(BaseModel):
+    """One alert.  `unit` is that of value, low, high, threshold and worst: ratio (0 to 1), bit/s, µs, s and so on."""
+
+    alert_id: str = Field(description="32 hexadecimal digits, for one alert from its begin to its end.")
+    fingerprint: str = Field(description="Of rule and series: the next alert of the same series has it, too.")
+    rule: str
+    severity: Severity
+    scope: Scope
+    labels: dict[str, str] = Field(description="Names of the series: src_vm, dst_vm, vm, host, interface, exporter.")
+    state: State = Field(validation_alias="status")
+    summary: str = Field(description="Sentence of the rule, filled in.")
+    since: When = Field(description="Begin of the first window beyond the limit.")
+    fired: When = Field(validation_alias="time")
+    acknowledged: When
+    acknowledged_by: str
+    resolved: When
+    resolved_by: str = Field(description="Who or what ended it: a person, clear, forgotten, rule removed.")
+    stale_since: When = Field(description="Since when nothing is measured of it: its state stays.")
+    told: When = Field(description="When its message was handed over to delivery.")
+    held_back: bool = Field(description="A silence or another alert keeps its message back.")
+    held_back_by: str = Field(description="Which: the name of a rule, or a silence, its id and who made it.")
+    escalations: int
+    measure: str = Field(description="Column of the view; empty for absence.")
+    unit: str
+    value: float | None
+    low: float | None = Field(description="Lower end of the 95 % interval; null where there is none.")
+    high: float | None
+    samples: float | None = Field(description="What the value rests on.")
+    threshold: float | None
+    worst: float | None = Field(description="Value furthest beyond the limit so far.")
+    evidence: str
+    condition: str
+    level: str = Field(description="Length of the windows: 10s, 1m or 1h.")
+    window_start: When = Field(description="Begin of the window of the value.")
+    window_end: When
+
+
+class AlertList(BaseModel):
+    """One page of alerts, the last fired first."""
+
+    alerts: list[Alert]
+    next_cursor: str | None = Field(description="Give it as `cursor` to get the next page; null on the last one.")
+
+
+class Event(BaseModel):
+    """One change of an alert."""
+
+    time: When
+    event: str = Field(
+        description="firing, told, acknowledged, escalated, resolved; stale, measured (nothing is measured, again "
+        "something); silenced, inhibited (its message is kept back)."
+    )
+    who: str
+    comment: str
+    value: float | None
+    low: float | None
+    high: float | None
+    unit: str
+    window_end: When
+
+
+class AlertDetail(BaseModel):
+    """One alert and what happened to it, oldest first."""
+
+    alert: Alert
+    history: list[Event]
+
+
+class Silence(BaseModel):
+    """One silence: messages of matching alerts are held back."""
+
+    silence_id: str
+    matchers: dict[str, str]
+    made: When = Field(validation_alias="time")
+    until: When
+    who: str
+    comment: str
+
+
+class SilenceList(BaseModel):
+    """Silences, newest first."""
+
+    silences: list[Silence]
+
+
+class Rule(BaseModel):
+    """One rule that is evaluated.  `unit` is that of above and below."""
+
+    name: str
+    scope: Scope
+    condition: str
+    measure: str
+    unit: str
+    level: str
+    severity: Severity
+    above: float | None
+    below: float | None
+    pending: int = Field(description="Series beyond the limit, but not for long enough.")
+    firing: int = Field(description="Alerts that have fired and not ended, acknowledged ones, too.")
+    series: int = Field(description="Series that it looked at last.")
+    evaluated: When = Field(validation_alias="evaluated_us")
+    window_end: When = Field(validation_alias="window_end_us", description="End of the last window that it looked at.")
+    failed: When = Field(validation_alias="failed_us", description="When it was last not evaluated.")
+    error: str = Field(description="Why not; stays until another error.")
+
+
+class RuleList(BaseModel):
+    """The rules that are evaluated, by name."""
+
+    rules: list[Rule]
+
+
+class Act(BaseModel, extra="forbid"):
+    """The person who does something, and why."""
+
+    who: Who = Field(default="", description="Needed where vmflow knows no login; else the login's name counts.")
+    comment: Comment = ""
+
+
+class SilenceRequest(Act):
+    """A new silence.  Exactly one of `until` and `seconds` states when it ends."""
+
+    matchers: dict[Short, Short] = Field(
+        min_length=1,
+        max_length=20,
+        description="Label (src_vm, dst_vm, vm, host ...), rule, severity or scope, and a pattern with * and ?. "
+        "All must match.",
+    )
+    until: AwareDatetime | None = None
+    seconds: float | None = Field(default=None, gt=0, description="From now.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.until is None) == (self.seconds is None):
+            raise ValueError("exactly one of until and seconds is expected")
+        return self
+
+    def ends(self, now: datetime) -> datetime:
+        """Return when it ends.  Raises ValueError for a time in the past, or more than 366 days away."""
+        if self.seconds is not None and self.seconds > LONGEST_SILENCE.total_seconds():
+            raise ValueError(f"seconds = {self.seconds:g}: at most 366 days are expected")
+        end = self.until or now + timedelta(seconds=self.seconds or 0)
+        if not now < end <= now + LONGEST_SILENCE:
+            raise ValueError(f"until = {end.isoformat()}: a time within the next 366 days is expected")
+        return end
+
+
+class RetireRequest(Act):
+    """Exporters that are not expected any more; fields left out do not restrict."""
+
+    exporter: Address = Field(description="Address that the datagrams come from.")
+    agent: Address | None = Field(default=None, description="sFlow agent.")
+    domain: int | None = Field(default=None, ge=0, lt=2**32, description="Observation domain, sub-agent, engine.")
+    protocol: Protocol | None = None
+
+    def labels(self) -> dict[str, str]:
+        """Return the labels as alerts have them."""
+        wanted = {"exporter": self.exporter, "agent": self.agent, "domain": self.domain, "protocol": self.protocol}
+        return {name: str(value) for name, value in wanted.items() if value is not None}
+
+
+class Stream(BaseModel):
+    """One exporter stream."""
+
+    exporter: str
+    agent: str
+    domain: str
+    protocol: str
+
+
+class Retired(BaseModel):
+    """Exporters that are not expected any more, until they send again."""
+
+    retired: list[Stream]
+
+
+class Made(BaseModel):
+    """What was created."""
+
+    silence_id: str
+
+
+class Problem(BaseModel):
+    """What went wrong (RFC 9457)."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    errors: list[str] = Field(default=[], description="Of a request that is not valid: where, what was found and why.")
+
+
 Id = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="32 hexadecimal digits.")]
 Limit = Annotated[int, Query(ge=1, le=PAGE)]
 Offset = Annotated[int, Query(ge=0, le=HISTORY)]
-Rules = Annotated[list[models.Short], Query(max_length=200)]
+Rules = Annotated[list[Short], Query(max_length=200)]
 
 Responses = dict[int | str, dict[str, Any]]
 
 
 def _problems(texts: dict[int, str]) -> Responses:
-    return {status: {"model": models.Problem, "description": text} for status, text in texts.items()}
+    return {status: {"model": Problem, "description": text} for status, text in texts.items()}
 
 
 _PROBLEMS = _problems(
@@ -76,6 +320,14 @@ async def _service(request: Request) -> AlertService:
 Service = Annotated[AlertService, Depends(_service)]
 
 
+async def _reader(request: Request) -> Reader:
+    reader: Reader = request.app.state.reader
+    return reader
+
+
+Store = Annotated[Reader, Depends(_reader)]
+
+
 @dataclass(frozen=True, slots=True)
 class _By:
     """The person who does something, and why."""
@@ -84,7 +336,7 @@ class _By:
     comment: str
 
 
-def _by(request: Request, act: models.Act) -> _By:
+def _by(request: Request, act: Act) -> _By:
     """Return who acts: the logged-in user, else the person named in the body."""
     who = str(request.scope.get(SCOPE_USER) or act.who)
     if not who:
@@ -94,75 +346,77 @@ def _by(request: Request, act: models.Act) -> _By:
 
 @router.get("/alerts", tags=["alerts"])
 async def list_alerts(
-    service: Service,
-    state: Annotated[list[models.State], Query(description="Any of these; all by default.")] = [],  # noqa: B006 - FastAPI copies it
-    severity: Annotated[list[models.Severity], Query(description="Any of these; all by default.")] = [],  # noqa: B006
+    reader: Store,
+    state: Annotated[list[State], Query(description="Any of these; all by default.")] = [],  # noqa: B006 - FastAPI copies it
+    severity: Annotated[list[Severity], Query(description="Any of these; all by default.")] = [],  # noqa: B006
     rule: Annotated[Rules, Query(description="Names of rules; all by default.")] = [],  # noqa: B006
     vm: Annotated[str, Query(max_length=200, description="Name of a VM at either end; * and ? match.")] = "",
     id: Annotated[str, Query(pattern="^[0-9a-f]{0,32}$", description="How the id begins.")] = "",  # noqa: A002 - its name in the URL
     limit: Limit = 100,
     cursor: Annotated[str, Query(pattern=CURSOR, description="`next_cursor` of the page before.")] = "",
-) -> models.AlertList:
+) -> AlertList:
     """List alerts, the last fired first."""
-    query = AlertQuery(tuple(state), tuple(severity), tuple(rule), vm, id, limit + 1, _before(cursor))
-    rows = await service.alerts(query)
+    rows = await queries.alerts(
+        reader, states=state, severities=severity, rules=rule, vm=vm, begin=id, limit=limit + 1, before=_before(cursor)
+    )
     following = _cursor(rows[limit - 1]) if len(rows) > limit else None
-    return models.AlertList.model_validate({"alerts": rows[:limit], "next_cursor": following})
+    return AlertList.model_validate({"alerts": rows[:limit], "next_cursor": following})
 
 
 @router.get("/alerts/{alert_id}", tags=["alerts"], responses=_ABSENT)
-async def show_alert(service: Service, alert_id: Id, limit: Limit = 100, offset: Offset = 0) -> models.AlertDetail:
+async def show_alert(reader: Store, alert_id: Id, limit: Limit = 100, offset: Offset = 0) -> AlertDetail:
     """Show one alert and its history, oldest first; limit and offset apply to the history."""
-    row = await _row(service, alert_id)
-    events = await service.history(row, limit, offset)
-    return models.AlertDetail.model_validate({"alert": row, "history": events})
+    row = await _row(reader, alert_id)
+    events = await queries.history(reader, row, limit, offset)
+    return AlertDetail.model_validate({"alert": row, "history": events})
 
 
 @router.post("/alerts/{alert_id}/acknowledge", tags=["alerts"], responses=_ABSENT | _OVER | _BODY)
-async def acknowledge(request: Request, service: Service, alert_id: Id, act: models.Act) -> models.Alert:
+async def acknowledge(request: Request, service: Service, reader: Store, alert_id: Id, act: Act) -> Alert:
     """Acknowledge an alert: it is not escalated any more."""
     by = _by(request, act)
     if not await service.acknowledge(alert_id, by.who, by.comment):
-        row = await _row(service, alert_id)
+        row = await _row(reader, alert_id)
         raise HTTPException(409, f"it is {row['status']}, not firing")
-    return models.Alert.model_validate(await _row(service, alert_id))
+    return Alert.model_validate(await _row(reader, alert_id))
 
 
 @router.post("/alerts/{alert_id}/resolve", tags=["alerts"], responses=_ABSENT | _OVER | _BODY)
-async def resolve(request: Request, service: Service, alert_id: Id, act: models.Act) -> models.Alert:
+async def resolve(request: Request, service: Service, reader: Store, alert_id: Id, act: Act) -> Alert:
     """Resolve an alert.  If its condition still holds, the next windows begin a new one."""
     by = _by(request, act)
     if not await service.resolve(alert_id, by.who, by.comment):
-        row = await _row(service, alert_id)
+        row = await _row(reader, alert_id)
         raise HTTPException(409, f"it is {row['status']} already")
-    return models.Alert.model_validate(await _row(service, alert_id))
+    return Alert.model_validate(await _row(reader, alert_id))
 
 
 @router.get("/silences", tags=["silences"])
 async def list_silences(
-    service: Service,
+    reader: Store,
     ended: Annotated[bool, Query(description="Former ones, too.")] = False,
     limit: Limit = 100,
     offset: Offset = 0,
-) -> models.SilenceList:
+) -> SilenceList:
     """List silences, newest first."""
-    return models.SilenceList.model_validate({"silences": await service.silences(limit, offset, ended=ended)})
+    after_us = 0 if ended else micros(datetime.now(UTC))
+    return SilenceList.model_validate({"silences": await queries.silences(reader, limit, offset, after_us)})
 
 
 @router.post("/silences", tags=["silences"], status_code=201, responses=_BODY)
-async def make_silence(request: Request, service: Service, wanted: models.SilenceRequest) -> models.Made:
+async def make_silence(request: Request, service: Service, wanted: SilenceRequest) -> Made:
     """Hold back messages of matching alerts until a time.  States still change; alerts that still fire then are
     notified."""
     by = _by(request, wanted)
     try:
-        until = models.micros(wanted.ends(datetime.now(UTC)))
-        return models.Made(silence_id=await service.silence(wanted.matchers, until, by.who, by.comment))
+        until = micros(wanted.ends(datetime.now(UTC)))
+        return Made(silence_id=await service.silence(wanted.matchers, until, by.who, by.comment))
     except ValueError as error:
         raise HTTPException(422, str(error)) from error
 
 
 @router.post("/silences/{silence_id}/end", tags=["silences"], responses=_ABSENT | _BODY, status_code=204)
-async def end_silence(request: Request, service: Service, silence_id: Id, act: models.Act) -> None:
+async def end_silence(request: Request, service: Service, silence_id: Id, act: Act) -> None:
     """End a silence now."""
     _by(request, act)
     if not await service.end_silence(silence_id):
@@ -170,23 +424,23 @@ async def end_silence(request: Request, service: Service, silence_id: Id, act: m
 
 
 @router.post("/exporters/retire", tags=["exporters"], responses=_ABSENT | _BODY)
-async def retire(request: Request, service: Service, wanted: models.RetireRequest) -> models.Retired:
+async def retire(request: Request, service: Service, wanted: RetireRequest) -> Retired:
     """Stop expecting exporters that were removed on purpose, until they send again."""
     by = _by(request, wanted)
     found = await service.retire(wanted.labels(), by.who, by.comment)
     if not found:
         raise HTTPException(404, "no such exporter is expected: it never sent data here, or is retired already")
-    return models.Retired.model_validate({"retired": found})
+    return Retired.model_validate({"retired": found})
 
 
 @router.get("/rules", tags=["rules"])
-async def list_rules(service: Service) -> models.RuleList:
+async def list_rules(service: Service) -> RuleList:
     """List the evaluated rules, and the state of their evaluation."""
-    return models.RuleList.model_validate({"rules": service.rules()})
+    return RuleList.model_validate({"rules": service.rules()})
 
 
-async def _row(service: AlertService, alert_id: str) -> Row:
-    row = await service.alert(alert_id)
+async def _row(reader: Reader, alert_id: str) -> Row:
+    row = await queries.alert(reader, alert_id)
     if row is None:
         raise HTTPException(404, "there is no such alert")
     return row
@@ -206,6 +460,7 @@ def handle(app: FastAPI) -> None:
     app.add_exception_handler(StarletteHTTPException, _http)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(AlertServiceError, _unavailable)
+    app.add_exception_handler(queries.NoAnswerError, _unavailable)
     app.add_exception_handler(Exception, _defect)
 
 
@@ -251,8 +506,8 @@ class Api(FastAPI):
         return self.openapi_schema
 
 
-def application(service: AlertService, pages: Sequence[BaseRoute]) -> ASGIApp:
-    """Return the API of `service`, with `pages` beside it."""
+def application(service: AlertService, reader: Reader, pages: Sequence[BaseRoute]) -> ASGIApp:
+    """Return the API of `service` and of the store, with `pages` beside it."""
     app = Api(
         title="vmflow",
         summary="Alerts of VM-to-VM traffic: list, acknowledge, resolve, silence; rules and their state.",
@@ -262,7 +517,7 @@ def application(service: AlertService, pages: Sequence[BaseRoute]) -> ASGIApp:
         redoc_url=None,
         routes=list(pages),
     )
-    app.state.service = service
+    app.state.service, app.state.reader = service, reader
     app.include_router(router)
     handle(app)
     app.middleware_stack = app.build_middleware_stack()  # otherwise the first request does this

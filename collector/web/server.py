@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, Self
 
 from prometheus_client import CollectorRegistry
@@ -24,6 +23,7 @@ from collector.http.server import CONNECTIONS, BindError, LargeResponse, bind, s
 from collector.interfaces import AlertService, Call
 from collector.log import get_log
 from collector.metrics import Metrics
+from collector.store_reader import Reader
 from collector.web.settings import WebSettings
 
 LOAD_SECONDS = 30
@@ -97,6 +97,7 @@ class Web:
         metrics: Metrics,
         health: Health,
         service: AlertService,
+        reader: Reader,
         entrance: Entrance,
         call: Call,
         connections: int = CONNECTIONS,
@@ -108,6 +109,7 @@ class Web:
         self._connections = connections
         self._health = health
         self._service = service
+        self._reader = reader
         self._call = call
         self._routes = [
             Route("/", self._home),
@@ -135,9 +137,7 @@ class Web:
         self._task = asyncio.create_task(self._server.serve(sockets=[listening]), name="web")
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self._api.stop()
         if self._settings.enabled:
             self._server.should_exit = True
@@ -157,7 +157,7 @@ class Web:
         """Return the API, and the pages for methods other than GET and HEAD.  Blocks: it loads FastAPI."""
         from collector.web.api import application  # noqa: PLC0415 - slow, see the module's text
 
-        return application(self._service, self._routes)
+        return application(self._service, self._reader, self._routes)
 
     async def _home(self, request: Request) -> Response:
         return PlainTextResponse("vmflow\n\n/metrics  for Prometheus\n/health   is it well\n/api/openapi.json\n")

@@ -337,7 +337,7 @@ CREATE TABLE IF NOT EXISTS alerts${local}${on_cluster}
     `samples` Nullable(Float64) CODEC(ZSTD(1)),
     `evidence` LowCardinality(String) CODEC(ZSTD(1)),
     `threshold` Nullable(Float64) CODEC(ZSTD(1)),
-    `condition` Enum8('threshold' = 0, 'absent' = 1, 'trend' = 2, 'baseline' = 3) CODEC(LZ4),
+    `condition` LowCardinality(String) CODEC(ZSTD(1)),
     `level` LowCardinality(String) CODEC(ZSTD(1)),
     `window_start` DateTime64(6, 'UTC') CODEC(Delta, LZ4),
     `window_end` DateTime64(6, 'UTC') CODEC(Delta, LZ4),
@@ -373,7 +373,7 @@ CREATE TABLE IF NOT EXISTS alert_events${local}${on_cluster}
     `samples` Nullable(Float64) CODEC(ZSTD(1)),
     `evidence` LowCardinality(String) CODEC(ZSTD(1)),
     `threshold` Nullable(Float64) CODEC(ZSTD(1)),
-    `condition` Enum8('threshold' = 0, 'absent' = 1, 'trend' = 2, 'baseline' = 3) CODEC(LZ4),
+    `condition` LowCardinality(String) CODEC(ZSTD(1)),
     `level` LowCardinality(String) CODEC(ZSTD(1)),
     `window_start` DateTime64(6, 'UTC') CODEC(Delta, LZ4),
     `window_end` DateTime64(6, 'UTC') CODEC(Delta, LZ4)

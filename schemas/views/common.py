@@ -46,17 +46,17 @@ def _missed(level: str, vantage: str, join: str, of_all: str) -> str:
         toDateTime(missed_window * {seconds}, 'UTC') AS time,
         missed_vantage AS vantage,
         least(sum(part), {seconds}) AS missed_seconds,
-        max(anew) AS renewed
+        max(begins_again) AS renewed
     FROM (
         SELECT
             {vantage} AS missed_vantage,
             arrayJoin(range(toUInt32(floor(begin / {seconds})), toUInt32(floor(end / {seconds})) + 1)) AS missed_window,
             toFloat64(missed_window) * {seconds} AS opens,
             greatest(0, least(end, opens + {seconds}) - greatest(begin, opens)) AS part,
-            anew
+            begins_again
         FROM (
             SELECT reporter, domain, protocol, {last} AS end,
-                reason IN ('started', 'reopened', 'restarted') AS anew,
+                reason IN ('started', 'reopened', 'restarted') AS begins_again,
                 greatest({first}, {last} - {LONGEST_SECONDS}, 0) AS begin
             FROM gaps WHERE ends > now() - INTERVAL {TTL_DAYS[level]} DAY AND reporter {of_all} toIPv6('::')
         ) AS gap{join}

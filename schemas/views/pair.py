@@ -185,7 +185,7 @@ def _deliveries(table: str, hours: int, begin_of: str, where: str = "") -> str:
                     AND dst_host != ''
                 GROUP BY time, host, named, proof, {_STREAM}
             )
-        ) AS told
+        ) AS reports
         LEFT JOIN ({_RENEWED.format(hours=SEEING_HOURS)}
         ) AS renewals USING ({_STREAM})
         WHERE delivered > 0 AND delivered >= {SEEN_SHARE} * most_sent

@@ -16,7 +16,7 @@ import pytest
 from clickhouse_connect.driver import Client
 
 from collector.__main__ import main
-from collector.analyze.doctor import CHECKS, LIMITS, Doctor, Finding, examine
+from collector.analyze.doctor import BOUNDS, CHECKS, Doctor, Finding, examine
 from collector.analyze.settings import AnalyzeSettings
 from collector.metrics import Metrics
 from collector.sql.engine import Engine, Query
@@ -334,7 +334,7 @@ def test_restarts(client: Client) -> None:
     heard(client, BASE_US + 1, HOST, restarts=0)
     assert codes(client) == set()
     heard(client, BASE_US + WINDOW_US, HOST, restarts=2)
-    assert one(client, "restarted").sentence.startswith("It began anew 2 times")
+    assert one(client, "restarted").sentence.startswith("It restarted 2 times")
 
 
 def test_gaps(client: Client) -> None:
@@ -498,7 +498,7 @@ def test_the_command_prints_for_people(
 
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{HOST} ipfix, domain 0: restarted"
-    assert lines[1].startswith("  It began anew 1 times")
+    assert lines[1].startswith("  It restarted 1 times")
     assert "    ovs-vsctl list IPFIX" in lines
 
 
@@ -588,7 +588,7 @@ def test_the_running_service_answers_the_doctor(client: Client, made_store: Stor
     heard(client, BASE_US + SECOND_US, HOST, restarts=1)
     assert made_store.directory is not None
     engine = Engine(made_store.directory, made_store)
-    limits = {name: str(value) for name, value in LIMITS.items()}
+    limits = {name: str(value) for name, value in BOUNDS.settings().items()}
     found = []
     try:
         for check in CHECKS:

@@ -107,10 +107,11 @@ def test_other_windows_and_an_unset_setting_ask_nobody(settings: StoreSettings) 
 
 def test_a_store_that_fails_is_counted_and_figures_get_old(settings: StoreSettings) -> None:
     metrics, now_us = Metrics(), [WINDOW.end_us]
-    databases = iter(["traffic", "none"])
+    clients = []
 
     def opened() -> Client:
-        return connect(settings.model_copy(update={"database": next(databases)}))
+        clients.append(connect(settings))
+        return clients[-1]
 
     async def both() -> None:
         traffic = Traffic(on(), metrics, asyncio.to_thread, opened, clock_us=lambda: now_us[0])
@@ -119,6 +120,7 @@ def test_a_store_that_fails_is_counted_and_figures_get_old(settings: StoreSettin
                 await traffic.window_closed(WINDOW)
                 assert traffic._task is not None
                 await traffic._task
+                clients[0].database = "none"
 
     asyncio.run(both())
 

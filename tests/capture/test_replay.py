@@ -236,7 +236,7 @@ def test_unsendable_and_empty_datagrams(pace: dict[str, float], tmp_path: Path) 
 def test_a_closed_port_is_an_error(pace: dict[str, float]) -> None:
     with Receiver() as receiver:
         pass
-    with pytest.raises(SendError, match=f"nobody listens on UDP 127.0.0.1:{receiver.port}"):
+    with pytest.raises(SendError, match=f"nothing listens on UDP 127.0.0.1:{receiver.port}"):
         asyncio.run(replay([TWO_EXPORTERS], receiver.host, receiver.port, **pace))
 
 
@@ -377,7 +377,8 @@ def test_nobody_listening_is_exit_code_1(capsys: pytest.CaptureFixture[str]) -> 
     assert code == 1
     assert out.startswith("sent ")
     assert err == (
-        f"vmflow replay: nobody listens on UDP 127.0.0.1:{receiver.port} (port unreachable); start the receiver first\n"
+        f"vmflow replay: nothing listens on UDP 127.0.0.1:{receiver.port} (port unreachable); "
+        "start the receiver first\n"
     )
 
 

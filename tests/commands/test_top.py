@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ from clickhouse_connect.driver import Client
 from rich.cells import cell_len
 
 from collector.__main__ import main
-from collector.commands.top import COLUMNS, LIMITS, SORTS, age, cells, fields_of, short
+from collector.commands import top as top_command
+from collector.commands.top import COLUMNS, SORTS, age, cells, fields_of, short
 from collector.store.client import open_client, open_in_database
 from collector.store.settings import StoreSettings
 from collector.store.setup import set_up
@@ -141,7 +143,7 @@ class Top:
 @pytest.fixture(autouse=True)
 def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Machines of tests are slow."""
-    monkeypatch.setitem(LIMITS, "max_execution_time", 600)
+    monkeypatch.setattr(top_command, "BOUNDS", replace(top_command.BOUNDS, seconds=600))
 
 
 @pytest.fixture

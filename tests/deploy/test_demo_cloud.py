@@ -31,7 +31,7 @@ from collector.capture.read import CapturedDatagram, read_capture
 from collector.inventory.history import History
 from collector.inventory.naming import Namer
 from collector.inventory.snapshot import build
-from collector.inventory.sources.base import Rank, Report
+from collector.inventory.sources.base import Report
 from collector.inventory.sources.static_file import parse
 from collector.settings import load
 from decoders.datagrams import Datagrams
@@ -41,6 +41,7 @@ from decoders.sessions import S_DUPLICATES, S_LOST, S_REORDERED, S_RESTARTS, S_S
 from deploy.demo import wire
 from deploy.demo.cloud import main, parser
 from deploy.demo.model import TROUBLES, Cloud
+from schemas.inventory import Rank
 from tests.decoders.support import address, rows
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,10 +14,11 @@ from collector.capture.read import read_batches
 from collector.inventory.history import History
 from collector.inventory.naming import Namer
 from collector.inventory.snapshot import build
-from collector.inventory.sources.base import Host, Interface, PortKind, Rank
+from collector.inventory.sources.base import Host, Interface, PortKind
 from decoders.decoder import Decoder
 from schemas.column import ADDRESS, ENUM, NAME, Origin
 from schemas.flows import FLOWS
+from schemas.inventory import Rank
 from tests.decoders.support import PCAPS, address, mac, rows
 
 HISTORY_US = 3_600_000_000

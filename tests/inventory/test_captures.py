@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from collector.inventory.sources.base import Interface, Rank
+from collector.inventory.sources.base import Interface
+from schemas.inventory import Rank
 from tests.decoders.support import PCAPS, address, mac, truth
 from tests.inventory.support import UUID, history, hosts, known_of, load, named, ovsdb
 

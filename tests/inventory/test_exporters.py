@@ -12,7 +12,8 @@ import pytest
 
 from collector.inventory.exporters import HOST_FORGOTTEN_US, VMS_PER_MAC, InBand
 from collector.inventory.history import FOREVER, History
-from collector.inventory.sources.base import Address, Host, Interface, Rank
+from collector.inventory.sources.base import Address, Host, Interface
+from schemas.inventory import Rank
 from tests.decoders.sflow.support import (
     counters_sample,
     datagram,
@@ -245,7 +246,7 @@ def test_a_move_told_by_host_sflow_in_the_history(exporters: Exporters) -> None:
     def learn() -> None:
         assert exporters.changed()
         for name, rank, (interfaces, hosts) in (
-            ("hosts", Rank.SFLOW_HOST, exporters.in_band.vms({})),
+            ("hosts", Rank.SFLOW, exporters.in_band.vms({})),
             ("names", Rank.INTERFACE_NAME, exporters.in_band.ports({ip_address(HV1): "hv1", ip_address(HV2): "hv2"})),
         ):
             history.apply(name, rank, interfaces, hosts, exporters.now)

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collector.inventory.history import FOREVER, History
-from collector.inventory.sources.base import NO_UUID, Host, Interface, PortKind, Rank
+from collector.inventory.sources.base import NO_UUID, Host, Interface, PortKind
+from schemas.inventory import Rank
 
 HISTORY_US = 1_000
 MAC = 0x5254_0000_0001

@@ -14,11 +14,12 @@ import pytest
 from collector.inventory.history import History
 from collector.inventory.join import N_FOREIGN
 from collector.inventory.naming import Namer
-from collector.inventory.sources.base import Host, Interface, PortKind, Rank
+from collector.inventory.sources.base import Host, Interface, PortKind
 from schemas.column import Origin
 from schemas.counters import COUNTERS
 from schemas.drops import DROPS
 from schemas.flows import FLOWS
+from schemas.inventory import Rank
 from tests.inventory.support import GRACE_US, HISTORY_US, flow, history, name_one, namer
 
 A, B, C = "52:54:00:00:00:0a", "52:54:00:00:00:0b", "52:54:00:00:00:0c"

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.inventory.merge import MAX_CONFLICT, Placement, Statement, merge_interface, merge_port
-from collector.inventory.sources.base import MAX_IPS, NO_UUID, Interface, PortKind, Rank
+from collector.inventory.sources.base import MAX_IPS, NO_UUID, Interface, PortKind
+from schemas.inventory import Rank
 
 MAC = 0x5254_0000_0001
 WEB, SHOP = UUID(int=0xA), UUID(int=0xB)

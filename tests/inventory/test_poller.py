@@ -15,8 +15,9 @@ import pytest
 
 from collector.inventory import poller
 from collector.inventory.poller import Deliver, Polled, SourcePoller
-from collector.inventory.sources.base import Interface, Rank, Report, SourceError, SourceSetupError
+from collector.inventory.sources.base import Interface, Report, SourceError, SourceSetupError
 from collector.threads import Bridge
+from schemas.inventory import Rank
 
 SECONDS = 20
 STAGE = "inventory-0"

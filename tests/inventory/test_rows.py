@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 from collector.inventory.history import History, Interval
 from collector.inventory.rows import inventory_rows
-from collector.inventory.sources.base import NO_UUID, Address, Host, Interface, PortKind, Rank
+from collector.inventory.sources.base import NO_UUID, Address, Host, Interface, PortKind
 from collector.store.client import open_client
 from collector.store.native import insert
 from collector.store.settings import StoreSettings
 from collector.store.setup import set_up
-from schemas.inventory import INVENTORY
+from schemas.inventory import INVENTORY, Rank
 from tests.table_rows import NOW_US
 
 SECOND = 1_000_000

@@ -16,7 +16,8 @@ from collector.inventory.intervals import Columns, address_words
 from collector.inventory.lookup import find_host, find_ip, find_mac, find_port
 from collector.inventory.merge import Placement
 from collector.inventory.snapshot import BY_INDEX, BY_NAME, BY_OF_PORT, Snapshot, build, check
-from collector.inventory.sources.base import NO_UUID, Address, Interface, PortKind, Rank
+from collector.inventory.sources.base import NO_UUID, Address, Interface, PortKind
+from schemas.inventory import Rank
 
 FOREVER = (1 << 63) - 1
 GRACE = 5
@@ -290,11 +291,11 @@ def test_names_of_rows_long_gone_are_thrown_away(field: str, monkeypatch: pytest
     keep = columns.add(Placement(Interface(mac=MACS[0], vm="kept", host="hv1"), (Rank.STATIC,)), 1, FOREVER)
     for number in range(1, 1_000):
         value: object = UUID(int=number) if field == "vm_uuid" else f"name {number}"
-        columns.remove(columns.add(Placement(Interface(mac=1, **{field: value}), (Rank.SFLOW_HOST,)), 1, FOREVER))  # type: ignore[arg-type]
+        columns.remove(columns.add(Placement(Interface(mac=1, **{field: value}), (Rank.SFLOW,)), 1, FOREVER))  # type: ignore[arg-type]
     assert columns.host_count() <= 103
     assert len(columns.strings()) <= 103
     assert columns.rows["vm_id"][: columns.used].max() <= 103
-    last = columns.add(Placement(Interface(mac=1, vm_uuid=UUID(int=5000)), (Rank.SFLOW_HOST,)), 1, FOREVER)
+    last = columns.add(Placement(Interface(mac=1, vm_uuid=UUID(int=5000)), (Rank.SFLOW,)), 1, FOREVER)
     assert columns.rows["vm_id"][last] <= 103
     assert columns.strings()[int(columns.rows["vm"][keep])].as_py() == "kept"
 

@@ -18,7 +18,9 @@ from collector.alert.settings import AlertSettings
 from collector.http.gate import Entrance
 from collector.http.settings import AccessSettings
 from collector.store.settings import StoreSettings
+from collector.store_reader import Reader
 from collector.threads import Bridge, run
+from collector.web.queries import ANSWER_SECONDS, BOUNDS
 from collector.web.server import Web
 from collector.web.settings import WebSettings
 from tests.alert.support import Running, connect, running
@@ -72,10 +74,11 @@ def served(store: StoreSettings, settings: AlertSettings, access: AccessSettings
 
     async def main() -> None:
         async with running(store, settings) as live, Bridge({"query": 2, "login": 1, "api": 2}) as bridge:
-            desk = AlertApi(live.alerts, settings.active(), partial(bridge.call, "query"), partial(connect, store))
+            desk = AlertApi(live.alerts, settings.active())
+            reader = Reader(partial(bridge.call, "query"), partial(connect, store), BOUNDS, wait_seconds=ANSWER_SECONDS)
             entrance = Entrance(access or AccessSettings(), live.metrics, partial(bridge.call, "login"))
             api = partial(bridge.call, "api")
-            web = Web(WebSettings(port=0), live.metrics, lambda: {"status": "ok"}, desk, entrance, api)
+            web = Web(WebSettings(port=0), live.metrics, lambda: {"status": "ok"}, desk, reader, entrance, api)
             async with web:
                 found.append(Served(web.url, live, asyncio.get_running_loop()))
                 stop.append(asyncio.Event())

@@ -9,8 +9,7 @@ from starlette.requests import Request
 
 from collector.alert.settings import AlertSettings
 from collector.store.settings import StoreSettings
-from collector.web.api import SCOPE_USER, _by
-from collector.web.models import Act
+from collector.web.api import SCOPE_USER, Act, _by
 from tests.web.support import served
 
 NOBODY = "0" * 32

@@ -17,9 +17,10 @@ import pyarrow.compute as pc
 from clickhouse_connect.driver import Client
 from numpy.typing import NDArray
 
-from collector.alert.conditions.base import Verdict
+from collector.alert.conditions.base import Judge, Verdict
 from collector.alert.rules import Rule
 from collector.alert.series import SECOND_US, Flags, Limits, Past, Series, WindowSeries
+from collector.alert.settings import AlertSettings
 from schemas.rollups import LEVEL_US, LEVELS
 
 SEED_WINDOWS = 60
@@ -36,13 +37,11 @@ ENDED = ("", "clear")
 """`resolved_by` of what is not dismissed: it lasts, or is there again."""
 
 
-class Absent:
+class Absent(Judge):
     """Remembers the series that were seen, at most `most`."""
 
     def __init__(self, rule: Rule, most: int) -> None:
-        self.rule = rule
-        self.left_out = 0
-        """Series that were not remembered, for lack of room."""
+        super().__init__(rule)
         self._most = most
         self._seeded = False
         self._past = Past(rule, SEED_WINDOWS)
@@ -59,7 +58,13 @@ class Absent:
         self._named: Series = np.zeros(0, np.uint64)
         """Replaced series that the last verdict named."""
 
-    def __len__(self) -> int:
+    @classmethod
+    def of(cls, rule: Rule, settings: AlertSettings) -> Judge:
+        """Return the condition of a rule."""
+        return cls(rule, settings.series)
+
+    def series(self, frame: WindowSeries) -> int:
+        """Return how many series are remembered."""
         return len(self._series)
 
     def prepare(self, client: Client, start_us: int, limits: Limits) -> bool:

@@ -7,9 +7,9 @@ Only rows that are beyond, or that have a state, become objects; that is done by
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from clickhouse_connect.driver import Client
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from collector.alert.rules import Rule
 from collector.alert.series import Flags, Floats, Limits, Series, WindowSeries
+from collector.alert.settings import AlertSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +50,32 @@ class Verdict:
     """Why a series will not come back."""
 
 
-class Judge(Protocol):
-    """One rule with its memory."""
+class Judge(ABC):
+    """One rule with its memory.  A condition is a class of its name, in a module of its name."""
 
-    rule: Rule
+    def __init__(self, rule: Rule) -> None:
+        self.rule = rule
+        self.left_out = 0
+        """Series that there was no room for, since this was last set to 0."""
+
+    @classmethod
+    def of(cls, rule: Rule, settings: AlertSettings) -> Judge:
+        """Return the condition of a rule."""
+        return cls(rule)
+
+    def series(self, frame: WindowSeries) -> int:
+        """Return how many series the rule is about: those of the window that pass its filter."""
+        passes = frame.passes.get(self.rule.name)
+        return int(np.count_nonzero(frame.present if passes is None else frame.present & passes))
 
     def prepare(self, client: Client, start_us: int, limits: Limits) -> bool:
         """Read what is needed for a window that begins at `start_us`.  Blocks; raises the driver's errors.
 
         False: there is more to read, so this window must not be judged.
         """
+        return True
 
+    @abstractmethod
     def judge(self, frame: WindowSeries) -> Verdict:
         """Judge the next window."""
 

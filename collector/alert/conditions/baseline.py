@@ -16,9 +16,11 @@ import numpy as np
 from clickhouse_connect.driver import Client
 from numpy.typing import NDArray
 
-from collector.alert.conditions.base import Verdict, evidence, figures, labeller, median
+from collector.alert.conditions.base import Judge, Verdict, evidence, figures, labeller, median
 from collector.alert.rules import Rule
-from collector.alert.series import MARGIN, SECOND_US, Floats, Limits, Series, WindowSeries, past_seconds
+from collector.alert.series import SECOND_US, Floats, Limits, Series, WindowSeries, past_seconds
+from collector.alert.settings import AlertSettings
+from collector.store_reader import read_columns
 
 HOUR_US = 3600 * SECOND_US
 DAY_US = 24 * HOUR_US
@@ -31,11 +33,11 @@ CLEAR_SHARE = 0.5
 """Hysteresis: clear is what deviates less than half as much as what fires."""
 
 
-class Baseline:
+class Baseline(Judge):
     """The memory of what is usual in the present hour."""
 
     def __init__(self, rule: Rule, most: int, days: int, least_days: int) -> None:
-        self.rule = rule
+        super().__init__(rule)
         self._most = most
         self._days = days
         self._least_days = least_days
@@ -44,6 +46,11 @@ class Baseline:
         self._usual: Floats = np.zeros(0)
         self._spread: Floats = np.zeros(0)
         self._ahead = Days(rule, -1, days)
+
+    @classmethod
+    def of(cls, rule: Rule, settings: AlertSettings) -> Judge:
+        """Return the condition of a rule."""
+        return cls(rule, settings.series, settings.baseline_days, settings.min_baseline_days)
 
     def prepare(self, client: Client, start_us: int, limits: Limits) -> bool:
         """Know the same hour of the days before; then read one day of the next hour."""
@@ -119,8 +126,8 @@ class Days:
         )
         while self._left:
             at_us = self.hour_us - self._left[-1] * DAY_US
-            parameters = {"at": at_us // SECOND_US, "rows": MARGIN * limits.rows}
-            table = client.query_arrow(sql, parameters=parameters, settings=limits.settings())
+            parameters = {"at": at_us // SECOND_US, "rows": limits.most}
+            table = read_columns(client, sql, parameters, limits.bounds())
             back = self._left.pop()
             if table.num_rows:
                 series = np.asarray(table.column("series").to_numpy(), np.uint64)

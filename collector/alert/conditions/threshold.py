@@ -21,12 +21,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from clickhouse_connect.driver import Client
 from numpy.typing import NDArray
 
-from collector.alert.conditions.base import Figures, Verdict, evidence, figures, labeller
+from collector.alert.conditions.base import Figures, Judge, Verdict, evidence, figures, labeller
 from collector.alert.rules import Rule
-from collector.alert.series import SECOND_US, Flags, Floats, Limits, Series, WindowSeries
+from collector.alert.series import SECOND_US, Flags, Floats, Series, WindowSeries
 from schemas.pair_definition import EDGE_SECONDS
 from schemas.rollups import LEVEL_US, LEVELS
 
@@ -157,16 +156,12 @@ class Evidence:
         self._last_us = np.concatenate((self._last_us[rest], np.full(int(new.sum()), end_us)))[order]
 
 
-class Threshold:
+class Threshold(Judge):
     """Beyond a limit: the whole interval, where the measure has one."""
 
     def __init__(self, rule: Rule) -> None:
-        self.rule = rule
+        super().__init__(rule)
         self._evidence = None if rule.certain_windows is None else Evidence(rule, rule.certain_windows)
-
-    def prepare(self, client: Client, start_us: int, limits: Limits) -> bool:
-        """Nothing to read."""
-        return True
 
     def judge(self, frame: WindowSeries) -> Verdict:
         """Judge the window."""

@@ -12,10 +12,11 @@ import numpy as np
 from clickhouse_connect.driver import Client
 from numpy.typing import NDArray
 
-from collector.alert.conditions.base import Verdict, evidence, figures, labeller, median, median_sorted
+from collector.alert.conditions.base import Judge, Verdict, evidence, figures, labeller, median, median_sorted
 from collector.alert.conditions.threshold import SIGMAS
 from collector.alert.rules import Rule
 from collector.alert.series import Floats, Limits, Past, WindowSeries
+from collector.alert.settings import AlertSettings
 from schemas.rollups import LEVELS
 
 CANDIDATES = 2000
@@ -26,18 +27,21 @@ NEAR = 0.5
 """How far on the way to the limit the quick slope must lead for the full one to be taken."""
 
 
-class Trend:
+class Trend(Judge):
     """Remembers the last windows of at most `most` series."""
 
     def __init__(self, rule: Rule, most: int) -> None:
-        self.rule = rule
-        self.left_out = 0
-        """Series that were not remembered, for lack of room, or whose slope was not taken in full."""
+        super().__init__(rule)
         self._most = most
         self._past = Past(rule, rule.look_back - 1)
         self._series = np.zeros(0, np.uint64)
         self._values: NDArray[np.float32] = np.zeros((0, rule.look_back), np.float32)
         """A row per series; the newest window stands last."""
+
+    @classmethod
+    def of(cls, rule: Rule, settings: AlertSettings) -> Judge:
+        """Return the condition of a rule."""
+        return cls(rule, settings.series)
 
     def prepare(self, client: Client, start_us: int, limits: Limits) -> bool:
         """Read what of the look-back is not known: before the first window all of it, later what was passed over."""

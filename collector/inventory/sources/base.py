@@ -20,6 +20,7 @@ from uuid import UUID
 
 import pyarrow as pa
 
+from schemas.inventory import Rank
 from schemas.text import clean
 
 Address = IPv4Address | IPv6Address
@@ -41,19 +42,6 @@ _ANY_MAC = re.compile(
     r"| [0-9a-f]{4}(\.[0-9a-f]{4}){2} | [0-9a-f]{12}",
     re.IGNORECASE | re.VERBOSE,
 )
-
-
-class Rank(IntEnum):
-    """Kinds of sources, best first: where two differ, the lower number is believed."""
-
-    LIBVIRT = 0
-    OVSDB = 1
-    OPENSTACK = 2
-    STATIC = 3
-    SFLOW_HOST = 4
-    """sFlow host structures 2000, 2001, 2002, sent by host-sflow on the hypervisor."""
-    INTERFACE_NAME = 5
-    """Interface names in the stream: sFlow port names (1005), IPFIX interfaceName(82)."""
 
 
 class PortKind(IntEnum):

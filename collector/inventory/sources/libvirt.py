@@ -19,11 +19,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from collector.inventory.settings import LibvirtSettings
-from collector.inventory.sources.base import Address, Host, Rank, Report, SourceError, SourceSetupError
+from collector.inventory.sources.base import Address, Host, Report, SourceError, SourceSetupError
 from collector.inventory.sources.counters import CounterRows
 from collector.inventory.sources.libvirt_domains import Domains, DomainStats, poll
 from collector.log import get_log
 from collector.threads import start_daemon
+from schemas.inventory import Rank
 from schemas.text import clean
 
 KEEPALIVE_COUNT = 2

@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
 from collector.inventory.settings import OpenstackSettings
-from collector.inventory.sources.base import Host, Rank, Report, SourceError
+from collector.inventory.sources.base import Host, Report, SourceError
 from collector.inventory.sources.openstack_api import PAGE, Client, Item, OpenstackRefusedError
 from collector.inventory.sources.openstack_rows import (
     NETWORK_FIELDS,
@@ -30,6 +30,7 @@ from collector.inventory.sources.openstack_rows import (
     read_server,
 )
 from collector.log import get_log
+from schemas.inventory import Rank
 from schemas.text import clean
 
 OVERLAP = timedelta(minutes=2)

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from collector.inventory.settings import OvsdbSettings
-from collector.inventory.sources.base import Host, Rank, Report, SourceError, SourceSetupError, remote_address
+from collector.inventory.sources.base import Host, Report, SourceError, SourceSetupError, remote_address
 from collector.inventory.sources.counters import CounterRows
 from collector.inventory.sources.ovsdb_rows import counters, host, interfaces
+from schemas.inventory import Rank
 
 if TYPE_CHECKING:
     from collector.inventory.sources.ovsdb_replica import Replica, Tls

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from importlib import import_module
 
 from collector.inventory.poller import Polled
 from collector.inventory.settings import InventorySettings
 from collector.inventory.sources.base import Source
+
+KINDS = {
+    "libvirt": "libvirt.Libvirt",
+    "ovsdb": "ovsdb.Ovsdb",
+    "openstack": "openstack.Openstack",
+    "static": "static_file.Static",
+}
+"""Name in the settings -> module in this folder, and its class."""
 
 INVENTORY_THREAD = "inventory"
 """Name of the thread that puts answers together and builds snapshots."""
@@ -16,8 +25,7 @@ INVENTORY_THREAD = "inventory"
 def threads(settings: InventorySettings) -> dict[str, int]:
     """Return the worker threads that the inventory needs, by name: one for itself, one for each source, which may
     hang."""
-    count = sum(map(len, (settings.libvirt, settings.ovsdb, settings.openstack, settings.static)))
-    return {INVENTORY_THREAD: 1} | {_thread(number): 1 for number in range(count)}
+    return {INVENTORY_THREAD: 1} | {_thread(number): 1 for number in range(len(settings.sources))}
 
 
 def _thread(number: int) -> str:
@@ -27,27 +35,15 @@ def _thread(number: int) -> str:
 def sources(settings: InventorySettings) -> list[Polled]:
     """Return all sources of the settings, nothing opened yet.  Raises SourceSetupError for one that can never be
     polled."""
-    made: list[tuple[Source, float, float]] = []
-    for libvirt in settings.libvirt:
-        from collector.inventory.sources.libvirt import Libvirt  # noqa: PLC0415 - optional library
-
-        made.append(
-            (Libvirt(libvirt), _every(libvirt.poll_seconds, libvirt.counters_seconds), libvirt.deadline_seconds)
-        )
-    for ovsdb in settings.ovsdb:
-        from collector.inventory.sources.ovsdb import Ovsdb  # noqa: PLC0415 - optional library
-
-        made.append((Ovsdb(ovsdb), _every(ovsdb.poll_seconds, ovsdb.counters_seconds), ovsdb.deadline_seconds))
-    for openstack in settings.openstack:
-        from collector.inventory.sources.openstack import Openstack  # noqa: PLC0415 - optional library
-
-        made.append((Openstack(openstack), openstack.poll_seconds, openstack.deadline_seconds))
-    for static in settings.static:
-        from collector.inventory.sources.static_file import Static  # noqa: PLC0415 - as the others
-
-        made.append((Static(static), static.poll_seconds, static.deadline_seconds))
-    _tell_apart([source for source, _, _ in made])
-    return [Polled(source, _thread(number), poll, deadline) for number, (source, poll, deadline) in enumerate(made)]
+    made: list[Source] = []
+    for kind, one in settings.sources:
+        module, name = KINDS[kind].split(".")
+        made.append(getattr(import_module(f"collector.inventory.sources.{module}"), name)(one))
+    _tell_apart(made)
+    return [
+        Polled(source, _thread(number), one.every_seconds, one.deadline_seconds)
+        for number, (source, (_, one)) in enumerate(zip(made, settings.sources, strict=True))
+    ]
 
 
 def _tell_apart(made: Sequence[Source]) -> None:
@@ -58,8 +54,3 @@ def _tell_apart(made: Sequence[Source]) -> None:
         seen[source.name] += 1
         if seen[source.name] > 1:
             source.name = f"{source.name} ({seen[source.name]})"
-
-
-def _every(poll_seconds: float, counters_seconds: float) -> float:
-    """Return how often to poll a source that also reads counters, if they are wanted."""
-    return min(poll_seconds, counters_seconds) if counters_seconds else poll_seconds

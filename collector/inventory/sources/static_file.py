@@ -32,12 +32,12 @@ from collector.inventory.sources.base import (
     Host,
     Interface,
     PortKind,
-    Rank,
     Report,
     SourceError,
     SourceSetupError,
     parse_mac,
 )
+from schemas.inventory import Rank
 from schemas.text import NAME_CHARACTERS, visible
 
 MAX_BYTES = 256 * 2**20
@@ -63,7 +63,7 @@ def _address(text: object) -> Address:
     number = int(address)
     # Their own properties (`is_multicast`) take ten times as long.
     if not number or number >> (address.max_prefixlen - 8) == 0xFF or (address.version == 4 and number >> 28 == 0xE):
-        raise ValueError("unspecified and multicast addresses belong to nobody; an address of one interface expected")
+        raise ValueError("unspecified and multicast addresses name no interface; an address of one is expected")
     return address
 
 

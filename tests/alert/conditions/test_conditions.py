@@ -192,7 +192,7 @@ def test_who_stays_away_is_forgotten_with_a_word_about_it() -> None:
     ended = [(number, one.event, one.who) for number, found in enumerate(changes) for one in found]
 
     assert ended == [(2, "firing", ""), (5, "resolved", "forgotten")]
-    assert len(judge) == 1
+    assert judge.series(frame(rule, 0, {})) == 1
 
 
 EXPORTER = Rule(name="away", scope="exporter", condition="absent", level="1m", windows=3)
@@ -315,7 +315,7 @@ def test_absence_remembers_no_more_series_than_allowed() -> None:
 
     judge.judge(frame(rule, 0, dict.fromkeys(range(10), 1.0)))
 
-    assert (len(judge), judge.left_out) == (3, 7)
+    assert (judge.series(frame(rule, 0, {})), judge.left_out) == (3, 7)
 
 
 def test_a_slope_is_not_moved_by_a_third_of_wild_values() -> None:

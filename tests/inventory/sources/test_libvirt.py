@@ -14,9 +14,10 @@ import pytest
 
 from collector.inventory.settings import LibvirtSettings
 from collector.inventory.sources import libvirt_domains
-from collector.inventory.sources.base import Host, Rank, SourceError, SourceSetupError
+from collector.inventory.sources.base import Host, SourceError, SourceSetupError
 from collector.inventory.sources.libvirt import Libvirt, Signals, shown_uri, uri_addresses
 from collector.inventory.sources.libvirt_domains import Domains
+from schemas.inventory import Rank
 
 libvirt = pytest.importorskip(
     "libvirt", reason="needs libvirt-python (Debian, to build it: libvirt-dev pkg-config gcc python3-dev)"

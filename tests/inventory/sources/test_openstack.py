@@ -16,8 +16,9 @@ from uuid import UUID
 import pytest
 
 from collector.inventory.settings import OpenstackSettings
-from collector.inventory.sources.base import Host, Interface, PortKind, Rank, SourceError
+from collector.inventory.sources.base import Host, Interface, PortKind, SourceError
 from collector.inventory.sources.openstack import Openstack
+from schemas.inventory import Rank
 from tests.inventory.sources.openstack_answers.cloud import PASSWORD, Cloud
 
 pytest.importorskip("openstack", reason="needs openstacksdk: pip install 'vmflow[openstack]'")

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from collector.inventory.settings import OvsdbSettings
-from collector.inventory.sources.base import Rank, SourceError, SourceSetupError
+from collector.inventory.sources.base import SourceError, SourceSetupError
 from collector.inventory.sources.ovsdb import Ovsdb
+from schemas.inventory import Rank
 from tests.inventory.sources.ovsdb_server import OvsdbServer, free_port, needs_server
 
 LONG = 60.0

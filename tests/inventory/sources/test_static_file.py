@@ -13,9 +13,10 @@ from uuid import UUID
 import pytest
 
 from collector.inventory.settings import StaticSettings
-from collector.inventory.sources.base import Host, Interface, PortKind, Rank, SourceError, SourceSetupError, parse_mac
+from collector.inventory.sources.base import Host, Interface, PortKind, SourceError, SourceSetupError, parse_mac
 from collector.inventory.sources.static_file import COLUMNS, Static, parse
 from collector.settings import load
+from schemas.inventory import Rank
 
 ROOT = Path(__file__).resolve().parents[3]
 
