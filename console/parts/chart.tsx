@@ -4,24 +4,13 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import uPlot from "uplot";
 import { type Figure, type State, type Unit, clock, day, plain, text, ticks } from "../core/format.ts";
 import { kept } from "../core/state.ts";
+import { spread } from "../core/series.ts";
 import { say } from "../core/text.ts";
 
 export interface Series { name: string; color: string; value: (number | null)[]; low?: (number | null)[]; high?: (number | null)[]; state?: State[] }
 export interface Props { title: string; time: number[]; step: number; from: number; until: number; unit: Unit; series: Series[]; limit?: number; least?: number; top?: number; onRange: (from: number, until: number) => void; openSince?: number }
 
 const colour = (name: string) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-
-/** One entry for each window of the range: what is missing in the answer is a gap. */
-export function spread(time: number[], step: number, values: (number | null)[]): { time: number[]; values: (number | null)[] } {
-  const out: (number | null)[] = [], at: number[] = [];
-  time.forEach((moment, index) => {
-    const before = at[at.length - 1];
-    if (before !== undefined && moment - before > step) { at.push(before + step); out.push(null); }
-    at.push(moment);
-    out.push(values[index] ?? null);
-  });
-  return { time: at, values: out };
-}
 
 function hatch(context: CanvasRenderingContext2D, left: number, top: number, width: number, height: number, stroke: string): void {
   context.save();
