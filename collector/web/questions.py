@@ -90,20 +90,20 @@ WHERE time >= toDateTime({from:UInt32}, 'UTC') AND time < toDateTime({until:UInt
     sumIf(bits_per_second, loss_evidence = 'blind' AND src_host != dst_host) AS blind_bits,
     sumIf(bits_per_second, src_host != dst_host) AS crossing_bits,
     countIf(loss_evidence = 'insufficient') AS insufficient
-FROM pair_metrics@level WHERE {_AT} AND {_NAMED}""",
+FROM pair_metrics@level WHERE {_AT} AND {_NAMED}""",  # noqa: S608 - names are our own constants, values are bound
         {"at": 0},
     ),
     "totals": Question(
         f"""SELECT toUnixTimestamp(time) AS t, sum(bits_per_second) AS bits,
     greatest(0, bits - {_HALF}) AS bits_low, bits + {_HALF} AS bits_high, count() AS pairs
-FROM pair_metrics@level WHERE {_RANGE} AND {_NAMED} GROUP BY time ORDER BY time""",
+FROM pair_metrics@level WHERE {_RANGE} AND {_NAMED} GROUP BY time ORDER BY time""",  # noqa: S608 - names are our own constants, values are bound
         _RANGED,
     ),
     "pairs": Question(
         f"""SELECT {_PAIR_COLUMNS}, count() OVER () AS every
 FROM pair_metrics@level
 WHERE {_AT} AND {_NAMED} AND {_LOOK} AND @only
-ORDER BY @order NULLS LAST, src_vm, dst_vm, network LIMIT {{limit:UInt32}} OFFSET {{offset:UInt32}}""",
+ORDER BY @order NULLS LAST, src_vm, dst_vm, network LIMIT {{limit:UInt32}} OFFSET {{offset:UInt32}}""",  # noqa: S608 - names are our own constants, values are bound
         {"at": 0, **_LOOKED, "limit": 50, "offset": 0},
     ),
     "pair_series": Question(
@@ -111,7 +111,7 @@ ORDER BY @order NULLS LAST, src_vm, dst_vm, network LIMIT {{limit:UInt32}} OFFSE
 FROM pair_metrics@level
 WHERE {_RANGE} AND src_vm = {{src:String}} AND dst_vm = {{dst:String}}
     AND ({{network:String}} = '' OR network = {{network:String}})
-ORDER BY time LIMIT {MOST_WINDOWS}""",
+ORDER BY time LIMIT {MOST_WINDOWS}""",  # noqa: S608 - names are our own constants, values are bound
         {**_RANGED, "src": "", "dst": "", "network": ""},
     ),
     "exporters": Question(

@@ -62,9 +62,9 @@ export function ticks(highest: number, most = 4): number[] {
   const power = 10 ** Math.floor(Math.log10(raw));
   const step = power * ([1, 2, 5, 10].find((one) => one * power >= raw) ?? 10);
   const found = [];
-  for (let number = 0; number < highest + step; number += 1) {
+  for (let number = 0; number <= most + 1; number += 1) {
     found.push(number * step);
-    if (number * step >= highest) break;
+    if (number > 0 && number * step >= highest) break;
   }
   return found;
 }

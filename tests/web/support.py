@@ -86,9 +86,7 @@ def served(store: StoreSettings, settings: AlertSettings, access: AccessSettings
             entrance = Entrance(access or AccessSettings(), live.metrics, partial(bridge.call, "login"))
             api = partial(bridge.call, "api")
             health = {"status": "ok"}
-            web = Web(
-                WebSettings(port=0), live.metrics, lambda: health, desk, reader, console, events, entrance, api
-            )
+            web = Web(WebSettings(port=0), live.metrics, lambda: health, desk, reader, console, events, entrance, api)
             async with web:
                 found.append(Served(web.url, live, asyncio.get_running_loop()))
                 stop.append(asyncio.Event())

@@ -22,7 +22,8 @@ import pytest
 
 from collector.alert.settings import AlertSettings, Route
 from collector.store.settings import StoreSettings
-from collector.web import pages
+from collector.store_reader import Bounds
+from collector.web import pages, questions
 from tests.alert.support import traffic
 from tests.flow_rows import BEGIN_US, add, ask, store, vm
 from tests.web.support import Served, served
@@ -52,7 +53,8 @@ def desk(store_directory: Path) -> Iterator[tuple[Served, Any]]:
     """vm0 to vm5 in a row send 800 kbit/s each; vm3→vm4 loses 20 %; names that are an attack talk to vm0.  No window
     has closed."""
     settings = StoreSettings(url=f"chdb://{store_directory}", database="console")
-    with store(settings) as client:
+    with store(settings) as client, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(questions, "BOUNDS", Bounds(seconds=60, rows=10_000))  # slow machines must not fail
         vms = [vm(f"vm{number}", f"host-{number % 3}") for number in range(6)]
         rows = []
         for number in range(5):
@@ -148,7 +150,9 @@ def test_a_question_is_answered_in_columns(desk: tuple[Served, Any]) -> None:
     served, client = desk
     at = BEGIN + 50
     answer = served.get(f"/api/v1/ask/pairs?level=10s&at={at}&sort=certain&limit=3").json
-    truth = ask(client, f"SELECT * FROM console.pair_metrics WHERE time = toDateTime({at}) ORDER BY loss_low DESC LIMIT 1")[0]
+    truth = ask(
+        client, f"SELECT * FROM console.pair_metrics WHERE time = toDateTime({at}) ORDER BY loss_low DESC LIMIT 1"
+    )[0]
 
     assert answer["data"]["src_vm"][0] == truth["src_vm"] == "vm3"
     for name in ("loss_ratio", "loss_low", "loss_high", "bits_per_second"):
@@ -193,7 +197,8 @@ def test_numbers_on_the_page_are_those_of_sql(desk: tuple[Served, Any], browser:
         assert page.evaluate("document.documentElement.dataset.theme") == look
 
     assert {(src, dst): tuple(None if one == "null" else float(one) for one in rest) for src, dst, *rest in found} == {
-        pair: (pytest.approx(bits), loss if loss is None else pytest.approx(loss)) for pair, (bits, loss) in wanted.items()
+        pair: (pytest.approx(bits), loss if loss is None else pytest.approx(loss))
+        for pair, (bits, loss) in wanted.items()
     }
     assert wanted["vm3", "vm4"] == (pytest.approx(800_000), pytest.approx(0.2))
 
@@ -205,7 +210,9 @@ def test_an_alert_is_seen_and_taken_on_by_keyboard_while_another_browser_looks(
     served, _ = desk
     with opened(browser, served.url, f"/?{THEN}") as mine, opened(browser, served.url, f"/alerts?{THEN}") as theirs:
         mine.wait_for_selector(".live")
-        mine.wait_for_function("performance.getEntriesByType('resource').some(one => one.name.endsWith('/events')) || true")
+        mine.wait_for_function(
+            "performance.getEntriesByType('resource').some(one => one.name.endsWith('/events')) || true"
+        )
         assert mine.locator(".banner").count() == 0
         served.close("10s", range(8))
         mine.wait_for_selector(".banner")
@@ -236,7 +243,9 @@ def test_hostile_names_are_text(desk: tuple[Served, Any], browser: Any, name: st
     for path in (f"/?{THEN}", f"/pairs/{quote(name, safe='')}/vm0?{THEN}"):
         with opened(browser, served.url, path, viewport={"width": 360, "height": 800}) as page:
             page.wait_for_selector(".chart")
-            page.wait_for_function("name => [...document.querySelectorAll('bdi')].some(one => one.textContent === name)", arg=name)
+            page.wait_for_function(
+                "name => [...document.querySelectorAll('bdi')].some(one => one.textContent === name)", arg=name
+            )
             assert page.locator("main img").count() == 0
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
@@ -251,7 +260,9 @@ def test_gaps_are_gaps_and_the_table_behind_a_chart_says_so(desk: tuple[Served, 
         assert cells.count() == 10
         assert "20 % (" in cells.nth(4).inner_text()
         page.locator("figure[aria-label=Latency] button").click()
-        assert {cell.inner_text() for cell in page.locator("figure[aria-label=Latency] td[data-value]").all()} == {"no data"}
+        assert {cell.inner_text() for cell in page.locator("figure[aria-label=Latency] td[data-value]").all()} == {
+            "no data"
+        }
 
 
 @needs_page
@@ -266,7 +277,9 @@ def test_nothing_serious_is_found_by_axe(desk: tuple[Served, Any], browser: Any,
         page.wait_for_load_state("load")
         page.wait_for_selector("main .card")
         page.evaluate(axe.read_text("utf-8"))
-        found = page.evaluate("axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa']}).then(r => r.violations.map(v => [v.id, v.impact, v.nodes.map(n => n.html).slice(0, 3)]))")
+        found = page.evaluate(
+            "axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa']}).then(r => r.violations.map(v => [v.id, v.impact, v.nodes.map(n => n.html).slice(0, 3)]))"
+        )
     assert [one for one in found if one[1] in ("serious", "critical")] == []
 
 
@@ -288,7 +301,9 @@ def test_units_of_the_page() -> None:
         [str(bundler), "tests/format.test.ts", "--bundle", "--platform=node", "--format=esm", "--log-level=error"],
         cwd=CONSOLE, capture_output=True, check=True,
     )  # fmt: skip
-    ran = subprocess.run([node, "--input-type=module", "-"], input=bundled.stdout, capture_output=True, cwd=CONSOLE)
+    ran = subprocess.run(
+        [node, "--input-type=module", "-"], input=bundled.stdout, capture_output=True, cwd=CONSOLE, check=False
+    )
     assert ran.returncode == 0, ran.stdout.decode() + ran.stderr.decode()
 
 
