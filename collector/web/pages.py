@@ -51,12 +51,12 @@ class Pages:
     def __init__(self, directory: Path = BUILT) -> None:
         self._directory = directory
         self._files: dict[str, File] = {}
-        self._loaded = False
+        self.loaded = False
         self.prefix = "/page/"
 
     def load(self) -> None:
         """Read all files, unless they are read, and pack them.  Blocks."""
-        if self._loaded:
+        if self.loaded:
             return
         found = sorted(path for path in self._directory.glob("*") if path.suffix in TYPES)
         octets = {path.name: path.read_bytes() for path in found}
@@ -67,7 +67,7 @@ class Pages:
             self._files = {
                 name: File(TYPES[Path(name).suffix], plain, gzip.compress(plain, 9)) for name, plain in octets.items()
             }
-        self._loaded = True
+        self.loaded = True
 
     def shell(self, request: Request) -> Response:
         """Answer an address of the page: the shell, or how to build it."""

@@ -167,15 +167,17 @@ class Web:
             await asyncio.wait({self._api.load()})
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request (ASGI): the pages directly, all others by the API."""
-        if scope["type"] == "http" and scope["method"] in READS:
-            page = self._page_of(Request(scope))
-            if page is not None:
+        """Answer one request (ASGI): the console and the pages directly, all others by the API."""
+        reads = scope["type"] == "http" and scope["method"] in READS
+        page = self._page_of(Request(scope)) if reads else None
+        if page is not None:
+            if not self._files.loaded:
                 await self._call(self._files.load)
-                await page(Request(scope))(scope, receive, send)
-                return
-        page = scope["type"] == "http" and scope["path"] in self._paths and scope["method"] in READS
-        await (self._pages if page else self._api)(scope, receive, send)
+            await page(Request(scope))(scope, receive, send)
+        elif reads and scope["path"] in self._paths:
+            await self._pages(scope, receive, send)
+        else:
+            await self._api(scope, receive, send)
 
     def _page_of(self, request: Request) -> Callable[[Request], Response] | None:
         """Return what answers this address as a part of the page; None for data."""

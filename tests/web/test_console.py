@@ -278,7 +278,8 @@ def test_nothing_serious_is_found_by_axe(desk: tuple[Served, Any], browser: Any,
         page.wait_for_selector("main .card")
         page.evaluate(axe.read_text("utf-8"))
         found = page.evaluate(
-            "axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa']}).then(r => r.violations.map(v => [v.id, v.impact, v.nodes.map(n => n.html).slice(0, 3)]))"
+            "axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa']}).then(ran => ran.violations.map(one => "
+            "[one.id, one.impact, one.nodes.map(node => node.html).slice(0, 3)]))"
         )
     assert [one for one in found if one[1] in ("serious", "critical")] == []
 
