@@ -1,4 +1,5 @@
 import { type Row, ask, get, rows, useLoad } from "../core/api.ts";
+import { none } from "../core/none.ts";
 import { ago, plain, text } from "../core/format.ts";
 import { link, set } from "../core/state.ts";
 import { say } from "../core/text.ts";
@@ -20,9 +21,9 @@ function Top({ title, found, more, children }: { title: string; found: Row[]; mo
 export function Overview({ range, newest, news, turn }: Page) {
   const level = range.level, at = newest ?? 0;
   const key = `${at} ${level}`;
-  const summary = useLoad(`summary ${key}`, (signal) => at ? ask("summary", { level, at }, signal).then((one) => rows(one)[0]!) : Promise.resolve(null));
-  const most = useLoad(`most ${key}`, (signal) => at ? ask("pairs", { level, at, limit: 10 }, signal).then(rows) : Promise.resolve([]));
-  const worst = useLoad(`worst ${key}`, (signal) => at ? ask("pairs", { level, at, limit: 10, sort: "certain", only: "lossy" }, signal).then(rows) : Promise.resolve([]));
+  const summary = useLoad(`summary ${newest} ${key}`, (signal) => at ? ask("summary", { level, at }, signal).then((one) => rows(one)[0]!) : none(newest, null));
+  const most = useLoad(`most ${newest} ${key}`, (signal) => at ? ask("pairs", { level, at, limit: 10 }, signal).then(rows) : none(newest, []));
+  const worst = useLoad(`worst ${newest} ${key}`, (signal) => at ? ask("pairs", { level, at, limit: 10, sort: "certain", only: "lossy" }, signal).then(rows) : none(newest, []));
   const totals = useLoad(`totals ${range.from} ${range.until} ${level} ${turn}`, (signal) => ask("totals", { level, from: range.from, until: range.until }, signal));
   const firing = useLoad(`alerts ${news.alerts}`, (signal) => get("/api/v1/alerts?state=firing&state=acknowledged&limit=200", signal));
   const exporters = useLoad(`exporters ${key}`, (signal) => ask("exporters", {}, signal).then(rows));

@@ -1,4 +1,5 @@
 import { type Row, ask, rows, useLoad } from "../core/api.ts";
+import { none } from "../core/none.ts";
 import { clock } from "../core/format.ts";
 import { link, set } from "../core/state.ts";
 import { type Key } from "../text/en.ts";
@@ -14,7 +15,7 @@ export function Pairs({ range, newest, query }: Page) {
   const at = newest ?? 0, level = range.level;
   const sort = query.get("sort") ?? "bits", down = query.get("up") ? "0" : "1", only = query.get("only") ?? "";
   const vm = query.get("vm") ?? "", host = query.get("host") ?? "", offset = Number(query.get("offset") ?? 0) || 0;
-  const loaded = useLoad(`pairs ${at} ${level} ${sort} ${down} ${only} ${vm} ${host} ${offset}`, (signal) => at ? ask("pairs", { level, at, sort, down, only, vm, host, limit: LIMIT, offset }, signal).then(rows) : Promise.resolve([]));
+  const loaded = useLoad(`pairs ${newest} ${at} ${level} ${sort} ${down} ${only} ${vm} ${host} ${offset}`, (signal) => at ? ask("pairs", { level, at, sort, down, only, vm, host, limit: LIMIT, offset }, signal).then(rows) : none(newest, []));
   const choose = (name: string) => set({ sort: name, up: sort === name ? (down === "1" ? "1" : "") : name === "src" || name === "dst" ? "1" : "", offset: "" });
   return <>
     <h1>{say("pairs")} <small>{at ? `${say("window")} ${level}, ${clock(at, utcNow())}` : ""}</small></h1>

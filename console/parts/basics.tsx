@@ -52,7 +52,7 @@ export function Card({ title, more, children, class: kind = "" }: { title?: Comp
 export function Shown<T>({ loaded, children }: { loaded: Loaded<T>; children: (value: T) => ComponentChildren }) {
   return <>
     {loaded.error && <p class="problem" role="alert">{say("failed")}: {loaded.error} <button onClick={loaded.again}>{say("again")}</button></p>}
-    {loaded.value !== null ? <div class={loaded.error ? "dim" : ""}>{children(loaded.value)}</div> : !loaded.error && <div class="skeleton" aria-busy="true"><span>{say("loading")}</span></div>}
+    {loaded.value !== null ? <div class={`stack ${loaded.error ? "dim" : ""}`}>{children(loaded.value)}</div> : !loaded.error && <div class="skeleton" aria-busy="true"><span>{say("loading")}</span></div>}
   </>;
 }
 export const Empty = ({ children }: { children: ComponentChildren }) => <p class="empty">{children}</p>;

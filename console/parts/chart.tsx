@@ -44,7 +44,7 @@ export function Chart(props: Props) {
     const spreaded = series.map((one) => spread(time, step, one.value));
     const x = spreaded[0]?.time ?? [];
     const highest = Math.max(0, props.least ?? 0, ...series.flatMap((one) => [...one.value, ...(one.high ?? [])].map((value) => value ?? 0)));
-    const marks = ticks(Math.min(highest, props.top ?? Infinity) * 1.02 || props.least || 1);
+    const marks = ticks(Math.min(highest, props.top ?? Infinity) || 1);
     const soft = colour("--soft"), line = colour("--line");
     const under = (plot: uPlot) => {
       const context = plot.ctx;
@@ -75,6 +75,21 @@ export function Chart(props: Props) {
           }
         });
       });
+      // Each window is a level of its own width, joined to its neighbour only if there is one: what stands alone is seen.
+      series.forEach((one) => {
+        context.strokeStyle = colour(one.color);
+        context.lineWidth = 1.5 * devicePixelRatio;
+        context.beginPath();
+        time.forEach((moment, index) => {
+          const value = one.value[index] ?? null;
+          if (value === null) return;
+          const joined = index > 0 && moment - time[index - 1]! === step && (one.value[index - 1] ?? null) !== null;
+          if (joined) context.lineTo(px(moment), py(value));
+          else context.moveTo(px(moment), py(value));
+          context.lineTo(px(moment + step), py(value));
+        });
+        context.stroke();
+      });
       if (props.limit !== undefined) {
         context.strokeStyle = colour("--critical");
         context.setLineDash([5 * devicePixelRatio, 4 * devicePixelRatio]);
@@ -85,9 +100,8 @@ export function Chart(props: Props) {
       }
       context.restore();
     };
-    const stepped = uPlot.paths.stepped!({ align: 1 });
     const plot = new uPlot({
-      width: host.clientWidth || 300, height: 150, ms: 1e-3, legend: { show: false }, padding: [8, 8, 0, 0],
+      width: host.clientWidth || 300, height: 150, ms: 1e-3, legend: { show: false }, padding: [8, 18, 0, 0],
       ...(utc ? { tzDate: (seconds: number) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC") } : {}),
       cursor: { y: false, points: { show: false }, drag: { x: true, y: false, setScale: false } },
       scales: { x: { time: true, range: () => [props.from, props.until] }, y: { range: () => [0, marks[marks.length - 1]!] } },
@@ -95,7 +109,7 @@ export function Chart(props: Props) {
         { stroke: soft, grid: { show: false }, ticks: { stroke: line, size: 4 }, font: "11px system-ui", size: 26, space: 70, values: (_, splits, __, ___, incr) => splits.map((one) => incr >= 86400 ? day(one, utc).slice(5) : clock(one, utc, incr < 60)) },
         { stroke: soft, grid: { stroke: line, width: 1 }, ticks: { show: false }, font: "11px system-ui", size: 74, splits: () => marks, values: (_, splits) => splits.map((one) => plain(one, unit)) },
       ],
-      series: [{}, ...series.map((one) => ({ stroke: colour(one.color), width: 1.5, spanGaps: false, paths: stepped, points: { show: false } }))],
+      series: [{}, ...series.map((one) => ({ stroke: colour(one.color), width: 1.5, spanGaps: false, paths: () => null, points: { show: false } }))],
       hooks: {
         drawAxes: [under],
         setCursor: [(plot) => setAt(plot.cursor.idx === null || plot.cursor.idx === undefined || !plot.cursor.left || plot.cursor.left < 0 ? null : x[plot.cursor.idx] ?? null)],
