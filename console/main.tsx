@@ -1,7 +1,7 @@
 // The shell: navigation, time, banner of alerts; pages by address.
 import { render } from "preact";
 import { useEffect, useState } from "preact/hooks";
-import { type Row, ask, asked, get, rows, useLoad } from "./core/api.ts";
+import { type Loaded, type Row, ask, asked, get, rows, useLoad } from "./core/api.ts";
 import { ago, clock } from "./core/format.ts";
 import { shellKeys } from "./core/keys.ts";
 import { type News, useNews } from "./core/live.ts";
@@ -18,7 +18,7 @@ import { Dialog } from "./parts/dialog.tsx";
 import type { Key } from "./text/en.ts";
 
 /** What every page gets: the time, the newest window in it (0: none, null: not known yet), what is new, who asks. */
-export interface Page { range: Range; newest: number | null; query: URLSearchParams; news: News; turn: number; user: string }
+export interface Page { range: Range; newest: number | null; query: URLSearchParams; news: News; turn: number; user: string; firing: Loaded<Row[]> }
 
 const NAV: [Key, [Key, string, string][]][] = [
   ["now", [["overview", "/", "o"], ["alerts", "/alerts", "a"]]],
@@ -76,13 +76,14 @@ function App() {
   const turn = live ? tick : 0;
   const window = useLoad(`newest ${query.get("from")} ${query.get("until")} ${now.level} ${turn}`, (signal) => ask("newest", { level: now.level, from: now.from, until: now.until }, signal).then((one) => rows(one)[0]!));
   const session = useLoad("session", (signal) => get("/api/v1/session", signal));
-  const firing = useLoad(`banner ${news.alerts}`, (signal) => get("/api/v1/alerts?state=firing&severity=critical&limit=100", signal));
-  const counted = useLoad(`count ${news.alerts}`, (signal) => get("/api/v1/alerts?state=firing&limit=100", signal).then((body) => body.alerts.length as number));
+  // One question for banner, count and overview.
+  const firing = useLoad(`alerts ${news.alerts}`, (signal) => get("/api/v1/alerts?state=firing&state=acknowledged&limit=500", signal).then((body) => body.alerts as Row[]));
+  const count = (firing.value ?? []).filter((one) => one.state === "firing").length;
   const newest = window.value ? (window.value.found ? window.value.t as number : 0) : window.error ? 0 : null;
   const user: string = session.value?.user ?? "";
   const path = location.pathname;
   const utc = kept("clock", "utc") === "utc";
-  useEffect(() => { document.title = `${counted.value ? `(${counted.value}) ` : ""}vmflow${path === "/" ? "" : ` ${path.slice(1)}`}`; });
+  useEffect(() => { document.title = `${count ? `(${count}) ` : ""}vmflow${path === "/" ? "" : ` ${path.slice(1)}`}`; });
   useEffect(() => setMenu(false), [path]);
   useEffect(() => shellKeys(
     { "/": () => document.querySelector<HTMLInputElement>("#find")?.focus(), "[": () => move(now, -1), "]": () => move(now, 1), l: () => set({ from: "", until: "" }), "?": () => setPanel("help") },
@@ -91,7 +92,7 @@ function App() {
   const span = query.get("from") ?? "-1h";
   return <div class="shell">
     <nav class={menu ? "open" : ""} aria-label={say("menu")}><Link to={link("/")} class="brand"><img src={document.querySelector<HTMLLinkElement>("link[rel=icon]")!.href} alt="" width="20" height="20" />vmflow</Link>
-      {NAV.map(([group, entries]) => <div key={group}><h2>{say(group)}</h2>{entries.map(([word, to, key]) => <Link key={to} to={link(to)} aria-current={(to === "/" ? path === "/" : path.startsWith(to)) ? "page" : undefined}><span>{say(word)}</span>{to === "/alerts" && counted.value ? <em>{counted.value}</em> : <kbd>g {key}</kbd>}</Link>)}</div>)}
+      {NAV.map(([group, entries]) => <div key={group}><h2>{say(group)}</h2>{entries.map(([word, to, key]) => <Link key={to} to={link(to)} aria-current={(to === "/" ? path === "/" : path.startsWith(to)) ? "page" : undefined}><span>{say(word)}</span>{to === "/alerts" && count ? <em>{count}</em> : <kbd>g {key}</kbd>}</Link>)}</div>)}
     </nav>
     <div class="body">
       <header class="top">
@@ -107,8 +108,8 @@ function App() {
           {user && <span class="soft">{user}</span>}
         </span>
       </header>
-      <Banner firing={firing.value?.alerts ?? []} user={user} />
-      <main><Routed range={now} newest={newest} query={query} news={news} turn={turn} user={user} path={path} /></main>
+      <Banner firing={firing.value ?? []} user={user} />
+      <main><Routed range={now} newest={newest} query={query} news={news} turn={turn} user={user} firing={firing} path={path} /></main>
       <footer><span>{newest ? say("newestWindow", { time: `${clock(newest, utc)} (${now.level})`, ago: ago(Date.now() / 1000 - newest - now.step) }) : say("noWindow")}</span><button class="quiet" onClick={() => setPanel("sql")}>{say("sqlOfPage")}</button></footer>
     </div>
     {panel === "sql" && <Dialog title={say("sqlOfPage")} onClose={() => setPanel("")}><div class="scroll">{asked.size === 0 ? say("noSql") : [...asked].map(([name, one]) => <details key={name} open={asked.size < 3}><summary>{name} <span class="soft">{(one.seconds * 1000).toFixed(0)} ms</span></summary><pre>{one.sql}</pre><pre class="soft">{JSON.stringify(one.values)}</pre></details>)}</div><menu><button onClick={() => setPanel("")}>{say("close")}</button></menu></Dialog>}

@@ -1,4 +1,4 @@
-import { type Row, ask, get, rows, useLoad } from "../core/api.ts";
+import { type Row, ask, rows, useLoad } from "../core/api.ts";
 import { none } from "../core/none.ts";
 import { ago, plain, text } from "../core/format.ts";
 import { link, set } from "../core/state.ts";
@@ -18,16 +18,15 @@ function Top({ title, found, more, children }: { title: string; found: Row[]; mo
   </Card>;
 }
 
-export function Overview({ range, newest, news, turn }: Page) {
+export function Overview({ range, newest, firing, turn }: Page) {
   const level = range.level, at = newest ?? 0;
   const key = `${at} ${level}`;
   const summary = useLoad(`summary ${newest} ${key}`, (signal) => at ? ask("summary", { level, at }, signal).then((one) => rows(one)[0]!) : none(newest, null));
   const most = useLoad(`most ${newest} ${key}`, (signal) => at ? ask("pairs", { level, at, limit: 10 }, signal).then(rows) : none(newest, []));
   const worst = useLoad(`worst ${newest} ${key}`, (signal) => at ? ask("pairs", { level, at, limit: 10, sort: "certain", only: "lossy" }, signal).then(rows) : none(newest, []));
   const totals = useLoad(`totals ${range.from} ${range.until} ${level} ${turn}`, (signal) => ask("totals", { level, from: range.from, until: range.until }, signal));
-  const firing = useLoad(`alerts ${news.alerts}`, (signal) => get("/api/v1/alerts?state=firing&state=acknowledged&limit=200", signal));
   const exporters = useLoad(`exporters ${key}`, (signal) => ask("exporters", {}, signal).then(rows));
-  const listed: Row[] = firing.value?.alerts ?? [];
+  const listed = firing.value ?? [];
   const count = (severity: string) => listed.filter((one) => one.severity === severity && one.state === "firing").length;
   const bad = (exporters.value ?? []).filter((one) => one.findings);
   return <>
