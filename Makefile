@@ -4,12 +4,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help page demo test test-system run lint bench bench-peers fuzz docs man lock audit clean
+.PHONY: help page demo test test-system test-debian package run lint bench bench-peers fuzz docs man lock audit clean
 
 help:
-	@echo "make demo    install, start the service, replay real captures, show what SQL says"
+	@echo "make demo    install, and watch a made-up cloud with trouble; PCAP=file shows a capture of yours"
 	@echo "make test    install, then run linters, type checks and all tests but those that start daemons as root"
 	@echo "make test-system  install Open vSwitch, libvirt, QEMU and Neutron (Debian, root) and run the tests against them"
+	@echo "make test-debian  build the Debian package, install it in a Debian of its own and purge it (Debian, root)"
+	@echo "make package  wheel and archive of the source, checked, into dist/"
 	@echo "make run     run the service with the embedded store"
 	@echo "make bench   decode rates and UDP-to-rows rate on this machine"
 	@echo "make bench-peers  nfcapd, sfcapd, nfacctd, sfacctd and vmflow on the same stream (half an hour; Debian, root)"
@@ -18,15 +20,19 @@ help:
 	@echo "make lock    pin what the images install, with hashes (needs the package index)"
 	@echo "make audit   ask for known defects of what the images install (needs the package index)"
 	@echo "make page    build the console's page (Node 20 or newer, else from PyPI into $(VENV); needs npm's registry once)"
-	@echo "make docs    render docs/columns.md from schemas/"
+	@echo "make docs    render docs/columns.md and the Grafana dashboards, then the site of docs/ into build/site"
 	@echo "make man     write the manual page, build/vmflow.1"
 
+CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	|| { echo "Python 3.11 or newer is needed; set PYTHON=python3.12 or the like"; exit 1; }
+MAKE_VENV = $(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed; on Debian: apt-get install python3-venv"; exit 1; }
+INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check
+
 $(STAMP): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-		|| { echo "Python 3.11 or newer is needed; set PYTHON=python3.12 or the like"; exit 1; }
+	@$(CHECK_PYTHON)
 	@echo "installing into $(VENV) (about a minute the first time) ..."
-	@$(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed; on Debian: apt-get install python3-venv"; exit 1; }
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[embedded,openstack,ovsdb,test]'
+	@$(MAKE_VENV)
+	@$(INSTALL) --editable '.[embedded,openstack,ovsdb,test]'
 	@touch $@
 
 # libvirt-python is built against the system's libvirt, where that is installed.
@@ -41,12 +47,30 @@ $(LIBVIRT): $(STAMP)
 # runs without the page and says so: that must not stop `make demo` or `make test`.
 PAGE := collector/web/page/index.html
 PAGE_SOURCES := $(wildcard console/*.json console/*.mjs console/*.ts* console/*.css console/*.html console/*.svg console/*/*.ts console/*/*.tsx)
-page: $(PAGE)
-$(PAGE): $(STAMP) $(PAGE_SOURCES)
+$(PAGE): $(PAGE_SOURCES)
 	@console/build $(BIN) || echo "the console is not built (see above): the service runs without it; 'make page' tries again"
 
-demo: $(STAMP) $(PAGE)
-	@$(BIN)/python deploy/demo/demo.py
+# What builds the site; `make demo` does without.
+SITE := $(VENV)/.site
+$(SITE): $(STAMP)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@
+
+# The demo needs less than the tests do.
+DEMO := $(VENV)/.demo
+$(DEMO): pyproject.toml
+	@$(CHECK_PYTHON)
+	@echo "installing into $(VENV) (half a minute the first time) ..."
+	@$(MAKE_VENV)
+	@$(INSTALL) --editable '.[embedded]'
+	@touch $@
+
+ANY := $(if $(wildcard $(STAMP)),$(STAMP),$(DEMO))
+page: $(ANY) $(PAGE)
+
+# SECONDS=60 ends it by itself.
+demo: $(ANY) $(PAGE)
+	@$(BIN)/vmflow demo $(if $(SECONDS),--seconds $(SECONDS)) $(if $(PCAP),"$(PCAP)")
 
 run: $(STAMP) $(PAGE)
 	@$(BIN)/vmflow run
@@ -59,7 +83,7 @@ lint: $(STAMP)
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive vmflow.py schemas decoders collector deploy
 
 # The kernels are compiled while the linters run: each takes one core for a minute or two.
-test: $(LIBVIRT) $(PAGE)
+test: $(LIBVIRT) $(SITE) $(PAGE)
 	@$(BIN)/vmflow warmup & warming=$$!; $(MAKE) --no-print-directory lint && wait $$warming || { kill $$warming 2>/dev/null; exit 1; }
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
@@ -67,6 +91,19 @@ test-system: $(STAMP)
 	tests/system/install
 	@rm -f $(LIBVIRT) && $(MAKE) --no-print-directory $(LIBVIRT)
 	VMFLOW_SYSTEM=1 $(BIN)/python -m pytest tests/system
+
+test-debian: $(STAMP)
+	VMFLOW_DEBIAN=1 $(BIN)/python -m pytest tests/deploy/test_debian.py
+
+# Helm itself, as a library, and the schemas of Kubernetes: 360 MB, for tests/deploy/test_helm.py alone.
+CHART := $(VENV)/.chart
+$(CHART): $(STAMP)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[chart]'
+	@touch $@
+
+package: $(STAMP)
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
 
 bench: $(STAMP)
 	$(BIN)/python -m bench
@@ -81,8 +118,11 @@ fuzz: $(STAMP)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
 
-docs: $(STAMP)
+docs: $(SITE)
 	$(BIN)/python -m schemas.render --docs
+	$(BIN)/python -m deploy.grafana.render
+	$(BIN)/python docs/stage.py build/pages
+	$(BIN)/zensical build --clean --strict
 
 man: $(STAMP)
 	@mkdir -p build

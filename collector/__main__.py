@@ -29,6 +29,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "run": Command("collector.commands.run", "run the service"),
+    "demo": Command("collector.commands.demo", "watch a made-up cloud with trouble, or captures; nothing of it stays"),
     "replay": Command("collector.commands.replay", "send the datagrams of captures again, to a collector"),
     "decode": Command("collector.commands.decode", "decode captures to JSON lines, CSV or Arrow, without a service"),
     "query": Command("collector.commands.query", "ask the running service, or the store if none runs, with SQL"),
@@ -39,10 +40,10 @@ COMMANDS = {
     "alerts": Command("collector.commands.alerts", "alerts: list, acknowledge, resolve, silence; try a receiver"),
     "check": Command("collector.commands.check", "check the settings and say what they mean"),
     "init": Command("collector.commands.init", "write a settings file, and say what to type at Open vSwitch"),
-    "deploy": Command("collector.commands.deploy", "write files for systemd, sysctl, Prometheus, Grafana, containers"),
+    "deploy": Command("collector.commands.deploy", "write files: systemd, sysctl, Prometheus, Grafana, Docker, Helm"),
     "passwd": Command("collector.commands.passwd", "hash a password or make a token, for the settings"),
     "schema": Command("collector.commands.schema", "print the tables' DDL; apply migrations"),
-    "warmup": Command("collector.commands.warmup", "compile the decoders now, for images and first starts"),
+    "warmup": Command("collector.commands.warmup", "compile the kernels now, for images and first starts"),
 }
 
 EPILOG = """\
@@ -55,7 +56,15 @@ Settings come from a TOML file (--config FILE, else VMFLOW_CONFIG, else ~/.confi
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code: 0 done, 1 failed, 2 a mistake in the call or in the settings."""
     terminal.begin()
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:
+        # Also while the command's modules are loaded, which takes seconds on a busy machine.
+        return EXIT_INTERRUPTED
+
+
+def _run(arguments: Sequence[str]) -> int:
+    """Run one command, and report what it raises, except KeyboardInterrupt."""
     # Only the command used declares its arguments, so `--help` stays quick.
     parser = _parser([argument for argument in arguments if argument in COMMANDS][:1])
     args = parser.parse_args(arguments)
@@ -65,8 +74,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     run: Callable[[argparse.Namespace], int] = import_module(COMMANDS[args.command].module).run
     try:
         return run(args)
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader (head, less) has left: not an error, but nothing more can be printed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

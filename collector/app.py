@@ -20,6 +20,7 @@ from typing import Any, Self
 from collector.alert.api import AlertApi
 from collector.alert.stage import Alerts
 from collector.analyze.doctor import Doctor
+from collector.analyze.figures import Figures
 from collector.analyze.traffic import Traffic
 from collector.analyze.windows import Windows
 from collector.decode.exporter_stats import OwnLoss
@@ -31,7 +32,7 @@ from collector.interfaces import AlertNotification, Call, Component, Notificatio
 from collector.inventory.sources.registry import threads
 from collector.inventory.stage import InventoryStage
 from collector.listen.tcp import StreamListener
-from collector.listen.udp import Listener, wall_clock_us
+from collector.listen.udp import Listener, OpenSockets, wall_clock_us
 from collector.log import get_log
 from collector.metrics import Metrics
 from collector.notify.actions import Actions
@@ -40,6 +41,7 @@ from collector.notify.launcher import Launcher
 from collector.notify.stage import NotifyStage
 from collector.notify.stage import threads as delivery_threads
 from collector.process import startup
+from collector.process.compilers import Compilers
 from collector.process.confine import UNCONFINED, Confinement
 from collector.process.descriptors import Connections
 from collector.rollup.groups import connection_key
@@ -110,6 +112,7 @@ ROLLUP = "rollup"
 ANALYZE = "analyze"
 DOCTOR = "doctor"
 TRAFFIC = "traffic"
+FIGURES = "figures"
 ALERT = "alert"
 NOTIFY = "notify"
 ACTIONS = "actions"
@@ -120,6 +123,7 @@ API_THREADS = 2
 CONSOLE = "console"
 LISTEN = "listen"
 RELOAD = "reload"
+KERNELS = "kernels"
 
 FIXED = ("listen", "inventory", "store", "sql", "rollup", "analyze", "alerts", "notify", "web", "access", "confine")
 """Sections of the settings that need a restart."""
@@ -148,8 +152,9 @@ class Service:
         confinement: Confinement = UNCONFINED,
         launcher: Launcher | None = None,
         connections: Connections | None = None,
+        compilers: Compilers | None = None,
     ) -> None:
-        """`confinement` is what the process is confined to by now; `launcher` was started before that."""
+        """`confinement` is what the process is confined to by now; `launcher` and `compilers` were started before."""
         connections = connections or Connections()
         self.settings = settings
         self.confinement = confinement
@@ -164,7 +169,8 @@ class Service:
         self.metrics.describe(version=VERSION, engine=ENGINE, python=platform.python_version())
         workers = count_of(settings.decode.decode_workers)
         names = (
-            STORE, LEASE, SPOOL, CANCEL, SUM, ROLLUP, ANALYZE, DOCTOR, TRAFFIC, ALERT, READ, LOGIN, LISTEN, RELOAD
+            STORE, LEASE, SPOOL, CANCEL, SUM, ROLLUP, ANALYZE, DOCTOR, TRAFFIC, FIGURES, ALERT, READ, LOGIN, LISTEN,
+            RELOAD, KERNELS,
         )  # fmt: skip
         single = dict.fromkeys((*stages(workers), *names), 1)
         self.bridge = Bridge(
@@ -174,9 +180,10 @@ class Service:
             | {NOTIFY: delivery_threads(settings.notify), ACTIONS: action_threads(settings.notify)},
             STOP_SECONDS,
         )
-        for stage in (QUERY, CANCEL, LEASE):
+        for stage in (QUERY, CANCEL, LEASE, KERNELS, FIGURES):
             self.bridge.abandon(stage)
         self.reloads = Reloads(self._read_again, partial(self.bridge.call, RELOAD))
+        self.kernels = (compilers or Compilers()).component(partial(self.bridge.call, KERNELS))
         self.lease = Lease(settings.store, self.metrics, partial(self.bridge.call, LEASE))
         connect = partial(self.lease.connect, INSERT_SETTINGS)
         self.windows = Windows(
@@ -230,6 +237,16 @@ class Service:
             settle_seconds=settings.alerts.settle_seconds,
         )
         self.windows.subscribe("traffic", self.traffic.window_closed)
+        self.figures = Figures(
+            settings.analyze,
+            self.metrics,
+            partial(self.bridge.call, FIGURES),
+            connect,
+            clock_us=wall_clock_us,
+            settle_seconds=settings.alerts.settle_seconds,
+        )
+        self.windows.subscribe("figures", self.figures.window_closed)
+        self.windows.subscribe_late(self.figures.late)
         self.rollups = Rollups(
             settings.rollup,
             self.metrics,
@@ -343,6 +360,7 @@ class Service:
             self.alerts,
             self.notify,
             self.traffic,
+            self.figures,
             self.windows,
             self.doctor,
             self.decode,
@@ -352,7 +370,10 @@ class Service:
             Together(self.sql, self.web),
         )
         return [
+            (self.kernels, BRIDGE_STOP_SECONDS),
             (self.lease, BRIDGE_STOP_SECONDS),
+            # Not before the lease: a second collector on this host would take datagrams of the first one.
+            (OpenSockets(self.listener), BRIDGE_STOP_SECONDS),
             (self.rollups, BRIDGE_STOP_SECONDS),
             (self.writer, SUMS_STOP_SECONDS),
             *((component, STORE_STOP_SECONDS) for component in others),

@@ -9,9 +9,11 @@ this.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import io
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -148,6 +150,14 @@ def table(names: Sequence[str], rows: Sequence[Sequence[Any]], *, ruled: bool = 
     console.print(shown)
 
 
+def leave(code: int) -> NoReturn:
+    """End the process at once, with all that was printed: Python would take a while to unload its modules."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(code)
+
+
 class Progress:
     """Show a progress bar on standard error, if that is a terminal; else nothing, and `report` is None."""
 
@@ -209,9 +219,15 @@ class Screen:
         """The current number of columns of the terminal."""
         return int(self._live.console.width)
 
-    def show(self, lines: Sequence[str], fields: Sequence[Field], rows: Sequence[tuple[Sequence[str], str]]) -> None:
+    def show(
+        self,
+        lines: Sequence[str],
+        fields: Sequence[Field],
+        rows: Sequence[tuple[Sequence[str], str]],
+        foot: Sequence[str] = (),
+    ) -> None:
         """Show lines, and below them as many rows as fit: their cells, each truncated to its column, and the name of a
-        style."""
+        style.  `foot` is what stands at the bottom."""
         from rich.console import Group  # noqa: PLC0415
         from rich.table import Table  # noqa: PLC0415
         from rich.text import Text  # noqa: PLC0415
@@ -223,7 +239,12 @@ class Screen:
                 ratio=None if field.width else 1, no_wrap=True, overflow="ellipsis",
             )  # fmt: skip
         console = self._live.console
-        texts = [part for line in lines for part in Text(visible(line)).wrap(console, console.width)]
-        for cells, style in rows[: max(0, console.height - len(texts) - 2)]:
+        head, end = (
+            [part for line in group for part in Text(visible(line)).wrap(console, console.width)]
+            for group in (lines, foot)
+        )
+        fitting = rows[: max(0, console.height - len(head) - len(end) - 2 - bool(end))]
+        for cells, style in fitting:
             shown.add_row(*(Text(visible(cell), _STYLES.get(style, "")) for cell in cells))
-        self._live.update(Group(*texts, Text(), shown) if fields else Group(*texts), refresh=True)
+        parts = [*head, Text(), shown] if fields else head
+        self._live.update(Group(*parts, *([Text(), *end] if end else [])), refresh=True)

@@ -57,8 +57,8 @@ class Datagrams:
         time_received_us = np.array([row[3] for row in rows], dtype=np.int64)
         return cls(octets, start, length, address, port, time_received_us, np.zeros(len(rows), dtype=np.int64))
 
-    def those(self, chosen: NDArray[np.bool_]) -> Datagrams:
-        """Return the datagrams that are chosen, [n]; the payloads of the others are released."""
+    def those(self, chosen: NDArray[np.bool_] | slice) -> Datagrams:
+        """Return the datagrams that are chosen, [n] or a slice; the payloads of the others are released."""
         start, length = self.start[chosen], self.length[chosen]
         place = np.cumsum(length) - length
         octets = self.octets[np.repeat(start - place, length) + np.arange(int(length.sum()))]

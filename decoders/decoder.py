@@ -6,6 +6,7 @@ import json
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from ipaddress import IPv6Network
 from typing import Protocol
 
 import numpy as np
@@ -33,13 +34,16 @@ from decoders.sessions import (
 from decoders.sflow.decoder import SflowDecoder
 from decoders.shared import K_LEGACY, K_SETS, K_SFLOW, Decoded, Shared, assign_batch, new_shared, refuse_denied
 
+LEGACY, SFLOW, SETS = ("netflow5",), ("sflow",), ("netflow9", "ipfix")
+"""Kinds of datagrams by the decoder that they are for."""
 
-def datagrams() -> Datagrams:
+
+def datagrams(kinds: Iterable[str] = (*SFLOW, *LEGACY, *SETS)) -> Datagrams:
     """Return a batch with one small datagram of each kind, which runs all kernels of each decoder: so they are
     compiled, or loaded from the cache, before the first real datagram comes.
     """
-    payloads = (_sflow(), _netflow5(), _netflow9(), _ipfix())
-    return Datagrams.of((payload, "192.0.2.1", 1, 1_700_000_000_000_000) for payload in payloads)
+    make = {"sflow": _sflow, "netflow5": _netflow5, "netflow9": _netflow9, "ipfix": _ipfix}
+    return Datagrams.of((make[kind](), "192.0.2.1", 1, 1_700_000_000_000_000) for kind in kinds)
 
 
 def _sflow() -> bytes:
@@ -64,7 +68,8 @@ _FIELDS = struct.pack("!8H", 8, 4, 12, 4, 1, 4, 2, 4)
 def _netflow9() -> bytes:
     template = struct.pack("!4H", 0, 8 + len(_FIELDS), 256, 4) + _FIELDS
     data = struct.pack("!HH", 256, 20) + b"\x01" * 16
-    return struct.pack("!HHIIII", 9, 2, 1, 1_700_000_000, 1, 1) + template + data
+    options = struct.pack("!9H", 1, 18, 257, 4, 4, 1, 4, 34, 4) + struct.pack("!HHII", 257, 12, 1, 64)
+    return struct.pack("!HHIIII", 9, 4, 1, 1_700_000_000, 1, 1) + template + data + options
 
 
 def _ipfix() -> bytes:
@@ -192,10 +197,12 @@ class Decoder:
             if len(numbers):
                 self.sets.forget(numbers)
 
-    def warm_up(self) -> None:
-        """Compile every kernel, or load it from the cache.  Takes minutes the first time, half a second later."""
-        trial = Decoder(Limits(sessions=16, sources=64, templates=16))
-        trial.decode(datagrams())
+    def warm_up(self, kinds: Iterable[str] = (*SFLOW, *LEGACY, *SETS)) -> None:
+        """Compile every kernel that datagrams of these kinds need, or load it from the cache.  Takes a minute the first
+        time, half a second later."""
+        rules = [ExporterRule(IPv6Network("::/128"), allowed=False)]
+        trial = Decoder(Limits(sessions=16, sources=64, templates=16), rules)
+        trial.decode(datagrams(kinds))
         trial.load_state(trial.changed_state() or b"{}")
         trial.forget(in_use(trial.shared.sessions))
 

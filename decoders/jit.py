@@ -1,58 +1,188 @@
-"""How kernels are compiled: one decorator, and one cache directory per state of the source.
+"""How kernels are compiled: the decorators, and kernels that run uncompiled until their machine code is there.
 
-numba notices a change of a kernel's own file, but not of a kernel it calls in another file, nor of a constant that it
-compiled in.  So the cache directory's name holds a digest of all the source that kernels are made of.
+numba would optimise every helper by itself, too, make machine code of it and a way to call it from Python, although
+only kernels are called.  Here a helper stays a plain function for Python, and for numba it is intermediate code that
+becomes a part of each kernel that calls it: half the time, and two thirds of the memory (`docs/performance.md`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numba
+from numba.core import types
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
+
+from decoders import kernel_cache
 
 Compiled = Callable[..., Any]
 """A kernel.  Its argument types are checked by numba, which refuses what it cannot compile."""
 
-_ROOT = Path(__file__).resolve().parent.parent
-_OWN = tuple(_ROOT.joinpath(folder) for folder in ("decoders", "schemas"))
+INTERPRETED = bool(getattr(numba.config, "DISABLE_JIT"))  # noqa: B009 - its stubs do not know it
+"""Whether nothing is compiled: `NUMBA_DISABLE_JIT=1`, for fuzzing and debugging."""
+
+kernel_cache.choose_processor()
 
 
-def source_digest(*sources: Path) -> str:
-    """Return a digest of numba's version and of the source in `decoders`, `schemas` and these folders and below."""
-    digest = hashlib.sha256(numba.__version__.encode())
-    for source in (*_OWN, *sources):
-        for path in sorted(source.rglob("*.py")):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+class _Part(JITCodeLibrary):
+    """The code of a helper, to be optimised as a part of kernels."""
+
+    environment: tuple[str, Any] | None = None
+    """Name and contents of what its code refers to, such as the texts of its errors."""
+
+    def finalize(self) -> None:
+        """Leave the code as it is; a kernel links the helpers of this one, too."""
+        self._raise_if_finalized()  # type: ignore[no-untyped-call]
+        self._finalized = True
+
+    def get_pointer_to_function(self, name: str) -> int:
+        """Return 0: Python cannot call it."""
+        return 0
+
+    @property
+    def codegen(self) -> _Part:
+        """Return what numba calls `set_env` of: the real one cannot set what is in no machine code yet."""
+        return self
+
+    def set_env(self, name: str, environment: Any) -> None:
+        """Keep it for the kernels."""
+        self.environment = name, environment
 
 
-def cache_directory(*sources: Path) -> Path:
-    """Return where kernels of these sources are cached: in `VMFLOW_CACHE_DIR`, else in the user's cache directory."""
-    base = os.environ.get("VMFLOW_CACHE_DIR")
-    if base:
-        return Path(base) / f"kernels-{source_digest(*sources)}"
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(home).expanduser() / "vmflow" / f"kernels-{source_digest(*sources)}"
+class _Whole(JITCodeLibrary):
+    """The code of a kernel, with all the helpers in it."""
+
+    def finalize(self) -> None:
+        """Link all parts once, optimise, and make machine code."""
+        parts = dict.fromkeys(self._linking_libraries)
+        for part in list(parts):
+            _collect(part, parts)
+        self._linking_libraries = list(parts)
+        super().finalize()  # type: ignore[no-untyped-call]
+        for part in parts:
+            name, environment = getattr(part, "environment", None) or ("", None)
+            if name and self._codegen._engine.get_global_value_address(name):  # else it is optimised away
+                self._codegen.set_env(name, environment)  # type: ignore[attr-defined]
 
 
-if "NUMBA_CACHE_DIR" not in os.environ:
-    setattr(numba.config, "CACHE_DIR", str(cache_directory()))  # noqa: B010 - its stubs do not know it
+def _collect(part: Any, parts: dict[Any, None]) -> None:
+    if isinstance(part, _Part):
+        for inner in part._linking_libraries:
+            if inner not in parts:
+                parts[inner] = None
+                _collect(inner, parts)
 
 
-_KERNELS: list[Compiled] = []
+class _Compiler(Compiler):
+    """numba's compiler, with a library of ours."""
+
+    library: type[JITCodeLibrary]
+    count = 0
+
+    def __init__(self, typing: Any, target: Any, library: Any, *others: Any) -> None:
+        if library is None:
+            _Compiler.count += 1
+            library = self.library(target.codegen(), f"{self.library.__name__}{_Compiler.count}")
+            library.enable_object_caching()
+        super().__init__(typing, target, library, *others)  # type: ignore[no-untyped-call]
 
 
-def _njit(boundscheck: bool = True, **options: Any) -> Callable[[Callable[..., Any]], Compiled]:
+class _PartCompiler(_Compiler):
+    library = _Part
+
+
+class _WholeCompiler(_Compiler):
+    library = _Whole
+
+
+def _njit(compiler: type[_Compiler], boundscheck: bool = True, **options: Any) -> Callable[..., Any]:
     """Compile with what all kernels have in common, and `options`, some of which numba's stubs lack."""
-    compiler: Any = numba.njit
-    decorator: Callable[[Callable[..., Any]], Compiled] = compiler(
-        nogil=True, boundscheck=boundscheck, error_model="numpy", **options
+    make: Any = numba.njit
+    decorator: Callable[..., Any] = make(
+        nogil=True,
+        boundscheck=boundscheck,
+        error_model="numpy",
+        no_cfunc_wrapper=True,
+        pipeline_class=compiler,
+        **options,
     )
     return decorator
+
+
+class Kernel:
+    """A compiled function.  While `waiting`, it runs as plain Python where there is no machine code for it yet."""
+
+    def __init__(self, function: Callable[..., Any], dispatcher: Any) -> None:
+        self.py_func = function
+        self._cache = dispatcher._cache = kernel_cache.KernelCache(function)
+        self._dispatcher = dispatcher
+        self._numba_type_ = types.Dispatcher(dispatcher)
+        """How numba types it where another kernel calls it."""
+
+    def __call__(self, *arguments: Any) -> Any:
+        if _waiting and not self._ready_for(arguments):
+            return self.py_func(*arguments)
+        return self._dispatcher(*arguments)
+
+    def _ready_for(self, arguments: tuple[Any, ...]) -> bool:
+        dispatcher = self._dispatcher
+        return tuple(map(dispatcher.typeof_pyval, arguments)) in dispatcher.overloads
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is machine code for some types of arguments."""
+        return bool(self._dispatcher.overloads)
+
+    def load(self) -> None:
+        """Load what is new in the cache."""
+        for signature in self._cache.signatures():
+            self._dispatcher.compile(signature)
+
+    @property
+    def cached(self) -> bool:
+        """Whether there is machine code in the cache, whole."""
+        return self._cache.whole()
+
+
+_KERNELS: list[Kernel] = []
+_PARTS: list[Any] = []
+"""What compiles the helpers: their types refer to it weakly."""
+_waiting = False
+
+
+def wait_for_kernels(waiting: bool) -> None:
+    """Run kernels uncompiled where there is no machine code yet, instead of compiling it, until this is undone."""
+    global _waiting  # noqa: PLW0603 - of the process, as are the kernels
+    _waiting = waiting
+
+
+def waiting() -> bool:
+    """Return whether kernels run uncompiled where there is no machine code yet."""
+    return _waiting
+
+
+def load() -> None:
+    """Load what is in the cache and not loaded yet."""
+    for one in _KERNELS:
+        one.load()
+
+
+def cached_kernels() -> tuple[int, int]:
+    """Return how many kernels are in the cache, whole, and how many the imported modules have."""
+    return sum(kernel.cached for kernel in _KERNELS), len(_KERNELS)
+
+
+def cached() -> bool:
+    """Return whether all kernels are in the cache, whole."""
+    have, need = cached_kernels()
+    return have == need
+
+
+def progress() -> tuple[int, int]:
+    """Return how many kernels are compiled or loaded so far, and how many the imported modules have."""
+    return sum(kernel.ready for kernel in _KERNELS), len(_KERNELS)
 
 
 def kernel(function: Callable[..., Any]) -> Compiled:
@@ -63,57 +193,54 @@ def kernel(function: Callable[..., Any]) -> Compiled:
     return _kernel(function, boundscheck=True)
 
 
+def unchecked_kernel(function: Callable[..., Any]) -> Compiled:
+    """Compile as `kernel` does, without array bounds checks: for parts that are `inline_unchecked`."""
+    return _kernel(function, boundscheck=False)
+
+
 def _kernel(function: Callable[..., Any], *, boundscheck: bool) -> Compiled:
-    compiled = _njit(boundscheck, cache=True)(function)
-    _KERNELS.append(compiled)
-    return compiled
-
-
-def progress() -> tuple[int, int]:
-    """Return how many kernels are compiled or loaded so far, and how many the imported modules have."""
-    return sum(bool(getattr(one, "overloads", True)) for one in _KERNELS), len(_KERNELS)
-
-
-def kernel_of(*sources: Path, boundscheck: bool = True) -> Callable[[Callable[..., Any]], Compiled]:
-    """Return `kernel` for code outside `decoders`: cached under the digest of the folders that it is made of.
-
-    Without `boundscheck` it is for parts that are `inline_unchecked`.
-    """
-    directory = str(cache_directory(*sources))
-
-    def decorate(function: Callable[..., Any]) -> Compiled:
-        # numba reads the directory once, when caching of the function is enabled.
-        before = numba.config.CACHE_DIR  # type: ignore[attr-defined] # its stubs do not know it
-        if "NUMBA_CACHE_DIR" not in os.environ:
-            setattr(numba.config, "CACHE_DIR", directory)  # noqa: B010
-        try:
-            return _kernel(function, boundscheck=boundscheck)
-        finally:
-            setattr(numba.config, "CACHE_DIR", before)  # noqa: B010
-
-    return decorate
+    if INTERPRETED:
+        return function
+    dispatcher = _njit(_WholeCompiler, boundscheck)(function)
+    made = Kernel(function, dispatcher)
+    _KERNELS.append(made)
+    return made
 
 
 def inline(function: Callable[..., Any]) -> Compiled:
-    """Compile a helper that kernels call; it needs no cache entry.
+    """Make `function` a helper that kernels call.
 
     It is compiled without reference counts, whose updates would cost more than most helpers do: it may use arrays that
     it gets, but not create one.  The kernel that calls it keeps references to them all.
     """
-    return _njit(_nrt=False)(function)
+    return _part(function, function)
 
 
 def inline_always(function: Callable[..., Any]) -> Compiled:
-    """Compile as `inline` does, but always as part of the caller.
+    """Make a helper as `inline` does, but always as part of the caller.
 
     For the parts of a large kernel: a call would copy every array of every argument, some hundred words.
     """
-    return _njit(_nrt=False, forceinline=True)(function)
+    return _part(function, function, forceinline=True)
 
 
 def inline_unchecked(function: Callable[..., Any]) -> Compiled:
-    """Compile as `inline_always` does, without array bounds checks: for look-ups in arrays that vmflow made.
+    """Make a helper as `inline_always` does, without array bounds checks: for look-ups in arrays that vmflow made.
 
     The caller of the kernel must have checked that all indices in them lie within the arrays that they index.
     """
-    return _njit(boundscheck=False, _nrt=False, forceinline=True)(function)
+    return _part(function, function, boundscheck=False, forceinline=True)
+
+
+def compiled_as(function: Callable[..., Any], *, always: bool = False) -> Callable[[Callable[..., Any]], Compiled]:
+    """Have kernels call `function` where plain Python calls what is decorated; `always`: as part of the caller."""
+    return lambda plain: _part(plain, function, **({"forceinline": True} if always else {}))
+
+
+def _part(plain: Callable[..., Any], function: Callable[..., Any], **options: Any) -> Compiled:
+    if not INTERPRETED:
+        dispatcher = _njit(_PartCompiler, no_cpython_wrapper=True, _nrt=False, **options)(function)
+        _PARTS.append(dispatcher)
+        # numba asks values of other types than its own for this.
+        setattr(plain, "_numba_type_", types.Dispatcher(dispatcher))  # noqa: B010 - functions have no such attribute
+    return plain

@@ -7,7 +7,7 @@ repeat this, so the outer columns and the VNI are those of the tunnel directly a
 
 - Link layers: Ethernet with VLAN tags and SNAP, PPP, MPLS (IEEE 802.3, 802.1Q, RFC 1661, RFC 3032).
 - Network and transport: ARP, IPv4, IPv6 and its extensions, TCP, UDP, SCTP, ICMP, as in their RFCs.
-- Tunnels: VXLAN, VXLAN-GPE, Geneve, GRE, NVGRE, ERSPAN, IP in IP, MPLS in GRE and in UDP, as in their RFCs.
+- Tunnels: VXLAN, VXLAN-GPE, Geneve, GRE, NVGRE, ERSPAN, IP in IP, MPLS in GRE, UDP and IP, as in their RFCs.
 """
 
 from __future__ import annotations
@@ -344,6 +344,8 @@ def find_tunnel(octets, at, end, protocol):
         kind, layer = TUNNEL_IPIP, L_IPV4
     elif protocol == 41:
         kind, layer = TUNNEL_IPIP, L_IPV6
+    elif protocol == 137:  # MPLS in IP (RFC 4023 section 3)
+        kind, layer = TUNNEL_OTHER, L_MPLS
     if kind == 0 or not _shows_addresses(octets, inner, end, layer):
         return 0, L_STOP, at, NO_VNI
     return kind, layer, inner, vni

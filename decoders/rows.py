@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from decoders.jit import inline, inline_always
 from decoders.memory import BLOCKS
-from decoders.wire import zero
+from decoders.wire import fill
 from schemas.column import ADDRESS, ENUM, NAME, TIME_US, UINT8, UINT16, UINT32, UINT64, Origin, Table
 from schemas.flows import FLOWS
 
@@ -115,15 +115,15 @@ def _clear(rows, end):
     capacity = rows.u64.shape[1]
     end = min(max(end, first + CLEAR_AHEAD), capacity)
     for column in range(rows.u64.shape[0]):
-        zero(rows.u64, column * capacity + first, end - first)
+        fill(rows.u64, column * capacity + first, end - first, 0)
     for column in range(rows.u32.shape[0]):
-        zero(rows.u32, column * capacity + first, end - first)
+        fill(rows.u32, column * capacity + first, end - first, 0)
     for column in range(rows.u16.shape[0]):
-        zero(rows.u16, column * capacity + first, end - first)
+        fill(rows.u16, column * capacity + first, end - first, 0)
     for column in range(rows.u8.shape[0]):
-        zero(rows.u8, column * capacity + first, end - first)
+        fill(rows.u8, column * capacity + first, end - first, 0)
     for column in range(rows.address.shape[0]):
-        zero(rows.address, 2 * (column * capacity + first), 2 * (end - first))
+        fill(rows.address, 2 * (column * capacity + first), 2 * (end - first), 0)
     rows.cleared[0] = end
 
 

@@ -12,15 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import types
 from numba.extending import intrinsic
 
-from decoders.jit import inline, inline_always
-
-_INTERPRETED = bool(getattr(numba.config, "DISABLE_JIT"))  # noqa: B009 - its stubs do not know it
+from decoders.jit import compiled_as, inline, inline_always
 
 MAPPED = np.uint64(0xFFFF << 32)
 """Low half of the IPv6 form of an IPv4 address, without the address."""
@@ -62,23 +59,20 @@ def _raw(bits: int) -> Any:
 
 def loader(size: int) -> Callable[..., np.uint64]:
     """Return a compiled reader of `size` (2, 4 or 8) octets at an offset, as uint64; IndexError outside the array."""
-    if _INTERPRETED:
-
-        def plain(octets, at):
-            if at < 0 or at + size > octets.shape[0]:
-                raise IndexError("read outside of the octets")
-            return np.uint64(int.from_bytes(octets[at : at + size].tobytes(), "big"))
-
-        return plain
     raw = _raw(size * 8)
 
-    @inline
     def checked(octets, at):
         if at < 0 or at + size > octets.shape[0]:
             raise IndexError("read outside of the octets")
         return raw(octets, at)
 
-    return checked
+    @compiled_as(checked)
+    def plain(octets, at):
+        if at < 0 or at + size > octets.shape[0]:
+            raise IndexError("read outside of the octets")
+        return np.uint64(int.from_bytes(octets[at : at + size].tobytes(), "big"))
+
+    return plain
 
 
 def _storer() -> Any:
@@ -101,28 +95,71 @@ def _storer() -> Any:
 _store = _storer()
 
 
-def _zeroer() -> Callable[..., None]:
-    """Return a compiled `zero`: `count` numbers of a C-contiguous array from flat index `first`; IndexError outside."""
-    if _INTERPRETED:
+def _fetcher() -> Any:
+    """Load from a C-contiguous array of uint64 by flat index, unchecked.  Only `any_bits` below may use it."""
 
-        def plain(target, first, count):
-            if first < 0 or count < 0 or first + count > target.size:
-                raise IndexError("write outside of the rows")
-            target.reshape(-1)[first : first + count] = 0
+    @intrinsic
+    def fetch(_context: Any, source: Any, _at: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            array = context.make_array(signature.args[0])(context, builder, args[0])
+            return builder.load(builder.gep(array.data, [args[1]]))
 
-        return plain
+        return types.uint64(source, types.int64), generate
 
-    @inline_always
-    def zero(target, first, count):
-        if first < 0 or count < 0 or first + count > target.size:
+    return fetch
+
+
+_fetch = _fetcher()
+
+
+def _filler() -> Callable[..., None]:
+    """Return a compiled `fill`: `count` numbers of a C-contiguous array become `value`.
+
+    They lie `step` apart from flat index `first` on.  IndexError if one would be outside; then nothing is written.
+    """
+
+    def fill(target, first, count, value, step=1):
+        if first < 0 or count < 0 or step < 1 or first + (count - 1) * step >= target.size:
             raise IndexError("write outside of the rows")
         for k in range(count):
-            _store(target, first + k, np.uint64(0))
+            _store(target, first + k * step, np.uint64(value))
 
-    return zero
+    @compiled_as(fill, always=True)
+    def plain(target, first, count, value, step=1):
+        if first < 0 or count < 0 or step < 1 or first + (count - 1) * step >= target.size:
+            raise IndexError("write outside of the rows")
+        target.reshape(-1)[first : first + count * step : step] = value
+
+    return plain
 
 
-zero = _zeroer()
+fill = _filler()
+
+
+def _gatherer() -> Callable[..., np.uint64]:
+    """Return a compiled `any_bits`: all bits set in `count` uint64 of a C-contiguous array from flat index `first` on.
+
+    IndexError if they are not all within the array.
+    """
+
+    def any_bits(source, first, count):
+        if first < 0 or count < 0 or first + count > source.size:
+            raise IndexError("read outside of the rows")
+        bits = np.uint64(0)
+        for k in range(count):
+            bits |= _fetch(source, first + k)
+        return bits
+
+    @compiled_as(any_bits, always=True)
+    def plain(source, first, count):
+        if first < 0 or count < 0 or first + count > source.size:
+            raise IndexError("read outside of the rows")
+        return np.bitwise_or.reduce(source.reshape(-1)[first : first + count])
+
+    return plain
+
+
+any_bits = _gatherer()
 
 
 @inline
@@ -141,16 +178,6 @@ def mover(size: int) -> Callable[..., None]:
     two-dimensional array of unsigned integers that are at least as wide.  IndexError if any read or write would be
     outside; then nothing is moved.
     """
-    if _INTERPRETED:
-
-        def plain(octets, at, stride, n, target, column, first, step):
-            if n > 0:
-                _check(octets, at, size, stride, n, target, column, first, step)
-            for k in range(n):
-                here = at + k * stride
-                target[column, first + k * step] = int.from_bytes(octets[here : here + size].tobytes(), "big")
-
-        return plain
     if size == 6:
         high, low = _raw(16), _raw(32)
 
@@ -160,7 +187,6 @@ def mover(size: int) -> Callable[..., None]:
     else:
         read = _raw(size * 8)
 
-    @inline_always
     def move(octets, at, stride, n, target, column, first, step):
         if n > 0:
             _check(octets, at, size, stride, n, target, column, first, step)
@@ -168,25 +194,21 @@ def mover(size: int) -> Callable[..., None]:
         for k in range(n):
             _store(target, to + k * step, read(octets, at + k * stride))
 
-    return move
+    @compiled_as(move, always=True)
+    def plain(octets, at, stride, n, target, column, first, step):
+        if n > 0:
+            _check(octets, at, size, stride, n, target, column, first, step)
+        for k in range(n):
+            here = at + k * stride
+            target[column, first + k * step] = int.from_bytes(octets[here : here + size].tobytes(), "big")
+
+    return plain
 
 
 def ipv4_mover() -> Callable[..., None]:
     """Return the same as `mover` for IPv4 addresses to places of two words: ::ffff:a.b.c.d in network order."""
-    if _INTERPRETED:
-
-        def plain(octets, at, stride, n, target, column, first, step):
-            if n > 0:
-                _check(octets, at, 4, stride, n, target, column, first, step)
-            for k in range(n):
-                here = at + k * stride
-                mapped = b"\0\0\xff\xff" + octets[here : here + 4].tobytes()
-                target[column, first + k * step] = (0, int.from_bytes(mapped, "little"))
-
-        return plain
     read = _raw(32)
 
-    @inline_always
     def move(octets, at, stride, n, target, column, first, step):
         if n > 0:
             _check(octets, at, 4, stride, n, target, column, first, step)
@@ -195,7 +217,37 @@ def ipv4_mover() -> Callable[..., None]:
             _store(target, to + 2 * k * step, np.uint64(0))
             _store(target, to + 2 * k * step + 1, swap64(MAPPED | read(octets, at + k * stride)))
 
-    return move
+    @compiled_as(move, always=True)
+    def plain(octets, at, stride, n, target, column, first, step):
+        if n > 0:
+            _check(octets, at, 4, stride, n, target, column, first, step)
+        for k in range(n):
+            here = at + k * stride
+            mapped = b"\0\0\xff\xff" + octets[here : here + 4].tobytes()
+            target[column, first + k * step] = (0, int.from_bytes(mapped, "little"))
+
+    return plain
+
+
+def time_mover(convert: Callable[..., Any]) -> Callable[..., None]:
+    """Return the same as `mover` for times of 4 octets: what is stored is `convert(number, header_us, uptime)`."""
+    read = _raw(32)
+
+    def move(octets, at, stride, n, target, column, first, step, header_us, uptime):
+        if n > 0:
+            _check(octets, at, 4, stride, n, target, column, first, step)
+        to = column * target.shape[1] + first
+        for k in range(n):
+            _store(target, to + k * step, convert(read(octets, at + k * stride), header_us, uptime))
+
+    @compiled_as(move, always=True)
+    def plain(octets, at, stride, n, target, column, first, step, header_us, uptime):
+        if n > 0:
+            _check(octets, at, 4, stride, n, target, column, first, step)
+        for k in range(n):
+            target[column, first + k * step] = convert(_load32(octets, at + k * stride), header_us, uptime)
+
+    return plain
 
 
 _load16 = loader(2)

@@ -17,16 +17,8 @@ SEVERITIES = ("info", "warning", "critical")
 SCOPES = ("pair", "vm", "interface", "host", "exporter", "service")
 STATUSES = ("firing", "acknowledged", "resolved")
 EVENTS = (
-    "firing",
-    "resolved",
-    "escalated",
-    "acknowledged",
-    "stale",
-    "measured",
-    "inhibited",
-    "silenced",
-    "told",
-)
+    "firing", "resolved", "escalated", "acknowledged", "stale", "measured", "inhibited", "silenced", "told",
+)  # fmt: skip
 ACTION_KINDS = ("command", "webhook")
 ACTION_RESULTS = ("ok", "failed", "late", "limited", "dry_run", "stopped")
 

@@ -24,20 +24,10 @@ TOTALS = (
 """Running totals of the generic counters, in the order in which sFlow structure 1 sends them."""
 
 ETHERNET = (
-    "alignment_errors",
-    "fcs_errors",
-    "single_collisions",
-    "multiple_collisions",
-    "sqe_test_errors",
-    "deferred_transmissions",
-    "late_collisions",
-    "excessive_collisions",
-    "mac_transmit_errors",
-    "carrier_sense_errors",
-    "frame_too_longs",
-    "mac_receive_errors",
-    "symbol_errors",
-)
+    "alignment_errors", "fcs_errors", "single_collisions", "multiple_collisions", "sqe_test_errors",
+    "deferred_transmissions", "late_collisions", "excessive_collisions", "mac_transmit_errors",
+    "carrier_sense_errors", "frame_too_longs", "mac_receive_errors", "symbol_errors",
+)  # fmt: skip
 """Ethernet error counters, in the order of sFlow structure 2."""
 
 COUNTERS = Table(

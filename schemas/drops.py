@@ -6,37 +6,11 @@ from schemas.column import NAME, UINT8, UINT32, Column, Table
 from schemas.flows import FLOWS, NAMED, ZSTD
 
 _PACKET = [
-    "time_received",
-    "exporter",
-    "agent",
-    "domain",
-    "in_if",
-    "out_if",
-    "drop_reason",
-    "packets",
-    "bytes",
-    "frame_bytes",
-    "src_mac",
-    "dst_mac",
-    "ether_type",
-    "vlan",
-    "tunnel",
-    "vni",
-    "outer_src_ip",
-    "outer_dst_ip",
-    "src_ip",
-    "dst_ip",
-    "ip_protocol",
-    "src_port",
-    "dst_port",
-    "tcp_flags",
-    "tcp_seq",
-    "icmp_type",
-    "icmp_code",
-    "tos",
-    "ttl",
-    "fragment",
-]
+    "time_received", "exporter", "agent", "domain", "in_if", "out_if", "drop_reason", "packets", "bytes",
+    "frame_bytes", "src_mac", "dst_mac", "ether_type", "vlan", "tunnel", "vni", "outer_src_ip", "outer_dst_ip",
+    "src_ip", "dst_ip", "ip_protocol", "src_port", "dst_port", "tcp_flags", "tcp_seq", "icmp_type", "icmp_code",
+    "tos", "ttl", "fragment",
+]  # fmt: skip
 
 DROPS = Table(
     "drops",

@@ -11,10 +11,11 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from collector.capture.read import read_capture
@@ -84,13 +85,17 @@ def running(
     store: str = "",
     config: Path | None = None,
     descriptors: int = 0,
+    environment: Mapping[str, str] = MappingProxyType({}),
+    program: Sequence[str] = (),
 ) -> Iterator[Service]:
     """Start the service on free ports with its data in `directory`; kills it in the end if it still runs.
 
-    `config` is a settings file beside the overrides; `descriptors` how many it may have, if not as many as we.
+    `config` is a settings file beside the overrides; `descriptors` how many it may have, if not as many as we;
+    `environment` are variables beside ours.
+    `program` starts a vmflow that is installed elsewhere, away from the tree.
     """
     command = [
-        sys.executable, "-m", "collector", "run", *(["--config", str(config)] if config else []),
+        *(program or (sys.executable, "-m", "collector")), "run", *(["--config", str(config)] if config else []),
         "--set", f"listen.addresses={json.dumps(LOOPBACK)}",
         "--set", f"store.url={store or f'chdb://{directory}/store'}",
         "--set", f"store.spool_directory={directory}/spool",
@@ -101,9 +106,10 @@ def running(
         command += ["--set", override]
     if descriptors:
         command = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh", *command]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("VMFLOW_")}
-    environment["VMFLOW_CONFIG"] = ""
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("VMFLOW_")}
+    ours |= {"VMFLOW_CONFIG": "", **environment}
+    folder = directory if program else ROOT
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=folder, env=ours)
     log: list[dict[str, Any]] = []
     ready = threading.Event()
     reader = threading.Thread(target=_read, args=(process, log, ready), daemon=True)

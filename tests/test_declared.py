@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 NEWER = {"compression"}
 """Python's own in a later release than the oldest that we support."""
 OURS = {"schemas", "decoders", "collector", "vmflow", "tests", "bench", "deploy"}
-DISTRIBUTIONS = {"ovs": "ovs", "libvirt": "libvirt-python", "openstack": "openstacksdk", "chdb": "chdb"}
+DISTRIBUTIONS = {"ovs": "ovs", "libvirt": "libvirt-python", "openstack": "openstacksdk", "chdb": "chdb",
+                 "helm_python": "helm-python-sdk"}  # fmt: skip
 """Of modules that need not be installed here."""
 NOT_OURS = ("system/neutron",)
 """Folders of what runs on the system's own Python."""
@@ -23,7 +24,7 @@ _KNOWN = packages_distributions()
 INSTALLED = ("vmflow.py", "schemas", "decoders", "collector")
 EXTRAS = ("embedded", "libvirt", "openstack", "ovsdb")
 """What a user may choose; the code says what is missing where it is not there."""
-OTHERS = {"bench": ("bench", *EXTRAS), "tests": ("test", "fuzz", "bench", *EXTRAS), "deploy": EXTRAS}
+OTHERS = {"bench": ("bench", *EXTRAS), "tests": ("test", "chart", "fuzz", "bench", *EXTRAS), "deploy": EXTRAS}
 """Folder -> extras that it may use, beside the dependencies."""
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import re
 import signal
 import socket
 import subprocess
@@ -231,27 +229,3 @@ def test_templates_survive_a_restart(tmp_path: Path) -> None:
         with running(tmp_path) as second:
             send_to(second, data)
             assert second.wait_for_rows("SELECT count() AS n FROM flows", len(data)) == len(data)
-
-
-def test_a_service_that_still_compiles_can_be_stopped(tmp_path: Path) -> None:
-    """A compiler cannot be interrupted; the process ends all the same, soon and in order."""
-    command = [
-        sys.executable, "-m", "collector", "run", "--set", 'listen.addresses=["127.0.0.1:0"]',
-        "--set", f"store.url=chdb://{tmp_path}/store", "--set", "sql.port=0", "--set", "web.port=0",
-    ]  # fmt: skip
-    environment = os.environ | {"VMFLOW_CACHE_DIR": str(tmp_path / "cold")}
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stderr is not None
-        told, progress = False, None
-        for line in process.stderr:
-            if "compiling the decoders" in line:
-                told = True
-            if told and (progress := re.search(r"kernels_ready=(\d+) kernels=(\d+)", line)):
-                break
-        ready, kernels = map(int, progress.groups() if progress else (0, 0))
-        assert 0 <= ready < kernels, "ten seconds are not enough for all"
-        process.send_signal(signal.SIGTERM)
-        rest = process.stderr.read()
-
-        assert process.wait(60) == 0
-        assert "stopped before decoding began" in rest

@@ -153,11 +153,12 @@ CHECKS = (
         SELECT {_KEY}, countIf(direction = 'ingress') AS coming, countIf(direction = 'egress') AS going
         {_FLOWS} AND {_OVS}
         GROUP BY {_KEY}
-        HAVING coming > 0 AND going > 0""",
+        HAVING coming > 0 AND going > 0 AND countIf(rate_source = 'override' AND sampling_rate = 1) = 0""",
         "It samples packets where they come in ({coming} records) and again where they go out ({going}): sums over all "
         "of its records are double, those by `sighting` are right. Loss needs both.",
         (
-            "# traffic without loss; Open vSwitch 2.4 to 3.1 takes the key the wrong way round, 3.2 and later `false`:",
+            "# for loss and latency leave it so, and state `sampling_rate = 1` for it (deploy/ovs.md); for traffic",
+            "# alone, Open vSwitch 3.2 and later `false`, 2.4 to 3.1 take the key the wrong way round:",
             *_created_again("sampling=64 other_config:enable-output-sampling=true"),
         ),
     ),
@@ -171,7 +172,7 @@ CHECKS = (
         "It sent no template for {age:.0f} s: a collector that restarts, or loses the one datagram, cannot read its "
         "records for so long.",
         (
-            "# Open vSwitch 3.2 and later; before, the interval is 600 s and cannot be set",
+            "# before Open vSwitch 3.2 it is 600 s and cannot be set (vmflow keeps templates over restarts); later:",
             *_created_again("sampling=64 template_interval=60 other_config:enable-output-sampling=false"),
         ),
     ),
@@ -227,20 +228,44 @@ CHECKS = (
         ),
     ),
     Check(
+        "exporter_unknown",
+        f"""
+        SELECT exporter, agent, first AS domain, protocol, records
+        FROM (
+            SELECT exporter, agent, protocol, min(domain) AS first, count() AS records,
+                countIf(sighting IN ('source', 'destination', 'both')) AS seen,
+                countIf(src_vm != '' AND dst_vm != '') AS named, countIf(sighting = 'unknown') AS unplaced,
+                countIf(in_if_name != '' AND in_if_name IN (
+                    SELECT port_name FROM inventory FINAL WHERE vm != '' AND open = 1)) AS ports
+            {_FLOWS} AND protocol != 'sflow5'
+            GROUP BY exporter, agent, protocol
+        )
+        WHERE seen = 0 AND named >= {LEAST_RECORDS} AND (ports > 0 OR unplaced > 0)""",  # noqa: S608 - nothing from outside
+        "Its address {exporter} is that of no hypervisor that the inventory knows: of {records} records none is seen "
+        "as sent or received by a VM here, so its pairs have no traffic, loss or latency. A router is rightly unknown.",
+        (
+            "# in the settings of vmflow, at the source of the inventory that reads that hypervisor:",
+            'exporters = ["{exporter}"]',
+        ),
+    ),
+    Check(
         "two_bridges",
         f"""
-        SELECT exporter, agent, found[1] AS domain, 'sflow5' AS protocol, length(found) AS bridges,
-            arrayStringConcat(arrayMap(one -> toString(one), found), ', ') AS agents
+        SELECT exporter, agent, min(bridge) AS domain, 'sflow5' AS protocol, count() AS bridges,
+            arrayStringConcat(arraySort(groupArray(toString(bridge))), ', ') AS agents
         FROM (
-            SELECT exporter, agent, arraySort(groupUniqArray(16)(domain)) AS found
-            {_EXPORTERS} AND protocol = 'sflow5' AND records > 0
-            GROUP BY exporter, agent
+            SELECT exporter, agent, domain AS bridge, countIf(sighting IN ('source', 'destination', 'both')) AS own
+            {_FLOWS} AND protocol = 'sflow5'
+            GROUP BY exporter, agent, bridge
+            HAVING count() >= {LEAST_RECORDS}
         )
-        WHERE bridges > 1""",  # noqa: S608 - nothing from outside
-        "It samples at {bridges} bridges (sub-agents {agents}): packets that pass from one to the other are in table "
-        "`flows` twice. Sums by `sighting` are right, others are not.",
+        GROUP BY exporter, agent
+        HAVING bridges > 1 AND min(own) = 0""",  # noqa: S608 - nothing from outside
+        "It samples at {bridges} bridges (sub-agents {agents}), at one of them nothing that a VM of its own sent or "
+        "got: packets that pass from one to the other are in table `flows` twice. Sums by `sighting` are right, others "
+        "are not.",
         (
-            "# right where VMs are reached over a patch port from the uplink bridge (deploy/ovs.md); else:",
+            "# which is not needed, here br-ex:",
             "ovs-vsctl --columns=name,sflow list Bridge",
             "ovs-vsctl clear Bridge br-ex sflow",
         ),
@@ -271,25 +296,26 @@ CHECKS = (
         SELECT exporter, agent, domain, protocol, host, packets,
             if(network = '', '', concat(' in network ''', network, '''')) AS where_sent
         FROM (
-            SELECT host, network, sum(packets) AS packets
+            SELECT host, network, protocol, sum(packets) AS packets
             FROM (
-                SELECT dst_host AS host, network, {_PROOF} AS pair, count() AS packets
-                {_FLOWS} AND protocol = 'sflow5' AND sighting = 'source' AND dst_host NOT IN ('', src_host)
-                GROUP BY host, network, pair
+                SELECT dst_host AS host, network, protocol, {_PROOF} AS pair, count() AS packets
+                {_FLOWS} AND protocol IN ('sflow5', 'netflow5') AND sighting = 'source'
+                    AND dst_host NOT IN ('', src_host)
+                GROUP BY host, network, protocol, pair
                 HAVING packets >= {LEAST_RECORDS} AND (host, network, pair) NOT IN (
                     SELECT DISTINCT dst_host, network, {_PROOF} {_FLOWS} AND sighting IN ('destination', 'both'))
             )
-            GROUP BY host, network
+            GROUP BY host, network, protocol
         ) AS sent
         INNER JOIN (
             SELECT {_KEY}, src_host AS host
-            {_FLOWS} AND protocol = 'sflow5' AND sighting IN ('source', 'both')
+            {_FLOWS} AND protocol IN ('sflow5', 'netflow5') AND sighting IN ('source', 'both')
             GROUP BY {_KEY}, host
-        ) AS here USING (host)""",  # noqa: S608 - nothing from outside
-        "{packets} samples show packets sent to its VMs{where_sent}, and none was seen to arrive: over a "
-        "patch port from an uplink bridge Open vSwitch samples at the uplink bridge alone. Or all of them are lost.",
+        ) AS here USING (host, protocol)""",  # noqa: S608 - nothing from outside
+        "{packets} records show packets sent to its VMs{where_sent}, and none was seen to arrive: over a patch port "
+        "from an uplink bridge Open vSwitch reports at the uplink bridge alone. Or all of them are lost.",
         (
-            "# sample the uplink bridge, too, with the settings of br-int:",
+            "# report the uplink bridge, too (`ovs-vsctl list-br` shows it, here br-ex), with the settings of br-int:",
             'ovs-vsctl set Bridge br-ex sflow="$(ovs-vsctl get Bridge br-int sflow)"',
         ),
     ),
@@ -394,9 +420,9 @@ CHECKS = (
         {_EXPORTERS}
         GROUP BY {_KEY}
         HAVING times > 0""",
-        "It restarted {times} times: after a restart, or whenever one of its settings is changed.",
+        "It began again {times} times: after a restart, or whenever one of its settings is changed.",
         (
-            "# what it is set to now; see that nothing sets it again and again:",
+            "# this ends by itself a while after the last time; if it does not, see what sets it again and again:",
             "ovs-vsctl list sFlow",
             "ovs-vsctl list IPFIX",
         ),

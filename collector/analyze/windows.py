@@ -74,6 +74,7 @@ class Windows:
         )
         self._rules = LatencyRules.of(settings)
         self._subscribers: list[tuple[str, OnWindowClosed]] = []
+        self._late_subscribers: list[Callable[[int], None]] = []
         self._query: asyncio.Future[Result] | None = None
         """The latency query under way: still set after its deadline, for as long as its thread is busy."""
         self._task: asyncio.Task[None] | None = None
@@ -126,6 +127,15 @@ class Windows:
     def observe(self, newest_time_us: int, oldest_time_us: int) -> None:
         """Note that rows received between these two times are in the rollups."""
         self._watermark.observe(newest_time_us, oldest_time_us)
+        begins_us = oldest_time_us - self._reach_us()
+        if begins_us < self._watermark.closed_us:
+            for callback in self._late_subscribers:
+                callback(begins_us)
+
+    def subscribe_late(self, callback: Callable[[int], None]) -> None:
+        """Call `callback` when rows are in the rollups that may belong to closed windows, with the time (µs since 1970)
+        at which the oldest of them may begin."""
+        self._late_subscribers.append(callback)
 
     @property
     def watched_us(self) -> int:

@@ -10,7 +10,8 @@ import sysconfig
 from pathlib import Path
 from typing import NamedTuple
 
-from collector.commands.files import packaged, write_file
+from collector.commands.common import packaged, write_file
+from collector.store.settings import SqlSettings
 from collector.terminal import print_error, say, tell
 from collector.web.settings import WebSettings
 
@@ -19,16 +20,28 @@ PROGRAM = "/opt/vmflow/bin/vmflow"
 HIDDEN = ("/home/", "/root/", "/run/user/")
 """What a unit with ProtectHome=yes does not see."""
 CONTEXT = "context: .."
+DATA_SOURCES = "grafana/provisioning/datasources/vmflow.yaml"
 SOURCE = "${VMFLOW_SOURCE:?the folder of vmflow's source tree, of which the image is built}"
 
 _SYSCTL = ("sysctl.d/90-vmflow.conf",)
 _GRAFANA = (
-    "grafana/dashboards/vmflow.json",
+    *(
+        f"grafana/dashboards/vmflow-{name}.json"
+        for name in ("alerts", "exporters", "hosts", "loss", "pairs", "service")
+    ),
     "grafana/provisioning/dashboards/vmflow.yaml",
     "grafana/provisioning/datasources/vmflow.yaml",
     "clickhouse/grafana.xml",
 )
 _PROMETHEUS = ("prometheus/prometheus.yml", "prometheus/vmflow.rules.yml")
+_TEMPLATES = (
+    "NOTES.txt", "_helpers.tpl", "configmap.yaml", "networkpolicy.yaml", "secret.yaml", "service.yaml",
+    "servicemonitor.yaml", "statefulset.yaml",
+)  # fmt: skip
+_HELM = (
+    *(f"helm/vmflow/{name}" for name in ("Chart.yaml", "values.yaml", "values.schema.json")),
+    *(f"helm/vmflow/templates/{name}" for name in _TEMPLATES),
+)
 
 
 class Kind(NamedTuple):
@@ -47,9 +60,10 @@ KINDS = {
         _GRAFANA,
         (
             "grafana/provisioning goes to /etc/grafana/provisioning, grafana/dashboards to "
-            "/var/lib/grafana/dashboards/vmflow; both data sources name the hosts of the containers, prometheus and "
-            "clickhouse: put in your own",
-            "clickhouse/grafana.xml, the user of Grafana, goes to /etc/clickhouse-server/users.d of a server",
+            "/var/lib/grafana/dashboards/vmflow",
+            "the data sources are Prometheus and the SQL endpoint of the embedded store on this machine, without a "
+            "login; for a server: host and user in datasources/vmflow.yaml, and clickhouse/grafana.xml goes to "
+            "/etc/clickhouse-server/users.d there (docs/grafana.md)",
         ),
     ),
     "prometheus": Kind(
@@ -68,6 +82,14 @@ KINDS = {
         (
             "cp env.example .env, change the passwords in it, then: docker compose -p vmflow up -d --build",
             "the image is built of vmflow's source tree, {source}",
+        ),
+    ),
+    "helm": Kind(
+        _HELM,
+        (
+            "helm install vmflow helm/vmflow --set clickhouse.url=https://clickhouse.example:8443 "
+            "--set clickhouse.existingSecret=NAME --set image.repository=WHERE-THE-IMAGE-IS",
+            "helm/vmflow/values.yaml says what else can be set; the image is that of `vmflow deploy docker`",
         ),
     ),
 }  # fmt: skip
@@ -120,6 +142,13 @@ def text_of(name: str, kind: str, source: Path | None) -> str:
         text = re.sub(r"(?<!dockerfile: )\bdeploy/", "", text)
     elif name in ("vmflow.service", "env.example"):
         text = text.replace("deploy/.env, which git ignores,", ".env").replace("deploy/", "")
+    if name == DATA_SOURCES and kind == "grafana":
+        store = SqlSettings()
+        text = text.replace("prometheus:9090", "127.0.0.1:9090")
+        text = text.replace("host: clickhouse\n", f"host: {store.host}\n").replace(
+            "port: 8123\n", f"port: {store.port}\n"
+        )
+        text = re.sub(r"(?m)^ *(username: .*|secureJsonData:|password: .*)\n", "", text)
     if name == "prometheus/prometheus.yml" and kind == "prometheus":
         web = WebSettings()
         text = text.replace("vmflow:8080", f"{web.host}:{web.port}").replace(", as deploy/compose.yaml starts it", "")

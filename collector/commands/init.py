@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
 from collector.commands.check import as_toml
-from collector.commands.common import MACHINE, PLACE
-from collector.commands.files import packaged, write_file
+from collector.commands.common import MACHINE, PLACE, packaged, write_file
 from collector.inventory.settings import LibvirtSettings, OvsdbSettings
 from collector.listen.settings import DEFAULT_PORTS, Endpoint, ListenSettings, parse_endpoint
 from collector.settings import InvalidSettingsError, load
@@ -139,13 +139,13 @@ def asked() -> dict[str, Any]:
 
 def sections_of(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The settings that answers mean, by section.  Raises ValueError for an address that is none."""
-    sources: dict[str, list[dict[str, str]]] = {}
+    sources: dict[str, list[dict[str, Any]]] = {}
     for name, key in (("libvirt", "uri"), ("ovsdb", "remote"), ("openstack", "cloud"), ("static", "file")):
         values = given.get(name) or []
         # The service starts in another directory than this one.
         shown = [str(Path(value).expanduser().absolute()) if name == "static" else value for value in values]
         if shown:
-            sources[name] = [{key: value} for value in shown]
+            sources[name] = [{key: value} | exporters_of(name, value) for value in shown]
     try:
         addresses = [str(endpoint) for text in given.get("listen") or [] for endpoint in endpoints(text)]
     except ValueError as error:
@@ -156,6 +156,17 @@ def sections_of(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         "store": {"url": given["store"]} if given.get("store") else {},
     }
     return {name: values for name, values in sections.items() if values}
+
+
+def exporters_of(source: str, remote: str) -> dict[str, list[str]]:
+    """The address that a hypervisor exports from, as far as the source's own says it: `tcp:192.0.2.11:6640`."""
+    if source not in ("libvirt", "ovsdb"):
+        return {}
+    host = urlsplit(remote if source == "libvirt" else remote.replace(":", "://", 1)).hostname or ""
+    try:
+        return {} if ip_address(host).is_loopback else {"exporters": [host]}
+    except ValueError:
+        return {}
 
 
 def endpoints(text: str) -> Iterator[Endpoint]:
@@ -236,8 +247,10 @@ def advice(output: Path, sections: Mapping[str, Any], found: bool) -> Iterator[s
             yield f"write {source['file']}: it is not there yet (docs/inventory.md)"
     if not inventory:
         yield "no VM has a name yet: --libvirt, --ovsdb, --openstack and --static say who is who (docs/inventory.md)"
-    elif "libvirt" in inventory or "ovsdb" in inventory:
-        yield "a hypervisor whose sFlow agent has another address than its own: exporters = […] (docs/inventory.md)"
+    hypervisors = [*inventory.get("libvirt", ()), *inventory.get("ovsdb", ())]
+    if any("exporters" not in source for source in hypervisors):
+        yield "in the file, at each of these hypervisors, the address that it exports from, or its pairs stay empty:"
+        yield f'  exporters = ["{AGENT}"]   (docs/inventory.md)'
     config = "" if found else f" --config {output}"
     yield f"next: vmflow run{config}, then vmflow exporters --doctor{config}"
     yield f"as a service: vmflow deploy systemd DIR, and as root: install -D -m 644 {output} {MACHINE / PLACE}"

@@ -62,8 +62,8 @@ UNATTRIBUTED = """
 SELECT if(mac_number = 0, '', lower(MACNumToString(mac_number))) AS mac,
        {ips} AS ips,
        uniqIf(address, address != toIPv6('::')) AS ip_count,
-       sum(packets) AS packets_estimated,
-       sum(octets) AS bytes_estimated,
+       arrayMax(sumMappedArrays([place], [packets]).2) AS packets_estimated,
+       arrayMax(sumMappedArrays([place], [octets]).2) AS bytes_estimated,
        min(time_received) AS first_seen,
        max(time_received) AS last_seen,
        {exporters} AS exporters
@@ -74,7 +74,9 @@ LIMIT {{most:UInt64}}
 """
 END = """
 SELECT time_received, exporter, packets_estimated AS packets, bytes_estimated AS octets,
-       {end}_mac AS mac_number, {end}_ip AS address
+       {end}_mac AS mac_number, {end}_ip AS address,
+       if(sighting IN ('source', 'destination', 'both'), cityHash64(protocol),
+          cityHash64(protocol, exporter, agent, domain, sighting)) AS place
 FROM flows
 WHERE time_received > now64(6) - toIntervalMinute({{minutes:UInt32}})
   AND {end}_vm = '' AND empty({end}_vm_uuid)
@@ -84,7 +86,11 @@ WHERE time_received > now64(6) - toIntervalMinute({{minutes:UInt32}})
   AND NOT {end}_ip BETWEEN toIPv6('::ffff:224.0.0.0') AND toIPv6('::ffff:255.255.255.255')
   {filters}
 """
-"""Traffic that comes from (or goes to) an end without a VM.  Broadcast MACs have the multicast bit, too."""
+"""Traffic that comes from (or goes to) an end without a VM.  Broadcast MACs have the multicast bit, too.
+
+Several switches and protocols report a packet.  Each is counted once by what the ports of VMs saw, of which there is
+one where the other end is known, else by the one place that saw most: no sum over places is ever taken.
+"""
 
 
 class SourceState(BaseModel, frozen=True):

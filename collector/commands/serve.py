@@ -22,6 +22,7 @@ from collector.listen.settings import ListenError
 from collector.log import get_log, setup
 from collector.notify.launcher import Launcher
 from collector.notify.receiver import NotifyError
+from collector.process.compilers import Compilers
 from collector.process.confine import UNCONFINED, ConfineError, Confinement, confine, other_threads
 from collector.process.descriptors import DescriptorsError, connections, raise_limit
 from collector.process.reach import reach_of
@@ -66,14 +67,16 @@ def run(args: argparse.Namespace) -> int:
     except OSError as error:
         print_error("run", f"no directory for temporary files: {error.strerror}; let TMPDIR name one")
         return 2
+    compilers = Compilers()
     try:
         launcher = Launcher(settings.notify)
         launcher.start()
+        compilers.start(temporary)
         confinement = _confined(settings, args.config, temporary)
         if not raise_priority():
             _log.debug("the event loop's thread may not go before the others: see LimitNICE in deploy/vmflow.service")
         reload = partial(load, args.config, args.overrides)
-        run_loop(_serve(partial(Service, settings, reload, confinement, launcher, shares)))
+        run_loop(_serve(partial(Service, settings, reload, confinement, launcher, shares, compilers)))
     except LeaseTakenError as error:
         print_error("run", str(error))
         code = REPLACED
@@ -84,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
         _log.exception("the service ended by a defect of ours")
         code = 1
     finally:
+        compilers.kill()
         shutil.rmtree(temporary, ignore_errors=True)
     # All that can be saved is saved.  Python would wait for threads that may never end, and for the engine, which hangs
     # at its own end now and then while connections are open.

@@ -1,44 +1,47 @@
-"""`vmflow warmup`: compile the decoders ahead of the first start."""
+"""`vmflow warmup`: compile the kernels ahead of the first start."""
 
 from __future__ import annotations
 
 import argparse
-import threading
+import os
 import time
+from pathlib import Path
 
-from collector.decode.inbox import Shares
-from collector.inventory.naming import warm_up
-from collector.listen.recvmmsg import best_reader
-from collector.rollup.sums import warm_up as warm_up_sums
-from collector.terminal import say, tell
-from decoders.decoder import Decoder
-from decoders.jit import cache_directory, progress
-
-PROGRESS_SECONDS = 10.0
-"""Between two lines on the progress, for people and for the log of an image's build."""
+from collector.process.compilers import Compilers
+from collector.terminal import print_error, say, tell
+from decoders import jit, kernel_cache
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command has no arguments."""
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "--to",
+        type=Path,
+        metavar="DIR",
+        help="directory for the machine code (default: VMFLOW_CACHE_DIR, else ~/.cache/vmflow); "
+        "that in decoders/kernels of the installation is for all users",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compile all kernels into the cache directory, or load them if they are there."""
+    """Compile all kernels into the cache directory, if they are not there; exit code 1 where this fails."""
+    if args.to is not None:
+        os.environ["VMFLOW_CACHE_DIR"] = str(args.to.resolve())
     started = time.monotonic()
-    done = threading.Event()
-    threading.Thread(target=_print_progress, args=(done,), daemon=True).start()
+    if not kernel_cache.writable():
+        print_error(
+            args.command, "; ".join(kernel_cache.take_problems()) or f"{kernel_cache.base_directory()}: read-only"
+        )
+        return 1
+    compilers = Compilers()
     try:
-        best_reader().warm()
-        Shares().warm()
-        Decoder().warm_up()
-        warm_up()
-        warm_up_sums()
+        compilers.start()
+        for ready, all_of_them in compilers.wait():
+            tell(f"compiling: {ready} of {all_of_them} kernels are ready")
     finally:
-        done.set()
-    say(f"decoders ready in {time.monotonic() - started:.1f} s; cached in {cache_directory()}")
+        compilers.kill()
+    if not jit.cached() and not jit.INTERPRETED:
+        print_error(args.command, f"not all kernels were compiled: exit codes {compilers.failed()}")
+        return 1
+    say(f"kernels ready in {time.monotonic() - started:.1f} s; cached in {kernel_cache.base_directory()}")
     return 0
-
-
-def _print_progress(done: threading.Event) -> None:
-    while not done.wait(PROGRESS_SECONDS):
-        tell("compiling: {} of {} kernels are ready".format(*progress()))

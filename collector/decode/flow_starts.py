@@ -12,15 +12,14 @@ The same loop notes how long records take from their begin to their receipt: win
 from __future__ import annotations
 
 import secrets
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from decoders import jit
 from decoders.hashes import mix
+from decoders.jit import inline_always, kernel
 from schemas.column import ADDRESS, ENUM, TIME_US
 from schemas.flows import FLOWS
 
@@ -51,8 +50,6 @@ FADE = 0.97
 CONTINUED, EVICTED, N_COUNTS = range(3)
 
 _SFLOW5, _NETFLOW5, _NETFLOW9 = (FLOWS["protocol"].code(name) for name in ("sflow5", "netflow5", "netflow9"))
-
-kernel = jit.kernel_of(Path(__file__).parent)
 
 U = np.uint64
 
@@ -93,7 +90,7 @@ class Memory(NamedTuple):
     ended: NDArray[np.int64]
 
 
-@jit.inline_always
+@inline_always
 def flow_hash(rows, i, seed):
     """Return the hash that identifies a flow at an observation point; never 0."""
     high, low = U(2) * U(i), U(2) * U(i) + U(1)

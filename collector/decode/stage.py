@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import threading
 import time
@@ -38,7 +39,7 @@ from collector.stopping import cancel
 from collector.threads import Bridge
 from decoders.datagrams import Datagrams
 from decoders.decoder import Decoder
-from decoders.jit import progress
+from decoders.jit import progress, waiting
 from decoders.limits import Limits
 from decoders.memory import BLOCKS
 from decoders.overrides import ExporterRule
@@ -121,16 +122,22 @@ VERSIONS: dict[str | None, int] = {None: 0} | {
 """Name of a protocol → version in the key of its streams."""
 
 SLOW_START_SECONDS = 2.0
-"""A start that takes longer is compiling; log it."""
+"""A start whose kernels take longer is logged: the machine is busy, or the compilers failed."""
 
 PROGRESS_SECONDS = 10.0
-"""How often a first start logs its progress."""
+"""How often such a start logs its progress."""
 
 INBOX_CHECK_SECONDS = 0.05
 """How often the inbox is checked while waiting for names: 1 Gbit/s fills a tenth of it meanwhile."""
 
 INBOX_SHARE = 4
 """A batch is at most one part in this of the inbox: the inbox must not drop what a batch waits for."""
+
+UNCOMPILED_DATAGRAMS = 16
+"""Datagrams per batch while kernels run uncompiled: machine code that comes meanwhile is used a second later."""
+
+UNCOMPILED_STOP_SECONDS = 3.0
+"""How long a stop decodes what is left by uncompiled kernels; the rest is counted as dropped."""
 
 LISTENS_US = 1_000_000
 """Sockets are opened at the latest this long after the pipeline was entered."""
@@ -205,6 +212,8 @@ class DecodeStage:
         self._prepared = threading.Event()
         self._own_gaps = OwnGaps(alive_file, watched)
         self._listening_us = 0
+        self._closed = math.inf
+        """When the stop began, by the monotonic clock."""
         self.reach_us = self._own_gaps.reach_us
         """How long before their receipt all but few flow records begin."""
 
@@ -262,6 +271,7 @@ class DecodeStage:
 
     async def __aexit__(self, *error: object) -> None:
         self.inbox.close()
+        self._closed = time.monotonic()
         if not self.ready.is_set() and not self._task.done():
             # A compiler cannot be interrupted, and a stop must not take minutes.
             _log.warning("stopped before decoding began", datagrams_lost=len(self.inbox))
@@ -275,7 +285,7 @@ class DecodeStage:
         return self._own_gaps.former
 
     def prepare(self, *before: Callable[[], None]) -> asyncio.Task[None]:
-        """Begin to compile or load the kernels, once the bridge runs; entering does so if it has not been done.
+        """Begin to load the kernels, once the bridge runs; entering does so if it has not been done.
 
         It takes as long as opening the store, so both run at the same time.  `before` are called first, on the same
         thread: kernels that another stage needs sooner.  `wait` raises what fails.
@@ -388,20 +398,42 @@ class DecodeStage:
 
     async def _note_slow_start(self) -> None:
         await asyncio.sleep(SLOW_START_SECONDS)
-        _log.info("compiling the decoders: once per version, up to a few minutes; sockets buffer meanwhile")
+        _log.info("decoding has not begun yet: kernels are loaded; sockets buffer meanwhile")
         while True:
             await asyncio.sleep(PROGRESS_SECONDS)
             ready, all_of_them = progress()
-            _log.info("compiling", kernels_ready=ready, kernels=all_of_them, inbox_bytes=self.inbox.octets)
+            _log.info("loading", kernels_ready=ready, kernels=all_of_them, inbox_bytes=self.inbox.octets)
 
     async def _work(self) -> None:
         while (datagrams := await self._next()) is not None:
-            started = time.perf_counter()
-            parts = await self._workers.decode(datagrams)
-            self._decode_seconds.inc(time.perf_counter() - started)
-            for decoded in parts:
-                self._hand_on(decoded)
-            await self._sink.ready()
+            begin = 0
+            while begin < len(datagrams):
+                if self._too_late():
+                    return self._give_up(len(datagrams) - begin)
+                part = datagrams
+                if waiting():
+                    part = datagrams.those(slice(begin, begin + UNCOMPILED_DATAGRAMS))
+                elif begin:
+                    part = datagrams.those(slice(begin, None))
+                begin += len(part)
+                await self._decode(part)
+
+    async def _decode(self, datagrams: Datagrams) -> None:
+        started = time.perf_counter()
+        parts = await self._workers.decode(datagrams)
+        self._decode_seconds.inc(time.perf_counter() - started)
+        for decoded in parts:
+            self._hand_on(decoded)
+        await self._sink.ready()
+
+    def _too_late(self) -> bool:
+        """Return whether a stop would wait too long for kernels that run uncompiled."""
+        return waiting() and time.monotonic() > self._closed + UNCOMPILED_STOP_SECONDS
+
+    def _give_up(self, datagrams: int) -> None:
+        lost = datagrams + len(self.inbox)
+        self._dropped.inc(lost)
+        _log.warning("stopped while the kernels were compiled", datagrams_lost=lost)
 
     async def _next(self) -> Datagrams | None:
         octets = min(self._settings.batch_bytes * self._workers.count, self.inbox.limit_bytes // INBOX_SHARE)

@@ -20,14 +20,19 @@ class AccessError(Exception):
     """A server must not start with these settings; the message says why and what to do."""
 
 
-class UserSettings(BaseModel, frozen=True, extra="forbid"):
-    """A user with a password."""
+class LoginSettings(BaseModel, frozen=True, extra="forbid"):
+    """Someone who may log in."""
 
     name: Name
-    password_hash: SecretStr
-    """What `vmflow passwd NAME` prints: argon2id in its usual form, `$argon2id$v=19$…`."""
     role: Role = "reader"
     """A `reader` may query; an `operator` may also acknowledge, silence and change."""
+
+
+class UserSettings(LoginSettings, frozen=True, extra="forbid"):
+    """A user with a password."""
+
+    password_hash: SecretStr
+    """What `vmflow passwd NAME` prints: argon2id in its usual form, `$argon2id$v=19$…`."""
 
     @field_validator("password_hash")
     @classmethod
@@ -44,14 +49,11 @@ class UserSettings(BaseModel, frozen=True, extra="forbid"):
         return value
 
 
-class TokenSettings(BaseModel, frozen=True, extra="forbid"):
+class TokenSettings(LoginSettings, frozen=True, extra="forbid"):
     """A program with a token of 256 random bits."""
 
-    name: Name
     token_hash: SecretStr
     """What `vmflow passwd --token NAME` prints: `sha256:` and 64 hexadecimal digits."""
-    role: Role = "reader"
-    """As for users."""
 
     @field_validator("token_hash")
     @classmethod

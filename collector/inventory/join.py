@@ -31,10 +31,9 @@ from collector.inventory.snapshot import (
     SnapshotTables,
     require_rows,
     require_within,
-    unchecked_kernel,
 )
 from collector.inventory.sources.base import PortKind
-from decoders.jit import inline_unchecked
+from decoders.jit import inline_unchecked, unchecked_kernel
 from schemas.flows import FLOWS
 
 

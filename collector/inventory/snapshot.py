@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,17 +17,9 @@ from numpy.typing import NDArray
 
 from collector.inventory.intervals import Columns, address_words
 from collector.inventory.sources.base import Address
-from decoders import jit
 from decoders.hashes import hash_pair
-from decoders.jit import inline_always
+from decoders.jit import inline_always, kernel
 from schemas.column import UUID
-
-kernel = jit.kernel_of(Path(__file__).parent)
-"""Compile and cache a function of this folder."""
-
-unchecked_kernel = jit.kernel_of(Path(__file__).parent, boundscheck=False)
-"""The same without bounds checks, which cost naming a quarter of its time: the caller of such a kernel makes sure, with
-the functions below, that no index is outside an array."""
 
 
 def require_rows(what: str, count: int, *arrays: NDArray[Any]) -> None:

@@ -38,6 +38,20 @@ DRAIN_TURNS = 256
 _log = get_log("listen")
 
 
+class OpenSockets:
+    """The component that opens a listener's sockets early, while what reads them starts."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+
+    async def __aenter__(self) -> Self:
+        await self._listener.open()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._listener.stop()
+
+
 def wall_clock_us() -> int:
     """Return the time, microseconds since 1970 UTC."""
     return time.time_ns() // 1000
@@ -67,6 +81,8 @@ class Listener:
         self._call = call
         self._families = _Families(metrics)
         self._ports: list[_UdpSocket] = []
+        self._unread: list[socket.socket] = []
+        """Sockets that are open before `start`."""
         self._state_timer: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Self:
@@ -87,11 +103,17 @@ class Listener:
         """Datagrams that the kernel dropped at these sockets so far, including closed ones."""
         return self._families.dropped_datagrams
 
+    async def open(self) -> None:
+        """Open the sockets, if they are not open: from here on, the kernel keeps what arrives until it is read.  Raises
+        ListenError, with no socket left open."""
+        if not self._unread:
+            self._unread = await open_sockets(self._settings)
+
     async def start(self) -> None:
         """Open the sockets and begin to read.  Raises ListenError, with no socket left open."""
-        sockets = await open_sockets(self._settings)
+        await self.open()
+        sockets, self._unread = self._unread, []
         try:
-            # From here on, the kernel keeps what arrives, so a first start has time to compile.
             reader = self._chosen()
             if self._call is None:
                 reader.warm()
@@ -142,7 +164,9 @@ class Listener:
             # All at once: the kernel moves the senders of a closed socket to other sockets, which were already read.
             for port in self._ports:
                 port.close()
-            self._ports = []
+            for sock in self._unread:
+                sock.close()
+            self._ports, self._unread = [], []
 
     def _report_buffers(self) -> None:
         asked = self._settings.receive_buffer_bytes

@@ -12,16 +12,10 @@ RETRIED_STATUS = frozenset({408, 421, 423, 425, 429})
 """HTTP codes below 500 that may be temporary: time-outs, too early, too many requests (RFC 9110, RFC 6585)."""
 
 TROUBLES = (
-    "Connection refused",
-    "Connection reset",
-    "Network is unreachable",
-    "No route to host",
-    "Name or service not known",
-    "Temporary failure in name resolution",
-    "certificate verify failed",
-    "WRONG_VERSION_NUMBER",
-    "timed out",
-)
+    "Connection refused", "Connection reset", "Network is unreachable", "No route to host",
+    "Name or service not known", "Temporary failure in name resolution", "certificate verify failed",
+    "WRONG_VERSION_NUMBER", "timed out",
+)  # fmt: skip
 """What may be shown of an error message of a library.  Nothing else of it is passed on: it may quote the address, and
 addresses of receivers have secrets in them."""
 

@@ -21,7 +21,7 @@ from collector.notify.receiver import NotifyError
 from collector.notify.settings import ReceiverSettings
 from collector.process.confine import ConfineError, Reach
 from collector.settings import Settings
-from decoders.jit import cache_directory
+from decoders.kernel_cache import base_directory
 
 SYSTEM = ("/usr", "/lib", "/lib32", "/lib64")
 """Libraries, certificates of authorities, time zones, locales: the same on every machine, and no secrets."""
@@ -202,7 +202,7 @@ def _others(directory: Path) -> bool:
 def _written(settings: Settings) -> set[Path]:
     """Return the directories that the service writes to; make those that are missing."""
     store = settings.store
-    directories = {store.spool, Path(os.environ.get("NUMBA_CACHE_DIR") or cache_directory().parent)}
+    directories = {store.spool, base_directory()}
     if store.directory is not None:
         directories.add(store.directory)
     files = {settings.decode.template_file or (store.directory.parent / "x" if store.directory else None)}

@@ -33,8 +33,8 @@ from collector.rollup.plan import (
     plan_key,
     plan_times,
 )
-from collector.rollup.tables import BLOCK, BURSTS, ENTRIES, GROUPS, LINKS, MOST_WINDOWS, NAMELESS, kernel
-from decoders.jit import inline_always
+from collector.rollup.tables import BLOCK, BURSTS, ENTRIES, GROUPS, LINKS, MOST_WINDOWS, NAMELESS
+from decoders.jit import inline_always, kernel
 
 LONGEST_US = schemas.pair_definition.LONGEST_US
 LEAST_ODDS = float(schemas.pair_definition.LEAST_ODDS)

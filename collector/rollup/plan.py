@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import schemas.pair_definition
-from collector.rollup.tables import GROUPS, kernel
+from collector.rollup.tables import GROUPS
 from decoders.hashes import GOLDEN, MURMUR_A, MURMUR_B, finish
-from decoders.jit import inline_always, inline_unchecked
+from decoders.jit import inline_always, inline_unchecked, kernel
 from schemas.flows import FLOWS
 
 UNKNOWN, ASKED = -1, -2

@@ -13,18 +13,13 @@ Elements are records: an access to one is checked once, not once per field.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from decoders import jit
 from schemas.pair_definition import LONGEST_SECONDS
 from schemas.rollups import LEVELS
-
-kernel = jit.kernel_of(Path(__file__).parent)
-"""Compile and cache a function of this folder."""
 
 MOST_WINDOWS = LONGEST_SECONDS // LEVELS["10s"] + 1
 """Most windows that one record touches."""

@@ -166,9 +166,9 @@ def read_options(octets, at, plans, number, session, samplers, s, orders):
         kept = announce(samplers, session, stream, S_SAMPLER, sampler, rate)
     elif interface != np.uint64(0):
         kept = announce(samplers, session, stream, S_INTERFACE, interface, rate)
-    elif _stated(seen, p.R_TEMPLATE):
+    elif template >= np.uint64(256):
         kept = announce(samplers, session, stream, S_TEMPLATE, template, rate)
-    elif _stated(seen, p.R_LINE_CARD):
+    elif _stated(seen, p.R_LINE_CARD) and (line_card != np.uint64(0) or not _stated(seen, p.R_EXPORTER)):
         kept = announce(samplers, session, stream, S_LINE_CARD, line_card, rate)
     elif _stated(seen, p.R_DOMAIN) and domain != np.uint64(0):
         owner = _session_of_domain(s, session, domain)

@@ -17,13 +17,29 @@ from decoders.netflow.samplers import S_INTERFACE, S_LINE_CARD, S_SAMPLER, rate_
 from decoders.netflow.totals import after_event, since_last_report
 from decoders.packet import parse_header, tunnel_kind
 from decoders.sessions import S_FIRST_SEEN_US
-from decoders.wire import MAPPED, move8, move16, move32, move64, move_ipv4, move_mac, swap64, u16, u32, u64
+from decoders.wire import (
+    MAPPED,
+    move8,
+    move16,
+    move32,
+    move64,
+    move_ipv4,
+    move_mac,
+    swap64,
+    time_mover,
+    u16,
+    u32,
+    u64,
+)
 
 NTP_1970 = 2_208_988_800
 """Seconds between 1900, where NTP counts from, and 1970."""
 
 LATEST_SECONDS = 253_402_300_800
 """Year 10000: no absolute time is later, and microseconds up to it fit 63 bits."""
+
+LEAST_PLAIN_US = 1_000_000_000_000_000
+"""September 2001, in µs since 1970."""
 
 _NOT_MAPPED = ~np.uint64(0xFFFF0000)
 """All of a word of an address, in memory order, except the mark of IPv4."""
@@ -85,7 +101,9 @@ def absolute_us(octets, at, size, unit):
         return np.int64(-1)
     seconds = np.int64(value >> np.uint64(32)) - NTP_1970
     if seconds <= 0:
-        return np.int64(-1)
+        # As NTP this is before 1970; some exporters count µs or ns since then.
+        micros = value // np.uint64(1_000) if unit == p.UNIT_NTP_NANOS else value
+        return np.int64(micros) if micros >= np.uint64(LEAST_PLAIN_US) else np.int64(-1)
     fraction = np.int64(value & np.uint64(0xFFFFFFFF))
     if unit == p.UNIT_NTP_MICROS:
         fraction &= ~np.int64(0x7FF)
@@ -103,6 +121,21 @@ def uptime_us(header_us, uptime, value):
     if age > np.int64(0xFFFFFFFF) - 100_000:
         age -= np.int64(1) << 32
     return header_us - age * 1_000
+
+
+@inline
+def _by_uptime(value, header_us, uptime):
+    us = uptime_us(header_us, uptime, np.int64(value))
+    return np.uint64(us) if us >= 0 else np.uint64(r.ABSENT)
+
+
+@inline
+def _by_age(value, header_us, _uptime):
+    us = header_us - np.int64(value)
+    return np.uint64(us) if us >= 0 else np.uint64(r.ABSENT)
+
+
+_move_uptime, _move_before = time_mover(_by_uptime), time_mover(_by_age)
 
 
 @inline
@@ -128,7 +161,12 @@ def run_numbers(octets, at, stride, n, ops, o, base, off, size, rows, row, step)
     length = size[field]
     # Common sizes are moved, others read octet by octet.
     if code == p.OP_U64:
-        if length == 8:
+        if keep != 0:
+            for k in range(n):
+                i = first + k * step
+                if rows.u64[column, i] == np.uint64(0):
+                    rows.u64[column, i] = load(octets, from_ + k * stride, length)
+        elif length == 8:
             move64(octets, from_, stride, n, rows.u64, column, first, step)
         elif length == 4:
             move32(octets, from_, stride, n, rows.u64, column, first, step)
@@ -192,7 +230,7 @@ def run_times(octets, at, stride, n, ops, o, base, off, size, ctx, rows, row, st
     from_ = at + off[field]
     length = size[field]
     header_us = ctx[C_HEADER_US]
-    # The two that nearly all exporters send have their own loops.
+    # Those that nearly all exporters send have their own loops.
     if code == p.OP_TIME and extra == p.UNIT_MILLIS and length == 8:
         for k in range(n):
             millis = u64(octets, from_ + k * stride)
@@ -200,9 +238,10 @@ def run_times(octets, at, stride, n, ops, o, base, off, size, ctx, rows, row, st
             rows.u64[column, np.uint64(first + k * step)] = micros
         return
     if code == p.OP_UPTIME and extra == 0 and length == 4 and ctx[C_UPTIME] >= 0:
-        for k in range(n):
-            us = uptime_us(header_us, ctx[C_UPTIME], u32(octets, from_ + k * stride))
-            rows.u64[column, np.uint64(first + k * step)] = np.uint64(us) if us >= 0 else np.uint64(r.ABSENT)
+        _move_uptime(octets, from_, stride, n, rows.u64, column, first, step, header_us, ctx[C_UPTIME])
+        return
+    if code == p.OP_BEFORE and length == 4:
+        _move_before(octets, from_, stride, n, rows.u64, column, first, step, header_us, ctx[C_UPTIME])
         return
     for k in range(n):
         i = first + k * step
@@ -212,13 +251,23 @@ def run_times(octets, at, stride, n, ops, o, base, off, size, ctx, rows, row, st
         elif code == p.OP_BEFORE:
             value = load(octets, here, length)
             us = header_us - np.int64(value) if value <= np.uint64(0xFFFFFFFF) else np.int64(-1)
+        elif code == p.OP_SPAN:
+            if rows.u64[r.FLOW_START, i] != 0 or rows.u64[r.FLOW_END, i] != 0:
+                continue
+            span = load(octets, at + off[base + extra - 1] + k * stride, size[base + extra - 1]) - load(
+                octets, here, length
+            )
+            us = header_us - np.int64(span & np.uint64(0xFFFFFFFF)) * 1_000
+            if span & np.uint64(0x80000000) != np.uint64(0):
+                us = np.int64(-1)
         elif code == p.OP_DURATION:
             value = load(octets, here, length)
             us = np.int64(0)
             if value <= np.uint64(0xFFFFFFFF):
                 span = np.int64(value) * extra
                 if column == r.FLOW_START:
-                    us = np.int64(rows.u64[r.FLOW_END, i]) - span
+                    us = np.int64(rows.u64[r.FLOW_END, i])
+                    us = (us if us > 0 else header_us) - span
                 elif rows.u64[r.FLOW_START, i] != 0:
                     us = np.int64(rows.u64[r.FLOW_START, i]) + span
         else:
@@ -234,9 +283,9 @@ def run_times(octets, at, stride, n, ops, o, base, off, size, ctx, rows, row, st
             elif ctx[C_UPTIME] >= 0:
                 us = uptime_us(header_us, ctx[C_UPTIME], np.int64(value))
             elif init > 0:
-                # Uptime wraps every 49.7 days: the header's time shows in which period the value lies.
+                # Uptime wraps every 49.7 days: the header's time, cut to seconds, shows in which period the value lies.
                 up = header_us // 1_000 - init
-                us = uptime_us(header_us, up, np.int64(value)) if up > 0 else (init + np.int64(value)) * 1_000
+                us = uptime_us(header_us, up, np.int64(value)) if up > -1_000 else (init + np.int64(value)) * 1_000
             else:
                 us = np.int64(0)
         rows.u64[column, i] = np.uint64(us) if us >= 0 else np.uint64(r.ABSENT)
@@ -266,7 +315,9 @@ def run_special(octets, at, stride, n, ops, o, base, off, size, ctx, k, rows, ro
             section(octets, here, length, extra, whole, rows, i)
             continue
         value = np.uint64(0) if code == p.OP_PROBABILITY else load(octets, here, length)
-        if code == p.OP_DIRECTION:
+        if code == p.OP_CONSTANT:
+            rows.u8[column, i] = extra
+        elif code == p.OP_DIRECTION:
             if value < np.uint64(2):
                 rows.u8[column, i] = np.int64(value) + r.DIRECTION_INGRESS
         elif code == p.OP_DSCP:
@@ -275,6 +326,8 @@ def run_special(octets, at, stride, n, ops, o, base, off, size, ctx, k, rows, ro
             if rows.u8[r.ICMP_TYPE, i] == 0 and rows.u8[r.ICMP_CODE, i] == 0:
                 rows.u8[r.ICMP_TYPE, i] = (value >> np.uint64(8)) & np.uint64(0xFF)
                 rows.u8[r.ICMP_CODE, i] = value & np.uint64(0xFF)
+        elif code == p.OP_FLAGS:
+            rows.u16[column, i] |= np.uint16(value & np.uint64(0xFFFF))
         elif code == p.OP_FRAGMENT:
             if value != np.uint64(0):
                 rows.u8[column, i] = 2
@@ -311,16 +364,20 @@ def run_special(octets, at, stride, n, ops, o, base, off, size, ctx, k, rows, ro
             if not interface_rate(k.samplers, ctx, rows, i):
                 _announced_rate(k.samplers, ctx, S_LINE_CARD, value, rows, i)
         elif code == p.OP_OUTER:
-            port = np.int64(0)
+            source_port, port = np.int64(0), np.int64(0)
+            if extra > 1:
+                at_port = at + off[base + extra // 2 - 1] + m * stride
+                source_port = np.int64(load(octets, at_port, size[base + extra // 2 - 1]))
             if column > 0:
                 port = np.int64(load(octets, at + off[base + column - 1] + m * stride, size[base + column - 1]))
-            _settle_outer(rows, i, np.int64(value) if extra == 0 else np.int64(-1), port)
+            _settle_outer(rows, i, np.int64(value) if extra & 1 == 0 else np.int64(-1), source_port, port)
         elif code == p.OP_TOTAL:
             number = np.uint64(0) if extra != 0 else value
             first_us = np.int64(k.sessions.stats[ctx[C_SESSION], S_FIRST_SEEN_US])
             for back in range(step):
                 now_us = ctx[C_RECEIVED_US]
-                since_last_report(k.totals, rows, i, back, ctx[C_SESSION], number, column, first_us, now_us)
+                skew_us = ctx[C_HEADER_US] - now_us
+                since_last_report(k.totals, rows, i, back, ctx[C_SESSION], number, column, first_us, now_us, skew_us)
         elif code == p.OP_EVENT:
             number = np.uint64(0)
             if column > 0:
@@ -352,22 +409,30 @@ def interface_rate(samplers, ctx, rows, row):
 
 
 @inline
-def _settle_outer(rows, row, protocol, port):
+def _settle_outer(rows, row, protocol, source_port, port):
     """Set the tunnel type by the protocol (−1: not stated) and port of the outer header, unless there is none."""
     same = True
     empty = True
+    bare = True
     for word in range(2):
         same &= rows.address[r.SRC_IP, row, word] == rows.address[r.OUTER_SRC_IP, row, word]
         same &= rows.address[r.DST_IP, row, word] == rows.address[r.OUTER_DST_IP, row, word]
         empty &= (rows.address[r.SRC_IP, row, word] & _NOT_MAPPED) == 0
         empty &= (rows.address[r.DST_IP, row, word] & _NOT_MAPPED) == 0
-    if same or empty:
-        # There is no inner packet: what looks like the outer header is the flow.
+        bare &= (rows.address[r.OUTER_SRC_IP, row, word] & _NOT_MAPPED) == 0
+        bare &= (rows.address[r.OUTER_DST_IP, row, word] & _NOT_MAPPED) == 0
+    if same or empty or bare:
+        # There is no inner packet: what looks like the outer header is the flow.  Or there is no outer one.
         for word in range(2):
-            rows.address[r.SRC_IP, row, word] = rows.address[r.OUTER_SRC_IP, row, word]
-            rows.address[r.DST_IP, row, word] = rows.address[r.OUTER_DST_IP, row, word]
+            if not bare:
+                rows.address[r.SRC_IP, row, word] = rows.address[r.OUTER_SRC_IP, row, word]
+                rows.address[r.DST_IP, row, word] = rows.address[r.OUTER_DST_IP, row, word]
             rows.address[r.OUTER_SRC_IP, row, word] = 0
             rows.address[r.OUTER_DST_IP, row, word] = 0
+        if empty and not bare:
+            rows.u8[r.IP_PROTOCOL, row] = max(protocol, np.int64(rows.u8[r.IP_PROTOCOL, row])) & 0xFF
+            rows.u16[r.SRC_PORT, row] = max(source_port, np.int64(rows.u16[r.SRC_PORT, row])) & 0xFFFF
+            rows.u16[r.DST_PORT, row] = max(port, np.int64(rows.u16[r.DST_PORT, row])) & 0xFFFF
     elif rows.u8[r.TUNNEL, row] == 0:
         rows.u8[r.TUNNEL, row] = tunnel_kind(protocol, port)
 

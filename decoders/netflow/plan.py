@@ -26,6 +26,12 @@ VARIABLE = 65_535
 REVERSE = 29_305
 """Enterprise number of the reverse direction of a biflow (RFC 5103 section 6.1)."""
 
+CERT = 6_871
+"""Enterprise number of CERT: YAF."""
+
+CERT_REVERSE = 0x4000
+"""Bit of CERT's own elements that makes them those of the reverse direction."""
+
 VMWARE = 6_876
 """Enterprise number of VMware: its logical switches, and the tunnels of Open vSwitch, which came from Nicira."""
 
@@ -108,6 +114,7 @@ def plausible(enterprise: int, number: int, size: int) -> bool:
     OP_TIME,  # `extra`: one of the UNIT_ codes
     OP_UPTIME,  # ms of uptime; `extra`: the field of element 160 plus 1, 0 = none
     OP_BEFORE,  # µs before the header's time
+    OP_SPAN,  # ms of uptime where nothing says when it began; `extra`: the field of the end plus 1
     OP_DURATION,  # `extra`: µs per unit
     OP_DIRECTION,
     OP_DSCP,
@@ -122,11 +129,13 @@ def plausible(enterprise: int, number: int, size: int) -> bool:
     OP_PROBABILITY,
     OP_SAMPLER,
     OP_SECTION,  # part of a packet; `extra`: header protocol (1 Ethernet, 11 IP)
-    OP_OUTER,  # outer IP protocol; `column`: the field of the outer destination port plus 1; `extra` 1: no protocol
+    OP_OUTER,  # outer IP protocol, `extra` odd: none; `column`, `extra` // 2: the fields of the outer ports plus 1
     OP_LINE_CARD,
     OP_TOTAL,  # counts are totals; `field`: flow id, `extra` 1: there is none; `column`: TOTAL_ bits
     OP_EVENT,  # event of a firewall, whose last record holds totals; `column`: the field of the flow id plus 1
-) = range(29)
+    OP_FLAGS,  # bits that are added to a 16-bit column
+    OP_CONSTANT,  # `extra` into an 8-bit column
+) = range(32)
 
 TOTAL_PACKETS, TOTAL_BYTES = 1, 2
 
@@ -157,6 +166,9 @@ F_ICMP = 8
 """ICMP type and code have elements of their own."""
 F_SAMPLER = 16
 """Records name their sampler: the rate of another one does not apply."""
+
+F_REVERSE_TOS = 32
+"""The reverse direction states a type of service of its own."""
 
 # Roles of fields in options records
 (
@@ -196,6 +208,9 @@ _ROLES = {
 }
 
 _SCOPE_ROLES = {
+    14: R_INTERFACE,
+    252: R_INTERFACE,
+    253: R_INTERFACE,
     130: R_EXPORTER,
     131: R_EXPORTER,
     143: R_EXPORTER,
@@ -205,6 +220,8 @@ _SCOPE_ROLES = {
     149: R_DOMAIN,
 }
 """What an options record applies to, if these are in its scope (RFC 7011 section 3.4.2.1)."""
+
+ICMP, ICMPV6 = 1, 58
 
 V9_SCOPES = {1: 144, 2: 10, 3: 141, 4: 0, 5: 145}
 """NetFlow v9 scope type -> element (RFC 3954 section 6.1); the type "cache" has none."""
@@ -251,7 +268,11 @@ class _Fields:
         self.at: dict[tuple[int, int], list[int]] = {}
         self.size = [size for _, _, size in template.fields]
         for index, (enterprise, number, size) in enumerate(template.fields):
-            if size == 0 or (template.version == 9 and not _v9_means(enterprise, number, size)):
+            if index < template.scopes:
+                # Its number is that of RFC 3954 or of the registry, whatever its length; that of the system may be 0.
+                if size == 0 and _SCOPE_ROLES.get(number) != R_EXPORTER:
+                    continue
+            elif size == 0 or (template.version == 9 and not _v9_means(enterprise, number, size)):
                 continue
             self.at.setdefault((enterprise, number), []).append(index)
 
@@ -347,7 +368,7 @@ class _Compiler:
 
     def _counts(self) -> None:
         ovs = self.flags & F_OVS
-        # Without counts of the incoming side, those of the outgoing side are used (23, 24); then totals.
+        # Without counts of the incoming side, or where they are 0, those of the outgoing side (23, 24); then totals.
         packets: tuple[int, ...] = (2,) if ovs else (2, 24, 86, 172)
         octets: tuple[int, ...] = (1,) if ovs else (1, 23, 85, 171)
         self._any(OP_U64, r.FRAME_BYTES, (352,) if ovs else (352, 353))
@@ -362,17 +383,25 @@ class _Compiler:
             return
         self._any(OP_U64, r.PACKETS, packets)
         self._any(OP_U64, r.BYTES, octets)
+        if not ovs:
+            for column, incoming, outgoing in ((r.PACKETS, 2, 24), (r.BYTES, 1, 23)):
+                if self.fields.has(incoming):
+                    self._add(OP_U64, self.fields.first(outgoing), column, 1)
 
     def _times(self, enterprise: int, reverse: int) -> None:
         start = self._time(r.FLOW_START, enterprise, {156: 4, 154: 3, 152: 1, 158: -1, 150: 0, 22: -2}, reverse)
         end = self._time(r.FLOW_END, enterprise, {157: 4, 155: 3, 153: 1, 159: -1, 151: 0, 21: -2}, reverse)
         if not end:
             end = self._time(r.FLOW_END, enterprise, {325: 4, 324: 3, 323: 1, 322: 0}, reverse)
-        if start != end:
+        if not (start and end):
             missing = r.FLOW_END if start else r.FLOW_START
             for number, unit in ((162, 1), (161, 1000)):
                 if self._add(OP_DURATION, self.fields.first(number, enterprise), missing, unit, reverse):
                     break
+        elif self.template.version == 10 and not self.fields.has(160):
+            began, ended = self.fields.first(22, enterprise), self.fields.first(21, enterprise)
+            if began >= 0 and ended >= 0:
+                self._add(OP_SPAN, began, r.FLOW_START, ended + 1, reverse)
 
     def _time(self, column: int, enterprise: int, sources: dict[int, int], reverse: int) -> bool:
         for number, unit in sources.items():
@@ -400,10 +429,13 @@ class _Compiler:
             self._addresses(column, self.fields.last(v4), self.fields.last(v6))
         if not self.fields.has(8, 27):
             self._add(OP_IPV4, self.fields.last(366), r.SRC_IP)
-        self._inner(OP_U8, r.IP_PROTOCOL, (4,))
+        if not self._inner(OP_U8, r.IP_PROTOCOL, (4,)):
+            self._icmp_alone()
         if not self._inner(OP_U8, r.TOS, (5,)):
             self._inner(OP_DSCP, r.TOS, (195,))
-        self._inner(OP_U16, r.TCP_FLAGS, (6,))
+        if not self._inner(OP_U16, r.TCP_FLAGS, (6,)):
+            for number in (14, 15):  # YAF: those of the first packet, and of all others
+                self._add(OP_FLAGS, self.fields.first(number, CERT), r.TCP_FLAGS)
         for column, numbers in ((r.SRC_PORT, (7, 180, 182)), (r.DST_PORT, (11, 181, 183))):
             keep = 0
             for number in numbers:
@@ -414,19 +446,36 @@ class _Compiler:
         self._inner(OP_FRAGMENT, r.FRAGMENT, (88,))
         self._any(OP_U8, r.END_REASON, (136,))
 
+    def _icmp_alone(self) -> None:
+        """Set the protocol of records that state none, but an ICMP type and no ports (softflowd)."""
+        v4, v6 = self.fields.has(32, 176, 177), self.fields.has(139, 178, 179)
+        if v4 != v6 and not self.fields.has(7, 11, 180, 181, 182, 183):
+            self._add(OP_CONSTANT, 0, r.IP_PROTOCOL, ICMP if v4 else ICMPV6)
+
     def _addresses(self, column: int, v4: int, v6: int, keep: int = 0) -> None:
-        """Fill an address column from either family; if there are both, or `keep`, from one that is not all zero."""
+        """Fill an address column from either family; if there are both, or `keep`, from one that is not all zero.
+
+        If neither is, the later one counts: headers go from the outermost to the innermost.
+        """
         keep |= int(v4 >= 0 and v6 >= 0)
-        self._add(OP_IPV4, v4, column, keep)
-        self._add(OP_IPV6, v6, column, keep)
+        for field in sorted((v4, v6)):
+            self._add(OP_IPV4 if field == v4 else OP_IPV6, field, column, keep)
 
     def _encapsulated(self) -> None:
-        """Read the outer header: the first one if elements are repeated, or that beside VMware's tenant elements."""
+        """Read the outer header: the first one if elements are repeated, or that beside VMware's tenant elements.
+
+        Addresses of both families are one header, of either, or one within the other: the record shows which.
+        """
         tenant = self.fields.has(881, 882, 883, 884, enterprise=VMWARE)
-        if not (tenant or self.fields.repeated(8, 12, 27, 28)):
+        repeated = self.fields.repeated(8, 12, 27, 28)
+        mixed = not tenant and not repeated and all(self.fields.has(n) for n in (8, 12, 27, 28))
+        if not (tenant or repeated or mixed):
             return
         for column, v4, v6 in ((r.OUTER_SRC_IP, 8, 27), (r.OUTER_DST_IP, 12, 28)):
-            self._addresses(column, self.fields.first(v4), self.fields.first(v6))
+            places = self.fields.first(v4), self.fields.first(v6)
+            if mixed:
+                places = (places[0], -1) if places[0] < places[1] else (-1, places[1])
+            self._addresses(column, *places)
         if tenant:
             for column, v4, v6 in ((r.SRC_IP, 881, 883), (r.DST_IP, 882, 884)):
                 self._addresses(column, self.fields.first(v4, VMWARE), self.fields.first(v6, VMWARE), 1)
@@ -434,8 +483,11 @@ class _Compiler:
             self._any(OP_U16, r.SRC_PORT, (886,), VMWARE)
             self._any(OP_U16, r.DST_PORT, (887,), VMWARE)
         protocol = self.fields.first(4) if tenant or self.fields.repeated(4) else -1
-        port = next((self.fields.first(n) for n in (11, 183) if tenant or self.fields.repeated(n)), -1)
-        self._add(OP_OUTER, max(protocol, 0), port + 1, int(protocol < 0))
+        source, destination = (
+            next((self.fields.first(n) for n in numbers if tenant or self.fields.repeated(n)), -1)
+            for numbers in ((7, 182), (11, 183))
+        )
+        self._add(OP_OUTER, max(protocol, 0), destination + 1, (source + 1) * 2 + int(protocol < 0))
 
     def _icmp(self, enterprise: int) -> None:
         before = len(self.ops)
@@ -484,8 +536,11 @@ class _Compiler:
         self.flags |= F_REVERSE
         self._any(OP_U64, r.FRAME_BYTES, (352, 353), REVERSE)
         self._times(REVERSE, 1)
-        self._any(OP_U16, r.TCP_FLAGS, (6,), REVERSE)
-        self._any(OP_U8, r.TOS, (5,), REVERSE)
+        if not self._any(OP_U16, r.TCP_FLAGS, (6,), REVERSE):
+            for number in (14, 15):
+                self._add(OP_FLAGS, self.fields.first(number | CERT_REVERSE, CERT), r.TCP_FLAGS, 0, 1)
+        if self._any(OP_U8, r.TOS, (5,), REVERSE):
+            self.flags |= F_REVERSE_TOS
         self._any(OP_U8, r.TTL, (192, 52), REVERSE)
         self._any(OP_U32, r.TCP_SEQ, (184,), REVERSE)
         self._any(OP_DIRECTION, r.DIRECTION, (61,), REVERSE)
@@ -495,8 +550,8 @@ class _Compiler:
         """Turn counts since a flow began into counts since its last report; runs when all else is in place."""
         has = self.fields.has
         flow = self.fields.first(148)
-        if self.flags & F_OVS:
-            return
+        if self.flags & F_OVS or any(enterprise == CERT for enterprise, _ in self.fields.at):
+            return  # YAF ends a flow with each record
         if has(233) and has(231, 232, 298, 299) and not has(1, 2, 23, 24):
             self._add(OP_EVENT, self.fields.first(233), flow + 1)
             return

@@ -18,18 +18,17 @@ from decoders.netflow.fields import (
     C_VERSION,
     interface_rate,
 )
-from decoders.netflow.samplers import S_INTERFACE, S_TEMPLATE, agreed_rate, has_scope, scope_rate, wide_rate
+from decoders.netflow.plan import ICMP, ICMPV6
+from decoders.netflow.samplers import S_INTERFACE, S_TEMPLATE, agreed_rate, scope_rate, scopes_with_rate, wide_rate
 from decoders.rows import clear_row
 from decoders.sessions import S_OVERRIDE_RATE, S_SAMPLING_RATE
-from decoders.wire import swap64
+from decoders.wire import any_bits, fill, swap64
 
 AHEAD_US = 10_000_000
 """How far a flow time may be ahead of the header's before it counts as wrong: clocks of line cards differ a little."""
 
 ETHERTYPE_IPV4 = 0x0800
 ETHERTYPE_IPV6 = 0x86DD
-ICMP = 1
-ICMPV6 = 58
 ECHO_REQUEST_V6 = 128
 
 MAPPED_ZERO = np.uint64(0xFFFF0000)
@@ -175,8 +174,7 @@ def some_large(rows, first, end):
     """Return True if a count of these rows may not fit; a pass over columns costs less than a check of each row."""
     bits = np.uint64(0)
     for column in (r.PACKETS, r.BYTES, r.FRAME_BYTES):
-        for i in range(np.uint64(first), np.uint64(end)):
-            bits |= rows.u64[column, i]
+        bits |= any_bits(rows.u64, column * rows.u64.shape[1] + first, end - first)
     return bits >= ALWAYS_FITS
 
 
@@ -188,7 +186,7 @@ def absurd(rows, row, rate):
 
 
 @inline
-def mirror(rows, row, back, icmp):
+def mirror(rows, row, back, icmp, own_tos):
     """Complete the row of the reverse direction from the forward one: endpoints swapped, the rest copied."""
     for a, b in ((r.SRC_IP, r.DST_IP), (r.OUTER_SRC_IP, r.OUTER_DST_IP)):
         for word in range(2):
@@ -210,7 +208,7 @@ def mirror(rows, row, back, icmp):
     rows.u8[r.TUNNEL, back] = rows.u8[r.TUNNEL, row]
     rows.u8[r.IP_PROTOCOL, back] = rows.u8[r.IP_PROTOCOL, row]
     rows.u8[r.END_REASON, back] = rows.u8[r.END_REASON, row]
-    if rows.u8[r.TOS, back] == 0:
+    if not own_tos:
         rows.u8[r.TOS, back] = rows.u8[r.TOS, row]
     for column in (r.FLOW_START, r.FLOW_END):
         if rows.u64[column, back] == 0:
@@ -227,11 +225,12 @@ def finish_rows(rows, row, n, step, flags, ctx, s, samplers):
     Returns the row after the last one that is kept; those after it up to the last one written are zero again.
     """
     session = ctx[C_SESSION]
-    header_us = ctx[C_HEADER_US]
+    header_us, received_us = ctx[C_HEADER_US], ctx[C_RECEIVED_US]
     override = np.int64(s.stats[session, S_OVERRIDE_RATE])
-    common = common_rate(samplers, ctx, flags)
-    by_interface = has_scope(samplers, session, ctx[C_STREAM], S_INTERFACE)
-    icmp = (flags & p.F_ICMP) != 0
+    scopes = scopes_with_rate(samplers, session, ctx[C_STREAM])
+    common = common_rate(samplers, ctx, flags) if scopes != 0 else np.int64(0)
+    by_interface = (scopes >> S_INTERFACE) & 1 != 0
+    icmp, ovs = (flags & p.F_ICMP) != 0, (flags & p.F_OVS) != 0
     large = some_large(rows, row, row + n * step)
     to = row
     for k in range(n):
@@ -258,15 +257,15 @@ def finish_rows(rows, row, n, step, flags, ctx, s, samplers):
         keep_back = step == 2 and (rows.u64[r.PACKETS, back] != 0 or rows.u64[r.BYTES, back] != 0)
         if keep_back:
             is_icmp = rows.u8[r.IP_PROTOCOL, i] in (ICMP, ICMPV6)
-            mirror(rows, i, back, is_icmp)
-            _complete(rows, i, header_us, ctx, s, icmp, (flags & p.F_OVS) != 0)
-            _complete(rows, back, header_us, ctx, s, True, False)
+            mirror(rows, i, back, is_icmp, (flags & p.F_REVERSE_TOS) != 0)
+            _complete(rows, i, header_us, received_us, session, s, icmp, ovs)
+            _complete(rows, back, header_us, received_us, session, s, True, False)
             if is_icmp and rows.u8[r.ICMP_TYPE, back] == 0 and rows.u8[r.ICMP_TYPE, i] == ECHO_REQUEST_V6:
                 rows.u8[r.ICMP_TYPE, back] = ECHO_REQUEST_V6 + 1
         else:
             if step == 2:
                 clear_row(rows, back)
-            _complete(rows, i, header_us, ctx, s, icmp, (flags & p.F_OVS) != 0)
+            _complete(rows, i, header_us, received_us, session, s, icmp, ovs)
         if np.uint64(to) != i:
             _move_row(rows, np.uint64(to), i)
             if keep_back:
@@ -275,15 +274,14 @@ def finish_rows(rows, row, n, step, flags, ctx, s, samplers):
     if to > row:
         stated = rows.u8[r.RATE_SOURCE, to - 1] != r.RATE_UNSTATED
         s.stats[session, S_SAMPLING_RATE] = np.uint64(rows.u32[r.SAMPLING_RATE, to - 1]) if stated else np.uint64(0)
-    exporter_high = swap64(s.key[session, 0])
-    exporter_low = swap64(s.key[session, 1])
     protocol = r.PROTOCOL_NETFLOW9 if ctx[C_VERSION] == 9 else r.PROTOCOL_IPFIX
-    for kept in range(np.uint64(row), np.uint64(to)):
-        rows.u64[r.TIME_RECEIVED, kept] = ctx[C_RECEIVED_US]
-        rows.u32[r.DOMAIN, kept] = ctx[C_DOMAIN]
-        rows.u8[r.PROTOCOL, kept] = protocol
-        rows.address[r.EXPORTER, kept, 0] = exporter_high
-        rows.address[r.EXPORTER, kept, 1] = exporter_low
+    capacity, kept = rows.u32.shape[1], to - row
+    fill(rows.u64, r.TIME_RECEIVED * capacity + row, kept, received_us)
+    fill(rows.u32, r.DOMAIN * capacity + row, kept, ctx[C_DOMAIN])
+    fill(rows.u8, r.PROTOCOL * capacity + row, kept, protocol)
+    for word in range(2):
+        exporter = swap64(s.key[session, word])
+        fill(rows.address, 2 * (r.EXPORTER * capacity + row) + word, kept, exporter, 2)
     return to
 
 
@@ -297,9 +295,9 @@ def _refuse(rows, row, s, session):
 
 
 @inline_always
-def _complete(rows, row, header_us, ctx, s, icmp, ovs):
-    if settle_times(rows, row, header_us, ctx[C_RECEIVED_US]):
-        s.problems[ctx[C_SESSION], Reason.TIME.value] += np.uint64(1)
+def _complete(rows, row, header_us, received_us, session, s, icmp, ovs):
+    if settle_times(rows, row, header_us, received_us):
+        s.problems[session, Reason.TIME.value] += np.uint64(1)
     settle_icmp(rows, row, icmp)
     derive_ether_type(rows, row)
     if rows.u8[r.OUT_KIND, row] == 0 and rows.u32[r.OUT_IF, row] != 0:

@@ -112,12 +112,12 @@ def _rate_in(samplers, row, scope, key):
 
 
 @inline
-def has_scope(samplers, session, stream, scope):
-    """Return True if a rate was announced for any scope of a kind, by the session or its stream."""
+def scopes_with_rate(samplers, session, stream):
+    """Return the bits of the kinds of scope for which the session or its stream announced a rate."""
     bits = samplers.scopes[session]
     if stream != 0:
         bits |= samplers.scopes[stream_row(samplers, stream)]
-    return (bits >> scope) & 1 != 0
+    return bits
 
 
 @inline

@@ -27,6 +27,7 @@ from collector.capture.senders import Target, TargetError, parse_target, resolve
 from deploy.demo import wire
 from deploy.demo.exporters import EXPORTERS, Event, Exporter
 from deploy.demo.model import (
+    CACHE_SECONDS,
     SECOND_US,
     TROUBLES,
     WINDOW_SECONDS,
@@ -100,13 +101,15 @@ class Truth:
         }  # fmt: skip
 
     def add(self, segments: Segments) -> None:
-        """Count the packets of a second; what is sent again is received up to three seconds later."""
+        """Count the packets of a second; what waits for a packet that is sent again passes up to 3 s later."""
         if not self._file:
             return
         pair = segments.src * len(self._cloud.vms) + segments.dst
         arrived = (segments.got[0] > 0).astype(np.int64)
         opens = (segments.opens == 1).astype(np.int64)
-        self._put(self._sent, segments.start_us, pair, *segments.sent, opens)
+        first, rest, later_us = segments.first, segments.rest, segments.start_us + segments.delay_us
+        self._put(self._sent, segments.start_us, pair, first, first * segments.first_length, opens)
+        self._put(self._sent, later_us, pair, rest, rest * segments.length, np.zeros_like(opens))
         self._put(self._got, segments.arrive_us, pair, *segments.got, arrived, arrived * segments.latency_us)
 
     def _put(self, into: dict[int, list[Column]], times_us: Column, *columns: Column) -> None:
@@ -145,12 +148,17 @@ def _summed(parts: list[Column]) -> dict[int, list[int]]:
     return {number: list(values) for number, *values in zip(pairs.tolist(), *sums, strict=True)}
 
 
+def made(options: argparse.Namespace) -> Cloud:
+    """Return the cloud of the command line.  Raises CloudError."""
+    return Cloud(options.seed, options.hypervisors, options.vms, options.traffic, options.sampling, options.cache)
+
+
 class Run:
     """The cloud with its exporters, second by second."""
 
     def __init__(self, options: argparse.Namespace, start_us: int, truth: IO[str] | None) -> None:
         """Prepare the run.  Raises CloudError."""
-        self.cloud = Cloud(options.seed, options.hypervisors, options.vms, options.traffic, options.sampling)
+        self.cloud = made(options)
         self.troubles = plan(self.cloud, wishes(options.trouble))
         self.start_us = start_us
         self.truth = Truth(truth, self.cloud)
@@ -306,12 +314,17 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--traffic", type=float, default=1.0, metavar="X", help="so many times the usual traffic")
     made.add_argument("--sampling", type=int, default=64, metavar="N", help="of sFlow, 1 in N; default: %(default)s")
+    made.add_argument("--cache", type=int, default=CACHE_SECONDS, metavar="N", help="active timeout of flow caches, "
+                      "in seconds; default: %(default)s")  # fmt: skip
     made.add_argument("--speed", type=float, default=1.0, metavar="X", help="days pass so many times faster: 60 is a "
                       "day in 24 minutes; rates and times stay those of the clock")  # fmt: skip
     made.add_argument("--start", metavar="TIME", help="ISO time in UTC, or now (default: now; a capture: "
                       f"{FIXED_START})")  # fmt: skip
     made.add_argument("--trouble", default="all", metavar="LIST", help="all, none, or NAME[@START+LENGTH],… in seconds "
                       f"of the run; else the first after {FIRST_TROUBLE} s, one every {EVERY_TROUBLE} s")  # fmt: skip
+    made.add_argument(
+        "--hold", action="store_true", help="write the inventory, and begin when a line comes on standard input"
+    )
     made.add_argument("--inventory", metavar="FILE", help="write who is who, .csv or .toml, and again after migrations")
     made.add_argument("--truth", metavar="FILE", help="write what is true, as JSON lines")
     return made
@@ -331,9 +344,17 @@ def start_of(options: argparse.Namespace) -> int:
     return int((parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()) * SECOND_US
 
 
+def held(options: argparse.Namespace) -> bool:
+    """Write the inventory and wait for a line; False if the input ended without one."""
+    if options.inventory:
+        inventory(made(options), Path(options.inventory))
+    print("waiting for a line on standard input", flush=True)
+    return bool(sys.stdin.readline())
+
+
 def check(options: argparse.Namespace) -> None:
     """Raise CloudError for impossible numbers."""
-    for name in ("seconds", "traffic", "sampling", "speed"):
+    for name in ("seconds", "traffic", "sampling", "cache", "speed"):
         value = getattr(options, name)
         if value is not None and not 0 < value < 1e9:
             raise CloudError(f"expected a number above 0 for --{name}, found {value}")
@@ -353,6 +374,8 @@ def main(arguments: list[str] | None = None) -> int:
         check(options)
         target = None if options.pcap else resolve(*parse_target(options.to))
         with contextlib.ExitStack() as stack:
+            if options.hold and not held(options):
+                return 0
             truth = stack.enter_context(open(options.truth, "w", encoding="utf-8")) if options.truth else None
             run = Run(options, start_of(options), truth)
             if target is None:

@@ -1,8 +1,8 @@
 """What Open vSwitch on each hypervisor exports of the packets that it sees, by its own clock.
 
 sFlow: each packet is sampled at random where it enters the bridge, from its VM or from the tunnel.  IPFIX: every packet
-is counted in a flow cache for `CACHE_US`, as it comes in, and as it goes out to a VM of this host.  NetFlow v5: each
-flow of the datapath, reported every `ACTIVE_US` and when it is idle.
+is counted in a flow cache for `Host.cache_us`, as it comes in, and as it goes out to a VM of this host.  NetFlow v5:
+each flow of the datapath, reported every `Host.cache_us` and when it is idle.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ from typing import NamedTuple
 import numpy as np
 
 from deploy.demo import wire
-from deploy.demo.model import SECOND_US, Cloud, Host, Segments, Trouble, Vm
+from deploy.demo.model import SECOND_US, Cloud, Column, Host, Segments, Trouble, Vm
 from deploy.demo.wire import Packet, Tunnel
 
-CACHE_US = 10 * SECOND_US
-ACTIVE_US = IDLE_US = 10 * SECOND_US
+IDLE_US = 10 * SECOND_US
 TEMPLATES_US = 60 * SECOND_US
 POLLING_SECONDS = 10
 UPTIME_US = 3600 * SECOND_US
@@ -68,7 +67,6 @@ class Sight:
     rest: int
     start_us: int
     step_us: int
-    delay_us: int
 
     @property
     def delivered(self) -> bool:
@@ -93,7 +91,7 @@ class Sight:
 
     def time_us(self, number: int) -> int:
         """Return when a packet passes, by the true clock."""
-        return self.start_us + number * self.step_us + (self.delay_us if number >= self.first else 0)
+        return self.start_us + number * self.step_us
 
     def packet(self, number: int = 0) -> Packet:
         """Return one of the packets."""
@@ -128,6 +126,8 @@ class Exporter(ABC):
         self.random = np.random.default_rng([seed, number])
         self.port = FIRST_PORT + number * 100
         self.down_until_us = 0
+        self.later: list[Sight] = []
+        """What passes in seconds to come: packets after a first one that was sent again."""
         self.begin(start_us)
 
     @property
@@ -160,27 +160,35 @@ class Exporter(ABC):
 
     def run(self, segments: Segments, start_us: int) -> Iterator[Event]:
         """Run one second."""
+        sights = [*self.later, *self.sights(segments)]
+        self.later = [sight for sight in sights if sight.start_us >= start_us + SECOND_US]
         if start_us >= self.down_until_us:
-            yield from self.second(self.sights(segments), start_us)
+            yield from self.second([sight for sight in sights if sight.start_us < start_us + SECOND_US], start_us)
 
     def sights(self, segments: Segments) -> list[Sight]:
-        """Return what passes this host."""
+        """Return what passes this host; packets that wait for a first one, which is sent again, by themselves."""
         places = self.cloud.places()
         src, dst = places[segments.src], places[segments.dst]
-        got = segments.got_first + segments.got_rest
-        names = ("src", "dst", "protocol", "src_port", "dst_port", "opens", "closes", "first_length", "length")
-        found = []
-        for here in (True, False):
-            picked = np.flatnonzero(src == self.number if here else (dst == self.number) & (src != dst) & (got > 0))
-            counts = (segments.first, segments.rest) if here else (segments.got_first, segments.got_rest)
-            delay = segments.delay_us if here else np.zeros_like(got)
-            times = (segments.start_us if here else segments.arrive_us, segments.step_us, delay)
-            columns = [column[picked].tolist() for column in (*(getattr(segments, n) for n in names), *counts, *times)]
-            for a, b, protocol, port, *values in zip(*columns, strict=True):
-                one, other = self.cloud.vms[a], self.cloud.vms[b]
-                tunnel = self.tunnel(one, other, port) if one.host != other.host else None
-                found.append(Sight(one, other, here, tunnel, protocol, port, *values))
+        first, rest, late = segments.first, segments.rest, segments.delay_us > 0
+        at_us, arrive_us, nothing = segments.start_us, segments.arrive_us, np.zeros_like(first)
+        leaves = src == self.number
+        comes = (dst == self.number) & (src != dst) & (segments.got_first + segments.got_rest > 0)
+        found: list[Sight] = []
+        for here, where, *columns in (
+            (True, leaves, first, np.where(late, 0, rest), at_us),
+            (True, leaves & late & (rest > 0), nothing, rest, at_us + segments.delay_us),
+            (False, comes, segments.got_first, segments.got_rest, arrive_us),
+        ):
+            found += self._sights(segments, np.flatnonzero(where), here, (*columns, segments.step_us))
         return found
+
+    def _sights(self, segments: Segments, picked: Column, here: bool, columns: tuple[Column, ...]) -> Iterator[Sight]:
+        names = ("src", "dst", "protocol", "src_port", "dst_port", "opens", "closes", "first_length", "length")
+        chosen = [column[picked].tolist() for column in (*(getattr(segments, name) for name in names), *columns)]
+        for a, b, protocol, port, *values in zip(*chosen, strict=True):
+            one, other = self.cloud.vms[a], self.cloud.vms[b]
+            tunnel = self.tunnel(one, other, port) if one.host != other.host else None
+            yield Sight(one, other, here, tunnel, protocol, port, *values)
 
     def tunnel(self, src: Vm, dst: Vm, port: int) -> Tunnel:
         """Return the encapsulation between the hosts of two VMs."""
@@ -317,10 +325,10 @@ class Ipfix(Exporter):
             self.restart(now_us)
 
     def second(self, sights: list[Sight], start_us: int) -> Iterator[Event]:
-        limit = start_us + SECOND_US - CACHE_US
+        limit = start_us + SECOND_US - self.host.cache_us
         old = sorted(((flow.start_us, key) for key, flow in self.cache.items() if flow.start_us < limit))
         for begun_us, key in old:
-            yield from self._record(self.cache.pop(key), max(start_us, begun_us + CACHE_US), ACTIVE_TIMEOUT)
+            yield from self._record(self.cache.pop(key), max(start_us, begun_us + self.host.cache_us), ACTIVE_TIMEOUT)
         for sight in sights:
             for output in (False, True) if sight.delivered and self.outputs else (False,):
                 key = (*sight.flow, sight.here, output)
@@ -379,7 +387,7 @@ class Netflow5(Exporter):
             flow.add(sight)
         end_us = start_us + SECOND_US
         resting = [key for key, flow in self.cache.items() if flow.end_us < end_us - IDLE_US]
-        long = [flow for flow in self.cache.values() if flow.packets and flow.begin_us < end_us - ACTIVE_US]
+        long = [flow for flow in self.cache.values() if flow.packets and flow.begin_us < end_us - self.host.cache_us]
         yield from self._send(long, end_us - 1)
         for key in resting:
             del self.cache[key]

@@ -31,7 +31,11 @@ TIERS = (("web", 0.45), ("app", 0.30), ("db", 0.15), ("dns", 0.05), ("batch", 0.
 FIRST_EXPORTER = int(IPv4Address("127.1.0.11"))
 FIRST_TUNNEL_END = int(IPv4Address("198.51.100.11"))
 FIRST_VNI = 5001
+CACHE_SECONDS = 10
+"""Timeout that vmflow recommends for flow caches."""
 BACKUP_EVERY, BACKUP_SECONDS, REOPEN_SECONDS = 600, 60, 300
+JITTER_US = 40
+"""A packet takes up to so much longer than the least."""
 SLOW_US = 20_000
 LOSS = 0.04
 SCAN_RATE = 50.0
@@ -58,6 +62,8 @@ class Host:
     clock_us: int
     """Its clock minus the true one."""
     sampling: int
+    cache_us: int
+    """How long its flow cache counts before it reports, without sFlow."""
     next_port: int = 0
     """Ports assigned so far: a port number is never used again."""
 
@@ -172,13 +178,15 @@ per second of that many packets.  Active from second `from` to `until` of each `
 class Cloud:
     """The cloud at one second."""
 
-    def __init__(self, seed: int, hosts: int, vms: int, traffic: float, sampling: int) -> None:
+    def __init__(
+        self, seed: int, hosts: int, vms: int, traffic: float, sampling: int, cache_seconds: int = CACHE_SECONDS
+    ) -> None:
         if hosts < 1 or vms < 10 * len(TENANTS):
             raise CloudError(f"expected at least 1 hypervisor and {10 * len(TENANTS)} VMs, found {hosts} and {vms}")
         if hosts > 200 or vms > 200 * len(TENANTS):
             raise CloudError(f"expected at most 200 hypervisors and {200 * len(TENANTS)} VMs, found {hosts} and {vms}")
         self.random = np.random.default_rng(seed)
-        self.hosts = [self._host(number, hosts, sampling) for number in range(hosts)]
+        self.hosts = [self._host(number, hosts, sampling, cache_seconds) for number in range(hosts)]
         self.vms = list(self._vms(vms))
         self.edges = np.array(sorted(self._edges(traffic)), _EDGE)
         near = np.eye(hosts, dtype=bool)
@@ -192,12 +200,13 @@ class Cloud:
         self.totals = np.zeros((vms, 4), np.int64)
         """Packets and octets from each VM, and to it."""
 
-    def _host(self, number: int, hosts: int, sampling: int) -> Host:
+    def _host(self, number: int, hosts: int, sampling: int, cache_seconds: int) -> Host:
         last = number == hosts - 1 and hosts > 2
         protocol = "netflow5" if last else "sflow" if number < max(1, hosts // 2) else "ipfix"
         rate = sampling if protocol == "sflow" else 1
         clock = int(self.random.integers(-30, 31)) * 1000 + int(self.random.integers(1000))
-        return Host(f"hv{number + 1}", protocol, FIRST_EXPORTER + number, FIRST_TUNNEL_END + number, clock, rate)
+        ends = FIRST_EXPORTER + number, FIRST_TUNNEL_END + number
+        return Host(f"hv{number + 1}", protocol, *ends, clock, rate, cache_seconds * SECOND_US)
 
     def _vms(self, count: int) -> Iterator[Vm]:
         for tenant in range(len(TENANTS)):
@@ -329,7 +338,7 @@ class Cloud:
         places = self.places()
         ends = places[columns["src"]], places[columns["dst"]]
         loss, latency = self.loss[ends], self.base_us[ends] + self.slower_us[ends]
-        latency = latency + self.random.integers(0, 40, len(loss))
+        latency = latency + self.random.integers(0, JITTER_US, len(loss))
         first = np.minimum(packets, 1)
         rest = packets - first
         tcp = columns["protocol"] == TCP

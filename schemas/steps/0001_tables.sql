@@ -711,3 +711,167 @@ PARTITION BY toYYYYMM(time)
 ORDER BY (time)
 TTL toDateTime(time) + toIntervalDay(30)
 SETTINGS index_granularity = 8192, min_rows_for_wide_part = 262144, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;
+
+CREATE TABLE IF NOT EXISTS pair_figure_rows_1m${local}${on_cluster}
+(
+    `time` DateTime('UTC') CODEC(DoubleDelta, LZ4),
+    `pair` UInt64,
+    `src_vm` LowCardinality(String) CODEC(ZSTD(1)),
+    `dst_vm` LowCardinality(String) CODEC(ZSTD(1)),
+    `src_host` LowCardinality(String) CODEC(ZSTD(1)),
+    `dst_host` LowCardinality(String) CODEC(ZSTD(1)),
+    `network` LowCardinality(String) CODEC(ZSTD(1)),
+    `bits_per_second` Nullable(Float64) CODEC(ZSTD(1)),
+    `bits_per_second_low` Nullable(Float64) CODEC(ZSTD(1)),
+    `bits_per_second_high` Nullable(Float64) CODEC(ZSTD(1)),
+    `packets_per_second` Nullable(Float64) CODEC(ZSTD(1)),
+    `packets_per_second_low` Nullable(Float64) CODEC(ZSTD(1)),
+    `packets_per_second_high` Nullable(Float64) CODEC(ZSTD(1)),
+    `loss_ratio` Nullable(Float64) CODEC(ZSTD(1)),
+    `loss_low` Nullable(Float64) CODEC(ZSTD(1)),
+    `loss_high` Nullable(Float64) CODEC(ZSTD(1)),
+    `loss_delay_allowance` Nullable(Float64) CODEC(ZSTD(1)),
+    `loss_evidence` LowCardinality(String) CODEC(ZSTD(1)),
+    `latency_us` Nullable(Int64) CODEC(T64, ZSTD(1)),
+    `latency_spread_us` Nullable(UInt64) CODEC(T64, ZSTD(1)),
+    `latency_method` LowCardinality(String) CODEC(ZSTD(1)),
+    `latency_trip` LowCardinality(String) CODEC(ZSTD(1)),
+    `jitter_us` Nullable(UInt64) CODEC(T64, ZSTD(1)),
+    `latency_missing` LowCardinality(String) CODEC(ZSTD(1)),
+    `connections` UInt64 CODEC(T64, ZSTD(1)),
+    `connections_evidence` LowCardinality(String) CODEC(ZSTD(1)),
+    `new_connections_per_second` Nullable(Float64) CODEC(ZSTD(1)),
+    `new_connections_per_second_low` Nullable(Float64) CODEC(ZSTD(1)),
+    `new_connections_per_second_high` Nullable(Float64) CODEC(ZSTD(1)),
+    `failed_connections` Nullable(Float64) CODEC(ZSTD(1)),
+    `error_ratio` Nullable(Float64) CODEC(ZSTD(1)),
+    `error_low` Nullable(Float64) CODEC(ZSTD(1)),
+    `error_high` Nullable(Float64) CODEC(ZSTD(1)),
+    `resets` Nullable(UInt64) CODEC(T64, ZSTD(1)),
+    `drops` UInt64 CODEC(T64, ZSTD(1)),
+    `drop_hint_packets` UInt64 CODEC(T64, ZSTD(1)),
+    `counted_at` LowCardinality(String) CODEC(ZSTD(1)),
+    `watched_seconds` Float64 CODEC(ZSTD(1)),
+    `packets` Nullable(Float64) CODEC(ZSTD(1)),
+    `packets_variance` Nullable(Float64) CODEC(ZSTD(1)),
+    `bytes` Nullable(Float64) CODEC(ZSTD(1)),
+    `bytes_variance` Nullable(Float64) CODEC(ZSTD(1)),
+    `frame_bytes` Nullable(Float64) CODEC(ZSTD(1)),
+    `sent_packets` Float64 CODEC(ZSTD(1)),
+    `sent_packets_variance` Float64 CODEC(ZSTD(1)),
+    `received_packets` Float64 CODEC(ZSTD(1)),
+    `received_packets_variance` Float64 CODEC(ZSTD(1)),
+    `within_packets` Float64 CODEC(ZSTD(1)),
+    `elsewhere_packets` Float64 CODEC(ZSTD(1)),
+    `packets_per_record` Nullable(Float64) CODEC(ZSTD(1)),
+    `samples` Float64 CODEC(ZSTD(1)),
+    `sampling_rate` UInt32 CODEC(T64, ZSTD(1)),
+    `rate_unstated` Float64 CODEC(ZSTD(1)),
+    `src_vm_uuid` LowCardinality(UUID) CODEC(ZSTD(1)),
+    `dst_vm_uuid` LowCardinality(UUID) CODEC(ZSTD(1)),
+    `src_project` LowCardinality(String) CODEC(ZSTD(1)),
+    `dst_project` LowCardinality(String) CODEC(ZSTD(1)),
+    `version` UInt64 CODEC(LZ4)
+)
+ENGINE = ${replicated}MergeTree
+PARTITION BY toYYYYMMDD(time)
+ORDER BY (time, pair)
+TTL toDateTime(time) + toIntervalDay(3)
+SETTINGS index_granularity = 1024, min_rows_for_wide_part = 262144, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;
+
+CREATE TABLE IF NOT EXISTS figure_windows_1m${local}${on_cluster}
+(
+    `time` DateTime('UTC') CODEC(DoubleDelta, LZ4),
+    `version` UInt64 CODEC(LZ4),
+    `pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `records` Float64 CODEC(LZ4),
+    `readings` UInt64 CODEC(T64, ZSTD(1)),
+    `gaps` UInt64 CODEC(T64, ZSTD(1))
+)
+ENGINE = ${replicated}MergeTree
+PARTITION BY toYYYYMMDD(time)
+ORDER BY (time, version)
+TTL toDateTime(time) + toIntervalDay(3)
+SETTINGS index_granularity = 8192, min_rows_for_wide_part = 262144, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;
+
+CREATE TABLE IF NOT EXISTS pair_figure_rows_1h${local}${on_cluster}
+(
+    `time` DateTime('UTC') CODEC(DoubleDelta, LZ4),
+    `pair` UInt64,
+    `src_vm` LowCardinality(String) CODEC(ZSTD(1)),
+    `dst_vm` LowCardinality(String) CODEC(ZSTD(1)),
+    `src_host` LowCardinality(String) CODEC(ZSTD(1)),
+    `dst_host` LowCardinality(String) CODEC(ZSTD(1)),
+    `network` LowCardinality(String) CODEC(ZSTD(1)),
+    `bits_per_second` Nullable(Float64) CODEC(ZSTD(1)),
+    `bits_per_second_low` Nullable(Float64) CODEC(ZSTD(1)),
+    `bits_per_second_high` Nullable(Float64) CODEC(ZSTD(1)),
+    `packets_per_second` Nullable(Float64) CODEC(ZSTD(1)),
+    `packets_per_second_low` Nullable(Float64) CODEC(ZSTD(1)),
+    `packets_per_second_high` Nullable(Float64) CODEC(ZSTD(1)),
+    `loss_ratio` Nullable(Float64) CODEC(ZSTD(1)),
+    `loss_low` Nullable(Float64) CODEC(ZSTD(1)),
+    `loss_high` Nullable(Float64) CODEC(ZSTD(1)),
+    `loss_delay_allowance` Nullable(Float64) CODEC(ZSTD(1)),
+    `loss_evidence` LowCardinality(String) CODEC(ZSTD(1)),
+    `latency_us` Nullable(Int64) CODEC(T64, ZSTD(1)),
+    `latency_spread_us` Nullable(UInt64) CODEC(T64, ZSTD(1)),
+    `latency_method` LowCardinality(String) CODEC(ZSTD(1)),
+    `latency_trip` LowCardinality(String) CODEC(ZSTD(1)),
+    `jitter_us` Nullable(UInt64) CODEC(T64, ZSTD(1)),
+    `latency_missing` LowCardinality(String) CODEC(ZSTD(1)),
+    `connections` UInt64 CODEC(T64, ZSTD(1)),
+    `connections_evidence` LowCardinality(String) CODEC(ZSTD(1)),
+    `new_connections_per_second` Nullable(Float64) CODEC(ZSTD(1)),
+    `new_connections_per_second_low` Nullable(Float64) CODEC(ZSTD(1)),
+    `new_connections_per_second_high` Nullable(Float64) CODEC(ZSTD(1)),
+    `failed_connections` Nullable(Float64) CODEC(ZSTD(1)),
+    `error_ratio` Nullable(Float64) CODEC(ZSTD(1)),
+    `error_low` Nullable(Float64) CODEC(ZSTD(1)),
+    `error_high` Nullable(Float64) CODEC(ZSTD(1)),
+    `resets` Nullable(UInt64) CODEC(T64, ZSTD(1)),
+    `drops` UInt64 CODEC(T64, ZSTD(1)),
+    `drop_hint_packets` UInt64 CODEC(T64, ZSTD(1)),
+    `counted_at` LowCardinality(String) CODEC(ZSTD(1)),
+    `watched_seconds` Float64 CODEC(ZSTD(1)),
+    `packets` Nullable(Float64) CODEC(ZSTD(1)),
+    `packets_variance` Nullable(Float64) CODEC(ZSTD(1)),
+    `bytes` Nullable(Float64) CODEC(ZSTD(1)),
+    `bytes_variance` Nullable(Float64) CODEC(ZSTD(1)),
+    `frame_bytes` Nullable(Float64) CODEC(ZSTD(1)),
+    `sent_packets` Float64 CODEC(ZSTD(1)),
+    `sent_packets_variance` Float64 CODEC(ZSTD(1)),
+    `received_packets` Float64 CODEC(ZSTD(1)),
+    `received_packets_variance` Float64 CODEC(ZSTD(1)),
+    `within_packets` Float64 CODEC(ZSTD(1)),
+    `elsewhere_packets` Float64 CODEC(ZSTD(1)),
+    `packets_per_record` Nullable(Float64) CODEC(ZSTD(1)),
+    `samples` Float64 CODEC(ZSTD(1)),
+    `sampling_rate` UInt32 CODEC(T64, ZSTD(1)),
+    `rate_unstated` Float64 CODEC(ZSTD(1)),
+    `src_vm_uuid` LowCardinality(UUID) CODEC(ZSTD(1)),
+    `dst_vm_uuid` LowCardinality(UUID) CODEC(ZSTD(1)),
+    `src_project` LowCardinality(String) CODEC(ZSTD(1)),
+    `dst_project` LowCardinality(String) CODEC(ZSTD(1)),
+    `version` UInt64 CODEC(LZ4)
+)
+ENGINE = ${replicated}MergeTree
+PARTITION BY toYYYYMM(time)
+ORDER BY (time, pair)
+TTL toDateTime(time) + toIntervalDay(400)
+SETTINGS index_granularity = 1024, min_rows_for_wide_part = 262144, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;
+
+CREATE TABLE IF NOT EXISTS figure_windows_1h${local}${on_cluster}
+(
+    `time` DateTime('UTC') CODEC(DoubleDelta, LZ4),
+    `version` UInt64 CODEC(LZ4),
+    `pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `records` Float64 CODEC(LZ4),
+    `readings` UInt64 CODEC(T64, ZSTD(1)),
+    `gaps` UInt64 CODEC(T64, ZSTD(1))
+)
+ENGINE = ${replicated}MergeTree
+PARTITION BY toYYYYMM(time)
+ORDER BY (time, version)
+TTL toDateTime(time) + toIntervalDay(400)
+SETTINGS index_granularity = 8192, min_rows_for_wide_part = 262144, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from schemas.figures import FIGURE_LEVELS, pair_figures
 from schemas.rollups import LEVELS
 from schemas.views.common import View, suffix
 from schemas.views.ends import end_metrics, end_rows
@@ -43,6 +44,12 @@ def views(interface_speeds: Mapping[str, int]) -> tuple[View, ...]:
     return (
         speed_settings(interface_speeds),
         *(view for level in LEVELS for view in _views_of(level)),
+        *(
+            View(
+                f"pair_figures_{level}", f"Stored figures of closed windows of {LEVELS[level]} s.", pair_figures(level)
+            )
+            for level in FIGURE_LEVELS
+        ),
         View(
             "reconciliation", "Samples against counters of the last hour, per interface and exporter.", RECONCILIATION
         ),

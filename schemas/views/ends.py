@@ -34,15 +34,8 @@ _TRAFFIC = (
 )
 _OPENED = ("connections_opened", "tcp_flags_missing")
 _COUNTERS = (
-    "in_bytes",
-    "out_bytes",
-    "in_packets",
-    "out_packets",
-    "in_discards",
-    "out_discards",
-    "in_errors",
-    "out_errors",
-)
+    "in_bytes", "out_bytes", "in_packets", "out_packets", "in_discards", "out_discards", "in_errors", "out_errors",
+)  # fmt: skip
 _MERGE = CONNECTIONS.replace("(", "Merge(")
 _MERGE_STATE = CONNECTIONS.replace("(", "MergeState(")
 

@@ -11,20 +11,9 @@ from schemas.rollups import LEVELS
 KEYS = "time, exporter, agent, domain, protocol"
 
 _SUMS = (
-    "datagrams",
-    "bytes",
-    "records",
-    "counter_records",
-    "export_lost",
-    "samples_lost",
-    "agent_drops",
-    "datapath_lost",
-    "duplicates",
-    "reordered",
-    "restarts",
-    "kernel_drops",
-    "queue_drops",
-)
+    "datagrams", "bytes", "records", "counter_records", "export_lost", "samples_lost", "agent_drops", "datapath_lost",
+    "duplicates", "reordered", "restarts", "kernel_drops", "queue_drops",
+)  # fmt: skip
 
 
 def exporter_metrics(level: str) -> str:

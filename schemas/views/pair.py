@@ -72,24 +72,10 @@ DELAY_CHANGE_SECONDS = 0.1
 _SIDES = {"sent": "source", "received": "destination", "within": "both"}
 
 _SPLIT = (
-    "records",
-    "packets",
-    "packets_variance",
-    "bytes",
-    "bytes_variance",
-    "frame_bytes",
-    "samples",
-    "first_packets",
-    "last_packets",
-    "first_smear",
-    "last_smear",
-    "first_smear_squares",
-    "last_smear_squares",
-    "rate_unstated",
-    "connections_opened",
-    "connections_reset",
-    "tcp_flags_missing",
-)
+    "records", "packets", "packets_variance", "bytes", "bytes_variance", "frame_bytes", "samples", "first_packets",
+    "last_packets", "first_smear", "last_smear", "first_smear_squares", "last_smear_squares", "rate_unstated",
+    "connections_opened", "connections_reset", "tcp_flags_missing",
+)  # fmt: skip
 
 
 def _by_side(aggregate: str, measure: str, indent: str) -> str:
@@ -138,19 +124,19 @@ def _answers(level: str) -> str:
         time AS answer_time,
         src_vm AS answering_vm,
         dst_vm AS asking_vm,
-        {PAIR_HASH.format(src="dst", dst="src")} AS answered_pair,
+        answered_pair,
         {once("packets")} AS answer_packets,
         {once("connections_accepted")} AS accepted,
         {once("tcp_flags_missing")} AS answers_without_flags,
         {once("sampling_rate_max", "max")} AS answer_rate
     FROM (
         SELECT
-            {KEYS},
-            {", ".join(f"any({name}) AS {name}" for name in OTHERS)},
+            time, src_vm, dst_vm,
+            {PAIR_HASH.format(src="dst", dst="src")} AS answered_pair,
             {split},
             {_by_side("max", "sampling_rate_max", " " * 12)}
         FROM {counted_pairs(level)}
-        GROUP BY {KEYS}
+        GROUP BY time, answered_pair, src_vm, dst_vm
     )"""
 
 
@@ -338,7 +324,9 @@ def _figures(level: str) -> str:
             NOT all_lost, arrived * exp(half_width),
             counts_exact, 0,
             least(1, {NONE_SEEN} * watched_weight / sent_low)) AS most_arrived,
-        if(all_lost, 0, arrived * exp(-half_width)) AS least_arrived,
+        -- By chance more samples may arrive than were sent, by more than the interval: the bound keeps its width.
+        if(all_lost, 0, if(arrived > exp(half_width) AND NOT counts_exact, 1, arrived) * exp(-half_width))
+            AS least_arrived,
         -- What is seen in the first or last second at one side may fall into the neighbour window at the other.  Steady
         -- traffic loses at one end of the window what it gains at the other, but for chance.  Where the delay changes,
         -- the first or last second holds less at one side than at the other; in the middle of a window, a change of the
@@ -467,6 +455,11 @@ def pair_metrics(level: str) -> str:
     all_sampling_rate AS sampling_rate,
     all_rate_unstated AS rate_unstated,
     src_vm_uuid,
-    dst_vm_uuid
+    dst_vm_uuid,
+    pair,
+    if(counted, all_packets_variance, NULL) AS packets_variance,
+    if(counted, all_bytes_variance, NULL) AS bytes_variance,
+    sent_packets_variance,
+    received_packets_variance
 FROM ({_figures(level)}
 )"""

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 from clickhouse_connect.driver import Client
@@ -242,6 +243,27 @@ def test_whatever_happens_each_level_is_gapless_and_every_window_closes_once(ste
         assert window.start_us % LEVEL_US[window.level] == 0
     ends = [(w.epoch, w.end_us) for w in closed]
     assert ends == sorted(ends)
+
+
+def test_who_asks_hears_of_rows_that_may_belong_to_closed_windows() -> None:
+    """Records begin up to 7 s before their receipt: what was received in an open window may begin in a closed one."""
+
+    async def call(function: Callable[..., Any], *args: Any) -> Any:
+        return function(*args)
+
+    windows = Windows(QUICK, Metrics(), call, unused, clock_us=Time(NOON), reach_us=lambda: 7 * SECOND_US)
+    late: list[int] = []
+    windows.subscribe_late(late.append)
+    windows.observe(NOON, NOON - SECOND_US)
+    assert late == [], "nothing has closed"
+    windows._watermark.advance(NOON)
+    windows._watermark.advance(NOON + 20 * SECOND_US + SILENCE)
+    assert windows.closed_us == NOON + 20 * SECOND_US
+
+    windows.observe(NOON + 30 * SECOND_US, NOON + 27 * SECOND_US)
+    assert late == []
+    windows.observe(NOON + 30 * SECOND_US, NOON + 27 * SECOND_US - 1)
+    assert late == [NOON + 20 * SECOND_US - 1]
 
 
 # The component, with a real store.

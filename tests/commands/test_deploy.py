@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from collector.__main__ import main
-from collector.commands.deploy import KINDS, PROGRAM, program, text_of
+from collector.commands.deploy import DATA_SOURCES, KINDS, PROGRAM, program, text_of
 from collector.commands.init import PAGE
 from collector.settings import load
 from tests.service import ROOT
@@ -48,7 +48,11 @@ def test_each_writes_its_files(kind: str, tmp_path: Path, capsys: pytest.Capture
     assert {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} == set(KINDS[kind].files)
     for name in KINDS[kind].files:
         same = (folder / name).read_bytes() == (DEPLOY / name).read_bytes()
-        assert same == (name not in CHANGED and (kind, name) != ("prometheus", "prometheus/prometheus.yml")), name
+        mine = name in CHANGED or (kind, name) in {
+            ("prometheus", "prometheus/prometheus.yml"),
+            ("grafana", DATA_SOURCES),
+        }
+        assert same != mine, name
         assert (folder / name).stat().st_mode & 0o777 == 0o644
 
 
@@ -111,6 +115,16 @@ def test_prometheus_alone_scrapes_this_machine(tmp_path: Path) -> None:
     assert jobs[0]["static_configs"] == [{"targets": ["127.0.0.1:8080"]}]
 
 
+def test_grafana_alone_asks_the_embedded_store_of_this_machine(tmp_path: Path) -> None:
+    assert main(["deploy", "grafana", str(tmp_path)]) == 0
+
+    metrics, flows = yaml.safe_load((tmp_path / DATA_SOURCES).read_text())["datasources"]
+    assert metrics["url"] == "http://127.0.0.1:9090"
+    assert flows["jsonData"] == {"host": "127.0.0.1", "port": 8123, "protocol": "http", "defaultDatabase": "vmflow"}
+    assert "secureJsonData" not in flows
+    assert (metrics["uid"], flows["uid"]) == ("vmflow-prometheus", "vmflow-clickhouse")
+
+
 def test_what_is_there_is_kept_unless_forced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mine = tmp_path / "mine.conf"
     mine.write_text("mine")
@@ -162,8 +176,14 @@ def test_a_wheel_that_is_built_has_them(tmp_path: Path) -> None:
     subprocess.run([*command, str(tree)], cwd=tmp_path, check=True, capture_output=True)
 
     (wheel,) = (tmp_path / "wheel").iterdir()
-    names = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("collector/deploy/")}
-    assert names == {f"collector/deploy/{name}" for name in shipped()}
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {name for name in names if name.startswith("collector/deploy/")} == {
+        f"collector/deploy/{name}" for name in shipped()
+    }
+    # The cloud of `vmflow demo`, a package by itself.
+    assert {name for name in names if name.startswith("deploy/")} == {
+        str(path.relative_to(ROOT)) for path in ROOT.glob("deploy/demo/*.py")
+    }
 
 
 def test_without_the_tree_it_says_that_the_image_needs_it(tmp_path: Path) -> None:

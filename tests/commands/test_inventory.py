@@ -272,20 +272,25 @@ def test_rows_left_out_are_told(vmflow: Vmflow) -> None:
 
 
 FLOW = {
-    "time_received": NOW_US - 10 * MINUTE, "exporter": ip("192.0.2.1"), "src_vm": "a", "dst_vm": "b", "bytes": 1000,
-    "packets": 10, "sampling_rate": 3, "src_vm_uuid": UUIDS["db"].bytes, "dst_vm_uuid": UUIDS["db"].bytes,
-    "src_mac": 0x02, "dst_mac": 0x04, "src_ip": ip("10.9.0.1"), "dst_ip": ip("10.9.0.2"),
+    "time_received": NOW_US - 10 * MINUTE, "exporter": ip("192.0.2.1"), "protocol": "sflow5", "src_vm": "a",
+    "dst_vm": "b", "bytes": 1000, "packets": 10, "sampling_rate": 3, "src_vm_uuid": UUIDS["db"].bytes,
+    "dst_vm_uuid": UUIDS["db"].bytes, "src_mac": 0x02, "dst_mac": 0x04, "src_ip": ip("10.9.0.1"),
+    "dst_ip": ip("10.9.0.2"),
 }  # fmt: skip
 NOBODY = bytes(16)
 NO_SOURCE = {"src_vm": "", "src_vm_uuid": NOBODY}
 NO_DESTINATION = {"dst_vm": "", "dst_vm_uuid": NOBODY}
 FLOW_ROWS: list[tuple[int, dict[str, Any]]] = [
     (4, {}),
-    (2, NO_SOURCE | {"src_mac": 0x0200000000AA, "src_ip": ip("10.1.0.1")}),
+    (2, NO_SOURCE | {"src_mac": 0x0200000000AA, "src_ip": ip("10.1.0.1"), "sighting": "destination"}),
     (1, NO_SOURCE | {"src_mac": 0x0200000000AA, "src_ip": ip("10.1.0.2"), "exporter": ip("192.0.2.2"),
-                     "time_received": NOW_US - 30 * MINUTE}),
-    (1, NO_DESTINATION | {"dst_mac": 0x0200000000AA, "dst_ip": bytes(16)}),
-    (2, NO_DESTINATION | {"dst_mac": 0, "dst_ip": ip("2001:db8::99"), "bytes": 50_000}),
+                     "time_received": NOW_US - 30 * MINUTE, "sighting": "destination"}),
+    (1, NO_DESTINATION | {"dst_mac": 0x0200000000AA, "dst_ip": bytes(16), "sighting": "source"}),
+    # Seen on the way, too, and by another protocol: no more traffic.
+    (3, NO_SOURCE | {"src_mac": 0x0200000000AA, "src_ip": ip("10.1.0.1"), "sighting": "external",
+                     "exporter": ip("192.0.2.2")}),
+    (1, NO_DESTINATION | {"dst_mac": 0x0200000000AA, "dst_ip": bytes(16), "sighting": "source", "protocol": "ipfix"}),
+    (2, NO_DESTINATION | {"dst_mac": 0, "dst_ip": ip("2001:db8::99"), "bytes": 50_000, "sighting": "source"}),
     (1, NO_DESTINATION | {"dst_mac": 0, "dst_ip": ip("10.1.0.9"), "bytes": 1}),
     # Left out: nobody's addresses, those of many, a VM known by its UUID only, and what is too old.
     (1, NO_SOURCE | {"src_mac": 0, "src_ip": bytes(16)}),

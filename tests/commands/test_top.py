@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import json
 import os
-import pty
 import re
-import select
 import signal
-import struct
 import subprocess
 import sys
-import termios
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +21,6 @@ from uuid import UUID
 
 import pytest
 from clickhouse_connect.driver import Client
-from rich.cells import cell_len
 
 from collector.__main__ import main
 from collector.commands import top as top_command
@@ -35,6 +28,7 @@ from collector.commands.top import COLUMNS, SORTS, age, cells, fields_of, short
 from collector.store.client import open_client, open_in_database
 from collector.store.settings import StoreSettings
 from collector.store.setup import set_up
+from tests.commands.terminal import Start, fits
 from tests.flow_rows import BEGIN_US, add, ask, flow, store, vm
 from tests.hostile.nasty import NASTY, harmless
 from tests.service import ROOT
@@ -331,73 +325,6 @@ def test_ages_are_in_the_unit_of_people(seconds: float, text: str) -> None:
     assert age(seconds) == text
 
 
-class Terminal:
-    """`vmflow top` in a terminal of its own."""
-
-    def __init__(self, arguments: Sequence[str], columns: int) -> None:
-        self._ours, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-        environment = {name: text for name, text in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "collector", "top", *arguments], stdin=theirs, stdout=theirs, stderr=theirs,
-            cwd=ROOT, env=environment | {"TERM": "xterm-256color", "NUMBA_DISABLE_JIT": "1"},
-        )  # fmt: skip
-        os.close(theirs)
-        self.text = ""
-
-    def picture(self) -> list[str]:
-        """The lines of the last picture that is there whole."""
-        frames = self.text.split("\x1b[H")[1:-1]
-        plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", frames[-1]) if frames else ""
-        return [line.rstrip() for line in plain.replace("\r", "").split("\n")]
-
-    def until(self, wanted: Callable[[list[str]], object], seconds: float = SECONDS) -> list[str]:
-        """Read until a picture is like that."""
-        poll = select.poll()  # select() fails for file descriptors above 1023, and the tests' store has many files open
-        poll.register(self._ours, select.POLLIN)
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            if poll.poll(200):
-                self.text += os.read(self._ours, 65536).decode("utf-8", "replace")
-                if wanted(self.picture()):
-                    return self.picture()
-        raise AssertionError(self.text[-4000:])
-
-    def end(self, number: int) -> int:
-        """Send a signal, and read what is said at the end."""
-        self.process.send_signal(number)
-        reader = threading.Thread(target=self._drain)
-        reader.start()
-        code = self.process.wait(SECONDS)
-        reader.join()
-        os.close(self._ours)
-        return code
-
-    def _drain(self) -> None:
-        try:
-            while part := os.read(self._ours, 65536):
-                self.text += part.decode("utf-8", "replace")
-        except OSError:  # the other end is closed
-            pass
-
-
-Start = Callable[[Sequence[str], int], Terminal]
-
-
-@pytest.fixture
-def terminal() -> Iterator[Start]:
-    """Starts `vmflow top` with arguments in so many columns; ends it with a test that fails, too."""
-    with ExitStack() as ends:
-
-        def start(arguments: Sequence[str], columns: int) -> Terminal:
-            shown = Terminal(arguments, columns)
-            ends.callback(shown.process.wait)
-            ends.callback(shown.process.kill)
-            return shown
-
-        yield start
-
-
 @contextmanager
 def server(directory: Path, port: int = 0) -> Iterator[str]:
     """A server over an engine in another process."""
@@ -418,9 +345,9 @@ def test_in_a_terminal_it_stays_through_a_store_that_is_away(tmp_path: Path, ter
         with open_client(settings) as client:
             set_up(client, settings)
             fill(client)
-        shown = terminal(["--interval", "1", "--set", f"store.url={url}", "--set", "store.database=top"], 80)
+        shown = terminal(["top", "--interval", "1", "--set", f"store.url={url}", "--set", "store.database=top"], 80)
         picture = shown.until(lambda lines: any(line.startswith("a@host-1") for line in lines))
-        _fits(picture, 80)
+        fits(picture, 80)
         assert "watched whole" in picture[1]
         header = next(line for line in picture if line.startswith("from"))
         assert header.split() == ["from", "to", "Mbit/s", "pkt/s", "loss", "%", "ms", "!"]
@@ -439,21 +366,16 @@ def test_in_a_terminal_it_stays_through_a_store_that_is_away(tmp_path: Path, ter
     assert "Traceback" not in shown.text
 
 
-def _fits(lines: Sequence[str], columns: int) -> None:
-    assert len(lines) <= 24
-    assert all(cell_len(line) <= columns for line in lines)
-
-
 @pytest.mark.parametrize(("columns", "number"), [(60, signal.SIGTERM), (160, signal.SIGINT)])
 def test_without_a_service_it_waits_in_any_width(tmp_path: Path, terminal: Start, columns: int, number: int) -> None:
     """It leaves the embedded store to a service that starts."""
     (tmp_path / "none/metadata").mkdir(parents=True)
     nowhere = ["--set", f"store.url=chdb://{tmp_path}/none", "--set", "sql.enabled=false"]
-    shown = terminal(nowhere, columns)
+    shown = terminal(["top", *nowhere], columns)
 
     picture = shown.until(lambda lines: "no service answers" in " ".join(lines))
 
-    _fits(picture, columns)
+    fits(picture, columns)
     assert "tried again: no service answers on" in " ".join(picture)
     assert shown.end(number) == 0
     assert os.listdir(tmp_path / "none") == ["metadata"], "the store was not opened"

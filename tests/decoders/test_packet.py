@@ -183,6 +183,11 @@ IN_IP = {
     "4 in 4": (OUTER / VTEPS / V4 / SEGMENT, "ipip", 0x0800),
     "6 in 4": (OUTER / VTEPS / V6 / SEGMENT, "ipip", 0x86DD),
     "4 in 6": (OUTER / VTEPS6 / V4 / SEGMENT, "ipip", 0x0800),
+    "MPLS in IP": (
+        OUTER / IP(src="198.51.100.1", dst="198.51.100.2", proto=137) / MPLS(label=100, s=1) / V4 / SEGMENT,
+        "other",
+        0x8847,
+    ),
     "4 in gre": (OUTER / VTEPS / GRE(proto=0x0800) / V4 / SEGMENT, "gre", 0x0800),
     "6 in gre": (OUTER / VTEPS / GRE(proto=0x86DD) / V6 / SEGMENT, "gre", 0x86DD),
     "4 in vxlan-gpe": (

@@ -92,3 +92,36 @@ def test_none_to_move_is_no_mistake() -> None:
     called(wire.move64)(OCTETS, 5_000, 8, 0, rows, 0, 3, 1)
 
     assert not rows.any()
+
+
+@kernel
+def filled(target, first, count, value, step):  # type: ignore[no-untyped-def]
+    wire.fill(target, first, count, value, step)
+
+
+@kernel
+def bits_of(source, first, count):  # type: ignore[no-untyped-def]
+    return wire.any_bits(source, first, count)
+
+
+def test_a_run_is_filled_and_nothing_beside_it() -> None:
+    rows = np.zeros((2, 8), np.uint64)
+
+    filled(rows, 9, 3, 7, 2)
+    filled(rows, 16, 0, 7, 1)
+
+    assert rows.ravel().nonzero()[0].tolist() == [9, 11, 13]
+    assert bits_of(rows, 8, 8) == 7
+    assert bits_of(rows, 0, 9) == 0
+
+
+@pytest.mark.parametrize(("first", "count", "step"), [(-1, 1, 1), (0, -1, 1), (15, 2, 1), (10, 4, 2), (3, 1, 0)])
+def test_a_run_is_within_the_array(first: int, count: int, step: int) -> None:
+    rows = np.zeros((2, 8), np.uint64)
+
+    with pytest.raises(IndexError):
+        filled(rows, first, count, 1, step)
+    if step == 1:
+        with pytest.raises(IndexError):
+            bits_of(rows, first, count)
+    assert not rows.any()

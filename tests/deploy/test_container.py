@@ -6,7 +6,10 @@ import json
 import re
 import shlex
 import shutil
+import socket
 import subprocess
+import sys
+import threading
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -102,6 +105,8 @@ def test_what_compose_mounts_is_there_and_parses() -> None:
             else:
                 assert source in compose()["volumes"], source
     for path in [*DEPLOY.rglob("*.yaml"), *DEPLOY.rglob("*.yml")]:
+        if path.is_relative_to(DEPLOY / "helm/vmflow/templates"):
+            continue  # Helm's: tests/deploy/test_helm.py
         assert yaml.safe_load(path.read_text()), path
     for path in DEPLOY.rglob("*.xml"):
         assert ET.parse(path).getroot().tag == "clickhouse", path  # noqa: S314 (our own files)
@@ -145,6 +150,29 @@ def test_both_stages_compile_for_the_same_cpu_at_the_same_path() -> None:
     for key in ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "VMFLOW_CACHE_DIR"):
         assert environments[0][key] == environments[1][key]
     assert ("COPY", "--from=build /opt/vmflow /opt/vmflow") in stages()[1]
+
+
+@pytest.mark.parametrize(("status", "exit_code"), [(200, 0), (503, 1), (None, 1)])
+def test_the_health_check_fails_where_health_does(status: int | None, exit_code: int) -> None:
+    """None: nobody answers."""
+    (check,) = (rest.partition("CMD ")[2] for name, rest in stages()[1] if name == "HEALTHCHECK")
+    program, *arguments = json.loads(check)
+    assert ("COPY", f"--from=build {Path(program).parents[1]} {Path(program).parents[1]}") in stages()[1]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        place = f"127.0.0.1:{server.getsockname()[1]}"
+
+        def answer() -> None:
+            with server.accept()[0] as connection:
+                assert connection.recv(4096).startswith(b"GET /health HTTP/1.1\r\n")
+                connection.sendall(f"HTTP/1.1 {status} said\r\nContent-Length: 0\r\n\r\n".encode())
+
+        if status is None:
+            server.close()
+        thread = threading.Thread(target=answer if status else int)
+        thread.start()
+        command = [sys.executable, *(argument.replace("127.0.0.1:8080", place) for argument in arguments)]
+        assert subprocess.run(command, capture_output=True, check=False, timeout=300).returncode == exit_code
+        thread.join()
 
 
 def test_no_build_tool_is_in_the_final_image() -> None:

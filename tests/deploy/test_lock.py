@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -58,3 +61,26 @@ def test_the_image_installs_nothing_else() -> None:
     assert len(installs) == 2
     assert "--require-hashes -r ${LOCK}" in installs[0]
     assert "--no-index --no-deps --no-build-isolation ." in installs[1]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("uv") is None, reason="uv is not installed (extra `release`)")
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+@pytest.mark.parametrize("name", LOCKS)
+def test_the_images_of_both_machines_find_wheels_of_everything(name: str, machine: str, tmp_path: Path) -> None:
+    """Of everything but `ovs`, which is an archive only, and builds without a compiler."""
+    text = (ROOT / "deploy/Dockerfile").read_text()
+    (python,) = re.findall(r"^ARG PYTHON_IMAGE=python:(\d+\.\d+)-slim-bookworm$", text, re.MULTILINE)
+    command = [
+        sys.executable, "-m", "uv", "pip", "install", "--dry-run", "--no-progress", "--target", str(tmp_path),
+        "--python-version", python, "--python-platform", f"{machine}-manylinux_2_28",
+        "--only-binary", ":all:", "--no-binary", "ovs", "--require-hashes", "-r", str(ROOT / "deploy" / name),
+    ]  # fmt: skip
+
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    if done.returncode and re.search(r"error sending request|Failed to fetch|dns error", done.stderr):
+        pytest.skip(f"the package index cannot be reached: {done.stderr.strip().splitlines()[-1]}")
+    assert done.returncode == 0, done.stderr
+    found = dict(re.findall(r"^ \+ (\S+)==(\S+)$", done.stderr, re.MULTILINE))
+    for package in ("numba", "llvmlite", "pyarrow", "uvloop", *(["chdb"] if name == "requirements.lock" else [])):
+        assert found[package] == locked(name)[package][0]

@@ -1,8 +1,10 @@
-"""Prometheus rules and the Grafana dashboard: they parse, they fire, and they name what the service really has."""
+"""Prometheus rules and Grafana dashboards: they parse, they fire, and they name what the service really has.
+
+What the panels over SQL show is compared with the truth in tests/docs/test_sql.py.
+"""
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import subprocess
@@ -13,12 +15,12 @@ from typing import Any
 import pytest
 import yaml
 
+from deploy.grafana.render import written
+from tests.deploy.grafana import DEPLOY, dashboards, targets
 from tests.service import Service, running
 
-DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 PROMETHEUS = DEPLOY / "prometheus"
 RULES = PROMETHEUS / "vmflow.rules.yml"
-DASHBOARD = DEPLOY / "grafana" / "dashboards" / "vmflow.json"
 CASES = Path(__file__).with_name("rules_cases.yml")
 
 needs_promtool = pytest.mark.skipif(
@@ -36,27 +38,13 @@ def rules() -> list[dict[str, Any]]:
     return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
 
 
-def dashboard() -> dict[str, Any]:
-    content = json.loads(DASHBOARD.read_text())
-    assert isinstance(content, dict)
-    return content
-
-
-def targets(kind: str) -> list[tuple[str, dict[str, Any]]]:
-    """Title and target of every query of one kind of data source."""
-    return [
-        (panel["title"], target)
-        for panel in dashboard()["panels"]
-        for target in panel.get("targets", [])
-        if target["datasource"]["type"] == kind
-    ]
-
-
 def expressions() -> dict[str, str]:
     """Every PromQL expression of rules, panels and variables, by where it stands."""
     found = {rule["alert"]: rule["expr"] for rule in rules()}
-    found |= {f"{title} {target['refId']}": target["expr"] for title, target in targets("prometheus")}
-    for variable in dashboard()["templating"]["list"]:
+    found |= {f"{title} {target['refId']}": target["expr"] for _, title, target in targets("prometheus")}
+    for variable in dashboards()["vmflow-service"]["templating"]["list"]:
+        if variable["type"] != "query":
+            continue
         inner = re.fullmatch(r"label_values\((.*), \w+\)", variable["definition"])
         assert inner is not None, variable["definition"]
         found[f"variable {variable['name']}"] = inner[1]
@@ -114,27 +102,59 @@ def test_prometheus_can_read_the_queries_of_the_dashboard(tmp_path: Path) -> Non
     promtool("check", "rules", file)
 
 
-def test_the_dashboard_asks_the_provisioned_data_sources() -> None:
+def test_dashboards_ask_the_provisioned_data_sources() -> None:
+    """By variables, which begin with them: who has others chooses in the dashboard."""
     provisioned = yaml.safe_load((DEPLOY / "grafana/provisioning/datasources/vmflow.yaml").read_text())
     known = {(source["type"], source["uid"]) for source in provisioned["datasources"]}
 
-    asked = {
-        (target["datasource"]["type"], target["datasource"]["uid"])
-        for panel in dashboard()["panels"]
-        for target in panel.get("targets", [])
-    }
-    assert asked == known
+    for uid, one in dashboards().items():
+        chosen = {
+            choice["name"]: (choice["query"], choice["current"]["value"])
+            for choice in one["templating"]["list"]
+            if choice["type"] == "datasource"
+        }
+        asked = [
+            target["datasource"]
+            for part in [*one["panels"], *one["templating"]["list"]]
+            for target in [part, *part.get("targets", [])]
+            if "datasource" in target
+        ]
+        assert asked, uid
+        for source in asked:
+            kind, begins_with = chosen[re.fullmatch(r"\$\{(\w+)\}", source["uid"])[1]]  # type: ignore[index]
+            assert kind == source["type"]
+            assert (kind, begins_with) in known
+
+
+def test_dashboards_are_found_and_told_apart() -> None:
+    files = {file.stem for file in (DEPLOY / "grafana/dashboards").glob("*.json")}
+    titles = {one["title"] for one in dashboards().values()}
+
+    assert set(dashboards()) == files  # none takes the uid of another
+    assert len(titles) == len(files)
+    for one in dashboards().values():
+        assert len({panel["id"] for panel in one["panels"]}) == len(one["panels"])
+        assert one["links"][0]["tags"] == one["tags"] == ["vmflow"]
+    provider = yaml.safe_load((DEPLOY / "grafana/provisioning/dashboards/vmflow.yaml").read_text())["providers"][0]
+    assert f":{provider['options']['path']}:ro" in (DEPLOY / "compose.yaml").read_text()
+
+
+def test_the_dashboards_are_those_of_the_code() -> None:
+    """`make docs` writes them."""
+    for file, text in written().items():
+        assert file.read_text("utf-8") == text, f"{file.name}: run `python -m deploy.grafana.render`"
 
 
 def test_panels_do_not_overlap() -> None:
-    taken: dict[tuple[int, int], str] = {}
-    for panel in dashboard()["panels"]:
-        place = panel["gridPos"]
-        assert place["x"] + place["w"] <= 24, panel["title"]
-        for x in range(place["x"], place["x"] + place["w"]):
-            for y in range(place["y"], place["y"] + place["h"]):
-                assert (x, y) not in taken, (panel["title"], taken[x, y])
-                taken[x, y] = panel["title"]
+    for one in dashboards().values():
+        taken: dict[tuple[int, int], str] = {}
+        for panel in one["panels"]:
+            place = panel["gridPos"]
+            assert place["x"] + place["w"] <= 24, panel["title"]
+            for x in range(place["x"], place["x"] + place["w"]):
+                for y in range(place["y"], place["y"] + place["h"]):
+                    assert (x, y) not in taken, (panel["title"], taken[x, y])
+                    taken[x, y] = panel["title"]
 
 
 def test_every_metric_that_is_asked_for_exists(service: Service) -> None:
@@ -149,18 +169,3 @@ def test_every_metric_that_is_asked_for_exists(service: Service) -> None:
 
 ENDS = {"counter": ("",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count"), "summary": ("_sum", "_count")}
 """What the series of a family of each type are called."""
-
-
-def test_every_sql_query_of_the_dashboard_runs(service: Service) -> None:
-    queries = targets("grafana-clickhouse-datasource")
-    assert queries
-    for title, target in queries:
-        service.query(without_macros(target["rawSql"]))
-        assert "$" not in without_macros(target["rawSql"]), title
-
-
-def without_macros(sql: str) -> str:
-    """What Grafana's ClickHouse plugin makes of its macros, for the last hour in steps of 15 s."""
-    sql = re.sub(r"\$__timeFilter\((\w+)\)", r"\1 >= now() - 3600 AND \1 <= now()", sql)
-    sql = re.sub(r"\$__timeInterval\((\w+)\)", r"toStartOfInterval(toDateTime(\1), INTERVAL 15 second)", sql)
-    return sql.replace("$__interval_s", "15")

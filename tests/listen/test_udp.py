@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from collector.listen.recvmmsg import ANCILLARY, AVAILABLE, BatchReader, Reader, Received, SingleReader, best_reader
 from collector.listen.settings import Endpoint, ListenError, ListenSettings, parse_endpoint
 from collector.listen.sockets import SHARDS
-from collector.listen.udp import Listener
+from collector.listen.udp import Listener, OpenSockets
 from collector.metrics import Metrics
 from collector.threads import run
 from decoders.datagrams import Datagrams, address_halves
@@ -662,3 +662,25 @@ def test_totals_of_drops_that_come_late_add_nothing_and_wrap(totals: tuple[int, 
             assert metrics.value("listen_kernel_drops_total", address=str(listener.addresses[0])) == drops
 
     run(main())
+
+
+def test_datagrams_that_come_before_the_listener_reads_are_kept() -> None:
+    """Its sockets are opened while the store opens; without a start they are closed again."""
+    got: list[Datagrams] = []
+
+    async def scenario() -> tuple[list[str], bool]:
+        listener = Listener(ListenSettings(addresses=("127.0.0.1:0",)), Metrics(), lambda batch: not got.append(batch))
+        async with OpenSockets(listener):
+            port = listener._unread[0].getsockname()[1]
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as exporter:
+                exporter.sendto(b"early", ("127.0.0.1", port))
+            async with listener:
+                assert listener.addresses[0].port == port
+                await until(lambda: bool(got))
+        texts = [bytes(batch.octets[batch.start[0] :][: batch.length[0]]) for batch in got]
+        unread = Listener(ListenSettings(addresses=("127.0.0.1:0",)), Metrics(), lambda batch: True)
+        async with OpenSockets(unread):
+            sock = unread._unread[0]
+        return [text.decode() for text in texts], sock.fileno() == -1
+
+    assert asyncio.run(scenario()) == (["early"], True)

@@ -34,27 +34,40 @@ RULES = [
 ]  # fmt: skip
 
 
+def interfaces(testbed: Testbed) -> list[dict[str, str]]:
+    return list(json.loads(testbed.run("inventory"))["vms"].values())
+
+
 @pytest.fixture(scope="module")
 def service(testbed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with started(testbed, tmp_path_factory.mktemp("service"), inventory(testbed)) as service:
+    directory = tmp_path_factory.mktemp("service")
+    file = directory / "names.csv"
+    file.write_text("mac,vm\n" + "".join(f"{vm['mac']},{vm['vm']}\n" for vm in interfaces(testbed)))
+    with started(testbed, directory, file, *inventory(testbed)) as service:
         yield service
 
 
 @pytest.fixture
 def by_agent(testbed: Testbed, tmp_path: Path) -> Iterator[Service]:
-    """A service that knows the hypervisors by their agent addresses alone, as behind a relay."""
-    with started(
-        testbed, tmp_path, [re.sub(r'"127\.0\.1\.1[12]", ', "", line) for line in inventory(testbed)]
-    ) as service:
+    """A service that knows the hypervisors by their agent addresses alone.
+
+    The database of Open vSwitch holds the agent address that is set: with it as a source none is unknown.
+    """
+    file = tmp_path / "names.toml"
+    keys = {"mac": "mac", "vm": "vm", "host": "host", "port_name": "port"}
+    blocks = [
+        "\n".join(["[[interface]]", *(f'{key} = "{vm[there]}"' for key, there in keys.items())])
+        for vm in interfaces(testbed)
+    ]
+    blocks += [f'[[host]]\nname = "host-{host}"\naddresses = ["192.0.2.1{n}"]' for n, host in enumerate("ab", 1)]
+    file.write_text("\n\n".join(blocks))
+    with started(testbed, tmp_path, file) as service:
         yield service
 
 
 @contextmanager
-def started(testbed: Testbed, directory: Path, sources: list[str]) -> Iterator[Service]:
-    """The service with names from these sources and a file."""
-    file = directory / "names.csv"
-    vms = json.loads(testbed.run("inventory"))["vms"].values()
-    file.write_text("mac,vm\n" + "".join(f"{vm['mac']},{vm['vm']}\n" for vm in vms))
+def started(testbed: Testbed, directory: Path, file: Path, *sources: str) -> Iterator[Service]:
+    """The service with names from a file and from these sources."""
     names = f"inventory.static={json.dumps([{'file': str(file)}])}"
     rules = f"alerts.rules={json.dumps(RULES)}"
     # As deploy/ovs.md says for unsampled IPFIX; what comes by sFlow keeps its own rate.

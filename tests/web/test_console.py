@@ -209,10 +209,7 @@ def test_an_alert_is_seen_and_taken_on_by_keyboard_while_another_browser_looks(
 ) -> None:
     served, _ = desk
     with opened(browser, served.url, f"/?{THEN}") as mine, opened(browser, served.url, f"/alerts?{THEN}") as theirs:
-        mine.wait_for_selector(".live")
-        mine.wait_for_function(
-            "performance.getEntriesByType('resource').some(one => one.name.endsWith('/events')) || true"
-        )
+        theirs.wait_for_selector(".empty")
         assert mine.locator(".banner").count() == 0
         served.close("10s", range(8))
         mine.wait_for_selector(".banner")

@@ -33,14 +33,9 @@ DIRTY_DOMAINS = 16_384
 """As many domains as libvirt lists.  A change beyond that is found when the domain is next due to be read."""
 
 _EVENTS = (
-    "LIFECYCLE",
-    "DEVICE_ADDED",
-    "DEVICE_REMOVED",
-    "AGENT_LIFECYCLE",
-    "MIGRATION_ITERATION",
-    "JOB_COMPLETED",
+    "LIFECYCLE", "DEVICE_ADDED", "DEVICE_REMOVED", "AGENT_LIFECYCLE", "MIGRATION_ITERATION", "JOB_COMPLETED",
     "METADATA_CHANGE",
-)
+)  # fmt: skip
 
 _log = get_log("libvirt")
 _start_lock = threading.Lock()

@@ -32,27 +32,12 @@ Item = Mapping[str, Any]
 MAX_VNI = 2**24 - 1
 
 PORT_FIELDS = (
-    "id",
-    "revision_number",
-    "mac_address",
-    "fixed_ips",
-    "allowed_address_pairs",
-    "device_id",
-    "device_owner",
-    "network_id",
-    "project_id",
-    "binding:host_id",
-    "binding:vif_type",
-    "binding:vif_details",
-)
+    "id", "revision_number", "mac_address", "fixed_ips", "allowed_address_pairs", "device_id", "device_owner",
+    "network_id", "project_id", "binding:host_id", "binding:vif_type", "binding:vif_details",
+)  # fmt: skip
 NETWORK_FIELDS = (
-    "id",
-    "revision_number",
-    "name",
-    "segments",
-    "provider:network_type",
-    "provider:segmentation_id",
-)
+    "id", "revision_number", "name", "segments", "provider:network_type", "provider:segmentation_id",
+)  # fmt: skip
 
 _ID_SHOWN = 8
 """Characters of an id that distinguish two things of one name, for people."""

@@ -43,21 +43,10 @@ MAX_VNI = 2**32 - 1
 """A GRE key has 32 bits, VXLAN and Geneve have 24."""
 TUNNELS = frozenset(
     {
-        "vxlan",
-        "geneve",
-        "gre",
-        "ip6gre",
-        "gre64",
-        "erspan",
-        "ip6erspan",
-        "lisp",
-        "stt",
-        "gtpu",
-        "bareudp",
-        "srv6",
+        "vxlan", "geneve", "gre", "ip6gre", "gre64", "erspan", "ip6erspan", "lisp", "stt", "gtpu", "bareudp", "srv6",
         "ipsec_gre",
     }
-)
+)  # fmt: skip
 _OVERLAYS = ("vxlan", "geneve", "gre")
 """Neutron's network types whose segmentation id is in the packets of a tunnel."""
 

@@ -165,7 +165,7 @@ SINCE_BOOT = (NOW_US - 55_000_000, NOW_US - 51_000_000)
         ([(162, 4), (155, 8)], struct.pack("!I", 2_500_001) + ntp(END), (END - 2_500_001, END)),
         ([(160, 8), (22, 4), (21, 4)], struct.pack("!QII", BOOT_MS, 5_000, 9_000), SINCE_BOOT),
         ([(22, 4), (21, 4), (160, 8)], struct.pack("!IIQ", 5_000, 9_000, BOOT_MS), SINCE_BOOT),
-        ([(22, 4), (21, 4)], struct.pack("!II", 5_000, 9_000), (NOW_US, NOW_US)),
+        ([(22, 4), (21, 4)], struct.pack("!II", 5_000, 9_000), (NOW_US - 4_000_000, NOW_US)),
         ([(323, 8)], struct.pack("!Q", NOW * 1000 - 7), (NOW_US - 7_000, NOW_US - 7_000)),
         ([(152, 8)], struct.pack("!Q", NOW * 1000 - 7), (NOW_US - 7_000, NOW_US)),
         ([(153, 8)], struct.pack("!Q", NOW * 1000 - 7), (NOW_US - 7_000, NOW_US - 7_000)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from ipaddress import IPv6Address
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from clickhouse_connect.driver import Client
 
+from collector.analyze.figures import read_due, store_window
 from collector.sql.engine import Engine, Query
 from collector.store.settings import StoreSettings
 from tests.flow_rows import BEGIN_US, add, ask, flow, named, polls, store, vm
@@ -42,6 +44,9 @@ def filled(store_directory: Path) -> Iterator[Client]:
         add(client, [ends | reading], "latency")
         report = {"time": BEGIN_US + 20_000_000, "interval_us": 10_000_000, "datagrams": 9, "export_lost": 1}
         add(client, [report | {"exporter": IPv6Address("::1").packed, "protocol": "sflow5"}], "exporters")
+        now = int(time.time())
+        for window in read_due(client, "1m", {"begin": now - 4 * 3600, "end": now}):
+            store_window(client, "1m", window, now, 1)
         yield client
 
 
