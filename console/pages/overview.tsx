@@ -43,7 +43,7 @@ export function Overview({ range, newest, firing, turn }: Page) {
       series={[{ name: say("volume"), color: "--s1", value: data.bits ?? [], low: data.bits_low ?? [], high: data.bits_high ?? [] }]} />}</Shown></Card>
     <div class="two">
       <Shown loaded={most}>{(found) => <Top title={say("most")} found={found} more={link("/pairs")}>{(row) => <Fig value={row.bits_per_second} low={row.bits_per_second_low} high={row.bits_per_second_high} unit="bit/s" />}</Top>}</Shown>
-      <Shown loaded={worst}>{(found) => <Top title={say("mostLoss")} found={found} more={link("/pairs", { only: "lossy", sort: "certain" })}>{(row) => <><Loss row={row} /> <Latency row={row} /></>}</Top>}</Shown>
+      <Shown loaded={worst}>{(found) => <Top title={say("mostLoss")} found={found} more={link("/pairs", { only: "lossy", sort: "certain" })}>{(row) => <><Loss row={row} /> {row.latency_us !== null && <Latency row={row} />}</>}</Top>}</Shown>
       <Card title={say("firingNow")} more={<Link to={link("/alerts")}>{say("allAlerts")} →</Link>}>
         <Shown loaded={firing}>{() => listed.length === 0 ? <Empty>{say("noneFiring")}</Empty> : <ul class="lines">{listed.slice(0, 8).map((one) => <li key={one.alert_id}><AlertLine alert={one} /></li>)}</ul>}</Shown>
       </Card>
