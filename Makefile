@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test test-system test-debian package run lint bench bench-peers fuzz docs man lock audit clean
+.PHONY: help page demo test test-system test-debian package run lint bench bench-peers fuzz docs man lock audit clean
 
 help:
 	@echo "make demo    install, and watch a made-up cloud with trouble; PCAP=file shows a capture of yours"
@@ -19,6 +19,7 @@ help:
 	@echo "make lint    ruff, mypy and bandit alone"
 	@echo "make lock    pin what the images install, with hashes (needs the package index)"
 	@echo "make audit   ask for known defects of what the images install (needs the package index)"
+	@echo "make page    build the console's page (Node 20 or newer, else from PyPI into $(VENV); needs npm's registry once)"
 	@echo "make docs    render docs/columns.md and the Grafana dashboards, then the site of docs/ into build/site"
 	@echo "make man     write the manual page, build/vmflow.1"
 
@@ -42,6 +43,13 @@ $(LIBVIRT): $(STAMP)
 	else echo "tests with libvirt will be skipped: they need libvirt-dev, pkg-config and a C compiler"; fi
 	@touch $@
 
+# The console's page.  With no Node 20 on the machine, PyPI has one.  Where npm's registry cannot be reached the service
+# runs without the page and says so: that must not stop `make demo` or `make test`.
+PAGE := collector/web/page/index.html
+PAGE_SOURCES := $(wildcard console/*.json console/*.mjs console/*.ts* console/*.css console/*.html console/*.svg console/*/*.ts console/*/*.tsx)
+$(PAGE): $(PAGE_SOURCES)
+	@console/build $(BIN) || echo "the console is not built (see above): the service runs without it; 'make page' tries again"
+
 # What builds the site; `make demo` does without.
 SITE := $(VENV)/.site
 $(SITE): $(STAMP)
@@ -57,21 +65,25 @@ $(DEMO): pyproject.toml
 	@$(INSTALL) --editable '.[embedded]'
 	@touch $@
 
+ANY := $(if $(wildcard $(STAMP)),$(STAMP),$(DEMO))
+page: $(ANY) $(PAGE)
+
 # SECONDS=60 ends it by itself.
-demo: $(if $(wildcard $(STAMP)),$(STAMP),$(DEMO))
+demo: $(ANY) $(PAGE)
 	@$(BIN)/vmflow demo $(if $(SECONDS),--seconds $(SECONDS)) $(if $(PCAP),"$(PCAP)")
 
-run: $(STAMP)
+run: $(STAMP) $(PAGE)
 	@$(BIN)/vmflow run
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	@if [ -d console/node_modules ]; then console/build $(BIN) --check; else echo "the page's types are not checked: make page"; fi
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive vmflow.py schemas decoders collector deploy
 
 # The kernels are compiled while the linters run: each takes one core for a minute or two.
-test: $(LIBVIRT) $(SITE)
+test: $(LIBVIRT) $(SITE) $(PAGE)
 	@$(BIN)/vmflow warmup & warming=$$!; $(MAKE) --no-print-directory lint && wait $$warming || { kill $$warming 2>/dev/null; exit 1; }
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
@@ -132,4 +144,4 @@ audit: $(STAMP)
 	$(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement deploy/requirements.lock
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) console/node_modules collector/web/page build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

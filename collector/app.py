@@ -58,6 +58,8 @@ from collector.store.writer import INSERT_SETTINGS, Writer
 from collector.store_reader import Reader
 from collector.threads import Bridge, LoopLag
 from collector.version import ENGINE, VERSION
+from collector.web import questions
+from collector.web.events import Events
 from collector.web.queries import ANSWER_SECONDS, BOUNDS
 from collector.web.server import Web
 from schemas.flows import FLOWS
@@ -118,6 +120,7 @@ READ = "read"
 LOGIN = "login"
 API = "api"
 API_THREADS = 2
+CONSOLE = "console"
 LISTEN = "listen"
 RELOAD = "reload"
 KERNELS = "kernels"
@@ -172,7 +175,7 @@ class Service:
         single = dict.fromkeys((*stages(workers), *names), 1)
         self.bridge = Bridge(
             single
-            | {QUERY: query_threads(settings.sql), API: API_THREADS}
+            | {QUERY: query_threads(settings.sql), API: API_THREADS, CONSOLE: questions.AT_ONCE}
             | threads(settings.inventory)
             | {NOTIFY: delivery_threads(settings.notify), ACTIONS: action_threads(settings.notify)},
             STOP_SECONDS,
@@ -199,6 +202,7 @@ class Service:
             partial(self.bridge.call, NOTIFY),
             on_delivered=self._delivered,
         )
+        self.events = Events()
         self.alerts: Alerts = Alerts(
             settings.alerts,
             self.metrics,
@@ -207,12 +211,20 @@ class Service:
             self.notify,
             clock_us=wall_clock_us,
             remember=self.notify.remember,
-            on_notification=self._notified if settings.notify.actions_enabled else None,
+            on_notification=self._notified,
             own=self._own_measures,
         )
         alert_api = AlertApi(self.alerts, settings.alerts.active())
         reader = Reader(partial(self.bridge.call, READ), connect, BOUNDS, wait_seconds=ANSWER_SECONDS)
+        console = Reader(
+            partial(self.bridge.call, CONSOLE),
+            connect,
+            questions.BOUNDS,
+            at_once=questions.AT_ONCE,
+            wait_seconds=questions.ANSWER_SECONDS,
+        )
         self.windows.subscribe("alert", self.alerts.window_closed)
+        self.windows.subscribe("console", self.events.window_closed)
         self.doctor = Doctor(
             settings.analyze, self.metrics, partial(self.bridge.call, DOCTOR), connect, clock_us=wall_clock_us
         )
@@ -306,7 +318,15 @@ class Service:
             connections=connections.streams,
         )
         self.web = Web(
-            settings.web, self.metrics, self.health, alert_api, reader, self.entrance, partial(self.bridge.call, API)
+            settings.web,
+            self.metrics,
+            self.health,
+            alert_api,
+            reader,
+            console,
+            self.events,
+            self.entrance,
+            partial(self.bridge.call, API),
         )
 
     async def run(self) -> None:
@@ -457,8 +477,10 @@ class Service:
         self.alerts.delivered(group, receiver, ok)
 
     def _notified(self, notification: AlertNotification) -> None:
-        """The same for actions."""
-        self.actions.offer(notification)
+        """The same for actions and open pages."""
+        self.events.notified(notification)
+        if self.settings.notify.actions_enabled:
+            self.actions.offer(notification)
 
     def _waiting(self) -> bool:
         """Return whether this run or the previous one received rows that no rollup has yet, or has gaps not stored."""

@@ -13,7 +13,7 @@ from enum import Enum
 import h11
 import uvicorn
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from collector.connections import BACKLOG, Door, Place, Places, State, person_of
@@ -56,7 +56,9 @@ HEADERS = (
     ("Referrer-Policy", "no-referrer"),
     ("Cache-Control", "no-store"),
 )
-"""Headers of every answer, also of refusals and errors: all that is served is data, for the requester only."""
+"""Headers of every answer, also of refusals and errors, unless the answer sets its own: what is served is data, for
+the requester only.  The pages of the console are the exception."""
+_ENCODED = [(name.lower().encode(), value.encode()) for name, value in HEADERS]
 NO_PLACE = (
     "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\n"
     + "".join(f"{name}: {value}\r\n" for name, value in HEADERS)
@@ -123,6 +125,7 @@ class TimedProtocol(H11Protocol):
             body = f"{msg}\n".encode()
             headers = [
                 *self.server_state.default_headers,
+                *_ENCODED,
                 (b"content-type", b"text/plain; charset=utf-8"),
                 (b"content-length", str(len(body)).encode()),
                 (b"connection", b"close"),
@@ -302,13 +305,29 @@ def _drop(connection: socket.socket, place: Place) -> None:
     place.leave()
 
 
+def with_headers(app: ASGIApp) -> ASGIApp:
+    """Return the same app, whose answers have `HEADERS` where they do not set their own."""
+
+    async def headed(scope: Scope, receive: Receive, send: Send) -> None:
+        async def sent(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                own = {name.lower() for name, _ in message.get("headers", ())}
+                missing = [header for header in _ENCODED if header[0] not in own]
+                message = {**message, "headers": [*missing, *message.get("headers", ())]}
+            await send(message)
+
+        await app(scope, receive, sent)
+
+    return headed
+
+
 def server(
     app: ASGIApp, name: str, metrics: Metrics, context: ssl.SSLContext | None = None, connections: int = CONNECTIONS
 ) -> Server:
     """Return a server for `app`, with TLS if there is a context; bounded in connections and in the time for a
     request."""
     config = uvicorn.Config(
-        app,
+        with_headers(app),
         log_config=None,
         access_log=False,  # request URLs may hold passwords
         lifespan="off",
@@ -316,7 +335,6 @@ def server(
         ws="none",
         proxy_headers=False,
         server_header=False,
-        headers=list(HEADERS),
         limit_concurrency=TASKS,
         timeout_keep_alive=int(IDLE_SECONDS),
         timeout_graceful_shutdown=3,

@@ -5,6 +5,7 @@ Only `server.py` imports this, on a thread, after the start: FastAPI is slow to 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -24,15 +25,18 @@ from pydantic import (
     model_validator,
 )
 from starlette.exceptions import HTTPException as StarletteHTTPException
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from collector.http.gate import DEFECT, PROBLEM, SCOPE_USER, problem
+from collector.http.server import LargeResponse
 from collector.interfaces import AlertService, AlertServiceError, Row
+from collector.store_errors import first_line
 from collector.store_reader import Reader
 from collector.version import VERSION
-from collector.web import queries
+from collector.web import queries, questions
+from collector.web.events import Events, TooManyListenersError
 from schemas.text import clean
 
 PAGE = 1000
@@ -265,6 +269,13 @@ class Made(BaseModel):
     silence_id: str
 
 
+class Session(BaseModel):
+    """Who asks."""
+
+    user: str = Field(description="Name of the login; empty where vmflow knows none: then changes need `who`.")
+    version: str
+
+
 class Problem(BaseModel):
     """What went wrong (RFC 9457)."""
 
@@ -308,6 +319,8 @@ _BODY = _problems(
 )
 _ABSENT = _problems({404: "None has this id."})
 _OVER = _problems({409: "Its state does not allow it."})
+
+_BUSY = _problems({503: "Too many ask at once: Retry-After says when to come again. Or the store does not answer."})
 
 router = APIRouter(prefix="/api/v1", responses=_PROBLEMS)
 
@@ -439,6 +452,44 @@ async def list_rules(service: Service) -> RuleList:
     return RuleList.model_validate({"rules": service.rules()})
 
 
+@router.get("/ask/{question}", tags=["console"], responses=_BUSY)
+async def ask(
+    request: Request, question: Annotated[str, Path(pattern="^[a-z_]{1,40}$")], level: str = "1m"
+) -> Response:
+    """Answer a question of the console: `data` has its columns by name, times in seconds since 1970; `sql` and `values`
+    are what was asked."""
+    reader: Reader = request.app.state.console
+    given = {name: value for name, value in request.query_params.items() if name != "level"}
+    try:
+        sql, values = questions.prepare(question, level, given)
+    except questions.QuestionError as error:
+        raise HTTPException(422, str(error)) from error
+    try:
+        text, seconds = await reader.ask(partial(questions.ask, sql=sql, values=values))
+    except TimeoutError as error:
+        raise HTTPException(503, "too many questions at once", {"Retry-After": "2"}) from error
+    except Exception as error:
+        raise queries.NoAnswerError(f"the store does not answer: {first_line(error)}") from error
+    told = {"question": question, "level": level, "sql": sql, "values": values, "seconds": round(seconds, 4)}
+    return LargeResponse([json.dumps(told)[:-1].encode(), b', "data": ', text, b"}"], media_type="application/json")
+
+
+@router.get("/events", tags=["console"], responses=_BUSY)
+async def listen(request: Request) -> Response:
+    """Say what is new, as server-sent events: `window`, `alerts`, and `bye` when the service stops."""
+    events: Events = request.app.state.events
+    try:
+        return StreamingResponse(events.listen(), media_type="text/event-stream")
+    except TooManyListenersError as error:
+        raise HTTPException(503, "too many pages listen", {"Retry-After": "10"}) from error
+
+
+@router.get("/session", tags=["console"])
+async def session(request: Request) -> Session:
+    """Say who is logged in."""
+    return Session(user=str(request.scope.get(SCOPE_USER) or ""), version=VERSION)
+
+
 async def _row(reader: Reader, alert_id: str) -> Row:
     row = await queries.alert(reader, alert_id)
     if row is None:
@@ -506,8 +557,11 @@ class Api(FastAPI):
         return self.openapi_schema
 
 
-def application(service: AlertService, reader: Reader, pages: Sequence[BaseRoute]) -> ASGIApp:
-    """Return the API of `service` and of the store, with `pages` beside it."""
+def application(
+    service: AlertService, reader: Reader, console: Reader, events: Events, pages: Sequence[BaseRoute]
+) -> ASGIApp:
+    """Return the API of `service` and of the store, with `pages` beside it; `console` is the reader of its
+    questions."""
     app = Api(
         title="vmflow",
         summary="Alerts of VM-to-VM traffic: list, acknowledge, resolve, silence; rules and their state.",
@@ -518,6 +572,7 @@ def application(service: AlertService, reader: Reader, pages: Sequence[BaseRoute
         routes=list(pages),
     )
     app.state.service, app.state.reader = service, reader
+    app.state.console, app.state.events = console, events
     app.include_router(router)
     handle(app)
     app.middleware_stack = app.build_middleware_stack()  # otherwise the first request does this

@@ -1,4 +1,4 @@
-"""HTTP server for /metrics, /health and the API, on the service's own event loop.
+"""HTTP server for the console, /metrics, /health and the API, on the service's own event loop.
 
 The API's libraries take a quarter of a second to load, and the start does not wait for them: `LateApi` loads them on a
 thread.
@@ -24,6 +24,8 @@ from collector.interfaces import AlertService, Call
 from collector.log import get_log
 from collector.metrics import Metrics
 from collector.store_reader import Reader
+from collector.web.events import Events
+from collector.web.pages import Pages
 from collector.web.settings import WebSettings
 
 LOAD_SECONDS = 30
@@ -31,6 +33,14 @@ LOAD_SECONDS = 30
 
 GZIP_LEVEL = 1
 """The text of metrics shrinks to a tenth even with the fastest level."""
+
+HOME = """vmflow
+
+/         in a browser: the console
+/metrics  for Prometheus
+/health   is it well
+/api/openapi.json
+"""
 
 Health = Callable[[], dict[str, Any]]
 """The state of the service; key `status` is `ok`, `starting` or what is wrong."""
@@ -98,11 +108,14 @@ class Web:
         health: Health,
         service: AlertService,
         reader: Reader,
+        console: Reader,
+        events: Events,
         entrance: Entrance,
         call: Call,
         connections: int = CONNECTIONS,
     ) -> None:
-        """`call` is for loading the API, and for rendering metrics meanwhile: two threads."""
+        """`reader` is for the API's routes, `console` for the page's questions; `events` go to open pages.  `call` is
+        for loading the API, and for rendering metrics meanwhile: two threads."""
         self._settings = settings
         self._entrance = entrance
         self._families = metrics
@@ -110,6 +123,9 @@ class Web:
         self._health = health
         self._service = service
         self._reader = reader
+        self._console = console
+        self._events = events
+        self._files = Pages()
         self._call = call
         self._routes = [
             Route("/", self._home),
@@ -139,7 +155,9 @@ class Web:
 
     async def __aexit__(self, *error: object) -> None:
         await self._api.stop()
+        self._events.end()
         if self._settings.enabled:
+            await asyncio.sleep(0)  # listeners say bye
             self._server.should_exit = True
             await self._task
 
@@ -149,18 +167,34 @@ class Web:
             await asyncio.wait({self._api.load()})
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request (ASGI): the pages directly, all others by the API."""
-        page = scope["type"] == "http" and scope["path"] in self._paths and scope["method"] in READS
-        await (self._pages if page else self._api)(scope, receive, send)
+        """Answer one request (ASGI): the console and the pages directly, all others by the API."""
+        reads = scope["type"] == "http" and scope["method"] in READS
+        page = self._page_of(Request(scope)) if reads else None
+        if page is not None:
+            if not self._files.loaded:
+                await self._call(self._files.load)
+            await page(Request(scope))(scope, receive, send)
+        elif reads and scope["path"] in self._paths:
+            await self._pages(scope, receive, send)
+        else:
+            await self._api(scope, receive, send)
+
+    def _page_of(self, request: Request) -> Callable[[Request], Response] | None:
+        """Return what answers this address as a part of the page; None for data."""
+        path = request.url.path
+        if path.startswith("/page/"):
+            return self._files.file
+        data = path in ("/metrics", "/health") or path.startswith("/api")
+        return self._files.shell if not data and "text/html" in request.headers.get("accept", "") else None
 
     def _application(self) -> ASGIApp:
         """Return the API, and the pages for methods other than GET and HEAD.  Blocks: it loads FastAPI."""
         from collector.web.api import application  # noqa: PLC0415 - slow, see the module's text
 
-        return application(self._service, self._reader, self._routes)
+        return application(self._service, self._reader, self._console, self._events, self._routes)
 
     async def _home(self, request: Request) -> Response:
-        return PlainTextResponse("vmflow\n\n/metrics  for Prometheus\n/health   is it well\n/api/openapi.json\n")
+        return PlainTextResponse(HOME)
 
     async def _metrics(self, request: Request) -> Response:
         """Render metrics on a thread: with a thousand exporters it takes 55 ms of CPU."""

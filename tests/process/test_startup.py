@@ -34,6 +34,7 @@ from collector.settings import Settings
 from collector.store.settings import StoreSettings
 from collector.store.writer import Writer
 from collector.threads import Bridge
+from collector.web.events import Events
 from collector.web.server import LateApi, Web
 from collector.web.settings import WebSettings
 from decoders.decoder import Decoder
@@ -425,7 +426,9 @@ def test_metrics_are_rendered_on_a_thread() -> None:
         metrics.counter("tests_total", "Tests.").inc(3)
         async with Bridge({"api": 2, "login": 1}) as bridge:
             entrance = Entrance(AccessSettings(), metrics, partial(bridge.call, "login"))
-            web = Web(WebSettings(port=0), metrics, dict, None, None, entrance, partial(bridge.call, "api"))  # type: ignore[arg-type]
+            web = Web(
+                WebSettings(port=0), metrics, dict, None, None, None, Events(), entrance, partial(bridge.call, "api")
+            )  # type: ignore[arg-type]
             async with web:
                 return await asked(web._answer, "/metrics")
 

@@ -20,6 +20,8 @@ from collector.http.settings import AccessSettings
 from collector.store.settings import StoreSettings
 from collector.store_reader import Reader
 from collector.threads import Bridge, run
+from collector.web import questions
+from collector.web.events import Events
 from collector.web.queries import ANSWER_SECONDS, BOUNDS
 from collector.web.server import Web
 from collector.web.settings import WebSettings
@@ -73,12 +75,18 @@ def served(store: StoreSettings, settings: AlertSettings, access: AccessSettings
     stop: list[asyncio.Event] = []
 
     async def main() -> None:
-        async with running(store, settings) as live, Bridge({"query": 2, "login": 1, "api": 2}) as bridge:
+        events = Events()
+        live_stage = running(store, settings, on_notification=events.notified)
+        async with live_stage as live, Bridge({"query": 2, "login": 1, "api": 2, "console": 2}) as bridge:
             desk = AlertApi(live.alerts, settings.active())
             reader = Reader(partial(bridge.call, "query"), partial(connect, store), BOUNDS, wait_seconds=ANSWER_SECONDS)
+            console = Reader(
+                partial(bridge.call, "console"), partial(connect, store), questions.BOUNDS, at_once=questions.AT_ONCE
+            )
             entrance = Entrance(access or AccessSettings(), live.metrics, partial(bridge.call, "login"))
             api = partial(bridge.call, "api")
-            web = Web(WebSettings(port=0), live.metrics, lambda: {"status": "ok"}, desk, reader, entrance, api)
+            health = {"status": "ok"}
+            web = Web(WebSettings(port=0), live.metrics, lambda: health, desk, reader, console, events, entrance, api)
             async with web:
                 found.append(Served(web.url, live, asyncio.get_running_loop()))
                 stop.append(asyncio.Event())

@@ -1,0 +1,63 @@
+import { useEffect, useState } from "preact/hooks";
+import { type Row, ask, get, useLoad } from "../core/api.ts";
+import { moment, text, unitOf } from "../core/format.ts";
+import { rowKeys } from "../core/keys.ts";
+import { set } from "../core/state.ts";
+import { say } from "../core/text.ts";
+import type { Page } from "../main.tsx";
+import { Card, Link, Name, Severity, Shown } from "../parts/basics.tsx";
+import { Acts, Subject, figureOf, utcNow } from "./alerts.tsx";
+import { PairCharts } from "./pair.tsx";
+
+const STEPS = { "10s": 10, "1m": 60, "1h": 3600 } as const;
+
+export function Alert({ id, news, user }: Page & { id: string }) {
+  const loaded = useLoad(`alert ${id} ${news.alerts}`, (signal) => get(`/api/v1/alerts/${encodeURIComponent(id)}`, signal));
+  const [acting, setActing] = useState<"takeOn" | "resolve" | "silence" | null>(null);
+  const alert: Row | undefined = loaded.value?.alert;
+  useEffect(() => rowKeys({ a: () => alert?.state === "firing" && setActing("takeOn"), s: () => alert && setActing("silence") }));
+  return <Shown loaded={loaded}>{(body) => <Detail alert={body.alert} history={body.history} acting={acting} setActing={setActing} user={user} />}</Shown>;
+}
+
+function Detail({ alert, history, acting, setActing, user }: { alert: Row; history: Row[]; acting: "takeOn" | "resolve" | "silence" | null; setActing: (one: "takeOn" | "resolve" | "silence" | null) => void; user: string }) {
+  const utc = utcNow();
+  const unit = unitOf(alert.unit);
+  const lasts = alert.state !== "resolved";
+  return <>
+    <h1><Severity of={alert.severity} /> <Subject labels={alert.labels} /></h1>
+    <div class="bar">
+      <span class={`tag ${lasts && alert.state === "firing" ? "so" : ""}`}>{say(alert.state === "firing" ? "firingState" : alert.state === "acknowledged" ? "acknowledged" : "resolved")}</span>
+      {alert.acknowledged_by && <span class="soft">{say("takenBy", { who: alert.acknowledged_by })}</span>}
+      {alert.resolved_by && <span class="soft">{say("endedBy", { who: alert.resolved_by })}</span>}
+      {alert.held_back && <span class="tag">{say("heldBack", { who: alert.held_back_by || "?" })}</span>}
+      {alert.stale_since && <span class="tag">{say("stale", { time: moment(alert.stale_since, utc) })}</span>}
+      <span class="right">{alert.state === "firing" && <button class="main" onClick={() => setActing("takeOn")}>{say("takeOn")} <kbd>a</kbd></button>} {lasts && <button onClick={() => setActing("resolve")}>{say("resolve")}</button>} <button onClick={() => setActing("silence")}>{say("silence")} <kbd>s</kbd></button></span>
+    </div>
+    <div class="two">
+      <Card title={alert.rule}><dl>
+        <dt>{alert.measure || alert.condition}</dt><dd><b>{figureOf(alert)}</b></dd>
+        <dt>{say("threshold")}</dt><dd>{text({ value: alert.threshold, unit })}</dd>
+        <dt>{say("evidence")}</dt><dd>{alert.evidence || "–"}{alert.samples !== null && ` · ${Math.round(alert.samples)} ${say("samples")}`}</dd>
+        <dt>{say("window")}</dt><dd>{alert.level} · {moment(alert.window_end, utc)}</dd>
+        <dt>{say("since")}</dt><dd>{moment(alert.since, utc)}</dd>
+        {Object.entries(alert.labels).map(([name, value]) => <><dt>{name}</dt><dd><Name>{String(value)}</Name></dd></>)}
+      </dl>{alert.summary && <p>{alert.summary}</p>}</Card>
+      <Card title={say("history")}><ol class="history">{history.map((event, place) => <li key={place}><time>{moment(event.time, utc)}</time> <b>{event.event}</b> {event.who && <Name>{event.who}</Name>} {event.value !== null && <span class="soft">{text({ value: event.value, low: event.low, high: event.high, unit })}</span>} {event.comment && <q>{event.comment}</q>}</li>)}</ol></Card>
+    </div>
+    {alert.scope === "pair" && <Around alert={alert} />}
+    {acting && <Acts alerts={[alert]} user={user} what={acting} onClose={() => setActing(null)} />}
+  </>;
+}
+
+/** The series of the alert from before it began until now, with the limit. */
+function Around({ alert }: { alert: Row }) {
+  const level = alert.level as keyof typeof STEPS, step = STEPS[level];
+  const since = Math.floor(Date.parse(alert.since) / 1000 / step) * step;
+  const last = Math.floor(Date.parse(alert.window_end) / 1000);
+  const from = since - 30 * step, until = Math.min(last + 10 * step, from + 720 * step);
+  const { src_vm: src, dst_vm: dst, network = "" } = alert.labels;
+  const loaded = useLoad(`around ${src} ${dst} ${from} ${until} ${level}`, (signal) => ask("pair_series", { level, from, until, src, dst, network }, signal));
+  const only = alert.measure === "latency_us" ? "latency" : alert.measure.startsWith("loss") ? "loss" : alert.measure.startsWith("error") ? "errors" : "bandwidth";
+  return <><Shown loaded={loaded}>{({ data }) => <PairCharts data={data} range={{ from, until, level, step, live: false }} only={[only, "bandwidth"]} limits={{ [only]: alert.threshold ?? undefined }} onRange={() => set({})} />}</Shown>
+    <p><Link to={`/pairs/${encodeURIComponent(src)}/${encodeURIComponent(dst)}?from=${new Date(from * 1000).toISOString()}&until=${new Date(until * 1000).toISOString()}&network=${encodeURIComponent(network)}`}>{say("showPair")} →</Link></p></>;
+}

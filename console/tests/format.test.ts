@@ -1,0 +1,28 @@
+import assert from "node:assert/strict";
+import { digits, lossState, text, ticks, written } from "../core/format.ts";
+import { spread } from "../core/series.ts";
+import { en } from "../text/en.ts";
+import { zh } from "../text/zh.ts";
+
+assert.equal(text({ value: 0.041, low: 0.032, high: 0.05, unit: "ratio" }), "4.1 % (3.2 … 5)");
+assert.equal(text({ value: 41_230_000_000, low: 41_000_000_000, high: 41_500_000_000, unit: "bit/s" }), "41.2 Gbit/s (41 … 41.5)");
+assert.equal(text({ value: 999_600, low: null, high: null, unit: "bit/s" }), "1000 kbit/s");
+// One scale for all ends: the lower end of 1.2 Mbit/s is 0.9 Mbit/s, not 900.
+assert.equal(text({ value: 1_200_000, low: 900_000, high: 1_500_000, unit: "bit/s" }), "1.2 Mbit/s (0.9 … 1.5)");
+assert.equal(text({ value: 312, unit: "count", state: "atleast" }), "≥ 312");
+assert.equal(text({ value: 5, low: 5, high: 5, unit: "count" }), "5");
+// What was not measured is never 0.
+assert.deepEqual(written({ value: null, low: 0, high: 1, unit: "ratio" }), { value: "–", interval: "" });
+assert.equal(text({ value: 0, unit: "ratio" }), "0 %");
+assert.equal(text({ value: 20_400, unit: "us" }), "20.4 ms");
+assert.equal(digits(0.00042), "0.0004");
+assert.equal(lossState("blind"), "blind");
+assert.equal(lossState("spread"), "measured");
+assert.deepEqual(ticks(0.9), [0, 0.5, 1]);
+assert.deepEqual(ticks(37), [0, 10, 20, 30, 40]);
+assert.deepEqual(ticks(0), [0, 1]);
+// A window that is missing is a gap in the line, not a line across it.
+assert.deepEqual(spread([0, 10, 40], 10, [1, 2, 3]), { time: [0, 10, 20, 40], values: [1, 2, null, 3] });
+assert.deepEqual(Object.keys(zh).sort(), Object.keys(en).sort());
+for (const key of Object.keys(en) as (keyof typeof en)[])
+  assert.deepEqual((zh[key].match(/\{\w+\}/g) ?? []).sort(), (en[key].match(/\{\w+\}/g) ?? []).sort(), key);

@@ -1,0 +1,310 @@
+"""The console: its files and headers, its questions, and the page itself in a real browser.
+
+The browser is Debian's chromium.  What every page must not do is checked at the end of each test: break the policy of
+the page, write an error, ask another host, or get a 5xx.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+from uuid import UUID
+
+import pytest
+
+from collector.alert.settings import AlertSettings, Route
+from collector.store.settings import StoreSettings
+from collector.store_reader import Bounds
+from collector.web import pages, questions
+from tests.alert.support import traffic
+from tests.flow_rows import BEGIN_US, add, ask, store, vm
+from tests.web.support import Served, served
+
+CONSOLE = Path(__file__).resolve().parents[2] / "console"
+CHROMIUM = shutil.which("chromium")
+HOSTILE = ("<img src=x onerror=alert(1)>", "\u202egnp.exe' OR 1=1 --\"%", "x" * 200)
+BEGIN = BEGIN_US // 1_000_000
+WAIT_MS = 30_000
+needs_page = pytest.mark.skipif(not (pages.BUILT / pages.SHELL).exists(), reason="the page is not built: make page")
+
+
+def iso(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
+
+
+THEN = f"from={iso(BEGIN)}&until={iso(BEGIN + 100)}&level=10s"
+"""The time of the traffic, as addresses of the page have it."""
+
+
+def named(name: str, host: str) -> dict[str, Any]:
+    return {**vm("x", host), "vm": name, "uuid": str(UUID(int=abs(hash(name)) % 2**128))}
+
+
+@pytest.fixture(scope="module")
+def desk(store_directory: Path) -> Iterator[tuple[Served, Any]]:
+    """vm0 to vm5 in a row send 800 kbit/s each; vm3→vm4 loses 20 %; names that are an attack talk to vm0.  No window
+    has closed."""
+    settings = StoreSettings(url=f"chdb://{store_directory}", database="console")
+    with store(settings) as client, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(questions, "BOUNDS", Bounds(seconds=60, rows=10_000))  # slow machines must not fail
+        vms = [vm(f"vm{number}", f"host-{number % 3}") for number in range(6)]
+        rows = []
+        for number in range(5):
+            rows += traffic(vms[number], vms[number + 1], range(100), 200 if number == 3 else 0)
+        for number, name in enumerate(HOSTILE):
+            rows += traffic(named(name, f"host-{number % 2 + 1}"), vms[0], range(100))
+        add(client, rows)
+        alerts = AlertSettings(routes=(Route(receivers=("mail",)),), settle_seconds=0, group_by="none")
+        with served(settings, alerts) as running:
+            yield running, client
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("needs Debian's package chromium")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright of PyPI")
+    with sync_api.sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield running
+        running.close()
+
+
+@contextmanager
+def opened(browser: Any, url: str, path: str, **options: Any) -> Iterator[Any]:
+    """A page of a browser context of its own, which must behave."""
+    context = browser.new_context(locale="en-GB", **options)
+    page = context.new_page()
+    page.set_default_timeout(WAIT_MS)
+    wrong: list[str] = []
+    page.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("dialog", lambda dialog: (wrong.append(f"dialog {dialog.message}"), dialog.dismiss()))
+    page.on("request", lambda asked: wrong.append(asked.url) if not asked.url.startswith(url) else None)
+    page.on("response", lambda got: wrong.append(f"{got.status} {got.url}") if got.status >= 500 else None)
+    try:
+        page.goto(url + path)
+        page.wait_for_selector("h1")
+        yield page
+        assert wrong == []
+    finally:
+        context.close()
+
+
+def test_a_browser_gets_the_page_and_a_program_gets_text(desk: tuple[Served, Any]) -> None:
+    served, _ = desk
+    text = served.get("/")
+    shell = served.get("/pairs/a/b", Accept="text/html,*/*;q=0.8")
+
+    assert text.headers["content-type"].startswith("text/plain")
+    assert b"/metrics" in text.body
+    assert served.get("/nothing").status == 404
+    assert served.get("/metrics", Accept="text/html").headers["content-type"].startswith("text/plain")
+    if not (pages.BUILT / pages.SHELL).exists():
+        assert b"make page" in served.get("/", Accept="text/html").body
+        pytest.skip("the page is not built: make page")
+    assert shell.status == 200
+    policy = shell.headers["content-security-policy"]
+    assert "unsafe" not in policy
+    assert "require-trusted-types-for 'script'" in policy
+    assert shell.headers["cross-origin-opener-policy"] == "same-origin"
+    assert shell.headers["x-content-type-options"] == "nosniff"
+    assert len(shell.headers.get_all("content-security-policy")) == 1  # type: ignore[attr-defined]
+
+
+@needs_page
+def test_files_are_kept_for_ever_and_small(desk: tuple[Served, Any]) -> None:
+    served, _ = desk
+    shell = served.get("/", Accept="text/html").body.decode()
+    found = re.findall(r'"(/page/[0-9a-f]{16}/[a-z.]+)"', shell)
+    script = next(path for path in found if path.endswith(".js"))
+    answer = served.ask("GET", script, None, {"Accept-Encoding": "gzip"})
+
+    assert len(found) == 3
+    assert "immutable" in answer.headers["cache-control"]
+    assert answer.headers["content-encoding"] == "gzip"
+    assert int(answer.headers["content-length"]) <= 70_000
+    assert served.get("/page/0123456789abcdef/main.js").status == 404
+    assert served.get(re.sub(r"[^/]+$", "../../server.py", script)).status == 404
+
+
+def test_without_a_built_page_the_service_says_how(tmp_path: Path) -> None:
+    from starlette.requests import Request
+
+    empty = pages.Pages(tmp_path)
+    empty.load()
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b"", "server": ("a", 80)}
+
+    assert b"make page" in empty.shell(Request(scope)).body
+
+
+def test_a_question_is_answered_in_columns(desk: tuple[Served, Any]) -> None:
+    served, client = desk
+    at = BEGIN + 50
+    answer = served.get(f"/api/v1/ask/pairs?level=10s&at={at}&sort=certain&limit=3").json
+    truth = ask(
+        client, f"SELECT * FROM console.pair_metrics WHERE time = toDateTime({at}) ORDER BY loss_low DESC LIMIT 1"
+    )[0]
+
+    assert answer["data"]["src_vm"][0] == truth["src_vm"] == "vm3"
+    for name in ("loss_ratio", "loss_low", "loss_high", "bits_per_second"):
+        assert answer["data"][name][0] == pytest.approx(truth[name])
+    assert truth["loss_ratio"] == pytest.approx(0.2)
+    assert answer["data"]["every"][0] == 8
+    assert "pair_metrics" in answer["sql"]
+
+
+@pytest.mark.parametrize("query", [
+    "pairs?at=1&sort=bits%3BDROP", "pairs?at=x", "pairs?at=1&nonsense=1", "pairs?at=1&limit=100000", "pairs?level=1y",
+    f"pair_series?from=0&until={BEGIN}", "nothing", "pairs?only=1%3D1", "pairs?vm=" + "a" * 301,
+])  # fmt: skip
+def test_questions_take_only_what_they_declare(desk: tuple[Served, Any], query: str) -> None:
+    assert desk[0].get(f"/api/v1/ask/{query}").status == 422
+
+
+def test_text_of_people_is_bound(desk: tuple[Served, Any]) -> None:
+    served, _ = desk
+    for name in (*HOSTILE, "'; DROP TABLE flows; --", "{at:UInt32}", "\\"):
+        answer = served.get(
+            f"/api/v1/ask/pair_series?level=10s&from={BEGIN}&until={BEGIN + 100}&src={quote(name)}&dst=vm0"
+        )
+        assert answer.status == 200
+        assert len(answer.json["data"]["t"]) == (10 if name in HOSTILE else 0)
+
+
+@needs_page
+@pytest.mark.parametrize("look", ["dark", "light"])
+def test_numbers_on_the_page_are_those_of_sql(desk: tuple[Served, Any], browser: Any, look: str) -> None:
+    served, client = desk
+    truth = ask(client, f"SELECT src_vm, dst_vm, bits_per_second AS bits, loss_ratio AS loss FROM console.pair_metrics "
+                f"WHERE time = toDateTime({BEGIN + 90})")  # fmt: skip
+    wanted = {(row["src_vm"], row["dst_vm"]): (row["bits"], row["loss"]) for row in truth}
+    with opened(browser, served.url, f"/pairs?{THEN}", color_scheme=look) as page:
+        page.wait_for_selector("table.pairs tbody tr")
+        found = page.eval_on_selector_all(
+            "table.pairs tbody tr",
+            "rows => rows.map(row => [...row.querySelectorAll('bdi')].map(one => one.textContent)"
+            ".concat([...row.querySelectorAll('[data-value]')].map(one => one.dataset.value)))",
+        )
+        assert page.evaluate("document.documentElement.dataset.theme") == look
+
+    assert {(src, dst): tuple(None if one == "null" else float(one) for one in rest) for src, dst, *rest in found} == {
+        pair: (pytest.approx(bits), loss if loss is None else pytest.approx(loss))
+        for pair, (bits, loss) in wanted.items()
+    }
+    assert wanted["vm3", "vm4"] == (pytest.approx(800_000), pytest.approx(0.2))
+
+
+@needs_page
+def test_an_alert_is_seen_and_taken_on_by_keyboard_while_another_browser_looks(
+    desk: tuple[Served, Any], browser: Any
+) -> None:
+    served, _ = desk
+    with opened(browser, served.url, f"/?{THEN}") as mine, opened(browser, served.url, f"/alerts?{THEN}") as theirs:
+        theirs.wait_for_selector(".empty")
+        assert mine.locator(".banner").count() == 0
+        served.close("10s", range(8))
+        mine.wait_for_selector(".banner")
+        assert "vm3" in mine.inner_text(".banner")
+        theirs.wait_for_selector("tbody tr.firing")
+
+        mine.keyboard.press("g")
+        mine.keyboard.press("a")
+        mine.wait_for_selector("tr.here")
+        mine.keyboard.press("a")
+        mine.fill("input[name=who]", "ann")
+        mine.keyboard.press("Tab")
+        mine.keyboard.type("looking <b>at</b> hv-2")
+        mine.keyboard.press("Enter")
+        mine.wait_for_selector("tr.acknowledged")
+        mine.wait_for_selector(".banner", state="detached")
+
+        theirs.wait_for_selector("tr.acknowledged")
+        theirs.click("tr.acknowledged a")
+        theirs.wait_for_selector("text=looking <b>at</b> hv-2")
+        assert "ann" in theirs.inner_text("main")
+
+
+@needs_page
+@pytest.mark.parametrize("name", HOSTILE, ids=("html", "rtl", "long"))
+def test_hostile_names_are_text(desk: tuple[Served, Any], browser: Any, name: str) -> None:
+    served, _ = desk
+    for path in (f"/?{THEN}", f"/pairs/{quote(name, safe='')}/vm0?{THEN}"):
+        with opened(browser, served.url, path, viewport={"width": 360, "height": 800}) as page:
+            page.wait_for_selector(".chart")
+            page.wait_for_function(
+                "name => [...document.querySelectorAll('bdi')].some(one => one.textContent === name)", arg=name
+            )
+            assert page.locator("main img").count() == 0
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@needs_page
+def test_gaps_are_gaps_and_the_table_behind_a_chart_says_so(desk: tuple[Served, Any], browser: Any) -> None:
+    served, _ = desk
+    with opened(browser, served.url, f"/pairs/vm3/vm4?{THEN}") as page:
+        page.wait_for_selector(".chart canvas")
+        page.locator("figure[aria-label=Loss] button").click()
+        cells = page.locator("figure[aria-label=Loss] td[data-value]")
+        assert cells.count() == 10
+        assert "20 % (" in cells.nth(4).inner_text()
+        page.locator("figure[aria-label=Latency] button").click()
+        assert {cell.inner_text() for cell in page.locator("figure[aria-label=Latency] td[data-value]").all()} == {
+            "no data"
+        }
+
+
+@needs_page
+@pytest.mark.parametrize("path", ["/", "/alerts?state=all", "/pairs", "/pairs/vm3/vm4", "/exporters"])
+@pytest.mark.parametrize("look", ["dark", "light"])
+def test_nothing_serious_is_found_by_axe(desk: tuple[Served, Any], browser: Any, path: str, look: str) -> None:
+    axe = CONSOLE / "node_modules/axe-core/axe.min.js"
+    if not axe.exists():
+        pytest.skip("needs axe-core of npm: make page")
+    served, _ = desk
+    with opened(browser, served.url, f"{path}{'&' if '?' in path else '?'}{THEN}", color_scheme=look) as page:
+        page.wait_for_load_state("load")
+        page.wait_for_selector("main .card")
+        page.evaluate(axe.read_text("utf-8"))
+        found = page.evaluate(
+            "axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa']}).then(ran => ran.violations.map(one => "
+            "[one.id, one.impact, one.nodes.map(node => node.html).slice(0, 3)]))"
+        )
+    assert [one for one in found if one[1] in ("serious", "critical")] == []
+
+
+@needs_page
+def test_both_languages_serve_the_same_page(desk: tuple[Served, Any], browser: Any) -> None:
+    served, _ = desk
+    with opened(browser, served.url, f"/pairs?{THEN}") as page:
+        page.click("button[lang=zh-Hans]")
+        page.wait_for_selector("h1:has-text('虚拟机对')")
+        assert page.evaluate("document.documentElement.lang") == "zh-Hans"
+
+
+def test_units_of_the_page() -> None:
+    """The grammar of figures, in the page's own language."""
+    node, bundler = shutil.which("node"), CONSOLE / "node_modules/.bin/esbuild"
+    if node is None or not bundler.exists():
+        pytest.skip("needs node and the page's libraries: make page")
+    bundled = subprocess.run(
+        [str(bundler), "tests/format.test.ts", "--bundle", "--platform=node", "--format=esm", "--log-level=error"],
+        cwd=CONSOLE, capture_output=True, check=True,
+    )  # fmt: skip
+    ran = subprocess.run(
+        [node, "--input-type=module", "-"], input=bundled.stdout, capture_output=True, cwd=CONSOLE, check=False
+    )
+    assert ran.returncode == 0, ran.stdout.decode() + ran.stderr.decode()
+
+
+def test_the_lock_file_names_no_host() -> None:
+    lock = json.loads((CONSOLE / "package-lock.json").read_text())
+    assert not [name for name, package in lock["packages"].items() if "resolved" in package]
