@@ -120,13 +120,14 @@ def usable(directory: Path) -> bool:
 
 
 class KernelCache(_Cache):
-    """The files of one kernel, for numba."""
+    """The files of one kernel, for numba.  A closure has none: what it holds is not in its name."""
 
     def __init__(self, function: Any) -> None:
         source = Path(function.__code__.co_filename).resolve().parent
         own = any(source.is_relative_to(folder) for folder in _OWN)
         self._folder = f"kernels-{source_digest(*(() if own else (source,)))}"
         self._seen: set[str] = set()
+        self._closure = function.__closure__ is not None
         self._name = f"{function.__module__}.{function.__qualname__}".replace("<locals>.", "")
 
     @property
@@ -143,7 +144,7 @@ class KernelCache(_Cache):
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Return the machine code for a signature; None if it is not there."""
         target_context.refresh()
-        for directory in self._directories():
+        for directory in () if self._closure else self._directories():
             if (payload := self._read(directory / self._file(sig))) is not None:
                 parts = _unpickled(payload)[1:]
                 return CompileResult._rebuild(target_context, *parts)  # type: ignore[no-untyped-call] # as numba's cache
@@ -170,7 +171,12 @@ class KernelCache(_Cache):
     def save_overload(self, sig: Any, data: Any) -> None:
         """Write the machine code for a signature, all of it or nothing."""
         directory = base_directory() / self._folder
-        if data.library.has_dynamic_globals or data.lifted or not (usable(directory.parent) and usable(directory)):
+        if (
+            self._closure
+            or data.library.has_dynamic_globals
+            or data.lifted
+            or not (usable(directory.parent) and usable(directory))
+        ):
             return
         file = directory / self._file(sig)
         payload = pickle.dumps((sig, *data._reduce()), protocol=pickle.HIGHEST_PROTOCOL)

@@ -12,12 +12,34 @@ import numpy as np
 import pytest
 
 from collector.inventory import intervals as columns_module
+from collector.inventory import lookup
 from collector.inventory.intervals import Columns, address_words
-from collector.inventory.lookup import find_host, find_ip, find_mac, find_port
 from collector.inventory.merge import Placement
 from collector.inventory.snapshot import BY_INDEX, BY_NAME, BY_OF_PORT, Snapshot, build, check
 from collector.inventory.sources.base import NO_UUID, Address, Interface, PortKind
+from decoders.jit import unchecked_kernel
 from schemas.inventory import Rank
+
+
+@unchecked_kernel
+def find_host(tables, high, low):  # type: ignore[no-untyped-def]
+    return lookup.find_host(tables, high, low)
+
+
+@unchecked_kernel
+def find_mac(tables, mac, time, grace, host, vni, vlan, near):  # type: ignore[no-untyped-def]
+    return lookup.find_mac(tables, mac, time, grace, host, vni, vlan, near)
+
+
+@unchecked_kernel
+def find_ip(tables, high, low, time, grace, host, vni, vlan, near):  # type: ignore[no-untyped-def]
+    return lookup.find_ip(tables, high, low, time, grace, host, vni, vlan, near)
+
+
+@unchecked_kernel
+def find_port(tables, host, by, value, time, grace, high, low):  # type: ignore[no-untyped-def]
+    return lookup.find_port(tables, host, by, value, time, grace, high, low)
+
 
 FOREVER = (1 << 63) - 1
 GRACE = 5
