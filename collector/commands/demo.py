@@ -86,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="another number is another cloud")
     parser.add_argument(
         "--trouble", default=TROUBLE, metavar="LIST",
-        help="what happens when, as NAME@START+LENGTH in seconds, or none (docs/demo.md); default: %(default)s",
+        help="what happens when, as NAME@START+LENGTH in seconds, or none (docs/demo.md; default: everything once)",
     )  # fmt: skip
 
 

@@ -103,7 +103,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "  vmflow deploy systemd /root/vmflow     unit, settings and sysctl, for this installation\n"
         "  vmflow deploy prometheus . --force     over what is there"
     )
-    parser.add_argument("kind", choices=tuple(KINDS), help=f"what to write: {', '.join(KINDS)}")
+    parser.add_argument("kind", choices=tuple(KINDS), metavar="KIND", help=f"what to write: {', '.join(KINDS)}")
     parser.add_argument("directory", type=Path, metavar="DIR", help="where to; it is made if it is not there")
     parser.add_argument("--force", action="store_true", help="overwrite files that are there")
 

@@ -36,6 +36,7 @@ LINES = (
     ("sflow-set", 6343, "sFlow, for most clouds:"),
     ("ipfix-set-3.2", 4739, "or IPFIX, Open vSwitch 3.2 and later:"),
     ("ipfix-set-3.1", 4739, "or IPFIX, Open vSwitch 2.4 to 3.1:"),
+    ("ipfix-loss", 4739, "or IPFIX of all packets, for loss and latency, with `sampling_rate = 1` (deploy/ovs.md):"),
     ("netflow-set", 2055, "or NetFlow v5:"),
 )
 """Block of the page, usual port, and what it is."""

@@ -63,10 +63,6 @@ def open_in_database(settings: StoreSettings, session: Mapping[str, Any] | None 
 
 
 def _open_embedded(directory: Path, settings: StoreSettings, session: dict[str, Any]) -> Client:
-    try:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:
-        raise StoreError(f"cannot make the store's directory {directory}: {error.strerror}") from error
     take_directory(directory)
     configuration = configuration_of(directory.resolve())
     options = {
@@ -95,10 +91,15 @@ def _open_embedded(directory: Path, settings: StoreSettings, session: dict[str, 
 
 
 def take_directory(directory: Path, limits: SqlSettings | None = None) -> None:
-    """Take the directory of an embedded store for this process, with these limits of readers; the first call counts.
+    """Make and take the directory of an embedded store for this process, with these limits of readers; the first call
+    counts.
 
     The engine's own message for a taken directory is useless.  Raises StoreError, StoreLockedError.
     """
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise StoreError(f"cannot make the store's directory {directory}: {error.strerror}") from error
     with _owning:
         _take_once(directory.resolve(), limits or SqlSettings())
 
