@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from decoders.interface_names import NameList, intern, new_names
+from decoders import interface_names
+from decoders.interface_names import NameList, new_names
+from decoders.jit import kernel
 from decoders.limits import Limits
+
+
+@kernel
+def intern(names, text, at, length):  # type: ignore[no-untyped-def]
+    return interface_names.intern(names, text, at, length)
 
 
 def octets(text: bytes) -> np.ndarray:
