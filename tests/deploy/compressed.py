@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -30,6 +31,8 @@ STEP_SECONDS = 5
 QUIET_SECONDS = 45
 """After the end, until the last windows have closed."""
 PATIENCE_SECONDS = 600
+EVALUATION_SECONDS = 90
+"""Longest wait for the alerts of the last windows."""
 
 
 @dataclass
@@ -119,9 +122,19 @@ async def _serve(settings: Settings, cloud: Run, clock: Clock) -> None:
         async with asyncio.timeout(PATIENCE_SECONDS):
             while service.rollups.pending or service.windows.closed_us < cloud_end_us:  # noqa: ASYNC110 - threads do it
                 await asyncio.sleep(0.05)
+        windows = (cloud_end_us - cloud.start_us) // (10 * SECOND_US) - 2
+        with contextlib.suppress(TimeoutError):  # some may have been passed over
+            async with asyncio.timeout(EVALUATION_SECONDS):
+                while _evaluated(service) < windows:  # noqa: ASYNC110 - the service does it
+                    await asyncio.sleep(0.05)
     finally:
         service.stopping.set()
         await running
+
+
+def _evaluated(service: Service) -> float:
+    """Windows over which the rule of loss has been evaluated."""
+    return service.metrics.value("alert_evaluations_total", rule="pair_loss") or 0
 
 
 async def _taken(service: Service) -> None:

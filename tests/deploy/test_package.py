@@ -90,20 +90,20 @@ def test_the_wheel_has_all_code_and_data_and_nothing_of_the_developers(built: Bu
     version = headers(built.wheel)["Version"]
     pages = PAGES.format(version=version)
 
-    ours = tracked("vmflow.py", *(f"{package}/**/*.py" for package in PACKAGES))
+    ours = tracked("vmflow.py", "deploy/demo/*.py", *(f"{package}/**/*.py" for package in PACKAGES))
     assert {name for name in names if name.endswith(".py")} == {n for n in ours if not n.startswith("collector/deploy")}
     shipped = {PAGE, *(name for kind in KINDS.values() for name in kind.files)}
     assert {name.removeprefix("collector/deploy/") for name in names if name.startswith("collector/deploy/")} == shipped
     assert {name.removeprefix(pages) for name in names if name.startswith(pages)} == tracked(
-        "docs/*", "*.md", "LICENSE", f"deploy/{PAGE}"
+        "docs/*.md", "docs/*.svg", "docs/quickstart/*.md", "*.md", "LICENSE", f"deploy/{PAGE}"
     )
     data = {name for name in names if name.startswith(PACKAGES) and not name.endswith(".py")}
-    suffixes = ("*.txt", "*.sql", "*.iespec", "py.typed", "*.html", "*.css", "*.js")
+    suffixes = ("*.txt", "*.sql", "*.iespec", "py.typed", "*.html", "*.css", "*.js", "*.svg")
     assert data == tracked(*(f"{package}/**/{suffix}" for package in PACKAGES for suffix in suffixes)) | {
         f"collector/deploy/{name}" for name in shipped
     }
     tops = {name.split("/")[0] for name in names}
-    assert tops == {"vmflow.py", *PACKAGES, f"vmflow-{version}.data", f"vmflow-{version}.dist-info"}
+    assert tops == {"vmflow.py", "deploy", *PACKAGES, f"vmflow-{version}.data", f"vmflow-{version}.dist-info"}
 
 
 def test_the_archive_gives_the_same_wheel_and_has_what_images_are_built_of(built: Built) -> None:

@@ -20,6 +20,17 @@ from tests.docs.pages import PAGES, QUICK_STARTS, blocks
 from tests.service import ROOT, Service, running
 
 ELSEWHERE = {
+    "pipx": "installs for a user, from an index; tests/deploy/test_package.py installs the wheel and runs it",
+    "python3": "the same, for a machine",
+    "/opt/vmflow/bin/pip": "the same",
+    "ln": "the same",
+    "apt-get": "installs for the machine; `make test-debian` does it in a root of its own",
+    "deploy/debian/build": "takes minutes and debhelper; `make test-debian` runs it",
+    "editor": "a person does",
+    "systemctl": "needs the service as a unit of systemd",
+    "docker": "needs a daemon; tests/deploy/test_container.py tries the parts of the image",
+    "kubectl": "needs a cluster",
+    "helm": "needs a cluster; tests/deploy/test_helm.py renders the chart and checks it",
     "journalctl": "needs the service as a unit of systemd",
     "mkdir": "a step of docs/demo.md, whose parts tests/deploy/test_demo_cloud.py runs",
     "softflowd": "needs root and an interface with traffic; tests/listen/test_tcp.py sends what it sends",
