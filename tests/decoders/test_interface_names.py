@@ -8,8 +8,10 @@ from decoders import interface_names
 from decoders.interface_names import NameList, new_names
 from decoders.jit import kernel
 from decoders.limits import Limits
+from tests.decoders.support import uncounted
 
 
+@uncounted
 @kernel
 def intern(names, text, at, length):  # type: ignore[no-untyped-def]
     return interface_names.intern(names, text, at, length)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from decoders import wire
 from decoders.jit import kernel
+from tests.decoders.support import uncounted
 
 MOVES = {1: wire.move8, 2: wire.move16, 4: wire.move32, 8: wire.move64, 6: wire.move_mac}
 OCTETS = np.random.default_rng(7).integers(1, 256, 1_000, np.uint8)
@@ -19,6 +20,7 @@ OCTETS = np.random.default_rng(7).integers(1, 256, 1_000, np.uint8)
 def called(move: Callable[..., None]) -> Callable[..., None]:
     """A kernel around a part of kernels."""
 
+    @uncounted
     @kernel
     def around(octets, at, stride, n, target, column, first, step):  # type: ignore[no-untyped-def]
         move(octets, at, stride, n, target, column, first, step)

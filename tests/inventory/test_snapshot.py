@@ -19,23 +19,28 @@ from collector.inventory.snapshot import BY_INDEX, BY_NAME, BY_OF_PORT, Snapshot
 from collector.inventory.sources.base import NO_UUID, Address, Interface, PortKind
 from decoders.jit import unchecked_kernel
 from schemas.inventory import Rank
+from tests.decoders.support import uncounted
 
 
+@uncounted
 @unchecked_kernel
 def find_host(tables, high, low):  # type: ignore[no-untyped-def]
     return lookup.find_host(tables, high, low)
 
 
+@uncounted
 @unchecked_kernel
 def find_mac(tables, mac, time, grace, host, vni, vlan, near):  # type: ignore[no-untyped-def]
     return lookup.find_mac(tables, mac, time, grace, host, vni, vlan, near)
 
 
+@uncounted
 @unchecked_kernel
 def find_ip(tables, high, low, time, grace, host, vni, vlan, near):  # type: ignore[no-untyped-def]
     return lookup.find_ip(tables, high, low, time, grace, host, vni, vlan, near)
 
 
+@uncounted
 @unchecked_kernel
 def find_port(tables, host, by, value, time, grace, high, low):  # type: ignore[no-untyped-def]
     return lookup.find_port(tables, host, by, value, time, grace, high, low)
