@@ -39,12 +39,13 @@ from decoders.jit import kernel
 from decoders.packet import P_NESTING, P_TAGGED, P_TUNNEL, P_UNKNOWN, parse_header
 from decoders.rows import Rows, layout, new_rows
 from schemas.flows import FLOWS
-from tests.decoders.support import address, mac
+from tests.decoders.support import address, mac, uncounted
 
 PLACES = layout(FLOWS)
 TUNNELS = FLOWS["tunnel"].names
 
 
+@uncounted
 @kernel
 def parse_one(octets, at, end, header_protocol, frame_length, rows):  # type: ignore[no-untyped-def]
     return parse_header(octets, at, end, header_protocol, frame_length, rows, 0)

@@ -96,11 +96,13 @@ def test_none_to_move_is_no_mistake() -> None:
     assert not rows.any()
 
 
+@uncounted
 @kernel
 def filled(target, first, count, value, step):  # type: ignore[no-untyped-def]
     wire.fill(target, first, count, value, step)
 
 
+@uncounted
 @kernel
 def bits_of(source, first, count):  # type: ignore[no-untyped-def]
     return wire.any_bits(source, first, count)
