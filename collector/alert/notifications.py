@@ -101,8 +101,13 @@ class Silenced:
 
 @lru_cache(maxsize=4096)
 def _compiled(pattern: str) -> re.Pattern[str]:
-    """Names of VMs may have brackets: they mean nothing.  `translate` makes what takes no exponential time."""
-    return re.compile(translate(pattern.replace("[", "[[]")))
+    """Names of VMs may have brackets: they mean nothing.  What follows a backslash, of `\\*?`, stands for itself.
+
+    `translate` makes what takes no exponential time.
+    """
+    parts = re.split(r"\\([\\*?])", pattern)
+    plain = [part.replace("[", "[[]") if place % 2 == 0 else f"[{part}]" for place, part in enumerate(parts)]
+    return re.compile(translate("".join(plain)))
 
 
 class Notifier:

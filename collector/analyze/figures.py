@@ -45,7 +45,9 @@ START_WINDOWS = 60
 TURN = 30
 """Windows that are evaluated before it is looked for newer ones."""
 AGAIN_US = 60 * SECOND_US
-"""Time until a level is looked at again for what failed or came late."""
+"""Time until a level is looked at again for what came late, or failed once."""
+MOST_DOUBLINGS = 6
+"""Of that time, while it fails again and again: rows of a version that never counted stay until their TTL."""
 TOO_MUCH = (159, 241)
 """ClickHouse's error codes for time and memory that are used up."""
 PAIRS = 2**64
@@ -103,6 +105,8 @@ class Figures:
         """What begins before is evaluated, by level."""
         self._parts = dict.fromkeys(FIGURE_LEVELS, 1)
         """In how many parts a window of that level last fitted into memory and time."""
+        self._failed = dict.fromkeys(FIGURE_LEVELS, 0)
+        """Turns of that level that failed one after the other."""
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._windows = metrics.counter(
@@ -172,12 +176,14 @@ class Figures:
                 await self._store(level, window)
                 self._seconds.observe(time.monotonic() - begun)
                 self._windows.labels(level, "changed" if window.times else "new").inc()
+            self._failed[level] = 0
             if now[TURN:]:
                 self._asked.setdefault(level, 0)
                 self._wake.set()
         except Exception as error:  # noqa: BLE001 - whatever the store says: it is due until it is done
             left_us = begin_us
-            self._asked.setdefault(level, self._newest_us + AGAIN_US)
+            self._asked.setdefault(level, self._newest_us + (AGAIN_US << min(self._failed[level], MOST_DOUBLINGS)))
+            self._failed[level] += 1
             self._windows.labels(level, "failed").inc()
             _log.sampled("figures of a window not stored", key=type(error).__name__, error=first_line(error))
         self._from_us[level] = min(self._from_us[level], left_us)

@@ -328,7 +328,7 @@ class Lines:
 
     def __init__(self, demo: Demo, seen: Seen, begun: float) -> None:
         self._demo, self._seen, self._begun = demo, seen, begun
-        self._told: set[object] = set()
+        self._printed: set[object] = set()
 
     def __enter__(self) -> Lines:
         return self
@@ -356,6 +356,6 @@ class Lines:
             tell(*hints(self._demo))
 
     def _new(self, *what: object) -> bool:
-        new = what not in self._told
-        self._told.add(what)
+        new = what not in self._printed
+        self._printed.add(what)
         return new

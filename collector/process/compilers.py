@@ -55,12 +55,10 @@ _log = get_log("kernels")
 
 
 class Compilers:
-    """The processes that compile.  `start` comes first, and before the process is confined; then it is entered."""
+    """The processes that compile.  `start` comes before the process is confined."""
 
     def __init__(self) -> None:
         self._processes: list[subprocess.Popen[bytes]] = []
-        self._began = 0.0
-        self._task: asyncio.Task[None] | None = None
 
     def start(self, temporary: Path | None = None) -> bool:
         """Start to compile what is not in the cache; return whether that is anything.  Blocks for milliseconds.
@@ -74,7 +72,6 @@ class Compilers:
             return False
         if temporary is not None and not kernel_cache.writable():
             os.environ["VMFLOW_CACHE_DIR"] = str(temporary / "kernels")
-        self._began = time.monotonic()
         try:
             self._processes = [_start(part) for part in ([",".join(PARTS[::-1])] if _cores() < 2 else PARTS)]
         except OSError as error:
@@ -131,6 +128,14 @@ class LoadedKernels:
             self._compilers.kill()
 
     async def _run(self) -> None:
+        try:
+            await self._load()
+        except Exception as error:  # noqa: BLE001 - whatever the cache holds, the service goes on
+            _log.error("kernels not loaded: they are compiled in this process", error=repr(error)[:300])
+        finally:
+            jit.wait_for_kernels(False)
+
+    async def _load(self) -> None:
         began = tell = time.monotonic()
         _log.info("compiling the kernels: once per version; they run uncompiled meanwhile, some hundred times slower")
         while self._compilers.running():

@@ -57,14 +57,17 @@ class Events:
             wake.set()
 
     def listen(self) -> AsyncIterator[bytes]:
-        """Return the text of a stream of events, until `end`.  Raises TooManyListenersError."""
+        """Return the text of a stream of events, until `end`.  Raises TooManyListenersError.
+
+        It takes its place when it is first read: one that a browser leaves before is never ended.
+        """
         if len(self._waiting) >= LISTENERS or self._ended:
             raise TooManyListenersError
+        return self._stream()
+
+    async def _stream(self) -> AsyncIterator[bytes]:
         wake = asyncio.Event()
         self._waiting[wake] = {}
-        return self._stream(wake)
-
-    async def _stream(self, wake: asyncio.Event) -> AsyncIterator[bytes]:
         try:
             yield b"retry: 3000\n\n"
             while not self._ended:

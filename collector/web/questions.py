@@ -31,6 +31,8 @@ MOST_OFFSET = 100_000
 _AT = "time = toDateTime({at:UInt32}, 'UTC')"
 _RANGE = "time >= toDateTime({from:UInt32}, 'UTC') AND time < toDateTime({until:UInt32}, 'UTC')"
 _NAMED = "src_vm != '' AND dst_vm != ''"
+_SLOW = "latency_us - latency_spread_us > 20000"
+"""For certain above 20 ms, as `loss_low` is for loss."""
 _HALF = "sqrt(sum(pow(ifNull(bits_per_second_high - bits_per_second_low, 0) / 2, 2)))"
 _LOOK = (
     "({vm:String} = '' OR src_vm LIKE {vm:String} OR dst_vm LIKE {vm:String})"
@@ -55,7 +57,7 @@ SORTS = {
 ONLY = {
     "": "1",
     "lossy": "loss_low > 0",
-    "slow": "latency_us > 20000",
+    "slow": _SLOW,
     "blind": "loss_evidence = 'blind' AND src_host != dst_host",
 }
 
@@ -84,7 +86,7 @@ WHERE time >= toDateTime({from:UInt32}, 'UTC') AND time < toDateTime({until:UInt
     countIf(loss_low > 0) AS lossy, max(loss_low) AS worst_low, argMax(loss_ratio, loss_low) AS worst,
     argMax(loss_high, loss_low) AS worst_high, argMax(src_vm, loss_low) AS worst_src,
     argMax(dst_vm, loss_low) AS worst_dst,
-    countIf(latency_us > 20000) AS slow, countIf(latency_us IS NOT NULL) AS timed,
+    countIf({_SLOW}) AS slow, countIf(latency_us IS NOT NULL) AS timed,
     countIf(src_host != dst_host) AS crossing,
     countIf(loss_evidence = 'blind' AND src_host != dst_host) AS blind,
     sumIf(bits_per_second, loss_evidence = 'blind' AND src_host != dst_host) AS blind_bits,
@@ -145,7 +147,8 @@ def prepare(name: str, level: str, given: Mapping[str, str]) -> tuple[str, dict[
     extra = {"sort", "down", "only"} if name == "pairs" else set()
     if strange := sorted(set(given) - set(question.takes) - extra):
         raise QuestionError(f"{strange[0][:50]!r} is no parameter of {name}")
-    values = {key: _value(key, given.get(key, ""), default) for key, default in question.takes.items()}
+    patterns = _LOOKED if name == "pairs" else ()
+    values = {key: _value(key, given.get(key, ""), default, key in patterns) for key, default in question.takes.items()}
     if name == "newest":
         values["closed"] = LEVELS[level]
     elif "until" in values and not 0 <= values["until"] - values["from"] <= MOST_WINDOWS * LEVELS[level]:
@@ -158,12 +161,12 @@ def prepare(name: str, level: str, given: Mapping[str, str]) -> tuple[str, dict[
     return sql.replace("@order", order).replace("@only", ONLY[only]), values
 
 
-def _value(name: str, text: str, default: Any) -> Any:
-    """Return a parameter as its default's type.  Raises QuestionError."""
+def _value(name: str, text: str, default: Any, pattern: bool) -> Any:
+    """Return a parameter as its default's type, a pattern as LIKE takes it.  Raises QuestionError."""
     if isinstance(default, str):
         if len(text) > 300 or "\0" in text:
             raise QuestionError(f"{name}: at most 300 characters are expected")
-        return like(text) if name in ("vm", "host") and text else text
+        return like(text) if pattern and text else text
     if not text:
         return default
     most = {"limit": MOST_ROWS, "offset": MOST_OFFSET}.get(name, 2**32 - 1)

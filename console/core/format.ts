@@ -98,3 +98,6 @@ export function unitOf(name: string): Unit {
   const known: Record<string, Unit> = { ratio: "ratio", "bit/s": "bit/s", "packets/s": "packets/s", "µs": "us" };
   return known[name] ?? "count";
 }
+
+/** A name as a silence takes it literally: `*` and `?` stand for others there, and a name may hold them. */
+export const literal = (name: string): string => name.replace(/[\\*?]/g, "\\$&");

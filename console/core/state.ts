@@ -1,13 +1,13 @@
 // The address is the state: page, time, filters.  What is a matter of the person's eyes is kept in the browser.
 import { useEffect, useState } from "preact/hooks";
 
-export interface Place { path: string; query: URLSearchParams }
+export interface Place { query: URLSearchParams }
 
 const heard = new Set<() => void>();
 const tell = () => heard.forEach((one) => one());
 addEventListener("popstate", tell);
 
-export const here = (): Place => ({ path: decodeURI(location.pathname), query: new URLSearchParams(location.search) });
+export const here = (): Place => ({ query: new URLSearchParams(location.search) });
 
 export function go(href: string, replace = false): void {
   if (replace) history.replaceState(null, "", href);

@@ -1,6 +1,6 @@
 import { useEffect, useState } from "preact/hooks";
 import { type Row, get, post, useLoad } from "../core/api.ts";
-import { moment, text, unitOf } from "../core/format.ts";
+import { literal, moment, text, unitOf } from "../core/format.ts";
 import { rowKeys } from "../core/keys.ts";
 import { alertsChanged } from "../core/live.ts";
 import { go, kept, link, set } from "../core/state.ts";
@@ -32,8 +32,7 @@ export function Acts({ alerts, user, what, onClose }: { alerts: Row[]; user: str
   const labels = alerts[0]!.labels as Record<string, string>;
   const run = async (by: { who: string; comment: string }) => {
     if (what === "silence") {
-      const names = ["src_vm", "dst_vm", "vm", "host", "interface", "exporter"].filter((one) => labels[one]);
-      const literal = (name: string) => name; // names of VMs may hold * and ?: they then match more
+      const names = ["src_vm", "dst_vm", "network", "vm", "host", "interface", "exporter"].filter((one) => labels[one]);
       await post("/api/v1/silences", { ...by, seconds, matchers: { rule: alerts[0]!.rule, ...Object.fromEntries(names.map((one) => [one, literal(labels[one]!)])) } });
     } else {
       const failed: string[] = [];

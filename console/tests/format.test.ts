@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { digits, lossState, text, ticks, written } from "../core/format.ts";
+import { digits, literal, lossState, text, ticks, written } from "../core/format.ts";
 import { spread } from "../core/series.ts";
 import { en } from "../text/en.ts";
 import { zh } from "../text/zh.ts";
@@ -23,6 +23,9 @@ assert.deepEqual(ticks(37), [0, 10, 20, 30, 40]);
 assert.deepEqual(ticks(0), [0, 1]);
 // A window that is missing is a gap in the line, not a line across it.
 assert.deepEqual(spread([0, 10, 40], 10, [1, 2, 3]), { time: [0, 10, 20, 40], values: [1, 2, null, 3] });
+// A VM may be named like a pattern: a silence for it holds nothing else back.
+assert.equal(literal("*"), "\\*");
+assert.equal(literal("we?b\\"), "we\\?b\\\\");
 assert.deepEqual(Object.keys(zh).sort(), Object.keys(en).sort());
 for (const key of Object.keys(en) as (keyof typeof en)[])
   assert.deepEqual((zh[key].match(/\{\w+\}/g) ?? []).sort(), (en[key].match(/\{\w+\}/g) ?? []).sort(), key);

@@ -26,6 +26,11 @@ LOSS = next(rule for rule in DEFAULTS if rule.name == "pair_loss")
         ("web[1]", "web1", False),
         ("[!a]*", "b", False),
         ("*]", "web[1]", True),
+        (r"\*", "web-1", False),  # a VM whose name is a pattern
+        (r"\*", "*", True),
+        (r"we\?", "web", False),
+        (r"a\\*", r"a\b", True),
+        (r"\x1b", r"\x1b", True),  # a name that was cleaned
     ],
 )
 def test_only_star_and_question_mark_mean_something(pattern: str, name: str, matches: bool) -> None:

@@ -313,3 +313,25 @@ def test_what_changes_all_the_time_is_evaluated_ever_more_rarely(client: Client,
     made_at = ask(client, "SELECT version FROM figure_windows_1m ORDER BY version")
     minutes = [(row["version"] - BEGIN_US) // MINUTE_US for row in made_at]
     assert minutes == [1, 2, 4, 7]
+
+
+def test_what_fails_again_and_again_is_tried_ever_more_rarely() -> None:
+    """Rows of a version that never counts stay until their TTL, so there must not be many such versions."""
+    asked: list[int] = []
+
+    def away() -> Client:
+        asked.append(stage._newest_us)
+        raise OSError("the store is away")
+
+    stage = made(away, clock_us=lambda: BEGIN_US, settle_seconds=0)
+
+    async def run() -> None:
+        async with stage:
+            for minute in range(1, 41):
+                await stage.window_closed(closed("10s", BEGIN_US + minute * MINUTE_US, 10 * SECOND_US))
+                for _ in range(20):
+                    await asyncio.sleep(0)
+
+    asyncio.run(run())
+    minutes = sorted({(at - BEGIN_US) // MINUTE_US for at in asked})
+    assert minutes == [1, 2, 4, 8, 16, 32]

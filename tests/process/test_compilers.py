@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -124,3 +125,22 @@ def test_warmup_says_what_is_wrong_with_the_directory(tmp_path: Path) -> None:
 
     assert done.returncode == 1
     assert f"no cache of kernels in {tmp_path}/file: File exists" in done.stderr
+
+
+def test_a_defect_while_loading_ends_the_wait_for_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else all kernels that are not loaded yet would run uncompiled for ever."""
+
+    async def scenario() -> None:
+        async def call(_function: object) -> None:
+            raise MemoryError("no room for machine code")
+
+        jit.wait_for_kernels(True)
+        async with Compilers().component(call) as component:
+            assert component._task is not None
+            await component._task
+
+    try:
+        asyncio.run(scenario())
+        assert not jit.waiting()
+    finally:
+        jit.wait_for_kernels(False)
