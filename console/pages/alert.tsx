@@ -1,4 +1,4 @@
-import { useEffect, useState } from "preact/hooks";
+import { useLayoutEffect, useState } from "preact/hooks";
 import { type Row, ask, get, useLoad } from "../core/api.ts";
 import { moment, text, unitOf } from "../core/format.ts";
 import { rowKeys } from "../core/keys.ts";
@@ -15,7 +15,7 @@ export function Alert({ id, news, user }: Page & { id: string }) {
   const loaded = useLoad(`alert ${id} ${news.alerts}`, (signal) => get(`/api/v1/alerts/${encodeURIComponent(id)}`, signal));
   const [acting, setActing] = useState<"takeOn" | "resolve" | "silence" | null>(null);
   const alert: Row | undefined = loaded.value?.alert;
-  useEffect(() => rowKeys({ a: () => alert?.state === "firing" && setActing("takeOn"), s: () => alert && setActing("silence") }));
+  useLayoutEffect(() => rowKeys({ a: () => alert?.state === "firing" && setActing("takeOn"), s: () => alert && setActing("silence") }));
   return <Shown loaded={loaded}>{(body) => <Detail alert={body.alert} history={body.history} acting={acting} setActing={setActing} user={user} />}</Shown>;
 }
 

@@ -1,4 +1,4 @@
-import { useEffect, useState } from "preact/hooks";
+import { useLayoutEffect, useState } from "preact/hooks";
 import { type Row, get, post, useLoad } from "../core/api.ts";
 import { literal, moment, text, unitOf } from "../core/format.ts";
 import { rowKeys } from "../core/keys.ts";
@@ -59,7 +59,8 @@ export function Alerts({ query, news, user, turn }: Page) {
   const here = found[Math.min(at, found.length - 1)];
   const toggle = (id: string) => setChosen((old) => { const next = new Set(old); next.has(id) ? next.delete(id) : next.add(id); return next; });
   const selected = found.filter((one) => chosen.has(one.alert_id) && one.state === "firing");
-  useEffect(() => rowKeys({
+  // With the rows themselves, not after they are painted: who sees a row may press its key.
+  useLayoutEffect(() => rowKeys({
     j: () => setAt((old) => Math.min(old + 1, found.length - 1)), k: () => setAt((old) => Math.max(0, old - 1)),
     x: () => here && toggle(here.alert_id), Enter: () => here && go(link(`/alerts/${here.alert_id}`)),
     a: () => { const targets = selected.length ? selected : here && here.state === "firing" ? [here] : []; if (targets.length) setActing(targets); },

@@ -23,14 +23,20 @@ DATABASE = "test_clients"
 def endpoint(store_directory: Path) -> Iterator[Endpoint]:
     settings = StoreSettings(url=f"chdb://{store_directory}", database=DATABASE)
     client = open_client(settings)
-    # Some drivers look at all databases of the engine: what other tests left must not show.
-    for (left,) in client.query("SELECT name FROM system.databases WHERE engine = 'Atomic'").result_rows:
-        if left not in ("default", DATABASE):
-            client.command(f"DROP DATABASE {left} SYNC")
     set_up(client, settings)
     describe(client, settings)
     insert(client, FLOWS, [batch(FLOWS, ROWS)], "token")
     with served(settings) as running:
         yield running
     client.command(f"DROP DATABASE {DATABASE} SYNC")
+    client.close()
+
+
+@pytest.fixture(autouse=True)
+def one_database(endpoint: Endpoint) -> None:
+    """Drop what other tests of this worker left, also between two tests here: some drivers list all databases."""
+    client = open_client(endpoint.store)
+    for (left,) in client.query("SELECT name FROM system.databases WHERE engine = 'Atomic'").result_rows:
+        if left not in ("default", DATABASE):
+            client.command(f"DROP DATABASE {left} SYNC")
     client.close()
