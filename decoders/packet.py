@@ -5,9 +5,10 @@ and what was found so far is kept: a cut header is normal, not an error.  If a t
 visible, the addresses found so far become the outer ones and the inner packet takes the plain columns; nested tunnels
 repeat this, so the outer columns and the VNI are those of the tunnel directly around the packet that the row shows.
 
-- Link layers: Ethernet with VLAN tags and SNAP, PPP, MPLS (IEEE 802.3, 802.1Q, RFC 1661, RFC 3032).
-- Network and transport: ARP, IPv4, IPv6 and its extensions, TCP, UDP, SCTP, ICMP, as in their RFCs.
-- Tunnels: VXLAN, VXLAN-GPE, Geneve, GRE, NVGRE, ERSPAN, IP in IP, MPLS in GRE, UDP and IP, as in their RFCs.
+- Link layers: Ethernet with VLAN tags and SNAP, PPP, PPPoE, MPLS (IEEE 802.3, 802.1Q, RFC 1661, 2516, 3032).
+- Network and transport: ARP, IPv4, IPv6 and its extensions, AH, TCP, UDP, SCTP, ICMP, as in their RFCs.
+- Tunnels: VXLAN, VXLAN-GPE, Geneve, GRE, NVGRE, ERSPAN, IP in IP, MPLS in GRE, UDP and IP, as in their RFCs; GTP-U
+  (3GPP TS 29.281).
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ from decoders.wire import mac, swap64, u16, u32, u64
 HEADER_ETHERNET, HEADER_PPP, HEADER_IPV4, HEADER_IPV6, HEADER_MPLS = 1, 7, 11, 12, 13
 """Values of the sFlow header_protocol that are parsed; the others (token ring, frame relay, 802.11 …) are not."""
 
-L_STOP, L_ETHERNET, L_IPV4, L_IPV6, L_MPLS, L_ARP, L_PPP = range(7)
+L_STOP, L_ETHERNET, L_IPV4, L_IPV6, L_MPLS, L_ARP, L_PPP, L_PPPOE = range(8)
 """Layers: what is at the current offset."""
 
 P_TAGGED, P_NESTING, P_TUNNEL, P_UNKNOWN = 1, 2, 4, 8
@@ -77,6 +78,8 @@ def layer_of_type(ether_type):
         return L_MPLS
     if ether_type == 0x0806:
         return L_ARP
+    if ether_type == 0x8864:
+        return L_PPPOE
     if ether_type == 0x6558:  # transparent Ethernet bridging, inside GRE and Geneve
         return L_ETHERNET
     return L_STOP
@@ -161,6 +164,14 @@ def ppp(octets, at, end):
 
 
 @inline
+def pppoe(octets, at, end):
+    """Read the header of a PPPoE session (RFC 2516).  Returns the same as `ppp`, (0, offset) if it is none."""
+    if at + 6 > end or u16(octets, at) != 0x1100:
+        return 0, at
+    return ppp(octets, at + 6, end)
+
+
+@inline
 def mpls(octets, at, end):
     """Read a label stack.  Returns (layer below, its offset, P_ bits); the layer is L_STOP if it is cut or not known.
 
@@ -192,7 +203,7 @@ def mpls(octets, at, end):
 
 
 FRAGMENT_FIRST, FRAGMENT_LATER = 1, 2
-TCP, UDP, UDP_LITE, SCTP, ICMP, ICMPV6 = 6, 17, 136, 132, 1, 58
+TCP, UDP, UDP_LITE, SCTP, ICMP, ICMPV6, AH = 6, 17, 136, 132, 1, 58, 51
 
 
 @inline
@@ -220,7 +231,10 @@ def arp(octets, at, end, rows, row):
 
 @inline
 def internet4(octets, at, end, rows, row):
-    """Read an IPv4 header (RFC 791).  Returns (protocol or −1, offset after it, end of what is there of the packet)."""
+    """Read an IPv4 header (RFC 791), and AH after it (RFC 4302).
+
+    Returns (protocol or −1, offset after them, end of what is there of the packet).
+    """
     if at + 20 > end or octets[at] >> 4 != 4 or octets[at] & 15 < 5:
         return -1, at, end
     size = np.int64(octets[at] & 15) * 4
@@ -235,10 +249,15 @@ def internet4(octets, at, end, rows, row):
         rows.u8[FRAGMENT, row] = FRAGMENT_FIRST
     rows.u8[TOS, row] = octets[at + 1]
     rows.u8[TTL, row] = octets[at + 8]
-    rows.u8[IP_PROTOCOL, row] = octets[at + 9]
+    protocol = np.int64(octets[at + 9])
     put_ipv4(octets, at + 12, SRC_IP, rows, row)
     put_ipv4(octets, at + 16, DST_IP, rows, row)
-    return np.int64(octets[at + 9]), at + size, end
+    at += size
+    if protocol == AH and flags & 0x1FFF == 0 and at + 8 <= end:
+        protocol = np.int64(octets[at])
+        at += (np.int64(octets[at + 1]) + 2) * 4
+    rows.u8[IP_PROTOCOL, row] = protocol
+    return protocol, at, end
 
 
 @inline
@@ -271,7 +290,7 @@ def internet6(octets, at, end, rows, row):
 @inline
 def is_extension(protocol):
     """Return True for headers that can be followed: hop-by-hop, routing, fragment, AH, destination options."""
-    return protocol in (0, 43, 44, 51, 60)
+    return protocol in (0, 43, 44, AH, 60)
 
 
 @inline
@@ -289,7 +308,7 @@ def extensions(octets, at, end, protocol, rows, row):
                 return following, at, 0
             if offset & 1 != 0:
                 rows.u8[FRAGMENT, row] = FRAGMENT_FIRST
-        elif protocol == 51:
+        elif protocol == AH:
             at += (np.int64(octets[at + 1]) + 2) * 4
         else:
             at += (np.int64(octets[at + 1]) + 1) * 8
@@ -319,6 +338,7 @@ PORTS_VXLAN = (4789, 8472)
 PORT_VXLAN_GPE = 4790
 PORT_GENEVE = 6081
 PORT_MPLS = 6635
+PORT_GTP = 2152
 
 LEAST_NVGRE_KEY = 0x100000
 """NVGRE keys are VSID × 256 + flow, and VSIDs below 4,096 are reserved (RFC 7637 section 3.2).  A smaller key is a
@@ -364,7 +384,7 @@ def _shows_addresses(octets, at, end, layer):
 
 @inline
 def _over_udp(octets, at, end, port):
-    """Read VXLAN (RFC 7348), VXLAN-GPE, Geneve (RFC 8926) and MPLS (RFC 7510) by destination port.
+    """Read VXLAN (RFC 7348), VXLAN-GPE, Geneve (RFC 8926), MPLS (RFC 7510) and GTP-U by destination port.
 
     `at`: after the UDP header, 8 octets are present.
     """
@@ -387,7 +407,29 @@ def _over_udp(octets, at, end, port):
         return TUNNEL_GENEVE, layer_of_type(u16(octets, at + 2)), at + 8 + (flags & 0x3F) * 4, vni
     if port == PORT_MPLS:
         return TUNNEL_OTHER, L_MPLS, at, NO_VNI
+    if port == PORT_GTP and flags & 0xF0 == 0x30 and octets[at + 1] == 255:
+        inner = _after_gtp(octets, at, end)
+        if inner < end:
+            return TUNNEL_OTHER, L_IPV6 if octets[inner] >> 4 == 6 else L_IPV4, inner, NO_VNI
     return 0, L_STOP, at, NO_VNI
+
+
+@inline
+def _after_gtp(octets, at, end):
+    """Return the offset of the packet in a GTP-U G-PDU, `end` if it is not there (3GPP TS 29.281 section 5)."""
+    flags = np.int64(octets[at])
+    if flags & 7 == 0:
+        return at + 8
+    following = octets[at + 11] if at + 12 <= end and flags & 4 != 0 else 0
+    at += 12
+    for _ in range(MAX_EXTENSIONS):
+        if following == 0:
+            return min(at, end)
+        if at >= end or octets[at] == 0 or at + 4 * np.int64(octets[at]) > end:
+            return end
+        at += 4 * np.int64(octets[at])
+        following = octets[at - 1]
+    return end
 
 
 @inline
@@ -504,9 +546,10 @@ def parse_layers(octets, at, end, layer, frame_end, result, rows, row):
                 return result
             rows.u64[BYTES, row] = max(frame_end - at, 0)
             layer = layer_of_type(ether_type)
-        elif layer == L_PPP:
-            ether_type, at = ppp(octets, at, end)
-            rows.u16[ETHER_TYPE, row] = ether_type
+        elif layer in (L_PPP, L_PPPOE):
+            ether_type, at = ppp(octets, at, end) if layer == L_PPP else pppoe(octets, at, end)
+            if layer == L_PPP:
+                rows.u16[ETHER_TYPE, row] = ether_type
             rows.u64[BYTES, row] = max(frame_end - at, 0)
             layer = layer_of_type(ether_type)
         elif layer == L_MPLS:

@@ -229,23 +229,25 @@ def ipv4_mover() -> Callable[..., None]:
     return plain
 
 
-def time_mover(convert: Callable[..., Any]) -> Callable[..., None]:
-    """Return the same as `mover` for times of 4 octets: what is stored is `convert(number, header_us, uptime)`."""
-    read = _raw(32)
+def converter(size: int, convert: Callable[..., Any]) -> Callable[..., None]:
+    """Return the same as `mover` (sizes 1, 2, 4, 8): what is stored is `convert(number, *known)`, an uint64."""
+    read = _raw(size * 8)
 
-    def move(octets, at, stride, n, target, column, first, step, header_us, uptime):
+    def move(octets, at, stride, n, target, column, first, step, *known):
         if n > 0:
-            _check(octets, at, 4, stride, n, target, column, first, step)
+            _check(octets, at, size, stride, n, target, column, first, step)
         to = column * target.shape[1] + first
         for k in range(n):
-            _store(target, to + k * step, convert(read(octets, at + k * stride), header_us, uptime))
+            _store(target, to + k * step, convert(read(octets, at + k * stride), *known))
 
     @compiled_as(move, always=True)
-    def plain(octets, at, stride, n, target, column, first, step, header_us, uptime):
+    def plain(octets, at, stride, n, target, column, first, step, *known):
         if n > 0:
-            _check(octets, at, 4, stride, n, target, column, first, step)
+            _check(octets, at, size, stride, n, target, column, first, step)
         for k in range(n):
-            target[column, first + k * step] = convert(_load32(octets, at + k * stride), header_us, uptime)
+            here = at + k * stride
+            number = np.uint64(int.from_bytes(octets[here : here + size].tobytes(), "big"))
+            target[column, first + k * step] = convert(number, *known)
 
     return plain
 

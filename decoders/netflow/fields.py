@@ -19,6 +19,7 @@ from decoders.packet import parse_header, tunnel_kind
 from decoders.sessions import S_FIRST_SEEN_US
 from decoders.wire import (
     MAPPED,
+    converter,
     move8,
     move16,
     move32,
@@ -26,7 +27,6 @@ from decoders.wire import (
     move_ipv4,
     move_mac,
     swap64,
-    time_mover,
     u16,
     u32,
     u64,
@@ -135,7 +135,13 @@ def _by_age(value, header_us, _uptime):
     return np.uint64(us) if us >= 0 else np.uint64(r.ABSENT)
 
 
-_move_uptime, _move_before = time_mover(_by_uptime), time_mover(_by_age)
+@inline
+def _direction(value):
+    """Return the enumeration value of flowDirection(61), 0 if it is neither ingress nor egress."""
+    return value + np.uint64(r.DIRECTION_INGRESS) if value < np.uint64(2) else np.uint64(0)
+
+
+_move_uptime, _move_before, _move_direction = converter(4, _by_uptime), converter(4, _by_age), converter(1, _direction)
 
 
 @inline
@@ -151,7 +157,7 @@ def section(octets, at, size, protocol, frame_length, rows, row):
 
 @inline_always
 def run_numbers(octets, at, stride, n, ops, o, base, off, size, rows, row, step):
-    """Run an operation that moves a number or an address, over `n` records from `at`, `stride` octets apart."""
+    """Run an operation on a number or an address, over `n` records from `at`, `stride` octets apart."""
     code = ops[o, 0]
     field = base + ops[o, 1]
     column = ops[o, 2]
@@ -182,6 +188,8 @@ def run_numbers(octets, at, stride, n, ops, o, base, off, size, rows, row, step)
     elif code == p.OP_U16:
         if length == 2 and keep == 0:
             move16(octets, from_, stride, n, rows.u16, column, first, step)
+        elif length == 1 and keep == 0:
+            move8(octets, from_, stride, n, rows.u16, column, first, step)
         else:
             for k in range(n):
                 i = first + k * step
@@ -198,6 +206,12 @@ def run_numbers(octets, at, stride, n, ops, o, base, off, size, rows, row, step)
     elif code == p.OP_MAC:
         if length == 6:
             move_mac(octets, from_, stride, n, rows.u64, column, first, step)
+    elif code == p.OP_DIRECTION:
+        if length == 1:
+            _move_direction(octets, from_, stride, n, rows.u8, column, first, step)
+        else:
+            for k in range(n):
+                rows.u8[column, first + k * step] = _direction(load(octets, from_ + k * stride, length))
     elif code == p.OP_IPV4:
         if length == 4 and keep == 0:
             move_ipv4(octets, from_, stride, n, rows.address, column, first, step)
@@ -317,9 +331,6 @@ def run_special(octets, at, stride, n, ops, o, base, off, size, ctx, k, rows, ro
         value = np.uint64(0) if code == p.OP_PROBABILITY else load(octets, here, length)
         if code == p.OP_CONSTANT:
             rows.u8[column, i] = extra
-        elif code == p.OP_DIRECTION:
-            if value < np.uint64(2):
-                rows.u8[column, i] = np.int64(value) + r.DIRECTION_INGRESS
         elif code == p.OP_DSCP:
             rows.u8[column, i] = (value & np.uint64(0x3F)) << np.uint64(2)
         elif code == p.OP_TYPE_CODE:

@@ -108,6 +108,7 @@ def plausible(enterprise: int, number: int, size: int) -> bool:
     OP_U16,
     OP_U8,
     OP_MAC,
+    OP_DIRECTION,
     OP_IPV4,  # `extra` 1: not if the address is 0.0.0.0 (the template also has an IPv6 address)
     OP_IPV6,  # `extra` 1: not if the address is ::
     OP_NAME,
@@ -116,7 +117,6 @@ def plausible(enterprise: int, number: int, size: int) -> bool:
     OP_BEFORE,  # µs before the header's time
     OP_SPAN,  # ms of uptime where nothing says when it began; `extra`: the field of the end plus 1
     OP_DURATION,  # `extra`: µs per unit
-    OP_DIRECTION,
     OP_DSCP,
     OP_TYPE_CODE,
     OP_FRAGMENT,
@@ -169,6 +169,8 @@ F_SAMPLER = 16
 
 F_REVERSE_TOS = 32
 """The reverse direction states a type of service of its own."""
+F_RATE = 64
+"""Records may state their sampling rate, or name what has one."""
 
 # Roles of fields in options records
 (
@@ -515,6 +517,7 @@ class _Compiler:
         self._any(OP_FORWARDING, 0, (89,))
 
     def _sampling(self) -> None:
+        before = len(self.ops)
         for number in (34, 50):
             self._add(OP_RATE, self.fields.first(number))
         for op, number, other in ((OP_RATIO, 305, 306), (OP_RATIO, 307, 308), (OP_QUOTIENT, 309, 310)):
@@ -526,6 +529,8 @@ class _Compiler:
         if self._any(OP_SAMPLER, 0, (48, 302)):
             self.flags |= F_SAMPLER
         self._any(OP_LINE_CARD, 0, (141,))
+        if len(self.ops) > before:
+            self.flags |= F_RATE
 
     def _reverse(self) -> None:
         if not any(enterprise == REVERSE for enterprise, _ in self.fields.at):

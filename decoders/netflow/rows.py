@@ -6,7 +6,7 @@ import numpy as np
 
 from decoders import rows as r
 from decoders.errors import Reason
-from decoders.jit import inline, inline_always
+from decoders.jit import inline, inline_always, inline_unchecked
 from decoders.netflow import plan as p
 from decoders.netflow.fields import (
     C_DOMAIN,
@@ -50,7 +50,10 @@ def trusted_clock(clock_us, received_us, s, session):
     return received_us
 
 
-@inline_always
+# What follows for one row of many is `inline_unchecked`: its caller has checked that the row is one of `rows`.
+
+
+@inline_unchecked
 def settle_times(rows, row, header_us, received_us):
     """Fill in and clamp the times of a row; True if one of them was impossible (RFC 7011 section 6.1).
 
@@ -80,7 +83,7 @@ def settle_times(rows, row, header_us, received_us):
     return bad
 
 
-@inline_always
+@inline_unchecked
 def settle_icmp(rows, row, stated):
     """Set ICMP type and code, which are in the destination port unless they have elements: ICMP has no ports.
 
@@ -102,14 +105,14 @@ def settle_icmp(rows, row, stated):
     rows.u16[r.DST_PORT, row] = 0
 
 
-@inline
+@inline_unchecked
 def no_ip(rows, column, row):
     """Return True if the address is absent: :: or 0.0.0.0."""
     low = rows.address[column, row, 1]
     return rows.address[column, row, 0] == 0 and low in (np.uint64(0), MAPPED_ZERO)
 
 
-@inline
+@inline_unchecked
 def addressless(rows, row):
     """Return True if a row has no address of either end."""
     return (
@@ -120,7 +123,7 @@ def addressless(rows, row):
     )
 
 
-@inline_always
+@inline_unchecked
 def derive_ether_type(rows, row):
     """Set the EtherType of the address family, if the record states none."""
     if rows.u16[r.ETHER_TYPE, row] != 0:
@@ -149,18 +152,22 @@ def common_rate(samplers, ctx, flags):
     return rate
 
 
-@inline_always
-def settle_rate(rows, row, samplers, ctx, override, by_interface, common):
-    """Return the sampling rate: override, record, options of its sampler, of its interface, of a wider scope, none."""
+@inline
+def rate_of_rest(override, common):
+    """Return the rate of records that have none of their own or of a narrow scope, and where it is from."""
     if override > 0:
-        rows.u32[r.SAMPLING_RATE, row] = override
-        rows.u8[r.RATE_SOURCE, row] = r.RATE_OVERRIDE
-    elif rows.u32[r.SAMPLING_RATE, row] == 0 and not (by_interface and interface_rate(samplers, ctx, rows, row)):
-        if common > 0:
-            rows.u32[r.SAMPLING_RATE, row] = common
-            rows.u8[r.RATE_SOURCE, row] = r.RATE_OPTIONS
-        else:
-            rows.u32[r.SAMPLING_RATE, row] = 1
+        return override, r.RATE_OVERRIDE
+    if common > 0:
+        return common, r.RATE_OPTIONS
+    return np.int64(1), r.RATE_UNSTATED
+
+
+@inline_always
+def settle_rate(rows, row, samplers, ctx, by_interface, rate, source):
+    """Set the sampling rate: of the record, of options of its sampler, of its interface, else the one that is given."""
+    if rows.u32[r.SAMPLING_RATE, row] == 0 and not (by_interface and interface_rate(samplers, ctx, rows, row)):
+        rows.u32[r.SAMPLING_RATE, row] = rate
+        rows.u8[r.RATE_SOURCE, row] = source
 
 
 LARGEST_COUNT = np.uint64(1 << 53)
@@ -224,12 +231,20 @@ def finish_rows(rows, row, n, step, flags, ctx, s, samplers):
 
     Returns the row after the last one that is kept; those after it up to the last one written are zero again.
     """
+    capacity = rows.u32.shape[1]
+    if row < 0 or row + n * step > capacity:
+        raise IndexError("rows outside of their columns")
     session = ctx[C_SESSION]
     header_us, received_us = ctx[C_HEADER_US], ctx[C_RECEIVED_US]
     override = np.int64(s.stats[session, S_OVERRIDE_RATE])
     scopes = scopes_with_rate(samplers, session, ctx[C_STREAM])
     common = common_rate(samplers, ctx, flags) if scopes != 0 else np.int64(0)
     by_interface = (scopes >> S_INTERFACE) & 1 != 0
+    rate, source = rate_of_rest(override, common)
+    differ = override <= 0 and (by_interface or flags & p.F_RATE != 0)
+    if not differ:
+        fill(rows.u32, r.SAMPLING_RATE * capacity + row, n * step, rate)
+        fill(rows.u8, r.RATE_SOURCE * capacity + row, n * step, source)
     icmp, ovs = (flags & p.F_ICMP) != 0, (flags & p.F_OVS) != 0
     large = some_large(rows, row, row + n * step)
     to = row
@@ -244,12 +259,13 @@ def finish_rows(rows, row, n, step, flags, ctx, s, samplers):
             if step == 2:
                 clear_row(rows, back)
             continue
-        settle_rate(rows, i, samplers, ctx, override, by_interface, common)
+        if differ:
+            settle_rate(rows, i, samplers, ctx, by_interface, rate, source)
         if large:
-            rate = rows.u32[r.SAMPLING_RATE, i]
-            if step == 2 and absurd(rows, back, rate):
+            own = rows.u32[r.SAMPLING_RATE, i]
+            if step == 2 and absurd(rows, back, own):
                 _refuse(rows, back, s, session)
-            if absurd(rows, i, rate):
+            if absurd(rows, i, own):
                 _refuse(rows, i, s, session)
                 if step == 2:
                     clear_row(rows, back)
@@ -258,14 +274,17 @@ def finish_rows(rows, row, n, step, flags, ctx, s, samplers):
         if keep_back:
             is_icmp = rows.u8[r.IP_PROTOCOL, i] in (ICMP, ICMPV6)
             mirror(rows, i, back, is_icmp, (flags & p.F_REVERSE_TOS) != 0)
-            _complete(rows, i, header_us, received_us, session, s, icmp, ovs)
-            _complete(rows, back, header_us, received_us, session, s, True, False)
+            wrong = _complete(rows, i, header_us, received_us, icmp, ovs)
+            s.problems[session, Reason.TIME.value] += np.uint64(wrong)
+            wrong = _complete(rows, back, header_us, received_us, True, False)
             if is_icmp and rows.u8[r.ICMP_TYPE, back] == 0 and rows.u8[r.ICMP_TYPE, i] == ECHO_REQUEST_V6:
                 rows.u8[r.ICMP_TYPE, back] = ECHO_REQUEST_V6 + 1
         else:
             if step == 2:
                 clear_row(rows, back)
-            _complete(rows, i, header_us, received_us, session, s, icmp, ovs)
+            wrong = _complete(rows, i, header_us, received_us, icmp, ovs)
+        if wrong:
+            s.problems[session, Reason.TIME.value] += np.uint64(1)
         if np.uint64(to) != i:
             _move_row(rows, np.uint64(to), i)
             if keep_back:
@@ -275,7 +294,7 @@ def finish_rows(rows, row, n, step, flags, ctx, s, samplers):
         stated = rows.u8[r.RATE_SOURCE, to - 1] != r.RATE_UNSTATED
         s.stats[session, S_SAMPLING_RATE] = np.uint64(rows.u32[r.SAMPLING_RATE, to - 1]) if stated else np.uint64(0)
     protocol = r.PROTOCOL_NETFLOW9 if ctx[C_VERSION] == 9 else r.PROTOCOL_IPFIX
-    capacity, kept = rows.u32.shape[1], to - row
+    kept = to - row
     fill(rows.u64, r.TIME_RECEIVED * capacity + row, kept, received_us)
     fill(rows.u32, r.DOMAIN * capacity + row, kept, ctx[C_DOMAIN])
     fill(rows.u8, r.PROTOCOL * capacity + row, kept, protocol)
@@ -294,10 +313,10 @@ def _refuse(rows, row, s, session):
     clear_row(rows, row)
 
 
-@inline_always
-def _complete(rows, row, header_us, received_us, session, s, icmp, ovs):
-    if settle_times(rows, row, header_us, received_us):
-        s.problems[session, Reason.TIME.value] += np.uint64(1)
+@inline_unchecked
+def _complete(rows, row, header_us, received_us, icmp, ovs):
+    """Set what follows from other columns; True if a time was impossible."""
+    wrong = settle_times(rows, row, header_us, received_us)
     settle_icmp(rows, row, icmp)
     derive_ether_type(rows, row)
     if rows.u8[r.OUT_KIND, row] == 0 and rows.u32[r.OUT_IF, row] != 0:
@@ -308,6 +327,7 @@ def _complete(rows, row, header_us, received_us, session, s, icmp, ovs):
         rows.u32[r.SAMPLES, row] = min(packets, np.uint64(1))
     else:
         rows.u32[r.SAMPLES, row] = min(packets, np.uint64(0xFFFFFFFF))
+    return wrong
 
 
 @inline

@@ -21,7 +21,7 @@ from decoders.netflow.sequence import SequenceOrder, begin_orders_anew, follow, 
 from decoders.rows import Rows, batch, make_ready, unclear_rows
 from decoders.sessions import S_OVERRIDE_RATE, S_RECORDS, S_SAMPLING_RATE, Sessions, fingerprint
 from decoders.shared import Decoded, Shared
-from decoders.wire import all_zero, move8, move16, move32, move_ipv4, swap64, u16, u32
+from decoders.wire import all_zero, fill, move8, move16, move32, move_ipv4, swap64, u16, u32
 from schemas.flows import FLOWS
 
 PROBLEM_WORDS = 4
@@ -163,16 +163,15 @@ def _header(octets, at, n, version, received, s, number, rows, row):
         rate = override
         source = r.RATE_OVERRIDE
     s.stats[number, S_SAMPLING_RATE] = np.uint64(rate if source != r.RATE_UNSTATED else 0)
-    high = swap64(s.key[number, 0])
-    low = swap64(s.key[number, 1])
-    for i in range(np.uint64(row), np.uint64(row + n)):
-        rows.u64[r.TIME_RECEIVED, i] = received
-        rows.address[r.EXPORTER, i, 0] = high
-        rows.address[r.EXPORTER, i, 1] = low
-        rows.u32[r.DOMAIN, i] = domain
-        rows.u8[r.PROTOCOL, i] = protocol
-        rows.u32[r.SAMPLING_RATE, i] = rate
-        rows.u8[r.RATE_SOURCE, i] = source
+    capacity = rows.u32.shape[1]
+    fill(rows.u64, r.TIME_RECEIVED * capacity + row, n, received)
+    fill(rows.u32, r.DOMAIN * capacity + row, n, domain)
+    fill(rows.u32, r.SAMPLING_RATE * capacity + row, n, rate)
+    fill(rows.u8, r.PROTOCOL * capacity + row, n, protocol)
+    fill(rows.u8, r.RATE_SOURCE * capacity + row, n, source)
+    for word in range(2):
+        exporter = swap64(s.key[number, word])
+        fill(rows.address, 2 * (r.EXPORTER * capacity + row) + word, n, exporter, 2)
 
 
 class LegacyDecoder:

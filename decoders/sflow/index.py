@@ -16,7 +16,7 @@ from decoders.hashes import mix
 from decoders.jit import inline, inline_always, kernel
 from decoders.limits import Limits
 from decoders.sessions import S_RESTARTS, S_SAMPLES_LOST, T_DUPLICATE, fingerprint, track_sequence
-from decoders.wire import all_zero, swap64, u32, u64
+from decoders.wire import all_zero, fill, swap64, u32, u64
 from schemas.counters import TOTALS
 
 WAYS = 8
@@ -264,8 +264,7 @@ def find_records(octets, at, end, count, limit, formats, found, problems, log):
     filled in a fixed order.  Offset 0 means "not there".  `count`: records announced, of which at most `limit` are
     read.  A record that overruns the sample ends it; one that is too short or not known is skipped.
     """
-    for place in range(found.shape[0]):
-        found[place, 0] = 0
+    fill(found, 0, found.size, 0)
     announced = count  # −1: that it is wrong is already counted
     if count > limit or count * 8 > end - at:
         report(problems, log, at, _COUNT, count)

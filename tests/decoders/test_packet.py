@@ -31,8 +31,10 @@ from scapy.all import (
     Raw,
 )
 from scapy.contrib.geneve import GENEVE
+from scapy.contrib.gtp import GTP_U_Header, GTPPDUSessionContainer
 from scapy.contrib.mpls import MPLS
 from scapy.layers.ipsec import AH, ESP
+from scapy.layers.ppp import PPP, PPPoE
 from scapy.layers.vxlan import VXLAN
 
 from decoders.jit import kernel
@@ -189,6 +191,17 @@ IN_IP = {
         "other",
         0x8847,
     ),
+    "GTP-U": (OUTER / VTEPS / UDP(dport=2152) / GTP_U_Header(teid=7) / V4 / SEGMENT, "other", 0x0800),
+    "GTP-U with a number": (
+        OUTER / VTEPS / UDP(dport=2152) / GTP_U_Header(teid=7, S=1, seq=9) / V6 / SEGMENT,
+        "other",
+        0x86DD,
+    ),
+    "GTP-U with an extension": (
+        OUTER / VTEPS6 / UDP(dport=2152) / GTP_U_Header(teid=7, E=1) / GTPPDUSessionContainer(QFI=5) / V4 / SEGMENT,
+        "other",
+        0x0800,
+    ),
     "4 in gre": (OUTER / VTEPS / GRE(proto=0x0800) / V4 / SEGMENT, "gre", 0x0800),
     "6 in gre": (OUTER / VTEPS / GRE(proto=0x86DD) / V6 / SEGMENT, "gre", 0x86DD),
     "4 in vxlan-gpe": (
@@ -291,11 +304,26 @@ def test_fragments() -> None:
 
 def test_ipsec() -> None:
     has(parse(bytes(ENDS / V4 / ESP(spi=1, seq=2, data=b"x" * 30))), ip_protocol=50, src_port=0)
+    for ends in (V4, V6):
+        header = AH(nh=6, payloadlen=4, spi=1, seq=2, icv=b"i" * 12)
+        has(parse(bytes(ENDS / ends / header / SEGMENT)), ip_protocol=6, dst_port=443, tcp_seq=0xDEADBEEF)
+        tunnel = AH(nh=4, payloadlen=4, spi=1, seq=2, icv=b"i" * 12) / IP(src="10.1.0.1", dst="10.1.0.2") / SEGMENT
+        has(parse(bytes(ENDS / ends / tunnel)), tunnel="ipip", src_ip=address("10.1.0.1"), dst_port=443)
+    later = IP(src="10.0.0.1", dst="10.0.0.2", frag=3, proto=51) / Raw(b"\x06\x04" + bytes(60))
+    has(parse(bytes(ENDS / later)), ip_protocol=51, fragment=2, dst_port=0)
+
+
+@pytest.mark.parametrize("tagged", [False, True])
+def test_pppoe(tagged: bool) -> None:
+    link = ENDS / Dot1Q(vlan=7) if tagged else ENDS
+    session = link / PPPoE(sessionid=5)
     has(
-        parse(bytes(ENDS / V6 / AH(nh=6, payloadlen=4, spi=1, seq=2, icv=b"i" * 12) / SEGMENT)),
-        ip_protocol=6,
-        dst_port=443,
+        parse(bytes(session / PPP() / V4 / SEGMENT)),
+        **{"ether_type": 0x8864, "vlan": 7 * tagged, "src_ip": address("10.0.0.1"), "dst_port": 443, "bytes": 80},
     )
+    has(parse(bytes(session / PPP() / V6 / DATAGRAM)), src_ip=address("2001:db8::1"), dst_port=53, bytes=68)
+    has(parse(bytes(session / PPP(proto=0xC021) / Raw(bytes(20)))), ether_type=0x8864, src_ip=bytes(16))
+    has(parse(bytes(link / PPPoE(code=0xA7) / PPP() / V4 / SEGMENT)), src_ip=bytes(16), ip_protocol=0)
 
 
 @pytest.mark.parametrize(
@@ -307,6 +335,8 @@ def test_ipsec() -> None:
         OUTER / VTEPS / GRE(version=1, proto=0x880B) / Raw(bytes(60)),  # PPTP
         OUTER / VTEPS / GRE(routing_present=1, proto=0x6558) / Raw(bytes(60)),
         OUTER / IP(src="198.51.100.1", dst="198.51.100.2", proto=4) / Raw(b"\x60" + bytes(60)),  # not IPv4 inside
+        OUTER / VTEPS / UDP(dport=2152) / GTP_U_Header(gtp_type=26) / V4 / SEGMENT,  # an error, no packet
+        OUTER / VTEPS / UDP(dport=2152) / Raw(b"\x34\xff\0\x08\0\0\0\7" + b"\0\0\0\x85" + bytes(60)),  # length 0
     ],
 )
 def test_what_only_looks_like_a_tunnel_is_none(frame: Packet) -> None:

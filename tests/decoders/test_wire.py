@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from decoders import wire
-from decoders.jit import kernel
+from decoders.jit import inline, kernel
 from tests.decoders.support import uncounted
 
 MOVES = {1: wire.move8, 2: wire.move16, 4: wire.move32, 8: wire.move64, 6: wire.move_mac}
@@ -86,6 +86,35 @@ def test_what_is_outside_of_the_arrays_is_refused_before_anything_moves(argument
     with pytest.raises(IndexError, match="outside"):
         called(move)(OCTETS, at, stride, n, rows, *place)
     assert not rows.any()
+
+
+@inline
+def less(number, by):  # type: ignore[no-untyped-def]
+    return number - np.uint64(by)
+
+
+_less = wire.converter(2, less)
+
+
+@uncounted
+@kernel
+def converted(octets, at, n, target, by):  # type: ignore[no-untyped-def]
+    _less(octets, at, 3, n, target, 1, 2, 2, by)
+
+
+def test_numbers_are_converted_on_their_way() -> None:
+    rows = np.zeros((2, 20), np.uint64)
+
+    converted(OCTETS, 10, 4, rows, 7)
+
+    expected = np.zeros_like(rows)
+    for k in range(4):
+        expected[1, 2 + 2 * k] = int.from_bytes(OCTETS[10 + 3 * k :][:2].tobytes(), "big") - 7
+    np.testing.assert_array_equal(rows, expected)
+    for at, n in ((998, 2), (0, 10)):
+        with pytest.raises(IndexError, match="outside"):
+            converted(OCTETS, at, n, rows, 7)
+    np.testing.assert_array_equal(rows, expected)
 
 
 def test_none_to_move_is_no_mistake() -> None:

@@ -118,6 +118,56 @@ def test_structured_data_is_skipped_by_its_length() -> None:
     assert (row["packets"], row["bytes"]) == (5, 6)
 
 
+@pytest.mark.parametrize("long_form", [False, True])
+def test_records_are_right_behind_lists_of_any_length(long_form: bool) -> None:
+    """RFC 6313 section 4.5; the lists hold addresses and counts, which are not those of the flow."""
+
+    def field(value: bytes) -> bytes:
+        head = b"\xff" + struct.pack("!H", len(value)) if long_form or len(value) > 254 else bytes([len(value)])
+        return head + value
+
+    def lists(entries: int) -> bytes:
+        basic = b"\x03" + struct.pack("!HH", 8, 4) + bytes([10, 9, 9, 9]) * entries
+        sub = b"\x03" + struct.pack("!H", 257) + (bytes([10, 9, 9, 9]) + b"\0\0\0\x63") * entries
+        multi = b"\x03" + struct.pack("!HH", 257, 4 + 8 * entries) + (bytes([10, 9, 9, 9]) + b"\0\0\0\x63") * entries
+        return field(basic if entries else b"") + field(sub) + field(multi)
+
+    collector = Collector()
+    found = collector.decode(
+        ipfix(
+            template(256, [(8, 4), (291, V), (292, V), (293, V), (12, 4), (2, 4)]),
+            template(257, [(8, 4), (2, 4)]),
+            in_set(256, *(bytes([10, 0, 0, n]) + lists(n) + bytes([10, 0, 1, n, 0, 0, 0, n]) for n in (1, 0, 90, 2))),
+        )
+    )
+
+    assert [row["packets"] for row in found] == [1, 0, 90, 2]
+    assert [row["src_ip"] for row in found] == [address(f"10.0.0.{n}") for n in (1, 0, 90, 2)]
+    assert [row["dst_ip"] for row in found] == [address(f"10.0.1.{n}") for n in (1, 0, 90, 2)]
+    assert (collector.problems, collector.stat(S_RECORDS)) == ({}, 4)
+
+
+@pytest.mark.parametrize("version", [9, 10])
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_directions_and_flags_of_several_records(version: int, size: int) -> None:
+    values = (
+        (0, "ingress", 0x02),
+        (1, "egress", 0x10),
+        (2, "unknown", 0xFF),
+        (255, "unknown", 0),
+        (0, "ingress", 0x1B),
+    )
+    specs: list[Spec] = [*ENDS, (61, size), (6, size), (2, 1)]
+    records = [
+        ENDS_VALUE + number.to_bytes(size, "big") + flags.to_bytes(size, "big") + b"\5" for number, _, flags in values
+    ]
+    sets = template(256, specs, version=version), in_set(256, *records)
+
+    found = Collector().decode(ipfix(*sets) if version == 10 else v9(*sets, count=6))
+
+    assert [(row["direction"], row["tcp_flags"]) for row in found] == [(name, flags) for _, name, flags in values]
+
+
 def test_zero_length_fields_hold_nothing() -> None:
     row = one([(2, 0), (1, 0), (86, 4), (82, 0)], b"\0\0\0\7")
 
