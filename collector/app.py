@@ -183,7 +183,9 @@ class Service:
         for stage in (QUERY, CANCEL, LEASE, KERNELS, FIGURES):
             self.bridge.abandon(stage)
         self.reloads = Reloads(self._read_again, partial(self.bridge.call, RELOAD))
-        self.kernels = (compilers or Compilers()).component(partial(self.bridge.call, KERNELS))
+        self.kernels = (compilers or Compilers()).component(
+            partial(self.bridge.call, KERNELS), lambda: self.decode.ready.wait()
+        )
         self.lease = Lease(settings.store, self.metrics, partial(self.bridge.call, LEASE))
         connect = partial(self.lease.connect, INSERT_SETTINGS)
         self.windows = Windows(

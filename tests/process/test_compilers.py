@@ -94,6 +94,47 @@ def test_machine_code_is_handed_over_where_the_cache_cannot_be_written_to(
     started.kill()
 
 
+def test_nothing_is_loaded_before_it_may_begin(cache: Path) -> None:
+    """A start that fails, or is stopped, costs no compiler."""
+    started = Compilers()
+
+    assert started.start()
+    assert started.running()
+    started.kill()
+    assert (started.running(), started.failed()) == (False, [])
+    assert not (cache / "compiling-sets").exists()
+
+
+@pytest.mark.parametrize("hold", [60.0, 0.0])
+def test_kernels_are_compiled_once_the_service_decodes(hold: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or after a while, if it does not come to that."""
+    monkeypatch.setattr(compilers, "HOLD_SECONDS", hold)
+    decoding = asyncio.Event()
+    begun: list[bool] = []
+
+    async def call(_function: object) -> None:
+        pass
+
+    async def scenario() -> None:
+        compiling = Compilers()
+        monkeypatch.setattr(compiling, "begin", lambda: begun.append(decoding.is_set()))
+        jit.wait_for_kernels(True)
+        async with compiling.component(call, decoding.wait) as component:
+            assert component._task is not None
+            for _ in range(3):
+                await asyncio.sleep(0)
+            if hold:
+                assert not begun
+                decoding.set()
+            await component._task
+
+    try:
+        asyncio.run(scenario())
+        assert begun == [bool(hold)]
+    finally:
+        jit.wait_for_kernels(False)
+
+
 def test_what_compilers_left_is_removed(cache: Path) -> None:
     old, new = cache / "kernels-old", cache / "kernels-new"
     for directory in (old, new):
@@ -135,7 +176,7 @@ def test_a_defect_while_loading_ends_the_wait_for_kernels(monkeypatch: pytest.Mo
             raise MemoryError("no room for machine code")
 
         jit.wait_for_kernels(True)
-        async with Compilers().component(call) as component:
+        async with Compilers().component(call, asyncio.Event().wait) as component:
             assert component._task is not None
             await component._task
 
