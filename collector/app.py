@@ -183,9 +183,7 @@ class Service:
         for stage in (QUERY, CANCEL, LEASE, KERNELS, FIGURES):
             self.bridge.abandon(stage)
         self.reloads = Reloads(self._read_again, partial(self.bridge.call, RELOAD))
-        self.kernels = (compilers or Compilers()).component(
-            partial(self.bridge.call, KERNELS), lambda: self.decode.ready.wait()
-        )
+        self.kernels = (compilers or Compilers()).component(partial(self.bridge.call, KERNELS))
         self.lease = Lease(settings.store, self.metrics, partial(self.bridge.call, LEASE))
         connect = partial(self.lease.connect, INSERT_SETTINGS)
         self.windows = Windows(
@@ -344,6 +342,7 @@ class Service:
             await up.enter_async_context(self.reloads)
             for component, reserve_seconds in self._components():
                 await up.enter_async_context(Timely(component, self.stop, reserve_seconds))
+            self.kernels.begin()
             watch = asyncio.create_task(LoopLag(self.metrics).run())
             up.callback(watch.cancel)
             await self._serve()

@@ -36,8 +36,11 @@ class _Part(JITCodeLibrary):
     """Name and contents of what its code refers to, such as the texts of its errors."""
 
     def _optimize_functions(self, ll_module: Any) -> None:
-        """Leave the functions as they are, too: they are optimised where they become part of a kernel."""
+        """Make the functions small, no more: each becomes a part of several others, and is optimised there."""
         ll_module.data_layout = self._codegen._data_layout
+        for function in ll_module.functions:
+            passes, builder = self._codegen._function_pass_manager(opt=1)
+            passes.run(function, builder)
 
     def finalize(self) -> None:
         """Leave the code as it is; a kernel links the helpers of this one, too."""

@@ -4,8 +4,8 @@
        └─ every half second: load what is there by now ◄──────────────────────────────────────────────────┘
 
 So the memory of the compiler goes with it, and two cores compile at the same time.  The processes are started before
-the service confines itself, get nothing that is secret, and end with it, however that ends.  They do nothing until the
-service decodes: with both cores at work on kernels, it took 14 to 48 s to set up its store, instead of 2.
+the service confines itself, get nothing that is secret, and end with it, however that ends.  They do nothing until all
+stages of the service have started: with both cores at work on kernels, that took 14 to 48 s.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
@@ -40,8 +40,6 @@ CHECK_SECONDS = 0.5
 """Between two looks for new machine code: a kernel takes seconds to compile, and 30 ms to load."""
 PROGRESS_SECONDS = 10.0
 """How often the log tells of the progress."""
-HOLD_SECONDS = 10.0
-"""How long kernels wait at most for the service: sources of its inventory may hold up decoding for longer."""
 PARTS = ("sets", "others")
 """What is compiled at the same time; the kernels of IPFIX and NetFlow v9 take as long as all others together."""
 VARIABLES = ("HOME", "LANG", "PATH", "VMFLOW_CACHE_DIR", "XDG_CACHE_HOME")
@@ -120,21 +118,18 @@ class Compilers:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(END_SECONDS)
 
-    def component(self, call: Call, decoding: Callable[[], Awaitable[object]]) -> LoadedKernels:
-        """Return the component that has kernels compiled once the service is `decoding`, and loads them as they come.
-
-        `call` runs on a thread.
-        """
-        return LoadedKernels(self, call, decoding)
+    def component(self, call: Call) -> LoadedKernels:
+        """Return the component that loads machine code as it comes; `call` runs on a thread."""
+        return LoadedKernels(self, call)
 
 
 class LoadedKernels:
     """The component of the service that loads kernels as they are compiled."""
 
-    def __init__(self, compilers: Compilers, call: Call, decoding: Callable[[], Awaitable[object]]) -> None:
+    def __init__(self, compilers: Compilers, call: Call) -> None:
         self._compilers = compilers
         self._call = call
-        self._decoding = decoding
+        self._may_begin = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run(), name="kernels") if jit.waiting() else None
@@ -146,6 +141,10 @@ class LoadedKernels:
         finally:
             self._compilers.kill()
 
+    def begin(self) -> None:
+        """Let the compilers begin: the other components have started."""
+        self._may_begin.set()
+
     async def _run(self) -> None:
         try:
             await self._load()
@@ -155,9 +154,7 @@ class LoadedKernels:
             jit.wait_for_kernels(False)
 
     async def _load(self) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(HOLD_SECONDS):
-                await self._decoding()
+        await self._may_begin.wait()
         began = tell = time.monotonic()
         self._compilers.begin()
         _log.info("compiling the kernels: once per version; they run uncompiled meanwhile, some hundred times slower")

@@ -105,32 +105,27 @@ def test_nothing_is_loaded_before_it_may_begin(cache: Path) -> None:
     assert not (cache / "compiling-sets").exists()
 
 
-@pytest.mark.parametrize("hold", [60.0, 0.0])
-def test_kernels_are_compiled_once_the_service_decodes(hold: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Or after a while, if it does not come to that."""
-    monkeypatch.setattr(compilers, "HOLD_SECONDS", hold)
-    decoding = asyncio.Event()
-    begun: list[bool] = []
+def test_kernels_are_compiled_once_the_service_has_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
 
     async def call(_function: object) -> None:
-        pass
+        events.append("loaded")
 
     async def scenario() -> None:
         compiling = Compilers()
-        monkeypatch.setattr(compiling, "begin", lambda: begun.append(decoding.is_set()))
+        monkeypatch.setattr(compiling, "begin", lambda: events.append("compilers begin"))
         jit.wait_for_kernels(True)
-        async with compiling.component(call, decoding.wait) as component:
+        async with compiling.component(call) as component:
             assert component._task is not None
             for _ in range(3):
                 await asyncio.sleep(0)
-            if hold:
-                assert not begun
-                decoding.set()
+            events.append("started")
+            component.begin()
             await component._task
 
     try:
         asyncio.run(scenario())
-        assert begun == [bool(hold)]
+        assert events == ["started", "compilers begin", "loaded"]
     finally:
         jit.wait_for_kernels(False)
 
@@ -176,7 +171,8 @@ def test_a_defect_while_loading_ends_the_wait_for_kernels(monkeypatch: pytest.Mo
             raise MemoryError("no room for machine code")
 
         jit.wait_for_kernels(True)
-        async with Compilers().component(call, asyncio.Event().wait) as component:
+        async with Compilers().component(call) as component:
+            component.begin()
             assert component._task is not None
             await component._task
 
