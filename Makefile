@@ -70,7 +70,7 @@ page: $(ANY) $(PAGE)
 
 # SECONDS=60 ends it by itself.  What it needs comes from two registries, at the same time.
 demo:
-	@$(MAKE) --no-print-directory --jobs 2 $(ANY) $(PAGE)
+	@$(MAKE) --silent --jobs 2 $(ANY) $(PAGE)
 	@$(BIN)/vmflow demo $(if $(SECONDS),--seconds $(SECONDS)) $(if $(PCAP),"$(PCAP)")
 
 run: $(STAMP) $(PAGE)

@@ -137,9 +137,10 @@ class _PartType(types.Dispatcher):
     """The type of a helper.  numba would compile it again for each constant that it is called with."""
 
     def get_call_type(self, context: Any, args: Any, kws: Any) -> Any:
-        """Return the signature for arguments of these types, constants being of the type that they have as variables."""
+        """Return the signature for arguments of these types, constants being of the type that variables have."""
         plain = {name: types.unliteral(kind) for name, kind in kws.items()}
-        return super().get_call_type(context, tuple(map(types.unliteral, args)), plain)  # type: ignore[no-untyped-call]
+        kinds = tuple(map(types.unliteral, args))
+        return super().get_call_type(context, kinds, plain)  # type: ignore[no-untyped-call]
 
 
 register_model(_PartType)(OpaqueModel)

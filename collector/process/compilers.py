@@ -68,7 +68,8 @@ class Compilers:
     def start(self, temporary: Path | None = None) -> bool:
         """Start what compiles, after `begin`, what is not in the cache; return whether that is anything.
 
-        Blocks for milliseconds.  Where the cache cannot be written to, machine code is handed over in `temporary`, and lost with it.
+        Blocks for milliseconds.  Where the cache cannot be written to, machine code is handed over in `temporary`, and
+        lost with it.
         """
         complete = jit.cached()
         for problem in kernel_cache.take_problems():
