@@ -28,10 +28,12 @@ CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 MAKE_VENV = $(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed; on Debian: apt-get install python3-venv"; exit 1; }
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check
 
-$(STAMP): pyproject.toml
+$(BIN)/pip:
 	@$(CHECK_PYTHON)
-	@echo "installing into $(VENV) (about a minute the first time) ..."
 	@$(MAKE_VENV)
+
+$(STAMP): pyproject.toml | $(BIN)/pip
+	@echo "installing into $(VENV) (about a minute the first time) ..."
 	@$(INSTALL) --editable '.[embedded,openstack,ovsdb,test]'
 	@touch $@
 
@@ -47,7 +49,7 @@ $(LIBVIRT): $(STAMP)
 # runs without the page and says so: that must not stop `make demo` or `make test`.
 PAGE := collector/web/page/index.html
 PAGE_SOURCES := $(wildcard console/*.json console/*.mjs console/*.ts* console/*.css console/*.html console/*.svg console/*/*.ts console/*/*.tsx)
-$(PAGE): $(PAGE_SOURCES)
+$(PAGE): $(PAGE_SOURCES) | $(BIN)/pip
 	@console/build $(BIN) || echo "the console is not built (see above): the service runs without it; 'make page' tries again"
 
 # What builds the site; `make demo` does without.
@@ -58,18 +60,17 @@ $(SITE): $(STAMP)
 
 # The demo needs less than the tests do.
 DEMO := $(VENV)/.demo
-$(DEMO): pyproject.toml
-	@$(CHECK_PYTHON)
+$(DEMO): pyproject.toml | $(BIN)/pip
 	@echo "installing into $(VENV) (half a minute the first time) ..."
-	@$(MAKE_VENV)
 	@$(INSTALL) --editable '.[embedded]'
 	@touch $@
 
 ANY := $(if $(wildcard $(STAMP)),$(STAMP),$(DEMO))
 page: $(ANY) $(PAGE)
 
-# SECONDS=60 ends it by itself.
-demo: $(ANY) $(PAGE)
+# SECONDS=60 ends it by itself.  What it needs comes from two registries, at the same time.
+demo:
+	@$(MAKE) --silent --jobs 2 $(ANY) $(PAGE)
 	@$(BIN)/vmflow demo $(if $(SECONDS),--seconds $(SECONDS)) $(if $(PCAP),"$(PCAP)")
 
 run: $(STAMP) $(PAGE)

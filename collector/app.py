@@ -342,6 +342,7 @@ class Service:
             await up.enter_async_context(self.reloads)
             for component, reserve_seconds in self._components():
                 await up.enter_async_context(Timely(component, self.stop, reserve_seconds))
+            self.kernels.begin()
             watch = asyncio.create_task(LoopLag(self.metrics).run())
             up.callback(watch.cancel)
             await self._serve()

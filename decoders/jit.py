@@ -11,9 +11,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numba
+import numpy as np
 from numba.core import types
 from numba.core.codegen import JITCodeLibrary
-from numba.core.compiler import Compiler
+from numba.core.compiler import Compiler, Flags
+from numba.core.datamodel.models import OpaqueModel
+from numba.extending import register_model
 
 from decoders import kernel_cache
 
@@ -31,6 +34,13 @@ class _Part(JITCodeLibrary):
 
     environment: tuple[str, Any] | None = None
     """Name and contents of what its code refers to, such as the texts of its errors."""
+
+    def _optimize_functions(self, ll_module: Any) -> None:
+        """Make the functions small, no more: each becomes a part of several others, and is optimised there."""
+        ll_module.data_layout = self._codegen._data_layout
+        for function in ll_module.functions:
+            passes, builder = self._codegen._function_pass_manager(opt=1)
+            passes.run(function, builder)
 
     def finalize(self) -> None:
         """Leave the code as it is; a kernel links the helpers of this one, too."""
@@ -75,18 +85,30 @@ def _collect(part: Any, parts: dict[Any, None]) -> None:
                 _collect(inner, parts)
 
 
+class _Flags(Flags):
+    """numba's flags, read at once: it compares them at each look-up of an operator, which took a tenth of all time."""
+
+    _defaults = {name: option.default for name, option in Flags.options.items()}  # noqa: RUF012 - not changed
+
+    def values(self) -> dict[str, Any]:
+        """Return all flags by their names."""
+        return self._defaults | self._values
+
+
 class _Compiler(Compiler):
     """numba's compiler, with a library of ours."""
 
     library: type[JITCodeLibrary]
     count = 0
 
-    def __init__(self, typing: Any, target: Any, library: Any, *others: Any) -> None:
+    def __init__(
+        self, typing: Any, target: Any, library: Any, args: Any, result: Any, flags: Any, variables: Any
+    ) -> None:
         if library is None:
             _Compiler.count += 1
             library = self.library(target.codegen(), f"{self.library.__name__}{_Compiler.count}")
             library.enable_object_caching()
-        super().__init__(typing, target, library, *others)  # type: ignore[no-untyped-call]
+        super().__init__(typing, target, library, args, result, _Flags(flags), variables)  # type: ignore[no-untyped-call]
 
 
 class _PartCompiler(_Compiler):
@@ -111,11 +133,31 @@ def _njit(compiler: type[_Compiler], boundscheck: bool = True, **options: Any) -
     return decorator
 
 
+class _PartType(types.Dispatcher):
+    """The type of a helper.  numba would compile it again for each constant that it is called with."""
+
+    def get_call_type(self, context: Any, args: Any, kws: Any) -> Any:
+        """Return the signature for arguments of these types, constants being of the type that variables have."""
+        plain = {name: types.unliteral(kind) for name, kind in kws.items()}
+        kinds = tuple(map(types.unliteral, args))
+        return super().get_call_type(context, kinds, plain)  # type: ignore[no-untyped-call]
+
+
+register_model(_PartType)(OpaqueModel)
+
+
+def _silent(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function as plain Python that does not warn, as machine code does not: hashes wrap on purpose."""
+    silent: Callable[..., Any] = np.errstate(all="ignore")(function)
+    return silent
+
+
 class Kernel:
     """A compiled function.  While `waiting`, it runs as plain Python where there is no machine code for it yet."""
 
     def __init__(self, function: Callable[..., Any], dispatcher: Any) -> None:
         self.py_func = function
+        self._uncompiled = _silent(function)
         self._cache = dispatcher._cache = kernel_cache.KernelCache(function)
         self._dispatcher = dispatcher
         self._numba_type_ = types.Dispatcher(dispatcher)
@@ -123,7 +165,7 @@ class Kernel:
 
     def __call__(self, *arguments: Any) -> Any:
         if _waiting and not self._ready_for(arguments):
-            return self.py_func(*arguments)
+            return self._uncompiled(*arguments)
         return self._dispatcher(*arguments)
 
     def _ready_for(self, arguments: tuple[Any, ...]) -> bool:
@@ -200,7 +242,7 @@ def unchecked_kernel(function: Callable[..., Any]) -> Compiled:
 
 def _kernel(function: Callable[..., Any], *, boundscheck: bool) -> Compiled:
     if INTERPRETED:
-        return function
+        return _silent(function)
     dispatcher = _njit(_WholeCompiler, boundscheck)(function)
     made = Kernel(function, dispatcher)
     _KERNELS.append(made)
@@ -242,5 +284,5 @@ def _part(plain: Callable[..., Any], function: Callable[..., Any], **options: An
         dispatcher = _njit(_PartCompiler, no_cpython_wrapper=True, _nrt=False, **options)(function)
         _PARTS.append(dispatcher)
         # numba asks values of other types than its own for this.
-        setattr(plain, "_numba_type_", types.Dispatcher(dispatcher))  # noqa: B010 - functions have no such attribute
+        setattr(plain, "_numba_type_", _PartType(dispatcher))  # noqa: B010 - functions have no such attribute
     return plain

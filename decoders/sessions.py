@@ -213,8 +213,7 @@ def forget(s: Sessions, numbers: NDArray[np.int64]) -> None:
     gone = np.zeros(len(s.key), np.bool_)
     gone[numbers] = True
     gone[0] = False
-    with np.errstate(over="ignore"):  # hashes wrap on purpose; only uncompiled kernels warn
-        _rebuild(s, gone)
+    _rebuild(s, gone)
 
 
 PRESENT_US = 3_600_000_000

@@ -168,19 +168,18 @@ def assign_batch(shared: Shared, batch: Datagrams) -> tuple[NDArray[np.uint8], N
     """Return kind and session number of each datagram, [n] each."""
     kind = np.zeros(len(batch), np.uint8)
     session = np.zeros(len(batch), np.int64)
-    with np.errstate(over="ignore"):  # hashes wrap on purpose; only uncompiled kernels warn
-        assign(
-            batch.octets,
-            batch.start,
-            batch.length,
-            batch.address,
-            batch.port,
-            batch.time_received_us,
-            batch.connection,
-            shared.sessions,
-            shared.port_in_key,
-            shared.domain_in_key,
-            kind,
-            session,
-        )
+    assign(
+        batch.octets,
+        batch.start,
+        batch.length,
+        batch.address,
+        batch.port,
+        batch.time_received_us,
+        batch.connection,
+        shared.sessions,
+        shared.port_in_key,
+        shared.domain_in_key,
+        kind,
+        session,
+    )
     return kind, session

@@ -7,6 +7,7 @@ at once, whatever is under way.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import shutil
 import signal
@@ -120,6 +121,8 @@ def run(args: argparse.Namespace) -> int:
     for name in [name for name in os.environ if not own(name)]:
         # Settings of a service of this user are not for the demo.
         del os.environ[name]
+    # What it says of a service that is busy is shown among other things.
+    logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())
     stopped = threading.Event()
     with stopping(stopped):
         try:

@@ -36,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
     compilers = Compilers()
     try:
         compilers.start()
+        compilers.begin()
         for ready, all_of_them in compilers.wait():
             tell(f"compiling: {ready} of {all_of_them} kernels are ready")
     finally:

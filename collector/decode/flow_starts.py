@@ -173,8 +173,7 @@ class Continued:
         before = int(self.counts[CONTINUED])
         rows = Columns(*(_values(batch.column(name)) for name in Columns._fields))
         begins = rows.flow_start.copy()
-        with np.errstate(over="ignore"):  # hashes wrap on purpose; only uncompiled kernels warn
-            self._follow(rows, begins)
+        self._follow(rows, begins)
         if self.counts[CONTINUED] == before:
             return batch
         place = batch.schema.get_field_index("flow_start")

@@ -53,15 +53,13 @@ class Shares:
         comes after a message of its connection that did, unless `free_bytes` is negative: the queue is closed.
         """
         fits = np.empty(len(batch), np.bool_)
-        with np.errstate(over="ignore"):  # hashes wrap on purpose; only uncompiled kernels warn
-            columns = (batch.address, batch.length, batch.connection)
-            queued = admit(*columns, free_bytes, self._held, self._wanted, self._factors, fits)
+        columns = (batch.address, batch.length, batch.connection)
+        queued = admit(*columns, free_bytes, self._held, self._wanted, self._factors, fits)
         return fits, int(queued)
 
     def leave(self, batch: Datagrams) -> None:
         """Note the datagrams that left the queue."""
-        with np.errstate(over="ignore"):
-            leave(batch.address, batch.length, self._held, self._factors)
+        leave(batch.address, batch.length, self._held, self._factors)
 
 
 @inline

@@ -72,8 +72,7 @@ def name_ports(
     columns = [values(batch.column(n)) for n in ("time_received", "exporter", "agent", "if_index", "if_name")]
     require_rows("counters", batch.num_rows, *columns)
     require_within("interface names", len(names), columns[-1])
-    with np.errstate(over="ignore"):
-        ports(*columns, names, tables, grace_us, known_host, rows)
+    ports(*columns, names, tables, grace_us, known_host, rows)
     return rows
 
 

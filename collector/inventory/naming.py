@@ -94,8 +94,7 @@ class Namer:
         names = self._numbers(snapshot, batch.column("in_if_name").dictionary) if stated else np.zeros(1, np.int32)
         require_rows(table.name, batch.num_rows, *flows)
         require_within("interface names", len(names), flows.in_if_name, flows.out_if_name)
-        with np.errstate(over="ignore"):  # hashes wrap on purpose; only uncompiled kernels warn
-            join(flows, snapshot.tables, names, self._history_us, self._grace_us, self._by_port, found, totals)
+        join(flows, snapshot.tables, names, self._history_us, self._grace_us, self._by_port, found, totals)
         if table is FLOWS:
             self.sightings += np.bincount(found.sighting, minlength=len(self.sightings))
         columns = {

@@ -4,7 +4,8 @@
        └─ every half second: load what is there by now ◄──────────────────────────────────────────────────┘
 
 So the memory of the compiler goes with it, and two cores compile at the same time.  The processes are started before
-the service confines itself, get nothing that is secret, and end with it, however that ends.
+the service confines itself, get nothing that is secret, and end with it, however that ends.  They do nothing until all
+stages of the service have started: with both cores at work on kernels, that took 14 to 48 s.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import gc
 import os
 import shutil
 import subprocess
@@ -27,6 +29,7 @@ from collector.interfaces import Call
 from collector.inventory.naming import warm_up as compile_names
 from collector.listen.recvmmsg import best_reader
 from collector.log import get_log
+from collector.process.startup import YOUNG_OBJECTS
 from collector.rollup.sums import warm_up as compile_sums
 from collector.stopping import cancel
 from collector.threads import start_daemon
@@ -50,6 +53,8 @@ PART_SECONDS = 600
 END_SECONDS = 3.0
 """Longest wait for the end of a process: it holds Python's lock for moments only."""
 MODULE = "collector.process.compilers"
+WAIT = f"import os, runpy; os.read(0, 1) and runpy.run_module({MODULE!r}, run_name='__main__', alter_sys=True)"
+"""What a process runs: nothing is loaded before it may begin, and not at all if the service has ended."""
 
 _log = get_log("kernels")
 
@@ -61,9 +66,10 @@ class Compilers:
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def start(self, temporary: Path | None = None) -> bool:
-        """Start to compile what is not in the cache; return whether that is anything.  Blocks for milliseconds.
+        """Start what compiles, after `begin`, what is not in the cache; return whether that is anything.
 
-        Where the cache cannot be written to, machine code is handed over in `temporary`, and lost with it.
+        Blocks for milliseconds.  Where the cache cannot be written to, machine code is handed over in `temporary`, and
+        lost with it.
         """
         complete = jit.cached()
         for problem in kernel_cache.take_problems():
@@ -80,6 +86,14 @@ class Compilers:
             return False
         jit.wait_for_kernels(True)
         return True
+
+    def begin(self) -> None:
+        """Let the processes compile."""
+        for process in self._processes:
+            if process.stdin is not None:
+                with contextlib.suppress(OSError):  # it has ended, which is found out later
+                    process.stdin.write(b"\n")
+                    process.stdin.flush()
 
     def wait(self) -> Iterator[tuple[int, int]]:
         """Yield how many kernels are in the cache, and how many there are, every ten seconds until all are compiled."""
@@ -116,6 +130,7 @@ class LoadedKernels:
     def __init__(self, compilers: Compilers, call: Call) -> None:
         self._compilers = compilers
         self._call = call
+        self._may_begin = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run(), name="kernels") if jit.waiting() else None
@@ -127,6 +142,10 @@ class LoadedKernels:
         finally:
             self._compilers.kill()
 
+    def begin(self) -> None:
+        """Let the compilers begin: the other components have started."""
+        self._may_begin.set()
+
     async def _run(self) -> None:
         try:
             await self._load()
@@ -136,7 +155,9 @@ class LoadedKernels:
             jit.wait_for_kernels(False)
 
     async def _load(self) -> None:
+        await self._may_begin.wait()
         began = tell = time.monotonic()
+        self._compilers.begin()
         _log.info("compiling the kernels: once per version; they run uncompiled meanwhile, some hundred times slower")
         while self._compilers.running():
             await asyncio.sleep(CHECK_SECONDS)
@@ -163,7 +184,7 @@ def _cores() -> int:
 def _start(parts: str) -> subprocess.Popen[bytes]:
     kept = {name: value for name, value in os.environ.items() if name in VARIABLES or name.startswith("NUMBA_")}
     return subprocess.Popen(  # noqa: S603 - Python itself
-        [sys.executable, "-P", "-m", MODULE, parts],
+        [sys.executable, "-P", "-c", WAIT, parts],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         start_new_session=True,  # a Ctrl-C is for the service
@@ -227,6 +248,7 @@ def compile_part(part: str) -> None:
 def main() -> int:
     """Compile parts, as a process of its own: PART[,PART]."""
     os.umask(0o077)
+    gc.set_threshold(YOUNG_OBJECTS)  # numba's objects stay: each pass over them all would be in vain
     start_daemon("parent", _end_with_parent)
     tidy()
     for part in sys.argv[1].split(","):

@@ -188,17 +188,16 @@ class PairSums:
             return None
         rows, numbers = self._columns(batch)
         first = 0
-        with np.errstate(over="ignore"):  # hashes wrap on purpose; only uncompiled kernels warn
-            while first < batch.num_rows:
-                tables = self._tables
-                groups = min(tables.slotted, self._most_groups)
-                first = add_rows(rows, numbers, tables, first, groups, self._links_before_thinning)
-                if tables.used[NAMELESS]:
-                    self._ask(batch, rows, numbers)
-                elif first < batch.num_rows and not self._grow():
-                    break
-            if self.full and 8 * (self.connections - self._thinned) > self._most_connections:
-                self._thin()  # it might look full only because of repeated connections
+        while first < batch.num_rows:
+            tables = self._tables
+            groups = min(tables.slotted, self._most_groups)
+            first = add_rows(rows, numbers, tables, first, groups, self._links_before_thinning)
+            if tables.used[NAMELESS]:
+                self._ask(batch, rows, numbers)
+            elif first < batch.num_rows and not self._grow():
+                break
+        if self.full and 8 * (self.connections - self._thinned) > self._most_connections:
+            self._thin()  # it might look full only because of repeated connections
         self._count(rows.time_received[:first])
         return batch.slice(first) if first < batch.num_rows else None
 

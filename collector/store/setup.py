@@ -31,9 +31,9 @@ from schemas.render import (
     literal,
     ttl_sql,
 )
-from schemas.rollups import FEEDS, Feed
+from schemas.rollups import FEEDS, LEVELS, Feed
 from schemas.views.all import views
-from schemas.views.common import View
+from schemas.views.common import View, suffix
 
 COLUMNS = (
     "SELECT table, name, comment FROM system.columns "
@@ -268,9 +268,14 @@ def _set_views(client: Client, settings: StoreSettings) -> list[str]:
         else:
             continue
         changed.append(feed.name)
-    for view in views(settings.interface_speeds):
+    wanted = views(settings.interface_speeds)
+    # A longer window's view has the columns of the shortest one's; to work out their types takes half a second each.
+    shortest = {f"{view.name}{suffix(level)}": view.name for view in wanted for level in LEVELS if suffix(level)}
+    for view in wanted:
         if marks.get(view.name) != view.mark:
-            client.command(fill(create_view(view), cluster))
+            known = columns(client, settings.database, [model]) if (model := shortest.get(view.name)) else {}
+            types = {name: kind for found in known.values() for name, (kind, _, _) in found.items()}
+            client.command(fill(create_view(view, types), cluster))
             changed.append(view.name)
     return [f"views {', '.join(changed)}"] if changed else []
 

@@ -118,9 +118,8 @@ class SflowDecoder:
         """
         decoded = Decoded()
         room = self._shared.limits.problems_per_batch
-        with np.errstate(over="ignore"):  # hashes wrap on purpose; only uncompiled kernels warn
-            for part in self._slices(batch.length[picked] // ROW_BYTES):
-                room -= self._decode(batch, picked[part], session, decoded, room)
+        for part in self._slices(batch.length[picked] // ROW_BYTES):
+            room -= self._decode(batch, picked[part], session, decoded, room)
         return decoded
 
     def begin_anew(self, numbers: NDArray[np.int64]) -> None:

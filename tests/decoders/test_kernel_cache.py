@@ -34,6 +34,19 @@ def squared(values):
     return third(values) * third(values)
 
 
+@inline
+def nth(values, number):
+    return values[number]
+
+
+def ends(values):
+    return nth(values, 0) + nth(values, 1) + nth(values, values.shape[0] - 1)
+
+
+def wraps(values):
+    return values[0] * np.uint64(0xFFFFFFFFFFFFFFFF)
+
+
 def _compiled(values):
     return np.int64(1)
 
@@ -204,6 +217,21 @@ def test_while_waiting_a_kernel_runs_uncompiled_where_there_is_no_machine_code()
 
     assert (kernel(VALUES), kernel.ready) == (1, True)
     assert kernel(VALUES.astype(np.float64)) == 0, "there is no machine code for these types"
+
+
+def test_an_uncompiled_kernel_wraps_without_a_warning() -> None:
+    """As machine code does.  Here warnings are errors."""
+    kernel, two = fresh(wraps), np.array([2], np.uint64)
+    jit.wait_for_kernels(True)
+
+    assert (kernel(two), kernel.ready) == (0xFFFFFFFFFFFFFFFE, False)
+    jit.wait_for_kernels(False)
+    assert kernel(two) == 0xFFFFFFFFFFFFFFFE
+
+
+def test_a_helper_is_compiled_once_for_all_constants() -> None:
+    assert fresh(ends)(VALUES) == VALUES[0] + VALUES[1] + VALUES[-1]
+    assert len(nth._numba_type_.dispatcher.overloads) == 1
 
 
 COPIED = """

@@ -94,6 +94,42 @@ def test_machine_code_is_handed_over_where_the_cache_cannot_be_written_to(
     started.kill()
 
 
+def test_nothing_is_loaded_before_it_may_begin(cache: Path) -> None:
+    """A start that fails, or is stopped, costs no compiler."""
+    started = Compilers()
+
+    assert started.start()
+    assert started.running()
+    started.kill()
+    assert (started.running(), started.failed()) == (False, [])
+    assert not (cache / "compiling-sets").exists()
+
+
+def test_kernels_are_compiled_once_the_service_has_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+
+    async def call(_function: object) -> None:
+        events.append("loaded")
+
+    async def scenario() -> None:
+        compiling = Compilers()
+        monkeypatch.setattr(compiling, "begin", lambda: events.append("compilers begin"))
+        jit.wait_for_kernels(True)
+        async with compiling.component(call) as component:
+            assert component._task is not None
+            for _ in range(3):
+                await asyncio.sleep(0)
+            events.append("started")
+            component.begin()
+            await component._task
+
+    try:
+        asyncio.run(scenario())
+        assert events == ["started", "compilers begin", "loaded"]
+    finally:
+        jit.wait_for_kernels(False)
+
+
 def test_what_compilers_left_is_removed(cache: Path) -> None:
     old, new = cache / "kernels-old", cache / "kernels-new"
     for directory in (old, new):
@@ -136,6 +172,7 @@ def test_a_defect_while_loading_ends_the_wait_for_kernels(monkeypatch: pytest.Mo
 
         jit.wait_for_kernels(True)
         async with Compilers().component(call) as component:
+            component.begin()
             assert component._task is not None
             await component._task
 

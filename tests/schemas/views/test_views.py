@@ -12,6 +12,7 @@ from clickhouse_connect.driver import Client
 
 from collector.store.settings import StoreSettings
 from collector.store.setup import set_up
+from schemas.views.all import VIEWS
 from tests.flow_rows import BEGIN_US, add, ask, emptied, flow, store, vm
 
 A, B = vm("a", "host-1"), vm("b", "host-2")
@@ -764,3 +765,13 @@ def test_latency_is_that_of_the_best_method(client: Client) -> None:
     assert (row["latency_us"], row["latency_spread_us"], row["jitter_us"]) == (20_000, 900, 70)
     assert (row["latency_method"], row["latency_trip"]) == ("one_way", "one_way")
     assert only(client, "SELECT latency_us FROM pair_metrics_1h")["latency_us"] == 20_000
+
+
+def test_views_of_longer_windows_have_the_columns_of_their_query(client: Client) -> None:
+    """They are made with those of the view of 10 s, since ClickHouse takes half a second to work them out."""
+    longer = [view for view in VIEWS if view.name.endswith(("_metrics_1m", "_metrics_1h"))]
+    assert len(longer) == 10
+
+    for view in longer:
+        stated, of_query = (client.query(f"DESCRIBE TABLE {of}").result_rows for of in (view.name, f"({view.select})"))
+        assert [row[:2] for row in stated] == [row[:2] for row in of_query], view.name
