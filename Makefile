@@ -4,6 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# Some machines set this for all.  Tests start hundreds of processes: only the first of them is to compile our modules.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help page demo test test-system test-debian package run lint bench bench-peers fuzz docs man lock audit clean
 
 help:

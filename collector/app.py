@@ -460,7 +460,7 @@ class Service:
             "sql": self.sql.problem or "ok",
             "inventory": self.inventory.health(),
             "messages_waiting": self.notify.waiting,
-            "confined": self.confinement.told,
+            "confined": self.confinement.summary,
             "replaced_files": self._tell_replaced(),
         }
 
@@ -487,8 +487,8 @@ class Service:
         """Return whether this run or the previous one received rows that no rollup has yet, or has gaps not stored."""
         # What was not watched before the start is reported once decoding begins.
         recovering = not self.decode.ready.is_set() or (self.settings.rollup.enabled and self.rollups.recovering)
-        told = self.writer.waiting(FLOWS.name) or self.writer.waiting(GAPS.name)
-        return told or self.rollups.pending or recovering
+        unstored = self.writer.waiting(FLOWS.name) or self.writer.waiting(GAPS.name)
+        return unstored or self.rollups.pending or recovering
 
     def _watched(self) -> tuple[int, int]:
         """Return since when windows are watched, and until when they are judged."""

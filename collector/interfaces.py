@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar
 
-import pyarrow as pa
+if TYPE_CHECKING:  # settings import this, and commands that only read settings load neither pyarrow nor numba
+    import pyarrow as pa
 
-from decoders.datagrams import Datagrams
-from decoders.shared import Decoded
+    from decoders.datagrams import Datagrams
+    from decoders.shared import Decoded
 
 T = TypeVar("T")
 

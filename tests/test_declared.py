@@ -6,6 +6,7 @@ import ast
 import re
 import sys
 import tomllib
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -20,7 +21,8 @@ DISTRIBUTIONS = {"ovs": "ovs", "libvirt": "libvirt-python", "openstack": "openst
 """Of modules that need not be installed here."""
 NOT_OURS = ("system/neutron",)
 """Folders of what runs on the system's own Python."""
-_KNOWN = packages_distributions()
+_known = cache(packages_distributions)
+"""Distributions of each module that is installed; finding them takes seconds."""
 INSTALLED = ("vmflow.py", "schemas", "decoders", "collector")
 EXTRAS = ("embedded", "libvirt", "openstack", "ovsdb")
 """What a user may choose; the code says what is missing where it is not there."""
@@ -64,7 +66,7 @@ def undeclared(path: Path, extras: tuple[str, ...]) -> list[str]:
     allowed = set().union(*(groups[extra] for extra in ("", *extras)))
     wrong = []
     for name, file in imported(path).items():
-        distributions = {_normal(one) for one in _KNOWN.get(name, [DISTRIBUTIONS.get(name, name)])}
+        distributions = {_normal(one) for one in _known().get(name, [DISTRIBUTIONS.get(name, name)])}
         if not distributions & allowed:
             wrong.append(f"{file.relative_to(ROOT)} imports {name} of {', '.join(sorted(distributions))}")
     return wrong
@@ -86,7 +88,7 @@ def test_each_dependency_is_imported_and_told_of() -> None:
         _normal(one)
         for path in INSTALLED
         for name in imported(ROOT / path)
-        for one in _KNOWN.get(name, [DISTRIBUTIONS.get(name, name)])
+        for one in _known().get(name, [DISTRIBUTIONS.get(name, name)])
     }
 
     assert project()[""] - used == set()

@@ -45,8 +45,8 @@ class Figure:
 
     def families(self) -> Iterator[tuple[str, str]]:
         """Name and documentation of each family."""
-        for end, told in (("", ""), ("_low", " Lower end of the 95 % interval."), ("_high", " Upper end of it.")):
-            yield f"{PREFIX}{self.name}{end}", self.help + told
+        for end, note in (("", ""), ("_low", " Lower end of the 95 % interval."), ("_high", " Upper end of it.")):
+            yield f"{PREFIX}{self.name}{end}", self.help + note
 
 
 def _column(name: str, factor: str = "") -> tuple[str, str, str]:

@@ -305,7 +305,7 @@ class _Replay:
         self, windows: Iterator[tuple[bool, list[CapturedDatagram]]], speed: float, total: int | None
     ) -> None:
         pool: Pool[_Stream] = Pool()
-        self._begun = told = time.monotonic()
+        self._begun = reported = time.monotonic()
         latest_us, elapsed_us, unslept = 0, 0, 0
         try:
             for file_begins, rows in windows:
@@ -318,8 +318,8 @@ class _Replay:
                     now = time.monotonic()
                     wait = self._begun + elapsed_us / 1e6 / speed - now
                     unslept += 1
-                    if now - told > TELL_SECONDS:
-                        told = now
+                    if now - reported > TELL_SECONDS:
+                        reported = now
                         self._tell(total)
                     if wait > 0 or unslept >= AWAIT_EVERY:
                         unslept = 0

@@ -142,5 +142,5 @@ def _confined(settings: Settings, config: Path | None, temporary: Path) -> Confi
             raise ConfineError(f"confine.mode = 'require': {error}") from error
         _log.warning("not confined: who gets code to run in this process reads what its user may read", why=str(error))
         return Confinement(0, f"off: {error}")
-    _log.info("confined", by=confinement.told)
+    _log.info("confined", by=confinement.summary)
     return confinement

@@ -163,7 +163,7 @@ def run(args: argparse.Namespace) -> int:
 def watch(args: argparse.Namespace, settings: Settings) -> int:
     """Show the newest picture until the user ends it.  While the store is away, the old one stays, with its age."""
     picture: Picture | None = None
-    told, due = "asking …", 0.0
+    message, due = "asking …", 0.0
 
     def end(*_: object) -> None:
         raise KeyboardInterrupt
@@ -176,7 +176,7 @@ def watch(args: argparse.Namespace, settings: Settings) -> int:
                 heads = picture.heads(time.time()) if picture else []
                 fields = fields_of(screen.width) if picture else ()
                 rows = [(cells(row, screen.width), severity) for row, severity in _rated(picture)]
-                screen.show([*heads, *([told] if told else [])], fields, rows)
+                screen.show([*heads, *([message] if message else [])], fields, rows)
                 if time.monotonic() < due:
                     time.sleep(min(1.0, max(0.0, due - time.monotonic())))
                     continue
@@ -184,9 +184,9 @@ def watch(args: argparse.Namespace, settings: Settings) -> int:
                 try:
                     # A service that starts again must find its store free.
                     found = read(args, settings, open_store=False)
-                    picture, told = found or picture, "" if found else nothing(args.level)
+                    picture, message = found or picture, "" if found else nothing(args.level)
                 except StoreError as error:
-                    told = f"{datetime.now(UTC):%H:%M:%S} UTC, tried again: {' '.join(str(error).split())}"
+                    message = f"{datetime.now(UTC):%H:%M:%S} UTC, tried again: {' '.join(str(error).split())}"
                     due = time.monotonic() + min(args.interval, RETRY_SECONDS)
     except KeyboardInterrupt:
         return 0

@@ -119,8 +119,8 @@ class Growths:
         """Return the growth since the last call."""
         s = self._sessions
         gone = np.flatnonzero(s.generation != self._generation)
-        gone_stats = _untold(s.gone_stats, self._gone_stats, self._stats[gone])
-        gone_problems = _untold(s.gone_problems, self._gone_problems, self._problems[gone])
+        gone_stats = _unreported(s.gone_stats, self._gone_stats, self._stats[gone])
+        gone_problems = _unreported(s.gone_problems, self._gone_problems, self._problems[gone])
         self._stats[gone], self._problems[gone] = 0, 0
         self._generation[gone] = s.generation[gone]
         self._gone_stats, self._gone_problems = s.gone_stats.copy(), s.gone_problems.copy()
@@ -137,11 +137,13 @@ class Growths:
         return StatsDelta(used[grown], stats[grown], problems[grown])
 
 
-def _untold(total: NDArray[np.uint64], before: NDArray[np.uint64], told: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _unreported(
+    total: NDArray[np.uint64], before: NDArray[np.uint64], reported: NDArray[np.uint64]
+) -> NDArray[np.uint64]:
     """Return the growth of the totals of dropped streams, without what was reported of them ([n, …]) while they were
     known."""
     growth = total - before
-    growth -= np.minimum(growth, told.sum(axis=0, dtype=np.uint64))
+    growth -= np.minimum(growth, reported.sum(axis=0, dtype=np.uint64))
     return growth
 
 

@@ -82,7 +82,7 @@ class Gaps:
         self._silent = np.zeros(len(sessions.generation), np.bool_)
         self._pause_us = np.full(len(sessions.generation), LONGEST_PAUSE_US, np.float64)
         self._pending: dict[Stream, Gap] = {}
-        self._told: dict[Stream, int] = {}
+        self._reported: dict[Stream, int] = {}
         """The look in which a stream was last reported."""
         self._look = 0
 
@@ -173,13 +173,13 @@ class Gaps:
             gap.begins_us, gap.ends_us = min(gap.begins_us, max(begins_us, 0)), max(gap.ends_us, ends_us)
 
     def _due(self, reach_us: int, now_us: int) -> list[tuple[Stream, Gap]]:
-        self._told = {stream: look for stream, look in self._told.items() if look > self._look - QUIET_LOOKS}
-        due = [stream for stream in self._pending if stream not in self._told]
-        told = [(stream, self._pending.pop(stream)) for stream in due]
-        if len(told) > MOST_ROWS:
-            told = [*told[:MOST_ROWS], (ALL, Gap(now_us - SECOND_US - reach_us, now_us, "lost"))]
-        self._told.update(dict.fromkeys(due, self._look))
-        return told
+        self._reported = {stream: look for stream, look in self._reported.items() if look > self._look - QUIET_LOOKS}
+        due = [stream for stream in self._pending if stream not in self._reported]
+        reported = [(stream, self._pending.pop(stream)) for stream in due]
+        if len(reported) > MOST_ROWS:
+            reported = [*reported[:MOST_ROWS], (ALL, Gap(now_us - SECOND_US - reach_us, now_us, "lost"))]
+        self._reported.update(dict.fromkeys(due, self._look))
+        return reported
 
 
 class OwnGaps:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from collector.decode.workers import MOST
+MOST_WORKERS = 16
 
 MAPPED = IPv6Network("::ffff:0:0/96")
 
@@ -40,7 +40,7 @@ class DecodeSettings(BaseModel, frozen=True, extra="forbid"):
     batch_bytes: Annotated[int, Field(ge=1 << 16)] = 16 * 2**20
     """Datagrams decoded at once, at most, by each worker; a quarter of the inbox at most.  With half of it, which is
     what a block of received payloads holds, Python's share per batch is a few percent."""
-    decode_workers: Annotated[int, Field(ge=0, le=MOST)] = 0
+    decode_workers: Annotated[int, Field(ge=0, le=MOST_WORKERS)] = 0
     """Threads that decode and name; all datagrams of a sender go to the same one.  0 = one for every four cores:
     inserts and sums need the others.  Each has tables of its own, with the limits of one."""
     gather_milliseconds: Annotated[float, Field(ge=0, le=1_000)] = 100.0

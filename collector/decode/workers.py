@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collector.decode.flow_starts import Continued
+from collector.decode.settings import MOST_WORKERS
 from collector.interfaces import Enricher
 from collector.log import get_log
 from collector.threads import Bridge
@@ -29,9 +30,6 @@ from decoders.shared import Decoded
 STAGE = "decode"
 """Name of the workers' threads, with the worker's number behind it."""
 
-MOST = 16
-"""Workers at most."""
-
 CORES_PER_WORKER = 4
 """One worker decodes what the inserts, sums and merges of four cores take: see docs/performance.md."""
 
@@ -43,7 +41,7 @@ _log = get_log("decode")
 
 def count_of(setting: int) -> int:
     """Return the number of workers; the setting 0 means one for every four cores."""
-    return setting or max(1, min(MOST, (os.cpu_count() or 1) // CORES_PER_WORKER))
+    return setting or max(1, min(MOST_WORKERS, (os.cpu_count() or 1) // CORES_PER_WORKER))
 
 
 def stages(count: int) -> list[str]:

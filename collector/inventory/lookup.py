@@ -120,32 +120,32 @@ def find_port(tables, host, by, value, time, grace, ip_high, ip_low):
 @inline_unchecked
 def segment(tables, row, vni, vlan, near):
     """Return how the network of `row` fits the flow's VNI and VLAN and with an interface `near` it (0: none)."""
-    told = False
+    differs = False
     if vni != 0 and tables.vni[row] != 0:
         if tables.vni[row] == vni:
             return SEGMENT_SAME
-        told = True
+        differs = True
     if vlan != 0 and tables.vlan[row] != 0:
         if tables.vlan[row] == vlan:
             return SEGMENT_SAME
-        told = True
+        differs = True
     if vni != 0 and tables.vni[row] == 0 and tables.vlan[row] != 0:
-        told = True
+        differs = True
     if near != 0:
         if tables.network[near] != 0 and tables.network[row] != 0:
             if tables.network[near] == tables.network[row]:
                 return SEGMENT_SAME
-            told = True
+            differs = True
         else:
             if tables.vni[near] != 0 and tables.vni[near] == tables.vni[row]:
                 return SEGMENT_SAME
             if tables.vlan[near] != 0 and tables.vlan[near] == tables.vlan[row]:
                 return SEGMENT_SAME
             if (tables.vni[near] != 0 or tables.vlan[near] != 0) and (tables.vni[row] != 0 or tables.vlan[row] != 0):
-                told = True
+                differs = True
         if tables.project[near] != 0 and tables.project[near] == tables.project[row]:
             return SEGMENT_ROUTED
-    return SEGMENT_OTHER if told else SEGMENT_OPEN
+    return SEGMENT_OTHER if differs else SEGMENT_OPEN
 
 
 @inline_unchecked

@@ -262,7 +262,7 @@ def _unreadable(field: str, value: Any) -> bool:
 
 def _conflict(host: str, every: list[Statement]) -> str:
     """Return what sources state differently, and which is believed."""
-    told: list[str] = []
+    differences: list[str] = []
     for field in DISPUTED:
         said: dict[Any, str] = {}
         for rank, interface, _ in every:
@@ -270,15 +270,15 @@ def _conflict(host: str, every: list[Statement]) -> str:
             if value != _EMPTY[field] and not _unreadable(field, value):
                 said.setdefault(value, rank.column_name)
         if len(said) > 1:
-            told.append(f"{field}: " + ", ".join(f"{who} says {value}" for value, who in said.items()))
+            differences.append(f"{field}: " + ", ".join(f"{who} says {value}" for value, who in said.items()))
     best = next((s.rank for s in every if s.interface.host == host), None)
     # A source that names two hypervisors sees a migration, not a conflict.
     migrating = {s.interface.host for s in every if s.rank == best} | {""}
     other = {s.interface.host: s.rank.column_name for s in every if s.interface.host not in migrating}
     if best is not None and other:
         others = ", ".join(f"{who} says {name}" for name, who in other.items())
-        told.append(f"host: {best.column_name} says {host}, {others}")
-    return "; ".join(told)[:MAX_CONFLICT]
+        differences.append(f"host: {best.column_name} says {host}, {others}")
+    return "; ".join(differences)[:MAX_CONFLICT]
 
 
 def with_host(interface: Interface, host: str) -> Interface:

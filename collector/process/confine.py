@@ -96,7 +96,7 @@ class Confinement:
 
     abi: int
     """Version of Landlock in force; 0: the process is not confined."""
-    told: str
+    summary: str
     """The same in words: what is confined, or why nothing is."""
     files: frozenset[Path] = frozenset()
     """Files that may be read one by one, not with their directory."""
@@ -156,13 +156,13 @@ def confine(reach: Reach) -> Confinement:
             os.close(ruleset)
     except OSError as error:
         raise ConfineError(f"Landlock {abi}: {error.strerror}") from error
-    told = ["files"]
+    kinds = ["files"]
     if net:
-        told.append("TCP ports" if reach.connect is not None else "own TCP ports")
+        kinds.append("TCP ports" if reach.connect is not None else "own TCP ports")
     if scopes:
-        told.append("signals")
+        kinds.append("signals")
     single = frozenset(path for path in reach.read if path.is_file() and _PROC not in path.parents)
-    return Confinement(abi, f"Landlock {abi}: {', '.join(told)}", single)
+    return Confinement(abi, f"Landlock {abi}: {', '.join(kinds)}", single)
 
 
 def other_threads() -> list[str]:

@@ -470,8 +470,8 @@ async def ask(
         raise HTTPException(503, "too many questions at once", {"Retry-After": "2"}) from error
     except Exception as error:
         raise queries.NoAnswerError(f"the store does not answer: {first_line(error)}") from error
-    told = {"question": question, "level": level, "sql": sql, "values": values, "seconds": round(seconds, 4)}
-    return LargeResponse([json.dumps(told)[:-1].encode(), b', "data": ', text, b"}"], media_type="application/json")
+    head = {"question": question, "level": level, "sql": sql, "values": values, "seconds": round(seconds, 4)}
+    return LargeResponse([json.dumps(head)[:-1].encode(), b', "data": ', text, b"}"], media_type="application/json")
 
 
 @router.get("/events", tags=["console"], responses=_BUSY)

@@ -248,7 +248,7 @@ class Sender:
         self._run = run
         self._target = target
         self._sockets: dict[int, tuple[int, socket.socket]] = {}
-        self._told_late = False
+        self._warned_late = False
 
     def send(self) -> None:
         """Send until the run ends."""
@@ -259,8 +259,8 @@ class Sender:
                     wait = event.time_us / SECOND_US - time.time()
                     if wait > 0.002:
                         time.sleep(wait)
-                    elif wait < -LATE_SECONDS and not self._told_late:
-                        self._told_late = True
+                    elif wait < -LATE_SECONDS and not self._warned_late:
+                        self._warned_late = True
                         print(f"this machine is too slow: datagrams are {-wait:.0f} s late", file=sys.stderr)
                     self._send_one(event)
 

@@ -88,13 +88,13 @@ def _differences(before: Poll | None, now: Poll) -> tuple[NDArray[np.uint8], NDA
     row = {key: number for number, key in enumerate(before.keys)}
     place = np.fromiter((row.get(key, -1) for key in now.keys), np.int64, count)
     old = before.totals[:, place]
-    told = (old != ABSENT) & (now.totals != ABSENT)
-    reset = (told & (now.totals < old)).any(axis=0) | (before.epochs[place] != now.epochs)
+    stated = (old != ABSENT) & (now.totals != ABSENT)
+    reset = (stated & (now.totals < old)).any(axis=0) | (before.epochs[place] != now.epochs)
     known = place >= 0
     good = known & ~reset
     state[known & reset] = _RESET
     state[good] = _OK
     interval[good] = max(now.monotonic_us - before.monotonic_us, 0)
-    holds = told & good
+    holds = stated & good
     deltas[holds] = now.totals[holds] - old[holds]
     return state, deltas, interval

@@ -235,22 +235,22 @@ def counters(rows: Sequence[Any], wall_us: int, monotonic_us: int) -> Poll:
     in `in_unicast_packets` and `out_unicast_packets`, as in its sFlow.  ovs-vswitchd writes statistics every 5 s
     (`other_config:stats-update-interval`): polls that are closer see no growth.
     """
-    told = [
+    counting = [
         (row, name, statistics)
         for row in rows
         if (name := name_of(row)) and any(key in (statistics := row.statistics) for key in _KEYS.values())
     ]
-    totals = np.full((len(TOTALS), len(told)), ABSENT, np.uint64)
+    totals = np.full((len(TOTALS), len(counting)), ABSENT, np.uint64)
     for number, (total, *_) in enumerate(TOTALS):
         if key := _KEYS.get(total):
             # Open vSwitch leaves out what a device does not count; a negative number is not a total either.
-            values = (max(statistics.get(key, -1), -1) for _, _, statistics in told)
-            totals[number] = np.fromiter(values, np.int64, len(told)).view(np.uint64)
-    indices = np.array([small(row.ifindex, MAX_IF_INDEX) for row, _, _ in told], np.uint32)
+            values = (max(statistics.get(key, -1), -1) for _, _, statistics in counting)
+            totals[number] = np.fromiter(values, np.int64, len(counting)).view(np.uint64)
+    indices = np.array([small(row.ifindex, MAX_IF_INDEX) for row, _, _ in counting], np.uint32)
     return Poll(
         # A port that is deleted and recreated has another row.
-        keys=[row.uuid for row, _, _ in told],
-        names=[name for _, name, _ in told],
+        keys=[row.uuid for row, _, _ in counting],
+        names=[name for _, name, _ in counting],
         if_index=indices,
         # A device that is recreated under a port that stays has another ifIndex.
         epochs=indices.astype(np.int64),
