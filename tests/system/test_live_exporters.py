@@ -172,6 +172,27 @@ def test_the_line_of_the_doctor_brings_the_counters_back(testbed: Testbed, servi
     assert told(service, "exporter_absent") == []
 
 
+def test_an_exporter_that_was_taken_away_is_retired_once(testbed: Testbed, service: Service) -> None:
+    """Before other tests pause the same stream for minutes: then its absence is no news for as long."""
+    began = time.time()
+    testbed.run("export-off")
+    testbed.run("export-sflow", target_of(service), "sampling=1", "polling=1", "host=a")
+    until(lambda: reports(service, began, "counter_records > 0 AND protocol = 'sflow5'") >= 4)
+    testbed.run("export-off")
+    until(lambda: ("firing", "sflow5") in told(service, "exporter_absent", began), 150)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("VMFLOW_")}
+    arguments = ["exporters", "retire", "127.0.1.11", "--url", str(service.ready["web"]), "--who", "ann"]
+    done = subprocess.run(
+        [sys.executable, "-m", "collector", *arguments],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    assert "127.0.1.11 sflow5, domain 0" in done.stdout
+    time.sleep(50)
+    assert told(service, "exporter_absent", began) == [("firing", "sflow5"), ("resolved", "sflow5")]
+
+
 def repair(testbed: Testbed, host: str, code: str) -> None:
     """Type the lines of a finding, with this testbed's own uplink bridge and collector in place of the page's."""
     (lines,) = ("\n".join(check.repair) for check in CHECKS if check.code == code)
@@ -214,26 +235,6 @@ def test_the_lines_for_double_sampling_end_it(testbed: Testbed, without_rate: Se
 
 def test_the_line_for_an_unknown_agent_ends_it(testbed: Testbed, by_agent: Service) -> None:
     ends(testbed, by_agent, "agent_unknown", (*SFLOW, "agent=203.0.113.9", "host=a"), "a", "a1-b1", "a3-b3")
-
-
-def test_an_exporter_that_was_taken_away_is_retired_once(testbed: Testbed, service: Service) -> None:
-    began = time.time()
-    testbed.run("export-off")
-    testbed.run("export-sflow", target_of(service), "sampling=1", "polling=1", "host=a")
-    until(lambda: reports(service, began, "counter_records > 0 AND protocol = 'sflow5'") >= 4)
-    testbed.run("export-off")
-    until(lambda: ("firing", "sflow5") in told(service, "exporter_absent", began), 150)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("VMFLOW_")}
-    arguments = ["exporters", "retire", "127.0.1.11", "--url", str(service.ready["web"]), "--who", "ann"]
-    done = subprocess.run(
-        [sys.executable, "-m", "collector", *arguments],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-
-    assert done.returncode == 0, done.stderr
-    assert "127.0.1.11 sflow5, domain 0" in done.stdout
-    time.sleep(50)
-    assert told(service, "exporter_absent", began) == [("firing", "sflow5"), ("resolved", "sflow5")]
 
 
 def test_the_recipe_for_loss_gives_named_pairs_with_exact_loss(testbed: Testbed, service: Service) -> None:
