@@ -39,7 +39,7 @@ class _Part(JITCodeLibrary):
         """Make the functions small, no more: each becomes a part of several others, and is optimised there."""
         ll_module.data_layout = self._codegen._data_layout
         for function in ll_module.functions:
-            passes, builder = self._codegen._function_pass_manager(opt=1)
+            passes, builder = self._codegen._function_pass_manager(opt=1)  # type: ignore[no-untyped-call]
             passes.run(function, builder)
 
     def finalize(self) -> None:
@@ -138,9 +138,9 @@ class _PartType(types.Dispatcher):
 
     def get_call_type(self, context: Any, args: Any, kws: Any) -> Any:
         """Return the signature for arguments of these types, constants being of the type that variables have."""
-        plain = {name: types.unliteral(kind) for name, kind in kws.items()}
-        kinds = tuple(map(types.unliteral, args))
-        return super().get_call_type(context, kinds, plain)  # type: ignore[no-untyped-call]
+        unliteral: Callable[[Any], Any] = types.unliteral
+        plain = {name: unliteral(kind) for name, kind in kws.items()}
+        return super().get_call_type(context, tuple(map(unliteral, args)), plain)
 
 
 register_model(_PartType)(OpaqueModel)
