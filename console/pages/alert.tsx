@@ -4,7 +4,7 @@ import { moment, text, unitOf } from "../core/format.ts";
 import { rowKeys } from "../core/keys.ts";
 import { set } from "../core/state.ts";
 import { say } from "../core/text.ts";
-import type { Page } from "../main.tsx";
+import type { Page } from "../core/page.ts";
 import { Card, Link, Name, Severity, Shown } from "../parts/basics.tsx";
 import { Acts, Subject, figureOf, utcNow } from "./alerts.tsx";
 import { PairCharts } from "./pair.tsx";
@@ -58,6 +58,6 @@ function Around({ alert }: { alert: Row }) {
   const { src_vm: src, dst_vm: dst, network = "" } = alert.labels;
   const loaded = useLoad(`around ${src} ${dst} ${from} ${until} ${level}`, (signal) => ask("pair_series", { level, from, until, src, dst, network }, signal));
   const only = alert.measure === "latency_us" ? "latency" : alert.measure.startsWith("loss") ? "loss" : alert.measure.startsWith("error") ? "errors" : "bandwidth";
-  return <><Shown loaded={loaded}>{({ data }) => <PairCharts data={data} range={{ from, until, level, step, live: false }} only={[only, "bandwidth"]} limits={{ [only]: alert.threshold ?? undefined }} onRange={() => set({})} />}</Shown>
+  return <><Shown loaded={loaded}>{({ data }) => <PairCharts data={data} range={{ from, until, level, levels: [], step, live: false }} only={[only, "bandwidth"]} limits={{ [only]: alert.threshold ?? undefined }} onRange={() => set({})} />}</Shown>
     <p><Link to={`/pairs/${encodeURIComponent(src)}/${encodeURIComponent(dst)}?from=${new Date(from * 1000).toISOString()}&until=${new Date(until * 1000).toISOString()}&network=${encodeURIComponent(network)}`}>{say("showPair")} →</Link></p></>;
 }

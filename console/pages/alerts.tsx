@@ -5,7 +5,7 @@ import { rowKeys } from "../core/keys.ts";
 import { alertsChanged } from "../core/live.ts";
 import { go, kept, link, set } from "../core/state.ts";
 import { say } from "../core/text.ts";
-import type { Page } from "../main.tsx";
+import type { Page } from "../core/page.ts";
 import { Card, Empty, Link, Name, Severity, Shown } from "../parts/basics.tsx";
 import { Act } from "../parts/dialog.tsx";
 
