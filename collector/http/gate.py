@@ -244,11 +244,11 @@ class Gate:
 
     async def _identify(self, scope: Scope, headers: Headers) -> Identity | None:
         """Return who asks; refuse those who may not.  None: nobody, who may ask about logins, and log in."""
-        shown = self._shown(scope, headers)
-        who = self._of_session(scope, headers) if shown is None else None
-        if who is None and shown is None and self._sessions is not None and scope["path"] == SESSION:
-            return None
         try:
+            shown = self._shown(scope, headers)
+            who = self._of_session(scope, headers) if shown is None else None
+            if who is None and shown is None and self._sessions is not None and scope["path"] == SESSION:
+                return None
             who = who or await self._login.identify(shown, (scope.get("client") or ("",))[0])
         except DeniedError as error:
             header = (

@@ -93,6 +93,15 @@ def _between(end: str, other: str) -> str:
     return columns + f", anyIf({other}_vm, way = '{end}') AS {end}_peer"
 
 
+_ONE_VM = f"""if({{uuid:String}} != '', toUUIDOrZero({{uuid:String}}),
+    (SELECT argMax(vm_uuid, time) FROM @vms WHERE {_RANGE} AND vm = {{vm:String}}))"""
+"""Names need not be unique: without a UUID, the VM that was seen last counts."""
+
+
+def _same_vm(end: str) -> str:
+    return f"({{uuid:String}} = '' OR {end}_vm_uuid = toUUIDOrZero({{uuid:String}}))"
+
+
 _STATE = """multiIf(loss_evidence IN ('exact', 'spread', 'measured'), 'both', src_host = dst_host, 'one_switch',
     loss_evidence = 'insufficient', 'insufficient', sent_packets > 0, 'sender', received_packets > 0, 'receiver',
     'nowhere')"""
@@ -100,9 +109,9 @@ _STATE = """multiIf(loss_evidence IN ('exact', 'spread', 'measured'), 'both', sr
 
 
 def _matrix(source: str, row: str, column: str, where: str, cell: str, measured: str) -> str:
-    """Return a matrix of the groups with most traffic; all others are one group, `other`, for which only sums and the
-    worst loss can be stated."""
-    single = "r != '' AND c != ''"
+    """Return a matrix of the groups with most traffic; all others are one group.  Of a cell of several rows, only sums
+    and the worst loss are stated."""
+    single = "r != '' AND c != '' AND count() = 1"
     return f"""WITH largest AS (
     SELECT name FROM (
         SELECT arrayJoin([toString({row}), toString({column})]) AS name, bits_per_second
@@ -143,8 +152,10 @@ FROM @cloud WHERE {_RANGE} AND @named GROUP BY time ORDER BY time""",
         f"""SELECT {_PAIR_COLUMNS}, count() OVER () AS every
 FROM @pairs
 WHERE {_AT} AND {_NAMED} AND {_LOOK} AND @only
+    AND ({{src_host:String}} = '' OR src_host = {{src_host:String}})
+    AND ({{dst_host:String}} = '' OR dst_host = {{dst_host:String}})
 ORDER BY @order NULLS LAST, src_vm, dst_vm, network LIMIT {{limit:UInt32}} OFFSET {{offset:UInt32}}""",
-        {"at": 0, **_LOOKED, **_PAGE},
+        {"at": 0, **_LOOKED, "src_host": "", "dst_host": "", **_PAGE},
         patterns=tuple(_LOOKED),
         sorts={
             "bits": "bits_per_second",
@@ -224,24 +235,31 @@ ORDER BY @order NULLS LAST, vm, vm_uuid LIMIT {{limit:UInt32}} OFFSET {{offset:U
     {_way("sent")},
     {_way("received")},
     max(v.host) AS on_host, max(v.project) AS of_project, max(pairs) AS peers, sum(blind_pairs) AS blind
-FROM @vms AS v WHERE {_RANGE} AND vm = {{vm:String}} GROUP BY time ORDER BY time LIMIT {MOST_WINDOWS}""",
-        {**_RANGED, "vm": ""},
+FROM @vms AS v WHERE {_RANGE} AND vm = {{vm:String}} AND vm_uuid = {_ONE_VM}
+GROUP BY time ORDER BY time LIMIT {MOST_WINDOWS}""",
+        {**_RANGED, "vm": "", "uuid": ""},
     ),
     "vm_peers": Question(
-        f"""SELECT peer, network, max(peer_host) AS peer_on,
+        f"""SELECT peer, toString(peer_uuid) AS uuid, network, max(peer_host) AS peer_on,
     {_between("sent", "dst")},
     {_between("received", "src")},
     count() OVER () AS every
 FROM (
     SELECT *, src_vm = {{vm:String}} AS sends, if(sends, 'sent', 'received') AS way,
-        if(sends, dst_vm, src_vm) AS peer, if(sends, dst_host, src_host) AS peer_host
-    FROM @pairs WHERE {_AT} AND (src_vm = {{vm:String}} OR dst_vm = {{vm:String}})
+        if(sends, dst_vm, src_vm) AS peer, if(sends, dst_vm_uuid, src_vm_uuid) AS peer_uuid,
+        if(sends, dst_host, src_host) AS peer_host
+    FROM @pairs WHERE {_AT} AND ((src_vm = {{vm:String}} AND {_same_vm("src")})
+        OR (dst_vm = {{vm:String}} AND {_same_vm("dst")}))
 )
-GROUP BY peer, network ORDER BY @order NULLS LAST, peer LIMIT {{limit:UInt32}} OFFSET {{offset:UInt32}}""",
-        {"at": 0, "vm": "", **_PAGE},
+GROUP BY peer, peer_uuid, network ORDER BY @order NULLS LAST, peer, peer_uuid, network
+LIMIT {{limit:UInt32}} OFFSET {{offset:UInt32}}""",
+        {"at": 0, "vm": "", "uuid": "", **_PAGE},
         sorts={
             "bits": "ifNull(sent_bits_per_second, 0) + ifNull(received_bits_per_second, 0)",
-            "loss": "greatest(ifNull(sent_loss_low, 0), ifNull(received_loss_low, 0))",
+            "sent": "sent_bits_per_second",
+            "received": "received_bits_per_second",
+            "lost": "sent_loss_low",
+            "missed": "received_loss_low",
             "peer": "peer",
         },
     ),

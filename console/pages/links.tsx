@@ -23,6 +23,6 @@ export function Links({ level, at, host: of, sort, only, limit }: { level: strin
       { title: say("lossyPairs"), number: true, cell: (row) => <><Count n={row.lossy_pairs} kind="bad" /><span class="soft"> / {row.measured_pairs}</span></> },
       { title: say("blindWord"), number: true, cell: (row) => <Count n={row.blind_pairs} kind="hatched" /> },
       { title: say("pairs"), number: true, cell: (row) => row.src_host && row.dst_host
-        ? <Link to={link("/pairs", { host: row.src_host })}>{row.pairs}</Link> : row.pairs },
+        ? <Link to={link("/pairs", { src_host: row.src_host, dst_host: row.dst_host })}>{row.pairs}</Link> : row.pairs },
     ]} />}</Shown>;
 }

@@ -1,12 +1,13 @@
 import { type Row, ask, rows, useLoad } from "../core/api.ts";
 import { clock, text } from "../core/format.ts";
-import { hostLink, pairLink } from "../core/links.ts";
+import { pairLink } from "../core/links.ts";
 import { none } from "../core/none.ts";
 import type { Page } from "../core/page.ts";
 import { go, kept, link } from "../core/state.ts";
 import { say } from "../core/text.ts";
 import type { Key } from "../text/en.ts";
 import { Card, Empty, Shown } from "../parts/basics.tsx";
+import { Bits, Count, SumLoss } from "../parts/figures.tsx";
 import { type Cell, Heat } from "../parts/heat.tsx";
 import { List } from "../parts/list.tsx";
 import { Choice } from "../parts/search.tsx";
@@ -26,7 +27,7 @@ export function worded(row: Row): string {
 }
 
 /** Of a cell: how much of its colour, and which colour. */
-function shade(row: Row, colour: string, most: number): Cell["shade"] {
+function shade(row: Row, colour: string, least: number, most: number): Cell["shade"] {
   if (colour === "blind") return { kind: row.blind ? "blind" : "volume", part: row.blind ? 1 : 0.05 };
   if (colour === "loss") {
     if (row.measured === 0) return { kind: row.blind ? "blind" : "nothing", part: 1 };
@@ -35,8 +36,9 @@ function shade(row: Row, colour: string, most: number): Cell["shade"] {
   }
   if (colour === "latency") return row.latency === null ? { kind: "nothing", part: 1 } : { kind: row.latency > 20_000 ? "loss" : "volume", part: Math.min(1, 0.1 + Math.log10(1 + row.latency) / 6) };
   if (row.bits === null) return { kind: "nothing", part: 1 };
-  // One ramp, logarithmic: four powers of ten below the highest are told apart.
-  return { kind: "volume", part: Math.max(0.08, 1 + Math.log10(Math.max(row.bits, 1) / most) / 4) };
+  // One ramp, logarithmic, over what there is: at least two powers of ten.
+  const decades = Math.max(2, Math.log10(most / least));
+  return { kind: "volume", part: Math.max(0.1, 1 + 0.9 * Math.log10(Math.max(row.bits, least) / most) / decades) };
 }
 
 export function Matrix({ range, newest, query }: Page) {
@@ -47,7 +49,7 @@ export function Matrix({ range, newest, query }: Page) {
   const open = (row: Row) => {
     if (!row.r || !row.c) return;
     if (by === "vm") go(pairLink(row.r, row.c));
-    else go(row.r === row.c ? hostLink(row.r) : link("/pairs", { host: row.r, vm: "" }));
+    else go(link("/pairs", { src_host: row.r, dst_host: row.c }));
   };
   return <>
     <h1>{say("matrix")} <small>{at ? `${say("window")} ${level}, ${clock(at, kept("clock", "utc") === "utc")}` : ""}</small></h1>
@@ -60,18 +62,22 @@ export function Matrix({ range, newest, query }: Page) {
       const found = wrong ? all.filter((row: Row) => row.lossy > 0 || row.blind > 0) : all;
       if (found.length === 0) return <Card><Empty>{newest === 0 ? `${say("noWindow")}. ${say("noWindowWhy")}` : say(wrong ? "nothingWrong" : "noPair")}</Empty></Card>;
       const most = Math.max(1, ...all.map((row: Row) => row.bits ?? 0));
+      const least = Math.max(1, Math.min(...all.map((row: Row) => row.bits || most)));
       const total = new Map<string, number>();
       for (const row of found) for (const name of [row.r, row.c]) total.set(name, (total.get(name) ?? 0) + (row.bits ?? 0));
       const names = [...total.keys()].sort((a, b) => a === "" ? 1 : b === "" ? -1 : a.localeCompare(b, "en", { numeric: true }));
-      const cells = found.map((row: Row) => ({ row: row.r, column: row.c, shade: shade(row, colour, most), words: worded(row), open: () => open(row) }));
-      return <>
+      const cells = found.map((row: Row) => ({ row: row.r, column: row.c, shade: shade(row, colour, least, most), words: worded(row), open: () => open(row) }));
+      return <div class={names.length > 24 ? "stack" : "two"}>
         <Card><Heat title={say("matrix")} names={names} cells={cells} /></Card>
         <Card title={say("asTable")}><List name={say("matrix")} rows={[...found].sort((a, b) => (b.bits ?? 0) - (a.bits ?? 0)).slice(0, 200)} rowKey={(row) => `${row.r}\u0000${row.c}`} empty="" columns={[
-          { title: say("source"), wide: true, cell: (row) => row.r || say("otherGroup") },
-          { title: say("destination"), wide: true, cell: (row) => row.c || say("otherGroup") },
-          { title: say("value"), cell: (row) => <button class="plain" onClick={() => open(row)} data-value={String(row.bits)}>{worded(row)}</button> },
+          { title: `${say("source")} → ${say("destination")}`, wide: true, cell: (row) => <button class="plain" disabled={!row.r || !row.c} onClick={() => open(row)}>
+            <bdi>{row.r || say("otherGroup")}</bdi> → <bdi>{row.c || say("otherGroup")}</bdi></button> },
+          { title: say("bandwidth"), number: true, cell: (row) => <Bits row={row} name="bits" /> },
+          { title: say("loss"), number: true, cell: (row) => <SumLoss row={{ loss_ratio: row.loss, loss_low: row.low, loss_high: row.high }} /> },
+          { title: say("lossyPairs"), number: true, cell: (row) => <Count n={row.lossy} kind="bad" /> },
+          { title: say("blindWord"), number: true, cell: (row) => <Count n={row.blind} kind="hatched" /> },
         ]} /></Card>
-      </>;
+      </div>;
     }}</Shown>
   </>;
 }

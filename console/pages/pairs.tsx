@@ -3,7 +3,7 @@ import { clock } from "../core/format.ts";
 import { pairOf, vmLink } from "../core/links.ts";
 import { none } from "../core/none.ts";
 import type { Page } from "../core/page.ts";
-import { kept } from "../core/state.ts";
+import { kept, set } from "../core/state.ts";
 import { say } from "../core/text.ts";
 import { Card, Fig, Latency, Link, Loss, Name, Shown } from "../parts/basics.tsx";
 import { Bits } from "../parts/figures.tsx";
@@ -29,8 +29,9 @@ const COLUMNS = (): Column[] => [
 export function Pairs({ range, newest, query }: Page) {
   const at = newest ?? 0, level = range.level, now = order(query, "bits"), only = query.get("only") ?? "";
   const vm = query.get("vm") ?? "", host = query.get("host") ?? "";
-  const loaded = useLoad(`pairs ${newest} ${level} ${now.sort} ${now.down} ${only} ${vm} ${host} ${now.offset}`, (signal) => at
-    ? ask("pairs", { level, at, sort: now.sort, down: now.down ? "1" : "0", only, vm, host, limit: LIMIT, offset: now.offset }, signal).then(rows)
+  const src = query.get("src_host") ?? "", dst = query.get("dst_host") ?? "";
+  const loaded = useLoad(`pairs ${newest} ${level} ${now.sort} ${now.down} ${only} ${vm} ${host} ${src} ${dst} ${now.offset}`, (signal) => at
+    ? ask("pairs", { level, at, sort: now.sort, down: now.down ? "1" : "0", only, vm, host, src_host: src, dst_host: dst, limit: LIMIT, offset: now.offset }, signal).then(rows)
     : none(newest, []));
   return <>
     <h1>{say("pairs")} <small>{at ? `${say("window")} ${level}, ${clock(at, kept("clock", "utc") === "utc")}` : ""}</small></h1>
@@ -38,6 +39,7 @@ export function Pairs({ range, newest, query }: Page) {
       <Search name="vm" value={vm} word="find" first />
       <Search name="host" value={host} word="findHost" />
       <Choice name="only" value={only} of={ONLY} label="only" />
+      {(src || dst) && <button class="tag" onClick={() => set({ src_host: "", dst_host: "", offset: "" })}><Name>{src || "*"}</Name> → <Name>{dst || "*"}</Name> ×</button>}
     </div>
     <Card><Shown loaded={loaded}>{(found) => <List name={say("pairs")} class="pairs" rows={found} columns={COLUMNS()} now={now} limit={LIMIT}
       rowKey={(row) => `${row.pair_id} ${row.src_vm} ${row.dst_vm}`} empty={newest === 0 ? `${say("noWindow")}. ${say("noWindowWhy")}` : say("noPair")} />}</Shown></Card>

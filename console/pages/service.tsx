@@ -45,11 +45,11 @@ export function Service({ turn }: Page) {
       <Card title={say("queues")}><dl>
         {["inbox_bytes", "store_queue_bytes", "spool_bytes"].filter((one) => one in body).map((one) => <Line key={one} name={one.replace(/_/g, " ")} value={octets(body[one])} bad={one === "spool_bytes" && body[one] > 0} />)}
         {"messages_waiting" in body && <Line name="messages waiting" value={body.messages_waiting} />}
-        <Shown loaded={counts}>{(found) => <>{COUNTERS.filter(([, name]) => sum(found, name) !== null).map(([word, name, bad]) => {
+      </dl>
+        <Shown loaded={counts}>{(found) => <dl>{COUNTERS.filter(([, name]) => sum(found, name) !== null).map(([word, name, bad]) => {
           const value = sum(found, name)!;
           return <Line key={name} name={say(word)} value={value.toLocaleString("en")} bad={bad && value > 0} />;
-        })}</>}</Shown>
-      </dl></Card>
+        })}</dl>}</Shown></Card>
     </div>}</Shown>
     <p class="soft">{say("serviceHint")} <a href="/metrics">/metrics</a> <a href="/health">/health</a> <a href="/api/openapi.json">/api/openapi.json</a></p>
   </>;

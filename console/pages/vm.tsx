@@ -33,25 +33,25 @@ const way = (row: Row, name: string): Row => Object.fromEntries(Object.entries(r
 
 function peerColumns(vm: string): Column[] {
   const direction = (name: "sent" | "received"): Column[] => [
-    { title: say(name), number: true, sort: name === "sent" ? "bits" : undefined, cell: (row) => <Link to={name === "sent" ? pairLink(vm, row.peer, { network: row.network }) : pairLink(row.peer, vm, { network: row.network })}>
+    { title: say(name), number: true, sort: name, cell: (row) => <Link to={name === "sent" ? pairLink(vm, row.peer, { network: row.network }) : pairLink(row.peer, vm, { network: row.network })}>
       <Bits row={row} name={`${name}_bits_per_second`} /></Link> },
-    { title: say(name === "sent" ? "lossSent" : "lossReceived"), number: true, sort: name === "sent" ? "loss" : undefined,
+    { title: say(name === "sent" ? "lossSent" : "lossReceived"), number: true, sort: name === "sent" ? "lost" : "missed",
       cell: (row) => row[`${name}_loss_evidence`] ? <Loss row={way(row, name)} /> : <span class="soft">–</span> },
     { title: say("latency"), number: true, cell: (row) => <Latency row={way(row, name)} /> },
   ];
   return [
-    { title: say("peer"), sort: "peer", wide: true, cell: (row) => <>{row.peer ? <Link to={vmLink(row.peer)}><Name>{row.peer}</Name></Link> : <span class="soft">{say("outside")}</span>}
+    { title: say("peer"), sort: "peer", wide: true, cell: (row) => <>{row.peer ? <Link to={vmLink(row.peer, row.uuid)}><Name>{row.peer}</Name></Link> : <span class="soft">{say("outside")}</span>}
       <span class="soft sub"><Name>{row.peer_on || "–"}</Name>{row.network && <> · <Name>{row.network}</Name></>}</span></> },
     ...direction("sent"), ...direction("received"),
   ];
 }
 
 export function Vm({ range, newest, query, news, turn, vm }: Page & { vm: string }) {
-  const { level, from, until } = range, at = newest ?? 0, now = order(query, "bits");
+  const { level, from, until } = range, at = newest ?? 0, now = order(query, "bits"), uuid = query.get("uuid") ?? "";
   const utc = kept("clock", "utc") === "utc";
-  const series = useLoad(`vm ${vm} ${from} ${until} ${level} ${turn}`, (signal) => ask("vm_series", { level, from, until, vm }, signal));
-  const peers = useLoad(`peers ${vm} ${newest} ${level} ${now.sort} ${now.down} ${now.offset}`, (signal) => at
-    ? ask("vm_peers", { level, at, vm, sort: now.sort, down: now.down ? "1" : "0", limit: LIMIT, offset: now.offset }, signal).then(rows) : none(newest, []));
+  const series = useLoad(`vm ${vm} ${uuid} ${from} ${until} ${level} ${turn}`, (signal) => ask("vm_series", { level, from, until, vm, uuid }, signal));
+  const peers = useLoad(`peers ${vm} ${uuid} ${newest} ${level} ${now.sort} ${now.down} ${now.offset}`, (signal) => at
+    ? ask("vm_peers", { level, at, vm, uuid, sort: now.sort, down: now.down ? "1" : "0", limit: LIMIT, offset: now.offset }, signal).then(rows) : none(newest, []));
   const interfaces = useLoad(`ports ${vm} ${newest} ${level}`, (signal) => at ? ask("interfaces", { level, at, vm }, signal).then(rows) : none(newest, []));
   const places = useLoad(`places ${vm}`, (signal) => ask("places", { vm }, signal).then(rows));
   const happened = useLoad(`marks ${vm} ${from} ${until} ${level} ${turn}`, (signal) => ask("marks", { level, from, until, src: vm }, signal).then(rows));
@@ -75,7 +75,7 @@ export function Vm({ range, newest, query, news, turn, vm }: Page & { vm: string
       </>;
     }}</Shown>
     <Card title={say("peers")}><Shown loaded={peers}>{(found) => <List name={say("peers")} rows={found} columns={peerColumns(vm)} now={now} limit={LIMIT}
-      rowKey={(row) => `${row.peer}\u0000${row.network}`} empty={say("noPair")} />}</Shown></Card>
+      rowKey={(row) => `${row.peer}\u0000${row.uuid}\u0000${row.network}`} empty={say("noPair")} />}</Shown></Card>
     <div class="two">
       <Card title={say("firingNow")}><Shown loaded={alerts}>{(found) => found.length === 0 ? <Empty>{say("noneFiring")}</Empty>
         : <ul class="lines">{found.map((one) => <li key={one.alert_id}><AlertLine alert={one} /></li>)}</ul>}</Shown></Card>

@@ -13,7 +13,7 @@ import { Choice, ONLY, Search } from "../parts/search.tsx";
 const LIMIT = 50;
 
 export const VM_COLUMNS = (): Column[] => [
-  { title: say("vm"), sort: "vm", wide: true, cell: (row) => <><Link to={vmLink(row.vm)}><Name>{row.vm}</Name></Link>
+  { title: say("vm"), sort: "vm", wide: true, cell: (row) => <><Link to={vmLink(row.vm, row.uuid)}><Name>{row.vm}</Name></Link>
     <span class="soft sub">{row.of_project && <Name>{row.of_project}</Name>}</span></> },
   { title: say("host"), sort: "host", cell: (row) => row.on_host ? <Link to={hostLink(row.on_host)}><Name>{row.on_host}</Name></Link> : "–" },
   { title: say("sent"), sort: "sent", number: true, cell: (row) => <Bits row={row} name="sent_bits_per_second" /> },

@@ -127,14 +127,15 @@ export function Chart(props: Props) {
     if ((one.value[place] ?? null) === null) return state === "blind" ? say("blindLong") : state === "insufficient" ? say("insufficientLong") : say("nodata");
     return text(figure(one, place));
   };
+  const nothing = series.every((one) => one.value.every((value) => value === null) && !one.state?.includes("blind") && !one.state?.includes("insufficient"));
   return <figure class="chart" aria-label={props.title}>
     <figcaption>
       <h2>{props.title}</h2>
       <span class="read">{shown >= 0 && <><time>{clock(time[shown]!, utc)}</time>{series.map((one) => <span key={one.name}><span class={`key ${one.color.slice(2)}`} aria-hidden="true" />{series.length > 1 && one.name} {worded(one, shown)}</span>)}</>}</span>
       <button class="quiet" onClick={() => setTable(!table)} aria-pressed={table}>{say(table ? "asChart" : "asTable")}</button>
     </figcaption>
-    {time.length === 0 && <p class="empty">{say("nodata")}</p>}
-    {!table && time.length > 0 && <div class="plot" ref={box} />}
+    {(time.length === 0 || (nothing && !table)) && <p class="empty">{say("nodata")}</p>}
+    {!table && !nothing && time.length > 0 && <div class="plot" ref={box} />}
     {happened.length > 0 && <ul class="marks">{happened.slice(-6).map((one, place) => <li key={place} class={one.kind}><time>{clock(one.at, utc, false)}</time> {say(MARK_WORDS[one.kind])} {one.id ? <Link to={`/alerts/${one.id}`}><bdi>{one.text}</bdi></Link> : <bdi>{one.text}</bdi>}</li>)}</ul>}
     {table && <div class="scroll" tabIndex={0} role="region" aria-label={props.title}><table><thead><tr><th>{say("time")}</th>{series.map((one) => <th key={one.name} class="n">{one.name}</th>)}</tr></thead>
       <tbody>{time.map((moment, place) => <tr key={moment}><td><time>{clock(moment, utc)}</time></td>{series.map((one) => <td key={one.name} class="n" data-value={String(one.value[place] ?? "null")}>{worded(one, place)}</td>)}</tr>)}</tbody></table></div>}

@@ -6,7 +6,6 @@ import { hatch } from "./hatch.ts";
 export interface Cell { row: string; column: string; shade: { kind: "volume" | "loss" | "good" | "blind" | "nothing"; part: number }; words: string; open: () => void }
 
 const COLOURS = { volume: "--s1", loss: "--critical", good: "--good", blind: "--blind", nothing: "--line" };
-const LABEL = 120;
 const colour = (name: string) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const shortened = (name: string) => (name.length > 18 ? `${name.slice(0, 17)}…` : name) || say("otherGroup");
 
@@ -15,8 +14,9 @@ export function Heat({ title, names, cells }: { title: string; names: string[]; 
   const [width, setWidth] = useState(600);
   const [at, setAt] = useState<[number, number] | null>(null);
   const theme = document.documentElement.dataset.theme;
-  const label = width < 500 ? 72 : LABEL;
-  const size = Math.max(4, Math.min(28, Math.floor((width - label - 8) / names.length)));
+  const longest = Math.max(...names.map((name) => shortened(name).length));
+  const label = Math.min(width < 500 ? 72 : 124, 14 + 6.5 * longest);
+  const size = Math.max(4, Math.min(48, Math.floor((width - label - 8) / names.length)));
   const known = new Map(cells.map((cell) => [`${cell.row}\u0000${cell.column}`, cell]));
   const cellAt = (place: [number, number] | null) => place ? known.get(`${names[place[0]]}\u0000${names[place[1]]}`) : undefined;
 

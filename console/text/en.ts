@@ -34,7 +34,7 @@ export const en = {
   stillOpen: "may still change", showSilences: "silences", until: "until", matchers: "matches", endSilence: "end it", noSilences: "No silence.",
   heldNow: "messages held back", stale: "not measured since {time}",
   vm: "VM", vms: "VMs", hosts: "Hosts", host: "host", matrix: "Matrix", explore: "SQL", coverage: "Coverage", inventory: "Inventory", rules: "Rules",
-  service: "Service", sent: "sent", received: "received", lossSent: "lost of sent", lossReceived: "lost on the way here", lossyPairs: "lossy pairs",
+  service: "Service", sent: "sent", received: "received", lossSent: "loss, sent", lossReceived: "loss, received", lossyPairs: "lossy",
   peers: "Peers", peer: "peer", outside: "outside, or not known", noVm: "No VM is like that.", noHost: "No hypervisor is like that.",
   project: "project", places: "Where it is and was", noPlace: "The inventory does not know it.", conflict: "sources differ",
   conflicts: "sources differ", interfaces: "Interfaces", interface: "interface", noInterface: "No counters of an interface in this window.",
