@@ -37,7 +37,7 @@ function Menu({ open, path, count }: { open: boolean; path: string; count: numbe
   </nav>;
 }
 
-function Shell({ user, role }: { user: string; role: string }) {
+function Shell({ user }: { user: string }) {
   const { query } = usePlace();
   const news = useNews();
   const path = location.pathname;
@@ -72,7 +72,7 @@ function Shell({ user, role }: { user: string; role: string }) {
       <Header now={now} span={query.get("from") ?? "-1h"} connected={news.connected} user={user} menu={menu}
         onMenu={() => setMenu(!menu)} onHelp={() => setPanel("help")} />
       <Banner firing={firing.value ?? []} user={user} />
-      <main><Routed range={now} newest={newest} query={query} news={news} turn={turn} user={user} role={role} firing={firing} path={path} /></main>
+      <main><Routed range={now} newest={newest} query={query} news={news} turn={turn} user={user} firing={firing} path={path} /></main>
       <footer>
         <span>{newest ? say("newestWindow", { time: `${clock(newest, utc)} (${now.level})`, ago: ago(Date.now() / 1000 - newest - now.step) }) : say("noWindow")}</span>
         <button class="quiet" onClick={() => setPanel("sql")}>{say("sqlOfPage")}</button>
@@ -94,7 +94,8 @@ function App() {
     return () => removeEventListener("vmflow-login", known.again);
   }, [known.value?.user]);
   if (known.value?.needed) return <Login onDone={known.again} />;
-  return known.value ? <Shell user={known.value.user} role={known.value.role} /> : known.error ? <p class="problem" role="alert">{say("failed")}: {known.error} <button onClick={known.again}>{say("again")}</button></p> : null;
+  if (known.value) return <Shell user={known.value.user} />;
+  return known.error ? <p class="problem" role="alert">{say("failed")}: {known.error} <button onClick={known.again}>{say("again")}</button></p> : null;
 }
 
 render(<App />, document.getElementById("app")!);

@@ -240,14 +240,14 @@ GROUP BY time ORDER BY time LIMIT {MOST_WINDOWS}""",
         {**_RANGED, "vm": "", "uuid": ""},
     ),
     "vm_peers": Question(
-        f"""SELECT peer, toString(peer_uuid) AS uuid, network, max(peer_host) AS peer_on,
+        f"""SELECT peer, toString(peer_uuid) AS uuid, network, max(peer_host) AS peer_on, max(own_host) AS own_on,
     {_between("sent", "dst")},
     {_between("received", "src")},
     count() OVER () AS every
 FROM (
     SELECT *, src_vm = {{vm:String}} AS sends, if(sends, 'sent', 'received') AS way,
         if(sends, dst_vm, src_vm) AS peer, if(sends, dst_vm_uuid, src_vm_uuid) AS peer_uuid,
-        if(sends, dst_host, src_host) AS peer_host
+        if(sends, dst_host, src_host) AS peer_host, if(sends, src_host, dst_host) AS own_host
     FROM @pairs WHERE {_AT} AND ((src_vm = {{vm:String}} AND {_same_vm("src")})
         OR (dst_vm = {{vm:String}} AND {_same_vm("dst")}))
 )

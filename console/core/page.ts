@@ -10,6 +10,5 @@ export interface Page {
   news: News;
   turn: number;
   user: string;
-  role: string;
   firing: Loaded<Row[]>;
 }

@@ -3,7 +3,15 @@ import { get, post } from "./api.ts";
 
 export interface Session { user: string; role: string; version: string; needed: boolean }
 
-export const session = (signal?: AbortSignal): Promise<Session> => get("/api/v1/session", signal);
+let role = "";
+/** Whether the person may take on, end and silence: a reader may only look. */
+export const mayAct = (): boolean => role === "operator";
+
+export async function session(signal?: AbortSignal): Promise<Session> {
+  const found: Session = await get("/api/v1/session", signal);
+  role = found.role;
+  return found;
+}
 export const login = (name: string, password: string): Promise<Session> => post("/api/v1/session", { name, password });
 
 export async function logout(): Promise<void> {

@@ -5,7 +5,7 @@ export interface Place { query: URLSearchParams }
 
 const heard = new Set<() => void>();
 const tell = () => heard.forEach((one) => one());
-addEventListener("popstate", tell);
+globalThis.addEventListener?.("popstate", tell);
 
 export const here = (): Place => ({ query: new URLSearchParams(location.search) });
 

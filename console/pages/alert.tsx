@@ -2,6 +2,7 @@ import { useLayoutEffect, useState } from "preact/hooks";
 import { type Row, ask, get, useLoad } from "../core/api.ts";
 import { moment, text, unitOf } from "../core/format.ts";
 import { rowKeys } from "../core/keys.ts";
+import { mayAct } from "../core/session.ts";
 import { set } from "../core/state.ts";
 import { say } from "../core/text.ts";
 import type { Page } from "../core/page.ts";
@@ -15,7 +16,7 @@ export function Alert({ id, news, user }: Page & { id: string }) {
   const loaded = useLoad(`alert ${id} ${news.alerts}`, (signal) => get(`/api/v1/alerts/${encodeURIComponent(id)}`, signal));
   const [acting, setActing] = useState<"takeOn" | "resolve" | "silence" | null>(null);
   const alert: Row | undefined = loaded.value?.alert;
-  useLayoutEffect(() => rowKeys({ a: () => alert?.state === "firing" && setActing("takeOn"), s: () => alert && setActing("silence") }));
+  useLayoutEffect(() => rowKeys(mayAct() ? { a: () => alert?.state === "firing" && setActing("takeOn"), s: () => alert && setActing("silence") } : {}));
   return <Shown loaded={loaded}>{(body) => <Detail alert={body.alert} history={body.history} acting={acting} setActing={setActing} user={user} />}</Shown>;
 }
 
@@ -31,7 +32,7 @@ function Detail({ alert, history, acting, setActing, user }: { alert: Row; histo
       {alert.resolved_by && <span class="soft">{say("endedBy", { who: alert.resolved_by })}</span>}
       {alert.held_back && <span class="tag">{say("heldBack", { who: alert.held_back_by || "?" })}</span>}
       {alert.stale_since && <span class="tag">{say("stale", { time: moment(alert.stale_since, utc) })}</span>}
-      <span class="right">{alert.state === "firing" && <button class="main" onClick={() => setActing("takeOn")}>{say("takeOn")} <kbd>a</kbd></button>} {lasts && <button onClick={() => setActing("resolve")}>{say("resolve")}</button>} <button onClick={() => setActing("silence")}>{say("silence")} <kbd>s</kbd></button></span>
+      {mayAct() && <span class="right">{alert.state === "firing" && <button class="main" onClick={() => setActing("takeOn")}>{say("takeOn")} <kbd>a</kbd></button>} {lasts && <button onClick={() => setActing("resolve")}>{say("resolve")}</button>} <button onClick={() => setActing("silence")}>{say("silence")} <kbd>s</kbd></button></span>}
     </div>
     <div class="two">
       <Card title={alert.rule}><dl>

@@ -18,13 +18,15 @@ const EXAMPLES: [string, string][] = [
   ["drops", "SELECT * FROM drops WHERE time_received > now() - INTERVAL 1 HOUR ORDER BY time_received DESC LIMIT 100"],
 ];
 const COLUMNS_OF = "SELECT table, groupArray(name) FROM system.columns WHERE database = currentDatabase() GROUP BY table";
-const SHOWN = 1000;
+const SHOWN = 1000, LONGEST = 8000;
 
 const shown = (value: unknown) => value === null ? <span class="soft">NULL</span> : typeof value === "object" ? JSON.stringify(value) : String(value);
 const number = (type: string) => /^(Nullable\()?(U?Int|Float|Decimal)/.test(type);
 
 export function Explore({ query }: Page) {
-  const [text, setText] = useState(query.get("sql") ?? EXAMPLES[0]![1]);
+  const [given, setGiven] = useState({ sql: query.get("sql") ?? EXAMPLES[0]![1] });
+  const text = useRef(given.sql);
+  const put = (sql: string) => setGiven({ sql });
   const [result, setResult] = useState<Result | null>(null);
   const [error, setError] = useState("");
   const [seconds, setSeconds] = useState<number | null>(null);
@@ -39,16 +41,17 @@ export function Explore({ query }: Page) {
     return () => asking.current?.abort();
   }, []);
   // "SQL of this page" of another page opens this one with a statement.
-  useEffect(() => { const given = query.get("sql"); if (given) setText(given); }, [query.get("sql")]);
+  useEffect(() => { const sql = query.get("sql"); if (sql && sql !== text.current) put(sql); }, [query.get("sql")]);
 
   const run = async () => {
     asking.current?.abort();
     const mineNow = asking.current = new AbortController();
     const begun = performance.now();
     setRunning(true);
-    set({ sql: text });
+    // An address that is too long would not be answered.
+    set({ sql: text.current.length < LONGEST ? text.current : "" });
     try {
-      const found = await post("/api/v1/sql", { sql: text }, mineNow.signal);
+      const found = await post("/api/v1/sql", { sql: text.current }, mineNow.signal);
       setResult(found);
       setError("");
       setSeconds((performance.now() - begun) / 1000);
@@ -58,21 +61,21 @@ export function Explore({ query }: Page) {
     if (asking.current === mineNow) setRunning(false);
   };
   const stop = () => { asking.current?.abort(); setRunning(false); };
-  const store = (event: Event) => { event.preventDefault(); if (name) { setMine(remember(name, text)); setName(""); } };
+  const store = (event: Event) => { event.preventDefault(); if (name) { setMine(remember(name, text.current)); setName(""); } };
   return <>
     <h1>{say("explore")}</h1>
     <Card>
-      <Editor label="SQL" value={text} schema={schema} onChange={setText} onRun={run} />
+      <Editor label="SQL" given={given} schema={schema} onChange={(sql) => { text.current = sql; }} onRun={run} />
       <div class="bar spaced">
         <button class="main" onClick={run} disabled={running}>{say("run")} <kbd>Ctrl ⏎</kbd></button>
         {running && <button onClick={stop}>{say("cancel")}</button>}
-        {EXAMPLES.map(([one, sql]) => <button key={one} class="quiet" onClick={() => setText(sql)}>{say(`example_${one}` as "example_top")}</button>)}
+        {EXAMPLES.map(([one, sql]) => <button key={one} class="quiet" onClick={() => put(sql)}>{say(`example_${one}` as "example_top")}</button>)}
         <form class="right bar" onSubmit={store}>
           <input value={name} maxLength={60} placeholder={say("saveAs")} aria-label={say("saveAs")} onInput={(event) => setName(event.currentTarget.value)} />
           <button type="submit" disabled={!name}>{say("save")}</button>
         </form>
       </div>
-      {mine.length > 0 && <p class="bar spaced">{mine.map((one) => <span key={one.name} class="tag"><button class="plain" onClick={() => setText(one.sql)}><bdi>{one.name}</bdi></button>
+      {mine.length > 0 && <p class="bar spaced">{mine.map((one) => <span key={one.name} class="tag"><button class="plain" onClick={() => put(one.sql)}><bdi>{one.name}</bdi></button>
         <button class="plain soft" aria-label={`${say("forget")}: ${one.name}`} onClick={() => setMine(forget(one.name))}>×</button></span>)}</p>}
     </Card>
     {error && <p class="problem" role="alert">{error}</p>}

@@ -17,7 +17,7 @@ export function PairCharts({ data, range, only = MEASURES as readonly string[], 
   const column = (name: string) => data[name] ?? [];
   const shared = { time, step: range.step, from: range.from, until: range.until, onRange, marks };
   const spread = (sign: number) => column("latency_us").map((value, at) => value === null ? null : Math.max(0, value + sign * (data.latency_spread_us?.[at] ?? 0)));
-  const states = column("loss_evidence").map(lossState);
+  const states = column("loss_evidence").map((one, at) => lossState(one, !!data.src_host?.[at] && data.src_host[at] === data.dst_host?.[at]));
   const charts: Record<Measure, () => any> = {
     bandwidth: () => <Chart {...shared} title={say("bandwidth")} unit="bit/s" limit={limits.bandwidth} series={[{ name: say("bandwidth"), color: "--s1", value: column("bits_per_second"), low: column("bits_per_second_low"), high: column("bits_per_second_high") }]} />,
     loss: () => <Chart {...shared} title={say("loss")} unit="ratio" limit={limits.loss} least={0.01} top={1} series={[{ name: say("loss"), color: "--s2", value: column("loss_ratio"), low: column("loss_low"), high: column("loss_high"), state: states }]} />,

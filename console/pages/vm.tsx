@@ -36,7 +36,7 @@ function peerColumns(vm: string): Column[] {
     { title: say(name), number: true, sort: name, cell: (row) => <Link to={name === "sent" ? pairLink(vm, row.peer, { network: row.network }) : pairLink(row.peer, vm, { network: row.network })}>
       <Bits row={row} name={`${name}_bits_per_second`} /></Link> },
     { title: say(name === "sent" ? "lossSent" : "lossReceived"), number: true, sort: name === "sent" ? "lost" : "missed",
-      cell: (row) => row[`${name}_loss_evidence`] ? <Loss row={way(row, name)} /> : <span class="soft">–</span> },
+      cell: (row) => row[`${name}_loss_evidence`] ? <Loss row={{ ...way(row, name), src_host: row.own_on, dst_host: row.peer_on }} /> : <span class="soft">–</span> },
     { title: say("latency"), number: true, cell: (row) => <Latency row={way(row, name)} /> },
   ];
   return [

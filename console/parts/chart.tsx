@@ -124,7 +124,7 @@ export function Chart(props: Props) {
   const figure = (one: Series, place: number): Figure => ({ value: one.value[place] ?? null, low: one.low?.[place], high: one.high?.[place], unit, state: one.state?.[place] });
   const worded = (one: Series, place: number): string => {
     const state = one.state?.[place];
-    if ((one.value[place] ?? null) === null) return state === "blind" ? say("blindLong") : state === "insufficient" ? say("insufficientLong") : say("nodata");
+    if ((one.value[place] ?? null) === null) return state === "blind" ? say("blindLong") : state === "insufficient" ? say("insufficientLong") : state === "within" ? say("seenOneSwitch") : say("nodata");
     return text(figure(one, place));
   };
   const nothing = series.every((one) => one.value.every((value) => value === null) && !one.state?.includes("blind") && !one.state?.includes("insufficient"));
@@ -134,7 +134,7 @@ export function Chart(props: Props) {
       <span class="read">{shown >= 0 && <><time>{clock(time[shown]!, utc)}</time>{series.map((one) => <span key={one.name}><span class={`key ${one.color.slice(2)}`} aria-hidden="true" />{series.length > 1 && one.name} {worded(one, shown)}</span>)}</>}</span>
       <button class="quiet" onClick={() => setTable(!table)} aria-pressed={table}>{say(table ? "asChart" : "asTable")}</button>
     </figcaption>
-    {(time.length === 0 || (nothing && !table)) && <p class="empty">{say("nodata")}</p>}
+    {(time.length === 0 || (nothing && !table)) && <p class="empty">{series.some((one) => one.state?.includes("within")) ? `${say("seenOneSwitch")}: ${say("seenOneSwitchWhy")}` : say("nodata")}</p>}
     {!table && !nothing && time.length > 0 && <div class="plot" ref={box} />}
     {happened.length > 0 && <ul class="marks">{happened.slice(-6).map((one, place) => <li key={place} class={one.kind}><time>{clock(one.at, utc, false)}</time> {say(MARK_WORDS[one.kind])} {one.id ? <Link to={`/alerts/${one.id}`}><bdi>{one.text}</bdi></Link> : <bdi>{one.text}</bdi>}</li>)}</ul>}
     {table && <div class="scroll" tabIndex={0} role="region" aria-label={props.title}><table><thead><tr><th>{say("time")}</th>{series.map((one) => <th key={one.name} class="n">{one.name}</th>)}</tr></thead>

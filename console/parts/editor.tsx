@@ -29,25 +29,37 @@ const COLOURS = HighlightStyle.define([
   { tag: tags.comment, color: "var(--soft)" }, { tag: tags.typeName, color: "var(--s4)" },
 ]);
 
-export interface EditorProps { label: string; value: string; schema: Record<string, string[]>; onChange: (value: string) => void; onRun: () => void }
+// Where typed text replaces lines, the browser would join them with inline styles, which the policy forbids.
+const replaced = EditorView.domEventHandlers({
+  beforeinput: (event, view) => {
+    if (event.inputType !== "insertText" || !event.data || view.state.selection.main.empty) return false;
+    event.preventDefault();
+    view.dispatch(view.state.replaceSelection(event.data), { userEvent: "input.type", scrollIntoView: true });
+    return true;
+  },
+});
 
-export function Editor({ label, value, schema, onChange, onRun }: EditorProps) {
+/** `given` replaces the text when it is another object; what a person types is told by `onChange`, and kept here. */
+export interface EditorProps { label: string; given: { sql: string }; schema: Record<string, string[]>; onChange: (value: string) => void; onRun: () => void }
+
+export function Editor({ label, given, schema, onChange, onRun }: EditorProps) {
   const box = useRef<HTMLDivElement>(null), view = useRef<EditorView>();
-  const run = useRef(onRun), change = useRef(onChange);
+  const run = useRef(onRun), change = useRef(onChange), text = useRef(given.sql);
   run.current = onRun;
   change.current = onChange;
   useEffect(() => {
     const root = box.current!.shadowRoot ?? box.current!.attachShadow({ mode: "open" });
     const state = EditorState.create({
-      doc: value,
+      doc: text.current,
       extensions: [
         Prec.highest(keymap.of([{ key: "Mod-Enter", run: () => { run.current(); return true; } }])),
         lineNumbers(), history(), bracketMatching(), autocompletion({ icons: false }),
         keymap.of([...defaultKeymap, ...historyKeymap]),
         sql({ dialect: CLICKHOUSE, schema, upperCaseKeywords: true }),
         syntaxHighlighting(COLOURS), LOOK, EditorView.lineWrapping,
+        replaced,
         EditorView.contentAttributes.of({ "aria-label": label }),
-        EditorView.updateListener.of((update) => { if (update.docChanged) change.current(update.state.doc.toString()); }),
+        EditorView.updateListener.of((update) => { if (update.docChanged) change.current(text.current = update.state.doc.toString()); }),
       ],
     });
     view.current = new EditorView({ state, parent: root, root });
@@ -55,7 +67,7 @@ export function Editor({ label, value, schema, onChange, onRun }: EditorProps) {
   }, [Object.keys(schema).length]);
   useEffect(() => {
     const now = view.current;
-    if (now && now.state.doc.toString() !== value) now.dispatch({ changes: { from: 0, to: now.state.doc.length, insert: value } });
-  }, [value]);
+    if (now && text.current !== given.sql) now.dispatch({ changes: { from: 0, to: now.state.doc.length, insert: given.sql } });
+  }, [given]);
   return <div class="editor" ref={box} />;
 }

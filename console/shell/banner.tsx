@@ -1,5 +1,6 @@
 import { useState } from "preact/hooks";
 import type { Row } from "../core/api.ts";
+import { mayAct } from "../core/session.ts";
 import { link } from "../core/state.ts";
 import { say } from "../core/text.ts";
 import { Acts, Subject, figureOf } from "../pages/alerts.tsx";
@@ -17,7 +18,7 @@ export function Banner({ firing, user }: { firing: Row[]; user: string }) {
         {waiting.length > 1 && <Link to={link("/alerts")}>+ {waiting.length - 1}</Link>}
         <span class="right">
           <Link to={link(`/alerts/${first.alert_id}`)}>{say("why")}</Link>
-          <button onClick={() => setActing(first)}>{say("takeOn")}</button>
+          {mayAct() && <button onClick={() => setActing(first)}>{say("takeOn")}</button>}
         </span>
       </div>}
     </div>
