@@ -345,7 +345,7 @@ def test_sql_is_written_run_kept_and_saved(desk: tuple[Served, Any], browser: An
         page.wait_for_selector("table.result th:has-text('c')")
         with page.expect_download() as saving:
             page.click("text=CSV")
-        assert Path(saving.value.path()).read_text() == 'a,b,c\r\n\'=1+1,,"x,y"\r\n'
+        assert Path(saving.value.path()).read_bytes() == b'a,b,c\r\n\'=1+1,,"x,y"\r\n'
         page.reload()
         page.click("bdi:has-text('mine <b>')")
         page.click("button.main")
