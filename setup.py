@@ -8,7 +8,7 @@ from pathlib import Path
 
 from setuptools import setup
 
-LINK_TO_A_FILE = re.compile(r"\[([^]]+)\]\((?!https?://)[^)]*\)")
+LINK_TO_A_FILE = re.compile(r"!?\[([^]]+)\]\((?!https?://)[^)]*\)")
 
 setup(
     long_description=LINK_TO_A_FILE.sub(r"\1", Path(__file__).with_name("README.md").read_text("utf-8")),

@@ -327,6 +327,7 @@ class Service:
             self.events,
             self.entrance,
             partial(self.bridge.call, API),
+            self.sql,
         )
 
     async def run(self) -> None:

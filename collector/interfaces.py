@@ -224,6 +224,24 @@ class AlertServiceError(Exception):
     """The stage takes no requests, or is too slow; the message says why."""
 
 
+@dataclass(frozen=True, slots=True)
+class SqlAnswer:
+    """What came of a person's SQL."""
+
+    status: int
+    """200, or the HTTP status of why not."""
+    body: bytes | memoryview
+    """JSON as the engine writes it (`JSONCompact`), or the reason as text."""
+
+
+class SqlService(Protocol):
+    """SQL of people, read only, within the limits of the SQL endpoint."""
+
+    async def ask(self, sql: str, request: Any) -> SqlAnswer:
+        """Answer one statement; `request` (starlette's) is who asks, and whether they still wait."""
+        ...
+
+
 class AlertService(Protocol):
     """What the API needs of the alert stage.  For the event loop's thread.
 

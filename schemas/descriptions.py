@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from schemas.column import Table
+from schemas.end_figures import HOST_KEYS, SUMMED, VM_KEYS, VM_MORE
 from schemas.exporters import EXPORTERS
 from schemas.gaps import GAPS
 from schemas.latency import LATENCY
@@ -133,7 +134,7 @@ def of_table(table: Table) -> dict[str, str]:
 
 def of_view(columns: Iterable[str]) -> dict[str, str]:
     """Return column and description, for those columns of a view that have one."""
-    known: dict[str, str] = {}
+    known = {column.name: _described(column.doc, column.unit) for column in (*VM_MORE, *VM_KEYS, *HOST_KEYS, *SUMMED)}
     for table in reversed(_BELOW):
         known |= of_table(table)
     known |= VIEW_COLUMNS

@@ -2,7 +2,7 @@
 
     pair_1m ──► view pair_metrics_1m ──► pair_figure_rows_1m ──┐
                 evaluated when a window has closed             ├──► view pair_figures_1m
-                figure_windows_1m: which version counts ───────┘
+                figure_windows_1m: which version counts ───────┘    (vm, host and cloud: `schemas.end_figures`)
 
 A window whose sums changed since (late rows) is evaluated again under a higher version.  First its rows are stored,
 then one row of `figure_windows_…`, so a reader of the view sees all rows of one version, or none.
@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from schemas.column import NAME, NAMED_UUID, UINT32, UINT64, Column, Table
 from schemas.descriptions import of_view
+from schemas.end_figures import KEYS, MORE, SUMMED
 from schemas.flows import LZ4, T64, ZSTD
 from schemas.rollups import FLOAT, LEVELS, PARTITIONS, TIME_S
 
@@ -120,13 +121,35 @@ def windows_table(level: str) -> Table:
     )
 
 
-FIGURE_TABLES = tuple(make(level) for level in FIGURE_LEVELS for make in (rows_table, windows_table))
+def end_table(what: str, level: str) -> Table:
+    """Return the table of the figures of `what` (vm, host or cloud) for windows of this level, of all versions."""
+    one = {"vm": "a VM in one direction", "host": "a pair of hypervisors", "cloud": "all pairs of named VMs"}[what]
+    return Table(
+        f"{what}_figure_rows_{level}",
+        f"Figures of {one} in a closed window of {LEVELS[level]} s, all versions: ask view `{what}_figures_{level}`.",
+        (_time(level), *KEYS[what], *MORE[what], *SUMMED, ADDED[-1]),
+        order_by=("time", *(column.name for column in KEYS[what])),
+        time="time",
+        ttl_days=FIGURE_TTL_DAYS[level],
+        partition=PARTITIONS[level],
+        settings={"index_granularity": GRANULARITY},
+    )
 
 
-def pair_figures(level: str) -> str:
-    """Return the query of the view of the figures that count."""
+ENDS = tuple(KEYS)
+"""What has figures beside pairs."""
+
+FIGURE_TABLES = tuple(
+    table
+    for level in FIGURE_LEVELS
+    for table in (rows_table(level), *(end_table(what, level) for what in ENDS), windows_table(level))
+)
+
+
+def stored_figures(what: str, level: str) -> str:
+    """Return the query of the view of the figures of `what` (pair, vm, host or cloud) that count."""
     return (
-        f"SELECT *\nFROM pair_figure_rows_{level}\nWHERE (time, version) GLOBAL IN (\n"
+        f"SELECT *\nFROM {what}_figure_rows_{level}\nWHERE (time, version) GLOBAL IN (\n"
         f"    SELECT time, max(version) FROM figure_windows_{level} GROUP BY time)"
     )
 

@@ -1,7 +1,7 @@
 """Evaluate closed windows of a minute and an hour once, and store the figures (`schemas.figures`).
 
-    window closed ──► settled ──► which are new or changed? ──► evaluate in parts ──► rows ──► version that counts
-    late rows ───────────────────┘ one query of the sums        bounded memory
+    window closed ──► settled ──► which are new or changed? ──► evaluate in parts ──► rows ──► VMs, ──► version that
+    late rows ───────────────────┘ one query of the sums        bounded memory                 hosts    counts
 
 What is due is asked of the store: windows without a version that counts, and those whose sums, latency or gaps are not
 those that their version rests on.  So a kill between two steps, a store that was away, and rows that came late are one
@@ -27,7 +27,8 @@ from collector.metrics import Metrics
 from collector.stopping import cancel
 from collector.store_errors import first_line
 from collector.store_reader import Bounds, Reader, read_rows
-from schemas.figures import FIGURE_LEVELS, due, evaluate
+from schemas.end_figures import add_up
+from schemas.figures import ENDS, FIGURE_LEVELS, due, evaluate
 from schemas.rollups import LEVEL_US
 
 BUCKETS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
@@ -226,6 +227,9 @@ def store_window(client: Client, level: str, window: DueWindow, version: int, pa
             "high": (part + 1) * PAIRS // parts - 1,
         }
         client.command(evaluate(level), parameters=parameters, settings=settings)
+    for what in ENDS:
+        parameters = {"time": window.start, "version": version}
+        client.command(add_up(what, level), parameters=parameters, settings=settings)
     client.command(
         f"INSERT INTO figure_windows_{level} (time, version, pairs, records, readings, gaps) "  # noqa: S608 - our names
         "SELECT toDateTime({time:UInt32}, 'UTC'), {version:UInt64}, count(), "

@@ -11,6 +11,10 @@ permission is ever given, and each request itself must show that it may come in:
   read; it may never ask SQL, since the link would be the query.
 - What changes something has a JSON body that says so: a form cannot send one.
 
+Browsers get the console's files without a login, as text that is the same for everyone; the console asks for name and
+password, and keeps a session's cookie (`sessions`), which only the web server accepts.  Programs log in with each
+request.
+
 Watchdogs request `MONITORED` paths by names that cannot be listed here.  For these any name is accepted, unless a
 browser asks.  Pure ASGI.
 
@@ -36,6 +40,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from collector.http.login import Credentials, DeniedError, Identity, Login
+from collector.http.sessions import Sessions, cookie, secret_of
 from collector.http.settings import AccessSettings
 from collector.interfaces import Call
 from collector.log import get_log
@@ -44,6 +49,13 @@ from collector.tls import replace_certificate, server_context
 
 SCOPE_USER = "vmflow.user"
 """Key of the logged-in user's name in the ASGI scope."""
+SCOPE_ROLE = "vmflow.role"
+"""Key of their role."""
+SESSION, SESSION_END, SQL = "/api/v1/session", "/api/v1/session/end", "/api/v1/sql"
+FOR_READERS = frozenset({SESSION, SESSION_END, SQL})
+"""Paths that readers may POST to: that changes nothing of the service."""
+ASKED_BY_SCRIPT = "x-requested-with"
+"""Header with which the console asks: a refusal must not open the browser's own dialog."""
 
 READS = frozenset({"GET", "HEAD"})
 METHODS = READS | {"POST", "OPTIONS"}
@@ -118,9 +130,11 @@ class Gate:
         *,
         only_reads: bool = False,
         refuse: Refuse = problem,
+        sessions: Sessions | None = None,
     ) -> None:
         self._app = app
         self._login = login
+        self._sessions = sessions
         self._names = frozenset({"localhost", *(name.lower() for name in names)})
         self._refused = refused
         self._failed = failed
@@ -175,8 +189,10 @@ class Gate:
         _check_once(headers)
         host = self._check_host(headers, path)
         self._check_site(scope, headers, host)
-        if self._login.settings.required and path not in self._open:
-            scope[SCOPE_USER] = (await self._identify(scope, headers)).name
+        if self._login.settings.required and path not in self._open and not self._is_page(scope, headers):
+            who = await self._identify(scope, headers)
+            if who is not None:
+                scope[SCOPE_USER], scope[SCOPE_ROLE] = who.name, who.role
         if not self._only_reads and method == "POST":
             _check_body(headers)
 
@@ -212,18 +228,39 @@ class Gate:
                 403, "site", "a browser that does not say which page asks: use https, loopback, or no browser"
             )
 
-    async def _identify(self, scope: Scope, headers: Headers) -> Identity:
-        """Return who asks; refuse those who may not."""
+    def _is_page(self, scope: Scope, headers: Headers) -> bool:
+        """Return whether a browser asks for the console's files, which hold nothing of the service."""
+        path = scope["path"]
+        data = path == "/metrics" or path.startswith("/api")
+        shown = "text/html" in headers.get("accept", "") and not data
+        return self._sessions is not None and scope["method"] in READS and (path.startswith("/page/") or shown)
+
+    def _of_session(self, scope: Scope, headers: Headers) -> Identity | None:
+        """Return whose cookie the request has."""
+        if self._sessions is None or "cookie" not in headers:
+            return None
+        secret = secret_of(headers["cookie"], tls=scope["scheme"] == "https")
+        return self._sessions.find(secret) if secret else None
+
+    async def _identify(self, scope: Scope, headers: Headers) -> Identity | None:
+        """Return who asks; refuse those who may not.  None: nobody, who may ask about logins, and log in."""
         try:
-            who = await self._login.identify(self._shown(scope, headers), (scope.get("client") or ("",))[0])
+            shown = self._shown(scope, headers)
+            who = self._of_session(scope, headers) if shown is None else None
+            if who is None and shown is None and self._sessions is not None and scope["path"] == SESSION:
+                return None
+            who = who or await self._login.identify(shown, (scope.get("client") or ("",))[0])
         except DeniedError as error:
             header = (
                 {"WWW-Authenticate": 'Basic realm="vmflow", charset="UTF-8"'}
+                if error.status == 401 and ASKED_BY_SCRIPT not in headers
+                else {}
                 if error.status == 401
                 else {"Retry-After": str(error.retry_seconds)}
             )
             raise RequestRefusedError(error.status, "login", str(error), header) from error
-        if not self._only_reads and who.role != "operator" and scope["method"] == "POST":
+        changes = scope["method"] == "POST" and scope["path"] not in FOR_READERS
+        if not self._only_reads and who.role != "operator" and changes:
             raise RequestRefusedError(403, "role", f"{who.name} is a reader: an operator is needed to change anything")
         return who
 
@@ -344,6 +381,7 @@ class Entrance:
     def __init__(self, settings: AccessSettings, metrics: Metrics, call: Call) -> None:
         self._settings = settings
         self._login = Login(settings, metrics, call)
+        self._sessions = Sessions()
         self._contexts: list[ssl.SSLContext] = []
         self._refused = metrics.counter(
             "requests_refused_total", "HTTP requests that were not let in, by reason.", ("reason",)
@@ -358,7 +396,27 @@ class Entrance:
     def gate(self, app: ASGIApp, host: str, *, only_reads: bool = False, refuse: Refuse = problem) -> ASGIApp:
         """Put `app`, which listens at `host`, behind a gate."""
         names = (host, *self._settings.names)
-        return Gate(app, self._login, names, self._refused, self._failed, only_reads=only_reads, refuse=refuse)
+        sessions = None if only_reads else self._sessions
+        return Gate(
+            app, self._login, names, self._refused, self._failed,
+            only_reads=only_reads, refuse=refuse, sessions=sessions,
+        )  # fmt: skip
+
+    @property
+    def required(self) -> bool:
+        """Whether clients must log in."""
+        return self._settings.required
+
+    async def log_in(self, name: str, password: str, scope: Scope) -> tuple[Identity, str]:
+        """Open a session for a browser: return who it is, and a `Set-Cookie` header.  Raises DeniedError."""
+        who = await self._login.identify(Credentials(name, password), (scope.get("client") or ("",))[0])
+        return who, cookie(self._sessions.open(who), tls=scope["scheme"] == "https")
+
+    def log_out(self, scope: Scope) -> str:
+        """End a browser's session; return a `Set-Cookie` header that forgets it."""
+        tls = scope["scheme"] == "https"
+        self._sessions.close(secret_of(Headers(scope=scope).get("cookie", ""), tls=tls))
+        return cookie("", tls=tls)
 
     def context(self) -> ssl.SSLContext | None:
         """Return a TLS context for a server, None without a certificate.  Raises AccessError."""

@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 from collector.http.gate import SCOPE_USER, Entrance
 from collector.http.login import place_of
 from collector.http.server import CONNECTIONS, BindError, LargeResponse, Octets, Server, bind, server
-from collector.interfaces import Call
+from collector.interfaces import Call, SqlAnswer
 from collector.log import get_log
 from collector.metrics import Metrics
 from collector.sql.engine import Engine, Query, QueryError, QueryResult
@@ -64,6 +64,11 @@ REFUSALS = {
     503: (236, "ABORTED"),
 }
 """ClickHouse's messages for what the gate answers by itself."""
+
+BUSY = frozenset({202, 236})
+"""Codes of refusals that pass: too many queries, or the service stops."""
+CONSOLE_ROWS, CONSOLE_BYTES = 10_000, 16 * 2**20
+"""Most of one answer that the console shows."""
 
 NO = frozenset({"0", "false"})
 """Values that switch a parameter off."""
@@ -259,6 +264,31 @@ class SqlEndpoint:
             response = failure(message, 1002, request)
         response.headers["X-ClickHouse-Server-Display-Name"] = "vmflow"
         await self._send(response, scope, receive, send)
+
+    async def ask(self, sql: str, request: Request) -> SqlAnswer:
+        """Answer a statement of the console: guard, turns and limits are those of other clients, rows are fewer.
+
+        Raises ClientDisconnect.
+        """
+        if self._engine is None:
+            return SqlAnswer(503, b"the SQL endpoint is off, or the store is a server: ask it there")
+        settings = {
+            "max_result_rows": str(CONSOLE_ROWS),
+            "max_result_bytes": str(CONSOLE_BYTES),
+            "result_overflow_mode": "break",
+            "output_format_json_quote_64bit_integers": "1",
+        }
+        query = Query(sql.encode(), self._store.database, "JSONCompact", {}, settings)
+        try:
+            answer = await self._while_there(self._run(query, _source(request)), request.receive)
+        except (QueryRefusedError, QueryError) as error:
+            refused = isinstance(error, QueryRefusedError)
+            self._queries.labels("refused" if refused else "failed").inc()
+            return SqlAnswer(503 if error.code in BUSY else 422, str(error).encode())
+        self._queries.labels("done").inc()
+        if answer.format != "JSONCompact":
+            return SqlAnswer(422, b"leave out FORMAT: the console shows a table, and saves CSV")
+        return SqlAnswer(200, answer.body)
 
     async def _send(self, response: Response, scope: Scope, receive: Receive, send: Send) -> None:
         """Send an answer; one that is not read within the time of a query is given up, and its connection closed."""

@@ -21,6 +21,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     Field,
+    SecretStr,
     StringConstraints,
     model_validator,
 )
@@ -29,9 +30,10 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
-from collector.http.gate import DEFECT, PROBLEM, SCOPE_USER, problem
+from collector.http.gate import DEFECT, PROBLEM, SCOPE_ROLE, SCOPE_USER, Entrance, problem
+from collector.http.login import DeniedError
 from collector.http.server import LargeResponse
-from collector.interfaces import AlertService, AlertServiceError, Row
+from collector.interfaces import AlertService, AlertServiceError, Row, SqlService
 from collector.store_errors import first_line
 from collector.store_reader import Reader
 from collector.version import VERSION
@@ -273,7 +275,22 @@ class Session(BaseModel):
     """Who asks."""
 
     user: str = Field(description="Name of the login; empty where vmflow knows none: then changes need `who`.")
+    role: str = Field(description="`reader` may look, `operator` may also act; who needs no login may do both.")
+    needed: bool = Field(description="A login is needed, and nobody is logged in.")
     version: str
+
+
+class Credentials(BaseModel, extra="forbid"):
+    """Name and password of a user."""
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=64)]
+    password: SecretStr = Field(min_length=1, max_length=1024)
+
+
+class Sql(BaseModel, extra="forbid"):
+    """SQL of a person."""
+
+    sql: Annotated[str, StringConstraints(min_length=1, max_length=50_000)] = Field(description="One SELECT.")
 
 
 class Problem(BaseModel):
@@ -459,9 +476,10 @@ async def ask(
     """Answer a question of the console: `data` has its columns by name, times in seconds since 1970; `sql` and `values`
     are what was asked."""
     reader: Reader = request.app.state.console
+    events: Events = request.app.state.events
     given = {name: value for name, value in request.query_params.items() if name != "level"}
     try:
-        sql, values = questions.prepare(question, level, given)
+        sql, values = questions.prepare(question, level, given, events.closed.get(level, 0))
     except questions.QuestionError as error:
         raise HTTPException(422, str(error)) from error
     try:
@@ -472,6 +490,19 @@ async def ask(
         raise queries.NoAnswerError(f"the store does not answer: {first_line(error)}") from error
     head = {"question": question, "level": level, "sql": sql, "values": values, "seconds": round(seconds, 4)}
     return LargeResponse([json.dumps(head)[:-1].encode(), b', "data": ', text, b"}"], media_type="application/json")
+
+
+@router.post("/sql", tags=["console"], responses=_BUSY | _BODY)
+async def sql(request: Request, wanted: Sql) -> Response:
+    """Answer SQL as ClickHouse's format JSONCompact, read only, within the limits of the SQL endpoint and 10,000 rows;
+    64-bit numbers are text."""
+    service: SqlService | None = request.app.state.sql
+    if service is None:
+        raise HTTPException(503, "SQL is off")
+    answer = await service.ask(wanted.sql, request)
+    if answer.status != 200:
+        raise HTTPException(answer.status, bytes(answer.body).decode(errors="replace"))
+    return LargeResponse([answer.body], media_type="application/json")
 
 
 @router.get("/events", tags=["console"], responses=_BUSY)
@@ -486,8 +517,34 @@ async def listen(request: Request) -> Response:
 
 @router.get("/session", tags=["console"])
 async def session(request: Request) -> Session:
-    """Say who is logged in."""
-    return Session(user=str(request.scope.get(SCOPE_USER) or ""), version=VERSION)
+    """Say who is logged in, and whether somebody must."""
+    entrance: Entrance = request.app.state.entrance
+    user, role = (str(request.scope.get(key) or "") for key in (SCOPE_USER, SCOPE_ROLE))
+    needed = entrance.required and not user
+    known = VERSION if not needed else ""
+    return Session(user=user, role=role or ("" if needed else "operator"), needed=needed, version=known)
+
+
+@router.post("/session", tags=["console"], responses=_BODY)
+async def log_in(request: Request, response: Response, wanted: Credentials) -> Session:
+    """Log a browser in: it gets a cookie for some hours.  Programs send their credentials with each request."""
+    entrance: Entrance = request.app.state.entrance
+    if not entrance.required:
+        raise HTTPException(422, "no login is needed here")
+    try:
+        who, cookie = await entrance.log_in(wanted.name, wanted.password.get_secret_value(), request.scope)
+    except DeniedError as error:
+        wait = {"Retry-After": str(error.retry_seconds)} if error.retry_seconds else None
+        raise HTTPException(error.status, str(error), wait) from error
+    response.headers["Set-Cookie"] = cookie
+    return Session(user=who.name, role=who.role, needed=False, version=VERSION)
+
+
+@router.post("/session/end", tags=["console"], status_code=204, responses=_BODY)
+async def log_out(request: Request, response: Response) -> None:
+    """Log a browser out."""
+    entrance: Entrance = request.app.state.entrance
+    response.headers["Set-Cookie"] = entrance.log_out(request.scope)
 
 
 async def _row(reader: Reader, alert_id: str) -> Row:
@@ -558,10 +615,16 @@ class Api(FastAPI):
 
 
 def application(
-    service: AlertService, reader: Reader, console: Reader, events: Events, pages: Sequence[BaseRoute]
+    service: AlertService,
+    reader: Reader,
+    console: Reader,
+    events: Events,
+    entrance: Entrance,
+    sql: SqlService | None,
+    pages: Sequence[BaseRoute],
 ) -> ASGIApp:
-    """Return the API of `service` and of the store, with `pages` beside it; `console` is the reader of its
-    questions."""
+    """Return the API of `service` and of the store, with `pages` beside it; `console` is the reader of its questions,
+    `sql` answers those that people write."""
     app = Api(
         title="vmflow",
         summary="Alerts of VM-to-VM traffic: list, acknowledge, resolve, silence; rules and their state.",
@@ -572,7 +635,7 @@ def application(
         routes=list(pages),
     )
     app.state.service, app.state.reader = service, reader
-    app.state.console, app.state.events = console, events
+    app.state.console, app.state.events, app.state.sql, app.state.entrance = console, events, sql, entrance
     app.include_router(router)
     handle(app)
     app.middleware_stack = app.build_middleware_stack()  # otherwise the first request does this

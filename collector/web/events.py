@@ -28,9 +28,12 @@ class Events:
     def __init__(self) -> None:
         self._waiting: dict[asyncio.Event, dict[str, dict[str, Any]]] = {}
         self._ended = False
+        self.closed: dict[str, int] = {}
+        """End of the last window that has closed, by level, in seconds since 1970."""
 
     async def window_closed(self, window: WindowClosed, /) -> None:
         """Say that a window closed."""
+        self.closed[window.level] = window.end_us // 1_000_000
         self.publish("window", level=window.level, end=window.end_us // 1_000_000, partial=window.partial)
 
     def notified(self, notification: AlertNotification, /) -> None:

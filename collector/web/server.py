@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from collector.http.gate import READS, Entrance, problem
 from collector.http.server import CONNECTIONS, BindError, LargeResponse, bind, server
-from collector.interfaces import AlertService, Call
+from collector.interfaces import AlertService, Call, SqlService
 from collector.log import get_log
 from collector.metrics import Metrics
 from collector.store_reader import Reader
@@ -112,10 +112,11 @@ class Web:
         events: Events,
         entrance: Entrance,
         call: Call,
+        sql: SqlService | None = None,
         connections: int = CONNECTIONS,
     ) -> None:
         """`reader` is for the API's routes, `console` for the page's questions; `events` go to open pages.  `call` is
-        for loading the API, and for rendering metrics meanwhile: two threads."""
+        for loading the API, and for rendering metrics meanwhile: two threads.  `sql` answers people's SQL."""
         self._settings = settings
         self._entrance = entrance
         self._families = metrics
@@ -125,6 +126,7 @@ class Web:
         self._reader = reader
         self._console = console
         self._events = events
+        self._sql = sql
         self._files = Pages()
         self._call = call
         self._routes = [
@@ -191,7 +193,9 @@ class Web:
         """Return the API, and the pages for methods other than GET and HEAD.  Blocks: it loads FastAPI."""
         from collector.web.api import application  # noqa: PLC0415 - slow, see the module's text
 
-        return application(self._service, self._reader, self._console, self._events, self._routes)
+        return application(
+            self._service, self._reader, self._console, self._events, self._entrance, self._sql, self._routes
+        )
 
     async def _home(self, request: Request) -> Response:
         return PlainTextResponse(HOME)

@@ -6,7 +6,9 @@ export class Refused extends Error {
 }
 
 async function fetched(path: string, init?: RequestInit): Promise<any> {
-  const answer = await fetch(path, init);
+  const headers = { ...init?.headers, "X-Requested-With": "vmflow" };
+  const answer = await fetch(path, { ...init, headers });
+  if (answer.status === 401) dispatchEvent(new Event("vmflow-login"));
   if (answer.status === 204) return null;
   const body = await answer.json().catch(() => ({ detail: answer.statusText }));
   if (!answer.ok) throw new Refused(answer.status, [body.detail, ...(body.errors ?? [])].join(" · "));
@@ -14,8 +16,8 @@ async function fetched(path: string, init?: RequestInit): Promise<any> {
 }
 
 export const get = (path: string, signal?: AbortSignal) => fetched(path, { signal });
-export const post = (path: string, body: object) =>
-  fetched(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+export const post = (path: string, body: object, signal?: AbortSignal) =>
+  fetched(path, { method: "POST", signal, headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
 
 export type Columns = Record<string, any[]>;
 export interface Answer { data: Columns; sql: string; values: Record<string, unknown>; seconds: number; rows: number }

@@ -1,7 +1,7 @@
 // The grammar of figures: what is known of a value decides how it is written and drawn.  One module, for text, tables
 // and charts; no unit or state is worded anywhere else.
 
-export type State = "exact" | "measured" | "atleast" | "insufficient" | "blind" | "quiet" | "nodata";
+export type State = "exact" | "measured" | "atleast" | "insufficient" | "blind" | "within" | "quiet" | "nodata";
 export interface Figure { value: number | null; low?: number | null; high?: number | null; state?: State; unit: Unit }
 export type Unit = "bit/s" | "packets/s" | "ratio" | "us" | "count" | "/s";
 
@@ -48,9 +48,9 @@ export function text(figure: Figure): string {
   return interval ? `${value} (${interval})` : value;
 }
 
-/** What the views say of loss, as a state. */
-export function lossState(evidence: string): State {
-  if (evidence === "blind") return "blind";
+/** What the views say of loss, as a state.  Within one hypervisor a switch sees both ends at once: that is not blind. */
+export function lossState(evidence: string, within = false): State {
+  if (evidence === "blind") return within ? "within" : "blind";
   if (evidence === "insufficient") return "insufficient";
   return evidence === "exact" ? "exact" : "measured";
 }

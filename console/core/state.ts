@@ -5,7 +5,7 @@ export interface Place { query: URLSearchParams }
 
 const heard = new Set<() => void>();
 const tell = () => heard.forEach((one) => one());
-addEventListener("popstate", tell);
+globalThis.addEventListener?.("popstate", tell);
 
 export const here = (): Place => ({ query: new URLSearchParams(location.search) });
 
@@ -46,25 +46,32 @@ export function usePlace(): Place {
 const UNITS: Record<string, number> = { s: 1, m: 60, h: 3600, d: 86400 };
 
 /** `-90m`, `now` or RFC 3339, as seconds since 1970. */
-export function moment(text: string, now: number): number {
+export function instant(text: string, now: number): number {
   const found = /^-(\d+)([smhd])$/.exec(text);
   if (found) return Math.floor(now - Number(found[1]) * UNITS[found[2]!]!);
   const parsed = Date.parse(text) / 1000;
   return text === "now" || Number.isNaN(parsed) ? Math.floor(now) : Math.floor(parsed);
 }
 
-export interface Range { from: number; until: number; level: "10s" | "1m" | "1h"; step: number; live: boolean }
+export type Level = "10s" | "1m" | "1h";
+export interface Range { from: number; until: number; level: Level; levels: Level[]; step: number; live: boolean }
 export const STEP = { "10s": 10, "1m": 60, "1h": 3600 } as const;
 
-/** The time of the page: windows of 10 s up to 2 h, of 1 min up to 12 h, else of 1 h, never more than 720. */
-export function range(query: URLSearchParams, now = Date.now() / 1000): Range {
-  const until = moment(query.get("until") ?? "now", now);
-  const from = Math.min(moment(query.get("from") ?? "-1h", now), until - 10);
+/** Pages about all pairs, VMs or hypervisors read stored figures, which windows of 10 s do not have. */
+export const STORED = /^\/(vms|hosts|matrix|coverage)(\/|$)/;
+
+const PAIR = /^\/pairs\/[^/]+\/[^/]+/;
+
+/** The time of the page: windows of 1 min up to 12 h, else of 1 h; of 10 s for minutes of one pair, or if asked for. */
+export function range(query: URLSearchParams, path = "/", now = Date.now() / 1000): Range {
+  const until = instant(query.get("until") ?? "now", now);
+  const from = Math.min(instant(query.get("from") ?? "-1h", now), until - 10);
   const span = until - from;
-  const fit = (Object.keys(STEP) as Range["level"][]).filter((one) => span / STEP[one] <= 720);
-  const wanted = query.get("level") as Range["level"];
-  const level = fit.includes(wanted) ? wanted : span <= 7200 ? "10s" : span <= 43_200 ? "1m" : "1h";
-  return { from, until, level, step: STEP[level], live: (query.get("until") ?? "now") === "now" };
+  const levels = (Object.keys(STEP) as Level[]).filter((one) => span / STEP[one] <= 720 && !(one === "10s" && STORED.test(path)));
+  const wanted = query.get("level") as Level;
+  const short = span <= 600 && PAIR.test(path) ? "10s" : span <= 43_200 ? "1m" : "1h";
+  const level = levels.includes(wanted) ? wanted : short;
+  return { from, until, level, levels, step: STEP[level], live: (query.get("until") ?? "now") === "now" };
 }
 
 /** A thing kept in the browser. */

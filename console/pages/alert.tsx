@@ -2,9 +2,10 @@ import { useLayoutEffect, useState } from "preact/hooks";
 import { type Row, ask, get, useLoad } from "../core/api.ts";
 import { moment, text, unitOf } from "../core/format.ts";
 import { rowKeys } from "../core/keys.ts";
+import { mayAct } from "../core/session.ts";
 import { set } from "../core/state.ts";
 import { say } from "../core/text.ts";
-import type { Page } from "../main.tsx";
+import type { Page } from "../core/page.ts";
 import { Card, Link, Name, Severity, Shown } from "../parts/basics.tsx";
 import { Acts, Subject, figureOf, utcNow } from "./alerts.tsx";
 import { PairCharts } from "./pair.tsx";
@@ -15,7 +16,7 @@ export function Alert({ id, news, user }: Page & { id: string }) {
   const loaded = useLoad(`alert ${id} ${news.alerts}`, (signal) => get(`/api/v1/alerts/${encodeURIComponent(id)}`, signal));
   const [acting, setActing] = useState<"takeOn" | "resolve" | "silence" | null>(null);
   const alert: Row | undefined = loaded.value?.alert;
-  useLayoutEffect(() => rowKeys({ a: () => alert?.state === "firing" && setActing("takeOn"), s: () => alert && setActing("silence") }));
+  useLayoutEffect(() => rowKeys(mayAct() ? { a: () => alert?.state === "firing" && setActing("takeOn"), s: () => alert && setActing("silence") } : {}));
   return <Shown loaded={loaded}>{(body) => <Detail alert={body.alert} history={body.history} acting={acting} setActing={setActing} user={user} />}</Shown>;
 }
 
@@ -31,7 +32,7 @@ function Detail({ alert, history, acting, setActing, user }: { alert: Row; histo
       {alert.resolved_by && <span class="soft">{say("endedBy", { who: alert.resolved_by })}</span>}
       {alert.held_back && <span class="tag">{say("heldBack", { who: alert.held_back_by || "?" })}</span>}
       {alert.stale_since && <span class="tag">{say("stale", { time: moment(alert.stale_since, utc) })}</span>}
-      <span class="right">{alert.state === "firing" && <button class="main" onClick={() => setActing("takeOn")}>{say("takeOn")} <kbd>a</kbd></button>} {lasts && <button onClick={() => setActing("resolve")}>{say("resolve")}</button>} <button onClick={() => setActing("silence")}>{say("silence")} <kbd>s</kbd></button></span>
+      {mayAct() && <span class="right">{alert.state === "firing" && <button class="main" onClick={() => setActing("takeOn")}>{say("takeOn")} <kbd>a</kbd></button>} {lasts && <button onClick={() => setActing("resolve")}>{say("resolve")}</button>} <button onClick={() => setActing("silence")}>{say("silence")} <kbd>s</kbd></button></span>}
     </div>
     <div class="two">
       <Card title={alert.rule}><dl>
@@ -58,6 +59,6 @@ function Around({ alert }: { alert: Row }) {
   const { src_vm: src, dst_vm: dst, network = "" } = alert.labels;
   const loaded = useLoad(`around ${src} ${dst} ${from} ${until} ${level}`, (signal) => ask("pair_series", { level, from, until, src, dst, network }, signal));
   const only = alert.measure === "latency_us" ? "latency" : alert.measure.startsWith("loss") ? "loss" : alert.measure.startsWith("error") ? "errors" : "bandwidth";
-  return <><Shown loaded={loaded}>{({ data }) => <PairCharts data={data} range={{ from, until, level, step, live: false }} only={[only, "bandwidth"]} limits={{ [only]: alert.threshold ?? undefined }} onRange={() => set({})} />}</Shown>
+  return <><Shown loaded={loaded}>{({ data }) => <PairCharts data={data} range={{ from, until, level, levels: [], step, live: false }} only={[only, "bandwidth"]} limits={{ [only]: alert.threshold ?? undefined }} onRange={() => set({})} />}</Shown>
     <p><Link to={`/pairs/${encodeURIComponent(src)}/${encodeURIComponent(dst)}?from=${new Date(from * 1000).toISOString()}&until=${new Date(until * 1000).toISOString()}&network=${encodeURIComponent(network)}`}>{say("showPair")} →</Link></p></>;
 }

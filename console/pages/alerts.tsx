@@ -3,9 +3,10 @@ import { type Row, get, post, useLoad } from "../core/api.ts";
 import { literal, moment, text, unitOf } from "../core/format.ts";
 import { rowKeys } from "../core/keys.ts";
 import { alertsChanged } from "../core/live.ts";
+import { mayAct } from "../core/session.ts";
 import { go, kept, link, set } from "../core/state.ts";
 import { say } from "../core/text.ts";
-import type { Page } from "../main.tsx";
+import type { Page } from "../core/page.ts";
 import { Card, Empty, Link, Name, Severity, Shown } from "../parts/basics.tsx";
 import { Act } from "../parts/dialog.tsx";
 
@@ -63,7 +64,7 @@ export function Alerts({ query, news, user, turn }: Page) {
   useLayoutEffect(() => rowKeys({
     j: () => setAt((old) => Math.min(old + 1, found.length - 1)), k: () => setAt((old) => Math.max(0, old - 1)),
     x: () => here && toggle(here.alert_id), Enter: () => here && go(link(`/alerts/${here.alert_id}`)),
-    a: () => { const targets = selected.length ? selected : here && here.state === "firing" ? [here] : []; if (targets.length) setActing(targets); },
+    a: () => { if (!mayAct()) return; const targets = selected.length ? selected : here && here.state === "firing" ? [here] : []; if (targets.length) setActing(targets); },
   }));
   const utc = utcNow();
   return <>
@@ -71,7 +72,7 @@ export function Alerts({ query, news, user, turn }: Page) {
     <div class="bar">
       <div class="seg" role="group" aria-label={say("state")}>{(["active", "firing", "acknowledged", "resolved", "all"] as const).map((one) => <button key={one} aria-pressed={wanted === one} onClick={() => set({ state: one === "active" ? "" : one })}>{say(one === "firing" ? "firingState" : one === "all" ? "allStates" : one)}</button>)}</div>
       <input type="search" id="find" placeholder={say("find")} aria-label={say("find")} defaultValue={vm} onChange={(event) => set({ vm: event.currentTarget.value })} />
-      {selected.length > 0 && <button class="main" onClick={() => setActing(selected)}>{say("takeOnSelected", { n: selected.length })}</button>}
+      {selected.length > 0 && mayAct() && <button class="main" onClick={() => setActing(selected)}>{say("takeOnSelected", { n: selected.length })}</button>}
       <span class="right"><Link to={link("/silences")}>{say("showSilences")} →</Link></span>
     </div>
     <Card><Shown loaded={loaded}>{() => found.length === 0 ? <Empty>{say("noAlerts")}</Empty> : <div class="scroll" tabIndex={0} role="region" aria-label={say("alerts")}><table>
@@ -97,6 +98,6 @@ export function Silences({ news, user }: Page) {
     <Card><Shown loaded={loaded}>{(body) => body.silences.length === 0 ? <Empty>{say("noSilences")}</Empty> : <div class="scroll"><table>
       <thead><tr><th>{say("matchers")}</th><th>{say("until")}</th><th>{say("who")}</th><th>{say("comment")}</th><th /></tr></thead>
       <tbody>{body.silences.map((one: Row) => <tr key={one.silence_id}><td class="wide">{Object.entries(one.matchers).map(([name, value]) => <span class="tag" key={name}>{name} = <Name>{String(value)}</Name></span>)}</td>
-        <td>{moment(one.until, utc)}</td><td><Name>{one.who}</Name></td><td class="wide">{one.comment}</td><td><button onClick={() => end(one.silence_id)}>{say("endSilence")}</button></td></tr>)}</tbody></table></div>}</Shown></Card>
+        <td>{moment(one.until, utc)}</td><td><Name>{one.who}</Name></td><td class="wide">{one.comment}</td><td>{mayAct() && <button onClick={() => end(one.silence_id)}>{say("endSilence")}</button>}</td></tr>)}</tbody></table></div>}</Shown></Card>
   </>;
 }

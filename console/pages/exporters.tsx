@@ -1,7 +1,7 @@
 import { type Row, ask, rows, useLoad } from "../core/api.ts";
 import { ago, plain } from "../core/format.ts";
 import { say } from "../core/text.ts";
-import type { Page } from "../main.tsx";
+import type { Page } from "../core/page.ts";
 import { Card, Empty, Shown } from "../parts/basics.tsx";
 
 const share = (lost: number, rest: number) => (lost ? plain(lost / (lost + rest), "ratio") : "0");

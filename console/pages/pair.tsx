@@ -1,20 +1,23 @@
-import { type Columns, ask, useLoad } from "../core/api.ts";
+import { type Answer, type Columns, ask, rows, useLoad } from "../core/api.ts";
+import { download } from "../core/csv.ts";
 import { lossState } from "../core/format.ts";
+import { hostLink, iso, pairLink, vmLink } from "../core/links.ts";
+import { type Mark, marked } from "../core/marks.ts";
 import { type Range, link, set } from "../core/state.ts";
 import { say } from "../core/text.ts";
-import type { Page } from "../main.tsx";
+import type { Page } from "../core/page.ts";
 import { Card, Empty, Link, Name, Shown } from "../parts/basics.tsx";
 import { Chart } from "../parts/chart.tsx";
 
 const MEASURES = ["bandwidth", "loss", "latency", "newConnections", "errors"] as const;
 type Measure = (typeof MEASURES)[number];
 
-export function PairCharts({ data, range, only = MEASURES as readonly string[], limits = {}, onRange }: { data: Columns; range: Range; only?: readonly string[]; limits?: Partial<Record<string, number>>; onRange: (from: number, until: number) => void }) {
+export function PairCharts({ data, range, only = MEASURES as readonly string[], limits = {}, marks = [], onRange }: { data: Columns; range: Range; only?: readonly string[]; limits?: Partial<Record<string, number>>; marks?: Mark[]; onRange: (from: number, until: number) => void }) {
   const time: number[] = data.t ?? [];
   const column = (name: string) => data[name] ?? [];
-  const shared = { time, step: range.step, from: range.from, until: range.until, onRange };
+  const shared = { time, step: range.step, from: range.from, until: range.until, onRange, marks };
   const spread = (sign: number) => column("latency_us").map((value, at) => value === null ? null : Math.max(0, value + sign * (data.latency_spread_us?.[at] ?? 0)));
-  const states = column("loss_evidence").map(lossState);
+  const states = column("loss_evidence").map((one, at) => lossState(one, !!data.src_host?.[at] && data.src_host[at] === data.dst_host?.[at]));
   const charts: Record<Measure, () => any> = {
     bandwidth: () => <Chart {...shared} title={say("bandwidth")} unit="bit/s" limit={limits.bandwidth} series={[{ name: say("bandwidth"), color: "--s1", value: column("bits_per_second"), low: column("bits_per_second_low"), high: column("bits_per_second_high") }]} />,
     loss: () => <Chart {...shared} title={say("loss")} unit="ratio" limit={limits.loss} least={0.01} top={1} series={[{ name: say("loss"), color: "--s2", value: column("loss_ratio"), low: column("loss_low"), high: column("loss_high"), state: states }]} />,
@@ -26,19 +29,34 @@ export function PairCharts({ data, range, only = MEASURES as readonly string[], 
 }
 
 export function Pair({ range, query, turn, src, dst }: Page & { src: string; dst: string }) {
-  const network = query.get("network") ?? "";
-  const key = `${src}\u0000${dst}\u0000${network}\u0000${range.from} ${range.until} ${range.level} ${turn}`;
-  const loaded = useLoad(key, (signal) => ask("pair_series", { level: range.level, from: range.from, until: range.until, src, dst, network }, signal));
-  const zoom = (from: number, until: number) => set({ from: new Date(from * 1000).toISOString(), until: new Date(until * 1000).toISOString() }, false);
+  const network = query.get("network") ?? "", pair = query.get("pair") ?? "";
+  const { level, from, until } = range;
+  const key = `${src}\u0000${dst}\u0000${network}\u0000${pair} ${from} ${until} ${level} ${turn}`;
+  const loaded = useLoad(key, (signal) => ask("pair_series", { level, from, until, src, dst, network, pair: pair || 0 }, signal));
+  const happened = useLoad(`marks ${key}`, (signal) => ask("marks", { level, from, until, src, dst }, signal).then(rows));
+  const zoom = (first: number, last: number) => set({ from: iso(first), until: iso(last) }, false);
   return <>
     <h1><Name>{src}</Name> → <Name>{dst}</Name></h1>
-    <Shown loaded={loaded}>{({ data, rows: count }) => {
-      const last = (name: string) => count ? data[name]![count - 1] : "";
-      return <>
-        <div class="bar"><span class="soft">{last("src_host") === last("dst_host") ? say("sameHost", { host: last("src_host") || "?" }) : say("between", { src: last("src_host") || "?", dst: last("dst_host") || "?" })} · {network || last("network") || "–"}{last("sampling_rate") > 1 && ` · ${say("sampleOf", { n: last("sampling_rate") })}`}</span>
-          <span class="right"><Link to={link(`/pairs/${encodeURIComponent(dst)}/${encodeURIComponent(src)}`, { network })}>⇄ {say("other")}</Link> · <Link to={link("/alerts", { vm: src, state: "all" })}>{say("alerts")}</Link></span></div>
-        {count === 0 ? <Card><Empty>{say("noWindow")}. {say("noWindowWhy")}</Empty></Card> : <PairCharts data={data} range={range} onRange={zoom} />}
-      </>;
-    }}</Shown>
+    <Shown loaded={loaded}>{(answer) => <Both answer={answer} src={src} dst={dst} network={network} range={range} marks={marked(happened.value)} zoom={zoom} />}</Shown>
+  </>;
+}
+
+function Both({ answer, src, dst, network, range, marks, zoom }: {
+  answer: Answer; src: string; dst: string; network: string; range: Range; marks: Mark[]; zoom: (from: number, until: number) => void;
+}) {
+  const { data, rows: count } = answer;
+  const last = (name: string) => count ? data[name]![count - 1] : "";
+  const host = (name: string) => last(name) ? <Link to={hostLink(last(name))}><Name>{last(name)}</Name></Link> : "?";
+  return <>
+    <div class="bar">
+      <span class="soft">{host("src_host")}{last("src_host") !== last("dst_host") && <> → {host("dst_host")}</>} · {network || last("network") || "–"}{last("sampling_rate") > 1 && ` · ${say("sampleOf", { n: last("sampling_rate") })}`}</span>
+      <span class="right">
+        <Link to={pairLink(dst, src, { network })}>⇄ {say("other")}</Link>
+        <Link to={vmLink(src)}><Name>{src}</Name></Link> <Link to={vmLink(dst)}><Name>{dst}</Name></Link>
+        <Link to={link("/alerts", { vm: src, state: "all" })}>{say("alerts")}</Link>
+        {count > 0 && <button class="quiet" onClick={() => download("pair", rows(answer))}>CSV ↓</button>}
+      </span>
+    </div>
+    {count === 0 ? <Card><Empty>{say("noWindow")}. {say("noWindowWhy")}</Empty></Card> : <PairCharts data={data} range={range} onRange={zoom} marks={marks} />}
   </>;
 }

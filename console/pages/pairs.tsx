@@ -1,40 +1,47 @@
 import { type Row, ask, rows, useLoad } from "../core/api.ts";
-import { none } from "../core/none.ts";
 import { clock } from "../core/format.ts";
-import { link, set } from "../core/state.ts";
-import { type Key } from "../text/en.ts";
+import { pairOf, vmLink } from "../core/links.ts";
+import { none } from "../core/none.ts";
+import type { Page } from "../core/page.ts";
+import { kept, set } from "../core/state.ts";
 import { say } from "../core/text.ts";
-import type { Page } from "../main.tsx";
-import { Card, Empty, Fig, Latency, Link, Loss, Name, Shown } from "../parts/basics.tsx";
-import { utcNow } from "./alerts.tsx";
+import { Card, Fig, Latency, Link, Loss, Name, Shown } from "../parts/basics.tsx";
+import { Bits } from "../parts/figures.tsx";
+import { type Column, List, order } from "../parts/list.tsx";
+import { Choice, ONLY, Search } from "../parts/search.tsx";
 
-const COLUMNS: [string, Key, boolean][] = [["src", "source", false], ["dst", "destination", false], ["bits", "bandwidth", true], ["loss", "loss", true], ["latency", "latency", true], ["connections", "connections", true]];
 const LIMIT = 50;
 
+const end = (row: Row, name: "src" | "dst", more = "") => <>
+  <Link to={pairOf(row)}><Name>{row[`${name}_vm`]}</Name></Link>
+  <span class="soft sub">{row[`${name}_host`] || "–"}{more && ` · ${more}`} <Link to={vmLink(row[`${name}_vm`])} class="to">{say("vm")} →</Link></span>
+</>;
+
+const COLUMNS = (): Column[] => [
+  { title: say("source"), sort: "src", wide: true, cell: (row) => end(row, "src") },
+  { title: say("destination"), sort: "dst", wide: true, cell: (row) => end(row, "dst", row.network) },
+  { title: say("bandwidth"), sort: "bits", number: true, cell: (row) => <Bits row={row} name="bits_per_second" /> },
+  { title: say("loss"), sort: "loss", number: true, cell: (row) => <span data-value={String(row.loss_ratio)}><Loss row={row} /></span> },
+  { title: say("latency"), sort: "latency", number: true, cell: (row) => <Latency row={row} /> },
+  { title: say("connections"), sort: "connections", number: true, cell: (row) => <Fig value={row.connections} unit="count" state={row.connections_evidence === "exact" ? "exact" : "atleast"} /> },
+];
+
 export function Pairs({ range, newest, query }: Page) {
-  const at = newest ?? 0, level = range.level;
-  const sort = query.get("sort") ?? "bits", down = query.get("up") ? "0" : "1", only = query.get("only") ?? "";
-  const vm = query.get("vm") ?? "", host = query.get("host") ?? "", offset = Number(query.get("offset") ?? 0) || 0;
-  const loaded = useLoad(`pairs ${newest} ${at} ${level} ${sort} ${down} ${only} ${vm} ${host} ${offset}`, (signal) => at ? ask("pairs", { level, at, sort, down, only, vm, host, limit: LIMIT, offset }, signal).then(rows) : none(newest, []));
-  const choose = (name: string) => set({ sort: name, up: sort === name ? (down === "1" ? "1" : "") : name === "src" || name === "dst" ? "1" : "", offset: "" });
+  const at = newest ?? 0, level = range.level, now = order(query, "bits"), only = query.get("only") ?? "";
+  const vm = query.get("vm") ?? "", host = query.get("host") ?? "";
+  const src = query.get("src_host") ?? "", dst = query.get("dst_host") ?? "";
+  const loaded = useLoad(`pairs ${newest} ${level} ${now.sort} ${now.down} ${only} ${vm} ${host} ${src} ${dst} ${now.offset}`, (signal) => at
+    ? ask("pairs", { level, at, sort: now.sort, down: now.down ? "1" : "0", only, vm, host, src_host: src, dst_host: dst, limit: LIMIT, offset: now.offset }, signal).then(rows)
+    : none(newest, []));
   return <>
-    <h1>{say("pairs")} <small>{at ? `${say("window")} ${level}, ${clock(at, utcNow())}` : ""}</small></h1>
+    <h1>{say("pairs")} <small>{at ? `${say("window")} ${level}, ${clock(at, kept("clock", "utc") === "utc")}` : ""}</small></h1>
     <div class="bar">
-      <input type="search" id="find" placeholder={say("find")} aria-label={say("find")} key={`vm${vm}`} defaultValue={vm} onChange={(event) => set({ vm: event.currentTarget.value, offset: "" })} />
-      <input type="search" placeholder={say("findHost")} aria-label={say("findHost")} key={`host${host}`} defaultValue={host} onChange={(event) => set({ host: event.currentTarget.value, offset: "" })} />
-      <div class="seg" role="group" aria-label={say("only")}>{([["", "onlyAll"], ["lossy", "onlyLossy"], ["slow", "onlySlow"], ["blind", "onlyBlind"]] as const).map(([one, word]) => <button key={one} aria-pressed={only === one} onClick={() => set({ only: one, offset: "" })}>{say(word)}</button>)}</div>
+      <Search name="vm" value={vm} word="find" first />
+      <Search name="host" value={host} word="findHost" />
+      <Choice name="only" value={only} of={ONLY} label="only" />
+      {(src || dst) && <button class="tag" onClick={() => set({ src_host: "", dst_host: "", offset: "" })}><Name>{src || "*"}</Name> → <Name>{dst || "*"}</Name> ×</button>}
     </div>
-    <Card><Shown loaded={loaded}>{(found) => found.length === 0 ? <Empty>{newest === 0 ? `${say("noWindow")}. ${say("noWindowWhy")}` : say("noPair")}</Empty> : <>
-      <div class="scroll" tabIndex={0} role="region" aria-label={say("pairs")}><table class="pairs"><thead><tr>{COLUMNS.map(([name, word, number]) => <th key={name} class={number ? "n" : ""} aria-sort={sort === name ? (down === "1" ? "descending" : "ascending") : undefined}><button onClick={() => choose(name)}>{say(word)}{sort === name && (down === "1" ? " ▾" : " ▴")}</button></th>)}</tr></thead>
-        <tbody>{found.map((row: Row) => <tr key={`${row.src_vm}\u0000${row.dst_vm}\u0000${row.network}`}>
-          <td class="wide"><Link to={link(`/pairs/${encodeURIComponent(row.src_vm)}/${encodeURIComponent(row.dst_vm)}`, { network: row.network })}><Name>{row.src_vm}</Name></Link><span class="soft sub">{row.src_host}</span></td>
-          <td class="wide"><Link to={link(`/pairs/${encodeURIComponent(row.src_vm)}/${encodeURIComponent(row.dst_vm)}`, { network: row.network })}><Name>{row.dst_vm}</Name></Link><span class="soft sub">{row.dst_host}{row.network && ` · ${row.network}`}</span></td>
-          <td class="n" data-value={String(row.bits_per_second)}><Fig value={row.bits_per_second} low={row.bits_per_second_low} high={row.bits_per_second_high} unit="bit/s" /></td>
-          <td class="n" data-value={String(row.loss_ratio)}><Loss row={row} /></td>
-          <td class="n"><Latency row={row} /></td>
-          <td class="n"><Fig value={row.connections} unit="count" state={row.connections_evidence === "exact" ? "exact" : "atleast"} /></td>
-        </tr>)}</tbody></table></div>
-      <p class="pager soft">{say("shown", { from: offset + 1, to: offset + found.length, n: found[0]!.every })} {offset > 0 && <button onClick={() => set({ offset: String(Math.max(0, offset - LIMIT)) })}>{say("previous")}</button>} {offset + found.length < found[0]!.every && <button onClick={() => set({ offset: String(offset + LIMIT) })}>{say("next")}</button>}</p>
-    </>}</Shown></Card>
+    <Card><Shown loaded={loaded}>{(found) => <List name={say("pairs")} class="pairs" rows={found} columns={COLUMNS()} now={now} limit={LIMIT}
+      rowKey={(row) => `${row.pair_id} ${row.src_vm} ${row.dst_vm}`} empty={newest === 0 ? `${say("noWindow")}. ${say("noWindowWhy")}` : say("noPair")} />}</Shown></Card>
   </>;
 }

@@ -26,8 +26,9 @@ export function Fig(figure: Figure) {
 
 /** Loss, or the word that says why there is none. */
 export function Loss({ row }: { row: Record<string, any> }) {
-  const state = lossState(row.loss_evidence);
+  const state = lossState(row.loss_evidence, !!row.src_host && row.src_host === row.dst_host);
   if (row.loss_ratio === null) {
+    if (state === "within") return <span class="soft" title={say("seenOneSwitchWhy")}>{say("seenOneSwitch")}</span>;
     const word = state === "blind" ? "blindWord" : state === "insufficient" ? "insufficient" : "nodata";
     const long = state === "blind" ? "blindLong" : state === "insufficient" ? "insufficientLong" : "nodata";
     return <span class={`mark ${state}`} title={say(long)}>{say(word)}</span>;

@@ -4,30 +4,16 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import uPlot from "uplot";
 import { type Figure, type State, type Unit, clock, day, plain, text, ticks } from "../core/format.ts";
 import { kept } from "../core/state.ts";
+import { MARK_WORDS, type Mark } from "../core/marks.ts";
 import { spread } from "../core/series.ts";
 import { say } from "../core/text.ts";
+import { hatch } from "./hatch.ts";
+import { Link } from "./basics.tsx";
 
 export interface Series { name: string; color: string; value: (number | null)[]; low?: (number | null)[]; high?: (number | null)[]; state?: State[] }
-export interface Props { title: string; time: number[]; step: number; from: number; until: number; unit: Unit; series: Series[]; limit?: number; least?: number; top?: number; onRange: (from: number, until: number) => void; openSince?: number }
+export interface Props { title: string; time: number[]; step: number; from: number; until: number; unit: Unit; series: Series[]; limit?: number; least?: number; top?: number; onRange: (from: number, until: number) => void; marks?: Mark[] }
 
 const colour = (name: string) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-
-function hatch(context: CanvasRenderingContext2D, left: number, top: number, width: number, height: number, stroke: string): void {
-  context.save();
-  context.beginPath();
-  context.rect(left, top, width, height);
-  context.clip();
-  context.strokeStyle = stroke;
-  context.lineWidth = devicePixelRatio;
-  context.beginPath();
-  const gap = 7 * devicePixelRatio;
-  for (let x = Math.floor((left - height) / gap) * gap; x < left + width; x += gap) {
-    context.moveTo(x, top + height);
-    context.lineTo(x + height, top);
-  }
-  context.stroke();
-  context.restore();
-}
 
 export function Chart(props: Props) {
   const box = useRef<HTMLDivElement>(null);
@@ -36,7 +22,8 @@ export function Chart(props: Props) {
   const { series, time, step, unit } = props;
   const utc = kept("clock", "utc") === "utc";
   const theme = document.documentElement.dataset.theme;
-  const shape = JSON.stringify([time, series, props.from, props.until, theme, utc]);
+  const happened = (props.marks ?? []).filter((one) => one.until >= props.from && one.at < props.until);
+  const shape = JSON.stringify([time, series, props.from, props.until, theme, utc, happened]);
 
   useEffect(() => {
     if (table || !box.current) return;
@@ -90,6 +77,12 @@ export function Chart(props: Props) {
         });
         context.stroke();
       });
+      // Alerts are bars at the top from begin to end, what happened at a moment is a line.
+      happened.forEach((one) => {
+        context.strokeStyle = context.fillStyle = colour(one.kind === "alert" ? "--critical" : "--s4");
+        if (one.kind === "alert") context.fillRect(px(Math.max(one.at, props.from)), top, Math.max(2, px(Math.min(one.until, props.until)) - px(Math.max(one.at, props.from))), 3 * devicePixelRatio);
+        else { context.lineWidth = devicePixelRatio; context.setLineDash([2 * devicePixelRatio, 2 * devicePixelRatio]); context.beginPath(); context.moveTo(px(one.at), top); context.lineTo(px(one.at), top + height); context.stroke(); context.setLineDash([]); }
+      });
       if (props.limit !== undefined) {
         context.strokeStyle = colour("--critical");
         context.setLineDash([5 * devicePixelRatio, 4 * devicePixelRatio]);
@@ -131,17 +124,19 @@ export function Chart(props: Props) {
   const figure = (one: Series, place: number): Figure => ({ value: one.value[place] ?? null, low: one.low?.[place], high: one.high?.[place], unit, state: one.state?.[place] });
   const worded = (one: Series, place: number): string => {
     const state = one.state?.[place];
-    if ((one.value[place] ?? null) === null) return state === "blind" ? say("blindLong") : state === "insufficient" ? say("insufficientLong") : say("nodata");
+    if ((one.value[place] ?? null) === null) return state === "blind" ? say("blindLong") : state === "insufficient" ? say("insufficientLong") : state === "within" ? say("seenOneSwitch") : say("nodata");
     return text(figure(one, place));
   };
+  const nothing = series.every((one) => one.value.every((value) => value === null) && !one.state?.includes("blind") && !one.state?.includes("insufficient"));
   return <figure class="chart" aria-label={props.title}>
     <figcaption>
       <h2>{props.title}</h2>
       <span class="read">{shown >= 0 && <><time>{clock(time[shown]!, utc)}</time>{series.map((one) => <span key={one.name}><span class={`key ${one.color.slice(2)}`} aria-hidden="true" />{series.length > 1 && one.name} {worded(one, shown)}</span>)}</>}</span>
       <button class="quiet" onClick={() => setTable(!table)} aria-pressed={table}>{say(table ? "asChart" : "asTable")}</button>
     </figcaption>
-    {time.length === 0 && <p class="empty">{say("nodata")}</p>}
-    {!table && time.length > 0 && <div class="plot" ref={box} />}
+    {(time.length === 0 || (nothing && !table)) && <p class="empty">{series.some((one) => one.state?.includes("within")) ? `${say("seenOneSwitch")}: ${say("seenOneSwitchWhy")}` : say("nodata")}</p>}
+    {!table && !nothing && time.length > 0 && <div class="plot" ref={box} />}
+    {happened.length > 0 && <ul class="marks">{happened.slice(-6).map((one, place) => <li key={place} class={one.kind}><time>{clock(one.at, utc, false)}</time> {say(MARK_WORDS[one.kind])} {one.id ? <Link to={`/alerts/${one.id}`}><bdi>{one.text}</bdi></Link> : <bdi>{one.text}</bdi>}</li>)}</ul>}
     {table && <div class="scroll" tabIndex={0} role="region" aria-label={props.title}><table><thead><tr><th>{say("time")}</th>{series.map((one) => <th key={one.name} class="n">{one.name}</th>)}</tr></thead>
       <tbody>{time.map((moment, place) => <tr key={moment}><td><time>{clock(moment, utc)}</time></td>{series.map((one) => <td key={one.name} class="n" data-value={String(one.value[place] ?? "null")}>{worded(one, place)}</td>)}</tr>)}</tbody></table></div>}
   </figure>;

@@ -1,6 +1,9 @@
 import assert from "node:assert/strict";
 import { digits, literal, lossState, text, ticks, written } from "../core/format.ts";
+import { csv } from "../core/csv.ts";
+import { parsed, sum } from "../core/metrics.ts";
 import { spread } from "../core/series.ts";
+import { instant, range } from "../core/state.ts";
 import { en } from "../text/en.ts";
 import { zh } from "../text/zh.ts";
 
@@ -17,7 +20,19 @@ assert.equal(text({ value: 0, unit: "ratio" }), "0 %");
 assert.equal(text({ value: 20_400, unit: "us" }), "20.4 ms");
 assert.equal(digits(0.00042), "0.0004");
 assert.equal(lossState("blind"), "blind");
+assert.equal(lossState("blind", true), "within");
 assert.equal(lossState("spread"), "measured");
+// Names that spreadsheets would run, and what was not measured, in CSV.
+assert.equal(csv(["a", "b"], [["=1+1", null], ['x,"y"', 0]]), "a,b\r\n'=1+1,\r\n\"x,\"\"y\"\"\",0\r\n");
+// 10 s for minutes of one pair, never for lists of VMs; an hour for days.
+const span = (from: string, more = "") => new URLSearchParams(`from=${from}${more}`);
+assert.equal(range(span("-5m"), "/pairs/a/b", 1e9).level, "10s");
+assert.equal(range(span("-5m"), "/pairs", 1e9).level, "1m");
+assert.equal(range(span("-1h", "&level=10s"), "/", 1e9).level, "10s");
+assert.equal(range(span("-1h", "&level=10s"), "/vms", 1e9).level, "1m");
+assert.equal(range(span("-7d"), "/pairs/a/b", 1e9).level, "1h");
+assert.equal(instant("-90m", 10_000), 4600);
+assert.equal(sum(parsed("# HELP a_total x\na_total{b=\"}\"} 2\na_total{b=\"c d\"} 3.5\n"), "a_total"), 5.5);
 assert.deepEqual(ticks(0.9), [0, 0.5, 1]);
 assert.deepEqual(ticks(37), [0, 10, 20, 30, 40]);
 assert.deepEqual(ticks(0), [0, 1]);

@@ -788,6 +788,121 @@ ORDER BY (time, pair)
 TTL toDateTime(time) + toIntervalDay(3)
 SETTINGS index_granularity = 1024, min_rows_for_wide_part = 262144, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;
 
+CREATE TABLE IF NOT EXISTS vm_figure_rows_1m
+(
+    `time` DateTime('UTC') CODEC(DoubleDelta, LZ4),
+    `vm` LowCardinality(String) CODEC(ZSTD(1)),
+    `vm_uuid` LowCardinality(UUID) CODEC(ZSTD(1)),
+    `direction` LowCardinality(String) CODEC(ZSTD(1)),
+    `host` LowCardinality(String) CODEC(ZSTD(1)),
+    `project` LowCardinality(String) CODEC(ZSTD(1)),
+    `pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `unmeasured_pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `bits_per_second` Nullable(Float64) CODEC(ZSTD(1)),
+    `bits_per_second_low` Nullable(Float64) CODEC(ZSTD(1)),
+    `bits_per_second_high` Nullable(Float64) CODEC(ZSTD(1)),
+    `packets_per_second` Nullable(Float64) CODEC(ZSTD(1)),
+    `packets_per_second_low` Nullable(Float64) CODEC(ZSTD(1)),
+    `packets_per_second_high` Nullable(Float64) CODEC(ZSTD(1)),
+    `loss_ratio` Nullable(Float64) CODEC(ZSTD(1)),
+    `loss_low` Nullable(Float64) CODEC(ZSTD(1)),
+    `loss_high` Nullable(Float64) CODEC(ZSTD(1)),
+    `measured_pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `lossy_pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `blind_pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `insufficient_pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `worst_loss_low` Nullable(Float64) CODEC(ZSTD(1)),
+    `latency_us` Nullable(Float64) CODEC(ZSTD(1)),
+    `latency_low` Nullable(Float64) CODEC(ZSTD(1)),
+    `latency_high` Nullable(Float64) CODEC(ZSTD(1)),
+    `latency_trip` LowCardinality(String) CODEC(ZSTD(1)),
+    `timed_pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `slow_pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `connections` UInt64 CODEC(T64, ZSTD(1)),
+    `samples` Float64 CODEC(ZSTD(1)),
+    `sampling_rate` UInt32 CODEC(T64, ZSTD(1)),
+    `version` UInt64 CODEC(LZ4)
+)
+ENGINE = MergeTree
+PARTITION BY toYYYYMMDD(time)
+ORDER BY (time, vm, vm_uuid, direction)
+TTL toDateTime(time) + toIntervalDay(3)
+SETTINGS index_granularity = 1024, min_rows_for_wide_part = 262144, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;
+
+CREATE TABLE IF NOT EXISTS host_figure_rows_1m
+(
+    `time` DateTime('UTC') CODEC(DoubleDelta, LZ4),
+    `src_host` LowCardinality(String) CODEC(ZSTD(1)),
+    `dst_host` LowCardinality(String) CODEC(ZSTD(1)),
+    `pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `unmeasured_pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `bits_per_second` Nullable(Float64) CODEC(ZSTD(1)),
+    `bits_per_second_low` Nullable(Float64) CODEC(ZSTD(1)),
+    `bits_per_second_high` Nullable(Float64) CODEC(ZSTD(1)),
+    `packets_per_second` Nullable(Float64) CODEC(ZSTD(1)),
+    `packets_per_second_low` Nullable(Float64) CODEC(ZSTD(1)),
+    `packets_per_second_high` Nullable(Float64) CODEC(ZSTD(1)),
+    `loss_ratio` Nullable(Float64) CODEC(ZSTD(1)),
+    `loss_low` Nullable(Float64) CODEC(ZSTD(1)),
+    `loss_high` Nullable(Float64) CODEC(ZSTD(1)),
+    `measured_pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `lossy_pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `blind_pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `insufficient_pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `worst_loss_low` Nullable(Float64) CODEC(ZSTD(1)),
+    `latency_us` Nullable(Float64) CODEC(ZSTD(1)),
+    `latency_low` Nullable(Float64) CODEC(ZSTD(1)),
+    `latency_high` Nullable(Float64) CODEC(ZSTD(1)),
+    `latency_trip` LowCardinality(String) CODEC(ZSTD(1)),
+    `timed_pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `slow_pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `connections` UInt64 CODEC(T64, ZSTD(1)),
+    `samples` Float64 CODEC(ZSTD(1)),
+    `sampling_rate` UInt32 CODEC(T64, ZSTD(1)),
+    `version` UInt64 CODEC(LZ4)
+)
+ENGINE = MergeTree
+PARTITION BY toYYYYMMDD(time)
+ORDER BY (time, src_host, dst_host)
+TTL toDateTime(time) + toIntervalDay(3)
+SETTINGS index_granularity = 1024, min_rows_for_wide_part = 262144, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;
+
+CREATE TABLE IF NOT EXISTS cloud_figure_rows_1m
+(
+    `time` DateTime('UTC') CODEC(DoubleDelta, LZ4),
+    `pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `unmeasured_pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `bits_per_second` Nullable(Float64) CODEC(ZSTD(1)),
+    `bits_per_second_low` Nullable(Float64) CODEC(ZSTD(1)),
+    `bits_per_second_high` Nullable(Float64) CODEC(ZSTD(1)),
+    `packets_per_second` Nullable(Float64) CODEC(ZSTD(1)),
+    `packets_per_second_low` Nullable(Float64) CODEC(ZSTD(1)),
+    `packets_per_second_high` Nullable(Float64) CODEC(ZSTD(1)),
+    `loss_ratio` Nullable(Float64) CODEC(ZSTD(1)),
+    `loss_low` Nullable(Float64) CODEC(ZSTD(1)),
+    `loss_high` Nullable(Float64) CODEC(ZSTD(1)),
+    `measured_pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `lossy_pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `blind_pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `insufficient_pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `worst_loss_low` Nullable(Float64) CODEC(ZSTD(1)),
+    `latency_us` Nullable(Float64) CODEC(ZSTD(1)),
+    `latency_low` Nullable(Float64) CODEC(ZSTD(1)),
+    `latency_high` Nullable(Float64) CODEC(ZSTD(1)),
+    `latency_trip` LowCardinality(String) CODEC(ZSTD(1)),
+    `timed_pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `slow_pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `connections` UInt64 CODEC(T64, ZSTD(1)),
+    `samples` Float64 CODEC(ZSTD(1)),
+    `sampling_rate` UInt32 CODEC(T64, ZSTD(1)),
+    `version` UInt64 CODEC(LZ4)
+)
+ENGINE = MergeTree
+PARTITION BY toYYYYMMDD(time)
+ORDER BY (time)
+TTL toDateTime(time) + toIntervalDay(3)
+SETTINGS index_granularity = 1024, min_rows_for_wide_part = 262144, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;
+
 CREATE TABLE IF NOT EXISTS figure_windows_1m
 (
     `time` DateTime('UTC') CODEC(DoubleDelta, LZ4),
@@ -867,6 +982,121 @@ CREATE TABLE IF NOT EXISTS pair_figure_rows_1h
 ENGINE = MergeTree
 PARTITION BY toYYYYMM(time)
 ORDER BY (time, pair)
+TTL toDateTime(time) + toIntervalDay(400)
+SETTINGS index_granularity = 1024, min_rows_for_wide_part = 262144, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;
+
+CREATE TABLE IF NOT EXISTS vm_figure_rows_1h
+(
+    `time` DateTime('UTC') CODEC(DoubleDelta, LZ4),
+    `vm` LowCardinality(String) CODEC(ZSTD(1)),
+    `vm_uuid` LowCardinality(UUID) CODEC(ZSTD(1)),
+    `direction` LowCardinality(String) CODEC(ZSTD(1)),
+    `host` LowCardinality(String) CODEC(ZSTD(1)),
+    `project` LowCardinality(String) CODEC(ZSTD(1)),
+    `pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `unmeasured_pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `bits_per_second` Nullable(Float64) CODEC(ZSTD(1)),
+    `bits_per_second_low` Nullable(Float64) CODEC(ZSTD(1)),
+    `bits_per_second_high` Nullable(Float64) CODEC(ZSTD(1)),
+    `packets_per_second` Nullable(Float64) CODEC(ZSTD(1)),
+    `packets_per_second_low` Nullable(Float64) CODEC(ZSTD(1)),
+    `packets_per_second_high` Nullable(Float64) CODEC(ZSTD(1)),
+    `loss_ratio` Nullable(Float64) CODEC(ZSTD(1)),
+    `loss_low` Nullable(Float64) CODEC(ZSTD(1)),
+    `loss_high` Nullable(Float64) CODEC(ZSTD(1)),
+    `measured_pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `lossy_pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `blind_pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `insufficient_pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `worst_loss_low` Nullable(Float64) CODEC(ZSTD(1)),
+    `latency_us` Nullable(Float64) CODEC(ZSTD(1)),
+    `latency_low` Nullable(Float64) CODEC(ZSTD(1)),
+    `latency_high` Nullable(Float64) CODEC(ZSTD(1)),
+    `latency_trip` LowCardinality(String) CODEC(ZSTD(1)),
+    `timed_pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `slow_pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `connections` UInt64 CODEC(T64, ZSTD(1)),
+    `samples` Float64 CODEC(ZSTD(1)),
+    `sampling_rate` UInt32 CODEC(T64, ZSTD(1)),
+    `version` UInt64 CODEC(LZ4)
+)
+ENGINE = MergeTree
+PARTITION BY toYYYYMM(time)
+ORDER BY (time, vm, vm_uuid, direction)
+TTL toDateTime(time) + toIntervalDay(400)
+SETTINGS index_granularity = 1024, min_rows_for_wide_part = 262144, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;
+
+CREATE TABLE IF NOT EXISTS host_figure_rows_1h
+(
+    `time` DateTime('UTC') CODEC(DoubleDelta, LZ4),
+    `src_host` LowCardinality(String) CODEC(ZSTD(1)),
+    `dst_host` LowCardinality(String) CODEC(ZSTD(1)),
+    `pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `unmeasured_pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `bits_per_second` Nullable(Float64) CODEC(ZSTD(1)),
+    `bits_per_second_low` Nullable(Float64) CODEC(ZSTD(1)),
+    `bits_per_second_high` Nullable(Float64) CODEC(ZSTD(1)),
+    `packets_per_second` Nullable(Float64) CODEC(ZSTD(1)),
+    `packets_per_second_low` Nullable(Float64) CODEC(ZSTD(1)),
+    `packets_per_second_high` Nullable(Float64) CODEC(ZSTD(1)),
+    `loss_ratio` Nullable(Float64) CODEC(ZSTD(1)),
+    `loss_low` Nullable(Float64) CODEC(ZSTD(1)),
+    `loss_high` Nullable(Float64) CODEC(ZSTD(1)),
+    `measured_pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `lossy_pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `blind_pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `insufficient_pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `worst_loss_low` Nullable(Float64) CODEC(ZSTD(1)),
+    `latency_us` Nullable(Float64) CODEC(ZSTD(1)),
+    `latency_low` Nullable(Float64) CODEC(ZSTD(1)),
+    `latency_high` Nullable(Float64) CODEC(ZSTD(1)),
+    `latency_trip` LowCardinality(String) CODEC(ZSTD(1)),
+    `timed_pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `slow_pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `connections` UInt64 CODEC(T64, ZSTD(1)),
+    `samples` Float64 CODEC(ZSTD(1)),
+    `sampling_rate` UInt32 CODEC(T64, ZSTD(1)),
+    `version` UInt64 CODEC(LZ4)
+)
+ENGINE = MergeTree
+PARTITION BY toYYYYMM(time)
+ORDER BY (time, src_host, dst_host)
+TTL toDateTime(time) + toIntervalDay(400)
+SETTINGS index_granularity = 1024, min_rows_for_wide_part = 262144, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;
+
+CREATE TABLE IF NOT EXISTS cloud_figure_rows_1h
+(
+    `time` DateTime('UTC') CODEC(DoubleDelta, LZ4),
+    `pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `unmeasured_pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `bits_per_second` Nullable(Float64) CODEC(ZSTD(1)),
+    `bits_per_second_low` Nullable(Float64) CODEC(ZSTD(1)),
+    `bits_per_second_high` Nullable(Float64) CODEC(ZSTD(1)),
+    `packets_per_second` Nullable(Float64) CODEC(ZSTD(1)),
+    `packets_per_second_low` Nullable(Float64) CODEC(ZSTD(1)),
+    `packets_per_second_high` Nullable(Float64) CODEC(ZSTD(1)),
+    `loss_ratio` Nullable(Float64) CODEC(ZSTD(1)),
+    `loss_low` Nullable(Float64) CODEC(ZSTD(1)),
+    `loss_high` Nullable(Float64) CODEC(ZSTD(1)),
+    `measured_pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `lossy_pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `blind_pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `insufficient_pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `worst_loss_low` Nullable(Float64) CODEC(ZSTD(1)),
+    `latency_us` Nullable(Float64) CODEC(ZSTD(1)),
+    `latency_low` Nullable(Float64) CODEC(ZSTD(1)),
+    `latency_high` Nullable(Float64) CODEC(ZSTD(1)),
+    `latency_trip` LowCardinality(String) CODEC(ZSTD(1)),
+    `timed_pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `slow_pairs` UInt64 CODEC(T64, ZSTD(1)),
+    `connections` UInt64 CODEC(T64, ZSTD(1)),
+    `samples` Float64 CODEC(ZSTD(1)),
+    `sampling_rate` UInt32 CODEC(T64, ZSTD(1)),
+    `version` UInt64 CODEC(LZ4)
+)
+ENGINE = MergeTree
+PARTITION BY toYYYYMM(time)
+ORDER BY (time)
 TTL toDateTime(time) + toIntervalDay(400)
 SETTINGS index_granularity = 1024, min_rows_for_wide_part = 262144, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from schemas.figures import FIGURE_LEVELS, pair_figures
+from schemas.figures import ENDS, FIGURE_LEVELS, stored_figures
 from schemas.rollups import LEVELS
 from schemas.views.common import View, suffix
 from schemas.views.ends import end_metrics, end_rows
@@ -46,8 +46,11 @@ def views(interface_speeds: Mapping[str, int]) -> tuple[View, ...]:
         *(view for level in LEVELS for view in _views_of(level)),
         *(
             View(
-                f"pair_figures_{level}", f"Stored figures of closed windows of {LEVELS[level]} s.", pair_figures(level)
+                f"{what}_figures_{level}",
+                f"Stored figures of closed windows of {LEVELS[level]} s.",
+                stored_figures(what, level),
             )
+            for what in ("pair", *ENDS)
             for level in FIGURE_LEVELS
         ),
         View(

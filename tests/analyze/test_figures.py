@@ -113,6 +113,34 @@ def test_figures_are_those_of_the_view_row_for_row(client: Client, parts: int) -
     assert projects == [{"src_vm": "vm-0", "src_project": "red"}, {"src_vm": "vm-1", "src_project": "blue"}]
 
 
+def test_figures_of_vms_and_hypervisors_are_those_of_their_pairs(client: Client) -> None:
+    filled(client)
+    (window,) = due_now(client)
+    store_window(client, "1m", window, 7, 1)
+
+    (vm,) = ask(client, "SELECT * FROM vm_figures_1m WHERE vm = 'vm-0' AND direction = 'sent'")
+    # To vm-1 30 packets of which 29 arrive, to vm-5 80 samples of 64 packets 1 in 64 of which 78 arrive, to vm-2 who
+    # knows: it is seen at one end only.
+    lost = 1 - (29 + 78 * 64 * 64) / (30 + 80 * 64 * 64)
+    assert (vm["pairs"], vm["measured_pairs"], vm["blind_pairs"], vm["lossy_pairs"]) == (3, 2, 1, 1)
+    assert (vm["host"], vm["project"], vm["sampling_rate"]) == ("host-0", "red", 64)
+    assert vm["loss_ratio"] == pytest.approx(lost)
+    assert 0 == vm["loss_low"] < lost < vm["loss_high"] < 0.07
+    assert vm["packets_per_second"] == pytest.approx((30 + 5 + 3 + 80 * 64 * 64) / 60, rel=1e-4)
+    assert vm["bits_per_second_low"] < vm["bits_per_second"] < vm["bits_per_second_high"]
+    assert (vm["latency_us"], vm["latency_low"], vm["latency_high"], vm["timed_pairs"]) == (700, 0, 1700, 1)
+    assert len(ask(client, "SELECT * FROM vm_figures_1m")) == 24
+    (pairs,), (vms,), (hosts,), (cloud,) = (
+        ask(client, f"SELECT sum(bits_per_second) AS bits FROM {name}_figures_1m {where}")
+        for name, where in (("pair", ""), ("vm", "WHERE direction = 'received'"), ("host", ""), ("cloud", ""))
+    )
+    assert vms["bits"] == pytest.approx(pairs["bits"])
+    assert hosts["bits"] == pytest.approx(cloud["bits"]) == pytest.approx(pairs["bits"])
+    (blind,) = ask(client, "SELECT * FROM host_figures_1m WHERE src_host = 'host-0' AND dst_host = 'host-2'")
+    assert (blind["pairs"], blind["blind_pairs"], blind["loss_ratio"], blind["loss_low"]) == (3, 3, None, None)
+    assert blind["latency_us"] is None
+
+
 def test_the_view_names_every_column_that_the_figures_have(client: Client) -> None:
     view = {row["name"]: row["type"] for row in ask(client, "DESCRIBE pair_metrics_1m")}
     found = {row["name"]: row["type"] for row in ask(client, "DESCRIBE pair_figures_1m")}

@@ -6,7 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,7 +17,8 @@ from collector.alert.api import AlertApi
 from collector.alert.settings import AlertSettings
 from collector.http.gate import Entrance
 from collector.http.settings import AccessSettings
-from collector.store.settings import StoreSettings
+from collector.sql.endpoint import SqlEndpoint
+from collector.store.settings import SqlSettings, StoreSettings
 from collector.store_reader import Reader
 from collector.threads import Bridge, run
 from collector.web import questions
@@ -68,7 +69,9 @@ class Served:
 
 
 @contextmanager
-def served(store: StoreSettings, settings: AlertSettings, access: AccessSettings | None = None) -> Iterator[Served]:
+def served(
+    store: StoreSettings, settings: AlertSettings, access: AccessSettings | None = None, *, with_sql: bool = False
+) -> Iterator[Served]:
     """Serve until left; without `access`, nobody has to log in."""
     ready: threading.Event = threading.Event()
     found: list[Served] = []
@@ -86,8 +89,15 @@ def served(store: StoreSettings, settings: AlertSettings, access: AccessSettings
             entrance = Entrance(access or AccessSettings(), live.metrics, partial(bridge.call, "login"))
             api = partial(bridge.call, "api")
             health = {"status": "ok"}
-            web = Web(WebSettings(port=0), live.metrics, lambda: health, desk, reader, console, events, entrance, api)
-            async with web:
+            sql = SqlEndpoint(
+                SqlSettings(port=0, enabled=with_sql), store, live.metrics, asyncio.to_thread, entrance=entrance
+            )
+            web = Web(
+                WebSettings(port=0), live.metrics, lambda: health, desk, reader, console, events, entrance, api, sql
+            )
+            async with AsyncExitStack() as up:
+                await up.enter_async_context(sql)
+                await up.enter_async_context(web)
                 found.append(Served(web.url, live, asyncio.get_running_loop()))
                 stop.append(asyncio.Event())
                 ready.set()

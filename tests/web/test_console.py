@@ -21,6 +21,7 @@ from uuid import UUID
 import pytest
 
 from collector.alert.settings import AlertSettings, Route
+from collector.analyze.figures import read_due, store_window
 from collector.store.settings import StoreSettings
 from collector.store_reader import Bounds
 from collector.web import pages, questions
@@ -33,6 +34,10 @@ CHROMIUM = shutil.which("chromium")
 HOSTILE = ("<img src=x onerror=alert(1)>", "\u202egnp.exe' OR 1=1 --\"%", "x" * 200)
 BEGIN = BEGIN_US // 1_000_000
 WAIT_MS = 30_000
+PATHS = (
+    "/", "/alerts?state=all", "/pairs", "/pairs/vm3/vm4", "/vms", "/vms/vm3", "/hosts", "/hosts/host-0", "/matrix",
+    "/coverage", "/exporters", "/inventory", "/rules", "/service", "/explore",
+)  # fmt: skip
 needs_page = pytest.mark.skipif(not (pages.BUILT / pages.SHELL).exists(), reason="the page is not built: make page")
 
 
@@ -40,8 +45,8 @@ def iso(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
 
 
-THEN = f"from={iso(BEGIN)}&until={iso(BEGIN + 100)}&level=10s"
-"""The time of the traffic, as addresses of the page have it."""
+THEN = f"from={iso(BEGIN)}&until={iso(BEGIN + 120)}"
+"""The time of the traffic, as addresses of the page have it: two minutes, whose figures are stored."""
 
 
 def named(name: str, host: str) -> dict[str, Any]:
@@ -62,8 +67,10 @@ def desk(store_directory: Path) -> Iterator[tuple[Served, Any]]:
         for number, name in enumerate(HOSTILE):
             rows += traffic(named(name, f"host-{number % 2 + 1}"), vms[0], range(100))
         add(client, rows)
+        for window in read_due(client, "1m", {"begin": BEGIN, "end": BEGIN + 120}):
+            store_window(client, "1m", window, 1, 1)
         alerts = AlertSettings(routes=(Route(receivers=("mail",)),), settle_seconds=0, group_by="none")
-        with served(settings, alerts) as running:
+        with served(settings, alerts, with_sql=True) as running:
             yield running, client
 
 
@@ -131,7 +138,16 @@ def test_files_are_kept_for_ever_and_small(desk: tuple[Served, Any]) -> None:
     assert len(found) == 3
     assert "immutable" in answer.headers["cache-control"]
     assert answer.headers["content-encoding"] == "gzip"
-    assert int(answer.headers["content-length"]) <= 70_000
+    # All that the overview loads: its script and those that this one imports.
+    names = {
+        script,
+        *(
+            script.rpartition("/")[0] + found
+            for found in re.findall(r'from"\.(/[\w-]+\.js)"', served.get(script).body.decode())
+        ),
+    }
+    packed = [served.ask("GET", name, None, {"Accept-Encoding": "gzip"}).headers["content-length"] for name in names]
+    assert sum(map(int, packed)) <= 70_000
     assert served.get("/page/0123456789abcdef/main.js").status == 404
     assert served.get(re.sub(r"[^/]+$", "../../server.py", script)).status == 404
 
@@ -162,6 +178,48 @@ def test_a_question_is_answered_in_columns(desk: tuple[Served, Any]) -> None:
     assert "pair_metrics" in answer["sql"]
 
 
+def test_windows_whose_figures_are_stored_are_read_from_there(desk: tuple[Served, Any]) -> None:
+    """The newest window is the newest that is evaluated, however many have rows; others are asked again by name."""
+    served, client = desk
+    span = f"from={BEGIN}&until={BEGIN + 3600}"
+    newest = served.get(f"/api/v1/ask/newest?level=1m&{span}").json["data"]
+    pairs = served.get(f"/api/v1/ask/pairs?level=1m&at={BEGIN}&sort=certain").json
+    (pair,) = ask(client, "SELECT DISTINCT toString(pair) AS id FROM console.pair_figures_1m WHERE src_vm = 'vm3'")
+    series = [
+        served.get(f"/api/v1/ask/pair_series?level=1m&{span}&src=vm3&dst=vm4&pair={number}").json["data"]["t"]
+        for number in (0, pair["id"], 7)
+    ]
+
+    assert newest == {"t": [BEGIN + 60], "found": [2]}
+    assert "FROM pair_figures_1m" in pairs["sql"]
+    assert (pairs["data"]["src_vm"][0], pairs["data"]["pair_id"][0]) == ("vm3", pair["id"])
+    assert series == [[BEGIN, BEGIN + 60], [BEGIN, BEGIN + 60], []]
+    assert "1m and 1h only" in served.get(f"/api/v1/ask/vms?level=10s&at={BEGIN}").json["detail"]
+
+
+def test_sql_of_people_has_the_guard_and_the_limits_of_the_endpoint(desk: tuple[Served, Any]) -> None:
+    served, _ = desk
+
+    def answer(sql: str) -> tuple[int, Any]:
+        answered = served.post("/api/v1/sql", {"sql": sql})
+        return answered.status, answered.json.get("data", answered.json.get("detail"))
+
+    assert answer("SELECT count() > 0 AS some FROM flows") == (200, [[1]])
+    assert answer("SELECT 18446744073709551615 AS big") == (200, [["18446744073709551615"]])
+    for refused in (
+        "DROP TABLE flows",
+        "SELECT * FROM file('/etc/passwd')",
+        "SELECT 1; SELECT 2",
+        "SELECT nonsense",
+        "SELECT 1 FORMAT CSV",
+    ):
+        assert answer(refused)[0] == 422, refused
+    assert (
+        10_000 <= len(answer("SELECT time_received FROM flows AS a CROSS JOIN (SELECT 1 FROM flows) AS b")[1]) < 80_000
+    )
+    assert served.ask("POST", "/api/v1/sql", b"sql=SELECT 1", {"Content-Type": "text/plain"}).status == 415
+
+
 @pytest.mark.parametrize("query", [
     "pairs?at=1&sort=bits%3BDROP", "pairs?at=x", "pairs?at=1&nonsense=1", "pairs?at=1&limit=100000", "pairs?level=1y",
     f"pair_series?from=0&until={BEGIN}", "nothing", "pairs?only=1%3D1", "pairs?vm=" + "a" * 301,
@@ -180,27 +238,118 @@ def test_text_of_people_is_bound(desk: tuple[Served, Any]) -> None:
         assert len(answer.json["data"]["t"]) == (10 if name in HOSTILE else 0)
 
 
+def close_to(value: Any) -> Any:
+    """What a page may show for a value of the store."""
+    return None if value is None else pytest.approx(value)
+
+
+def values(page: Any) -> list[list[Any]]:
+    """Of each row of the first table: its names, then its values as they were answered."""
+    found: list[list[str]] = page.eval_on_selector_all(
+        "main section:first-of-type tbody tr",
+        "rows => rows.map(row => [...row.querySelectorAll('bdi')].map(one => one.textContent)"
+        ".concat([...row.querySelectorAll('[data-value]')].map(one => one.dataset.value)))",
+    )
+    return [
+        [None if one == "null" else float(one) if re.fullmatch(r"[0-9.e+-]+", one) else one for one in row]
+        for row in found
+    ]
+
+
 @needs_page
-@pytest.mark.parametrize("look", ["dark", "light"])
-def test_numbers_on_the_page_are_those_of_sql(desk: tuple[Served, Any], browser: Any, look: str) -> None:
+def test_numbers_on_the_pages_are_those_of_sql(desk: tuple[Served, Any], browser: Any) -> None:
+    """The last window that is evaluated, on each page that lists figures."""
     served, client = desk
-    truth = ask(client, f"SELECT src_vm, dst_vm, bits_per_second AS bits, loss_ratio AS loss FROM console.pair_metrics "
-                f"WHERE time = toDateTime({BEGIN + 90})")  # fmt: skip
-    wanted = {(row["src_vm"], row["dst_vm"]): (row["bits"], row["loss"]) for row in truth}
-    with opened(browser, served.url, f"/pairs?{THEN}", color_scheme=look) as page:
-        page.wait_for_selector("table.pairs tbody tr")
-        found = page.eval_on_selector_all(
-            "table.pairs tbody tr",
-            "rows => rows.map(row => [...row.querySelectorAll('bdi')].map(one => one.textContent)"
+    at = f"time = toDateTime({BEGIN + 60})"
+
+    def truth(columns: str, rest: str) -> dict[Any, Any]:
+        rows = ask(client, f"SELECT {columns} FROM console.{rest}")
+        return {
+            tuple(list(row.values())[: row["keys"]]): [close_to(one) for one in list(row.values())[row["keys"] : -1]]
+            for row in rows
+        }
+
+    with opened(browser, served.url, f"/pairs?{THEN}") as page:
+        page.wait_for_selector("tbody tr")
+        wanted = truth("src_vm, dst_vm, bits_per_second, loss_ratio, 2 AS keys", f"pair_figures_1m WHERE {at}")
+        assert {(row[0], row[1]): row[-2:] for row in values(page)} == wanted
+        assert wanted["vm3", "vm4"] == [close_to(800_000 * 40 / 60), close_to(0.2)]
+
+        page.goto(f"{served.url}/vms?{THEN}")
+        page.wait_for_selector("tbody tr")
+        both = ", ".join(
+            f"anyIf({name}, direction = '{way}') AS {way}_{name}"
+            for name in ("bits_per_second", "loss_ratio")
+            for way in ("sent", "received")
+        )
+        wanted = truth(f"vm, {both}, 1 AS keys", f"vm_figures_1m WHERE {at} GROUP BY vm")
+        assert {(row[0],): row[-4:] for row in values(page)} == wanted
+        assert wanted["vm4",][3] == close_to(0.2)
+
+        page.goto(f"{served.url}/hosts/host-0?{THEN}")
+        page.wait_for_selector("section:nth-of-type(2) tbody tr")
+        rows = page.eval_on_selector_all(
+            "main section:nth-of-type(2) tbody tr",
+            "rows => rows.map(row => [...row.querySelectorAll('bdi')].slice(0, 2).map(one => one.textContent)"
             ".concat([...row.querySelectorAll('[data-value]')].map(one => one.dataset.value)))",
         )
-        assert page.evaluate("document.documentElement.dataset.theme") == look
+        wanted = truth(
+            "src_host, dst_host, bits_per_second, loss_ratio, 2 AS keys",
+            f"host_figures_1m WHERE {at} AND 'host-0' IN (src_host, dst_host)",
+        )
+        assert {(row[0], row[1]): [None if one == "null" else float(one) for one in row[2:]] for row in rows} == wanted
+        assert len(wanted) >= 3
 
-    assert {(src, dst): tuple(None if one == "null" else float(one) for one in rest) for src, dst, *rest in found} == {
-        pair: (pytest.approx(bits), loss if loss is None else pytest.approx(loss))
-        for pair, (bits, loss) in wanted.items()
-    }
-    assert wanted["vm3", "vm4"] == (pytest.approx(800_000), pytest.approx(0.2))
+        page.goto(f"{served.url}/coverage?{THEN}")
+        page.wait_for_selector("tbody tr")
+        pairs = ask(
+            client, f"SELECT count() AS n, sum(bits_per_second) AS bits FROM console.pair_figures_1m WHERE {at}"
+        )[0]
+        shown = values(page)
+        assert sum(row[-1] for row in shown) == pairs["n"]
+        assert sum(row[-2] for row in shown) == close_to(pairs["bits"])
+
+        # By keyboard from the matrix of VMs to the pair: it loses for certain.
+        page.goto(f"{served.url}/matrix?{THEN}&by=vm&colour=loss&wrong=1")
+        page.focus("canvas")
+        page.keyboard.press("ArrowRight")
+        page.wait_for_selector(".tip b")
+        for _ in range(2 * len(wanted)):
+            if "vm3 → vm4" in (here := page.inner_text(".tip b")):
+                break
+            page.keyboard.press("ArrowRight" if here.startswith("vm3") else "ArrowDown")
+        assert "1 lossy" in page.inner_text(".tip")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("h1:has-text('vm3 → vm4')")
+
+
+@needs_page
+def test_sql_is_written_run_kept_and_saved(desk: tuple[Served, Any], browser: Any) -> None:
+    served, _ = desk
+    with opened(browser, served.url, f"/pairs?{THEN}") as page:
+        page.wait_for_selector("tbody tr")
+        page.click("text=SQL of this page")
+        page.click("dialog details:has-text('pairs') >> text=SQL →")
+        page.wait_for_selector(".cm-content")
+        page.keyboard.press("Escape")
+        page.click(".cm-content")
+        page.keyboard.press("Control+Enter")
+        page.wait_for_selector("table.result tbody tr")
+        assert page.locator("table.result tbody tr").count() == 8
+        page.fill("input[aria-label='name to keep it']", "mine <b>")
+        page.click("button[type=submit]")
+        page.click(".cm-content")
+        page.keyboard.press("Control+A")
+        page.keyboard.type("SELECT '=1+1' AS a, NULL AS b, 'x,y' AS c")
+        page.keyboard.press("Control+Enter")
+        page.wait_for_selector("table.result th:has-text('c')")
+        with page.expect_download() as saving:
+            page.click("text=CSV")
+        assert Path(saving.value.path()).read_bytes() == b'a,b,c\r\n\'=1+1,,"x,y"\r\n'
+        page.reload()
+        page.click("bdi:has-text('mine <b>')")
+        page.click("button.main")
+        page.wait_for_selector("table.result th:has-text('src_vm')")
 
 
 @needs_page
@@ -237,9 +386,18 @@ def test_an_alert_is_seen_and_taken_on_by_keyboard_while_another_browser_looks(
 @pytest.mark.parametrize("name", HOSTILE, ids=("html", "rtl", "long"))
 def test_hostile_names_are_text(desk: tuple[Served, Any], browser: Any, name: str) -> None:
     served, _ = desk
-    for path in (f"/?{THEN}", f"/pairs/{quote(name, safe='')}/vm0?{THEN}"):
+    quoted = quote(name, safe="")
+    pages_of_it = (f"/?{THEN}", f"/pairs/{quoted}/vm0?{THEN}", f"/vms/{quoted}?{THEN}", f"/matrix?{THEN}&by=vm")
+    for path in pages_of_it:
         with opened(browser, served.url, path, viewport={"width": 360, "height": 800}) as page:
-            page.wait_for_selector(".chart")
+            page.wait_for_selector(".chart, .heat")
+            if "/matrix" in path:
+                page.focus("canvas")
+                page.keyboard.press("ArrowRight")  # the first cell is of the name that sorts first
+                for _ in range(20):
+                    if name in page.inner_text(".tip"):
+                        break
+                    page.keyboard.press("ArrowDown")
             page.wait_for_function(
                 "name => [...document.querySelectorAll('bdi')].some(one => one.textContent === name)", arg=name
             )
@@ -250,7 +408,7 @@ def test_hostile_names_are_text(desk: tuple[Served, Any], browser: Any, name: st
 @needs_page
 def test_gaps_are_gaps_and_the_table_behind_a_chart_says_so(desk: tuple[Served, Any], browser: Any) -> None:
     served, _ = desk
-    with opened(browser, served.url, f"/pairs/vm3/vm4?{THEN}") as page:
+    with opened(browser, served.url, f"/pairs/vm3/vm4?{THEN}&level=10s") as page:
         page.wait_for_selector(".chart canvas")
         page.locator("figure[aria-label=Loss] button").click()
         cells = page.locator("figure[aria-label=Loss] td[data-value]")
@@ -263,22 +421,31 @@ def test_gaps_are_gaps_and_the_table_behind_a_chart_says_so(desk: tuple[Served, 
 
 
 @needs_page
-@pytest.mark.parametrize("path", ["/", "/alerts?state=all", "/pairs", "/pairs/vm3/vm4", "/exporters"])
 @pytest.mark.parametrize("look", ["dark", "light"])
-def test_nothing_serious_is_found_by_axe(desk: tuple[Served, Any], browser: Any, path: str, look: str) -> None:
+def test_nothing_serious_is_found_by_axe(desk: tuple[Served, Any], browser: Any, look: str) -> None:
     axe = CONSOLE / "node_modules/axe-core/axe.min.js"
     if not axe.exists():
         pytest.skip("needs axe-core of npm: make page")
     served, _ = desk
-    with opened(browser, served.url, f"{path}{'&' if '?' in path else '?'}{THEN}", color_scheme=look) as page:
-        page.wait_for_load_state("load")
-        page.wait_for_selector("main .card")
-        page.evaluate(axe.read_text("utf-8"))
-        found = page.evaluate(
-            "axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa']}).then(ran => ran.violations.map(one => "
-            "[one.id, one.impact, one.nodes.map(node => node.html).slice(0, 3)]))"
-        )
-    assert [one for one in found if one[1] in ("serious", "critical")] == []
+    script, serious = axe.read_text("utf-8"), {}
+    with opened(browser, served.url, "/", color_scheme=look) as page:
+        for path in PATHS:
+            page.goto(f"{served.url}{path}{'&' if '?' in path else '?'}{THEN}")
+            page.wait_for_selector("main .card")
+            page.wait_for_selector(".skeleton", state="detached")
+            assert page.evaluate("document.documentElement.dataset.theme") == look
+            assert (
+                page.evaluate("performance.getEntriesByType('resource').filter(one => /ask/.test(one.name)).length")
+                <= 8
+            )
+            page.evaluate(script)
+            found = page.evaluate(
+                "axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa']}).then(ran => ran.violations.map(one => "
+                "[one.id, one.impact, one.nodes.map(node => node.html).slice(0, 3)]))"
+            )
+            if of_path := [one for one in found if one[1] in ("serious", "critical")]:
+                serious[path] = of_path
+    assert serious == {}
 
 
 @needs_page

@@ -53,6 +53,32 @@ def test_readers_read_and_operators_act_under_their_own_name(guarded: Served) ->
     assert (alert["state"], alert["acknowledged_by"]) == ("acknowledged", "ann")
 
 
+def test_a_browser_logs_in_once_and_keeps_a_cookie(guarded: Served) -> None:
+    asks = {"X-Requested-With": "vmflow"}
+    nobody = guarded.get("/api/v1/session").json
+    refused = guarded.get("/api/v1/alerts", **asks)
+    wrong = guarded.post("/api/v1/session", {"name": "ann", "password": "wrong"}, **asks)
+    entered = guarded.post("/api/v1/session", {"name": "ann", "password": PASSWORD}, **asks)
+    cookie = entered.headers["set-cookie"].partition(";")[0]
+    mine = {"Cookie": cookie}
+    silence = {"matchers": {"rule": "none"}, "seconds": 60}
+
+    assert guarded.get("/pairs", Accept="text/html").status in (200, 404)  # the page, if it is built
+    assert nobody == {"user": "", "role": "", "needed": True, "version": ""}
+    assert (refused.status, wrong.status) == (401, 401)
+    assert "www-authenticate" not in refused.headers, "the browser would open a dialog of its own"
+    assert "HttpOnly; SameSite=Strict" in entered.headers["set-cookie"]
+    assert guarded.get("/api/v1/session", **mine).json["user"] == "ann"
+    assert guarded.get("/api/v1/alerts", Cookie="vmflow=guessed").status == 401
+    # Another site's page may make the browser send it: not with SameSite, and not past the gate.
+    assert guarded.post("/api/v1/silences", silence, **mine, Origin="https://evil.example").status == 403
+    assert guarded.ask("POST", "/api/v1/silences", b"a=b", {**mine, "Content-Type": "text/plain"}).status == 415
+    assert guarded.post("/api/v1/silences", silence, **mine).status == 201
+    assert guarded.post("/api/v1/session/end", {}, **mine).status == 204
+    assert guarded.get("/api/v1/alerts", **mine).status == 401
+    assert guarded.post("/api/v1/sql", {"sql": "SELECT 1"}, **READER).status == 503, "readers may ask; here SQL is off"
+
+
 def test_the_command_shows_its_token(guarded: Served, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["alerts", "list", "--url", guarded.url]
 

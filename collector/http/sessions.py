@@ -1,0 +1,87 @@
+"""Sessions of browsers: who logged in with name and password keeps a cookie for some hours.
+
+They are kept in memory, as digests, and end with the process.  For the event loop's thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.cookies import CookieError, SimpleCookie
+
+from collector.http.login import Identity
+
+IDLE_SECONDS = 2 * 3600.0
+LONGEST_SECONDS = 12 * 3600.0
+MOST = 1000
+"""Sessions at a time; the one that was used longest ago gives way."""
+COOKIE, TLS_COOKIE = "vmflow", "__Host-vmflow"
+"""With TLS a browser keeps it from other hosts and from plain HTTP."""
+
+
+@dataclass(slots=True)
+class _Session:
+    who: Identity
+    opened: float
+    used: float
+
+
+class Sessions:
+    """The open sessions.  `clock` returns seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._open: OrderedDict[bytes, _Session] = OrderedDict()
+
+    def open(self, who: Identity) -> str:
+        """Return the secret of a new session."""
+        secret = secrets.token_urlsafe(32)
+        now = self._clock()
+        self._open[_digest(secret)] = _Session(who, now, now)
+        while len(self._open) > MOST:
+            self._open.popitem(last=False)
+        return secret
+
+    def find(self, secret: str) -> Identity | None:
+        """Return whose session it is, None if it has ended."""
+        digest, now = _digest(secret), self._clock()
+        found = self._open.get(digest)
+        if found is None:
+            return None
+        if now - found.used > IDLE_SECONDS or now - found.opened > LONGEST_SECONDS:
+            del self._open[digest]
+            return None
+        found.used = now
+        self._open.move_to_end(digest)
+        return found.who
+
+    def close(self, secret: str) -> None:
+        """End a session."""
+        self._open.pop(_digest(secret), None)
+
+
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode(errors="surrogateescape")).digest()
+
+
+def secret_of(cookies: str, *, tls: bool) -> str:
+    """Return the session's secret in a `Cookie` header; empty if there is none."""
+    try:
+        found = SimpleCookie(cookies).get(TLS_COOKIE if tls else COOKIE)
+    except CookieError:
+        return ""
+    return found.value if found is not None else ""
+
+
+def cookie(secret: str, *, tls: bool) -> str:
+    """Return a `Set-Cookie` header; with an empty secret, the cookie is forgotten.
+
+    No script reads it, and no page of another site sends it.
+    """
+    age = round(LONGEST_SECONDS) if secret else 0
+    kept = f"{TLS_COOKIE if tls else COOKIE}={secret}; Path=/; Max-Age={age}; HttpOnly; SameSite=Strict"
+    return f"{kept}; Secure" if tls else kept

@@ -1,0 +1,386 @@
+"""The SQL of the console's questions.
+
+Where figures are stored (windows of 1 min and 1 h) they are asked: `@pairs` is `pair_figures_1m`, whose newest window
+is the newest that is evaluated.  Windows of 10 s have the view `pair_metrics` alone, and no question about VMs or
+hypervisors.  `@only` and `@order` are constants of the question, all other braces are bound by the engine.
+
+Sums over pairs get their interval from the parts' in quadrature, each side by itself: errors of pairs are independent.
+"""
+
+# ruff: noqa: S608 - names are our own constants, and what people write is bound
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from schemas.end_figures import SLOW_US
+
+MOST_WINDOWS = 720
+"""Of a series: more do not fit on a screen."""
+LARGEST_MATRIX = 60
+"""Groups of a matrix, beside those that are added up as `other`."""
+
+_AT = "time = toDateTime({at:UInt32}, 'UTC')"
+_RANGE = "time >= toDateTime({from:UInt32}, 'UTC') AND time < toDateTime({until:UInt32}, 'UTC')"
+_NAMED = "src_vm != '' AND dst_vm != ''"
+_SLOW = f"latency_us - latency_spread_us > {SLOW_US}"
+"""For certain above the limit, as `loss_low` is for loss."""
+_BLIND = "loss_evidence = 'blind' AND src_host != dst_host"
+_LOOK = (
+    "({vm:String} = '' OR src_vm LIKE {vm:String} OR dst_vm LIKE {vm:String})"
+    " AND ({host:String} = '' OR src_host LIKE {host:String} OR dst_host LIKE {host:String})"
+    " AND ({network:String} = '' OR network LIKE {network:String})"
+)
+_BITS = "bits_per_second, bits_per_second_low, bits_per_second_high"
+_PAIR_COLUMNS = f"""src_vm, dst_vm, src_host, dst_host, network, toString(pair) AS pair_id,
+    {_BITS},
+    packets_per_second, packets_per_second_low, packets_per_second_high,
+    loss_ratio, loss_low, loss_high, toString(loss_evidence) AS loss_evidence,
+    latency_us, latency_spread_us, toString(latency_method) AS latency_method, latency_missing, jitter_us,
+    connections, connections_evidence,
+    new_connections_per_second, new_connections_per_second_low, new_connections_per_second_high,
+    error_ratio, error_low, error_high, resets, counted_at, watched_seconds, samples, sampling_rate,
+    sent_packets, received_packets"""
+_LOSS = "loss_ratio, loss_low, loss_high"
+_LATENCY = "latency_us, latency_low, latency_high, latency_trip"
+_COUNTS = "pairs, measured_pairs, lossy_pairs, blind_pairs, timed_pairs, slow_pairs, worst_loss_low"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question and what it takes."""
+
+    sql: str
+    takes: Mapping[str, Any] = field(default_factory=dict)
+    """Parameters and their defaults."""
+    patterns: tuple[str, ...] = ()
+    """Those that may hold `*` and `?`."""
+    sorts: Mapping[str, str] = field(default_factory=dict)
+    """Names of orders and their columns; the first is the default."""
+    only: Mapping[str, str] = field(default_factory=dict)
+    """Names of conditions; the first is the default."""
+
+
+def quadrature(name: str, when: str = "1", alias: str = "bits") -> str:
+    """Return a sum of a figure over rows, and its ends, for rows where `when` holds."""
+    low, high = (f"if({when}, ifNull({part}, 0), 0)" for part in (f"{name} - {name}_low", f"{name}_high - {name}"))
+    return (
+        f"sumIf({name}, {when}) AS {alias}, "
+        f"if({alias} IS NULL, NULL, greatest(0, {alias} - sqrt(sum(pow({low}, 2))))) AS {alias}_low, "
+        f"{alias} + sqrt(sum(pow({high}, 2))) AS {alias}_high"
+    )
+
+
+_TOTAL = quadrature("bits_per_second")
+_RANGED = {"from": 0, "until": 0}
+_LOOKED = {"vm": "", "host": "", "network": ""}
+_PAGE = {"limit": 50, "offset": 0}
+
+
+def _way(way: str) -> str:
+    """Return the figures of one direction of a VM, as columns of their own."""
+    names = (_BITS + ", " + _LOSS + ", latency_us, latency_low, latency_high, lossy_pairs, worst_loss_low").split(", ")
+    return ",\n    ".join(f"anyIf({name}, direction = '{way}') AS {way}_{name}" for name in names)
+
+
+def _between(end: str, other: str) -> str:
+    """Return the figures of one direction between a VM and its peers, as columns of their own."""
+    of_loss = "loss_ratio, loss_low, loss_high, loss_evidence, latency_us, latency_spread_us, latency_missing"
+    names = f"{_BITS}, {of_loss}".split(", ")
+    columns = ", ".join(f"anyIf({name}, way = '{end}') AS {end}_{name}" for name in names)
+    return columns + f", anyIf({other}_vm, way = '{end}') AS {end}_peer"
+
+
+_ONE_VM = f"""if({{uuid:String}} != '', toUUIDOrZero({{uuid:String}}),
+    (SELECT argMax(vm_uuid, time) FROM @vms WHERE {_RANGE} AND vm = {{vm:String}}))"""
+"""Names need not be unique: without a UUID, the VM that was seen last counts."""
+
+
+def _same_vm(end: str) -> str:
+    return f"({{uuid:String}} = '' OR {end}_vm_uuid = toUUIDOrZero({{uuid:String}}))"
+
+
+_STATE = """multiIf(loss_evidence IN ('exact', 'spread', 'measured'), 'both', src_host = dst_host, 'one_switch',
+    loss_evidence = 'insufficient', 'insufficient', sent_packets > 0, 'sender', received_packets > 0, 'receiver',
+    'nowhere')"""
+"""Where the traffic of a pair is seen."""
+
+
+def _matrix(source: str, row: str, column: str, where: str, cell: str, measured: str) -> str:
+    """Return a matrix of the groups with most traffic; all others are one group.  Of a cell of several rows, only sums
+    and the worst loss are stated."""
+    single = "r != '' AND c != '' AND count() = 1"
+    return f"""WITH largest AS (
+    SELECT name FROM (
+        SELECT arrayJoin([toString({row}), toString({column})]) AS name, bits_per_second
+        FROM {source} WHERE {_AT} AND {where})
+    WHERE name != '' GROUP BY name ORDER BY sum(bits_per_second) DESC, name LIMIT {{most:UInt32}})
+SELECT if({row} IN (SELECT name FROM largest), toString({row}), '') AS r,
+    if({column} IN (SELECT name FROM largest), toString({column}), '') AS c,
+    {_TOTAL}, {cell}
+    if({single}, any({measured}), NULL) AS loss, if({single}, any(m.loss_low), NULL) AS low,
+    if({single}, any(m.loss_high), NULL) AS high
+FROM {source} AS m WHERE {_AT} AND {where} GROUP BY r, c"""
+
+
+QUESTIONS = {
+    # The newest window that is evaluated; of windows of 10 s, the newest that has closed.
+    "newest": Question(
+        f"""SELECT toUnixTimestamp(max(time)) AS t, count() AS found FROM @windows
+WHERE {_RANGE} AND time <= toDateTime({{closed:UInt32}}, 'UTC')""",
+        {**_RANGED, "closed": 0},
+    ),
+    "summary": Question(
+        f"""SELECT count() AS pairs, {_TOTAL},
+    countIf(loss_low > 0) AS lossy, max(loss_low) AS worst_low, argMax(loss_ratio, loss_low) AS worst,
+    argMax(loss_high, loss_low) AS worst_high,
+    countIf({_SLOW}) AS slow, countIf(latency_us IS NOT NULL) AS timed,
+    countIf(src_host != dst_host) AS crossing, countIf({_BLIND}) AS blind,
+    sumIf(bits_per_second, {_BLIND}) AS blind_bits, sumIf(bits_per_second, src_host != dst_host) AS crossing_bits,
+    countIf(loss_evidence = 'insufficient') AS insufficient
+FROM @pairs WHERE {_AT} AND {_NAMED}""",
+        {"at": 0},
+    ),
+    "totals": Question(
+        f"""SELECT toUnixTimestamp(time) AS t, {_TOTAL}, @count AS talking
+FROM @cloud WHERE {_RANGE} AND @named GROUP BY time ORDER BY time""",
+        _RANGED,
+    ),
+    "pairs": Question(
+        f"""SELECT {_PAIR_COLUMNS}, count() OVER () AS every
+FROM @pairs
+WHERE {_AT} AND {_NAMED} AND {_LOOK} AND @only
+    AND ({{src_host:String}} = '' OR src_host = {{src_host:String}})
+    AND ({{dst_host:String}} = '' OR dst_host = {{dst_host:String}})
+ORDER BY @order NULLS LAST, src_vm, dst_vm, network LIMIT {{limit:UInt32}} OFFSET {{offset:UInt32}}""",
+        {"at": 0, **_LOOKED, "src_host": "", "dst_host": "", **_PAGE},
+        patterns=tuple(_LOOKED),
+        sorts={
+            "bits": "bits_per_second",
+            "packets": "packets_per_second",
+            "loss": "loss_ratio",
+            "certain": "loss_low",
+            "latency": "latency_us",
+            "connections": "connections",
+            "errors": "error_ratio",
+            "src": "src_vm",
+            "dst": "dst_vm",
+        },
+        only={"": "1", "lossy": "loss_low > 0", "slow": _SLOW, "blind": _BLIND},
+    ),
+    # With the hash of the pair it reads little of any range; by name alone, all pairs of the range.
+    "pair_series": Question(
+        f"""SELECT toUnixTimestamp(time) AS t, {_PAIR_COLUMNS}
+FROM @pairs
+WHERE {_RANGE} AND ({{pair:UInt64}} = 0 OR pair = {{pair:UInt64}})
+    AND src_vm = {{src:String}} AND dst_vm = {{dst:String}}
+    AND ({{network:String}} = '' OR network = {{network:String}})
+ORDER BY time LIMIT {MOST_WINDOWS}""",
+        {**_RANGED, "pair": 0, "src": "", "dst": "", "network": ""},
+    ),
+    # What happened to two VMs, or one: moves, alerts, restarts of what exports at their hypervisors.
+    "marks": Question(
+        """SELECT t, until, kind, subject, what, id FROM (
+    SELECT toUnixTimestamp(valid_from) AS t, t AS until, 'move' AS kind, toString(vm) AS subject,
+        concat(before, ' → ', host) AS what, '' AS id
+    FROM (SELECT vm, toString(host) AS host, valid_from, lagInFrame(toString(host)) OVER (
+            PARTITION BY vm, mac ORDER BY valid_from ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS before
+        FROM inventory FINAL WHERE vm IN ({src:String}, {dst:String}) AND vm != '' AND host != '')
+    WHERE before != '' AND before != host
+    UNION ALL
+    SELECT toUnixTimestamp(since), if(status = 'resolved', toUnixTimestamp(resolved), toUInt32(4294967295)), 'alert',
+        toString(severity), toString(rule), alert_id
+    FROM alerts FINAL
+    WHERE (labels['src_vm'] = {src:String} AND labels['dst_vm'] = {dst:String} AND {dst:String} != '')
+        OR ({dst:String} = '' AND {src:String} IN (labels['src_vm'], labels['dst_vm']))
+        OR (labels['vm'] != '' AND labels['vm'] IN ({src:String}, {dst:String}))
+    UNION ALL
+    SELECT toUnixTimestamp(ends), toUnixTimestamp(ends), 'restart', toString(protocol),
+        replaceRegexpOne(toString(reporter), '^::ffff:', ''), ''
+    FROM gaps WHERE reason IN ('restarted', 'reopened') AND reporter IN (
+        SELECT agent FROM inventory FINAL WHERE vm IN ({src:String}, {dst:String}) AND vm != '')
+)
+WHERE until >= {from:UInt32} AND t < {until:UInt32} ORDER BY t LIMIT 200""",
+        {**_RANGED, "src": "", "dst": ""},
+    ),
+    "vms": Question(
+        f"""SELECT vm, toString(vm_uuid) AS uuid, max(v.host) AS on_host, max(v.project) AS of_project,
+    {_way("sent")},
+    {_way("received")},
+    max(pairs) AS peers, sum(blind_pairs) AS blind, sum(lossy_pairs) AS lossy, sum(slow_pairs) AS slow,
+    max(worst_loss_low) AS worst, count() OVER () AS every
+FROM @vms AS v
+WHERE {_AT} AND ({{vm:String}} = '' OR vm LIKE {{vm:String}})
+    AND ({{host:String}} = '' OR host LIKE {{host:String}})
+GROUP BY vm, vm_uuid HAVING @only
+ORDER BY @order NULLS LAST, vm, vm_uuid LIMIT {{limit:UInt32}} OFFSET {{offset:UInt32}}""",
+        {"at": 0, "vm": "", "host": "", **_PAGE},
+        patterns=("vm", "host"),
+        sorts={
+            "sent": "sent_bits_per_second",
+            "received": "received_bits_per_second",
+            "lost": "sent_loss_low",
+            "missed": "received_loss_low",
+            "worst": "worst",
+            "peers": "peers",
+            "vm": "vm",
+            "host": "on_host",
+        },
+        only={"": "1", "lossy": "lossy > 0", "slow": "slow > 0", "blind": "blind > 0"},
+    ),
+    "vm_series": Question(
+        f"""SELECT toUnixTimestamp(time) AS t,
+    {_way("sent")},
+    {_way("received")},
+    max(v.host) AS on_host, max(v.project) AS of_project, max(pairs) AS peers, sum(blind_pairs) AS blind
+FROM @vms AS v WHERE {_RANGE} AND vm = {{vm:String}} AND vm_uuid = {_ONE_VM}
+GROUP BY time ORDER BY time LIMIT {MOST_WINDOWS}""",
+        {**_RANGED, "vm": "", "uuid": ""},
+    ),
+    "vm_peers": Question(
+        f"""SELECT peer, toString(peer_uuid) AS uuid, network, max(peer_host) AS peer_on, max(own_host) AS own_on,
+    {_between("sent", "dst")},
+    {_between("received", "src")},
+    count() OVER () AS every
+FROM (
+    SELECT *, src_vm = {{vm:String}} AS sends, if(sends, 'sent', 'received') AS way,
+        if(sends, dst_vm, src_vm) AS peer, if(sends, dst_vm_uuid, src_vm_uuid) AS peer_uuid,
+        if(sends, dst_host, src_host) AS peer_host, if(sends, src_host, dst_host) AS own_host
+    FROM @pairs WHERE {_AT} AND ((src_vm = {{vm:String}} AND {_same_vm("src")})
+        OR (dst_vm = {{vm:String}} AND {_same_vm("dst")}))
+)
+GROUP BY peer, peer_uuid, network ORDER BY @order NULLS LAST, peer, peer_uuid, network
+LIMIT {{limit:UInt32}} OFFSET {{offset:UInt32}}""",
+        {"at": 0, "vm": "", "uuid": "", **_PAGE},
+        sorts={
+            "bits": "ifNull(sent_bits_per_second, 0) + ifNull(received_bits_per_second, 0)",
+            "sent": "sent_bits_per_second",
+            "received": "received_bits_per_second",
+            "lost": "sent_loss_low",
+            "missed": "received_loss_low",
+            "peer": "peer",
+        },
+    ),
+    "interfaces": Question(
+        f"""SELECT host AS on_host, interface, vm AS of_vm, network, in_bits_per_second, out_bits_per_second,
+    utilisation, loss_ratio, error_ratio, in_discards + out_discards AS discards, in_errors + out_errors AS errors,
+    speed, speed_source, coverage, toString(counters_from) AS counters_from
+FROM @interfaces WHERE {_AT} AND ({{vm:String}} = '' OR vm = {{vm:String}})
+    AND ({{host:String}} = '' OR host = {{host:String}})
+ORDER BY utilisation DESC NULLS LAST, in_bits_per_second + out_bits_per_second DESC, interface LIMIT 200""",
+        {"at": 0, "vm": "", "host": ""},
+    ),
+    "places": Question(
+        """SELECT toUnixTimestamp(valid_from) AS begins, toUnixTimestamp(valid_to) AS ends, open, host, network,
+    project, port_name, mac_text, arrayMap(ip -> replaceRegexpOne(toString(ip), '^::ffff:', ''), ips) AS addresses,
+    sources, conflict
+FROM inventory FINAL WHERE vm = {vm:String} ORDER BY open DESC, valid_to DESC, mac LIMIT 50""",
+        {"vm": ""},
+    ),
+    "hosts": Question(
+        f"""SELECT host, {quadrature("bits_per_second", "way = 'sent'")},
+    {quadrature("bits_per_second", "way = 'received'", "in_bits")},
+    sumIf(bits_per_second, way = 'within') AS within_bits, sum(pairs) AS every_pair, sum(lossy_pairs) AS lossy,
+    sum(blind_pairs) AS blind, max(worst_loss_low) AS worst, sum(slow_pairs) AS slow, count() OVER () AS every
+FROM (
+    SELECT *, arrayJoin(if(src_host = dst_host, [tuple(toString(src_host), 'within')],
+        [tuple(toString(src_host), 'sent'), tuple(toString(dst_host), 'received')])) AS end, end.1 AS host, end.2 AS way
+    FROM @hosts WHERE {_AT}
+)
+WHERE ({{host:String}} = '' OR host LIKE {{host:String}})
+GROUP BY host ORDER BY @order NULLS LAST, host LIMIT {{limit:UInt32}} OFFSET {{offset:UInt32}}""",
+        {"at": 0, "host": "", **_PAGE},
+        patterns=("host",),
+        sorts={"sent": "bits", "received": "in_bits", "worst": "worst", "blind": "blind", "host": "host"},
+    ),
+    "host_series": Question(
+        f"""SELECT toUnixTimestamp(time) AS t,
+    {_TOTAL}, sumIf(lossy_pairs, src_host = {{host:String}}) AS lossy
+FROM @hosts WHERE {_RANGE} AND src_host = {{host:String}} AND dst_host != {{host:String}}
+GROUP BY time ORDER BY time LIMIT {MOST_WINDOWS}""",
+        {**_RANGED, "host": ""},
+    ),
+    "host_links": Question(
+        f"""SELECT src_host, dst_host, {_BITS}, {_LOSS}, {_LATENCY}, {_COUNTS}, count() OVER () AS every
+FROM @hosts WHERE {_AT} AND ({{host:String}} = '' OR src_host = {{host:String}} OR dst_host = {{host:String}}) AND @only
+ORDER BY @order NULLS LAST, src_host, dst_host LIMIT {{limit:UInt32}} OFFSET {{offset:UInt32}}""",
+        {"at": 0, "host": "", **_PAGE},
+        sorts={"bits": "bits_per_second", "certain": "loss_low", "worst": "worst_loss_low", "latency": "latency_us"},
+        only={"": "1", "lossy": "lossy_pairs > 0", "blind": "blind_pairs > 0"},
+    ),
+    "host_matrix": Question(
+        _matrix(
+            "@hosts",
+            "src_host",
+            "dst_host",
+            "1",
+            "sum(pairs) AS count, sum(lossy_pairs) AS lossy, sum(blind_pairs) AS blind, "
+            "sum(measured_pairs) AS measured, max(worst_loss_low) AS worst, max(m.latency_us) AS latency,",
+            "m.loss_ratio",
+        ),
+        {"at": 0, "most": LARGEST_MATRIX},
+    ),
+    "vm_matrix": Question(
+        _matrix(
+            "@named_pairs",
+            "src_vm",
+            "dst_vm",
+            _NAMED,
+            f"count() AS count, countIf(m.loss_low > 0) AS lossy, countIf({_BLIND}) AS blind, "
+            "countIf(m.loss_ratio IS NOT NULL) AS measured, max(m.loss_low) AS worst, max(m.latency_us) AS latency,",
+            "m.loss_ratio",
+        ),
+        {"at": 0, "most": LARGEST_MATRIX},
+    ),
+    "coverage": Question(
+        f"""SELECT {_STATE} AS state, count() AS pairs, {_TOTAL}
+FROM @pairs WHERE {_AT} AND {_NAMED} GROUP BY state ORDER BY bits DESC NULLS LAST""",
+        {"at": 0},
+    ),
+    "coverage_hosts": Question(
+        f"""SELECT end.1 AS host, end.2 AS side, count() AS pairs,
+    countIf(end.3) AS blind, sum(bits_per_second) AS bits, sumIf(bits_per_second, end.3) AS blind_bits
+FROM (
+    SELECT *, {_STATE} AS state, arrayJoin([
+        tuple(toString(src_host), 'sender', state = 'receiver'),
+        tuple(toString(dst_host), 'receiver', state = 'sender')]) AS end
+    FROM @pairs WHERE {_AT} AND {_NAMED} AND src_host != dst_host
+)
+GROUP BY host, side HAVING blind > 0 ORDER BY blind_bits DESC NULLS LAST, blind DESC, host LIMIT 200""",
+        {"at": 0},
+    ),
+    "coverage_latency": Question(
+        f"""SELECT toString(latency_missing) AS reason, count() AS pairs, sum(bits_per_second) AS bits
+FROM @pairs WHERE {_AT} AND {_NAMED} GROUP BY reason ORDER BY pairs DESC""",
+        {"at": 0},
+    ),
+    "inventory": Question(
+        """SELECT vm, project, host, network, mac_text,
+    arrayMap(ip -> replaceRegexpOne(toString(ip), '^::ffff:', ''), ips) AS addresses, port_name, sources, conflict,
+    toUnixTimestamp(valid_from) AS begins, open, toUnixTimestamp(valid_to) AS ends, count() OVER () AS every
+FROM inventory FINAL
+WHERE valid_from <= toDateTime({at:UInt32}, 'UTC') AND (open OR valid_to >= toDateTime({at:UInt32}, 'UTC')) AND vm != ''
+    AND ({vm:String} = '' OR vm LIKE {vm:String}) AND ({host:String} = '' OR host LIKE {host:String}) AND @only
+ORDER BY @order, vm, mac LIMIT {limit:UInt32} OFFSET {offset:UInt32}""",
+        {"at": 0, "vm": "", "host": "", **_PAGE},
+        patterns=("vm", "host"),
+        sorts={"vm": "vm", "host": "host", "project": "project", "network": "network", "since": "valid_from"},
+        only={"": "1", "conflict": "conflict != ''"},
+    ),
+    "exporters": Question(
+        """SELECT replaceRegexpOne(toString(exporter), '^::ffff:', '') AS exporter,
+    replaceRegexpOne(toString(agent), '^::ffff:', '') AS agent, toString(protocol) AS protocol, domain,
+    toUnixTimestamp(max(time)) AS last_seen, sum(datagrams) AS datagrams, sum(records) AS records,
+    sum(export_lost) AS export_lost, sum(samples_lost + agent_drops) AS samples_lost,
+    sum(kernel_drops) AS kernel_drops, sum(queue_drops) AS queue_drops,
+    argMax(sampling_rate, time) AS rate, argMax(clock_skew_us, time) AS clock_skew_us,
+    argMax(findings, time) AS findings
+FROM exporters
+WHERE time > now() - toIntervalSecond({back:UInt32}) AND exporter != '::'
+GROUP BY exporter, agent, protocol, domain ORDER BY findings = '', exporter, protocol, domain LIMIT 1000""",
+        {"back": 900},
+    ),
+}
+"""By name."""

@@ -1,0 +1,32 @@
+// Rows as a file that spreadsheets open (RFC 4180).
+import type { Row } from "./api.ts";
+
+/** A text that begins like a formula is one for a spreadsheet: names of VMs may be meant to be. */
+const FORMULA = /^[=+\-@\t\r]/;
+
+export function cell(value: unknown): string {
+  if (value === null || value === undefined) return "";
+  if (typeof value === "number") return String(value);
+  const text = Array.isArray(value) ? value.join(" ") : String(value);
+  const safe = FORMULA.test(text) ? `'${text}` : text;
+  return /[",\r\n]/.test(safe) ? `"${safe.replace(/"/g, '""')}"` : safe;
+}
+
+export function csv(names: string[], rows: unknown[][]): string {
+  return [names, ...rows].map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
+}
+
+/** Save rows as they were answered: every column, numbers in full, nothing for what was not measured. */
+export function download(name: string, rows: Row[]): void {
+  const names = Object.keys(rows[0] ?? {}).filter((one) => one !== "every");
+  save(`${name}.csv`, csv(names, rows.map((row) => names.map((one) => row[one]))));
+}
+
+export function save(name: string, text: string): void {
+  const url = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+  const anchor = document.createElement("a");
+  anchor.href = url;
+  anchor.download = name;
+  anchor.click();
+  setTimeout(() => URL.revokeObjectURL(url), 10_000);
+}

@@ -1,0 +1,35 @@
+import { asked } from "../core/api.ts";
+import { link } from "../core/state.ts";
+import { say } from "../core/text.ts";
+import { Link } from "../parts/basics.tsx";
+import { Dialog } from "../parts/dialog.tsx";
+
+/** The questions of the page, as they were asked. */
+export function SqlPanel({ onClose }: { onClose: () => void }) {
+  return <Dialog title={say("sqlOfPage")} onClose={onClose}>
+    <div class="scroll">
+      {asked.size === 0 ? say("noSql") : [...asked].map(([name, one]) => <details key={name} open={asked.size < 3}>
+        <summary>{name} <span class="soft">{(one.seconds * 1000).toFixed(0)} ms</span></summary>
+        <pre>{one.sql}</pre><pre class="soft">{JSON.stringify(one.values)}</pre>
+        <Link to={link("/explore", { sql: filled(one.sql, one.values) })}>{say("explore")} →</Link>
+      </details>)}
+    </div>
+    <menu><button onClick={onClose}>{say("close")}</button></menu>
+  </Dialog>;
+}
+
+/** The same SQL with its values in place, for the SQL page. */
+export function filled(sql: string, values: Record<string, unknown>): string {
+  return sql.replace(/\{(\w+):\w+\}/g, (hole, name: string) => {
+    const value = values[name];
+    if (value === undefined) return hole;
+    return typeof value === "string" ? `'${value.replace(/[\\']/g, "\\$&")}'` : String(value);
+  });
+}
+
+export function HelpPanel({ onClose }: { onClose: () => void }) {
+  return <Dialog title={say("help")} onClose={onClose}>
+    <ul class="lines">{say("helpText").split(" · ").map((one) => <li key={one}>{one}</li>)}</ul>
+    <menu><button onClick={onClose}>{say("close")}</button></menu>
+  </Dialog>;
+}

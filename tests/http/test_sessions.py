@@ -1,0 +1,58 @@
+"""Sessions of browsers end by themselves, are few, and their cookies are kept from scripts and other sites."""
+
+from __future__ import annotations
+
+from collector.http.login import Identity
+from collector.http.sessions import IDLE_SECONDS, LONGEST_SECONDS, MOST, Sessions, cookie, secret_of
+
+ANN = Identity("ann", "operator")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_session_ends_after_hours_without_a_request_or_after_half_a_day() -> None:
+    clock = Clock()
+    sessions = Sessions(clock)
+    idle, busy, closed = (sessions.open(ANN) for _ in range(3))
+    sessions.close(closed)
+
+    assert len({idle, busy, closed}) == 3
+    assert sessions.find(closed) is None
+    while clock.now < LONGEST_SECONDS:
+        clock.now += IDLE_SECONDS / 2
+        assert sessions.find(busy) == ANN
+    assert sessions.find(idle) is None
+    clock.now += 1
+    assert sessions.find(busy) is None
+    assert sessions.find("") is None
+
+
+def test_the_one_that_was_used_longest_ago_gives_way() -> None:
+    sessions = Sessions(Clock())
+    first, second = sessions.open(ANN), sessions.open(ANN)
+    assert sessions.find(first) == ANN
+    for _ in range(MOST - 1):
+        sessions.open(ANN)
+
+    assert sessions.find(second) is None
+    assert sessions.find(first) == ANN
+
+
+def test_cookies() -> None:
+    plain, safe = cookie("s3cret", tls=False), cookie("s3cret", tls=True)
+
+    assert "HttpOnly; SameSite=Strict" in plain
+    assert "Secure" not in plain
+    assert safe.startswith("__Host-vmflow=s3cret; Path=/;")
+    assert safe.endswith("; Secure")
+    assert "Max-Age=0" in cookie("", tls=False)
+    assert secret_of("a=b; vmflow=s3cret", tls=False) == "s3cret"
+    # Over TLS, one that plain HTTP may have set does not count.
+    assert secret_of("vmflow=s3cret", tls=True) == ""
+    assert secret_of("\x00=;;=,", tls=False) == ""
