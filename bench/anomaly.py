@@ -157,20 +157,15 @@ def normalised(files: Sequence[File], scores: Floats, profile: str) -> float:
 
 def learned(file: File) -> Floats:
     """The sum of all evidence, as the condition finds it; values as they are, without a transform."""
-    state, one = learn.empty(1), np.zeros(1, np.int64)
-    hourly = file.seconds >= 3600
-    evidence, values = np.zeros(len(file.values)), file.values
-    found, peaks = np.zeros((1, learn.RESULTS)), np.zeros((learn.CHANNELS, learn.STEPS), np.int64)
-    nothing, no, used = np.zeros(1), np.zeros(1, np.uint8), np.zeros(learn.CHANNELS, np.uint8)
-    scores, policy = np.zeros((learn.CHANNELS, learn.STEPS)), np.array([99.0, 1, file.hold, 1])
-    for row, (at, value) in enumerate(zip(file.times, values, strict=True)):
-        places, share, kinds = learn.clock(int(at), hourly)
-        floor = np.array([1e-3 * abs(value)])
-        learn.step(
-            state, one, np.array([value]), nothing, floor, no, places, share, kinds, scores, used, policy, peaks, found
-        )
-        evidence[row] = found[0, learn.TOTAL]
-    return np.nan_to_num(evidence)
+    rows, values = np.zeros(len(file.values), np.int64), file.values
+    found, peaks = np.zeros((len(rows), learn.RESULTS)), np.zeros((learn.CHANNELS, learn.STEPS), np.int64)
+    scores, used = np.zeros((learn.CHANNELS, learn.STEPS)), np.zeros(learn.CHANNELS, np.uint8)
+    when = learn.clock(file.times, file.seconds >= 3600)
+    learn.step(
+        learn.empty(1), rows, values, np.zeros(len(rows)), 1e-3 * np.abs(values), np.zeros(len(rows), np.uint8), *when,
+        scores, used, np.array([99.0, 1, file.hold, 1]), peaks, found,
+    )  # fmt: skip
+    return np.nan_to_num(found[:, learn.TOTAL])
 
 
 def z_score(file: File) -> Floats:
@@ -288,9 +283,9 @@ def speed(series: int) -> None:
     for window in range(80):
         values = levels + rng.normal(0, 0.3, series)
         begun = time.thread_time()
-        places, share, kinds = learn.clock(1_800_014_400 + 60 * window, False)
+        when = learn.clock(np.array([1_800_014_400 + 60 * window]), hourly=False)
         learn.step(
-            state, rows, values, variances, floors, no, places, share, kinds, scores, used, policy, peaks, found
+            state, rows, values, variances, floors, no, *when, scores, used, policy, peaks, found
         )
         took.append(time.thread_time() - begun)
     late = took[60:]

@@ -213,6 +213,7 @@ class Service:
             remember=self.notify.remember,
             on_notification=self._notified,
             own=self._own_measures,
+            learned=settings.store.spool / "learned",
         )
         alert_api = AlertApi(self.alerts, settings.alerts.active())
         reader = Reader(partial(self.bridge.call, READ), connect, BOUNDS, wait_seconds=ANSWER_SECONDS)

@@ -77,6 +77,8 @@ PEAK_LEAST = 2.5
 """Evidence from which a run is a peak that counts."""
 SHIFT_WINDOWS = 48
 """Windows beyond, one after the other and without further change, after which a level is the usual one."""
+TELL_WINDOWS = 20
+"""So long a new level is named as such."""
 NEVER = 1e6
 REPEATED = 0.5
 """What each alert of a series adds to its limit, in units of the score; it is forgotten in 4,000 windows."""
@@ -143,7 +145,7 @@ def observe(row, at, value, noise, extra, floor):  # type: ignore[no-untyped-def
 
 @inline_always
 def means(row, ring, found, width):  # type: ignore[no-untyped-def]
-    """Return the mean of the last `width` of the values in a ring, of which `found` were put in."""
+    """Return the mean of the last `width` of the values in a ring, of which `found` were put in; NaN without them."""
     total = 0.0
     for back in range(width):
         total += row[ring + (found - 1 - back) % RING]
@@ -151,19 +153,11 @@ def means(row, ring, found, width):  # type: ignore[no-untyped-def]
 
 
 @inline_always
-def forget_recent(row):  # type: ignore[no-untyped-def]
-    """Empty what holds only the last windows: they were long ago."""
-    row[SEEN] = row[SEEN] - row[SEEN] % RING + RING if row[SEEN] > 0 else 0
-    for at in range(3):
-        row[SMOOTHED + at] = np.nan
-    row[EPISODE] = row[BEYOND_RUN] = row[CLEAR_RUN] = row[SHIFTED] = row[BEGAN] = 0
-
-
-@inline_always
 def season(row, places, share):  # type: ignore[no-untyped-def]
     """Return what is usual at this time of the day; NaN where unknown.
 
-    `places`: bin of the window, its neighbour, and bins that stand in for it.
+    `places`: bin of the window, its neighbour, and bins that stand in for it.  `share` of the neighbour: the value of a
+    bin is that of its middle.
     """
     usual = row[PROFILE + places[0]]
     if np.isnan(usual):
@@ -203,8 +197,8 @@ def gather(row, value, variance, usual, floor, evidence):  # type: ignore[no-unt
     for number in range(4):
         evidence[LEVELS + number] = 0
         width = WIDTHS[number]
-        if seen >= width:
-            mean, noise = means(row, VALUES, seen, width), means(row, VARIANCES, seen, width) / width
+        mean, noise = means(row, VALUES, seen, width), means(row, VARIANCES, seen, width) / width
+        if not np.isnan(mean):
             more = max(0.0, noise - common / width)
             tail, record = observe(
                 row, (LEVELS + number) * FIELDS, mean, Z95 * math.sqrt(noise), Z95 * math.sqrt(more),
@@ -265,11 +259,11 @@ def gather_season(row, value, variance, usual, floor, evidence):  # type: ignore
     rhythm = min(1.0, max(0.0, rhythm))
     for number in range(3):
         width = SEASON_WIDTHS[number]
-        if found >= width:
-            noise = means(row, VARIANCES, int(row[SEEN]), width) / width
+        left, noise = means(row, RESIDUALS, found, width), means(row, VARIANCES, int(row[SEEN]), width) / width
+        if not (np.isnan(left) or np.isnan(noise)):
             more = max(0.0, noise - row[USUAL_VARIANCE] / width)
             tail, record = observe(
-                row, (SEASONS + number) * FIELDS, means(row, RESIDUALS, found, width), Z95 * math.sqrt(noise),
+                row, (SEASONS + number) * FIELDS, left, Z95 * math.sqrt(noise),
                 Z95 * math.sqrt(more), floor + math.sqrt(row[USUAL_VARIANCE] / width),
             )  # fmt: skip
             if found >= LEAST_SEASON:
@@ -329,15 +323,20 @@ def decide(row, score, base, need, hold, clear_windows, masked, found):  # type:
 
 @inline_always
 def settle(row, evidence):  # type: ignore[no-untyped-def]
-    """Take a level that stays for the usual one, if it stayed for long enough; return whether it is that window."""
+    """Take a level that stays for the usual one, if it stayed for long enough; return whether that was lately."""
     at = (LEVELS + 2) * FIELDS
     stays = evidence[LEVELS + 2] != 0 and evidence[CHANGES + 1] == 0
+    if row[SHIFTED] < 0:
+        row[SHIFTED] += 1
+        return True
     if row[EPISODE] == 0 and row[SHIFTED] == 0:
         return False
     row[SHIFTED] = row[SHIFTED] + 1 if stays else 0
     if row[SHIFTED] < SHIFT_WINDOWS:
         return False
     shift = means(row, VALUES, int(row[SEEN]), RING) - row[at + CENTRE]
+    if np.isnan(shift):
+        return False
     for number in range(4):
         for column in (LOW, HIGH, CENTRE):
             row[(LEVELS + number) * FIELDS + column] += shift
@@ -347,7 +346,7 @@ def settle(row, evidence):  # type: ignore[no-untyped-def]
         row[RESIDUALS + place] -= shift
     row[BIN_SUM] += shift * row[BIN_COUNT]
     row[MEAN] += shift
-    row[SHIFTED] = row[EPISODE] = 0
+    row[EPISODE], row[SHIFTED] = 0, -TELL_WINDOWS
     return True
 
 
@@ -367,12 +366,12 @@ def usual_range(row, channel, usual, found):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def step(state, rows, values, variances, floors, masked, places, share, kinds, scores, used, policy, peaks, found):  # type: ignore[no-untyped-def]
+def step(state, rows, values, variances, floors, masked, places, shares, kinds, scores, used, policy, peaks, found):  # type: ignore[no-untyped-def]
     """Judge and learn one window; `found`, shape (series, RESULTS), is filled in.
 
     `state`: a row per series; `rows`: which one each value belongs to; `values`: transformed, NaN where there is none;
     `variances`: of their sampling; `floors`: least width of what is usual; `masked`: a known change explains what
-    happens; `places`, `share`, `kinds`: see `season` and `learn_season`; `scores`, shape (CHANNELS, STEPS): what
+    happens; `places`, `shares`, `kinds`: see `clock`, one for all values or one for each; `scores`, shape (CHANNELS, STEPS): what
     evidence is worth; `used`: channels that count; `policy`: limit, windows to fire, hold, windows to clear;
     `peaks`, shape (CHANNELS, STEPS), counts.
     """
@@ -383,10 +382,11 @@ def step(state, rows, values, variances, floors, masked, places, share, kinds, s
         if np.isnan(value) or np.isnan(variance):
             continue
         row, out = state[rows[number]], found[number]
-        usual = season(row, places, share)
+        when = number if len(shares) > 1 else 0
+        usual = season(row, places[when], shares[when])
         total = gather(row, value, variance, usual, floors[number], evidence)
         row[USUAL_VARIANCE] += max(0.002, 1 / row[SEEN]) * (variance - row[USUAL_VARIANCE])
-        learn_season(row, value, places[0], kinds)
+        learn_season(row, value, places[when, 0], kinds)
         score, best = -9.0, 0
         for channel in range(CHANNELS):
             tail = side_of(evidence, channel, total)
@@ -402,39 +402,46 @@ def step(state, rows, values, variances, floors, masked, places, share, kinds, s
         out[NEW_USUAL] = settle(row, evidence)
 
 
-def clock(at_seconds: int, hourly: bool) -> tuple[NDArray[np.int64], float, float]:
-    """Bins of the profile for a time (UTC, seconds since 1970), see `season`; share of the neighbour; kinds of days.
+def clock(at_seconds: NDArray[np.int64], hourly: bool) -> tuple[NDArray[np.int64], Values, float]:
+    """Bins of the profile for times (UTC, seconds since 1970), see `season`; shares of the neighbours; kinds of days.
 
     Windows of an hour have a bin for each hour of the week, others one for each half hour of working days, and others.
     """
-    day, second = divmod(at_seconds, 86_400)
+    day, second = np.divmod(at_seconds, 86_400)
     weekday = (day + 3) % 7
     if hourly:
         place = weekday * 24 + second // 3600
-        return np.array([place, place, *((place - 24 * back) % BINS for back in range(1, 7))]), 0.0, 1.0
-    first, inside = divmod(second / 1800 - 0.5, 1)
-    near, far = (0, 1) if inside < 0.5 else (1, 0)
-    bins = [int(first + step) % 48 for step in (near, far)]
-    kind, other = (0, 48) if weekday < 5 else (48, 0)
-    share = inside if near == 0 else 1 - inside
-    return np.array([kind + bins[0], kind + bins[1], other + bins[0]]), float(share), 2.0
+        others = [(place - 24 * back) % BINS for back in range(1, 7)]
+        return np.stack([place, place, *others], axis=1), np.zeros(len(place)), 1.0
+    first, inside = np.divmod(second / 1800 - 0.5, 1)
+    before = inside < 0.5
+    near, far = (np.where(choice, first, first + 1).astype(np.int64) % 48 for choice in (before, ~before))
+    kind = np.where(weekday < 5, 0, 48)
+    return np.stack([kind + near, kind + far, 48 - kind + near], axis=1), np.where(before, inside, 1 - inside), 2.0
 
 
 def empty(series: int) -> State:
     """Rows of series of which nothing is known."""
     state = np.zeros((series, WIDTH), np.float32)
     state[:, PROFILE : PROFILE + BINS] = np.nan
-    state[:, SMOOTHED : SMOOTHED + 3] = np.nan
     state[:, BIN] = -1
     state[:, AGE] = NEVER
+    forget_recent(state, np.arange(series))
     return state
+
+
+def forget_recent(state: State, rows: NDArray[np.int64]) -> None:
+    """Empty what holds only the last windows of these series: they were long ago."""
+    for first, length in ((VALUES, RING), (RESIDUALS, RING), (VARIANCES, RING), (SMOOTHED, 3)):
+        state[rows, first : first + length] = np.nan
+    state[rows, EPISODE] = state[rows, SHIFTED] = 0
 
 
 def warm_up() -> None:
     """Compile the kernel, or load it compiled.  Blocks: for some seconds if nothing is cached."""
     series, windows = empty(1), np.zeros(1)
     step(
-        series, np.zeros(1, np.int64), windows, windows, windows, np.zeros(1, np.uint8), np.zeros(3, np.int64), 0.0,
-        2.0, np.zeros((CHANNELS, STEPS)), np.ones(CHANNELS, np.uint8), np.ones(4),
+        series, np.zeros(1, np.int64), windows, windows, windows, np.zeros(1, np.uint8), np.zeros((1, 3), np.int64),
+        np.zeros(1), 2.0, np.zeros((CHANNELS, STEPS)), np.ones(CHANNELS, np.uint8), np.ones(4),
         np.zeros((CHANNELS, STEPS), np.int64), np.zeros((1, RESULTS)),
     )  # fmt: skip
