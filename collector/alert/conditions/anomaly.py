@@ -253,8 +253,6 @@ def places(frame: WindowSeries, labels: tuple[str, ...], chosen: NDArray[np.int6
 def what(channel: int, over: bool, seconds: int) -> str:
     """What is unusual, in words."""
     stream, above = channel // 2, channel % 2 == 0
-    if channel == learn.SUM:
-        return "unusual in several ways at once"
     side = "higher" if above else "lower"
     if learn.CHANGES <= stream < learn.ROUGHNESS:
         return "sudden rise" if above else "sudden fall"
