@@ -26,6 +26,8 @@ from schemas.rollups import LEVEL_US
 
 ORDER: tuple[Scope, ...] = ("service", "exporter", "host", "interface", "vm", "pair")
 """Rules that may inhibit other alerts go first."""
+LEARNED = "learned"
+"""Directory in that of the spool, for what rules learn."""
 MOST_PLACES = 100
 """VMs that the inventory is asked about at once; of more only the window is asked."""
 

@@ -29,11 +29,12 @@ SHIPPED = np.zeros(learn.CHANNELS)
 less by chance."""
 SHIPPED[0:8] = np.repeat((12.0, 10.0, 8.0, 6.0), 2)
 SHIPPED[8:14] = np.repeat((12.0, 10.0, 8.0), 2)
-SHIPPED[14:20] = 10.0
+SHIPPED[14:20] = 6.5
 SHIPPED[20:26] = np.repeat((12.0, 8.0, 6.0), 2)
-SHIPPED[learn.SUM] = 12.0
+SHIPPED[learn.SUM] = 7.0
 SHIPPED_SCALE = 1.0
 _STEPS = np.arange(learn.STEPS) / learn.STEPS_PER_UNIT
+_SHIPPED_RATES = np.exp(np.minimum(50, (SHIPPED[:, None] - _STEPS) / SHIPPED_SCALE)) / learn.CHANNELS
 
 
 class Fleet:
@@ -63,18 +64,15 @@ class Fleet:
         """Return the score of each step of evidence, shape (channels, steps), if these channels may raise alerts."""
         histogram = self.peaks.sum(axis=0)
         counts = histogram[:, ::-1].cumsum(axis=1)[:, ::-1].astype(np.float64)
-        for channel in range(learn.CHANNELS):
+        for channel in np.flatnonzero(counts[:, 0] >= HIGHEST / 3):
             _smooth(histogram[channel], counts[channel])
-        shipped = np.exp(np.minimum(50, (SHIPPED[:, None] - _STEPS) / SHIPPED_SCALE)) / learn.CHANNELS
-        rates = (counts + PRIOR * shipped) / (self.exposure.sum() + PRIOR)
+        rates = (counts + PRIOR * _SHIPPED_RATES) / (self.exposure.sum() + PRIOR)
         return -np.log10(np.count_nonzero(used) * rates)
 
 
 def _smooth(histogram: Counts, counts: Table) -> None:
     """Let the number of peaks above each step go on exponentially beyond the highest ones."""
     most = min(HIGHEST, counts[0] / 2)
-    if most < HIGHEST / 6:
-        return
     start = int(np.flatnonzero(counts >= most)[-1])
     excess = (_STEPS[start:] - _STEPS[start] + 0.5 / learn.STEPS_PER_UNIT) * histogram[start:]
     mean = max(1 / learn.STEPS_PER_UNIT, float(excess.sum()) / counts[start])

@@ -134,7 +134,8 @@ def observe(row, at, value, noise, extra, floor):  # type: ignore[no-untyped-def
         exceeds = one == side and off > row[at + ABOVE + one]
         if exceeds and row[at + ABOVE + one] > 0:
             index = row[at + TAIL_ABOVE + one]
-            row[at + TAIL_ABOVE + one] = index + 0.02 * (min(math.log(off / row[at + ABOVE + one]), 3.0) - index)
+            learned = max(0.02, 1 / (5 + TAIL_SHARE * count))
+            row[at + TAIL_ABOVE + one] = index + learned * (min(math.log(off / row[at + ABOVE + one]), 3.0) - index)
         moved = row[at + ABOVE + one] + step * ((1.0 if exceeds else 0.0) - TAIL_SHARE)
         row[at + ABOVE + one] = max(0.0, moved)
     shrink = (high - low) / 16_000
@@ -210,12 +211,12 @@ def gather(row, value, variance, usual, floor, evidence):  # type: ignore[no-unt
     Returns the sum of all records and of the distance from the long mean: tails add less than they cost in false
     alarms, on both labelled corpora.
     """
+    common = row[USUAL_VARIANCE]
+    total = long_distance(row, value, variance, max(0.0, variance - common), floor)
     seen = int(row[SEEN])
     row[VALUES + seen % RING], row[VARIANCES + seen % RING] = value, variance
     seen += 1
     row[SEEN] = seen if seen < NEVER else seen - RING * 10_000
-    common = row[USUAL_VARIANCE]
-    total = long_distance(row, value, variance, max(0.0, variance - common), floor)
     for number in range(4):
         evidence[LEVELS + number] = 0
         width = WIDTHS[number]
@@ -251,7 +252,7 @@ def gather(row, value, variance, usual, floor, evidence):  # type: ignore[no-unt
         )  # fmt: skip
         evidence[CHANGES + number] = tail
         total += abs(record)
-        energy, square, least = row[ENERGY + number], change * change, floor * floor + common + 1e-18
+        energy, square, least = row[ENERGY + number], change * change, 0.1 * floor * floor + common + 1e-18
         energy += (square * (energy + least) / (energy + least + more) - energy) / SMOOTH[number + 1] / 3
         row[ENERGY + number] = energy
         if seen > RING:
@@ -305,12 +306,14 @@ def side_of(evidence, channel, total):  # type: ignore[no-untyped-def]
 
 @inline_always
 def strongest(evidence):  # type: ignore[no-untyped-def]
-    """Return the channel with the highest tail: it names what adds up."""
-    best = 0
+    """Return the first channel whose tail is not far below the highest: it names what adds up, in simple words."""
+    most = 0.0
     for channel in range(SUM):
-        if side_of(evidence, channel, 0.0) > side_of(evidence, best, 0.0):
-            best = channel
-    return best
+        most = max(most, side_of(evidence, channel, 0.0))
+    for channel in range(SUM):
+        if side_of(evidence, channel, 0.0) >= most / 2:
+            return channel
+    return 0
 
 
 @inline_always
@@ -327,8 +330,11 @@ def count_peak(row, channel, tail, hold, peaks):  # type: ignore[no-untyped-def]
 
 
 @inline_always
-def decide(row, score, base, need, hold, clear_windows, masked, found):  # type: ignore[no-untyped-def]
-    """Hold the score against the limit of the series, which is higher where it raised alerts before."""
+def decide(row, score, inside, base, need, hold, clear_windows, masked, found):  # type: ignore[no-untyped-def]
+    """Hold the score against the limit of the series, which is higher where it raised alerts before.
+
+    It is clear only when the level is `inside` what is usual, too: what is new about a fault is over before it is.
+    """
     row[ALERTS] *= 1 - FORGET
     row[AGE] = min(row[AGE] + 1, NEVER)
     if row[EPISODE] == 0:
@@ -341,7 +347,7 @@ def decide(row, score, base, need, hold, clear_windows, masked, found):  # type:
     if row[EPISODE] == 0:
         return
     row[BEGAN] += 1
-    beyond, clear = score >= row[LIMIT], score < row[LIMIT] - RARER
+    beyond, clear = score >= row[LIMIT], inside and score < row[LIMIT] - RARER
     found[BEYOND], found[CLEAR] = beyond, clear
     row[BEYOND_RUN] = row[BEYOND_RUN] + 1 if beyond else 0
     if row[BEYOND_RUN] == need:
@@ -357,14 +363,14 @@ def decide(row, score, base, need, hold, clear_windows, masked, found):  # type:
 def settle(row, evidence):  # type: ignore[no-untyped-def]
     """Take a level that stays for the usual one, if it stayed for long enough; return whether that was lately."""
     at = (LEVELS + 2) * FIELDS
-    stays = evidence[LEVELS + 2] != 0 and evidence[CHANGES + 1] == 0
+    stays, quiet = evidence[LEVELS + 2] != 0, evidence[CHANGES + 1] == 0
     if row[SHIFTED] < 0:
         row[SHIFTED] += 1
         return True
     if row[EPISODE] == 0 and row[SHIFTED] == 0:
         return False
-    row[SHIFTED] = row[SHIFTED] + 1 if stays else 0
-    if row[SHIFTED] < SHIFT_WINDOWS:
+    row[SHIFTED] = max(0, row[SHIFTED] + (1 if stays else -1))
+    if row[SHIFTED] < SHIFT_WINDOWS or not quiet:
         return False
     shift = means(row, VALUES, int(row[SEEN]), RING) - row[at + CENTRE]
     if np.isnan(shift):
@@ -431,7 +437,8 @@ def step(state, rows, values, variances, floors, masked, places, shares, kinds, 
             best = strongest(evidence)
         out[SCORE], out[CHANNEL], out[TOTAL] = score, best, total
         usual_range(row, best, usual, out)
-        decide(row, score, policy[0], policy[1], policy[2], policy[3], masked[number], out)
+        inside = evidence[LEVELS] == 0 and evidence[LEVELS + 2] == 0
+        decide(row, score, inside, policy[0], policy[1], policy[2], policy[3], masked[number], out)
         out[SINCE] = row[BEGAN]
         out[NEW_USUAL] = settle(row, evidence)
 
