@@ -146,10 +146,10 @@ class Alerts:
         self._unfit = metrics.counter(
             "anomaly_state_failures_total", "States of a rule that were not read (unfit) or written.", ("rule", "what")
         )
-        for rule in self._rules.values():
-            if rule.condition == "anomaly":
+        for one in self._rules.values():
+            if one.condition == "anomaly":
                 for failure in ("unfit", "unwritten"):
-                    self._unfit.labels(rule.name, failure)
+                    self._unfit.labels(one.name, failure)
         self._write_failures = metrics.counter("alert_write_failures_total", "Attempts to write states that failed.")
         self._rows_dropped = metrics.counter("alert_rows_dropped_total", "Rows of states that could not be written.")
 

@@ -23,7 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check the settings, and what rules have learned, without opening anything else; exit code 2, with key, value and what was expected, if wrong."""
+    """Check the settings, and look at what rules learned; exit code 2, with key, value and what was expected, if
+    wrong."""
     settings = load_settings(args)
     if settings is None:
         return 2

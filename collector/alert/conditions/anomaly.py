@@ -103,7 +103,7 @@ class Anomaly(Judge):
         rule, out = self.rule, self._found
         scale = self._scale(rows)
         data = measured & np.isfinite(out[:, learn.SCORE])
-        data[data] = self._memory.rows[rows[data], learn.SEEN] > learn.LEAST
+        data[data] = self._memory.rows[rows[data], learn.SEEN] > learn.LEAST_JUDGED
         low, high, expected = (
             self._back(out[:, column], scale) for column in (learn.USUAL_LOW, learn.USUAL_HIGH, learn.EXPECTED)
         )
@@ -159,9 +159,7 @@ class Anomaly(Judge):
         self._found[chosen] = out
         return found, known, measured
 
-    def _note_times(
-        self, frame: WindowSeries, rows: NDArray[np.int64], chosen: NDArray[np.int64], end: int
-    ) -> None:
+    def _note_times(self, frame: WindowSeries, rows: NDArray[np.int64], chosen: NDArray[np.int64], end: int) -> None:
         """Mask series whose hypervisor is another one, and those that come back after a pause."""
         memory = self._memory
         place = places(frame, self.rule.view.hosts, chosen)

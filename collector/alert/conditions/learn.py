@@ -68,6 +68,8 @@ SCORE, CHANNEL, BEYOND, CLEAR, EXPECTED, USUAL_LOW, USUAL_HIGH, SINCE, NEW_USUAL
 
 LEAST = 50
 """Windows before a stream is judged."""
+LEAST_JUDGED = 120
+"""Windows before a series is judged: its tails are known roughly."""
 LEAST_SEASON = 300
 TAIL_SHARE = 0.02
 TAIL_DECADES = 1.69897
@@ -392,15 +394,15 @@ def settle(row, evidence):  # type: ignore[no-untyped-def]
 def usual_range(row, channel, usual, found):  # type: ignore[no-untyped-def]
     """Fill in what was expected of the value, as the channel sees it: before this window was learned, nearly."""
     stream = channel // 2
-    if SEASONS <= stream and not np.isnan(usual):
+    if stream >= SEASONS and not np.isnan(usual):
         at, base = stream * FIELDS, usual
     elif CHANGES <= stream < ROUGHNESS:
         at, base = stream * FIELDS, row[SMOOTHED + stream - CHANGES]
     else:
         at, base = (stream if stream < CHANGES else 0) * FIELDS, 0.0
-    centre = base + row[at + CENTRE]
+    centre, noise = base + row[at + CENTRE], Z95 * math.sqrt(row[USUAL_VARIANCE])
     found[EXPECTED] = centre
-    found[USUAL_LOW], found[USUAL_HIGH] = centre - row[at + BELOW], centre + row[at + ABOVE]
+    found[USUAL_LOW], found[USUAL_HIGH] = centre - max(row[at + BELOW], noise), centre + max(row[at + ABOVE], noise)
 
 
 @kernel
@@ -409,9 +411,9 @@ def step(state, rows, values, variances, floors, masked, places, shares, kinds, 
 
     `state`: a row per series; `rows`: which one each value belongs to; `values`: transformed, NaN where there is none;
     `variances`: of their sampling; `floors`: least width of what is usual; `masked`: a known change explains what
-    happens; `places`, `shares`, `kinds`: see `clock`, one for all values or one for each; `scores`, shape (CHANNELS, STEPS): what
-    evidence is worth; `used`: channels that count; `policy`: limit, windows to fire, hold, windows to clear;
-    `peaks`, shape (CHANNELS, STEPS), counts.
+    happens; `places`, `shares`, `kinds`: see `clock`, one for all values or one for each; `scores`, shape (CHANNELS,
+    STEPS): what evidence is worth; `used`: channels that count; `policy`: limit, windows to fire, hold, windows to
+    clear; `peaks`, shape (CHANNELS, STEPS), counts.
     """
     evidence = np.zeros(STREAMS)
     for number in range(len(rows)):
@@ -428,7 +430,9 @@ def step(state, rows, values, variances, floors, masked, places, shares, kinds, 
         score, best = -9.0, 0
         for channel in range(CHANNELS):
             tail = side_of(evidence, channel, total)
-            count_peak(row, channel, tail, policy[2], peaks)
+            # What a known change explains, or what is new to us, says nothing of how rare something is.
+            known = not masked[number] and row[SEEN] > LEAST_JUDGED
+            count_peak(row, channel, tail if known else 0.0, policy[2], peaks)
             if used[channel] and tail > 0:
                 worth = scores[channel, min(STEPS - 1, int(tail * STEPS_PER_UNIT))]
                 if worth > score:
@@ -438,6 +442,7 @@ def step(state, rows, values, variances, floors, masked, places, shares, kinds, 
         out[SCORE], out[CHANNEL], out[TOTAL] = score, best, total
         usual_range(row, best, usual, out)
         inside = evidence[LEVELS] == 0 and evidence[LEVELS + 2] == 0
+        score = score if row[SEEN] > LEAST_JUDGED else -9.0
         decide(row, score, inside, policy[0], policy[1], policy[2], policy[3], masked[number], out)
         out[SINCE] = row[BEGAN]
         out[NEW_USUAL] = settle(row, evidence)

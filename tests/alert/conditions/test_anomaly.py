@@ -13,14 +13,13 @@ import pytest
 
 from collector.alert.conditions import anomaly, learn
 from collector.alert.conditions.anomaly import Anomaly, rarity, what
-from collector.alert.conditions.memory import UnfitError
 from collector.alert.rules import Rule
 from collector.alert.series import WindowSeries
 from collector.alert.settings import AlertSettings
 from collector.alert.state import Alert, AlertStates
 from collector.notify.words import WORDS
 from decoders.jit import INTERPRETED
-from tests.alert.conditions.support import NAN, NOON_US, frame, step
+from tests.alert.conditions.support import frame, step
 
 RATE = Rule(name="rate", scope="vm", condition="anomaly", measure="sent_bits_per_second", clear_seconds=120)
 SETTINGS = AlertSettings()
@@ -225,9 +224,7 @@ def test_a_restart_changes_no_verdict(tmp_path: Path) -> None:
         (lambda octets: b"", "it is no state of a rule"),
     ],
 )
-def test_a_file_that_does_not_fit_is_not_used(
-    tmp_path: Path, spoil: Callable[[bytes], bytes], why: str
-) -> None:
+def test_a_file_that_does_not_fit_is_not_used(tmp_path: Path, spoil: Callable[[bytes], bytes], why: str) -> None:
     judge = made()
     judge.keep(tmp_path)
     verdicts(judge, many(3))
@@ -263,3 +260,16 @@ def test_each_part_of_the_sentence_has_chinese_words() -> None:
     for part in parts:
         assert any(re.fullmatch(pattern, part) for pattern in patterns), part
     assert {anomaly.DURATIONS[2]} == {"min"}
+
+
+def test_names_are_escaped_and_no_part_of_the_evidence() -> None:
+    at, hostile = SHORT - 120, "db\x1b[31m; usual 1 to 2"
+    frames = [
+        replace(one, texts={**one.texts, "vm": pa.array([hostile])}) for one in windows(RATE, spike(noisy(), at))
+    ]
+
+    ((_, alert),) = fired(made(RATE.model_copy(update={"text": "{vm}: {evidence}"})), frames)
+
+    assert alert.labels["vm"] == "db\\x1b[31m; usual 1 to 2"
+    assert hostile not in alert.evidence
+    assert alert.summary.startswith("db\\x1b[31m; usual 1 to 2: ")
