@@ -23,8 +23,15 @@ STREAM_HOURS = 3
 
 
 def missed_by_all(level: str) -> str:
-    """Return a query of the seconds of each window that the service did not watch (table `gaps`); `vantage` is 0."""
-    return _missed(level, "toUInt64(0)", "", "=")
+    """Return a query of the seconds of each window that the service did not watch; `vantage` is 0.
+
+    They are those of table `gaps`, and in a window that is still open those to come.
+    """
+    to_come = f"""
+            UNION ALL
+            SELECT any(reporter), any(domain), any(protocol), toFloat64(now()) + {LEVELS[level]}, 0, toFloat64(now())
+            FROM gaps WHERE 0"""
+    return _missed(level, "toUInt64(0)", "", "=", to_come)
 
 
 def missed(level: str) -> str:
@@ -38,7 +45,7 @@ def missed(level: str) -> str:
     return _missed(level, "streams.vantage", streams, "!=")
 
 
-def _missed(level: str, vantage: str, join: str, of_all: str) -> str:
+def _missed(level: str, vantage: str, join: str, of_all: str, more: str = "") -> str:
     seconds = LEVELS[level]
     first, last = "toUnixTimestamp64Micro(begins) / 1e6", "toUnixTimestamp64Micro(ends) / 1e6"
     return f"""
@@ -58,7 +65,7 @@ def _missed(level: str, vantage: str, join: str, of_all: str) -> str:
             SELECT reporter, domain, protocol, {last} AS end,
                 reason IN ('started', 'reopened', 'restarted') AS begins_again,
                 greatest({first}, {last} - {LONGEST_SECONDS}, 0) AS begin
-            FROM gaps WHERE ends > now() - INTERVAL {TTL_DAYS[level]} DAY AND reporter {of_all} toIPv6('::')
+            FROM gaps WHERE ends > now() - INTERVAL {TTL_DAYS[level]} DAY AND reporter {of_all} toIPv6('::'){more}
         ) AS gap{join}
     )
     WHERE part > 0

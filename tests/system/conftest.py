@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.system import guests as made_guests
 from tests.system.testbed import Testbed, missing
 
 REQUIRED = os.environ.get("VMFLOW_SYSTEM") == "1"
@@ -42,3 +43,16 @@ def testbed() -> Iterator[Testbed]:
         yield made
     finally:
         made.run("down")
+
+
+@pytest.fixture(scope="session")
+def guests() -> Iterator[None]:
+    """Two hypervisors with a QEMU guest each."""
+    if reason := made_guests.missing():
+        pytest.skip(reason)
+    try:
+        made_guests.TESTBED.run("up")
+        made_guests.vm("up")
+        yield
+    finally:
+        made_guests.TESTBED.run("down")

@@ -13,8 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from collector.inventory.settings import LibvirtSettings
 from collector.inventory.sources.base import Report
 from collector.inventory.sources.libvirt import Libvirt
@@ -41,19 +39,6 @@ def missing() -> str:
         return "needs libvirt-python (Debian, to build it: libvirt-dev pkg-config gcc python3-dev)"
     absent = sorted(package for program, package in PROGRAMS.items() if shutil.which(program) is None)
     return f"needs the Debian packages {' '.join(absent)}" if absent else ""
-
-
-@pytest.fixture(scope="session")
-def guests() -> Iterator[None]:
-    """Two hypervisors with a guest each."""
-    if reason := missing():
-        pytest.skip(reason)
-    try:
-        TESTBED.run("up")
-        vm("up")
-        yield
-    finally:
-        TESTBED.run("down")
 
 
 def vm(*arguments: str) -> str:

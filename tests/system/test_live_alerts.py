@@ -164,7 +164,10 @@ def test_a_bad_wire_is_told_of_within_one_window_and_its_end_too(
         assert (change["labels"]["src_vm"], change["labels"]["dst_vm"]) == ("a2", "b2")
     # The first window that was bad from its begin to its end, or the one in which the wire got bad.
     whole = -(-bad // WINDOW_SECONDS) * WINDOW_SECONDS + WINDOW_SECONDS
-    assert bad < fired["closed"] <= whole
+    assert bad < fired["closed"] <= whole, service.query(
+        "SELECT time, loss_ratio, loss_low, loss_high, loss_evidence, packets_per_second FROM pair_metrics "
+        f"WHERE (src_vm, dst_vm) = ('a2', 'b2') AND time >= {began:.0f} ORDER BY time"
+    )
     assert 0.01 < fired["low"] <= fired["value"] <= fired["high"]
     if fired["closed"] >= whole:
         assert fired["low"] <= 0.05 <= fired["high"]

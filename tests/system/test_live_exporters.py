@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -38,12 +38,27 @@ def interfaces(testbed: Testbed) -> list[dict[str, str]]:
     return list(json.loads(testbed.run("inventory"))["vms"].values())
 
 
+UNSAMPLED = 'decode.exporters=[{"network": "127.0.1.0/24", "protocol": "ipfix", "sampling_rate": 1}]'
+"""As deploy/ovs.md says for unsampled IPFIX; what comes by sFlow keeps its own rate."""
+
+
+def names_of(testbed: Testbed, directory: Path) -> Path:
+    file = directory / "names.csv"
+    file.write_text("mac,vm\n" + "".join(f"{vm['mac']},{vm['vm']}\n" for vm in interfaces(testbed)))
+    return file
+
+
 @pytest.fixture(scope="module")
 def service(testbed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     directory = tmp_path_factory.mktemp("service")
-    file = directory / "names.csv"
-    file.write_text("mac,vm\n" + "".join(f"{vm['mac']},{vm['vm']}\n" for vm in interfaces(testbed)))
-    with started(testbed, directory, file, *inventory(testbed)) as service:
+    with started(testbed, directory, names_of(testbed, directory), UNSAMPLED, *inventory(testbed)) as service:
+        yield service
+
+
+@pytest.fixture
+def without_rate(testbed: Testbed, tmp_path: Path) -> Iterator[Service]:
+    """A service that is not told that the IPFIX is unsampled."""
+    with started(testbed, tmp_path, names_of(testbed, tmp_path), *inventory(testbed)) as service:
         yield service
 
 
@@ -61,18 +76,16 @@ def by_agent(testbed: Testbed, tmp_path: Path) -> Iterator[Service]:
     ]
     blocks += [f'[[host]]\nname = "host-{host}"\naddresses = ["192.0.2.1{n}"]' for n, host in enumerate("ab", 1)]
     file.write_text("\n\n".join(blocks))
-    with started(testbed, tmp_path, file) as service:
+    with started(testbed, tmp_path, file, UNSAMPLED) as service:
         yield service
 
 
 @contextmanager
-def started(testbed: Testbed, directory: Path, file: Path, *sources: str) -> Iterator[Service]:
-    """The service with names from a file and from these sources."""
+def started(testbed: Testbed, directory: Path, file: Path, *settings: str) -> Iterator[Service]:
+    """The service with names from a file, and with these settings."""
     names = f"inventory.static={json.dumps([{'file': str(file)}])}"
     rules = f"alerts.rules={json.dumps(RULES)}"
-    # As deploy/ovs.md says for unsampled IPFIX; what comes by sFlow keeps its own rate.
-    rates = 'decode.exporters=[{"network": "127.0.1.0/24", "protocol": "ipfix", "sampling_rate": 1}]'
-    with running(directory, *sources, names, rules, rates, "analyze.doctor_seconds=10") as service:
+    with running(directory, *settings, names, rules, "analyze.doctor_seconds=10") as service:
         try:
             yield service
         finally:
@@ -159,44 +172,8 @@ def test_the_line_of_the_doctor_brings_the_counters_back(testbed: Testbed, servi
     assert told(service, "exporter_absent") == []
 
 
-def repair(testbed: Testbed, host: str, code: str) -> None:
-    """Type the lines of a finding, with this testbed's own uplink bridge and collector in place of the page's."""
-    (lines,) = ("\n".join(check.repair) for check in CHECKS if check.code == code)
-    known = re.findall(r'"([0-9.]+:[0-9]+)"', vsctl(testbed, host, "ovs-vsctl list IPFIX; ovs-vsctl list sFlow"))
-    vsctl(testbed, host, lines.replace("br-ex", "br-phy").replace("192.0.2.1:4739", known[0]))
-
-
-SFLOW, IPFIX = ("export-sflow", "sampling=1", "polling=1"), ("export-ipfix", "sampling=1", "cache_active_timeout=2")
-
-
-@pytest.mark.parametrize(
-    ("code", "export", "host"),
-    [
-        ("two_bridges", (*SFLOW, "bridges=br-int,br-phy", "host=a"), "a"),
-        ("arrivals_unseen", (*SFLOW, "host=a,b"), "b"),
-        ("sampled_twice", (*IPFIX, "host=a"), "a"),
-    ],
-)
-def test_the_lines_of_a_finding_end_it(
-    testbed: Testbed, service: Service, code: str, export: tuple[str, ...], host: str
-) -> None:
-    name, *options = export
-    exporter = {"a": "127.0.1.11", "b": "127.0.1.12"}[host]
-    with ping(testbed, "a1", "b1"), ping(testbed, "a3", "b3"):
-        testbed.run(name, target_of(service), *options)
-        until(lambda: code in findings(service, exporter), 150)
-        repair(testbed, host, code)
-        until(lambda: code not in findings(service, exporter), 240)
-        time.sleep(30)
-        assert code not in findings(service, exporter)
-    testbed.run("export-off")
-
-
-def test_the_line_for_an_unknown_agent_ends_it(testbed: Testbed, by_agent: Service) -> None:
-    test_the_lines_of_a_finding_end_it(testbed, by_agent, "agent_unknown", (*SFLOW, "agent=203.0.113.9", "host=a"), "a")
-
-
 def test_an_exporter_that_was_taken_away_is_retired_once(testbed: Testbed, service: Service) -> None:
+    """Before other tests pause the same stream for minutes: then its absence is no news for as long."""
     began = time.time()
     testbed.run("export-off")
     testbed.run("export-sflow", target_of(service), "sampling=1", "polling=1", "host=a")
@@ -214,6 +191,50 @@ def test_an_exporter_that_was_taken_away_is_retired_once(testbed: Testbed, servi
     assert "127.0.1.11 sflow5, domain 0" in done.stdout
     time.sleep(50)
     assert told(service, "exporter_absent", began) == [("firing", "sflow5"), ("resolved", "sflow5")]
+
+
+def repair(testbed: Testbed, host: str, code: str) -> None:
+    """Type the lines of a finding, with this testbed's own uplink bridge and collector in place of the page's."""
+    (lines,) = ("\n".join(check.repair) for check in CHECKS if check.code == code)
+    known = re.findall(r'"([0-9.]+:[0-9]+)"', vsctl(testbed, host, "ovs-vsctl list IPFIX; ovs-vsctl list sFlow"))
+    vsctl(testbed, host, lines.replace("br-ex", "br-phy").replace("192.0.2.1:4739", known[0]))
+
+
+SFLOW, IPFIX = ("export-sflow", "sampling=1", "polling=1"), ("export-ipfix", "sampling=1", "cache_active_timeout=2")
+
+
+def ends(testbed: Testbed, service: Service, code: str, export: tuple[str, ...], host: str, *pairs: str) -> None:
+    """Export in a way that makes a finding, type its lines, see it end; pairs of VMs as "a1-b1" ping meanwhile."""
+    name, *options = export
+    exporter = {"a": "127.0.1.11", "b": "127.0.1.12"}[host]
+    with ExitStack() as pings:
+        for pair in pairs:
+            pings.enter_context(ping(testbed, *pair.split("-")))
+        testbed.run(name, target_of(service), *options)
+        until(lambda: code in findings(service, exporter), 150)
+        repair(testbed, host, code)
+        until(lambda: code not in findings(service, exporter), 240)
+        time.sleep(30)
+        assert code not in findings(service, exporter)
+    testbed.run("export-off")
+
+
+def test_the_lines_for_two_bridges_end_it(testbed: Testbed, service: Service) -> None:
+    """With VXLAN alone: what passes the uplink bridge is of no VM's port there."""
+    ends(testbed, service, "two_bridges", (*SFLOW, "bridges=br-int,br-phy", "host=a"), "a", "a1-b1")
+
+
+def test_the_lines_for_unseen_arrivals_end_it(testbed: Testbed, service: Service) -> None:
+    """The VLAN of a3 and b3 comes by a patch port from the uplink bridge."""
+    ends(testbed, service, "arrivals_unseen", (*SFLOW, "host=a,b"), "b", "a1-b1", "a3-b3")
+
+
+def test_the_lines_for_double_sampling_end_it(testbed: Testbed, without_rate: Service) -> None:
+    ends(testbed, without_rate, "sampled_twice", (*IPFIX, "host=a"), "a", "a1-b1", "a3-b3")
+
+
+def test_the_line_for_an_unknown_agent_ends_it(testbed: Testbed, by_agent: Service) -> None:
+    ends(testbed, by_agent, "agent_unknown", (*SFLOW, "agent=203.0.113.9", "host=a"), "a", "a1-b1", "a3-b3")
 
 
 def test_the_recipe_for_loss_gives_named_pairs_with_exact_loss(testbed: Testbed, service: Service) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.service import Service, running
-from tests.system.guests import TESTBED, guests, restart_if_gone, uri, vm  # noqa: F401 - `guests` is a fixture
+from tests.system.guests import TESTBED, restart_if_gone, uri, vm
 from tests.system.testbed import HOSTS, until
 
 pytestmark = pytest.mark.system
@@ -22,7 +22,7 @@ DEADLINE_SECONDS = 4
 
 
 @pytest.fixture(scope="module")
-def service(guests: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:  # noqa: F811
+def service(guests: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The service with libvirt as its only source, and sFlow of both hypervisors."""
     sources = [
         {
