@@ -7,7 +7,6 @@ import re
 import tomllib
 from typing import Any
 
-from collector.alert.evaluate import LEARNED, judge_of
 from collector.commands.common import add_settings_arguments, load_settings
 from collector.settings import Settings
 from collector.terminal import say
@@ -40,7 +39,12 @@ def run(args: argparse.Namespace) -> int:
 
 def unfit(settings: Settings) -> dict[str, str]:
     """Return why what a rule learned, in the files of a former run, would not be used; by name of rule."""
-    judges = [judge_of(rule, settings.alerts) for rule in settings.alerts.active() if rule.condition == "anomaly"]
+    rules = [rule for rule in settings.alerts.active() if rule.condition == "anomaly"]
+    if not rules:
+        return {}
+    from collector.alert.evaluate import LEARNED, judge_of  # noqa: PLC0415 - half a second, and few rules learn
+
+    judges = [judge_of(rule, settings.alerts) for rule in rules]
     for judge in judges:
         judge.keep(settings.store.spool / LEARNED)
     return {judge.rule.name: judge.unfit for judge in judges if judge.unfit}

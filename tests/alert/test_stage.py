@@ -568,8 +568,7 @@ def test_what_a_rule_learned_is_kept_and_learned_again_where_the_file_is_not_who
             memory = found.alerts._evaluator._judges[0]._memory  # type: ignore[attr-defined]
             learned.append((memory.series, float(memory.rows[: memory.series, learn.SEEN].min())))
             return tuple(  # type: ignore[return-value]
-                found.count("anomaly_state_failures_total", rule="rate", what=what)
-                for what in ("unfit", "unwritten")
+                found.count("anomaly_state_failures_total", rule="rate", what=what) for what in ("unfit", "unwritten")
             )
 
     assert asyncio.run(live(range(8))) == (0, 0)

@@ -218,7 +218,7 @@ class Anomaly(Judge):
             unit, measure = self.rule.about.unit, self.rule.measure
             (least, most), name = in_one_unit([float(low[row]), float(high[row])], unit, measure)
             parts.append(f"usual {least} to {most} {name}".rstrip())
-            parts.append(rarity(float(out[row, learn.SCORE])))
+            parts.append(rarity(float(out[row, learn.WORST])))
             parts.append(f"since {moment(since)}")
             return "; ".join(parts)
 

@@ -64,7 +64,7 @@ LONG_MEAN, LONG_VARIANCE = SEEN + 20, SEEN + 21
 WIDTH = SEEN + 22
 
 # Columns of what is found out about a window.
-SCORE, CHANNEL, BEYOND, CLEAR, EXPECTED, USUAL_LOW, USUAL_HIGH, SINCE, NEW_USUAL, TOTAL, RESULTS = range(11)
+SCORE, CHANNEL, BEYOND, CLEAR, EXPECTED, USUAL_LOW, USUAL_HIGH, SINCE, NEW_USUAL, TOTAL, WORST, RESULTS = range(12)
 
 LEAST = 50
 """Windows before a stream is judged."""
@@ -444,7 +444,7 @@ def step(state, rows, values, variances, floors, masked, places, shares, kinds, 
         inside = evidence[LEVELS] == 0 and evidence[LEVELS + 2] == 0
         score = score if row[SEEN] > LEAST_JUDGED else -9.0
         decide(row, score, inside, policy[0], policy[1], policy[2], policy[3], masked[number], out)
-        out[SINCE] = row[BEGAN]
+        out[SINCE], out[WORST] = row[BEGAN], row[PEAK] if row[EPISODE] != 0 else score
         out[NEW_USUAL] = settle(row, evidence)
 
 

@@ -264,9 +264,7 @@ def test_each_part_of_the_sentence_has_chinese_words() -> None:
 
 def test_names_are_escaped_and_no_part_of_the_evidence() -> None:
     at, hostile = SHORT - 120, "db\x1b[31m; usual 1 to 2"
-    frames = [
-        replace(one, texts={**one.texts, "vm": pa.array([hostile])}) for one in windows(RATE, spike(noisy(), at))
-    ]
+    frames = [replace(one, texts={**one.texts, "vm": pa.array([hostile])}) for one in windows(RATE, spike(noisy(), at))]
 
     ((_, alert),) = fired(made(RATE.model_copy(update={"text": "{vm}: {evidence}"})), frames)
 
