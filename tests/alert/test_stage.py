@@ -557,6 +557,7 @@ def test_what_a_rule_learned_is_kept_and_learned_again_where_the_file_is_not_who
     client: Client, settings: StoreSettings, tmp_path: Path
 ) -> None:
     """Twelve windows: eight judged, the others after a restart with a file that is cut."""
+    learn.warm_up()  # not while the stage waits
     lossy(client, range(0), 12)
     rule = Rule(name="rate", scope="pair", condition="anomaly", measure="bits_per_second", level="10s")
     alerts = AlertSettings(rules=(rule,), default_rules=False, settle_seconds=0)

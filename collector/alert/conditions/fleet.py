@@ -1,8 +1,8 @@
 """What evidence is worth: how often it is as high somewhere in the fleet, counted and not modelled.
 
 Each channel of `learn` has a histogram of its peaks in the last days over all series of a rule.  The rate of peaks
-above some evidence, times the number of channels that say something of their own, is the number of alerts a day and
-1,000 series that a limit there would give.  Its −log10 is the score: 0 is what happens once a day, 1 once in ten.
+above some evidence, times the number of channels that may raise an alert (Bonferroni), is at most the number of alerts
+a day and 1,000 series that a limit there would give.  Its −log10 is the score: 0 is what happens once a day, 1 once in ten.
 
 Beyond the highest peaks the rate goes on exponentially.  Before there is experience, a rate of its own stands for it,
 which is on the quiet side; it weighs as much as `PRIOR` thousand days of one series.
@@ -33,9 +33,6 @@ SHIPPED[14:20] = 6.5
 SHIPPED[20:26] = np.repeat((12.0, 8.0, 6.0), 2)
 SHIPPED[learn.SUM] = 7.0
 SHIPPED_SCALE = 1.0
-ALIKE = 3.0
-"""Channels that peak together, about: with all of them counted alone, a made-up network had a fifth of the false alerts
-that were allowed (`bench.anomaly network`)."""
 _STEPS = np.arange(learn.STEPS) / learn.STEPS_PER_UNIT
 _SHIPPED_RATES = np.exp(np.minimum(50, (SHIPPED[:, None] - _STEPS) / SHIPPED_SCALE)) / learn.CHANNELS
 
@@ -71,7 +68,7 @@ class Fleet:
         for channel in np.flatnonzero(counts[:, 0] >= HIGHEST / 3):
             _smooth(histogram[channel], counts[channel])
         rates = (counts + PRIOR * _SHIPPED_RATES) / (self.exposure.sum() + PRIOR)
-        scores: Table = -np.log10(np.count_nonzero(used) / ALIKE * rates)
+        scores: Table = -np.log10(np.count_nonzero(used) * rates)
         return scores
 
 

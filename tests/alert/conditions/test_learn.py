@@ -96,7 +96,7 @@ def test_bins_of_the_profile() -> None:
 
 def test_a_score_counts_peaks_of_the_fleet() -> None:
     """5,000 days of a series with 100 peaks in one channel: a limit below them gives 20 a day and 1,000, times the
-    number of channels, of which three are alike.  What was counted long ago does not count."""
+    number of channels.  What was counted long ago does not count."""
     fleet, used = Fleet(7), np.zeros(learn.CHANNELS, np.uint8)
     used[:10] = 1
     for day in range(7):
@@ -104,7 +104,7 @@ def test_a_score_counts_peaks_of_the_fleet() -> None:
         fleet.expose(day * 86_400, 5_000_000 if day == 1 else 0, 86_400)
     many = fleet.scores(used)
     assert fleet.exposure.sum() == pytest.approx(5000)
-    assert many[3, 160] == pytest.approx(-np.log10(10 / 3 * 100 / 5000), abs=0.001)
+    assert many[3, 160] == pytest.approx(-np.log10(10 * 100 / 5000), abs=0.001)
     assert many[3, 200] > many[3, 160] + 2
     assert many[4, 200] > 4
 
