@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from collector.alert.api import AlertApi
+from collector.alert.evaluate import LEARNED
 from collector.alert.stage import Alerts
 from collector.analyze.doctor import Doctor
 from collector.analyze.figures import Figures
@@ -213,6 +214,7 @@ class Service:
             remember=self.notify.remember,
             on_notification=self._notified,
             own=self._own_measures,
+            learned=settings.store.spool / LEARNED,
         )
         alert_api = AlertApi(self.alerts, settings.alerts.active())
         reader = Reader(partial(self.bridge.call, READ), connect, BOUNDS, wait_seconds=ANSWER_SECONDS)

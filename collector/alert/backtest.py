@@ -25,6 +25,8 @@ KEPT = 10_000
 """Alerts of one rule that are kept; more are only counted."""
 QUANTILES = (0.99, 0.999, 0.9999, 0.99999, 1.0)
 """Of all windows of all series: where limits are tried."""
+BUDGETS = (10.0, 3.0, 1.0, 0.3, 0.1)
+"""Alerts a day and 1,000 series that are tried for a rule that learns."""
 SAMPLE = 1_000_000
 """Values per rule that quantiles are taken of; of more, the most extreme are kept and the others thinned out."""
 
@@ -129,11 +131,16 @@ def suggest(
 ) -> list[Suggestion]:
     """Try limits where the measured values lie.  Blocks; raises the driver's errors.
 
-    Only rules with a `threshold` are tried; the limits of one rule stand together, the present one first.
+    Only rules with a `threshold`, and budgets of `anomaly`, are tried; those of one rule stand together, the present
+    one first.
     """
-    rules = [rule for rule in rules if rule.condition == "threshold" and not rule.about.own]
     tried: list[tuple[Rule, bool, bool]] = []
     for rule in rules:
+        if rule.condition == "anomaly":
+            others = [rule.model_copy(update={"alerts_per_day": one}) for one in BUDGETS if one != rule.alerts_per_day]
+            tried += [(rule, True, True), *((other, False, True) for other in others)]
+        if rule.condition != "threshold" or rule.about.own:
+            continue
         values = _nearest(client, rule, settings, since_us, until_us)
         limits = [limit for limit in candidates(values, rule.sign) if limit != rule.limit and rule.can_pass(limit)]
         tried += [(rule, True, len(values) > 0), *((_with_limit(rule, limit), False, True) for limit in limits)]

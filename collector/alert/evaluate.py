@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 from clickhouse_connect.driver import Client
@@ -25,6 +26,8 @@ from schemas.rollups import LEVEL_US
 
 ORDER: tuple[Scope, ...] = ("service", "exporter", "host", "interface", "vm", "pair")
 """Rules that may inhibit other alerts go first."""
+LEARNED = "learned"
+"""Directory in that of the spool, for what rules learn."""
 MOST_PLACES = 100
 """VMs that the inventory is asked about at once; of more only the window is asked."""
 
@@ -74,10 +77,36 @@ class Evaluator:
     """All rules and their states."""
 
     def __init__(self, settings: AlertSettings, rules: Sequence[Rule]) -> None:
+        self._save_us, self._saved_us = round(settings.anomaly.save_seconds * SECOND_US), 0
         self.states = AlertStates(settings)
         self._limits = Limits(settings.query_seconds, settings.query_bytes, settings.series)
         self._most = settings.series
         self._judges = [judge_of(rule, settings) for rule in rules]
+
+    def keep(self, directory: Path) -> dict[str, str]:
+        """Let the rules keep what they learn in this directory.  Blocks.
+
+        Returns by name of rule why what a former run kept is not used; such a rule begins with the stored windows.
+        """
+        for judge in self._judges:
+            judge.keep(directory)
+        return {judge.rule.name: judge.unfit for judge in self._judges if judge.unfit}
+
+    def save(self, now_us: int | None = None) -> dict[str, OSError]:
+        """Write what the rules learned, if it is time (`now_us`); returns what went wrong.  Blocks."""
+        if now_us is not None and abs(now_us - self._saved_us) < self._save_us:
+            return {}
+        if now_us is not None:
+            self._saved_us, first = now_us, self._saved_us == 0
+            if first:
+                return {}
+        failed = {}
+        for judge in self._judges:
+            try:
+                judge.save()
+            except OSError as error:
+                failed[judge.rule.name] = error
+        return failed
 
     def restore(self, alerts: Iterable[Alert]) -> None:
         """Take over alerts of a former run."""

@@ -14,7 +14,7 @@ from collector.figures import figure
 from collector.interfaces import Scope, Severity
 from schemas.rollups import LEVELS
 
-Condition = Literal["threshold", "absent", "trend", "baseline"]
+Condition = Literal["threshold", "absent", "trend", "baseline", "anomaly"]
 """Each is a module in `conditions`."""
 Level = Literal["10s", "1m", "1h"]
 
@@ -67,7 +67,7 @@ class Rule(BaseModel, frozen=True, extra="forbid"):
     """What a series is: pair, vm, interface, host, exporter, or the service itself."""
     condition: Condition = "threshold"
     """`threshold`: beyond a limit.  `absent`: nothing comes any more.  `trend`: will reach a limit.  `baseline`: unlike
-    the same hour of other days."""
+    the same hour of other days.  `anomaly`: rare, by what was learned of each series."""
     measure: str = ""
     """Column of the scope's view; none for `absent`."""
     level: Level = "1m"
@@ -104,7 +104,11 @@ class Rule(BaseModel, frozen=True, extra="forbid"):
     min_change: float = Field(default=0, ge=0)
     """`baseline`: a deviation smaller than this, in the measure's unit, is of no interest."""
     direction: Literal["above", "below", "both"] = "both"
-    """`baseline`: which side."""
+    """`baseline`, `anomaly`: which side."""
+    alerts_per_day: float = Field(default=1.0, ge=0.001, le=1000)
+    """`anomaly`: false alerts a day and 1,000 series that are borne."""
+    least_change: float = Field(default=0, ge=0)
+    """`anomaly`: less off what is expected than this, in the measure's unit, is of no interest."""
     severity: Severity = "warning"
     """info, warning or critical: routes choose receivers by it."""
     only: Filter = Filter()
@@ -177,6 +181,10 @@ class Rule(BaseModel, frozen=True, extra="forbid"):
                     "expected level 1h, or a measure per second"
                 )
             return
+        if self.condition == "anomaly":
+            if self.above is not None or self.below is not None or self.clear is not None:
+                raise ValueError("condition anomaly takes alerts_per_day and direction, no above, below or clear")
+            return
         if (self.above is None) == (self.below is None):
             raise ValueError(f"condition {self.condition} takes exactly one of above and below")
         for name in ("above", "below", "clear"):
@@ -214,6 +222,9 @@ class Rule(BaseModel, frozen=True, extra="forbid"):
             return f"silent for {self.windows} windows"
         if self.condition == "baseline":
             return f"{self.measure} {self.deviations:g} deviations {self.direction} of what is usual"
+        if self.condition == "anomaly":
+            side = "" if self.direction == "both" else f" {self.direction}"
+            return f"{self.measure} unusual{side}, {self.alerts_per_day:g} a day and 1,000 series"
         side = "above" if self.sign > 0 else "below"
         words = f"{self.measure} {side} {figure(self.limit, self.about.unit)}"
         if self.condition == "trend":

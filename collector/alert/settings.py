@@ -28,6 +28,17 @@ class Route(BaseModel, frozen=True, extra="forbid"):
     """Time before the first of them, and between each two."""
 
 
+class AnomalySettings(BaseModel, frozen=True, extra="forbid"):
+    """What rules with condition `anomaly` remember."""
+
+    learn_days: int = Field(default=7, ge=1, le=31)
+    """Days of which it is counted how rare something is."""
+    save_seconds: float = Field(default=900, ge=10, le=86_400)
+    """Time between two writes of the state, in `learned` beside the spool: 1.8 kB per series."""
+    mask_seconds: float = Field(default=600, ge=0, le=86_400)
+    """No alert for so long after a VM moved or came back: the change explains what happens."""
+
+
 class AlertSettings(BaseModel, frozen=True, extra="forbid"):
     """What raises alerts and who is notified of them."""
 
@@ -65,6 +76,8 @@ class AlertSettings(BaseModel, frozen=True, extra="forbid"):
     min_baseline_days: int = Field(default=3, ge=3, le=28)
     """Days with a value in the same hour that a baseline needs; three of the same weekday are taken alone, so that a
     Sunday is compared with Sundays."""
+    anomaly: AnomalySettings = AnomalySettings()
+    """What rules with condition `anomaly` remember."""
     group_by: Literal["host", "rule", "none"] = "host"
     """How simultaneous alerts of one rule are grouped into one message: those of one hypervisor (of a pair: either of
     its two, whichever has more of them), all, or none."""

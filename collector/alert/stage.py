@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Self
 
 from clickhouse_connect.driver import Client
@@ -83,8 +84,11 @@ class Alerts:
         remember: Remember | None = None,
         on_notification: OnNotification | None = None,
         own: Callable[[], Mapping[str, float]] | None = None,
+        learned: Path | None = None,
     ) -> None:
-        """`own` gives the measures of the service itself that stand in no view."""
+        """`own` gives the measures of the service itself that stand in no view; `learned` is the directory for what
+        rules learn."""
+        self._learned = learned
         self._settings = settings
         self._call = call
         self._outbox = outbox
@@ -139,6 +143,13 @@ class Alerts:
         self._left_out = metrics.counter(
             "alert_series_left_out_total", "Series that a rule did not look at, at least: too many."
         )
+        self._unfit = metrics.counter(
+            "anomaly_state_failures_total", "States of a rule that were not read (unfit) or written.", ("rule", "what")
+        )
+        for one in self._rules.values():
+            if one.condition == "anomaly":
+                for failure in ("unfit", "unwritten"):
+                    self._unfit.labels(one.name, failure)
         self._write_failures = metrics.counter("alert_write_failures_total", "Attempts to write states that failed.")
         self._rows_dropped = metrics.counter("alert_rows_dropped_total", "Rows of states that could not be written.")
 
@@ -353,8 +364,14 @@ class Alerts:
             self._put_off.labels(name).inc()
         self._left_out.inc(outcome.left_out)
         self._failed(outcome.failed)
+        self._unwritten(self._evaluator.save(window.end_us))
         self._seconds.labels(window.level).observe(time.monotonic() - begun)
         return not outcome.failed, outcome.changes
+
+    def _unwritten(self, errors: Mapping[str, OSError]) -> None:
+        for name, error in errors.items():
+            self._unfit.labels(name, "unwritten").inc()
+            _log.sampled("what a rule learned is not written", key=name, rule=name, error=str(error))
 
     def _failed(self, errors: Mapping[str, BaseException]) -> None:
         for name, error in errors.items():
@@ -408,6 +425,11 @@ class Alerts:
         back = max([self._settings.flap_seconds, *(SEED_WINDOWS * LEVELS[rule.level] for rule in absent)])
         recent_us = now_us - round(back * SECOND_US)
         outbox_us = now_us - round(self._settings.outbox_seconds * SECOND_US)
+        if self._learned is not None:
+            for name, why in self._evaluator.keep(self._learned).items():
+                self._unfit.labels(name, "unfit").inc()
+                _log.warning("what a rule learned is not used: learning from the stored windows", rule=name, why=why)
+            self._learned = None
         with self._client.use() as client:
             found = self._store.load(client, self._rules, recent_us, outbox_us, now_us)
         self._evaluator.restore(found.alerts)
@@ -420,6 +442,7 @@ class Alerts:
     def _finish(self, deliveries: list[_Delivery]) -> None:
         self._note(deliveries)
         self._flush()
+        self._unwritten(self._evaluator.save())
         self._client.close()
 
     def _note(self, deliveries: list[_Delivery]) -> tuple[bool, list[Change]]:

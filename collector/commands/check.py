@@ -8,6 +8,7 @@ import tomllib
 from typing import Any
 
 from collector.commands.common import add_settings_arguments, load_settings
+from collector.settings import Settings
 from collector.terminal import say
 from schemas.text import HOSTILE
 
@@ -21,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check the settings without opening anything; exit code 2, with key, value and what was expected, if wrong."""
+    """Check the settings, and look at what rules learned; exit code 2, with key, value and what was expected, if
+    wrong."""
     settings = load_settings(args)
     if settings is None:
         return 2
@@ -30,7 +32,22 @@ def run(args: argparse.Namespace) -> int:
     else:
         sockets, store = len(settings.listen.endpoints()), settings.store.shown_url
         say(f"settings are right: {sockets} UDP sockets, store {store}; read from {args.config or 'no file'}")
+        for rule, why in unfit(settings).items():
+            say(f"rule {rule}: what it learned is not used ({why}); the next start replays the stored windows")
     return 0
+
+
+def unfit(settings: Settings) -> dict[str, str]:
+    """Return why what a rule learned, in the files of a former run, would not be used; by name of rule."""
+    rules = [rule for rule in settings.alerts.active() if rule.condition == "anomaly"]
+    if not rules:
+        return {}
+    from collector.alert.evaluate import LEARNED, judge_of  # noqa: PLC0415 - half a second, and few rules learn
+
+    judges = [judge_of(rule, settings.alerts) for rule in rules]
+    for judge in judges:
+        judge.keep(settings.store.spool / LEARNED)
+    return {judge.rule.name: judge.unfit for judge in judges if judge.unfit}
 
 
 def as_toml(sections: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ inserted.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from uuid import uuid4
@@ -191,6 +192,20 @@ def _condition(alert: AlertNotification, words: Words) -> str:
     return template.format(figure(threshold, alert.unit, alert.measure))
 
 
+def _evidence(alert: AlertNotification, words: Words) -> str:
+    """Return the evidence, in the receiver's language where it is a sentence of ours."""
+    if alert.condition != "anomaly":
+        return alert.evidence
+    return words.pause.join(_translated(part, words.unusual) for part in alert.evidence.split("; "))
+
+
+def _translated(part: str, patterns: Mapping[str, str]) -> str:
+    for pattern, template in patterns.items():
+        if found := re.fullmatch(pattern, part):
+            return found.expand(template)
+    return part
+
+
 def _late(alert: AlertNotification, words: Words) -> str:
     """Return how long after its window a change was found; empty if that is not long, or a person made the change."""
     late_us = alert.now_us - alert.window_end_us
@@ -222,7 +237,7 @@ def _details(alert: AlertNotification, words: Words) -> Iterator[str]:
     if late := _late(alert, words):
         yield late
     if alert.evidence:
-        yield words.evidence.format(shown(alert.evidence))
+        yield words.evidence.format(shown(_evidence(alert, words)))
     yield from _labels(alert, words)
     yield words.rule.format(shown(alert.rule))
     yield words.severity.format(words.severities[alert.severity])

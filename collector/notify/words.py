@@ -20,8 +20,11 @@ class Words:
     """Also the order of the labels."""
     conditions: Mapping[str, str]
     """What the figure was compared with, by condition."""
+    unusual: Mapping[str, str]
+    """Parts of the sentence of condition `anomaly`, as patterns; what is not in it stays as it is."""
     samples: str
     comma: str
+    pause: str
     colon: str
     silent: str
     silent_for: str
@@ -86,10 +89,13 @@ ENGLISH = Words(
         "threshold": "Threshold: {}",
         "trend": "Heads for the limit of {}",
         "baseline": "Usual at this hour: {}",
+        "anomaly": "Edge of the usual: {}",
         "absent": "Threshold: {}",
     },
+    unusual={},
     samples="{} samples",
     comma=", ",
+    pause="; ",
     colon=": ",
     silent="silent, nothing received",
     silent_for="nothing received for {}",
@@ -157,10 +163,31 @@ CHINESE = Words(
         "threshold": "阈值：{}",
         "trend": "正趋向上限 {}",
         "baseline": "该时段常值：{}",
+        "anomaly": "常值边界：{}",
         "absent": "阈值：{}",
+    },
+    unusual={
+        r"sudden rise": "突然升高",
+        r"sudden fall": "突然下降",
+        r"rougher than usual": "波动大于平常",
+        r"flatter than usual": "波动小于平常",
+        r"higher than usual": "高于常值",
+        r"lower than usual": "低于常值",
+        r"higher than usual at this hour": "高于该时段常值",
+        r"lower than usual at this hour": "低于该时段常值",
+        r"higher than usual over (.+)": r"\1 内均值高于常值",
+        r"lower than usual over (.+)": r"\1 内均值低于常值",
+        r"higher than usual at this hour over (.+)": r"\1 内均值高于该时段常值",
+        r"lower than usual at this hour over (.+)": r"\1 内均值低于该时段常值",
+        r"this level stays: it is the usual one from now on": "此水平持续不变，今后视为常值",
+        r"usual (.+) to (.+)": r"常值范围 \1 至 \2",
+        r"about once in (.+) days among 1,000 series": r"每 1000 个序列约 \1 天一次",
+        r"about (.+) times a day among 1,000 series": r"每 1000 个序列每天约 \1 次",
+        r"since (.+)": r"始于 \1",
     },
     samples="样本 {} 个",
     comma="，",
+    pause="；",
     colon="：",
     silent="静默，未收到数据",
     silent_for="已有 {} 未收到数据",

@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
+from collector.alert.conditions.learn import warm_up as compile_learning
 from collector.decode.flow_starts import Continued
 from collector.decode.inbox import Shares
 from collector.interfaces import Call
@@ -243,6 +244,7 @@ def compile_part(part: str) -> None:
     Continued().warm_up()
     compile_names()
     compile_sums()
+    compile_learning()  # last: nothing waits for it but rules that learn
 
 
 def main() -> int:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from clickhouse_connect.driver import Client
@@ -94,6 +95,7 @@ async def running(
     on_notification: OnNotification | None = None,
     own: Callable[[], Mapping[str, float]] | None = None,
     left: Callable[[], object] = lambda: None,
+    learned: Path | None = None,
 ) -> AsyncIterator[Running]:
     """The stage, with all windows settled as they close unless the settings say otherwise; then calls `left`."""
     metrics, outbox = Metrics(), taken or Taken()
@@ -107,6 +109,7 @@ async def running(
             clock_us=lambda: found.now_us,
             on_notification=on_notification,
             own=own,
+            learned=learned,
         )
         found = Running(alerts, metrics, outbox)
         async with alerts:

@@ -13,7 +13,7 @@ from clickhouse_connect.driver import Client
 
 from collector.__main__ import COMMANDS, Command, main
 from collector.alert.backtest import candidates, replay, suggest
-from collector.alert.rules import DEFAULTS
+from collector.alert.rules import DEFAULTS, Rule
 from collector.alert.series import query
 from collector.alert.settings import AlertSettings
 from collector.sql.engine import Engine, Query
@@ -185,3 +185,13 @@ def test_limits_that_no_share_can_pass_are_not_tried(settings: StoreSettings) ->
 
     assert {advice.rule.name for advice in found} == {"pair_loss"}
     assert all(advice.rule.limit < 1 for advice in found)
+
+
+def test_budgets_of_a_rule_that_learns_are_tried(client: Client) -> None:
+    rule = Rule(name="rate", scope="pair", condition="anomaly", measure="bits_per_second", level="10s")
+
+    found = suggest(client, [rule], AlertSettings(), BEGIN_US, BEGIN_US + 300 * SECOND_US)
+
+    assert [advice.rule.alerts_per_day for advice in found] == [1, 10, 3, 0.3, 0.1]
+    assert [advice.present for advice in found] == [True, False, False, False, False]
+    assert [(advice.tally.windows, advice.tally.fired) for advice in found] == [(30, 0)] * 5

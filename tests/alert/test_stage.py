@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from clickhouse_connect.driver import Client
 
+from collector.alert.conditions import learn
 from collector.alert.rules import Rule
 from collector.alert.settings import AlertSettings, Route
 from collector.store.settings import StoreSettings
@@ -550,3 +551,30 @@ def test_a_retired_exporter_is_not_missed_even_after_a_restart(client: Client, s
     assert [notice.alert_id for notice in later.notices] == [notice.alert_id for notice in taken.notices]
     states = ask(client, "SELECT labels['exporter'] AS exporter, status FROM alerts FINAL ORDER BY exporter")
     assert [(row["exporter"], row["status"]) for row in states] == [(f"192.0.2.{n}", "resolved") for n in (1, 2)]
+
+
+def test_what_a_rule_learned_is_kept_and_learned_again_where_the_file_is_not_whole(
+    client: Client, settings: StoreSettings, tmp_path: Path
+) -> None:
+    """Twelve windows: eight judged, the others after a restart with a file that is cut."""
+    learn.warm_up()  # not while the stage waits
+    lossy(client, range(0), 12)
+    rule = Rule(name="rate", scope="pair", condition="anomaly", measure="bits_per_second", level="10s")
+    alerts = AlertSettings(rules=(rule,), default_rules=False, settle_seconds=0)
+    learned: list[tuple[int, float]] = []
+
+    async def live(windows: range) -> tuple[float | None, float | None]:
+        async with running(settings, alerts, learned=tmp_path) as found:
+            await found.close("10s", windows)
+            memory = found.alerts._evaluator._judges[0]._memory  # type: ignore[attr-defined]
+            learned.append((memory.series, float(memory.rows[: memory.series, learn.SEEN].min())))
+            return tuple(  # type: ignore[return-value]
+                found.count("anomaly_state_failures_total", rule="rate", what=what) for what in ("unfit", "unwritten")
+            )
+
+    assert asyncio.run(live(range(8))) == (0, 0)
+    file = tmp_path / "rate.state"
+    assert asyncio.run(live(range(8, 10))) == (0, 0)
+    file.write_bytes(file.read_bytes()[:-1])
+    assert asyncio.run(live(range(10, 12))) == (1, 0)
+    assert learned == [(10, 8), (10, 10), (10, 12)]

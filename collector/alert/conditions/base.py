@@ -1,6 +1,6 @@
 """Conditions over whole columns: which series of a window are beyond the limit, which are clear, which are unknown.
 
-    frame ──► Threshold, Absent, Trend, Baseline (each in a file of its name) ──► Verdict
+    frame ──► Threshold, Absent, Trend, Baseline, Anomaly (each in a file of its name) ──► Verdict
 
 Only rows that are beyond, or that have a state, become objects; that is done by `state.py`.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from clickhouse_connect.driver import Client
@@ -57,6 +58,8 @@ class Judge(ABC):
         self.rule = rule
         self.left_out = 0
         """Series that there was no room for, since this was last set to 0."""
+        self.unfit = ""
+        """Why what a former run kept is not used."""
 
     @classmethod
     def of(cls, rule: Rule, settings: AlertSettings) -> Judge:
@@ -74,6 +77,12 @@ class Judge(ABC):
         False: there is more to read, so this window must not be judged.
         """
         return True
+
+    def keep(self, directory: Path) -> None:  # noqa: B027 - most conditions read their past from the store
+        """Take over what a former run kept in files of this directory, and keep it there from now on.  Blocks."""
+
+    def save(self) -> None:  # noqa: B027 - as above
+        """Write what is to be kept.  Blocks; raises OSError."""
 
     @abstractmethod
     def judge(self, frame: WindowSeries) -> Verdict:

@@ -1,0 +1,177 @@
+"""What condition `anomaly` learned: a row per series, and its file, which survives a restart.
+
+The file is written beside and renamed.  It begins with a line of JSON: version, what was learned, digest of the rest;
+then the arrays as they are.  A file that is cut, damaged, older or of another rule is not used, and the stored windows
+are replayed instead.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from collector.alert.conditions import learn
+from collector.alert.conditions.fleet import Fleet
+from collector.alert.series import Series
+
+Numbers = NDArray[np.int64]
+
+VERSION = 1
+"""Of columns and meaning of a row; another one is replayed."""
+KEPT_SECONDS = 7 * 86_400
+"""A series that is not seen for so long gives its row to another."""
+FIRST_ROWS = 256
+HEADER_BYTES = 4096
+
+
+class UnfitError(Exception):
+    """A file is not used; says why."""
+
+
+class Memory:
+    """The rows of at most `most` series."""
+
+    def __init__(self, most: int, days: int) -> None:
+        self._most = most
+        self.fleet = Fleet(days)
+        self.series = 0
+        self.keys: Series = np.zeros(0, np.uint64)
+        """Of the rows, in their order."""
+        self._order: Numbers = np.zeros(0, np.int64)
+        """Rows in the order of their keys."""
+        self.rows = learn.empty(0)
+        self.last: Numbers = np.zeros(0, np.int64)
+        """End of the last window with a value, seconds since 1970."""
+        self.place: Numbers = np.zeros(0, np.int64)
+        """Hash of the hypervisors; 0 before the first."""
+        self.masked: Numbers = np.zeros(0, np.int64)
+        """Until when a known change explains what happens, seconds since 1970."""
+        self.read_us = 0
+        """What lies before this is learned, µs since 1970."""
+
+    def find(self, series: Series, now_seconds: int) -> tuple[Numbers, int]:
+        """Return the row of each of these series, −1 where there is no room; and for how many there was none."""
+        rows = self._find(series)
+        fresh = np.unique(series[rows < 0])
+        if len(fresh):
+            self._add(fresh, now_seconds)
+            rows = self._find(series)
+        return rows, int(np.count_nonzero(rows < 0))
+
+    def _find(self, series: Series) -> Numbers:
+        if not self.series:
+            return np.full(len(series), -1, np.int64)
+        found = np.searchsorted(self.keys[: self.series], series, sorter=self._order)
+        rows = self._order[np.minimum(found, self.series - 1)]
+        return np.where(self.keys[rows] == series, rows, -1)
+
+    def _add(self, fresh: Series, now_seconds: int) -> None:
+        needed = self.series + len(fresh)
+        if needed > self._most:
+            self._drop(self.last[: self.series] > now_seconds - KEPT_SECONDS)
+            fresh = fresh[: max(0, self._most - self.series)]
+            needed = self.series + len(fresh)
+        if needed > len(self.keys):
+            self._grow(min(self._most, max(FIRST_ROWS, needed, 2 * len(self.keys))))
+        new = slice(self.series, needed)
+        self.keys[new], self.rows[new] = fresh, learn.empty(len(fresh))
+        self.last[new], self.place[new], self.masked[new] = now_seconds, 0, 0
+        self.series = needed
+        self._order = np.argsort(self.keys[:needed], kind="stable")
+
+    def _grow(self, capacity: int) -> None:
+        more = capacity - len(self.keys)
+        self.rows = np.concatenate((self.rows, learn.empty(more)))
+        self.keys = np.concatenate((self.keys, np.zeros(more, np.uint64)))
+        self.last, self.place, self.masked = (
+            np.concatenate((one, np.zeros(more, np.int64))) for one in (self.last, self.place, self.masked)
+        )
+
+    def _drop(self, kept: NDArray[np.bool_]) -> None:
+        places = np.flatnonzero(kept)
+        self.keys, self.rows, self.last = self.keys[places], self.rows[places], self.last[places]
+        self.place, self.masked = self.place[places], self.masked[places]
+        self.series = len(places)
+        self._order = np.argsort(self.keys, kind="stable")
+
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        count, fleet = self.series, self.fleet
+        return {
+            "keys": self.keys[:count], "last": self.last[:count], "place": self.place[:count],
+            "masked": self.masked[:count], "rows": self.rows[:count], "peaks": fleet.peaks,
+            "exposure": fleet.exposure, "day": fleet.day,
+        }  # fmt: skip
+
+    def save(self, path: Path, about: str) -> None:
+        """Write all to a file, or nothing.  `about`: what was learned.  Blocks; raises OSError."""
+        arrays = {name: np.ascontiguousarray(array) for name, array in self._arrays().items()}
+        digest = blake2b()
+        for array in arrays.values():
+            digest.update(array.data.cast("B") if array.size else b"")
+        head = {
+            "vmflow": "anomaly", "version": VERSION, "width": learn.WIDTH, "about": about, "read_us": self.read_us,
+            "series": self.series, "blake2b": digest.hexdigest(),
+        }  # fmt: skip
+        part = path.with_suffix(".part")
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            with open(part, "wb") as file:
+                file.write(json.dumps(head).encode() + b"\n")
+                for array in arrays.values():
+                    file.write(array.data.cast("B") if array.size else b"")
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        except OSError:
+            with suppress(OSError):
+                part.unlink()
+            raise
+
+    def load(self, path: Path, about: str) -> None:
+        """Read a file.  Blocks.  Raises UnfitError for one that is not used; then nothing is changed."""
+        fresh = Memory(self._most, len(self.fleet.exposure) - 1)
+        try:
+            with open(path, "rb") as file:
+                head = _head(file.readline(HEADER_BYTES), about)
+                count = int(head["series"])
+                if not 0 <= count <= self._most:
+                    raise UnfitError(f"{count} series, of at most {self._most}")
+                fresh._grow(count)
+                fresh.series = count
+                digest = blake2b()
+                for array in fresh._arrays().values():
+                    octets = file.read(array.nbytes)
+                    digest.update(octets)
+                    if len(octets) != array.nbytes:
+                        raise UnfitError("it is cut off")
+                    array[...] = np.frombuffer(octets, array.dtype).reshape(array.shape)
+                if file.read(1) or digest.hexdigest() != head["blake2b"]:
+                    raise UnfitError("it is damaged")
+        except OSError as error:
+            raise UnfitError(error.strerror or repr(error)) from error
+        fresh.read_us = int(head["read_us"])
+        fresh._order = np.argsort(fresh.keys, kind="stable")
+        self.__dict__.update(fresh.__dict__)
+
+
+def _head(line: bytes, about: str) -> dict[str, Any]:
+    """Return the first line of a file.  Raises UnfitError if it is not that of this version and rule."""
+    try:
+        head = json.loads(line)
+        known = {name: head[name] for name in ("vmflow", "version", "width", "about")}
+        if not all(type(head[name]) is int for name in ("series", "read_us")) or type(head["blake2b"]) is not str:
+            raise ValueError
+    except (ValueError, KeyError, TypeError) as error:
+        raise UnfitError("it is no state of a rule") from error
+    wanted = {"vmflow": "anomaly", "version": VERSION, "width": learn.WIDTH, "about": about}
+    for name, value in known.items():
+        if value != wanted[name]:
+            raise UnfitError("it is of another rule" if name == "about" else "it is of another version of vmflow")
+    return head  # type: ignore[no-any-return]
