@@ -237,7 +237,7 @@ def _details(alert: AlertNotification, words: Words) -> Iterator[str]:
     if late := _late(alert, words):
         yield late
     if alert.evidence:
-        yield words.evidence.format(shown(_evidence(alert, words)))
+        yield words.evidence.format(shown(_evidence(alert, words), WHY_SIGNS))
     yield from _labels(alert, words)
     yield words.rule.format(shown(alert.rule))
     yield words.severity.format(words.severities[alert.severity])

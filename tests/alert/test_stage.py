@@ -560,7 +560,7 @@ def test_what_a_rule_learned_is_kept_and_learned_again_where_the_file_is_not_who
     learn.warm_up()  # not while the stage waits
     lossy(client, range(0), 12)
     rule = Rule(name="rate", scope="pair", condition="anomaly", measure="bits_per_second", level="10s")
-    alerts = AlertSettings(rules=(rule,), default_rules=False, settle_seconds=0)
+    alerts = AlertSettings(rules=(rule,), default_rules=False, settle_seconds=0, query_seconds=60)
     learned: list[tuple[int, float]] = []
 
     async def live(windows: range) -> tuple[float | None, float | None]:

@@ -220,3 +220,18 @@ def test_an_end_that_is_no_good_news_says_who_or_why(ended_by: str, why: str, to
     assert ("6.1 %" in message.title) is (ended_by == "clear")
     assert "since 12:00 UTC" in message.short
     assert not why or why not in message.short
+
+
+def test_the_sentence_of_an_anomaly_is_whole_and_in_the_reader_s_language() -> None:
+    sentence = (
+        "higher than usual at this hour over 8 min; usual 3.1 to 9.8 Mbit/s; "
+        "about once in 40 days among 1,000 series; since 2026-11-30 14:22:00 UTC"
+    )
+    rare = replace(LOSS, condition="anomaly", evidence=sentence)
+
+    assert f"Evidence: {sentence}\n" in render(group(rare), "en", 5).text
+    assert (
+        "依据：8 min 内均值高于该时段常值；常值范围 3.1 至 9.8 Mbit/s；每 1000 个序列约 40 天一次；"
+        "始于 2026-11-30 14:22:00 UTC\n" in render(group(rare), "zh", 5).text
+    )
+    assert "measured; since x" in render(group(replace(LOSS, evidence="measured; since x")), "zh", 5).text

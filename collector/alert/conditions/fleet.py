@@ -2,7 +2,8 @@
 
 Each channel of `learn` has a histogram of its peaks in the last days over all series of a rule.  The rate of peaks
 above some evidence, times the number of channels that may raise an alert (Bonferroni), is at most the number of alerts
-a day and 1,000 series that a limit there would give.  Its −log10 is the score: 0 is what happens once a day, 1 once in ten.
+a day and 1,000 series that a limit there would give.  Its −log10 is the score: 0 is what happens once a day, 1 once in
+ten days.
 
 Beyond the highest peaks the rate goes on exponentially.  Before there is experience, a rate of its own stands for it,
 which is on the quiet side; it weighs as much as `PRIOR` thousand days of one series.

@@ -141,11 +141,11 @@ def test_a_window_with_a_hundredth_of_the_samples_is_no_anomaly() -> None:
     nearly.  Without the allowance for noise beyond the usual, it would be the rarest value of all."""
     rng, frames = np.random.default_rng(11), []
     for number in range(SHORT):
-        few = number >= 300 and number % 50 == 0
+        few = number >= 300 and number % 100 == 0
         value, low, high = sampled(rng, 6400 if few else 64, 128_000)
         frames.append(frame(RATE, number, {1: value}, {1: (low, high)}))
 
-    assert fired(made(), frames) == []
+    assert fired(made(RATE.model_copy(update={"alerts_per_day": 30.0})), frames) == []
 
 
 def test_channels_of_a_direction() -> None:
