@@ -55,7 +55,7 @@ SESSION, SESSION_END, SQL = "/api/v1/session", "/api/v1/session/end", "/api/v1/s
 FOR_READERS = frozenset({SESSION, SESSION_END, SQL})
 """Paths that readers may POST to: that changes nothing of the service."""
 ASKED_BY_SCRIPT = "x-requested-with"
-"""Header with which the console asks: a refusal must not open the browser's own dialog."""
+"""Header with which the console asks."""
 
 READS = frozenset({"GET", "HEAD"})
 METHODS = READS | {"POST", "OPTIONS"}
@@ -251,13 +251,11 @@ class Gate:
                 return None
             who = who or await self._login.identify(shown, (scope.get("client") or ("",))[0])
         except DeniedError as error:
-            header = (
-                {"WWW-Authenticate": 'Basic realm="vmflow", charset="UTF-8"'}
-                if error.status == 401 and ASKED_BY_SCRIPT not in headers
-                else {}
-                if error.status == 401
-                else {"Retry-After": str(error.retry_seconds)}
-            )
+            header = {"Retry-After": str(error.retry_seconds)} if error.status == 429 else {}
+            # A browser would open a dialog of its own, where the console asks, or its stream of events begins again.
+            scripted = ASKED_BY_SCRIPT in headers or headers.get("accept") == "text/event-stream"
+            if error.status == 401 and not scripted:
+                header = {"WWW-Authenticate": 'Basic realm="vmflow", charset="UTF-8"'}
             raise RequestRefusedError(error.status, "login", str(error), header) from error
         changes = scope["method"] == "POST" and scope["path"] not in FOR_READERS
         if not self._only_reads and who.role != "operator" and changes:

@@ -264,6 +264,7 @@ def test_it_is_documented(desk: Served) -> None:
         "/api/v1/alerts", "/api/v1/alerts/{alert_id}", "/api/v1/alerts/{alert_id}/acknowledge",
         "/api/v1/alerts/{alert_id}/resolve", "/api/v1/silences", "/api/v1/silences/{silence_id}/end", "/api/v1/rules",
         "/api/v1/exporters/retire", "/api/v1/ask/{question}", "/api/v1/events", "/api/v1/session",
+        "/api/v1/session/end", "/api/v1/sql",
     }  # fmt: skip
     for path, methods in api["paths"].items():
         for method, about in methods.items():

@@ -27,6 +27,7 @@ from collector.store_reader import Bounds
 from collector.web import pages, questions
 from tests.alert.support import traffic
 from tests.flow_rows import BEGIN_US, add, ask, store, vm
+from tests.http.test_login import PASSWORD, SETTINGS
 from tests.web.support import Served, served
 
 CONSOLE = Path(__file__).resolve().parents[2] / "console"
@@ -446,6 +447,26 @@ def test_nothing_serious_is_found_by_axe(desk: tuple[Served, Any], browser: Any,
             if of_path := [one for one in found if one[1] in ("serious", "critical")]:
                 serious[path] = of_path
     assert serious == {}
+
+
+@needs_page
+def test_a_person_logs_in_looks_and_logs_out(desk: tuple[Served, Any], browser: Any, store_directory: Path) -> None:
+    settings = StoreSettings(url=f"chdb://{store_directory}", database="console")
+    with served(settings, AlertSettings(settle_seconds=0), SETTINGS) as guarded:
+        context = browser.new_context(locale="en-GB")
+        page = context.new_page()
+        page.set_default_timeout(WAIT_MS)
+        page.goto(f"{guarded.url}/pairs?{THEN}")
+        for password in ("wrong", PASSWORD):
+            page.wait_for_selector("input[name=password]")
+            page.fill("input[name=name]", "ann")
+            page.fill("input[name=password]", password)
+            page.keyboard.press("Enter")
+            page.wait_for_selector("tbody tr" if password == PASSWORD else ".problem")
+        assert page.evaluate("document.cookie") == "", "no script sees it"
+        page.click("text=ann ⏻")
+        page.wait_for_selector("input[name=password]")
+        context.close()
 
 
 @needs_page
