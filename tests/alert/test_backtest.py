@@ -115,7 +115,7 @@ def test_list(vmflow: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         ("[[alerts.rules]]\nname='x'\nscope='pair'\nmeasure='loss'\nabove=1", "measure = 'loss': view pair_metrics"),
         (
             "[[alerts.rules]]\nname='x'\nscope='vm'\nmeasure='drops'\nabov=1",
-            "alerts.rules.0.abov: no such setting; expected one of above, below",
+            "alerts.rules.0.abov: no such setting; expected one of above, alerts_per_day, below",
         ),
         ("[[alerts.rules]]\nname='x'\nscope='link'\nmeasure='drops'", "alerts.rules.0.scope = 'link': Input should be"),
         ("[[alerts.rules]]\nname='x'\nscope='vm'\nmeasure='a'\nabove=1", "alerts.rules.0 (x): measure = 'a': view"),
