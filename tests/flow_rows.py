@@ -76,11 +76,11 @@ def nic(stem: str, vm: str, direction: str) -> dict[str, int]:
 
 
 def moved_us(first_us: int) -> int:
-    """What to add to a capture's times so that it lies in the last two hours: whole hours, so windows stay windows.
+    """What to add to a capture's times so that it lies in the last whole hour: whole hours, so windows stay windows.
 
-    Rollups of 10 s live for two days only.
+    Rollups of 10 s live for two days only, and the present hour is still open.
     """
-    return (time.time_ns() // 1000 - first_us) // HOUR_US * HOUR_US
+    return (time.time_ns() // 1000 // HOUR_US - first_us // HOUR_US - 1) * HOUR_US
 
 
 @cache

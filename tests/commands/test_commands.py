@@ -42,6 +42,15 @@ scope = "exporter"
 measure = "datagrams"
 level = "10s"
 above = 0
+
+[[alerts.rules]]
+name = "vm_rate_unusual"
+scope = "vm"
+condition = "anomaly"
+measure = "sent_bits_per_second"
+alerts_per_day = 1.0
+least_change = 1e6
+severity = "info"
 """
 SETTINGS = """
 [store]
