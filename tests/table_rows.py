@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from schemas.column import ADDRESS, ENUM, NAME, NAMED_UUID, TIME_US, Column, Table
 
+HOUR_US = 3_600_000_000
 NOW_US = time.time_ns() // 1000
 """Not a fixed time: old rows expire."""
 
@@ -24,7 +25,7 @@ def value(column: Column, rng: random.Random) -> Any:
     if kind == NAME:
         return rng.choice(["", "vm-1", "Größe", "a" * 200, f"vm-{rng.randrange(500)}"])
     if kind == TIME_US:
-        return NOW_US + rng.randrange(3_600_000_000)
+        return NOW_US - 2 * HOUR_US + rng.randrange(HOUR_US)  # its windows have closed
     if kind in (ADDRESS, NAMED_UUID):  # UUIDs, too
         return rng.randbytes(16)
     if pa.types.is_list(kind):
