@@ -487,11 +487,11 @@ class Service:
             self.actions.offer(notification)
 
     def _waiting(self) -> bool:
-        """Return whether this run or the previous one received rows that no rollup has yet, or has gaps not stored."""
+        """Return whether this run or the previous one received what no rollup has yet, or has gaps not stored."""
         # What was not watched before the start is reported once decoding begins.
         recovering = not self.decode.ready.is_set() or (self.settings.rollup.enabled and self.rollups.recovering)
         unstored = self.writer.waiting(FLOWS.name) or self.writer.waiting(GAPS.name)
-        return unstored or self.rollups.pending or recovering
+        return self.decode.pending or unstored or self.rollups.pending or recovering
 
     def _watched(self) -> tuple[int, int]:
         """Return since when windows are watched, and until when they are judged."""

@@ -214,6 +214,7 @@ class DecodeStage:
         self._listening_us = 0
         self._closed = math.inf
         """When the stop began, by the monotonic clock."""
+        self._at_work = False
         self.reach_us = self._own_gaps.reach_us
         """How long before their receipt all but few flow records begin."""
 
@@ -352,6 +353,11 @@ class DecodeStage:
         return time.monotonic() - self._templates_full < TEMPLATES_FULL_SECONDS
 
     @property
+    def pending(self) -> bool:
+        """Whether datagrams were received that are not decoded yet: while kernels are compiled, for long."""
+        return self._at_work or len(self.inbox) > 0
+
+    @property
     def waiting(self) -> Waiting:
         """Data that waits for its template, as of the last second."""
         return self._stream_metrics.waiting if self._prepared.is_set() else Waiting()
@@ -406,6 +412,7 @@ class DecodeStage:
 
     async def _work(self) -> None:
         while (datagrams := await self._next()) is not None:
+            self._at_work = True
             begin = 0
             while begin < len(datagrams):
                 if self._too_late():
@@ -417,6 +424,7 @@ class DecodeStage:
                     part = datagrams.those(slice(begin, None))
                 begin += len(part)
                 await self._decode(part)
+            self._at_work = False
 
     async def _decode(self, datagrams: Datagrams) -> None:
         started = time.perf_counter()

@@ -445,6 +445,44 @@ class LateEnricher(BrokenEnricher):
         return decoded
 
 
+class Gate(Rows):
+    """A sink that takes nothing more until it is opened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached, self.opened = asyncio.Event(), asyncio.Event()
+
+    async def ready(self) -> None:
+        self.reached.set()
+        await self.opened.wait()
+
+
+def test_datagrams_are_pending_until_their_rows_are_handed_on() -> None:
+    """Windows stay open as long: else those of a first start, whose kernels are slow, close without their rows."""
+
+    async def scenario() -> list[bool]:
+        sink, seen = Gate(), []
+        async with Bridge(dict.fromkeys(stages(1), 1)) as bridge:
+            pipeline = DecodeStage(
+                DecodeSettings(decode_workers=1), Metrics(), bridge, sink, BrokenEnricher(),
+                clock_us=lambda: 1_000_000, own_loss=OwnLoss, state_file=None,
+            )  # fmt: skip
+            async with pipeline:
+                await pipeline.ready.wait()
+                seen.append(pipeline.pending)
+                pipeline.offer(Datagrams.of(payloads("softflowd_v5")))
+                seen.append(pipeline.pending)
+                await sink.reached.wait()
+                assert not len(pipeline.inbox)
+                seen.append(pipeline.pending)
+                sink.opened.set()
+                while pipeline.pending:  # noqa: ASYNC110 - nothing sets an event when it ends
+                    await asyncio.sleep(0)
+        return seen
+
+    assert asyncio.run(scenario()) == [False, True, True]
+
+
 def test_names_are_waited_for_only_while_there_is_room() -> None:
     sink = Rows()
     datagrams = Datagrams.of(payloads("softflowd_v5"))
