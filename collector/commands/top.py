@@ -33,6 +33,7 @@ SORTS = {
 }
 BACK_SECONDS = {"10s": 3600, "1m": 6 * 3600, "1h": 2 * 86_400}
 """How far back the newest window may be: this much is read of the times of the sums."""
+QUIET_SECONDS = 120
 PATIENCE = {"connect_seconds": 5, "insert_seconds": 20}
 """How long to wait for a store that does not answer: nothing else is shown meanwhile."""
 MOST_ROWS, MOST_ALERTS = 10_000, 1000
@@ -55,7 +56,12 @@ COLUMNS = (
 NEWEST = """
 SELECT max(time) AS newest, count() AS found FROM pair_{level}
 WHERE time > now() - toIntervalSecond({{back:UInt32}}) AND time <= now() - toIntervalSecond({{closed:UInt32}})
+    AND (time + toIntervalSecond({seconds} + 10) <= (
+            SELECT max(time) FROM pair_10s WHERE time > now() - toIntervalSecond({{back:UInt32}}))
+        OR time <= now() - toIntervalSecond({{closed:UInt32}} + {quiet}))
 """
+"""A service that falls behind, as on its first start, stores rows of a window long after it has ended: it is whole once
+rows of the window after next are there, or none came for `QUIET_SECONDS`."""
 PAIRS = """
 SELECT {columns},
     count() OVER () AS pairs, sum(bits_per_second) OVER () AS all_bits,
@@ -215,7 +221,8 @@ def read(args: argparse.Namespace, settings: Settings, *, open_store: bool = Tru
     settings = settings.model_copy(update={"store": settings.store.model_copy(update=PATIENCE)})
     with asking(settings, open_store=open_store) as client:
         back, closed = (round(late) + seconds for seconds in (BACK_SECONDS[args.level], LEVELS[args.level]))
-        (times,) = read_rows(client, NEWEST.format(level=args.level), {"back": back, "closed": closed}, BOUNDS)
+        newest = NEWEST.format(level=args.level, seconds=LEVELS[args.level], quiet=QUIET_SECONDS)
+        (times,) = read_rows(client, newest, {"back": back, "closed": closed}, BOUNDS)
         if not times["found"]:
             return None
         start = round(times["newest"].replace(tzinfo=UTC).timestamp())
