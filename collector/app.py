@@ -491,7 +491,9 @@ class Service:
         # What was not watched before the start is reported once decoding begins.
         recovering = not self.decode.ready.is_set() or (self.settings.rollup.enabled and self.rollups.recovering)
         unstored = self.writer.waiting(FLOWS.name) or self.writer.waiting(GAPS.name)
-        return self.decode.pending or unstored or self.rollups.pending or recovering
+        # What comes all the time, and may hold no flow, must not keep windows open: only what the clock would pass.
+        behind = 0 < self.decode.oldest_us < wall_clock_us() - self.settings.analyze.idle_seconds * 1e6
+        return behind or unstored or self.rollups.pending or recovering
 
     def _watched(self) -> tuple[int, int]:
         """Return since when windows are watched, and until when they are judged."""

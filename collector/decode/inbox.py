@@ -122,6 +122,11 @@ class Inbox:
         self._enough_bytes = 0
         self._closed = False
 
+    @property
+    def oldest_us(self) -> int:
+        """When the first of the queued datagrams was received, µs since 1970; 0 if there are none."""
+        return int(self._batches[0][0].time_received_us[0]) if self._batches else 0
+
     def __len__(self) -> int:
         return sum(len(batch) for batch, _ in self._batches)
 

@@ -214,7 +214,7 @@ class DecodeStage:
         self._listening_us = 0
         self._closed = math.inf
         """When the stop began, by the monotonic clock."""
-        self._at_work = False
+        self._at_work_us = 0
         self.reach_us = self._own_gaps.reach_us
         """How long before their receipt all but few flow records begin."""
 
@@ -353,9 +353,12 @@ class DecodeStage:
         return time.monotonic() - self._templates_full < TEMPLATES_FULL_SECONDS
 
     @property
-    def pending(self) -> bool:
-        """Whether datagrams were received that are not decoded yet: while kernels are compiled, for long."""
-        return self._at_work or len(self.inbox) > 0
+    def oldest_us(self) -> int:
+        """When the first datagram that is not decoded yet was received, µs since 1970; 0 if there is none.
+
+        While kernels are compiled, that may be minutes ago.
+        """
+        return self._at_work_us or self.inbox.oldest_us
 
     @property
     def waiting(self) -> Waiting:
@@ -412,7 +415,7 @@ class DecodeStage:
 
     async def _work(self) -> None:
         while (datagrams := await self._next()) is not None:
-            self._at_work = True
+            self._at_work_us = int(datagrams.time_received_us[0])
             begin = 0
             while begin < len(datagrams):
                 if self._too_late():
@@ -424,7 +427,7 @@ class DecodeStage:
                     part = datagrams.those(slice(begin, None))
                 begin += len(part)
                 await self._decode(part)
-            self._at_work = False
+            self._at_work_us = 0
 
     async def _decode(self, datagrams: Datagrams) -> None:
         started = time.perf_counter()

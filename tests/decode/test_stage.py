@@ -457,10 +457,12 @@ class Gate(Rows):
         await self.opened.wait()
 
 
-def test_datagrams_are_pending_until_their_rows_are_handed_on() -> None:
+def test_the_oldest_datagram_is_known_until_its_rows_are_handed_on() -> None:
     """Windows stay open as long: else those of a first start, whose kernels are slow, close without their rows."""
 
-    async def scenario() -> list[bool]:
+    datagrams = Datagrams.of(payloads("softflowd_v5"))
+
+    async def scenario() -> list[int]:
         sink, seen = Gate(), []
         async with Bridge(dict.fromkeys(stages(1), 1)) as bridge:
             pipeline = DecodeStage(
@@ -469,18 +471,19 @@ def test_datagrams_are_pending_until_their_rows_are_handed_on() -> None:
             )  # fmt: skip
             async with pipeline:
                 await pipeline.ready.wait()
-                seen.append(pipeline.pending)
-                pipeline.offer(Datagrams.of(payloads("softflowd_v5")))
-                seen.append(pipeline.pending)
+                seen.append(pipeline.oldest_us)
+                pipeline.offer(datagrams)
+                seen.append(pipeline.oldest_us)
                 await sink.reached.wait()
                 assert not len(pipeline.inbox)
-                seen.append(pipeline.pending)
+                seen.append(pipeline.oldest_us)
                 sink.opened.set()
-                while pipeline.pending:  # noqa: ASYNC110 - nothing sets an event when it ends
+                while pipeline.oldest_us:  # noqa: ASYNC110 - nothing sets an event when it ends
                     await asyncio.sleep(0)
         return seen
 
-    assert asyncio.run(scenario()) == [False, True, True]
+    first = int(datagrams.time_received_us[0])
+    assert asyncio.run(scenario()) == [0, first, first]
 
 
 def test_names_are_waited_for_only_while_there_is_room() -> None:
