@@ -479,7 +479,7 @@ async def ask(
     events: Events = request.app.state.events
     given = {name: value for name, value in request.query_params.items() if name != "level"}
     try:
-        sql, values = questions.prepare(question, level, given, events.closed.get(level, 0))
+        sql, values = questions.prepare(question, level, given, events.closed_until(level))
     except questions.QuestionError as error:
         raise HTTPException(422, str(error)) from error
     try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -28,13 +29,21 @@ class Events:
     def __init__(self) -> None:
         self._waiting: dict[asyncio.Event, dict[str, dict[str, Any]]] = {}
         self._ended = False
-        self.closed: dict[str, int] = {}
+        self._began = int(time.time())
+        self._closed: dict[str, int] = {}
         """End of the last window that has closed, by level, in seconds since 1970."""
 
     async def window_closed(self, window: WindowClosed, /) -> None:
         """Say that a window closed."""
-        self.closed[window.level] = window.end_us // 1_000_000
+        self._closed[window.level] = window.end_us // 1_000_000
         self.publish("window", level=window.level, end=window.end_us // 1_000_000, partial=window.partial)
+
+    def closed_until(self, level: str) -> int:
+        """Return the end of the last window of this level that has closed, in seconds since 1970.
+
+        Before one has, it is the begin of this run: by the clock, windows would show while their rows are decoded.
+        """
+        return self._closed.get(level, self._began)
 
     def notified(self, notification: AlertNotification, /) -> None:
         """Say that an alert changed."""

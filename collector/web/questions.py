@@ -50,9 +50,9 @@ class QuestionError(ValueError):
     """The question cannot be asked like this; the message says why."""
 
 
-def prepare(name: str, level: str, given: Mapping[str, str], closed: int = 0) -> tuple[str, dict[str, Any]]:
+def prepare(name: str, level: str, given: Mapping[str, str], closed: int) -> tuple[str, dict[str, Any]]:
     """Return SQL and its values.  `closed` is the end of the last window of this level that has closed, in seconds
-    since 1970; 0 if that is not known.  Raises QuestionError."""
+    since 1970.  Raises QuestionError."""
     question = QUESTIONS.get(name)
     if question is None:
         raise QuestionError(f"question {name[:50]!r}: one of {', '.join(QUESTIONS)} is expected")
@@ -66,7 +66,7 @@ def prepare(name: str, level: str, given: Mapping[str, str], closed: int = 0) ->
         for key, default in question.takes.items()
     }
     if name == "newest":
-        values["closed"] = (closed or int(time.time())) - LEVELS[level]
+        values["closed"] = closed - LEVELS[level]
     elif "until" in values and not 0 <= values["until"] - values["from"] <= MOST_WINDOWS * LEVELS[level]:
         raise QuestionError(f"from … until: at most {MOST_WINDOWS} windows of {level} are expected")
     holes = dict(TABLES[level])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -37,6 +38,18 @@ def test_a_slow_page_gets_the_newest_of_each_kind_and_the_end() -> None:
             await anext(stream)
         with pytest.raises(TooManyListenersError):
             events.listen()
+
+    asyncio.run(scenario())
+
+
+def test_windows_have_closed_until_this_run_began_before_one_closes_in_it() -> None:
+    async def scenario() -> None:
+        before = int(time.time())
+        events = Events()
+        assert before <= events.closed_until("10s") <= time.time()
+        await events.window_closed(closed("10s", before + 60))
+        assert events.closed_until("10s") == before + 60
+        assert events.closed_until("1m") < before + 60
 
     asyncio.run(scenario())
 

@@ -419,7 +419,7 @@ def step(state, rows, values, variances, floors, masked, places, shares, kinds, 
     for number in range(len(rows)):
         value, variance = values[number], variances[number]
         found[number, :] = np.nan
-        if np.isnan(value) or np.isnan(variance):
+        if not (np.isfinite(value) and np.isfinite(variance)):
             continue
         row, out = state[rows[number]], found[number]
         when = number if len(shares) > 1 else 0

@@ -67,6 +67,18 @@ def test_the_kernel_does_what_the_reference_does() -> None:
     assert evident > 20
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_is_neither_judged_nor_learned(value: float) -> None:
+    state = learn.empty(1)
+    for window in range(3):
+        run(state, np.arange(1), np.array([10.0]), np.zeros(1), window)
+    before = state.copy()
+
+    assert np.isnan(run(state, np.arange(1), np.array([value]), np.zeros(1), 3)).all()
+    assert np.isnan(run(state, np.arange(1), np.array([10.0]), np.array([np.inf]), 4)).all()
+    assert np.array_equal(state, before, equal_nan=True)
+
+
 def test_neither_order_nor_company_of_series_matters() -> None:
     values, noise = made(2)
     whole, parts = learn.empty(SERIES), learn.empty(SERIES)
