@@ -7,6 +7,7 @@ In this order: what all components share, rows, windows, notifications, the aler
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar
 
@@ -239,6 +240,10 @@ class SqlService(Protocol):
 
     async def ask(self, sql: str, request: Any) -> SqlAnswer:
         """Answer one statement; `request` (starlette's) is who asks, and whether they still wait."""
+        ...
+
+    def held(self, octets: int) -> AbstractAsyncContextManager[None]:
+        """Hold an answer of so many octets while the block sends it, for a bounded time."""
         ...
 
 

@@ -189,7 +189,8 @@ class Gate:
         _check_once(headers)
         host = self._check_host(headers, path)
         self._check_site(scope, headers, host)
-        if self._login.settings.required and path not in self._open and not self._is_page(scope, headers):
+        free = path in self._open or (self._sessions is not None and asks_page(scope))
+        if self._login.settings.required and not free:
             who = await self._identify(scope, headers)
             if who is not None:
                 scope[SCOPE_USER], scope[SCOPE_ROLE] = who.name, who.role
@@ -227,13 +228,6 @@ class Gate:
             raise RequestRefusedError(
                 403, "site", "a browser that does not say which page asks: use https, loopback, or no browser"
             )
-
-    def _is_page(self, scope: Scope, headers: Headers) -> bool:
-        """Return whether a browser asks for the console's files, which hold nothing of the service."""
-        path = scope["path"]
-        data = path == "/metrics" or path.startswith("/api")
-        shown = "text/html" in headers.get("accept", "") and not data
-        return self._sessions is not None and scope["method"] in READS and (path.startswith("/page/") or shown)
 
     def _of_session(self, scope: Scope, headers: Headers) -> Identity | None:
         """Return whose cookie the request has."""
@@ -280,6 +274,18 @@ class Gate:
         if len(shown) > 1:
             raise RequestRefusedError(400, "header", "more than one way to log in: use one")
         return shown[0] if shown else None
+
+
+def asks_page(scope: Scope) -> bool:
+    """Return whether a browser asks for the console's files, which hold nothing of the service.
+
+    The server asks this, too: what needs no login is answered as a page, and as nothing else.
+    """
+    path = scope["path"]
+    if scope["type"] != "http" or scope["method"] not in READS:
+        return False
+    data = path in ("/metrics", "/health") or path.startswith("/api")
+    return path.startswith("/page/") or (not data and "text/html" in Headers(scope=scope).get("accept", ""))
 
 
 def _check_once(headers: Headers) -> None:
@@ -408,6 +414,7 @@ class Entrance:
     async def log_in(self, name: str, password: str, scope: Scope) -> tuple[Identity, str]:
         """Open a session for a browser: return who it is, and a `Set-Cookie` header.  Raises DeniedError."""
         who = await self._login.identify(Credentials(name, password), (scope.get("client") or ("",))[0])
+        self.log_out(scope)  # the session that this browser had
         return who, cookie(self._sessions.open(who), tls=scope["scheme"] == "https")
 
     def log_out(self, scope: Scope) -> str:

@@ -7,7 +7,8 @@ import contextlib
 import errno
 import socket
 import ssl
-from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from enum import Enum
 
 import h11
@@ -370,6 +371,19 @@ class LargeResponse(Response):
             await send({"type": "http.response.body", "body": bytes(piece), "more_body": True})
             await asyncio.sleep(0)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class HeldResponse(LargeResponse):
+    """A response in JSON that somebody answers for while it is sent: `held` takes its octets, and bounds the time."""
+
+    def __init__(self, parts: Sequence[Octets], held: Callable[[int], AbstractAsyncContextManager[None]]) -> None:
+        super().__init__(parts, media_type="application/json")
+        self._held = held
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it (ASGI)."""
+        async with self._held(self.octets):
+            await super().__call__(scope, receive, send)
 
 
 def in_pieces(parts: Iterable[Octets]) -> Iterator[memoryview]:

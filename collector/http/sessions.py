@@ -11,14 +11,13 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
 
 from collector.http.login import Identity
 
 IDLE_SECONDS = 2 * 3600.0
 LONGEST_SECONDS = 12 * 3600.0
-MOST = 1000
-"""Sessions at a time; the one that was used longest ago gives way."""
+MOST, MOST_OF_ONE = 1000, 20
+"""Sessions at a time, of all users and of one; the one that was used longest ago gives way."""
 COOKIE, TLS_COOKIE = "vmflow", "__Host-vmflow"
 """With TLS a browser keeps it from other hosts and from plain HTTP."""
 
@@ -41,6 +40,9 @@ class Sessions:
         """Return the secret of a new session."""
         secret = secrets.token_urlsafe(32)
         now = self._clock()
+        own = [digest for digest, session in self._open.items() if session.who.name == who.name]
+        for digest in own[: max(0, len(own) + 1 - MOST_OF_ONE)]:
+            del self._open[digest]
         self._open[_digest(secret)] = _Session(who, now, now)
         while len(self._open) > MOST:
             self._open.popitem(last=False)
@@ -69,12 +71,12 @@ def _digest(secret: str) -> bytes:
 
 
 def secret_of(cookies: str, *, tls: bool) -> str:
-    """Return the session's secret in a `Cookie` header; empty if there is none."""
-    try:
-        found = SimpleCookie(cookies).get(TLS_COOKIE if tls else COOKIE)
-    except CookieError:
-        return ""
-    return found.value if found is not None else ""
+    """Return the session's secret in a `Cookie` header; empty if there is none.
+
+    All services of a host share their cookies, and those of others may have any form: http.cookies would find none.
+    """
+    pairs = (part.strip().partition("=") for part in cookies.split(";"))
+    return next((value for name, _, value in pairs if name == (TLS_COOKIE if tls else COOKIE)), "")
 
 
 def cookie(secret: str, *, tls: bool) -> str:

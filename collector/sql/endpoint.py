@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any, Self
 from uuid import uuid4
 
@@ -67,6 +67,8 @@ REFUSALS = {
 
 BUSY = frozenset({202, 236})
 """Codes of refusals that pass: too many queries, or the service stops."""
+TOO_MUCH = 396
+"""Code of a result that exceeds its limits."""
 CONSOLE_ROWS, CONSOLE_BYTES = 10_000, 16 * 2**20
 """Most of one answer that the console shows."""
 
@@ -275,7 +277,7 @@ class SqlEndpoint:
         settings = {
             "max_result_rows": str(CONSOLE_ROWS),
             "max_result_bytes": str(CONSOLE_BYTES),
-            "result_overflow_mode": "break",
+            "result_overflow_mode": "throw",  # where it breaks off, a whole block more comes, of any size
             "output_format_json_quote_64bit_integers": "1",
         }
         query = Query(sql.encode(), self._store.database, "JSONCompact", {}, settings)
@@ -284,7 +286,8 @@ class SqlEndpoint:
         except (QueryRefusedError, QueryError) as error:
             refused = isinstance(error, QueryRefusedError)
             self._queries.labels("refused" if refused else "failed").inc()
-            return SqlAnswer(503 if error.code in BUSY else 422, str(error).encode())
+            hint = f"; at most {CONSOLE_ROWS:,} rows are shown: add LIMIT" if error.code == TOO_MUCH else ""
+            return SqlAnswer(503 if error.code in BUSY else 422, f"{error}{hint}".encode())
         self._queries.labels("done").inc()
         if answer.format != "JSONCompact":
             return SqlAnswer(422, b"leave out FORMAT: the console shows a table, and saves CSV")
@@ -292,11 +295,16 @@ class SqlEndpoint:
 
     async def _send(self, response: Response, scope: Scope, receive: Receive, send: Send) -> None:
         """Send an answer; one that is not read within the time of a query is given up, and its connection closed."""
-        octets = response.octets if isinstance(response, LargeResponse) else len(response.body)
+        async with self.held(response.octets if isinstance(response, LargeResponse) else len(response.body)):
+            await response(scope, receive, send)
+
+    @contextlib.asynccontextmanager
+    async def held(self, octets: int) -> AsyncIterator[None]:
+        """Hold an answer while the block sends it: it counts, and has the time of a query."""
         self._sending += octets
         try:
             async with asyncio.timeout(self._settings.max_seconds):
-                await response(scope, receive, send)
+                yield
         except TimeoutError:
             self._queries.labels("not_taken").inc()
         finally:

@@ -32,7 +32,7 @@ from starlette.types import ASGIApp
 
 from collector.http.gate import DEFECT, PROBLEM, SCOPE_ROLE, SCOPE_USER, Entrance, problem
 from collector.http.login import DeniedError
-from collector.http.server import LargeResponse
+from collector.http.server import HeldResponse, LargeResponse
 from collector.interfaces import AlertService, AlertServiceError, Row, SqlService
 from collector.store_errors import first_line
 from collector.store_reader import Reader
@@ -502,7 +502,7 @@ async def sql(request: Request, wanted: Sql) -> Response:
     answer = await service.ask(wanted.sql, request)
     if answer.status != 200:
         raise HTTPException(answer.status, bytes(answer.body).decode(errors="replace"))
-    return LargeResponse([answer.body], media_type="application/json")
+    return HeldResponse([answer.body], service.held)
 
 
 @router.get("/events", tags=["console"], responses=_BUSY)

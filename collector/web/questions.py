@@ -67,7 +67,7 @@ def prepare(name: str, level: str, given: Mapping[str, str], closed: int) -> tup
     }
     if name == "newest":
         values["closed"] = closed - LEVELS[level]
-    elif "until" in values and not 0 <= values["until"] - values["from"] <= MOST_WINDOWS * LEVELS[level]:
+    if "until" in values and not 0 <= values["until"] - values["from"] <= MOST_WINDOWS * LEVELS[level]:
         raise QuestionError(f"from … until: at most {MOST_WINDOWS} windows of {level} are expected")
     holes = dict(TABLES[level])
     if question.sorts:
@@ -99,7 +99,7 @@ def _value(name: str, text: str, default: Any, pattern: bool) -> Any:
     if not text:
         return default
     most = MOST.get(name, 2**32 - 1)
-    if not (text.isascii() and text.isdigit() and int(text[:21]) <= most):
+    if not (text.isascii() and text.isdigit() and len(text) <= 20 and int(text) <= most):
         raise QuestionError(f"{name} = {text[:20]!r}: a number from 0 to {most} is expected")
     return int(text)
 

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from collector.http.gate import READS, Entrance, problem
+from collector.http.gate import READS, Entrance, asks_page, problem
 from collector.http.server import CONNECTIONS, BindError, LargeResponse, bind, server
 from collector.interfaces import AlertService, Call, SqlService
 from collector.log import get_log
@@ -170,24 +170,15 @@ class Web:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI): the console and the pages directly, all others by the API."""
-        reads = scope["type"] == "http" and scope["method"] in READS
-        page = self._page_of(Request(scope)) if reads else None
-        if page is not None:
+        if asks_page(scope):
             if not self._files.loaded:
                 await self._call(self._files.load)
+            page = self._files.file if scope["path"].startswith("/page/") else self._files.shell
             await page(Request(scope))(scope, receive, send)
-        elif reads and scope["path"] in self._paths:
+        elif scope["type"] == "http" and scope["method"] in READS and scope["path"] in self._paths:
             await self._pages(scope, receive, send)
         else:
             await self._api(scope, receive, send)
-
-    def _page_of(self, request: Request) -> Callable[[Request], Response] | None:
-        """Return what answers this address as a part of the page; None for data."""
-        path = request.url.path
-        if path.startswith("/page/"):
-            return self._files.file
-        data = path in ("/metrics", "/health") or path.startswith("/api")
-        return self._files.shell if not data and "text/html" in request.headers.get("accept", "") else None
 
     def _application(self) -> ASGIApp:
         """Return the API, and the pages for methods other than GET and HEAD.  Blocks: it loads FastAPI."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collector.http.login import Identity
-from collector.http.sessions import IDLE_SECONDS, LONGEST_SECONDS, MOST, Sessions, cookie, secret_of
+from collector.http.sessions import IDLE_SECONDS, LONGEST_SECONDS, MOST, MOST_OF_ONE, Sessions, cookie, secret_of
 
 ANN = Identity("ann", "operator")
 
@@ -37,11 +37,20 @@ def test_the_one_that_was_used_longest_ago_gives_way() -> None:
     sessions = Sessions(Clock())
     first, second = sessions.open(ANN), sessions.open(ANN)
     assert sessions.find(first) == ANN
-    for _ in range(MOST - 1):
-        sessions.open(ANN)
+    for number in range(MOST - 1):
+        sessions.open(Identity(f"user-{number}", "reader"))
 
     assert sessions.find(second) is None
     assert sessions.find(first) == ANN
+
+
+def test_a_user_who_logs_in_again_and_again_ends_own_sessions_only() -> None:
+    sessions = Sessions(Clock())
+    other = sessions.open(Identity("bob", "reader"))
+    mine = [sessions.open(ANN) for _ in range(2 * MOST)]
+
+    assert [sessions.find(secret) is not None for secret in mine[-MOST_OF_ONE - 1 :]] == [False] + [True] * MOST_OF_ONE
+    assert sessions.find(other) is not None
 
 
 def test_cookies() -> None:
@@ -53,6 +62,10 @@ def test_cookies() -> None:
     assert safe.endswith("; Secure")
     assert "Max-Age=0" in cookie("", tls=False)
     assert secret_of("a=b; vmflow=s3cret", tls=False) == "s3cret"
+    # Other services of the same host set what they like.
+    for foreign in ('foo={"a":1}', "x", "n=a b", 'q="a;b"'):
+        assert secret_of(f"{foreign}; vmflow=s3cret", tls=False) == "s3cret"
+    assert secret_of("xvmflow=a; vmflow =b", tls=False) == ""
     # Over TLS, one that plain HTTP may have set does not count.
     assert secret_of("vmflow=s3cret", tls=True) == ""
     assert secret_of("\x00=;;=,", tls=False) == ""

@@ -64,6 +64,10 @@ def test_a_browser_logs_in_once_and_keeps_a_cookie(guarded: Served) -> None:
     silence = {"matchers": {"rule": "none"}, "seconds": 60}
 
     assert guarded.get("/pairs", Accept="text/html").status in (200, 404)  # the page, if it is built
+    for path in ("/metrics", "/metrics%0A", "/api/v1/alerts", "/api/v1/rules%0A", "/API/v1/alerts", "//api/v1/alerts"):
+        answer = guarded.get(path, Accept="text/html")
+        assert answer.status in (401, 404) or b'id="app"' in answer.body, path
+        assert b"vmflow_" not in answer.body, path
     assert nobody == {"user": "", "role": "", "needed": True, "version": ""}
     assert (refused.status, wrong.status) == (401, 401)
     assert "www-authenticate" not in refused.headers, "the browser would open a dialog of its own"
