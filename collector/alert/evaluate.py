@@ -5,6 +5,8 @@ Where an alert ends since nothing is measured any more, window and inventory say
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -26,6 +28,7 @@ from schemas.rollups import LEVEL_US
 
 ORDER: tuple[Scope, ...] = ("service", "exporter", "host", "interface", "vm", "pair")
 """Rules that may inhibit other alerts go first."""
+LEFT_SECONDS = 7 * 86_400
 LEARNED = "learned"
 """Directory in that of the spool, for what rules learn."""
 MOST_PLACES = 100
@@ -87,9 +90,15 @@ class Evaluator:
         """Let the rules keep what they learn in this directory.  Blocks.
 
         Returns by name of rule why what a former run kept is not used; such a rule begins with the stored windows.
+        What rules that there are no more have kept is removed a week after they last wrote it.
         """
         for judge in self._judges:
             judge.keep(directory)
+        known = {judge.rule.name for judge in self._judges}
+        for path in [*directory.glob("*.state"), *directory.glob("*.part")]:
+            with contextlib.suppress(OSError):
+                if path.stem not in known and path.stat().st_mtime < time.time() - LEFT_SECONDS:
+                    path.unlink()
         return {judge.rule.name: judge.unfit for judge in self._judges if judge.unfit}
 
     def save(self, now_us: int | None = None) -> dict[str, OSError]:

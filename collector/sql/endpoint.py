@@ -289,6 +289,8 @@ class SqlEndpoint:
             hint = f"; at most {CONSOLE_ROWS:,} rows are shown: add LIMIT" if error.code == TOO_MUCH else ""
             return SqlAnswer(503 if error.code in BUSY else 422, f"{error}{hint}".encode())
         self._queries.labels("done").inc()
+        if len(answer.body) > CONSOLE_BYTES:  # the engine counts what columns take, which is not the text
+            return SqlAnswer(422, f"more than {CONSOLE_BYTES >> 20} MiB: select less, or add LIMIT".encode())
         if answer.format != "JSONCompact":
             return SqlAnswer(422, b"leave out FORMAT: the console shows a table, and saves CSV")
         return SqlAnswer(200, answer.body)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
 
@@ -36,7 +37,7 @@ from schemas.views.all import VIEWS
 from tests.flow_rows import batch as batch_of
 from tests.flow_rows import flow, vm
 from tests.store.two_shards import NODES, Cluster, two_shards
-from tests.table_rows import batch
+from tests.table_rows import HOUR_US, batch
 
 pytest.importorskip("chdb", reason="the stand-in for a cluster needs chDB")
 
@@ -160,7 +161,7 @@ def test_every_table_and_view_says_what_one_server_says(cluster: Cluster) -> Non
     with open_client(alone, INSERT_SETTINGS) as client:
         set_up(client, alone)
         for table in MEASURED:
-            rows = found if table is FLOWS else batch(table, ROWS, **(ONE_PORT if table is COUNTERS else {}))
+            rows = found if table is FLOWS else polls() if table is COUNTERS else batch(table, ROWS)
             insert(client, table, [rows], "whole")
             store(cluster, table, rows, "whole")
         insert(client, PAIR_INPUT, [sums_of(found)], "sums")
@@ -181,12 +182,6 @@ def test_every_table_and_view_says_what_one_server_says(cluster: Cluster) -> Non
     assert nothing == ["speed_settings", *(view.name for view in VIEWS if "_figures_" in view.name)]
 
 
-ONE_PORT = {
-    "agent": bytes(15) + b"\x01", "if_index": 7, "if_name": "tap7", "host": "host-1", "vm": "a", "vm_uuid": bytes(16),
-    "network": "", "source": "sflow", "delta_state": "ok", "interval_us": 25_000_000,
-}  # fmt: skip
-"""Polls of an interface, which lie on both shards."""
-
 MEASURED = tuple(table for table in TABLES if table not in ALERT_TABLES)
 """No view asks the tables of alerts."""
 
@@ -195,6 +190,20 @@ PARTS = {f"{of}_{level}" for of in ("vm", "host") for level in LEVELS}
 
 FINAL = {table.name for table in STORED if table.engine not in ("MergeTree", "Null")}
 """Rows are put together when parts are merged; FINAL does it when they are read."""
+
+
+ONE_PORT = {
+    "agent": bytes(15) + b"\x01", "if_index": 7, "if_name": "tap7", "host": "host-1", "vm": "a", "vm_uuid": bytes(16),
+    "network": "", "source": "sflow", "delta_state": "ok", "interval_us": 25_000_000,
+}  # fmt: skip
+
+
+def polls() -> pa.RecordBatch:
+    """Polls of an interface, which lie on both shards, within the hour that `reconciliation` looks at."""
+    rows = batch(COUNTERS, ROWS, **ONE_PORT)
+    at = rows.schema.get_field_index("time_received")
+    later = pa.compute.add(rows.column(at).cast(pa.int64()), HOUR_US).cast(rows.schema.field(at).type)
+    return rows.set_column(at, rows.schema.field(at), later)
 
 
 def flows() -> pa.RecordBatch:

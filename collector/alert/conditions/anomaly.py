@@ -50,6 +50,7 @@ class Anomaly(Judge):
 
     def __init__(self, rule: Rule, most: int, learn_days: int, mask_seconds: float) -> None:
         super().__init__(rule)
+        self._most, self._learn_days = most, learn_days
         self._memory = Memory(most, learn_days)
         self._past = Past(rule, PAST_WINDOWS)
         self._mask_seconds = mask_seconds
@@ -77,11 +78,12 @@ class Anomaly(Judge):
     def keep(self, directory: Path) -> None:
         """Take over the state of a former run, and save it there from now on.  Blocks."""
         self._path = directory / f"{self.rule.name}.state"
-        if self._path.exists():
-            try:
-                self._memory.load(self._path, self.about)
-            except UnfitError as error:
-                self.unfit = str(error)
+        try:
+            self._memory.load(self._path, self.about)
+        except FileNotFoundError:
+            pass
+        except UnfitError as error:
+            self.unfit = str(error)
         self._past.read_us = self._memory.read_us
 
     def save(self) -> None:
@@ -93,6 +95,9 @@ class Anomaly(Judge):
         """Learn what is stored of the windows before, and is not learned yet."""
         if jit.waiting():
             return False  # uncompiled, a window of many series takes minutes
+        if self._memory.read_us > start_us + GAP_WINDOWS * self._seconds * SECOND_US:
+            # The clock was ahead, and is set right: nothing would be new until then.
+            self._memory, self._past.read_us = Memory(self._most, self._learn_days), 0
         for frame in self._past.frames(client, start_us, limits):
             self._step(frame)
         return self._past.read_us >= start_us
@@ -172,19 +177,25 @@ class Anomaly(Judge):
             learn.forget_recent(memory.rows, rows[away])
 
     def _set_scale(self, found: Figures, rows: NDArray[np.int64], chosen: NDArray[np.int64]) -> None:
-        """Fix the scale of series that are new: some samples of the first window that has any."""
-        new = self._memory.rows[rows, learn.SCALE] == 0
+        """Fix the scale of series that are new: some samples of the first window that has any.  0 is 0 on any scale."""
+        new = (self._memory.rows[rows, learn.SCALE] == 0) & (found.value[chosen] > 0)
         if not new.any():
             return
         value, samples = found.value[chosen[new]], found.samples[chosen[new]]
         with np.errstate(divide="ignore", invalid="ignore"):
             scale = SAMPLES * value / samples
-        usual = SAMPLES / (self._seconds if self.rule.about.unit.endswith("/s") else 1)
-        self._memory.rows[rows[new], learn.SCALE] = np.where(np.isfinite(scale) & (scale > 0), scale, usual)
+        fixed = np.where(np.isfinite(scale) & (scale > 0), scale, self._unsampled)
+        self._memory.rows[rows[new], learn.SCALE] = fixed
+
+    @property
+    def _unsampled(self) -> float:
+        """The scale where nothing is sampled, or nothing came yet."""
+        return SAMPLES / (self._seconds if self.rule.about.unit.endswith("/s") else 1)
 
     def _scale(self, rows: NDArray[np.int64]) -> Floats:
         scale = np.full(len(rows), np.nan)
-        scale[rows >= 0] = self._memory.rows[rows[rows >= 0], learn.SCALE]
+        fixed = self._memory.rows[rows[rows >= 0], learn.SCALE]
+        scale[rows >= 0] = np.where(fixed == 0, self._unsampled, fixed)
         return scale
 
     @property

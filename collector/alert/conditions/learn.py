@@ -433,7 +433,8 @@ def step(state, rows, values, variances, floors, masked, places, shares, kinds, 
             # What a known change explains, or what is new to us, says nothing of how rare something is.
             known = not masked[number] and row[SEEN] > LEAST_JUDGED
             count_peak(row, channel, tail if known else 0.0, policy[2], peaks)
-            if used[channel] and tail > 0:
+            # What is not counted as a peak has no known rate.
+            if used[channel] and tail > PEAK_LEAST:
                 worth = scores[channel, min(STEPS - 1, int(tail * STEPS_PER_UNIT))]
                 if worth > score:
                     score, best = worth, channel

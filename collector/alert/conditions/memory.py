@@ -112,13 +112,14 @@ class Memory:
     def save(self, path: Path, about: str) -> None:
         """Write all to a file, or nothing.  `about`: what was learned.  Blocks; raises OSError."""
         arrays = {name: np.ascontiguousarray(array) for name, array in self._arrays().items()}
-        digest = blake2b()
-        for array in arrays.values():
-            digest.update(array.data.cast("B") if array.size else b"")
         head = {
             "vmflow": "anomaly", "version": VERSION, "width": learn.WIDTH, "about": about, "read_us": self.read_us,
-            "series": self.series, "blake2b": digest.hexdigest(),
+            "series": self.series,
         }  # fmt: skip
+        digest = _digest(head)
+        for array in arrays.values():
+            digest.update(array.data.cast("B") if array.size else b"")
+        head["blake2b"] = digest.hexdigest()
         part = path.with_suffix(".part")
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
@@ -135,7 +136,8 @@ class Memory:
             raise
 
     def load(self, path: Path, about: str) -> None:
-        """Read a file.  Blocks.  Raises UnfitError for one that is not used; then nothing is changed."""
+        """Read a file.  Blocks.  Raises FileNotFoundError, or UnfitError for one that is not used; then nothing is
+        changed."""
         fresh = Memory(self._most, len(self.fleet.exposure) - 1)
         try:
             with open(path, "rb") as file:
@@ -145,7 +147,7 @@ class Memory:
                     raise UnfitError(f"{count} series, of at most {self._most}")
                 fresh._grow(count)
                 fresh.series = count
-                digest = blake2b()
+                digest = _digest(head)
                 for array in fresh._arrays().values():
                     octets = file.read(array.nbytes)
                     digest.update(octets)
@@ -154,11 +156,18 @@ class Memory:
                     array[...] = np.frombuffer(octets, array.dtype).reshape(array.shape)
                 if file.read(1) or digest.hexdigest() != head["blake2b"]:
                     raise UnfitError("it is damaged")
+        except FileNotFoundError:
+            raise
         except OSError as error:
             raise UnfitError(error.strerror or repr(error)) from error
         fresh.read_us = int(head["read_us"])
         fresh._order = np.argsort(fresh.keys, kind="stable")
         self.__dict__.update(fresh.__dict__)
+
+
+def _digest(head: dict[str, Any]) -> Any:
+    """Return a digest that has begun with the first line, but for the digest in it."""
+    return blake2b(json.dumps({name: head[name] for name in sorted(head) if name != "blake2b"}).encode())
 
 
 def _head(line: bytes, about: str) -> dict[str, Any]:
@@ -168,7 +177,7 @@ def _head(line: bytes, about: str) -> dict[str, Any]:
         known = {name: head[name] for name in ("vmflow", "version", "width", "about")}
         if not all(type(head[name]) is int for name in ("series", "read_us")) or type(head["blake2b"]) is not str:
             raise ValueError
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UnfitError("it is no state of a rule") from error
     wanted = {"vmflow": "anomaly", "version": VERSION, "width": learn.WIDTH, "about": about}
     for name, value in known.items():

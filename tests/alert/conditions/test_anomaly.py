@@ -220,7 +220,9 @@ def test_a_restart_changes_no_verdict(tmp_path: Path) -> None:
         (lambda octets: octets + b"x", "it is damaged"),
         (lambda octets: octets.replace(b'"version": 1', b'"version": 0'), "it is of another version of vmflow"),
         (lambda octets: octets.replace(b'"series": 5', b'"series": -5'), "-5 series, of at most 200000"),
+        (lambda octets: octets.replace(b'"read_us": 1', b'"read_us": 2'), "it is damaged"),
         (lambda octets: b"hello\n", "it is no state of a rule"),
+        (lambda octets: b"[" * 4000 + b"\n", "it is no state of a rule"),
         (lambda octets: b"", "it is no state of a rule"),
     ],
 )
@@ -241,6 +243,49 @@ def test_a_file_that_does_not_fit_is_not_used(tmp_path: Path, spoil: Callable[[b
     judge.save()
     other.keep(tmp_path)
     assert other.unfit == "it is of another rule"
+
+
+def test_a_clock_that_was_ahead_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was learned until then is replayed from the store, here none, and windows are judged again."""
+    frames = many(10)
+    ahead = frame(RATE, 60 * 24 * 365, {1: 1e6})
+    first = made()
+    first.keep(tmp_path)
+    verdicts(first, [*frames[:3], ahead])
+    first.save()
+    second = made()
+    second.keep(tmp_path)
+    assert second.unfit == ""
+    asked = []
+    monkeypatch.setattr("collector.alert.series.pieces", lambda *given: asked.append(given[4]) or iter(()))
+
+    for judge in (first, second):
+        assert judge.prepare(None, frames[3].start_us, None)  # type: ignore[arg-type]
+        judge.judge(frames[3])
+        assert judge._memory.read_us == frames[3].end_us
+    assert asked == [frames[3].start_us - anomaly.PAST_WINDOWS * 60_000_000] * 2
+
+
+def test_the_scale_is_that_of_the_first_window_with_samples() -> None:
+    judge = made()
+    for number, value in enumerate((0.0, 0.0, 4e5)):
+        judge.judge(frame(RATE, number, {1: value}))
+        assert (judge._memory.rows[0, learn.SCALE] > 0) == (value > 0)
+
+
+def test_what_uncounted_evidence_is_worth_holds_no_alert_up() -> None:
+    """In a large fleet that is nearly always silent, few peaks are counted: an alert ends all the same."""
+    judge = made(RATE.model_copy(update={"alerts_per_day": 10.0}))
+    judge._memory.fleet.exposure[0] = 250.0  # days of 1,000 series
+    values = np.full(SHORT, 5e6)
+    values[SHORT - 200 : SHORT - 194] *= 40
+    said = [judge.judge(one) for one in windows(RATE, values)]
+
+    beyond = [bool(one.beyond[0]) for one in said]
+    assert any(beyond[SHORT - 200 : SHORT - 194])
+    assert not any(beyond[: SHORT - 200])
+    assert not any(beyond[-60:])
+    assert said[-1].clear[0]
 
 
 def test_rows_of_series_that_are_gone_are_given_to_others() -> None:

@@ -52,7 +52,9 @@ def test_the_kernel_does_what_the_reference_does() -> None:
             # Evidence counts in steps; of equal ones the first channel is named.
             score, channel = max(
                 (
-                    int(abs(tail) * learn.STEPS_PER_UNIT) / learn.STEPS_PER_UNIT if tail else -9.0,
+                    int(abs(tail) * learn.STEPS_PER_UNIT) / learn.STEPS_PER_UNIT
+                    if abs(tail) > learn.PEAK_LEAST
+                    else -9.0,
                     -2 * stream - (tail < 0),
                 )
                 for stream, tail in enumerate(tails)
