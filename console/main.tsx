@@ -25,7 +25,7 @@ function useTheme(): void {
   document.documentElement.lang = chinese() ? "zh-Hans" : "en";
 }
 
-function Menu({ open, path, count }: { open: boolean; path: string; count: number }) {
+function Menu({ open, path, count }: { open: boolean; path: string; count: string }) {
   const inside = (to: string) => (to === "/" ? path === "/" : path === to || path.startsWith(`${to}/`));
   return <nav class={open ? "open" : ""} aria-label={say("menu")}>
     <Link to={link("/")} class="brand"><img src={icon()} alt="" width="20" height="20" />vmflow</Link>
@@ -56,9 +56,11 @@ function Shell({ user }: { user: string }) {
     ask("newest", { level: now.level, from: now.from, until: now.until }, signal).then((one) => rows(one)[0]!));
   // One question for banner, count and overview.
   const firing = useLoad(`alerts ${news.alerts}`, (signal) =>
-    get("/api/v1/alerts?state=firing&state=acknowledged&limit=500", signal).then((body) => body.alerts as Row[]));
-  const count = (firing.value ?? []).filter((one) => one.state === "firing").length;
-  const newest = window.value ? (window.value.found ? window.value.t as number : 0) : window.error ? 0 : null;
+    get("/api/v1/alerts?state=firing&state=acknowledged&limit=1000", signal).then((body) => ({ alerts: body.alerts as Row[], more: !!body.next_cursor })));
+  const waiting = (firing.value?.alerts ?? []).filter((one) => one.state === "firing").length;
+  const count = waiting ? `${waiting}${firing.value!.more ? "+" : ""}` : "";
+  // Without an answer it is not known whether there is a window.
+  const newest = window.value ? (window.value.found ? window.value.t as number : 0) : null;
   const utc = kept("clock", "utc") === "utc";
   useEffect(() => { document.title = `${count ? `(${count}) ` : ""}vmflow${path === "/" ? "" : ` ${path.slice(1)}`}`; });
   useEffect(() => setMenu(false), [path]);
@@ -71,10 +73,11 @@ function Shell({ user }: { user: string }) {
     <div class="body">
       <Header now={now} span={query.get("from") ?? "-1h"} connected={news.connected} user={user} menu={menu}
         onMenu={() => setMenu(!menu)} onHelp={() => setPanel("help")} />
-      <Banner firing={firing.value ?? []} user={user} />
-      <main><Routed range={now} newest={newest} query={query} news={news} turn={turn} user={user} firing={firing} path={path} /></main>
+      <Banner firing={firing.value?.alerts ?? []} user={user} />
+      <main>{window.error && <p class="problem" role="alert">{say("failed")}: {window.error} <button onClick={window.again}>{say("again")}</button></p>}
+        <Routed range={now} newest={newest} query={query} news={news} turn={turn} user={user} firing={firing} path={path} /></main>
       <footer>
-        <span>{newest ? say("newestWindow", { time: `${clock(newest, utc)} (${now.level})`, ago: ago(Date.now() / 1000 - newest - now.step) }) : say("noWindow")}</span>
+        <span>{newest ? say("newestWindow", { time: `${clock(newest, utc)} (${now.level})`, ago: ago(Date.now() / 1000 - newest - now.step) }) : say(newest === 0 ? "noWindow" : window.error ? "failed" : "loading")}</span>
         <button class="quiet" onClick={() => setPanel("sql")}>{say("sqlOfPage")}</button>
       </footer>
     </div>

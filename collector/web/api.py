@@ -30,7 +30,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
-from collector.http.gate import DEFECT, PROBLEM, SCOPE_ROLE, SCOPE_USER, Entrance, problem
+from collector.http.gate import DEFECT, PROBLEM, SCOPE_ROLE, SCOPE_USER, SESSION, Entrance, problem
 from collector.http.login import DeniedError
 from collector.http.server import HeldResponse, LargeResponse
 from collector.interfaces import AlertService, AlertServiceError, Row, SqlService
@@ -488,7 +488,8 @@ async def ask(
         raise HTTPException(503, "too many questions at once", {"Retry-After": "2"}) from error
     except Exception as error:
         raise queries.NoAnswerError(f"the store does not answer: {first_line(error)}") from error
-    head = {"question": question, "level": level, "sql": sql, "values": values, "seconds": round(seconds, 4)}
+    shown = {name: str(one) if isinstance(one, int) and one > questions.EXACT else one for name, one in values.items()}
+    head = {"question": question, "level": level, "sql": sql, "values": shown, "seconds": round(seconds, 4)}
     return LargeResponse([json.dumps(head)[:-1].encode(), b', "data": ', text, b"}"], media_type="application/json")
 
 
@@ -584,7 +585,9 @@ async def _invalid(request: Request, error: Exception) -> Response:
     lines = []
     for found in error.errors()[:MISTAKES]:
         where = ".".join(str(part) for part in found["loc"])
-        given = "" if isinstance(found.get("input"), dict) else f" = {str(found.get('input'))[:100]!r}"
+        # Of what was meant as a password nothing is said again, wherever in the request it stands.
+        quiet = isinstance(found.get("input"), dict) or request.url.path == SESSION
+        given = "" if quiet else f" = {str(found.get('input'))[:100]!r}"
         lines.append(f"{where}{given}: {found['msg']}")
     return problem(422, "the request is not valid", lines)
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from schemas.end_figures import SLOW_US
+from schemas.rollups import PAIR_HASH
 
 MOST_WINDOWS = 720
 """Of a series: more do not fit on a screen."""
@@ -27,7 +28,10 @@ _RANGE = "time >= toDateTime({from:UInt32}, 'UTC') AND time < toDateTime({until:
 _NAMED = "src_vm != '' AND dst_vm != ''"
 _SLOW = f"latency_us - latency_spread_us > {SLOW_US}"
 """For certain above the limit, as `loss_low` is for loss."""
-_BLIND = "loss_evidence = 'blind' AND src_host != dst_host"
+_CROSSING = "src_host != '' AND dst_host != '' AND src_host != dst_host"
+"""Between two hypervisors: where one is not known, nobody can say whether it is another."""
+_ONE_SWITCH = "(src_host = dst_host AND src_host != '')"
+_BLIND = f"(loss_evidence = 'blind' AND {_CROSSING})"
 _LOOK = (
     "({vm:String} = '' OR src_vm LIKE {vm:String} OR dst_vm LIKE {vm:String})"
     " AND ({host:String} = '' OR src_host LIKE {host:String} OR dst_host LIKE {host:String})"
@@ -35,16 +39,22 @@ _LOOK = (
 )
 _BITS = "bits_per_second, bits_per_second_low, bits_per_second_high"
 _PAIR_COLUMNS = f"""src_vm, dst_vm, src_host, dst_host, network, toString(pair) AS pair_id,
+    toString({PAIR_HASH.format(src="dst", dst="src")}) AS other_id,
+    toString(src_vm_uuid) AS src_uuid, toString(dst_vm_uuid) AS dst_uuid,
     {_BITS},
     packets_per_second, packets_per_second_low, packets_per_second_high,
     loss_ratio, loss_low, loss_high, toString(loss_evidence) AS loss_evidence,
-    latency_us, latency_spread_us, toString(latency_method) AS latency_method, latency_missing, jitter_us,
+    latency_us, latency_spread_us, toString(latency_method) AS latency_method,
+    toString(latency_trip) AS latency_trip, latency_missing, jitter_us,
     connections, connections_evidence,
     new_connections_per_second, new_connections_per_second_low, new_connections_per_second_high,
     error_ratio, error_low, error_high, resets, counted_at, watched_seconds, samples, sampling_rate,
     sent_packets, received_packets"""
 _LOSS = "loss_ratio, loss_low, loss_high"
 _LATENCY = "latency_us, latency_low, latency_high, latency_trip"
+_BY_LATENCY = ("latency_us IS NOT NULL DESC", "latency_trip", "latency_us")
+"""What goes one way is not compared with round trips: all of the one kind come before all of the other."""
+TRIPS = ("one_way", "round_trip")
 _COUNTS = "pairs, measured_pairs, lossy_pairs, blind_pairs, timed_pairs, slow_pairs, worst_loss_low"
 
 
@@ -57,10 +67,12 @@ class Question:
     """Parameters and their defaults."""
     patterns: tuple[str, ...] = ()
     """Those that may hold `*` and `?`."""
-    sorts: Mapping[str, str] = field(default_factory=dict)
-    """Names of orders and their columns; the first is the default."""
+    sorts: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
+    """Names of orders and their columns, which follow the wanted way unless they name one; the first is the default."""
     only: Mapping[str, str] = field(default_factory=dict)
     """Names of conditions; the first is the default."""
+    one: tuple[str, str, str] | None = None
+    """Of several with one name: the parameter that says which, and SQL for `@one` with it and without it."""
 
 
 def quadrature(name: str, when: str = "1", alias: str = "bits") -> str:
@@ -81,31 +93,44 @@ _PAGE = {"limit": 50, "offset": 0}
 
 def _way(way: str) -> str:
     """Return the figures of one direction of a VM, as columns of their own."""
-    names = (_BITS + ", " + _LOSS + ", latency_us, latency_low, latency_high, lossy_pairs, worst_loss_low").split(", ")
+    names = f"{_BITS}, {_LOSS}, {_LATENCY}, lossy_pairs, worst_loss_low".split(", ")
     return ",\n    ".join(f"anyIf({name}, direction = '{way}') AS {way}_{name}" for name in names)
 
 
 def _between(end: str, other: str) -> str:
     """Return the figures of one direction between a VM and its peers, as columns of their own."""
-    of_loss = "loss_ratio, loss_low, loss_high, loss_evidence, latency_us, latency_spread_us, latency_missing"
-    names = f"{_BITS}, {of_loss}".split(", ")
+    of_loss = "loss_ratio, loss_low, loss_high, loss_evidence"
+    of_latency = "latency_us, latency_spread_us, latency_trip, latency_missing"
+    names = f"{_BITS}, {of_loss}, {of_latency}, pair_id".split(", ")
     columns = ", ".join(f"anyIf({name}, way = '{end}') AS {end}_{name}" for name in names)
     return columns + f", anyIf({other}_vm, way = '{end}') AS {end}_peer"
 
 
-_ONE_VM = f"""if({{uuid:String}} != '', toUUIDOrZero({{uuid:String}}),
-    (SELECT argMax(vm_uuid, time) FROM @vms WHERE {_RANGE} AND vm = {{vm:String}}))"""
-"""Names need not be unique: without a UUID, the VM that was seen last counts."""
+def _one_vm(when: str) -> tuple[str, str, str]:
+    """Return which VM is meant: names need not be unique, so without a UUID the one that was seen last counts."""
+    newest = f"(SELECT argMax(vm_uuid, (time, vm_uuid)) FROM @vms WHERE {when} AND vm = {{vm:String}})"
+    return "uuid", "toUUIDOrZero({uuid:String})", newest
 
 
-def _same_vm(end: str) -> str:
-    return f"({{uuid:String}} = '' OR {end}_vm_uuid = toUUIDOrZero({{uuid:String}}))"
+_ONE_PAIR = (
+    "pair",
+    "{pair:UInt64}",
+    f"""(SELECT argMax(pair, (src_host != '' AND src_host = {{src_host:String}},
+        dst_host != '' AND dst_host = {{dst_host:String}}, time, ifNull(bits_per_second, 0), pair)) FROM @pairs
+    WHERE {_RANGE} AND src_vm = {{src:String}} AND dst_vm = {{dst:String}}
+        AND ({{network:String}} = '' OR network = {{network:String}}))""",
+)
+"""Which pair is meant: without its hash, of those between VMs of these names the one on these hypervisors, seen last,
+with most traffic."""
+_UUID = "({uuid:String} = '' OR vm_uuid = toUUIDOrZero({uuid:String}))"
 
-
-_STATE = """multiIf(loss_evidence IN ('exact', 'spread', 'measured'), 'both', src_host = dst_host, 'one_switch',
+_STATE = f"""multiIf(loss_evidence IN ('exact', 'spread', 'measured'), 'both', {_ONE_SWITCH}, 'one_switch',
     loss_evidence = 'insufficient', 'insufficient', sent_packets > 0, 'sender', received_packets > 0, 'receiver',
     'nowhere')"""
 """Where the traffic of a pair is seen."""
+
+
+_WORST_LATENCY = ", ".join(f"maxIf(m.latency_us, m.latency_trip = '{trip}') AS {trip}" for trip in TRIPS)
 
 
 def _matrix(source: str, row: str, column: str, where: str, cell: str, measured: str) -> str:
@@ -125,6 +150,13 @@ SELECT if({row} IN (SELECT name FROM largest), toString({row}), '') AS r,
 FROM {source} AS m WHERE {_AT} AND {where} GROUP BY r, c"""
 
 
+_OWN_VMS = "(vm != '' AND ({}))".format(
+    " OR ".join(
+        f"(vm = {{{end}:String}} AND ({{{end}_uuid:String}} = '' OR vm_uuid = toUUIDOrZero({{{end}_uuid:String}})))"
+        for end in ("src", "dst")
+    )
+)
+
 QUESTIONS = {
     # The newest window that is evaluated; of windows of 10 s, the newest that has closed.
     "newest": Question(
@@ -137,8 +169,8 @@ WHERE {_RANGE} AND time <= toDateTime({{closed:UInt32}}, 'UTC')""",
     countIf(loss_low > 0) AS lossy, max(loss_low) AS worst_low, argMax(loss_ratio, loss_low) AS worst,
     argMax(loss_high, loss_low) AS worst_high,
     countIf({_SLOW}) AS slow, countIf(latency_us IS NOT NULL) AS timed,
-    countIf(src_host != dst_host) AS crossing, countIf({_BLIND}) AS blind,
-    sumIf(bits_per_second, {_BLIND}) AS blind_bits, sumIf(bits_per_second, src_host != dst_host) AS crossing_bits,
+    countIf({_CROSSING}) AS crossing, countIf({_BLIND}) AS blind,
+    sumIf(bits_per_second, {_BLIND}) AS blind_bits, sumIf(bits_per_second, {_CROSSING}) AS crossing_bits,
     countIf(loss_evidence = 'insufficient') AS insufficient
 FROM @pairs WHERE {_AT} AND {_NAMED}""",
         {"at": 0},
@@ -154,31 +186,39 @@ FROM @pairs
 WHERE {_AT} AND {_NAMED} AND {_LOOK} AND @only
     AND ({{src_host:String}} = '' OR src_host = {{src_host:String}})
     AND ({{dst_host:String}} = '' OR dst_host = {{dst_host:String}})
+    AND ({{src_vm:String}} = '' OR src_vm = {{src_vm:String}})
+    AND ({{dst_vm:String}} = '' OR dst_vm = {{dst_vm:String}})
 ORDER BY @order NULLS LAST, src_vm, dst_vm, network LIMIT {{limit:UInt32}} OFFSET {{offset:UInt32}}""",
-        {"at": 0, **_LOOKED, "src_host": "", "dst_host": "", **_PAGE},
+        {"at": 0, **_LOOKED, "src_host": "", "dst_host": "", "src_vm": "", "dst_vm": "", **_PAGE},
         patterns=tuple(_LOOKED),
         sorts={
             "bits": "bits_per_second",
             "packets": "packets_per_second",
             "loss": "loss_ratio",
             "certain": "loss_low",
-            "latency": "latency_us",
+            "latency": _BY_LATENCY,
             "connections": "connections",
             "errors": "error_ratio",
             "src": "src_vm",
             "dst": "dst_vm",
         },
-        only={"": "1", "lossy": "loss_low > 0", "slow": _SLOW, "blind": _BLIND},
+        only={
+            "": "1",
+            "lossy": "loss_low > 0",
+            "slow": _SLOW,
+            "blind": _BLIND,
+            "one_way": "latency_trip = 'one_way'",
+            "round_trip": "latency_trip = 'round_trip'",
+        },
     ),
     # With the hash of the pair it reads little of any range; by name alone, all pairs of the range.
     "pair_series": Question(
         f"""SELECT toUnixTimestamp(time) AS t, {_PAIR_COLUMNS}
 FROM @pairs
-WHERE {_RANGE} AND ({{pair:UInt64}} = 0 OR pair = {{pair:UInt64}})
-    AND src_vm = {{src:String}} AND dst_vm = {{dst:String}}
-    AND ({{network:String}} = '' OR network = {{network:String}})
+WHERE {_RANGE} AND pair = @one AND src_vm = {{src:String}} AND dst_vm = {{dst:String}}
 ORDER BY time LIMIT {MOST_WINDOWS}""",
-        {**_RANGED, "pair": 0, "src": "", "dst": "", "network": ""},
+        {**_RANGED, "pair": 0, "src": "", "dst": "", "network": "", "src_host": "", "dst_host": ""},
+        one=_ONE_PAIR,
     ),
     # What happened to two VMs, or one: moves, alerts, restarts of what exports at their hypervisors.
     "marks": Question(
@@ -187,7 +227,7 @@ ORDER BY time LIMIT {MOST_WINDOWS}""",
         concat(before, ' → ', host) AS what, '' AS id
     FROM (SELECT vm, toString(host) AS host, valid_from, lagInFrame(toString(host)) OVER (
             PARTITION BY vm, mac ORDER BY valid_from ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS before
-        FROM inventory FINAL WHERE vm IN ({src:String}, {dst:String}) AND vm != '' AND host != '')
+        FROM inventory FINAL WHERE @own AND host != '')
     WHERE before != '' AND before != host
     UNION ALL
     SELECT toUnixTimestamp(since), if(status = 'resolved', toUnixTimestamp(resolved), toUInt32(4294967295)), 'alert',
@@ -200,10 +240,10 @@ ORDER BY time LIMIT {MOST_WINDOWS}""",
     SELECT toUnixTimestamp(ends), toUnixTimestamp(ends), 'restart', toString(protocol),
         replaceRegexpOne(toString(reporter), '^::ffff:', ''), ''
     FROM gaps WHERE reason IN ('restarted', 'reopened') AND reporter IN (
-        SELECT agent FROM inventory FINAL WHERE vm IN ({src:String}, {dst:String}) AND vm != '')
+        SELECT agent FROM inventory FINAL WHERE @own)
 )
-WHERE until >= {from:UInt32} AND t < {until:UInt32} ORDER BY t LIMIT 200""",
-        {**_RANGED, "src": "", "dst": ""},
+WHERE until >= {from:UInt32} AND t < {until:UInt32} ORDER BY t DESC LIMIT 200""".replace("@own", _OWN_VMS),
+        {**_RANGED, "src": "", "dst": "", "src_uuid": "", "dst_uuid": ""},
     ),
     "vms": Question(
         f"""SELECT vm, toString(vm_uuid) AS uuid, max(v.host) AS on_host, max(v.project) AS of_project,
@@ -234,10 +274,12 @@ ORDER BY @order NULLS LAST, vm, vm_uuid LIMIT {{limit:UInt32}} OFFSET {{offset:U
         f"""SELECT toUnixTimestamp(time) AS t,
     {_way("sent")},
     {_way("received")},
-    max(v.host) AS on_host, max(v.project) AS of_project, max(pairs) AS peers, sum(blind_pairs) AS blind
-FROM @vms AS v WHERE {_RANGE} AND vm = {{vm:String}} AND vm_uuid = {_ONE_VM}
+    max(v.host) AS on_host, max(v.project) AS of_project, max(pairs) AS peers, sum(blind_pairs) AS blind,
+    toString(any(vm_uuid)) AS uuid
+FROM @vms AS v WHERE {_RANGE} AND vm = {{vm:String}} AND vm_uuid = @one
 GROUP BY time ORDER BY time LIMIT {MOST_WINDOWS}""",
         {**_RANGED, "vm": "", "uuid": ""},
+        one=_one_vm(_RANGE),
     ),
     "vm_peers": Question(
         f"""SELECT peer, toString(peer_uuid) AS uuid, network, max(peer_host) AS peer_on, max(own_host) AS own_on,
@@ -245,11 +287,12 @@ GROUP BY time ORDER BY time LIMIT {MOST_WINDOWS}""",
     {_between("received", "src")},
     count() OVER () AS every
 FROM (
-    SELECT *, src_vm = {{vm:String}} AS sends, if(sends, 'sent', 'received') AS way,
+    SELECT *, toString(pair) AS pair_id, @one AS own, src_vm = {{vm:String}} AND src_vm_uuid = own AS sends,
+        if(sends, 'sent', 'received') AS way,
         if(sends, dst_vm, src_vm) AS peer, if(sends, dst_vm_uuid, src_vm_uuid) AS peer_uuid,
         if(sends, dst_host, src_host) AS peer_host, if(sends, src_host, dst_host) AS own_host
-    FROM @pairs WHERE {_AT} AND ((src_vm = {{vm:String}} AND {_same_vm("src")})
-        OR (dst_vm = {{vm:String}} AND {_same_vm("dst")}))
+    FROM @pairs WHERE {_AT} AND {{vm:String}} IN (src_vm, dst_vm)
+        AND (sends OR (dst_vm = {{vm:String}} AND dst_vm_uuid = own))
 )
 GROUP BY peer, peer_uuid, network ORDER BY @order NULLS LAST, peer, peer_uuid, network
 LIMIT {{limit:UInt32}} OFFSET {{offset:UInt32}}""",
@@ -262,31 +305,35 @@ LIMIT {{limit:UInt32}} OFFSET {{offset:UInt32}}""",
             "missed": "received_loss_low",
             "peer": "peer",
         },
+        one=_one_vm(_AT),
     ),
     "interfaces": Question(
         f"""SELECT host AS on_host, interface, vm AS of_vm, network, in_bits_per_second, out_bits_per_second,
     utilisation, loss_ratio, error_ratio, in_discards + out_discards AS discards, in_errors + out_errors AS errors,
-    speed, speed_source, coverage, toString(counters_from) AS counters_from
-FROM @interfaces WHERE {_AT} AND ({{vm:String}} = '' OR vm = {{vm:String}})
+    speed, speed_source, coverage, toString(counters_from) AS counters_from, count() OVER () AS every
+FROM @interfaces WHERE {_AT} AND ({{vm:String}} = '' OR vm = {{vm:String}}) AND {_UUID}
     AND ({{host:String}} = '' OR host = {{host:String}})
 ORDER BY utilisation DESC NULLS LAST, in_bits_per_second + out_bits_per_second DESC, interface LIMIT 200""",
-        {"at": 0, "vm": "", "host": ""},
+        {"at": 0, "vm": "", "uuid": "", "host": ""},
     ),
     "places": Question(
         """SELECT toUnixTimestamp(valid_from) AS begins, toUnixTimestamp(valid_to) AS ends, open, host, network,
     project, port_name, mac_text, arrayMap(ip -> replaceRegexpOne(toString(ip), '^::ffff:', ''), ips) AS addresses,
-    sources, conflict
-FROM inventory FINAL WHERE vm = {vm:String} ORDER BY open DESC, valid_to DESC, mac LIMIT 50""",
-        {"vm": ""},
+    sources, conflict, count() OVER () AS every
+FROM inventory FINAL WHERE vm = {vm:String} AND ({uuid:String} = '' OR vm_uuid = toUUIDOrZero({uuid:String}))
+ORDER BY open DESC, valid_to DESC, mac LIMIT 50""",
+        {"vm": "", "uuid": ""},
     ),
     "hosts": Question(
-        f"""SELECT host, {quadrature("bits_per_second", "way = 'sent'")},
-    {quadrature("bits_per_second", "way = 'received'", "in_bits")},
+        f"""SELECT host, {quadrature("bits_per_second", "way IN ('sent', 'both')")},
+    {quadrature("bits_per_second", "way IN ('received', 'both')", "in_bits")},
     sumIf(bits_per_second, way = 'within') AS within_bits, sum(pairs) AS every_pair, sum(lossy_pairs) AS lossy,
     sum(blind_pairs) AS blind, max(worst_loss_low) AS worst, sum(slow_pairs) AS slow, count() OVER () AS every
 FROM (
-    SELECT *, arrayJoin(if(src_host = dst_host, [tuple(toString(src_host), 'within')],
-        [tuple(toString(src_host), 'sent'), tuple(toString(dst_host), 'received')])) AS end, end.1 AS host, end.2 AS way
+    SELECT *, arrayJoin(multiIf({_ONE_SWITCH}, [tuple(toString(src_host), 'within')],
+        src_host = dst_host, [tuple('', 'both')],
+        [tuple(toString(src_host), 'sent'), tuple(toString(dst_host), 'received')])) AS end,
+        end.1 AS host, end.2 AS way
     FROM @hosts WHERE {_AT}
 )
 WHERE ({{host:String}} = '' OR host LIKE {{host:String}})
@@ -307,7 +354,7 @@ GROUP BY time ORDER BY time LIMIT {MOST_WINDOWS}""",
 FROM @hosts WHERE {_AT} AND ({{host:String}} = '' OR src_host = {{host:String}} OR dst_host = {{host:String}}) AND @only
 ORDER BY @order NULLS LAST, src_host, dst_host LIMIT {{limit:UInt32}} OFFSET {{offset:UInt32}}""",
         {"at": 0, "host": "", **_PAGE},
-        sorts={"bits": "bits_per_second", "certain": "loss_low", "worst": "worst_loss_low", "latency": "latency_us"},
+        sorts={"bits": "bits_per_second", "certain": "loss_low", "worst": "worst_loss_low", "latency": _BY_LATENCY},
         only={"": "1", "lossy": "lossy_pairs > 0", "blind": "blind_pairs > 0"},
     ),
     "host_matrix": Question(
@@ -317,7 +364,7 @@ ORDER BY @order NULLS LAST, src_host, dst_host LIMIT {{limit:UInt32}} OFFSET {{o
             "dst_host",
             "1",
             "sum(pairs) AS count, sum(lossy_pairs) AS lossy, sum(blind_pairs) AS blind, "
-            "sum(measured_pairs) AS measured, max(worst_loss_low) AS worst, max(m.latency_us) AS latency,",
+            f"sum(measured_pairs) AS measured, max(worst_loss_low) AS worst, {_WORST_LATENCY},",
             "m.loss_ratio",
         ),
         {"at": 0, "most": LARGEST_MATRIX},
@@ -329,7 +376,8 @@ ORDER BY @order NULLS LAST, src_host, dst_host LIMIT {{limit:UInt32}} OFFSET {{o
             "dst_vm",
             _NAMED,
             f"count() AS count, countIf(m.loss_low > 0) AS lossy, countIf({_BLIND}) AS blind, "
-            "countIf(m.loss_ratio IS NOT NULL) AS measured, max(m.loss_low) AS worst, max(m.latency_us) AS latency,",
+            "countIf(m.loss_ratio IS NOT NULL) AS measured, max(m.loss_low) AS worst, "
+            f"if(count() = 1, toString(any(m.pair)), '') AS pair_id, {_WORST_LATENCY},",
             "m.loss_ratio",
         ),
         {"at": 0, "most": LARGEST_MATRIX},
@@ -341,12 +389,13 @@ FROM @pairs WHERE {_AT} AND {_NAMED} GROUP BY state ORDER BY bits DESC NULLS LAS
     ),
     "coverage_hosts": Question(
         f"""SELECT end.1 AS host, end.2 AS side, count() AS pairs,
-    countIf(end.3) AS blind, sum(bits_per_second) AS bits, sumIf(bits_per_second, end.3) AS blind_bits
+    countIf(end.3) AS blind, sum(bits_per_second) AS bits, sumIf(bits_per_second, end.3) AS blind_bits,
+    count() OVER () AS every
 FROM (
     SELECT *, {_STATE} AS state, arrayJoin([
         tuple(toString(src_host), 'sender', state = 'receiver'),
         tuple(toString(dst_host), 'receiver', state = 'sender')]) AS end
-    FROM @pairs WHERE {_AT} AND {_NAMED} AND src_host != dst_host
+    FROM @pairs WHERE {_AT} AND {_NAMED} AND NOT {_ONE_SWITCH}
 )
 GROUP BY host, side HAVING blind > 0 ORDER BY blind_bits DESC NULLS LAST, blind DESC, host LIMIT 200""",
         {"at": 0},
@@ -376,7 +425,7 @@ ORDER BY @order, vm, mac LIMIT {limit:UInt32} OFFSET {offset:UInt32}""",
     sum(export_lost) AS export_lost, sum(samples_lost + agent_drops) AS samples_lost,
     sum(kernel_drops) AS kernel_drops, sum(queue_drops) AS queue_drops,
     argMax(sampling_rate, time) AS rate, argMax(clock_skew_us, time) AS clock_skew_us,
-    argMax(findings, time) AS findings
+    argMax(findings, time) AS findings, count() OVER () AS every
 FROM exporters
 WHERE time > now() - toIntervalSecond({back:UInt32}) AND exporter != '::'
 GROUP BY exporter, agent, protocol, domain ORDER BY findings = '', exporter, protocol, domain LIMIT 1000""",

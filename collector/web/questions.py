@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from clickhouse_connect.driver import Client
 
@@ -24,6 +24,8 @@ ANSWER_SECONDS = 12.0
 """Longest wait for the store and for earlier questions."""
 AT_ONCE = 2
 """Questions at a time, on as many threads."""
+EXACT = 2**53
+"""Larger numbers lose digits where JSON is read."""
 MOST = {"limit": 1000, "offset": 100_000, "most": 200, "pair": 2**64 - 1}
 """Largest numbers of parameters; of others, what fits into 32 bits."""
 
@@ -44,6 +46,8 @@ TABLES = _FIGURES | {
 }  # fmt: skip
 """What stands for `@…` in the SQL, by level."""
 _HOLE = re.compile(r"@[a-z_]+")
+
+T = TypeVar("T")
 
 
 class QuestionError(ValueError):
@@ -70,19 +74,25 @@ def prepare(name: str, level: str, given: Mapping[str, str], closed: int) -> tup
     if "until" in values and not 0 <= values["until"] - values["from"] <= MOST_WINDOWS * LEVELS[level]:
         raise QuestionError(f"from … until: at most {MOST_WINDOWS} windows of {level} are expected")
     holes = dict(TABLES[level])
+    sql = question.sql
+    if question.one:
+        name_of_it, known, newest = question.one
+        sql = sql.replace("@one", known if values[name_of_it] else newest)
     if question.sorts:
-        column = _choice("sort", given.get("sort", ""), question.sorts)
-        holes["@order"] = f"{column} {'DESC' if given.get('down', '1') == '1' else 'ASC'}"
+        columns = _choice("sort", given.get("sort", ""), question.sorts)
+        way = "DESC" if given.get("down", "1") == "1" else "ASC"
+        columns = (columns,) if isinstance(columns, str) else columns
+        holes["@order"] = ", ".join(one if one.endswith("DESC") else f"{one} {way}" for one in columns)
     if question.only:
         holes["@only"] = _choice("only", given.get("only", ""), question.only)
-    if missing := next((hole for hole in _HOLE.findall(question.sql) if hole not in holes), ""):
+    if missing := next((hole for hole in _HOLE.findall(sql) if hole not in holes), ""):
         raise QuestionError(
             f"level = {level!r}: {missing[1:].replace('_', ' ')} have figures of {' and '.join(FIGURE_LEVELS)} only"
         )
-    return _HOLE.sub(lambda hole: holes[hole[0]], question.sql), values
+    return _HOLE.sub(lambda hole: holes[hole[0]], sql), values
 
 
-def _choice(name: str, chosen: str, of: Mapping[str, str]) -> str:
+def _choice(name: str, chosen: str, of: Mapping[str, T]) -> T:
     """Return the SQL of a choice by its name; the first is the default.  Raises QuestionError."""
     chosen = chosen or next(iter(of))
     if chosen not in of:

@@ -5,14 +5,18 @@ export class Refused extends Error {
   constructor(readonly status: number, message: string) { super(message); }
 }
 
-async function fetched(path: string, init?: RequestInit): Promise<any> {
-  const headers = { ...init?.headers, "X-Requested-With": "vmflow" };
-  const answer = await fetch(path, { ...init, headers });
+/** An answer, whatever its status is; a refusal where `takes` does not want it. */
+export async function answered(path: string, init: RequestInit = {}, takes = (answer: Response) => answer.ok): Promise<Response> {
+  const answer = await fetch(path, { ...init, headers: { ...init.headers, "X-Requested-With": "vmflow" } });
   if (answer.status === 401) dispatchEvent(new Event("vmflow-login"));
-  if (answer.status === 204) return null;
+  if (takes(answer)) return answer;
   const body = await answer.json().catch(() => ({ detail: answer.statusText }));
-  if (!answer.ok) throw new Refused(answer.status, [body.detail, ...(body.errors ?? [])].join(" · "));
-  return body;
+  throw new Refused(answer.status, [body.detail ?? answer.status, ...(body.errors ?? [])].join(" · "));
+}
+
+async function fetched(path: string, init?: RequestInit): Promise<any> {
+  const answer = await answered(path, init);
+  return answer.status === 204 ? null : answer.json();
 }
 
 export const get = (path: string, signal?: AbortSignal) => fetched(path, { signal });

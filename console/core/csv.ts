@@ -3,12 +3,15 @@ import type { Row } from "./api.ts";
 
 /** A text that begins like a formula is one for a spreadsheet: names of VMs may be meant to be. */
 const FORMULA = /^[=+\-@\t\r]/;
+const NUMBER = /^[+-]?\d+(\.\d+)?(e[+-]?\d+)?$/i;
+
+const flat = (value: unknown): string => typeof value === "object" && value !== null ? JSON.stringify(value) : String(value ?? "");
 
 export function cell(value: unknown): string {
   if (value === null || value === undefined) return "";
   if (typeof value === "number") return String(value);
-  const text = Array.isArray(value) ? value.join(" ") : String(value);
-  const safe = FORMULA.test(text) ? `'${text}` : text;
+  const text = Array.isArray(value) ? value.map(flat).join(" ") : flat(value);
+  const safe = FORMULA.test(text) && !NUMBER.test(text) ? `'${text}` : text;
   return /[",\r\n]/.test(safe) ? `"${safe.replace(/"/g, '""')}"` : safe;
 }
 

@@ -9,9 +9,9 @@ const change = (part: Partial<News>) => {
   heard.forEach((one) => one(news));
 };
 
-let source: EventSource | null = null;
+let source: EventSource | null = null, over = false;
 function open(): void {
-  if (source) return;
+  if (source || over) return;
   source = new EventSource("/api/v1/events");
   source.onopen = () => change({ connected: true, alerts: news.alerts + 1 });
   source.onerror = () => {
@@ -22,6 +22,12 @@ function open(): void {
   source.addEventListener("window", () => change({ windows: news.windows + 1 }));
   source.addEventListener("alerts", () => change({ alerts: news.alerts + 1 }));
   source.addEventListener("bye", () => change({ connected: false }));
+}
+
+/** Listen no more: the person leaves. */
+export function hush(): void {
+  source?.close();
+  over = true;
 }
 
 export function useNews(): News {

@@ -6,7 +6,7 @@ export interface Mark { at: number; until: number; kind: "move" | "alert" | "res
 export const MARK_WORDS: Record<Mark["kind"], Key> = { move: "moved", alert: "alert", restart: "restarted" };
 
 export function marked(found: Row[] | null): Mark[] {
-  return (found ?? []).map((row) => ({
+  return [...(found ?? [])].reverse().map((row) => ({
     at: row.t, until: row.until, kind: row.kind, id: row.id,
     text: row.kind === "move" ? `${row.subject}: ${row.what}` : row.kind === "alert" ? `${row.what} (${row.subject})` : `${row.what} ${row.subject}`,
   }));

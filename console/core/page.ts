@@ -2,6 +2,9 @@ import type { Loaded, Row } from "./api.ts";
 import type { News } from "./live.ts";
 import type { Range } from "./state.ts";
 
+/** Alerts that have not ended; `more`: there are more than the service lists at once. */
+export interface Firing { alerts: Row[]; more: boolean }
+
 /** What every page gets: the time, the newest window in it (0: none, null: not known yet), what is new, who asks. */
 export interface Page {
   range: Range;
@@ -10,5 +13,5 @@ export interface Page {
   news: News;
   turn: number;
   user: string;
-  firing: Loaded<Row[]>;
+  firing: Loaded<Firing>;
 }

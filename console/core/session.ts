@@ -1,5 +1,6 @@
 // Who asks.  Where logins are needed, a cookie that scripts cannot read holds one.
 import { get, post } from "./api.ts";
+import { hush } from "./live.ts";
 
 export interface Session { user: string; role: string; version: string; needed: boolean }
 
@@ -15,6 +16,7 @@ export async function session(signal?: AbortSignal): Promise<Session> {
 export const login = (name: string, password: string): Promise<Session> => post("/api/v1/session", { name, password });
 
 export async function logout(): Promise<void> {
+  hush();
   await post("/api/v1/session/end", {});
   location.assign("/");
 }

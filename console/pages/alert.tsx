@@ -1,19 +1,21 @@
 import { useLayoutEffect, useState } from "preact/hooks";
 import { type Row, ask, get, useLoad } from "../core/api.ts";
 import { moment, text, unitOf } from "../core/format.ts";
+import { pairLink, then } from "../core/links.ts";
 import { rowKeys } from "../core/keys.ts";
 import { mayAct } from "../core/session.ts";
-import { set } from "../core/state.ts";
+import { go } from "../core/state.ts";
 import { say } from "../core/text.ts";
 import type { Page } from "../core/page.ts";
 import { Card, Link, Name, Severity, Shown } from "../parts/basics.tsx";
 import { Acts, Subject, figureOf, utcNow } from "./alerts.tsx";
 import { PairCharts } from "./pair.tsx";
 
+const MOST = 1000;
 const STEPS = { "10s": 10, "1m": 60, "1h": 3600 } as const;
 
 export function Alert({ id, news, user }: Page & { id: string }) {
-  const loaded = useLoad(`alert ${id} ${news.alerts}`, (signal) => get(`/api/v1/alerts/${encodeURIComponent(id)}`, signal));
+  const loaded = useLoad(`alert ${id} ${news.alerts}`, (signal) => get(`/api/v1/alerts/${encodeURIComponent(id)}?limit=${MOST}`, signal));
   const [acting, setActing] = useState<"takeOn" | "resolve" | "silence" | null>(null);
   const alert: Row | undefined = loaded.value?.alert;
   useLayoutEffect(() => rowKeys(mayAct() ? { a: () => alert?.state === "firing" && setActing("takeOn"), s: () => alert && setActing("silence") } : {}));
@@ -43,7 +45,8 @@ function Detail({ alert, history, acting, setActing, user }: { alert: Row; histo
         <dt>{say("since")}</dt><dd>{moment(alert.since, utc)}</dd>
         {Object.entries(alert.labels).map(([name, value]) => <><dt>{name}</dt><dd><Name>{String(value)}</Name></dd></>)}
       </dl>{alert.summary && <p>{alert.summary}</p>}</Card>
-      <Card title={say("history")}><ol class="history">{history.map((event, place) => <li key={place}><time>{moment(event.time, utc)}</time> <b>{event.event}</b> {event.who && <Name>{event.who}</Name>} {event.value !== null && <span class="soft">{text({ value: event.value, low: event.low, high: event.high, unit })}</span>} {event.comment && <q>{event.comment}</q>}</li>)}</ol></Card>
+      <Card title={say("history")}><ol class="history">{history.map((event, place) => <li key={place}><time>{moment(event.time, utc)}</time> <b>{event.event}</b> {event.who && <Name>{event.who}</Name>} {event.value !== null && <span class="soft">{text({ value: event.value, low: event.low, high: event.high, unit })}</span>} {event.comment && <q>{event.comment}</q>}</li>)}</ol>
+        {history.length >= MOST && <p class="soft">{say("firstOnly", { n: MOST })}</p>}</Card>
     </div>
     {alert.scope === "pair" && <Around alert={alert} />}
     {acting && <Acts alerts={[alert]} user={user} what={acting} onClose={() => setActing(null)} />}
@@ -56,9 +59,9 @@ function Around({ alert }: { alert: Row }) {
   const since = Math.floor(Date.parse(alert.since) / 1000 / step) * step;
   const last = Math.floor(Date.parse(alert.window_end) / 1000);
   const from = since - 30 * step, until = Math.min(last + 10 * step, from + 720 * step);
-  const { src_vm: src, dst_vm: dst, network = "" } = alert.labels;
-  const loaded = useLoad(`around ${src} ${dst} ${from} ${until} ${level}`, (signal) => ask("pair_series", { level, from, until, src, dst, network }, signal));
+  const { src_vm: src, dst_vm: dst, network = "", src_host = "", dst_host = "" } = alert.labels;
+  const loaded = useLoad(`around ${src} ${dst} ${from} ${until} ${level}`, (signal) => ask("pair_series", { level, from, until, src, dst, network, src_host, dst_host }, signal));
   const only = alert.measure === "latency_us" ? "latency" : alert.measure.startsWith("loss") ? "loss" : alert.measure.startsWith("error") ? "errors" : "bandwidth";
-  return <><Shown loaded={loaded}>{({ data }) => <PairCharts data={data} range={{ from, until, level, levels: [], step, live: false }} only={[only, "bandwidth"]} limits={{ [only]: alert.threshold ?? undefined }} onRange={() => set({})} />}</Shown>
-    <p><Link to={`/pairs/${encodeURIComponent(src)}/${encodeURIComponent(dst)}?from=${new Date(from * 1000).toISOString()}&until=${new Date(until * 1000).toISOString()}&network=${encodeURIComponent(network)}`}>{say("showPair")} →</Link></p></>;
+  return <><Shown loaded={loaded}>{({ data }) => <PairCharts data={data} range={{ from, until, level, levels: [], step, live: false }} only={[only, "bandwidth"]} limits={{ [only]: alert.threshold ?? undefined }} onRange={(first, last) => go(then(pairLink(src, dst, { network, pair: data.pair_id?.[0] }), first, last))} />}</Shown>
+    <p><Link to={then(pairLink(src, dst, { network, pair: loaded.value?.data.pair_id?.[0] }), from, until)}>{say("showPair")} →</Link></p></>;
 }

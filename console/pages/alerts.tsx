@@ -20,6 +20,7 @@ export function Subject({ labels }: { labels: Record<string, string> }) {
 }
 
 export const figureOf = (alert: Row) => text({ value: alert.value, low: alert.low, high: alert.high, unit: unitOf(alert.unit) }) + (alert.value !== null && unitOf(alert.unit) === "count" && alert.unit ? ` ${alert.unit}` : "");
+const MOST = 1000;
 const stateWord = { firing: "firingState", acknowledged: "acknowledged", resolved: "resolved" } as const;
 export const utcNow = () => kept("clock", "utc") === "utc";
 
@@ -52,7 +53,8 @@ export function Alerts({ query, news, user, turn }: Page) {
   const wanted = query.get("state") ?? "active";
   const states = wanted === "all" ? "" : wanted === "active" ? "&state=firing&state=acknowledged" : `&state=${encodeURIComponent(wanted)}`;
   const vm = query.get("vm") ?? "";
-  const loaded = useLoad(`alerts ${news.alerts} ${turn} ${states} ${vm}`, (signal) => get(`/api/v1/alerts?limit=200${states}${vm ? `&vm=${encodeURIComponent(vm)}` : ""}`, signal));
+  const [most, setMost] = useState(200);
+  const loaded = useLoad(`alerts ${news.alerts} ${turn} ${states} ${vm} ${most}`, (signal) => get(`/api/v1/alerts?limit=${most}${states}${vm ? `&vm=${encodeURIComponent(vm)}` : ""}`, signal));
   const [chosen, setChosen] = useState<Set<string>>(new Set());
   const [at, setAt] = useState(0);
   const [acting, setActing] = useState<Row[] | null>(null);
@@ -84,13 +86,15 @@ export function Alerts({ query, news, user, turn }: Page) {
         <td>{alert.rule}</td><td class="n">{figureOf(alert)}</td>
         <td><time dateTime={alert.since}>{moment(alert.since, utc)}</time></td>
         <td>{say(stateWord[alert.state as keyof typeof stateWord])}{alert.acknowledged_by && <span class="soft"> · {alert.acknowledged_by}</span>}{alert.held_back && <span class="tag">{say("heldNow")}</span>}</td>
-      </tr>)}</tbody></table></div>}</Shown></Card>
+      </tr>)}</tbody></table>
+      {loaded.value.next_cursor && <p class="pager soft">{say("newestOnly", { n: found.length })}
+        {most < MOST ? <button onClick={() => setMost(Math.min(MOST, most + 400))}>{say("showMore")}</button> : say("narrow")}</p>}</div>}</Shown></Card>
     {acting && <Acts alerts={acting} user={user} what="takeOn" onClose={() => { setActing(null); setChosen(new Set()); }} />}
   </>;
 }
 
 export function Silences({ news, user }: Page) {
-  const loaded = useLoad(`silences ${news.alerts}`, (signal) => get("/api/v1/silences", signal));
+  const loaded = useLoad(`silences ${news.alerts}`, (signal) => get(`/api/v1/silences?limit=${MOST}`, signal));
   const utc = utcNow();
   const end = async (id: string) => { await post(`/api/v1/silences/${id}/end`, { who: user || kept("who", "console") }); alertsChanged(); };
   return <>
@@ -98,6 +102,7 @@ export function Silences({ news, user }: Page) {
     <Card><Shown loaded={loaded}>{(body) => body.silences.length === 0 ? <Empty>{say("noSilences")}</Empty> : <div class="scroll"><table>
       <thead><tr><th>{say("matchers")}</th><th>{say("until")}</th><th>{say("who")}</th><th>{say("comment")}</th><th /></tr></thead>
       <tbody>{body.silences.map((one: Row) => <tr key={one.silence_id}><td class="wide">{Object.entries(one.matchers).map(([name, value]) => <span class="tag" key={name}>{name} = <Name>{String(value)}</Name></span>)}</td>
-        <td>{moment(one.until, utc)}</td><td><Name>{one.who}</Name></td><td class="wide">{one.comment}</td><td>{mayAct() && <button onClick={() => end(one.silence_id)}>{say("endSilence")}</button>}</td></tr>)}</tbody></table></div>}</Shown></Card>
+        <td>{moment(one.until, utc)}</td><td><Name>{one.who}</Name></td><td class="wide">{one.comment}</td><td>{mayAct() && <button onClick={() => end(one.silence_id)}>{say("endSilence")}</button>}</td></tr>)}</tbody></table>
+      {body.silences.length >= MOST && <p class="soft">{say("newestOnly", { n: MOST })}</p>}</div>}</Shown></Card>
   </>;
 }

@@ -2,7 +2,7 @@ import { type Row, ask, rows, useLoad } from "../core/api.ts";
 import { ago, plain } from "../core/format.ts";
 import { say } from "../core/text.ts";
 import type { Page } from "../core/page.ts";
-import { Card, Empty, Shown } from "../parts/basics.tsx";
+import { Card, Cut, Empty, Shown } from "../parts/basics.tsx";
 
 const share = (lost: number, rest: number) => (lost ? plain(lost / (lost + rest), "ratio") : "0");
 
@@ -17,6 +17,6 @@ export function Exporters({ turn }: Page) {
         <td class={`n ${row.export_lost ? "so" : ""}`}>{share(row.export_lost, row.datagrams)}</td><td class={`n ${row.samples_lost ? "so" : ""}`}>{share(row.samples_lost, row.records)}</td><td class={`n ${row.queue_drops + row.kernel_drops ? "bad" : ""}`}>{row.queue_drops + row.kernel_drops}</td>
         <td class="n">{row.rate ? `1:${row.rate}` : "–"}</td><td class="n">{row.clock_skew_us === null ? "–" : plain(row.clock_skew_us, "us")}</td>
         <td class="wide">{row.findings ? String(row.findings).split(",").map((code) => <span key={code} class="tag so">{code}</span>) : <span class="good">✓ {say("fine")}</span>}</td>
-      </tr>)}</tbody></table></div>}</Shown></Card>
+      </tr>)}</tbody></table><Cut shown={found.length} all={found[0]!.every} /></div>}</Shown></Card>
   </>;
 }

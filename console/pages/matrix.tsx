@@ -1,6 +1,6 @@
 import { type Row, ask, rows, useLoad } from "../core/api.ts";
 import { clock, text } from "../core/format.ts";
-import { pairLink } from "../core/links.ts";
+import { namedLink, pairLink } from "../core/links.ts";
 import { none } from "../core/none.ts";
 import type { Page } from "../core/page.ts";
 import { go, kept, link } from "../core/state.ts";
@@ -13,13 +13,15 @@ import { List } from "../parts/list.tsx";
 import { Choice } from "../parts/search.tsx";
 
 const BY: [string, Key][] = [["host", "hosts"], ["vm", "vms"]];
-const COLOURS: [string, Key][] = [["volume", "volume"], ["loss", "loss"], ["latency", "latency"], ["blind", "blindWord"]];
+const COLOURS: [string, Key][] = [["volume", "volume"], ["loss", "loss"], ["one_way", "oneWay"], ["round_trip", "roundTrip"], ["blind", "blindWord"]];
 
 /** What a cell says, in words: all pairs between two groups. */
 export function worded(row: Row): string {
   const parts = [text({ value: row.bits, low: row.bits_low, high: row.bits_high, unit: "bit/s" })];
   if (row.loss !== null) parts.push(`${say("loss")} ${text({ value: row.loss, low: row.low, high: row.high, unit: "ratio" })}`);
   else if (row.worst !== null) parts.push(`${say("worstPair")} ≥ ${text({ value: row.worst, unit: "ratio" })}`);
+  for (const trip of ["one_way", "round_trip"] as const)
+    if (row[trip] !== null) parts.push(`${say(trip === "one_way" ? "oneWay" : "roundTrip")} ≤ ${text({ value: row[trip], unit: "us" })}`);
   if (row.lossy) parts.push(say("nLossy", { n: row.lossy }));
   if (row.blind) parts.push(say("nBlind", { n: row.blind }));
   parts.push(say("ofPairs", { n: row.count }));
@@ -34,7 +36,10 @@ function shade(row: Row, colour: string, least: number, most: number): Cell["sha
     const certain = row.low ?? row.worst ?? 0;
     return certain > 0 ? { kind: "loss", part: 0.35 + 0.65 * Math.min(1, certain / 0.1) } : { kind: "good", part: 0.25 };
   }
-  if (colour === "latency") return row.latency === null ? { kind: "nothing", part: 1 } : { kind: row.latency > 20_000 ? "loss" : "volume", part: Math.min(1, 0.1 + Math.log10(1 + row.latency) / 6) };
+  if (colour === "one_way" || colour === "round_trip") {
+    const highest: number | null = row[colour];
+    return highest === null ? { kind: "nothing", part: 1 } : { kind: highest > 20_000 ? "loss" : "volume", part: Math.min(1, 0.1 + Math.log10(1 + highest) / 6) };
+  }
   if (row.bits === null) return { kind: "nothing", part: 1 };
   // One ramp, logarithmic, over what there is: at least two powers of ten.
   const decades = Math.max(2, Math.log10(most / least));
@@ -48,7 +53,7 @@ export function Matrix({ range, newest, query }: Page) {
     ? ask(by === "vm" ? "vm_matrix" : "host_matrix", { level, at, most: by === "vm" ? 40 : 60 }, signal).then(rows) : none(newest, []));
   const open = (row: Row) => {
     if (!row.r || !row.c) return;
-    if (by === "vm") go(pairLink(row.r, row.c));
+    if (by === "vm") go(row.pair_id ? pairLink(row.r, row.c, { pair: row.pair_id }) : namedLink(row.r, row.c));
     else go(link("/pairs", { src_host: row.r, dst_host: row.c }));
   };
   return <>
@@ -69,7 +74,7 @@ export function Matrix({ range, newest, query }: Page) {
       const cells = found.map((row: Row) => ({ row: row.r, column: row.c, shade: shade(row, colour, least, most), words: worded(row), open: () => open(row) }));
       return <div class={names.length > 24 ? "stack" : "two"}>
         <Card><Heat title={say("matrix")} names={names} cells={cells} /></Card>
-        <Card title={say("asTable")}><List name={say("matrix")} rows={[...found].sort((a, b) => (b.bits ?? 0) - (a.bits ?? 0)).slice(0, 200)} rowKey={(row) => `${row.r}\u0000${row.c}`} empty="" columns={[
+        <Card title={say("asTable")}><List name={say("matrix")} all={found.length} rows={[...found].sort((a, b) => (b.bits ?? 0) - (a.bits ?? 0)).slice(0, 200)} rowKey={(row) => `${row.r}\u0000${row.c}`} empty="" columns={[
           { title: `${say("source")} → ${say("destination")}`, wide: true, cell: (row) => <button class="plain" disabled={!row.r || !row.c} onClick={() => open(row)}>
             <bdi>{row.r || say("otherGroup")}</bdi> → <bdi>{row.c || say("otherGroup")}</bdi></button> },
           { title: say("bandwidth"), number: true, cell: (row) => <Bits row={row} name="bits" /> },

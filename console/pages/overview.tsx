@@ -26,7 +26,7 @@ export function Overview({ range, newest, firing, turn }: Page) {
   const worst = useLoad(`worst ${newest} ${key}`, (signal) => at ? ask("pairs", { level, at, limit: 10, sort: "certain", only: "lossy" }, signal).then(rows) : none(newest, []));
   const totals = useLoad(`totals ${range.from} ${range.until} ${level} ${turn}`, (signal) => ask("totals", { level, from: range.from, until: range.until }, signal));
   const exporters = useLoad(`exporters ${key}`, (signal) => ask("exporters", {}, signal).then(rows));
-  const listed = firing.value ?? [];
+  const listed = firing.value?.alerts ?? [], more = firing.value?.more ? "+" : "";
   const count = (severity: string) => listed.filter((one) => one.severity === severity && one.state === "firing").length;
   const bad = (exporters.value ?? []).filter((one) => one.findings);
   return <>
@@ -36,7 +36,7 @@ export function Overview({ range, newest, firing, turn }: Page) {
       <Link class={`tile ${row?.lossy ? "bad" : ""}`} to={link("/pairs", { only: "lossy", sort: "certain" })}><h2>{say("lossy")}</h2><b class="big">{row ? row.lossy : "–"}</b><p>{row?.lossy ? say("worst", { figure: text({ value: row.worst, low: row.worst_low, high: row.worst_high, unit: "ratio" }) }) : say("ofPairs", { n: row?.pairs ?? 0 })}</p></Link>
       <Link class={`tile ${row?.slow ? "so" : ""}`} to={link("/pairs", { only: "slow", sort: "latency" })}><h2>{say("slow")}</h2><b class="big">{row ? row.slow : "–"}</b><p>{say("above20", { n: row?.timed ?? 0 })}</p></Link>
       <Link class="tile" to={link("/coverage")}><h2>{say("blind")}</h2><b class={`big ${row?.blind ? "hatched" : ""}`}>{row ? row.blind : "–"}</b><p>{say("ofCrossing", { n: row?.crossing ?? 0, share: row?.crossing_bits ? plain(row.blind_bits / row.crossing_bits, "ratio") : "0 %" })}</p></Link>
-      <Link class={`tile ${count("critical") ? "bad" : ""}`} to={link("/alerts")}><h2>{say("firing")}</h2><b class="big">{firing.value ? listed.length : "–"}</b><p>{listed.length ? (["critical", "warning", "info"] as const).filter(count).map((one) => `${count(one)} ${say(one)}`).join(" · ") || say("acknowledged") : say("noneFiring")}</p></Link>
+      <Link class={`tile ${count("critical") ? "bad" : ""}`} to={link("/alerts")}><h2>{say("firing")}</h2><b class="big">{firing.value ? `${listed.length}${more}` : "–"}</b><p>{listed.length ? (["critical", "warning", "info"] as const).filter(count).map((one) => `${count(one)} ${say(one)}`).join(" · ") || say("acknowledged") : say("noneFiring")}</p></Link>
     </div>}</Shown>
     {newest === 0 && <Card><Empty><b>{say("noWindow")}.</b> {say("noWindowWhy")}</Empty></Card>}
     <Card><Shown loaded={totals}>{({ data }) => <Chart title={say("volume")} time={data.t ?? []} step={range.step} from={range.from} until={range.until} unit="bit/s" onRange={(from, until) => set({ from: iso(from), until: iso(until) }, false)}

@@ -1,4 +1,4 @@
-import { type Row, useLoad } from "../core/api.ts";
+import { type Row, answered, useLoad } from "../core/api.ts";
 import { ago, plain } from "../core/format.ts";
 import { type Metrics, parsed, sum } from "../core/metrics.ts";
 import type { Page } from "../core/page.ts";
@@ -14,11 +14,11 @@ const COUNTERS: [Key, string, boolean][] = [
 ];
 
 async function health(signal: AbortSignal): Promise<Row> {
-  // It answers 503 with the same body when it is not well.
-  const answer = await fetch("/health", { signal });
-  return answer.json();
+  // It answers 503 with the same body when it is not well; a refusal has another type.
+  const own = (answer: Response) => answer.ok || (answer.status === 503 && !!answer.headers.get("content-type")?.startsWith("application/json"));
+  return (await answered("/health", { signal }, own)).json();
 }
-const metrics = (signal: AbortSignal): Promise<Metrics> => fetch("/metrics", { signal }).then((answer) => answer.text()).then(parsed);
+const metrics = (signal: AbortSignal): Promise<Metrics> => answered("/metrics", { signal }).then((answer) => answer.text()).then(parsed);
 
 const octets = (value: number) => plain(value, "bit/s").replace("bit/s", "B");
 

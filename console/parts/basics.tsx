@@ -4,6 +4,7 @@ import type { Loaded } from "../core/api.ts";
 import { type Figure, lossState, written } from "../core/format.ts";
 import { go } from "../core/state.ts";
 import { say } from "../core/text.ts";
+import type { Key } from "../text/en.ts";
 
 /** A name that somebody else chose: isolated, so that it cannot turn the text around it. */
 export const Name = ({ children }: { children: string }) => <bdi class="name" title={children}>{children || "?"}</bdi>;
@@ -37,10 +38,17 @@ export function Loss({ row }: { row: Record<string, any> }) {
   return <span class={bad}><Fig value={row.loss_ratio} low={row.loss_low} high={row.loss_high} unit="ratio" state={state} /></span>;
 }
 
+const TRIPS: Record<string, [Key, Key]> = { one_way: ["oneWayShort", "oneWay"], round_trip: ["roundTripShort", "roundTrip"] };
+/** What a latency holds: one way, or there and back. */
+export function Trip({ of }: { of: string | undefined }) {
+  const words = of ? TRIPS[of] : undefined;
+  return words ? <span class="soft trip" title={say(words[1])}> {say(words[0])}</span> : null;
+}
+
 export function Latency({ row }: { row: Record<string, any> }) {
   if (row.latency_us === null) return <span class="soft" title={row.latency_missing}>–</span>;
   const spread = row.latency_spread_us ?? 0;
-  return <span class={row.latency_us > 20_000 ? "so" : ""}><Fig value={row.latency_us} low={Math.max(0, row.latency_us - spread)} high={row.latency_us + spread} unit="us" /></span>;
+  return <span class={row.latency_us > 20_000 ? "so" : ""}><Fig value={row.latency_us} low={Math.max(0, row.latency_us - spread)} high={row.latency_us + spread} unit="us" /><Trip of={row.latency_trip} /></span>;
 }
 
 export const Severity = ({ of }: { of: "critical" | "warning" | "info" }) => <span class={`sev ${of}`}>{say(of)}</span>;
@@ -56,4 +64,6 @@ export function Shown<T>({ loaded, children }: { loaded: Loaded<T>; children: (v
     {loaded.value !== null ? <div class={`stack ${loaded.error ? "dim" : ""}`}>{children(loaded.value)}</div> : !loaded.error && <div class="skeleton" aria-busy="true"><span>{say("loading")}</span></div>}
   </>;
 }
+/** Of a list without pages: how many of how many it shows, if that is not all. */
+export const Cut = ({ shown, all }: { shown: number; all: number }) => shown < all ? <p class="soft">{say("shown", { from: 1, to: shown, n: all })}</p> : null;
 export const Empty = ({ children }: { children: ComponentChildren }) => <p class="empty">{children}</p>;

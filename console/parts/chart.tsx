@@ -13,6 +13,7 @@ import { Link } from "./basics.tsx";
 export interface Series { name: string; color: string; value: (number | null)[]; low?: (number | null)[]; high?: (number | null)[]; state?: State[] }
 export interface Props { title: string; time: number[]; step: number; from: number; until: number; unit: Unit; series: Series[]; limit?: number; least?: number; top?: number; onRange: (from: number, until: number) => void; marks?: Mark[] }
 
+const SHOWN_MARKS = 6;
 const colour = (name: string) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 export function Chart(props: Props) {
@@ -136,7 +137,7 @@ export function Chart(props: Props) {
     </figcaption>
     {(time.length === 0 || (nothing && !table)) && <p class="empty">{series.some((one) => one.state?.includes("within")) ? `${say("seenOneSwitch")}: ${say("seenOneSwitchWhy")}` : say("nodata")}</p>}
     {!table && !nothing && time.length > 0 && <div class="plot" ref={box} />}
-    {happened.length > 0 && <ul class="marks">{happened.slice(-6).map((one, place) => <li key={place} class={one.kind}><time>{clock(one.at, utc, false)}</time> {say(MARK_WORDS[one.kind])} {one.id ? <Link to={`/alerts/${one.id}`}><bdi>{one.text}</bdi></Link> : <bdi>{one.text}</bdi>}</li>)}</ul>}
+    {happened.length > 0 && <ul class="marks">{happened.length > SHOWN_MARKS && <li class="soft">{say("earlierMarks", { n: happened.length - SHOWN_MARKS })}</li>}{happened.slice(-SHOWN_MARKS).map((one, place) => <li key={place} class={one.kind}><time>{clock(one.at, utc, false)}</time> {say(MARK_WORDS[one.kind])} {one.id ? <Link to={`/alerts/${one.id}`}><bdi>{one.text}</bdi></Link> : <bdi>{one.text}</bdi>}</li>)}</ul>}
     {table && <div class="scroll" tabIndex={0} role="region" aria-label={props.title}><table><thead><tr><th>{say("time")}</th>{series.map((one) => <th key={one.name} class="n">{one.name}</th>)}</tr></thead>
       <tbody>{time.map((moment, place) => <tr key={moment}><td><time>{clock(moment, utc)}</time></td>{series.map((one) => <td key={one.name} class="n" data-value={String(one.value[place] ?? "null")}>{worded(one, place)}</td>)}</tr>)}</tbody></table></div>}
   </figure>;

@@ -1,6 +1,6 @@
 // Figures of rows of answers, by the names of their columns.
 import type { Row } from "../core/api.ts";
-import { Fig } from "./basics.tsx";
+import { Fig, Trip } from "./basics.tsx";
 
 /** Bits per second with their interval; `way` begins the columns' names. */
 export function Bits({ row, name }: { row: Row; name: string }) {
@@ -18,7 +18,7 @@ export function SumLatency({ row, way = "" }: { row: Row; way?: string }) {
   const value = row[`${way}latency_us`];
   if (value === null || value === undefined) return <span class="soft">–</span>;
   const low = row[`${way}latency_low`];
-  return <span class={low > 20_000 ? "so" : ""}><Fig value={value} low={low} high={row[`${way}latency_high`]} unit="us" /></span>;
+  return <span class={low > 20_000 ? "so" : ""}><Fig value={value} low={low} high={row[`${way}latency_high`]} unit="us" /><Trip of={row[`${way}latency_trip`]} /></span>;
 }
 
 /** How many of many: loud if there are any. */

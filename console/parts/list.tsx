@@ -29,11 +29,12 @@ function Head({ column, now }: { column: Column; now?: Order }) {
   </th>;
 }
 
-export function List({ name, rows, columns, now, rowKey, empty, limit = 0, class: kind = "" }: {
-  name: string; rows: Row[]; columns: Column[]; now?: Order; rowKey: (row: Row) => string; empty: string; limit?: number; class?: string;
+/** A table of the rows in sight, of `all`: where there are more, it says so. */
+export function List({ name, rows, columns, now, rowKey, empty, limit = 0, class: kind = "", all }: {
+  name: string; rows: Row[]; columns: Column[]; now?: Order; rowKey: (row: Row) => string; empty: string; limit?: number; class?: string; all?: number;
 }) {
   if (rows.length === 0) return <Empty>{empty}</Empty>;
-  const every = Number(rows[0]!.every ?? rows.length), offset = now?.offset ?? 0;
+  const every = Number(all ?? rows[0]!.every ?? rows.length), offset = now?.offset ?? 0;
   return <>
     <div class="scroll" tabIndex={0} role="region" aria-label={name}>
       <table class={kind}>

@@ -1,4 +1,5 @@
 import { asked } from "../core/api.ts";
+import { filled } from "../core/sql.ts";
 import { link } from "../core/state.ts";
 import { say } from "../core/text.ts";
 import { Link } from "../parts/basics.tsx";
@@ -16,15 +17,6 @@ export function SqlPanel({ onClose }: { onClose: () => void }) {
     </div>
     <menu><button onClick={onClose}>{say("close")}</button></menu>
   </Dialog>;
-}
-
-/** The same SQL with its values in place, for the SQL page. */
-export function filled(sql: string, values: Record<string, unknown>): string {
-  return sql.replace(/\{(\w+):\w+\}/g, (hole, name: string) => {
-    const value = values[name];
-    if (value === undefined) return hole;
-    return typeof value === "string" ? `'${value.replace(/[\\']/g, "\\$&")}'` : String(value);
-  });
 }
 
 export function HelpPanel({ onClose }: { onClose: () => void }) {

@@ -1,4 +1,5 @@
 import type { ComponentType } from "preact";
+import { unpart } from "../core/links.ts";
 import type { Page } from "../core/page.ts";
 import { say } from "../core/text.ts";
 import { Alert } from "../pages/alert.tsx";
@@ -15,20 +16,17 @@ const Vms = more("Vms"), Vm = more("Vm"), Hosts = more("Hosts"), Host = more("Ho
 const Coverage = more("Coverage"), Inventory = more("Inventory"), Rules = more("Rules"), Service = more("Service");
 const Explore = later(() => import("../pages/explore.tsx").then((one) => one.Explore));
 
-function decoded(part: string): string {
-  try { return decodeURIComponent(part); } catch { return part; }
-}
-
-/** The page at an address. */
+/** The page at an address.  Each subject has a page of its own: what is known of one never stands under another. */
 export function Routed({ path, ...page }: Page & { path: string }) {
-  const [first, second, third] = path.split("/").filter(Boolean).map(decoded);
+  const [first, second, third] = path.split("/").filter(Boolean).map(unpart);
+  const subject = [path, ...["uuid", "pair", "network"].map((name) => page.query.get(name) ?? "")].join(" ");
   switch (first) {
     case undefined: return <Overview {...page} />;
-    case "alerts": return second ? <Alert {...page} id={second} /> : <Alerts {...page} />;
+    case "alerts": return second ? <Alert key={subject} {...page} id={second} /> : <Alerts {...page} />;
     case "silences": return <Silences {...page} />;
-    case "pairs": return second && third ? <Pair {...page} src={second} dst={third} /> : <Pairs {...page} />;
-    case "vms": return second ? <Vm {...page} vm={second} /> : <Vms {...page} />;
-    case "hosts": return second ? <Host {...page} host={second} /> : <Hosts {...page} />;
+    case "pairs": return second && third ? <Pair key={subject} {...page} src={second} dst={third} /> : <Pairs {...page} />;
+    case "vms": return second ? <Vm key={subject} {...page} vm={second} /> : <Vms {...page} />;
+    case "hosts": return second ? <Host key={subject} {...page} host={second} /> : <Hosts {...page} />;
     case "matrix": return <Matrix {...page} />;
     case "coverage": return <Coverage {...page} />;
     case "exporters": return <Exporters {...page} />;

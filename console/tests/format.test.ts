@@ -2,7 +2,9 @@ import assert from "node:assert/strict";
 import { digits, literal, lossState, text, ticks, written } from "../core/format.ts";
 import { csv } from "../core/csv.ts";
 import { parsed, sum } from "../core/metrics.ts";
-import { spread } from "../core/series.ts";
+import { part, unpart } from "../core/links.ts";
+import { ofTrip, spread, trips } from "../core/series.ts";
+import { filled } from "../core/sql.ts";
 import { instant, range } from "../core/state.ts";
 import { en } from "../text/en.ts";
 import { zh } from "../text/zh.ts";
@@ -24,6 +26,16 @@ assert.equal(lossState("blind", true), "within");
 assert.equal(lossState("spread"), "measured");
 // Names that spreadsheets would run, and what was not measured, in CSV.
 assert.equal(csv(["a", "b"], [["=1+1", null], ['x,"y"', 0]]), "a,b\r\n'=1+1,\r\n\"x,\"\"y\"\"\",0\r\n");
+// Numbers that come as text stay numbers; what is inside stays readable.
+assert.equal(csv(["a"], [["-5"], ["+1e3"], ["-1+1"], [{ b: [1] }], [["x", { c: 2 }]], [["-2"]]]), "a\r\n-5\r\n+1e3\r\n'-1+1\r\n\"{\"\"b\"\":[1]}\"\r\n\"x {\"\"c\"\":2}\"\r\n-2\r\n");
+// The hash of a pair has more digits than a number holds.
+assert.equal(filled("a = {pair:UInt64} AND b = {vm:String} {x:Y}", { pair: "18446744073709551615", vm: "o'1" }), "a = 18446744073709551615 AND b = 'o\\'1' {x:Y}");
+// A VM may be named like a step of a path.
+for (const name of [".", "..", "~", "~..", "a/b", "...", "100 %"]) {
+  assert.equal(unpart(new URL(`http://h/vms/${part(name)}/x`).pathname.split("/")[2]!), name);
+}
+assert.deepEqual(trips(["round_trip", "", "one_way"]), ["one_way", "round_trip"]);
+assert.deepEqual(ofTrip(["one_way", "round_trip"], "one_way", [1, 2]), [1, null]);
 // 10 s for minutes of one pair, never for lists of VMs; an hour for days.
 const span = (from: string, more = "") => new URLSearchParams(`from=${from}${more}`);
 assert.equal(range(span("-5m"), "/pairs/a/b", 1e9).level, "10s");

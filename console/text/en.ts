@@ -6,7 +6,7 @@ export const en = {
   earlier: "earlier", later: "later", live: "live", paused: "as of then", offline: "no connection",
   theme: "theme", language: "中文", utc: "UTC", local: "local", range: "time range", menu: "pages",
   volume: "Volume", lossy: "Lossy for certain", slow: "Slow", blind: "Blind pairs", firing: "Alerts",
-  ofPairs: "of {n} pairs", worst: "worst {figure}", above20: "above 20 ms; {n} have a measured latency",
+  ofPairs: "of {n} pairs", worst: "worst {figure}", above20: "above 20 ms, one way or round trip; {n} have a measured latency",
   ofCrossing: "of {n} between hosts; {share} of their traffic", noneFiring: "none firing", critical: "critical", warning: "warning", info: "info",
   most: "Most volume", mostLoss: "Most loss", firingNow: "Firing now", monitoring: "Is the monitoring well",
   allPairs: "all pairs", allAlerts: "all alerts", allExporters: "all exporters",
@@ -66,6 +66,10 @@ export const en = {
   sqlHint: "SELECT on the tables and views of vmflow, with the limits of the SQL endpoint; at most 10,000 rows. docs/columns.md lists the columns.",
   noRow: "No row.", firstRows: "The first {n} rows; CSV has all.", example_top: "top pairs", example_lossy: "lossy windows",
   example_ports: "top ports", example_drops: "drops", moved: "moved", alert: "alert", restarted: "export restarted", userName: "name",
+  oneWay: "one way", oneWayShort: "one way", roundTrip: "round trip", roundTripShort: "round trip",
+  tripsApart: "What goes one way and what goes there and back are not compared: all of the one kind stand before all of the other. Only:",
+  sameNames: "all of these names", sameName: "all of this name", allVms: "all VMs", firstOnly: "The first {n} changes.", newestOnly: "The newest {n}; there are more.",
+  showMore: "show more", narrow: "Filter to see others.", earlierMarks: "{n} earlier ones",
   password: "password", logIn: "log in", logOut: "log out",
 };
 export type Key = keyof typeof en;

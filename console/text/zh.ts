@@ -7,7 +7,7 @@ export const zh: Record<Key, string> = {
   earlier: "更早", later: "更晚", live: "实时", paused: "历史", offline: "未连接",
   theme: "主题", language: "EN", utc: "UTC", local: "本地", range: "时间范围", menu: "页面",
   volume: "流量", lossy: "确有丢包", slow: "时延高", blind: "盲区虚拟机对", firing: "告警",
-  ofPairs: "共 {n} 对", worst: "最差 {figure}", above20: "超过 20 ms；{n} 对有时延测量",
+  ofPairs: "共 {n} 对", worst: "最差 {figure}", above20: "单向或往返超过 20 ms；{n} 对有时延测量",
   ofCrossing: "主机间共 {n} 对；占其流量 {share}", noneFiring: "无告警", critical: "严重", warning: "警告", info: "提示",
   most: "流量最大", mostLoss: "丢包最多", firingNow: "正在告警", monitoring: "监控是否正常",
   allPairs: "全部虚拟机对", allAlerts: "全部告警", allExporters: "全部导出器",
@@ -51,5 +51,7 @@ export const zh: Record<Key, string> = {
   rows: "已存储行", kernelDrops: "内核丢弃", inboxDrops: "收件队列丢弃", rowDrops: "丢弃行", figureWindows: "已存储的统计窗口", requestsFailed: "本机失败请求", serviceHint: "完整信息：",
   run: "运行", saveAs: "保存名称", save: "保存", forget: "删除", rowsIn: "{n} 行，{s} 秒", sqlHint: "可查询 vmflow 的表和视图，限制同 SQL 端点；最多 10,000 行。列见 docs/columns.md。",
   noRow: "没有行。", firstRows: "前 {n} 行；CSV 含全部。", example_top: "流量最大", example_lossy: "丢包窗口", example_ports: "端口", example_drops: "丢弃", moved: "迁移",
-  alert: "告警", restarted: "导出重启", userName: "用户名", password: "密码", logIn: "登录", logOut: "退出",
+  alert: "告警", restarted: "导出重启", userName: "用户名", oneWay: "单向", oneWayShort: "单向", roundTrip: "往返", roundTripShort: "往返",
+  tripsApart: "单向与往返时延不可比较：一类全部排在另一类之前。仅看：", sameNames: "同名的所有对", sameName: "同名的所有虚拟机", allVms: "全部虚拟机",
+  firstOnly: "前 {n} 项变化。", newestOnly: "最新 {n} 项；还有更多。", showMore: "显示更多", narrow: "请筛选以查看其他。", earlierMarks: "更早 {n} 项", password: "密码", logIn: "登录", logOut: "退出",
 };
