@@ -56,7 +56,7 @@ function Shell({ user }: { user: string }) {
     ask("newest", { level: now.level, from: now.from, until: now.until }, signal).then((one) => rows(one)[0]!));
   // One question for banner, count and overview.
   const firing = useLoad(`alerts ${news.alerts}`, (signal) =>
-    get("/api/v1/alerts?state=firing&state=acknowledged&limit=1000", signal).then((body) => ({ alerts: body.alerts as Row[], more: !!body.next_cursor })));
+    get("/api/v1/alerts?state=firing&state=acknowledged&limit=500", signal).then((body) => ({ alerts: body.alerts as Row[], more: !!body.next_cursor })));
   const waiting = (firing.value?.alerts ?? []).filter((one) => one.state === "firing").length;
   const count = waiting ? `${waiting}${firing.value!.more ? "+" : ""}` : "";
   // Without an answer it is not known whether there is a window.

@@ -30,6 +30,7 @@ import re
 import ssl
 import urllib.parse
 from collections.abc import Callable, Iterable
+from functools import partial
 from http import HTTPStatus
 from ipaddress import IPv6Address, ip_address
 
@@ -233,7 +234,7 @@ class Gate:
         """Return whose cookie the request has."""
         if self._sessions is None or "cookie" not in headers:
             return None
-        secret = secret_of(headers["cookie"], tls=scope["scheme"] == "https")
+        secret = _secret(scope)
         return self._sessions.find(secret) if secret else None
 
     async def _identify(self, scope: Scope, headers: Headers) -> Identity | None:
@@ -352,6 +353,18 @@ def _same_origin(origin: str, scheme: str, host: str) -> bool:
     return found is not None and found["host"] == host and found["scheme"] in (scheme, "https")
 
 
+def _secret(scope: Scope) -> str:
+    return secret_of(Headers(scope=scope).get("cookie", ""), tls=scope["scheme"] == "https")
+
+
+def _over_tls(scope: Scope) -> bool:
+    """Return whether a browser speaks TLS, with us or with a proxy in front of us.
+
+    Its own `Origin`, which the gate has checked, says so: no proxy has to be trusted for it.
+    """
+    return scope["scheme"] == "https" or Headers(scope=scope).get("origin", "").lower().startswith("https://")
+
+
 def _authorization(value: str) -> Credentials | None:
     kind, _, secret = value.partition(" ")
     if kind.lower() == "bearer":
@@ -415,13 +428,19 @@ class Entrance:
         """Open a session for a browser: return who it is, and a `Set-Cookie` header.  Raises DeniedError."""
         who = await self._login.identify(Credentials(name, password), (scope.get("client") or ("",))[0])
         self.log_out(scope)  # the session that this browser had
-        return who, cookie(self._sessions.open(who), tls=scope["scheme"] == "https")
+        return who, cookie(self._sessions.open(who), tls=_over_tls(scope))
 
     def log_out(self, scope: Scope) -> str:
         """End a browser's session; return a `Set-Cookie` header that forgets it."""
-        tls = scope["scheme"] == "https"
-        self._sessions.close(secret_of(Headers(scope=scope).get("cookie", ""), tls=tls))
-        return cookie("", tls=tls)
+        self._sessions.close(_secret(scope))
+        return cookie("", tls=_over_tls(scope))
+
+    def lasting(self, scope: Scope) -> Callable[[], bool]:
+        """Return a function that says whether the session lasts with which a browser asked, if it was by one."""
+        secret = _secret(scope)
+        if not self._sessions.lasts(secret):
+            return lambda: True  # it shows credentials with each request, or needs none
+        return partial(self._sessions.lasts, secret)
 
     def context(self) -> ssl.SSLContext | None:
         """Return a TLS context for a server, None without a certificate.  Raises AccessError."""

@@ -49,17 +49,20 @@ class Sessions:
         return secret
 
     def find(self, secret: str) -> Identity | None:
-        """Return whose session it is, None if it has ended."""
-        digest, now = _digest(secret), self._clock()
-        found = self._open.get(digest)
-        if found is None:
+        """Return whose session it is, None if it has ended.  It counts as used."""
+        digest = _digest(secret)
+        if not self.lasts(secret):
+            self._open.pop(digest, None)
             return None
-        if now - found.used > IDLE_SECONDS or now - found.opened > LONGEST_SECONDS:
-            del self._open[digest]
-            return None
-        found.used = now
+        found = self._open[digest]
+        found.used = self._clock()
         self._open.move_to_end(digest)
         return found.who
+
+    def lasts(self, secret: str) -> bool:
+        """Return whether a session has not ended, without using it: for answers that go on for hours."""
+        found, now = self._open.get(_digest(secret)), self._clock()
+        return found is not None and now - found.used <= IDLE_SECONDS and now - found.opened <= LONGEST_SECONDS
 
     def close(self, secret: str) -> None:
         """End a session."""
@@ -73,10 +76,13 @@ def _digest(secret: str) -> bytes:
 def secret_of(cookies: str, *, tls: bool) -> str:
     """Return the session's secret in a `Cookie` header; empty if there is none.
 
+    With TLS of our own only the cookie counts that plain HTTP cannot have set; a proxy may end the TLS, too.
+
     All services of a host share their cookies, and those of others may have any form: http.cookies would find none.
     """
-    pairs = (part.strip().partition("=") for part in cookies.split(";"))
-    return next((value for name, _, value in pairs if name == (TLS_COOKIE if tls else COOKIE)), "")
+    pairs = [part.strip().partition("=") for part in cookies.split(";")]
+    names = (TLS_COOKIE,) if tls else (TLS_COOKIE, COOKIE)
+    return next((value for wanted in names for name, _, value in pairs if name == wanted), "")
 
 
 def cookie(secret: str, *, tls: bool) -> str:

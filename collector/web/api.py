@@ -508,10 +508,11 @@ async def sql(request: Request, wanted: Sql) -> Response:
 
 @router.get("/events", tags=["console"], responses=_BUSY)
 async def listen(request: Request) -> Response:
-    """Say what is new, as server-sent events: `window`, `alerts`, and `bye` when the service stops."""
+    """Say what is new, as server-sent events: `window`, `alerts`, and `bye` when service or session end."""
     events: Events = request.app.state.events
+    entrance: Entrance = request.app.state.entrance
     try:
-        return StreamingResponse(events.listen(), media_type="text/event-stream")
+        return StreamingResponse(events.listen(entrance.lasting(request.scope)), media_type="text/event-stream")
     except TooManyListenersError as error:
         raise HTTPException(503, "too many pages listen", {"Retry-After": "10"}) from error
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from collector.interfaces import AlertNotification, WindowClosed
@@ -68,25 +68,31 @@ class Events:
         for wake in self._waiting:
             wake.set()
 
-    def listen(self) -> AsyncIterator[bytes]:
-        """Return the text of a stream of events, until `end`.  Raises TooManyListenersError.
+    def listen(self, lasts: Callable[[], bool] = lambda: True) -> AsyncIterator[bytes]:
+        """Return the text of a stream of events, until `end`, or until the listener's session does not last.  Raises
+        TooManyListenersError.
 
         It takes its place when it is first read: one that a browser leaves before is never ended.
         """
         if len(self._waiting) >= LISTENERS or self._ended:
             raise TooManyListenersError
-        return self._stream()
+        return self._stream(lasts)
 
-    async def _stream(self) -> AsyncIterator[bytes]:
+    async def _stream(self, lasts: Callable[[], bool]) -> AsyncIterator[bytes]:
         wake = asyncio.Event()
         self._waiting[wake] = {}
         try:
             yield b"retry: 3000\n\n"
             while not self._ended:
+                silent = False
                 try:
                     async with asyncio.timeout(COMMENT_SECONDS):
                         await wake.wait()
                 except TimeoutError:
+                    silent = True
+                if not lasts():
+                    break
+                if silent:
                     yield b": still here\n\n"
                     continue
                 wake.clear()

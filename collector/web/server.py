@@ -25,6 +25,7 @@ from collector.log import get_log
 from collector.metrics import Metrics
 from collector.store_reader import Reader
 from collector.web.events import Events
+from collector.web.packed import packed
 from collector.web.pages import Pages
 from collector.web.settings import WebSettings
 
@@ -137,6 +138,7 @@ class Web:
         self._paths = {route.path for route in self._routes}
         self._pages = Router(self._routes)
         self._api = LateApi(self._application, call)
+        self._packed_api = packed(self._api, call)
         self.url = ""
         """Where it is served; empty if it is off.  Known once entered."""
 
@@ -178,7 +180,7 @@ class Web:
         elif scope["type"] == "http" and scope["method"] in READS and scope["path"] in self._paths:
             await self._pages(scope, receive, send)
         else:
-            await self._api(scope, receive, send)
+            await self._packed_api(scope, receive, send)
 
     def _application(self) -> ASGIApp:
         """Return the API, and the pages for methods other than GET and HEAD.  Blocks: it loads FastAPI."""

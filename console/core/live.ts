@@ -17,7 +17,11 @@ function open(): void {
   source.onerror = () => {
     change({ connected: false });
     // Where the service refuses, the browser does not try again by itself.
-    if (source?.readyState === EventSource.CLOSED) { source = null; setTimeout(open, 10_000); }
+    if (source?.readyState !== EventSource.CLOSED) return;
+    source = null;
+    setTimeout(open, 10_000);
+    // Perhaps the session has ended: the shell looks.
+    dispatchEvent(new Event("vmflow-login"));
   };
   source.addEventListener("window", () => change({ windows: news.windows + 1 }));
   source.addEventListener("alerts", () => change({ alerts: news.alerts + 1 }));

@@ -27,8 +27,11 @@ def test_a_session_ends_after_hours_without_a_request_or_after_half_a_day() -> N
     while clock.now < LONGEST_SECONDS:
         clock.now += IDLE_SECONDS / 2
         assert sessions.find(busy) == ANN
+    assert not sessions.lasts(idle)
     assert sessions.find(idle) is None
+    assert sessions.lasts(busy)
     clock.now += 1
+    assert not sessions.lasts(busy)
     assert sessions.find(busy) is None
     assert sessions.find("") is None
 
@@ -66,6 +69,8 @@ def test_cookies() -> None:
     for foreign in ('foo={"a":1}', "x", "n=a b", 'q="a;b"'):
         assert secret_of(f"{foreign}; vmflow=s3cret", tls=False) == "s3cret"
     assert secret_of("xvmflow=a; vmflow =b", tls=False) == ""
+    # Behind a proxy that ends TLS the browser shows the safe one, which counts before one that anybody may have set.
+    assert secret_of("vmflow=other; __Host-vmflow=s3cret", tls=False) == "s3cret"
     # Over TLS, one that plain HTTP may have set does not count.
     assert secret_of("vmflow=s3cret", tls=True) == ""
     assert secret_of("\x00=;;=,", tls=False) == ""

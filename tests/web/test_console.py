@@ -232,6 +232,18 @@ def test_questions_take_only_what_they_declare(desk: tuple[Served, Any], query: 
     assert desk[0].get(f"/api/v1/ask/{query}").status == 422
 
 
+def test_answers_are_packed_for_those_who_take_it(desk: tuple[Served, Any]) -> None:
+    served, _ = desk
+    path = f"/api/v1/ask/pairs?level=1m&at={BEGIN}"
+    plain, packed = served.get(path), served.get(path, **{"Accept-Encoding": "gzip"})
+
+    assert "content-encoding" not in plain.headers
+    assert packed.headers["content-encoding"] == "gzip"
+    assert int(packed.headers["content-length"]) < len(plain.body) / 3
+    assert packed.json["data"] == plain.json["data"]  # urllib3 unpacks
+    assert "content-encoding" not in served.get("/api/v1/session", **{"Accept-Encoding": "gzip"}).headers
+
+
 def test_text_of_people_is_bound(desk: tuple[Served, Any]) -> None:
     served, _ = desk
     for name in (*HOSTILE, "'; DROP TABLE flows; --", "{at:UInt32}", "\\"):

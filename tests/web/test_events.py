@@ -42,6 +42,22 @@ def test_a_slow_page_gets_the_newest_of_each_kind_and_the_end() -> None:
     asyncio.run(scenario())
 
 
+def test_a_stream_ends_with_the_session_of_its_listener() -> None:
+    async def scenario() -> None:
+        events, open_sessions = Events(), {"ann"}
+        stream = events.listen(lambda: "ann" in open_sessions)
+        await anext(stream)
+        await events.window_closed(closed("10s", 10))
+        assert b"window" in await anext(stream)
+        open_sessions.clear()
+        await events.window_closed(closed("10s", 20))
+        assert await anext(stream) == b"event: bye\ndata: {}\n\n"
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+
+    asyncio.run(scenario())
+
+
 def test_windows_have_closed_until_this_run_began_before_one_closes_in_it() -> None:
     async def scenario() -> None:
         before = int(time.time())

@@ -80,6 +80,24 @@ def test_a_browser_logs_in_once_and_keeps_a_cookie(guarded: Served) -> None:
     assert guarded.post("/api/v1/silences", silence, **mine).status == 201
     assert guarded.post("/api/v1/session/end", {}, **mine).status == 204
     assert guarded.get("/api/v1/alerts", **mine).status == 401
+    # Behind a proxy that ends TLS, as the browser's origin says.
+    secure = {"Host": "127.0.0.1", "Origin": "https://127.0.0.1"}
+    entered = guarded.post("/api/v1/session", {"name": "ann", "password": PASSWORD}, **asks, **secure)
+    mine = {"Cookie": entered.headers["set-cookie"].partition(";")[0], "Host": "127.0.0.1"}
+    assert entered.headers["set-cookie"].startswith("__Host-vmflow=")
+    assert entered.headers["set-cookie"].endswith("; Secure")
+    assert guarded.get("/api/v1/session", **mine).json["user"] == "ann"
+    assert (
+        guarded.post("/api/v1/session/end", {}, **mine, Origin="https://127.0.0.1")
+        .headers["set-cookie"]
+        .endswith("Secure")
+    )
+    assert guarded.get("/api/v1/alerts", **mine).status == 401
+    # What was meant as a password is not said again.
+    for body in ({"name": "ann", "passwort": "hunter2"}, {"name": "ann", "password": "hunter2" * 200}, "hunter2"):
+        answer = guarded.post("/api/v1/session", body, **asks)
+        assert answer.status == 422
+        assert b"hunter" not in answer.body
     assert guarded.post("/api/v1/sql", {"sql": "SELECT 1"}, **READER).status == 503, "readers may ask; here SQL is off"
 
 
