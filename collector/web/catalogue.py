@@ -157,6 +157,68 @@ _OWN_VMS = "(vm != '' AND ({}))".format(
     )
 )
 
+_BESIDE = """multiIf(
+    src_vm = {src_vm:String} AND dst_vm = {dst_vm:String}, 'pair',
+    src_vm = {dst_vm:String} AND dst_vm = {src_vm:String}, 'back',
+    src_vm = {src_vm:String}, 'from_vm',
+    dst_vm = {dst_vm:String}, 'to_vm',
+    src_host = '' OR dst_host = '', 'rest',
+    src_host = {src_host:String} AND dst_host = {dst_host:String}, 'link',
+    src_host = {src_host:String}, 'from_host',
+    dst_host = {dst_host:String}, 'to_host',
+    'rest')"""
+
+_OWN_VM = "(vm != '' AND vm IN ({src_vm:String}, {dst_vm:String}))"
+_OWN_HOST = "(host != '' AND host IN ({src_host:String}, {dst_host:String}))"
+_OWN_AGENTS = f"(SELECT agent FROM inventory FINAL WHERE {_OWN_HOST} OR {_OWN_VM})"
+_THEN = "BETWEEN toDateTime({from:UInt32}, 'UTC') AND toDateTime({until:UInt32}, 'UTC')"
+_NEAR_AGENT = f"""multiIf(reporter = '::', 'service',
+    reporter IN {_OWN_AGENTS} OR reporter = toIPv6OrZero({{agent:String}}), 'host', 'elsewhere')"""
+_LABELLED = "arrayExists(name -> labels[name] != '' AND labels[name] IN ({{{0}:String}}, {{{1}:String}}), [{2}])"
+_CHANGES = f"""SELECT *, count() OVER () AS every FROM (
+    SELECT toUnixTimestamp(valid_from) AS t, if(before = '', 'appeared', 'move') AS kind, toString(vm) AS subject,
+        if(before = '', toString(host), concat(before, ' → ', host)) AS what, '' AS id,
+        multiIf({_OWN_VM}, 'vm', {_OWN_HOST} OR before IN ({{src_host:String}}, {{dst_host:String}}), 'host',
+            'elsewhere') AS near
+    FROM (SELECT vm, toString(host) AS host, valid_from, lagInFrame(toString(host)) OVER (
+            PARTITION BY vm, mac ORDER BY valid_from ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS before
+        FROM inventory FINAL WHERE vm != '' AND host != '')
+    WHERE valid_from {_THEN} AND before != host AND (before != '' OR near != 'elsewhere')
+    UNION ALL
+    SELECT toUnixTimestamp(valid_to), 'gone', toString(vm), toString(host), '', if({_OWN_VM}, 'vm', 'host')
+    FROM (SELECT vm, toString(host) AS host, valid_to, open, leadInFrame(toString(host)) OVER (
+            PARTITION BY vm, mac ORDER BY valid_from ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS after
+        FROM inventory FINAL WHERE {_OWN_VM} OR {_OWN_HOST})
+    WHERE valid_to {_THEN} AND NOT open AND after = ''
+    UNION ALL
+    SELECT toUnixTimestamp(min(ends)), toString(reason), replaceRegexpOne(toString(reporter), '^::ffff:', ''),
+        concat(toString(protocol), if(count() > 1, concat(' × ', toString(count())), '')), '', {_NEAR_AGENT} AS near
+    FROM gaps WHERE ends {_THEN} AND reason != 'started' GROUP BY reporter, protocol, reason
+    UNION ALL
+    SELECT toUnixTimestamp(minIf(time, sampling_rate = now_rate)), 'rate',
+        replaceRegexpOne(toString(reporter), '^::ffff:', ''),
+        concat('1:', toString(then_rate), ' → 1:', toString(now_rate)), '', {_NEAR_AGENT} AS near
+    FROM (SELECT time, exporter, agent AS reporter, protocol, domain, sampling_rate,
+            first_value(sampling_rate) OVER w AS then_rate, last_value(sampling_rate) OVER w AS now_rate
+        FROM exporters WHERE time {_THEN} AND sampling_rate > 0 AND exporter != '::'
+        WINDOW w AS (PARTITION BY exporter, agent, protocol, domain ORDER BY time
+            ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING))
+    WHERE then_rate != now_rate GROUP BY exporter, reporter, protocol, domain, then_rate, now_rate
+    UNION ALL
+    SELECT toUnixTimestamp(since), 'alert',
+        arrayStringConcat(arrayFilter(one -> one != '', [labels['src_vm'], labels['dst_vm'], labels['vm'],
+            if(labels['src_vm'] = '', labels['host'], ''), labels['interface'], labels['exporter']]), ' · '),
+        toString(rule), alert_id,
+        multiIf({_LABELLED.format("src_vm", "dst_vm", "'src_vm', 'dst_vm', 'vm'")}, 'vm',
+            {_LABELLED.format("src_host", "dst_host", "'src_host', 'dst_host', 'host'")}, 'host', 'elsewhere')
+    FROM alerts FINAL WHERE since {_THEN} AND alert_id != {{id:String}}
+)
+ORDER BY indexOf(['vm', 'service', 'host', 'elsewhere'], near), abs(toInt64(t) - toInt64({{around:UInt32}})),
+    kind, subject
+LIMIT 200"""
+"""When an interface of a VM began and ended somewhere, when exports had gaps or another rate, other alerts.  What of
+the inventory begins elsewhere is of no interest, unless it moved."""
+
 QUESTIONS = {
     # The newest window that is evaluated; of windows of 10 s, the newest that has closed.
     "newest": Question(
@@ -244,6 +306,24 @@ ORDER BY time LIMIT {MOST_WINDOWS}""",
 )
 WHERE until >= {from:UInt32} AND t < {until:UInt32} ORDER BY t DESC LIMIT 200""".replace("@own", _OWN_VMS),
         {**_RANGED, "src": "", "dst": "", "src_uuid": "", "dst_uuid": ""},
+    ),
+    # Of an alert: how the pairs beside it fare in the newest window until then.  Each pair is in one group.
+    "beside": Question(
+        f"""SELECT beside, toUnixTimestamp(any(time)) AS t, count() AS pairs,
+    countIf(loss_ratio IS NOT NULL) AS measured, countIf(loss_low > 0) AS lossy, max(loss_low) AS worst,
+    countIf({_BLIND}) AS blind, countIf(latency_us IS NOT NULL) AS timed, countIf({_SLOW}) AS slow, {_TOTAL}
+FROM (
+    SELECT *, {_BESIDE} AS beside FROM @pairs
+    WHERE time = (SELECT max(time) FROM @windows WHERE time <= toDateTime({{at:UInt32}}, 'UTC')
+        AND time > toDateTime({{at:UInt32}}, 'UTC') - 7200) AND {_NAMED}
+)
+GROUP BY beside""",
+        {"at": 0, "src_vm": "", "dst_vm": "", "src_host": "", "dst_host": ""},
+    ),
+    # Of an alert: what else happened around that time, what is nearest first.
+    "changes": Question(
+        _CHANGES,
+        {**_RANGED, "around": 0, "src_vm": "", "dst_vm": "", "src_host": "", "dst_host": "", "agent": "", "id": ""},
     ),
     "vms": Question(
         f"""SELECT vm, toString(vm_uuid) AS uuid, max(v.host) AS on_host, max(v.project) AS of_project,
