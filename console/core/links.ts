@@ -20,11 +20,12 @@ export const hostLink = (host: string): string => link(`/hosts/${part(host)}`);
 /** All pairs between VMs of two names. */
 export const namedLink = (src_vm: string, dst_vm: string): string => link("/pairs", { src_vm, dst_vm });
 /** The same page at another time. */
-export function then(address: string, from: number, until: number): string {
+export function then(address: string, from: number, until: number, level = ""): string {
   const [path, query] = address.split("?");
   const values = new URLSearchParams(query);
   values.set("from", iso(from));
   values.set("until", iso(until));
+  if (level) values.set("level", level);
   return `${path}?${values}`;
 }
 export const iso = (seconds: number): string => new Date(seconds * 1000).toISOString();

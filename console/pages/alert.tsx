@@ -9,7 +9,10 @@ import { say } from "../core/text.ts";
 import type { Page } from "../core/page.ts";
 import { Card, Link, Name, Severity, Shown } from "../parts/basics.tsx";
 import { Acts, Subject, figureOf, utcNow } from "./alerts.tsx";
+import { later } from "../parts/later.tsx";
 import { PairCharts } from "./pair.tsx";
+
+const Why = later<{ alert: Row }>(() => import("./more.ts").then((all) => all.Why));
 
 const MOST = 1000;
 const STEPS = { "10s": 10, "1m": 60, "1h": 3600 } as const;
@@ -49,6 +52,7 @@ function Detail({ alert, history, acting, setActing, user }: { alert: Row; histo
         {history.length >= MOST && <p class="soft">{say("firstOnly", { n: MOST })}</p>}</Card>
     </div>
     {alert.scope === "pair" && <Around alert={alert} />}
+    <Why alert={alert} />
     {acting && <Acts alerts={[alert]} user={user} what={acting} onClose={() => setActing(null)} />}
   </>;
 }

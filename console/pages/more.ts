@@ -7,4 +7,5 @@ export { Matrix } from "./matrix.tsx";
 export { Rules } from "./rules.tsx";
 export { Service } from "./service.tsx";
 export { Vm } from "./vm.tsx";
+export { Why } from "./why.tsx";
 export { Vms } from "./vms.tsx";

@@ -6,6 +6,7 @@ import { part, unpart } from "../core/links.ts";
 import { ofTrip, spread, trips } from "../core/series.ts";
 import { filled } from "../core/sql.ts";
 import { instant, range } from "../core/state.ts";
+import { verdict } from "../core/verdict.ts";
 import { en } from "../text/en.ts";
 import { zh } from "../text/zh.ts";
 
@@ -36,6 +37,13 @@ for (const name of [".", "..", "~", "~..", "a/b", "...", "100 %"]) {
 }
 assert.deepEqual(trips(["round_trip", "", "one_way"]), ["one_way", "round_trip"]);
 assert.deepEqual(ofTrip(["one_way", "round_trip"], "one_way", [1, 2]), [1, null]);
+// Where an alert lies: the widest group that is like it; few or unmeasured pairs decide nothing.
+const group = (beside: string, measured: number, lossy: number) => ({ beside, measured, lossy, timed: 0, slow: 0 });
+assert.equal(verdict([group("pair", 1, 1), group("rest", 10, 1)], "loss"), "whyPair");
+assert.equal(verdict([group("pair", 1, 1), group("to_host", 4, 3), group("rest", 10, 1)], "loss"), "whyToHost");
+assert.equal(verdict([group("to_host", 4, 3), group("rest", 10, 5)], "loss"), "whyEverywhere");
+assert.equal(verdict([group("pair", 1, 1), group("from_vm", 1, 1), group("rest", 0, 0)], "loss"), "whyUnknown");
+assert.equal(verdict([group("to_host", 4, 3), group("rest", 10, 5)], "latency"), "whyUnknown");
 // 10 s for minutes of one pair, never for lists of VMs; an hour for days.
 const span = (from: string, more = "") => new URLSearchParams(`from=${from}${more}`);
 assert.equal(range(span("-5m"), "/pairs/a/b", 1e9).level, "10s");
