@@ -20,6 +20,7 @@ from typing import Any, Self
 from collector.alert.api import AlertApi
 from collector.alert.evaluate import LEARNED
 from collector.alert.stage import Alerts
+from collector.alert.trial import WAIT_SECONDS, Trials
 from collector.analyze.doctor import Doctor
 from collector.analyze.figures import Figures
 from collector.analyze.traffic import Traffic
@@ -122,6 +123,7 @@ LOGIN = "login"
 API = "api"
 API_THREADS = 2
 CONSOLE = "console"
+TRIAL = "trial"
 LISTEN = "listen"
 RELOAD = "reload"
 KERNELS = "kernels"
@@ -171,7 +173,7 @@ class Service:
         workers = count_of(settings.decode.decode_workers)
         names = (
             STORE, LEASE, SPOOL, CANCEL, SUM, ROLLUP, ANALYZE, DOCTOR, TRAFFIC, FIGURES, ALERT, READ, LOGIN, LISTEN,
-            RELOAD, KERNELS,
+            RELOAD, KERNELS, TRIAL,
         )  # fmt: skip
         single = dict.fromkeys((*stages(workers), *names), 1)
         self.bridge = Bridge(
@@ -216,7 +218,8 @@ class Service:
             own=self._own_measures,
             learned=settings.store.spool / LEARNED,
         )
-        alert_api = AlertApi(self.alerts, settings.alerts.active())
+        trials = Reader(partial(self.bridge.call, TRIAL), connect, BOUNDS, wait_seconds=WAIT_SECONDS)
+        alert_api = AlertApi(self.alerts, settings.alerts.active(), Trials(settings.alerts, trials))
         reader = Reader(partial(self.bridge.call, READ), connect, BOUNDS, wait_seconds=ANSWER_SECONDS)
         console = Reader(
             partial(self.bridge.call, CONSOLE),

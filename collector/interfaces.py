@@ -254,7 +254,11 @@ class AlertService(Protocol):
     """
 
     def rules(self) -> Sequence[Row]:
-        """Return the evaluated rules by name: settings, unit, and state of the evaluation."""
+        """Return the evaluated rules by name: settings, unit, state of the evaluation, and `text` of the settings."""
+
+    async def try_rule(self, text: str, since_us: int, until_us: int, /) -> Row:
+        """Return what a rule, as text of the settings, would have done in stored windows between two times.  Raises
+        ValueError for a text that is no rule."""
 
     async def acknowledge(self, alert_id: str, who: str, comment: str, /) -> bool:
         """Acknowledge an alert in the name of `who`.  Return False if no alert with this id is firing."""

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from collector.alert.rules import Rule
 from collector.alert.stage import Alerts
+from collector.alert.trial import Trials, rule_text
 from collector.interfaces import AlertServiceError, Row
 
 CHANGE_SECONDS = 15.0
@@ -23,8 +24,9 @@ T = TypeVar("T")
 class AlertApi:
     """`collector.interfaces.AlertService` over a stage."""
 
-    def __init__(self, alerts: Alerts, rules: Sequence[Rule]) -> None:
+    def __init__(self, alerts: Alerts, rules: Sequence[Rule], trials: Trials) -> None:
         self._alerts = alerts
+        self._trials = trials
         self._rules = tuple(sorted(rules, key=lambda rule: rule.name))
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -35,7 +37,12 @@ class AlertApi:
     def _rule(self, rule: Rule) -> Row:
         pending, firing = self._alerts.counts[rule.name]
         counts = {"pending": pending, "firing": firing}
-        return {**rule.model_dump(), "unit": rule.about.unit, **counts, **asdict(self._alerts.status[rule.name])}
+        known = {"unit": rule.about.unit, "text": rule_text(rule), "in_words": rule.in_words}
+        return {**rule.model_dump(), **known, **counts, **asdict(self._alerts.status[rule.name])}
+
+    async def try_rule(self, text: str, since_us: int, until_us: int, /) -> Row:
+        """See `AlertService`."""
+        return await self._trials.run(text, since_us, until_us)
 
     async def acknowledge(self, alert_id: str, who: str, comment: str, /) -> bool:
         """See `AlertService`."""

@@ -6,7 +6,7 @@ Silences, inhibition and routes have no part in it: it counts alerts, not messag
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,6 +21,8 @@ from collector.alert.state import Alert, AlertStates
 from schemas.rollups import LEVEL_US
 
 DAY_US = 24 * LEVEL_US["1h"]
+QUERY_SECONDS = 60.0
+"""Longest time of one query, if that of the settings is not longer."""
 KEPT = 10_000
 """Alerts of one rule that are kept; more are only counted."""
 QUANTILES = (0.99, 0.999, 0.9999, 0.99999, 1.0)
@@ -61,19 +63,32 @@ class BacktestResult:
 
 
 def replay(
-    client: Client, rules: Sequence[Rule], settings: AlertSettings, since_us: int, until_us: int
+    client: Client,
+    rules: Sequence[Rule],
+    settings: AlertSettings,
+    since_us: int,
+    until_us: int,
+    *,
+    query_seconds: float = QUERY_SECONDS,
+    enough: Callable[[], bool] = lambda: False,
 ) -> list[BacktestResult]:
-    """Run the rules over the windows between two times (µs since 1970).  Blocks; raises the driver's errors."""
+    """Run the rules over the windows between two times (µs since 1970).  Blocks; raises the driver's errors.
+
+    Where it was `enough` before the end, `until_us` of the results says how far they reach.
+    """
     # What the service says of itself stands in no stored window.
     tallies = [BacktestResult(rule, until_us=until_us) for rule in rules if not rule.about.own]
     for group in _together(tallies):
         judges = [judge_of(tally.rule, settings) for tally in group]
         states = AlertStates(settings)
-        for frame in _frames(client, judges, settings, since_us, until_us):
+        reached_us = since_us
+        for frame in _frames(client, judges, settings, since_us, until_us, query_seconds, enough):
             for judge, tally in zip(judges, group, strict=True):
                 _count(tally, judge, states, frame)
+            reached_us = frame.end_us
         for tally in group:
             tally.refused = states.refused
+            tally.until_us = reached_us if enough() else until_us
     return tallies
 
 
@@ -98,18 +113,26 @@ def _count(tally: BacktestResult, judge: Judge, states: AlertStates, frame: Wind
 
 
 def _frames(
-    client: Client, judges: Sequence[Judge], settings: AlertSettings, since_us: int, until_us: int
+    client: Client,
+    judges: Sequence[Judge],
+    settings: AlertSettings,
+    since_us: int,
+    until_us: int,
+    query_seconds: float = QUERY_SECONDS,
+    enough: Callable[[], bool] = lambda: False,
 ) -> Iterator[WindowSeries]:
-    """All windows in order, each judge ready for it."""
+    """All windows in order, each judge ready for it, until it is enough."""
     rule = judges[0].rule
     rules = [judge.rule for judge in judges]
-    limits = Limits(max(60, settings.query_seconds), settings.query_bytes, settings.series)
+    limits = Limits(max(query_seconds, settings.query_seconds), settings.query_bytes, settings.series)
     length = LEVEL_US[rule.level]
     start, end = -(-since_us // length) * length, until_us // length * length
     for frame in pieces(client, rule.view, rule.level, rules, start, end, limits):
         for judge in judges:
-            while not judge.prepare(client, frame.start_us, limits):
+            while not enough() and not judge.prepare(client, frame.start_us, limits):
                 continue  # there is more to read, and time for it
+        if enough():
+            return
         yield cut(frame, settings.series)[0]
 
 

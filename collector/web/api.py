@@ -193,6 +193,42 @@ class Rule(BaseModel):
     window_end: When = Field(validation_alias="window_end_us", description="End of the last window that it looked at.")
     failed: When = Field(validation_alias="failed_us", description="When it was last not evaluated.")
     error: str = Field(description="Why not; stays until another error.")
+    in_words: str = Field(description="When it fires.")
+    text: str = Field(description="As settings have it, without what is the default.")
+
+
+class TrialRequest(BaseModel, extra="forbid"):
+    """A rule to try."""
+
+    text: str = Field(min_length=1, max_length=20_000, description="TOML with one [[alerts.rules]].")
+    seconds: int = Field(default=3600, gt=0, le=31 * 86_400, description="How far to look back.")
+
+
+class TrialAlert(BaseModel):
+    """One alert that there would have been."""
+
+    labels: dict[str, str]
+    since: When
+    fired: When
+    resolved: When
+    worst: float | None
+
+
+class Trial(BaseModel):
+    """What a rule would have done."""
+
+    rule: str
+    in_words: str
+    unit: str
+    windows: int = Field(description="Windows with at least one series.")
+    fired: int
+    refused: int = Field(description="Alerts not begun for lack of room: with these, `fired` is too low.")
+    series: int = Field(description="Series that fired.")
+    per_day: float
+    begin: When = Field(description="Begin of the first window with a series.")
+    until: When
+    complete: bool = Field(description="False: time was up before the newest window.")
+    alerts: list[TrialAlert] = Field(description="The first 200.")
 
 
 class RuleList(BaseModel):
@@ -467,6 +503,16 @@ async def retire(request: Request, service: Service, wanted: RetireRequest) -> R
 async def list_rules(service: Service) -> RuleList:
     """List the evaluated rules, and the state of their evaluation."""
     return RuleList.model_validate({"rules": service.rules()})
+
+
+@router.post("/rules/try", tags=["rules"], responses=_BODY)
+async def try_rule(service: Service, wanted: TrialRequest) -> Trial:
+    """Try a rule over stored windows, for 20 s at most: it is not evaluated, and no setting changes."""
+    until = micros(datetime.now(UTC))
+    try:
+        return Trial.model_validate(await service.try_rule(wanted.text, until - wanted.seconds * 1_000_000, until))
+    except ValueError as error:
+        raise HTTPException(422, str(error)) from error
 
 
 @router.get("/ask/{question}", tags=["console"], responses=_BUSY)

@@ -1,10 +1,10 @@
 import { useLayoutEffect, useState } from "preact/hooks";
 import { type Row, ask, get, useLoad } from "../core/api.ts";
 import { moment, text, unitOf } from "../core/format.ts";
-import { pairLink, then } from "../core/links.ts";
+import { pairLink, part, then } from "../core/links.ts";
 import { rowKeys } from "../core/keys.ts";
 import { mayAct } from "../core/session.ts";
-import { go } from "../core/state.ts";
+import { go, link } from "../core/state.ts";
 import { say } from "../core/text.ts";
 import type { Page } from "../core/page.ts";
 import { Card, Link, Name, Severity, Shown } from "../parts/basics.tsx";
@@ -40,7 +40,7 @@ function Detail({ alert, history, acting, setActing, user }: { alert: Row; histo
       {mayAct() && <span class="right">{alert.state === "firing" && <button class="main" onClick={() => setActing("takeOn")}>{say("takeOn")} <kbd>a</kbd></button>} {lasts && <button onClick={() => setActing("resolve")}>{say("resolve")}</button>} <button onClick={() => setActing("silence")}>{say("silence")} <kbd>s</kbd></button></span>}
     </div>
     <div class="two">
-      <Card title={alert.rule}><dl>
+      <Card title={<Link to={link(`/rules/${part(alert.rule)}`)}>{alert.rule}</Link>}><dl>
         <dt>{alert.measure || alert.condition}</dt><dd><b>{figureOf(alert)}</b></dd>
         <dt>{say("threshold")}</dt><dd>{text({ value: alert.threshold, unit })}</dd>
         <dt>{say("evidence")}</dt><dd>{alert.evidence || "–"}{alert.samples !== null && ` · ${Math.round(alert.samples)} ${say("samples")}`}</dd>

@@ -52,9 +52,9 @@ export function Acts({ alerts, user, what, onClose }: { alerts: Row[]; user: str
 export function Alerts({ query, news, user, turn }: Page) {
   const wanted = query.get("state") ?? "active";
   const states = wanted === "all" ? "" : wanted === "active" ? "&state=firing&state=acknowledged" : `&state=${encodeURIComponent(wanted)}`;
-  const vm = query.get("vm") ?? "";
+  const vm = query.get("vm") ?? "", rule = query.get("rule") ?? "";
   const [most, setMost] = useState(200);
-  const loaded = useLoad(`alerts ${news.alerts} ${turn} ${states} ${vm} ${most}`, (signal) => get(`/api/v1/alerts?limit=${most}${states}${vm ? `&vm=${encodeURIComponent(vm)}` : ""}`, signal));
+  const loaded = useLoad(`alerts ${news.alerts} ${turn} ${states} ${vm} ${rule} ${most}`, (signal) => get(`/api/v1/alerts?limit=${most}${states}${rule ? `&rule=${encodeURIComponent(rule)}` : ""}${vm ? `&vm=${encodeURIComponent(vm)}` : ""}`, signal));
   const [chosen, setChosen] = useState<Set<string>>(new Set());
   const [at, setAt] = useState(0);
   const [acting, setActing] = useState<Row[] | null>(null);
@@ -74,6 +74,7 @@ export function Alerts({ query, news, user, turn }: Page) {
     <div class="bar">
       <div class="seg" role="group" aria-label={say("state")}>{(["active", "firing", "acknowledged", "resolved", "all"] as const).map((one) => <button key={one} aria-pressed={wanted === one} onClick={() => set({ state: one === "active" ? "" : one })}>{say(one === "firing" ? "firingState" : one === "all" ? "allStates" : one)}</button>)}</div>
       <input type="search" id="find" placeholder={say("find")} aria-label={say("find")} defaultValue={vm} onChange={(event) => set({ vm: event.currentTarget.value })} />
+      {rule && <button class="tag" onClick={() => set({ rule: "" })}><Name>{rule}</Name> ×</button>}
       {selected.length > 0 && mayAct() && <button class="main" onClick={() => setActing(selected)}>{say("takeOnSelected", { n: selected.length })}</button>}
       <span class="right"><Link to={link("/silences")}>{say("showSilences")} →</Link></span>
     </div>

@@ -1,5 +1,6 @@
 import { type Row, get, useLoad } from "../core/api.ts";
 import { moment, text, unitOf } from "../core/format.ts";
+import { part } from "../core/links.ts";
 import type { Page } from "../core/page.ts";
 import { kept, link } from "../core/state.ts";
 import { say } from "../core/text.ts";
@@ -22,11 +23,11 @@ export function Rules({ news, turn }: Page) {
   return <>
     <h1>{say("rules")}</h1>
     <Card><Shown loaded={loaded}>{(found) => <List name={say("rules")} rows={found} rowKey={(row) => row.name} empty={say("noRule")} columns={[
-      { title: say("rule"), wide: true, cell: (row) => <><b>{row.name}</b><span class="soft sub">{row.scope} · {row.measure || row.condition}</span></> },
+      { title: say("rule"), wide: true, cell: (row) => <><Link to={link(`/rules/${part(row.name)}`)}><b>{row.name}</b></Link><span class="soft sub">{row.scope} · {row.measure || row.condition}</span></> },
       { title: say("severity"), cell: (row) => <Severity of={row.severity} /> },
-      { title: say("threshold"), cell: limits },
+      { title: say("threshold"), cell: (row) => <span title={row.in_words}>{limits(row)}</span> },
       { title: say("window"), cell: (row) => row.level },
-      { title: say("firing"), number: true, cell: (row) => <Link to={link("/alerts")}><Count n={row.firing} kind={row.severity === "critical" ? "bad" : "so"} /></Link> },
+      { title: say("firing"), number: true, cell: (row) => <Link to={link("/alerts", { rule: row.name })}><Count n={row.firing} kind={row.severity === "critical" ? "bad" : "so"} /></Link> },
       { title: say("pending"), number: true, cell: (row) => <Count n={row.pending} kind="so" /> },
       { title: say("looksAt"), number: true, cell: (row) => row.series },
       { title: say("evaluated"), cell: (row) => <>{moment(row.evaluated, utc)}

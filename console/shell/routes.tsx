@@ -13,7 +13,7 @@ import { later } from "../parts/later.tsx";
 // What the overview does not need comes when it is opened; the editor of SQL by itself.
 const more = <K extends keyof typeof import("../pages/more.ts")>(name: K) => later(() => import("../pages/more.ts").then((all) => all[name] as ComponentType<any>));
 const Vms = more("Vms"), Vm = more("Vm"), Hosts = more("Hosts"), Host = more("Host"), Matrix = more("Matrix");
-const Coverage = more("Coverage"), Inventory = more("Inventory"), Rules = more("Rules"), Service = more("Service");
+const Coverage = more("Coverage"), Inventory = more("Inventory"), Rules = more("Rules"), Rule = more("Rule"), Service = more("Service");
 const Explore = later(() => import("../pages/explore.tsx").then((one) => one.Explore));
 
 /** The page at an address.  Each subject has a page of its own: what is known of one never stands under another. */
@@ -31,7 +31,7 @@ export function Routed({ path, ...page }: Page & { path: string }) {
     case "coverage": return <Coverage {...page} />;
     case "exporters": return <Exporters {...page} />;
     case "inventory": return <Inventory {...page} />;
-    case "rules": return <Rules {...page} />;
+    case "rules": return second ? <Rule key={subject} {...page} name={second} /> : <Rules {...page} />;
     case "service": return <Service {...page} />;
     case "explore": return <Explore {...page} />;
     default: return <p class="empty">{say("notFound")}</p>;

@@ -15,6 +15,7 @@ import urllib3
 
 from collector.alert.api import AlertApi
 from collector.alert.settings import AlertSettings
+from collector.alert.trial import WAIT_SECONDS, Trials
 from collector.http.gate import Entrance
 from collector.http.settings import AccessSettings
 from collector.sql.endpoint import SqlEndpoint
@@ -80,8 +81,9 @@ def served(
     async def main() -> None:
         events = Events()
         live_stage = running(store, settings, on_notification=events.notified)
-        async with live_stage as live, Bridge({"query": 2, "login": 1, "api": 2, "console": 2}) as bridge:
-            desk = AlertApi(live.alerts, settings.active())
+        async with live_stage as live, Bridge({"query": 2, "login": 1, "api": 2, "console": 2, "trial": 1}) as bridge:
+            trials = Reader(partial(bridge.call, "trial"), partial(connect, store), BOUNDS, wait_seconds=WAIT_SECONDS)
+            desk = AlertApi(live.alerts, settings.active(), Trials(settings, trials))
             reader = Reader(partial(bridge.call, "query"), partial(connect, store), BOUNDS, wait_seconds=ANSWER_SECONDS)
             console = Reader(
                 partial(bridge.call, "console"), partial(connect, store), questions.BOUNDS, at_once=questions.AT_ONCE
