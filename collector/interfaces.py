@@ -254,7 +254,7 @@ class AlertService(Protocol):
     """
 
     def rules(self) -> Sequence[Row]:
-        """Return the evaluated rules by name: settings, unit, state of the evaluation, and `text` of the settings."""
+        """Return the evaluated rules by name: settings, unit, state of the evaluation, and its `toml`."""
 
     async def try_rule(self, text: str, since_us: int, until_us: int, /) -> Row:
         """Return what a rule, as text of the settings, would have done in stored windows between two times.  Raises

@@ -37,7 +37,7 @@ class AlertApi:
     def _rule(self, rule: Rule) -> Row:
         pending, firing = self._alerts.counts[rule.name]
         counts = {"pending": pending, "firing": firing}
-        known = {"unit": rule.about.unit, "text": rule_text(rule), "in_words": rule.in_words}
+        known = {"unit": rule.about.unit, "toml": rule_text(rule), "in_words": rule.in_words}
         return {**rule.model_dump(), **known, **counts, **asdict(self._alerts.status[rule.name])}
 
     async def try_rule(self, text: str, since_us: int, until_us: int, /) -> Row:

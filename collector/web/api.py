@@ -194,7 +194,7 @@ class Rule(BaseModel):
     failed: When = Field(validation_alias="failed_us", description="When it was last not evaluated.")
     error: str = Field(description="Why not; stays until another error.")
     in_words: str = Field(description="When it fires.")
-    text: str = Field(description="As settings have it, without what is the default.")
+    toml: str = Field(description="As settings have it, without what is the default.")
 
 
 class TrialRequest(BaseModel, extra="forbid"):

@@ -23,6 +23,9 @@ MOST_WINDOWS = 720
 LARGEST_MATRIX = 60
 """Groups of a matrix, beside those that are added up as `other`."""
 
+LARGEST_PATHS = 10_000
+"""Paths of a picture."""
+
 _AT = "time = toDateTime({at:UInt32}, 'UTC')"
 _RANGE = "time >= toDateTime({from:UInt32}, 'UTC') AND time < toDateTime({until:UInt32}, 'UTC')"
 _NAMED = "src_vm != '' AND dst_vm != ''"
@@ -218,6 +221,34 @@ ORDER BY indexOf(['vm', 'service', 'host', 'elsewhere'], near), abs(toInt64(t) -
 LIMIT 200"""
 """When an interface of a VM began and ended somewhere, when exports had gaps or another rate, other alerts.  What of
 the inventory begins elsewhere is of no interest, unless it moved."""
+
+
+def _paths(*layers: str) -> Question:
+    """Return volume by what it flows through, column after column: `n0` and so on are names, `k0` and so on say whether
+    they are among the largest of their layer; all others of a layer are one."""
+    where = f"""{_AT} AND {_NAMED}
+    AND ({{vm:String}} = '' OR {{vm:String}} IN (src_vm, dst_vm))
+    AND ({{host:String}} = '' OR {{host:String}} IN (src_host, dst_host))
+    AND ({{project:String}} = '' OR {{project:String}} IN (src_project, dst_project))
+    AND ({{network:String}} = '' OR network = {{network:String}})"""
+    largest = ",\n    ".join(
+        f"(SELECT groupArray(name) FROM (SELECT toString({layer}) AS name FROM @named_pairs WHERE {where} "
+        f"GROUP BY name ORDER BY sum(bits_per_second) DESC NULLS LAST, name LIMIT {{most:UInt32}})) AS top{number}"
+        for number, layer in enumerate(layers)
+    )
+    keys = ", ".join(
+        f"has(top{number}, toString({layer})) AS k{number}, if(k{number}, toString({layer}), '') AS n{number}"
+        for number, layer in enumerate(layers)
+    )
+    groups = ", ".join(f"k{number}, n{number}" for number in range(len(layers)))
+    return Question(
+        f"""WITH {largest}
+SELECT {keys}, {_TOTAL}, count() AS pairs, countIf(loss_low > 0) AS lossy, countIf({_BLIND}) AS blind
+FROM @named_pairs WHERE {where}
+GROUP BY {groups} ORDER BY bits DESC NULLS LAST LIMIT {LARGEST_PATHS}""",
+        {"at": 0, "most": 10, "vm": "", "host": "", "project": "", "network": ""},
+    )
+
 
 QUESTIONS = {
     # The newest window that is evaluated; of windows of 10 s, the newest that has closed.
@@ -462,6 +493,9 @@ ORDER BY @order NULLS LAST, src_host, dst_host LIMIT {{limit:UInt32}} OFFSET {{o
         ),
         {"at": 0, "most": LARGEST_MATRIX},
     ),
+    "paths_by_project": _paths("src_project", "src_host", "dst_host", "dst_project"),
+    "paths_by_vm": _paths("src_vm", "src_host", "dst_host", "dst_vm"),
+    "paths_by_network": _paths("src_project", "network", "dst_project"),
     "coverage": Question(
         f"""SELECT {_STATE} AS state, count() AS pairs, {_TOTAL}
 FROM @pairs WHERE {_AT} AND {_NAMED} GROUP BY state ORDER BY bits DESC NULLS LAST""",

@@ -58,7 +58,7 @@ export interface Range { from: number; until: number; level: Level; levels: Leve
 export const STEP = { "10s": 10, "1m": 60, "1h": 3600 } as const;
 
 /** Pages about all pairs, VMs or hypervisors read stored figures, which windows of 10 s do not have. */
-export const STORED = /^\/(vms|hosts|matrix|coverage)(\/|$)/;
+export const STORED = /^\/(vms|hosts|matrix|paths|coverage)(\/|$)/;
 
 const PAIR = /^\/pairs\/[^/]+\/[^/]+/;
 

@@ -4,6 +4,7 @@ export { Host } from "./host.tsx";
 export { Hosts } from "./hosts.tsx";
 export { Inventory } from "./inventory.tsx";
 export { Matrix } from "./matrix.tsx";
+export { Paths } from "./paths.tsx";
 export { Rule } from "./rule.tsx";
 export { Rules } from "./rules.tsx";
 export { Service } from "./service.tsx";

@@ -16,7 +16,7 @@ export function Rule({ name }: Page & { name: string }) {
   return <>
     <h1><Name>{name}</Name> {loaded.value && <small>{loaded.value.scope} · {loaded.value.in_words}</small>}</h1>
     <div class="bar">{loaded.value && <Severity of={loaded.value.severity} />}<span class="right"><Link to={link("/alerts", { rule: name, state: "all" })}>{say("alerts")} →</Link></span></div>
-    {loaded.value === null && !loaded.loading && !loaded.error ? <Empty>{say("noRuleLike")}</Empty> : <Shown loaded={loaded}>{(rule) => <Trial text={rule!.text} />}</Shown>}
+    {loaded.value === null && !loaded.loading && !loaded.error ? <Empty>{say("noRuleLike")}</Empty> : <Shown loaded={loaded}>{(rule) => <Trial text={rule!.toml} />}</Shown>}
   </>;
 }
 

@@ -3,6 +3,7 @@ import { digits, literal, lossState, text, ticks, written } from "../core/format
 import { csv } from "../core/csv.ts";
 import { parsed, sum } from "../core/metrics.ts";
 import { part, unpart } from "../core/links.ts";
+import { graph } from "../core/paths.ts";
 import { ofTrip, spread, trips } from "../core/series.ts";
 import { filled } from "../core/sql.ts";
 import { instant, range } from "../core/state.ts";
@@ -44,6 +45,11 @@ assert.equal(verdict([group("pair", 1, 1), group("to_host", 4, 3), group("rest",
 assert.equal(verdict([group("to_host", 4, 3), group("rest", 10, 5)], "loss"), "whyEverywhere");
 assert.equal(verdict([group("pair", 1, 1), group("from_vm", 1, 1), group("rest", 0, 0)], "loss"), "whyUnknown");
 assert.equal(verdict([group("to_host", 4, 3), group("rest", 10, 5)], "latency"), "whyUnknown");
+// Paths: the rest of a layer is one, an empty name is another; intervals add up in quadrature.
+const way = (n0: string, k0: number, n1: string, bits: number, low: number) => ({ n0, k0, n1, k1: 1, bits, bits_low: low, bits_high: bits, pairs: 1, lossy: 0, blind: 0 });
+const { nodes, links } = graph([way("a", 1, "h", 10, 7), way("", 0, "h", 5, 5), way("", 1, "h", 2, 2), way("a", 1, "h", 10, 6), way("b", 1, "h", 0, 0)], 2);
+assert.deepEqual(nodes.map((one) => [one.name, one.other, one.bits]), [["a", false, 20], ["h", false, 27], ["", true, 5], ["", false, 2]]);
+assert.deepEqual(links.map((one) => [one.bits, one.below, one.pairs]), [[20, 5, 2], [5, 0, 1], [2, 0, 1]]);
 // 10 s for minutes of one pair, never for lists of VMs; an hour for days.
 const span = (from: string, more = "") => new URLSearchParams(`from=${from}${more}`);
 assert.equal(range(span("-5m"), "/pairs/a/b", 1e9).level, "10s");

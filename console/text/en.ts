@@ -90,6 +90,7 @@ export const en = {
   whyFromVm: "What {src_vm} sends to others is like this, too; other VMs beside it are not: look at this VM.",
   whyToVm: "What others send to {dst_vm} is like this, too; other VMs beside it are not: look at this VM.",
   whyPair: "Of the others measured, fewer than half are like this: it is this one.", whyUnknown: "Too little is measured beside it to say where it lies.",
+  paths: "Paths", byProject: "projects", byVm: "VMs", byNetwork: "networks", pathsHint: "Heights are volume. A bar filters, a band opens its pairs; red bands have pairs that lose.",
   password: "password", logIn: "log in", logOut: "log out",
 };
 export type Key = keyof typeof en;

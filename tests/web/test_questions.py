@@ -171,6 +171,18 @@ def test_one_way_and_round_trips_are_kept_apart(client: Client) -> None:
     )
 
 
+def test_paths_add_up_to_all_volume(client: Client) -> None:
+    (summary,) = ask(client, "summary")
+    for by in ("project", "vm", "network"):
+        for most in (1, 10):
+            rows = ask(client, f"paths_by_{by}", most=most)
+            assert sum(row["bits"] for row in rows) == pytest.approx(summary["bits"])
+            assert sum(row["pairs"] for row in rows) == summary["pairs"]
+    rows = ask(client, "paths_by_vm", most=1, vm="twin", host="host-3")
+    assert {(row["k0"], row["n0"]) for row in rows} == {(1, "twin"), (0, "")}
+    assert sum(row["bits"] for row in rows if row["n0"]) == pytest.approx(800_000 + 800_000)
+
+
 def test_beside_an_alert_stands_how_the_others_fare(client: Client) -> None:
     names = {"src_vm": "here", "dst_vm": "peer", "src_host": "host-2", "dst_host": "host-3"}
     groups = {row["beside"]: row for row in ask(client, "beside", **names, at=BEGIN + 60)}
