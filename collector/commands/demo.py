@@ -272,10 +272,10 @@ def state(demo: Demo, seen: Seen, begun: float) -> str:
 
 
 def hints(demo: Demo) -> list[str]:
-    """Say what to try in another terminal."""
+    """Say where the console is, and what to try in another terminal."""
     sql, web = (f"http://{at.host}:{at.port}" for at in (demo.settings.sql, demo.settings.web))
     lines = [
-        "Try, in another terminal:",
+        f"In a browser: {web}/   In another terminal:",
         f"  curl '{sql}/?database=vmflow' -d '{LOSSY}'",
         f"  {program()} top --sort loss --config {demo.config}",
         f"  {program()} alerts list --config {demo.config}",

@@ -37,7 +37,7 @@ BEGIN = BEGIN_US // 1_000_000
 WAIT_MS = 30_000
 PATHS = (
     "/", "/alerts?state=all", "/pairs", "/pairs/vm3/vm4", "/vms", "/vms/vm3", "/hosts", "/hosts/host-0", "/matrix",
-    "/coverage", "/exporters", "/inventory", "/rules", "/service", "/explore",
+    "/paths", "/rules/pair_loss", "/coverage", "/exporters", "/inventory", "/rules", "/service", "/explore",
 )  # fmt: skip
 needs_page = pytest.mark.skipif(not (pages.BUILT / pages.SHELL).exists(), reason="the page is not built: make page")
 
@@ -87,13 +87,18 @@ def browser() -> Iterator[Any]:
 
 
 @contextmanager
-def opened(browser: Any, url: str, path: str, **options: Any) -> Iterator[Any]:
-    """A page of a browser context of its own, which must behave."""
+def opened(browser: Any, url: str, path: str, *, refused: str = "$^", **options: Any) -> Iterator[Any]:
+    """A page of a browser context of its own, which must behave.  The browser reports what is `refused` as an error."""
     context = browser.new_context(locale="en-GB", **options)
     page = context.new_page()
     page.set_default_timeout(WAIT_MS)
     wrong: list[str] = []
-    page.on("console", lambda said: wrong.append(said.text) if said.type in ("error", "warning") else None)
+    page.on(
+        "console",
+        lambda said: (
+            wrong.append(said.text) if said.type in ("error", "warning") and not re.search(refused, said.text) else None
+        ),
+    )
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("dialog", lambda dialog: (wrong.append(f"dialog {dialog.message}"), dialog.dismiss()))
     page.on("request", lambda asked: wrong.append(asked.url) if not asked.url.startswith(url) else None)
@@ -261,8 +266,12 @@ def close_to(value: Any) -> Any:
 
 def values(page: Any) -> list[list[Any]]:
     """Of each row of the first table: its names, then its values as they were answered."""
+    return values_of(page, "main section:first-of-type")
+
+
+def values_of(page: Any, part: str) -> list[list[Any]]:
     found: list[list[str]] = page.eval_on_selector_all(
-        "main section:first-of-type tbody tr",
+        f"{part} tbody tr",
         "rows => rows.map(row => [...row.querySelectorAll('bdi')].map(one => one.textContent)"
         ".concat([...row.querySelectorAll('[data-value]')].map(one => one.dataset.value)))",
     )
@@ -324,6 +333,15 @@ def test_numbers_on_the_pages_are_those_of_sql(desk: tuple[Served, Any], browser
         shown = values(page)
         assert sum(row[-1] for row in shown) == pairs["n"]
         assert sum(row[-2] for row in shown) == close_to(pairs["bits"])
+
+        page.goto(f"{served.url}/paths?{THEN}&by=vm")
+        page.wait_for_selector("svg path")
+        first = client.query(
+            f"SELECT sum(bits_per_second) FROM console.pair_figures_1m WHERE {at} AND src_vm = 'vm3'"
+        ).result_rows[0][0]
+        assert close_to(first) in [row[-1] for row in values_of(page, "main .card:last-child") if row[0] == "vm3"]
+        page.click("svg g[aria-label^='host-0']")
+        page.wait_for_selector(".tag:has-text('host-0')")
 
         # By keyboard from the matrix of VMs to the pair: it loses for certain.
         page.goto(f"{served.url}/matrix?{THEN}&by=vm&colour=loss&wrong=1")
@@ -396,6 +414,67 @@ def test_an_alert_is_seen_and_taken_on_by_keyboard_while_another_browser_looks(
         theirs.click("tr.acknowledged a")
         theirs.wait_for_selector("text=looking <b>at</b> hv-2")
         assert "ann" in theirs.inner_text("main")
+
+        # From it to its cause: the others do not lose, so it is this pair; a click leads to those beside it.
+        theirs.wait_for_selector(".verdict:has-text('it is this one')")
+        theirs.wait_for_selector("text=No VM moved")
+        theirs.click("a:has-text('others to')")
+        theirs.wait_for_selector("main .tag:has-text('vm4')")
+        assert theirs.locator("tbody tr").count() == 0 or "vm4" in theirs.inner_text("tbody")
+
+
+@needs_page
+def test_a_rule_is_tried_with_another_limit(desk: tuple[Served, Any], browser: Any) -> None:
+    served, _ = desk
+    with opened(browser, served.url, "/rules", refused="status of 422") as page:
+        page.click("a:has-text('pair_loss'):not(:has-text('lasting'))")
+        page.wait_for_selector("textarea")
+        for limit, told in (("0.01", "1 alerts of 1 series"), ("0.9", "0 alerts of 0 series")):
+            page.fill("textarea", f'[[alerts.rules]]\nname = "mine"\nscope = "pair"\nlevel = "10s"\n'
+                      f'measure = "loss_ratio"\nabove = {limit}\n')  # fmt: skip
+            page.select_option("select", "21600")
+            page.click("button[type=submit]")
+            page.wait_for_selector(f"main:has-text('{told}')")
+        with page.expect_response(lambda answer: answer.status == 422):
+            page.fill("textarea", "[[alerts.rules]]")
+            page.click("button[type=submit]")
+        page.wait_for_selector(".problem:has-text('name: Field required')")
+
+
+@needs_page
+def test_what_cannot_be_asked_is_not_called_empty(desk: tuple[Served, Any], browser: Any) -> None:
+    served, _ = desk
+    with opened(browser, served.url, f"/pairs?{THEN}", refused="status of 4") as page:
+        page.wait_for_selector("tbody tr")
+        page.route(
+            "**/api/v1/ask/newest*",
+            lambda route: route.fulfill(status=422, json={"detail": "no answer", "status": 422}),
+        )
+        page.route("**/health", lambda route: route.fulfill(status=403, json={"detail": "not for you", "status": 403}))
+        page.goto(f"{served.url}/coverage?{THEN}")
+        page.wait_for_selector(".problem:has-text('no answer')")
+        assert "no window" not in page.inner_text("body")
+        page.goto(f"{served.url}/service")
+        page.wait_for_selector(".problem:has-text('not for you')")
+
+
+@needs_page
+def test_another_subject_never_stands_over_the_figures_of_the_last(desk: tuple[Served, Any], browser: Any) -> None:
+    served, _ = desk
+    with opened(browser, served.url, f"/vms/vm3?{THEN}") as page:
+        page.wait_for_selector(".chart canvas")
+        page.route("**/api/v1/ask/vm_series*", lambda route: None)  # never answered
+        page.evaluate(
+            "history.pushState(null, '', location.href.replace('vm3', 'vm0')); dispatchEvent(new Event('popstate'))"
+        )
+        page.wait_for_selector("h1:has-text('vm0')")
+        assert page.locator(".chart canvas").count() == 0
+        page.unroute_all(behavior="ignoreErrors")
+        # A step of a path is a name, too.
+        page.evaluate("history.pushState(null, '', '/vms/~..'); dispatchEvent(new Event('popstate'))")
+        page.wait_for_selector("h1 bdi:text-is('..')")
+        page.reload()
+        page.wait_for_selector("h1 bdi:text-is('..')")
 
 
 @needs_page
