@@ -198,15 +198,13 @@ _CHANGES = f"""SELECT *, count() OVER () AS every FROM (
         concat(toString(protocol), if(count() > 1, concat(' × ', toString(count())), '')), '', {_NEAR_AGENT} AS near
     FROM gaps WHERE ends {_THEN} AND reason != 'started' GROUP BY reporter, protocol, reason
     UNION ALL
-    SELECT toUnixTimestamp(minIf(time, sampling_rate = now_rate)), 'rate',
-        replaceRegexpOne(toString(reporter), '^::ffff:', ''),
-        concat('1:', toString(then_rate), ' → 1:', toString(now_rate)), '', {_NEAR_AGENT} AS near
-    FROM (SELECT time, exporter, agent AS reporter, protocol, domain, sampling_rate,
-            first_value(sampling_rate) OVER w AS then_rate, last_value(sampling_rate) OVER w AS now_rate
+    SELECT toUnixTimestamp(argMax(first, last)), 'rate', replaceRegexpOne(toString(reporter), '^::ffff:', ''),
+        concat('1:', toString(argMin(sampling_rate, first)), ' → 1:', toString(argMax(sampling_rate, last))), '',
+        {_NEAR_AGENT} AS near
+    FROM (SELECT exporter, agent AS reporter, protocol, domain, sampling_rate, min(time) AS first, max(time) AS last
         FROM exporters WHERE time {_THEN} AND sampling_rate > 0 AND exporter != '::'
-        WINDOW w AS (PARTITION BY exporter, agent, protocol, domain ORDER BY time
-            ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING))
-    WHERE then_rate != now_rate GROUP BY exporter, reporter, protocol, domain, then_rate, now_rate
+        GROUP BY exporter, agent, protocol, domain, sampling_rate)
+    GROUP BY exporter, reporter, protocol, domain HAVING argMin(sampling_rate, first) != argMax(sampling_rate, last)
     UNION ALL
     SELECT toUnixTimestamp(since), 'alert',
         arrayStringConcat(arrayFilter(one -> one != '', [labels['src_vm'], labels['dst_vm'], labels['vm'],

@@ -197,6 +197,10 @@ def test_windows_whose_figures_are_stored_are_read_from_there(desk: tuple[Served
     ]
 
     assert newest == {"t": [BEGIN + 60], "found": [2]}
+    # A number that JavaScript cannot hold comes as text.
+    asked = served.get(f"/api/v1/ask/pair_series?level=1m&{span}&src=a&dst=b&pair={2**64 - 1}")
+    assert asked.json["values"]["pair"] == str(2**64 - 1)
+    assert asked.json["values"]["from"] == BEGIN
     assert "FROM pair_figures_1m" in pairs["sql"]
     assert (pairs["data"]["src_vm"][0], pairs["data"]["pair_id"][0]) == ("vm3", pair["id"])
     assert series == [[BEGIN, BEGIN + 60], [BEGIN, BEGIN + 60], []]

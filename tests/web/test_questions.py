@@ -20,8 +20,6 @@ from tests.alert.support import traffic
 from tests.flow_rows import BEGIN_US, add, flow, store, vm
 
 BEGIN = BEGIN_US // 1_000_000
-HASH = 2**64 - 1
-"""A number that JavaScript cannot hold."""
 
 
 def named(name: str, host: str, number: int) -> dict[str, Any]:
