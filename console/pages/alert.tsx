@@ -1,3 +1,4 @@
+import { Fragment } from "preact";
 import { useLayoutEffect, useState } from "preact/hooks";
 import { type Row, ask, get, useLoad } from "../core/api.ts";
 import { moment, text, unitOf } from "../core/format.ts";
@@ -46,7 +47,7 @@ function Detail({ alert, history, acting, setActing, user }: { alert: Row; histo
         <dt>{say("evidence")}</dt><dd>{alert.evidence || "–"}{alert.samples !== null && ` · ${Math.round(alert.samples)} ${say("samples")}`}</dd>
         <dt>{say("window")}</dt><dd>{alert.level} · {moment(alert.window_end, utc)}</dd>
         <dt>{say("since")}</dt><dd>{moment(alert.since, utc)}</dd>
-        {Object.entries(alert.labels).map(([name, value]) => <><dt>{name}</dt><dd><Name>{String(value)}</Name></dd></>)}
+        {Object.entries(alert.labels).map(([name, value]) => <Fragment key={name}><dt>{name}</dt><dd><Name>{String(value)}</Name></dd></Fragment>)}
       </dl>{alert.summary && <p>{alert.summary}</p>}</Card>
       <Card title={say("history")}><ol class="history">{history.map((event, place) => <li key={place}><time>{moment(event.time, utc)}</time> <b>{event.event}</b> {event.who && <Name>{event.who}</Name>} {event.value !== null && <span class="soft">{text({ value: event.value, low: event.low, high: event.high, unit })}</span>} {event.comment && <q>{event.comment}</q>}</li>)}</ol>
         {history.length >= MOST && <p class="soft">{say("firstOnly", { n: MOST })}</p>}</Card>

@@ -1,6 +1,6 @@
 import { type Answer, type Columns, ask, rows, useLoad } from "../core/api.ts";
 import { download } from "../core/csv.ts";
-import { lossState } from "../core/format.ts";
+import { literal, lossState } from "../core/format.ts";
 import { hostLink, iso, namedLink, pairLink, vmLink } from "../core/links.ts";
 import { type Mark, marked } from "../core/marks.ts";
 import { none } from "../core/none.ts";
@@ -61,7 +61,7 @@ function Both({ answer, src, dst, network, range, marks, zoom }: {
         <Link to={pairLink(dst, src, { network: network || last("network"), pair: last("other_id") })}>⇄ {say("other")}</Link>
         <Link to={vmLink(src, last("src_uuid"))}><Name>{src}</Name></Link> <Link to={vmLink(dst, last("dst_uuid"))}><Name>{dst}</Name></Link>
         <Link to={namedLink(src, dst)}>{say("sameNames")}</Link>
-        <Link to={link("/alerts", { vm: src, state: "all" })}>{say("alerts")}</Link>
+        <Link to={link("/alerts", { vm: literal(src), state: "all" })}>{say("alerts")}</Link>
         {count > 0 && <button class="quiet" onClick={() => download("pair", rows(answer))}>CSV ↓</button>}
       </span>
     </div>
