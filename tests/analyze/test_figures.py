@@ -164,6 +164,20 @@ def test_only_like_is_counted_with_like(client: Client) -> None:
     assert ask(client, "SELECT pairs, blind_pairs FROM cloud_figures_1m") == [{"pairs": 4, "blind_pairs": 3}]
 
 
+def test_the_light_view_says_what_the_whole_one_says(client: Client) -> None:
+    filled(client)
+    gap = {"begins": BEGIN_US + 10 * SECOND_US, "ends": BEGIN_US + 14 * SECOND_US, "reason": "silent"}
+    add(client, [gap | {"reporter": address("192.0.2.1"), "protocol": "sflow5"}], "gaps")
+    for level in ("", "_1m", "_1h"):
+        light = ask(client, f"SELECT * FROM pair_traffic{level} ORDER BY time, pair")
+        whole = ask(client, f"SELECT * FROM pair_metrics{level} ORDER BY time, pair")
+        assert len(light) >= 36
+        assert {row["watched_seconds"] for row in light} != {0}
+        assert light == [{name: row[name] for name in light[0]} for row in whole]
+        left = set(whole[0]) - set(light[0])
+        assert {name.split("_")[0] for name in left} == {"loss", "latency", "jitter", "failed", "error"}
+
+
 def test_the_view_names_every_column_that_the_figures_have(client: Client) -> None:
     view = {row["name"]: row["type"] for row in ask(client, "DESCRIBE pair_metrics_1m")}
     found = {row["name"]: row["type"] for row in ask(client, "DESCRIBE pair_figures_1m")}
