@@ -262,7 +262,7 @@ def test_it_is_documented(desk: Served) -> None:
 
     assert set(api["paths"]) == {
         "/api/v1/alerts", "/api/v1/alerts/{alert_id}", "/api/v1/alerts/{alert_id}/acknowledge",
-        "/api/v1/alerts/{alert_id}/resolve", "/api/v1/silences", "/api/v1/silences/{silence_id}/end", "/api/v1/rules", "/api/v1/rules/try",
+        "/api/v1/alerts/{alert_id}/resolve", "/api/v1/silences", "/api/v1/silences/{silence_id}/end", "/api/v1/rules",
         "/api/v1/rules/try",
         "/api/v1/exporters/retire", "/api/v1/ask/{question}", "/api/v1/events", "/api/v1/session",
         "/api/v1/session/end", "/api/v1/sql",
