@@ -183,7 +183,7 @@ class Service:
             | {NOTIFY: delivery_threads(settings.notify), ACTIONS: action_threads(settings.notify)},
             STOP_SECONDS,
         )
-        for stage in (QUERY, CANCEL, LEASE, KERNELS, FIGURES):
+        for stage in (QUERY, CANCEL, LEASE, KERNELS, FIGURES, TRIAL):
             self.bridge.abandon(stage)
         self.reloads = Reloads(self._read_again, partial(self.bridge.call, RELOAD))
         self.kernels = (compilers or Compilers()).component(partial(self.bridge.call, KERNELS))

@@ -35,7 +35,7 @@ export function Why({ alert }: { alert: Row }) {
   };
   const seconds = (text: string | null) => Math.floor(Date.parse(text ?? alert.since) / 1000);
   const since = seconds(alert.since), at = Math.floor(seconds(alert.window_start) / step) * step;
-  const from = since - BEFORE * step, until = Math.max(since, seconds(alert.fired)) + AFTER * step;
+  const from = since - BEFORE * step, until = Math.min(Math.max(since, seconds(alert.fired)) + AFTER * step, from + 720 * step);
   const named = !!(names.src_vm || names.src_host);
   const key = `${alert.alert_id} ${JSON.stringify(names)} ${level}`;
   const changes = useLoad(`changes ${key} ${from} ${until}`, (signal) =>
