@@ -56,9 +56,13 @@ export function Vm({ range, newest, query, news, turn, vm }: Page & { vm: string
   const series = useLoad(`vm ${vm} ${uuid} ${from} ${until} ${level} ${turn}`, (signal) => ask("vm_series", { level, from, until, vm, uuid }, signal));
   const peers = useLoad(`peers ${vm} ${uuid} ${newest} ${level} ${now.sort} ${now.down} ${now.offset}`, (signal) => at
     ? ask("vm_peers", { level, at, vm, uuid, sort: now.sort, down: now.down ? "1" : "0", limit: LIMIT, offset: now.offset }, signal).then(rows) : none(newest, []));
-  const interfaces = useLoad(`ports ${vm} ${uuid} ${newest} ${level}`, (signal) => at ? ask("interfaces", { level, at, vm, uuid }, signal).then(rows) : none(newest, []));
-  const places = useLoad(`places ${vm} ${uuid}`, (signal) => ask("places", { vm, uuid }, signal).then(rows));
-  const happened = useLoad(`marks ${vm} ${uuid} ${from} ${until} ${level} ${turn}`, (signal) => ask("marks", { level, from, until, src: vm, src_uuid: uuid }, signal).then(rows));
+  // Without a UUID in the address the series says which VM of this name is shown.
+  const own: string | null = uuid || (series.value ? series.value.data.uuid?.[0] ?? "" : series.error ? "" : null);
+  const of = (name: string, more: Record<string, string | number>) => (signal: AbortSignal): Promise<Row[]> =>
+    own === null ? none(null, []) : ask(name, more, signal).then(rows);
+  const interfaces = useLoad(`ports ${vm} ${own} ${newest} ${level}`, at ? of("interfaces", { level, at, vm, uuid: own ?? "" }) : () => none(newest, []));
+  const places = useLoad(`places ${vm} ${own}`, of("places", { vm, uuid: own ?? "" }));
+  const happened = useLoad(`marks ${vm} ${own} ${from} ${until} ${level} ${turn}`, of("marks", { level, from, until, src: vm, src_uuid: own ?? "" }));
   const alerts = useLoad(`of ${vm} ${news.alerts}`, (signal) => get(`/api/v1/alerts?limit=${OPEN_ALERTS + 1}&state=firing&state=acknowledged&vm=${encodeURIComponent(literal(vm))}`, signal).then((body) => body.alerts as Row[]));
   const zoom = (first: number, last: number) => set({ from: iso(first), until: iso(last) }, false);
   const marks = marked(happened.value);
