@@ -1,7 +1,7 @@
 // The shell: navigation, time, banner of alerts; pages by address.
 import { render } from "preact";
 import { useEffect, useState } from "preact/hooks";
-import { type Row, ask, get, rows, useLoad } from "./core/api.ts";
+import { type Row, ask, asked, get, rows, useLoad } from "./core/api.ts";
 import { ago, clock } from "./core/format.ts";
 import { shellKeys } from "./core/keys.ts";
 import { useNews } from "./core/live.ts";
@@ -63,7 +63,11 @@ function Shell({ user }: { user: string }) {
   const newest = window.value ? (window.value.found ? window.value.t as number : 0) : null;
   const utc = kept("clock", "utc") === "utc";
   useEffect(() => { document.title = `${count ? `(${count}) ` : ""}vmflow${path === "/" ? "" : ` ${path.slice(1)}`}`; });
-  useEffect(() => setMenu(false), [path]);
+  useEffect(() => {
+    setMenu(false);
+    // What the page before asked is no SQL of this one.
+    for (const name of asked.keys()) if (name !== "newest") asked.delete(name);
+  }, [path]);
   useEffect(() => shellKeys({
     "/": () => document.querySelector<HTMLInputElement>("#find")?.focus(), "[": () => move(now, -1), "]": () => move(now, 1),
     l: () => set({ from: "", until: "" }), "?": () => setPanel("help"),
