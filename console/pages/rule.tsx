@@ -52,10 +52,10 @@ function Outcome({ result, dim }: { result: Row; dim: boolean }) {
   const utc = kept("clock", "utc") === "utc", unit = unitOf(result.unit);
   const count = `${result.refused ? "≥ " : ""}${result.fired}`;
   return <Card title={say("wouldHave")} class={dim ? "dim" : ""}>
+    {!result.complete && <p class="so">{say("notAllTried", { until: moment(result.until, utc) })}</p>}
     {result.windows === 0 ? <Empty>{say("noWindowTried")}</Empty> : <>
       <p><b>{say("wouldFire", { n: count, series: result.series, day: result.per_day < 10 ? result.per_day.toFixed(1) : Math.round(result.per_day) })}</b>{" "}
         <span class="soft">{result.in_words} · {say("triedWindows", { n: result.windows, from: moment(result.begin, utc), until: moment(result.until, utc) })}</span></p>
-      {!result.complete && <p class="so">{say("notAllTried", { until: moment(result.until, utc) })}</p>}
       {result.alerts.length > 0 && <div class="scroll" tabIndex={0} role="region" aria-label={say("wouldHave")}><table>
         <thead><tr><th>{say("subject")}</th><th>{say("since")}</th><th>{say("until")}</th><th class="n">{say("worstValue")}</th></tr></thead>
         <tbody>{result.alerts.map((one: Row, place: number) => <tr key={place}>

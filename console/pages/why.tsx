@@ -7,7 +7,7 @@ import { say } from "../core/text.ts";
 import { BESIDE, type Beside, type Trouble, verdict } from "../core/verdict.ts";
 import type { Key } from "../text/en.ts";
 import { Card, Cut, Empty, Link, Name, Shown } from "../parts/basics.tsx";
-import { Bits, Count } from "../parts/figures.tsx";
+import { Count } from "../parts/figures.tsx";
 import { List } from "../parts/list.tsx";
 
 const STEPS: Record<string, number> = { "10s": 60, "1m": 60, "1h": 3600 };
@@ -83,7 +83,6 @@ function Others({ loaded, alert, names, step, level }: { loaded: ReturnType<type
         { title: say("worstPair"), number: true, cell: (row) => row.worst > 0 ? <span class="bad">≥ {plain(row.worst, "ratio")}</span> : "–" },
         { title: say("slow"), number: true, cell: (row) => <><Count n={row.slow} kind="so" /><span class="soft"> / {row.timed}</span></> },
         { title: say("blindWord"), number: true, cell: (row) => <Count n={row.blind} kind="hatched" /> },
-        { title: say("bandwidth"), number: true, cell: (row) => <Bits row={row} name="bits" /> },
       ]} />
       <p class="soft">{["src_vm", "dst_vm"].filter((one, at, all) => names[one] && names[one] !== names[all[at - 1]!]).map((one) => <span key={one}><Link to={then(vmLink(names[one]!), t - 1800, t + 1800)}><Name>{names[one]!}</Name></Link> </span>)}
         {["src_host", "dst_host"].filter((one, at, all) => names[one] && names[one] !== names[all[at - 1]!]).map((one) => <span key={one}><Link to={then(hostLink(names[one]!), t - 1800, t + 1800)}><Name>{names[one]!}</Name></Link> </span>)}
