@@ -36,7 +36,7 @@ def links(page: Any) -> dict[str, str]:
     vm = page.locator("tbody tr a.to").first.get_attribute("href")
     return {
         "overview": "/", "alert": alert, "pair": pair, "vm": vm, "matrix": "/matrix?colour=loss",
-        "paths": "/paths?by=vm", "coverage": "/coverage", "exporters": "/exporters", "rule": "/rules/pair_loss",
+        "paths": "/paths", "coverage": "/coverage", "exporters": "/exporters", "rule": "/rules/pair_loss",
     }  # fmt: skip
 
 

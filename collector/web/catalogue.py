@@ -119,7 +119,7 @@ _ONE_PAIR = (
     "pair",
     "{pair:UInt64}",
     f"""(SELECT argMax(pair, (src_host != '' AND src_host = {{src_host:String}},
-        dst_host != '' AND dst_host = {{dst_host:String}}, time, ifNull(bits_per_second, 0), pair)) FROM @pairs
+        dst_host != '' AND dst_host = {{dst_host:String}}, time, bytes, pair)) FROM @sums
     WHERE {_RANGE} AND src_vm = {{src:String}} AND dst_vm = {{dst:String}}
         AND ({{network:String}} = '' OR network = {{network:String}}))""",
 )
@@ -181,17 +181,18 @@ _LABELLED = "arrayExists(name -> labels[name] != '' AND labels[name] IN ({{{0}:S
 _CHANGES = f"""SELECT *, count() OVER () AS every FROM (
     SELECT toUnixTimestamp(valid_from) AS t, if(before = '', 'appeared', 'move') AS kind, toString(vm) AS subject,
         if(before = '', toString(host), concat(before, ' → ', host)) AS what, '' AS id,
-        multiIf({_OWN_VM}, 'vm', {_OWN_HOST} OR before IN ({{src_host:String}}, {{dst_host:String}}), 'host',
-            'elsewhere') AS near
+        multiIf(NOT ({_OWN_HOST} OR before IN ({{src_host:String}}, {{dst_host:String}})), 'elsewhere', {_OWN_VM}, 'vm',
+            'host') AS near
     FROM (SELECT vm, toString(host) AS host, valid_from, lagInFrame(toString(host)) OVER (
             PARTITION BY vm, mac ORDER BY valid_from ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS before
         FROM inventory FINAL WHERE vm != '' AND host != '')
     WHERE valid_from {_THEN} AND before != host AND (before != '' OR near != 'elsewhere')
+        AND valid_from > (SELECT min(valid_from) FROM inventory) + toIntervalMinute(1)
     UNION ALL
     SELECT toUnixTimestamp(valid_to), 'gone', toString(vm), toString(host), '', if({_OWN_VM}, 'vm', 'host')
     FROM (SELECT vm, toString(host) AS host, valid_to, open, leadInFrame(toString(host)) OVER (
             PARTITION BY vm, mac ORDER BY valid_from ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS after
-        FROM inventory FINAL WHERE {_OWN_VM} OR {_OWN_HOST})
+        FROM inventory FINAL WHERE {_OWN_HOST})
     WHERE valid_to {_THEN} AND NOT open AND after = ''
     UNION ALL
     SELECT toUnixTimestamp(min(ends)), toString(reason), replaceRegexpOne(toString(reporter), '^::ffff:', ''),
@@ -218,7 +219,8 @@ ORDER BY indexOf(['vm', 'service', 'host', 'elsewhere'], near), abs(toInt64(t) -
     kind, subject
 LIMIT 200"""
 """When an interface of a VM began and ended somewhere, when exports had gaps or another rate, other alerts.  What of
-the inventory begins elsewhere is of no interest, unless it moved."""
+the inventory begins elsewhere is of no interest, unless it moved, nor what it knew from its begin.  A VM is that of the
+alert where its hypervisor is: names need not be unique."""
 
 
 def _paths(*layers: str) -> Question:

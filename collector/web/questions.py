@@ -34,7 +34,7 @@ _FIGURES = {
         "@pairs": f"pair_figures_{level}", "@vms": f"vm_figures_{level}", "@hosts": f"host_figures_{level}",
         "@cloud": f"cloud_figures_{level}", "@named": "1", "@count": "sum(pairs)",
         "@named_pairs": f"pair_figures_{level}", "@windows": f"figure_windows_{level}",
-        "@interfaces": f"interface_metrics_{level}",
+        "@interfaces": f"interface_metrics_{level}", "@sums": f"pair_{level}",
     }
     for level in FIGURE_LEVELS
 }  # fmt: skip
@@ -42,6 +42,7 @@ TABLES = _FIGURES | {
     "10s": {
         "@pairs": "pair_metrics", "@cloud": "pair_metrics", "@named": "src_vm != '' AND dst_vm != ''",
         "@count": "count()", "@windows": "pair_10s", "@interfaces": "interface_metrics",
+        "@sums": "pair_10s",
     },
 }  # fmt: skip
 """What stands for `@…` in the SQL, by level."""

@@ -14,7 +14,7 @@ const short = (name: string) => (name.length > 40 ? `${name.slice(0, 39)}…` : 
 function Top({ title, found, more, children }: { title: string; found: Row[]; more: string; children: (row: Row) => any }) {
   return <Card title={title} more={<Link to={more}>{say("allPairs")} →</Link>}>
     {found.length === 0 ? <Empty>{say("noPair")}</Empty> : <table class="tight"><tbody>{found.map((row) => <tr key={`${row.src_vm} ${row.dst_vm} ${row.network}`}>
-      <td class="wide"><Link to={pairOf(row)}><Name>{row.src_vm}</Name> → <Name>{row.dst_vm}</Name></Link></td><td class="n">{children(row)}</td></tr>)}</tbody></table>}
+      <td class="wide"><Link to={pairOf(row)}><Name>{row.src_vm}</Name> → <Name>{row.dst_vm}</Name></Link> <span class="soft">{row.network && <Name>{row.network}</Name>}</span></td><td class="n">{children(row)}</td></tr>)}</tbody></table>}
   </Card>;
 }
 

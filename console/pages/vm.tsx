@@ -27,6 +27,9 @@ function Ways({ title, data, unit, figure, loss, ...shared }: {
     const one = (more: string, color: string, of: (values: (number | null)[]) => (number | null)[]) =>
       ({ name: say(way) + more, color, value: of(column(figure)), low: of(column(`${ends}_low`)), high: of(column(`${ends}_high`)) });
     if (unit !== "us") return [one("", at ? "--s2" : "--s1", (values) => values)];
+    // A direction without any is left out, unless both are.
+    const other: string[] = data[`${way === "sent" ? "received" : "sent"}_latency_trip`] ?? [];
+    if (!kinds.some(Boolean) && (at || other.some(Boolean))) return [];
     return trips(kinds).map((trip) => one(`, ${say(trip === "one_way" ? "oneWay" : "roundTrip")}`, `--s${1 + at + (trip === "one_way" ? 0 : 2)}`, (values) => ofTrip(kinds, trip, values)));
   });
   return <Card><Chart {...shared} title={title} unit={unit} series={series} {...(loss ? { least: 0.01, top: 1 } : {})} /></Card>;

@@ -30,7 +30,7 @@ export function Sankey({ title, heads, nodes, links, name, words, onNode, onLink
   return <figure class="sankey" aria-label={title}>
     <p class="tip" role="status">{at || <span class="soft">{say("pathsHint")}</span>}</p>
     <div ref={box} class="scroll">
-      <svg width={wide} height={height + 2} viewBox={`0 0 ${wide} ${height + 2}`} role="group" aria-label={title}>
+      <svg width={wide} height={height + LABEL / 2} viewBox={`0 0 ${wide} ${height + LABEL / 2}`} role="group" aria-label={title}>
         {heads.map((head, layer) => <text key={layer} class="head" x={layer === last ? wide : (wide - BAR) * layer / Math.max(1, last)} y={12} text-anchor={layer === last ? "end" : "start"}>{head}</text>)}
         {drawn.links.map((link) => {
           const own = links[link.index!]!;
