@@ -23,8 +23,11 @@ _FOLLOW_UP_NS = 1_000_000_000
 """A true time of sending is at most so much later than the one in the reply."""
 _OLD_REPLIES = 1024
 """Replies that a follow-up can still name."""
+_T1, _T4, _T3 = 1, 2, 4
+"""Times that were taken by the kernel, or corrected afterwards."""
+_BOTH = _T1 | _T4
 _METHODS = {HARDWARE: "hardware", SOFTWARE: "software"}
-Reflector = Literal["stateful", "stateless", "unknown"]
+Mode = Literal["stateful", "stateless", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Result:
     refused: dict[str, int]
     """Packets that were no reply to a probe of ours, and times that cannot be, by reason."""
     round_trips_us: Sequence[float]
-    """Round trips without the time in the reflector, ascending."""
+    """Round trips without the time in the reflector, ascending; fewer than were received where times are missing."""
     residence_median_us: float | None
     one_way: OneWay | None
     clocks: str
@@ -57,13 +60,10 @@ class Result:
     hops: int | None
     """Most routers on the way there; None if the reflector does not tell."""
     kernel_times: int
-    """How many of both times of the received probes are the kernel's."""
-    reflector: Reflector
+    """Received probes of which the kernel took both times."""
+    reflector: Mode
     reflector_times: str
     """How the reflector takes times, as it says: `hardware`, `software` or `unknown`."""
-    follow_ups: int
-    """Replies whose time of sending the reflector corrected afterwards."""
-
     @property
     def loss(self) -> float | None:
         """Ratio of lost probes to settled ones."""
@@ -72,9 +72,9 @@ class Result:
 
 
 class Session:
-    """Probes are numbered from 0, in the order of sending.  40 octets each are kept."""
+    """Probes are numbered from 0, in the order of sending.  Some 50 octets each are kept."""
 
-    def __init__(self, reflector: Reflector = "unknown") -> None:
+    def __init__(self, reflector: Mode = "unknown") -> None:
         """`reflector` says whether it counts its replies; if unknown, its replies are to show it."""
         self._reflector = reflector
         self._wire = array("Q")
@@ -83,11 +83,14 @@ class Session:
         """Times of each probe; T4 is 0 as long as no reply came."""
         self._answers = array("q")
         """The reflector's number of the first reply to each probe, -1 before."""
-        self._kernel = 0
+        self._kernel = array("B")
+        """Which times of a probe the kernel took; T3 is that of the reflector, as a later reply told it."""
         self._recent: dict[int, int] = {}
         """Newest replies: the reflector's number -> ours."""
         self._extra: set[int] = set()
         """The reflector's numbers of further replies to a probe: they came from a probe that was doubled on its way."""
+        self.replies = 0
+        """Probes that got a reply, in time or late."""
         self._next_expected = 0
         self._reordered = self._duplicates = self._unreachable = self._follow_ups = 0
         self._refused: Counter[str] = Counter()
@@ -98,9 +101,9 @@ class Session:
         self._error: int | None = None
 
     @property
-    def replies(self) -> int:
-        """Probes that got a reply, in time or late."""
-        return sum(1 for answer in self._answers if answer >= 0)
+    def next(self) -> int:
+        """The number of the next probe."""
+        return len(self._t1)
 
     @property
     def unreachable(self) -> int:
@@ -114,13 +117,14 @@ class Session:
         for column in (self._t2, self._t3, self._t4):
             column.append(0)
         self._answers.append(-1)
+        self._kernel.append(0)
         return len(self._t1) - 1
 
     def stamped(self, number: int, t1_ns: int) -> None:
         """Replace the time of sending by the kernel's, which is not before it."""
         if self._t1[number] <= t1_ns <= self._t1[number] + _FOLLOW_UP_NS:
             self._t1[number] = t1_ns
-            self._kernel += 1
+            self._kernel[number] |= _T1
 
     def failed(self) -> None:
         """Count an ICMP error."""
@@ -142,13 +146,14 @@ class Session:
             self._extra.add(reply.sequence)
             return
         self._answers[number] = reply.sequence
+        self.replies += 1
         self._remember(reply.sequence, number)
         if number < self._next_expected:
             self._reordered += 1
         else:
             self._next_expected = number + 1
         self._take_times(number, reply, t4_ns)
-        self._kernel += kernel
+        self._kernel[number] |= _T4 if kernel else 0
         if reply.ttl is not None:
             self._least_ttl = reply.ttl if self._least_ttl is None else min(reply.ttl, self._least_ttl)
 
@@ -176,6 +181,7 @@ class Session:
                 t3 = None if number is None else from_wire(time, reply.error, t4_ns)
                 if number is not None and t3 is not None and 0 <= t3 - self._t3[number] <= _FOLLOW_UP_NS:
                     self._t3[number] = t3
+                    self._kernel[number] |= _T3
                     self._follow_ups += 1
 
     def _remember(self, sequence: int, number: int) -> None:
@@ -195,7 +201,7 @@ class Session:
             else:
                 in_time.append(number)
         exchanges, refused = self._exchanges(in_time)
-        forward, reverse = self._directions(late)
+        forward, reverse = self._directions(now_ns)
         delays, clocks = self._one_way(exchanges, error)
         settled = len(in_time) + lost
         low, high = wilson(lost, settled) if settled else (None, None)
@@ -209,15 +215,19 @@ class Session:
             round_trips_us=sorted((e.returned - e.sent - e.answered + e.received) / 1000 for e in exchanges),
             residence_median_us=percentile(residences, 0.5) / 1000 if residences else None,
             one_way=delays, clocks=clocks, hops=None if self._least_ttl is None else 255 - self._least_ttl,
-            kernel_times=self._kernel, reflector=self._mode(), reflector_times=self._method,
-            follow_ups=self._follow_ups,
+            kernel_times=sum(self._kernel[number] & _BOTH == _BOTH for number in in_time),
+            reflector=self._mode(), reflector_times=self._method,
         )  # fmt: skip
 
     def _exchanges(self, numbers: Sequence[int]) -> tuple[list[Exchange], Counter[str]]:
-        """Return the times of probes that have all four, and why others have none."""
+        """Return the times of probes that have all four, and why others have none.
+
+        Where the reflector tells its true times of sending, those of which they are not known are left out: they have
+        the time that its process took from reading the clock to sending, too.
+        """
         found, refused = [], self._refused.copy()
         for number in numbers:
-            if self._t2[number]:
+            if self._t2[number] and (self._kernel[number] & _T3 or not self._follow_ups):
                 times = Exchange(self._t1[number], self._t2[number], self._t3[number], self._t4[number])
                 if times.returned - times.sent >= times.answered - times.received:
                     found.append(times)
@@ -239,14 +249,14 @@ class Session:
         found = one_way(exchanges)
         return found, "free" if found else "uneven"
 
-    def _mode(self) -> Reflector:
+    def _mode(self) -> Mode:
         if self._reflector != "unknown":
             return self._reflector
         numbered = any(answer not in (-1, number) for number, answer in enumerate(self._answers))
         # A stateless one copies the number of the probe.
         return "stateful" if self._counts or numbered else "unknown"
 
-    def _directions(self, late: int) -> tuple[int | None, int | None]:
+    def _directions(self, now_ns: int) -> tuple[int | None, int | None]:
         """Return how many probes were lost on the way there and back; None unless the reflector counts.
 
         It numbers its replies from 0: of those up to the highest that came, the missing ones were lost on the way back.
@@ -255,14 +265,18 @@ class Session:
         """
         if self._mode() != "stateful":
             return None, None
-        known = {answer for answer in self._answers if answer >= 0} | self._extra
+        open_from = next((n for n, t1 in enumerate(self._t1) if self._answers[n] < 0 and now_ns - t1 < LATE_NS), None)
+        answers = self._answers[:open_from]
+        known = {answer for answer in answers if answer >= 0}
         if not known:
             return 0, 0
-        back = max(known) + 1 - len(known)
-        last = max(number for number, answer in enumerate(self._answers) if answer >= 0)
-        unanswered = sum(1 for number in range(last) if self._answers[number] < 0)
+        highest = max(known)
+        known |= {answer for answer in self._extra if answer < highest}
+        back = highest + 1 - len(known)
+        last = max(number for number, answer in enumerate(answers) if answer >= 0)
+        unanswered = sum(answer < 0 for answer in answers[:last])
         if back > unanswered:
-            return 0, 0  # the reflector began before us, or again
+            return 0, 0  # the reflector did not begin with us
         return unanswered - back, back
 
 

@@ -38,6 +38,7 @@ COMMANDS = {
     "inventory": Command("collector.commands.inventory", "who is who: VMs, interfaces; traffic without a name"),
     "rules": Command("collector.commands.rules", "rules of alerts: list, test over stored windows, suggest limits"),
     "alerts": Command("collector.commands.alerts", "alerts: list, acknowledge, resolve, silence; try a receiver"),
+    "agent": Command("collector.commands.agent", "loss and delay between two machines: send probes, answer them"),
     "check": Command("collector.commands.check", "check the settings and say what they mean"),
     "init": Command("collector.commands.init", "write a settings file, and say what to type at Open vSwitch"),
     "deploy": Command("collector.commands.deploy", "write files: systemd, sysctl, Prometheus, Grafana, Docker, Helm"),

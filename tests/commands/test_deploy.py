@@ -24,7 +24,7 @@ from collector.settings import load
 from tests.service import ROOT
 
 DEPLOY = ROOT / "deploy"
-PACKAGES = ("collector", "decoders", "schemas")
+PACKAGES = ("agent", "collector", "decoders", "schemas")
 UNIT = "vmflow.service"
 BUILDER = (77,)
 """Version of setuptools that pyproject.toml asks for."""
