@@ -1,7 +1,7 @@
 """Times on the wire, the error of this machine's clock, and what the times of two clocks say of the path between them.
 
-Here a time is an integer: nanoseconds since 1970, UTC.  On the wire it is 64 bits: NTP (seconds since 1900, fraction) or
-PTP (seconds, nanoseconds), as bit Z of the Error Estimate says (RFC 8762 section 4.2.1).
+Here a time is an integer: nanoseconds since 1970, UTC.  On the wire it is 64 bits: NTP (seconds since 1900, fraction)
+or PTP (seconds, nanoseconds), as bit Z of the Error Estimate says (RFC 8762 section 4.2.1).
 """
 
 from __future__ import annotations

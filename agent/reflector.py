@@ -110,9 +110,8 @@ class Reflector:
         """Addresses and sessions that are remembered."""
         return len(self._sources), len(self._sessions)
 
-    def admit(self, packet: Datagram, now_s: float) -> str:
-        """Return why a packet gets no answer; empty if it does.  Cheap checks come first, and none makes state of a
-        session."""
+    def _refusal(self, packet: Datagram, now_s: float) -> str:
+        """Return why a packet gets no answer; empty if it may.  Nothing is kept of a session yet."""
         rules, octets, (address, port) = self._rules, packet.octets, packet.sender[:2]
         if packet.to_many:
             return "to_many"
@@ -120,18 +119,16 @@ class Reflector:
             return "long" if len(octets) > stamp.MOST_OCTETS else "short"
         if port in rules.ports or stamp.is_reply(octets, rules.key):
             return "from_reflector"
-        plain = ip_address(address.partition("%")[0])
-        if not any(plain in network for network in rules.allow):
+        bucket = self._source(address, now_s)
+        if bucket is None:
             return "not_allowed"
-        if not self._source(address, now_s).take(now_s):
+        if not bucket.take(now_s):
             return "source_rate"
-        if not self._all.take(now_s):
-            return "rate"
-        return ""
+        return "" if self._all.take(now_s) else "rate"
 
     def answer(self, packet: Datagram, now_s: float, now_ns: int) -> tuple[bytes, _Session | None, int] | None:
         """Return the reply to a packet, its session and its number, or None; count which."""
-        reason = self.admit(packet, now_s)
+        reason = self._refusal(packet, now_s)
         if not reason:
             try:
                 request = stamp.parse_request(packet.octets, self._rules.key)
@@ -145,19 +142,19 @@ class Reflector:
         if session is not None:
             number = session.sent % (1 << 32)
             session.received += 1
-        key, error = self._rules.key, self._clock.error(now_ns)
+        key, estimate = self._rules.key, self._clock.error(now_ns)
         base = stamp.base_octets(key)
         tlvs = packet.octets[base:]
         if tlvs:
             known = Knowledge(
-                stamp.SYNC_NTP if error & SYNCHRONISED else stamp.SYNC_FREE,
+                stamp.SYNC_NTP if estimate & SYNCHRONISED else stamp.SYNC_FREE,
                 stamp.SOFTWARE,
                 None if session is None else (session.received % (1 << 32), session.sent % (1 << 32)),
                 (0, 0) if session is None else session.last,
             )
             tlvs = stamp.answer_tlvs(tlvs, request.sequence, number, known, key)
         reply = Reply(
-            number, to_ntp(max(now_ns, packet.time_ns)), error, request.ssid, to_ntp(packet.time_ns),
+            number, to_ntp(max(now_ns, packet.time_ns)), estimate, request.ssid, to_ntp(packet.time_ns),
             request.sequence, request.sent, request.error, packet.ttl,
         )  # fmt: skip
         if session is not None:
@@ -165,13 +162,18 @@ class Reflector:
         self.counts["answered"] += 1
         return stamp.pack_reply(reply, key) + tlvs, session, number
 
-    def _source(self, address: str, now_s: float) -> TokenBucket:
+    def _source(self, address: str, now_s: float) -> TokenBucket | None:
+        """Return the bucket of an address that is allowed."""
         bucket = self._sources.get(address)
         if bucket is None:
+            plain = ip_address(address.partition("%")[0])
+            if not any(plain in network for network in self._rules.allow):
+                return None
             bucket = self._sources[address] = TokenBucket(self._rules.per_source, now_s)
             if len(self._sources) > MOST_SOURCES:
                 self._sources.popitem(last=False)
-        self._sources.move_to_end(address)
+        else:
+            self._sources.move_to_end(address)
         return bucket
 
     def _session(self, name: tuple[Any, ...], now_s: float) -> _Session | None:

@@ -109,7 +109,7 @@ class Sender:
         every = self.plan.every_s
         start = loop.time()
         for number in range(self.plan.count):
-            due = start + every * (number + random.uniform(0, JITTER))
+            due = start + every * (number + random.uniform(0, JITTER))  # noqa: S311 - no secret
             await asyncio.sleep(max(0.0, due - loop.time()))
             if self.hopeless:
                 return
@@ -118,7 +118,7 @@ class Sender:
     async def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
         """Wait until all are answered, or the last one is lost."""
         end = loop.time() + LATE_NS / 1e9
-        while self.session.replies < self.plan.count and not self.hopeless and (left := end - loop.time()) > 0:
+        while self.session.replies < self.session.next and not self.hopeless and (left := end - loop.time()) > 0:
             self._changed.clear()
             try:
                 await asyncio.wait_for(self._changed.wait(), left)

@@ -32,7 +32,7 @@ Mode = Literal["stateful", "stateless", "unknown"]
 
 @dataclass(frozen=True)
 class Result:
-    """What a session measured.  sent = received + lost + outstanding; lost = forward + reverse + unresolved, if known."""
+    """What a session measured: sent = received + lost + outstanding, lost = forward + reverse + unresolved."""
 
     sent: int
     received: int
@@ -64,6 +64,7 @@ class Result:
     reflector: Mode
     reflector_times: str
     """How the reflector takes times, as it says: `hardware`, `software` or `unknown`."""
+
     @property
     def loss(self) -> float | None:
         """Ratio of lost probes to settled ones."""
@@ -194,8 +195,8 @@ class Session:
         in_time, late, lost, outstanding = [], 0, 0, 0
         for number, t1 in enumerate(self._t1):
             if self._answers[number] < 0:
-                settled = now_ns - t1 >= LATE_NS
-                lost, outstanding = lost + settled, outstanding + (not settled)
+                settled = int(now_ns - t1 >= LATE_NS)
+                lost, outstanding = lost + settled, outstanding + 1 - settled
             elif self._t4[number] - t1 > LATE_NS:
                 late, lost = late + 1, lost + 1
             else:

@@ -98,12 +98,15 @@ class StampSocket:
         self._set(_IPV6_TCLASS if self._v6 else socket.IP_TOS, dscp << 2)
 
     def send(self, octets: bytes) -> int:
-        """Send to the peer; return the number of the datagram.  Raises OSError, also for an ICMP error of one before."""
+        """Send to the peer; return the datagram's number.  Raises OSError."""
         try:
             self.socket.send(octets)
         except OSError:
             self._begin_count()
-            raise
+            if not LINUX:
+                raise
+            # The ICMP error of one before ends the first try; it is on the error queue, too.
+            self.socket.send(octets)
         self._number += 1
         return self._number - 1
 
@@ -162,7 +165,7 @@ class StampSocket:
         self.socket.close()
 
     def _begin_count(self) -> None:
-        """Let the kernel take times, and count what is sent from 0: kernels differ in whether they count what failed."""
+        """Let the kernel take times, and count from 0: kernels differ in whether they count what was not sent."""
         if not LINUX:
             return
         try:

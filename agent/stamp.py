@@ -1,7 +1,7 @@
 """STAMP packets (RFC 8762 sections 4.2 and 4.3, RFC 8972): octets in, values out, and back.
 
-All integers are unsigned and big-endian.  Zero fields are zero when sent and ignored when received.  With a key a packet
-is authenticated: blocks of 16 octets, the last of which is a truncated HMAC-SHA-256 of those before it.
+All integers are unsigned and big-endian.  Zero fields are zero when sent and ignored when received.  With a key a
+packet is authenticated: blocks of 16 octets, the last of which is a truncated HMAC-SHA-256 of those before it.
 """
 
 from __future__ import annotations
@@ -130,8 +130,8 @@ def parse_reply(octets: bytes, key: bytes | None = None) -> Reply:
     _check(octets, key, SIGNED_OCTETS if key else LEAST_REPLY_OCTETS)
     if key:
         return Reply(*_SIGNED_REPLY.unpack_from(octets))
-    *front, sender_error, _, ttl = _OPEN_REPLY.unpack_from(octets.ljust(OPEN_OCTETS, b"\0"))
-    return Reply(*front, sender_error, ttl if len(octets) > 40 else None)
+    fields = _OPEN_REPLY.unpack_from(octets.ljust(OPEN_OCTETS, b"\0"))
+    return Reply._make((*fields[:8], fields[9] if len(octets) > 40 else None))
 
 
 def is_reply(octets: bytes, key: bytes | None = None) -> bool:
@@ -147,7 +147,7 @@ def is_reply(octets: bytes, key: bytes | None = None) -> bool:
 
 
 def pack_tlvs(tlvs: Sequence[Tlv], sequence: int = 0, key: bytes | None = None) -> bytes:
-    """Return TLVs as they follow the packet; with a key, and if one is not padding, a TLV with their HMAC at the end."""
+    """Return TLVs as they follow the packet; with a key, unless all are padding, one with their HMAC at the end."""
     octets = b"".join(_TLV.pack(tlv.flags, tlv.kind, len(tlv.value)) + tlv.value for tlv in tlvs)
     if key is None or all(tlv.kind == PADDING for tlv in tlvs):
         return octets

@@ -44,7 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Send STAMP probes to a reflector: `vmflow agent reflect`, a router, any TWAMP Light responder.  "
         "Ctrl-C prints what was measured so far."
     )
-    probe.add_argument("target", metavar="HOST[:PORT]", type=_target, help=f"the reflector (default port: {stamp.PORT})")
+    probe.add_argument(
+        "target", metavar="HOST[:PORT]", type=_target, help=f"the reflector (default port: {stamp.PORT})"
+    )
     probe.add_argument(
         "-n", "--count", metavar="N", type=_number(1, MOST_PROBES), default=100, help="probes (default: 100)"
     )
@@ -60,7 +62,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--reflector", choices=("stateful", "stateless"), default="unknown",
         help="whether it counts its replies, so that loss has a direction (default: as its replies show)",
     )  # fmt: skip
-    probe.add_argument("--plain", action="store_true", help="no extensions of RFC 8972, for reflectors that refuse them")
+    probe.add_argument(
+        "--plain", action="store_true", help="no extensions of RFC 8972, for reflectors that refuse them"
+    )
     _add_shared(probe)
 
     reflect = actions.add_parser("reflect", help="answer the probes of others until Ctrl-C")

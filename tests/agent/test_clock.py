@@ -119,7 +119,10 @@ def test_clocks_that_contradict_give_none() -> None:
     probes = exchanges(chance, 100, 50, 50, 0, 0)
     assert one_way(probes, agreement_ns=5000) is not None
     assert one_way(exchanges(chance, 100, 50, 50, 1e6, 0), agreement_ns=5000) is None
-    stepped = [*probes[:50], *(e._replace(received=e.received + SECOND_NS, answered=e.answered + SECOND_NS) for e in probes[50:])]
+    stepped = [
+        *probes[:50],
+        *(e._replace(received=e.received + SECOND_NS, answered=e.answered + SECOND_NS) for e in probes[50:]),
+    ]
     back = [*stepped[:75], *probes[75:]]
     assert one_way(back) is None
 

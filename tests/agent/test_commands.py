@@ -21,6 +21,7 @@ import pytest
 from agent import stamp
 from agent.clock import to_ntp
 from tests.agent.support import ERROR
+from tests.commands.support import documented, parser_of
 from tests.service import ROOT
 
 HEAVY = ("numba", "llvmlite", "numpy", "pyarrow", "chdb", "pydantic", "fastapi", "uvloop", "rich", "collector.settings")
@@ -171,3 +172,11 @@ def test_the_standard_library_is_all_it_needs(tmp_path: Path) -> None:
             loaded, exit_code, most_kb = done.stderr.rsplit(" ", 2)
             assert (loaded, exit_code) == ("[]", "0"), done.stderr
             assert int(most_kb) < MOST_MB * 1024, most_kb
+
+
+def test_what_the_documents_name_is_understood() -> None:
+    lines = [line[1:] for line in documented() if line[0] == "agent" and line[1:]]
+    assert len(lines) > 8
+    for line in lines:
+        if line[0] != "probe" or line[1:]:
+            parser_of("agent").parse_args(line)

@@ -162,7 +162,7 @@ def test_two_reflectors_that_face_each_other_do_not_loop() -> None:
     """On ports of their own choice, neither of which the other knows, by a packet forged in the name of one."""
 
     async def faced() -> tuple[dict[str, int], dict[str, int]]:
-        async with reflecting() as (first, one), reflecting() as (second, two):
+        async with reflecting() as (_, one), reflecting() as (second, two):
             # What the first sends to the second, because of a packet in the second's name.
             forged = one.answer(packet(request(), second, time_ns=time.time_ns()), time.monotonic(), time.time_ns())
             assert forged is not None
@@ -184,7 +184,9 @@ def test_two_reflectors_that_face_each_other_do_not_loop() -> None:
 
 @pytest.mark.skipif(not hasattr(socket, "MSG_ERRQUEUE"), reason="Linux only")
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
-def test_it_answers_from_the_address_that_was_asked_with_the_same_class_and_full_ttl(family: socket.AddressFamily) -> None:
+def test_it_answers_from_the_address_that_was_asked_with_the_same_class_and_full_ttl(
+    family: socket.AddressFamily,
+) -> None:
     """As a socket of the standard library sees it."""
     v4 = family == socket.AF_INET
     local = "127.0.0.9" if v4 else "::1"
@@ -192,9 +194,10 @@ def test_it_answers_from_the_address_that_was_asked_with_the_same_class_and_full
     async def ask() -> tuple[bytes, tuple[str, int], dict[int, int]]:
         (opened,) = reflector.listen([(family, ("0.0.0.0" if v4 else "::", 0))])
         port = opened.socket.getsockname()[1]
-        with reflector.ReflectorSocket(Reflector(Rules(), time.monotonic()), opened), socket.socket(
-            family, socket.SOCK_DGRAM
-        ) as asking:
+        with (
+            reflector.ReflectorSocket(Reflector(Rules(), time.monotonic()), opened),
+            socket.socket(family, socket.SOCK_DGRAM) as asking,
+        ):
             level = socket.IPPROTO_IP if v4 else socket.IPPROTO_IPV6
             asking.setsockopt(level, socket.IP_TOS if v4 else socket.IPV6_TCLASS, 46 << 2 | 1)
             for option in (12, 13) if v4 else (socket.IPV6_RECVHOPLIMIT, socket.IPV6_RECVTCLASS):

@@ -108,7 +108,7 @@ def test_wrong_keys_on_either_side_give_silence() -> None:
         async with reflecting(Rules(key=theirs)) as (address, reflector):
             sender = Sender(Plan(count=2, every_s=0.001, key=ours))
             running = asyncio.create_task(sender.run(socket.AF_INET, address))
-            while sum(reflector.counts.values()) < 2:
+            while sum(reflector.counts.values()) < 2:  # noqa: ASYNC110 - it has no event
                 await asyncio.sleep(0.01)
             await asyncio.sleep(0.05)
             running.cancel()
@@ -143,7 +143,7 @@ def test_a_reflector_of_twamp_light_is_measured_too() -> None:
         task = asyncio.create_task(answer())
         sender = Sender(Plan(count=5, every_s=0.001))
         running = asyncio.create_task(sender.run(socket.AF_INET, server.sockname))
-        while sender.session.replies < 4:
+        while sender.session.replies < 4:  # noqa: ASYNC110 - it has no event
             await asyncio.sleep(0.01)
         for one in (running, task):
             one.cancel()
@@ -168,7 +168,7 @@ def test_a_refusal_ends_it_at_once() -> None:
     result = sender.result()
     assert sender.hopeless
     assert sender.error == "Connection refused"
-    assert 3 <= result.unreachable
+    assert result.unreachable >= 3
     assert result.sent < 20
 
 
