@@ -74,6 +74,8 @@ class StampSocket:
         self._level = int(socket.IPPROTO_IPV6 if self._v6 else socket.IPPROTO_IP)
         self._number = self._base = 0
         """Datagrams sent so far, and before the kernel began to count."""
+        self._early: list[Sent | IcmpError] = []
+        """Events that were read before their turn."""
         self.kernel = False
         """Whether the kernel takes times."""
         if self._v6:
@@ -102,7 +104,7 @@ class StampSocket:
         try:
             self.socket.send(octets)
         except OSError:
-            self._begin_count()
+            self._count_again()
             if not LINUX:
                 raise
             # The ICMP error of one before ends the first try; it is on the error queue, too.
@@ -122,7 +124,7 @@ class StampSocket:
         try:
             self.socket.sendmsg([octets], control, 0, to.sender)
         except OSError:
-            self._begin_count()
+            self._count_again()
             raise
         self._number += 1
         return self._number - 1
@@ -141,6 +143,8 @@ class StampSocket:
 
     def events(self) -> Iterator[Sent | IcmpError]:
         """Read the error queue: times of sending, ICMP errors."""
+        early, self._early = self._early, []
+        yield from early
         for _ in range(MOST_AT_ONCE if LINUX else 0):
             try:
                 _, ancillary, _, _ = self.socket.recvmsg(0, _ANCILLARY_OCTETS, _MSG_ERRQUEUE)
@@ -165,7 +169,7 @@ class StampSocket:
         self.socket.close()
 
     def _begin_count(self) -> None:
-        """Let the kernel take times, and count from 0: kernels differ in whether they count what was not sent."""
+        """Let the kernel take times, and count what is sent from 0 on."""
         if not LINUX:
             return
         try:
@@ -175,6 +179,11 @@ class StampSocket:
             return  # an old kernel, or a sandbox: this process takes the times
         self._base = self._number
         self.kernel = True
+
+    def _count_again(self) -> None:
+        """Begin the count again: kernels differ in whether they count what was not sent."""
+        self._early = [*self.events()][-MOST_AT_ONCE:]
+        self._begin_count()
 
     def _set(self, option: int, value: int) -> None:
         self.socket.setsockopt(self._level, option, value)

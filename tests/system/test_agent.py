@@ -33,7 +33,8 @@ target = socket.inet_aton(sys.argv[1])
 while time.monotonic() < end:
     source = struct.pack("!BBH", 10, chance.randrange(256), chance.randrange(65536))
     ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 28 + len(octets), 0, 0, 64, 17, 0, source, target)
-    out.sendto(ip + struct.pack("!HHHH", chance.randrange(1024, 65536), 862, 8 + len(octets), 0) + octets, (sys.argv[1], 0))
+    udp = struct.pack("!HHHH", chance.randrange(1024, 65536), 862, 8 + len(octets), 0)
+    out.sendto(ip + udp + octets, (sys.argv[1], 0))
     sent += 1
 print(sent)
 """
@@ -63,7 +64,7 @@ def wire() -> Iterator[None]:
         pytest.skip(reason)
     _down()
     try:
-        for number, name in enumerate((ONE, TWO), 1):
+        for name in (ONE, TWO):
             call("ip", "netns", "add", name)
             call("ip", "link", "set", "lo", "up", inside=name)
         call("ip", "link", "add", "vma-v1", "netns", ONE, "type", "veth", "peer", "name", "vma-v2", "netns", TWO)
@@ -159,13 +160,11 @@ def test_loss_each_way_is_what_the_firewalls_dropped(wire: None) -> None:
 
 def test_a_delay_on_one_side_is_seen_on_that_side(wire: None) -> None:
     """By netem where the kernel has it; else a queue that is drained at 100 kbit/s holds up what follows a burst."""
-    netem = subprocess.run(
-        ["ip", "netns", "exec", ONE, "tc", "qdisc", "add", "dev", "vma-v1", "root", "netem", "delay", "20ms"],
-        capture_output=True, check=False,
-    ).returncode == 0  # fmt: skip
+    queue = ["tc", "qdisc", "add", "dev", "vma-v1", "root"]
+    command = ["ip", "netns", "exec", ONE, *queue, "netem", "delay", "20ms"]
+    netem = subprocess.run(command, capture_output=True, check=False).returncode == 0
     if not netem:
-        call("tc", "qdisc", "add", "dev", "vma-v1", "root", "tbf", "rate", "100kbit", "burst", "1600", "limit", "100000",
-             inside=ONE)  # fmt: skip
+        call(*queue, "tbf", "rate", "100kbit", "burst", "1600", "limit", "100000", inside=ONE)
     try:
         with reflecting():
             item = probe(V4.format(2), "-n", "40", "--every", "5ms", "--octets", "400")
