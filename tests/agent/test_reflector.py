@@ -142,9 +142,15 @@ def test_with_all_room_taken_new_sessions_are_answered_without_state_and_old_one
     found = of.answer(packet(asked), 0.0, NOW_NS)
     assert found is not None
     assert found[0][44] == stamp.UNRECOGNIZED  # it has no counts
-    assert answered(of, request(9, 60_000), now_s=reflector.IDLE_S + 1) == pytest.approx(
-        answered(made(), request(9, 60_000))
-    )
+
+    # Those that were quiet for long make room; the one that was not stays.
+    half, later = reflector.IDLE_S / 2, reflector.IDLE_S + 1
+    assert answered(of, request(6, 0), half) is not None
+    new, old = answered(of, request(9, 60_000), later), answered(of, request(7, 0), later)
+    assert new is not None
+    assert old is not None
+    assert (new.sequence, old.sequence) == (0, 3)
+    assert of.kept[1] == 2
 
 
 @given(st.binary(max_size=1600), st.sampled_from([None, KEY]), st.booleans())
