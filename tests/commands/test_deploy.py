@@ -28,7 +28,7 @@ PACKAGES = ("agent", "collector", "decoders", "schemas")
 UNIT = "vmflow.service"
 BUILDER = (77,)
 """Version of setuptools that pyproject.toml asks for."""
-CHANGED = {UNIT, "compose.yaml", "env.example"}
+CHANGED = {UNIT, "vmflow-agent.service", "compose.yaml", "env.example"}
 """Files that are not the same in a folder of their own."""
 
 
