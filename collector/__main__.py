@@ -67,12 +67,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str]) -> int:
     """Run one command, and report what it raises, except KeyboardInterrupt."""
     # Only the command used declares its arguments, so `--help` stays quick.
-    parser = _parser([argument for argument in arguments if argument in COMMANDS][:1])
-    args = parser.parse_args(arguments)
-    if args.command is None:
-        parser.print_help()
+    named = [argument for argument in arguments if argument in COMMANDS][:1]
+    try:
+        parser = _parser(named)
+        args = parser.parse_args(arguments)
+        if args.command is None:
+            parser.print_help()
+            return EXIT_USAGE
+        run: Callable[[argparse.Namespace], int] = import_module(COMMANDS[args.command].module).run
+    except ModuleNotFoundError as error:
+        # Installed with --no-deps.
+        terminal.print_error(
+            " ".join(named), f"needs {error.name}, which is not installed; `vmflow agent` alone does without libraries"
+        )
         return EXIT_USAGE
-    run: Callable[[argparse.Namespace], int] = import_module(COMMANDS[args.command].module).run
     try:
         return run(args)
     except BrokenPipeError:

@@ -126,12 +126,13 @@ def _probe(args: argparse.Namespace, key: bytes | None) -> int:
         print_error("agent probe", f"--octets {args.octets}: such a probe has at least {least}")
         return EXIT_USAGE
     host, port = args.target
+    port = stamp.PORT if port is None else port
     sender = Sender(plan)
-    address: tuple[Any, ...] = (host, port or stamp.PORT)
+    address: tuple[Any, ...] = (host, port)
 
     async def measure() -> None:
         nonlocal address
-        (family, address), *_ = await _addresses(host, port or stamp.PORT)
+        (family, address), *_ = await _addresses(host, port)
         await sender.run(family, address)
 
     code, began = EXIT_DONE, time.monotonic()
@@ -171,7 +172,7 @@ def _reflect(args: argparse.Namespace, key: bytes | None) -> int:
     counts = dict.fromkeys(REASONS, 0)
 
     async def serve() -> None:
-        addresses = [found for host, port in listening for found in await _addresses(host, port or stamp.PORT)]
+        addresses = [found for host, port in listening for found in await _addresses(host, port)]
         if not args.listen and not socket.has_dualstack_ipv6():
             addresses = [found for found in addresses if found[0] == socket.AF_INET]
         sockets = listen(addresses, kernel=args.timestamps == "kernel")

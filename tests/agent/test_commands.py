@@ -43,6 +43,7 @@ def reflector(*arguments: str, end: int = signal.SIGINT) -> Iterator[tuple[str, 
         assert process.stderr is not None
         line = process.stderr.readline()
         assert line.startswith("answers on 127.0.0.1:"), line + process.stderr.read()
+        assert not line.startswith("answers on 127.0.0.1:862;")
         try:
             yield line.split()[2].rstrip(";"), printed
         finally:
@@ -172,6 +173,12 @@ def test_the_standard_library_is_all_it_needs(tmp_path: Path) -> None:
             loaded, exit_code, most_kb = done.stderr.rsplit(" ", 2)
             assert (loaded, exit_code) == ("[]", "0"), done.stderr
             assert int(most_kb) < MOST_MB * 1024, most_kb
+    code = "import sys; sys.path[:0] = sys.argv[1:3]; from collector.__main__ import main; sys.exit(main(['top']))"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code, str(ROOT), str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith("vmflow top: needs ")
 
 
 def test_what_the_documents_name_is_understood() -> None:
