@@ -7,6 +7,7 @@ or PTP (seconds, nanoseconds), as bit Z of the Error Estimate says (RFC 8762 sec
 from __future__ import annotations
 
 import ctypes
+import math
 import struct
 import sys
 from bisect import bisect_right
@@ -110,6 +111,8 @@ class OneWay(NamedTuple):
     offset_us: float
     """By how much the reflector's clock is ahead, in the middle of the time."""
     offset_error_us: float
+    skew_ppm: tuple[float, float] | None
+    """Low and high of how much faster it runs; None if all was over too soon to say."""
     forward_variation_p99_us: float
     """What 1 of 100 took longer than the fastest; needs no common clock."""
     reverse_variation_p99_us: float
@@ -141,12 +144,31 @@ def one_way(exchanges: Sequence[Exchange], agreement_ns: int | None = None) -> O
         if low > high:
             return None
         reverse.append((e.returned - e.answered + low, e.returned - e.answered + high))
+    slowest, fastest = _slopes(above.points, below.points)
+    if slowest > fastest:
+        return None
     low, high = bounds((exchanges[0].sent + exchanges[-1].returned) // 2)
     return OneWay(
         _between(forward), _between(reverse), (low + high) / 2000, (high - low) / 2000,
+        (slowest * 1e6, fastest * 1e6) if max(-slowest, fastest) <= MOST_SKEW else None,
         percentile(sorted(e.received - e.sent - above.at(e.sent) for e in exchanges), 0.99) / 1000,
         percentile(sorted(e.returned - e.answered - below.at(e.returned) for e in exchanges), 0.99) / 1000,
     )  # fmt: skip
+
+
+def _slopes(above: Sequence[tuple[int, int]], below: Sequence[tuple[int, int]]) -> tuple[float, float]:
+    """Return the least and greatest slope of lines between two hulls, of which the lower one has its sign changed.
+
+    A line that is too steep is above the one's later points or below the other's earlier ones.
+    """
+    slowest, fastest = -math.inf, math.inf
+    for time, high in above:
+        for other, low in below:
+            if time > other:
+                fastest = min(fastest, (high + low) / (time - other))
+            elif time < other:
+                slowest = max(slowest, (-low - high) / (other - time))
+    return slowest, fastest
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
@@ -171,11 +193,11 @@ class _Hull:
             while len(hull) > 1 and _right_of(hull[-2], hull[-1], point):
                 hull.pop()
             hull.append(point)
-        self._points = hull
+        self.points = hull
 
     def at(self, time: int) -> float:
         """Return the value of the hull; beyond its ends the value there, and what a clock may run away since then."""
-        points = self._points
+        points = self.points
         end = points[0] if time <= points[0][0] else points[-1] if time >= points[-1][0] else None
         if end is not None:
             return end[1] + MOST_SKEW * abs(time - end[0])

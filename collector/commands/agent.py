@@ -24,11 +24,13 @@ from agent.reflector import PRIVATE, REASONS, Network, Reflector, ReflectorSocke
 from agent.sender import MOST_PROBES, Plan, Sender, least_octets, resolve
 from agent.session import Result
 from collector.commands.output import add_format_argument, show_items
-from collector.figures import figure, figures
+from collector.figures import figure, figures, number
 from collector.terminal import print_error, say, tell
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 DEFAULT_LISTEN = (f"0.0.0.0:{stamp.PORT}", f"[::]:{stamp.PORT}")
+SHARP_PPM = 100
+"""Width of the bounds of a clock's rate that is printed for people."""
 KEY_OCTETS = range(16, 65)
 _TARGET = re.compile(r"(?:\[(?P<v6>[^]]+)\]|(?P<name>[^:]*))(?::(?P<port>\d{1,5}))?")
 _INTERVAL = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)(ms|s)")
@@ -246,6 +248,8 @@ def _item(host: str, address: tuple[Any, ...], plan: Plan, result: Result) -> di
     return item | {
         "clock_offset_us": _rounded(delays and delays.offset_us),
         "clock_error_us": _rounded(delays and delays.offset_error_us),
+        "clock_skew_low_ppm": _rounded(delays and delays.skew_ppm and delays.skew_ppm[0]),
+        "clock_skew_high_ppm": _rounded(delays and delays.skew_ppm and delays.skew_ppm[1]),
         "clocks": result.clocks, "hops": result.hops, "timestamps": _timestamps(result),
         "reflector_timestamps": result.reflector_times, "reflector_mode": result.reflector,
     }  # fmt: skip
@@ -289,7 +293,10 @@ def _one_way_rows(result: Result) -> list[tuple[str, str]]:
         texts, unit = figures([middle, low, high], "µs", "")
         rows.append((name, "{} ({}–{}) {}".format(*texts, unit) + f"; 99 % vary by {figure(variation, 'µs')}"))
     texts, unit = figures([delays.offset_us, delays.offset_error_us], "µs", "")
-    return [*rows, ("clocks", "{}: the reflector's is ahead by {} ± {} {}".format(result.clocks, *texts, unit))]
+    clocks = "{}: the reflector's is ahead by {} ± {} {}".format(result.clocks, *texts, unit)
+    if delays.skew_ppm and delays.skew_ppm[1] - delays.skew_ppm[0] < SHARP_PPM:
+        clocks += f", faster by {number(delays.skew_ppm[0])} to {number(delays.skew_ppm[1])} ppm"
+    return [*rows, ("clocks", clocks)]
 
 
 def _where(result: Result) -> str:
@@ -364,9 +371,9 @@ def _interval(text: str) -> float:
 def _number(least: int, most: int) -> Any:
     """Return the type of an argument that is a whole number."""
 
-    def number(text: str) -> int:
+    def whole(text: str) -> int:
         if not (text.isascii() and text.isdigit() and least <= int(text[:9]) <= most and len(text) <= 9):
             raise argparse.ArgumentTypeError(f"expected a whole number from {least} to {most}, found {text!r}")
         return int(text)
 
-    return number
+    return whole

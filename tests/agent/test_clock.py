@@ -57,16 +57,22 @@ def test_the_kernel_is_asked_once_a_second() -> None:
 
 
 def exchanges(
-    chance: random.Random, count: int, forward_us: float, reverse_us: float, offset_us: float, skew: float
+    chance: random.Random,
+    count: int,
+    forward_us: float,
+    reverse_us: float,
+    offset_us: float,
+    skew: float,
+    every_ms: int = 10,
 ) -> list[Exchange]:
-    """Probes, one each 10 ms, over a path of known least delays, to a clock that is off and drifts."""
+    """Probes over a path of known least delays, to a clock that is off and drifts."""
 
     def there(time: float) -> int:
         return int(time + offset_us * 1000 + skew * (time - NOW))
 
     found = []
     for number in range(count):
-        sent = NOW + number * 10_000_000
+        sent = NOW + number * every_ms * 1_000_000
         received = sent + 1000 * (forward_us + chance.expovariate(1 / 30))
         answered = received + 40_000
         returned = answered + 1000 * (reverse_us + chance.expovariate(1 / 30))
@@ -90,6 +96,8 @@ def test_the_truth_lies_within_the_bounds(forward_us: float, reverse_us: float) 
         assert found.forward[1] == pytest.approx((found.forward[0] + found.forward[2]) / 2)
         middle_of_time = offset_us + skew * 0.5e6
         assert abs(found.offset_us - middle_of_time) <= found.offset_error_us
+        if found.skew_ppm is not None:
+            assert found.skew_ppm[0] <= skew * 1e6 <= found.skew_ppm[1]
         # Half of the least round trip, for each end, and no more: drift is taken out.
         assert found.offset_error_us <= (forward_us + reverse_us) / 2 + 20
 
@@ -101,6 +109,19 @@ def test_variation_needs_no_common_clock() -> None:
     # 99 % of an exponential of 30 µs: 138 µs.
     assert 100 < found.forward_variation_p99_us < 180
     assert 100 < found.reverse_variation_p99_us < 180
+
+
+def test_a_minute_tells_the_rate_of_a_clock_to_some_ppm() -> None:
+    chance = random.Random(4)
+    probes = exchanges(chance, 600, 50, 50, 1e9, 40e-6, every_ms=100)
+
+    found = one_way(probes)
+
+    assert found is not None
+    assert found.skew_ppm is not None
+    assert found.skew_ppm[0] <= 40 <= found.skew_ppm[1]
+    assert found.skew_ppm[1] - found.skew_ppm[0] < 8
+    assert found.offset_error_us < 60
 
 
 def test_synchronised_clocks_make_it_narrow() -> None:
