@@ -293,10 +293,10 @@ def _one_way_rows(result: Result) -> list[tuple[str, str]]:
         texts, unit = figures([middle, low, high], "µs", "")
         rows.append((name, "{} ({}–{}) {}".format(*texts, unit) + f"; 99 % vary by {figure(variation, 'µs')}"))
     texts, unit = figures([delays.offset_us, delays.offset_error_us], "µs", "")
-    clocks = "{}: the reflector's is ahead by {} ± {} {}".format(result.clocks, *texts, unit)
+    rows.append(("clocks", "{}: the reflector's is ahead by {} ± {} {}".format(result.clocks, *texts, unit)))
     if delays.skew_ppm and delays.skew_ppm[1] - delays.skew_ppm[0] < SHARP_PPM:
-        clocks += f", faster by {number(delays.skew_ppm[0])} to {number(delays.skew_ppm[1])} ppm"
-    return [*rows, ("clocks", clocks)]
+        rows.append(("  rate", f"faster by {number(delays.skew_ppm[0])} to {number(delays.skew_ppm[1])} ppm"))
+    return rows
 
 
 def _where(result: Result) -> str:
