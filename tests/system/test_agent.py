@@ -22,8 +22,8 @@ pytestmark = pytest.mark.system
 
 ONE, TWO = "vma-ag1", "vma-ag2"
 AGENT = [sys.executable, "-m", "collector", "agent"]
-V4, V6 = "198.18.7.{}", "fd5a:7::{}"
-"""Addresses for benchmarks (RFC 2544), and of a private network."""
+V4, V6 = "172.29.7.{}", "fd5a:7::{}"
+"""Private addresses, which a reflector answers."""
 FLOOD = """
 import random, socket, struct, sys, time
 out = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
