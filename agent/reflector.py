@@ -16,7 +16,7 @@ from typing import Any
 
 from agent import stamp
 from agent.clock import SYNCHRONISED, LocalClock, to_ntp
-from agent.sockets import Datagram, Sent, StampSocket
+from agent.sockets import MOST_AT_ONCE, Datagram, Sent, StampSocket
 from agent.stamp import Knowledge, Reply, StampError
 
 Network = IPv4Network | IPv6Network
@@ -208,6 +208,7 @@ class ReflectorSocket:
         self._socket.close()
 
     def _readable(self) -> None:
+        replied = False
         for packet in self._socket.receive():
             now_ns = time.time_ns()
             answer = self._reflector.answer(packet, time.monotonic(), now_ns)
@@ -224,11 +225,13 @@ class ReflectorSocket:
                 self._unstamped[sent] = session, number, now_ns
                 if len(self._unstamped) > UNSTAMPED:
                     self._unstamped.popitem(last=False)
-                self._stamps()  # now, so that the session's next reply can tell it
-        self._stamps()
+            self._take_times(1)  # now, so that the session's next reply can tell it
+            replied = True
+        if not replied:
+            self._take_times(MOST_AT_ONCE)
 
-    def _stamps(self) -> None:
-        for event in self._socket.events():
+    def _take_times(self, most: int) -> None:
+        for event in self._socket.events(most):
             if isinstance(event, Sent) and event.number in self._unstamped:
                 session, number, before_ns = self._unstamped.pop(event.number)
                 if event.time_ns >= before_ns:

@@ -15,7 +15,7 @@ from typing import Any
 from agent import stamp
 from agent.clock import LocalClock, to_ntp
 from agent.session import LATE_NS, Mode, Result, Session
-from agent.sockets import IcmpError, StampSocket
+from agent.sockets import MOST_AT_ONCE, IcmpError, StampSocket
 from agent.stamp import Request, StampError, Tlv
 
 HOPELESS = 3
@@ -141,6 +141,7 @@ class Sender:
             self._unstamped[datagram] = number
             if len(self._unstamped) > _UNSTAMPED:
                 self._unstamped.popitem(last=False)
+            self._take_events(1)
 
     def _readable(self) -> None:
         assert self._socket is not None  # noqa: S101 - `run` opened it
@@ -153,12 +154,16 @@ class Sender:
                 continue
             tlvs = stamp.parse_tlvs(packet.octets[stamp.base_octets(key) :], reply.sequence, key)
             self.session.returned(reply, tlvs, packet.time_ns, packet.kernel, self._ssid)
-        for event in self._socket.events():
+        self._take_events(MOST_AT_ONCE)
+        self._changed.set()
+
+    def _take_events(self, most: int) -> None:
+        assert self._socket is not None  # noqa: S101 - `run` opened it
+        for event in self._socket.events(most):
             if isinstance(event, IcmpError):
                 self._failed(event.code)
             elif (number := self._unstamped.pop(event.number, None)) is not None:
                 self.session.stamped(number, event.time_ns)
-        self._changed.set()
 
     def _failed(self, code: int) -> None:
         self.session.failed()

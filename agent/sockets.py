@@ -141,11 +141,11 @@ class StampSocket:
             if not flags & socket.MSG_TRUNC:
                 yield self._datagram(octets, ancillary, sender)
 
-    def events(self) -> Iterator[Sent | IcmpError]:
-        """Read the error queue: times of sending, ICMP errors."""
+    def events(self, most: int = MOST_AT_ONCE) -> Iterator[Sent | IcmpError]:
+        """Read the error queue: times of sending, ICMP errors.  Right after a datagram was sent one is often there."""
         early, self._early = self._early, []
         yield from early
-        for _ in range(MOST_AT_ONCE if LINUX else 0):
+        for _ in range(most if LINUX else 0):
             try:
                 _, ancillary, _, _ = self.socket.recvmsg(0, _ANCILLARY_OCTETS, _MSG_ERRQUEUE)
             except (BlockingIOError, InterruptedError):
