@@ -28,7 +28,7 @@ def store_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of this process's embedded store."""
     pytest.importorskip("chdb", reason="the embedded store needs chDB")
     directory = tmp_path_factory.mktemp("store")
-    # Whoever opens it first sets the ceilings of all queries: those of the defaults, which tests may lower.
+    # The first to open it sets the ceilings of all queries: those of the defaults, which tests may lower.
     open_client(StoreSettings(url=f"chdb://{directory}")).close()
     return directory
 

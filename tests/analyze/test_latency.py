@@ -209,7 +209,7 @@ def test_later_records_of_a_long_flow_are_no_handshakes(client: Client) -> None:
     rows = path.connection(BASE_US + SECOND_US)
     parts = [*rows]
     for part in range(1, 10):
-        # Each direction's cache entry begins anew with whatever packet comes first.
+        # Each direction's cache entry begins again with whatever packet comes first.
         moved = {0: 9_100_000 * part, 3: 9_470_000 * part}
         for at, by in moved.items():
             times = {name: rows[at][name] + by for name in ("time_received", "flow_start", "flow_end")}
@@ -373,7 +373,7 @@ def stated(src: str, dst: str, milliseconds: float, deviation_us: int = 900, **v
     return flow_rows.flow(ends["src"], ends["dst"], "source") | times | round_trip | values
 
 
-def test_round_trips_that_tcp_states_are_told_by_pair_direction_and_exporter(any_store: StoreSettings) -> None:
+def test_round_trips_that_tcp_states_are_reported_by_pair_direction_and_exporter(any_store: StoreSettings) -> None:
     with flow_rows.store(any_store) as client:
         add(client, [stated("a", "b", at, 100 * n, tcp_rtt_min_us=9_000) for n, at in enumerate((41, 40, 55), start=1)])
         add(client, [stated("b", "a", 30), stated("b", "a", 0), stated("a", "", 70)])

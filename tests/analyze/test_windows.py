@@ -136,7 +136,7 @@ def test_a_clock_that_is_set_back_begins_a_new_epoch() -> None:
 
 
 def test_a_time_from_before_the_clock_was_set_back_closes_nothing_early() -> None:
-    """A batch that was received before the step, and is told of after it."""
+    """A batch that was received before the step, and is reported after it."""
     mark = Watermark(RULES)
     mark.advance(NOON + 7200 * SECOND_US)
     mark.advance(NOON)
@@ -147,7 +147,7 @@ def test_a_time_from_before_the_clock_was_set_back_closes_nothing_early() -> Non
 
 
 def following(alive_seconds: int, judged_seconds: int, began_seconds: int = -86_400) -> Watermark:
-    """A watermark that goes on after a run, told of in seconds behind NOON."""
+    """A watermark that goes on after a run, reported in seconds behind NOON."""
     mark = Watermark(RULES)
     began, judged, alive = (NOON + at * SECOND_US for at in (began_seconds, judged_seconds, alive_seconds))
     mark.follow(Watched(began, judged, alive))

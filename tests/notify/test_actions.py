@@ -247,16 +247,17 @@ def test_a_stop_kills_what_runs_and_notes_what_waits(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "result", "told"), [(200, "ok", "HTTP 200"), (500, "failed", "HTTP 500"), (302, "failed", "HTTP 302")]
+    ("status", "result", "expected"),
+    [(200, "ok", "HTTP 200"), (500, "failed", "HTTP 500"), (302, "failed", "HTTP 302")],
 )
-def test_a_webhook(status: int, result: str, told: str) -> None:
+def test_a_webhook(status: int, result: str, expected: str) -> None:
     with endpoint(status) as hook:
         url = f"http://{hook.address}/secret"
         (row,) = once(ActionSettings(kind="webhook", rules=("pair_loss",), url=url))  # type: ignore[arg-type]
 
     (request,) = hook.requests
     assert (request.method, request.path, request.json["labels"]) == ("POST", "/secret", dict(HOSTILE.labels))
-    assert (row["result"], row["status"], row["kind"], row["target"]) == (result, told, "webhook", "127.0.0.1")
+    assert (row["result"], row["status"], row["kind"], row["target"]) == (result, expected, "webhook", "127.0.0.1")
 
 
 def test_a_webhook_that_does_not_answer() -> None:
@@ -292,7 +293,7 @@ def test_the_store_takes_the_audit(embedded_store: StoreSettings) -> None:
 
 
 @pytest.mark.parametrize(
-    ("action", "told"),
+    ("action", "expected"),
     [
         ({"kind": "command", "argv": ["ls"]}, "notify.actions.a: argv: the absolute path of a program"),
         ({"kind": "command", "argv": ["/bin/ls"], "url": "http://x/"}, "kind = 'command': argv is expected, not url"),
@@ -307,16 +308,16 @@ def test_the_store_takes_the_audit(embedded_store: StoreSettings) -> None:
         ),
         ({"kind": "command", "argv": ["/bin/ls"], "per_minute": 0}, "notify.actions.a.per_minute = 0: Input should be"),
         (
-            {"kind": "command", "argv": ["/bin/ls"], "events": ["told"]},
-            "notify.actions.a.events.0 = 'told': Input should",
+            {"kind": "command", "argv": ["/bin/ls"], "events": ["notified"]},
+            "notify.actions.a.events.0 = 'notified': Input should",
         ),
     ],
 )
-def test_mistakes_are_told(action: dict[str, Any], told: str) -> None:
+def test_mistakes_are_reported(action: dict[str, Any], expected: str) -> None:
     with pytest.raises(InvalidSettingsError) as caught:
         load(None, [f"notify.actions={json.dumps({'a': {'rules': ['pair_loss'], **action}})}"])
 
-    assert told in str(caught.value)
+    assert expected in str(caught.value)
     assert "pa55word" not in str(caught.value)
 
 
@@ -332,8 +333,8 @@ def test_without_its_launcher_a_command_fails_and_the_service_goes_on() -> None:
             stage.actions.offer(HOSTILE)
             return await stage.audit.until(2)
 
-    told = [(row["result"], row["output"]) for row in run(main())]
-    assert told == [("ok", "ran\n"), ("failed", "the launcher of commands has ended: restart the service")]
+    expected = [(row["result"], row["output"]) for row in run(main())]
+    assert expected == [("ok", "ran\n"), ("failed", "the launcher of commands has ended: restart the service")]
 
 
 def test_a_command_ends_with_a_service_that_is_killed(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """A store that fails, hangs, or answers too late or not at all: each row is stored once and summed once.
 
-The server is real, and a relay before it does the harm.  Rows are told apart by their source port.
+The server is real, and a relay before it does the harm.  Rows differ by their source port.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Comments of columns in a real store: all of them, in new stores, in those of former releases, in views made anew."""
+"""Comments of columns in a real store: all of them, in new stores, in those of former releases, in views made again."""
 
 from __future__ import annotations
 

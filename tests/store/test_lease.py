@@ -28,7 +28,7 @@ def collector(settings: StoreSettings, directory: Path, **values: Any) -> Lease:
     return Lease(chosen, Metrics(), asyncio.to_thread)
 
 
-def test_a_second_collector_is_refused_and_told_of_the_first(server_store: StoreSettings, tmp_path: Path) -> None:
+def test_a_second_collector_is_refused_and_learns_of_the_first(server_store: StoreSettings, tmp_path: Path) -> None:
     first = collector(server_store, tmp_path / "first")
     first.claim()
     second = collector(server_store, tmp_path / "second")
@@ -36,12 +36,12 @@ def test_a_second_collector_is_refused_and_told_of_the_first(server_store: Store
     for _ in range(2):
         with pytest.raises(LeaseTakenError) as caught:
             second.connect()
-        told = str(caught.value)
-        assert f"database {server_store.database} of {server_store.url}" in told
+        expected = str(caught.value)
+        assert f"database {server_store.database} of {server_store.url}" in expected
         today = time.strftime("%Y-%m-%d ", time.gmtime())
-        assert f"host {socket.gethostname()}, pid {os.getpid()}, since {today}" in told
-        assert "store.shared = true" in told
-        assert "\n" not in told
+        assert f"host {socket.gethostname()}, pid {os.getpid()}, since {today}" in expected
+        assert "store.shared = true" in expected
+        assert "\n" not in expected
     first._renew()  # what the second wrote takes nothing from the first
 
 
@@ -85,7 +85,7 @@ def test_the_same_spool_on_another_host_is_another_collector(
         collector(server_store, tmp_path / "first").claim()
 
 
-def test_who_was_silent_for_long_is_replaced_and_told(
+def test_who_was_silent_for_long_is_replaced_and_reported(
     server_store: StoreSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "STALE_SECONDS", 2)

@@ -1,4 +1,4 @@
-"""Files of the spool: what is written comes back, and what is not whole is told and counted."""
+"""Files of the spool: what is written comes back, and what is not whole is reported and counted."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def another(path: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", [cut, empty, another, Path.unlink])
-def test_a_file_that_does_not_hold_its_rows_is_told(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+def test_a_file_that_does_not_hold_its_rows_is_reported(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
     spool = opened(tmp_path)
     insert = made(FLOWS, 3)
     spool.write(insert)
@@ -135,7 +135,7 @@ def test_a_file_that_does_not_hold_its_rows_is_told(tmp_path: Path, spoil: Calla
     spool.close()
 
 
-def test_a_second_process_is_told(tmp_path: Path) -> None:
+def test_a_second_process_is_reported(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from collector.store.spool import Spool\n"
         "try: Spool(Path(sys.argv[1]), fsync=False).open()\n"

@@ -294,7 +294,7 @@ def test_without_schema_setup_a_mismatch_keeps_it_from_starting(any_store: Store
         asyncio.run(enter())
 
 
-def test_a_second_process_is_told_who_has_the_directory(embedded_store: StoreSettings) -> None:
+def test_a_second_process_learns_who_has_the_directory(embedded_store: StoreSettings) -> None:
 
     open_client(embedded_store).close()
     code = (

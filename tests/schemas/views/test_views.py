@@ -1,4 +1,4 @@
-"""Views over rows made up with known truth: what counts, what is told, and where nothing is told."""
+"""Views over rows made up with known truth: what counts, what is stated, and where nothing is."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ def test_what_another_stream_or_network_delivers_proves_nothing(client: Client, 
 
 
 def test_a_stray_delivery_proves_nothing(client: Client) -> None:
-    """An export that Open vSwitch sets up anew samples the output, too, until it is told not to."""
+    """An export that Open vSwitch sets up again samples the output, too, until it is set not to."""
     add(client, [flow(vm("c", "host-3"), B, "destination", received=15)])
 
     assert total_loss(client) == "blind"
@@ -307,7 +307,7 @@ def test_in_networks_without_a_name_only_the_pair_itself_is_proof(client: Client
 
 
 def gap(begins: float, ends: float, reporter: str = "::", **values: Any) -> dict[str, Any]:
-    """A time that was not watched, in seconds after BEGIN_US; of the service unless told otherwise."""
+    """A time that was not watched, in seconds after BEGIN_US; of the service unless stated otherwise."""
     moments = {"begins": BEGIN_US + round(begins * 1e6), "ends": BEGIN_US + round(ends * 1e6)}
     return moments | {"reporter": IPv6Address(reporter).packed, "reason": "away"} | values
 
