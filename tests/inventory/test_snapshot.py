@@ -135,7 +135,7 @@ def _placement(row: Row) -> Placement:
 def worlds() -> list[tuple[dict[int, Row], Snapshot]]:
     """States on the way through the changes, each with its rows; taken before the changes that follow."""
     patch = pytest.MonkeyPatch()
-    # Names are numbered anew every few hundred changes.
+    # Names are numbered again every few hundred changes.
     patch.setattr(columns_module, "_NAMES_KEPT", 500)
     world, states = World(7), []
     for number in range(1, CHANGES + 1):
