@@ -1,4 +1,4 @@
-"""Forged senders that give valid records: newcomers displace newcomers, those who are known keep place and templates."""
+"""Forged senders that give valid records: newcomers displace newcomers, the known keep place and templates."""
 
 from __future__ import annotations
 
