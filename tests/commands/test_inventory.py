@@ -248,9 +248,6 @@ def test_mistakes_in_the_call(vmflow: Vmflow, arguments: list[str], message: str
 def test_nothing_known_is_reported_in_one_line(
     embedded_store: StoreSettings, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
-    client = open_client(embedded_store)
-    set_up(client, embedded_store)
-    client.close()
     options = [f"store.url={embedded_store.url}", f"store.database={embedded_store.database}", "sql.port=0"]
 
     output, expected = Vmflow(capsys, *options)(*arguments, "-f", "json")

@@ -23,12 +23,13 @@ from collector.metrics import Metrics
 from collector.notify.actions import Actions, threads
 from collector.notify.settings import ActionSettings, NotifySettings
 from collector.settings import InvalidSettingsError, load
+from collector.store.client import open_in_database
 from collector.store.native import insert
 from collector.store.settings import StoreSettings
 from collector.threads import Bridge, run
 from schemas.alerts import ACTION_RUNS
 from schemas.text import clean
-from tests.flow_rows import ask, store
+from tests.flow_rows import ask
 from tests.notify.support import LOSS, NOON_US, endpoint
 
 HOSTILE = replace(LOSS, labels={"src_vm": "$(touch /tmp/x); -rf `id`\n", "dst_vm": "名"})
@@ -281,7 +282,7 @@ def test_the_store_takes_the_audit(embedded_store: StoreSettings) -> None:
             return stage.audit.batches[0]
 
     batch = run(main())
-    with store(embedded_store) as client:
+    with open_in_database(embedded_store) as client:
         insert(client, ACTION_RUNS, [batch], "token")
         (row,) = ask(client, "SELECT action, kind, result, event, rule, status, output, time FROM action_runs")
 

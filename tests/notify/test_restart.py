@@ -13,9 +13,8 @@ from collector.alert.notifications import Silence
 from collector.alert.rules import DEFAULTS
 from collector.alert.state import Alert, Change
 from collector.alert.store import AlertStore
-from collector.store.client import open_client
+from collector.store.client import open_client, open_in_database
 from collector.store.settings import StoreSettings
-from collector.store.setup import set_up
 from tests.notify.alertmanager_server import MISSING, PROGRAM, alertmanager
 from tests.notify.support import SECOND_US, endpoint
 from tests.service import running
@@ -44,8 +43,7 @@ def test_alertmanager_gets_again_what_fired_before_the_start(tmp_path: Path, ser
     lasting, ended, silenced = (fired(number, f"web-{number}", now_us) for number in range(3))
     ended.status, ended.resolved_us = "resolved", now_us - 30 * SECOND_US
     silenced.notified_us, silenced.held_back = 0, True
-    with open_client(server_store) as client:
-        set_up(client, server_store)
+    with open_in_database(server_store) as client:
         former = AlertStore()
         former.keep([Change(alert, "firing") for alert in (lasting, ended, silenced)], [], now_us)
         former.keep_silence(Silence({"src_vm": "web-2"}, now_us + 3600 * SECOND_US, now_us, "ann"), now_us)

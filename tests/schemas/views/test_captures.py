@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 from clickhouse_connect.driver import Client
 
+from collector.store.client import open_in_database
 from collector.store.settings import StoreSettings
 from tests.flow_rows import add, ask, emptied, named, nic, polls, store, truth_of
 
 
 @pytest.fixture
 def client(any_store: StoreSettings) -> Iterator[Client]:
-    with store(any_store) as client:
+    with open_in_database(any_store) as client:
         yield client
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from clickhouse_connect.driver import Client
 
+from collector.store.client import open_in_database
 from collector.store.settings import StoreSettings
 from collector.store.setup import set_up
 from schemas.views.all import VIEWS
@@ -663,13 +664,13 @@ def inventory(source: str, speed: int) -> dict[str, Any]:
     ],
 )
 def test_where_the_speed_comes_from(
-    embedded_store: StoreSettings,
+    bare_store: StoreSettings,
     stated: dict[str, int],
     known: list[tuple[str, int]],
     settings: dict[str, int],
     expected: tuple[int, str],
 ) -> None:
-    with store(embedded_store.model_copy(update={"interface_speeds": settings})) as client:
+    with store(bare_store.model_copy(update={"interface_speeds": settings})) as client:
         add(client, [poll(20, in_bytes=12_500, **stated)], "interface_counters")
         if known:
             add(client, [inventory(*one) for one in known], "inventory")
@@ -687,7 +688,7 @@ def test_half_duplex_shares_the_speed(client: Client) -> None:
 
 
 def test_changed_settings_change_the_view_only(any_store: StoreSettings) -> None:
-    with store(any_store) as client:
+    with open_in_database(any_store) as client:
         assert set_up(client, any_store) == []
         changed = any_store.model_copy(update={"interface_speeds": {"it's/a \\ port": 5}})
         assert set_up(client, changed) == ["views speed_settings"]
