@@ -17,6 +17,7 @@ from collector.store.client import open_client
 from collector.store.settings import StoreSettings
 from schemas import migrations
 from tests.databases import Databases
+from tests.schemas import first_release
 from tests.schemas.releases import TABLES, Releases
 
 _numbers = count(1)
@@ -102,7 +103,7 @@ def releases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Releases:
     """Made-up releases: their steps and states stand in for ours."""
     made = Releases(tmp_path / "releases")
     monkeypatch.setattr(migrations, "STEPS", made.steps)
-    monkeypatch.setattr(migrations, "STATES", made.states)
+    monkeypatch.setattr(first_release, "STATES", made.states)
     return made
 
 
@@ -114,9 +115,9 @@ def any_releases(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=[*sorted(migrations.states()), *TABLES])
+@pytest.fixture(params=[*sorted(first_release.states()), *TABLES])
 def released_state(request: pytest.FixtureRequest) -> tuple[str, ...]:
     """Statements that make a store as a release left it: each of ours, then of the made-up ones, with their steps."""
     if request.param in TABLES:
         request.getfixturevalue("releases")
-    return migrations.split(migrations.states()[request.param].read_text(encoding="utf-8"))
+    return migrations.split(first_release.states()[request.param].read_text(encoding="utf-8"))

@@ -18,7 +18,7 @@ from collector.store.errors import SchemaError
 from collector.store.settings import StoreSettings
 from collector.store.setup import check, columns, migrate, set_up, state
 from schemas.flows import FLOWS
-from schemas.migrations import CREATE_TABLE, TABLE, split, states, steps
+from schemas.migrations import CREATE_TABLE, TABLE, split, steps
 from schemas.render import STORED, ddl, fill
 from schemas.rollups import FEEDS
 from schemas.views.all import VIEWS
@@ -131,7 +131,7 @@ def test_every_released_state_migrates_to_the_schema_of_today(
 
 def make_former(client: Client, version: str) -> None:
     """Make the store as a made-up release left it, with an inventory of one VM."""
-    for statement in split(states()[version].read_text(encoding="utf-8")):
+    for statement in split(first_release.states()[version].read_text(encoding="utf-8")):
         client.command(statement)
     client.command("INSERT INTO inventory (valid_from, valid_to, vm) SELECT now64(6), now64(6), 'vm-1'")
 
