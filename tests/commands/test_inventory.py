@@ -239,7 +239,7 @@ def test_mistakes_in_the_call(vmflow: Vmflow, arguments: list[str], message: str
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "no VM is known now: `--sources` tells how the sources are, docs/inventory.md how to set"),
+        ([], "no VM is known now: `--sources` shows how the sources are, docs/inventory.md how to set"),
         (["--vm", "x"], "nothing in the inventory is like that; `vmflow inventory` without filters shows what is"),
         (["--ip", "10.0.0.1"], "nothing is known of this address now; --history shows what was"),
         (["--unattributed"], "all traffic of the last 60 minutes has VM names, or there was none"),
