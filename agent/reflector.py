@@ -26,6 +26,8 @@ PRIVATE: tuple[Network, ...] = tuple(
                  "::1/128", "fc00::/7", "fe80::/10")
 )  # fmt: skip
 """Addresses that are not routed on the Internet (RFC 1918, RFC 4193), of links, of this machine."""
+PER_SECOND, PER_SOURCE = 5000, 200
+"""Answers a second at most: half a core's worth; a probe each 5 ms from one address."""
 MOST_SOURCES = 4096
 """Addresses whose rate is watched: 1 MB.  The one that was quiet longest goes first."""
 MOST_SESSIONS = 4096
@@ -87,8 +89,8 @@ class Rules:
 
     allow: Collection[Network] = PRIVATE
     key: bytes | None = None
-    per_second: int = 5000
-    per_source: int = 200
+    per_second: int = PER_SECOND
+    per_source: int = PER_SOURCE
     ports: Collection[int] = field(default=(stamp.PORT,))
     """Ports of reflectors: the usual one, and our own."""
 

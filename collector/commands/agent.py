@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import contextlib
 import errno
+import os
 import re
 import signal
 import socket
@@ -20,7 +21,7 @@ from typing import Any
 
 from agent import stamp
 from agent.clock import percentile
-from agent.reflector import PRIVATE, REASONS, Network, Reflector, ReflectorSocket, Rules, listen
+from agent.reflector import PER_SECOND, PER_SOURCE, PRIVATE, REASONS, Network, Reflector, ReflectorSocket, Rules, listen
 from agent.sender import MOST_PROBES, Plan, Sender, least_octets, resolve
 from agent.session import Result
 from collector.commands.output import add_format_argument, show_items
@@ -83,11 +84,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="whom to answer; may be repeated (default: private addresses); 0.0.0.0/0 is everybody with IPv4",
     )  # fmt: skip
     reflect.add_argument(
-        "--per-second", metavar="N", type=_number(1, 1_000_000), default=5000, help="most answers (default: 5000)"
-    )
+        "--per-second", metavar="N", type=_number(1, 1_000_000), default=PER_SECOND,
+        help=f"most answers (default: {PER_SECOND})",
+    )  # fmt: skip
     reflect.add_argument(
-        "--per-source", metavar="N", type=_number(1, 1_000_000), default=200,
-        help="most answers a second to one address (default: 200)",
+        "--per-source", metavar="N", type=_number(1, 1_000_000), default=PER_SOURCE,
+        help=f"most answers a second to one address (default: {PER_SOURCE})",
     )  # fmt: skip
     reflect.add_argument("--seconds", metavar="N", type=_number(1, 10_000_000), help="end after this time")
     _add_shared(reflect)
@@ -153,6 +155,10 @@ def _probe(args: argparse.Namespace, key: bytes | None) -> int:
         item = _item(host, address, plan, result)
         show_items([item], args.format, lambda: _print(address, seconds, result))
     if result.received + result.late or code == EXIT_INTERRUPTED:
+        if result.lost and plan.every_s * PER_SOURCE < 1:
+            tell(
+                f"note: `vmflow agent reflect` answers an address {PER_SOURCE} times a second, or as --per-source says"
+            )
         return code
     print_error("agent probe", f"no answer from {_text(address)}: {_why(sender, result, key is not None)}")
     return EXIT_FAILED
@@ -161,7 +167,8 @@ def _probe(args: argparse.Namespace, key: bytes | None) -> int:
 def _why(sender: Sender, result: Result, signed: bool) -> str:
     """Return what may be the reason that no reply came."""
     if sender.error:
-        return f"{sender.error.lower()}; `vmflow agent reflect` answers there"
+        refused = sender.error == os.strerror(errno.ECONNREFUSED)
+        return sender.error.lower() + (", nothing listens there: `vmflow agent reflect` would" if refused else "")
     if result.refused:
         reasons = ", ".join(f"{count} {reason}" for reason, count in result.refused.items())
         return f"what came is no reply to these probes ({reasons})" + ("; is the key the same?" if signed else "")

@@ -15,10 +15,10 @@ import pytest
 
 from agent import stamp
 from agent.clock import to_ntp
-from agent.reflector import Rules
+from agent.reflector import ReflectorSocket, Rules, listen
 from agent.sender import Plan, Sender
 from agent.session import Result
-from agent.sockets import IcmpError, Sent, StampSocket
+from agent.sockets import Datagram, IcmpError, Sent, StampSocket
 from tests.agent.support import ERROR, Relay, reflecting
 
 KEY = b"k" * 32
@@ -209,3 +209,48 @@ def test_padding_makes_probes_as_long_as_asked() -> None:
     assert asyncio.run(run(octets=44, extensions=False)) == 44
     assert asyncio.run(run(octets=1472, key=KEY)) == 1472
     assert asyncio.run(run(key=KEY)) == 112 + 44 + 20
+
+
+@pytest.mark.skipif(not LINUX, reason="it is read by Linux's control messages")
+@pytest.mark.parametrize(("family", "local"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+def test_probes_carry_their_class_and_begin_with_full_ttl(family: int, local: str) -> None:
+    async def run() -> Datagram:
+        (opened,) = listen([(family, (local, 0))])
+        sender = Sender(Plan(count=1, every_s=0.001, dscp=46))
+        task = asyncio.create_task(sender.run(family, opened.socket.getsockname()))
+        ready = asyncio.Event()
+        asyncio.get_running_loop().add_reader(opened.socket, ready.set)
+        await asyncio.wait_for(ready.wait(), 10)
+        asyncio.get_running_loop().remove_reader(opened.socket)
+        (packet,) = opened.receive()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        opened.close()
+        return packet
+
+    packet = asyncio.run(run())
+
+    assert (packet.dscp, packet.ttl, packet.kernel, packet.to_many) == (46, 255, True, False)
+
+
+def test_an_idle_reflector_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A time of sending that nobody reads would wake its event loop for ever."""
+    turns = 0
+    readable = ReflectorSocket._readable
+
+    def counting(self: ReflectorSocket) -> None:
+        nonlocal turns
+        turns += 1
+        readable(self)
+
+    monkeypatch.setattr(ReflectorSocket, "_readable", counting)
+
+    async def run() -> int:
+        async with reflecting() as (address, _):
+            await Sender(Plan(count=10, every_s=0.001)).run(socket.AF_INET, address)
+            before = turns
+            await asyncio.sleep(0.1)
+            return turns - before
+
+    assert asyncio.run(run()) <= 1
+    assert turns >= 1
