@@ -81,9 +81,10 @@ def served(
     async def main() -> None:
         events = Events()
         live_stage = running(store, settings, on_notification=events.notified)
-        async with live_stage as live, Bridge({"query": 2, "login": 1, "api": 2, "console": 2, "trial": 1}) as bridge:
+        workers = {"query": 2, "login": 1, "api": 2, "console": 2, "trial": 1}
+        async with live_stage as live, Bridge(workers) as bridge:
             trials = Reader(partial(bridge.call, "trial"), partial(connect, store), BOUNDS, wait_seconds=WAIT_SECONDS)
-            desk = AlertApi(live.alerts, settings.active(), Trials(settings, trials))
+            alerts = AlertApi(live.alerts, settings.active(), Trials(settings, trials))
             reader = Reader(partial(bridge.call, "query"), partial(connect, store), BOUNDS, wait_seconds=ANSWER_SECONDS)
             console = Reader(
                 partial(bridge.call, "console"), partial(connect, store), questions.BOUNDS, at_once=questions.AT_ONCE
@@ -95,7 +96,7 @@ def served(
                 SqlSettings(port=0, enabled=with_sql), store, live.metrics, asyncio.to_thread, entrance=entrance
             )
             web = Web(
-                WebSettings(port=0), live.metrics, lambda: health, desk, reader, console, events, entrance, api, sql
+                WebSettings(port=0), live.metrics, lambda: health, alerts, reader, console, events, entrance, api, sql
             )
             async with AsyncExitStack() as up:
                 await up.enter_async_context(sql)
