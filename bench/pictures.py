@@ -36,7 +36,7 @@ def links(page: Any) -> dict[str, str]:
     vm = page.locator("tbody tr a.to").first.get_attribute("href")
     return {
         "overview": "/", "alert": alert, "pair": pair, "vm": vm, "matrix": "/matrix?colour=loss",
-        "paths": "/paths", "coverage": "/coverage", "exporters": "/exporters", "rule": "/rules/pair_loss",
+        "paths": "/paths", "coverage": "/coverage",
     }  # fmt: skip
 
 
@@ -45,9 +45,6 @@ def taken(page: Any, name: str, address: str) -> None:
     page.goto(address)
     page.wait_for_selector("main .card")
     page.wait_for_selector(".skeleton", state="detached")
-    if name == "rule":
-        page.click("button[type=submit]")
-        page.wait_for_selector("text=What it would have done")
     page.wait_for_timeout(700)
     page.screenshot(path=IMAGES / f"console-{name}.png")
     print(name, address, flush=True)
