@@ -1,6 +1,6 @@
 // The shell: navigation, time, banner of alerts; pages by address.
 import { render } from "preact";
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useMemo, useState } from "preact/hooks";
 import { type Row, ask, asked, get, rows, useLoad } from "./core/api.ts";
 import { ago, clock } from "./core/format.ts";
 import { shellKeys } from "./core/keys.ts";
@@ -44,7 +44,8 @@ function Shell({ user }: { user: string }) {
   const [tick, setTick] = useState(0);
   const [panel, setPanel] = useState<"" | "sql" | "help">("");
   const [menu, setMenu] = useState(false);
-  const now = range(query, path);
+  // Its ends stay until a window closes: with each second, pages would ask again.
+  const now = useMemo(() => range(query, path), [String(query), path, tick]);
   // A window is asked for once it is evaluated, some seconds after it closed; never in a hidden tab.
   useEffect(() => {
     if (!now.live || document.hidden) return;

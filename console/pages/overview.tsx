@@ -25,7 +25,7 @@ export function Overview({ range, newest, firing, turn }: Page) {
   const most = useLoad(`most ${newest} ${key}`, (signal) => at ? ask("pairs", { level, at, limit: 10 }, signal).then(rows) : none(newest, []));
   const worst = useLoad(`worst ${newest} ${key}`, (signal) => at ? ask("pairs", { level, at, limit: 10, sort: "certain", only: "lossy" }, signal).then(rows) : none(newest, []));
   const totals = useLoad(`totals ${range.from} ${range.until} ${level} ${turn}`, (signal) => ask("totals", { level, from: range.from, until: range.until }, signal));
-  const exporters = useLoad(`exporters ${key}`, (signal) => ask("exporters", {}, signal).then(rows));
+  const exporters = useLoad(`exporters ${turn}`, (signal) => ask("exporters", {}, signal).then(rows));
   const listed = firing.value?.alerts ?? [], more = firing.value?.more ? "+" : "";
   const count = (severity: string) => listed.filter((one) => one.severity === severity && one.state === "firing").length;
   const bad = (exporters.value ?? []).filter((one) => one.findings);
