@@ -136,11 +136,15 @@ _STATE = f"""multiIf(loss_evidence IN ('exact', 'spread', 'measured'), 'both', {
 _WORST_LATENCY = ", ".join(f"maxIf(m.latency_us, m.latency_trip = '{trip}') AS {trip}" for trip in TRIPS)
 
 
+_OF_CELL = ("bits", "bits_low", "bits_high", "worst", *TRIPS, "loss", "low", "high")
+
+
 def _matrix(source: str, row: str, column: str, where: str, cell: str, measured: str) -> str:
     """Return a matrix of the groups with most traffic; all others are one group.  Of a cell of several rows, only sums
-    and the worst loss are stated."""
+    and the worst loss are stated, in seven digits: thousands of cells are sent."""
     single = "r != '' AND c != '' AND count() = 1"
-    return f"""WITH largest AS (
+    brief = ", ".join(f"toFloat32({name}) AS {name}" for name in _OF_CELL)
+    return f"""SELECT * REPLACE ({brief}) FROM (WITH largest AS (
     SELECT name FROM (
         SELECT arrayJoin([toString({row}), toString({column})]) AS name, bits_per_second
         FROM {source} WHERE {_AT} AND {where})
@@ -150,7 +154,7 @@ SELECT if({row} IN (SELECT name FROM largest), toString({row}), '') AS r,
     {_TOTAL}, {cell}
     if({single}, any({measured}), NULL) AS loss, if({single}, any(m.loss_low), NULL) AS low,
     if({single}, any(m.loss_high), NULL) AS high
-FROM {source} AS m WHERE {_AT} AND {where} GROUP BY r, c"""
+FROM {source} AS m WHERE {_AT} AND {where} GROUP BY r, c)"""
 
 
 _OWN_VMS = "(vm != '' AND ({}))".format(
