@@ -48,7 +48,7 @@ function Shell({ user }: { user: string }) {
   const now = useMemo(() => range(query, path), [String(query), path, tick]);
   // A window is asked for once it is evaluated, some seconds after it closed; never in a hidden tab.
   useEffect(() => {
-    if (!now.live || document.hidden) return;
+    if (!now.live || document.hidden || !news.windows) return;
     const soon = setTimeout(() => setTick((old) => old + 1), 500);
     return () => clearTimeout(soon);
   }, [news.windows]);

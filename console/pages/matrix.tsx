@@ -50,7 +50,7 @@ export function Matrix({ range, newest, query }: Page) {
   const at = newest ?? 0, level = range.level;
   const by = query.get("by") ?? "host", colour = query.get("colour") ?? "volume", wrong = !!query.get("wrong");
   const loaded = useLoad(`matrix ${by} ${newest} ${level}`, (signal) => at
-    ? ask(by === "vm" ? "vm_matrix" : "host_matrix", { level, at, most: by === "vm" ? 40 : 60 }, signal).then(rows) : none(newest, []));
+    ? ask(by === "vm" ? "vm_matrix" : "host_matrix", { level, at, most: by === "vm" ? 40 : 56 }, signal).then(rows) : none(newest, []));
   const open = (row: Row) => {
     if (!row.r || !row.c) return;
     if (by === "vm") go(row.pair_id ? pairLink(row.r, row.c, { pair: row.pair_id }) : namedLink(row.r, row.c));
