@@ -184,6 +184,7 @@ def learned(file: File) -> Floats:
     learn.step(
         learn.empty(1), rows, values, np.zeros(len(rows)), 1e-3 * np.abs(values), np.zeros(len(rows), np.uint8), *when,
         scores, used, np.array([99.0, 1, file.hold, 1]), peaks, found,
+        *learn.nothing_kept(),
     )  # fmt: skip
     return np.nan_to_num(found[:, learn.TOTAL])
 
@@ -314,12 +315,13 @@ def speed(series: int) -> None:
     scores = np.tile(np.arange(learn.STEPS) / learn.STEPS_PER_UNIT - 10, (learn.CHANNELS, 1))
     used, no = np.ones(learn.CHANNELS, np.uint8), np.zeros(series, np.uint8)
     policy, variances, floors = np.array([0.0, 1, 100, 3]), np.full(series, 1e-4), np.full(series, 0.02)
+    kept = learn.nothing_kept()
     levels, took = rng.normal(10, 2, series), []
     for window in range(80):
         values = levels + rng.normal(0, 0.3, series)
         begun = time.thread_time()
         when = learn.clock(np.array([1_800_014_400 + 60 * window]), hourly=False)
-        learn.step(state, rows, values, variances, floors, no, *when, scores, used, policy, peaks, found)
+        learn.step(state, rows, values, variances, floors, no, *when, scores, used, policy, peaks, found, *kept)
         took.append(time.thread_time() - begun)
     late = took[60:]
     print(
@@ -432,7 +434,7 @@ def network(pairs: int, days: int, learn_days: int, masked: bool, seed: int) -> 
         judge._step(frame)
         if minute >= first:
             rows = judge._memory.find(frame.series, 0)[0]
-            known = (judge._memory.rows[rows, learn.SEEN] > learn.LEAST_JUDGED) & (
+            known = learn.judged(judge._memory.rows, rows) & (
                 judge._memory.masked[rows] * 10**6 < frame.end_us
             )
             scores[minute - first] = np.where(known, np.nan_to_num(judge._found[:, learn.SCORE], nan=-9), -9)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from collector.alert.scopes import SCOPES, Measure, ScopeView
+from collector.alert.scopes import Measure, ScopeView, measures_of, view_of
 from collector.figures import figure
 from collector.interfaces import Scope, Severity
 from schemas.rollups import LEVELS
@@ -37,7 +37,7 @@ LEAST_UNMEASURED_WINDOWS = 3
 SILENCE = Measure("s")
 """What `absent` measures."""
 
-COUNTS = frozenset({"connections", "packets", "bytes", "problems", "datagrams", "restarts"})
+COUNTS = frozenset({"connections", "peers", "packets", "bytes", "problems", "datagrams", "restarts"})
 """Units of measures that grow with the length of the window."""
 
 Pattern = Annotated[str, Field(min_length=1, max_length=200)]
@@ -162,7 +162,7 @@ class Rule(BaseModel, frozen=True, extra="forbid"):
         if self.measure not in self.view.measures:
             raise ValueError(
                 f"measure = {self.measure!r}: view {self.view.view} of scope {self.scope} has no such measure; "
-                f"expected one of {', '.join(sorted(self.view.measures))}"
+                f"expected one of {', '.join(sorted(measures_of(self.scope)))}"
             )
         if self.certain_windows is not None and (self.condition != "threshold" or not self.about.low):
             bounded = ", ".join(name for name, one in self.view.measures.items() if one.low) or "none in this scope"
@@ -200,7 +200,7 @@ class Rule(BaseModel, frozen=True, extra="forbid"):
     @property
     def view(self) -> ScopeView:
         """Where the series come from."""
-        return SCOPES[self.scope]
+        return view_of(self.scope, self.measure)
 
     @property
     def about(self) -> Measure:

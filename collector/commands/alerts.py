@@ -42,6 +42,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         acting = _acting(actions, name, text)
         acting.add_argument("id", metavar="ID", help="id of the alert, or how it begins")
         acting.add_argument("comment", nargs="?", default="", metavar="COMMENT", help="why")
+        if name == "resolve":
+            verdict = acting.add_mutually_exclusive_group()
+            for word, meaning in (("true", "it was right: it is not learned as usual"),
+                                  ("false", "it was wrong: what fires next must be rarer")):  # fmt: skip
+                verdict.add_argument(
+                    f"--{word}", dest="verdict", action="store_const", const=word,
+                    help=f"{meaning}; of one that has ended, too",
+                )  # fmt: skip
     silence = _acting(actions, "silence", "keep messages of alerts that match back for some time")
     silence.add_argument("duration", metavar="DURATION", help="such as 30m, 2h or 7d")
     silence.add_argument("matchers", nargs="+", metavar="NAME=PATTERN", help="such as src_vm=web-*; all must match")
@@ -143,6 +151,8 @@ def _history(client: ApiClient, args: argparse.Namespace) -> None:
 def _act(client: ApiClient, args: argparse.Namespace) -> None:
     verb = {"ack": "acknowledge"}.get(args.action, args.action)
     body = {"who": who(args), "comment": args.comment}
+    if getattr(args, "verdict", None):
+        body["verdict"] = args.verdict
     answer = client.post(f"/alerts/{client.alert_id(args.id)}/{verb}", body)
     show_items([answer], args.format, lambda: tables.alerts([answer]))
 

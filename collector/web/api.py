@@ -106,6 +106,8 @@ class Alert(BaseModel):
     acknowledged_by: str
     resolved: When
     resolved_by: str = Field(description="Who or what ended it: a person, clear, forgotten, rule removed.")
+    verdict: Literal["none", "true", "false"] = Field(description="Whether it was right to fire, as a person said.")
+    judged: When = Field(description="When they said so.")
     stale_since: When = Field(description="Since when nothing is measured of it: its state stays.")
     told: When = Field(description="When its message was handed over to delivery.")
     held_back: bool = Field(description="A silence or another alert keeps its message back.")
@@ -139,7 +141,7 @@ class Event(BaseModel):
     time: When
     event: str = Field(
         description="firing, told, acknowledged, escalated, resolved; stale, measured (nothing is measured, again "
-        "something); silenced, inhibited (its message is kept back)."
+        "something); silenced, inhibited (its message is kept back); judged (a verdict on one that had ended)."
     )
     who: str
     comment: str
@@ -206,6 +208,16 @@ class Act(BaseModel, extra="forbid"):
 
     who: Who = Field(default="", description="Needed where vmflow knows no login; else the login's name counts.")
     comment: Comment = ""
+
+
+class Ending(Act):
+    """The end of an alert."""
+
+    verdict: Literal["true", "false"] | None = Field(
+        default=None,
+        description="Whether it was right to fire. A rule that learns does not learn what was right as usual, and of a "
+        "series with a false alert it fires only on what is rarer. May be said of an alert that has ended, too.",
+    )
 
 
 class SilenceRequest(Act):
@@ -412,10 +424,10 @@ async def acknowledge(request: Request, service: Service, reader: Store, alert_i
 
 
 @router.post("/alerts/{alert_id}/resolve", tags=["alerts"], responses=_ABSENT | _OVER | _BODY)
-async def resolve(request: Request, service: Service, reader: Store, alert_id: Id, act: Act) -> Alert:
+async def resolve(request: Request, service: Service, reader: Store, alert_id: Id, act: Ending) -> Alert:
     """Resolve an alert.  If its condition still holds, the next windows begin a new one."""
     by = _by(request, act)
-    if not await service.resolve(alert_id, by.who, by.comment):
+    if not await service.resolve(alert_id, by.who, by.comment, act.verdict or "none"):
         row = await _row(reader, alert_id)
         raise HTTPException(409, f"it is {row['status']} already")
     return Alert.model_validate(await _row(reader, alert_id))

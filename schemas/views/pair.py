@@ -293,6 +293,7 @@ def _figures(level: str) -> str:
         {_smear("sent")} + {_smear("received")} AS both_smear,
         least({seconds}, greatest(src_missed, dst_missed) + all_missed) AS missed_seconds,
         missed_seconds > {MOST_MISSED} * {seconds} OR src_renewed OR dst_renewed AS torn,
+        src_restarted OR dst_restarted OR all_restarted AS restarted,
         least({seconds}, if(counted_at = 'source', src_missed, dst_missed) + all_missed) AS missed_there,
         counted AND missed_there <= {MOST_MISSED} * {seconds} AS whole,
         {once("samples")} AS all_samples,
@@ -381,7 +382,8 @@ def _missed(level: str) -> str:
     """Join what was missed at the source, at the destination, and everywhere."""
     return "".join(
         f"""
-    LEFT JOIN (SELECT time AS {end}_time, vantage AS {end}_at, missed_seconds AS {end}_missed, renewed AS {end}_renewed
+    LEFT JOIN (SELECT time AS {end}_time, vantage AS {end}_at, missed_seconds AS {end}_missed, renewed AS {end}_renewed,
+            restarted AS {end}_restarted
         FROM ({of(level)}
     )) AS {end}_missing ON sums.time = {end}_time AND sums.{end}_vantage = {end}_at"""
         for end, of in (("src", missed), ("dst", missed), ("all", missed_by_all))
@@ -460,6 +462,7 @@ def pair_metrics(level: str) -> str:
     if(counted, all_packets_variance, NULL) AS packets_variance,
     if(counted, all_bytes_variance, NULL) AS bytes_variance,
     sent_packets_variance,
-    received_packets_variance
+    received_packets_variance,
+    restarted
 FROM ({_figures(level)}
 )"""

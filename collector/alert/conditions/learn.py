@@ -61,7 +61,9 @@ SCALE = SEEN + 10
 """Of the transform; kept here for the caller."""
 ALERTS, AGE, EPISODE, BEYOND_RUN, CLEAR_RUN, LIMIT, PEAK, BEGAN, SHIFTED = range(SEEN + 11, SEEN + 20)
 LONG_MEAN, LONG_VARIANCE = SEEN + 20, SEEN + 21
-WIDTH = SEEN + 22
+LENT = SEEN + 22
+"""1 if the thresholds are those of its peers (`lend`), as long as a stream has no own ones."""
+WIDTH = SEEN + 23
 
 # Columns of what is found out about a window.
 SCORE, CHANNEL, BEYOND, CLEAR, EXPECTED, USUAL_LOW, USUAL_HIGH, SINCE, NEW_USUAL, TOTAL, WORST, RESULTS = range(12)
@@ -70,6 +72,10 @@ LEAST = 50
 """Windows before a stream is judged."""
 LEAST_JUDGED = 120
 """Windows before a series is judged: its tails are known roughly."""
+OWN_SHARE = 0.3
+"""Weight of its own spread after `LEAST` windows, where the thresholds are those of peers: n / (n + 120)."""
+LEAST_JUDGED_LENT = LEAST + 1
+"""The same of a series that has the tails of its peers."""
 LEAST_SEASON = 300
 TAIL_SHARE = 0.02
 TAIL_DECADES = 1.69897
@@ -89,6 +95,8 @@ NEVER = 1e6
 REPEATED = 0.5
 """What each alert of a series adds to its limit, in units of the score; it is forgotten in 4,000 windows."""
 FORGET = 1 / 4000
+WRONG = 3.0
+"""What an alert adds that a person calls wrong."""
 RARER = 1.0
 """A second alert within the hold time must be ten times rarer than the first."""
 
@@ -103,8 +111,10 @@ def observe(row, at, value, noise, extra, floor):  # type: ignore[no-untyped-def
     count = row[at + COUNT]
     if count == 0:
         row[at + LOW] = row[at + HIGH] = row[at + CENTRE] = value
-        row[at + SPREAD] = row[at + ABOVE] = row[at + BELOW] = 0
-        row[at + TAIL_ABOVE] = row[at + TAIL_BELOW] = 0.5
+        row[at + SPREAD] = 0
+        if row[LENT] == 0:
+            row[at + ABOVE] = row[at + BELOW] = 0
+            row[at + TAIL_ABOVE] = row[at + TAIL_BELOW] = 0.5
         row[at + COUNT] = 1
         return 0.0, 0.0
     centre, low, high, spread = row[at + CENTRE], row[at + LOW], row[at + HIGH], row[at + SPREAD]
@@ -127,7 +137,12 @@ def observe(row, at, value, noise, extra, floor):  # type: ignore[no-untyped-def
     row[at + SPREAD] = spread + max(1 / (count + 1), 0.002) * (min(off, most) - spread)
     if count < LEAST:
         row[at + CENTRE] = centre + (value - centre) / (count + 1)
-        row[at + ABOVE] = row[at + BELOW] = 3 * row[at + SPREAD]
+        if row[LENT] == 0:
+            row[at + ABOVE] = row[at + BELOW] = 3 * row[at + SPREAD]
+        elif count == LEAST - 1:
+            for one in range(2):
+                mixed = OWN_SHARE * 3 * row[at + SPREAD] + (1 - OWN_SHARE) * row[at + ABOVE + one]
+                row[at + ABOVE + one] = max(mixed, 1.5 * row[at + SPREAD])
         row[at + LOW], row[at + HIGH] = min(low, value), max(high, value)
         return 0.0, 0.0
     row[at + CENTRE] = centre + sign * spread * max(0.001, 1 / count)
@@ -406,22 +421,30 @@ def usual_range(row, channel, usual, found):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def step(state, rows, values, variances, floors, masked, places, shares, kinds, scores, used, policy, peaks, found):  # type: ignore[no-untyped-def]
+def step(  # type: ignore[no-untyped-def]
+    state, rows, values, variances, floors, masked, places, shares, kinds, scores, used, policy, peaks, found, keys,
+    kept, kept_keys, kept_at,
+):  # fmt: skip
     """Judge and learn one window; `found`, shape (series, RESULTS), is filled in.
 
     `state`: a row per series; `rows`: which one each value belongs to; `values`: transformed, NaN where there is none;
     `variances`: of their sampling; `floors`: least width of what is usual; `masked`: a known change explains what
     happens; `places`, `shares`, `kinds`: see `clock`, one for all values or one for each; `scores`, shape (CHANNELS,
     STEPS): what evidence is worth; `used`: channels that count; `policy`: limit, windows to fire, hold, windows to
-    clear; `peaks`, shape (CHANNELS, STEPS), counts.
+    clear; `peaks`, shape (CHANNELS, STEPS), counts.  `keys`: of all rows; where an alert begins, `kept` gets what the
+    streams were before, in turn (`kept_at`), and `kept_keys` of which series.
     """
     evidence = np.zeros(STREAMS)
+    before = np.empty(VALUES, np.float32)
     for number in range(len(rows)):
         value, variance = values[number], variances[number]
         found[number, :] = np.nan
         if not (np.isfinite(value) and np.isfinite(variance)):
             continue
         row, out = state[rows[number]], found[number]
+        before[:] = row[:VALUES]
+        idle = row[EPISODE] == 0
+        least = LEAST_JUDGED if row[LENT] == 0 else LEAST_JUDGED_LENT
         when = number if len(shares) > 1 else 0
         usual = season(row, places[when], shares[when])
         total = gather(row, value, variance, usual, floors[number], evidence)
@@ -431,7 +454,7 @@ def step(state, rows, values, variances, floors, masked, places, shares, kinds, 
         for channel in range(CHANNELS):
             tail = side_of(evidence, channel, total)
             # What a known change explains, or what is new to us, says nothing of how rare something is.
-            known = not masked[number] and row[SEEN] > LEAST_JUDGED
+            known = not masked[number] and row[SEEN] > least
             count_peak(row, channel, tail if known else 0.0, policy[2], peaks)
             # What is not counted as a peak has no known rate.
             if used[channel] and tail > PEAK_LEAST:
@@ -443,10 +466,61 @@ def step(state, rows, values, variances, floors, masked, places, shares, kinds, 
         out[SCORE], out[CHANNEL], out[TOTAL] = score, best, total
         usual_range(row, best, usual, out)
         inside = evidence[LEVELS] == 0 and evidence[LEVELS + 2] == 0
-        score = score if row[SEEN] > LEAST_JUDGED else -9.0
+        score = score if row[SEEN] > least else -9.0
         decide(row, score, inside, policy[0], policy[1], policy[2], policy[3], masked[number], out)
+        if idle and row[EPISODE] != 0 and len(kept_keys) > 0:
+            place = kept_at[0] % len(kept_keys)
+            kept[place, :] = before
+            kept_keys[place] = keys[rows[number]]
+            kept_at[0] += 1
         out[SINCE], out[WORST] = row[BEGAN], row[PEAK] if row[EPISODE] != 0 else score
         out[NEW_USUAL] = settle(row, evidence)
+
+
+@kernel
+def step_profile(state, rows, values, places, kinds):  # type: ignore[no-untyped-def]
+    """Put values of a longer window into the profiles: the bins `places` that it covers, in order."""
+    for number in range(len(rows)):
+        if np.isfinite(values[number]):
+            for place in places:
+                learn_season(state[rows[number]], values[number], place, kinds)
+
+
+def judged(state: State, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which of these series are judged: enough of their windows are learned."""
+    least = np.where(state[rows, LENT] == 0, LEAST_JUDGED, LEAST_JUDGED_LENT)
+    return state[rows, SEEN] > least  # type: ignore[no-any-return]
+
+
+def lend(state: State, rows: NDArray[np.int64], tails: State) -> None:
+    """Give new series the thresholds and tails of their peers, a row of `tails` for each (`tails_of`)."""
+    at = np.arange(STREAMS)[:, None] * FIELDS + np.arange(ABOVE, FIELDS)
+    state[rows[:, None], at.ravel()] = tails
+    state[rows, LENT] = 1
+
+
+def tails_of(state: State, rows: NDArray[np.int64]) -> State:
+    """Return the median thresholds and tails of these series."""
+    at = np.arange(STREAMS)[:, None] * FIELDS + np.arange(ABOVE, FIELDS)
+    return np.median(state[rows[:, None], at.ravel()], axis=0)  # type: ignore[no-any-return]
+
+
+def take_wrong(row: State, windows: float) -> None:
+    """An alert of this series, some windows ago, was wrong: what fires next must be rarer."""
+    row[ALERTS] += WRONG * (1 - FORGET) ** windows
+    row[EPISODE] = 0
+
+
+def take_right(row: State, before: State | None) -> None:
+    """An alert of this series was right: what it was about is no usual behaviour, and may be found again at once.
+
+    `before`: its streams as they were when the alert began.
+    """
+    if before is not None:
+        row[:VALUES] = before
+    row[ALERTS] = max(0.0, row[ALERTS] - 1)
+    row[PEAKS : PEAKS + CHANNELS] = 0
+    row[EPISODE], row[SHIFTED], row[AGE], row[PEAK] = 0, 0, NEVER, 0
 
 
 def clock(at_seconds: NDArray[np.int64], hourly: bool) -> tuple[NDArray[np.int64], Values, float]:
@@ -484,11 +558,17 @@ def forget_recent(state: State, rows: NDArray[np.int64]) -> None:
     state[rows, EPISODE] = state[rows, SHIFTED] = 0
 
 
+def nothing_kept() -> tuple[NDArray[np.uint64], State, NDArray[np.uint64], NDArray[np.int64]]:
+    """Return the last arguments of `step` where no state before an alert is to be kept."""
+    return np.zeros(0, np.uint64), np.zeros((0, VALUES), np.float32), np.zeros(0, np.uint64), np.zeros(1, np.int64)
+
+
 def warm_up() -> None:
     """Compile the kernel, or load it compiled.  Blocks: for some seconds if nothing is cached."""
     series, windows = empty(1), np.zeros(1)
     step(
         series, np.zeros(1, np.int64), windows, windows, windows, np.zeros(1, np.uint8), np.zeros((1, 3), np.int64),
         np.zeros(1), 2.0, np.zeros((CHANNELS, STEPS)), np.ones(CHANNELS, np.uint8), np.ones(4),
-        np.zeros((CHANNELS, STEPS), np.int64), np.zeros((1, RESULTS)),
+        np.zeros((CHANNELS, STEPS), np.int64), np.zeros((1, RESULTS)), *nothing_kept(),
     )  # fmt: skip
+    step_profile(series, np.zeros(1, np.int64), windows, np.zeros(2, np.int64), 2.0)

@@ -218,7 +218,7 @@ def test_a_restart_changes_no_verdict(tmp_path: Path) -> None:
         (lambda octets: octets[:-1], "it is cut off"),
         (lambda octets: octets[:-1] + bytes([octets[-1] ^ 1]), "it is damaged"),
         (lambda octets: octets + b"x", "it is damaged"),
-        (lambda octets: octets.replace(b'"version": 1', b'"version": 0'), "it is of another version of vmflow"),
+        (lambda octets: octets.replace(b'"version": 2', b'"version": 1'), "it is of another version of vmflow"),
         (lambda octets: octets.replace(b'"series": 5', b'"series": -5'), "-5 series, of at most 200000"),
         (lambda octets: octets.replace(b'"read_us": 1', b'"read_us": 2'), "it is damaged"),
         (lambda octets: b"hello\n", "it is no state of a rule"),
@@ -263,7 +263,7 @@ def test_a_clock_that_was_ahead_stops_nothing(tmp_path: Path, monkeypatch: pytes
         assert judge.prepare(None, frames[3].start_us, None)  # type: ignore[arg-type]
         judge.judge(frames[3])
         assert judge._memory.read_us == frames[3].end_us
-    assert asked == [frames[3].start_us - anomaly.PAST_WINDOWS * 60_000_000] * 2
+    assert asked == [frames[3].start_us - anomaly.PAST_WINDOWS["1m"] * 60_000_000] * 2
 
 
 def test_the_scale_is_that_of_the_first_window_with_samples() -> None:
