@@ -434,9 +434,7 @@ def network(pairs: int, days: int, learn_days: int, masked: bool, seed: int) -> 
         judge._step(frame)
         if minute >= first:
             rows = judge._memory.find(frame.series, 0)[0]
-            known = learn.judged(judge._memory.rows, rows) & (
-                judge._memory.masked[rows] * 10**6 < frame.end_us
-            )
+            known = learn.judged(judge._memory.rows, rows) & (judge._memory.masked[rows] * 10**6 < frame.end_us)
             scores[minute - first] = np.where(known, np.nan_to_num(judge._found[:, learn.SCORE], nan=-9), -9)
     print(
         f"{pairs} pairs, {days} days of which {learn_days} to learn, {'known moves' if masked else 'unknown moves'}; "

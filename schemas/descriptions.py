@@ -74,7 +74,7 @@ VIEW_COLUMNS = {
     "restarted": "1 if an exporter that counts it, or vmflow, began again in the window.",
     "peers": "VMs that it sent to; all that is no VM counts as one.",
     "new_peers": "Of `peers`, those that it had not sent to in the 28 days before the window.",
-    "peer_entropy": "How evenly what it sent is spread over its peers: 0 all to one, 1 to all the same; NULL: one peer.",
+    "peer_entropy": "How evenly what it sent is spread over its peers: 0 all to one, 1 the same to each; NULL: one.",
     "once_in_days": "How rare it is: about once in so many days among 1,000 series.",
     # Loss.
     "loss_ratio": "Of a pair 1 − received / sent; of interfaces discards / (packets + discards). NULL: not known.",

@@ -17,9 +17,9 @@ from string import Template
 
 from schemas.column import Column, Origin, Table
 from schemas.figures import FIGURE_TABLES
+from schemas.peers import KNOWN
 from schemas.rollups import FEEDS, ROLLUPS, Feed
 from schemas.tables import TABLES
-from schemas.peers import KNOWN
 from schemas.views.all import VIEWS
 from schemas.views.common import View
 

@@ -369,8 +369,9 @@ def test_what_fails_again_and_again_is_tried_ever_more_rarely() -> None:
 def test_peers_are_new_until_a_window_with_them_has_closed(client: Client) -> None:
     """VM 0 sends 90 % to one of 3 peers; then to one more, in the next minute."""
     one, begin = VMS[0], START
-    add(client, [flow(one, VMS[number], "source", received=5, bytes=octets)
-                 for number, octets in ((1, 9000), (2, 500), (3, 500))] + [flow(VMS[1], one, "source", received=5)])  # fmt: skip
+    sent = [(1, 9000), (2, 500), (3, 500)]
+    rows = [flow(one, VMS[number], "source", received=5, bytes=octets) for number, octets in sent]
+    add(client, [*rows, flow(VMS[1], one, "source", received=5)])
     asked = "SELECT * FROM vm_peers_1m WHERE vm = 'vm-0' ORDER BY time"
     (first,) = ask(client, asked)
     shares = (0.9, 0.05, 0.05)

@@ -139,11 +139,8 @@ class Anomaly(Judge):
         if self._verdicts is None:
             found = read_rows(client, VERDICTS_SQL, {"rule": self.rule.name}, limits.bounds(MOST_VERDICTS))
             # Those before were learned with the windows that the file has.
-            self._verdicts = [
-                one
-                for one in (VerdictOf(int(row["series"]), int(row["at_us"]), bool(row["was_right"])) for row in found[::-1])
-                if one.at_us >= self._memory.read_us
-            ]
+            verdicts = [VerdictOf(int(row["series"]), int(row["at_us"]), bool(row["was_right"])) for row in found[::-1]]
+            self._verdicts = [one for one in verdicts if one.at_us >= self._memory.read_us]
         if not self._memory.read_us and not self._read_hours(client, start_us, limits):
             return False
         for frame in self._past.frames(client, start_us, limits):
@@ -311,7 +308,7 @@ class Anomaly(Judge):
         if self._linear:
             return np.zeros(len(values), np.int64)
         decade = np.clip(values / PEERS_DECADE, 0, GROUPS // 2 - 1).astype(np.int64)
-        return 2 * decade + (variances > 0)
+        return 2 * decade + (variances > 0)  # type: ignore[no-any-return]
 
     def rare(self, frame: WindowSeries, verdict: Verdict) -> list[Row]:
         """Rows of `anomaly_scores` for the window that was judged last: the rarest series."""
@@ -323,7 +320,8 @@ class Anomaly(Judge):
         chosen, scale = chosen[open_], self._scale(rows[open_])
         columns = (learn.EXPECTED, learn.USUAL_LOW, learn.USUAL_HIGH)
         usual = np.stack([self._back(self._found[chosen, column], scale) for column in columns], axis=1)
-        rule, found = self.rule, []
+        rule = self.rule
+        found: list[Row] = []
         for row, expected in zip(chosen.tolist(), usual.tolist(), strict=True):
             ends = (float(verdict.low[row]), float(verdict.high[row])) if verdict.bounded else (None, None)
             found.append({

@@ -435,14 +435,14 @@ def step(  # type: ignore[no-untyped-def]
     streams were before, in turn (`kept_at`), and `kept_keys` of which series.
     """
     evidence = np.zeros(STREAMS)
-    before = np.empty(VALUES, np.float32)
+    before = np.empty(PEAKS, np.float32)
     for number in range(len(rows)):
         value, variance = values[number], variances[number]
         found[number, :] = np.nan
         if not (np.isfinite(value) and np.isfinite(variance)):
             continue
         row, out = state[rows[number]], found[number]
-        before[:] = row[:VALUES]
+        before[:] = row[:PEAKS]
         idle = row[EPISODE] == 0
         least = LEAST_JUDGED if row[LENT] == 0 else LEAST_JUDGED_LENT
         when = number if len(shares) > 1 else 0
@@ -517,7 +517,7 @@ def take_right(row: State, before: State | None) -> None:
     `before`: its streams as they were when the alert began.
     """
     if before is not None:
-        row[:VALUES] = before
+        row[:PEAKS] = before
     row[ALERTS] = max(0.0, row[ALERTS] - 1)
     row[PEAKS : PEAKS + CHANNELS] = 0
     row[EPISODE], row[SHIFTED], row[AGE], row[PEAK] = 0, 0, NEVER, 0
@@ -560,7 +560,7 @@ def forget_recent(state: State, rows: NDArray[np.int64]) -> None:
 
 def nothing_kept() -> tuple[NDArray[np.uint64], State, NDArray[np.uint64], NDArray[np.int64]]:
     """Return the last arguments of `step` where no state before an alert is to be kept."""
-    return np.zeros(0, np.uint64), np.zeros((0, VALUES), np.float32), np.zeros(0, np.uint64), np.zeros(1, np.int64)
+    return np.zeros(0, np.uint64), np.zeros((0, PEAKS), np.float32), np.zeros(0, np.uint64), np.zeros(1, np.int64)
 
 
 def warm_up() -> None:

@@ -61,7 +61,7 @@ class Memory:
         """Sampling rate; 0 where it is not known."""
         self.rate_since: Numbers = np.zeros(0, np.int64)
         """Since when, seconds since 1970."""
-        self.kept = np.zeros((KEPT_ALERTS, learn.VALUES), np.float32)
+        self.kept = np.zeros((KEPT_ALERTS, learn.PEAKS), np.float32)
         """Streams of series before their last alerts began."""
         self.kept_keys: Series = np.zeros(KEPT_ALERTS, np.uint64)
         self.kept_at: Numbers = np.zeros(1, np.int64)

@@ -66,7 +66,7 @@ def test_the_kernel_does_what_the_reference_does() -> None:
 
     # A value that lies on a limit may be rounded to its other side.
     assert differ <= WINDOWS * SERIES / 1000
-    assert evident > 20
+    assert evident > (5 if INTERPRETED else 20)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
