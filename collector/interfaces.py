@@ -266,6 +266,10 @@ class AlertService(Protocol):
 
         Return False if none with this id is active, or known to be judged."""
 
+    async def expected(self, rule: str, series: int, /) -> Sequence[Row]:
+        """Return what a rule that learns takes for usual of a series in the day around now: time (µs since 1970),
+        expected, low, high; nothing where it does not know."""
+
     async def retire(self, wanted: Mapping[str, str], who: str, comment: str, /) -> Sequence[Mapping[str, str]]:
         """Stop expecting exporters with these labels until they send again; return the labels of each that was
         expected."""

@@ -45,6 +45,10 @@ class AlertApi:
         """See `AlertService`."""
         return await self._do(self._alerts.resolve(alert_id, who, comment, verdict))
 
+    async def expected(self, rule: str, series: int, /) -> Sequence[Row]:
+        """See `AlertService`."""
+        return await self._do(self._alerts.expected(rule, series))
+
     async def retire(self, wanted: Mapping[str, str], who: str, comment: str, /) -> Sequence[Mapping[str, str]]:
         """See `AlertService`."""
         return await self._do(self._alerts.retire(wanted, who, comment))

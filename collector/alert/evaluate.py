@@ -218,6 +218,10 @@ class Evaluator:
                 judge.dismiss(series, now_us)
         return changes
 
+    def expected(self, rule: str, series: int, now_us: int) -> list[Row]:
+        """What a rule takes for usual of a series in the day around now."""
+        return [row for judge in self._judges if judge.rule.name == rule for row in judge.expected(series, now_us)]
+
     def learn_verdict(self, alert: Alert) -> None:
         """Let the rule learn what a person said of its alert."""
         for judge in self._judges:

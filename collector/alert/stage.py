@@ -35,6 +35,7 @@ from collector.interfaces import (
     Opinion,
     Outbox,
     Remember,
+    Row,
     WindowClosed,
 )
 from collector.log import get_log
@@ -200,6 +201,11 @@ class Alerts:
         """End an alert in the name of `who`, with their verdict.  False if none with this id lasts; without a verdict,
         else if the store does not know it."""
         return await self._apply(self._resolve, alert_id, who, comment, verdict)
+
+    async def expected(self, rule: str, series: int) -> list[Row]:
+        """What a rule takes for usual of a series in the day around now; see `AlertService`."""
+        await self._loaded.wait()
+        return await self._call(self._evaluator.expected, rule, series, self._clock_us())
 
     async def retire(self, wanted: Mapping[str, str], who: str, comment: str = "") -> list[dict[str, str]]:
         """Expect no exporter with these labels any more, until it sends again.  Returns the labels of each."""

@@ -43,6 +43,7 @@ PEERS_WINDOWS = 1440
 """Windows of a series before its tails are lent to others."""
 PEERS_LEAST, PEERS_MOST = 20, 500
 """Series whose median is lent."""
+BAND_SECONDS = 1800
 PEERS_DECADE = np.log(10)
 GAP_WINDOWS = 24
 """After so many windows without a value, what holds only the last ones is emptied."""
@@ -309,6 +310,20 @@ class Anomaly(Judge):
             return np.zeros(len(values), np.int64)
         decade = np.clip(values / PEERS_DECADE, 0, GROUPS // 2 - 1).astype(np.int64)
         return 2 * decade + (variances > 0)  # type: ignore[no-any-return]
+
+    def expected(self, series: int, now_us: int) -> list[Row]:
+        """Return what is usual of a series in the 24 h around now, half hour by half hour."""
+        known = self._memory.row_of(series)
+        if known < 0 or not learn.judged(self._memory.rows, np.array([known]))[0]:
+            return []
+        middle = now_us // SECOND_US // BAND_SECONDS * BAND_SECONDS
+        times = middle + BAND_SECONDS * np.arange(-24, 25)
+        usual = learn.usual_at(self._memory.rows[known], times, self.rule.level == "1h")
+        bands = self._back(usual, np.full(usual.shape, self._scale(np.array([known]))[0]))
+        return [
+            {"time": int(at) * SECOND_US, "expected": expected, "low": low, "high": high}
+            for at, (expected, low, high) in zip(times, bands.tolist(), strict=True)
+        ]
 
     def rare(self, frame: WindowSeries, verdict: Verdict) -> list[Row]:
         """Rows of `anomaly_scores` for the window that was judged last: the rarest series."""

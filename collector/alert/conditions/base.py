@@ -88,6 +88,10 @@ class Judge(ABC):
     def learn_verdict(self, series: int, at_us: int, right: bool) -> None:  # noqa: B027 - most conditions learn nothing
         """Take what a person said of an alert of this series: it was right to fire, or not."""
 
+    def expected(self, series: int, now_us: int) -> list[Row]:
+        """Return what is usual of a series in the day around now: `time`, `expected`, `low`, `high`."""
+        return []
+
     def rare(self, frame: WindowSeries, verdict: Verdict) -> list[Row]:
         """Return rows of `anomaly_scores` for the window that was judged last."""
         return []

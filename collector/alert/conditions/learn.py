@@ -77,6 +77,8 @@ OWN_SHARE = 0.3
 LEAST_JUDGED_LENT = LEAST + 1
 """The same of a series that has the tails of its peers."""
 LEAST_SEASON = 300
+RHYTHM = 0.9
+"""Of the mean deviation from the mean: a season that leaves more of it is none."""
 TAIL_SHARE = 0.02
 TAIL_DECADES = 1.69897
 """−log10 of it."""
@@ -295,7 +297,7 @@ def gather_season(row, value, variance, usual, floor, evidence):  # type: ignore
     found += 1
     row[RESIDUALS_SEEN] = found if found < NEVER else found - RING * 10_000
     row[OFF_SEASON] += max(0.002, 1 / found) * (abs(value - usual) - row[OFF_SEASON])
-    rhythm = (0.9 - row[OFF_SEASON] / max(row[OFF_MEAN], 1e-30)) / 0.4
+    rhythm = (RHYTHM - row[OFF_SEASON] / max(row[OFF_MEAN], 1e-30)) / 0.4
     rhythm = min(1.0, max(0.0, rhythm))
     for number in range(3):
         width = SEASON_WIDTHS[number]
@@ -484,6 +486,21 @@ def step_profile(state, rows, values, places, kinds):  # type: ignore[no-untyped
         if np.isfinite(values[number]):
             for place in places:
                 learn_season(state[rows[number]], values[number], place, kinds)
+
+
+def usual_at(row: State, at_seconds: NDArray[np.int64], hourly: bool) -> Values:
+    """Return what is expected of the value at these times, and the ends of what is usual, shape (times, 3).
+
+    By the profile, where the series has a rhythm; else it is the same at all times.
+    """
+    places, shares, _ = clock(at_seconds, hourly)
+    usual = np.array([season(row, place, share) for place, share in zip(places, shares, strict=True)], np.float64)
+    rhythm = row[RESIDUALS_SEEN] >= LEAST_SEASON and row[OFF_SEASON] < RHYTHM * row[OFF_MEAN]
+    at = (SEASONS if rhythm else LEVELS) * FIELDS
+    base = np.where(np.isnan(usual), row[MEAN], usual) if rhythm else np.zeros(len(usual))
+    centre = base + row[at + CENTRE]
+    noise = Z95 * math.sqrt(row[USUAL_VARIANCE])
+    return np.stack([centre, centre - max(row[at + BELOW], noise), centre + max(row[at + ABOVE], noise)], axis=1)
 
 
 def judged(state: State, rows: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -189,3 +189,22 @@ def test_hours_teach_the_rhythm_of_minutes(monkeypatch: pytest.MonkeyPatch) -> N
         assert levels[offset + 2 * hour] == pytest.approx(expected, rel=1e-3)
     assert row[learn.SEEN] == 0
     assert row[learn.SCALE] == pytest.approx(4 * 1e6 / 3600 * 60)
+
+
+def test_the_band_of_a_chart_holds_what_is_usual(monkeypatch: pytest.MonkeyPatch) -> None:
+    """2 % of the windows lie beyond it to each side; of a series that is not known there is none."""
+    judge = made(monkeypatch)
+    ready(judge, 0)
+    assert judge.expected(1, NOON_US) == []
+    for one in frames(rate(windows=400)):
+        judge.judge(one)
+
+    band = judge.expected(1, NOON_US + 400 * 60_000_000)
+
+    assert len(band) == 49
+    assert [one["time"] for one in band][24] == (NOON_US + 400 * 60_000_000) // 1_800_000_000 * 1_800_000_000
+    assert {round(one["expected"] / 1e5) for one in band} <= {48, 49, 50, 51, 52}
+    usual = rate(windows=400)
+    inside = np.mean((usual > band[0]["low"]) & (usual < band[0]["high"]))
+    assert 0.9 < inside < 0.995
+    assert judge.expected(2, NOON_US) == []
