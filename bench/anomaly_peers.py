@@ -111,7 +111,9 @@ class Vms:
             total, received = np.bincount(owner, octets, vms), np.bincount(owner, back * float(OCTETS), vms)
             weighted = np.bincount(owner, octets * np.log(np.maximum(octets, 1)), vms)
             running = (minute - self.backup_at) % DAY < self.backup_long
-            self._send(self.backup[running], 20 * self.usual[self.backup[running]], 0.02, total, received, weighted, peers)
+            self._send(
+                self.backup[running], 20 * self.usual[self.backup[running]], 0.02, total, received, weighted, peers
+            )
             for (kind, vm, at), strength in zip(self.faults, self.strength, strict=True):
                 if not at <= minute < at + FAULT_MINUTES:
                     continue

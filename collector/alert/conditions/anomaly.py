@@ -96,8 +96,12 @@ class Anomaly(Judge):
         self._used = channels(rule)
         hold = int(np.clip(round(HOLD_SECONDS / self._seconds), *HOLD_WINDOWS))
         self._policy = np.array(
-            [-np.log10(rule.alerts_per_day), rule.windows_to_fire, hold, max(rule.windows_to_clear, 1)], np.float64
-        )
+            [
+                -np.log10(rule.alerts_per_day), rule.windows_to_fire, hold, max(rule.windows_to_clear, 1),
+                learn.forgets(self._seconds),
+            ],
+            np.float64,
+        )  # fmt: skip
         self._found = np.zeros((0, learn.RESULTS))
 
     @classmethod
@@ -188,8 +192,7 @@ class Anomaly(Judge):
             elif one.right:
                 learn.take_right(self._memory.rows[row], self._memory.before(one.series))
             else:
-                windows = max(0, frame.start_us - one.at_us) / SECOND_US / self._seconds
-                learn.take_wrong(self._memory.rows[row], windows)
+                learn.take_wrong(self._memory.rows[row], max(0, frame.start_us - one.at_us) / SECOND_US)
         if self._verdicts is not None:
             self._verdicts = left
 

@@ -34,6 +34,8 @@ CHANNELS = 2 * STREAMS + 1
 SUM = CHANNELS - 1
 SUM_SHARE = 0.25
 """Of the sum, so that it lies on the scale of the others."""
+TAILS = 0.03
+"""Share of tails in the sum."""
 LONG = 6400
 """Windows of the plain mean and standard deviation, whose distance is a part of the sum."""
 LEAST_LONG = 20
@@ -95,8 +97,9 @@ TELL_WINDOWS = 20
 """So long a new level is named as such."""
 NEVER = 1e6
 REPEATED = 0.5
-"""What each alert of a series adds to its limit, in units of the score; it is forgotten in 4,000 windows."""
-FORGET = 1 / 4000
+"""What each alert of a series adds to its limit, in units of the score; it is forgotten in `FORGET_DAYS`."""
+FORGET_DAYS = 10
+"""In which each alert of a series counts ever less."""
 WRONG = 3.0
 """What an alert adds that a person calls wrong."""
 RARER = 1.0
@@ -227,8 +230,8 @@ def long_distance(row, value, variance, extra, floor):  # type: ignore[no-untype
 def gather(row, value, variance, usual, floor, evidence):  # type: ignore[no-untyped-def]
     """Fill in the evidence of each stream, positive above and negative below.
 
-    Returns the sum of all records and of the distance from the long mean: tails add less than they cost in false
-    alarms, on both labelled corpora.
+    Returns the sum of all records and of the distance from the long mean; tails have a small share of it, since they
+    cost more false alarms than they find, and records off the season count twice.
     """
     common = row[USUAL_VARIANCE]
     total = long_distance(row, value, variance, max(0.0, variance - common), floor)
@@ -247,7 +250,7 @@ def gather(row, value, variance, usual, floor, evidence):  # type: ignore[no-unt
                 floor + math.sqrt(common / width),
             )  # fmt: skip
             evidence[LEVELS + number] = tail
-            total += abs(record)
+            total += abs(record) + TAILS * abs(tail)
     before, before_variance = value, variance
     for number in range(3):
         evidence[CHANGES + number] = evidence[ROUGHNESS + number] = 0
@@ -270,14 +273,14 @@ def gather(row, value, variance, usual, floor, evidence):  # type: ignore[no-unt
             floor + math.sqrt(common / SMOOTH[number]),
         )  # fmt: skip
         evidence[CHANGES + number] = tail
-        total += abs(record)
+        total += abs(record) + TAILS * abs(tail)
         energy, square, least = row[ENERGY + number], change * change, 0.1 * floor * floor + common + 1e-18
         energy += (square * (energy + least) / (energy + least + more) - energy) / SMOOTH[number + 1] / 3
         row[ENERGY + number] = energy
         if seen > RING:
             tail, record = observe(row, (ROUGHNESS + number) * FIELDS, math.log(energy + least), 0.0, 0.0, 0.1)
             evidence[ROUGHNESS + number] = tail
-            total += abs(record)
+            total += abs(record) + TAILS * abs(tail)
     return total + gather_season(row, value, variance, usual, floor, evidence)
 
 
@@ -310,7 +313,7 @@ def gather_season(row, value, variance, usual, floor, evidence):  # type: ignore
             )  # fmt: skip
             if found >= LEAST_SEASON:
                 evidence[SEASONS + number] = tail * rhythm
-                total += abs(record) * rhythm
+                total += (2 * abs(record) + TAILS * abs(tail)) * rhythm
     return total
 
 
@@ -349,12 +352,12 @@ def count_peak(row, channel, tail, hold, peaks):  # type: ignore[no-untyped-def]
 
 
 @inline_always
-def decide(row, score, inside, base, need, hold, clear_windows, masked, found):  # type: ignore[no-untyped-def]
+def decide(row, score, inside, base, need, hold, clear_windows, forget, masked, found):  # type: ignore[no-untyped-def]
     """Hold the score against the limit of the series, which is higher where it raised alerts before.
 
     It is clear only when the level is `inside` what is usual, too: what is new about a fault is over before it is.
     """
-    row[ALERTS] *= 1 - FORGET
+    row[ALERTS] *= 1 - forget
     row[AGE] = min(row[AGE] + 1, NEVER)
     if row[EPISODE] == 0:
         limit = base + REPEATED * row[ALERTS]
@@ -433,7 +436,7 @@ def step(  # type: ignore[no-untyped-def]
     `variances`: of their sampling; `floors`: least width of what is usual; `masked`: a known change explains what
     happens; `places`, `shares`, `kinds`: see `clock`, one for all values or one for each; `scores`, shape (CHANNELS,
     STEPS): what evidence is worth; `used`: channels that count; `policy`: limit, windows to fire, hold, windows to
-    clear; `peaks`, shape (CHANNELS, STEPS), counts.  `keys`: of all rows; where an alert begins, `kept` gets what the
+    clear, what of former alerts a window forgets; `peaks`, shape (CHANNELS, STEPS), counts.  `keys`: of all rows; where an alert begins, `kept` gets what the
     streams were before, in turn (`kept_at`), and `kept_keys` of which series.
     """
     evidence = np.zeros(STREAMS)
@@ -469,7 +472,7 @@ def step(  # type: ignore[no-untyped-def]
         usual_range(row, best, usual, out)
         inside = evidence[LEVELS] == 0 and evidence[LEVELS + 2] == 0
         score = score if row[SEEN] > least else -9.0
-        decide(row, score, inside, policy[0], policy[1], policy[2], policy[3], masked[number], out)
+        decide(row, score, inside, policy[0], policy[1], policy[2], policy[3], policy[4], masked[number], out)
         if idle and row[EPISODE] != 0 and len(kept_keys) > 0:
             place = kept_at[0] % len(kept_keys)
             kept[place, :] = before
@@ -522,9 +525,14 @@ def tails_of(state: State, rows: NDArray[np.int64]) -> State:
     return np.median(state[rows[:, None], at.ravel()], axis=0)  # type: ignore[no-any-return]
 
 
-def take_wrong(row: State, windows: float) -> None:
-    """An alert of this series, some windows ago, was wrong: what fires next must be rarer."""
-    row[ALERTS] += WRONG * (1 - FORGET) ** windows
+def forgets(seconds: float) -> float:
+    """Return what of former alerts a window of so many seconds forgets."""
+    return seconds / (FORGET_DAYS * 86_400)
+
+
+def take_wrong(row: State, seconds: float) -> None:
+    """An alert of this series, some seconds ago, was wrong: what fires next must be rarer."""
+    row[ALERTS] += WRONG * math.exp(-forgets(seconds))
     row[EPISODE] = 0
 
 
@@ -585,7 +593,7 @@ def warm_up() -> None:
     series, windows = empty(1), np.zeros(1)
     step(
         series, np.zeros(1, np.int64), windows, windows, windows, np.zeros(1, np.uint8), np.zeros((1, 3), np.int64),
-        np.zeros(1), 2.0, np.zeros((CHANNELS, STEPS)), np.ones(CHANNELS, np.uint8), np.ones(4),
+        np.zeros(1), 2.0, np.zeros((CHANNELS, STEPS)), np.ones(CHANNELS, np.uint8), np.ones(5),
         np.zeros((CHANNELS, STEPS), np.int64), np.zeros((1, RESULTS)), *nothing_kept(),
     )  # fmt: skip
     step_profile(series, np.zeros(1, np.int64), windows, np.zeros(2, np.int64), 2.0)
