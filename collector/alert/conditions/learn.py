@@ -436,8 +436,8 @@ def step(  # type: ignore[no-untyped-def]
     `variances`: of their sampling; `floors`: least width of what is usual; `masked`: a known change explains what
     happens; `places`, `shares`, `kinds`: see `clock`, one for all values or one for each; `scores`, shape (CHANNELS,
     STEPS): what evidence is worth; `used`: channels that count; `policy`: limit, windows to fire, hold, windows to
-    clear, what of former alerts a window forgets; `peaks`, shape (CHANNELS, STEPS), counts.  `keys`: of all rows; where an alert begins, `kept` gets what the
-    streams were before, in turn (`kept_at`), and `kept_keys` of which series.
+    clear, what of former alerts a window forgets; `peaks`, shape (CHANNELS, STEPS), counts.  `keys`: of all rows; where
+    an alert begins, `kept` gets what the streams were before, in turn (`kept_at`), and `kept_keys` of which series.
     """
     evidence = np.zeros(STREAMS)
     before = np.empty(PEAKS, np.float32)

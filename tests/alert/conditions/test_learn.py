@@ -22,7 +22,8 @@ def run(state: np.ndarray, rows: np.ndarray, values: np.ndarray, noise: np.ndarr
     when = learn.clock(np.array([1_800_014_400 + 60 * minute]), hourly=False)
     learn.step(
         state, rows, values, noise, floors, np.zeros(len(rows), np.uint8), *when, scores, used,
-        np.array([30.0, 1, 96, 3, 1e-4]), np.zeros((learn.CHANNELS, learn.STEPS), np.int64), found, *learn.nothing_kept(),
+        np.array([30.0, 1, 96, 3, 1e-4]), np.zeros((learn.CHANNELS, learn.STEPS), np.int64), found,
+        *learn.nothing_kept(),
     )  # fmt: skip
     return found
 
