@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from clickhouse_connect.driver import Client
 
+from collector.alert.conditions import learn
 from collector.alert.conditions.anomaly import Anomaly
 from collector.alert.conditions.baseline import Baseline
 from collector.alert.evaluate import cut
@@ -153,6 +154,27 @@ def test_a_baseline_reads_the_same_hour_of_other_days(client: Client) -> None:
     assert judge._spread.tolist() == [0]
     assert verdict.value.tolist() == [pytest.approx(5000 / 3600)]
     assert np.all(verdict.beyond)
+
+
+def test_hours_before_the_last_day_teach_the_rhythm_of_minutes(client: Client) -> None:
+    """Two hours of other days and two minutes of this one; after them nothing is left to read."""
+    hours = (-30 * 3600, -54 * 3600)
+    add(client, [flow(vm("a"), vm("b"), "source", received=at, bytes=9000) for at in (*hours, -90, -30)])
+    rule = Rule(name="rate", scope="pair", condition="anomaly", measure="bits_per_second")
+    judge = Anomaly.of(rule, AlertSettings())
+    assert isinstance(judge, Anomaly)
+    start_us = BEGIN_US // 60_000_000 * 60_000_000
+
+    for _ in range(100):
+        if judge.prepare(client, start_us, LIMITS):
+            break
+
+    memory = judge._memory
+    assert (memory.series, memory.read_us) == (1, start_us)
+    row = memory.rows[0]
+    assert row[learn.SEEN] == 2
+    assert np.isfinite(row[learn.PROFILE : learn.PROFILE + learn.BINS]).sum() >= 2
+    assert judge.prepare(client, start_us, LIMITS)
 
 
 def child(directory: Path, address: str, what: str) -> subprocess.Popen[bytes]:
