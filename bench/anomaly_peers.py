@@ -32,7 +32,11 @@ from collector.alert.settings import AlertSettings
 Floats = NDArray[np.float64]
 Numbers = NDArray[np.int64]
 
-RULES = (("peers", "above"), ("new_peers", "above"), ("peer_entropy", "below"), ("sent_share", "above"))
+RULES = (
+    ("peers", "above", 10), ("new_peers", "above", 10), ("peer_entropy", "below", 0.1), ("sent_share", "above", 0.1),
+    ("sent_bits_per_second", "above", 1e6),
+)  # fmt: skip
+"""Measure, direction and least change."""
 OCTETS = 800
 """Of a packet."""
 SCAN_PEERS, SCAN_PACKETS = (30, 300), 3
@@ -131,7 +135,12 @@ class Vms:
             with np.errstate(divide="ignore", invalid="ignore"):
                 entropy = (np.log(total) - weighted / total) / np.log(peers)
                 sent_share = total / (total + received)
+            samples = total / OCTETS / self.sampling
+            bits = total * 8 / 60
+            reach = np.where(self.sampling > 1, 1.96 * self.sampling * OCTETS * 8 / 60 * np.sqrt(samples + 1), 0)
             figures = {
+                "sent_bits_per_second": bits, "sent_bits_per_second_low": np.maximum(0, bits - reach),
+                "sent_bits_per_second_high": bits + reach, "sent_bits_per_second_samples": samples,
                 "peers": np.where(peers > 0, peers, np.nan), "new_peers": np.where(peers > 0, new, np.nan),
                 "peer_entropy": np.where(peers > 1, np.clip(entropy, 0, 1), np.nan),
                 "sent_share": np.where(total + received > 0, sent_share, np.nan),
@@ -158,8 +167,10 @@ def peers(vms: int, days: int, learn_days: int, seed: int) -> None:
     """Count false alerts and faults found, by rule and at three budgets."""
     made = Vms(vms, days, learn_days, seed)
     judges = []
-    for measure, direction in RULES:
-        rule = Rule(name=measure, scope="vm", condition="anomaly", measure=measure, direction=direction)  # type: ignore[arg-type]
+    for measure, direction, least in RULES:
+        rule = Rule(
+            name=measure, scope="vm", condition="anomaly", measure=measure, direction=direction, least_change=least,  # type: ignore[arg-type]
+        )  # fmt: skip
         judge = Anomaly.of(rule, AlertSettings())
         assert isinstance(judge, Anomaly)
         judges.append(judge)
@@ -177,7 +188,7 @@ def peers(vms: int, days: int, learn_days: int, seed: int) -> None:
     watched = (days - learn_days) * vms / 1000
     for budget in (1, 3, 10):
         every: dict[tuple[str, int, int], set[str]] = {}
-        for number, (measure, _) in enumerate(RULES):
+        for number, (measure, *_) in enumerate(RULES):
             raised = [
                 (at + first, vm) for vm in range(vms) for at in onsets(scores[number, :, vm], -math.log10(budget))
             ]
@@ -190,7 +201,7 @@ def peers(vms: int, days: int, learn_days: int, seed: int) -> None:
             low, high = poisson_interval(len(raised) - excused)
             each = ", ".join(f"{kind} {sum(measure in by and fault[0] == kind for fault, by in every.items())}/{FAULTS}"
                              for kind in KINDS)  # fmt: skip
-            print(f"budget {budget:>2}, {measure:<12}: {(len(raised) - excused) / watched:.1f} "
+            print(f"budget {budget:>2}, {measure:<20}: {(len(raised) - excused) / watched:.1f} "
                   f"[{low / watched:.1f}–{high / watched:.1f}] false a day; {each}", flush=True)  # fmt: skip
         for kind in KINDS:
             found = [fault for fault in every if fault[0] == kind]

@@ -254,7 +254,7 @@ class Anomaly(Judge):
         fleet.expose(end, len(rows), self._seconds)
         when = learn.clock(np.array([frame.start_us // SECOND_US + self._seconds // 2]), self.rule.level == "1h")
         learn.step(
-            memory.rows, rows, value, variances, self._floors(value),
+            memory.rows, rows, value, variances, self._floors(value, found.value[chosen], scale),
             (memory.masked[rows] >= end).astype(np.uint8), *when, fleet.scores(self._used), self._used, self._policy,
             peaks, out, memory.keys, memory.kept, memory.kept_keys, memory.kept_at,
         )  # fmt: skip
@@ -388,10 +388,13 @@ class Anomaly(Judge):
     def _back(self, values: Floats, scale: Floats) -> Floats:
         return values if self._linear else np.maximum(0.0, np.expm1(np.minimum(values, 80)) * scale)
 
-    def _floors(self, values: Floats) -> Floats:
+    def _floors(self, learned: Floats, values: Floats, scale: Floats) -> Floats:
+        """Least width of what is usual: a change that is not noticeable, or that the rule takes no interest in, is no
+        peak, either."""
+        least = self.rule.least_change
         if self._linear:
-            return np.maximum(1e-3 * np.abs(values), NOTICEABLE_RATIO)
-        return np.full(len(values), NOTICEABLE)
+            return np.maximum(1e-3 * np.abs(learned), max(NOTICEABLE_RATIO, least))
+        return np.maximum(NOTICEABLE, self._forth(values + least, scale) - learned)
 
     def _sentence(
         self, frame: WindowSeries, values: Floats, out: Floats, low: Floats, high: Floats
