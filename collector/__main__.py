@@ -49,7 +49,7 @@ COMMANDS = {
 EPILOG = """\
 Settings come from a TOML file (--config FILE, else VMFLOW_CONFIG, else ~/.config/vmflow/vmflow.toml, else
 /etc/vmflow/vmflow.toml), from variables such as VMFLOW_WEB__PORT=9090 and from --set web.port=9090, in rising order.
-`vmflow COMMAND --help` tells more.
+`vmflow COMMAND --help` shows more.
 """
 
 
@@ -89,7 +89,7 @@ def _run(arguments: Sequence[str]) -> int:
             terminal.print_error(
                 args.command,
                 f"a defect of vmflow: {type(error).__name__}: {' '.join(str(error).split())[:LINE_CHARACTERS]} "
-                f"({Path(place.filename).name}:{place.lineno}); `vmflow --traceback {args.command} …` tells more",
+                f"({Path(place.filename).name}:{place.lineno}); `vmflow --traceback {args.command} …` shows more",
             )
         return EXIT_FAILED
 
@@ -127,7 +127,7 @@ def _parser(declared: Iterable[str]) -> terminal.Parser:
         "--print-completion", action=_Completion, choices=SHELLS, metavar="SHELL",
         help=f"print what {', '.join(SHELLS)} completes, for a file that the shell reads, and exit",
     )  # fmt: skip
-    parser.add_argument("--traceback", action="store_true", help="tell all of a defect of vmflow, to report it")
+    parser.add_argument("--traceback", action="store_true", help="show the trace of a defect of vmflow, to report it")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for name, command in COMMANDS.items():
         sub = commands.add_parser(name, help=command.help, description=command.help[0].upper() + command.help[1:] + ".")

@@ -94,7 +94,7 @@ MAY_PUT_OUT = {
     "collector/commands/serve.py": {"sys.stderr"},  # flushes it
     "collector/inventory/sources/static_file.py": {"csv"},  # reads
 }
-"""Whoever else prints goes around what keeps names from steering terminals and spreadsheets."""
+"""Anything else that prints goes around what keeps names from steering terminals and spreadsheets."""
 
 
 def outputs(file: Path) -> set[str]:

@@ -82,7 +82,7 @@ def test_so_does_what_is_not_installed(path: str) -> None:
     assert undeclared(ROOT / path, OTHERS[path]) == []
 
 
-def test_each_dependency_is_imported_and_told_of() -> None:
+def test_each_dependency_is_imported_and_documented() -> None:
     """A dependency that nothing imports only makes the installation larger."""
     used = {
         _normal(one)

@@ -30,7 +30,16 @@ from schemas.rollups import LEVELS
 
 Status = Literal["pending", "firing", "acknowledged", "resolved"]
 Happened = Literal[
-    "firing", "resolved", "escalated", "acknowledged", "stale", "measured", "inhibited", "silenced", "told", "judged"
+    "firing",
+    "resolved",
+    "escalated",
+    "acknowledged",
+    "stale",
+    "measured",
+    "inhibited",
+    "silenced",
+    "notified",
+    "judged",
 ]
 """`schemas.alerts.EVENTS`."""
 
@@ -82,7 +91,7 @@ class Alert:
     window_end_us: int = 0
     windows_beyond: int = 0
     windows_clear: int = 0
-    told_us: int = 0
+    notified_us: int = 0
     held_back: bool = False
     escalations: int = 0
     why: str = ""

@@ -110,7 +110,7 @@ class Alert(BaseModel):
     verdict: Literal["none", "true", "false"] = Field(description="Whether it was right to fire, as a person said.")
     judged: When = Field(description="When they said so.")
     stale_since: When = Field(description="Since when nothing is measured of it: its state stays.")
-    told: When = Field(description="When its message was handed over to delivery.")
+    notified: When = Field(description="When its message was handed over to delivery.")
     held_back: bool = Field(description="A silence or another alert keeps its message back.")
     held_back_by: str = Field(description="Which: the name of a rule, or a silence, its id and who made it.")
     escalations: int
@@ -141,7 +141,7 @@ class Event(BaseModel):
 
     time: When
     event: str = Field(
-        description="firing, told, acknowledged, escalated, resolved; stale, measured (nothing is measured, again "
+        description="firing, notified, acknowledged, escalated, resolved; stale, measured (nothing is measured, again "
         "something); silenced, inhibited (its message is kept back); judged (a verdict on one that had ended)."
     )
     who: str
@@ -247,14 +247,14 @@ class RuleList(BaseModel):
     rules: list[Rule]
 
 
-class Act(BaseModel, extra="forbid"):
+class PersonAction(BaseModel, extra="forbid"):
     """The person who does something, and why."""
 
     who: Who = Field(default="", description="Needed where vmflow knows no login; else the login's name counts.")
     comment: Comment = ""
 
 
-class Ending(Act):
+class Ending(PersonAction):
     """The end of an alert."""
 
     verdict: Literal["true", "false"] | None = Field(
@@ -264,7 +264,7 @@ class Ending(Act):
     )
 
 
-class SilenceRequest(Act):
+class SilenceRequest(PersonAction):
     """A new silence.  Exactly one of `until` and `seconds` states when it ends."""
 
     matchers: dict[Short, Short] = Field(
@@ -292,7 +292,7 @@ class SilenceRequest(Act):
         return end
 
 
-class RetireRequest(Act):
+class RetireRequest(PersonAction):
     """Exporters that are not expected any more; fields left out do not restrict."""
 
     exporter: Address = Field(description="Address that the datagrams come from.")
@@ -422,12 +422,12 @@ class _By:
     comment: str
 
 
-def _by(request: Request, act: Act) -> _By:
+def _by(request: Request, action: PersonAction) -> _By:
     """Return who acts: the logged-in user, else the person named in the body."""
-    who = str(request.scope.get(SCOPE_USER) or act.who)
+    who = str(request.scope.get(SCOPE_USER) or action.who)
     if not who:
         raise HTTPException(422, "who: a name is expected, of the person who does this")
-    return _By(who, act.comment)
+    return _By(who, action.comment)
 
 
 @router.get("/alerts", tags=["alerts"])
@@ -458,9 +458,9 @@ async def show_alert(reader: Store, alert_id: Id, limit: Limit = 100, offset: Of
 
 
 @router.post("/alerts/{alert_id}/acknowledge", tags=["alerts"], responses=_ABSENT | _OVER | _BODY)
-async def acknowledge(request: Request, service: Service, reader: Store, alert_id: Id, act: Act) -> Alert:
+async def acknowledge(request: Request, service: Service, reader: Store, alert_id: Id, action: PersonAction) -> Alert:
     """Acknowledge an alert: it is not escalated any more."""
-    by = _by(request, act)
+    by = _by(request, action)
     if not await service.acknowledge(alert_id, by.who, by.comment):
         row = await _row(reader, alert_id)
         raise HTTPException(409, f"it is {row['status']}, not firing")
@@ -468,10 +468,10 @@ async def acknowledge(request: Request, service: Service, reader: Store, alert_i
 
 
 @router.post("/alerts/{alert_id}/resolve", tags=["alerts"], responses=_ABSENT | _OVER | _BODY)
-async def resolve(request: Request, service: Service, reader: Store, alert_id: Id, act: Ending) -> Alert:
+async def resolve(request: Request, service: Service, reader: Store, alert_id: Id, action: Ending) -> Alert:
     """Resolve an alert.  If its condition still holds, the next windows begin a new one."""
-    by = _by(request, act)
-    if not await service.resolve(alert_id, by.who, by.comment, act.verdict or "none"):
+    by = _by(request, action)
+    if not await service.resolve(alert_id, by.who, by.comment, action.verdict or "none"):
         row = await _row(reader, alert_id)
         raise HTTPException(409, f"it is {row['status']} already")
     return Alert.model_validate(await _row(reader, alert_id))
@@ -502,9 +502,9 @@ async def make_silence(request: Request, service: Service, wanted: SilenceReques
 
 
 @router.post("/silences/{silence_id}/end", tags=["silences"], responses=_ABSENT | _BODY, status_code=204)
-async def end_silence(request: Request, service: Service, silence_id: Id, act: Act) -> None:
+async def end_silence(request: Request, service: Service, silence_id: Id, action: PersonAction) -> None:
     """End a silence now."""
-    _by(request, act)
+    _by(request, action)
     if not await service.end_silence(silence_id):
         raise HTTPException(404, "there is no such silence that lasts")
 
