@@ -38,6 +38,7 @@ COMMANDS = {
     "inventory": Command("collector.commands.inventory", "who is who: VMs, interfaces; traffic without a name"),
     "rules": Command("collector.commands.rules", "rules of alerts: list, test over stored windows, suggest limits"),
     "alerts": Command("collector.commands.alerts", "alerts: list, acknowledge, resolve, silence; try a receiver"),
+    "agent": Command("collector.commands.agent", "loss and delay between two machines: send probes, answer them"),
     "check": Command("collector.commands.check", "check the settings and say what they mean"),
     "init": Command("collector.commands.init", "write a settings file, and say what to type at Open vSwitch"),
     "deploy": Command("collector.commands.deploy", "write files: systemd, sysctl, Prometheus, Grafana, Docker, Helm"),
@@ -66,12 +67,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str]) -> int:
     """Run one command, and report what it raises, except KeyboardInterrupt."""
     # Only the command used declares its arguments, so `--help` stays quick.
-    parser = _parser([argument for argument in arguments if argument in COMMANDS][:1])
-    args = parser.parse_args(arguments)
-    if args.command is None:
-        parser.print_help()
+    named = [argument for argument in arguments if argument in COMMANDS][:1]
+    try:
+        parser = _parser(named)
+        args = parser.parse_args(arguments)
+        if args.command is None:
+            parser.print_help()
+            return EXIT_USAGE
+        run: Callable[[argparse.Namespace], int] = import_module(COMMANDS[args.command].module).run
+    except ModuleNotFoundError as error:
+        # Installed with --no-deps.
+        terminal.print_error(
+            " ".join(named), f"needs {error.name}, which is not installed; `vmflow agent` alone does without libraries"
+        )
         return EXIT_USAGE
-    run: Callable[[argparse.Namespace], int] = import_module(COMMANDS[args.command].module).run
     try:
         return run(args)
     except BrokenPipeError:

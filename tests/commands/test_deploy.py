@@ -24,11 +24,11 @@ from collector.settings import load
 from tests.service import ROOT
 
 DEPLOY = ROOT / "deploy"
-PACKAGES = ("collector", "decoders", "schemas")
+PACKAGES = ("agent", "collector", "decoders", "schemas")
 UNIT = "vmflow.service"
 BUILDER = (77,)
 """Version of setuptools that pyproject.toml asks for."""
-CHANGED = {UNIT, "compose.yaml", "env.example"}
+CHANGED = {UNIT, "vmflow-agent.service", "compose.yaml", "env.example"}
 """Files that are not the same in a folder of their own."""
 
 
