@@ -24,6 +24,10 @@ from collector.notify.settings import NotifySettings
 from collector.notify.stage import receivers
 from collector.terminal import CommandError, UsageError, say
 
+VERDICTS = {
+    "true": "it was right: it is not learned as usual; of one that has ended, too",
+    "false": "it was wrong: what fires next must be rarer; of one that has ended, too",
+}
 LASTING = ("firing", "acknowledged")
 
 
@@ -42,6 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         acting = _acting(actions, name, text)
         acting.add_argument("id", metavar="ID", help="id of the alert, or how it begins")
         acting.add_argument("comment", nargs="?", default="", metavar="COMMENT", help="why")
+        if name == "resolve":
+            verdict = acting.add_mutually_exclusive_group()
+            for word, meaning in VERDICTS.items():
+                # With the comment as its own: argparse finds none behind an option otherwise.
+                verdict.add_argument(f"--{word}", nargs="?", const="", metavar="COMMENT", help=meaning)
     silence = _acting(actions, "silence", "keep messages of alerts that match back for some time")
     silence.add_argument("duration", metavar="DURATION", help="such as 30m, 2h or 7d")
     silence.add_argument("matchers", nargs="+", metavar="NAME=PATTERN", help="such as src_vm=web-*; all must match")
@@ -129,6 +138,9 @@ def _history(client: ApiClient, args: argparse.Namespace) -> None:
 def _act(client: ApiClient, args: argparse.Namespace) -> None:
     verb = {"ack": "acknowledge"}.get(args.action, args.action)
     body = {"who": who(args), "comment": args.comment}
+    for word in VERDICTS:
+        if (comment := getattr(args, word, None)) is not None:
+            body |= {"verdict": word, "comment": comment or args.comment}
     answer = client.post(f"/alerts/{client.alert_id(args.id)}/{verb}", body)
     show_items([answer], args.format, lambda: tables.alerts([answer]))
 

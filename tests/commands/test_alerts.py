@@ -98,6 +98,9 @@ def test_from_the_list_to_the_end(shell: Shell) -> None:
     assert history[3].rstrip().endswith("ann  a cable")
     assert [alert["state"] for alert in shell.json("list", "--all", "--vm", "vm3")] == ["resolved"]
     assert shell.json("list", "--vm", "vm3") == []
+    judged = shell.json("resolve", begin, "--false", "a test", "--who", "eve")
+    assert [(one["state"], one["verdict"], one["resolved_by"]) for one in judged] == [("resolved", "false", "ann")]
+    assert shell("history", begin).splitlines()[-1].rstrip().endswith("eve  a test")
 
 
 def test_silences(shell: Shell) -> None:
