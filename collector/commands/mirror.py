@@ -97,11 +97,17 @@ def _table(rows: Sequence[Row], by: str) -> None:
             _both(row, "zero_windows"),
         ]
         if by == "pair":
-            line += [str(row["connections"] or ""), str(row["refused"] + row["unanswered"] or ""), str(row["reset"] or "")]
+            line += [
+                str(row["connections"] or ""),
+                str(row["refused"] + row["unanswered"] or ""),
+                str(row["reset"] or ""),
+            ]
         else:
             line.append(row["outcome"] or PROTOCOLS.get(row["ip_protocol"], f"protocol {row['ip_protocol']}"))
         lines.append(line)
-    used = [place for place, name in enumerate(names) if name in ("client", "server") or any(line[place] for line in lines)]
+    used = [
+        place for place, name in enumerate(names) if name in ("client", "server") or any(line[place] for line in lines)
+    ]
     table([names[place] for place in used], [[line[place] for place in used] for line in lines], ruled=False)
 
 

@@ -73,9 +73,7 @@ from decoders.rows import (
     SRC_IP,
     SRC_PORT,
     TUNNEL,
-    TUNNEL_ERSPAN,
     TUNNEL_GENEVE,
-    TUNNEL_GRE,
     TUNNEL_NVGRE,
     TUNNEL_VXLAN,
     TUNNEL_VXLAN_GPE,
@@ -173,7 +171,7 @@ def count_packet(octets, internet, carried, end, ns, m):
     segment = protocol == TCP and carried >= 0 and carried + 20 <= end and rows.u8[FRAGMENT, 0] == 0
     if protocol == TCP and carried >= 0 and carried + 20 > end:
         m.totals[T_CUT] += 1
-    slot = np.int64(m.index[place]) - 1 if place >= 0 else np.int64(-1)
+    slot = np.int64(m.places[place]) - 1 if place >= 0 else np.int64(-1)
     # The hash of a connection is the same in both directions.
     mark = mix(hashed, np.uint64(direction))
     if seen_before(m, octets, internet, carried, end, mark, protocol, size, slot, ns):

@@ -208,7 +208,7 @@ def pairs(meter: Meter) -> list[Row]:
     def summed(values: Any) -> list[int]:
         total = np.zeros(len(numbers), np.int64)
         np.add.at(total, of, np.asarray(values, np.int64))
-        return total.tolist()  # type: ignore[no-any-return]
+        return total.tolist()
 
     columns: dict[str, list[Any]] = {
         "network": [network_text(network) for network, _, _ in numbers],
@@ -286,9 +286,7 @@ def _medians(readings: NDArray[np.float32], kept: NDArray[np.bool_]) -> list[flo
     return [round(value, 1) if n else None for value, n in zip(middle.tolist(), counts.tolist(), strict=True)]
 
 
-def _grouped(
-    values: NDArray[np.float32], owner: Numbers, groups: int
-) -> tuple[list[float | None], list[float | None]]:
+def _grouped(values: NDArray[np.float32], owner: Numbers, groups: int) -> tuple[list[float | None], list[float | None]]:
     """Return the median and the least of the values of each group."""
     order = np.lexsort((values, owner))
     values, owner = values[order], owner[order]

@@ -1,9 +1,9 @@
-"""What the meter keeps: connections, gaps in their data, round trips, and what all of them share.  All of it is bounded.
+"""What the meter keeps: connections, gaps in their data, round trips, and what all share.  All of it is bounded.
 
 A connection is a slot in arrays.  What it has for each direction is there twice: direction 0 is what the end with the
 smaller address sends.  Memory is taken from the system only as slots are used: about 1 KiB for a connection.
 
-A slot that has ended, and whose ends began another connection since, is in no index any more; `sweep` frees it.
+A slot that has ended, and whose ends began another connection since, is in `places` no more; `sweep` frees it.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Meter(NamedTuple):
     """[slots × 2, HOLES, H_FIELDS]: the first D_HOLES of them, in no order."""
     readings: NDArray[np.float32]
     """[slots × 2, READINGS] in µs."""
-    index: NDArray[np.int32]
+    places: NDArray[np.int32]
     """[power of 2]: slot + 1, 0 if there is none."""
     free: NDArray[np.int32]
     """[slots]: the first T_FREE of them are free slots."""
@@ -129,11 +129,11 @@ def hash_key(m, key0, key1, key2, key3, key4, key5):
 @inline
 def find_place(m, key0, key1, key2, key3, key4, key5, hashed):
     """Return the place in the index where a connection is or may be put; −1 if there is none near enough."""
-    mask = np.int64(m.index.shape[0] - 1)
+    mask = np.int64(m.places.shape[0] - 1)
     first = np.int64(hashed & np.uint64(mask))
     for step in range(PROBES):
         place = (first + step) & mask
-        slot = np.int64(m.index[place]) - 1
+        slot = np.int64(m.places[place]) - 1
         if slot < 0:
             return place
         if (
@@ -150,7 +150,7 @@ def find_place(m, key0, key1, key2, key3, key4, key5, hashed):
 
 @inline
 def take_slot(m, place, key0, key1, key2, key3, key4, key5, ns):
-    """Begin a connection at a place of the index.  Returns its slot, −1 if all are in use."""
+    """Begin a connection at a place.  Returns its slot, −1 if all are in use."""
     left = m.totals[T_FREE]
     if left == 0:
         return np.int64(-1)
@@ -173,19 +173,19 @@ def take_slot(m, place, key0, key1, key2, key3, key4, key5, ns):
         m.state[slot, base + D_FIRST] = -1
         m.state[slot, base + D_ACKED] = -1
         m.state[slot, base + D_TIMED] = -1
-    m.index[place] = slot + 1
+    m.places[place] = slot + 1
     return slot
 
 
 @kernel
 def sweep(m, idle_before_ns, ended_before_ns, from_zero):
-    """Free the slots of connections that were last seen, or ended and last seen, before; put the others in the index.
+    """Free the slots of connections that were last seen, or ended and last seen, before; find places for the others.
 
     `from_zero`: their counts begin again.
     """
-    for place in range(m.index.shape[0]):
-        m.index[place] = 0
-    mask = np.int64(m.index.shape[0] - 1)
+    for empty in range(m.places.shape[0]):
+        m.places[empty] = 0
+    mask = np.int64(m.places.shape[0] - 1)
     for slot in range(m.totals[T_USED]):
         if m.state[slot, C_IN_USE] == 0:
             continue
@@ -205,10 +205,10 @@ def sweep(m, idle_before_ns, ended_before_ns, from_zero):
         )
         place = np.int64(hashed & np.uint64(mask))
         steps = 0
-        while m.index[place] != 0:
+        while m.places[place] != 0:
             place = (place + 1) & mask
             steps += 1
         if steps < PROBES:
-            m.index[place] = slot + 1
+            m.places[place] = slot + 1
         else:  # nobody would find it
             m.state[slot, C_IN_USE] = 2

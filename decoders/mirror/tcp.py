@@ -4,9 +4,9 @@ Each direction has `D_NEXT`, the end of what was seen, and holes: what is before
 
 | a segment with data, SYN or FIN | counts as |
 |---|---|
-| all of it was seen before | retransmitted: it, or its acknowledgement, was lost behind the mirror, or it was not needed |
+| all of it was seen before | retransmitted: lost behind the mirror, or its acknowledgement was, or it was not needed |
 | … and the other side has acknowledged it | spurious, too |
-| fills a hole later than the round trip of the connection (3 ms if unknown) after the hole began | lost before the mirror |
+| fills a hole, a round trip (3 ms if unknown) or more after that began | lost before the mirror |
 | … sooner: a retransmission takes a round trip | reordered |
 | one octet or none, just before `D_NEXT` | keep-alive: nothing |
 

@@ -25,7 +25,9 @@ Timed = tuple[float, bytes]
 class Talk:
     """Writes down the packets of one TCP connection as they pass the mirror."""
 
-    def __init__(self, client_port: int = CLIENT_PORT, client_isn: int = 1000, server_isn: int = 5000, v6: bool = False):
+    def __init__(
+        self, client_port: int = CLIENT_PORT, client_isn: int = 1000, server_isn: int = 5000, v6: bool = False
+    ):
         self.frames: list[Timed] = []
         self.client_port = client_port
         self.isn = (client_isn, server_isn)
@@ -93,7 +95,7 @@ def frames_of(timed: Iterable[Timed]) -> Frames:
         np.cumsum(length) - length,
         length,
         np.zeros(len(frames), np.int64),
-        np.array([round((START_US + us) * 1000) for us, _ in frames], np.int64),
+        np.array([START_US * 1000 + round(us * 1000) for us, _ in frames], np.int64),
     )
 
 
@@ -109,7 +111,7 @@ def write_pcap(path: Path, timed: Iterable[Timed], snap: int = 65_535) -> Path:
     with path.open("wb") as file:
         file.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, snap, 1))
         for us, frame in sorted(timed, key=lambda one: one[0]):
-            time_us = round(START_US + us)
+            time_us = START_US + round(us)
             kept = frame[:snap]
             file.write(struct.pack("<IIII", time_us // 10**6, time_us % 10**6, len(kept), len(frame)) + kept)
     return path

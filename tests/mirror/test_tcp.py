@@ -17,7 +17,9 @@ FIGURES = (
 
 def figures(row: dict[str, Any]) -> dict[str, int]:
     """The figures that are not 0."""
-    return {f"{name}_{way}": row[f"{name}_{way}"] for way in results.WAYS for name in FIGURES if row[f"{name}_{way}"] != 0}
+    return {
+        f"{name}_{way}": row[f"{name}_{way}"] for way in results.WAYS for name in FIGURES if row[f"{name}_{way}"] != 0
+    }
 
 
 def sent(talk: Talk, at_us: float, *segments: int, size: int = 100) -> float:
