@@ -58,10 +58,13 @@ def _frames(batch: list[WindowSeries], skip: int, ethernet: bool) -> tuple[Frame
     times, _, octets, _ = zip(*batch, strict=True)
     length = np.fromiter(map(len, octets), np.int64, len(batch))
     before = np.minimum(length, skip)
+    unstated = np.zeros(len(batch), np.int64)
     return Frames(
-        np.frombuffer(b"".join(octets) or b"\0", np.uint8),
-        np.cumsum(length) - length + before,
-        length - before,
-        np.zeros(len(batch), np.int64),
-        np.fromiter(times, np.int64, len(batch)) * 1000,
+        octets=np.frombuffer(b"".join(octets) or b"\0", np.uint8),
+        start=np.cumsum(length) - length + before,
+        length=length - before,
+        original=unstated,
+        ns=np.fromiter(times, np.int64, len(batch)) * 1000,
+        vlan=unstated,
+        segment=unstated,
     ), ethernet

@@ -50,6 +50,7 @@ from decoders.mirror.state import (
     find_place,
     hash_key,
     new_meter,
+    sweep,
     take_slot,
 )
 from decoders.mirror.tcp import ACK, RST, SYN, WRAP, distance, round_trip_ns, see_segment
@@ -106,17 +107,25 @@ class Frames(NamedTuple):
     """Octets on the wire; 0: as many as were captured."""
     ns: NDArray[np.int64]
     """Time since 1970."""
+    vlan: NDArray[np.int64]
+    """The VLAN that the network card took out of the frame; 0: none."""
+    segment: NDArray[np.int64]
+    """Octets of data in each segment that offload put into one frame; 0: not stated."""
+
+    def those(self, chosen: NDArray[np.bool_]) -> Frames:
+        """Return the frames that are chosen."""
+        return Frames(self.octets, *(column[chosen] for column in self[1:]))
 
 
 @kernel
-def count_frames(octets, start, length, original, ns, layer, m):
+def count_frames(octets, start, length, original, ns, vlan, segment, layer, m):
     """Count a batch of frames.  `layer`: HEADER_ETHERNET, or 0 where an IP header comes first."""
     for i in range(start.shape[0]):
-        count_frame(octets, start[i], start[i] + length[i], original[i], ns[i], layer, m)
+        count_frame(octets, start[i], start[i] + length[i], original[i], ns[i], vlan[i], segment[i], layer, m)
 
 
 @inline_always
-def count_frame(octets, at, end, original, ns, layer, m):
+def count_frame(octets, at, end, original, ns, vlan, segment, layer, m):
     """Count one frame, `octets[at:end]`."""
     rows = m.scratch
     m.totals[T_FRAMES] += 1
@@ -133,10 +142,12 @@ def count_frame(octets, at, end, original, ns, layer, m):
         m.totals[T_NESTED] += 1
     if outermost >= 0:
         see_mirror(m, octets, outermost, end)
+    elif vlan != 0:
+        rows.u16[VLAN, 0] = vlan
     if internet < 0:
         m.totals[T_NOT_IP] += 1
         return
-    count_packet(octets, internet, carried, min(end, internet + np.int64(rows.u64[BYTES, 0])), ns, m)
+    count_packet(octets, internet, carried, min(end, internet + np.int64(rows.u64[BYTES, 0])), segment, ns, m)
 
 
 @inline
@@ -149,7 +160,7 @@ def network_of(rows):
 
 
 @inline_always
-def count_packet(octets, internet, carried, end, ns, m):
+def count_packet(octets, internet, carried, end, room, ns, m):
     """Count the packet whose IP header is at `internet`, and what that carries at `carried` (−1: a later fragment)."""
     rows = m.scratch
     size = np.int64(rows.u64[BYTES, 0])
@@ -198,7 +209,7 @@ def count_packet(octets, internet, carried, end, ns, m):
     if segment:
         header = np.int64(octets[carried + 12] >> 4) * 4
         payload = internet + size - carried - header
-        if header >= 20 and see_segment(m, slot, direction, octets, carried, end, payload, ns) > 1:
+        if header >= 20 and see_segment(m, slot, direction, octets, carried, end, payload, room, ns) > 1:
             m.totals[T_SUPER] += 1
 
 
@@ -334,11 +345,12 @@ def count_sequence(m, high, low, session, number):
 
 def count(meter: Meter, frames: Frames, ethernet: bool = True) -> None:
     """Count a batch of frames; `ethernet` False: they begin with an IP header."""
-    layer = HEADER_ETHERNET if ethernet else 0
-    count_frames(frames.octets, frames.start, frames.length, frames.original, frames.ns, layer, meter)
+    count_frames(*frames, HEADER_ETHERNET if ethernet else 0, meter)
 
 
 def warm_up() -> None:
     """Compile the kernels, or load them from the cache."""
     nothing = np.zeros(0, np.int64)
-    count(new_meter(1), Frames(np.zeros(1, np.uint8), nothing, nothing, nothing, nothing))
+    meter = new_meter(1)
+    count(meter, Frames(np.zeros(1, np.uint8), *[nothing] * 6))
+    sweep(meter, 0, 0, 0)

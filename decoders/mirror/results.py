@@ -6,7 +6,7 @@ retransmission figures (NULL): what looks like one may be the gap.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from decoders.mirror.meter import OVERLAY
 from decoders.mirror.state import (
     C_CLIENT,
     C_CLIENT_NS,
+    C_ENDED_NS,
     C_ESTABLISHED,
     C_FIELDS,
     C_FIRST_NS,
@@ -27,6 +28,7 @@ from decoders.mirror.state import (
     C_SYN_ACKS,
     C_SYN_NS,
     C_SYNS,
+    C_TOLD,
     D_CAPTURE_GAP,
     D_DATA_OCTETS,
     D_DATA_SEGMENTS,
@@ -58,11 +60,15 @@ from decoders.mirror.state import (
     T_LAST_NS,
     T_USED,
     Meter,
+    sweep,
 )
 from decoders.packet import TCP
 
 UNANSWERED_NS = 3_000_000_000
 """A SYN without an answer for this long has failed: Linux sends it again after 1 s."""
+IDLE_NS = 900 * 10**9
+ENDED_NS = 10 * 10**9
+"""How long connections stay known after their last packet, and those that have ended."""
 
 Row = dict[str, Any]
 Numbers = NDArray[np.int64]
@@ -88,19 +94,28 @@ ENDS = ("server", "client")
 """At which end a round trip from the mirror was answered: data to the server measures the server's part."""
 
 
-class _Slots:
-    """The connections with packets, each with its directions in the order of `WAYS`."""
+class Window(NamedTuple):
+    """A window of time, without its end, in ns."""
 
-    def __init__(self, meter: Meter) -> None:
+    begin_ns: int
+    end_ns: int
+
+
+class _Slots:
+    """The connections of a window with packets or an end, each with its directions in the order of `WAYS`."""
+
+    def __init__(self, meter: Meter, window: Window | None) -> None:
+        self.last_ns = int(meter.totals[T_LAST_NS]) if window is None else window.end_ns
+        self.window = Window(0, self.last_ns + 1) if window is None else window
         state = meter.state[: int(meter.totals[T_USED])]
-        seen = state[:, C_FIELDS + D_PACKETS] + state[:, C_FIELDS + D_FIELDS + D_PACKETS]
-        slots = np.flatnonzero((state[:, C_IN_USE] != 0) & (seen != 0))
+        seen = state[:, C_FIELDS + D_PACKETS] + state[:, C_FIELDS + D_FIELDS + D_PACKETS] != 0
+        slots = np.flatnonzero((state[:, C_IN_USE] != 0) & (seen | _unanswered(state, self.last_ns)))
         self.slots = slots[np.argsort(meter.state[slots, C_FIRST_NS], kind="stable")]
         self.state = meter.state[self.slots]
         self.key = meter.key[self.slots]
         self.client = self.state[:, C_CLIENT]
         self.protocol = (self.key[:, 4] >> np.uint64(32)).astype(np.int64)
-        self.last_ns = int(meter.totals[T_LAST_NS])
+        self.unanswered = _unanswered(self.state, self.last_ns)
         self._meter = meter
 
     def direction(self, way: int, field: int) -> Numbers:
@@ -132,8 +147,6 @@ class _Slots:
         """Return how each TCP connection went; empty for others."""
         state = self.state
         reset = state[:, C_RESET]
-        alone = (state[:, C_SYNS] != 0) & (state[:, C_SYN_ACKS] == 0) & (state[:, C_ESTABLISHED] == 0)
-        alone &= self.direction(1, D_PACKETS) == 0
         closed = (self.direction(0, D_FIN) != 0) & (self.direction(1, D_FIN) != 0)
         chosen = np.select(
             [
@@ -142,7 +155,7 @@ class _Slots:
                 reset == RESET_BY_CLIENT,
                 reset == RESET_BY_SERVER,
                 closed,
-                alone & (self.last_ns - state[:, C_SYN_NS] >= UNANSWERED_NS),
+                self.unanswered | (state[:, C_TOLD] != 0),
                 state[:, C_OPENED] != 0,
             ],
             ["", "refused", "reset_by_client", "reset_by_server", "closed", "unanswered", "open"],
@@ -151,21 +164,50 @@ class _Slots:
         found: list[str] = chosen.tolist()
         return found
 
+    def opened(self) -> NDArray[np.bool_]:
+        """Return which TCP connections were opened in the window."""
+        found: NDArray[np.bool_] = self.state[:, C_OPENED] != 0
+        return found & (self.state[:, C_FIRST_NS] >= self.window.begin_ns)
+
+    def ended(self) -> NDArray[np.bool_]:
+        """Return which ended in the window, so that nobody counts an end twice."""
+        at: Numbers = self.state[:, C_ENDED_NS]
+        return self.unanswered | ((at >= max(self.window.begin_ns, 1)) & (at < self.window.end_ns))
+
     def zero_window_us(self, way: int) -> Numbers:
         """Return how long there was no room, until the last packet where it did not end."""
         since = self.direction(way, D_ZERO_SINCE_NS)
-        open_ns = np.where(since != 0, self.state[:, C_LAST_NS] - since, 0)
+        until = np.minimum(self.last_ns, np.maximum(self.state[:, C_LAST_NS], self.window.begin_ns))
+        open_ns = np.where(since != 0, np.maximum(until - since, 0), 0)
         return (self.direction(way, D_ZERO_NS) + open_ns) // 1000
 
 
-def connections(meter: Meter) -> list[Row]:
-    """Return a row per connection, in the order of their first packets.  Times in µs; None: not known."""
-    found = _Slots(meter)
+def _unanswered(state: Numbers, now_ns: int) -> NDArray[np.bool_]:
+    """Return of which connections it is known now, and not told yet, that the server does not answer."""
+    alone = (state[:, C_SYNS] != 0) & (state[:, C_SYN_ACKS] == 0) & (state[:, C_ESTABLISHED] == 0)
+    alone &= (state[:, C_RESET] == 0) & (state[:, C_TOLD] == 0)
+    found: NDArray[np.bool_] = alone & (now_ns - state[:, C_SYN_NS] >= UNANSWERED_NS)
+    return found
+
+
+def end_window(meter: Meter, window: Window) -> None:
+    """Begin the next window: counts begin at 0, and connections that have ended, or were idle for long, go."""
+    meter.state[: int(meter.totals[T_USED]), C_TOLD] |= _unanswered(
+        meter.state[: int(meter.totals[T_USED])], window.end_ns
+    )
+    sweep(meter, window.end_ns - IDLE_NS, window.end_ns - ENDED_NS, window.end_ns)
+
+
+def connections(meter: Meter, window: Window | None = None) -> list[Row]:
+    """Return a row per connection of a window, or since the meter is new, in the order of their first packets.
+
+    Times in µs; None: not known.
+    """
+    found = _Slots(meter, window)
     clients, servers = found.addresses()
     client_ports, server_ports = found.ports()
     columns: dict[str, list[Any]] = {
-        "time_us": (found.state[:, C_FIRST_NS] // 1000).tolist(),
-        "interval_us": ((found.state[:, C_LAST_NS] - found.state[:, C_FIRST_NS]) // 1000).tolist(),
+        **_between(found.state[:, C_FIRST_NS], found.state[:, C_LAST_NS], window),
         "network": [network_text(int(number)) for number in found.key[:, 5]],
         "ip_protocol": found.protocol.tolist(),
         "src_ip": [address_text(one) for one in clients],
@@ -173,6 +215,8 @@ def connections(meter: Meter) -> list[Row]:
         "dst_ip": [address_text(one) for one in servers],
         "dst_port": server_ports.tolist(),
         "client_known": (found.state[:, C_OPENED] != 0).tolist(),
+        "opened": found.opened().tolist(),
+        "ended": found.ended().tolist(),
         "outcome": found.outcomes(),
     }
     for way, name in enumerate(WAYS):
@@ -191,33 +235,38 @@ def connections(meter: Meter) -> list[Row]:
     return _rows(columns)
 
 
-def pairs(meter: Meter) -> list[Row]:
+def pairs(meter: Meter, window: Window | None = None) -> list[Row]:
     """Return a row per network, client and server, most octets first: sums of their connections.
 
     Retransmission figures are those of directions without capture gaps, of which `counted_segments` says the segments.
     """
-    found = _Slots(meter)
+    found = _Slots(meter, window)
     clients, servers = found.addresses()
     numbers: dict[tuple[int, bytes, bytes], int] = {}
     networks = found.key[:, 5].tolist()
     of = np.array(
         [numbers.setdefault(key, len(numbers)) for key in zip(networks, clients, servers, strict=True)], np.int64
     )
-    outcomes = np.array(found.outcomes())
+    outcomes = np.where(found.ended(), np.array(found.outcomes()), "")
 
     def summed(values: Any) -> list[int]:
         total = np.zeros(len(numbers), np.int64)
         np.add.at(total, of, np.asarray(values, np.int64))
         return total.tolist()
 
+    begins = np.full(len(numbers), np.iinfo(np.int64).max)
+    ends = np.zeros(len(numbers), np.int64)
+    np.minimum.at(begins, of, found.state[:, C_FIRST_NS])
+    np.maximum.at(ends, of, found.state[:, C_LAST_NS])
     columns: dict[str, list[Any]] = {
+        **_between(begins, ends, window),
         "network": [network_text(network) for network, _, _ in numbers],
         "src_ip": [address_text(client) for _, client, _ in numbers],
         "dst_ip": [address_text(server) for _, _, server in numbers],
         "connections": summed(found.protocol == TCP),
         "refused": summed(outcomes == "refused"),
         "unanswered": summed(outcomes == "unanswered"),
-        "reset": summed(np.char.startswith(outcomes, "reset") if len(outcomes) else []),
+        "reset": summed([outcome.startswith("reset") for outcome in outcomes]),
     }
     for way, name in enumerate(WAYS):
         whole = found.direction(way, D_CAPTURE_GAP) == 0
@@ -261,6 +310,13 @@ def network_text(number: int) -> str:
     if number & OVERLAY:
         return f"vni {number & (OVERLAY - 1)}"
     return f"vlan {number}" if number else ""
+
+
+def _between(first_ns: Numbers, last_ns: Numbers, window: Window | None) -> dict[str, list[Any]]:
+    """Return begin and length of the window, or from the first to the last packet."""
+    if window is not None:
+        first_ns, last_ns = np.full_like(first_ns, window.begin_ns), np.full_like(last_ns, window.end_ns)
+    return {"time_us": (first_ns // 1000).tolist(), "interval_us": ((last_ns - first_ns) // 1000).tolist()}
 
 
 def _rows(columns: dict[str, list[Any]]) -> list[Row]:

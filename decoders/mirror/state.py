@@ -26,10 +26,11 @@ from schemas.flows import FLOWS
     C_OPENED,  # its SYN or SYN/ACK was seen, so that the client is known
     C_SYN_NS, C_SYNS, C_SYN_ACK_NS, C_SYN_ACKS,  # time of the last one, and how many
     C_ESTABLISHED, C_RESET, C_ENDED_NS,
+    C_TOLD,  # that it was not answered is in a window already
     C_SERVER_NS, C_CLIENT_NS,  # the handshake's round trip between mirror and server, and mirror and client; 0: unknown
     C_MSS,  # the smaller of those announced; 0: unknown
     C_FIELDS,
-) = range(16)  # fmt: skip
+) = range(17)  # fmt: skip
 
 RESET_NONE, RESET_BY_CLIENT, RESET_BY_SERVER, RESET_REFUSED = range(4)
 
@@ -178,10 +179,10 @@ def take_slot(m, place, key0, key1, key2, key3, key4, key5, ns):
 
 
 @kernel
-def sweep(m, idle_before_ns, ended_before_ns, from_zero):
-    """Free the slots of connections that were last seen, or ended and last seen, before; find places for the others.
+def sweep(m, idle_before_ns, ended_before_ns, window_ends_ns):
+    """End a window: counts begin again.  Free connections last seen before a time, or ended and last seen before one.
 
-    `from_zero`: their counts begin again.
+    The others find their places again.
     """
     for empty in range(m.places.shape[0]):
         m.places[empty] = 0
@@ -196,10 +197,12 @@ def sweep(m, idle_before_ns, ended_before_ns, from_zero):
             m.free[m.totals[T_FREE]] = slot
             m.totals[T_FREE] += 1
             continue
-        if from_zero:
-            for direction in range(2):
-                for field in range(D_COUNTS):
-                    m.state[slot, C_FIELDS + D_FIELDS * direction + field] = 0
+        for direction in range(2):
+            base = C_FIELDS + D_FIELDS * direction
+            for field in range(D_COUNTS):
+                m.state[slot, base + field] = 0
+            if m.state[slot, base + D_ZERO_SINCE_NS] != 0:
+                m.state[slot, base + D_ZERO_SINCE_NS] = window_ends_ns
         hashed = hash_key(
             m, m.key[slot, 0], m.key[slot, 1], m.key[slot, 2], m.key[slot, 3], m.key[slot, 4], m.key[slot, 5]
         )

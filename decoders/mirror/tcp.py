@@ -334,10 +334,11 @@ def see_window(m, slot, direction, window, ns):
 
 
 @inline
-def see_segment(m, slot, direction, octets, at, end, payload, ns):
+def see_segment(m, slot, direction, octets, at, end, payload, room, ns):
     """Take in a TCP segment whose header, 20 octets at least, is `octets[at:end]`; `payload`: its octets of data.
 
-    Returns how many segments it was on the wire: offload puts several into one packet.
+    Returns how many segments it was on the wire: offload puts several into one packet.  `room`: the octets in each, as
+    the system says; 0: as the handshake allows.
     """
     flags = u16(octets, at + 12) & 0x01FF
     header = np.int64(octets[at + 12] >> 4) * 4
@@ -350,8 +351,9 @@ def see_segment(m, slot, direction, octets, at, end, payload, ns):
     mss = announced_mss(octets, at + 20, min(at + header, end)) if flags & SYN != 0 else np.int64(0)
     see_opening(m, slot, direction, flags, begin, mss, ns)
     segments = np.int64(1)
-    room = m.state[slot, C_MSS] - (header - 20)
-    if m.state[slot, C_MSS] != 0 and room > 0 and payload > room:
+    if room == 0 and m.state[slot, C_MSS] != 0:
+        room = m.state[slot, C_MSS] - (header - 20)
+    if 0 < room < payload:
         segments = (payload + room - 1) // room
     size = payload + (1 if flags & SYN != 0 else 0) + (1 if flags & FIN != 0 else 0)
     if payload != 0:

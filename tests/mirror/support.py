@@ -90,12 +90,15 @@ def frames_of(timed: Iterable[Timed]) -> Frames:
     """A batch of frames, in their order."""
     frames = list(timed)
     length = np.array([len(frame) for _, frame in frames], np.int64)
+    unstated = np.zeros(len(frames), np.int64)
     return Frames(
-        np.frombuffer(b"".join(frame for _, frame in frames) or b"\0", np.uint8),
-        np.cumsum(length) - length,
-        length,
-        np.zeros(len(frames), np.int64),
-        np.array([START_US * 1000 + round(us * 1000) for us, _ in frames], np.int64),
+        octets=np.frombuffer(b"".join(frame for _, frame in frames) or b"\0", np.uint8),
+        start=np.cumsum(length) - length,
+        length=length,
+        original=unstated,
+        ns=np.array([START_US * 1000 + round(us * 1000) for us, _ in frames], np.int64),
+        vlan=unstated,
+        segment=unstated,
     )
 
 
