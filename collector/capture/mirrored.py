@@ -12,6 +12,8 @@ from decoders.mirror.meter import Frames
 
 BATCH_FRAMES = 8192
 BATCH_BYTES = 4 << 20
+LATEST_US = 9_000_000_000_000_000
+"""Later times (the year 2255) would not fit a count of nanoseconds."""
 
 _LINKS = {
     0: (4, False),  # BSD loopback
@@ -60,11 +62,11 @@ def _frames(batch: list[WindowSeries], skip: int, ethernet: bool) -> tuple[Frame
     before = np.minimum(length, skip)
     unstated = np.zeros(len(batch), np.int64)
     return Frames(
-        octets=np.frombuffer(b"".join(octets) or b"\0", np.uint8),
+        octets=np.frombuffer(bytearray(b"".join(octets) or b"\0"), np.uint8),
         start=np.cumsum(length) - length + before,
         length=length - before,
         original=unstated,
-        ns=np.fromiter(times, np.int64, len(batch)) * 1000,
+        ns=np.minimum(np.fromiter(times, np.int64, len(batch)), LATEST_US) * 1000,
         vlan=unstated,
         segment=unstated,
     ), ethernet

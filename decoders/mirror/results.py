@@ -99,23 +99,25 @@ class Window(NamedTuple):
 
     begin_ns: int
     end_ns: int
+    until_ns: int
+    """Up to when it was watched: its end, but for the last window of a capture."""
 
 
 class _Slots:
     """The connections of a window with packets or an end, each with its directions in the order of `WAYS`."""
 
     def __init__(self, meter: Meter, window: Window | None) -> None:
-        self.last_ns = int(meter.totals[T_LAST_NS]) if window is None else window.end_ns
-        self.window = Window(0, self.last_ns + 1) if window is None else window
+        last_ns = int(meter.totals[T_LAST_NS])
+        self.window = window or Window(0, last_ns + 1, last_ns)
         state = meter.state[: int(meter.totals[T_USED])]
         seen = state[:, C_FIELDS + D_PACKETS] + state[:, C_FIELDS + D_FIELDS + D_PACKETS] != 0
-        slots = np.flatnonzero((state[:, C_IN_USE] != 0) & (seen | _unanswered(state, self.last_ns)))
+        slots = np.flatnonzero((state[:, C_IN_USE] != 0) & (seen | _unanswered(state, self.window.until_ns)))
         self.slots = slots[np.argsort(meter.state[slots, C_FIRST_NS], kind="stable")]
         self.state = meter.state[self.slots]
         self.key = meter.key[self.slots]
         self.client = self.state[:, C_CLIENT]
         self.protocol = (self.key[:, 4] >> np.uint64(32)).astype(np.int64)
-        self.unanswered = _unanswered(self.state, self.last_ns)
+        self.unanswered = _unanswered(self.state, self.window.until_ns)
         self._meter = meter
 
     def direction(self, way: int, field: int) -> Numbers:
@@ -175,10 +177,9 @@ class _Slots:
         return self.unanswered | ((at >= max(self.window.begin_ns, 1)) & (at < self.window.end_ns))
 
     def zero_window_us(self, way: int) -> Numbers:
-        """Return how long there was no room, until the last packet where it did not end."""
+        """Return how long there was no room."""
         since = self.direction(way, D_ZERO_SINCE_NS)
-        until = np.minimum(self.last_ns, np.maximum(self.state[:, C_LAST_NS], self.window.begin_ns))
-        open_ns = np.where(since != 0, np.maximum(until - since, 0), 0)
+        open_ns = np.where(since != 0, np.maximum(self.window.until_ns - since, 0), 0)
         return (self.direction(way, D_ZERO_NS) + open_ns) // 1000
 
 
@@ -193,7 +194,7 @@ def _unanswered(state: Numbers, now_ns: int) -> NDArray[np.bool_]:
 def end_window(meter: Meter, window: Window) -> None:
     """Begin the next window: counts begin at 0, and connections that have ended, or were idle for long, go."""
     meter.state[: int(meter.totals[T_USED]), C_TOLD] |= _unanswered(
-        meter.state[: int(meter.totals[T_USED])], window.end_ns
+        meter.state[: int(meter.totals[T_USED])], window.until_ns
     )
     sweep(meter, window.end_ns - IDLE_NS, window.end_ns - ENDED_NS, window.end_ns)
 

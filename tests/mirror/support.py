@@ -92,7 +92,7 @@ def frames_of(timed: Iterable[Timed]) -> Frames:
     length = np.array([len(frame) for _, frame in frames], np.int64)
     unstated = np.zeros(len(frames), np.int64)
     return Frames(
-        octets=np.frombuffer(b"".join(frame for _, frame in frames) or b"\0", np.uint8),
+        octets=np.frombuffer(bytearray(b"".join(frame for _, frame in frames) or b"\0"), np.uint8),
         start=np.cumsum(length) - length,
         length=length,
         original=unstated,
