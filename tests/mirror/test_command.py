@@ -163,3 +163,28 @@ def test_mistakes_are_told_in_one_line(arguments: list[str], code: int, told: st
     assert told in err
     assert err.count("\n") == 1
     assert START_US % 10**7 == 0  # of the tests of windows
+
+
+def test_the_service_has_no_kernels_of_the_meter() -> None:
+    """It would compile them, or wait for them, at its first start."""
+    code = (
+        "import sys, collector.app, collector.process.compilers, collector.commands.serve\n"
+        "from collector.__main__ import whole_parser\nwhole_parser()\n"
+        "print([name for name in sys.modules if name.startswith('decoders.mirror') or name.endswith('capture.ring')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert done.stdout == "[]\n"
+
+
+def test_warmup_has_all_of_them() -> None:
+    """Where all are in the cache, there is nothing to compile."""
+    code = (
+        "from decoders import jit\nfrom collector.commands import warmup\nimport collector.capture.ring\n"
+        "names = {one.py_func.__qualname__ for one in jit._KERNELS}\n"
+        "from collector.process.compilers import MIRROR, compile_part\ncompile_part(MIRROR)\n"
+        "print({'count_frames', 'sweep', 'list_frames'} <= names)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert done.stdout == "True\n"
