@@ -88,6 +88,7 @@ def _cells(row: Row, by: str) -> dict[str, str]:
         "server": _end(row, "dst"),
         "octets": " / ".join(figure(row[f"octets_{way}"], "bytes") for way in WAYS),
         "round trip": _round_trips(row),
+        "response": "" if row["response_median_us"] is None else figure(row["response_median_us"], "us"),
         "sent again": _both(row, "retransmitted_segments"),
         "lost before": _both(row, "lost_before_segments"),
         "reordered": _both(row, "reordered_segments"),

@@ -53,7 +53,7 @@ from decoders.mirror.state import (
     sweep,
     take_slot,
 )
-from decoders.mirror.tcp import ACK, RST, SYN, WRAP, distance, round_trip_ns, see_segment
+from decoders.mirror.tcp import ACK, RST, SYN, WRAP, distance, round_trip_ns, see_segment, see_talk
 from decoders.packet import (
     HEADER_ETHERNET,
     HEADER_IPV4,
@@ -206,6 +206,8 @@ def count_packet(octets, internet, carried, end, room, ns, m):
     m.state[slot, base + D_PACKETS] += 1
     m.state[slot, base + D_OCTETS] += size
     m.totals[T_COUNTED] += 1
+    if protocol == UDP and carried >= 0:
+        see_talk(m, slot, direction, ns)
     if segment:
         header = np.int64(octets[carried + 12] >> 4) * 4
         payload = internet + size - carried - header

@@ -36,16 +36,20 @@ from decoders.mirror.state import (
     D_FIELDS,
     D_FIN,
     D_LEAST_NS,
+    D_LONGEST_NS,
     D_LOST_BEFORE,
     D_OCTETS,
     D_PACKETS,
     D_READINGS,
     D_REORDERED,
+    D_RESPONSES,
     D_RETRANSMITTED,
     D_SPURIOUS,
     D_ZERO_NS,
     D_ZERO_SINCE_NS,
     D_ZERO_WINDOWS,
+    R_RESPONSES,
+    R_ROWS,
     READINGS,
     RESET_BY_CLIENT,
     RESET_BY_SERVER,
@@ -143,7 +147,12 @@ class _Slots:
     def readings(self, way: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Return the round trips of the data in a direction, and which of them there are, [n, READINGS] each."""
         kept = np.arange(READINGS)[None, :] < self.direction(way, D_READINGS)[:, None]
-        return self._meter.readings[self.slots * 2 + (self.client ^ way)], kept
+        return self._meter.readings[self.slots * R_ROWS + (self.client ^ way)], kept
+
+    def responses(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Return the response times, and which of them there are, [n, READINGS] each."""
+        kept = np.arange(READINGS)[None, :] < self.direction(0, D_RESPONSES)[:, None]
+        return self._meter.readings[self.slots * R_ROWS + R_RESPONSES], kept
 
     def outcomes(self) -> list[str]:
         """Return how each TCP connection went; empty for others."""
@@ -233,6 +242,9 @@ def connections(meter: Meter, window: Window | None = None) -> list[Row]:
         columns[f"rtt_{end}_min_us"] = _us(least)
         columns[f"rtt_{end}_median_us"] = _medians(*found.readings(way))
         columns[f"rtt_{end}_samples"] = found.direction(way, D_READINGS).tolist()
+    columns["responses"] = found.direction(0, D_RESPONSES).tolist()
+    columns["response_median_us"] = _medians(*found.responses())
+    columns["response_max_us"] = _us(found.direction(0, D_LONGEST_NS))
     return _rows(columns)
 
 
@@ -287,6 +299,13 @@ def pairs(meter: Meter, window: Window | None = None) -> list[Row]:
         columns[f"rtt_{end}_min_us"] = least
         columns[f"rtt_{end}_median_us"] = median
         columns[f"rtt_{end}_samples"] = summed(found.direction(way, D_READINGS))
+    readings, kept = found.responses()
+    owner = np.broadcast_to(of[:, None], kept.shape)[kept]
+    longest = np.zeros(len(numbers), np.int64)
+    np.maximum.at(longest, of, found.direction(0, D_LONGEST_NS))
+    columns["responses"] = summed(found.direction(0, D_RESPONSES))
+    columns["response_median_us"] = _grouped(readings[kept], owner, len(numbers))[0]
+    columns["response_max_us"] = _us(longest)
     rows = _rows(columns)
     rows.sort(key=lambda row: row["octets_to_server"] + row["octets_to_client"], reverse=True)
     return rows

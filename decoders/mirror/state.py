@@ -29,8 +29,9 @@ from schemas.flows import FLOWS
     C_TOLD,  # that it was not answered is in a window already
     C_SERVER_NS, C_CLIENT_NS,  # the handshake's round trip between mirror and server, and mirror and client; 0: unknown
     C_MSS,  # the smaller of those announced; 0: unknown
+    C_REQUEST_NS,  # last data of a request that is not answered yet; 0: none
     C_FIELDS,
-) = range(17)  # fmt: skip
+) = range(18)  # fmt: skip
 
 RESET_NONE, RESET_BY_CLIENT, RESET_BY_SERVER, RESET_REFUSED = range(4)
 
@@ -38,6 +39,7 @@ RESET_NONE, RESET_BY_CLIENT, RESET_BY_SERVER, RESET_REFUSED = range(4)
     # Counts, which begin again with each window.
     D_PACKETS, D_OCTETS, D_DATA_SEGMENTS, D_DATA_OCTETS, D_RETRANSMITTED, D_SPURIOUS, D_LOST_BEFORE, D_REORDERED,
     D_DUPLICATES, D_CAPTURE_GAP, D_ZERO_WINDOWS, D_ZERO_NS, D_READINGS, D_LEAST_NS,
+    D_RESPONSES, D_LONGEST_NS,  # of requests in this direction
     # State, which stays.
     D_NEXT,  # the sequence number after the highest one seen; −1: none
     D_FIRST,  # that of the SYN; −1: none
@@ -46,14 +48,16 @@ RESET_NONE, RESET_BY_CLIENT, RESET_BY_SERVER, RESET_REFUSED = range(4)
     D_TIMED, D_TIMED_NS,  # end and time of the segment whose acknowledgement is waited for; −1: none
     D_ROUND_TRIP_NS,  # the shortest of the connection's life, of data and handshake; 0: unknown
     D_FIELDS,
-) = range(24)  # fmt: skip
+) = range(26)  # fmt: skip
 D_COUNTS = D_NEXT
 
 H_BEGIN, H_END, H_NS, H_FIELDS = range(4)
 HOLES = 16
 """Gaps of a direction whose octets are waited for: of 571 losses in a burst, three were too few for 6."""
 READINGS = 128
-"""Round trips of a direction that the median is taken of; more are drawn from evenly."""
+"""Round trips of a direction, or response times, that the median is taken of; more are drawn from evenly."""
+R_RESPONSES, R_ROWS = 2, 3
+"""Rows of readings of a connection: a row for each direction comes first."""
 
 PROBES = 32
 """Places of the index that are looked at for a connection: with half of them taken, one of 10^6 looks at 30."""
@@ -83,7 +87,7 @@ class Meter(NamedTuple):
     holes: NDArray[np.int64]
     """[slots × 2, HOLES, H_FIELDS]: the first D_HOLES of them, in no order."""
     readings: NDArray[np.float32]
-    """[slots × 2, READINGS] in µs."""
+    """[slots × R_ROWS, READINGS] in µs."""
     places: NDArray[np.int32]
     """[power of 2]: slot + 1, 0 if there is none."""
     free: NDArray[np.int32]
@@ -107,7 +111,7 @@ def new_meter(slots: int, secret: int | None = None) -> Meter:
         np.zeros((slots, 6), np.uint64),
         np.zeros((slots, C_FIELDS + 2 * D_FIELDS), np.int64),
         np.zeros((slots * 2, HOLES, H_FIELDS), np.int64),
-        np.zeros((slots * 2, READINGS), np.float32),
+        np.zeros((slots * R_ROWS, READINGS), np.float32),
         np.zeros(places, np.int32),
         np.arange(slots - 1, -1, -1, dtype=np.int32),
         np.zeros((RECENT_SETS, RECENT_WAYS, 2), np.uint64),

@@ -12,6 +12,8 @@ Each direction has `D_NEXT`, the end of what was seen, and holes: what is before
 
 An acknowledgement of what was never seen shows that the capture has a gap, not the network.
 
+A response time: from the last new data of a request to the first new data of the answer; an acknowledgement is none.
+
 Round trips: of one segment with new data at a time; not if any octet up to its end was sent again (Karn and Partridge
 1987).  They contain what the receiver delays its acknowledgement.
 
@@ -32,6 +34,7 @@ from decoders.mirror.state import (
     C_FIELDS,
     C_MSS,
     C_OPENED,
+    C_REQUEST_NS,
     C_RESET,
     C_SERVER_NS,
     C_SYN_ACK_NS,
@@ -47,10 +50,12 @@ from decoders.mirror.state import (
     D_FIRST,
     D_HOLES,
     D_LEAST_NS,
+    D_LONGEST_NS,
     D_LOST_BEFORE,
     D_NEXT,
     D_READINGS,
     D_REORDERED,
+    D_RESPONSES,
     D_RETRANSMITTED,
     D_ROUND_TRIP_NS,
     D_SPURIOUS,
@@ -63,6 +68,8 @@ from decoders.mirror.state import (
     H_END,
     H_NS,
     HOLES,
+    R_RESPONSES,
+    R_ROWS,
     READINGS,
     RESET_BY_CLIENT,
     RESET_BY_SERVER,
@@ -105,8 +112,18 @@ def announced_mss(octets, at, end):
 
 
 @inline
-def add_reading(m, slot, direction, ns):
-    """Note a round trip of data in this direction.  Readings are kept evenly (Vitter 1985, algorithm R)."""
+def add_reading(m, slot, row, count, ns):
+    """Keep one more reading in a row that had `count`, evenly drawn from all (Vitter 1985, algorithm R)."""
+    place = count
+    if count >= READINGS:
+        place = np.int64(finish(m.secret[0] ^ np.uint64(count)) % np.uint64(count + 1))
+    if place < READINGS:
+        m.readings[slot * R_ROWS + row, place] = np.float32(ns / 1000.0)
+
+
+@inline
+def see_round_trip(m, slot, direction, ns):
+    """Note a round trip of data in this direction."""
     base = C_FIELDS + D_FIELDS * direction
     count = m.state[slot, base + D_READINGS]
     m.state[slot, base + D_READINGS] = count + 1
@@ -114,11 +131,25 @@ def add_reading(m, slot, direction, ns):
     if least == 0 or ns < least:
         m.state[slot, base + D_LEAST_NS] = ns
     note_least(m, slot, direction, ns)
-    place = count
-    if count >= READINGS:
-        place = np.int64(finish(m.secret[0] ^ np.uint64(count)) % np.uint64(count + 1))
-    if place < READINGS:
-        m.readings[slot * 2 + direction, place] = np.float32(ns / 1000.0)
+    add_reading(m, slot, direction, count, ns)
+
+
+@inline
+def see_talk(m, slot, direction, ns):
+    """Note new data: the time from the last of a request to the first of its answer is a response time."""
+    client = m.state[slot, C_CLIENT]
+    if direction == client:
+        m.state[slot, C_REQUEST_NS] = ns
+        return
+    took = ns - m.state[slot, C_REQUEST_NS]
+    if m.state[slot, C_REQUEST_NS] == 0 or took < 0:
+        return
+    m.state[slot, C_REQUEST_NS] = 0
+    base = C_FIELDS + D_FIELDS * client
+    count = m.state[slot, base + D_RESPONSES]
+    m.state[slot, base + D_RESPONSES] = count + 1
+    m.state[slot, base + D_LONGEST_NS] = max(m.state[slot, base + D_LONGEST_NS], took)
+    add_reading(m, slot, R_RESPONSES, count, took)
 
 
 @inline
@@ -271,7 +302,7 @@ def see_acknowledgement(m, slot, direction, number, ns):
         m.state[slot, other + D_TIMED] = -1
         took = ns - m.state[slot, other + D_TIMED_NS]
         if took > 0:
-            add_reading(m, slot, 1 - direction, took)
+            see_round_trip(m, slot, 1 - direction, took)
 
 
 @inline
@@ -359,7 +390,10 @@ def see_segment(m, slot, direction, octets, at, end, payload, room, ns):
     if payload != 0:
         m.state[slot, base + D_DATA_SEGMENTS] += segments
         m.state[slot, base + D_DATA_OCTETS] += payload
+    known = m.state[slot, base + D_NEXT]
     see_sequence(m, slot, direction, begin, size, segments, flags, ns)
+    if payload != 0 and m.state[slot, base + D_NEXT] != known:
+        see_talk(m, slot, direction, ns)
     if flags & ACK != 0:
         see_acknowledgement(m, slot, direction, u32(octets, at + 8), ns)
     if flags & (SYN | FIN) == 0:

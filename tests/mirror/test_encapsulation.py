@@ -173,6 +173,14 @@ def test_others_than_tcp_have_packets_and_octets() -> None:
     assert (back["src_ip"], back["octets_to_client"]) == ("10.0.0.2", 128)
 
 
+def test_dns_has_response_times() -> None:
+    query = Ether() / IP(src="10.0.0.1", dst="10.0.0.2", id=5) / UDP(sport=40_000, dport=53) / Raw(b"x" * 40)
+    answer = Ether() / IP(src="10.0.0.2", dst="10.0.0.1", id=6) / UDP(sport=53, dport=40_000) / Raw(b"x" * 90)
+    (row,) = results.connections(meter_of([(0, raw(query)), (1500, raw(answer))]))
+
+    assert (row["dst_port"], row["responses"], row["response_median_us"]) == (53, 1, 1500)
+
+
 def test_networks_are_apart() -> None:
     frames = [*wrapped(_tagged), *wrapped(_vxlan), *talk().frames]
 

@@ -339,3 +339,18 @@ def test_the_median_of_many_round_trips_is_near_theirs() -> None:
     assert row["rtt_server_min_us"] == 210
     assert row["rtt_server_median_us"] in (210, 510, 810)
     assert abs(row["rtt_server_median_us"] - 510) <= 300
+
+
+def test_a_response_is_data_after_data() -> None:
+    """Request in two segments, acknowledged at once; answered 700 µs after its end, then 900 µs after the next one."""
+    talk = Talk()
+    now = sent(talk, talk.open() + 50, 0, 1)
+    talk.packet(now + 300, 1, "A", 1, 201)
+    talk.packet(now - 10 + 700, 1, "PA", 1, 201, 50)
+    talk.packet(now + 800, 1, "PA", 51, 201, 50)
+    talk.packet(now + 2000, 0, "PA", 201, 101, 50)
+    talk.packet(now + 2500, 0, "PA", 201, 101, 50)  # again
+    talk.packet(now + 2900, 1, "PA", 101, 251, 50)
+    row = talk.row()
+
+    assert (row["responses"], row["response_median_us"], row["response_max_us"]) == (2, 800, 900)
