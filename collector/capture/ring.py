@@ -1,6 +1,6 @@
 """Frames of an interface, from a ring that the kernel fills (AF_PACKET, TPACKET_V3).
 
-The kernel copies the first octets of each frame into blocks of 1 MiB and hands over a block when it is full or 20 ms
+The kernel copies the first octets of each frame into blocks of 256 KiB and hands over a block when it is full or 20 ms
 old.  Nothing runs per frame in Python: a kernel lists the frames of a block, and they are counted where they lie.
 
 What the network card took out of a frame (the VLAN tag) and what it merged (TCP segments) stand in the frame's header.
@@ -34,7 +34,7 @@ TPACKET_V3 = 2
 PROMISCUOUS = 1
 ALL_PROTOCOLS = 3
 
-BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 1 << 18
 FRAME_BYTES = 2048
 """The kernel wants to know a size of frames, and does not use it in this version of the ring."""
 RETIRE_MS = 20

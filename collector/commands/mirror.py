@@ -33,6 +33,8 @@ CONNECTIONS = 262_144
 WINDOW_SECONDS = 10
 LEAST_RING_MIB, MOST_RING_MIB = 2, 1024
 WAIT_SECONDS = 0.5
+TELL_SECONDS = 10.0
+"""Between two lines about packets that did not come."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -138,11 +140,18 @@ def _count_interface(args: argparse.Namespace, windows: Windows) -> Lost:
     with Ring(args.interface, args.ring << 20, outgoing=args.outgoing) as ring:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, ask_to_stop)
-        end = time.monotonic() + (args.seconds or math.inf)
-        while not stop and time.monotonic() < end:
-            for frames in ring.read(min(WAIT_SECONDS, max(end - time.monotonic(), 0))):
+        now = time.monotonic()
+        end, tell_at, told = now + (args.seconds or math.inf), now + TELL_SECONDS, 0
+        while not stop and now < end:
+            for frames in ring.read(min(WAIT_SECONDS, end - now)):
                 windows.count(frames)
             windows.advance(time.time_ns())
+            now = time.monotonic()
+            if now >= tell_at:
+                tell_at, lost = now + TELL_SECONDS, sum(ring.lost())
+                if lost > told and not args.quiet:
+                    tell(f"{lost - told} packets of the last {TELL_SECONDS:g} s were not received")
+                told = lost
         for frames in ring.read(WAIT_SECONDS):  # what came last is not handed over yet
             windows.count(frames)
         return ring.lost()
