@@ -60,6 +60,16 @@ QUESTIONS = {
     "WHERE time > toDateTime({time:UInt32}, 'UTC') - 3600 AND pair = {pair:UInt64} ORDER BY time",
 }
 
+VOLUMES = {
+    "20 busiest pairs": "SELECT src_vm, dst_vm, network, sum(bytes) AS octets FROM {} "
+    "WHERE time > toDateTime({time:UInt32}, 'UTC') - 900 GROUP BY ALL ORDER BY octets DESC LIMIT 20",
+    "matrix of hypervisors": "SELECT src_host, dst_host, sum(bytes) FROM {} "
+    "WHERE time > toDateTime({time:UInt32}, 'UTC') - 900 GROUP BY ALL",
+    "one VM": "SELECT time, sum(bytes) FROM {} "
+    "WHERE src_vm = 'vm-77' AND time > toDateTime({time:UInt32}, 'UTC') - 900 GROUP BY time ORDER BY time",
+}
+"""Of 15 minutes.  By hand, from the sums, both ends are counted: the same work."""
+
 
 def cpu() -> float:
     """Return the CPU seconds of this process, in which the engine is."""
@@ -99,15 +109,27 @@ def stored(client: Client, parts: int) -> float:
 def asked(client: Client, newest: float) -> None:
     """Ask the view and the figures the same, and print CPU seconds and their ratio."""
     (pair,) = client.query("SELECT pair FROM pair_1m LIMIT 1").result_rows[0]
+
+    def took(sql: str, view: str) -> float:
+        begun = cpu()
+        client.query(
+            sql.replace("{}", view), parameters={"time": int(newest), "pair": pair}, settings=BOUNDS.settings()
+        )
+        return cpu() - begun
+
     for name, sql in QUESTIONS.items():
-        took = []
-        for view in ("pair_metrics_1m", "pair_figures_1m"):
-            begun = cpu()
-            client.query(
-                sql.replace("{}", view), parameters={"time": int(newest), "pair": pair}, settings=BOUNDS.settings()
-            )
-            took.append(cpu() - begun)
-        print(f"{name}: view {took[0]:.2f}, figures {took[1]:.3f} CPU s: 1 / {took[0] / took[1]:.0f}", flush=True)
+        view, figures = (took(sql, of) for of in ("pair_metrics_1m", "pair_figures_1m"))
+        print(f"{name}: view {view:.2f}, figures {figures:.3f} CPU s: 1 / {view / figures:.0f}", flush=True)
+    for name, sql in VOLUMES.items():
+        # The second time: the first one reads from the disk.
+        hand, light, whole = (
+            min(took(sql, of) for _ in range(3)) for of in ("pair_1m", "pair_traffic_1m", "pair_metrics_1m")
+        )
+        print(
+            f"{name}: sums {hand:.2f}, pair_traffic {light:.2f} ({light / hand:.1f} ×), "
+            f"pair_metrics {whole:.2f} CPU s ({whole / hand:.1f} ×)",
+            flush=True,
+        )
 
 
 def main() -> None:

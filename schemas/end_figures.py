@@ -52,13 +52,13 @@ SUMMED = (
     *_interval("loss_ratio", "Share of the packets of the measured pairs that did not arrive.", "ratio"),
     _count("measured_pairs", "Pairs whose loss is known."),
     _count("lossy_pairs", "Pairs that lose for certain: their lower end is above 0."),
-    _count("blind_pairs", "Pairs between two hypervisors that are seen at one end only."),
+    _count("blind_pairs", "Pairs between two known hypervisors that are seen at one end only."),
     _count("insufficient_pairs", "Pairs with too few samples to state loss."),
     _float("worst_loss_low", "Highest lower end of the loss of a pair.", "ratio"),
     *_interval("latency_us", "Median latency of the pairs.", "µs"),
     _name("latency_trip", "What the latency holds: one way, or a round trip."),
     _count("timed_pairs", "Pairs whose latency is measured like this."),
-    _count("slow_pairs", f"Pairs whose latency is for certain above {SLOW_US} µs."),
+    _count("slow_pairs", f"Of them, those whose latency is for certain above {SLOW_US} µs."),
     Column("connections", UINT64, "Distinct connections, at least.", unit="connections", codec=T64),
     Column("samples", FLOAT, "Sampled packets behind the figures.", unit="packets", codec=ZSTD),
     Column("sampling_rate", UINT32, "Highest sampling rate of a pair.", codec=T64),
@@ -110,6 +110,10 @@ def _trips(of: str, name: str) -> str:
     return f"{_median(of, 'one_way')} AS {name}_one_way, {_median(of, 'round_trip')} AS {name}_round_trip"
 
 
+def _slow(trip: str) -> str:
+    return f"countIf(latency_trip = '{trip}' AND toFloat64(latency_us) - latency_spread_us > {SLOW_US}) AS slow_{trip}"
+
+
 def _rows(what: str, level: str) -> str:
     """Return a query of the rows to add up: pairs of the window, a VM's twice."""
     pairs = (
@@ -146,7 +150,8 @@ SELECT begun{keys}{more}, rows, unmeasured, {_ends("bits_per_second")}, {_ends("
     if(timed > 0, if(one_ways >= round_trips, middle_one_way, middle_round_trip), NULL),
     if(timed > 0, greatest(0, if(one_ways >= round_trips, lower_one_way, lower_round_trip)), NULL),
     if(timed > 0, if(one_ways >= round_trips, upper_one_way, upper_round_trip), NULL),
-    multiIf(timed = 0, '', one_ways >= round_trips, 'one_way', 'round_trip'), timed, slow,
+    multiIf(timed = 0, '', one_ways >= round_trips, 'one_way', 'round_trip'), timed,
+    if(one_ways >= round_trips, slow_one_way, slow_round_trip),
     connected, sampled, rate, {{version:UInt64}}
 FROM (
     SELECT *, received / sent AS share, {half} AS half, greatest(one_ways, round_trips) AS timed
@@ -160,14 +165,14 @@ FROM (
             sum(ifNull(edge, 0) * sent_packets) AS edges,
             sum(if(known AND received_packets = 0, 1 - ifNull(loss_low, 0), 0) * sent_packets) AS unseen,
             countIf(known) AS measured, countIf(loss_low > 0) AS lossy,
-            countIf(loss_evidence = 'blind' AND src_host != dst_host) AS blind,
+            countIf(loss_evidence = 'blind' AND src_host != '' AND dst_host != '' AND src_host != dst_host) AS blind,
             countIf(loss_evidence = 'insufficient') AS insufficient, max(loss_low) AS worst,
             {_trips("toFloat64(latency_us)", "middle")},
             {_trips("toFloat64(latency_us) - latency_spread_us", "lower")},
             {_trips("toFloat64(latency_us) + latency_spread_us", "upper")},
             countIf(latency_us IS NOT NULL AND latency_trip = 'one_way') AS one_ways,
             countIf(latency_us IS NOT NULL AND latency_trip = 'round_trip') AS round_trips,
-            countIf(toFloat64(latency_us) - latency_spread_us > {SLOW_US}) AS slow,
+            {_slow("one_way")}, {_slow("round_trip")},
             sum(connections) AS connected, sum(samples) AS sampled, max(sampling_rate) AS rate
         FROM (SELECT *,{_OF_PAIR}
             FROM ({_rows(what, level)}))

@@ -74,6 +74,10 @@ class DueWindow:
     gaps: int
 
 
+class TooMuchError(Exception):
+    """A part of a window took more memory or time than one statement may; smaller ones may not."""
+
+
 class Figures:
     """The stage that stores figures.  A component, and a subscriber of `Windows`.
 
@@ -201,8 +205,8 @@ class Figures:
             version = max(self._clock_us(), window.newest + 1)
             try:
                 await self._reader.ask(partial(store_window, level=level, window=window, version=version, parts=parts))
-            except Exception as error:
-                if getattr(error, "code", None) not in TOO_MUCH or parts >= MOST_PARTS:
+            except TooMuchError:
+                if parts >= MOST_PARTS:
                     raise
                 self._parts[level] = parts = 2 * parts
                 _log.info("figures are evaluated in more parts", level=level, parts=parts)
@@ -216,8 +220,10 @@ def read_due(client: Client, level: str, parameters: Mapping[str, int]) -> list[
 
 
 def store_window(client: Client, level: str, window: DueWindow, version: int, parts: int) -> None:
-    """Store the figures of a window under this version, part by part, then let it count.  Blocks; raises the driver's
-    errors: what was stored until then counts nowhere."""
+    """Store the figures of a window under this version, part by part, then let it count.
+
+    Blocks; raises TooMuchError, or the driver's errors: what was stored until then counts nowhere.
+    """
     settings = BOUNDS.settings() | {"max_threads": 1}
     for part in range(parts):
         parameters = {
@@ -226,7 +232,12 @@ def store_window(client: Client, level: str, window: DueWindow, version: int, pa
             "low": part * PAIRS // parts,
             "high": (part + 1) * PAIRS // parts - 1,
         }
-        client.command(evaluate(level), parameters=parameters, settings=settings)
+        try:
+            client.command(evaluate(level), parameters=parameters, settings=settings)
+        except Exception as error:
+            if getattr(error, "code", None) not in TOO_MUCH:
+                raise
+            raise TooMuchError(first_line(error)) from error
     for what in ENDS:
         parameters = {"time": window.start, "version": version}
         client.command(add_up(what, level), parameters=parameters, settings=settings)

@@ -32,7 +32,7 @@ FOLDER = Path(__file__).parent / "dashboards"
 
 def pairs() -> dict[str, Any]:
     """Who talks to whom, and how much."""
-    source, keys = "pair_metrics$level", "src_vm, dst_vm"
+    source, traffic, keys = "pair_metrics$level", "pair_traffic$level", "src_vm, dst_vm"
     return dashboard(
         "vmflow-pairs",
         "vmflow: VM pairs",
@@ -42,7 +42,7 @@ def pairs() -> dict[str, Any]:
                 "stat",
                 "Sent between VMs",
                 (6, 4),
-                f"SELECT sum(bytes) AS bytes FROM {source}\nWHERE {PAIRS}\n  AND {COUNTED}",
+                f"SELECT sum(bytes) AS bytes FROM {traffic}\nWHERE {PAIRS}\n  AND {COUNTED}",
                 "decbytes",
                 about="Layer 3, each packet once: as it left the sender, or as it arrived where that side is blind.",
             ),
@@ -50,7 +50,7 @@ def pairs() -> dict[str, Any]:
                 "stat",
                 "Pairs with traffic",
                 (6, 4),
-                f"SELECT uniqExact(src_vm, dst_vm, network) AS pairs FROM {source}\nWHERE {PAIRS}",
+                f"SELECT uniqExact(src_vm, dst_vm, network) AS pairs FROM {traffic}\nWHERE {PAIRS}",
             ),
             panel(
                 "stat",
@@ -64,7 +64,7 @@ def pairs() -> dict[str, Any]:
                 "stat",
                 "Packets seen at neither end",
                 (6, 4),
-                f"SELECT sum(elsewhere_packets) AS packets FROM {source}\nWHERE {PAIRS}\n  AND NOT {COUNTED}",
+                f"SELECT sum(elsewhere_packets) AS packets FROM {traffic}\nWHERE {PAIRS}\n  AND NOT {COUNTED}",
                 about="In no sum here: seen on the way only, perhaps several times. Export from the VMs' bridges.",
             ),
             panel(
@@ -73,7 +73,7 @@ def pairs() -> dict[str, Any]:
                 (12, 9),
                 f"""
 SELECT time, sum(bits_per_second) AS bits, sum(bits_per_second_low) AS low, sum(bits_per_second_high) AS high
-FROM {source}
+FROM {traffic}
 WHERE {PAIRS}
   AND {COUNTED}
 GROUP BY time ORDER BY time""",
@@ -86,10 +86,10 @@ GROUP BY time ORDER BY time""",
                 "Busiest 10 pairs",
                 (12, 9),
                 f"""
-SELECT time, {PAIR} AS pair, sum(bits_per_second) AS bits FROM {source}
+SELECT time, {PAIR} AS pair, sum(bits_per_second) AS bits FROM {traffic}
 WHERE {PAIRS}
   AND {COUNTED}
-  AND {busiest("sum(bytes)", f"{PAIRS} AND {COUNTED}", keys, source)}
+  AND {busiest("sum(bytes)", f"{PAIRS} AND {COUNTED}", keys, traffic)}
 GROUP BY time, pair ORDER BY time""",
                 "bps",
             ),

@@ -13,7 +13,7 @@ from schemas.views.common import View, suffix
 from schemas.views.ends import end_metrics, end_rows
 from schemas.views.exporter import exporter_metrics
 from schemas.views.interface import interface_metrics, speed_settings
-from schemas.views.pair import pair_metrics
+from schemas.views.pair import pair_metrics, pair_traffic
 from schemas.views.reconciliation import RECONCILIATION
 
 
@@ -22,6 +22,11 @@ def _views_of(level: str) -> tuple[View, ...]:
     end = suffix(level)
     return (
         View(f"pair_metrics{end}", f"What one VM sends to another, {per}.", pair_metrics(level)),
+        View(
+            f"pair_traffic{end}",
+            f"The columns of `pair_metrics{end}` without loss, latency and errors, for less, {per}.",
+            pair_traffic(level),
+        ),
         View(f"interface_metrics{end}", f"Counters of one interface, {per}.", interface_metrics(level)),
         View(f"vm_{level}", f"`pair_{level}` by VM: each row as sent and as received.", end_rows("vm", level)),
         View(

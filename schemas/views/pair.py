@@ -1,5 +1,7 @@
 """The view `pair_metrics`: bandwidth, loss, connections, errors, drops of one VM pair, one direction, per window.
 
+`pair_traffic` has those of its columns that follow from the pair's own sums, for a fraction of the work.
+
 **What is counted.**  A packet is seen at its source, at its destination, and in between.  Volume is what was seen at
 the source (`source` and `both`), or what was seen at the destination where no exporter sees the source.
 
@@ -25,6 +27,8 @@ over all of them, or 1.96 standard deviations where they are many.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from schemas.pair_definition import EDGE_SECONDS
 from schemas.rollups import CONNECTIONS, LEVELS, PAIR_HASH, VANTAGE_OF
@@ -265,12 +269,9 @@ _EXACT = (
 )
 
 
-def _figures(level: str) -> str:
-    """Return expressions that follow from the sums, before they become columns of the view."""
+def _traffic(level: str) -> str:
+    """Return a query of the sums and what of them needs nothing else: volume, connections, how much was watched."""
     seconds = LEVELS[level]
-    sent = effective_samples("sent_packets", "sent_packets_variance")
-    received = effective_samples("received_packets", "received_packets_variance")
-    half = log_half_width("sent_packets", "sent_packets_variance", "received_packets", "received_packets_variance")
     return f"""
     SELECT
         *,
@@ -290,14 +291,31 @@ def _figures(level: str) -> str:
         {once("first_packets")} AS all_first_packets,
         {once("last_packets")} AS all_last_packets,
         greatest({smear("all_smears", "all_smear_squares")}, {stray("all")}) AS all_smear,
-        {_smear("sent")} + {_smear("received")} AS both_smear,
         least({seconds}, greatest(src_missed, dst_missed) + all_missed) AS missed_seconds,
-        missed_seconds > {MOST_MISSED} * {seconds} OR src_renewed OR dst_renewed AS torn,
         least({seconds}, if(counted_at = 'source', src_missed, dst_missed) + all_missed) AS missed_there,
         counted AND missed_there <= {MOST_MISSED} * {seconds} AS whole,
         {once("samples")} AS all_samples,
         {once("rate_unstated")} AS all_rate_unstated,
         {once("sampling_rate_max", "max")} AS all_sampling_rate,
+        {once("connections_opened")} AS opened,
+        {once("connections_reset")} AS reset,
+        whole AND {once("tcp_flags_missing")} = 0 AS flags_known,
+        opened * (all_sampling_rate - 1) AS opened_variance
+    FROM ({_sums(level)}
+    ) AS sums{_missed(level)}"""
+
+
+def _figures(level: str) -> str:
+    """Return expressions that follow from the sums, before they become columns of the view."""
+    seconds = LEVELS[level]
+    sent = effective_samples("sent_packets", "sent_packets_variance")
+    received = effective_samples("received_packets", "received_packets_variance")
+    half = log_half_width("sent_packets", "sent_packets_variance", "received_packets", "received_packets_variance")
+    return f"""
+    SELECT
+        *,
+        {_smear("sent")} + {_smear("received")} AS both_smear,
+        missed_seconds > {MOST_MISSED} * {seconds} OR src_renewed OR dst_renewed AS torn,
         {sent} AS sent_effective,
         {received} AS received_effective,
         sent_packets > 0 AND received_packets + within_packets = 0 AND watched AND seen
@@ -345,13 +363,9 @@ def _figures(level: str) -> str:
         if(counts_exact, least(edge_step + edge_noise + edge_shift, greatest(first_second, last_second))
             / sent_packets, edge_steady) + both_smear / sent_packets
             + 2 * missed_seconds / greatest({seconds} - missed_seconds, 1) AS edge,
-        {once("connections_opened")} AS opened,
-        {once("connections_reset")} AS reset,
-        whole AND {once("tcp_flags_missing")} = 0 AS flags_known,
         flags_known AND answers_without_flags = 0
             AND (answer_packets > 0 OR received_packets + within_packets > 0 OR heard) AS answers_known,
         if(answer_packets > 0, answer_rate, all_sampling_rate) AS answers_rate,
-        opened * (all_sampling_rate - 1) AS opened_variance,
         -- One sample more than there were: that none was seen does not mean that there was none.
         (accepted + answers_rate) * (greatest(answers_rate, 1) - 1) AS accepted_variance,
         2 * opened * {EDGE_SECONDS} / {seconds} AS straddling,
@@ -360,7 +374,7 @@ def _figures(level: str) -> str:
         greatest(0, opened - accepted) / opened AS failed_share,
         {Z} * sqrt(accepted_variance + straddling + opened_variance * pow(accepted / opened, 2)) / opened
             AS failed_half_width
-    FROM ({_sums(level)}
+    FROM ({_traffic(level)}
     ) AS sums
     LEFT JOIN ({_answers(level)}
     ) AS answers ON sums.time = answer_time AND sums.pair = answered_pair AND sums.src_vm = asking_vm
@@ -374,7 +388,7 @@ def _figures(level: str) -> str:
         AND sums.proof = seen_pair
     LEFT JOIN ({_hearing(level)}
     ) AS hearing ON sums.time = heard_time AND sums.src_host = heard_host
-        AND sums.network = heard_network{_missed(level)}"""
+        AND sums.network = heard_network"""
 
 
 def _missed(level: str) -> str:
@@ -388,11 +402,11 @@ def _missed(level: str) -> str:
     )
 
 
-def pair_metrics(level: str) -> str:
-    """Return the query of the view for windows of this level."""
+def _columns(level: str) -> dict[str, str]:
+    """Return the columns of `pair_metrics` by name, as expressions of what `_figures` has."""
     seconds = LEVELS[level]
 
-    def interval(name: str, estimate: str, per_second: str) -> str:
+    def interval(name: str, estimate: str, per_second: str) -> dict[str, str]:
         low = bound(f"all_{estimate}", f"all_{estimate}_variance", "-")
         high = bound(f"all_{estimate}", f"all_{estimate}_variance", "+")
         off = f"all_smear * all_{estimate} / all_packets"
@@ -403,63 +417,67 @@ def pair_metrics(level: str) -> str:
             "_low": f"greatest(0, {low} - {off})",
             "_high": f"({high} + {off}) * ({seconds} + missed_there) / {watched}",
         }
-        return ",\n    ".join(
-            f"if(whole, ({value}) * {per_second}, NULL) AS {name}{end}" for end, value in ends.items()
-        )
+        return {f"{name}{end}": f"if(whole, ({value}) * {per_second}, NULL)" for end, value in ends.items()}
 
     opened_low, opened_high = (bound("opened", "opened_variance", sign) for sign in "-+")
-    return f"""SELECT
-    time,
-    src_vm,
-    dst_vm,
-    src_host,
-    dst_host,
-    network,
-    {interval("bits_per_second", "bytes", f"8 / {seconds}")},
-    {interval("packets_per_second", "packets", f"1 / {seconds}")},
-    if(loss_known, greatest(0, 1 - arrived), NULL) AS loss_ratio,
-    if(loss_known, greatest(0, 1 - most_arrived - edge), NULL) AS loss_low,
-    if(loss_known, least(1, greatest(0, 1 - least_arrived + edge)), NULL) AS loss_high,
-    if(loss_known, edge - edge_steady, NULL) AS loss_delay_allowance,
-    evidence AS loss_evidence,
-    if(latency_samples > 0, best.3, NULL) AS latency_us,
-    if(latency_samples > 0, best.4, NULL) AS latency_spread_us,
-    if(latency_samples > 0, toString(best.1), '') AS latency_method,
-    if(latency_samples > 0, toString(best.2), '') AS latency_trip,
-    if(latency_samples > 0, best.5, NULL) AS jitter_us,
-    multiIf(latency_samples > 0, '', by_ipfix = 0, 'no_ipfix', all_sampling_rate > 1, 'sampled',
-        all_rate_unstated > 0, 'rate_unstated', 'no_new_flow') AS latency_missing,
-    connections,
-    if(whole AND all_sampling_rate = 1 AND all_rate_unstated = 0, 'exact', 'at least') AS connections_evidence,
-    if(flags_known, opened / {seconds}, NULL) AS new_connections_per_second,
-    if(flags_known, ({opened_low}) / {seconds}, NULL) AS new_connections_per_second_low,
-    if(flags_known, ({opened_high}) / {seconds}, NULL) AS new_connections_per_second_high,
-    if(errors_known, failed_share * opened, NULL) AS failed_connections,
-    if(errors_known, failed_share, NULL) AS error_ratio,
-    if(errors_known, greatest(0, failed_share - failed_half_width), NULL) AS error_low,
-    if(errors_known, least(1, failed_share + failed_half_width), NULL) AS error_high,
-    if(flags_known, reset, NULL) AS resets,
-    drops,
-    drop_hint_packets,
-    counted_at,
-    {seconds} - missed_seconds AS watched_seconds,
-    if(counted, all_packets, NULL) AS packets,
-    if(counted, all_bytes, NULL) AS bytes,
-    if(all_frame_bytes > 0, all_frame_bytes, NULL) AS frame_bytes,
-    sent_packets,
-    received_packets,
-    within_packets,
-    elsewhere_packets,
-    if(counted, packets_per_record, NULL) AS packets_per_record,
-    all_samples AS samples,
-    all_sampling_rate AS sampling_rate,
-    all_rate_unstated AS rate_unstated,
-    src_vm_uuid,
-    dst_vm_uuid,
-    pair,
-    if(counted, all_packets_variance, NULL) AS packets_variance,
-    if(counted, all_bytes_variance, NULL) AS bytes_variance,
-    sent_packets_variance,
-    received_packets_variance
-FROM ({_figures(level)}
-)"""
+    return {
+        **{name: name for name in ("time", "src_vm", "dst_vm", "src_host", "dst_host", "network")},
+        **interval("bits_per_second", "bytes", f"8 / {seconds}"),
+        **interval("packets_per_second", "packets", f"1 / {seconds}"),
+        "loss_ratio": "if(loss_known, greatest(0, 1 - arrived), NULL)",
+        "loss_low": "if(loss_known, greatest(0, 1 - most_arrived - edge), NULL)",
+        "loss_high": "if(loss_known, least(1, greatest(0, 1 - least_arrived + edge)), NULL)",
+        "loss_delay_allowance": "if(loss_known, edge - edge_steady, NULL)",
+        "loss_evidence": "evidence",
+        "latency_us": "if(latency_samples > 0, best.3, NULL)",
+        "latency_spread_us": "if(latency_samples > 0, best.4, NULL)",
+        "latency_method": "if(latency_samples > 0, toString(best.1), '')",
+        "latency_trip": "if(latency_samples > 0, toString(best.2), '')",
+        "jitter_us": "if(latency_samples > 0, best.5, NULL)",
+        "latency_missing": "multiIf(latency_samples > 0, '', by_ipfix = 0, 'no_ipfix', "
+        "all_sampling_rate > 1, 'sampled', all_rate_unstated > 0, 'rate_unstated', 'no_new_flow')",
+        "connections": "connections",
+        "connections_evidence": "if(whole AND all_sampling_rate = 1 AND all_rate_unstated = 0, 'exact', 'at least')",
+        "new_connections_per_second": f"if(flags_known, opened / {seconds}, NULL)",
+        "new_connections_per_second_low": f"if(flags_known, ({opened_low}) / {seconds}, NULL)",
+        "new_connections_per_second_high": f"if(flags_known, ({opened_high}) / {seconds}, NULL)",
+        "failed_connections": "if(errors_known, failed_share * opened, NULL)",
+        "error_ratio": "if(errors_known, failed_share, NULL)",
+        "error_low": "if(errors_known, greatest(0, failed_share - failed_half_width), NULL)",
+        "error_high": "if(errors_known, least(1, failed_share + failed_half_width), NULL)",
+        "resets": "if(flags_known, reset, NULL)",
+        **{name: name for name in ("drops", "drop_hint_packets", "counted_at")},
+        "watched_seconds": f"{seconds} - missed_seconds",
+        "packets": "if(counted, all_packets, NULL)",
+        "bytes": "if(counted, all_bytes, NULL)",
+        "frame_bytes": "if(all_frame_bytes > 0, all_frame_bytes, NULL)",
+        **{f"{side}_packets": f"{side}_packets" for side in ("sent", "received", "within", "elsewhere")},
+        "packets_per_record": "if(counted, packets_per_record, NULL)",
+        "samples": "all_samples",
+        "sampling_rate": "all_sampling_rate",
+        "rate_unstated": "all_rate_unstated",
+        **{name: name for name in ("src_vm_uuid", "dst_vm_uuid", "pair")},
+        "packets_variance": "if(counted, all_packets_variance, NULL)",
+        "bytes_variance": "if(counted, all_bytes_variance, NULL)",
+        **{f"{side}_packets_variance": f"{side}_packets_variance" for side in ("sent", "received")},
+    }
+
+
+_JOINED = ("loss_", "latency_", "jitter_", "failed_", "error_")
+"""How the names of columns begin that need more than the sums of the pair."""
+
+
+def _select(columns: Mapping[str, str], rows: str) -> str:
+    chosen = ",\n    ".join(name if name == value else f"{value} AS {name}" for name, value in columns.items())
+    return f"SELECT\n    {chosen}\nFROM ({rows}\n)"
+
+
+def pair_metrics(level: str) -> str:
+    """Return the query of the view for windows of this level."""
+    return _select(_columns(level), _figures(level))
+
+
+def pair_traffic(level: str) -> str:
+    """Return the query of the view with those columns of `pair_metrics` that need no more than the pair's sums."""
+    columns = {name: value for name, value in _columns(level).items() if not name.startswith(_JOINED)}
+    return _select(columns, _traffic(level))

@@ -141,6 +141,43 @@ def test_figures_of_vms_and_hypervisors_are_those_of_their_pairs(client: Client)
     assert blind["latency_us"] is None
 
 
+def test_only_like_is_counted_with_like(client: Client) -> None:
+    """Trips one way and round trips; hypervisors that are known."""
+    one, two, three, lost = VMS[0], VMS[1], VMS[2], vm("nowhere", "")
+    add(client, [flow(one, other, "source", received=20) for other in (two, three, vm("v", "host-1"), lost)])
+    reading = {"time": BEGIN_US + 20 * SECOND_US, "interval_us": 10 * SECOND_US, "spread_us": 1000, "samples": 4}
+    slow, quick = reading | {"latency_us": 50_000}, reading | {"latency_us": 10}
+    one_way, round_trip = ({"method": "handshake", "trip": trip} for trip in ("one_way", "round_trip"))
+    readings = [
+        slow | one_way | named(one, two),
+        quick | one_way | named(one, three),
+        slow | round_trip | named(one, vm("v", "host-1")),
+    ]
+    add(client, readings, "latency")
+    (window,) = due_now(client)
+    store_window(client, "1m", window, 7, 1)
+
+    (sent,) = ask(client, "SELECT * FROM vm_figures_1m WHERE vm = 'vm-0' AND direction = 'sent'")
+    assert (sent["latency_trip"], sent["timed_pairs"], sent["slow_pairs"]) == ("one_way", 2, 1)
+    hosts = ask(client, "SELECT toString(dst_host) AS host, blind_pairs FROM host_figures_1m ORDER BY host")
+    assert hosts == [{"host": host, "blind_pairs": blind} for host, blind in (("", 0), ("host-1", 2), ("host-2", 1))]
+    assert ask(client, "SELECT pairs, blind_pairs FROM cloud_figures_1m") == [{"pairs": 4, "blind_pairs": 3}]
+
+
+def test_the_light_view_says_what_the_whole_one_says(client: Client) -> None:
+    filled(client)
+    gap = {"begins": BEGIN_US + 10 * SECOND_US, "ends": BEGIN_US + 14 * SECOND_US, "reason": "silent"}
+    add(client, [gap | {"reporter": address("192.0.2.1"), "protocol": "sflow5"}], "gaps")
+    for level in ("", "_1m", "_1h"):
+        light = ask(client, f"SELECT * FROM pair_traffic{level} ORDER BY time, pair")
+        whole = ask(client, f"SELECT * FROM pair_metrics{level} ORDER BY time, pair")
+        assert len(light) >= 36
+        assert {row["watched_seconds"] for row in light} != {0}
+        assert light == [{name: row[name] for name in light[0]} for row in whole]
+        left = set(whole[0]) - set(light[0])
+        assert {name.split("_")[0] for name in left} == {"loss", "latency", "jitter", "failed", "error"}
+
+
 def test_the_view_names_every_column_that_the_figures_have(client: Client) -> None:
     view = {row["name"]: row["type"] for row in ask(client, "DESCRIBE pair_metrics_1m")}
     found = {row["name"]: row["type"] for row in ask(client, "DESCRIBE pair_figures_1m")}
@@ -240,8 +277,28 @@ def test_a_window_is_evaluated_in_more_parts_where_memory_does_not_suffice(
     asyncio.run(run())
 
     assert asked == [1, 2]
+    assert stage._parts["1m"] == 2
     assert ask(client, "SELECT pairs FROM figure_windows_1m") == [{"pairs": 36}]
     assert len(ask(client, EVERYTHING.format("pair_figures_1m"))) == 36
+
+
+def test_smaller_parts_do_not_help_where_the_sum_over_all_takes_too_much(
+    client: Client, settings: StoreSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(client)
+    (window,) = due_now(client)
+    monkeypatch.setattr(figures, "add_up", lambda what, level: "SELECT throwIf(1, 'too much', 241::Int16)")
+    stage = made(lambda: open_in_database(settings, {"allow_custom_error_code_in_throwif": 1}))
+
+    async def run() -> None:
+        with pytest.raises(Exception, match="too much"):
+            await stage._store("1m", window)
+        await stage._reader.close()
+
+    asyncio.run(run())
+
+    assert stage._parts["1m"] == 1
+    assert ask(client, "SELECT count() AS n FROM figure_windows_1m") == [{"n": 0}]
 
 
 def test_rows_expire(client: Client) -> None:
