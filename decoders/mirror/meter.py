@@ -150,7 +150,7 @@ def count_frame(octets, at, end, original, ns, vlan, segment, layer, m):
     count_packet(octets, internet, carried, min(end, internet + np.int64(rows.u64[BYTES, 0])), segment, ns, m)
 
 
-@inline
+@inline_always
 def network_of(rows):
     """Return the network of the innermost packet: VNI + OVERLAY, or VLAN, 0 if it has neither."""
     kind = rows.u8[TUNNEL, 0]
@@ -215,14 +215,14 @@ def count_packet(octets, internet, carried, end, room, ns, m):
             m.totals[T_SUPER] += 1
 
 
-@inline
+@inline_always
 def is_new(m, slot, direction, number):
     """Return whether a SYN with this sequence number begins another connection than that of the slot."""
     first = m.state[slot, C_FIELDS + D_FIELDS * direction + D_FIRST]
     return m.state[slot, C_OPENED] == 0 or first != number
 
 
-@inline
+@inline_always
 def client_of(direction, flags, first_port, second_port):
     """Return which direction is that of the client: who sends SYN; else, a guess, who has the higher port."""
     if flags & SYN != 0:
@@ -355,4 +355,4 @@ def warm_up() -> None:
     nothing = np.zeros(0, np.int64)
     meter = new_meter(1)
     count(meter, Frames(np.zeros(1, np.uint8), *[nothing] * 6))
-    sweep(meter, 0, 0, 0)
+    sweep(meter, 0)

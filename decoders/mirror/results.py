@@ -70,9 +70,6 @@ from decoders.packet import TCP
 
 UNANSWERED_NS = 3_000_000_000
 """A SYN without an answer for this long has failed: Linux sends it again after 1 s."""
-IDLE_NS = 900 * 10**9
-ENDED_NS = 10 * 10**9
-"""How long connections stay known after their last packet, and those that have ended."""
 
 Row = dict[str, Any]
 Numbers = NDArray[np.int64]
@@ -205,7 +202,7 @@ def end_window(meter: Meter, window: Window) -> None:
     meter.state[: int(meter.totals[T_USED]), C_TOLD] |= _unanswered(
         meter.state[: int(meter.totals[T_USED])], window.until_ns
     )
-    sweep(meter, window.end_ns - IDLE_NS, window.end_ns - ENDED_NS, window.end_ns)
+    sweep(meter, window.end_ns)
 
 
 def connections(meter: Meter, window: Window | None = None) -> list[Row]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from decoders.hashes import finish, mix
 from decoders.jit import inline, inline_always, kernel
+from decoders.packet import TCP
 from decoders.rows import Rows, new_rows
 from schemas.flows import FLOWS
 
@@ -77,6 +78,10 @@ S_IN_USE, S_ADDRESS_HIGH, S_ADDRESS_LOW, S_SESSION, S_NEXT, S_RECEIVED, S_LOST, 
 ) = range(13)  # fmt: skip
 
 
+IDLE_NS, BRIEF_NS, ENDED_NS = 900 * 10**9, 60 * 10**9, 10 * 10**9
+"""How long after its last packet a connection stays known: of TCP; of others, and opens that failed; one that ended."""
+
+
 class Meter(NamedTuple):
     """Arrays of the state.  Integers in them are wide enough for any run; a sequence number is one of 32 bits."""
 
@@ -131,7 +136,7 @@ def hash_key(m, key0, key1, key2, key3, key4, key5):
     return finish(mix(mix(mix(h, key3), key4), key5))
 
 
-@inline
+@inline_always
 def find_place(m, key0, key1, key2, key3, key4, key5, hashed):
     """Return the place in the index where a connection is or may be put; −1 if there is none near enough."""
     mask = np.int64(m.places.shape[0] - 1)
@@ -183,8 +188,8 @@ def take_slot(m, place, key0, key1, key2, key3, key4, key5, ns):
 
 
 @kernel
-def sweep(m, idle_before_ns, ended_before_ns, window_ends_ns):
-    """End a window: counts begin again.  Free connections last seen before a time, or ended and last seen before one.
+def sweep(m, now_ns):
+    """End a window: counts begin again.  Connections that have ended, or were idle for long, go.
 
     The others find their places again.
     """
@@ -194,9 +199,12 @@ def sweep(m, idle_before_ns, ended_before_ns, window_ends_ns):
     for slot in range(m.totals[T_USED]):
         if m.state[slot, C_IN_USE] == 0:
             continue
-        last = m.state[slot, C_LAST_NS]
-        ended = m.state[slot, C_ENDED_NS] != 0
-        if m.state[slot, C_IN_USE] == 2 or last < idle_before_ns or (ended and last < ended_before_ns):
+        kept_ns = IDLE_NS
+        if m.state[slot, C_ENDED_NS] != 0:
+            kept_ns = ENDED_NS
+        elif m.state[slot, C_TOLD] != 0 or np.int64(m.key[slot, 4] >> np.uint64(32)) != TCP:
+            kept_ns = BRIEF_NS
+        if m.state[slot, C_IN_USE] == 2 or m.state[slot, C_LAST_NS] < now_ns - kept_ns:
             m.state[slot, C_IN_USE] = 0
             m.free[m.totals[T_FREE]] = slot
             m.totals[T_FREE] += 1
@@ -206,7 +214,7 @@ def sweep(m, idle_before_ns, ended_before_ns, window_ends_ns):
             for field in range(D_COUNTS):
                 m.state[slot, base + field] = 0
             if m.state[slot, base + D_ZERO_SINCE_NS] != 0:
-                m.state[slot, base + D_ZERO_SINCE_NS] = window_ends_ns
+                m.state[slot, base + D_ZERO_SINCE_NS] = now_ns
         hashed = hash_key(
             m, m.key[slot, 0], m.key[slot, 1], m.key[slot, 2], m.key[slot, 3], m.key[slot, 4], m.key[slot, 5]
         )

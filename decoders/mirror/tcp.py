@@ -222,7 +222,7 @@ def fill_holes(m, slot, direction, begin, end):
     return filled, since
 
 
-@inline
+@inline_always
 def see_sequence(m, slot, direction, begin, size, segments, flags, ns):
     """Hold a segment's `size` octets, SYN and FIN among them, against what was seen of this direction."""
     base = C_FIELDS + D_FIELDS * direction
@@ -270,7 +270,7 @@ def time_segment(m, slot, base, size, flags, end, ns):
         m.state[slot, base + D_TIMED_NS] = ns
 
 
-@inline
+@inline_always
 def see_acknowledgement(m, slot, direction, number, ns):
     """Hold what this direction acknowledges against what was seen of the other one."""
     base = C_FIELDS + D_FIELDS * direction
@@ -321,7 +321,7 @@ def see_reset(m, slot, direction, ns):
         m.state[slot, C_ENDED_NS] = ns
 
 
-@inline
+@inline_always
 def see_opening(m, slot, direction, flags, number, mss, ns):
     """Note SYN, SYN/ACK and the first acknowledgement of it, and the round trips between them.
 
@@ -351,7 +351,7 @@ def see_opening(m, slot, direction, flags, number, mss, ns):
             note_least(m, slot, 1 - client, took)
 
 
-@inline
+@inline_always
 def see_window(m, slot, direction, window, ns):
     """Note when this direction's receiver has no room, and how long.  A window of 0 is 0 at any scale."""
     base = C_FIELDS + D_FIELDS * direction
@@ -364,7 +364,7 @@ def see_window(m, slot, direction, window, ns):
         m.state[slot, base + D_ZERO_NS] += max(ns - since, 0)
 
 
-@inline
+@inline_always
 def see_segment(m, slot, direction, octets, at, end, payload, room, ns):
     """Take in a TCP segment whose header, 20 octets at least, is `octets[at:end]`; `payload`: its octets of data.
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import pytest
+from scapy.all import IP, UDP, Ether, raw
+
 from decoders.mirror import results
 from decoders.mirror.results import Window
 from decoders.mirror.state import C_IN_USE, T_FREE, new_meter
@@ -120,6 +123,26 @@ def test_room_comes_back_with_connections_that_have_ended() -> None:
     found = told(frames, slots=8)
 
     assert sum(row["outcome"] == "refused" and row["ended"] for _, rows in found for row in rows) == 40
+
+
+@pytest.mark.parametrize(("kind", "seconds"), [("idle", 900), ("udp", 60), ("unanswered", 60), ("ended", 10)])
+def test_how_long_a_connection_stays_known(kind: str, seconds: int) -> None:
+    """After its last packet, looked at when a window ends."""
+    talk = Talk()
+    if kind == "idle":
+        talk.open()
+    elif kind == "udp":
+        talk.frames = [(0, raw(Ether() / IP(src="10.0.0.1", dst="10.0.0.2", id=5) / UDP()))]
+    else:
+        talk.packet(0, 0, "S", 0)
+        if kind == "ended":
+            talk.packet(0, 1, "RA", 0, 1)
+    meter = meter_of(talk.frames)
+
+    for after, known in ((4, 63), (seconds, 63), (seconds + 1, 64)):
+        end_ns = (START_US + after * SECOND_US) * 1000
+        results.end_window(meter, Window(end_ns - 10**10, end_ns, end_ns))
+        assert meter.totals[T_FREE] == known
 
 
 def test_connections_are_found_again_after_the_end_of_a_window() -> None:
