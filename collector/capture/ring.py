@@ -176,6 +176,10 @@ class Ring:
                 self._words[(block + B_STATUS) // 4] = 0
                 self._next = (self._next + 1) % self._blocks
 
+    def filled(self) -> float:
+        """Return which part of the ring waits to be read."""
+        return float(np.mean(self._words[B_STATUS // 4 :: BLOCK_BYTES // 4] & STATUS_USER))
+
     def _ready(self) -> bool:
         return bool(self._words[(self._next * BLOCK_BYTES + B_STATUS) // 4] & STATUS_USER)
 

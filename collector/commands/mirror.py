@@ -33,6 +33,8 @@ CONNECTIONS = 262_144
 WINDOW_SECONDS = 10
 LEAST_RING_MIB, MOST_RING_MIB = 2, 1024
 WAIT_SECONDS = 0.5
+FULL, HALVE_SECONDS = 0.5, 1.0
+"""Part of the ring that waits when half of the connections are left out, and the least time until half of the rest."""
 TELL_SECONDS = 10.0
 """Between two lines about packets that did not come."""
 
@@ -142,9 +144,13 @@ def _count_interface(args: argparse.Namespace, windows: Windows) -> Lost:
             signal.signal(number, ask_to_stop)
         now = time.monotonic()
         end, tell_at, told = now + (args.seconds or math.inf), now + TELL_SECONDS, 0
+        halve_at = now
         while not stop and now < end:
             for frames in ring.read(min(WAIT_SECONDS, end - now)):
                 windows.count(frames)
+                if ring.filled() > FULL and time.monotonic() >= halve_at:
+                    windows.halve()
+                    halve_at = time.monotonic() + HALVE_SECONDS
             windows.advance(time.time_ns())
             now = time.monotonic()
             if now >= tell_at:
@@ -165,6 +171,7 @@ def _summary(meter: Meter, problems: CaptureProblems, rows: int, by: str) -> Non
         "second copies": state.T_DUPLICATES,
         "not IP": state.T_NOT_IP,
         "without room": state.T_NO_ROOM,
+        "of connections left out, since there were too many packets": state.T_NOT_CHOSEN,
         "with a cut TCP header": state.T_CUT,
         "nested too deeply": state.T_NESTED,
         "from more mirrors than are followed": state.T_SOURCES_FULL,

@@ -43,12 +43,15 @@ from decoders.mirror.state import (
     T_LAST_NS,
     T_NESTED,
     T_NO_ROOM,
+    T_NOT_CHOSEN,
     T_NOT_IP,
     T_SOURCES_FULL,
     T_SUPER,
     Meter,
     find_place,
+    halve,
     hash_key,
+    is_chosen,
     new_meter,
     sweep,
     take_slot,
@@ -178,6 +181,9 @@ def count_packet(octets, internet, carried, end, room, ns, m):
         src_port, dst_port = dst_port, src_port
     ports = np.uint64(protocol << 32 | src_port << 16 | dst_port)
     hashed = hash_key(m, src0, src1, dst0, dst1, ports, network)
+    if not is_chosen(m, hashed):
+        m.totals[T_NOT_CHOSEN] += 1
+        return
     place = find_place(m, src0, src1, dst0, dst1, ports, network, hashed)
     segment = protocol == TCP and carried >= 0 and carried + 20 <= end and rows.u8[FRAGMENT, 0] == 0
     if protocol == TCP and carried >= 0 and carried + 20 > end:
@@ -356,3 +362,4 @@ def warm_up() -> None:
     meter = new_meter(1)
     count(meter, Frames(np.zeros(1, np.uint8), *[nothing] * 6))
     sweep(meter, 0)
+    halve(meter)

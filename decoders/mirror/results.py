@@ -61,6 +61,7 @@ from decoders.mirror.state import (
     S_LOST,
     S_RECEIVED,
     S_SESSION,
+    T_HALVED,
     T_LAST_NS,
     T_USED,
     Meter,
@@ -215,6 +216,7 @@ def connections(meter: Meter, window: Window | None = None) -> list[Row]:
     client_ports, server_ports = found.ports()
     columns: dict[str, list[Any]] = {
         **_between(found.state[:, C_FIRST_NS], found.state[:, C_LAST_NS], window),
+        **_rate(meter, len(found.slots)),
         "network": [network_text(int(number)) for number in found.key[:, 5]],
         "ip_protocol": found.protocol.tolist(),
         "src_ip": [address_text(one) for one in clients],
@@ -270,6 +272,7 @@ def pairs(meter: Meter, window: Window | None = None) -> list[Row]:
     np.maximum.at(ends, of, found.state[:, C_LAST_NS])
     columns: dict[str, list[Any]] = {
         **_between(begins, ends, window),
+        **_rate(meter, len(numbers)),
         "network": [network_text(network) for network, _, _ in numbers],
         "src_ip": [address_text(client) for _, client, _ in numbers],
         "dst_ip": [address_text(server) for _, _, server in numbers],
@@ -334,6 +337,11 @@ def _between(first_ns: Numbers, last_ns: Numbers, window: Window | None) -> dict
     if window is not None:
         first_ns, last_ns = np.full_like(first_ns, window.begin_ns), np.full_like(last_ns, window.end_ns)
     return {"time_us": (first_ns // 1000).tolist(), "interval_us": ((last_ns - first_ns) // 1000).tolist()}
+
+
+def _rate(meter: Meter, rows: int) -> dict[str, list[Any]]:
+    """Return of how many connections one is counted."""
+    return {"sampling_rate": [1 << int(meter.totals[T_HALVED])] * rows}
 
 
 def _rows(columns: dict[str, list[Any]]) -> list[Row]:

@@ -74,8 +74,12 @@ S_IN_USE, S_ADDRESS_HIGH, S_ADDRESS_LOW, S_SESSION, S_NEXT, S_RECEIVED, S_LOST, 
     T_FREE,  # free slots
     T_USED,  # slots from this one on were never used
     T_LAST_NS,
+    T_HALVED,  # how often the connections that are counted were halved
+    T_NOT_CHOSEN,  # packets of others
     T_FIELDS,
-) = range(13)  # fmt: skip
+) = range(15)  # fmt: skip
+
+MOST_HALVED = 10
 
 
 IDLE_NS, BRIEF_NS, ENDED_NS = 900 * 10**9, 60 * 10**9, 10 * 10**9
@@ -187,15 +191,49 @@ def take_slot(m, place, key0, key1, key2, key3, key4, key5, ns):
     return slot
 
 
-@kernel
-def sweep(m, now_ns):
-    """End a window: counts begin again.  Connections that have ended, or were idle for long, go.
+@inline_always
+def is_chosen(m, hashed):
+    """Return whether a connection is one of those that are counted: whole connections are left out, never packets."""
+    return (hashed >> np.uint64(40)) & np.uint64((1 << m.totals[T_HALVED]) - 1) == 0
 
-    The others find their places again.
-    """
+
+@inline
+def hash_slot(m, slot):
+    """Hash the key of a connection."""
+    return hash_key(m, m.key[slot, 0], m.key[slot, 1], m.key[slot, 2], m.key[slot, 3], m.key[slot, 4], m.key[slot, 5])
+
+
+@inline
+def free_slot(m, slot):
+    """Give a slot back."""
+    m.state[slot, C_IN_USE] = 0
+    m.free[m.totals[T_FREE]] = slot
+    m.totals[T_FREE] += 1
+
+
+@inline
+def find_places(m):
+    """Put all connections into `places` again."""
     for empty in range(m.places.shape[0]):
         m.places[empty] = 0
     mask = np.int64(m.places.shape[0] - 1)
+    for slot in range(m.totals[T_USED]):
+        if m.state[slot, C_IN_USE] != 1:
+            continue
+        place = np.int64(hash_slot(m, slot) & np.uint64(mask))
+        steps = 0
+        while m.places[place] != 0:
+            place = (place + 1) & mask
+            steps += 1
+        if steps < PROBES:
+            m.places[place] = slot + 1
+        else:  # nobody would find it
+            m.state[slot, C_IN_USE] = 2
+
+
+@kernel
+def sweep(m, now_ns):
+    """End a window: counts begin again.  Connections that have ended, or were idle for long, go."""
     for slot in range(m.totals[T_USED]):
         if m.state[slot, C_IN_USE] == 0:
             continue
@@ -205,9 +243,7 @@ def sweep(m, now_ns):
         elif m.state[slot, C_TOLD] != 0 or np.int64(m.key[slot, 4] >> np.uint64(32)) != TCP:
             kept_ns = BRIEF_NS
         if m.state[slot, C_IN_USE] == 2 or m.state[slot, C_LAST_NS] < now_ns - kept_ns:
-            m.state[slot, C_IN_USE] = 0
-            m.free[m.totals[T_FREE]] = slot
-            m.totals[T_FREE] += 1
+            free_slot(m, slot)
             continue
         for direction in range(2):
             base = C_FIELDS + D_FIELDS * direction
@@ -215,15 +251,14 @@ def sweep(m, now_ns):
                 m.state[slot, base + field] = 0
             if m.state[slot, base + D_ZERO_SINCE_NS] != 0:
                 m.state[slot, base + D_ZERO_SINCE_NS] = now_ns
-        hashed = hash_key(
-            m, m.key[slot, 0], m.key[slot, 1], m.key[slot, 2], m.key[slot, 3], m.key[slot, 4], m.key[slot, 5]
-        )
-        place = np.int64(hashed & np.uint64(mask))
-        steps = 0
-        while m.places[place] != 0:
-            place = (place + 1) & mask
-            steps += 1
-        if steps < PROBES:
-            m.places[place] = slot + 1
-        else:  # nobody would find it
-            m.state[slot, C_IN_USE] = 2
+    find_places(m)
+
+
+@kernel
+def halve(m):
+    """Count half as many connections from now on; the others go, with what was counted of them."""
+    m.totals[T_HALVED] += 1
+    for slot in range(m.totals[T_USED]):
+        if m.state[slot, C_IN_USE] != 0 and not is_chosen(m, hash_slot(m, slot)):
+            free_slot(m, slot)
+    find_places(m)

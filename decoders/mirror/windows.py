@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from decoders.mirror.meter import Frames, count
 from decoders.mirror.results import Window, end_window
-from decoders.mirror.state import Meter
+from decoders.mirror.state import MOST_HALVED, T_HALVED, Meter, halve
 
 SECOND_NS = 1_000_000_000
 LATE_NS = 2 * SECOND_NS
@@ -22,6 +22,7 @@ class Windows:
         self._ended = ended
         self._window: Window | None = None
         self._latest_ns = 0
+        self._halved = False
 
     def count(self, frames: Frames, ethernet: bool = True) -> None:
         """Count frames, and end the windows that are over by their times."""
@@ -44,6 +45,15 @@ class Windows:
         if self._window is not None and now_ns >= self._window.end_ns + LATE_NS:
             self.close()
 
+    def halve(self) -> None:
+        """Count half as many connections, from the begin of this window on: frames come faster than they are counted.
+
+        With each window in which that is not asked for, they are doubled again.
+        """
+        self._halved = True
+        if self._meter.totals[T_HALVED] < MOST_HALVED:
+            halve(self._meter)
+
     def close(self) -> None:
         """End the window, whatever the time."""
         if self._window is not None:
@@ -51,3 +61,6 @@ class Windows:
             self._ended(window)
             end_window(self._meter, window)
             self._window = None
+            if self._meter.totals[T_HALVED] and not self._halved:
+                self._meter.totals[T_HALVED] -= 1
+            self._halved = False

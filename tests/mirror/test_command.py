@@ -188,4 +188,4 @@ def test_warmup_compiles_all_of_them() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
 
-    assert done.stdout == "3 True\n"
+    assert done.stdout == "4 True\n"

@@ -9,7 +9,16 @@ import pytest
 from scapy.all import raw
 
 from decoders.mirror import results
-from decoders.mirror.state import D_HOLES, HOLES, T_COUNTED, T_DUPLICATES, T_FRAMES, T_NO_ROOM, T_NOT_IP, Meter
+from decoders.mirror.state import (
+    D_HOLES,
+    HOLES,
+    T_COUNTED,
+    T_DUPLICATES,
+    T_FRAMES,
+    T_NO_ROOM,
+    T_NOT_IP,
+    Meter,
+)
 from tests.mirror.simulated import Plan, play
 from tests.mirror.support import Timed, meter_of
 from tests.mirror.test_encapsulation import CASES, Wrap, talk

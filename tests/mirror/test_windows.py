@@ -10,7 +10,7 @@ from scapy.all import IP, UDP, Ether, raw
 
 from decoders.mirror import results
 from decoders.mirror.results import Window
-from decoders.mirror.state import C_IN_USE, T_FREE, new_meter
+from decoders.mirror.state import C_IN_USE, T_FREE, T_NOT_CHOSEN, new_meter
 from decoders.mirror.windows import Windows
 from tests.mirror.simulated import Plan, play
 from tests.mirror.support import START_US, Talk, Timed, frames_of, meter_of
@@ -156,3 +156,31 @@ def test_connections_are_found_again_after_the_end_of_a_window() -> None:
 
     assert meter.totals[T_FREE] == 64 - 50
     assert (meter.state[:, C_IN_USE] == 1).sum() == 50
+
+
+def test_overload_leaves_out_whole_connections() -> None:
+    """Half of them, then half of the rest; those that stay keep all their packets.  Later, more come."""
+    talks = [Talk(client_port=40_000 + number) for number in range(200)]
+    for talk in talks:
+        talk.open()
+        for second in (5, 12, 22, 32):
+            talk.packet(second * SECOND_US, 0, "A", 1, 1)
+    frames = sorted((one for talk in talks for one in talk.frames), key=lambda one: one[0])
+    meter = new_meter(256, secret=1)
+    found: list[list[dict[str, Any]]] = []
+    windows = Windows(meter, 10, lambda window: found.append(results.connections(meter, window)))
+    windows.count(frames_of(frames[:600]))
+    windows.halve()
+    windows.halve()
+    windows.count(frames_of(frames[600:]))
+    windows.close()
+
+    assert [{row["sampling_rate"] for row in rows} for rows in found] == [{4}, {4}, {2}, {1}]
+    assert {row["packets_to_server"] for row in found[0]} == {3}
+    assert 25 <= len(found[0]) <= 75
+    assert [row["src_port"] for row in found[1]] == [row["src_port"] for row in found[0]]
+    assert 70 <= len(found[2]) <= 130
+    assert {row["src_port"] for row in found[1]} < {row["src_port"] for row in found[2]}
+    assert len(found[3]) == 200
+    assert meter.totals[T_NOT_CHOSEN] == 2 * (200 - len(found[0])) + 200 - len(found[2])
+    assert meter.totals[T_FREE] == 256 - 200
