@@ -13,7 +13,6 @@ from collector.capture.files import CaptureError, CaptureProblems
 from collector.commands.mirror_output import Output
 from collector.commands.output import add_format_argument
 from collector.terminal import print_error, tell
-from decoders import jit
 
 if TYPE_CHECKING:
     from collector.capture.ring import Lost
@@ -71,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         return 2
     from decoders.mirror import meter, results, state, windows  # noqa: PLC0415 - kernels, which nobody else needs
 
-    if not (jit.INTERPRETED or jit.cached()):
+    if not meter.is_compiled():
         tell("compiling the meter, once per version: this may take a minute")
     meter.warm_up()
     made = state.new_meter(CONNECTIONS)

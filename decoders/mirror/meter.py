@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoders.hashes import finish, mix
-from decoders.jit import inline, inline_always, kernel
+from decoders.jit import INTERPRETED, inline, inline_always, kernel
 from decoders.mirror.state import (
     C_CLIENT,
     C_FIELDS,
@@ -354,6 +354,11 @@ def count_sequence(m, high, low, session, number):
 def count(meter: Meter, frames: Frames, ethernet: bool = True) -> None:
     """Count a batch of frames; `ethernet` False: they begin with an IP header."""
     count_frames(*frames, HEADER_ETHERNET if ethernet else 0, meter)
+
+
+def is_compiled() -> bool:
+    """Return whether there is nothing to compile."""
+    return INTERPRETED or all(one.cached for one in (count_frames, sweep, halve))  # type: ignore[attr-defined]
 
 
 def warm_up() -> None:

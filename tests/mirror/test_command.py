@@ -35,7 +35,10 @@ def capture(tmp_path: Path) -> Path:
 
 
 def mirror(capfd: CaptureFd, *arguments: str, code: int = 0) -> tuple[str, str]:
-    """Standard output and standard error of the command."""
+    """Standard output and standard error of the command, once the meter is compiled."""
+    from decoders.mirror import meter
+
+    meter.warm_up()
     capfd.readouterr()
     assert main(["mirror", *arguments]) == code
     done = capfd.readouterr()
