@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections import Counter, defaultdict
@@ -17,6 +18,7 @@ from decoders.mirror.meter import count
 from decoders.mirror.state import Meter, new_meter
 from tests.mirror.simulated import SIZE, Plan, play
 from tests.mirror.support import Talk, Timed, meter_of, tshark, write_pcap
+from tests.service import FIXTURES
 
 needs_tshark = pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark is not installed (Debian: tshark)")
 SEEDS = range(int(os.environ.get("VMFLOW_MIRROR_SEEDS", "3")))
@@ -97,6 +99,45 @@ def read(path: Path) -> Meter:
     for frames, ethernet in read_mirrored(path, CaptureProblems()):
         count(meter, frames, ethernet)
     return meter
+
+
+@pytest.mark.parametrize("side", ["before", "behind"])
+def test_losses_of_a_router_are_placed(side: str) -> None:
+    """Linux, iperf3 and iptables: before the router each loss is sent again, behind it each fills a gap."""
+    truth = json.loads((FIXTURES / f"mirror_{side}.truth.json").read_text())
+    rows = results.connections(read(FIXTURES / f"mirror_{side}.pcap"))
+    streams = [row for row in rows if row["data_octets_to_server"] > 100_000]
+    names = ("retransmitted_segments", "spurious_segments", "lost_before_segments", "reordered_segments")
+    found = {name: sum(row[f"{name}_to_server"] for row in streams) for name in names}
+
+    assert len(streams) == truth["streams"]
+    assert truth["dropped"] == truth["retransmits"] > 10
+    assert found == dict.fromkeys(names, 0) | {
+        "retransmitted_segments" if side == "before" else "lost_before_segments": truth["dropped"]
+    }
+    assert sum(row[f"capture_gap_octets_{way}"] for row in rows for way in results.WAYS) == 0
+
+
+@pytest.mark.parametrize("side", ["before", "behind"])
+@needs_tshark
+def test_tshark_agrees_on_them(side: str) -> None:
+    path = FIXTURES / f"mirror_{side}.pcap"
+    kinds = ("retransmission", "fast_retransmission", "spurious_retransmission", "out_of_order")
+    fields = [f"tcp.analysis.{kind}" for kind in kinds]
+    packets = tshark(path, [*fields, "tcp.stream", "ip.len", "tcp.len", "tcp.analysis.initial_rtt"], "-Y", "tcp")
+    rows = results.connections(read(path))
+    rows = [row for row in rows if row["ip_protocol"] == 6]
+
+    assert len(rows) == len({packet["tcp.stream"] for packet in packets})
+    octets = sum(row[f"octets_{way}"] for row in rows for way in results.WAYS)
+    assert octets == sum(int(packet["ip.len"]) for packet in packets)
+    data = sum(row[f"data_octets_{way}"] for row in rows for way in results.WAYS)
+    assert data == sum(int(packet["tcp.len"]) for packet in packets)
+    ours = ("retransmitted", "lost_before", "reordered")
+    again = sum(row[f"{kind}_segments_{way}"] for row in rows for kind in ours for way in results.WAYS)
+    assert again == sum(any(packet[field] for field in fields) for packet in packets)
+    initial = {round(float(packet["tcp.analysis.initial_rtt"] or 0) * 1e6) for packet in packets} - {0}
+    assert initial == {round(row["handshake_server_us"] + row["handshake_client_us"]) for row in rows}
 
 
 @needs_tshark
