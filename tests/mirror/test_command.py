@@ -5,9 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+import shlex
+import shutil
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -192,3 +196,34 @@ def test_warmup_compiles_all_of_them() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
 
     assert done.stdout == "4 True\n"
+
+
+@pytest.mark.skipif(shutil.which("ovsdb-server") is None, reason="ovsdb-server is missing (Debian: openvswitch-switch)")
+def test_the_lines_for_open_vswitch_make_a_mirror(tmp_path: Path) -> None:
+    """In a database of the test's own: no switch runs."""
+    (block,) = re.findall(r"```sh\n(ovs-vsctl.*?)```", (ROOT / "docs/mirrors.md").read_text("utf-8"), re.DOTALL)
+    lines = [line for line in block.replace("\\\n", " ").splitlines() if line.startswith("ovs-vsctl")]
+    schema = "/usr/share/openvswitch/vswitch.ovsschema"
+    subprocess.run(["ovsdb-tool", "create", tmp_path / "db", schema], check=True)
+    server = subprocess.Popen(
+        ["ovsdb-server", f"--remote=punix:{tmp_path}/sock", f"--unixctl={tmp_path}/ctl", tmp_path / "db"]
+    )
+    try:
+        while not (tmp_path / "sock").exists() and server.poll() is None:
+            time.sleep(0.05)
+
+        def vsctl(*words: str) -> str:
+            command = ["ovs-vsctl", f"--db=unix:{tmp_path}/sock", "--no-wait", *words]
+            return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+        vsctl("--", "init", "--", "add-br", "br-int", "--", "add-port", "br-int", "vnet0")
+        for line in lines:
+            vsctl(*shlex.split(line)[1:])
+        port, output = (vsctl("get", "Port", name, "_uuid") for name in ("vnet0", "mirror0"))
+
+        assert vsctl("get", "Mirror", "vmflow", "select_src_port", "select_dst_port").split() == [f"[{port}]"] * 2
+        assert vsctl("get", "Mirror", "vmflow", "output_port") == output
+        assert vsctl("get", "Bridge", "br-int", "mirrors") == f"[{vsctl('get', 'Mirror', 'vmflow', '_uuid')}]"
+    finally:
+        server.terminate()
+        server.wait(10)
