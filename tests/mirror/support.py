@@ -5,11 +5,11 @@ from __future__ import annotations
 import struct
 import subprocess
 from collections.abc import Iterable, Sequence
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scapy.all import IP, TCP, Ether, IPv6, Packet, Raw
 
 from decoders.mirror import results
 from decoders.mirror.meter import Frames, count
@@ -18,6 +18,7 @@ from decoders.mirror.state import Meter, new_meter
 START_US = 1_795_000_000_000_000
 CLIENT, SERVER = "10.0.0.1", "10.0.0.2"
 CLIENT_PORT, SERVER_PORT = 40_000, 80
+FLAGS = {"F": 1, "S": 2, "R": 4, "P": 8, "A": 16}
 Timed = tuple[float, bytes]
 """(time in µs after the start, frame)"""
 
@@ -44,39 +45,42 @@ class Talk:
         size: int = 0,
         *,
         window: int = 1000,
-        options: Sequence[Any] = (),
+        mss: int = 0,
         ident: int | None = None,
-    ) -> Packet:
+    ) -> None:
         """Add a packet to the server (way 0) or to the client (1); `seq` and `ack` count from the SYNs."""
         if ident is None:
             self._ids[way] += 1
             ident = self._ids[way]
-        tcp = TCP(
-            sport=(self.client_port, SERVER_PORT)[way],
-            dport=(SERVER_PORT, self.client_port)[way],
-            flags=flags,
-            seq=(self.isn[way] + seq) % 2**32,
-            ack=(self.isn[1 - way] + ack) % 2**32 if "A" in flags else 0,
-            window=window,
-            options=list(options),
+        option = struct.pack(">BBH", 2, 4, mss) if mss else b""
+        segment = struct.pack(
+            ">HHIIBBHHH",
+            (self.client_port, SERVER_PORT)[way],
+            (SERVER_PORT, self.client_port)[way],
+            (self.isn[way] + seq) % 2**32,
+            (self.isn[1 - way] + ack) % 2**32 if "A" in flags else 0,
+            (20 + len(option)) // 4 << 4,
+            sum(FLAGS[flag] for flag in flags),
+            window,
+            0,
+            0,
         )
+        body = segment + option + b"x" * size
         ends = (CLIENT, SERVER) if way == 0 else (SERVER, CLIENT)
         if self.v6:
-            network: Packet = IPv6(src=f"2001:db8::{ends[0][-1]}", dst=f"2001:db8::{ends[1][-1]}")
+            packed = (ip_address(f"2001:db8::{end[-1]}").packed for end in ends)
+            header = struct.pack(">IHBB16s16s", 6 << 28, len(body), 6, 64, *packed)
         else:
-            network = IP(src=ends[0], dst=ends[1], id=ident, flags="DF")
-        macs = ("52:54:00:00:00:01", "52:54:00:00:00:02")
-        made = Ether(src=macs[way], dst=macs[1 - way]) / network / tcp
-        if size:
-            made = made / Raw(b"x" * size)
-        self.frames.append((at_us, bytes(made)))
-        return made
+            packed = (ip_address(end).packed for end in ends)
+            header = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 20 + len(body), ident, 0x4000, 64, 6, 0, *packed)
+        macs = (b"RT\0\0\0\1", b"RT\0\0\0\2")
+        kind = b"\x86\xdd" if self.v6 else b"\x08\0"
+        self.frames.append((at_us, macs[1 - way] + macs[way] + kind + header + body))
 
     def open(self, at_us: float = 0, server_us: float = 300, client_us: float = 100, mss: int = 1460) -> float:
         """Add a handshake; returns its end."""
-        options = [("MSS", mss)]
-        self.packet(at_us, 0, "S", 0, options=options)
-        self.packet(at_us + server_us, 1, "SA", 0, 1, options=options)
+        self.packet(at_us, 0, "S", 0, mss=mss)
+        self.packet(at_us + server_us, 1, "SA", 0, 1, mss=mss)
         self.packet(at_us + server_us + client_us, 0, "A", 1, 1)
         return at_us + server_us + client_us
 

@@ -21,7 +21,7 @@ from tests.mirror.support import Talk, Timed, meter_of, tshark, write_pcap
 from tests.service import FIXTURES
 
 needs_tshark = pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark is not installed (Debian: tshark)")
-SEEDS = range(int(os.environ.get("VMFLOW_MIRROR_SEEDS", "3")))
+SEEDS = range(int(os.environ.get("VMFLOW_MIRROR_SEEDS", "2")))
 
 PLANS = {
     "clean": Plan(),
