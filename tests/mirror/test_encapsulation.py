@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from scapy.all import ARP, GRE, ICMP, IP, TCP, UDP, Dot1AD, Dot1Q, Ether, IPv6, Raw, raw
 from scapy.contrib.erspan import ERSPAN_I, ERSPAN_II, ERSPAN_III, ERSPAN_PlatformSpecific
 from scapy.layers.vxlan import VXLAN
 
 from decoders.mirror import results
-from decoders.mirror.state import T_CUT, T_NO_ROOM, T_NOT_IP, T_SOURCES_FULL
-from tests.mirror.support import Talk, Timed, meter_of
+from decoders.mirror.meter import count
+from decoders.mirror.state import T_CUT, T_NO_ROOM, T_NOT_IP, T_SOURCES_FULL, new_meter
+from tests.mirror.support import Talk, Timed, frames_of, meter_of
 
 Wrap = Callable[[bytes, int], Any]
 OUTER = Ether(src="52:54:00:00:0a:01", dst="52:54:00:00:0a:02")
@@ -194,3 +196,15 @@ def test_a_packet_without_length_has_that_of_its_frame() -> None:
 
     assert row["octets_to_server"] + row["octets_to_client"] == 70_040
     assert row["data_octets_to_server"] + row["data_octets_to_client"] == 70_000
+
+
+def test_a_vlan_that_the_network_card_took_out_is_the_network() -> None:
+    """Not where a tunnel is around the packet: then it is that of the underlay."""
+    networks = []
+    for wrap in (CASES[0][0], _gre):
+        frames = frames_of(wrapped(wrap))
+        meter = new_meter(8, secret=1)
+        count(meter, frames._replace(vlan=np.full(len(frames.ns), 77, np.int64)))
+        networks += [row["network"] for row in results.connections(meter)]
+
+    assert networks == ["vlan 77", ""]
