@@ -84,7 +84,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	@if [ -d console/node_modules ]; then console/build $(BIN) --check; else echo "the page's types are not checked: make page"; fi
-	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive vmflow.py schemas decoders collector deploy
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive vmflow.py schemas decoders agent collector deploy
 
 # The kernels are compiled while the linters run: each takes one core for a minute or two.
 test: $(LIBVIRT) $(SITE) $(PAGE)

@@ -9,7 +9,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-PACKAGES = ("schemas", "decoders", "collector")
+PACKAGES = ("schemas", "decoders", "agent", "collector")
 
 
 def stranger() -> str:

@@ -100,7 +100,7 @@ def exporters(count: int) -> Step:
     reporter.report(1, OwnLoss())
     each = DATAGRAMS // count
     records = each * count * traffic.SET_RECORDS
-    taken, told = [], []
+    taken, reported = [], []
     for turn in range(ROUNDS + 1):
         payloads = [
             (payload, sender)
@@ -112,8 +112,8 @@ def exporters(count: int) -> Step:
         metrics.advance()
         advanced = time.thread_time()
         reporter.report(turn + 2, OwnLoss())
-        told.append(1e6 * (advanced - began + (time.thread_time() - advanced) / 10) / count)
-    return Step(count, median(taken[1:]), median(told[1:]))
+        reported.append(1e6 * (advanced - began + (time.thread_time() - advanced) / 10) / count)
+    return Step(count, median(taken[1:]), median(reported[1:]))
 
 
 def templates(count: int) -> Step:

@@ -39,6 +39,7 @@ COMMANDS = {
     "inventory": Command("collector.commands.inventory", "who is who: VMs, interfaces; traffic without a name"),
     "rules": Command("collector.commands.rules", "rules of alerts: list, test over stored windows, suggest limits"),
     "alerts": Command("collector.commands.alerts", "alerts: list, acknowledge, resolve, silence; try a receiver"),
+    "agent": Command("collector.commands.agent", "loss and delay between two machines: send probes, answer them"),
     "check": Command("collector.commands.check", "check the settings and say what they mean"),
     "init": Command("collector.commands.init", "write a settings file, and say what to type at Open vSwitch"),
     "deploy": Command("collector.commands.deploy", "write files: systemd, sysctl, Prometheus, Grafana, Docker, Helm"),
@@ -50,7 +51,7 @@ COMMANDS = {
 EPILOG = """\
 Settings come from a TOML file (--config FILE, else VMFLOW_CONFIG, else ~/.config/vmflow/vmflow.toml, else
 /etc/vmflow/vmflow.toml), from variables such as VMFLOW_WEB__PORT=9090 and from --set web.port=9090, in rising order.
-`vmflow COMMAND --help` tells more.
+`vmflow COMMAND --help` shows more.
 """
 
 
@@ -67,12 +68,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str]) -> int:
     """Run one command, and report what it raises, except KeyboardInterrupt."""
     # Only the command used declares its arguments, so `--help` stays quick.
-    parser = _parser([argument for argument in arguments if argument in COMMANDS][:1])
-    args = parser.parse_args(arguments)
-    if args.command is None:
-        parser.print_help()
+    named = [argument for argument in arguments if argument in COMMANDS][:1]
+    try:
+        parser = _parser(named)
+        args = parser.parse_args(arguments)
+        if args.command is None:
+            parser.print_help()
+            return EXIT_USAGE
+        run: Callable[[argparse.Namespace], int] = import_module(COMMANDS[args.command].module).run
+    except ModuleNotFoundError as error:
+        # Installed with --no-deps.
+        terminal.print_error(
+            " ".join(named), f"needs {error.name}, which is not installed; `vmflow agent` alone does without libraries"
+        )
         return EXIT_USAGE
-    run: Callable[[argparse.Namespace], int] = import_module(COMMANDS[args.command].module).run
     try:
         return run(args)
     except BrokenPipeError:
@@ -90,7 +99,7 @@ def _run(arguments: Sequence[str]) -> int:
             terminal.print_error(
                 args.command,
                 f"a defect of vmflow: {type(error).__name__}: {' '.join(str(error).split())[:LINE_CHARACTERS]} "
-                f"({Path(place.filename).name}:{place.lineno}); `vmflow --traceback {args.command} …` tells more",
+                f"({Path(place.filename).name}:{place.lineno}); `vmflow --traceback {args.command} …` shows more",
             )
         return EXIT_FAILED
 
@@ -128,7 +137,7 @@ def _parser(declared: Iterable[str]) -> terminal.Parser:
         "--print-completion", action=_Completion, choices=SHELLS, metavar="SHELL",
         help=f"print what {', '.join(SHELLS)} completes, for a file that the shell reads, and exit",
     )  # fmt: skip
-    parser.add_argument("--traceback", action="store_true", help="tell all of a defect of vmflow, to report it")
+    parser.add_argument("--traceback", action="store_true", help="show the trace of a defect of vmflow, to report it")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for name, command in COMMANDS.items():
         sub = commands.add_parser(name, help=command.help, description=command.help[0].upper() + command.help[1:] + ".")

@@ -464,7 +464,7 @@ class Service:
             "inventory": self.inventory.health(),
             "messages_waiting": self.notify.waiting,
             "confined": self.confinement.summary,
-            "replaced_files": self._tell_replaced(),
+            "replaced_files": self._report_replaced(),
         }
 
     def _own_measures(self) -> dict[str, float]:
@@ -517,7 +517,7 @@ class Service:
             settings = self._reload()
         except InvalidSettingsError as error:
             _log.error("settings not reloaded", error=str(error))
-            self._tell_replaced()
+            self._report_replaced()
             return lambda: None
         certificates = []
         for servers in (self.entrance, self.streams):
@@ -525,11 +525,11 @@ class Service:
                 certificates.append(servers.read_again())
             except AccessError as error:
                 _log.error("certificate not reloaded, the old one stays", error=str(error))
-        self._tell_replaced()
+        self._report_replaced()
         fixed = [name for name in FIXED if getattr(settings, name) != getattr(self.settings, name)]
         return partial(self._take_over, settings, certificates, fixed)
 
-    def _tell_replaced(self) -> int:
+    def _report_replaced(self) -> int:
         """Log files that the confined process cannot read any more; return how many there are."""
         replaced = self.confinement.replaced()
         if replaced:

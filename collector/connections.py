@@ -212,10 +212,10 @@ SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 Accepted = Callable[[socket.socket, str, int], None]
 """Takes over a connection: its socket, its client's address and port."""
 
-_log = get_log("door")
+_log = get_log("connections")
 
 
-class Door:
+class Acceptor:
     """The acceptor of the connections of `listening`, which passes them to `accepted`; create it on the event loop's
     thread.
 

@@ -157,7 +157,7 @@ class Log:
         kind, _, trace = sys.exc_info()
         kept_back = self._sampler.due(event, (kind, _place(trace)))
         if kept_back is not None:
-            self._write(logging.ERROR, event, fields | _told(kept_back), with_exception=True)
+            self._write(logging.ERROR, event, fields | _suppressed(kept_back), with_exception=True)
 
     def sampled(
         self,
@@ -176,7 +176,7 @@ class Log:
             return False
         if key is not None:
             fields = {"key": key, **fields}
-        self._write(logging.getLevelNamesMapping()[severity.upper()], event, fields | _told(kept_back))
+        self._write(logging.getLevelNamesMapping()[severity.upper()], event, fields | _suppressed(kept_back))
         return True
 
     def _write(self, level: int, event: str, fields: Mapping[str, object], with_exception: bool = False) -> None:
@@ -184,7 +184,7 @@ class Log:
             self._logger.log(level, "%s", event, extra={_FIELDS: fields}, exc_info=with_exception, stacklevel=3)
 
 
-def _told(kept_back: int) -> dict[str, object]:
+def _suppressed(kept_back: int) -> dict[str, object]:
     return {"kept_back": kept_back} if kept_back else {}
 
 

@@ -23,6 +23,15 @@ async def cancel(*tasks: asyncio.Task[Any] | None) -> None:
             raise ended
 
 
+async def finish(tasks: Collection[asyncio.Task[Any]], seconds: float) -> None:
+    """Wait until tasks have ended; cancel those that have not within so many seconds."""
+    if tasks:
+        _, late = await asyncio.wait(tasks, timeout=seconds)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 class Stop:
     """The countdown from `begin` on.  For the event loop's thread."""
 

@@ -61,14 +61,14 @@ class LoopLag:
                 waited, began = core.seconds(), time.monotonic()
                 await asyncio.sleep(CHECK_SECONDS)
                 ended = time.monotonic()
-                now = max(now, self._told(ended - began - CHECK_SECONDS, core.seconds() - waited))
+                now = max(now, self._late_by(ended - began - CHECK_SECONDS, core.seconds() - waited))
                 worst = max(before, now)
                 self._lag.set(worst.seconds)
                 self._core.set(worst.core_seconds)
                 if ended > until:
                     before, now, until = now, Lag(), ended + WINDOW_SECONDS
 
-    def _told(self, seconds: float, core_seconds: float) -> Lag:
+    def _late_by(self, seconds: float, core_seconds: float) -> Lag:
         """Count a timer that came late.  The thread may have waited for a core before the timer was due, too."""
         lag = Lag(max(seconds, 0.0), min(core_seconds, max(seconds, 0.0)))
         if lag.seconds > LATE_SECONDS:

@@ -17,7 +17,7 @@ SEVERITIES = ("info", "warning", "critical")
 SCOPES = ("pair", "vm", "interface", "host", "exporter", "service")
 STATUSES = ("firing", "acknowledged", "resolved")
 EVENTS = (
-    "firing", "resolved", "escalated", "acknowledged", "stale", "measured", "inhibited", "silenced", "told",
+    "firing", "resolved", "escalated", "acknowledged", "stale", "measured", "inhibited", "silenced", "notified",
 )  # fmt: skip
 ACTION_KINDS = ("command", "webhook")
 ACTION_RESULTS = ("ok", "failed", "late", "limited", "dry_run", "stopped")
@@ -92,7 +92,7 @@ ALERTS = Table(
         _time("stale_since", "Since when nothing is measured of it; 1970 while something is."),
         *_FIGURES,
         _figure("worst", "Value furthest beyond the limit so far."),
-        _time("told", "When its message was handed over to delivery; 1970 if it was not."),
+        _time("notified", "When its message was handed over to delivery; 1970 if it was not."),
         Column("held_back", UINT8, "1 if a silence or another alert keeps its message back.", codec=LZ4),
         Column("escalations", UINT32, "How often it was escalated.", unit="times", codec=LZ4),
         _text("summary", "Sentence of the rule, filled in."),
@@ -113,7 +113,7 @@ EVENTS_TABLE = Table(
         _enum(
             "event",
             "What happened. `stale`: nothing is measured any more; `measured`: again something. `inhibited`, "
-            "`silenced`: its message is kept back; `told`: it is handed over to delivery.",
+            "`silenced`: its message is kept back; `notified`: it is handed over to delivery.",
             EVENTS,
         ),
         _text("who", "Who or what did it."),

@@ -44,7 +44,7 @@ WHERE_FROM = (
     Column(
         "time_received",
         TIME_US,
-        "When the datagram arrived at the collector, by the kernel's clock where it tells.",
+        "When the datagram arrived at the collector, by the kernel's clock where it is stated.",
         unit="µs since 1970",
         codec=DELTA,
     ),

@@ -10,7 +10,7 @@ REPORTER, DOMAIN = STREAM_KEYS
 
 GAPS = Table(
     "gaps",
-    "One time in which a stream, or the service, did not tell of all packets. Windows that it touches prove no loss.",
+    "One time in which a stream, or the service, did not report all packets. Windows that it touches prove no loss.",
     (
         Column(
             "begins",

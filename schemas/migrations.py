@@ -3,8 +3,8 @@
 A step is frozen SQL text in `schemas/steps/NNNN_name.sql`: what was released is never edited, a change is a new file.
 Statements end with `;` at the end of a line and have the holes that `schemas.render.fill` fills.  Statements must be
 repeatable (`IF NOT EXISTS`), since a step that failed halfway is run again.  A test replays all steps from nothing and
-from every released state (`schemas/states/`) and compares with the schema rendered today.  A table that a step drops is
-renamed instead if it holds rows (`put_aside`).
+from every released state (`tests/schemas/states/`) and compares with the schema rendered today.  A table that a step
+drops is renamed instead if it holds rows (`put_aside`).
 
 Until the first release there is one step, the tables as they are today; `python -m tests.schemas.first_release` writes
 it.
@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 STEPS = Path(__file__).resolve().parent / "steps"
-STATES = Path(__file__).resolve().parent / "states"
 
 TABLE = "vmflow_migrations"
 """The table of steps that ran: one row per step."""
@@ -76,8 +75,3 @@ def put_aside(statement: str, name: str) -> str:
     """Return a statement that renames the table to this name, in place of a filled one that drops it."""
     found = _DROP.fullmatch(statement)
     return f"RENAME TABLE {found['table']} TO {name}{found['rest']}" if found else statement
-
-
-def states() -> dict[str, Path]:
-    """Return released states by version: the SQL that creates a store as that release left it."""
-    return {path.stem: path for path in sorted(STATES.glob("*.sql"))}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from string import Template
@@ -181,6 +182,10 @@ def _column_row(column: Column) -> str:
     return "| " + " | ".join(_cell(cell) for cell in cells) + " |"
 
 
+def _paragraph(text: str) -> str:
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
+
+
 def docs() -> str:
     """Return the text of docs/columns.md."""
     lines = [
@@ -196,13 +201,15 @@ def docs() -> str:
         lines += [
             f"## {table.name}",
             "",
-            table.doc,
+            _paragraph(table.doc),
             "",
             "It holds no rows."
             if not table.holds_rows
-            else f"Rows live {table.ttl_days} days unless settings say otherwise, counted from `{table.time}`; "
-            f"sorted by {', '.join(f'`{name}`' for name in table.order_by)}; "
-            f"one partition per {'month' if table.partition == 'toYYYYMM' else 'day'}.",
+            else _paragraph(
+                f"Rows live {table.ttl_days} days unless settings say otherwise, counted from `{table.time}`; "
+                f"sorted by {', '.join(f'`{name}`' for name in table.order_by)}; "
+                f"one partition per {'month' if table.partition == 'toYYYYMM' else 'day'}."
+            ),
             "",
             "| column | type | unit | meaning | missing | source |",
             "|---|---|---|---|---|---|",

@@ -199,7 +199,7 @@ def vm(name: str, host: str = "host-1", tag: int = 1) -> dict[str, Any]:
 
 
 def flow(source: Mapping[str, Any], destination: Mapping[str, Any], seen: str, **values: Any) -> dict[str, Any]:
-    """A made-up row, an unsampled sFlow sample unless told otherwise; times in seconds after BEGIN_US."""
+    """A made-up row, an unsampled sFlow sample unless stated otherwise; times in seconds after BEGIN_US."""
     received = values.pop("received", 0.0)
     ended = values.pop("ended", received)
     started = values.pop("started", ended)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ import pytest
 import collector
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("schemas", "decoders", "collector")
-ALLOWED = {"schemas": {"schemas"}, "decoders": {"schemas", "decoders"}, "collector": set(PACKAGES)}
+PACKAGES = ("schemas", "decoders", "agent", "collector")
+ALLOWED = {
+    "schemas": {"schemas"}, "decoders": {"schemas", "decoders"}, "agent": {"agent"}, "collector": set(PACKAGES),
+}  # fmt: skip
 ROOMS = tuple(re.findall(r"^    ([a-z]+)  ", collector.__doc__ or "", re.MULTILINE))
 """Folders of `collector`, in the order in which its docstring lists them."""
 NO_STAGES = {"http", "process", "commands"}
@@ -57,6 +60,13 @@ def test_decoders_know_no_sockets_clocks_logs_or_settings() -> None:
         assert not {name.split(".")[0] for name in imports(file)} & BANNED_IN_DECODERS, file
 
 
+def test_the_agent_needs_the_standard_library_alone_and_only_its_command_knows_it() -> None:
+    for file in sources("agent"):
+        assert {name.split(".")[0] for name in imports(file)} <= {*sys.stdlib_module_names, "agent"}, file
+    knowing = [file for file in sources("collector") if "agent" in {name.split(".")[0] for name in imports(file)}]
+    assert knowing == [ROOT / "collector/commands/agent.py"]
+
+
 def test_every_room_is_listed_in_the_order_of_the_data() -> None:
     assert set(ROOMS) == {file.parent.name for file in (ROOT / "collector").glob("*/__init__.py")}
     assert ROOMS[:8] == ("listen", "decode", "inventory", "store", "rollup", "analyze", "alert", "notify")
@@ -94,7 +104,7 @@ MAY_PUT_OUT = {
     "collector/commands/serve.py": {"sys.stderr"},  # flushes it
     "collector/inventory/sources/static_file.py": {"csv"},  # reads
 }
-"""Whoever else prints goes around what keeps names from steering terminals and spreadsheets."""
+"""Anything else that prints goes around what keeps names from steering terminals and spreadsheets."""
 
 
 def outputs(file: Path) -> set[str]:
@@ -111,7 +121,8 @@ def outputs(file: Path) -> set[str]:
 
 
 def test_text_leaves_by_one_way_for_each_medium() -> None:
-    found = {str(file.relative_to(ROOT)): used for file in sources("collector") if (used := outputs(file))}
+    files = [*sources("agent"), *sources("collector")]
+    found = {str(file.relative_to(ROOT)): used for file in files if (used := outputs(file))}
 
     assert found == MAY_PUT_OUT
 

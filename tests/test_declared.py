@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 NEWER = {"compression"}
 """Python's own in a later release than the oldest that we support."""
-OURS = {"schemas", "decoders", "collector", "vmflow", "tests", "bench", "deploy"}
+OURS = {"schemas", "decoders", "agent", "collector", "vmflow", "tests", "bench", "deploy"}
 DISTRIBUTIONS = {"ovs": "ovs", "libvirt": "libvirt-python", "openstack": "openstacksdk", "chdb": "chdb",
                  "helm_python": "helm-python-sdk"}  # fmt: skip
 """Of modules that need not be installed here."""
@@ -23,7 +23,7 @@ NOT_OURS = ("system/neutron",)
 """Folders of what runs on the system's own Python."""
 _known = cache(packages_distributions)
 """Distributions of each module that is installed; finding them takes seconds."""
-INSTALLED = ("vmflow.py", "schemas", "decoders", "collector")
+INSTALLED = ("vmflow.py", "schemas", "decoders", "agent", "collector")
 EXTRAS = ("embedded", "libvirt", "openstack", "ovsdb")
 """What a user may choose; the code says what is missing where it is not there."""
 OTHERS = {"bench": ("bench", *EXTRAS), "tests": ("test", "chart", "fuzz", "bench", *EXTRAS), "deploy": EXTRAS}
@@ -82,7 +82,7 @@ def test_so_does_what_is_not_installed(path: str) -> None:
     assert undeclared(ROOT / path, OTHERS[path]) == []
 
 
-def test_each_dependency_is_imported_and_told_of() -> None:
+def test_each_dependency_is_imported_and_documented() -> None:
     """A dependency that nothing imports only makes the installation larger."""
     used = {
         _normal(one)

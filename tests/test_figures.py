@@ -44,7 +44,7 @@ def test_an_interval_has_one_unit_that_fits_its_upper_end() -> None:
     assert figures([0.061, 0.048, 0.075], "ratio", "loss_ratio") == (["6.1", "4.8", "7.5"], "%")
 
 
-def test_what_is_no_number_is_told_as_unknown() -> None:
+def test_what_is_no_number_is_shown_as_unknown() -> None:
     assert [number(value) for value in (float("nan"), float("inf"), float("-inf"))] == ["?", "?", "?"]
 
 

@@ -1,4 +1,4 @@
-"""How late timers are: what the process held up and what a missing core did are told apart."""
+"""How late timers are: what the process held up and what a missing core did are kept apart."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def crowded() -> Iterator[None]:
 
 
 def measured(work: float) -> Metrics:
-    """What is told of a loop that a callback holds for so many seconds."""
+    """What is reported of a loop that a callback holds for so many seconds."""
     metrics = Metrics()
 
     async def main() -> None:
@@ -58,7 +58,7 @@ def test_a_callback_that_takes_long_is_the_fault_of_the_process() -> None:
     assert metrics.value("event_loop_late_total", cause="process") == 1
 
 
-def test_both_causes_are_told_from_the_start() -> None:
+def test_both_causes_are_reported_from_the_start() -> None:
     metrics = measured(0.0)
 
     assert metrics.value("event_loop_late_total", cause="process") == 0

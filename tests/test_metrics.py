@@ -106,7 +106,7 @@ def test_running_totals_add_their_growth() -> None:
     totals.advance(labels, np.array([10, 0]))
     totals.advance(labels, np.array([10, 4]))
     labels.append(("c",))
-    totals.advance(labels, np.array([3, 5, 7]))  # the first began anew
+    totals.advance(labels, np.array([3, 5, 7]))  # the first began again
 
     assert metrics.value("bytes_total", exporter="a") == 13
     assert metrics.value("bytes_total", exporter="b") == 5

@@ -1,4 +1,4 @@
-"""A stop while the store is away: what the next run finds in the spool is judged, and told of as late."""
+"""A stop while the store is away: what the next run finds in the spool is judged, and reported as late."""
 
 from __future__ import annotations
 

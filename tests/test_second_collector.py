@@ -24,9 +24,9 @@ def test_one_service_at_a_time_stores_into_a_database(server_store: StoreSetting
         second = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120, check=False)
 
         assert second.returncode == 3, second.stderr
-        told = second.stderr.splitlines()[-1]
-        assert told.startswith(f"vmflow run: another vmflow stores into database {server_store.database} of ")
-        assert f"pid {first.process.pid}, since " in told
+        reported = second.stderr.splitlines()[-1]
+        assert reported.startswith(f"vmflow run: another vmflow stores into database {server_store.database} of ")
+        assert f"pid {first.process.pid}, since " in reported
         first.process.kill()
         first.process.wait(30)
 

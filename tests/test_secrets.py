@@ -95,13 +95,13 @@ def test_check_and_dump_print_none(file: Path) -> None:
         f'access.client_token=["{CLIENT}"]',
     ],
 )
-def test_mistakes_are_told_without_the_secret(override: str) -> None:
+def test_mistakes_are_reported_without_the_secret(override: str) -> None:
     with pytest.raises(InvalidSettingsError) as caught:
         load(None, [override])
 
-    told = str(caught.value)
-    assert override.partition("=")[0].split(".")[0] in told
-    assert_none(told)
+    expected = str(caught.value)
+    assert override.partition("=")[0].split(".")[0] in expected
+    assert_none(expected)
 
 
 def test_a_traceback_of_the_settings_shows_none(file: Path) -> None:
@@ -112,10 +112,10 @@ def test_a_traceback_of_the_settings_shows_none(file: Path) -> None:
         assert_none(traceback.format_exc())
 
 
-def test_a_store_that_cannot_be_reached_is_told_without_the_password(file: Path) -> None:
-    told = vmflow("query", "SELECT 1", "--config", str(file), "--set", "store.url=http://127.0.0.1:9")
-    assert "127.0.0.1" in told
-    assert_none(told)
+def test_a_store_that_cannot_be_reached_is_reported_without_the_password(file: Path) -> None:
+    expected = vmflow("query", "SELECT 1", "--config", str(file), "--set", "store.url=http://127.0.0.1:9")
+    assert "127.0.0.1" in expected
+    assert_none(expected)
 
 
 def _get(url: str, headers: dict[str, str]) -> str:

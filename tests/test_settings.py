@@ -41,7 +41,7 @@ def test_lists_come_as_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "expected"),
     [
         ("web.prot=1", "web.prot: no such setting; expected one of enabled, host, port; did you mean port?"),
         (
@@ -57,14 +57,14 @@ def test_lists_come_as_json() -> None:
         ("decode.allow=[1.5]", "decode.allow.0"),
     ],
 )
-def test_a_mistake_is_told_with_key_and_expectation(override: str, told: str) -> None:
+def test_a_mistake_is_reported_with_key_and_expectation(override: str, expected: str) -> None:
     with pytest.raises(InvalidSettingsError) as caught:
         load(None, [override])
 
-    assert told in str(caught.value)
+    assert expected in str(caught.value)
 
 
-def test_a_secret_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_secret_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidSettingsError) as caught:
         load(None, ['store.password=["hunter2"]'])
 
@@ -134,7 +134,7 @@ def test_check_says_which_file_it_read(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         (["quer"], "; did you mean query?"),
         (["check", "--dmup"], "unrecognized arguments: --dmup; did you mean --dump?"),
@@ -143,8 +143,8 @@ def test_check_says_which_file_it_read(tmp_path: Path, capsys: pytest.CaptureFix
     ],
 )
 def test_a_command_that_is_nearly_right_is_named(
-    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
         main(arguments)
-    assert capsys.readouterr().err.rstrip().endswith(told)
+    assert capsys.readouterr().err.rstrip().endswith(expected)

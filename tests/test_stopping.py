@@ -1,4 +1,4 @@
-"""The time of a stop: who waits is told when it is over, or when somebody is in a hurry."""
+"""The time of a stop: who waits learns when it is over, or when somebody is in a hurry."""
 
 from __future__ import annotations
 

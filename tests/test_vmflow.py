@@ -25,9 +25,9 @@ def start(*arguments: str, path: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("name", ["schemas", "decoders", "collector"])
+@pytest.mark.parametrize("name", ["schemas", "decoders", "agent", "collector"])
 @pytest.mark.parametrize("made", ["package", "module", "folder"])
-def test_a_stranger_of_that_name_is_told_in_one_line(tmp_path: Path, name: str, made: str) -> None:
+def test_a_stranger_of_that_name_is_refused_in_one_line(tmp_path: Path, name: str, made: str) -> None:
     if made == "module":
         (tmp_path / f"{name}.py").write_text("raise SystemExit('the stranger was run')\n")
     else:

@@ -136,11 +136,11 @@ class Notifier:
         for alert in lasting:
             if alert.status != "firing":
                 continue
-            if alert.told_us == 0:
+            if alert.notified_us == 0:
                 reason = _kept_back(alert, silenced, inhibitors)
                 if reason is None:
-                    alert.told_us, alert.held_back = now_us, False
-                    more.append(Change(alert, "told"))
+                    alert.notified_us, alert.held_back = now_us, False
+                    more.append(Change(alert, "notified"))
                     due.append((alert, "firing", receivers(self._settings.routes, alert.rule)))
                 elif not alert.held_back:
                     alert.held_back = True
@@ -153,7 +153,7 @@ class Notifier:
         """Alerts that last and that a former run sent: one group for each receiver, none of them to be sent."""
         sent: dict[str, list[AlertNotification]] = {}
         for alert in states.lasting():
-            if alert.told_us:
+            if alert.notified_us:
                 for name in self._all_receivers(alert):
                     sent.setdefault(name, []).append(notification(alert, "firing", now_us))
         return [NotificationGroup("", _worst(found), (name,), tuple(found)) for name, found in sent.items()]
@@ -165,7 +165,7 @@ class Notifier:
         ladder = steps(self._settings.routes, alert.rule)
         while alert.escalations < len(ladder):
             seconds, receiver = ladder[alert.escalations]
-            if now_us < alert.told_us + seconds * SECOND_US or _kept_back(alert, silenced, inhibitors) is not None:
+            if now_us < alert.notified_us + seconds * SECOND_US or _kept_back(alert, silenced, inhibitors) is not None:
                 break
             alert.escalations += 1
             changes.append(Change(alert, "escalated", receiver))
@@ -309,11 +309,11 @@ def notifications(changes: Iterable[Change], now_us: int) -> list[AlertNotificat
 
 def _event(change: Change) -> Event | None:
     """The event of a notification about this change; None without one, as where none was sent."""
-    if change.event == "told":
+    if change.event == "notified":
         return "firing"
     if change.event == "escalated":
         return "escalated"
-    if change.event in ("resolved", "acknowledged") and change.alert.told_us:
+    if change.event in ("resolved", "acknowledged") and change.alert.notified_us:
         return "resolved" if change.event == "resolved" else "acknowledged"
     return None
 

@@ -29,7 +29,7 @@ from schemas.rollups import LEVELS
 
 Status = Literal["pending", "firing", "acknowledged", "resolved"]
 Happened = Literal[
-    "firing", "resolved", "escalated", "acknowledged", "stale", "measured", "inhibited", "silenced", "told"
+    "firing", "resolved", "escalated", "acknowledged", "stale", "measured", "inhibited", "silenced", "notified"
 ]
 """`schemas.alerts.EVENTS`."""
 
@@ -79,7 +79,7 @@ class Alert:
     window_end_us: int = 0
     windows_beyond: int = 0
     windows_clear: int = 0
-    told_us: int = 0
+    notified_us: int = 0
     held_back: bool = False
     escalations: int = 0
     why: str = ""

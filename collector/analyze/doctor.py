@@ -118,7 +118,7 @@ CHECKS = (
         ),
     ),
     Check(
-        "rate_untold",
+        "rate_unknown",
         f"""
         SELECT {_KEY}, count() AS records
         {_FLOWS} AND {_OVS} AND rate_source = 'unstated' AND packets > 0
@@ -283,7 +283,7 @@ CHECKS = (
         GROUP BY {_KEY}
         HAVING count() >= {LEAST_INTERVALS}""",  # noqa: S608 - nothing from outside
         "Its records come from {ports} ports at a time under one observation domain: two bridges, one bridge with two "
-        "targets that lead here, or several exporters behind one address. What two of them tell of is counted twice.",
+        "targets that lead here, or several exporters behind one address. What two of them report is counted twice.",
         (
             "# each bridge has a domain of its own, and one target that leads here:",
             "ovs-vsctl --columns=_uuid,targets,obs_domain_id list IPFIX",

@@ -253,7 +253,7 @@ class _Replay:
                 before = self._summary.datagrams
                 for key, batch in batches:
                     self._send(pool.get(key) or pool.put(key, self._senders.open(key)), batch)
-                self._tell(total)
+                self._show_progress(total)
                 wait = 0.0
                 if rate is not None:
                     due = max(due + (self._summary.datagrams - before) / rate, time.monotonic() - LAG_SECONDS)
@@ -263,7 +263,7 @@ class _Replay:
                 self._check(sender)
         finally:
             pool.close()
-            self._tell(total)
+            self._show_progress(total)
 
     def _send(self, sender: socket.socket, batch: Batch) -> None:
         first, give_up = 0, time.monotonic() + PATIENCE_SECONDS
@@ -320,7 +320,7 @@ class _Replay:
                     unslept += 1
                     if now - reported > TELL_SECONDS:
                         reported = now
-                        self._tell(total)
+                        self._show_progress(total)
                     if wait > 0 or unslept >= AWAIT_EVERY:
                         unslept = 0
                         await asyncio.sleep(max(0.0, wait))
@@ -336,7 +336,7 @@ class _Replay:
                 self._check(stream.sender)
         finally:
             pool.close()
-            self._tell(total)
+            self._show_progress(total)
             await asyncio.sleep(0)  # the loop closes the sockets in its next turn
 
     async def _send_one(self, stream: _Stream, payload: bytes) -> None:
@@ -351,7 +351,7 @@ class _Replay:
             if self._failed(error):
                 return
 
-    def _tell(self, total: int | None) -> None:
+    def _show_progress(self, total: int | None) -> None:
         self._summary.seconds = time.monotonic() - self._begun
         self._summary.exporters = self._senders.exporters
         self._report(self._summary.datagrams, total)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from collector.commands import tables
-from collector.commands.api_client import ApiClient, ApiRefusedError, ServiceError, client_of, whole_id
+from collector.commands.api_client import ApiClient, answered, client_of, whole_id
 from collector.commands.common import (
     add_settings_arguments,
     add_url_argument,
@@ -79,15 +79,7 @@ def run(args: argparse.Namespace) -> int:
         return 2
     if args.action == "test-receiver":
         return try_receiver(args.command, settings.notify, args.receiver)
-    try:
-        ACTIONS[args.action](client_of(args.url, settings), args)
-    except (ApiRefusedError, ValueError) as error:
-        print_error(args.command, str(error))
-        return 2
-    except ServiceError as error:
-        print_error(args.command, str(error))
-        return 1
-    return 0
+    return answered(args.command, lambda: ACTIONS[args.action](client_of(args.url, settings), args))
 
 
 def try_receiver(command: str, settings: NotifySettings, name: str) -> int:

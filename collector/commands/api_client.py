@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from ipaddress import IPv6Address, ip_address
 from typing import Any
 from urllib.parse import urlencode
@@ -13,6 +13,7 @@ import urllib3
 
 from collector.http.settings import AccessSettings
 from collector.settings import Settings
+from collector.terminal import print_error
 from collector.web.settings import WebSettings
 from schemas.text import visible
 
@@ -27,6 +28,19 @@ class ServiceError(Exception):
 
 class ApiRefusedError(Exception):
     """The service refused the request: a mistake in the call."""
+
+
+def answered(command: str, ask: Callable[[], None]) -> int:
+    """Call the service, and report what is wrong; returns the exit code: 1 if it does not, 2 for a mistake."""
+    try:
+        ask()
+    except (ApiRefusedError, ValueError) as error:
+        print_error(command, str(error))
+        return 2
+    except ServiceError as error:
+        print_error(command, str(error))
+        return 1
+    return 0
 
 
 class ApiClient:

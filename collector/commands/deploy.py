@@ -17,6 +17,7 @@ from collector.web.settings import WebSettings
 
 PROGRAM = "/opt/vmflow/bin/vmflow"
 """Where the files of `deploy/` take vmflow to be."""
+UNITS = ("vmflow.service", "vmflow-agent.service")
 HIDDEN = ("/home/", "/root/", "/run/user/")
 """What a unit with ProtectHome=yes does not see."""
 CONTEXT = "context: .."
@@ -55,6 +56,10 @@ KINDS = {
     "systemd": Kind(
         ("vmflow.service", "vmflow.toml", *_SYSCTL),
         ("look through vmflow.toml, then type, as root and in that folder, the lines at the top of vmflow.service",),
+    ),
+    "agent": Kind(
+        ("vmflow-agent.service",),
+        ("type, as root and in that folder, the lines at the top of vmflow-agent.service",),
     ),
     "grafana": Kind(
         _GRAFANA,
@@ -122,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
         say(path)
     where = f"{source}" if source else "which VMFLOW_SOURCE has to name: it is not part of this installation"
     tell(*(f"next: {line.format(source=where)}" for line in kind.advice))
-    if args.kind == "systemd":
+    if set(UNITS) & set(kind.files):
         tell(f"the unit starts {program()}")
         if program().startswith(HIDDEN):
             tell("which services cannot see (ProtectHome=yes): install vmflow into /opt/vmflow, and write it again")
@@ -132,7 +137,7 @@ def run(args: argparse.Namespace) -> int:
 def text_of(name: str, kind: str, source: Path | None) -> str:
     """A file as it is right in a folder of its own, and where vmflow is installed here."""
     text = packaged(name)
-    if name == "vmflow.service":
+    if name in UNITS:
         # It is installed already.
         text = re.sub(r"(?m)^#   python3 -m venv .*\n", "", text)
         text = re.sub(rf"(?m)^(Exec\w+=){re.escape(PROGRAM)}(?= )", lambda found: found[1] + quoted(program()), text)
@@ -140,7 +145,7 @@ def text_of(name: str, kind: str, source: Path | None) -> str:
         # A path within the tree stays what it is.
         text = text.replace(CONTEXT, f"context: {yaml_text(str(source)) if source else yaml_text(SOURCE, raw=True)}")
         text = re.sub(r"(?<!dockerfile: )\bdeploy/", "", text)
-    elif name in ("vmflow.service", "env.example"):
+    elif name in (*UNITS, "env.example"):
         text = text.replace("deploy/.env, which git ignores,", ".env").replace("deploy/", "")
     if name == DATA_SOURCES and kind == "grafana":
         store = SqlSettings()

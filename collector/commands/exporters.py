@@ -10,7 +10,7 @@ from typing import Any
 from clickhouse_connect.driver import Client
 
 from collector.analyze.doctor import Finding, examine
-from collector.commands.api_client import ApiRefusedError, ServiceError, client_of
+from collector.commands.api_client import answered, client_of
 from collector.commands.common import add_settings_arguments, add_url_argument, add_who_argument, load_settings, who
 from collector.commands.output import FORMATS, add_format_argument, show_items
 from collector.commands.query import ask, asking
@@ -108,17 +108,13 @@ def retire(args: argparse.Namespace, settings: Settings) -> int:
     """Make the service stop expecting these streams, and print them."""
     wanted = {name: getattr(args, name) for name in ("exporter", "agent", "domain", "protocol")}
     body = {name: value for name, value in wanted.items() if value is not None}
-    try:
+
+    def ask_service() -> None:
         client = client_of(args.url, settings)
-        answer = client.post("/exporters/retire", body | {"who": who(args), "comment": args.comment})
-    except (ApiRefusedError, ValueError) as error:
-        print_error(args.command, str(error))
-        return 2
-    except ServiceError as error:
-        print_error(args.command, str(error))
-        return 1
-    show_items(answer["retired"], args.format, lambda: _print_retired(answer["retired"]))
-    return 0
+        retired = client.post("/exporters/retire", body | {"who": who(args), "comment": args.comment})["retired"]
+        show_items(retired, args.format, lambda: _print_retired(retired))
+
+    return answered(args.command, ask_service)
 
 
 def _print_retired(streams: Sequence[Mapping[str, Any]]) -> None:

@@ -279,7 +279,7 @@ def _nothing(args: argparse.Namespace) -> str:
     if args.mac is not None or args.ip is not None:
         return "nothing is known of this address now; --history shows what was, --unattributed whether it has traffic"
     return (
-        "no VM is known now: `--sources` tells how the sources are, docs/inventory.md how to set them, --history more"
+        "no VM is known now: `--sources` shows how the sources are, docs/inventory.md how to set them, --history more"
     )
 
 

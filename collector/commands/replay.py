@@ -20,7 +20,7 @@ DESCRIPTION = """
 Send the UDP datagrams of captures (pcap, pcapng, also gzip-compressed; - is standard input) to a collector again.
 
 To an IPv4 loopback address each original exporter sends from its own address 127.x.y.z (192.0.2.11 becomes 127.1.2.11);
-to any other, from a port of its own, so that the collector tells them apart.  With --loop, sequence numbers and times
+to any other, from a port of its own, so that the collector keeps them apart.  With --loop, sequence numbers and times
 begin again in each round, as after a restart of the exporter.
 """
 

@@ -47,7 +47,7 @@ def alert(item: Item) -> None:
         ("window", f"{moment(item['window_start'])} – {moment(item['window_end'])} ({item['level']})"),
         ("since", moment(item["since"])),
         ("fired", moment(item["fired"])),
-        ("sent", moment(item["told"])),
+        ("sent", moment(item["notified"])),
         ("acknowledged", by(item["acknowledged"], item["acknowledged_by"])),
         ("resolved", by(item["resolved"], item["resolved_by"])),
         ("not measured since", moment(item["stale_since"])),

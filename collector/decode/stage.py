@@ -241,7 +241,7 @@ class DecodeStage:
         self._templates_full = float(-TEMPLATES_FULL_SECONDS)
         self._sources_forgotten = metrics.counter(
             "sflow_sources_forgotten_total",
-            "sFlow data sources that had to go for want of room: the next sample of each tells of no loss.",
+            "sFlow data sources that had to go for want of room: the next sample of each shows no loss.",
         )
         self._sources_before = 0
         self._decoded = metrics.counter("decoded_rows_total", "Rows decoded, by table.", ("table",))
@@ -252,13 +252,13 @@ class DecodeStage:
             "continued_flows_forgotten_total",
             "Long flows whose last record was forgotten for others: the next one smears over more windows.",
         )
-        self._gaps_told = metrics.counter(
+        self._gaps_reported = metrics.counter(
             "watch_gaps_total",
-            "Times in which a stream, or the service, did not tell of all packets: rows of table gaps.",
+            "Times in which a stream, or the service, did not report all packets: rows of table gaps.",
             ("reason",),
         )
         for reason in GAPS["reason"].names:
-            self._gaps_told.labels(reason)
+            self._gaps_reported.labels(reason)
         metrics.gauge(
             "record_reach_seconds", "How long before its receipt a flow record begins: windows close that much later."
         ).set_function(lambda: self.reach_us / 1_000_000)
@@ -318,7 +318,7 @@ class DecodeStage:
         await self._names_first()
         self.ready.set()
         if (away := self._own_gaps.away(self._listening_us)) is not None:
-            self._tell_gaps([(ALL, away)])
+            self._report_gaps([(ALL, away)])
         tick = asyncio.create_task(self._tick())
         try:
             await self._work()
@@ -472,7 +472,7 @@ class DecodeStage:
             await asyncio.sleep(METRICS_SECONDS)
             await self._workers.alone(self._advance)
             await self._workers.alone(self._look_back)
-            self._tell_gaps(await self._workers.alone(self._find_gaps, self._own_loss()))
+            self._report_gaps(await self._workers.alone(self._find_gaps, self._own_loss()))
             await self._workers.alone(BLOCKS.trim)  # freeing hundreds of MiB takes too long for the event loop
             now = time.monotonic()
             if now >= next_report:
@@ -509,11 +509,11 @@ class DecodeStage:
             for decoder in self._workers.decoders
         )
 
-    def _tell_gaps(self, gaps: list[tuple[Stream, Gap]]) -> None:
+    def _report_gaps(self, gaps: list[tuple[Stream, Gap]]) -> None:
         """Store gaps before their windows close."""
         if gaps:
             for _, gap in gaps:
-                self._gaps_told.labels(gap.reason).inc()
+                self._gaps_reported.labels(gap.reason).inc()
             self._offer_rows("gaps", rows_of(gaps))
 
     async def _report(self) -> None:

@@ -297,7 +297,7 @@ def _check_once(headers: Headers) -> None:
             seen.add(name)
     if {"transfer-encoding", "content-length"} <= seen:
         raise RequestRefusedError(
-            400, "header", "content-length and transfer-encoding: one of them tells where a body ends"
+            400, "header", "content-length and transfer-encoding: one of them says where a body ends"
         )
 
 

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from collector.connections import BACKLOG, Door, Place, Places, State, person_of
+from collector.connections import BACKLOG, Acceptor, Place, Places, State, person_of
 from collector.http.gate import SCOPE_USER
 from collector.metrics import Metrics
 
@@ -224,13 +224,13 @@ class Server(uvicorn.Server):
         handshake."""
         await self.lifespan.startup()
         self.servers = []
-        self._doors = [Door(listening, self._accepted, self._places) for listening in sockets or ()]
+        self._acceptors = [Acceptor(listening, self._accepted, self._places) for listening in sockets or ()]
         self.started = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept no more, and close the present connections."""
-        for door in self._doors:
-            door.close()
+        for acceptor in self._acceptors:
+            acceptor.close()
         for task in self._tasks:
             task.cancel()
         for connection in list(self.server_state.connections):

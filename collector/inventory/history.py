@@ -42,7 +42,7 @@ class Interval:
     """Newest time for which it was shown to hold: table `inventory` keeps the row with the latest."""
 
 
-class Said(NamedTuple):
+class LastReport(NamedTuple):
     """The last answer of a source."""
 
     rank: Rank
@@ -61,7 +61,7 @@ class History:
         self._capacity = capacity
         self._history_us = history_us
         self._short = short_names
-        self._said: dict[Hashable, Said] = {}
+        self._last: dict[Hashable, LastReport] = {}
         self._macs: defaultdict[int, dict[tuple[Hashable, Interface], Statement]] = defaultdict(dict)
         self._ports: defaultdict[tuple[str, str], dict[tuple[Hashable, Interface], Statement]] = defaultdict(dict)
         self._users: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
@@ -89,14 +89,14 @@ class History:
         changed_us: int = 0,
     ) -> None:
         """Take in a source's whole present state, read at `at_us`; its newest change was at `changed_us` if not 0."""
-        before = self._said.get(source, Said(rank, frozenset(), (), 0))
+        before = self._last.get(source, LastReport(rank, frozenset(), (), 0))
         if before.answer[0] is interfaces and before.answer[1] == hosts:
-            self._said[source] = before._replace(at_us=at_us)
+            self._last[source] = before._replace(at_us=at_us)
             self._forget(at_us)
             return
         now = frozenset(with_host(interface, self.host_name(interface.host)) for interface in interfaces)
         named = tuple(Host(name=self.host_name(host.name), addresses=host.addresses) for host in hosts)
-        self._said[source] = Said(rank, now, named, at_us, (interfaces, hosts))
+        self._last[source] = LastReport(rank, now, named, at_us, (interfaces, hosts))
         if named != before.hosts:
             self.changed = True
         touched = self._store(source, rank, now - before.interfaces, before.interfaces - now)
@@ -122,13 +122,13 @@ class History:
         With `better_than`, only from sources of a better rank.
         """
         found: dict[Address, tuple[Rank, str]] = {}
-        for said in sorted(self._said.values(), key=lambda said: said.rank):
-            if better_than is not None and said.rank >= better_than:
+        for last in sorted(self._last.values(), key=lambda last: last.rank):
+            if better_than is not None and last.rank >= better_than:
                 break
-            for host in said.hosts:
+            for host in last.hosts:
                 for address in host.addresses:
-                    rank, name = found.setdefault(address, (said.rank, host.name))
-                    if name != host.name and rank == said.rank:
+                    rank, name = found.setdefault(address, (last.rank, host.name))
+                    if name != host.name and rank == last.rank:
                         found[address] = (rank, "")
         return {address: name for address, (_, name) in found.items() if name}
 
@@ -140,7 +140,7 @@ class History:
         last = interval.valid_to
         if last == FOREVER:
             sources = interval.placement.sources
-            last = max((self._said[source].at_us for source in sources if source in self._said), default=0)
+            last = max((self._last[source].at_us for source in sources if source in self._last), default=0)
         interval.shown_to = max(last, interval.known_from, interval.shown_to)
         return interval.shown_to
 

@@ -163,8 +163,8 @@ def find_mac(tables, mac, time, grace, host, vni, vlan, near):
     row = tables.mac_slots[slot]
     if row != 0 and tables.mac_next[row] == 0:
         # The usual case: one interface, whose mapping holds or not.
-        told_apart = vni != 0 and tables.vni[row] != 0 and tables.vni[row] != vni
-        return np.uint32(0) if told_apart or holds(tables, row, time, grace) == NOT_HELD else row
+        distinct = vni != 0 and tables.vni[row] != 0 and tables.vni[row] != vni
+        return np.uint32(0) if distinct or holds(tables, row, time, grace) == NOT_HELD else row
     best = np.uint32(0)
     best_score = -1
     unsure = False

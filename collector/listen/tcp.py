@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import Counter, Gauge
 
-from collector.connections import BACKLOG, Door, Place, Places, State, source_of
+from collector.connections import BACKLOG, Acceptor, Place, Places, State, source_of
 from collector.interfaces import Clock, Offer
 from collector.listen.settings import ListenError, ListenSettings, StreamEndpoint
 from collector.log import get_log
@@ -110,7 +110,7 @@ class StreamListener:
             total if connections is None else min(total, connections), settings.stream_connections_per_source
         )
         self._numbers = count(1)
-        self._doors: list[Door] = []
+        self._acceptors: list[Acceptor] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._tls: ssl.SSLContext | None = None
         self.addresses: list[StreamEndpoint] = []
@@ -125,8 +125,8 @@ class StreamListener:
                 bound = StreamEndpoint(endpoint.scheme, *sock.getsockname()[:2])
                 self.addresses.append(bound)
                 accepted = partial(self._accepted, bound, self._tls if endpoint.scheme == "tls" else None)
-                self._doors.append(Door(sock, accepted, self._places))
-            if self._doors:
+                self._acceptors.append(Acceptor(sock, accepted, self._places))
+            if self._acceptors:
                 self._start(self._look())
         except BaseException:
             await self._stop()
@@ -166,9 +166,9 @@ class StreamListener:
     async def _stop(self) -> None:
         for task in self._tasks:
             task.cancel()
-        for door in self._doors:
-            door.close()
-        self._doors = []
+        for acceptor in self._acceptors:
+            acceptor.close()
+        self._acceptors = []
         for connection in list(self.connections):
             connection.end("stop")
         await asyncio.sleep(0)

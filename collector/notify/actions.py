@@ -21,6 +21,7 @@ from collector.metrics import Metrics
 from collector.notify.action_run import Ended, body, post, target
 from collector.notify.launcher import Launcher
 from collector.notify.settings import ActionSettings, NotifySettings
+from collector.stopping import finish
 from schemas.alerts import ACTION_RESULTS, ACTION_RUNS
 
 MINUTE_SECONDS = 60.0
@@ -79,11 +80,7 @@ class Actions:
         tasks, self._tasks = self._tasks, []
         for worker in self._workers:
             worker.stop()
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=self._settings.drain_seconds)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        await finish(tasks, self._settings.drain_seconds)
         await self._launcher.__aexit__(*error)
         for worker in self._workers:
             worker.leave()

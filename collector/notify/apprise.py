@@ -144,7 +144,7 @@ def _service(name: str, url: str) -> NotifyBase:
         service = None
     if not isinstance(service, NotifyBase):
         raise NotifyError(
-            f"{where}: no URL that apprise takes; https://appriseit.com/services/ tells how those of each service look"
+            f"{where}: no URL that apprise takes; https://appriseit.com/services/ says how those of each service look"
         )
     if not service.enabled:
         raise NotifyError(f"{where}: apprise needs another package for {service.service_name}, which is not installed")

@@ -21,6 +21,7 @@ from collector.metrics import OTHER, Metrics
 from collector.notify.receiver import Receiver
 from collector.notify.settings import NotifySettings, ReceiverSettings
 from collector.notify.worker import Counts, OnDelivered, Worker
+from collector.stopping import finish
 
 _log = get_log("notify")
 
@@ -109,11 +110,7 @@ class NotifyStage:
         tasks, self._tasks = self._tasks, []
         for worker in self._workers.values():
             worker.stop()
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=self._settings.drain_seconds)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        await finish(tasks, self._settings.drain_seconds)
         for name, worker in self._workers.items():
             if worker.waiting:
                 _log.warning("alerts not sent before the stop", receiver=name, messages=worker.waiting)

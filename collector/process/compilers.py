@@ -40,7 +40,7 @@ from decoders.decoder import LEGACY, SETS, SFLOW, Decoder
 CHECK_SECONDS = 0.5
 """Between two looks for new machine code: a kernel takes seconds to compile, and 30 ms to load."""
 PROGRESS_SECONDS = 10.0
-"""How often the log tells of the progress."""
+"""How often the progress is logged."""
 PARTS = ("sets", "others")
 """What is compiled at the same time; the kernels of IPFIX and NetFlow v9 take as long as all others together."""
 MIRROR = "mirror"
@@ -163,14 +163,14 @@ class LoadedKernels:
 
     async def _load(self) -> None:
         await self._may_begin.wait()
-        began = tell = time.monotonic()
+        began = logged = time.monotonic()
         self._compilers.begin()
         _log.info("compiling the kernels: once per version; they run uncompiled meanwhile, some hundred times slower")
         while self._compilers.running():
             await asyncio.sleep(CHECK_SECONDS)
             await self._call(jit.load)
-            if time.monotonic() - tell >= PROGRESS_SECONDS:
-                tell = time.monotonic()
+            if time.monotonic() - logged >= PROGRESS_SECONDS:
+                logged = time.monotonic()
                 ready, all_of_them = jit.progress()
                 _log.info("compiling", kernels_ready=ready, kernels=all_of_them)
         await self._call(jit.load)

@@ -107,7 +107,7 @@ class Alert(BaseModel):
     resolved: When
     resolved_by: str = Field(description="Who or what ended it: a person, clear, forgotten, rule removed.")
     stale_since: When = Field(description="Since when nothing is measured of it: its state stays.")
-    told: When = Field(description="When its message was handed over to delivery.")
+    notified: When = Field(description="When its message was handed over to delivery.")
     held_back: bool = Field(description="A silence or another alert keeps its message back.")
     held_back_by: str = Field(description="Which: the name of a rule, or a silence, its id and who made it.")
     escalations: int
@@ -138,7 +138,7 @@ class Event(BaseModel):
 
     time: When
     event: str = Field(
-        description="firing, told, acknowledged, escalated, resolved; stale, measured (nothing is measured, again "
+        description="firing, notified, acknowledged, escalated, resolved; stale, measured (nothing is measured, again "
         "something); silenced, inhibited (its message is kept back)."
     )
     who: str
@@ -201,14 +201,14 @@ class RuleList(BaseModel):
     rules: list[Rule]
 
 
-class Act(BaseModel, extra="forbid"):
+class PersonAction(BaseModel, extra="forbid"):
     """The person who does something, and why."""
 
     who: Who = Field(default="", description="Needed where vmflow knows no login; else the login's name counts.")
     comment: Comment = ""
 
 
-class SilenceRequest(Act):
+class SilenceRequest(PersonAction):
     """A new silence.  Exactly one of `until` and `seconds` states when it ends."""
 
     matchers: dict[Short, Short] = Field(
@@ -236,7 +236,7 @@ class SilenceRequest(Act):
         return end
 
 
-class RetireRequest(Act):
+class RetireRequest(PersonAction):
     """Exporters that are not expected any more; fields left out do not restrict."""
 
     exporter: Address = Field(description="Address that the datagrams come from.")
@@ -366,12 +366,12 @@ class _By:
     comment: str
 
 
-def _by(request: Request, act: Act) -> _By:
+def _by(request: Request, action: PersonAction) -> _By:
     """Return who acts: the logged-in user, else the person named in the body."""
-    who = str(request.scope.get(SCOPE_USER) or act.who)
+    who = str(request.scope.get(SCOPE_USER) or action.who)
     if not who:
         raise HTTPException(422, "who: a name is expected, of the person who does this")
-    return _By(who, act.comment)
+    return _By(who, action.comment)
 
 
 @router.get("/alerts", tags=["alerts"])
@@ -402,9 +402,9 @@ async def show_alert(reader: Store, alert_id: Id, limit: Limit = 100, offset: Of
 
 
 @router.post("/alerts/{alert_id}/acknowledge", tags=["alerts"], responses=_ABSENT | _OVER | _BODY)
-async def acknowledge(request: Request, service: Service, reader: Store, alert_id: Id, act: Act) -> Alert:
+async def acknowledge(request: Request, service: Service, reader: Store, alert_id: Id, action: PersonAction) -> Alert:
     """Acknowledge an alert: it is not escalated any more."""
-    by = _by(request, act)
+    by = _by(request, action)
     if not await service.acknowledge(alert_id, by.who, by.comment):
         row = await _row(reader, alert_id)
         raise HTTPException(409, f"it is {row['status']}, not firing")
@@ -412,9 +412,9 @@ async def acknowledge(request: Request, service: Service, reader: Store, alert_i
 
 
 @router.post("/alerts/{alert_id}/resolve", tags=["alerts"], responses=_ABSENT | _OVER | _BODY)
-async def resolve(request: Request, service: Service, reader: Store, alert_id: Id, act: Act) -> Alert:
+async def resolve(request: Request, service: Service, reader: Store, alert_id: Id, action: PersonAction) -> Alert:
     """Resolve an alert.  If its condition still holds, the next windows begin a new one."""
-    by = _by(request, act)
+    by = _by(request, action)
     if not await service.resolve(alert_id, by.who, by.comment):
         row = await _row(reader, alert_id)
         raise HTTPException(409, f"it is {row['status']} already")
@@ -446,9 +446,9 @@ async def make_silence(request: Request, service: Service, wanted: SilenceReques
 
 
 @router.post("/silences/{silence_id}/end", tags=["silences"], responses=_ABSENT | _BODY, status_code=204)
-async def end_silence(request: Request, service: Service, silence_id: Id, act: Act) -> None:
+async def end_silence(request: Request, service: Service, silence_id: Id, action: PersonAction) -> None:
     """End a silence now."""
-    _by(request, act)
+    _by(request, action)
     if not await service.end_silence(silence_id):
         raise HTTPException(404, "there is no such silence that lasts")
 

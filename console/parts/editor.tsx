@@ -39,7 +39,7 @@ const replaced = EditorView.domEventHandlers({
   },
 });
 
-/** `given` replaces the text when it is another object; what a person types is told by `onChange`, and kept here. */
+/** `given` replaces the text when it is another object; what a person types comes by `onChange`, and kept here. */
 export interface EditorProps { label: string; given: { sql: string }; schema: Record<string, string[]>; onChange: (value: string) => void; onRun: () => void }
 
 export function Editor({ label, given, schema, onChange, onRun }: EditorProps) {

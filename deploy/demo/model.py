@@ -112,7 +112,7 @@ TROUBLES = {
     "slow": "the path between two hosts takes 20 ms longer, both ways",
     "scan": "a VM tries the ports of the other VMs of its network",
     "migration": "a VM moves to another host",
-    "restart": "ovs-vswitchd ends and comes back: nothing is seen meanwhile, sequences and uptime begin anew",
+    "restart": "ovs-vswitchd ends and comes back: nothing is seen meanwhile, sequences and uptime begin again",
     "wrong-rate": "an sFlow agent states a sampling rate of 1, but samples as before",
     "no-polling": "an sFlow agent sends no counters",
     "blind": "an IPFIX exporter does not export what goes out to its VMs",

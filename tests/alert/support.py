@@ -38,12 +38,12 @@ class Taken:
         self.groups.append(group)
 
     @property
-    def notices(self) -> list[AlertNotification]:
-        return [notice for group in self.groups for notice in group.notifications]
+    def notifications(self) -> list[AlertNotification]:
+        return [notification for group in self.groups for notification in group.notifications]
 
-    def told(self) -> list[tuple[str, str, str]]:
-        """Event, rule and series of each notice, in order."""
-        return [(n.event, n.rule, "→".join(filter(None, _named(n.labels)))) for n in self.notices]
+    def notified(self) -> list[tuple[str, str, str]]:
+        """Event, rule and series of each notification, in order."""
+        return [(n.event, n.rule, "→".join(filter(None, _named(n.labels)))) for n in self.notifications]
 
 
 def _named(labels: Mapping[str, str]) -> tuple[str, ...]:

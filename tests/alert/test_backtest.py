@@ -125,7 +125,7 @@ def test_list(vmflow: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         ("[alerts", "rules.toml: "),
     ],
 )
-def test_a_wrong_file_is_told_with_key_value_and_what_was_expected(
+def test_a_wrong_file_is_reported_with_key_value_and_what_was_expected(
     tmp_path: Path, vmflow: list[str], capsys: pytest.CaptureFixture[str], text: str, expected: str
 ) -> None:
     path = tmp_path / "rules.toml"

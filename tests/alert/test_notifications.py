@@ -60,7 +60,7 @@ def waiting(name: str, *others: str) -> Rule:
 
 
 def test_rules_that_would_keep_one_another_back_are_refused() -> None:
-    """Each of them would wait for the others, and nobody would be told of any."""
+    """Each of them would wait for the others, and nobody would be notified of any."""
     AlertSettings(rules=(waiting("a", "b"), waiting("b", "c"), waiting("c", "pair_loss")))
 
     with pytest.raises(ValueError, match="inhibited_by: rules keep one another back: "):
@@ -77,14 +77,14 @@ def test_a_row_holds_what_an_alert_is() -> None:
         LOSS, 7, labels, since_us=1, status="acknowledged", version=2, fired_us=3, acknowledged_us=4,
         acknowledged_by="ann", resolved_us=5, resolved_by="bob", stale_since_us=6, value=0.1, low=0.2, high=0.3,
         samples=8.0, evidence="exact", threshold=0.4, worst=0.5, window_start_us=9, window_end_us=10, windows_beyond=11,
-        windows_clear=12, told_us=13, held_back=True, escalations=14, why="moved",
+        windows_clear=12, notified_us=13, held_back=True, escalations=14, why="moved",
     )  # fmt: skip
 
     row = snapshot(alert)
     again = restored(json.loads(json.dumps(row)), LOSS)
 
     assert set(row) == {column.name for column in ALERTS.stored}
-    assert (row["time"], row["since"], row["told"], row["stale_since"]) == (3, 1, 13, 6)
+    assert (row["time"], row["since"], row["notified"], row["stale_since"]) == (3, 1, 13, 6)
     assert (row["rule"], row["unit"], row["series"]) == ("pair_loss", "ratio", 7)
     assert row["summary"] == "SRC_VM → DST_VM loses 10 % [20 % – 30 %] of its packets"
     lost = {one.name for one in fields(Alert) if getattr(again, one.name) != getattr(alert, one.name)}

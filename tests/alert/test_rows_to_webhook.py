@@ -126,7 +126,7 @@ class Seen:
 
 @pytest.fixture(scope="module")
 def seen(store_directory: Path) -> Iterator[Seen]:
-    settings = StoreSettings(url=f"chdb://{store_directory}", database="told")
+    settings = StoreSettings(url=f"chdb://{store_directory}", database="notified")
     with store(settings) as client, endpoint() as hook:
         for minute in range(MINUTES):
             add(client, connections(minute))
@@ -159,14 +159,14 @@ def at(minute: int) -> float:
     return BEGIN_US / 1e6 + 60 * (minute + 1)
 
 
-def test_each_alert_is_told_of_when_it_lasted_long_enough_and_when_it_is_over(seen: Seen) -> None:
-    told: dict[str, list[tuple[int, str]]] = {}
+def test_each_alert_is_reported_when_it_lasted_long_enough_and_when_it_is_over(seen: Seen) -> None:
+    expected: dict[str, list[tuple[int, str]]] = {}
     for minute in range(MINUTES):
         for title in seen.after[minute][len(seen.after.get(minute - 1, [])) :]:
             rule = title.rsplit("(", 1)[1].removesuffix(")")
-            told.setdefault(rule, []).append((minute, title.split()[0].removeprefix("[")))
+            expected.setdefault(rule, []).append((minute, title.split()[0].removeprefix("[")))
 
-    assert told == {rule: [(begin, "FIRING"), (end, "RESOLVED")] for rule, (begin, end) in SPANS.items()}
+    assert expected == {rule: [(begin, "FIRING"), (end, "RESOLVED")] for rule, (begin, end) in SPANS.items()}
 
 
 def test_what_is_not_measured_is_not_over_and_says_so(seen: Seen) -> None:
@@ -175,7 +175,7 @@ def test_what_is_not_measured_is_not_over_and_says_so(seen: Seen) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rule", "told", "column", "value"),
+    ("rule", "expected", "column", "value"),
     [
         ("pair_latency", ["a → b", "latency", "40 ms", "Threshold: 20 ms"], "latency_us", 40_000),
         ("interface_errors", ["eth1", "host-a", "0.5 %", "Threshold: 0.1 %"], "error_ratio", 0.005),
@@ -184,7 +184,7 @@ def test_what_is_not_measured_is_not_over_and_says_so(seen: Seen) -> None:
     ],
 )
 def test_the_message_holds_the_evidence_and_a_query_that_shows_it(
-    seen: Seen, rule: str, told: list[str], column: str, value: float
+    seen: Seen, rule: str, expected: list[str], column: str, value: float
 ) -> None:
     (message,) = (
         request.json["message"]
@@ -192,7 +192,7 @@ def test_the_message_holds_the_evidence_and_a_query_that_shows_it(
         if f"({rule})" in request.json["title"] and "FIRING" in request.json["title"]
     )
 
-    for text in told:
+    for text in expected:
         assert text in message
     sql = message[message.index("SELECT") :].splitlines()[0]
     rows = ask(seen.client, sql)

@@ -1,4 +1,4 @@
-"""Known faults in a real store: each is told of once, names both VMs, and ends; nothing else is told."""
+"""Known faults in a real store: each notifies once, names both VMs, and ends; nothing else does."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def report(at_us: int, exporter: str, datagrams: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_a_lossy_pair_is_told_of_once_with_its_evidence_and_once_when_it_ends(
+def test_a_lossy_pair_is_reported_once_with_its_evidence_and_once_when_it_ends(
     client: Client, settings: StoreSettings
 ) -> None:
     """5 %, in windows 6 to 11.  One window proves nothing: a second of its traffic could have come a window later.
@@ -74,11 +74,11 @@ def test_a_lossy_pair_is_told_of_once_with_its_evidence_and_once_when_it_ends(
     async def scenario() -> tuple[Taken, list[tuple[str, str, str]]]:
         async with running(settings, alerts) as live:
             await live.close("10s", range(8))
-            assert live.taken.told() == []
+            assert live.taken.notified() == []
             await live.close("10s", [8])
-            early = live.taken.told()
+            early = live.taken.notified()
             await live.close("10s", range(9, 20))
-            assert live.taken.told() == early
+            assert live.taken.notified() == early
             await live.close("10s", range(20, 30))
             assert live.count("alerts_firing", rule="pair_loss") == 0
             return live.taken, early
@@ -87,25 +87,25 @@ def test_a_lossy_pair_is_told_of_once_with_its_evidence_and_once_when_it_ends(
 
     pair = "vm3→vm4"
     assert early == [("firing", "pair_loss", pair)]
-    assert taken.told() == [("firing", "pair_loss", pair), ("resolved", "pair_loss", pair)]
-    notice = taken.notices[0]
-    assert (notice.labels["src_host"], notice.labels["dst_host"]) == ("host-0", "host-1")
-    assert notice.value == pytest.approx(0.05)
-    assert notice.low is not None
-    assert notice.high is not None
-    assert 0.01 < notice.low <= 0.05 <= notice.high < 0.1
-    assert notice.evidence == "exact"
-    assert notice.samples == 10_000
-    assert notice.since_us == BEGIN_US + 60 * SECOND_US
-    assert notice.window_start_us == BEGIN_US + 80 * SECOND_US
-    assert notice.summary.startswith("vm3 → vm4 loses 5 % [")
-    assert ask(client, notice.sql)[-1]["loss_ratio"] == pytest.approx(0.05)
+    assert taken.notified() == [("firing", "pair_loss", pair), ("resolved", "pair_loss", pair)]
+    notification = taken.notifications[0]
+    assert (notification.labels["src_host"], notification.labels["dst_host"]) == ("host-0", "host-1")
+    assert notification.value == pytest.approx(0.05)
+    assert notification.low is not None
+    assert notification.high is not None
+    assert 0.01 < notification.low <= 0.05 <= notification.high < 0.1
+    assert notification.evidence == "exact"
+    assert notification.samples == 10_000
+    assert notification.since_us == BEGIN_US + 60 * SECOND_US
+    assert notification.window_start_us == BEGIN_US + 80 * SECOND_US
+    assert notification.summary.startswith("vm3 → vm4 loses 5 % [")
+    assert ask(client, notification.sql)[-1]["loss_ratio"] == pytest.approx(0.05)
     assert taken.groups[0].receivers == ("mail",)
-    assert taken.notices[1].window_end_us == BEGIN_US + 210 * SECOND_US
+    assert taken.notifications[1].window_end_us == BEGIN_US + 210 * SECOND_US
     (row,) = ask(client, "SELECT * FROM alerts FINAL")
-    assert (row["status"], row["resolved_by"], row["alert_id"]) == ("resolved", "clear", notice.alert_id)
+    assert (row["status"], row["resolved_by"], row["alert_id"]) == ("resolved", "clear", notification.alert_id)
     events = [row["event"] for row in ask(client, "SELECT event FROM alert_events ORDER BY time, event")]
-    assert events == ["firing", "told", "resolved"]
+    assert events == ["firing", "notified", "resolved"]
 
 
 def test_a_restart_in_between_tells_nothing_twice_and_forgets_nothing(client: Client, settings: StoreSettings) -> None:
@@ -125,9 +125,9 @@ def test_a_restart_in_between_tells_nothing_twice_and_forgets_nothing(client: Cl
 
     before, after = run(first()), run(second())
 
-    assert [n.event for n in before.notices] == ["firing"]
-    assert [n.event for n in after.notices] == ["resolved"]
-    assert after.notices[0].alert_id == before.notices[0].alert_id
+    assert [n.event for n in before.notifications] == ["firing"]
+    assert [n.event for n in after.notifications] == ["resolved"]
+    assert after.notifications[0].alert_id == before.notifications[0].alert_id
 
 
 def test_what_was_not_delivered_is_offered_again_until_it_is(client: Client, settings: StoreSettings) -> None:
@@ -148,11 +148,11 @@ def test_what_was_not_delivered_is_offered_again_until_it_is(client: Client, set
                 live.alerts.delivered(live.taken.groups[0], receiver, True)
             return live.taken
 
-    told, waiting, rest = run(first()), run(again("mail")), run(again(None))
+    notified, waiting, rest = run(first()), run(again("mail")), run(again(None))
 
-    assert told.groups[0].receivers == ("mail", "sms")
-    assert [(group.key, group.receivers) for group in waiting.groups] == [(told.groups[0].key, ("mail",))]
-    assert waiting.notices == told.notices
+    assert notified.groups[0].receivers == ("mail", "sms")
+    assert [(group.key, group.receivers) for group in waiting.groups] == [(notified.groups[0].key, ("mail",))]
+    assert waiting.notifications == notified.notifications
     assert rest.groups == []
 
 
@@ -168,7 +168,7 @@ def test_missing_data_neither_ends_an_alert_nor_stays_unsaid(client: Client, set
     async def scenario() -> tuple[Taken, float | None]:
         async with running(settings, alerts) as live:
             await live.close("10s", range(19))
-            assert [n.event for n in live.taken.notices] == ["firing"]
+            assert [n.event for n in live.taken.notifications] == ["firing"]
             lasting = live.count("alerts_firing", rule="pair_loss")
             await live.close("10s", range(19, 30))
             return live.taken, lasting
@@ -176,13 +176,13 @@ def test_missing_data_neither_ends_an_alert_nor_stays_unsaid(client: Client, set
     taken, lasting = run(scenario())
 
     assert lasting == 1
-    assert [n.event for n in taken.notices] == ["firing", "resolved"]
-    assert taken.notices[1].window_end_us == BEGIN_US + 280 * SECOND_US
+    assert [n.event for n in taken.notifications] == ["firing", "resolved"]
+    assert taken.notifications[1].window_end_us == BEGIN_US + 280 * SECOND_US
     events = [row["event"] for row in ask(client, "SELECT event FROM alert_events ORDER BY time, event")]
-    assert events == ["firing", "told", "stale", "measured", "resolved"]
+    assert events == ["firing", "notified", "stale", "measured", "resolved"]
 
 
-def test_an_exporter_that_stops_is_told_of_and_its_return(client: Client, settings: StoreSettings) -> None:
+def test_an_exporter_that_stops_is_reported_and_its_return(client: Client, settings: StoreSettings) -> None:
     """192.0.2.1 is heard in minutes 0 to 2 and 7 on, 192.0.2.2 always."""
     rows = []
     for minute in range(12):
@@ -196,21 +196,21 @@ def test_an_exporter_that_stops_is_told_of_and_its_return(client: Client, settin
     async def scenario() -> Taken:
         async with running(settings, alerts) as live:
             await live.close("1m", range(5))
-            assert live.taken.notices == []
+            assert live.taken.notifications == []
             await live.close("1m", [5])
-            assert [n.event for n in live.taken.notices] == ["firing"]
+            assert [n.event for n in live.taken.notifications] == ["firing"]
             await live.close("1m", range(6, 12))
             return live.taken
 
     taken = run(scenario())
 
-    assert taken.told() == [
+    assert taken.notified() == [
         ("firing", "exporter_absent", "192.0.2.1"),
         ("resolved", "exporter_absent", "192.0.2.1"),
     ]
-    notice = taken.notices[0]
-    assert (notice.value, notice.unit, notice.threshold, notice.low) == (180, "s", 180, None)
-    assert notice.labels["protocol"] == "ipfix"
+    notification = taken.notifications[0]
+    assert (notification.value, notification.unit, notification.threshold, notification.low) == (180, "s", 180, None)
+    assert notification.labels["protocol"] == "ipfix"
 
 
 def test_a_silent_exporter_stays_known_over_a_restart(client: Client, settings: StoreSettings) -> None:
@@ -223,9 +223,9 @@ def test_a_silent_exporter_stays_known_over_a_restart(client: Client, settings: 
             await live.close("1m", minutes)
             return live.taken
 
-    assert [n.event for n in run(part(range(6))).notices] == ["firing"]
-    assert [n.event for n in run(part(range(6, 9))).notices if n.event != "firing"] == []
-    assert [n.event for n in run(part(range(9, 13))).notices if n.event != "firing"] == ["resolved"]
+    assert [n.event for n in run(part(range(6))).notifications] == ["firing"]
+    assert [n.event for n in run(part(range(6, 9))).notifications if n.event != "firing"] == []
+    assert [n.event for n in run(part(range(9, 13))).notifications if n.event != "firing"] == ["resolved"]
 
 
 @pytest.mark.parametrize(("total", "expected"), [(96, ["firing"]), (80, [])])
@@ -246,15 +246,15 @@ def test_a_busy_interface(client: Client, settings: StoreSettings, total: int, e
 
     taken = run(scenario())
 
-    assert [n.event for n in taken.notices] == expected
-    for notice in taken.notices:
-        assert notice.rule == "interface_utilisation"
-        assert notice.labels["interface"] == "eth3"
-        assert notice.value == pytest.approx(0.96)
+    assert [n.event for n in taken.notifications] == expected
+    for notification in taken.notifications:
+        assert notification.rule == "interface_utilisation"
+        assert notification.labels["interface"] == "eth3"
+        assert notification.value == pytest.approx(0.96)
 
 
 def test_our_own_loss_keeps_the_loss_of_pairs_back(client: Client, settings: StoreSettings) -> None:
-    """The queue's alert ends after six clear windows, 8 to 13; 80 s later the pair's own loss is told of."""
+    """The queue's alert ends after six clear windows, 8 to 13; 80 s later the pair's own loss notifies."""
     lossy(client, range(6, 30))
     rows = []
     for window in range(30):
@@ -269,7 +269,7 @@ def test_our_own_loss_keeps_the_loss_of_pairs_back(client: Client, settings: Sto
 
     taken = run(scenario())
 
-    assert [(n.event, n.rule, (n.window_start_us - BEGIN_US) // SECOND_US) for n in taken.notices] == [
+    assert [(n.event, n.rule, (n.window_start_us - BEGIN_US) // SECOND_US) for n in taken.notifications] == [
         ("firing", "service_queue_drops", 50),
         ("resolved", "service_queue_drops", 130),
         ("firing", "pair_loss", 210),
@@ -278,7 +278,7 @@ def test_our_own_loss_keeps_the_loss_of_pairs_back(client: Client, settings: Sto
     assert inhibited == [{"rule": "pair_loss", "who": "service_queue_drops"}]
 
 
-def test_the_same_loss_seen_in_longer_windows_is_told_of_once(client: Client, settings: StoreSettings) -> None:
+def test_the_same_loss_seen_in_longer_windows_is_notified_once(client: Client, settings: StoreSettings) -> None:
     """Lost in the first two minutes: the alert of 1 min begins when that of 10 s lasts, and ends after it."""
     lossy(client, range(0, 12), windows=48)
 
@@ -291,7 +291,7 @@ def test_the_same_loss_seen_in_longer_windows_is_told_of_once(client: Client, se
 
     taken = run(scenario())
 
-    assert [(n.event, n.rule) for n in taken.notices] == [("firing", "pair_loss"), ("resolved", "pair_loss")]
+    assert [(n.event, n.rule) for n in taken.notifications] == [("firing", "pair_loss"), ("resolved", "pair_loss")]
     ended = ask(client, "SELECT rule, status FROM alerts FINAL ORDER BY rule")
     assert ended == [{"rule": rule, "status": "resolved"} for rule in ("pair_loss", "pair_loss_lasting")]
 
@@ -305,10 +305,10 @@ def test_windows_wait_until_they_are_settled_and_partial_ones_are_passed_over(
         async with running(settings, AlertSettings(routes=ROUTES)) as live:
             await live.close("10s", [0], partial=True)
             await live.close("10s", [1])
-            assert live.taken.notices == []
+            assert live.taken.notifications == []
             assert live.count("alert_evaluations_total", rule="pair_loss") == 0
             await live.close("10s", [2])
-            assert [n.window_start_us for n in live.taken.notices] == [BEGIN_US + 10 * SECOND_US]
+            assert [n.window_start_us for n in live.taken.notifications] == [BEGIN_US + 10 * SECOND_US]
             assert live.count("alert_windows_passed_over_total", reason="partial") == 1
 
     run(scenario())
@@ -325,8 +325,8 @@ def test_silence_acknowledge_and_resolve(client: Client, settings: StoreSettings
                 await live.alerts.silence({"colour": "red"}, BEGIN_US + 1, "me")
             await live.alerts.silence({"src_vm": "vm3", "rule": "pair_*"}, BEGIN_US + 100 * SECOND_US, "me")
             await live.close("10s", range(9))
-            assert live.taken.notices == []
-            await live.close("10s", range(9, 14))  # the silence is over at 100 s: told at 105 s, escalated at 135 s
+            assert live.taken.notifications == []
+            await live.close("10s", range(9, 14))  # the silence is over at 100 s: notified at 105 s, escalated at 135 s
             assert [(n.event, g.receivers) for g in live.taken.groups for n in g.notifications] == [
                 ("firing", ("mail",)),
                 ("escalated", ("chief",)),
@@ -335,14 +335,14 @@ def test_silence_acknowledge_and_resolve(client: Client, settings: StoreSettings
             assert await live.alerts.acknowledge(row["alert_id"], "ann")
             assert not await live.alerts.acknowledge(row["alert_id"], "bob")
             await live.close("10s", range(14, 20))
-            assert [n.event for n in live.taken.notices[2:]] == ["acknowledged"]
+            assert [n.event for n in live.taken.notifications[2:]] == ["acknowledged"]
             assert await live.alerts.resolve(row["alert_id"], "ann")
             assert not await live.alerts.resolve(row["alert_id"], "ann")
             return live.taken
 
     taken = run(scenario())
 
-    assert taken.notices[-1].event == "resolved"
+    assert taken.notifications[-1].event == "resolved"
     assert taken.groups[-1].receivers == ("mail", "chief")
     (row,) = ask(client, "SELECT * FROM alerts FINAL")
     assert (row["acknowledged_by"], row["resolved_by"], row["escalations"]) == ("ann", "ann", 1)
@@ -385,11 +385,11 @@ def test_a_filter_by_vm_and_project(client: Client, settings: StoreSettings) -> 
             await live.close("10s", range(1))
             return live.taken
 
-    assert sorted(run(scenario()).told()) == [("firing", "of_shop", "web2→db2"), ("firing", "of_web1", "web1→db1")]
+    assert sorted(run(scenario()).notified()) == [("firing", "of_shop", "web2→db2"), ("firing", "of_web1", "web1→db1")]
 
 
-def test_whoever_acts_hears_of_what_people_are_told_of(client: Client, settings: StoreSettings) -> None:
-    """No route names anybody, and vm4 is silenced; what a silence keeps back is told to nobody, its end neither."""
+def test_actions_get_what_people_are_notified_of(client: Client, settings: StoreSettings) -> None:
+    """No route names anybody, and vm4 is silenced; what a silence keeps back notifies nobody, its end neither."""
     for number in (3, 4):
         add(client, traffic(*PAIRS[number], range(10), 200))
         add(client, traffic(*PAIRS[number], range(10, 200)))
@@ -455,18 +455,18 @@ def test_our_own_state_is_looked_at_without_the_store_s_windows(client: Client, 
 
     taken = run(scenario())
 
-    assert [(one.event, one.rule) for one in taken.notices] == [
+    assert [(one.event, one.rule) for one in taken.notifications] == [
         ("firing", "service_store_away"),
         ("firing", "service_spool_fills"),
         ("resolved", "service_store_away"),
         ("resolved", "service_spool_fills"),
     ]
-    assert (taken.notices[0].value, taken.notices[0].unit) == (31, "s")
-    assert taken.notices[1].summary == "The spool is 60 % full: once it is full, the oldest rows are lost"
+    assert (taken.notifications[0].value, taken.notifications[0].unit) == (31, "s")
+    assert taken.notifications[1].summary == "The spool is 60 % full: once it is full, the oldest rows are lost"
 
 
 def test_a_renamed_vm_keeps_its_alert(client: Client, settings: StoreSettings) -> None:
-    """vm3 is called new from window 9 on, in the middle of a loss: its alert goes on, and nothing is told twice."""
+    """vm3 is called new from window 9 on, in the middle of a loss: its alert goes on, and nothing is sent twice."""
     source, target = PAIRS[3]
     rows = []
     for window in range(14):
@@ -482,14 +482,14 @@ def test_a_renamed_vm_keeps_its_alert(client: Client, settings: StoreSettings) -
 
     taken = run(scenario())
 
-    assert taken.told() == [("firing", "pair_loss", "vm3→vm4")]
+    assert taken.notified() == [("firing", "pair_loss", "vm3→vm4")]
     events = ask(client, "SELECT event, comment FROM alert_events WHERE event = 'measured'")
     assert [row["comment"] for row in events] == ["vm3 is called new now"]
     (row,) = ask(client, "SELECT labels FROM alerts FINAL")
     assert row["labels"]["src_vm"] == "new"
 
 
-def test_a_pair_that_cannot_be_told_of_any_more_is_forgotten_and_people_hear_why(
+def test_a_pair_that_cannot_be_reported_any_more_is_forgotten_and_people_hear_why(
     client: Client, settings: StoreSettings
 ) -> None:
     """The loss lasts to the end of window 7; then the pair is silent, and the source is gone from the inventory."""
@@ -501,19 +501,19 @@ def test_a_pair_that_cannot_be_told_of_any_more_is_forgotten_and_people_hear_why
     async def scenario() -> Taken:
         async with running(settings, alerts) as live:
             await live.close("10s", range(97))
-            assert len(live.taken.notices) == 1
+            assert len(live.taken.notifications) == 1
             await live.close("10s", range(97, 99))
             return live.taken
 
     taken = run(scenario())
 
-    notice = taken.notices[1]
-    assert (notice.event, notice.ended_by) == ("resolved", "forgotten")
+    notification = taken.notifications[1]
+    assert (notification.event, notification.ended_by) == ("resolved", "forgotten")
     assert re.fullmatch(
-        r"vm3 is not in the inventory any more, since .* UTC; nothing is seen of it since .* UTC", notice.why
+        r"vm3 is not in the inventory any more, since .* UTC; nothing is seen of it since .* UTC", notification.why
     )
     (row,) = ask(client, "SELECT comment FROM alert_events WHERE event = 'resolved'")
-    assert row["comment"] == notice.why
+    assert row["comment"] == notification.why
 
 
 def test_a_retired_exporter_is_not_missed_even_after_a_restart(client: Client, settings: StoreSettings) -> None:
@@ -545,10 +545,15 @@ def test_a_retired_exporter_is_not_missed_even_after_a_restart(client: Client, s
 
     taken, later = run(first()), run(second())
 
-    assert taken.told() == [("firing", "exporter_absent", "192.0.2.2"), ("resolved", "exporter_absent", "192.0.2.2")]
-    assert (taken.notices[1].ended_by, taken.notices[1].why) == ("ann", "old host")
-    # What was not delivered is offered again; nothing else is told.
-    assert [notice.alert_id for notice in later.notices] == [notice.alert_id for notice in taken.notices]
+    assert taken.notified() == [
+        ("firing", "exporter_absent", "192.0.2.2"),
+        ("resolved", "exporter_absent", "192.0.2.2"),
+    ]
+    assert (taken.notifications[1].ended_by, taken.notifications[1].why) == ("ann", "old host")
+    # What was not delivered is offered again; nothing else is sent.
+    assert [notification.alert_id for notification in later.notifications] == [
+        notification.alert_id for notification in taken.notifications
+    ]
     states = ask(client, "SELECT labels['exporter'] AS exporter, status FROM alerts FINAL ORDER BY exporter")
     assert [(row["exporter"], row["status"]) for row in states] == [(f"192.0.2.{n}", "resolved") for n in (1, 2)]
 

@@ -82,9 +82,9 @@ HOSTS = ("192.0.2.11", "192.0.2.12")
     ("stem", "expected"),
     [
         # Both directions are sampled; counts of single packets prove that nothing is multiplied.
-        ("ovs_ipfix_tunnel", {(code, host) for code in ("sampled_twice", "rate_untold") for host in HOSTS}),
-        ("ovs_ipfix_nocache", {(code, host) for code in ("sampled_twice", "rate_untold") for host in HOSTS}),
-        ("ovs_ipfix_input_only", {("rate_untold", host) for host in HOSTS}),
+        ("ovs_ipfix_tunnel", {(code, host) for code in ("sampled_twice", "rate_unknown") for host in HOSTS}),
+        ("ovs_ipfix_nocache", {(code, host) for code in ("sampled_twice", "rate_unknown") for host in HOSTS}),
+        ("ovs_ipfix_input_only", {("rate_unknown", host) for host in HOSTS}),
         ("ovs_ipfix_s16", {(code, host) for code in ("sampled_twice", "rate_hidden") for host in HOSTS}),
         # pmacct states no rate unless it samples: nobody can tell from the stream.
         ("pmacct_nfprobe_v9", {("rate_unstated", HOST)}),
@@ -123,8 +123,8 @@ def test_few_records_prove_no_rate(client: Client) -> None:
     add(client, [FLOW | {"packets": 16}])
     assert codes(client) == {"rate_hidden"}
     add(client, [FLOW | {"packets": 17}])
-    assert codes(client) == {"rate_untold"}
-    assert one(client, "rate_untold").repair[-3:] == (f'network = "{HOST}"', 'protocol = "ipfix"', "sampling_rate = 1")
+    assert codes(client) == {"rate_unknown"}
+    assert one(client, "rate_unknown").repair[-3:] == (f'network = "{HOST}"', 'protocol = "ipfix"', "sampling_rate = 1")
 
 
 def test_two_directions_of_two_bridges_are_no_double_sampling(client: Client) -> None:
@@ -176,8 +176,8 @@ def test_data_that_waits_for_its_template(client: Client, held: list[int], waite
 
     assert codes(client) == ({"templates_held"} if waited else set())
     if waited:
-        told = f"300 octets of its data have waited for their template for {waited} s"
-        assert one(client, "templates_held").sentence.startswith(told)
+        reported = f"300 octets of its data have waited for their template for {waited} s"
+        assert one(client, "templates_held").sentence.startswith(reported)
 
 
 @pytest.mark.parametrize(("counters", "rows", "fires"), [(0, 7, True), (0, 4, False), (1, 7, False)])
@@ -367,7 +367,7 @@ def test_gaps(client: Client) -> None:
     assert "dropped 13 datagrams" in sentence
 
 
-def test_gaps_of_records_are_told_in_records(client: Client) -> None:
+def test_gaps_of_records_are_reported_in_records(client: Client) -> None:
     heard(client, BASE_US + 1, HOST, datagrams=10, records=90, export_lost=10)
     assert one(client, "export_lost").sentence.startswith("10 of 100 records did not arrive")
 

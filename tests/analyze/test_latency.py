@@ -10,6 +10,7 @@ from clickhouse_connect.driver import Client
 
 from collector.analyze.latency import LatencyRules, store_latency
 from collector.analyze.settings import AnalyzeSettings
+from collector.store.client import open_in_database
 from collector.store.settings import StoreSettings
 from tests import flow_rows
 from tests.analyze.connections import Path, every, uuid
@@ -48,7 +49,7 @@ def readings(client: Client, method: str = "", **where: str) -> list[dict[str, A
 
 def test_a_handshake_gives_the_round_trip_as_the_client_meets_it(any_store: StoreSettings) -> None:
     path = Path(up_us=20_000, down_us=15_000, server_us=300, offset_us=7 * SECOND_US)
-    with flow_rows.store(any_store) as client:
+    with open_in_database(any_store) as client:
         heard(client, BASE_US - 3600 * SECOND_US, *BOTH)
         add(client, path.connection(BASE_US + 3 * SECOND_US))
 
@@ -209,7 +210,7 @@ def test_later_records_of_a_long_flow_are_no_handshakes(client: Client) -> None:
     rows = path.connection(BASE_US + SECOND_US)
     parts = [*rows]
     for part in range(1, 10):
-        # Each direction's cache entry begins anew with whatever packet comes first.
+        # Each direction's cache entry begins again with whatever packet comes first.
         moved = {0: 9_100_000 * part, 3: 9_470_000 * part}
         for at, by in moved.items():
             times = {name: rows[at][name] + by for name in ("time_received", "flow_start", "flow_end")}
@@ -276,7 +277,7 @@ def test_what_is_not_certain_gives_nothing(client: Client, why: str, columns: di
 
 def test_an_exporter_that_appears_reports_flows_that_are_not_new(embedded_store: StoreSettings) -> None:
     path = Path(up_us=2 * MS, down_us=2 * MS)
-    with flow_rows.store(embedded_store) as client:
+    with open_in_database(embedded_store) as client:
         heard(client, BASE_US + 1 * SECOND_US, *BOTH)
         add(client, path.connection(BASE_US + 30 * SECOND_US))
         add(client, path.connection(BASE_US + 70 * SECOND_US))
@@ -373,8 +374,8 @@ def stated(src: str, dst: str, milliseconds: float, deviation_us: int = 900, **v
     return flow_rows.flow(ends["src"], ends["dst"], "source") | times | round_trip | values
 
 
-def test_round_trips_that_tcp_states_are_told_by_pair_direction_and_exporter(any_store: StoreSettings) -> None:
-    with flow_rows.store(any_store) as client:
+def test_round_trips_that_tcp_states_are_reported_by_pair_direction_and_exporter(any_store: StoreSettings) -> None:
+    with open_in_database(any_store) as client:
         add(client, [stated("a", "b", at, 100 * n, tcp_rtt_min_us=9_000) for n, at in enumerate((41, 40, 55), start=1)])
         add(client, [stated("b", "a", 30), stated("b", "a", 0), stated("a", "", 70)])
         add(client, [stated("a", "b", 90, time_received=BASE_US + WINDOW_US)])

@@ -12,8 +12,8 @@ import pytest
 
 from collector.analyze.latency import LatencyRules, store_latency
 from collector.analyze.settings import AnalyzeSettings
+from collector.store.client import open_in_database
 from collector.store.settings import StoreSettings
-from tests import flow_rows
 from tests.analyze.support import BASE_US, SECOND_US, WINDOW_US, export, heard, shift_us
 from tests.flow_rows import add, ask, truth_of
 
@@ -24,7 +24,7 @@ HANDSHAKES = {"tcp": 2, "udp": 1, "local": 2, "http": 20}
 def latency(settings: StoreSettings, stem: str) -> list[dict[str, Any]]:
     """Rows of table latency that the capture gives; its exporters were known before."""
     capture = export(stem)
-    with flow_rows.store(settings) as client:
+    with open_in_database(settings) as client:
         heard(client, BASE_US - 3600 * SECOND_US, "192.0.2.11", "192.0.2.12")
         add(client, capture.flows)
         for start in range(BASE_US, capture.end_us, WINDOW_US):

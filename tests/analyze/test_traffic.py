@@ -51,7 +51,7 @@ def connect(settings: StoreSettings) -> Client:
 
 
 async def read(settings: AnalyzeSettings, connect: Callable[[], Client], window: WindowClosed = WINDOW) -> Metrics:
-    """What is told once a window has closed."""
+    """What is reported once a window has closed."""
     metrics = Metrics()
     traffic = Traffic(settings, metrics, asyncio.to_thread, connect, clock_us=lambda: WINDOW.end_us + 5 * SECOND_US)
     async with traffic:
@@ -87,11 +87,11 @@ def test_the_figures_are_those_of_the_views(settings: StoreSettings) -> None:
     assert value("traffic_reads_total", result="ok") == 1
 
 
-def test_only_the_busiest_are_told_and_the_others_counted(settings: StoreSettings) -> None:
+def test_only_the_busiest_are_shown_and_the_others_counted(settings: StoreSettings) -> None:
     metrics = asyncio.run(read(on(traffic_pairs=1, traffic_hosts=0), partial(connect, settings)))
 
-    told = {labels for name, labels in samples(metrics) if name == "vmflow_traffic_pair_bytes_per_second"}
-    assert [dict(labels)["dst_vm"] for labels in told] == ["b"]
+    reported = {labels for name, labels in samples(metrics) if name == "vmflow_traffic_pair_bytes_per_second"}
+    assert [dict(labels)["dst_vm"] for labels in reported] == ["b"]
     assert metrics.value("traffic_pairs_left_out") == 1
     assert not [name for name, _ in samples(metrics) if "_host_" in name]
 

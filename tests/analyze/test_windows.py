@@ -20,7 +20,6 @@ from collector.interfaces import Watched, WindowClosed
 from collector.metrics import Metrics
 from collector.store.client import open_client
 from collector.store.settings import StoreSettings
-from collector.store.setup import set_up
 from collector.threads import Bridge, run
 from schemas.rollups import LEVEL_US
 from tests.analyze.support import BASE_US, heard
@@ -136,7 +135,7 @@ def test_a_clock_that_is_set_back_begins_a_new_epoch() -> None:
 
 
 def test_a_time_from_before_the_clock_was_set_back_closes_nothing_early() -> None:
-    """A batch that was received before the step, and is told of after it."""
+    """A batch that was received before the step, and is reported after it."""
     mark = Watermark(RULES)
     mark.advance(NOON + 7200 * SECOND_US)
     mark.advance(NOON)
@@ -147,7 +146,7 @@ def test_a_time_from_before_the_clock_was_set_back_closes_nothing_early() -> Non
 
 
 def following(alive_seconds: int, judged_seconds: int, began_seconds: int = -86_400) -> Watermark:
-    """A watermark that goes on after a run, told of in seconds behind NOON."""
+    """A watermark that goes on after a run, reported in seconds behind NOON."""
     mark = Watermark(RULES)
     began, judged, alive = (NOON + at * SECOND_US for at in (began_seconds, judged_seconds, alive_seconds))
     mark.follow(Watched(began, judged, alive))
@@ -319,24 +318,16 @@ def unused() -> Client:
     raise AssertionError("nobody may connect")
 
 
-@pytest.fixture
-def store_settings(embedded_store: StoreSettings) -> StoreSettings:
-    client = open_client(embedded_store)
-    set_up(client, embedded_store)
-    client.close()
-    return embedded_store
-
-
-def connector(store_settings: StoreSettings) -> Callable[[], Client]:
+def connector(embedded_store: StoreSettings) -> Callable[[], Client]:
     def connect() -> Client:
-        client = open_client(store_settings)
-        client.database = store_settings.database
+        client = open_client(embedded_store)
+        client.database = embedded_store.database
         return client
 
     return connect
 
 
-def test_subscribers_hear_of_each_window_once_and_metrics_count(store_settings: StoreSettings) -> None:
+def test_subscribers_hear_of_each_window_once_and_metrics_count(embedded_store: StoreSettings) -> None:
     clock = Time(NOON)
 
     async def use(windows: Windows, closed: list[WindowClosed], metrics: Metrics) -> None:
@@ -349,7 +340,7 @@ def test_subscribers_hear_of_each_window_once_and_metrics_count(store_settings: 
         await until(lambda: metrics.value("windows_late_batches_total") == 1)
         assert shown(closed) == [*(("10s", at, at + 10) for at in range(0, 60, 10)), ("1m", 0, 60)]
 
-    metrics = scenario(clock, connector(store_settings), use)
+    metrics = scenario(clock, connector(embedded_store), use)
 
     assert metrics.value("windows_closed_total", level="10s") == 6
     assert metrics.value("windows_closed_total", level="1m") == 1
@@ -358,10 +349,10 @@ def test_subscribers_hear_of_each_window_once_and_metrics_count(store_settings: 
     assert metrics.value("latency_runs_total", result="ok") == 6
 
 
-def test_the_latency_of_a_window_is_there_when_subscribers_hear_of_it(store_settings: StoreSettings) -> None:
+def test_the_latency_of_a_window_is_there_when_subscribers_hear_of_it(embedded_store: StoreSettings) -> None:
     begun = BASE_US
     clock = Time(begun)
-    connect = connector(store_settings)
+    connect = connector(embedded_store)
     found: list[int] = []
     client = connect()
     flow = {
@@ -465,14 +456,14 @@ def test_a_store_that_hangs_costs_one_deadline_and_is_not_asked_again_meanwhile(
     assert metrics.value("latency_runs_total", result="failed") == 1
 
 
-def test_after_a_pause_only_the_newest_windows_are_worth_a_query(store_settings: StoreSettings) -> None:
+def test_after_a_pause_only_the_newest_windows_are_worth_a_query(embedded_store: StoreSettings) -> None:
     clock = Time(NOON)
 
     async def use(_windows: Windows, closed: list[WindowClosed], _metrics: Metrics) -> None:
         clock.now_us = NOON + 600 * SECOND_US + SILENCE
         await until(lambda: len(closed) == 60 + 10)
 
-    metrics = scenario(clock, connector(store_settings), use)
+    metrics = scenario(clock, connector(embedded_store), use)
 
     # A window whose end lies six windows or less behind the watermark, and the newest seven are those.
     assert metrics.value("latency_runs_total", result="ok") == 7

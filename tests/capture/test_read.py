@@ -618,7 +618,7 @@ GOOD_NG = section() + interface(ETHERNET) + enhanced(0, 1, WHOLE) + enhanced(0, 
         (gzip.compress(GOOD)[:-8] + b"\xff" * 8, None, "cannot read on"),
     ],
 )
-def test_damage_is_told_with_its_place(octets: bytes, good: int | None, message: str, tmp_path: Path) -> None:
+def test_damage_is_reported_with_its_place(octets: bytes, good: int | None, message: str, tmp_path: Path) -> None:
     file = tmp_path / "damaged.pcap"
     file.write_bytes(octets)
     before: list[CapturedDatagram] = []

@@ -360,7 +360,7 @@ def test_wrong_use_is_one_line_and_exit_code_2(
 @pytest.mark.parametrize(
     "wrong", [("--speed", "0"), ("--speed", "fast"), ("--rate", "nan"), ("--loop", "-1"), ("--loop", "x")]
 )
-def test_wrong_numbers_are_told(wrong: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_numbers_are_reported(wrong: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         command(TWO_EXPORTERS, "--to", "127.0.0.1:9", *wrong)
 

@@ -45,11 +45,11 @@ def test_sqlalchemy_asks(engine: Any) -> None:
         assert ipaddress.ip_address(address) == ipaddress.ip_address("2001:db8::1")
         assert connection.execute(text("SELECT :n + 1, :t"), {"n": 41, "t": "it's"}).one() == (42, "it's")
         assert sum(len(row.x) for row in connection.execute(text(LARGE))) == 14_940_000
-        for sql, told in (
+        for sql, expected in (
             ("SELECT nope FROM flows", "identifier `nope`"),
             ("INSERT INTO flows (vni) VALUES (7)", "read-only: .INSERT. is refused"),
         ):
-            with pytest.raises(Exception, match=told) as caught:
+            with pytest.raises(Exception, match=expected) as caught:
                 connection.execute(text(sql)).fetchall()
             assert isinstance(caught.value, SqlError) or "DB::Exception" in str(caught.value)
 

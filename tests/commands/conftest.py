@@ -1,4 +1,4 @@
-"""`desk`, the API over a real store that tests of the API use, for the commands that ask it; `terminal`, in which they
+"""`server`, the API over a real store that its own tests use, for the commands that ask it; `terminal`, in which they
 run."""
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.commands.terminal import Start, Terminal
-from tests.web.conftest import desk  # noqa: F401 - a fixture
+from tests.web.conftest import server  # noqa: F401 - a fixture
 
 
 @pytest.fixture

@@ -22,13 +22,15 @@ from tests.web.support import Served
 class Shell:
     """Runs the command and keeps what it says."""
 
-    def __init__(self, desk: Served, capsys: pytest.CaptureFixture[str]) -> None:
-        self.desk = desk
+    def __init__(self, server: Served, capsys: pytest.CaptureFixture[str]) -> None:
+        self.server = server
         self.capsys = capsys
         self.err = ""
 
     def __call__(self, *arguments: str, code: int = 0) -> str:
-        assert main(["alerts", arguments[0], "--url", self.desk.url, *arguments[1:]]) == code, self.capsys.readouterr()
+        assert main(["alerts", arguments[0], "--url", self.server.url, *arguments[1:]]) == code, (
+            self.capsys.readouterr()
+        )
         said = self.capsys.readouterr()
         self.err = said.err
         return said.out
@@ -38,10 +40,10 @@ class Shell:
 
 
 @pytest.fixture
-def shell(desk: Served, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
+def shell(server: Served, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
     monkeypatch.setenv("TZ", "Asia/Shanghai")
     time.tzset()
-    return Shell(desk, capsys)
+    return Shell(server, capsys)
 
 
 @pytest.fixture(autouse=True)
@@ -62,8 +64,8 @@ def test_alerts_are_listed_in_local_time(shell: Shell) -> None:
 
 
 def test_json_is_what_the_api_says(shell: Shell) -> None:
-    assert shell.json("list") == shell.desk.get("/api/v1/alerts?state=firing&state=acknowledged").json["alerts"]
-    assert shell.json("rules") == shell.desk.get("/api/v1/rules").json["rules"]
+    assert shell.json("list") == shell.server.get("/api/v1/alerts?state=firing&state=acknowledged").json["alerts"]
+    assert shell.json("rules") == shell.server.get("/api/v1/rules").json["rules"]
 
 
 def test_csv_has_the_same_fields_and_nested_ones_as_json(shell: Shell) -> None:
@@ -79,7 +81,7 @@ def test_from_the_list_to_the_end(shell: Shell) -> None:
     (alert,) = shell.json("list", "--vm", "vm3")
     begin = alert["alert_id"][:8]
 
-    shell.desk.live.now_us += 1_000_000
+    shell.server.live.now_us += 1_000_000
     assert "acknowledged (ann)" in shell("ack", begin, "a cable", "--who", "ann")
     shell("ack", begin, code=1)
     assert shell.err == "vmflow alerts: it is acknowledged, not firing (HTTP 409)\n"
@@ -88,10 +90,10 @@ def test_from_the_list_to_the_end(shell: Shell) -> None:
     assert re.search(r"^loss_ratio +20 % \[", shown, re.MULTILINE)
     assert re.search(r"^limit +1 % *$", shown, re.MULTILINE)
     assert re.search(r"^acknowledged +\d{4}-.* CST by ann *$", shown, re.MULTILINE)
-    shell.desk.live.now_us += 1_000_000
+    shell.server.live.now_us += 1_000_000
     assert [one["state"] for one in shell.json("resolve", begin, "--who", "ann")] == ["resolved"]
     history = shell("history", begin).splitlines()
-    assert [line.split()[3] for line in history[1:]] == ["firing", "told", "acknowledged", "resolved"]
+    assert [line.split()[3] for line in history[1:]] == ["firing", "notified", "acknowledged", "resolved"]
     assert history[3].rstrip().endswith("ann  a cable")
     assert [alert["state"] for alert in shell.json("list", "--all", "--vm", "vm3")] == ["resolved"]
     assert shell.json("list", "--vm", "vm3") == []
@@ -109,7 +111,7 @@ def test_silences(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         (["silence", "soon", "rule=x"], "soon: a duration such as 30m, 2h or 7d is expected"),
         (["silence", "2h", "rule"], "rule: name=pattern is expected, each name once, such as src_vm=web-*"),
@@ -121,9 +123,9 @@ def test_silences(shell: Shell) -> None:
         (["list", "--most", "0"], "query.limit = '0': Input should be greater than or equal to 1"),
     ],
 )
-def test_mistakes_have_exit_code_2(shell: Shell, arguments: list[str], told: str) -> None:
+def test_mistakes_have_exit_code_2(shell: Shell, arguments: list[str], expected: str) -> None:
     assert shell(*arguments, code=2) == ""
-    assert told in shell.err
+    assert expected in shell.err
 
 
 def test_no_service_answers(shell: Shell) -> None:

@@ -114,7 +114,7 @@ GIVE_ROWS = [
 ]
 """Those of which a row is expected."""
 NEED_NOTHING = [["rules", "list"], ["rules"], ["check"], ["check", "--dump"], ["schema"]]
-NO_SETTINGS = ("demo", "replay", "decode", "mirror", "init", "deploy", "passwd", "warmup")
+NO_SETTINGS = ("agent", "demo", "replay", "decode", "mirror", "init", "deploy", "passwd", "warmup")
 REFUSED = [
     ["schema", "--apply"], ["exporters", "retire", "192.0.2.11", "--protocol", "sflow5"],
     ["mirror", "--interface", "mirror0"],
@@ -184,8 +184,8 @@ def run_elsewhere(commands: list[list[str]]) -> list[Done]:
 
 
 @dataclass
-class AlertApi:
-    """A service and its settings, and what commands are to be told in place of the examples of the documents."""
+class Workplace:
+    """A service and its settings, and what commands get in place of the examples of the documents."""
 
     service: Service
     directory: Path
@@ -239,7 +239,7 @@ def free_ports(count: int) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory, sink: int) -> Iterator[AlertApi]:
+def place(tmp_path_factory: pytest.TempPathFactory, sink: int) -> Iterator[Workplace]:
     """A running service with rows in its store, a VM in its inventory and an alert that fires."""
     directory = tmp_path_factory.mktemp("commands")
     sql, web = free_ports(2)
@@ -265,7 +265,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory, sink: int) -> Iterator[AlertA
             "192.0.2.11": alert["labels"]["exporter"],
             "/etc/vmflow/vmflow.toml": str(config),
         }
-        yield AlertApi(service, directory, config, examples)
+        yield Workplace(service, directory, config, examples)
 
 
 def _alert(service: Service) -> dict[str, Any]:
@@ -287,12 +287,12 @@ def _spoilt(done: Done, code: int = 0) -> str:
     return f"exit code {done.code}, {done.err}" if done.code != code or noise else ""
 
 
-def test_what_the_documents_name_works(desk: AlertApi) -> None:
+def test_what_the_documents_name_works(place: Workplace) -> None:
     """In order: an alert that is resolved cannot be acknowledged any more."""
     failures = {}
     for arguments in documented():
-        if arguments[0] in ("run", "demo"):
-            continue  # it runs already; test_demo runs the other
+        if arguments[0] in ("run", "demo", "agent"):
+            continue  # it runs already; test_demo and tests/agent run the others
         if arguments[:3] == ["rules", "test", "FILE"]:
             arguments[2] = "FILE.toml"
         if "--loop" in arguments:
@@ -300,24 +300,24 @@ def test_what_the_documents_name_works(desk: AlertApi) -> None:
         if arguments[:1] == ["deploy"] and len(arguments) > 1:
             arguments.append("--force")  # all into one folder
         if arguments[:2] == ["alerts", "unsilence"]:
-            arguments[2] = desk.vmflow("alerts", "silence", "1h", "src_vm=nobody").out.strip()
+            arguments[2] = place.vmflow("alerts", "silence", "1h", "src_vm=nobody").out.strip()
         code = 2 if tuple(arguments) in INCOMPLETE or arguments == ["alerts", "show"] else 0
         code = 1 if arguments in REFUSED else code
         stdin = "correct horse battery\n" if arguments[0] == "passwd" else ""
-        if wrong := _spoilt(desk.vmflow(*arguments, stdin=stdin), code):
+        if wrong := _spoilt(place.vmflow(*arguments, stdin=stdin), code):
             failures[" ".join(arguments)] = wrong
 
     assert not failures
 
 
-def test_a_second_service_says_in_one_line_who_has_the_store(desk: AlertApi) -> None:
+def test_a_second_service_says_in_one_line_who_has_the_store(place: Workplace) -> None:
     others = [
         "sql.port=0",
         "web.port=0",
         'listen.addresses=["127.0.0.1:0"]',
-        f"store.spool_directory={desk.directory}/2",
+        f"store.spool_directory={place.directory}/2",
     ]
-    command = desk.command(["run", *(word for other in others for word in ("--set", other))])
+    command = place.command(["run", *(word for other in others for word in ("--set", other))])
     done = subprocess.run(
         [sys.executable, "-m", "collector", *command],
         capture_output=True,
@@ -329,14 +329,14 @@ def test_a_second_service_says_in_one_line_who_has_the_store(desk: AlertApi) -> 
 
     assert done.returncode == 2
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("vmflow run: ")]
-    assert line.startswith(f"vmflow run: the embedded store in {desk.directory}/store is open in another process")
+    assert line.startswith(f"vmflow run: the embedded store in {place.directory}/store is open in another process")
 
 
 @pytest.mark.parametrize("output", ["table", "json", "csv"])
-def test_each_prints_in_each_format(desk: AlertApi, output: str) -> None:
+def test_each_prints_in_each_format(place: Workplace, output: str) -> None:
     failures = {}
     for arguments in [*READ_STORE, *ASK_SERVICE, ["rules", "list"]]:
-        done = desk.vmflow(*arguments, "--format", output)
+        done = place.vmflow(*arguments, "--format", output)
         if wrong := _spoilt(done, 0) or _unreadable(done.out, output):
             failures[" ".join(arguments)] = wrong
 
@@ -353,24 +353,24 @@ def _unreadable(text: str, output: str) -> str:
     return ""
 
 
-def test_reading_gives_rows(desk: AlertApi) -> None:
+def test_reading_gives_rows(place: Workplace) -> None:
     """The tests above would pass over a service that has nothing to tell."""
     for arguments in [*GIVE_ROWS, ["alerts", "rules"]]:
-        done = desk.vmflow(*arguments, "--format", "json")
+        done = place.vmflow(*arguments, "--format", "json")
         assert done.out.splitlines(), (arguments, done.err)
     trial = ["rules", "test", "FILE.toml", "--since", "20m", "--rule", "exporter_busy", "--format", "json"]
-    (tried,) = map(json.loads, desk.vmflow(*trial).out.splitlines())
+    (tried,) = map(json.loads, place.vmflow(*trial).out.splitlines())
     assert tried["series"] == 2  # the two exporters of the capture
     assert tried["windows"] >= 1
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian package prometheus)")
-def test_promtool_finds_nothing_in_what_is_scraped(desk: AlertApi) -> None:
-    """Of a service that has received, stored, judged and told: families without samples are not looked at."""
-    assert desk.service.metric("vmflow_traffic_reads_total", result="ok") >= 1
+def test_promtool_finds_nothing_in_what_is_scraped(place: Workplace) -> None:
+    """Of a service that has received, stored, judged and notified: families without samples are not looked at."""
+    assert place.service.metric("vmflow_traffic_reads_total", result="ok") >= 1
 
     done = subprocess.run(
-        ["promtool", "check", "metrics"], input=desk.service.get("/metrics"), capture_output=True, text=True,
+        ["promtool", "check", "metrics"], input=place.service.get("/metrics"), capture_output=True, text=True,
         check=False,
     )  # fmt: skip
 
@@ -387,23 +387,23 @@ def test_help_of_each(command: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def stopped(desk: AlertApi) -> AlertApi:
+def stopped(place: Workplace) -> Workplace:
     """The store of the service, which does not run any more."""
-    assert desk.service.stop() == 0
-    return desk
+    assert place.service.stop() == 0
+    return place
 
 
-def test_without_a_service_the_store_is_read(stopped: AlertApi) -> None:
+def test_without_a_service_the_store_is_read(stopped: Workplace) -> None:
     commands = [stopped.command(arguments) for arguments in [*READ_STORE, *NEED_NOTHING]]
 
     done = run_elsewhere(commands)
 
     wrong = [(" ".join(arguments), _spoilt(one)) for arguments, one in zip(commands, done, strict=True)]
-    assert not [told for told in wrong if told[1]]
+    assert not [reported for reported in wrong if reported[1]]
     assert done[READ_STORE.index(["query", "SELECT count() AS n FROM flows"])].out.split()[-1] != "0"
 
 
-def test_without_a_service_nobody_answers_in_one_line(stopped: AlertApi) -> None:
+def test_without_a_service_nobody_answers_in_one_line(stopped: Workplace) -> None:
     for arguments in ASK_SERVICE:
         done = stopped.vmflow(*arguments)
         assert done.code == 1
@@ -411,7 +411,7 @@ def test_without_a_service_nobody_answers_in_one_line(stopped: AlertApi) -> None
         assert done.err.count("\n") == 1, done.err
 
 
-def test_without_service_and_store_each_says_what_to_do(stopped: AlertApi) -> None:
+def test_without_service_and_store_each_says_what_to_do(stopped: Workplace) -> None:
     for arguments in [*GIVE_ROWS, ["exporters", "--doctor"], ["query", "SELECT 1"]]:
         done = stopped.vmflow(*arguments, "--set", f"store.url=chdb://{stopped.directory}/none")
         assert done.code == 1

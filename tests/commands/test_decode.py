@@ -79,7 +79,7 @@ def test_a_rate_from_outside_wins() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "told"),
+    ("arguments", "code", "expected"),
     [
         (["nowhere.pcap"], 1, "nowhere.pcap: cannot open"),
         (["README.md"], 1, "README.md: at offset 0: expected a pcap or pcapng file"),
@@ -87,11 +87,11 @@ def test_a_rate_from_outside_wins() -> None:
         ([], 2, "FILE"),
     ],
 )
-def test_mistakes_are_told_without_a_traceback(arguments: list[str], code: int, told: str) -> None:
+def test_mistakes_are_reported_without_a_traceback(arguments: list[str], code: int, expected: str) -> None:
     done = decode(*arguments)
 
     assert done.returncode == code
-    assert told in done.stderr.decode()
+    assert expected in done.stderr.decode()
     assert "Traceback" not in done.stderr.decode()
 
 

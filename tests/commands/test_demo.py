@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from collector.__main__ import main
+from collector.commands import demo
 from collector.commands.demo_parts import LOOPBACK, SERVICE, free_port
+from collector.commands.output import Result
 from collector.settings import Settings
 from tests.commands.support import documented, parser_of
 from tests.commands.terminal import SECONDS, Start, fits
@@ -37,13 +45,17 @@ def processes_of(directory: Path | str) -> list[str]:
     return found
 
 
-def demo(temporary: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run it without a terminal, with its directory in `temporary`."""
+@contextmanager
+def started(temporary: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Run it without a terminal, with its directory in `temporary`; killed if it takes too long."""
     command = [sys.executable, "-m", "collector", "demo", *arguments]
     environment = os.environ | {"TMPDIR": str(temporary), "VMFLOW_WEB__PORT": "1"}
-    return subprocess.run(
-        command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=LONG, check=False
-    )  # fmt: skip
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=ROOT, env=environment) as process:
+        patience = threading.Timer(LONG, process.kill)
+        patience.start()
+        yield process
+        patience.cancel()
 
 
 def test_in_a_terminal_it_shows_the_lossy_pair_and_leaves_nothing(tmp_path: Path, terminal: Start) -> None:
@@ -90,21 +102,49 @@ def test_it_ends_while_the_service_starts(tmp_path: Path, terminal: Start, numbe
 def test_a_capture_is_shown_in_plain_lines(tmp_path: Path) -> None:
     """By what exporters say, the counts being those of the capture."""
     pytest.importorskip("chdb", reason="the embedded store needs chDB")
-    done = demo(tmp_path, str(FIXTURES / "ovs_netflow5.pcap"), "--seconds", "60")
+    with started(tmp_path, str(FIXTURES / "ovs_netflow5.pcap")) as process:
+        assert process.stderr is not None
+        said = list(takewhile(lambda line: not line.startswith("Try, in another terminal:"), process.stderr))
+        process.send_signal(signal.SIGINT)
+        shown, rest = process.communicate()
 
-    assert done.returncode == 0, done.stderr
-    assert "Who exported:" in done.stdout
-    assert "netflow5" in done.stdout
-    assert "\x1b" not in done.stdout
+    assert process.returncode == 0, [*said, rest]
+    assert "Who exported:" in shown
+    assert "netflow5" in shown
+    assert "\x1b" not in shown
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("seen", "code"), [({"captures": [("Who exported:", Result(["n"], [[1]]))]}, 0), ({}, 1)])
+def test_the_end_of_its_time_is_a_success_if_something_was_seen(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], seen: dict[str, object], code: int
+) -> None:
+    def ask(_args: object, _demo: object, found: demo.Seen, _stopped: object) -> None:
+        for name, value in seen.items():
+            setattr(found, name, value)
+
+    monkeypatch.setattr(demo, "ask", ask)
+    silent = {
+        "start_service": lambda: None,
+        "ended": lambda: "",
+        "last_words": lambda _: "",
+        "settings": Settings(),
+        "config": "vmflow.toml",
+    }
+    running = cast("demo.Demo", SimpleNamespace(**silent, truth=Path("/no/where")))
+    arguments = argparse.Namespace(files=["a.pcap"], seconds=0.2)
+
+    assert demo.watch(arguments, running, threading.Event())[0] == code
+    assert ("Who exported:" in capsys.readouterr().out) == (code == 0)
 
 
 def test_a_time_too_short_for_names_is_a_failure(tmp_path: Path) -> None:
     pytest.importorskip("chdb", reason="the embedded store needs chDB")
-    done = demo(tmp_path, "--seconds", "1")
+    with started(tmp_path, "--seconds", "1") as process:
+        _, said = process.communicate()
 
-    assert done.returncode == 1
-    assert "no pair by name" in done.stderr
+    assert process.returncode == 1
+    assert "no pair by name" in said
     assert list(tmp_path.iterdir()) == []
 
 

@@ -24,11 +24,11 @@ from collector.settings import load
 from tests.service import ROOT
 
 DEPLOY = ROOT / "deploy"
-PACKAGES = ("collector", "decoders", "schemas")
+PACKAGES = ("agent", "collector", "decoders", "schemas")
 UNIT = "vmflow.service"
 BUILDER = (77,)
 """Version of setuptools that pyproject.toml asks for."""
-CHANGED = {UNIT, "compose.yaml", "env.example"}
+CHANGED = {UNIT, "vmflow-agent.service", "compose.yaml", "env.example"}
 """Files that are not the same in a folder of their own."""
 
 
@@ -88,7 +88,7 @@ def test_systemd_reads_a_program_with_signs_in_its_path(tmp_path: Path, monkeypa
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_a_program_that_services_cannot_see_is_told(
+def test_a_program_that_services_cannot_see_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for place, hidden in (("/home/ann/venv/bin/vmflow", True), ("/opt/x/bin/vmflow", False)):
@@ -143,7 +143,9 @@ def test_what_is_there_is_kept_unless_forced(tmp_path: Path, capsys: pytest.Capt
     assert os.listdir(there.parent) == [there.name], "nothing is left beside it"
 
 
-def test_a_folder_that_cannot_be_made_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_cannot_be_made_is_reported_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").touch()
 
     assert main(["deploy", "sysctl", str(tmp_path / "file")]) == 1

@@ -72,7 +72,7 @@ def test_a_file_that_is_there_is_kept_unless_forced(tmp_path: Path, capsys: pyte
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         (["--listen", "host:port"], "listen: 'host:port': host:port is expected"),
         (["--listen", "::1:6343:x"], "listen: '::1:6343:x': write an IPv6 address in brackets"),
@@ -82,13 +82,13 @@ def test_a_file_that_is_there_is_kept_unless_forced(tmp_path: Path, capsys: pyte
         ([], "say what goes in, such as --listen 0.0.0.0; in a terminal it would be asked"),
     ],
 )
-def test_a_mistake_is_told_in_one_line_and_writes_nothing(
-    arguments: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_mistake_is_reported_in_one_line_and_writes_nothing(
+    arguments: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert init(*arguments, "--output", str(tmp_path / "vmflow.toml")) == 2
 
     said = capsys.readouterr()
-    assert told in said.err
+    assert expected in said.err
     assert "secret" not in said.err
     assert (said.out, said.err.count("\n")) == ("", 1)
     assert os.listdir(tmp_path) == []

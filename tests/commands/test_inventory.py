@@ -230,34 +230,31 @@ def test_times_without_a_zone_are_utc(vmflow: Vmflow, store: StoreSettings) -> N
     ],
 )
 def test_mistakes_in_the_call(vmflow: Vmflow, arguments: list[str], message: str) -> None:
-    output, told = vmflow(*arguments, code=2)
+    output, expected = vmflow(*arguments, code=2)
 
-    assert message in told
+    assert message in expected
     assert output == ""
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "no VM is known now: `--sources` tells how the sources are, docs/inventory.md how to set"),
+        ([], "no VM is known now: `--sources` shows how the sources are, docs/inventory.md how to set"),
         (["--vm", "x"], "nothing in the inventory is like that; `vmflow inventory` without filters shows what is"),
         (["--ip", "10.0.0.1"], "nothing is known of this address now; --history shows what was"),
         (["--unattributed"], "all traffic of the last 60 minutes has VM names, or there was none"),
     ],
 )
-def test_nothing_known_is_told_in_one_line(
+def test_nothing_known_is_reported_in_one_line(
     embedded_store: StoreSettings, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
-    client = open_client(embedded_store)
-    set_up(client, embedded_store)
-    client.close()
     options = [f"store.url={embedded_store.url}", f"store.database={embedded_store.database}", "sql.port=0"]
 
-    output, told = Vmflow(capsys, *options)(*arguments, "-f", "json")
+    output, expected = Vmflow(capsys, *options)(*arguments, "-f", "json")
 
     assert output == Vmflow(capsys, *options)(*arguments)[0] == ""
-    assert told.startswith(f"vmflow inventory: {message}")
-    assert told.count("\n") == 1
+    assert expected.startswith(f"vmflow inventory: {message}")
+    assert expected.count("\n") == 1
 
 
 def test_intervals_that_are_confirmed_rarely_are_known_longer(vmflow: Vmflow) -> None:
@@ -266,7 +263,7 @@ def test_intervals_that_are_confirmed_rarely_are_known_longer(vmflow: Vmflow) ->
     assert vmflow.vms("--set", "inventory.write_seconds=120") == ["db", "web%1"]
 
 
-def test_rows_left_out_are_told(vmflow: Vmflow) -> None:
+def test_rows_left_out_are_reported(vmflow: Vmflow) -> None:
     assert vmflow("--most", "2")[1] == "vmflow inventory: only the first 2 rows; --most N shows more\n"
     assert vmflow()[1] == ""
 
@@ -371,9 +368,9 @@ def test_how_the_sources_are(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("body", [b"{}", b"ok", b'{"inventory": {"a": 1}}', b"[]"])
 def test_a_service_without_inventory(capsys: pytest.CaptureFixture[str], body: bytes) -> None:
     with health(200, body) as port:
-        told = Vmflow(capsys, f"web.port={port}")("--sources", code=1)[1]
+        expected = Vmflow(capsys, f"web.port={port}")("--sources", code=1)[1]
 
-    assert told.startswith(f"vmflow inventory: http://127.0.0.1:{port}/health has no inventory")
+    assert expected.startswith(f"vmflow inventory: http://127.0.0.1:{port}/health has no inventory")
 
 
 def test_no_source_and_no_service(capsys: pytest.CaptureFixture[str]) -> None:

@@ -99,7 +99,7 @@ URL = "http://127.0.0.1:8123"
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("said", "expected"),
     [
         (
             f"Received ClickHouse exception, code: 60, server response: Code: 60. DB::Exception: Unknown table `x`. "
@@ -116,11 +116,11 @@ URL = "http://127.0.0.1:8123"
         ("Code: 1. DB::NetException: " + "x" * 1000, "x" * 500),
     ],
 )  # fmt: skip
-def test_an_error_is_told_without_what_stands_around_it(said: str, told: str) -> None:
-    assert first_line(driver.DatabaseError(said)) == told
+def test_an_error_is_reported_without_what_stands_around_it(said: str, expected: str) -> None:
+    assert first_line(driver.DatabaseError(said)) == expected
 
 
-def test_a_server_that_does_not_answer_is_told_in_the_systems_words() -> None:
+def test_a_server_that_does_not_answer_is_reported_in_the_systems_words() -> None:
     with pytest.raises(
         StoreError, match=r"^no use of ClickHouse at http://127\.0\.0\.1:1: no answer: Connection refused$"
     ):

@@ -178,7 +178,7 @@ def test_the_rows_are_those_that_were_made(top: Top) -> None:
     assert few["packets_per_second_low"] < 20 < few["packets_per_second_high"]
 
 
-def test_alerts_are_told_of_their_pair_and_of_its_ends(top: Top) -> None:
+def test_alerts_are_inhibited_by_their_pair_and_its_ends(top: Top) -> None:
     alerts = {(row["src_vm"], row["dst_vm"]): row["alerts"] for row in top.items()}
 
     assert alerts == {
@@ -289,22 +289,24 @@ def test_without_a_window_it_says_where_to_look(top: Top, settings: StoreSetting
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         (["--limit", "0"], "--limit must be 1 to 10000, --interval 1 to 86400 seconds"),
         (["--interval", "nan"], "--interval 1 to 86400 seconds"),
         (["--set", "web.port=x"], "web.port = 'x'"),
     ],
 )
-def test_mistakes_are_told_in_one_line(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_are_reported_in_one_line(
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["top", *arguments]) == 2
 
     err = capsys.readouterr().err
-    assert told in err
+    assert expected in err
     assert err.count("\n") == 1
 
 
-def test_a_store_that_is_away_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_store_that_is_away_is_reported_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["top", "--set", f"store.url=chdb://{tmp_path}/none", "--set", "sql.enabled=false"]) == 1
 
     err = capsys.readouterr().err

@@ -47,7 +47,7 @@ def netflow(number: int, at: float, port: int = 5000, sender: str = A, records: 
 
 
 def replayed(stem: str) -> dict[tuple[str, str], list[tuple[float, float]]]:
-    """What is told of a capture, looked at once a second, by stream and reason."""
+    """What is reported of a capture, looked at once a second, by stream and reason."""
     watched, found = Watched(REACH), {}
     datagrams = payloads(stem)
     second = datagrams[0][3] // SECOND
@@ -93,8 +93,8 @@ def test_a_sequence_that_begins_anew_is_a_restart() -> None:
     assert watched.look(109 * SECOND) == [(A, "restarted", 100.9 - 12, 108.5)]
 
 
-@pytest.mark.parametrize(("lost", "told"), [(0, False), (1, False), (5, True)])
-def test_numbers_that_are_missing_leave_a_gap_if_they_are_many(lost: int, told: bool) -> None:
+@pytest.mark.parametrize(("lost", "reported"), [(0, False), (1, False), (5, True)])
+def test_numbers_that_are_missing_leave_a_gap_if_they_are_many(lost: int, reported: bool) -> None:
     """Of some 200 records: 0.5 % are not worth the window, 2.4 % are."""
     watched = Watched()
     watched.take(netflow(0, 100))
@@ -102,17 +102,17 @@ def test_numbers_that_are_missing_leave_a_gap_if_they_are_many(lost: int, told: 
     for second in range(101, 108):
         watched.look(second * SECOND)
     watched.take(*(netflow(1 + 20 * n + (lost if n > 4 else 0), 108 + n / 100, records=20) for n in range(10)))
-    assert watched.look(109 * SECOND) == ([(A, "lost", 100, 108.09)] if told else [])
+    assert watched.look(109 * SECOND) == ([(A, "lost", 100, 108.09)] if reported else [])
 
 
-def test_a_stream_that_ends_is_told_of_once_and_before_its_windows_close() -> None:
+def test_a_stream_that_ends_is_reported_once_and_before_its_windows_close() -> None:
     watched = Watched()
     for second in range(200):
         watched.take(netflow(second, 1000 + second))
         found = watched.look((1001 + second) * SECOND)
-    told = [(second, watched.look(second * SECOND)) for second in range(1201, 1300)]
-    told = [(second, found) for second, found in told if found]
-    ((when, found),) = told
+    reported = [(second, watched.look(second * SECOND)) for second in range(1201, 1300)]
+    reported = [(second, found) for second, found in reported if found]
+    ((when, found),) = reported
     assert found == [(A, "silent", 1199, 1209)]
     assert when <= 1199 + 7  # its pauses were of a second, but for the first minute of not knowing them
     watched.take(netflow(200, 1300))
@@ -121,29 +121,29 @@ def test_a_stream_that_ends_is_told_of_once_and_before_its_windows_close() -> No
 
 def test_who_speaks_now_and_then_does_not_end_each_time() -> None:
     """Traffic for five seconds in each minute: the pauses are no silence."""
-    watched, told = Watched(), []
+    watched, reported = Watched(), []
     for second in range(600):
         if second % 60 < 5:
             watched.take(netflow(second // 60 * 5 + second % 60, 1000 + second))
-        told += [reason for _, reason, _, _ in watched.look((1001 + second) * SECOND)]
-    assert told == ["started"]
+        reported += [reason for _, reason, _, _ in watched.look((1001 + second) * SECOND)]
+    assert reported == ["started"]
 
 
-def test_what_comes_again_and_again_is_told_of_once_in_five_looks() -> None:
-    watched, told = Watched(), []
+def test_what_comes_again_and_again_is_reported_once_in_five_looks() -> None:
+    watched, reported = Watched(), []
     for second in range(20):
         watched.take(netflow(100 * second, 100 + second))
-        told.append(len(watched.look((101 + second) * SECOND)))
-    assert told == [1, 0, 0, 0, 0] * 4
+        reported.append(len(watched.look((101 + second) * SECOND)))
+    assert reported == [1, 0, 0, 0, 0] * 4
 
 
 def test_many_streams_at_once_are_bounded() -> None:
     watched = Watched()
     senders = [f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}" for n in range(MOST_ROWS + 50)]
     watched.take(*(netflow(0, 100, sender=sender) for sender in senders))
-    told = watched.gaps.look(101 * SECOND, 0)
-    assert len(told) == MOST_ROWS + 1
-    assert told[-1] == (ALL, Gap(100 * SECOND, 101 * SECOND, "lost"))
+    reported = watched.gaps.look(101 * SECOND, 0)
+    assert len(reported) == MOST_ROWS + 1
+    assert reported[-1] == (ALL, Gap(100 * SECOND, 101 * SECOND, "lost"))
 
 
 def test_a_run_knows_how_long_nobody_watched(tmp_path: Path) -> None:

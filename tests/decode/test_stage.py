@@ -1,4 +1,4 @@
-"""The inbox between sockets and decoders, who may export, and what is told of exporter streams."""
+"""The inbox between sockets and decoders, who may export, and what is reported of exporter streams."""
 
 from __future__ import annotations
 
@@ -241,24 +241,24 @@ def short_visit(host: int) -> list[tuple[bytes, str, int, int]]:
 
 def sums(batches: list[pa.RecordBatch | None]) -> dict[str, int]:
     """What all rows tell together."""
-    told = pa.Table.from_batches([one for one in batches if one is not None]).to_pylist()
-    total = {name: sum(row[name] for row in told) for name in ("datagrams", "bytes", "records", "export_lost")}
-    return total | {"version": sum(dict(row["problems"]).get("version", 0) for row in told)}
+    reported = pa.Table.from_batches([one for one in batches if one is not None]).to_pylist()
+    total = {name: sum(row[name] for row in reported) for name in ("datagrams", "bytes", "records", "export_lost")}
+    return total | {"version": sum(dict(row["problems"]).get("version", 0) for row in reported)}
 
 
 @pytest.mark.parametrize("every", [1, 7, 10_000], ids=["often", "now and then", "at the end"])
-def test_streams_that_are_forgotten_between_two_reports_are_told_of(every: int) -> None:
+def test_streams_that_are_forgotten_between_two_reports_are_reported(every: int) -> None:
     """Each sender is pushed out by those after it; rows and metrics add up to what was sent all the same."""
     decoder = Decoder(Limits(sessions=64))
     metrics = Metrics(exporters_labelled=4)
     reporter, streams = StreamReporter(decoder.shared.sessions), StreamMetrics([decoder.shared.sessions], metrics)
-    told = [reporter.report(1, OwnLoss())]
+    reported = [reporter.report(1, OwnLoss())]
     for number, first in enumerate(range(0, SENDERS, 5)):
         decoder.decode(Datagrams.of(row for host in range(first, first + 5) for row in short_visit(host)))
         if number % every == 0:
-            told.append(reporter.report(2 + number, OwnLoss()))
+            reported.append(reporter.report(2 + number, OwnLoss()))
             streams.advance()
-    told.append(reporter.report(10_000, OwnLoss()))
+    reported.append(reporter.report(10_000, OwnLoss()))
     streams.advance()
 
     sent = {
@@ -268,8 +268,8 @@ def test_streams_that_are_forgotten_between_two_reports_are_told_of(every: int) 
         "export_lost": LOST * SENDERS,
         "version": SENDERS,
     }
-    assert sums(told) == sent
-    assert max(batch.num_rows for batch in told if batch is not None) <= 64 + 2
+    assert sums(reported) == sent
+    assert max(batch.num_rows for batch in reported if batch is not None) <= 64 + 2
     samples = [sample for family in metrics.registry.collect() for sample in family.samples]
     counted = {
         name: sum(one.value for one in samples if one.name == f"vmflow_exporter_{name}_total")
@@ -280,7 +280,7 @@ def test_streams_that_are_forgotten_between_two_reports_are_told_of(every: int) 
     assert sum(one.value for one in refused if one.labels["reason"] == "version") == SENDERS
 
 
-def test_a_stream_that_is_forgotten_and_comes_back_is_told_of_once() -> None:
+def test_a_stream_that_is_forgotten_and_comes_back_is_reported_once() -> None:
     shared = new_shared(Limits(sessions=1))
     growths = Growths(shared.sessions)
     assign_batch(shared, batch(*[NETFLOW5] * 3))
@@ -294,44 +294,44 @@ def test_a_stream_that_is_forgotten_and_comes_back_is_told_of_once() -> None:
     assert growths.take().numbers.tolist() == []
 
 
-def test_loss_that_a_late_datagram_takes_back_is_not_told_twice() -> None:
+def test_loss_that_a_late_datagram_takes_back_is_not_reported_twice() -> None:
     shared = new_shared(Limits(sessions=2))
     growths = Growths(shared.sessions)
     assign_batch(shared, batch(NETFLOW5))
-    told = []
+    reported = []
     for lost in (5, 3, 5, 6):
         shared.sessions.stats[1, S_LOST] = lost
-        told.append(int(growths.take().stats[:, S_LOST].sum()))
+        reported.append(int(growths.take().stats[:, S_LOST].sum()))
 
-    assert told == [5, 0, 0, 1]
+    assert reported == [5, 0, 0, 1]
 
 
-def test_records_of_a_domain_that_only_comes_behind_another_are_told_of() -> None:
+def test_records_of_a_domain_that_only_comes_behind_another_are_reported() -> None:
     decoder = Decoder(Limits(sessions=8))
     reporter = StreamReporter(decoder.shared.sessions)
     reporter.report(1, OwnLoss())
     messages = ipfix(template(256, BASE), in_set(256, base()), domain=1)
     messages += ipfix(template(256, BASE), in_set(256, base(), base()), domain=2)
     decoder.decode(batch(messages))
-    told = reporter.report(2, OwnLoss())
+    reported = reporter.report(2, OwnLoss())
 
-    assert told is not None
-    assert [(row["domain"], row["datagrams"], row["records"]) for row in told.to_pylist()] == [
+    assert reported is not None
+    assert [(row["domain"], row["datagrams"], row["records"]) for row in reported.to_pylist()] == [
         (1, 1, 1),
         (2, 0, 2),
         (0, 0, 0),
     ]
 
 
-def test_a_connection_is_told_of_by_address_and_port() -> None:
+def test_a_connection_is_reported_by_address_and_port() -> None:
     decoder = Decoder(Limits(sessions=8))
     reporter = StreamReporter(decoder.shared.sessions)
     reporter.report(1, OwnLoss())
     decoder.decode(replace(batch(ipfix(template(256, BASE)), port=4_000), connection=np.array([7])))
-    told = reporter.report(2, OwnLoss())
+    reported = reporter.report(2, OwnLoss())
 
-    assert told is not None
-    first = told.to_pylist()[0]
+    assert reported is not None
+    first = reported.to_pylist()[0]
     assert (first["exporter"][-4:], first["agent"], first["source_port"], first["protocol"], first["templates"]) == (
         bytes([192, 0, 2, 1]),
         bytes(16),

@@ -118,11 +118,11 @@ def test_templates_are_known_to_another_number_of_workers(tmp_path: Path) -> Non
     everything = traffic("softflowd_ipfix", SENDERS)
     expected = run(1, [everything])[0].rows("flows")
 
-    told = run(3, [everything], state)[0].rows("flows")
+    reported = run(3, [everything], state)[0].rows("flows")
     again = run(2, [everything], state)[0].rows("flows")
     alone = run(1, [everything], state)[0].rows("flows")
 
-    assert told == expected
+    assert reported == expected
     assert again == alone
     assert sum(again.values()) >= sum(expected.values())
 

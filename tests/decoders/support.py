@@ -21,7 +21,7 @@ from decoders.shared import K_SFLOW, Decoded, Shared, assign_batch, new_shared
 
 PCAPS = Path(__file__).parents[2] / "fixtures" / "pcaps"
 SMALL = Limits(sessions=64, sources=1_024, names=1_024, rows_per_batch=4_096)
-"""State small enough to be made anew for each example."""
+"""State small enough to be made for each example."""
 
 
 @cache

@@ -35,7 +35,7 @@ NO_UPTIME = -1
 
 
 class Track:
-    """Feeds one session; each datagram has a fingerprint of its own unless told otherwise."""
+    """Feeds one session; each datagram has a fingerprint of its own unless stated otherwise."""
 
     def __init__(self) -> None:
         self.sessions = new_sessions(Limits(sessions=4))

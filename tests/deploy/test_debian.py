@@ -103,7 +103,7 @@ def test_the_package_says_what_it_is_and_has_its_files(package: Path) -> None:
 
 @slow
 def test_lintian_finds_nothing_wrong(package: Path) -> None:
-    """What it is told not to mind stands in deploy/debian/vmflow.lintian-overrides, with the reason."""
+    """What it is to pass over stands in deploy/debian/vmflow.lintian-overrides, with the reason."""
     done = subprocess.run(
         ["lintian", "--allow-root", "--fail-on", "error,warning", "--tag-display-limit", "0", package],
         capture_output=True, text=True, check=False,

@@ -406,7 +406,7 @@ class TestTrouble:
         assert {row["in_if"] for row in of["hv2"]} == {moved.if_index}
 
     def test_a_restart_is_no_loss(self, tmp_path: Path) -> None:
-        """Sequences begin anew, templates come again, from another port."""
+        """Sequences begin again, templates come again, from another port."""
         made = run(tmp_path, "--seconds", "20", "--trouble", "restart@12")
 
         assert made.problems == {Reason.SKIPPED_RECORD: 4}

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from collector.store.client import open_client
+from collector.store.client import open_in_database
 from collector.store.settings import StoreSettings
-from collector.store.setup import set_up
 from deploy.demo.history import HOUR, flows, main, traffic, write
 from deploy.demo.model import TENANTS, Cloud
 from tests.flow_rows import ask
@@ -27,8 +26,7 @@ def cloud() -> Cloud:
 
 def test_rows_rollups_and_views_agree_with_what_was_sent(embedded_store: StoreSettings) -> None:
     made, hours = cloud(), (BEGIN, BEGIN + HOUR)
-    with open_client(embedded_store) as client:
-        set_up(client, embedded_store)
+    with open_in_database(embedded_store) as client:
         counts = list(write(client, made, SEED, hours))
         assert list(write(client, made, SEED, hours)) == counts, "again: nothing is added"
 

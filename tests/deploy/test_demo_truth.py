@@ -116,7 +116,7 @@ def test_latency_is_true(found: dict[str, dict[str, Counter[str]]]) -> None:
     assert held >= HELD * of
 
 
-def test_the_lossy_link_is_told_from_the_others(ran: Ran) -> None:
+def test_the_lossy_link_differs_from_the_others(ran: Ran) -> None:
     """Wide intervals would hold anything: the figures themselves, where nothing is sampled, over all of the trouble."""
     begin = ran.start_us // SECOND_US + SCHEDULE["loss"]
     rows = ran.ask(

@@ -126,7 +126,7 @@ def test_dashboards_ask_the_provisioned_data_sources() -> None:
             assert (kind, begins_with) in known
 
 
-def test_dashboards_are_found_and_told_apart() -> None:
+def test_dashboards_are_found_and_distinct() -> None:
     files = {file.stem for file in (DEPLOY / "grafana/dashboards").glob("*.json")}
     titles = {one["title"] for one in dashboards().values()}
 

@@ -119,7 +119,7 @@ def test_ipfix_is_set_inspected_changed_and_removed(switch: Switch) -> None:
     inspected = run(switch, "ipfix-inspect")
     assert "bridge ipfix: flows=0" in inspected
 
-    # Made anew, for another purpose: the former one is gone, and what comes in and goes out is sampled.
+    # Made again, for another purpose: the former one is gone, and what comes in and goes out is sampled.
     run(switch, "ipfix-loss")
     assert column(switch, "IPFIX", "sampling") == "1"
     assert rows(switch, "IPFIX") == 1

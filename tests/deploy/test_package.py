@@ -28,7 +28,7 @@ from tests.service import FIXTURES, ROOT, replay, running
 
 BUILDER = 77
 """Version of setuptools that pyproject.toml asks for."""
-PACKAGES = ("collector", "decoders", "schemas")
+PACKAGES = ("agent", "collector", "decoders", "schemas")
 DEVELOPERS = ("tests", "bench", "fixtures")
 LEFT_OUT = {".git", ".venv", "build", "dist", "data", *DEVELOPERS}
 """Of what is at the top of the tree."""

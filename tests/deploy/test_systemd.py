@@ -13,6 +13,8 @@ from collector.threads import LOOP_NICE
 
 UNIT = Path(__file__).resolve().parents[2] / "deploy" / "vmflow.service"
 
+AGENT = UNIT.with_name("vmflow-agent.service")
+
 needs_systemd = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed (Debian package systemd)"
 )
@@ -40,6 +42,21 @@ def test_systemd_finds_nothing_wrong(installed: Path) -> None:
     )
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@needs_systemd
+def test_the_agents_unit_is_right_and_exposes_little(tmp_path: Path) -> None:
+    """Of 10; what is left is the network, and the port below 1024."""
+    program = shutil.which("true")
+    assert program is not None
+    unit = tmp_path / AGENT.name
+    unit.write_text(AGENT.read_text().replace("/opt/vmflow/bin/vmflow", program))
+
+    done = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    command = ["systemd-analyze", "security", "--offline=true", "--no-pager", unit]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert float(re.findall(r"exposure level for \S+: ([\d.]+)", done.stdout)[0]) <= 1.5
 
 
 @needs_systemd

@@ -17,7 +17,7 @@ PAGES = [
     *sorted(ROOT.glob("docs/**/*.md")),
     *sorted(ROOT.glob("deploy/*.md")),
 ]
-_FENCE = re.compile(r"^```(?P<language>\w+)(?P<info>[^\n]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^```(?P<language>\w+)(?P<info>[^\n]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ class Block:
 
 def blocks(page: Path) -> Iterator[Block]:
     """The blocks of a page, in order."""
-    for match in _FENCE.finditer(page.read_text("utf-8")):
+    for match in FENCE.finditer(page.read_text("utf-8")):
         info = dict(word.split("=", 1) for word in shlex.split(match["info"]) if "=" in word)
         yield Block(page, match["language"], info, match["text"])
 
 
 def outside_fences(page: Path) -> str:
     """The text of a page without its blocks and without code in its lines."""
-    return re.sub(r"`[^`\n]*`", "", _FENCE.sub("", page.read_text("utf-8")))
+    return re.sub(r"`[^`\n]*`", "", FENCE.sub("", page.read_text("utf-8")))

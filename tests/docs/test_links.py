@@ -1,4 +1,7 @@
-"""Links between pages lead somewhere, to the heading too, in tree and site; the site loads nothing of other hosts."""
+"""Links between pages lead somewhere, to the heading too, in tree and site; the site loads nothing of other hosts.
+
+Pages stay short, and their lines narrow.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.docs.pages import PAGES, outside_fences
+from tests.docs.pages import FENCE, PAGES, outside_fences
 from tests.service import ROOT
 
 LINK = re.compile(r"!?\[(?:[^\[\]]|\[[^\]]*\])*\]\(([^)\s]+)\)")
@@ -53,6 +56,24 @@ def test_every_link_leads_somewhere() -> None:
             lost.append(f"{page.relative_to(ROOT)}: {target}")
 
     assert lost == []
+
+
+@pytest.mark.parametrize(
+    ("page", "most"), [("CHANGELOG.md", 40), ("docs/architecture.md", 120), ("docs/performance.md", 90)]
+)
+def test_pages_that_grow_by_themselves_stay_short(page: str, most: int) -> None:
+    assert len((ROOT / page).read_text("utf-8").splitlines()) <= most
+
+
+def test_lines_of_prose_are_narrow() -> None:
+    """Blocks and tables aside: what a terminal or a review shows whole."""
+    wide = []
+    for page in ALL:
+        text = FENCE.sub(lambda block: "\n" * block[0].count("\n"), page.read_text("utf-8"))
+        lines = enumerate(text.splitlines(), 1)
+        wide += [f"{page.relative_to(ROOT)}:{at}" for at, line in lines if len(line) > 120 and line[:1] != "|"]
+
+    assert wide == []
 
 
 def test_every_page_is_in_the_index_and_on_the_site() -> None:

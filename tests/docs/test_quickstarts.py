@@ -30,7 +30,7 @@ UDP_PORTS = ("6343", "2055", "4739")
 
 
 @dataclass
-class Desk:
+class Shell:
     """A folder with a shell in which a page is typed, and the service that it starts."""
 
     folder: Path
@@ -74,12 +74,12 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
+def shell(tmp_path: Path) -> Iterator[Shell]:
     programs = tmp_path / "bin"
     programs.mkdir()
     (programs / "vmflow").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m collector "$@"\n')
     (programs / "vmflow").chmod(0o755)
-    folder = tmp_path / "desk"
+    folder = tmp_path / "home"
     folder.mkdir()
     udp = free_port(socket.SOCK_DGRAM)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("VMFLOW_")}
@@ -88,11 +88,11 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
         "HOME": str(folder), "XDG_CONFIG_HOME": str(folder), "VMFLOW_CONFIG": "",
         "VMFLOW_WEB__PORT": free_port(socket.SOCK_STREAM), "VMFLOW_SQL__PORT": free_port(socket.SOCK_STREAM),
     }  # fmt: skip
-    desk = Desk(folder, environment, udp)
-    yield desk
-    if desk.service is not None:
-        desk.service.send_signal(signal.SIGTERM)
-        assert desk.service.wait(60) == 0
+    shell = Shell(folder, environment, udp)
+    yield shell
+    if shell.service is not None:
+        shell.service.send_signal(signal.SIGTERM)
+        assert shell.service.wait(60) == 0
 
 
 def free_port(kind: int) -> str:
@@ -112,23 +112,23 @@ def missing(expected: str, said: str) -> list[str]:
 
 
 @pytest.mark.parametrize("page", QUICK_STARTS, ids=[page.stem for page in QUICK_STARTS])
-def test_a_quick_start_does_what_it_says(desk: Desk, page: Path) -> None:
+def test_a_quick_start_does_what_it_says(shell: Shell, page: Path) -> None:
     """The output stands below the lines that print it; a line that asks for a window is typed until it is over."""
     typed: Block | None = None
     said, ran = "", 0
     for block in blocks(page):
         if "file" in block.info:
-            (desk.folder / block.info["file"]).write_text(block.text)
+            (shell.folder / block.info["file"]).write_text(block.text)
         elif block.language == "sh" and "on" not in block.info:
-            if page.stem == "proxmox" and not (desk.folder / "vms.csv").exists():
-                (desk.folder / "vms.csv").write_text("mac,vm,host,network\n")
-            typed, said = block, desk.type(block)
+            if page.stem == "proxmox" and not (shell.folder / "vms.csv").exists():
+                (shell.folder / "vms.csv").write_text("mac,vm,host,network\n")
+            typed, said = block, shell.type(block)
             ran += len(block.lines)
         elif block.language == "text" and typed is not None and not block.text.startswith("flow record"):
             deadline = time.monotonic() + PATIENCE_SECONDS
             while missing(block.text, said) and time.monotonic() < deadline and "&" not in typed.text:
                 time.sleep(1)
-                said = desk.type(typed)
+                said = shell.type(typed)
             assert not missing(block.text, said), said
 
     assert ran >= 2

@@ -38,7 +38,7 @@ def total(column: str, scale: float = 1) -> Callable[[Rows], float]:
 
 
 def rate(column: str) -> Callable[[Rows], float]:
-    """Octets of what is told in bits per second, in windows of a minute."""
+    """Octets of what is shown in bits per second, in windows of a minute."""
     return total(column, 60 / 8)
 
 
@@ -96,11 +96,11 @@ def holds(low: float, high: float) -> bool:
 
 
 def expect_loss(rows: Rows) -> None:
-    """The true loss lies in the interval of the one pair that loses, and no other pair is told to lose."""
-    told = {(row["src_vm"], row["dst_vm"]): (row["low"], row["high"]) for row in rows}
-    assert set(told) == {("c", "d")}
-    assert told["c", "d"][0] > 0.01
-    assert holds(*told["c", "d"])
+    """The true loss lies in the interval of the one pair that loses, and no other pair is shown to lose."""
+    reported = {(row["src_vm"], row["dst_vm"]): (row["low"], row["high"]) for row in rows}
+    assert set(reported) == {("c", "d")}
+    assert reported["c", "d"][0] > 0.01
+    assert holds(*reported["c", "d"])
 
 
 def expect_refused(rows: Rows) -> None:

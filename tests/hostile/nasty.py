@@ -1,4 +1,4 @@
-"""Texts that harm whoever shows them as they are, and an opinion of its own about what may reach a screen."""
+"""Texts that harm those who show them as they are, and an opinion of its own about what may reach a screen."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ def test_ten_thousand_silent_connections_cost_no_row_and_nobody_an_answer(tmp_pa
     assert {oct(stat.S_IMODE(path.stat().st_mode) & 0o077) for path in files} == {"0o0"}
 
 
-def test_few_descriptors_are_told_in_one_line(tmp_path: Path) -> None:
+def test_few_descriptors_are_reported_in_one_line(tmp_path: Path) -> None:
     command = f'ulimit -n 64; exec "{sys.executable}" -m collector run --set store.url=chdb://{tmp_path}/store'
     run = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
 

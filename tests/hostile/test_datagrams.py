@@ -176,7 +176,7 @@ def test_extension_headers_without_end_end() -> None:
 
 
 def test_options_that_describe_themselves_end() -> None:
-    """Options data whose scope is the template that it came with, announced anew in each set."""
+    """Options data whose scope is the template that it came with, announced again in each set."""
     one = options_template(256, [(145, 2)], [(303, 2)]) + in_set(256, struct.pack("!HH", 256, 256))
     decoded, problems = decode(ipfix(*[one] * 1_500))
 

@@ -1,4 +1,4 @@
-"""Forged senders that give valid records: newcomers displace newcomers, whoever is known keeps place and templates."""
+"""Forged senders that give valid records: newcomers displace newcomers, the known keep place and templates."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def flood(decoder: Decoder, since_us: int, rounds: int = 1) -> int:
 
 @pytest.mark.parametrize("rounds", [1, 3])
 def test_an_exporter_that_works_keeps_its_place_and_templates(rounds: int) -> None:
-    """It is silent while the others come, so whoever goes by silence alone forgets it first."""
+    """It is silent while the others come, so what goes by silence alone forgets it first."""
     decoder = Decoder()
     decoder.decode(Datagrams.of([announce(TIME_US), report(TIME_US, 0)]))
     decoder.decode(Datagrams.of([report(TIME_US + 5 * SECOND_US, 1)]))

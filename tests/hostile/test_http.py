@@ -145,7 +145,7 @@ def test_garbage_after_an_answer_has_begun(url: str) -> None:
 
 
 def test_requests_that_break_off(service: Service, url: str) -> None:
-    """Hundreds at each length: whoever waits for the rest is told that it will not come, and logs nothing of it."""
+    """Hundreds at each length: a client that waits for the rest learns that it will not come, and logs none of it."""
     body = '{"matchers": {"rule": "x"}, "seconds": 60, "who": "a"}'
     kind, length = "Content-Type: application/json", f"Content-Length: {len(body)}"
     whole = request("POST /api/v1/silences HTTP/1.1", OURS, kind, length, body=body)

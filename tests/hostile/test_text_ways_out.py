@@ -155,7 +155,7 @@ class Hostile(BaseHTTPRequestHandler):
             **dict.fromkeys(("alert_id", "fingerprint", "rule", "severity", "summary", "acknowledged_by", "resolved_by",
                              "measure", "unit", "evidence", "condition", "level", "scope", "held_back_by"),
                             ALL + SURROGATE),
-            **dict.fromkeys(("since", "fired", "acknowledged", "resolved", "stale_since", "told", "window_start",
+            **dict.fromkeys(("since", "fired", "acknowledged", "resolved", "stale_since", "notified", "window_start",
                              "window_end"), time_),
             **dict.fromkeys(("value", "low", "high", "samples", "threshold", "worst"), 1.0),
             "state": "acknowledged", "labels": {text: text for text in STORED}, "held_back": True, "escalations": 0,

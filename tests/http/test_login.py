@@ -84,7 +84,7 @@ def test_a_token_needs_no_slow_check(user: str) -> None:
         ("", TOKEN_HASH), ("grafana", TOKEN_HASH), ("ann", PASSWORD + " "), ("ann", "x" * 1_000_000),
     ],
 )  # fmt: skip
-def test_wrong_ones_are_told_the_same(user: str, secret: str) -> None:
+def test_wrong_ones_are_reported_the_same(user: str, secret: str) -> None:
     login, _, _, metrics = parts()
 
     with pytest.raises(DeniedError, match=r"^wrong name, password or token$") as caught:
@@ -187,7 +187,7 @@ def test_tokens_are_random() -> None:
         ({"certificate_file": "/x"}, "belong together"),
     ],
 )
-def test_mistakes_in_the_settings_are_told(values: dict[str, object], message: str) -> None:
+def test_mistakes_in_the_settings_are_reported(values: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         AccessSettings.model_validate(values)
 

@@ -226,7 +226,7 @@ def test_silent_connections_take_no_place_that_another_one_needs(served: Served)
     assert ended(known).endswith(b"\r\n\r\n0")
 
 
-def test_where_all_are_kept_one_more_is_told_so(served: Served) -> None:
+def test_where_all_are_kept_one_more_is_refused(served: Served) -> None:
     kept = [served.connect(b"GET /known HTTP/1.1\r\nHost: x\r\n\r\n") for _ in range(CONNECTIONS // 2)]
     for sock in kept:
         answered(sock)

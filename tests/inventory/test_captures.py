@@ -154,7 +154,7 @@ def domstats(file: str, guest: str) -> Counter[str]:
 def test_a_migration_keeps_the_right_host_before_during_and_after() -> None:
     """VM a2 moves from host a to host b.
 
-    Where it was for each sample is told by the samples themselves: the agent, if the packet came in by a port of it,
+    Where it was for each sample is in the samples themselves: the agent, if the packet came in by a port of it,
     else the tunnel end point that it came from.
     """
     stem = "ovs_sflow_migrate"

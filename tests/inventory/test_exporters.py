@@ -239,7 +239,7 @@ def test_vms_are_bounded_in_all_and_for_each_mac() -> None:
     assert exporters.in_band.left_out == 10
 
 
-def test_a_move_told_by_host_sflow_in_the_history(exporters: Exporters) -> None:
+def test_a_move_stated_by_host_sflow_in_the_history(exporters: Exporters) -> None:
     """The stream is a source as any other: its whole state each time."""
     history = History(100, 3_600 * SECOND, short_names=True)
 
@@ -274,7 +274,7 @@ def _busy(work: object) -> Iterator[list[BaseException]]:
         try:
             while not ending.is_set():
                 work()  # type: ignore[operator]
-        except BaseException as error:  # noqa: BLE001 - told by the test
+        except BaseException as error:  # noqa: BLE001 - reported by the test
             failures.append(error)
 
     thread = threading.Thread(target=body)

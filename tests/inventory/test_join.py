@@ -181,7 +181,7 @@ def test_overlapping_networks_are_kept_apart(kind: str, mac_seen: bool) -> None:
         assert name_one(tenants, src_ip="10.0.0.1", **{name: 99})["src_vm"] == ""
 
 
-def test_overlapping_networks_are_told_apart_by_the_port() -> None:
+def test_overlapping_networks_are_kept_apart_by_the_port() -> None:
     """NetFlow v5 shows neither MAC nor network, but the OpenFlow port; the network of one end holds for the other."""
     tenants = known(
         vm(A, "blue-1", of_port=3, bridge="br-int", network="blue", ips=["10.0.0.1"]),

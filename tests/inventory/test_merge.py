@@ -24,7 +24,7 @@ PortsOf = dict[tuple[str, str], list[Statement]]
 
 
 def says(rank: Rank, source: str = "", **values: Any) -> Statement:
-    """A statement about `MAC` unless told otherwise."""
+    """A statement about `MAC` unless stated otherwise."""
     return Statement(rank, Interface(**{"mac": MAC, **values}), source or rank.name)
 
 

@@ -247,7 +247,7 @@ def test_a_first_answer_that_hangs_does_not_keep_the_service_waiting() -> None:
 
 
 @pytest.mark.parametrize("defect", [ZeroDivisionError("division by zero"), KeyError("mac"), AssertionError()])
-def test_a_defect_in_reading_is_told_and_does_not_end_the_follower(defect: Exception) -> None:
+def test_a_defect_in_reading_is_reported_and_does_not_end_the_follower(defect: Exception) -> None:
     source, taken = Scripted(defect, WEB), Taken()
 
     async def scenario() -> None:
@@ -292,7 +292,7 @@ def test_a_defect_in_taking_a_report_does_not_end_the_follower() -> None:
     assert run(scenario) == []
 
 
-def test_a_source_that_waits_for_ever_is_told() -> None:
+def test_a_source_that_waits_for_ever_is_reported() -> None:
     source, taken = Scripted(WEB, SHOP), Taken()
 
     async def scenario() -> None:

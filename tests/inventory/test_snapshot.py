@@ -135,7 +135,7 @@ def _placement(row: Row) -> Placement:
 def worlds() -> list[tuple[dict[int, Row], Snapshot]]:
     """States on the way through the changes, each with its rows; taken before the changes that follow."""
     patch = pytest.MonkeyPatch()
-    # Names are numbered anew every few hundred changes.
+    # Names are numbered again every few hundred changes.
     patch.setattr(columns_module, "_NAMES_KEPT", 500)
     world, states = World(7), []
     for number in range(1, CHANGES + 1):
@@ -185,7 +185,7 @@ def _best(candidates: dict[int, Any], rows: dict[int, Row]) -> set[int]:
 
 
 def _segment(said: Interface, vni: int, vlan: int) -> int:
-    """3 for the same network, 1 where it cannot be told, 0 for another one."""
+    """3 for the same network, 1 where it is unknown, 0 for another one."""
     if (vni and said.vni == vni) or (vlan and said.vlan == vlan):
         return 3
     other = (vni and (said.vni or said.vlan)) or (vlan and said.vlan)

@@ -62,7 +62,7 @@ class Rows:
 
 
 class Clock:
-    """Wall clock in µs that fails once where it is told to."""
+    """Wall clock in µs that fails once on request."""
 
     def __init__(self) -> None:
         self.broken = False
@@ -188,7 +188,7 @@ def test_names_metrics_and_health_after_the_start(file: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_a_change_of_the_file_counts_from_then_on_and_is_told_in_the_table(file: Path) -> None:
+def test_a_change_of_the_file_counts_from_then_on_and_is_reported_in_the_table(file: Path) -> None:
     async def scenario() -> None:
         async with running(file, sink := Rows()) as lab:
             before = lab.clock()
@@ -313,7 +313,7 @@ def test_a_defect_in_the_regular_work_does_not_end_it(file: Path) -> None:
     async def scenario() -> None:
         async with running(file, sink := Rows()) as lab:
             await until(lambda: len(sink.inventory()) >= 2)
-            for _ in range(5):  # whoever asks the clock next
+            for _ in range(5):  # the next that ask the clock
                 lab.clock.broken = True
                 await until(lambda: not lab.clock.broken)
                 write(file, web(), DB_ROW)
@@ -341,7 +341,7 @@ def test_the_snapshot_may_change_while_flows_are_named(file: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_sources_that_look_alike_are_told_apart(file: Path) -> None:
+def test_sources_that_look_alike_are_kept_apart(file: Path) -> None:
     one = StaticSettings(file=file)
     names = [followed.source.name for followed in sources(InventorySettings(static=(one, one, one)))]
     assert names == [f"static {file}", f"static {file} (2)", f"static {file} (3)"]

@@ -570,7 +570,7 @@ def test_addresses_that_cannot_be_had_are_named(certificates: Certificates, tmp_
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "expected"),
     [
         ({"streams": ["127.0.0.1:4739"]}, "tcp://host:port or tls://host:port"),
         ({"streams": ["udp://127.0.0.1:4739"]}, "tcp://host:port or tls://host:port"),
@@ -580,8 +580,8 @@ def test_addresses_that_cannot_be_had_are_named(certificates: Certificates, tmp_
         ({"certificate_file": "/x"}, "belong together"),
     ],
 )
-def test_mistakes_are_told(values: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValidationError, match=told):
+def test_mistakes_are_reported(values: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ValidationError, match=expected):
         ListenSettings.model_validate(values)
 
 

@@ -559,7 +559,7 @@ def test_a_second_service_does_not_get_a_part_of_the_port(first: int, second: in
 
 
 @needs_shards
-def test_who_shares_its_port_with_everybody_is_told_of_too() -> None:
+def test_who_shares_its_port_with_everybody_is_reported_too() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         other.bind(("127.0.0.1", 0))

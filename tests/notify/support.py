@@ -1,4 +1,4 @@
-"""Notices to deliver, and real servers that take them: HTTP with answers as told, and the stage on a real bridge."""
+"""Notifications to deliver, and servers that take them: HTTP with given answers, and the stage on a real bridge."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ def loss(number: int, **changes: Any) -> AlertNotification:
     return replace(LOSS, **{"fingerprint": f"f{number}", "alert_id": f"{number:032x}", "labels": labels, **changes})
 
 
-def group(*notices: AlertNotification, to: Sequence[str] = ("ops",), key: str = "g") -> NotificationGroup:
-    """A group of these notices (the loss alert if none), for these receivers."""
-    return NotificationGroup(key, "critical", tuple(to), notices or (LOSS,))
+def group(*notifications: AlertNotification, to: Sequence[str] = ("ops",), key: str = "g") -> NotificationGroup:
+    """A group of these notifications (the loss alert if none), for these receivers."""
+    return NotificationGroup(key, "critical", tuple(to), notifications or (LOSS,))
 
 
 def receiver(url: str, **values: Any) -> ReceiverSettings:
@@ -161,14 +161,14 @@ class Running:
 
     delivery: NotifyStage
     metrics: Metrics
-    told: list[tuple[str, str, bool]]
+    reported: list[tuple[str, str, bool]]
     """Key, receiver, ok: what `on_delivered` was called with."""
     more: asyncio.Event
 
     async def until(self, count: int) -> None:
         """Wait until this many groups have been reported."""
         async with asyncio.timeout(30):
-            while len(self.told) < count:
+            while len(self.reported) < count:
                 self.more.clear()
                 await self.more.wait()
 
@@ -181,14 +181,14 @@ async def running(receivers: dict[str, ReceiverSettings], drain_seconds: float =
     """The stage with these receivers, on a bridge with as many threads as it asks for."""
     settings = NotifySettings(receivers=receivers, drain_seconds=drain_seconds)
     metrics = Metrics()
-    told: list[tuple[str, str, bool]] = []
+    reported: list[tuple[str, str, bool]] = []
     more = asyncio.Event()
 
     def on_delivered(group: NotificationGroup, receiver: str, ok: bool) -> None:
-        told.append((group.key, receiver, ok))
+        reported.append((group.key, receiver, ok))
         more.set()
 
     async with Bridge({"deliver": threads(settings)}) as bridge:
         delivery = NotifyStage(settings, metrics, partial(bridge.call, "deliver"), on_delivered=on_delivered)
         async with delivery:
-            yield Running(delivery, metrics, told, more)
+            yield Running(delivery, metrics, reported, more)

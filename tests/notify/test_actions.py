@@ -23,12 +23,13 @@ from collector.metrics import Metrics
 from collector.notify.actions import Actions, threads
 from collector.notify.settings import ActionSettings, NotifySettings
 from collector.settings import InvalidSettingsError, load
+from collector.store.client import open_in_database
 from collector.store.native import insert
 from collector.store.settings import StoreSettings
 from collector.threads import Bridge, run
 from schemas.alerts import ACTION_RUNS
 from schemas.text import clean
-from tests.flow_rows import ask, store
+from tests.flow_rows import ask
 from tests.notify.support import LOSS, NOON_US, endpoint
 
 HOSTILE = replace(LOSS, labels={"src_vm": "$(touch /tmp/x); -rf `id`\n", "dst_vm": "名"})
@@ -247,16 +248,17 @@ def test_a_stop_kills_what_runs_and_notes_what_waits(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "result", "told"), [(200, "ok", "HTTP 200"), (500, "failed", "HTTP 500"), (302, "failed", "HTTP 302")]
+    ("status", "result", "expected"),
+    [(200, "ok", "HTTP 200"), (500, "failed", "HTTP 500"), (302, "failed", "HTTP 302")],
 )
-def test_a_webhook(status: int, result: str, told: str) -> None:
+def test_a_webhook(status: int, result: str, expected: str) -> None:
     with endpoint(status) as hook:
         url = f"http://{hook.address}/secret"
         (row,) = once(ActionSettings(kind="webhook", rules=("pair_loss",), url=url))  # type: ignore[arg-type]
 
     (request,) = hook.requests
     assert (request.method, request.path, request.json["labels"]) == ("POST", "/secret", dict(HOSTILE.labels))
-    assert (row["result"], row["status"], row["kind"], row["target"]) == (result, told, "webhook", "127.0.0.1")
+    assert (row["result"], row["status"], row["kind"], row["target"]) == (result, expected, "webhook", "127.0.0.1")
 
 
 def test_a_webhook_that_does_not_answer() -> None:
@@ -280,7 +282,7 @@ def test_the_store_takes_the_audit(embedded_store: StoreSettings) -> None:
             return stage.audit.batches[0]
 
     batch = run(main())
-    with store(embedded_store) as client:
+    with open_in_database(embedded_store) as client:
         insert(client, ACTION_RUNS, [batch], "token")
         (row,) = ask(client, "SELECT action, kind, result, event, rule, status, output, time FROM action_runs")
 
@@ -292,7 +294,7 @@ def test_the_store_takes_the_audit(embedded_store: StoreSettings) -> None:
 
 
 @pytest.mark.parametrize(
-    ("action", "told"),
+    ("action", "expected"),
     [
         ({"kind": "command", "argv": ["ls"]}, "notify.actions.a: argv: the absolute path of a program"),
         ({"kind": "command", "argv": ["/bin/ls"], "url": "http://x/"}, "kind = 'command': argv is expected, not url"),
@@ -307,16 +309,16 @@ def test_the_store_takes_the_audit(embedded_store: StoreSettings) -> None:
         ),
         ({"kind": "command", "argv": ["/bin/ls"], "per_minute": 0}, "notify.actions.a.per_minute = 0: Input should be"),
         (
-            {"kind": "command", "argv": ["/bin/ls"], "events": ["told"]},
-            "notify.actions.a.events.0 = 'told': Input should",
+            {"kind": "command", "argv": ["/bin/ls"], "events": ["notified"]},
+            "notify.actions.a.events.0 = 'notified': Input should",
         ),
     ],
 )
-def test_mistakes_are_told(action: dict[str, Any], told: str) -> None:
+def test_mistakes_are_reported(action: dict[str, Any], expected: str) -> None:
     with pytest.raises(InvalidSettingsError) as caught:
         load(None, [f"notify.actions={json.dumps({'a': {'rules': ['pair_loss'], **action}})}"])
 
-    assert told in str(caught.value)
+    assert expected in str(caught.value)
     assert "pa55word" not in str(caught.value)
 
 
@@ -332,8 +334,8 @@ def test_without_its_launcher_a_command_fails_and_the_service_goes_on() -> None:
             stage.actions.offer(HOSTILE)
             return await stage.audit.until(2)
 
-    told = [(row["result"], row["output"]) for row in run(main())]
-    assert told == [("ok", "ran\n"), ("failed", "the launcher of commands has ended: restart the service")]
+    expected = [(row["result"], row["output"]) for row in run(main())]
+    assert expected == [("ok", "ran\n"), ("failed", "the launcher of commands has ended: restart the service")]
 
 
 def test_a_command_ends_with_a_service_that_is_killed(tmp_path: Path) -> None:

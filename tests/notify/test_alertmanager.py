@@ -71,8 +71,8 @@ def test_the_real_one_takes_an_alert_tells_of_it_and_resolves_it(server: Alertma
 
     assert server.wait(lambda alerts: not alerts) == []
     assert hook.arrived.acquire(timeout=30)
-    told = [(request.json["status"], request.json["alerts"][0]["labels"]["src_vm"]) for request in hook.requests]
-    assert told == [("firing", "web-1"), ("resolved", "web-1")]
+    reported = [(request.json["status"], request.json["alerts"][0]["labels"]["src_vm"]) for request in hook.requests]
+    assert reported == [("firing", "web-1"), ("resolved", "web-1")]
 
 
 def test_the_real_one_tells_series_with_the_same_names_apart(server: Alertmanager) -> None:
@@ -86,7 +86,7 @@ def test_the_real_one_tells_series_with_the_same_names_apart(server: Alertmanage
     server.wait(lambda alerts: not alerts)
 
 
-def test_the_real_one_keeps_an_alert_for_as_long_as_it_is_told_again(server: Alertmanager) -> None:
+def test_the_real_one_keeps_an_alert_for_as_long_as_it_is_sent_again(server: Alertmanager) -> None:
     """With intervals of 1 s an alert lives for 4 s; it outlives them while the stage runs, and ends after it."""
 
     async def main() -> None:
@@ -104,13 +104,13 @@ def test_the_real_one_keeps_an_alert_for_as_long_as_it_is_told_again(server: Ale
     server.wait(lambda alerts: not alerts)
 
 
-def test_what_fired_before_a_restart_is_told_again() -> None:
+def test_what_fired_before_a_restart_is_sent_again() -> None:
     async def main() -> None:
         settings = receiver(f"http://{hook.address}", kind="alertmanager")
         async with running({"am": settings}) as stage:
             await stage.delivery.remember([group(loss(1), loss(2), to=("am", "gone"))])
             assert await asyncio.to_thread(hook.arrived.acquire, timeout=30)
-        assert stage.told == []
+        assert stage.reported == []
         assert stage.count("am", "delivered") == 0
 
     with endpoint() as hook:
@@ -119,7 +119,7 @@ def test_what_fired_before_a_restart_is_told_again() -> None:
     assert [alert["labels"]["fingerprint"] for alert in request.json] == ["f1", "f2"]
 
 
-def test_what_is_told_again_and_what_not() -> None:
+def test_what_is_sent_again_and_what_not() -> None:
     with endpoint() as hook:
         made = opened(f"http://{hook.address}", resend_seconds=60)
         made.send(group(loss(1), loss(2)))
@@ -128,7 +128,7 @@ def test_what_is_told_again_and_what_not() -> None:
         before = datetime.now(UTC).timestamp()
         made.refresh()
 
-    first, resolved, refreshed = hook.requests  # that somebody acknowledged is not told
+    first, resolved, refreshed = hook.requests  # that somebody acknowledged is not sent
     assert [alert["labels"]["fingerprint"] for alert in first.json] == ["f1", "f2"]
     assert [alert["labels"]["fingerprint"] for alert in resolved.json] == ["f1"]
     assert resolved.json[0]["endsAt"] == datetime.fromtimestamp(LOSS.now_us / 1e6, UTC).isoformat()

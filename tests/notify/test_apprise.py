@@ -28,7 +28,7 @@ from tests.notify.support import LOSS, endpoint, group, loss
 
 
 class Mailbox:
-    """Keeps what an SMTP server takes; answers as told."""
+    """Keeps what an SMTP server takes; gives the answers it is set to."""
 
     def __init__(self, *replies: str) -> None:
         self.replies = list(replies)

@@ -44,13 +44,13 @@ def test_the_example_is_valid() -> None:
 
 def test_settings_and_defaults() -> None:
     rows = re.findall(r"^\| (`.*?) \| (.*?) \| .* \|$", section("Settings of a receiver"), re.MULTILINE)
-    told: dict[str, str] = {}
+    documented: dict[str, str] = {}
     for names, defaults in rows:
         keys = re.findall(r"`(\w+)`", names)
-        told |= dict(zip(keys, defaults.strip("`").split(", "), strict=True))
+        documented |= dict(zip(keys, defaults.strip("`").split(", "), strict=True))
     fields = ReceiverSettings.model_fields
-    assert set(told) == set(fields)
-    for name, text in told.items():
+    assert set(documented) == set(fields)
+    for name, text in documented.items():
         default = fields[name].default
         shown = "–" if default in (None, "") else f"{default:g}" if isinstance(default, float) else str(default)
         assert text.replace(",", "") == shown, name
@@ -64,9 +64,9 @@ def test_metrics() -> None:
         f"{family.name}_total" if family.type == Counter._type else family.name: family.type
         for family in metrics.registry.collect()
     }
-    told = re.findall(r"^\| `(vmflow_\w+)`", section("Metrics"), re.MULTILINE)
+    documented = re.findall(r"^\| `(vmflow_\w+)`", section("Metrics"), re.MULTILINE)
 
-    assert set(told) == set(declared)
+    assert set(documented) == set(declared)
     assert set(declared.values()) == {Counter._type, Gauge._type}
 
 

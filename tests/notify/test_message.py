@@ -109,8 +109,8 @@ def test_what_is_no_number_is_left_out() -> None:
 
 
 def test_many_alerts_are_one_message_worst_first() -> None:
-    notices = [loss(number, value=number / 100, low=None, high=None) for number in range(2, 42)]
-    message = render(group(*notices), "en", 9)
+    notifications = [loss(number, value=number / 100, low=None, high=None) for number in range(2, 42)]
+    message = render(group(*notifications), "en", 9)
     lines = message.text.splitlines()
 
     assert message.title == "[FIRING critical] 40 alerts: web-41 → db-1 loss 41 % (pair_loss)"
@@ -121,7 +121,7 @@ def test_many_alerts_are_one_message_worst_first() -> None:
     assert "Destination VM: db-1" in lines  # all have it in common
     assert not any(line.startswith("Source VM") for line in lines)
     assert message.short == "FIRING critical: web-41 -> db-1 loss 41 % since 12:00 UTC +39 more"
-    assert "……另有 31 条" in render(group(*notices), "zh", 9).text.splitlines()
+    assert "……另有 31 条" in render(group(*notifications), "zh", 9).text.splitlines()
 
 
 def test_what_is_worse() -> None:
@@ -158,8 +158,8 @@ def test_names_from_outside_cannot_break_a_line_or_a_header() -> None:
 @pytest.mark.parametrize("count", [1, 3000])
 def test_the_short_form_fits_and_keeps_figure_and_time(language: str, names: tuple[str, str], count: int) -> None:
     labels = {"src_vm": names[0], "dst_vm": names[1]}
-    notices = [replace(LOSS, labels=labels), *[loss(1, labels=labels, value=0.02)] * (count - 1)]
-    short = render(group(*notices), "zh" if language == "zh" else "en", 1).short
+    notifications = [replace(LOSS, labels=labels), *[loss(1, labels=labels, value=0.02)] * (count - 1)]
+    short = render(group(*notifications), "zh" if language == "zh" else "en", 1).short
 
     assert len(short) <= SHORT_SIGNS
     assert "6.1 %" in short
@@ -187,7 +187,7 @@ def test_times_and_thresholds_of_other_conditions() -> None:
     assert "Since: 2025-11-25 12:00:00 UTC (for 1 d 1 h)" in render(group(day), "en", 1).text.splitlines()
 
 
-def test_streams_of_one_exporter_are_told_apart() -> None:
+def test_streams_of_one_exporter_are_kept_apart() -> None:
     """Several lines of one message would else be the same."""
     streams = [
         {"exporter": "192.0.2.11", "agent": "::", "domain": "11", "protocol": "ipfix"},
@@ -202,7 +202,7 @@ def test_streams_of_one_exporter_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ended_by", "why", "told"),
+    ("ended_by", "why", "expected"),
     [
         ("clear", "", "loss 6.1 %"),
         ("ann", "cable changed", "ended by ann: cable changed"),
@@ -210,13 +210,13 @@ def test_streams_of_one_exporter_are_told_apart() -> None:
         ("forgotten", "db-1 has moved from h1 to h2", "cannot be measured any more: db-1 has moved from h1 to h2"),
     ],
 )
-def test_an_end_that_is_no_good_news_says_who_or_why(ended_by: str, why: str, told: str) -> None:
+def test_an_end_that_is_no_good_news_says_who_or_why(ended_by: str, why: str, expected: str) -> None:
     ended = replace(LOSS, event="resolved", ended_by=ended_by, why=why)
 
     message = render(group(ended), "en", 20)
 
-    assert told in message.title
-    assert told in message.text.splitlines()[0]
+    assert expected in message.title
+    assert expected in message.text.splitlines()[0]
     assert ("6.1 %" in message.title) is (ended_by == "clear")
     assert "since 12:00 UTC" in message.short
     assert not why or why not in message.short

@@ -13,9 +13,8 @@ from collector.alert.notifications import Silence
 from collector.alert.rules import DEFAULTS
 from collector.alert.state import Alert, Change
 from collector.alert.store import AlertStore
-from collector.store.client import open_client
+from collector.store.client import open_client, open_in_database
 from collector.store.settings import StoreSettings
-from collector.store.setup import set_up
 from tests.notify.alertmanager_server import MISSING, PROGRAM, alertmanager
 from tests.notify.support import SECOND_US, endpoint
 from tests.service import running
@@ -28,24 +27,23 @@ LOSS = next(rule for rule in DEFAULTS if rule.name == "pair_loss")
 
 
 def fired(series: int, vm: str, now_us: int) -> Alert:
-    """An alert of a former run that people were told of a minute ago."""
+    """An alert of a former run that people were notified of a minute ago."""
     return Alert(
         LOSS, series, {"src_vm": vm, "dst_vm": "db-1"}, since_us=now_us - 90 * SECOND_US, status="firing",
-        fired_us=now_us - 70 * SECOND_US, told_us=now_us - 60 * SECOND_US, value=0.05, low=0.04, high=0.06,
+        fired_us=now_us - 70 * SECOND_US, notified_us=now_us - 60 * SECOND_US, value=0.05, low=0.04, high=0.06,
         threshold=0.01, window_start_us=now_us - 80 * SECOND_US, window_end_us=now_us - 70 * SECOND_US,
     )  # fmt: skip
 
 
-def test_alertmanager_is_told_again_of_what_fired_before_the_start(tmp_path: Path, server_store: StoreSettings) -> None:
-    """Two alerts were told before the start, one of them is over; a third was never told: a silence kept it back."""
+def test_alertmanager_gets_again_what_fired_before_the_start(tmp_path: Path, server_store: StoreSettings) -> None:
+    """Two alerts were sent before the start, one of them is over; a third was never sent: a silence kept it back."""
     if PROGRAM is None:
         pytest.skip(MISSING)
     now_us = time.time_ns() // 1000
     lasting, ended, silenced = (fired(number, f"web-{number}", now_us) for number in range(3))
     ended.status, ended.resolved_us = "resolved", now_us - 30 * SECOND_US
-    silenced.told_us, silenced.held_back = 0, True
-    with open_client(server_store) as client:
-        set_up(client, server_store)
+    silenced.notified_us, silenced.held_back = 0, True
+    with open_in_database(server_store) as client:
         former = AlertStore()
         former.keep([Change(alert, "firing") for alert in (lasting, ended, silenced)], [], now_us)
         former.keep_silence(Silence({"src_vm": "web-2"}, now_us + 3600 * SECOND_US, now_us, "ann"), now_us)

@@ -73,7 +73,7 @@ def test_nothing_shows_an_address(tmp_path: Path) -> None:
         (f'url = "{URL}"\nlines = 0', "lines"),
     ],
 )
-def test_mistakes_are_told_without_the_address(tmp_path: Path, line: str, expected: str) -> None:
+def test_mistakes_are_reported_without_the_address(tmp_path: Path, line: str, expected: str) -> None:
     toml = tmp_path / "vmflow.toml"
     toml.write_text(f"[notify.receivers.ops]\n{line}\n")
     with pytest.raises(InvalidSettingsError) as caught:
@@ -95,7 +95,7 @@ def test_mistakes_are_told_without_the_address(tmp_path: Path, line: str, expect
         ({"kind": "alertmanager", "url": "https://host", "ca_file": "/nowhere/ca"}, "/nowhere/ca: no such file"),
     ],
 )
-def test_what_cannot_be_used_is_told_before_the_first_alert(values: dict[str, Any], expected: str) -> None:
+def test_what_cannot_be_used_is_reported_before_the_first_alert(values: dict[str, Any], expected: str) -> None:
     made = receivers(NotifySettings.model_validate({"receivers": {"ops": values}}))["ops"]
     with pytest.raises(NotifyError) as caught:
         made.open()

@@ -33,7 +33,7 @@ def test_a_group_goes_to_each_of_its_receivers_once() -> None:
         async with running(receivers) as stage:
             stage.delivery.offer(group(to=("ops", "boss", "ops")))
             await stage.until(2)
-        assert sorted(stage.told) == [("g", "boss", True), ("g", "ops", True)]
+        assert sorted(stage.reported) == [("g", "boss", True), ("g", "ops", True)]
         assert stage.count("ops", "delivered") == stage.count("boss", "delivered") == 1
         assert stage.count("unused", "delivered") == 0
 
@@ -51,7 +51,7 @@ def test_in_the_order_in_which_they_came() -> None:
             assert stage.metrics.value("notifications_queued", receiver="ops") == 5
             await stage.until(5)
             assert stage.metrics.value("notifications_queued", receiver="ops") == 0
-        assert [key for key, _, _ in stage.told] == ["0", "1", "2", "3", "4"]
+        assert [key for key, _, _ in stage.reported] == ["0", "1", "2", "3", "4"]
 
     with endpoint() as server:
         asyncio.run(main())
@@ -63,7 +63,7 @@ def test_tried_again_until_it_is_taken() -> None:
         async with running({"ops": receiver(f"json://{server.address}/")}) as stage:
             stage.delivery.offer(group())
             await stage.until(1)
-        assert stage.told == [("g", "ops", True)]
+        assert stage.reported == [("g", "ops", True)]
         assert stage.count("ops", "delivered") == 1
         assert stage.metrics.value("notification_retries_total", receiver="ops") == 3
 
@@ -78,7 +78,7 @@ def test_not_tried_again_where_it_is_of_no_use(caplog: pytest.LogCaptureFixture)
             stage.delivery.offer(group(key="first", to=["refusing"]))
             stage.delivery.offer(group(key="second", to=["refusing"]))
             await stage.until(2)
-        assert stage.told == [("first", "refusing", False), ("second", "refusing", True)]
+        assert stage.reported == [("first", "refusing", False), ("second", "refusing", True)]
         assert (stage.count("refusing", "refused"), stage.count("refusing", "delivered")) == (1, 1)
         assert stage.metrics.value("notification_retries_total", receiver="refusing") == 0
 
@@ -96,7 +96,7 @@ def test_given_up_when_it_is_too_old() -> None:
         async with running({"ops": settings}) as stage:
             stage.delivery.offer(group())
             await stage.until(1)
-        assert stage.told == [("g", "ops", False)]
+        assert stage.reported == [("g", "ops", False)]
         assert stage.count("ops", "expired") == 1
         retries.append(stage.metrics.value("notification_retries_total", receiver="ops"))
 
@@ -121,7 +121,7 @@ def test_the_dead_do_not_hold_the_living() -> None:
             for number in range(50):
                 stage.delivery.offer(group(key=str(number), to=("hangs", "refuses", "lives")))
             await stage.until(50)
-            assert stage.told == [(str(number), "lives", True) for number in range(50)]
+            assert stage.reported == [(str(number), "lives", True) for number in range(50)]
             assert stage.delivery.waiting == {"hangs": 50, "refuses": 50, "lives": 0}
             hanging.open_gate.set()
         for name in ("hangs", "refuses"):
@@ -145,7 +145,7 @@ def test_a_late_answer_counts_and_nothing_is_sent_twice() -> None:
                 await asyncio.sleep(0.01)
             server.open_gate.set()
             await stage.until(1)
-        assert stage.told == [("g", "ops", True)]
+        assert stage.reported == [("g", "ops", True)]
 
     with endpoint(gate_open=False) as server:
         asyncio.run(main())
@@ -157,9 +157,9 @@ def test_a_full_queue_drops_the_newest_and_counts_it() -> None:
         async with running({"ops": receiver(f"json://{server.address}/", queue_groups=3)}) as stage:
             for number in range(5):
                 stage.delivery.offer(group(key=str(number)))
-            assert stage.told == [("3", "ops", False), ("4", "ops", False)]
+            assert stage.reported == [("3", "ops", False), ("4", "ops", False)]
             await stage.until(5)
-        assert stage.told[2:] == [(str(number), "ops", True) for number in range(3)]
+        assert stage.reported[2:] == [(str(number), "ops", True) for number in range(3)]
         assert (stage.count("ops", "dropped"), stage.count("ops", "delivered")) == (2, 3)
 
     with endpoint() as server:
@@ -172,7 +172,7 @@ def test_not_more_than_allowed_in_a_minute() -> None:
             for number in range(3):
                 stage.delivery.offer(group(key=str(number)))
             await stage.until(2)
-        assert stage.told == [("0", "ops", True), ("1", "ops", True)]
+        assert stage.reported == [("0", "ops", True), ("1", "ops", True)]
         assert (stage.count("ops", "delivered"), stage.count("ops", "left")) == (2, 1)
 
     with endpoint() as server:
@@ -185,7 +185,7 @@ def test_the_stop_sends_what_waits() -> None:
         async with running({"ops": receiver(f"json://{server.address}/")}) as stage:
             for number in range(10):
                 stage.delivery.offer(group(key=str(number)))
-        assert [ok for _, _, ok in stage.told] == [True] * 10
+        assert [ok for _, _, ok in stage.reported] == [True] * 10
 
     with endpoint() as server:
         asyncio.run(main())
@@ -201,7 +201,7 @@ def test_the_stop_leaves_what_cannot_be_sent() -> None:
             stage.delivery.offer(group(key="a"))
             stage.delivery.offer(group(key="b"))
             await arrived(server)
-        assert stage.told == []
+        assert stage.reported == []
         assert stage.count("ops", "left") == 2
 
     with endpoint(500, 500) as server:
@@ -213,7 +213,7 @@ def test_a_receiver_that_is_not_set_is_counted_and_reported() -> None:
     async def main() -> None:
         async with running({"ops": receiver(f"json://{server.address}/")}) as stage:
             stage.delivery.offer(group(to=("opps",)))
-            assert stage.told == [("g", "opps", False)]
+            assert stage.reported == [("g", "opps", False)]
         assert stage.count("other", "unknown") == 1
 
     with endpoint() as server:
@@ -253,7 +253,7 @@ def test_no_receivers_is_fine() -> None:
     async def main() -> None:
         async with running({}) as stage:
             stage.delivery.offer(group(to=()))
-        assert stage.told == []
+        assert stage.reported == []
 
     asyncio.run(main())
 

@@ -130,14 +130,14 @@ def test_the_process_reaches_its_own_files_and_no_others(tmp_path: Path) -> None
 def test_the_process_uses_the_ports_of_its_settings_and_no_others(tmp_path: Path) -> None:
     web, sql, stream = free_port(), free_port(), free_port()
     with socket.create_server(("127.0.0.1", 0)) as hook, socket.create_server(("127.0.0.1", 0)) as other:
-        told, foreign = hook.getsockname()[1], other.getsockname()[1]
+        named, foreign = hook.getsockname()[1], other.getsockname()[1]
         settings = [
             f"store.url=chdb://{tmp_path}/own/store", f"web.port={web}", f"sql.port={sql}",
             f'listen.streams=["tcp://127.0.0.1:{stream}"]',
-            f'notify.receivers={{"hook": {{"kind": "alertmanager", "url": "http://127.0.0.1:{told}"}}}}',
+            f'notify.receivers={{"hook": {{"kind": "alertmanager", "url": "http://127.0.0.1:{named}"}}}}',
         ]  # fmt: skip
         calls = [("bind", port) for port in (web, sql, stream, 0, free_port())]
-        calls += [("connect", told), ("connect", foreign)]
+        calls += [("connect", named), ("connect", foreign)]
 
         outcomes = probe(settings, calls)["calls"]
         calls = [("bind", 0), ("connect", foreign)]
@@ -179,10 +179,10 @@ def test_the_engine_reaches_nothing_else_either(tmp_path: Path) -> None:
             VMFLOW_STORE__PASSWORD="s3cr3t",  # noqa: S106 - of nobody
         )  # fmt: skip
 
-    told = answers["sql"]
-    assert [answer for answer in told[: len(refused)] if "ermission denied" not in answer] == []
-    assert all("ermission denied" in answer for answer in told[len(refused) : len(refused) + len(network)])
-    assert told[-7:] == ["", "", "1", "", "", "", "7"]
+    reported = answers["sql"]
+    assert [answer for answer in reported[: len(refused)] if "ermission denied" not in answer] == []
+    assert all("ermission denied" in answer for answer in reported[len(refused) : len(refused) + len(network)])
+    assert reported[-7:] == ["", "", "1", "", "", "", "7"]
     assert list(out.iterdir()) == []
 
 
@@ -472,7 +472,7 @@ def _is_child(path: Path, parent: int) -> bool:
 
 
 @needs_landlock
-def test_a_file_that_was_replaced_and_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_was_replaced_and_cannot_be_read_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A settings file in a home directory is allowed alone: an editor puts another one in its place."""
     home = tmp_path / "home"
     home.mkdir()
@@ -485,8 +485,8 @@ def test_a_file_that_was_replaced_and_cannot_be_read_is_told(tmp_path: Path, mon
         (home / "new").write_text("[decode]\nallow = ['127.0.0.0/8']\n")
         (home / "new").replace(file)
         service.process.send_signal(signal.SIGHUP)
-        told = "files were replaced since the start, and the confined process may not read the new ones: restart it"
-        eventually(lambda: any(str(line.get("event")).startswith(told) for line in service.log))
+        reported = "files were replaced since the start, and the confined process may not read the new ones: restart it"
+        eventually(lambda: any(str(line.get("event")).startswith(reported) for line in service.log))
         assert events(service, "settings not reloaded")
         assert [line["files"] for line in service.log if "files" in line] == [str(file)]
         assert json.loads(service.get("/health"))["replaced_files"] == 1

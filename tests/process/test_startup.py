@@ -163,7 +163,7 @@ def test_requests_wait_until_the_api_is_loaded_once() -> None:
     assert made[0].startswith("vmflow-api")
 
 
-def test_an_api_that_does_not_load_is_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_api_that_does_not_load_is_logged(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     def broken() -> ASGIApp:
         raise ImportError("no such library")
 

@@ -14,11 +14,10 @@ from clickhouse_connect.driver import Client
 from collector.metrics import Metrics
 from collector.rollup.settings import RollupSettings
 from collector.rollup.stage import Rollups
-from collector.store.client import open_client, open_in_database
+from collector.store.client import open_in_database
 from collector.store.errors import Patience
 from collector.store.native import insert
 from collector.store.settings import StoreSettings
-from collector.store.setup import set_up
 from collector.store.writer import INSERT_SETTINGS, Writer
 from schemas.column import Table
 from schemas.flows import FLOWS
@@ -115,9 +114,3 @@ async def started(bench: Bench) -> AsyncIterator[Bench]:
         await up.enter_async_context(bench.rollups)
         await up.enter_async_context(bench.writer)
         yield bench
-
-
-def prepared(store: StoreSettings) -> None:
-    client = open_client(store)
-    set_up(client, store)
-    client.close()

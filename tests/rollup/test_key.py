@@ -35,7 +35,7 @@ def test_a_key_is_made_once_and_only_its_owner_reads_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "abc\n", "x" * 32, "ä" * 16])
-def test_a_file_that_holds_no_key_is_left_alone_and_told_of(tmp_path: Path, text: str) -> None:
+def test_a_file_that_holds_no_key_is_left_alone_and_reported_of(tmp_path: Path, text: str) -> None:
     file = tmp_path / "rollup.key"
     file.write_text(text, encoding="utf-8")
 

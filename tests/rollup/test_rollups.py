@@ -24,7 +24,7 @@ from schemas.column import Table
 from schemas.flows import FLOWS
 from schemas.rollups import PAIR_INPUT
 from tests.flow_rows import BEGIN_US
-from tests.rollup.support import PACKETS, SECOND_US, Bench, ask, prepared, rows, started, summed
+from tests.rollup.support import PACKETS, SECOND_US, Bench, ask, rows, started, summed
 
 
 def test_all_stored_rows_are_summed_once_in_groups_that_end_with_their_window(any_store: StoreSettings) -> None:
@@ -97,7 +97,6 @@ def killed(store: StoreSettings, batches: Sequence[pa.RecordBatch], service: str
 
 @pytest.mark.parametrize("sums", [False, True], ids=["rows only", "sums stored, not noted"])
 def test_what_a_killed_service_left_is_summed_once_at_the_next_start(any_store: StoreSettings, sums: bool) -> None:
-    prepared(any_store)
     killed(any_store, [rows(300), rows(40, BEGIN_US + SECOND_US, pairs=7)], "one", 77, sums=sums)
 
     async def start() -> Bench:
@@ -129,7 +128,6 @@ def test_a_stop_amid_an_insert_leaves_its_group_to_the_next_start(embedded_store
             else:
                 await bench.until(lambda: bench.count("rollup_groups_total", result="read_back") == 1)
 
-    prepared(embedded_store)
     asyncio.run(scenario(amid=True))
     asyncio.run(scenario(amid=False))
 
@@ -138,7 +136,6 @@ def test_a_stop_amid_an_insert_leaves_its_group_to_the_next_start(embedded_store
 
 def test_what_is_read_back_is_what_was_stored(embedded_store: StoreSettings) -> None:
     """Every column that sums need comes back as it went in."""
-    prepared(embedded_store)
     made = rows(60, pairs=9)
     killed(embedded_store, [made], "one", 5, sums=False)
     direct, back = PairSums(1000, 1000, key=1), PairSums(1000, 1000, key=1)
@@ -158,7 +155,6 @@ def test_what_is_read_back_is_what_was_stored(embedded_store: StoreSettings) -> 
 
 
 def test_the_groups_of_another_service_are_left_alone(embedded_store: StoreSettings) -> None:
-    prepared(embedded_store)
     killed(embedded_store, [rows(10)], "other", 9, sums=False)
 
     async def scenario() -> None:

@@ -1,6 +1,6 @@
 """A store that fails, hangs, or answers too late or not at all: each row is stored once and summed once.
 
-The server is real, and a relay before it does the harm.  Rows are told apart by their source port.
+The server is real, and a relay before it does the harm.  Rows differ by their source port.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from collector.store.writer import INSERT_SETTINGS
 from schemas.flows import FLOWS
 from tests.flow_rows import BEGIN_US
 from tests.relay import Mode, Relay
-from tests.rollup.support import PACKETS, SECOND_US, Bench, ask, prepared, rows, started, summed
+from tests.rollup.support import PACKETS, SECOND_US, Bench, ask, rows, started, summed
 
 LIMIT_BYTES = 2**18
 IMPATIENT: dict[str, Any] = {
@@ -131,7 +131,6 @@ def test_rows_of_an_outage_are_stored_and_summed_once_after_a_restart(server_sto
 
 def test_what_a_kill_leaves_after_each_step_is_made_whole_by_the_next_start(server_store: StoreSettings) -> None:
     """The table in spool.py, each line made by hand: inserts of 10 rows, and one behind them that was never sent."""
-    prepared(server_store)
     connect = partial(open_in_database, server_store, INSERT_SETTINGS)
     client, groups, spool = connect(), GroupStore("one", connect, insert), Spool(server_store.spool, fsync=False)
     spool.open()

@@ -244,7 +244,7 @@ def test_one_record_must_fit() -> None:
         PairSums(1000, 66)
 
 
-def test_many_connections_are_told_apart_in_every_window() -> None:
+def test_many_connections_are_kept_apart_in_every_window() -> None:
     """More than the tables begin with: 5-tuples by pair and window, both directions alike, counted here by sets."""
     rng = random.Random(15)
     rows, truth = [], {}

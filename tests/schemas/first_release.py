@@ -7,15 +7,22 @@ then a change of a table is a step of its own.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from schemas.column import Table
-from schemas.migrations import CREATE_TABLE, STATES, STEPS, TABLE
+from schemas.migrations import CREATE_TABLE, STEPS, TABLE
 from schemas.render import STORED, create_table, fill
 
 VERSION = "0.1.0"
 NAME = "tables"
 STEP = STEPS / f"0001_{NAME}.sql"
+STATES = Path(__file__).resolve().parent / "states"
 STATE = STATES / f"{VERSION}.sql"
+
+
+def states() -> dict[str, Path]:
+    """Released states by version: the SQL that makes a store as that release left it."""
+    return {path.stem: path for path in sorted(STATES.glob("*.sql"))}
 
 
 def sql(comment: str, statements: Iterable[str]) -> str:

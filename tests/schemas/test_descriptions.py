@@ -1,4 +1,4 @@
-"""Comments of columns in a real store: all of them, in new stores, in those of former releases, in views made anew."""
+"""Comments of columns in a real store: all of them, in new stores, in those of former releases, in views made again."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ NAMES = {*(table.name for table in STORED), *(view.name for view in VIEWS)}
 
 
 @pytest.fixture
-def client(embedded_store: StoreSettings) -> Iterator[Client]:
-    client = open_client(embedded_store)
-    client.command(f"CREATE DATABASE {embedded_store.database}")
-    client.database = embedded_store.database
+def client(bare_store: StoreSettings) -> Iterator[Client]:
+    client = open_client(bare_store)
+    client.command(f"CREATE DATABASE {bare_store.database}")
+    client.database = bare_store.database
     yield client
     client.close()
 
@@ -33,12 +33,12 @@ def comments(client: Client, database: str) -> dict[tuple[str, str], str]:
     return {(table, column): comment for table, column, comment in rows}
 
 
-def test_every_column_of_tables_and_views_is_described(client: Client, embedded_store: StoreSettings) -> None:
-    set_up(client, embedded_store)
+def test_every_column_of_tables_and_views_is_described(client: Client, bare_store: StoreSettings) -> None:
+    set_up(client, bare_store)
 
-    assert set(describe(client, embedded_store)) == NAMES
+    assert set(describe(client, bare_store)) == NAMES
 
-    found = comments(client, embedded_store.database)
+    found = comments(client, bare_store.database)
     assert [place for place, comment in found.items() if not comment] == []
     assert {table for table, _ in found} == NAMES
     assert found["flows", "vni"] == FLOWS["vni"].doc
@@ -46,29 +46,29 @@ def test_every_column_of_tables_and_views_is_described(client: Client, embedded_
     assert found["pair_metrics_1h", "loss_low"] == "Lower end of the 95 % interval of `loss_ratio`."
     in_views = {column for table, column in found if table in {view.name for view in VIEWS}}
     assert sorted(VIEW_COLUMNS.keys() - in_views) == [], "no view has these"
-    assert describe(client, embedded_store) == []
-    assert set_up(client, embedded_store) == []
+    assert describe(client, bare_store) == []
+    assert set_up(client, bare_store) == []
 
 
-def test_what_was_made_anew_or_changed_is_described_again(client: Client, embedded_store: StoreSettings) -> None:
-    set_up(client, embedded_store)
-    describe(client, embedded_store)
-    before = comments(client, embedded_store.database)
+def test_what_was_made_anew_or_changed_is_described_again(client: Client, bare_store: StoreSettings) -> None:
+    set_up(client, bare_store)
+    describe(client, bare_store)
+    before = comments(client, bare_store.database)
     client.command("ALTER TABLE flows COMMENT COLUMN vni 'It''s \\\\ of somebody else'")
     client.command("DROP VIEW reconciliation SYNC")
-    assert set_up(client, embedded_store) == ["views reconciliation"]
+    assert set_up(client, bare_store) == ["views reconciliation"]
 
-    assert describe(client, embedded_store) == ["flows", "reconciliation"]
-    assert comments(client, embedded_store.database) == before
+    assert describe(client, bare_store) == ["flows", "reconciliation"]
+    assert comments(client, bare_store.database) == before
 
 
 def test_a_store_of_a_former_release_is_described(
-    client: Client, embedded_store: StoreSettings, released_state: tuple[str, ...]
+    client: Client, bare_store: StoreSettings, released_state: tuple[str, ...]
 ) -> None:
     for statement in released_state:
         client.command(statement)
-    set_up(client, embedded_store)
+    set_up(client, bare_store)
 
-    describe(client, embedded_store)
+    describe(client, bare_store)
 
-    assert [place for place, comment in comments(client, embedded_store.database).items() if not comment] == []
+    assert [place for place, comment in comments(client, bare_store.database).items() if not comment] == []

@@ -410,9 +410,7 @@ def test_queries_may_be_in_blocks(endpoint: Endpoint) -> None:
         ("CREATE TABLE t (a UInt8) ENGINE = Memory", {}),
     ],
 )
-def test_what_writes_is_told_that_nothing_does(
-    endpoint: Endpoint, sql: str | bytes, parameters: dict[str, str]
-) -> None:
+def test_writes_are_refused(endpoint: Endpoint, sql: str | bytes, parameters: dict[str, str]) -> None:
     status, body, headers = endpoint.ask(sql, **parameters)
 
     assert (status, headers["X-ClickHouse-Exception-Code"]) == (403, "164")

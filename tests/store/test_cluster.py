@@ -124,9 +124,11 @@ def test_sums_that_one_shard_took_are_counted_once(cluster: Cluster) -> None:
     store(cluster, PAIR_INPUT, sums, "sums")
 
     assert all(shares(cluster, "pair_10s"))
-    told = [cluster.one(f"SELECT sum(packets) FROM {node}.pair_{level}_local") for level in LEVELS for node in NODES]
+    reported = [
+        cluster.one(f"SELECT sum(packets) FROM {node}.pair_{level}_local") for level in LEVELS for node in NODES
+    ]
     whole = sum(sums.column("packets").to_pylist())
-    assert [sum(told[at : at + 2]) for at in range(0, len(told), 2)] == [pytest.approx(whole)] * len(LEVELS)
+    assert [sum(reported[at : at + 2]) for at in range(0, len(reported), 2)] == [pytest.approx(whole)] * len(LEVELS)
 
 
 def test_the_spool_keeps_what_a_shard_does_not_take(cluster: Cluster, tmp_path: Path) -> None:
@@ -171,9 +173,9 @@ def test_every_table_and_view_says_what_one_server_says(cluster: Cluster) -> Non
     nothing = []
     for name in (*(table.name for table in MEASURED), *(view.name for view in VIEWS if view.name not in PARTS)):
         final = "FINAL" if name in FINAL else ""
-        expected, told = (answer(cluster, f"SELECT * FROM {of}.{name} {final}") for of in ("alone", NODES[1]))
-        assert len(told) == len(expected), name
-        for (exact, floats), (wanted, close_to) in zip(told, expected, strict=True):
+        expected, reported = (answer(cluster, f"SELECT * FROM {of}.{name} {final}") for of in ("alone", NODES[1]))
+        assert len(reported) == len(expected), name
+        for (exact, floats), (wanted, close_to) in zip(reported, expected, strict=True):
             assert exact == wanted, name
             assert close(floats, close_to), (name, wanted, floats, close_to)
         if not expected:

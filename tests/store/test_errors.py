@@ -53,7 +53,7 @@ def test_rows_of_a_failed_insert_are_freed_while_its_error_is_handled() -> None:
         before = [body() is None for body in insert.bodies]
         free_rows_of(error)
         after = [body() is None for body in insert.bodies]
-        cause = error.__cause__  # what went wrong can still be told
+        cause = error.__cause__  # what went wrong can still be reported
 
     assert before == [False, False]
     assert after == [True, True]

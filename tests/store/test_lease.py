@@ -28,25 +28,27 @@ def collector(settings: StoreSettings, directory: Path, **values: Any) -> Lease:
     return Lease(chosen, Metrics(), asyncio.to_thread)
 
 
-def test_a_second_collector_is_refused_and_told_of_the_first(server_store: StoreSettings, tmp_path: Path) -> None:
-    first = collector(server_store, tmp_path / "first")
+def test_a_second_collector_is_refused_and_learns_of_the_first(
+    bare_server_store: StoreSettings, tmp_path: Path
+) -> None:
+    first = collector(bare_server_store, tmp_path / "first")
     first.claim()
-    second = collector(server_store, tmp_path / "second")
+    second = collector(bare_server_store, tmp_path / "second")
 
     for _ in range(2):
         with pytest.raises(LeaseTakenError) as caught:
             second.connect()
-        told = str(caught.value)
-        assert f"database {server_store.database} of {server_store.url}" in told
+        expected = str(caught.value)
+        assert f"database {bare_server_store.database} of {bare_server_store.url}" in expected
         today = time.strftime("%Y-%m-%d ", time.gmtime())
-        assert f"host {socket.gethostname()}, pid {os.getpid()}, since {today}" in told
-        assert "store.shared = true" in told
-        assert "\n" not in told
+        assert f"host {socket.gethostname()}, pid {os.getpid()}, since {today}" in expected
+        assert "store.shared = true" in expected
+        assert "\n" not in expected
     first._renew()  # what the second wrote takes nothing from the first
 
 
-def test_a_collector_that_ended_is_not_waited_for(server_store: StoreSettings, tmp_path: Path) -> None:
-    first, second = (collector(server_store, tmp_path / name) for name in ("first", "second"))
+def test_a_collector_that_ended_is_not_waited_for(bare_server_store: StoreSettings, tmp_path: Path) -> None:
+    first, second = (collector(bare_server_store, tmp_path / name) for name in ("first", "second"))
 
     async def scenario() -> None:
         async with first:
@@ -56,41 +58,41 @@ def test_a_collector_that_ended_is_not_waited_for(server_store: StoreSettings, t
     asyncio.run(scenario())
 
     with pytest.raises(LeaseTakenError):
-        collector(server_store, tmp_path / "third").claim()
+        collector(bare_server_store, tmp_path / "third").claim()
 
 
-def test_a_restart_after_a_kill_waits_for_nothing(server_store: StoreSettings, tmp_path: Path) -> None:
-    collector(server_store, tmp_path / "first").claim()
+def test_a_restart_after_a_kill_waits_for_nothing(bare_server_store: StoreSettings, tmp_path: Path) -> None:
+    collector(bare_server_store, tmp_path / "first").claim()
 
     began = time.monotonic()
-    again = collector(server_store, tmp_path / "first")
+    again = collector(bare_server_store, tmp_path / "first")
     again.claim()
 
     assert time.monotonic() - began < 5
     with pytest.raises(LeaseTakenError):
-        collector(server_store, tmp_path / "second").claim()
+        collector(bare_server_store, tmp_path / "second").claim()
     again._renew()
     again._give_up()
     # Nor does anybody else wait for the run that was killed.
-    collector(server_store, tmp_path / "second").claim()
+    collector(bare_server_store, tmp_path / "second").claim()
 
 
 def test_the_same_spool_on_another_host_is_another_collector(
-    server_store: StoreSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bare_server_store: StoreSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    collector(server_store, tmp_path / "first").claim()
+    collector(bare_server_store, tmp_path / "first").claim()
     monkeypatch.setattr(socket, "gethostname", lambda: "a-copy-of-the-machine")
 
     with pytest.raises(LeaseTakenError):
-        collector(server_store, tmp_path / "first").claim()
+        collector(bare_server_store, tmp_path / "first").claim()
 
 
-def test_who_was_silent_for_long_is_replaced_and_told(
-    server_store: StoreSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_who_was_silent_for_long_is_replaced_and_reported(
+    bare_server_store: StoreSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "STALE_SECONDS", 2)
     monkeypatch.setattr(module, "BEAT_SECONDS", 1.0)
-    first, second = (collector(server_store, tmp_path / name) for name in ("first", "second"))
+    first, second = (collector(bare_server_store, tmp_path / name) for name in ("first", "second"))
 
     async def scenario() -> None:
         await asyncio.to_thread(first.claim)
@@ -109,10 +111,10 @@ def test_who_was_silent_for_long_is_replaced_and_told(
     asyncio.run(scenario())
 
 
-def test_a_setting_lets_both_run(server_store: StoreSettings, tmp_path: Path) -> None:
-    first = collector(server_store, tmp_path / "first")
+def test_a_setting_lets_both_run(bare_server_store: StoreSettings, tmp_path: Path) -> None:
+    first = collector(bare_server_store, tmp_path / "first")
     first.claim()
-    second = collector(server_store, tmp_path / "second", shared=True)
+    second = collector(bare_server_store, tmp_path / "second", shared=True)
 
     second.claim()
 
@@ -128,17 +130,17 @@ def test_a_server_that_does_not_answer_decides_nothing(tmp_path: Path) -> None:
         lease.connect()
 
 
-def test_the_table_is_made_where_tables_are_made(server_store: StoreSettings, tmp_path: Path) -> None:
-    lease = collector(server_store, tmp_path / "first", schema_setup=False)
+def test_the_table_is_made_where_tables_are_made(bare_server_store: StoreSettings, tmp_path: Path) -> None:
+    lease = collector(bare_server_store, tmp_path / "first", schema_setup=False)
     with pytest.raises(SchemaError, match="`vmflow schema --apply` makes it"):
         lease.claim()
 
-    with open_client(server_store) as client:
-        set_up(client, server_store)
+    with open_client(bare_server_store) as client:
+        set_up(client, bare_server_store)
         lease.claim()
         assert client.query(f"SELECT count(), any(host) FROM {TABLE}").result_rows == [(1, socket.gethostname())]
 
 
-def test_an_embedded_store_needs_none(embedded_store: StoreSettings, tmp_path: Path) -> None:
-    collector(embedded_store, tmp_path / "first").claim()
-    collector(embedded_store, tmp_path / "second").claim()
+def test_an_embedded_store_needs_none(bare_store: StoreSettings, tmp_path: Path) -> None:
+    collector(bare_store, tmp_path / "first").claim()
+    collector(bare_store, tmp_path / "second").claim()

@@ -1,4 +1,4 @@
-"""Files of the spool: what is written comes back, and what is not whole is told and counted."""
+"""Files of the spool: what is written comes back, and what is not whole is reported and counted."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ import pyarrow as pa
 import pytest
 
 from collector.metrics import Metrics
-from collector.store.client import open_client
 from collector.store.errors import BrokenSegmentError, StoreError, StoreLockedError
 from collector.store.settings import StoreSettings
-from collector.store.setup import set_up
 from collector.store.spool import Insert, Spool
 from collector.store.writer import Writer
 from schemas.column import Table
@@ -124,7 +122,7 @@ def another(path: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", [cut, empty, another, Path.unlink])
-def test_a_file_that_does_not_hold_its_rows_is_told(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+def test_a_file_that_does_not_hold_its_rows_is_reported(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
     spool = opened(tmp_path)
     insert = made(FLOWS, 3)
     spool.write(insert)
@@ -135,7 +133,7 @@ def test_a_file_that_does_not_hold_its_rows_is_told(tmp_path: Path, spoil: Calla
     spool.close()
 
 
-def test_a_second_process_is_told(tmp_path: Path) -> None:
+def test_a_second_process_is_reported(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from collector.store.spool import Spool\n"
         "try: Spool(Path(sys.argv[1]), fsync=False).open()\n"
@@ -158,8 +156,8 @@ def test_a_directory_that_cannot_be_made_is_named() -> None:
         Spool(Path("/proc/nope"), fsync=False).open()
 
 
-def test_a_writer_that_cannot_start_leaves_the_spool_free(embedded_store: StoreSettings) -> None:
-    settings = embedded_store.model_copy(update={"schema_setup": False})
+def test_a_writer_that_cannot_start_leaves_the_spool_free(bare_store: StoreSettings) -> None:
+    settings = bare_store.model_copy(update={"schema_setup": False})
 
     async def enter() -> None:
         async with Writer(settings, Metrics(), asyncio.to_thread, asyncio.to_thread):
@@ -195,9 +193,6 @@ def test_a_broken_file_is_counted_and_the_next_one_stored(embedded_store: StoreS
 
 
 def test_while_the_store_answers_nothing_is_written(embedded_store: StoreSettings) -> None:
-    client = open_client(embedded_store)
-    set_up(client, embedded_store)
-    client.close()
     metrics = Metrics()
 
     async def scenario() -> None:

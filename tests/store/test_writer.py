@@ -279,22 +279,22 @@ def test_rows_wait_for_a_server_that_comes_back(server_store: StoreSettings) -> 
     assert ask(server_store, "SELECT count() FROM flows") == 30
 
 
-def test_without_schema_setup_a_mismatch_keeps_it_from_starting(any_store: StoreSettings) -> None:
+def test_without_schema_setup_a_mismatch_keeps_it_from_starting(any_bare_store: StoreSettings) -> None:
     async def enter() -> None:
-        async with Writer(with_(any_store, schema_setup=False), Metrics(), asyncio.to_thread, asyncio.to_thread):
+        async with Writer(with_(any_bare_store, schema_setup=False), Metrics(), asyncio.to_thread, asyncio.to_thread):
             raise AssertionError("it started")
 
     with pytest.raises(SchemaError, match="table flows is missing"):
         asyncio.run(enter())
 
-    client = open_client(any_store)
-    set_up(client, any_store)
+    client = open_client(any_bare_store)
+    set_up(client, any_bare_store)
     client.close()
     with pytest.raises(AssertionError, match="it started"):
         asyncio.run(enter())
 
 
-def test_a_second_process_is_told_who_has_the_directory(embedded_store: StoreSettings) -> None:
+def test_a_second_process_learns_who_has_the_directory(embedded_store: StoreSettings) -> None:
 
     open_client(embedded_store).close()
     code = (

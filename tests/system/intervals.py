@@ -102,7 +102,7 @@ class Cloud:
         self.vms = {vm["vm"]: vm for vm in json.loads(testbed.run("inventory"))["vms"].values()}
         self.names = {bytes.fromhex(vm["mac"].replace(":", "")): name for name, vm in self.vms.items()}
         self.shown = {name: name for name in self.vms}
-        """Name that vmflow is told -> name of the VM."""
+        """Name that vmflow gets -> name of the VM."""
         self.unsure: list[tuple[str, float]] = []
         """VM, and when something happened to it."""
         self._files: list[tuple[str, Path]] = []

@@ -1,4 +1,4 @@
-"""Alerts, live: a wire that gets bad, an interface that is full, a hypervisor that falls silent, and who is told.
+"""Alerts, live: a wire that gets bad, an interface that is full, a hypervisor that falls silent, and who is notified.
 
 Judges: what the test itself does to wire, traffic and exporters, and the HTTP server that gets the messages.
 """
@@ -141,7 +141,7 @@ def messages(people: Endpoint, word: str) -> list[str]:
     return [text for text in texts if word in text]
 
 
-def test_a_bad_wire_is_told_of_within_one_window_and_its_end_too(
+def test_a_bad_wire_is_reported_within_one_window_and_its_end_too(
     testbed: Testbed, service: Service, people: Endpoint
 ) -> None:
     export(testbed, service, "ipfix", "sampling=1", "cache_active_timeout=0")
@@ -172,13 +172,13 @@ def test_a_bad_wire_is_told_of_within_one_window_and_its_end_too(
     if fired["closed"] >= whole:
         assert fired["low"] <= 0.05 <= fired["high"]
     assert ended["at"] > good
-    (told,) = messages(people, "pair_loss")[:1]
+    (reported,) = messages(people, "pair_loss")[:1]
     low, high = (f"{100 * fired[end]:.2g}" for end in ("low", "high"))
     for word in ("a2", "b2", "host-a", "host-b", low, high):
-        assert word in told, told
+        assert word in reported, reported
 
 
-def test_a_full_interface_is_told_of(testbed: Testbed, service: Service, people: Endpoint) -> None:
+def test_a_full_interface_is_reported(testbed: Testbed, service: Service, people: Endpoint) -> None:
     export(testbed, service, "sflow", "sampling=16", "polling=1")
     began = time.time()
     with traffic(testbed, 120, MODEST):
@@ -194,7 +194,7 @@ def test_a_full_interface_is_told_of(testbed: Testbed, service: Service, people:
     assert messages(people, "interface_utilisation") != []
 
 
-def test_a_hypervisor_that_stops_to_export_is_told_of(testbed: Testbed, service: Service, people: Endpoint) -> None:
+def test_a_hypervisor_that_stops_to_export_is_reported(testbed: Testbed, service: Service, people: Endpoint) -> None:
     export(testbed, service, "sflow", "sampling=16", "polling=1")
     time.sleep(2 * WINDOW_SECONDS)
     began = time.time()

@@ -57,7 +57,7 @@ def service(testbed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.fixture
 def without_rate(testbed: Testbed, tmp_path: Path) -> Iterator[Service]:
-    """A service that is not told that the IPFIX is unsampled."""
+    """A service that does not know that the IPFIX is unsampled."""
     with started(testbed, tmp_path, names_of(testbed, tmp_path), *inventory(testbed)) as service:
         yield service
 
@@ -132,7 +132,7 @@ def findings(service: Service, exporter: str = "127.0.1.11") -> set[str]:
     return {row["code"] for row in service.query(sql + where)} - {""}
 
 
-def told(service: Service, rule: str, since: float = 0) -> list[tuple[str, str]]:
+def reported(service: Service, rule: str, since: float = 0) -> list[tuple[str, str]]:
     """Event and protocol of all changes of a rule's alerts about hypervisor a, since a time."""
     sql = f"SELECT event, labels['protocol'] AS protocol FROM alert_events WHERE rule = '{rule}' "
     sql += f"AND time > fromUnixTimestamp64Micro({int(since * 1e6)}) "
@@ -154,7 +154,7 @@ def test_set_opens_a_port_whose_data_is_read_at_once(testbed: Testbed, service: 
 
 
 def test_the_line_of_the_doctor_brings_the_counters_back(testbed: Testbed, service: Service) -> None:
-    """And the change from IPFIX to sFlow is told as that: no exporter is missed."""
+    """And the change from IPFIX to sFlow is reported as that: no exporter is missed."""
     with ping(testbed):
         began = time.time()
         testbed.run("export-ipfix", target_of(service), "sampling=1", "cache_active_timeout=2", "host=a")
@@ -162,14 +162,14 @@ def test_the_line_of_the_doctor_brings_the_counters_back(testbed: Testbed, servi
         testbed.run("export-off")
         testbed.run("export-sflow", target_of(service), "sampling=1", "polling=0", "host=a")
         until(lambda: "counters_missing" in findings(service), 150)
-        until(lambda: told(service, "exporter_replaced") != [])
+        until(lambda: reported(service, "exporter_replaced") != [])
         vsctl(testbed, "a", "ovs-vsctl set sFlow br-int polling=10")
         began = time.time()
         until(lambda: reports(service, began, "counter_records > 0") > 0, 60)
         until(lambda: "counters_missing" not in findings(service), 90)
 
-    assert told(service, "exporter_replaced")[0] == ("firing", "ipfix")
-    assert told(service, "exporter_absent") == []
+    assert reported(service, "exporter_replaced")[0] == ("firing", "ipfix")
+    assert reported(service, "exporter_absent") == []
 
 
 def test_an_exporter_that_was_taken_away_is_retired_once(testbed: Testbed, service: Service) -> None:
@@ -179,7 +179,7 @@ def test_an_exporter_that_was_taken_away_is_retired_once(testbed: Testbed, servi
     testbed.run("export-sflow", target_of(service), "sampling=1", "polling=1", "host=a")
     until(lambda: reports(service, began, "counter_records > 0 AND protocol = 'sflow5'") >= 4)
     testbed.run("export-off")
-    until(lambda: ("firing", "sflow5") in told(service, "exporter_absent", began), 150)
+    until(lambda: ("firing", "sflow5") in reported(service, "exporter_absent", began), 150)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("VMFLOW_")}
     arguments = ["exporters", "retire", "127.0.1.11", "--url", str(service.ready["web"]), "--who", "ann"]
     done = subprocess.run(
@@ -190,7 +190,7 @@ def test_an_exporter_that_was_taken_away_is_retired_once(testbed: Testbed, servi
     assert done.returncode == 0, done.stderr
     assert "127.0.1.11 sflow5, domain 0" in done.stdout
     time.sleep(50)
-    assert told(service, "exporter_absent", began) == [("firing", "sflow5"), ("resolved", "sflow5")]
+    assert reported(service, "exporter_absent", began) == [("firing", "sflow5"), ("resolved", "sflow5")]
 
 
 def repair(testbed: Testbed, host: str, code: str) -> None:
@@ -260,4 +260,4 @@ def test_the_recipe_for_loss_gives_named_pairs_with_exact_loss(testbed: Testbed,
     assert [(row["src_vm"], row["dst_vm"]) for row in pairs] == [("a1", "b1"), ("b1", "a1")]
     for row in pairs:
         assert row["low"] == 0, row
-    assert "rate_untold" not in findings(service)
+    assert "rate_unknown" not in findings(service)

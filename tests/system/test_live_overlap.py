@@ -31,7 +31,7 @@ def overlap() -> Iterator[Testbed]:
         made.run("down")
 
 
-def test_tenants_with_equal_addresses_are_told_apart(overlap: Testbed, tmp_path: Path) -> None:
+def test_tenants_with_equal_addresses_are_kept_apart(overlap: Testbed, tmp_path: Path) -> None:
     vms = json.loads(overlap.run("inventory"))["vms"].values()
     addresses = {vm["vm"]: vm["ip4"] for vm in vms}
     assert (addresses["a1"], addresses["b1"]) == (addresses["a3"], addresses["b3"])

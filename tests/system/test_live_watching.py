@@ -1,4 +1,4 @@
-"""What vmflow does not see, live, is not told as loss: patch ports, active timeouts, restarts of Open vSwitch, its own.
+"""What vmflow does not see does not count as loss: patch ports, active timeouts, restarts of Open vSwitch and of it.
 
 Judges: what the test does to hypervisors and service, and the wire, which loses nothing.
 """
@@ -69,7 +69,7 @@ def alerts(service: Service) -> list[str]:
     return [row["rule"] for row in rows]
 
 
-def test_what_comes_by_a_patch_port_is_not_told_as_lost(testbed: Testbed, service: Service, tmp_path: Path) -> None:
+def test_what_comes_by_a_patch_port_is_not_counted_as_lost(testbed: Testbed, service: Service, tmp_path: Path) -> None:
     """sFlow of br-int sees what arrives by VXLAN, and of the VLAN only what leaves."""
     export(testbed, service, "sflow", "sampling=8", "polling=2")
     truth = testbed.traffic(tmp_path / "truth.json", "--seconds", "15", "udp", "vlan")
@@ -117,10 +117,10 @@ def test_a_restart_of_open_vswitch_is_no_loss(
     assert len(gaps) >= 1
     assert any(gap["begins"] < restarted < gap["ends"] + 1 for gap in gaps)
     assert alerts(service) == []
-    told = service.query(
+    reported = service.query(
         "SELECT time, loss_low FROM pair_metrics WHERE src_vm != '' AND dst_vm != '' AND loss_low > 0.02"
     )
-    assert told == []
+    assert reported == []
 
 
 def test_the_time_without_the_service_is_known(testbed: Testbed, settings: list[str], tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def service(testbed: Testbed, tmp_path_factory: pytest.TempPathFactory) -> Itera
     ]
     with running(directory, *settings) as started:
         target = next(address for address in started.udp if address.startswith("127."))
-        # Each packet is a record: what is lost is told by counting, and first packets give latency.
+        # Each packet is a record: counting says what is lost, and first packets give latency.
         testbed.run("export-ipfix", target, "sampling=1", "cache_active_timeout=0")
         testbed.run("traffic", "--seconds", "1", "ping")
         until(lambda: int(started.query("SELECT count() AS n FROM flows WHERE src_vm != ''")[0]["n"]) > 0)

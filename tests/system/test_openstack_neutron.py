@@ -153,7 +153,7 @@ def test_several_segments(neutron: Neutron, source: Openstack, network: Callable
 
 
 def test_names_that_occur_twice(neutron: Neutron, source: Openstack, network: Callable[..., dict[str, Any]]) -> None:
-    """Two networks of one name are told apart by their ids; one without a name is called by its id."""
+    """Two networks of one name are kept apart by their ids; one without a name is called by its id."""
     made = [network(name, "10.0.0.0/24") for name in ("private", "private", "", "other")]
     ports = [neutron.create("port", network_id=n["id"], device_id=VM.format(1), device_owner="compute:x") for n in made]
     found = by_id(source)

@@ -149,7 +149,7 @@ def followed(source: Ovsdb, uuid: UUID, there: bool) -> Report:
         report = source.read()
         if (uuid in on(report)) == there:
             return report
-    raise AssertionError("no event told of it")
+    raise AssertionError("no event reported it")
 
 
 def test_a_restart_of_the_switch_is_survived(testbed: Testbed, sources: dict[str, Ovsdb]) -> None:

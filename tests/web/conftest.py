@@ -19,9 +19,9 @@ NAMES = [f"vm{number}" for number in range(11)]
 
 
 @pytest.fixture(scope="module")
-def desk(store_directory: Path) -> Iterator[Served]:
+def server(store_directory: Path) -> Iterator[Served]:
     """Pairs vm3→vm4 and vm4→vm5 lose 20 % from the first window to the last; four windows are closed."""
-    settings = StoreSettings(url=f"chdb://{store_directory}", database=f"desk_{next(_numbers)}")
+    settings = StoreSettings(url=f"chdb://{store_directory}", database=f"api_{next(_numbers)}")
     with store(settings) as client:
         vms = [vm(name, f"host-{number % 3}") for number, name in enumerate(NAMES)]
         rows = []

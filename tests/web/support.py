@@ -81,7 +81,7 @@ def served(
         events = Events()
         live_stage = running(store, settings, on_notification=events.notified)
         async with live_stage as live, Bridge({"query": 2, "login": 1, "api": 2, "console": 2}) as bridge:
-            desk = AlertApi(live.alerts, settings.active())
+            alerts = AlertApi(live.alerts, settings.active())
             reader = Reader(partial(bridge.call, "query"), partial(connect, store), BOUNDS, wait_seconds=ANSWER_SECONDS)
             console = Reader(
                 partial(bridge.call, "console"), partial(connect, store), questions.BOUNDS, at_once=questions.AT_ONCE
@@ -93,7 +93,7 @@ def served(
                 SqlSettings(port=0, enabled=with_sql), store, live.metrics, asyncio.to_thread, entrance=entrance
             )
             web = Web(
-                WebSettings(port=0), live.metrics, lambda: health, desk, reader, console, events, entrance, api, sql
+                WebSettings(port=0), live.metrics, lambda: health, alerts, reader, console, events, entrance, api, sql
             )
             async with AsyncExitStack() as up:
                 await up.enter_async_context(sql)

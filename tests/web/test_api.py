@@ -18,18 +18,18 @@ NOBODY = "0" * 32
 BEGIN = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=BEGIN_US)
 
 
-def alerts(desk: Served, query: str = "") -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = desk.get(f"/api/v1/alerts?{query}").json["alerts"]
+def alerts(server: Served, query: str = "") -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = server.get(f"/api/v1/alerts?{query}").json["alerts"]
     return found
 
 
-def of(desk: Served, source: str) -> dict[str, Any]:
-    (found,) = [alert for alert in alerts(desk) if alert["labels"]["src_vm"] == source]
+def of(server: Served, source: str) -> dict[str, Any]:
+    (found,) = [alert for alert in alerts(server) if alert["labels"]["src_vm"] == source]
     return found
 
 
-def test_alerts_are_listed_with_their_figures(desk: Served) -> None:
-    answer = desk.get("/api/v1/alerts?severity=critical&rule=pair_loss&vm=vm3")
+def test_alerts_are_listed_with_their_figures(server: Served) -> None:
+    answer = server.get("/api/v1/alerts?severity=critical&rule=pair_loss&vm=vm3")
 
     assert answer.status == 200
     assert answer.json["next_cursor"] is None
@@ -58,84 +58,87 @@ def test_alerts_are_listed_with_their_figures(desk: Served) -> None:
         ("vm=vm_", set()),
     ],
 )
-def test_filters(desk: Served, query: str, expected: set[str]) -> None:
-    assert {alert["labels"]["src_vm"] for alert in alerts(desk, query)} == expected
+def test_filters(server: Served, query: str, expected: set[str]) -> None:
+    assert {alert["labels"]["src_vm"] for alert in alerts(server, query)} == expected
 
 
-def test_pages_hold_each_alert_once(desk: Served) -> None:
-    first = desk.get("/api/v1/alerts?limit=1").json
-    second = desk.get(f"/api/v1/alerts?limit=1&cursor={first['next_cursor']}").json
+def test_pages_hold_each_alert_once(server: Served) -> None:
+    first = server.get("/api/v1/alerts?limit=1").json
+    second = server.get(f"/api/v1/alerts?limit=1&cursor={first['next_cursor']}").json
 
     assert second["next_cursor"] is None
     found = [alert["alert_id"] for alert in first["alerts"] + second["alerts"]]
-    assert found == [alert["alert_id"] for alert in alerts(desk)]
+    assert found == [alert["alert_id"] for alert in alerts(server)]
     assert len(set(found)) == 2
 
 
-def test_somebody_takes_an_alert_on_and_ends_it(desk: Served) -> None:
-    alert_id = of(desk, "vm4")["alert_id"]
+def test_somebody_takes_an_alert_on_and_ends_it(server: Served) -> None:
+    alert_id = of(server, "vm4")["alert_id"]
     path = f"/api/v1/alerts/{alert_id}"
 
-    desk.live.now_us += 1_000_000
-    taken = desk.post(f"{path}/acknowledge", {"who": "ann", "comment": "a cable"})
-    again = desk.post(f"{path}/acknowledge", {"who": "bob"})
-    desk.live.now_us += 1_000_000
-    ended = desk.post(f"{path}/resolve", {"who": "bob", "comment": "replaced"})
-    too_late = desk.post(f"{path}/resolve", {"who": "bob"})
+    server.live.now_us += 1_000_000
+    taken = server.post(f"{path}/acknowledge", {"who": "ann", "comment": "a cable"})
+    again = server.post(f"{path}/acknowledge", {"who": "bob"})
+    server.live.now_us += 1_000_000
+    ended = server.post(f"{path}/resolve", {"who": "bob", "comment": "replaced"})
+    too_late = server.post(f"{path}/resolve", {"who": "bob"})
 
     assert (taken.status, taken.json["state"], taken.json["acknowledged_by"]) == (200, "acknowledged", "ann")
     assert (again.status, again.json["detail"]) == (409, "it is acknowledged, not firing")
     assert (ended.status, ended.json["state"], ended.json["resolved_by"]) == (200, "resolved", "bob")
     assert (too_late.status, too_late.json["detail"]) == (409, "it is resolved already")
-    shown = desk.get(path).json
+    shown = server.get(path).json
     assert shown["alert"] == ended.json
     assert [(one["event"], one["who"], one["comment"]) for one in shown["history"]] == [
-        ("firing", "", ""), ("told", "", ""), ("acknowledged", "ann", "a cable"), ("resolved", "bob", "replaced"),
+        ("firing", "", ""), ("notified", "", ""), ("acknowledged", "ann", "a cable"), ("resolved", "bob", "replaced"),
     ]  # fmt: skip
-    assert [one["event"] for one in desk.get(f"{path}?limit=2&offset=1").json["history"]] == ["told", "acknowledged"]
-    assert [notice.event for notice in desk.live.taken.notices if notice.alert_id == alert_id] == [
+    assert [one["event"] for one in server.get(f"{path}?limit=2&offset=1").json["history"]] == [
+        "notified",
+        "acknowledged",
+    ]
+    assert [one.event for one in server.live.taken.notifications if one.alert_id == alert_id] == [
         "firing", "acknowledged", "resolved",
     ]  # fmt: skip
     # The pair still loses: the next windows begin a new alert of the same series.
-    desk.close("10s", range(4, 10))
-    (new,) = alerts(desk, "vm=vm5&state=firing")
+    server.close("10s", range(4, 10))
+    (new,) = alerts(server, "vm=vm5&state=firing")
     assert new["alert_id"] != alert_id
     assert new["fingerprint"] == ended.json["fingerprint"]
 
 
-def test_silences(desk: Served) -> None:
+def test_silences(server: Served) -> None:
     body = {"matchers": {"src_vm": "web-*", "rule": "pair_loss"}, "seconds": 3600, "who": "ann", "comment": "moving"}
-    made = desk.post("/api/v1/silences", body)
+    made = server.post("/api/v1/silences", body)
 
     assert made.status == 201
     silence_id = made.json["silence_id"]
-    (listed,) = desk.get("/api/v1/silences").json["silences"]
+    (listed,) = server.get("/api/v1/silences").json["silences"]
     assert (listed["silence_id"], listed["matchers"], listed["who"], listed["comment"]) == (
         silence_id, {"src_vm": "web-*", "rule": "pair_loss"}, "ann", "moving",
     )  # fmt: skip
     assert datetime.fromisoformat(listed["until"]) > datetime.now(UTC) + timedelta(seconds=3500)
     path = f"/api/v1/silences/{silence_id}/end"
-    assert desk.post(path, {"who": "bob"}).status == 204
-    assert desk.post(path, {"who": "bob"}).status == 404
-    assert desk.get("/api/v1/silences").json["silences"] == []
-    assert [one["silence_id"] for one in desk.get("/api/v1/silences?ended=true").json["silences"]] == [silence_id]
+    assert server.post(path, {"who": "bob"}).status == 204
+    assert server.post(path, {"who": "bob"}).status == 404
+    assert server.get("/api/v1/silences").json["silences"] == []
+    assert [one["silence_id"] for one in server.get("/api/v1/silences?ended=true").json["silences"]] == [silence_id]
 
 
 @pytest.mark.parametrize("text", [text for text in NASTY if len(text) <= 100])
-def test_what_people_write_is_cleaned(desk: Served, text: str) -> None:
+def test_what_people_write_is_cleaned(server: Served, text: str) -> None:
     body = {"matchers": {"src_vm": text}, "seconds": 3600, "who": text, "comment": text}
 
-    made = desk.post("/api/v1/silences", body)
+    made = server.post("/api/v1/silences", body)
 
     assert made.status == 201
-    silence = next(one for one in desk.get("/api/v1/silences").json["silences"] if one["comment"] == clean(text))
+    silence = next(one for one in server.get("/api/v1/silences").json["silences"] if one["comment"] == clean(text))
     assert (silence["who"], silence["matchers"]) == (clean(text), {"src_vm": clean(text)})
     assert harmless(silence["comment"])
-    assert desk.post(f"/api/v1/silences/{silence['silence_id']}/end", {"who": "ann"}).status == 204
+    assert server.post(f"/api/v1/silences/{silence['silence_id']}/end", {"who": "ann"}).status == 204
 
 
-def test_rules_and_their_state(desk: Served) -> None:
-    rules = {rule["name"]: rule for rule in desk.get("/api/v1/rules").json["rules"]}
+def test_rules_and_their_state(server: Served) -> None:
+    rules = {rule["name"]: rule for rule in server.get("/api/v1/rules").json["rules"]}
 
     loss = rules["pair_loss"]
     assert (loss["series"], loss["pending"], loss["firing"]) == (10, 0, 2)
@@ -149,7 +152,7 @@ def test_rules_and_their_state(desk: Served) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "status", "told"),
+    ("path", "body", "status", "reported"),
     [
         (f"alerts/{NOBODY}/acknowledge", {"who": "ann"}, 404, "there is no such alert"),
         (f"alerts/{NOBODY}/resolve", {"who": "  "}, 422, "who: a name is expected"),
@@ -164,16 +167,16 @@ def test_rules_and_their_state(desk: Served) -> None:
         (f"silences/{NOBODY}/end", {"who": "ann"}, 404, "no such silence"),
     ],
 )
-def test_mistakes_are_told(desk: Served, path: str, body: object, status: int, told: str) -> None:
-    answer = desk.post(f"/api/v1/{path}", body)
+def test_mistakes_are_reported(server: Served, path: str, body: object, status: int, reported: str) -> None:
+    answer = server.post(f"/api/v1/{path}", body)
 
     assert (answer.status, answer.json["status"]) == (status, status)
     assert answer.headers["content-type"] == "application/problem+json"
-    assert told in answer.body.decode()
+    assert reported in answer.body.decode()
 
 
 @pytest.mark.parametrize(
-    ("query", "told"),
+    ("query", "reported"),
     [
         ("limit=1001", "query.limit = '1001': Input should be less than or equal to 1000"),
         ("state=pending", "query.state.0 = 'pending': Input should be 'firing', 'acknowledged' or 'resolved'"),
@@ -185,11 +188,11 @@ def test_mistakes_are_told(desk: Served, path: str, body: object, status: int, t
         ),
     ],
 )
-def test_queries_that_are_wrong(desk: Served, query: str, told: str) -> None:
-    answer = desk.get(f"/api/v1/alerts?{query}")
+def test_queries_that_are_wrong(server: Served, query: str, reported: str) -> None:
+    answer = server.get(f"/api/v1/alerts?{query}")
 
     assert answer.status == 422
-    assert told in (answer.json["detail"], *answer.json["errors"])
+    assert reported in (answer.json["detail"], *answer.json["errors"])
 
 
 @pytest.mark.parametrize(
@@ -211,29 +214,29 @@ def test_queries_that_are_wrong(desk: Served, query: str, told: str) -> None:
         ({"Host": "[::1"}, 400),
     ],
 )
-def test_pages_of_others_change_nothing(desk: Served, headers: dict[str, str], status: int) -> None:
-    answer = desk.post(f"/api/v1/alerts/{NOBODY}/resolve", {"who": "ann"}, **headers)
+def test_pages_of_others_change_nothing(server: Served, headers: dict[str, str], status: int) -> None:
+    answer = server.post(f"/api/v1/alerts/{NOBODY}/resolve", {"who": "ann"}, **headers)
 
     assert answer.status == status
     assert "access-control-allow-origin" not in answer.headers
 
 
-def test_a_page_of_ours_may(desk: Served) -> None:
-    assert desk.post(f"/api/v1/alerts/{NOBODY}/resolve", {"who": "ann"}, Origin=desk.url).status == 404
+def test_a_page_of_ours_may(server: Served) -> None:
+    assert server.post(f"/api/v1/alerts/{NOBODY}/resolve", {"who": "ann"}, Origin=server.url).status == 404
 
 
-def test_reading_needs_our_name_too_but_metrics_do_not(desk: Served) -> None:
-    assert desk.get("/api/v1/alerts", Host="evil.example").status == 421
-    assert desk.get("/metrics", Host="prometheus-target.example").status == 200
+def test_reading_needs_our_name_too_but_metrics_do_not(server: Served) -> None:
+    assert server.get("/api/v1/alerts", Host="evil.example").status == 421
+    assert server.get("/metrics", Host="prometheus-target.example").status == 200
     # A page whose own name points here: browsers send no Sec-Fetch-Site to such a name over plain HTTP.
-    assert desk.get("/metrics", Host="evil.example", **{"Accept-Language": "en"}).status == 421
-    assert desk.ask("OPTIONS", "/api/v1/alerts", None, {"Origin": "http://evil.example"}).status == 403
-    assert desk.ask("OPTIONS", "/api/v1/alerts", None, {}).status == 405
+    assert server.get("/metrics", Host="evil.example", **{"Accept-Language": "en"}).status == 421
+    assert server.ask("OPTIONS", "/api/v1/alerts", None, {"Origin": "http://evil.example"}).status == 403
+    assert server.ask("OPTIONS", "/api/v1/alerts", None, {}).status == 405
 
 
-def test_metrics_are_compressed_for_those_who_take_it(desk: Served) -> None:
-    plain = desk.get("/metrics", **{"Accept-Encoding": "identity"})
-    packed = desk.get("/metrics", **{"Accept-Encoding": "gzip"})
+def test_metrics_are_compressed_for_those_who_take_it(server: Served) -> None:
+    plain = server.get("/metrics", **{"Accept-Encoding": "identity"})
+    packed = server.get("/metrics", **{"Accept-Encoding": "gzip"})
 
     assert "Content-Encoding" not in plain.headers
     assert packed.headers["Content-Encoding"] == "gzip"
@@ -242,14 +245,14 @@ def test_metrics_are_compressed_for_those_who_take_it(desk: Served) -> None:
     assert b"# TYPE vmflow_alerts_firing gauge" in packed.body
 
 
-def test_bodies_are_bounded(desk: Served) -> None:
+def test_bodies_are_bounded(server: Served) -> None:
     json = {"Content-Type": "application/json"}
-    assert desk.ask("POST", "/api/v1/silences", b"x" * 65_537, json).status == 413
+    assert server.ask("POST", "/api/v1/silences", b"x" * 65_537, json).status == 413
     zeros = {"Content-Length": "000000000065537"}
-    assert desk.ask("POST", "/api/v1/silences", b" " * 65_537, json | zeros).status == 413
+    assert server.ask("POST", "/api/v1/silences", b" " * 65_537, json | zeros).status == 413
     chunked = b"POST /api/v1/silences HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     for length in (b"", b"Content-Length: 5\r\n"):
-        with socket.create_connection(("127.0.0.1", int(desk.url.rsplit(":", 1)[1])), 30) as connection:
+        with socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1])), 30) as connection:
             connection.sendall(chunked + length + b"Transfer-Encoding: chunked\r\n\r\n")
             assert connection.recv(1000).split()[1] in (
                 b"411",
@@ -257,8 +260,8 @@ def test_bodies_are_bounded(desk: Served) -> None:
             )  # 400: the server knows that two lengths are one too many
 
 
-def test_it_is_documented(desk: Served) -> None:
-    api = desk.get("/api/openapi.json").json
+def test_it_is_documented(server: Served) -> None:
+    api = server.get("/api/openapi.json").json
 
     assert set(api["paths"]) == {
         "/api/v1/alerts", "/api/v1/alerts/{alert_id}", "/api/v1/alerts/{alert_id}/acknowledge",
@@ -274,5 +277,5 @@ def test_it_is_documented(desk: Served) -> None:
             assert {"400", "401", "403", "421", "422", "429", "500", "503"} <= set(errors)
             assert ("413" in errors) == (method == "post")
             assert all(kinds == {"application/problem+json"} for kinds in errors.values())
-    assert desk.get("/docs").status == 404
-    assert re.search(r"^vmflow_alerts_firing\{", desk.get("/metrics").body.decode(), re.MULTILINE)
+    assert server.get("/docs").status == 404
+    assert re.search(r"^vmflow_alerts_firing\{", server.get("/metrics").body.decode(), re.MULTILINE)

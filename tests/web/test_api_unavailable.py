@@ -9,22 +9,22 @@ from starlette.requests import Request
 
 from collector.alert.settings import AlertSettings
 from collector.store.settings import StoreSettings
-from collector.web.api import SCOPE_USER, Act, _by
+from collector.web.api import SCOPE_USER, PersonAction, _by
 from tests.web.support import served
 
 NOBODY = "0" * 32
 
 
-def test_a_store_that_is_away_is_told() -> None:
+def test_a_store_that_is_away_is_reported() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     store = StoreSettings(url=f"http://127.0.0.1:{port}", connect_seconds=1)
-    with served(store, AlertSettings(enabled=False)) as desk:
-        lists = [desk.get(f"/api/v1/{path}") for path in ("alerts", f"alerts/{NOBODY}", "silences")]
+    with served(store, AlertSettings(enabled=False)) as server:
+        lists = [server.get(f"/api/v1/{path}") for path in ("alerts", f"alerts/{NOBODY}", "silences")]
         acts = [
-            desk.post(f"/api/v1/alerts/{NOBODY}/{verb}", {"who": "ann"}) for verb in ("acknowledge", "resolve")
+            server.post(f"/api/v1/alerts/{NOBODY}/{verb}", {"who": "ann"}) for verb in ("acknowledge", "resolve")
         ]  # fmt: skip
-        rules = desk.get("/api/v1/rules")
+        rules = server.get("/api/v1/rules")
 
     for answer in lists:
         assert (answer.status, answer.headers["content-type"]) == (503, "application/problem+json")
@@ -41,8 +41,8 @@ def test_requests_that_wait_for_a_store_are_bounded(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("collector.alert.api.MOST_WAITING", 2)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    with served(StoreSettings(url=f"http://127.0.0.1:{port}", connect_seconds=1), AlertSettings()) as desk:
-        answers = [desk.post(f"/api/v1/alerts/{NOBODY}/resolve", {"who": "ann"}) for _ in range(3)]
+    with served(StoreSettings(url=f"http://127.0.0.1:{port}", connect_seconds=1), AlertSettings()) as server:
+        answers = [server.post(f"/api/v1/alerts/{NOBODY}/resolve", {"who": "ann"}) for _ in range(3)]
 
     assert [answer.status for answer in answers] == [503] * 3
     assert "what was asked for may still be done" in answers[1].json["detail"]
@@ -52,6 +52,6 @@ def test_requests_that_wait_for_a_store_are_bounded(monkeypatch: pytest.MonkeyPa
 def test_a_login_counts_more_than_the_body() -> None:
     logged_in = Request({"type": "http", SCOPE_USER: "ann"})
 
-    assert _by(logged_in, Act(who="bob")).who == "ann"
-    assert _by(logged_in, Act()).who == "ann"
-    assert _by(Request({"type": "http"}), Act(who=" bob ")).who == "bob"
+    assert _by(logged_in, PersonAction(who="bob")).who == "ann"
+    assert _by(logged_in, PersonAction()).who == "ann"
+    assert _by(Request({"type": "http"}), PersonAction(who=" bob ")).who == "bob"

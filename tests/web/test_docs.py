@@ -32,14 +32,14 @@ def blocks(title: str, language: str) -> list[str]:
     return found
 
 
-def test_the_routes_are_those_of_the_api(desk: Served) -> None:
-    api = desk.get("/api/openapi.json").json
-    told = re.findall(r"^\| `(GET|POST) (\S+)` \| (.*) \|$", section("Routes"), re.MULTILINE)
+def test_the_routes_are_those_of_the_api(server: Served) -> None:
+    api = server.get("/api/openapi.json").json
+    documented = re.findall(r"^\| `(GET|POST) (\S+)` \| (.*) \|$", section("Routes"), re.MULTILINE)
 
-    assert {(method, path) for method, path, _ in told} == {
+    assert {(method, path) for method, path, _ in documented} == {
         (method.upper(), path) for path, methods in api["paths"].items() for method in methods
     }
-    for method, path, text in told:
+    for method, path, text in documented:
         about = api["paths"][path][method.lower()]
         queries = [one["name"] for one in about.get("parameters", []) if one["in"] == "query"]
         for name in queries:
@@ -47,10 +47,10 @@ def test_the_routes_are_those_of_the_api(desk: Served) -> None:
 
 
 @pytest.mark.parametrize("example", blocks("Examples", "sh"))
-def test_the_requests_work(desk: Served, example: str) -> None:
+def test_the_requests_work(server: Served, example: str) -> None:
     if shutil.which("curl") is None:
         pytest.skip("curl is missing: apt-get install curl")
-    words = shlex.split(example.replace("\\\n", "").replace("http://127.0.0.1:8080", desk.url))
+    words = shlex.split(example.replace("\\\n", "").replace("http://127.0.0.1:8080", server.url))
 
     said = json.loads(subprocess.run(words, check=True, capture_output=True, timeout=60).stdout)
 
@@ -78,11 +78,11 @@ def test_the_example_of_actions_is_valid(tmp_path: Path) -> None:
 
 def test_settings_of_actions_and_their_defaults() -> None:
     rows = re.findall(r"^\| (`.*?) \| (.*?) \| .* \|$", section("Actions"), re.MULTILINE)
-    told = {key: default for names, default in rows for key in re.findall(r"`(\w+)`", names)}
+    documented = {key: default for names, default in rows for key in re.findall(r"`(\w+)`", names)}
     fields = ActionSettings.model_fields
 
-    assert set(told) == set(fields)
-    for name, text in told.items():
+    assert set(documented) == set(fields)
+    for name, text in documented.items():
         field = fields[name]
         default = None if field.is_required() or field.default in ((), "") else field.default
         shown = {None: "–", False: "false", ("firing",): "`firing`"}.get(

@@ -20,14 +20,14 @@ def test_a_silence_and_another_rule(store_directory: Path, capsys: pytest.Captur
     with store(settings) as client:
         add(client, traffic(vm("a", "h1"), vm("b", "h2"), range(360), 300))
         alerts = AlertSettings(routes=(Route(receivers=("mail",)),), settle_seconds=0)
-        with served(settings, alerts) as desk:
+        with served(settings, alerts) as server:
             wanted = {"matchers": {"rule": "pair_loss"}, "seconds": 86_400, "who": "ann", "comment": "moving"}
-            silence = desk.post("/api/v1/silences", wanted).json["silence_id"]
-            desk.close("10s", range(6))
-            desk.close("1m", range(6))
+            silence = server.post("/api/v1/silences", wanted).json["silence_id"]
+            server.close("10s", range(6))
+            server.close("1m", range(6))
 
-            found = {one["rule"]: one for one in desk.get("/api/v1/alerts").json["alerts"]}
-            assert main(["alerts", "show", found["pair_loss"]["alert_id"], "--url", desk.url]) == 0
+            found = {one["rule"]: one for one in server.get("/api/v1/alerts").json["alerts"]}
+            assert main(["alerts", "show", found["pair_loss"]["alert_id"], "--url", server.url]) == 0
 
     by = f"silence {silence[:8]} of ann"
     assert {rule: (one["held_back"], one["held_back_by"]) for rule, one in found.items()} == {

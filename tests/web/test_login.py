@@ -31,7 +31,7 @@ def guarded(store_directory: Path) -> Iterator[Served]:
             yield running
 
 
-def test_nothing_is_told_without_a_login(guarded: Served) -> None:
+def test_nothing_is_shown_without_a_login(guarded: Served) -> None:
     for path in ("/api/v1/alerts", "/api/v1/rules", "/metrics", "/"):
         assert guarded.get(path).status == 401, path
     assert guarded.get("/api/v1/alerts", Authorization="Bearer wrong").status == 401

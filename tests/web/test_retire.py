@@ -43,18 +43,18 @@ def test_over_the_api(exporters: Served) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "expected"),
     [
         ({"exporter": "host-1"}, "does not appear to be an IPv4 or IPv6 address"),
         ({"exporter": "192.0.2.1", "protocol": "netflow"}, "protocol"),
         ({"exporter": "192.0.2.1", "domain": -1}, "domain"),
     ],
 )
-def test_mistakes_are_told(exporters: Served, body: dict[str, object], told: str) -> None:
+def test_mistakes_are_reported(exporters: Served, body: dict[str, object], expected: str) -> None:
     answer = exporters.post("/api/v1/exporters/retire", body | {"who": "ann"})
 
     assert answer.status == 422
-    assert told in " ".join(answer.json["errors"])
+    assert expected in " ".join(answer.json["errors"])
 
 
 def test_by_the_command(exporters: Served, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,14 +39,14 @@ def sources(settings: InventorySettings) -> list[Polled]:
     for kind, one in settings.sources:
         module, name = KINDS[kind].split(".")
         made.append(getattr(import_module(f"collector.inventory.sources.{module}"), name)(one))
-    _tell_apart(made)
+    _keep_apart(made)
     return [
         Polled(source, _thread(number), one.every_seconds, one.deadline_seconds)
         for number, (source, (_, one)) in enumerate(zip(made, settings.sources, strict=True))
     ]
 
 
-def _tell_apart(made: Sequence[Source]) -> None:
+def _keep_apart(made: Sequence[Source]) -> None:
     """Number those with the same name, such as a cloud in two configuration files: statements are kept by source
     name."""
     seen: Counter[str] = Counter()

@@ -246,8 +246,8 @@ def test_another_protocol_of_the_same_sender_is_a_change_and_no_absence() -> Non
         for rule, judge in ((EXPORTER, away), (REPLACED, other)):
             changes += [(n, rule.name, one) for one in step(judge, book, exporters(rule, n, heard))]
 
-    told = [(n, name, one.alert.series, one.event, one.alert.evidence) for n, name, one in changes]
-    assert told == [
+    reported = [(n, name, one.alert.series, one.event, one.alert.evidence) for n, name, one in changes]
+    assert reported == [
         (6, "other", 1, "firing", "protocol-2, domain domain-2"),
         (7, "away", 3, "firing", ""),
         (7, "other", 1, "resolved", "protocol-2, domain domain-2"),
@@ -278,7 +278,7 @@ def test_who_was_dismissed_is_not_expected_until_it_sends_again() -> None:
     assert changes == [(17, 1, "firing")]
 
 
-def test_nothing_told_for_long_is_forgotten_and_says_so() -> None:
+def test_nothing_heard_for_long_is_forgotten_and_says_so() -> None:
     """A quarter of an hour without a figure; `stale` comes before.  A pending one is dropped without a word."""
     rule = LOSS.model_copy(update={"level": "1m"})
     judge, book = Threshold(rule), AlertStates(AlertSettings())

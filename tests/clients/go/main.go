@@ -21,9 +21,9 @@ var methods = map[string]clickhouse.CompressionMethod{
 func say(name string, value ...any) { fmt.Printf("%s\t%s", name, fmt.Sprintln(value...)) }
 
 func fail(name string, err error) {
-	var told *clickhouse.Exception
-	if errors.As(err, &told) {
-		say(name, told.Code, told.Message)
+	var refused *clickhouse.Exception
+	if errors.As(err, &refused) {
+		say(name, refused.Code, refused.Message)
 	} else {
 		say(name, err)
 	}

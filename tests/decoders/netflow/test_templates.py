@@ -604,7 +604,7 @@ def test_made_up_ports_share_no_templates_without_end() -> None:
     assert collector.stat(S_TEMPLATES) == 16
 
 
-def test_what_waits_is_told_by_session_with_the_time_of_the_oldest() -> None:
+def test_what_waits_is_reported_by_session_with_the_time_of_the_oldest() -> None:
     collector = Collector()
     begun = collector.time_us
     collector.decode(ipfix(in_set(256, base(1))), port=5)

@@ -178,7 +178,7 @@ def test_a_short_flow_was_not_reported_before() -> None:
     assert counted([(152, 8), (153, 8)], total(3, 300) + struct.pack("!QQ", start, end)) == [300]
 
 
-def test_whether_a_flow_was_reported_before_is_told_by_the_clock_of_its_exporter() -> None:
+def test_the_clock_of_its_exporter_says_whether_a_flow_was_reported_before() -> None:
     collector = Collector()
     collector.time_us += 10**9 * SECOND  # the capture is replayed long after
     times = struct.pack("!QQ", (NOW - 30) * 1000, NOW * 1000)

@@ -129,7 +129,7 @@ def test_a_domain_started_again_was_reset_even_if_it_counted_further() -> None:
     assert (row["delta_state"], row["in_bytes_delta"]) == ("reset", None)
 
 
-def test_interfaces_are_told_apart_by_domain_and_device_not_by_number() -> None:
+def test_interfaces_are_kept_apart_by_domain_and_device_not_by_number() -> None:
     counters = new()
     first = {"net.count": 2} | nic(0, "vnet0", (100, 1), (0, 0)) | nic(1, "vnet1", (1000, 10), (0, 0))
     poll(counters, DomainStats(A, 1, first))
@@ -155,7 +155,7 @@ def test_an_interface_that_was_away_begins_anew() -> None:
     assert row["delta_state"] == "first"
 
 
-def test_a_counter_that_is_not_told_is_null_and_so_is_its_difference() -> None:
+def test_a_counter_that_is_not_stated_is_null_and_so_is_its_difference() -> None:
     counters = new()
     values = dict(guest().values)
     del values["net.0.rx.drop"]

@@ -243,9 +243,9 @@ def test_parts_missing(
     assert web2.vm == ("" if "vm" in lost else "web")
     assert web2.project == (SHOP2 if "project" in lost else "shop (9b8a7c6d)")
     assert len(report.hosts) == (0 if "hosts" in lost else 2)
-    told = [record.getMessage() for record in caplog.records]
-    assert {line.partition(":")[0].removeprefix("does without ") for line in told} == warnings
-    assert len(told) == len(warnings), "once"
+    reported = [record.getMessage() for record in caplog.records]
+    assert {line.partition(":")[0].removeprefix("does without ") for line in reported} == warnings
+    assert len(reported) == len(warnings), "once"
 
 
 def test_part_that_comes_back(cloud: Cloud, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

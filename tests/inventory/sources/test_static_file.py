@@ -1,4 +1,4 @@
-"""The static source: both file formats, every mistake told, and changes noticed however they are made."""
+"""The static source: both file formats, every mistake reported, and changes seen however they are made."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ def names(source: Static) -> list[str]:
     return [interface.vm for interface in source.read().interfaces]
 
 
-def test_a_later_mistake_is_told_until_it_is_gone(tmp_path: Path) -> None:
+def test_a_later_mistake_is_reported_until_it_is_gone(tmp_path: Path) -> None:
     file = tmp_path / "a.csv"
     source = static(file, "mac,vm\n5254000a0001,a\n")
     assert names(source) == ["a"]

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 from clickhouse_connect.driver import Client
 
+from collector.store.client import open_in_database
 from collector.store.settings import StoreSettings
 from tests.flow_rows import add, ask, emptied, named, nic, polls, store, truth_of
 
 
 @pytest.fixture
 def client(any_store: StoreSettings) -> Iterator[Client]:
-    with store(any_store) as client:
+    with open_in_database(any_store) as client:
         yield client
 
 
@@ -110,10 +111,10 @@ def test_a_wire_that_lost_nothing_is_not_said_to_lose(embedded: Client, stem: st
 
     rows = ask(embedded, "SELECT * FROM pair_metrics_1h")
 
-    told = [row for row in rows if row["loss_evidence"] == "measured"]
-    assert len(told) >= 3
+    reported = [row for row in rows if row["loss_evidence"] == "measured"]
+    assert len(reported) >= 3
     # With 95 % intervals one in twenty may miss; of these none does.
-    assert [row for row in told if row["loss_low"] > 0] == []
+    assert [row for row in reported if row["loss_low"] > 0] == []
     assert "exact" not in {row["loss_evidence"] for row in rows}
     seen = [row for row in rows if row["sent_packets"] and row["received_packets"]]
     few = [row for row in seen if row["sent_packets"] + row["received_packets"] < 60 * (row["sampling_rate"] - 1)]

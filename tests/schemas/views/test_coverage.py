@@ -110,12 +110,12 @@ def test_loss(client: Client, packets: int, loss: float, source_rate: int, desti
 
     rows = answers(client)
 
-    told = {draw: row for draw, row in rows.items() if row["loss_evidence"] == "measured"}
+    reported = {draw: row for draw, row in rows.items() if row["loss_evidence"] == "measured"}
     assert {row["loss_evidence"] for row in rows.values()} <= {"measured", "insufficient"}
     # About 31 samples on each side: one half has the 60 that it takes, and of those 95 % are right as well.
-    assert len(told) == DRAWS if packets > 2_000 else DRAWS * 0.3 < len(told) < DRAWS * 0.8
-    assert 0.93 <= covered(told, lost / packets, "loss_") <= 0.97
-    assert all(row["loss_ratio"] is row["loss_low"] is None for draw, row in rows.items() if draw not in told)
+    assert len(reported) == DRAWS if packets > 2_000 else DRAWS * 0.3 < len(reported) < DRAWS * 0.8
+    assert 0.93 <= covered(reported, lost / packets, "loss_") <= 0.97
+    assert all(row["loss_ratio"] is row["loss_low"] is None for draw, row in rows.items() if draw not in reported)
 
 
 @pytest.mark.parametrize(("packets", "rate"), [(1, 8), (3, 8), (2, 64), (40, 64)])

@@ -43,7 +43,7 @@ def report(seen: str, packets: int, how: Mapping[str, Any], source: Any = A, rec
 
 
 def pair(client: Client, end: str = "") -> dict[str, Any]:
-    """What is told of a → b."""
+    """What is stated of a → b."""
     (row,) = ask(client, f"SELECT * FROM pair_metrics{end} WHERE src_vm = 'a' AND dst_vm = 'b'")
     return row
 
@@ -53,8 +53,8 @@ def test_what_two_protocols_tell_counts_once_everywhere(client: Client, level: s
     for how in (SAMPLED, WHOLE):
         add(client, report("source", 300, how) + report("destination", 300, how))
 
-    told = client.query(TOTALS.format(level=level)).result_rows
-    assert sorted(told) == [(what, 300, 30_000, 1) for what in ("host", "pair", "vm")]
+    reported = client.query(TOTALS.format(level=level)).result_rows
+    assert sorted(reported) == [(what, 300, 30_000, 1) for what in ("host", "pair", "vm")]
 
 
 def test_the_one_that_does_not_sample_is_believed(client: Client) -> None:
@@ -95,7 +95,7 @@ def test_the_choice_is_that_of_the_hypervisor_not_of_the_pair(client: Client) ->
 
 
 def test_hypervisors_may_have_protocols_of_their_own(client: Client) -> None:
-    """host-1 sends samples only, host-2 records of flows only: nothing is refused, and loss is told."""
+    """host-1 sends samples only, host-2 records of flows only: nothing is refused, and loss is stated."""
     add(client, report("source", 3000, SAMPLED) + report("destination", 3000, WHOLE))
 
     row = pair(client)

@@ -1,4 +1,4 @@
-"""Views over rows made up with known truth: what counts, what is told, and where nothing is told."""
+"""Views over rows made up with known truth: what counts, what is stated, and where nothing is."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from clickhouse_connect.driver import Client
 
+from collector.store.client import open_in_database
 from collector.store.settings import StoreSettings
 from collector.store.setup import set_up
 from schemas.views.all import VIEWS
@@ -235,7 +236,7 @@ def test_what_another_stream_or_network_delivers_proves_nothing(client: Client, 
 
 
 def test_a_stray_delivery_proves_nothing(client: Client) -> None:
-    """An export that Open vSwitch sets up anew samples the output, too, until it is told not to."""
+    """An export that Open vSwitch sets up again samples the output, too, until it is set not to."""
     add(client, [flow(vm("c", "host-3"), B, "destination", received=15)])
 
     assert total_loss(client) == "blind"
@@ -307,7 +308,7 @@ def test_in_networks_without_a_name_only_the_pair_itself_is_proof(client: Client
 
 
 def gap(begins: float, ends: float, reporter: str = "::", **values: Any) -> dict[str, Any]:
-    """A time that was not watched, in seconds after BEGIN_US; of the service unless told otherwise."""
+    """A time that was not watched, in seconds after BEGIN_US; of the service unless stated otherwise."""
     moments = {"begins": BEGIN_US + round(begins * 1e6), "ends": BEGIN_US + round(ends * 1e6)}
     return moments | {"reporter": IPv6Address(reporter).packed, "reason": "away"} | values
 
@@ -663,13 +664,13 @@ def inventory(source: str, speed: int) -> dict[str, Any]:
     ],
 )
 def test_where_the_speed_comes_from(
-    embedded_store: StoreSettings,
+    bare_store: StoreSettings,
     stated: dict[str, int],
     known: list[tuple[str, int]],
     settings: dict[str, int],
     expected: tuple[int, str],
 ) -> None:
-    with store(embedded_store.model_copy(update={"interface_speeds": settings})) as client:
+    with store(bare_store.model_copy(update={"interface_speeds": settings})) as client:
         add(client, [poll(20, in_bytes=12_500, **stated)], "interface_counters")
         if known:
             add(client, [inventory(*one) for one in known], "inventory")
@@ -687,7 +688,7 @@ def test_half_duplex_shares_the_speed(client: Client) -> None:
 
 
 def test_changed_settings_change_the_view_only(any_store: StoreSettings) -> None:
-    with store(any_store) as client:
+    with open_in_database(any_store) as client:
         assert set_up(client, any_store) == []
         changed = any_store.model_copy(update={"interface_speeds": {"it's/a \\ port": 5}})
         assert set_up(client, changed) == ["views speed_settings"]

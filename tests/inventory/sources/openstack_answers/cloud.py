@@ -158,7 +158,7 @@ class Cloud:
                     403, "Policy doesn't allow os_compute_api:servers:detail:get_all_tenants to be performed."
                 )
             since = query.get("changes-since", [""])[0]
-            # Deleted servers are told of only with changes-since.
+            # Deleted servers are listed only with changes-since.
             items = [item for item in items if (item["updated"] >= since if since else item["status"] != "DELETED")]
         if kind in ("ports", "networks"):
             if unknown := query.keys() - {"limit", "marker", "fields", "id"}:

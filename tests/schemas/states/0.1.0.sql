@@ -351,7 +351,7 @@ CREATE TABLE IF NOT EXISTS alerts
     `window_start` DateTime64(6, 'UTC') CODEC(Delta, LZ4),
     `window_end` DateTime64(6, 'UTC') CODEC(Delta, LZ4),
     `worst` Nullable(Float64) CODEC(ZSTD(1)),
-    `told` DateTime64(6, 'UTC') CODEC(Delta, LZ4),
+    `notified` DateTime64(6, 'UTC') CODEC(Delta, LZ4),
     `held_back` UInt8 CODEC(LZ4),
     `escalations` UInt32 CODEC(LZ4),
     `summary` String CODEC(ZSTD(1))
@@ -371,7 +371,7 @@ CREATE TABLE IF NOT EXISTS alert_events
     `severity` Enum8('info' = 0, 'warning' = 1, 'critical' = 2) CODEC(LZ4),
     `scope` Enum8('pair' = 0, 'vm' = 1, 'interface' = 2, 'host' = 3, 'exporter' = 4, 'service' = 5) CODEC(LZ4),
     `labels` Map(LowCardinality(String), String),
-    `event` Enum8('firing' = 0, 'resolved' = 1, 'escalated' = 2, 'acknowledged' = 3, 'stale' = 4, 'measured' = 5, 'inhibited' = 6, 'silenced' = 7, 'told' = 8) CODEC(LZ4),
+    `event` Enum8('firing' = 0, 'resolved' = 1, 'escalated' = 2, 'acknowledged' = 3, 'stale' = 4, 'measured' = 5, 'inhibited' = 6, 'silenced' = 7, 'notified' = 8) CODEC(LZ4),
     `who` String CODEC(ZSTD(1)),
     `comment` String CODEC(ZSTD(1)),
     `measure` LowCardinality(String) CODEC(ZSTD(1)),

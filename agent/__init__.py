@@ -1,0 +1,11 @@
+"""The agent: what runs beside the collector, on hypervisors and in VMs.  The standard library is all it needs.
+
+It imports nothing of `collector`, `decoders` or `schemas`, and prints nothing: `collector/commands/agent.py` does.
+
+    stamp      STAMP packets and their TLVs (RFC 8762, RFC 8972): octets in, values out, and back
+    clock      times on the wire, the error of this machine's clock, what two clocks say of each other
+    session    the sender's book: which probes came back, when, and what that says of the path
+    sockets    UDP with the kernel's times of sending and receipt
+    reflector  answers probes: whom, how often, with what
+    sender     sends the probes of one session
+"""
