@@ -84,6 +84,9 @@ def _run(arguments: Sequence[str]) -> int:
         return EXIT_USAGE
     try:
         return run(args)
+    except terminal.CommandError as error:
+        terminal.print_error(args.command, str(error))
+        return error.code
     except BrokenPipeError:
         # The reader (head, less) has left: not an error, but nothing more can be printed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from collector.capture.files import CaptureError, CaptureProblems
 from collector.commands.mirror_output import Output
 from collector.commands.output import add_format_argument
-from collector.terminal import print_error, tell
+from collector.terminal import UsageError, print_error, tell
 
 if TYPE_CHECKING:
     from collector.capture.ring import Lost
@@ -66,8 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Count files, or what comes in; the exit code is 1 if that cannot be read, 2 if the call is wrong."""
     if mistake := _mistake(args):
-        print_error("mirror", mistake)
-        return 2
+        raise UsageError(mistake)
     from decoders.mirror import meter, results, state, windows  # noqa: PLC0415 - kernels, which nobody else needs
 
     if not meter.is_compiled():

@@ -14,6 +14,7 @@ import pytest
 
 from collector.__main__ import main
 from collector.commands.api_client import url_of
+from collector.terminal import UsageError
 from collector.web.settings import WebSettings
 from tests.flow_rows import BEGIN_US
 from tests.web.support import Served
@@ -143,5 +144,5 @@ def test_where_the_service_is() -> None:
     assert url_of(WebSettings(host="2001:db8::1", port=1)) == "http://[2001:db8::1]:1"
     assert url_of(WebSettings(host="vmflow.example", port=1)) == "http://vmflow.example:1"
     for wrong in (WebSettings(port=0), WebSettings(enabled=False)):
-        with pytest.raises(ValueError, match="give --url"):
+        with pytest.raises(UsageError, match="give --url"):
             url_of(wrong)
