@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from collector.process.compilers import Compilers
+from collector.process.compilers import MIRROR, PARTS, Compilers
 from collector.terminal import CommandError, say, tell
 from decoders import jit, kernel_cache
 
@@ -30,7 +30,9 @@ def run(args: argparse.Namespace) -> int:
     started = time.monotonic()
     if not kernel_cache.writable():
         raise CommandError("; ".join(kernel_cache.take_problems()) or f"{kernel_cache.base_directory()}: read-only")
-    compilers = Compilers()
+    import collector.capture.ring  # noqa: F401, PLC0415 - with all kernels of `vmflow mirror`, for `jit.cached`
+
+    compilers = Compilers((PARTS[0], f"{PARTS[1]},{MIRROR}"))
     try:
         compilers.start()
         compilers.begin()
