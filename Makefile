@@ -86,10 +86,11 @@ lint: $(STAMP)
 	@if [ -d console/node_modules ]; then console/build $(BIN) --check; else echo "the page's types are not checked: make page"; fi
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive vmflow.py schemas decoders agent collector deploy
 
-# The kernels are compiled while the linters run: each takes one core for a minute or two.
+# The kernels are compiled while the linters run: each takes one core for a minute or two.  A worker of the tests has
+# an engine of its own, which takes up to 2 GiB.
 test: $(LIBVIRT) $(SITE) $(PAGE)
 	@$(BIN)/vmflow warmup & warming=$$!; $(MAKE) --no-print-directory lint && wait $$warming || { kill $$warming 2>/dev/null; exit 1; }
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 test-system: $(STAMP)
 	tests/system/install

@@ -50,8 +50,7 @@ DRAWS = 1000
 LIMITS = 40
 HOLD_SECONDS = 8 * 3600
 HOLD_WINDOWS = (12, 100)
-FORGET = 1 / 4000
-REPEATED, REPEATED_Z = 1.0, 0.6
+REPEATED, REPEATED_Z = 0.7, 0.6
 """What each alarm of a series adds to its limit."""
 DAY = 1440
 """Minutes."""
@@ -183,7 +182,8 @@ def learned(file: File) -> Floats:
     when = learn.clock(file.times, file.seconds >= 3600)
     learn.step(
         learn.empty(1), rows, values, np.zeros(len(rows)), 1e-3 * np.abs(values), np.zeros(len(rows), np.uint8), *when,
-        scores, used, np.array([99.0, 1, file.hold, 1]), peaks, found,
+        scores, used, np.array([99.0, 1, file.hold, 1, 0]), peaks, found,
+        *learn.nothing_kept(),
     )  # fmt: skip
     return np.nan_to_num(found[:, learn.TOTAL])
 
@@ -228,7 +228,7 @@ def alarms(file: File, evidence: Floats, limit: float, repeated: float) -> Numbe
     at = 0
     while at < len(beyond):
         row = int(beyond[at])
-        left = weight * (1 - FORGET) ** (row - found[-1]) if found else 0.0
+        left = weight * math.exp(-learn.forgets(file.seconds) * (row - found[-1])) if found else 0.0
         if evidence[row] >= limit + repeated * left:
             found.append(row)
             weight = left + 1
@@ -313,13 +313,14 @@ def speed(series: int) -> None:
     found, peaks = np.zeros((series, learn.RESULTS)), np.zeros((learn.CHANNELS, learn.STEPS), np.int64)
     scores = np.tile(np.arange(learn.STEPS) / learn.STEPS_PER_UNIT - 10, (learn.CHANNELS, 1))
     used, no = np.ones(learn.CHANNELS, np.uint8), np.zeros(series, np.uint8)
-    policy, variances, floors = np.array([0.0, 1, 100, 3]), np.full(series, 1e-4), np.full(series, 0.02)
+    policy, variances, floors = np.array([0.0, 1, 100, 3, 1e-4]), np.full(series, 1e-4), np.full(series, 0.02)
+    kept = learn.nothing_kept()
     levels, took = rng.normal(10, 2, series), []
     for window in range(80):
         values = levels + rng.normal(0, 0.3, series)
         begun = time.thread_time()
         when = learn.clock(np.array([1_800_014_400 + 60 * window]), hourly=False)
-        learn.step(state, rows, values, variances, floors, no, *when, scores, used, policy, peaks, found)
+        learn.step(state, rows, values, variances, floors, no, *when, scores, used, policy, peaks, found, *kept)
         took.append(time.thread_time() - begun)
     late = took[60:]
     print(
@@ -432,9 +433,7 @@ def network(pairs: int, days: int, learn_days: int, masked: bool, seed: int) -> 
         judge._step(frame)
         if minute >= first:
             rows = judge._memory.find(frame.series, 0)[0]
-            known = (judge._memory.rows[rows, learn.SEEN] > learn.LEAST_JUDGED) & (
-                judge._memory.masked[rows] * 10**6 < frame.end_us
-            )
+            known = learn.judged(judge._memory.rows, rows) & (judge._memory.masked[rows] * 10**6 < frame.end_us)
             scores[minute - first] = np.where(known, np.nan_to_num(judge._found[:, learn.SCORE], nan=-9), -9)
     print(
         f"{pairs} pairs, {days} days of which {learn_days} to learn, {'known moves' if masked else 'unknown moves'}; "
@@ -470,7 +469,7 @@ def onsets(scores: NDArray[np.float32], base: float) -> list[int]:
     found: list[int] = []
     weight, peak = 0.0, -9.0
     for at in np.flatnonzero(scores >= base).tolist():
-        left = weight * (1 - FORGET) ** (at - found[-1]) if found else 0.0
+        left = weight * math.exp(-learn.forgets(60) * (at - found[-1])) if found else 0.0
         score = float(scores[at])
         if found and at - found[-1] < hold and score < peak + learn.RARER:
             continue

@@ -16,7 +16,7 @@ Beside it:
     http        the HTTP server: which requests may come in
     sql         the SQL endpoint of the embedded store
     web         /metrics, /health and the API
-    capture     captures of exports: read and replayed
+    capture     captures: read, replayed; frames of an interface
     process     what this process may reach, and how it starts
     commands    one file per command
 """

@@ -32,6 +32,7 @@ COMMANDS = {
     "demo": Command("collector.commands.demo", "watch a made-up cloud with trouble, or captures; nothing of it stays"),
     "replay": Command("collector.commands.replay", "send the datagrams of captures again, to a collector"),
     "decode": Command("collector.commands.decode", "decode captures to JSON lines, CSV or Arrow, without a service"),
+    "mirror": Command("collector.commands.mirror", "mirrored packets: who talked, round trips and losses of TCP"),
     "query": Command("collector.commands.query", "ask the running service, or the store if none runs, with SQL"),
     "top": Command("collector.commands.top", "the busiest VM pairs of the last window, as they change"),
     "exporters": Command("collector.commands.exporters", "who exports, how much, and what of it was lost"),
@@ -83,6 +84,9 @@ def _run(arguments: Sequence[str]) -> int:
         return EXIT_USAGE
     try:
         return run(args)
+    except terminal.CommandError as error:
+        terminal.print_error(args.command, str(error))
+        return error.code
     except BrokenPipeError:
         # The reader (head, less) has left: not an error, but nothing more can be printed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -124,6 +124,8 @@ class OnWindowClosed(Protocol):
 
 Event = Literal["firing", "resolved", "escalated", "acknowledged"]
 Severity = Literal["info", "warning", "critical"]
+Opinion = Literal["none", "true", "false"]
+"""What a person said of an alert: whether it was right to fire."""
 Scope = Literal["pair", "vm", "interface", "host", "exporter", "service"]
 
 
@@ -263,8 +265,14 @@ class AlertService(Protocol):
     async def acknowledge(self, alert_id: str, who: str, comment: str, /) -> bool:
         """Acknowledge an alert in the name of `who`.  Return False if no alert with this id is firing."""
 
-    async def resolve(self, alert_id: str, who: str, comment: str, /) -> bool:
-        """End an alert in the name of `who`.  Return False if none with this id is active."""
+    async def resolve(self, alert_id: str, who: str, comment: str, verdict: Opinion = "none", /) -> bool:
+        """End an alert in the name of `who`, who may say whether it was right; that may be said of a former one, too.
+
+        Return False if none with this id is active, or known to be judged."""
+
+    async def expected(self, rule: str, series: int, /) -> Sequence[Row]:
+        """Return what a rule that learns takes for usual of a series in the day around now: time (µs since 1970),
+        expected, low, high; nothing where it does not know."""
 
     async def retire(self, wanted: Mapping[str, str], who: str, comment: str, /) -> Sequence[Mapping[str, str]]:
         """Stop expecting exporters with these labels until they send again; return the labels of each that was

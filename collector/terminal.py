@@ -26,6 +26,20 @@ MISTAKE_CHARACTERS = 60
 _CHOICE = re.compile(r"invalid choice: '(.{1,60})' \(choose from (.*)\)", re.DOTALL)
 _OPTION = re.compile(r"unrecognized arguments: (--[a-z-]{1,60})")
 
+
+class CommandError(Exception):
+    """A command cannot do what is asked; the message is for the user."""
+
+    code = 1
+    """Exit code."""
+
+
+class UsageError(CommandError):
+    """A mistake in the call, or in the settings."""
+
+    code = 2
+
+
 WIDEST = 100_000
 """Columns of the widest table that is printed to a file without breaking lines."""
 _STYLES = {"critical": "bold red", "warning": "yellow", "firing": "bold", "resolved": "dim"}

@@ -537,13 +537,23 @@ def start_header(header_protocol, present, frame_length, rows, row):
 @inline_always
 def parse_layers(octets, at, end, layer, frame_end, result, rows, row):
     """Loop over layers, starting with `layer` at `at`.  `frame_end`: where the frame would end if it were whole."""
+    return find_layers(octets, at, end, layer, frame_end, result, rows, row)[0]
+
+
+@inline_always
+def find_layers(octets, at, end, layer, frame_end, result, rows, row):
+    """Do what `parse_layers` does, and say where: returns (P_ bits, outermost IP header, innermost, what that carries).
+
+    The last three are offsets, −1 for what is not there: the first without a tunnel, the last in a later fragment.
+    """
     tunnels = 0
+    around = internet = carried = np.int64(-1)
     while layer != L_STOP:
         if layer == L_ETHERNET:
             ether_type, at, bits = ethernet(octets, at, end, rows, row)
             result = (result & ~P_TAGGED) | bits
             if ether_type < 0:
-                return result
+                return result, around, internet, carried
             rows.u64[BYTES, row] = max(frame_end - at, 0)
             layer = layer_of_type(ether_type)
         elif layer in (L_PPP, L_PPPOE):
@@ -559,33 +569,40 @@ def parse_layers(octets, at, end, layer, frame_end, result, rows, row):
             if layer == L_ETHERNET:  # a pseudo-wire: an encapsulation like others, but without outer columns
                 tunnels += 1
                 if tunnels > MAX_TUNNELS or at + 14 > end:
-                    return result | (P_NESTING if tunnels > MAX_TUNNELS else 0)
+                    return result | (P_NESTING if tunnels > MAX_TUNNELS else 0), around, internet, carried
         elif layer == L_ARP:
             arp(octets, at, end, rows, row)
-            return result
+            return result, around, internet, carried
         else:
+            begin = at
             if layer == L_IPV4:
                 protocol, at, end = internet4(octets, at, end, rows, row)
             else:
                 protocol, at, end, bits = internet6(octets, at, end, rows, row)
                 result |= bits
+            if at > begin:
+                internet = begin
             if protocol < 0 or rows.u8[FRAGMENT, row] == FRAGMENT_LATER:
-                return result
+                return result, around, internet, carried
+            carried = at
             transport(octets, at, end, protocol, rows, row)
             kind, layer, inner, vni = find_tunnel(octets, at, end, protocol)
             if kind != 0:
                 tunnels += 1
                 if tunnels > MAX_TUNNELS:
-                    return result | P_NESTING
+                    return result | P_NESTING, around, internet, carried
                 enter_tunnel(kind, vni, layer == L_ETHERNET, rows, row)
                 result = (result | P_TUNNEL) & ~P_TAGGED
+                if around < 0:
+                    around = internet
+                internet = carried = np.int64(-1)
                 at = inner
                 rows.u64[BYTES, row] = max(frame_end - at, 0)
                 if layer == L_MPLS:
                     rows.u16[ETHER_TYPE, row] = 0x8847
                 elif layer != L_ETHERNET:
                     rows.u16[ETHER_TYPE, row] = 0x0800 if layer == L_IPV4 else 0x86DD
-    return result
+    return result, around, internet, carried
 
 
 @inline

@@ -18,7 +18,9 @@ SCOPES = ("pair", "vm", "interface", "host", "exporter", "service")
 STATUSES = ("firing", "acknowledged", "resolved")
 EVENTS = (
     "firing", "resolved", "escalated", "acknowledged", "stale", "measured", "inhibited", "silenced", "notified",
+    "judged",
 )  # fmt: skip
+VERDICTS = ("none", "true", "false")
 ACTION_KINDS = ("command", "webhook")
 ACTION_RESULTS = ("ok", "failed", "late", "limited", "dry_run", "stopped")
 
@@ -67,7 +69,7 @@ _FIGURES = (
     _figure("low", "Lower end of its 95 % interval; NULL where there is none."),
     _figure("high", "Upper end of its 95 % interval."),
     Column("samples", FLOAT, "What the value rests on.", unit="samples", missing="NULL", nullable=True, codec=ZSTD),
-    _name("evidence", "State of the evidence as the view says it."),
+    _text("evidence", "State of the evidence as the view says it; of `anomaly`, what is unusual, in a sentence."),
     _figure("threshold", "What the value was compared with."),
     _name("condition", "Kind of condition, as in the rule."),
     _name("level", "Length of the windows: 10s, 1m or 1h."),
@@ -89,6 +91,8 @@ ALERTS = Table(
         _text("acknowledged_by", "Who took it on."),
         _time("resolved", "When it ended; 1970 while it lasts."),
         _text("resolved_by", "Who or what ended it: `clear`, `forgotten`, or a person."),
+        _enum("verdict", "Whether it was right to fire, as a person said: `none` did.", VERDICTS),
+        _time("judged", "When the person said so; 1970 if none did."),
         _time("stale_since", "Since when nothing is measured of it; 1970 while something is."),
         *_FIGURES,
         _figure("worst", "Value furthest beyond the limit so far."),
@@ -113,7 +117,8 @@ EVENTS_TABLE = Table(
         _enum(
             "event",
             "What happened. `stale`: nothing is measured any more; `measured`: again something. `inhibited`, "
-            "`silenced`: its message is kept back; `notified`: it is handed over to delivery.",
+            "`silenced`: its message is kept back; `notified`: it is handed over to delivery. `judged`: a person "
+            "said of one that had ended whether it was right.",
             EVENTS,
         ),
         _text("who", "Who or what did it."),

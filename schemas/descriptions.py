@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from schemas.anomalies import SCORES
 from schemas.column import Table
 from schemas.end_figures import HOST_KEYS, SUMMED, VM_KEYS, VM_MORE
 from schemas.exporters import EXPORTERS
@@ -69,6 +70,12 @@ VIEW_COLUMNS = {
     "received_bits_per_second": "Layer 3 bits per second received, estimated.",
     "sent_packets_per_second": "Packets per second sent, estimated.",
     "received_packets_per_second": "Packets per second received, estimated.",
+    "sent_share": "Part of the octets sent and received that was sent; 1: nothing came back.",
+    "restarted": "1 if an exporter that counts it, or vmflow, began again in the window.",
+    "peers": "VMs that it sent to; all that is no VM counts as one.",
+    "new_peers": "Of `peers`, those that it had not sent to in the 28 days before the window.",
+    "peer_entropy": "How evenly what it sent is spread over its peers: 0 all to one, 1 the same to each; NULL: one.",
+    "once_in_days": "How rare it is: about once in so many days among 1,000 series.",
     # Loss.
     "loss_ratio": "Of a pair 1 − received / sent; of interfaces discards / (packets + discards). NULL: not known.",
     "loss_delay_allowance": "Part of the interval of loss that allows for changing delays at the ends of the window.",
@@ -123,7 +130,7 @@ VIEW_COLUMNS = {
     **{f"{begin}_high": f"Upper end of the 95 % interval of `{figure}`." for begin, figure in _INTERVAL.items()},
 }
 
-_BELOW = (*ROLLUPS, EXPORTERS, LATENCY, GAPS)
+_BELOW = (*ROLLUPS, EXPORTERS, LATENCY, GAPS, SCORES)
 """The tables that the views read, in the order in which a description is looked up."""
 
 

@@ -18,12 +18,13 @@ from string import Template
 
 from schemas.column import Column, Origin, Table
 from schemas.figures import FIGURE_TABLES
+from schemas.peers import KNOWN
 from schemas.rollups import FEEDS, ROLLUPS, Feed
 from schemas.tables import TABLES
 from schemas.views.all import VIEWS
 from schemas.views.common import View
 
-STORED = (*TABLES, *ROLLUPS, *FIGURE_TABLES)
+STORED = (*TABLES, *ROLLUPS, *FIGURE_TABLES, KNOWN)
 """All tables that hold rows: those for inserts, and those that ClickHouse fills from them."""
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "columns.md"

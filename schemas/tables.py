@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from schemas.alerts import ALERT_TABLES
+from schemas.anomalies import SCORES
 from schemas.counters import COUNTERS
 from schemas.drops import DROPS
 from schemas.exporters import EXPORTERS
@@ -11,4 +12,4 @@ from schemas.gaps import GAPS
 from schemas.inventory import INVENTORY
 from schemas.latency import LATENCY
 
-TABLES = (FLOWS, COUNTERS, DROPS, EXPORTERS, GAPS, INVENTORY, LATENCY, *ALERT_TABLES)
+TABLES = (FLOWS, COUNTERS, DROPS, EXPORTERS, GAPS, INVENTORY, LATENCY, *ALERT_TABLES, SCORES)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from collector.alert.rules import Rule
 from collector.alert.stage import Alerts
 from collector.alert.trial import Trials, rule_text
-from collector.interfaces import AlertServiceError, Row
+from collector.interfaces import AlertServiceError, Opinion, Row
 
 CHANGE_SECONDS = 15.0
 """Longest wait until the alerts' worker, which may evaluate a window, has done what a person requested."""
@@ -48,9 +48,13 @@ class AlertApi:
         """See `AlertService`."""
         return await self._do(self._alerts.acknowledge(alert_id, who, comment))
 
-    async def resolve(self, alert_id: str, who: str, comment: str, /) -> bool:
+    async def resolve(self, alert_id: str, who: str, comment: str, verdict: Opinion = "none", /) -> bool:
         """See `AlertService`."""
-        return await self._do(self._alerts.resolve(alert_id, who, comment))
+        return await self._do(self._alerts.resolve(alert_id, who, comment, verdict))
+
+    async def expected(self, rule: str, series: int, /) -> Sequence[Row]:
+        """See `AlertService`."""
+        return await self._do(self._alerts.expected(rule, series))
 
     async def retire(self, wanted: Mapping[str, str], who: str, comment: str, /) -> Sequence[Mapping[str, str]]:
         """See `AlertService`."""

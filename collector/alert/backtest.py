@@ -96,7 +96,7 @@ def _together(tallies: Iterable[BacktestResult]) -> list[list[BacktestResult]]:
     """Those that read the same view."""
     groups: dict[tuple[str, str], list[BacktestResult]] = {}
     for tally in tallies:
-        groups.setdefault((tally.rule.scope, tally.rule.level), []).append(tally)
+        groups.setdefault((tally.rule.view.view, tally.rule.level), []).append(tally)
     return list(groups.values())
 
 

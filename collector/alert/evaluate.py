@@ -22,7 +22,7 @@ from collector.alert.series import Limits, WindowSeries, read
 from collector.alert.settings import AlertSettings
 from collector.alert.state import FORGOTTEN, SECOND_US, Alert, AlertStates, Change
 from collector.figures import moment
-from collector.interfaces import Scope
+from collector.interfaces import Row, Scope
 from collector.store_reader import read_rows
 from schemas.rollups import LEVEL_US
 
@@ -82,6 +82,8 @@ class Evaluator:
     def __init__(self, settings: AlertSettings, rules: Sequence[Rule]) -> None:
         self._save_us, self._saved_us = round(settings.anomaly.save_seconds * SECOND_US), 0
         self.states = AlertStates(settings)
+        self.scores: list[Row] = []
+        """Rows of `anomaly_scores` to be stored."""
         self._limits = Limits(settings.query_seconds, settings.query_bytes, settings.series)
         self._most = settings.series
         self._judges = [judge_of(rule, settings) for rule in rules]
@@ -136,13 +138,12 @@ class Evaluator:
         """Evaluate the rules of this level over the window.  Blocks.  A query that fails costs its own rules only."""
         outcome = Outcome([], {}, {}, [], 0)
         for scope in ORDER:
-            judges = [
-                judge
-                for judge in self._judges
-                if (judge.rule.scope, judge.rule.level) == (scope, level) and not judge.rule.about.own
-            ]
-            if judges:
-                outcome = self._scope(client, judges, start_us, end_us, outcome)
+            judges: dict[str, list[Judge]] = {}
+            for judge in self._judges:
+                if (judge.rule.scope, judge.rule.level) == (scope, level) and not judge.rule.about.own:
+                    judges.setdefault(judge.rule.view.view, []).append(judge)
+            for together in judges.values():
+                outcome = self._scope(client, together, start_us, end_us, outcome)
         return outcome
 
     def own(self, values: Mapping[str, float], now_us: int) -> Outcome:
@@ -178,7 +179,9 @@ class Evaluator:
         frame, left_out = cut(frame, self._most)
         changes = list(before.changes)
         for judge in ready:
-            changed = self.states.apply(judge.rule, judge.judge(frame), start_us, end_us)
+            verdict = judge.judge(frame)
+            self.scores += judge.rare(frame, verdict)
+            changed = self.states.apply(judge.rule, verdict, start_us, end_us)
             changes += self._explained(client, judge, frame, changed)
             left_out, judge.left_out = left_out + judge.left_out, 0
         evaluated = {judge.rule.name: judge.series(frame) for judge in ready}
@@ -214,6 +217,16 @@ class Evaluator:
                 done.add(series)
                 judge.dismiss(series, now_us)
         return changes
+
+    def expected(self, rule: str, series: int, now_us: int) -> list[Row]:
+        """What a rule takes for usual of a series in the day around now."""
+        return [row for judge in self._judges if judge.rule.name == rule for row in judge.expected(series, now_us)]
+
+    def learn_verdict(self, alert: Alert) -> None:
+        """Let the rule learn what a person said of its alert."""
+        for judge in self._judges:
+            if judge.rule.name == alert.rule.name:
+                judge.learn_verdict(alert.series, alert.judged_us, alert.verdict == "true")
 
     def dismiss(self, alert: Alert, now_us: int) -> None:
         """Do not expect the series of an absence that a person resolved; of an exporter, by no rule."""

@@ -7,7 +7,7 @@ the views of a real store.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from collector.interfaces import Scope
@@ -61,6 +61,8 @@ class ScopeView:
     measures: Mapping[str, Measure]
     counts: str = ""
     """Rows from which `absent` learns a series; empty: from any sign of life."""
+    changes: tuple[str, ...] = ()
+    """Columns that say of known changes: `restarted`, `sampling_rate`."""
     rhythm: bool = False
     """Whether `absent` learns how often each series gives a sign of life, and which replaces which."""
 
@@ -107,10 +109,17 @@ _ENDS = {
     **_bounded("sent_packets_per_second", "packets/s", "sent_samples"),
     **_bounded("received_packets_per_second", "packets/s", "received_samples"),
     "connections": Measure("connections", evidence="connections_evidence"),
-    **_plain("ratio", "utilisation", "loss_ratio", "error_ratio"),
+    **_plain("ratio", "utilisation", "loss_ratio", "error_ratio", "sent_share"),
     **_plain("connections/s", "new_connections_per_second"),
     **_plain("packets", "drops", "sent_packets", "received_packets"),
     **_plain("bytes", "sent_bytes", "received_bytes"),
+}
+
+_CHANGES = ("restarted", "sampling_rate")
+
+_PEERS = {
+    **_plain("peers", "peers", "new_peers"),
+    **_plain("ratio", "peer_entropy"),
 }
 
 _INTERFACE = {
@@ -165,6 +174,7 @@ SCOPES: Mapping[Scope, ScopeView] = {
         uuids=("src_vm_uuid", "dst_vm_uuid"),
         naming=("src_vm", "dst_vm", "network"),
         measures=_PAIR,
+        changes=_CHANGES,
     ),
     "vm": ScopeView(
         "vm_metrics",
@@ -177,6 +187,7 @@ SCOPES: Mapping[Scope, ScopeView] = {
         uuids=("vm_uuid",),
         naming=("vm",),
         measures=_ENDS,
+        changes=_CHANGES,
     ),
     "host": ScopeView(
         "host_metrics",
@@ -189,6 +200,7 @@ SCOPES: Mapping[Scope, ScopeView] = {
         uuids=(),
         naming=("host",),
         measures=_ENDS,
+        changes=_CHANGES,
     ),
     "interface": ScopeView(
         "interface_metrics",
@@ -235,3 +247,20 @@ SCOPES: Mapping[Scope, ScopeView] = {
         measures={**_EXPORTER, **_OWN},
     ),
 }
+
+MORE_VIEWS: Mapping[Scope, ScopeView] = {
+    "vm": replace(SCOPES["vm"], view="vm_peers", present="sent_bytes > 0", measures=_PEERS, changes=("sampling_rate",))
+}
+"""Views that have more measures of a scope."""
+
+
+def view_of(scope: Scope, measure: str) -> ScopeView:
+    """Return the view that has a measure of a scope; of an unknown one, that of the scope."""
+    more = MORE_VIEWS.get(scope)
+    return more if more is not None and measure in more.measures else SCOPES[scope]
+
+
+def measures_of(scope: Scope) -> Mapping[str, Measure]:
+    """Return all measures of a scope."""
+    more = MORE_VIEWS.get(scope)
+    return {**SCOPES[scope].measures, **(more.measures if more is not None else {})}

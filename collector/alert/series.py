@@ -134,9 +134,10 @@ class Past:
     rules do not wait for it.
     """
 
-    def __init__(self, rule: Rule, windows: int) -> None:
-        self._rule = rule
-        self._length_us = windows * LEVEL_US[rule.level]
+    def __init__(self, rule: Rule, windows: int, level: str = "") -> None:
+        """`level`: of the windows, if not that of the rule."""
+        self._rule, self._level = rule, level or rule.level
+        self._length_us = windows * LEVEL_US[self._level]
         self.read_us = 0
         """What lies before this is read or judged, µs since 1970."""
 
@@ -147,7 +148,7 @@ class Past:
         """
         rule, begun = self._rule, time.monotonic()
         first = max(self.read_us, start_us - self._length_us)
-        for frame in pieces(client, rule.view, rule.level, [rule], first, start_us, limits):
+        for frame in pieces(client, rule.view, self._level, [rule], first, start_us, limits):
             self.read_us = frame.end_us
             yield frame
             if time.monotonic() - begun > past_seconds(rule.level, limits):
@@ -164,6 +165,9 @@ def _frame(table: pa.Table, view: ScopeView, rules: tuple[Rule, ...], start_us: 
                 figures[f"{name}{part}"] = _numbers(table, f"m_{name}{part}", np.float64)
         if measure.evidence:
             texts[f"{name}_evidence"] = _text(table, f"e_{name}")
+    for name in view.changes:
+        if f"m_{name}" in table.column_names:
+            figures[name] = _numbers(table, f"m_{name}", np.float64)
     passes = {rule.name: _numbers(table, f"pass_{rule.name}", np.uint8) > 0 for rule in rules if rule.only != Filter()}
     present, counts = (_numbers(table, name, np.uint8) > 0 for name in ("present", "counts"))
     return WindowSeries(start_us, end_us, _numbers(table, "series", np.uint64), present, figures, texts, passes, counts)
@@ -185,6 +189,8 @@ def query(view: ScopeView, level: str, rules: Iterable[Rule]) -> tuple[str, dict
     columns.append(f"toUInt8({view.counts or view.present}) AS counts")
     columns += [f"{sql} AS label_{name}" for name, sql in view.labels.items()]
     rules = tuple(rules)
+    if any(rule.condition == "anomaly" for rule in rules):
+        columns += [f"toFloat64(ifNull({name}, 0)) AS m_{name}" for name in view.changes]
     for name, measure in _watched(rules).items():
         parts = (measure.low, measure.high, measure.samples, measure.centre, measure.allowance, measure.point)
         for part, sql in zip(PARTS, (name, *parts), strict=True):

@@ -36,7 +36,12 @@ class AnomalySettings(BaseModel, frozen=True, extra="forbid"):
     save_seconds: float = Field(default=900, ge=10, le=86_400)
     """Time between two writes of the state, in `learned` beside the spool: 1.8 kB per series."""
     mask_seconds: float = Field(default=600, ge=0, le=86_400)
-    """No alert for so long after a VM moved or came back: the change explains what happens."""
+    """No alert for so long after a VM moved or came back, its sampling rate changed, or its exporter or vmflow began
+    again: the change explains what happens."""
+    scores_least: float = Field(default=-1, ge=-3, le=10)
+    """Least score that is stored in `anomaly_scores`: −1 is what happens ten times a day among 1,000 series."""
+    scores_per_window: int = Field(default=1000, ge=0, le=100_000)
+    """Most rows of a rule and window in `anomaly_scores`: the rarest.  0: none is stored."""
 
 
 class AlertSettings(BaseModel, frozen=True, extra="forbid"):

@@ -24,7 +24,7 @@ from collector.alert.evaluate import Evaluator, RuleStatus
 from collector.alert.notifications import Message, Notifier, Silence, notifications
 from collector.alert.scopes import SCOPES
 from collector.alert.settings import AlertSettings
-from collector.alert.state import SECOND_US, Change
+from collector.alert.state import SECOND_US, Alert, Change
 from collector.alert.store import AlertStore
 from collector.interfaces import (
     AlertNotification,
@@ -32,8 +32,10 @@ from collector.interfaces import (
     Clock,
     NotificationGroup,
     OnNotification,
+    Opinion,
     Outbox,
     Remember,
+    Row,
     WindowClosed,
 )
 from collector.log import get_log
@@ -195,9 +197,15 @@ class Alerts:
         """Acknowledge an alert in the name of `who`.  False if no alert with this id is firing."""
         return await self._apply(self._acknowledge, alert_id, who, comment)
 
-    async def resolve(self, alert_id: str, who: str, comment: str = "") -> bool:
-        """End an alert in the name of `who`.  False if none with this id lasts."""
-        return await self._apply(self._resolve, alert_id, who, comment)
+    async def resolve(self, alert_id: str, who: str, comment: str = "", verdict: Opinion = "none") -> bool:
+        """End an alert in the name of `who`, with their verdict.  False if none with this id lasts; without a verdict,
+        else if the store does not know it."""
+        return await self._apply(self._resolve, alert_id, who, comment, verdict)
+
+    async def expected(self, rule: str, series: int) -> list[Row]:
+        """What a rule takes for usual of a series in the day around now; see `AlertService`."""
+        await self._loaded.wait()
+        return await self._call(self._evaluator.expected, rule, series, self._clock_us())
 
     async def retire(self, wanted: Mapping[str, str], who: str, comment: str = "") -> list[dict[str, str]]:
         """Expect no exporter with these labels any more, until it sends again.  Returns the labels of each."""
@@ -364,6 +372,8 @@ class Alerts:
             self._put_off.labels(name).inc()
         self._left_out.inc(outcome.left_out)
         self._failed(outcome.failed)
+        self._store.keep_scores(self._evaluator.scores)
+        self._evaluator.scores = []
         self._unwritten(self._evaluator.save(window.end_us))
         self._seconds.labels(window.level).observe(time.monotonic() - begun)
         return not outcome.failed, outcome.changes
@@ -389,13 +399,30 @@ class Alerts:
         changes = [] if alert is None else states.acknowledge(alert, self._clock_us(), who, comment)
         return bool(changes), changes
 
-    def _resolve(self, alert_id: str, who: str, comment: str) -> tuple[bool, list[Change]]:
-        states = self._evaluator.states
+    def _resolve(self, alert_id: str, who: str, comment: str, verdict: Opinion) -> tuple[bool, list[Change]]:
+        states, now_us = self._evaluator.states, self._clock_us()
         alert = states.find(alert_id)
-        changes = [] if alert is None else states.resolve(alert, self._clock_us(), who, comment)
-        if alert is not None and alert.rule.condition == "absent":
-            self._evaluator.dismiss(alert, self._clock_us())
+        if alert is not None:
+            changes = states.resolve(alert, now_us, who, comment, verdict)
+        elif verdict != "none" and (alert := self._former(alert_id)) is not None:
+            alert.judge(verdict, now_us)
+            changes = [Change(alert, "judged", who, comment)]
+        else:
+            return False, []
+        if alert.rule.condition == "absent":
+            self._evaluator.dismiss(alert, now_us)
+        if verdict != "none":
+            self._evaluator.learn_verdict(alert)
         return bool(changes), changes
+
+    def _former(self, alert_id: str) -> Alert | None:
+        """An alert that has ended.  Blocks.  None if the store does not know it, or does not answer."""
+        try:
+            with self._client.use() as client:
+                return self._store.find(client, alert_id, self._rules)
+        except Exception as error:  # noqa: BLE001 - whatever the store says, the stage goes on
+            _log.sampled("a former alert was not read", key=type(error).__name__, error=first_line(error))
+            return None
 
     def _retire(
         self, wanted: Mapping[str, str], who: str, comment: str, retired: list[dict[str, str]]

@@ -25,11 +25,21 @@ from collector.alert.conditions.base import Verdict
 from collector.alert.rules import Rule
 from collector.alert.settings import AlertSettings
 from collector.figures import figure, moment
+from collector.interfaces import Opinion
 from schemas.rollups import LEVELS
 
 Status = Literal["pending", "firing", "acknowledged", "resolved"]
 Happened = Literal[
-    "firing", "resolved", "escalated", "acknowledged", "stale", "measured", "inhibited", "silenced", "notified"
+    "firing",
+    "resolved",
+    "escalated",
+    "acknowledged",
+    "stale",
+    "measured",
+    "inhibited",
+    "silenced",
+    "notified",
+    "judged",
 ]
 """`schemas.alerts.EVENTS`."""
 
@@ -67,6 +77,8 @@ class Alert:
     acknowledged_by: str = ""
     resolved_us: int = 0
     resolved_by: str = ""
+    verdict: Opinion = "none"
+    judged_us: int = 0
     stale_since_us: int = 0
     value: float | None = None
     low: float | None = None
@@ -99,6 +111,11 @@ class Alert:
     def summary(self) -> str:
         """The rule's sentence, filled in.  Rules are checked to name nothing else."""
         return self.rule.text.format_map(_Words(self))
+
+    def judge(self, verdict: Opinion, now_us: int) -> None:
+        """Note what a person said of it."""
+        if verdict != "none":
+            self.verdict, self.judged_us = verdict, now_us
 
     def facts(self) -> dict[str, Any]:
         """What tables and messages have of it, by name: its fields, and what the rule says of them."""
@@ -280,8 +297,11 @@ class AlertStates:
         alert.status, alert.acknowledged_us, alert.acknowledged_by = "acknowledged", now_us, who
         return [Change(alert, "acknowledged", who, comment)]
 
-    def resolve(self, alert: Alert, now_us: int, who: str, comment: str = "") -> list[Change]:
+    def resolve(
+        self, alert: Alert, now_us: int, who: str, comment: str = "", verdict: Opinion = "none"
+    ) -> list[Change]:
         """End it in the name of `who`.  If its condition still holds, the next windows begin a new one."""
+        alert.judge(verdict, now_us)
         return self._end(alert, now_us, who, comment)
 
     def of_series(self, rule: str, series: int) -> Alert | None:

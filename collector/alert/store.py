@@ -25,6 +25,7 @@ from collector.alert.state import Alert, Change
 from collector.interfaces import AlertNotification, NotificationGroup, Row
 from collector.store_reader import Bounds, read_rows
 from schemas.alerts import ALERTS, EVENTS_TABLE, OUTBOX, SILENCES, newest_sql
+from schemas.anomalies import SCORES
 from schemas.column import TIME_US, Column, Table
 
 BACKLOG = 1000
@@ -72,6 +73,10 @@ class AlertStore:
         """Note the row of a silence that is new or changed."""
         row = {**asdict(silence), "time": silence.made_us, "until": silence.until_us, "version": now_us}
         self._put(SILENCES, [row])
+
+    def keep_scores(self, rows: list[Row]) -> None:
+        """Note rows of `anomaly_scores`."""
+        self._put(SCORES, rows)
 
     def keep_delivery(self, message: str, receiver: str, state: str, now_us: int) -> None:
         """Note that a receiver has a message, or never will."""
@@ -124,6 +129,12 @@ class AlertStore:
                 Silence(row["matchers"], row["until"], row["time"], row["who"], row["comment"], row["silence_id"])
             )
         return found
+
+    def find(self, client: Client, alert_id: str, rules: Mapping[str, Rule]) -> Alert | None:
+        """An alert of a rule that there is; None if there is none with this id."""
+        found = read_rows(client, newest_sql(ALERTS, "alert_id = {id:String}"), {"id": alert_id}, LOAD_BOUNDS)
+        rule = rules.get(found[0]["rule"]) if found else None
+        return restored(found[0], rule) if rule is not None and rule.scope == found[0]["scope"] else None
 
 
 def _fact(column: Column) -> str:

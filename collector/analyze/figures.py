@@ -29,6 +29,7 @@ from collector.store_errors import first_line
 from collector.store_reader import Bounds, Reader, read_rows
 from schemas.end_figures import add_up
 from schemas.figures import ENDS, FIGURE_LEVELS, due, evaluate
+from schemas.peers import note_peers
 from schemas.rollups import LEVEL_US
 
 BUCKETS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
@@ -241,6 +242,7 @@ def store_window(client: Client, level: str, window: DueWindow, version: int, pa
     for what in ENDS:
         parameters = {"time": window.start, "version": version}
         client.command(add_up(what, level), parameters=parameters, settings=settings)
+    client.command(note_peers(level), parameters={"time": window.start, "version": version}, settings=settings)
     client.command(
         f"INSERT INTO figure_windows_{level} (time, version, pairs, records, readings, gaps) "  # noqa: S608 - our names
         "SELECT toDateTime({time:UInt32}, 'UTC'), {version:UInt64}, count(), "

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from collector.commands import tables
-from collector.commands.api_client import ApiClient, answered, client_of, whole_id
+from collector.commands.api_client import ApiClient, client_of, whole_id
 from collector.commands.common import (
     add_settings_arguments,
     add_url_argument,
@@ -22,8 +22,12 @@ from collector.notify.message import sample
 from collector.notify.receiver import NotifyError
 from collector.notify.settings import NotifySettings
 from collector.notify.stage import receivers
-from collector.terminal import print_error, say
+from collector.terminal import CommandError, UsageError, say
 
+VERDICTS = {
+    "true": "it was right: it is not learned as usual; of one that has ended, too",
+    "false": "it was wrong: what fires next must be rarer; of one that has ended, too",
+}
 LASTING = ("firing", "acknowledged")
 
 
@@ -42,6 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         acting = _acting(actions, name, text)
         acting.add_argument("id", metavar="ID", help="id of the alert, or how it begins")
         acting.add_argument("comment", nargs="?", default="", metavar="COMMENT", help="why")
+        if name == "resolve":
+            verdict = acting.add_mutually_exclusive_group()
+            for word, meaning in VERDICTS.items():
+                # With the comment as its own: argparse finds none behind an option otherwise.
+                verdict.add_argument(f"--{word}", nargs="?", const="", metavar="COMMENT", help=meaning)
     silence = _acting(actions, "silence", "keep messages of alerts that match back for some time")
     silence.add_argument("duration", metavar="DURATION", help="such as 30m, 2h or 7d")
     silence.add_argument("matchers", nargs="+", metavar="NAME=PATTERN", help="such as src_vm=web-*; all must match")
@@ -75,43 +84,37 @@ def _acting(actions: Any, name: str, text: str) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Do what is asked; exit code 1 if the service or receiver does not, 2 for a mistake in call or settings."""
     settings = load_settings(args)
-    if settings is None:
-        return 2
     if args.action == "test-receiver":
         return try_receiver(args.command, settings.notify, args.receiver)
-    return answered(args.command, lambda: ACTIONS[args.action](client_of(args.url, settings), args))
+    ACTIONS[args.action](client_of(args.url, settings), args)
+    return 0
 
 
 def try_receiver(command: str, settings: NotifySettings, name: str) -> int:
     """Send a test message, once.  Alertmanager shows it as an alert that ends by itself after some minutes."""
     made = receivers(settings)
     if name not in made:
-        print_error(
-            command, f"no receiver {name!r}; there are {', '.join(sorted(made)) or 'none: set notify.receivers'}"
-        )
-        return 2
+        raise UsageError(f"no receiver {name!r}; there are {', '.join(sorted(made)) or 'none: set notify.receivers'}")
     receiver = made[name]
     try:
         receiver.open()
     except NotifyError as error:
-        print_error(command, str(error))
-        return 2
+        raise UsageError(str(error)) from error
     answer = receiver.send(sample(name, time.time_ns() // 1000, settings.receivers[name].language))
     if answer.ok:
         say(f"{name}: taken; look whether it has arrived")
         return 0
     again = "would not be tried again" if answer.permanent else "would be tried again"
-    print_error(command, f"{name}: not delivered: {answer.reason} ({again})")
-    return 1
+    raise CommandError(f"{name}: not delivered: {answer.reason} ({again})")
 
 
 def matchers(items: list[str]) -> dict[str, str]:
-    """Name and pattern of each `name=pattern`.  Raises ValueError for what is none."""
+    """Name and pattern of each `name=pattern`.  Raises UsageError for what is none."""
     found: dict[str, str] = {}
     for item in items:
         name, equals, pattern = item.partition("=")
         if not (name and equals and pattern) or name in found:
-            raise ValueError(f"{item}: name=pattern is expected, each name once, such as src_vm=web-*")
+            raise UsageError(f"{item}: name=pattern is expected, each name once, such as src_vm=web-*")
         found[name] = pattern
     return found
 
@@ -135,6 +138,9 @@ def _history(client: ApiClient, args: argparse.Namespace) -> None:
 def _act(client: ApiClient, args: argparse.Namespace) -> None:
     verb = {"ack": "acknowledge"}.get(args.action, args.action)
     body = {"who": who(args), "comment": args.comment}
+    for word in VERDICTS:
+        if (comment := getattr(args, word, None)) is not None:
+            body |= {"verdict": word, "comment": comment or args.comment}
     answer = client.post(f"/alerts/{client.alert_id(args.id)}/{verb}", body)
     show_items([answer], args.format, lambda: tables.alerts([answer]))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from ipaddress import IPv6Address, ip_address
 from typing import Any
 from urllib.parse import urlencode
@@ -13,7 +13,7 @@ import urllib3
 
 from collector.http.settings import AccessSettings
 from collector.settings import Settings
-from collector.terminal import print_error
+from collector.terminal import CommandError, UsageError
 from collector.web.settings import WebSettings
 from schemas.text import visible
 
@@ -22,33 +22,20 @@ TIMEOUT_SECONDS = 30.0
 ID_DIGITS = 32
 
 
-class ServiceError(Exception):
+class ServiceError(CommandError):
     """No answer, or none that helps; the message says what to do."""
 
 
-class ApiRefusedError(Exception):
+class ApiRefusedError(UsageError):
     """The service refused the request: a mistake in the call."""
 
 
-def answered(command: str, ask: Callable[[], None]) -> int:
-    """Call the service, and report what is wrong; returns the exit code: 1 if it does not, 2 for a mistake."""
-    try:
-        ask()
-    except (ApiRefusedError, ValueError) as error:
-        print_error(command, str(error))
-        return 2
-    except ServiceError as error:
-        print_error(command, str(error))
-        return 1
-    return 0
-
-
 class ApiClient:
-    """Asks one service.  Methods raise ServiceError and ApiRefusedError; the constructor ValueError for no URL."""
+    """Asks one service.  Methods raise ServiceError and ApiRefusedError; the constructor UsageError for no URL."""
 
     def __init__(self, url: str, access: AccessSettings | None = None) -> None:
         if not url.startswith(("http://", "https://")):
-            raise ValueError(f"--url {url}: http://host:port or https://host:port is expected")
+            raise UsageError(f"--url {url}: http://host:port or https://host:port is expected")
         self.url = url.rstrip("/")
         access = access or AccessSettings()
         token = access.client_token.get_secret_value()
@@ -123,17 +110,17 @@ def whole_id(text: str) -> str:
 
 
 def client_of(url: str | None, settings: Settings) -> ApiClient:
-    """A client of the service at `url`, else of the one with these settings.  Raises ValueError where there is none."""
+    """A client of the service at `url`, else of the one with these settings.  Raises UsageError where there is none."""
     scheme = "https" if settings.access.certificate_file else "http"
     return ApiClient(url or url_of(settings.web, scheme), settings.access)
 
 
 def url_of(settings: WebSettings, scheme: str = "http") -> str:
-    """Where a service with these settings answers on this machine.  Raises ValueError where that cannot be said."""
+    """Where a service with these settings answers on this machine.  Raises UsageError where that cannot be said."""
     if not settings.enabled:
-        raise ValueError("web.enabled = false: the API is off; give --url for another service")
+        raise UsageError("web.enabled = false: the API is off; give --url for another service")
     if settings.port == 0:
-        raise ValueError("web.port = 0: the service takes any port; give --url, its log says which")
+        raise UsageError("web.port = 0: the service takes any port; give --url, its log says which")
     host = settings.host
     try:
         address = ip_address(host)

@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 
 from collector.settings import InvalidSettingsError, Settings, load
-from collector.terminal import print_error
+from collector.terminal import UsageError
 
 MACHINE, PLACE = Path("/etc"), Path("vmflow/vmflow.toml")
 """Where the settings of a machine are, and what their file is called there and among a user's own."""
@@ -39,13 +39,12 @@ def settings_file() -> Path | None:
     return next((file for file in (own / PLACE, MACHINE / PLACE) if os.path.isfile(file)), None)
 
 
-def load_settings(args: argparse.Namespace) -> Settings | None:
-    """The settings that the arguments name, or None once the mistake is printed."""
+def load_settings(args: argparse.Namespace) -> Settings:
+    """The settings that the arguments name.  Raises UsageError."""
     try:
         return load(args.config, args.overrides)
     except InvalidSettingsError as error:
-        print_error(args.command, str(error))
-        return None
+        raise UsageError(str(error)) from error
 
 
 def add_url_argument(parser: argparse.ArgumentParser) -> None:
@@ -66,10 +65,10 @@ def who(args: argparse.Namespace) -> str:
 
 
 def seconds(text: str) -> int:
-    """Seconds of `30m`, `2h` or `7d`.  Raises ValueError for anything else."""
+    """Seconds of `30m`, `2h` or `7d`.  Raises UsageError for anything else."""
     found = re.fullmatch(r"(\d{1,6})([smhd])", text)
     if found is None or int(found[1]) == 0:
-        raise ValueError(f"{text}: a duration such as 30m, 2h or 7d is expected")
+        raise UsageError(f"{text}: a duration such as 30m, 2h or 7d is expected")
     return int(found[1]) * UNITS[found[2]]
 
 

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from collector.capture.read import CaptureError, CaptureProblems, read_batches
 from collector.decode.exporter_stats import Growths
 from collector.lines import csv_lines, json_text
-from collector.terminal import data, print_error, tell
+from collector.terminal import UsageError, data, print_error, tell
 from decoders.datagrams import Datagrams, address_text
 from decoders.decoder import Decoder
 from decoders.errors import REASONS
@@ -49,8 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Decode all files in order, as one stream of datagrams; the exit code is 1 if a file could not be read."""
     if args.format == "arrow" and args.table in LISTS:
-        print_error("decode", f"--format arrow goes with {', '.join(TABLES)}")
-        return 2
+        raise UsageError(f"--format arrow goes with {', '.join(TABLES)}")
     decoder = Decoder(rules=_rules(args.sampling_rate))
     captured = CaptureProblems()
     failures = 0

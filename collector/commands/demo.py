@@ -24,9 +24,8 @@ from collector.commands import top
 from collector.commands.demo_parts import TROUBLE, Demo, DemoError, own
 from collector.commands.output import Result, show
 from collector.commands.query import asking
-from collector.store.errors import StoreError
 from collector.store_reader import read_rows
-from collector.terminal import Screen, leave, on_terminal, print_error, say, tell
+from collector.terminal import CommandError, Screen, UsageError, leave, on_terminal, print_error, say, tell
 from collector.version import ENGINE
 
 LONGEST_SECONDS = 86_400
@@ -116,8 +115,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the demo.  Exit code 0 after Ctrl-C, or when the time is over and pairs were seen; 1 if not, 2 for a mistake
     in the call."""
     if mistake := wrong(args):
-        print_error(args.command, mistake)
-        return 2
+        raise UsageError(mistake)
     for name in [name for name in os.environ if not own(name)]:
         # Settings of a service of this user are not for the demo.
         del os.environ[name]
@@ -198,14 +196,14 @@ def ask(args: argparse.Namespace, demo: Demo, seen: Seen, stopped: threading.Eve
                 ask_captures(demo, seen)
             else:
                 ask_pairs(demo, seen)
-        except StoreError as error:
+        except CommandError as error:
             # It is busy, or about to end; what was seen stays.
             seen.heads = seen.heads or [f"no answer yet: {' '.join(str(error).split())}"]
         stopped.wait(ASK_SECONDS if seen.named else FIRST_SECONDS)
 
 
 def ask_pairs(demo: Demo, seen: Seen) -> None:
-    """Read the newest closed window; before there is one, the rows so far.  Raises StoreError."""
+    """Read the newest closed window; before there is one, the rows so far.  Raises CommandError."""
     filters = dict.fromkeys(("vm", "host", "project", "network"))
     picture = top.read(argparse.Namespace(level="10s", sort="bits", limit=READ_PAIRS, **filters), demo.settings,
                        open_store=False)  # fmt: skip
@@ -229,7 +227,7 @@ def ask_pairs(demo: Demo, seen: Seen) -> None:
 
 
 def ask_captures(demo: Demo, seen: Seen) -> None:
-    """Read who exported and the busiest pairs, once all is sent.  Raises StoreError."""
+    """Read who exported and the busiest pairs, once all is sent.  Raises CommandError."""
     if seen.captures or not demo.replayed():
         return
     time.sleep(2)  # rows wait up to a second for their insert

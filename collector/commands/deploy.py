@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from collector.commands.common import packaged, write_file
 from collector.store.settings import SqlSettings
-from collector.terminal import print_error, say, tell
+from collector.terminal import UsageError, say, tell
 from collector.web.settings import WebSettings
 
 PROGRAM = "/opt/vmflow/bin/vmflow"
@@ -119,8 +119,7 @@ def run(args: argparse.Namespace) -> int:
     texts = {args.directory / name: text_of(name, args.kind, source) for name in kind.files}
     there = [str(path) for path in texts if os.path.lexists(path)]
     if there and not args.force:
-        print_error(args.command, f"already there: {', '.join(there)}; --force overwrites")
-        return 2
+        raise UsageError(f"already there: {', '.join(there)}; --force overwrites")
     for path, text in texts.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, text, 0o644, force=args.force)

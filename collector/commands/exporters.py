@@ -10,14 +10,13 @@ from typing import Any
 from clickhouse_connect.driver import Client
 
 from collector.analyze.doctor import Finding, examine
-from collector.commands.api_client import answered, client_of
+from collector.commands.api_client import client_of
 from collector.commands.common import add_settings_arguments, add_url_argument, add_who_argument, load_settings, who
 from collector.commands.output import FORMATS, add_format_argument, show_items
 from collector.commands.query import ask, asking
 from collector.settings import Settings
-from collector.store.errors import StoreError
 from collector.store_reader import Bounds
-from collector.terminal import print_error, say
+from collector.terminal import UsageError, say
 
 SQL = """
 SELECT replaceRegexpOne(toString(exporter), '^::ffff:', '') AS exporter,
@@ -81,26 +80,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Ask table `exporters` and print; exit code 1 if the store or the service cannot be asked."""
     settings = load_settings(args)
-    if settings is None:
-        return 2
     if args.action == "retire":
         return retire(args, settings)
     if args.minutes < 1 or args.most < 1:
-        print_error(args.command, "--minutes and --most must be 1 or more")
-        return 2
+        raise UsageError("--minutes and --most must be 1 or more")
     if args.doctor and args.format not in FORMATS:
-        print_error(args.command, f"--format {args.format}: --doctor prints {', '.join(FORMATS)}")
-        return 2
-    try:
-        with asking(settings) as client:
-            if args.doctor:
-                _print(findings(client, args.minutes)[: args.most], args.format)
-            else:
-                bounds = Bounds(SECONDS, rows=args.most)
-                ask(client, SQL.format(minutes=args.minutes, most=args.most), args.format, bounds)
-    except StoreError as error:
-        print_error(args.command, str(error))
-        return 1
+        raise UsageError(f"--format {args.format}: --doctor prints {', '.join(FORMATS)}")
+    with asking(settings) as client:
+        if args.doctor:
+            _print(findings(client, args.minutes)[: args.most], args.format)
+        else:
+            bounds = Bounds(SECONDS, rows=args.most)
+            ask(client, SQL.format(minutes=args.minutes, most=args.most), args.format, bounds)
     return 0
 
 
@@ -108,13 +99,10 @@ def retire(args: argparse.Namespace, settings: Settings) -> int:
     """Make the service stop expecting these streams, and print them."""
     wanted = {name: getattr(args, name) for name in ("exporter", "agent", "domain", "protocol")}
     body = {name: value for name, value in wanted.items() if value is not None}
-
-    def ask_service() -> None:
-        client = client_of(args.url, settings)
-        retired = client.post("/exporters/retire", body | {"who": who(args), "comment": args.comment})["retired"]
-        show_items(retired, args.format, lambda: _print_retired(retired))
-
-    return answered(args.command, ask_service)
+    client = client_of(args.url, settings)
+    retired = client.post("/exporters/retire", body | {"who": who(args), "comment": args.comment})["retired"]
+    show_items(retired, args.format, lambda: _print_retired(retired))
+    return 0
 
 
 def _print_retired(streams: Sequence[Mapping[str, Any]]) -> None:

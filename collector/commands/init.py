@@ -25,7 +25,7 @@ from collector.inventory.settings import LibvirtSettings, OvsdbSettings
 from collector.listen.settings import DEFAULT_PORTS, Endpoint, ListenSettings, parse_endpoint
 from collector.settings import InvalidSettingsError, load
 from collector.store.settings import default_url
-from collector.terminal import ask_line, interactive, print_error, say, tell
+from collector.terminal import UsageError, ask_line, interactive, say, tell
 
 EVERYWHERE = "0.0.0.0"
 ANSWERS = ("listen", "libvirt", "ovsdb", "openstack", "static", "store")
@@ -80,21 +80,18 @@ def run(args: argparse.Namespace) -> int:
     given: dict[str, Any] = {name: getattr(args, name) for name in ANSWERS}
     output = args.output or default_file()
     if os.path.lexists(output) and not args.force:
-        print_error(args.command, f"{output} is there already: --force overwrites it, --output names another")
-        return 2
+        raise UsageError(f"{output} is there already: --force overwrites it, --output names another")
     try:
         if not any(given.values()):
             if not interactive():
-                print_error(args.command, "say what goes in, such as --listen 0.0.0.0; in a terminal it would be asked")
-                return 2
+                raise UsageError("say what goes in, such as --listen 0.0.0.0; in a terminal it would be asked")
             given = asked()
         sections = sections_of(given)
         text = "# Settings of vmflow, made by `vmflow init`.  `vmflow check --dump` shows all others.\n"
         text += as_toml(sections) + "\n"
         check(text)
     except (ValueError, InvalidSettingsError) as error:
-        print_error(args.command, str(error))
-        return 2
+        raise UsageError(str(error)) from error
     output.parent.mkdir(parents=True, exist_ok=True)
     write_file(output, text, 0o600, force=args.force)
     say(f"# {output} is written and right.  On each hypervisor, as root, with its own address for {AGENT}:")

@@ -17,9 +17,8 @@ from collector.commands.output import FORMATS, Result, add_format_argument, show
 from collector.commands.query import answer, asking
 from collector.inventory.sources.base import parse_mac
 from collector.settings import Settings
-from collector.store.errors import StoreError
 from collector.store_reader import Bounds
-from collector.terminal import print_error
+from collector.terminal import UsageError, print_error
 from schemas.inventory import INVENTORY
 from schemas.text import like
 
@@ -125,33 +124,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Query and print; exit code 1 if store or service does not answer, 2 for a mistake in the call."""
     settings = load_settings(args)
-    if settings is None:
-        return 2
-    if mistake := _mistake(args):
-        print_error(args.command, mistake)
-        return 2
-    try:
-        if args.sources:
-            _print_sources(args, settings)
-        else:
-            _print_rows(args, settings)
-    except (StoreError, ServiceError) as error:
-        print_error(args.command, str(error))
-        return 1
+    _check(args)
+    if args.sources:
+        _print_sources(args, settings)
+    else:
+        _print_rows(args, settings)
     return 0
 
 
-def _mistake(args: argparse.Namespace) -> str:
+def _check(args: argparse.Namespace) -> None:
     if args.minutes < 1 or args.most < 1:
-        return "--minutes and --most must be 1 or more"
+        raise UsageError("--minutes and --most must be 1 or more")
     if args.unattributed or args.sources:
         chosen = "--sources" if args.sources else "--unattributed"
         useless = (*ONLY_KNOWN, "mac", "ip") if args.sources else ONLY_KNOWN
         if names := [f"--{name}" for name in useless if getattr(args, name)]:
-            return f"{chosen} does not go together with {', '.join(names)}"
+            raise UsageError(f"{chosen} does not go together with {', '.join(names)}")
     if args.sources and args.format not in FORMATS:
-        return f"--format {args.format}: --sources prints {', '.join(FORMATS)}"
-    return ""
+        raise UsageError(f"--format {args.format}: --sources prints {', '.join(FORMATS)}")
 
 
 def _mac(text: str) -> int:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from collector.http.login import SECRET_CHARACTERS, hash_password, new_token
 from collector.http.settings import TokenSettings, UserSettings
-from collector.terminal import print_error, say, tell
+from collector.terminal import UsageError, say, tell
 
 SHORTEST = 8
 """Characters of a password: NIST SP 800-63B, section 5.1.1."""
@@ -31,8 +31,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         line = _token_line(args.name, args.role) if args.token else _user_line(args.name, args.role)
     except (ValueError, EOFError) as error:
-        print_error(args.command, _explain(error))
-        return 2
+        raise UsageError(_explain(error)) from error
     say(line)
     return 0
 

@@ -22,7 +22,7 @@ from collector.store.errors import StoreError
 from collector.store.settings import SqlSettings, StoreSettings
 from collector.store_errors import first_line
 from collector.store_reader import Bounds
-from collector.terminal import data, print_error
+from collector.terminal import CommandError, data
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,30 +35,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Ask and print.  Exit code 1 if the query fails or the store cannot be reached."""
     settings = load_settings(args)
-    if settings is None:
-        return 2
     sql = sys.stdin.read() if args.sql == "-" else args.sql
-    try:
-        with asking(settings) as client:
-            ask(client, sql, args.format)
-    except StoreError as error:
-        print_error(args.command, str(error))
-        return 1
+    with asking(settings) as client:
+        ask(client, sql, args.format)
     return 0
 
 
 @contextmanager
 def asking(settings: Settings, *, open_store: bool = True) -> Iterator[Client]:
-    """A client as `connect` opens it, closed in the end.  All that goes wrong is a StoreError of one line."""
+    """A client as `connect` opens it, closed in the end.  All that goes wrong is a CommandError of one line."""
     try:
         client = connect(settings.store, settings.sql, settings.access, open_store=open_store)
         try:
             yield client
         finally:
             client.close()
+    except StoreError as error:
+        raise CommandError(str(error)) from error
     except (driver.Error, HTTPError) as error:
         # HTTPError: the connection broke during an answer; the driver passes it on unchanged.
-        raise StoreError(first_line(error)) from error
+        raise CommandError(first_line(error)) from error
 
 
 def connect(settings: StoreSettings, sql: SqlSettings, access: AccessSettings, *, open_store: bool = True) -> Client:

@@ -18,9 +18,8 @@ from collector.commands.common import add_settings_arguments, load_settings, sec
 from collector.commands.output import Result, add_format_argument, show
 from collector.commands.query import asking
 from collector.figures import figure, moment
-from collector.settings import Settings, explain
-from collector.store.errors import StoreError
-from collector.terminal import print_error
+from collector.settings import explain
+from collector.terminal import UsageError
 
 QUIET = 1.0
 """Alerts a day that a proposed limit may give."""
@@ -47,40 +46,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Answer; exit code 2 for a mistake in the call, settings or FILE, 1 if the store cannot be asked."""
     settings = load_settings(args)
-    if settings is None:
-        return 2
     if args.file is not None and args.what != "test":
-        print_error(
-            args.command, f"{args.what} takes no FILE: the rules are those of the settings; --config {args.file}?"
-        )
-        return 2
+        raise UsageError(f"{args.what} takes no FILE: the rules are those of the settings; --config {args.file}?")
     try:
-        alerts = read_rules(args.file) if args.what == "test" else alerts_of(settings)
+        alerts = read_rules(args.file) if args.what == "test" else settings.alerts
         since_us = seconds(args.since) * 1_000_000
         rules = chosen(alerts, args.rule)
     except ValueError as error:
-        print_error(args.command, str(error))
-        return 2
+        raise UsageError(str(error)) from error
     if args.what == "list":
         show(listed(rules), args.format)
         return 0
-    try:
-        with asking(settings) as client:
-            now_us = time.time_ns() // 1000
-            span = (now_us - since_us, now_us)
-            if args.what == "test":
-                show(tested(replay(client, rules, alerts, *span)), args.format)
-            else:
-                show(suggested(suggest(client, rules, alerts, *span)), args.format)
-    except StoreError as error:
-        print_error(args.command, str(error))
-        return 1
+    with asking(settings) as client:
+        now_us = time.time_ns() // 1000
+        span = (now_us - since_us, now_us)
+        if args.what == "test":
+            show(tested(replay(client, rules, alerts, *span)), args.format)
+        else:
+            show(suggested(suggest(client, rules, alerts, *span)), args.format)
     return 0
-
-
-def alerts_of(settings: Settings) -> AlertSettings:
-    """The section `alerts`."""
-    return settings.alerts
 
 
 def read_rules(path: Path | None) -> AlertSettings:

@@ -16,7 +16,7 @@ from collector.store.errors import StoreError
 from collector.store.settings import StoreSettings
 from collector.store.setup import check, describe, set_up, state
 from collector.store_errors import first_line
-from collector.terminal import print_error, say, tell
+from collector.terminal import CommandError, say, tell
 from schemas.migrations import steps
 from schemas.render import ddl, docs
 from schemas.views.all import views
@@ -35,8 +35,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Without an option, print the DDL of the tables as the settings ask for them."""
     settings = load_settings(args)
-    if settings is None:
-        return 2
     store = settings.store
     if args.docs is not None:
         args.docs.write_text(docs(), encoding="utf-8")
@@ -44,13 +42,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.apply and not args.state:
         say(*(";\n\n".join(_ddl(store)) + ";").split("\n"))
         return 0
-    try:
-        return _apply(store) if args.apply else _state(settings, args.format)
-    except StoreError as error:
-        print_error(args.command, str(error))
-    except driver.Error as error:
-        print_error(args.command, first_line(error))
-    return 1
+    return _apply(store) if args.apply else _state(settings, args.format)
 
 
 def _ddl(settings: StoreSettings) -> list[str]:
@@ -59,13 +51,15 @@ def _ddl(settings: StoreSettings) -> list[str]:
 
 
 def _apply(settings: StoreSettings) -> int:
-    client = open_client(settings)
     try:
-        done = set_up(client, settings)
-        described = describe(client, settings)
-        done += [f"columns of {len(described)} tables and views described"] if described else []
-    finally:
-        client.close()
+        with open_client(settings) as client:
+            done = set_up(client, settings)
+            described = describe(client, settings)
+    except StoreError as error:
+        raise CommandError(str(error)) from error
+    except driver.Error as error:
+        raise CommandError(first_line(error)) from error
+    done += [f"columns of {len(described)} tables and views described"] if described else []
     say(*(done or ["nothing to do: the tables fit this release"]))
     return 0
 

@@ -28,7 +28,7 @@ from collector.process.descriptors import DescriptorsError, connections, raise_l
 from collector.process.reach import reach_of
 from collector.settings import Settings, load, secret_variables
 from collector.store.errors import LeaseTakenError, StoreError
-from collector.terminal import print_error
+from collector.terminal import UsageError, print_error
 from collector.threads import raise_priority, stand_back_all, start_daemon
 from collector.threads import run as run_loop
 from collector.web.server import WebError
@@ -47,16 +47,13 @@ _log = get_log("run")
 def run(args: argparse.Namespace) -> int:
     """As `run.run`, but the process ends here unless the settings are wrong."""
     settings = load_settings(args)
-    if settings is None:
-        return 2
     # What libraries write is for this user alone, too: the engine's files, the cache of kernels.
     os.umask(os.umask(0o077) | 0o077)
     limit = raise_limit()
     try:
         shares = connections(settings, limit)
     except DescriptorsError as error:
-        print_error("run", str(error))
-        return 2
+        raise UsageError(str(error)) from error
     setup(settings.log)
     if not hide(secret_variables(settings)):
         _log.warning("variables are not hidden: who may read files of this process finds them in /proc/PID/environ")
@@ -65,8 +62,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         temporary = _own_temporary_directory()
     except OSError as error:
-        print_error("run", f"no directory for temporary files: {error.strerror}; let TMPDIR name one")
-        return 2
+        raise UsageError(f"no directory for temporary files: {error.strerror}; let TMPDIR name one") from error
     compilers = Compilers()
     try:
         launcher = Launcher(settings.notify)

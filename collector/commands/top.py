@@ -17,9 +17,8 @@ from collector.commands.common import add_settings_arguments, load_settings
 from collector.commands.output import Result, add_format_argument, show
 from collector.commands.query import asking
 from collector.settings import Settings
-from collector.store.errors import StoreError
 from collector.store_reader import Bounds, read_rows
-from collector.terminal import Field, Screen, on_terminal, print_error, tell
+from collector.terminal import CommandError, Field, Screen, UsageError, on_terminal, print_error, tell
 from schemas.rollups import LEVELS
 from schemas.text import like
 from schemas.views.common import suffix
@@ -143,18 +142,11 @@ def run(args: argparse.Namespace) -> int:
     """Query and show; exit code 1 if neither service nor store answers and nothing is shown, 2 for a mistake in the
     call."""
     settings = load_settings(args)
-    if settings is None:
-        return 2
     if not 1 <= args.limit <= MOST_ROWS or not 1 <= args.interval <= 86_400:
-        print_error(args.command, f"--limit must be 1 to {MOST_ROWS}, --interval 1 to 86400 seconds")
-        return 2
+        raise UsageError(f"--limit must be 1 to {MOST_ROWS}, --interval 1 to 86400 seconds")
     if on_terminal() and not args.once and args.format == "table":
         return watch(args, settings)
-    try:
-        picture = read(args, settings)
-    except StoreError as error:
-        print_error(args.command, str(error))
-        return 1
+    picture = read(args, settings)
     if picture is None:
         print_error(args.command, nothing(args.level))
         return 0
@@ -191,7 +183,7 @@ def watch(args: argparse.Namespace, settings: Settings) -> int:
                     # A service that starts again must find its store free.
                     found = read(args, settings, open_store=False)
                     picture, message = found or picture, "" if found else nothing(args.level)
-                except StoreError as error:
+                except CommandError as error:
                     message = f"{datetime.now(UTC):%H:%M:%S} UTC, tried again: {' '.join(str(error).split())}"
                     due = time.monotonic() + min(args.interval, RETRY_SECONDS)
     except KeyboardInterrupt:
@@ -215,7 +207,7 @@ def nothing(level: str) -> str:
 
 
 def read(args: argparse.Namespace, settings: Settings, *, open_store: bool = True) -> Picture | None:
-    """The newest closed window that has traffic, if there is one; `open_store` as in `connect`.  Raises StoreError."""
+    """The newest closed window that has traffic, or None; `open_store` as in `connect`.  Raises CommandError."""
     # A window is whole once late records have come: that is when the rules of alerts look at it, too.
     late = settings.analyze.lateness_seconds + settings.alerts.settle_seconds
     settings = settings.model_copy(update={"store": settings.store.model_copy(update=PATIENCE)})

@@ -7,8 +7,8 @@ import os
 import time
 from pathlib import Path
 
-from collector.process.compilers import Compilers
-from collector.terminal import print_error, say, tell
+from collector.process.compilers import MIRROR, PARTS, Compilers
+from collector.terminal import CommandError, say, tell
 from decoders import jit, kernel_cache
 
 
@@ -29,11 +29,10 @@ def run(args: argparse.Namespace) -> int:
         os.environ["VMFLOW_CACHE_DIR"] = str(args.to.resolve())
     started = time.monotonic()
     if not kernel_cache.writable():
-        print_error(
-            args.command, "; ".join(kernel_cache.take_problems()) or f"{kernel_cache.base_directory()}: read-only"
-        )
-        return 1
-    compilers = Compilers()
+        raise CommandError("; ".join(kernel_cache.take_problems()) or f"{kernel_cache.base_directory()}: read-only")
+    import collector.capture.ring  # noqa: F401, PLC0415 - with all kernels of `vmflow mirror`, for `jit.cached`
+
+    compilers = Compilers((PARTS[0], f"{PARTS[1]},{MIRROR}"))
     try:
         compilers.start()
         compilers.begin()
@@ -42,7 +41,6 @@ def run(args: argparse.Namespace) -> int:
     finally:
         compilers.kill()
     if not jit.cached() and not jit.INTERPRETED:
-        print_error(args.command, f"not all kernels were compiled: exit codes {compilers.failed()}")
-        return 1
+        raise CommandError(f"not all kernels were compiled: exit codes {compilers.failed()}")
     say(f"kernels ready in {time.monotonic() - started:.1f} s; cached in {kernel_cache.base_directory()}")
     return 0

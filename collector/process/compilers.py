@@ -19,7 +19,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -43,6 +43,8 @@ PROGRESS_SECONDS = 10.0
 """How often the progress is logged."""
 PARTS = ("sets", "others")
 """What is compiled at the same time; the kernels of IPFIX and NetFlow v9 take as long as all others together."""
+MIRROR = "mirror"
+"""The kernels of `vmflow mirror`, which the service does not need."""
 VARIABLES = ("HOME", "LANG", "PATH", "VMFLOW_CACHE_DIR", "XDG_CACHE_HOME")
 """Variables that the processes get, beside those of numba."""
 
@@ -63,7 +65,9 @@ _log = get_log("kernels")
 class Compilers:
     """The processes that compile.  `start` comes before the process is confined."""
 
-    def __init__(self) -> None:
+    def __init__(self, parts: Sequence[str] = PARTS) -> None:
+        """`parts`: what a process compiles, or several with commas between."""
+        self._parts = parts
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def start(self, temporary: Path | None = None) -> bool:
@@ -80,7 +84,9 @@ class Compilers:
         if temporary is not None and not kernel_cache.writable():
             os.environ["VMFLOW_CACHE_DIR"] = str(temporary / "kernels")
         try:
-            self._processes = [_start(part) for part in ([",".join(PARTS[::-1])] if _cores() < 2 else PARTS)]
+            self._processes = [
+                _start(part) for part in ([",".join(self._parts[::-1])] if _cores() < 2 else self._parts)
+            ]
         except OSError as error:
             _log.warning("kernels are compiled in this process", error=str(error))
             self.kill()
@@ -236,6 +242,13 @@ def compile_part(part: str) -> None:
     """Compile the kernels of this part, or load those that are in the cache.  Blocks."""
     if part == "sets":
         Decoder().warm_up(SETS)
+        return
+    if part == MIRROR:
+        from collector.capture import ring  # noqa: PLC0415 - the service waits for all kernels that it has imported
+        from decoders.mirror import meter  # noqa: PLC0415
+
+        meter.warm_up()
+        ring.warm_up()
         return
     best_reader().warm()
     Shares().warm()

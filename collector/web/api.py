@@ -48,6 +48,7 @@ HISTORY = 100_000
 MISTAKES = 20
 """Most mistakes of one request that an answer lists."""
 
+NUMBER = "^[0-9]{0,20}$"
 CURSOR = "^([0-9]{1,18}-[0-9a-f]{32})?$"
 
 State = Literal["firing", "acknowledged", "resolved"]
@@ -106,6 +107,8 @@ class Alert(BaseModel):
     acknowledged_by: str
     resolved: When
     resolved_by: str = Field(description="Who or what ended it: a person, clear, forgotten, rule removed.")
+    verdict: Literal["none", "true", "false"] = Field(description="Whether it was right to fire, as a person said.")
+    judged: When = Field(description="When they said so.")
     stale_since: When = Field(description="Since when nothing is measured of it: its state stays.")
     notified: When = Field(description="When its message was handed over to delivery.")
     held_back: bool = Field(description="A silence or another alert keeps its message back.")
@@ -139,7 +142,7 @@ class Event(BaseModel):
     time: When
     event: str = Field(
         description="firing, notified, acknowledged, escalated, resolved; stale, measured (nothing is measured, again "
-        "something); silenced, inhibited (its message is kept back)."
+        "something); silenced, inhibited (its message is kept back); judged (a verdict on one that had ended)."
     )
     who: str
     comment: str
@@ -155,6 +158,49 @@ class AlertDetail(BaseModel):
 
     alert: Alert
     history: list[Event]
+
+
+class Anomaly(BaseModel):
+    """One window of one series that a rule with condition anomaly found unusual."""
+
+    time: When = Field(description="Begin of the window.")
+    level: str
+    rule: str
+    scope: Scope
+    series: Annotated[str, BeforeValidator(str)] = Field(description="Hash of the series: asks for what is expected.")
+    labels: dict[str, str]
+    measure: str
+    unit: str
+    value: float | None
+    low: float | None
+    high: float | None
+    expected: float | None
+    expected_low: float | None
+    expected_high: float | None
+    score: float = Field(description="0: once a day among 1,000 series; 1: once in ten days; −1: ten times a day.")
+    evidence: str
+    beyond: bool = Field(description="It was rare enough for the rule to fire.")
+
+
+class AnomalyList(BaseModel):
+    """What was unusual, the newest first, of one window the rarest first."""
+
+    anomalies: list[Anomaly]
+
+
+class Band(BaseModel):
+    """What is usual of a series at a time, in the unit of the rule's measure."""
+
+    time: When
+    expected: float
+    low: float
+    high: float
+
+
+class Expected(BaseModel):
+    """What is usual of a series today, as the rule knows it now."""
+
+    expected: list[Band]
 
 
 class Silence(BaseModel):
@@ -242,6 +288,16 @@ class PersonAction(BaseModel, extra="forbid"):
 
     who: Who = Field(default="", description="Needed where vmflow knows no login; else the login's name counts.")
     comment: Comment = ""
+
+
+class Ending(PersonAction):
+    """The end of an alert."""
+
+    verdict: Literal["true", "false"] | None = Field(
+        default=None,
+        description="Whether it was right to fire. A rule that learns does not learn what was right as usual, and of a "
+        "series with a false alert it fires only on what is rarer. May be said of an alert that has ended, too.",
+    )
 
 
 class SilenceRequest(PersonAction):
@@ -448,10 +504,10 @@ async def acknowledge(request: Request, service: Service, reader: Store, alert_i
 
 
 @router.post("/alerts/{alert_id}/resolve", tags=["alerts"], responses=_ABSENT | _OVER | _BODY)
-async def resolve(request: Request, service: Service, reader: Store, alert_id: Id, action: PersonAction) -> Alert:
+async def resolve(request: Request, service: Service, reader: Store, alert_id: Id, action: Ending) -> Alert:
     """Resolve an alert.  If its condition still holds, the next windows begin a new one."""
     by = _by(request, action)
-    if not await service.resolve(alert_id, by.who, by.comment):
+    if not await service.resolve(alert_id, by.who, by.comment, action.verdict or "none"):
         row = await _row(reader, alert_id)
         raise HTTPException(409, f"it is {row['status']} already")
     return Alert.model_validate(await _row(reader, alert_id))
@@ -497,6 +553,35 @@ async def retire(request: Request, service: Service, wanted: RetireRequest) -> R
     if not found:
         raise HTTPException(404, "no such exporter is expected: it never sent data here, or is retired already")
     return Retired.model_validate({"retired": found})
+
+
+@router.get("/anomalies", tags=["anomalies"])
+async def list_anomalies(
+    reader: Store,
+    rule: Annotated[Rules, Query(description="Names of rules; all by default.")] = [],  # noqa: B006
+    series: Annotated[str, Query(pattern=NUMBER, description="One series, as an answer names it.")] = "",
+    vm: Annotated[str, Query(max_length=200, description="Name of a VM at either end; * and ? match.")] = "",
+    hours: Annotated[float, Query(gt=0, le=720, description="How far back.")] = 24,
+    least: Annotated[float, Query(ge=-3, le=10, description="Least score.")] = -1,
+    limit: Limit = 100,
+) -> AnomalyList:
+    """List what rules with condition anomaly found unusual, whether or not they fired."""
+    after_us = micros(datetime.now(UTC) - timedelta(hours=hours))
+    rows = await queries.anomalies(
+        reader, rules=rule, series=series, vm=vm, after_us=after_us, least=least, limit=limit
+    )
+    return AnomalyList.model_validate({"anomalies": rows})
+
+
+@router.get("/anomalies/expected", tags=["anomalies"], responses=_ABSENT)
+async def show_expected(
+    service: Service, rule: Short, series: Annotated[str, Query(pattern=NUMBER, min_length=1)]
+) -> Expected:
+    """Show what is usual of a series in the day around now: a band for a chart."""
+    found = await service.expected(rule, int(series))
+    if not found:
+        raise HTTPException(404, "the rule does not learn, or knows too little of this series")
+    return Expected.model_validate({"expected": found})
 
 
 @router.get("/rules", tags=["rules"])

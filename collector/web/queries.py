@@ -13,6 +13,7 @@ from collector.interfaces import Row
 from collector.store_errors import first_line
 from collector.store_reader import Bounds, Reader
 from schemas.alerts import ALERTS, EVENTS_TABLE, SILENCES, newest_sql, times_as_us
+from schemas.anomalies import SCORES
 from schemas.text import like
 
 BOUNDS = Bounds(seconds=6, octets=512 * 2**20)
@@ -65,6 +66,20 @@ SELECT {times_as_us(SILENCES)} FROM (
     LIMIT {{limit:UInt32}} OFFSET {{offset:UInt32}}
 ) AS found
 ORDER BY found.time DESC, found.silence_id DESC
+"""  # noqa: S608 - see above
+
+
+ANOMALIES_SQL = f"""
+SELECT {times_as_us(SCORES)} FROM (
+    SELECT * FROM {SCORES.name}
+    WHERE time > {_AFTER} AND score >= {{least:Float64}}
+      AND (empty({{rules:Array(String)}}) OR has({{rules:Array(String)}}, toString(rule)))
+      AND ({{series:String}} = '' OR toString(series) = {{series:String}})
+      AND ({{vm:String}} = '' OR {_VMS})
+    ORDER BY time DESC, score DESC
+    LIMIT {{limit:UInt32}}
+) AS found
+ORDER BY found.time DESC, found.score DESC
 """  # noqa: S608 - see above
 
 
@@ -132,3 +147,13 @@ async def history(reader: Reader, alert: Row, limit: int, offset: int) -> Sequen
 async def silences(reader: Reader, limit: int, offset: int, after_us: int) -> Sequence[Row]:
     """Return rows of `alert_silences` that end after a time, newest first."""
     return await read(reader, SILENCES_SQL, {"after": after_us, "limit": limit, "offset": offset})
+
+
+async def anomalies(
+    reader: Reader, *, rules: Sequence[str], series: str, vm: str, after_us: int, least: float, limit: int
+) -> Sequence[Row]:
+    """Return rows of `anomaly_scores` after a time, the newest first; what is empty does not restrict."""
+    parameters = {
+        "rules": list(rules), "series": series, "vm": like(vm), "after": after_us, "least": least, "limit": limit,
+    }  # fmt: skip
+    return await read(reader, ANOMALIES_SQL, parameters)

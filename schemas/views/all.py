@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from schemas.anomalies import ANOMALIES
 from schemas.figures import ENDS, FIGURE_LEVELS, stored_figures
+from schemas.peers import peers
 from schemas.rollups import LEVELS
 from schemas.views.common import View, suffix
 from schemas.views.ends import end_metrics, end_rows
@@ -36,6 +38,7 @@ def _views_of(level: str) -> tuple[View, ...]:
         View(
             f"host_metrics{end}", f"What the VMs of one hypervisor send and receive, {per}.", end_metrics("host", level)
         ),
+        View(f"vm_peers{end}", f"Which VMs one VM sends to, {per}.", peers(level)),
         View(
             f"exporter_metrics{end}",
             f"What one exporter reports and what of it is lost, {per}.",
@@ -58,6 +61,7 @@ def views(interface_speeds: Mapping[str, int]) -> tuple[View, ...]:
             for what in ("pair", *ENDS)
             for level in FIGURE_LEVELS
         ),
+        View("anomalies", "What rules with condition `anomaly` found unusual.", ANOMALIES),
         View(
             "reconciliation", "Samples against counters of the last hour, per interface and exporter.", RECONCILIATION
         ),

@@ -29,7 +29,7 @@ def missed_by_all(level: str) -> str:
     """
     to_come = f"""
             UNION ALL
-            SELECT any(reporter), any(domain), any(protocol), toFloat64(now()) + {LEVELS[level]}, 0, toFloat64(now())
+            SELECT any(reporter), any(domain), any(protocol), toFloat64(now()) + {LEVELS[level]}, 0, 0, toFloat64(now())
             FROM gaps WHERE 0"""
     return _missed(level, "toUInt64(0)", "", "=", to_come)
 
@@ -53,17 +53,19 @@ def _missed(level: str, vantage: str, join: str, of_all: str, more: str = "") ->
         toDateTime(missed_window * {seconds}, 'UTC') AS time,
         missed_vantage AS vantage,
         least(sum(part), {seconds}) AS missed_seconds,
-        max(begins_again) AS renewed
+        max(begins_again) AS renewed,
+        max(begins_again OR was_away) AS restarted
     FROM (
         SELECT
             {vantage} AS missed_vantage,
             arrayJoin(range(toUInt32(floor(begin / {seconds})), toUInt32(floor(end / {seconds})) + 1)) AS missed_window,
             toFloat64(missed_window) * {seconds} AS opens,
             greatest(0, least(end, opens + {seconds}) - greatest(begin, opens)) AS part,
-            begins_again
+            begins_again,
+            was_away
         FROM (
             SELECT reporter, domain, protocol, {last} AS end,
-                reason IN ('started', 'reopened', 'restarted') AS begins_again,
+                reason IN ('started', 'reopened', 'restarted') AS begins_again, reason = 'away' AS was_away,
                 greatest({first}, {last} - {LONGEST_SECONDS}, 0) AS begin
             FROM gaps WHERE ends > now() - INTERVAL {TTL_DAYS[level]} DAY AND reporter {of_all} toIPv6('::'){more}
         ) AS gap{join}

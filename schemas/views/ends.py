@@ -167,19 +167,22 @@ def end_metrics(what: str, level: str) -> str:
     received_packets,
     sent_bytes,
     received_bytes,
+    if(sent_bytes + received_bytes > 0, sent_bytes / (sent_bytes + received_bytes), NULL) AS sent_share,
     sent_frame_bytes,
     received_frame_bytes,
     sent_samples,
     received_samples,
     sampling_rate,
+    here_restarted OR all_restarted AS restarted,
     {counted}{last}
 FROM (
     SELECT *, {seconds} - least({seconds}, here_missed + all_missed) AS watched_seconds
     FROM (SELECT *, {vantage} AS vantage, toUInt64(0) AS everywhere FROM ({_traffic(what, keys, level)}
     )) AS seen
-    LEFT JOIN (SELECT time, vantage, missed_seconds AS here_missed FROM ({missed(level)}
+    LEFT JOIN (SELECT time, vantage, missed_seconds AS here_missed, restarted AS here_restarted FROM ({missed(level)}
     )) AS here USING (time, vantage)
-    LEFT JOIN (SELECT time, vantage AS everywhere, missed_seconds AS all_missed FROM ({missed_by_all(level)}
+    LEFT JOIN (SELECT time, vantage AS everywhere, missed_seconds AS all_missed, restarted AS all_restarted
+        FROM ({missed_by_all(level)}
     )) AS all USING (time, everywhere)
 ) AS traffic
 LEFT JOIN ({_counted(keys, level)}

@@ -292,6 +292,7 @@ def _traffic(level: str) -> str:
         {once("last_packets")} AS all_last_packets,
         greatest({smear("all_smears", "all_smear_squares")}, {stray("all")}) AS all_smear,
         least({seconds}, greatest(src_missed, dst_missed) + all_missed) AS missed_seconds,
+        src_restarted OR dst_restarted OR all_restarted AS restarted,
         least({seconds}, if(counted_at = 'source', src_missed, dst_missed) + all_missed) AS missed_there,
         counted AND missed_there <= {MOST_MISSED} * {seconds} AS whole,
         {once("samples")} AS all_samples,
@@ -395,7 +396,8 @@ def _missed(level: str) -> str:
     """Join what was missed at the source, at the destination, and everywhere."""
     return "".join(
         f"""
-    LEFT JOIN (SELECT time AS {end}_time, vantage AS {end}_at, missed_seconds AS {end}_missed, renewed AS {end}_renewed
+    LEFT JOIN (SELECT time AS {end}_time, vantage AS {end}_at, missed_seconds AS {end}_missed, renewed AS {end}_renewed,
+            restarted AS {end}_restarted
         FROM ({of(level)}
     )) AS {end}_missing ON sums.time = {end}_time AND sums.{end}_vantage = {end}_at"""
         for end, of in (("src", missed), ("dst", missed), ("all", missed_by_all))
@@ -460,6 +462,7 @@ def _columns(level: str) -> dict[str, str]:
         "packets_variance": "if(counted, all_packets_variance, NULL)",
         "bytes_variance": "if(counted, all_bytes_variance, NULL)",
         **{f"{side}_packets_variance": f"{side}_packets_variance" for side in ("sent", "received")},
+        "restarted": "restarted",
     }
 
 

@@ -338,6 +338,8 @@ def test_silence_acknowledge_and_resolve(client: Client, settings: StoreSettings
             assert [n.event for n in live.taken.notifications[2:]] == ["acknowledged"]
             assert await live.alerts.resolve(row["alert_id"], "ann")
             assert not await live.alerts.resolve(row["alert_id"], "ann")
+            assert await live.alerts.resolve(row["alert_id"], "eve", "batch job", "false")
+            assert not await live.alerts.resolve("0" * 32, "eve", "", "false")
             return live.taken
 
     taken = run(scenario())
@@ -346,6 +348,9 @@ def test_silence_acknowledge_and_resolve(client: Client, settings: StoreSettings
     assert taken.groups[-1].receivers == ("mail", "chief")
     (row,) = ask(client, "SELECT * FROM alerts FINAL")
     assert (row["acknowledged_by"], row["resolved_by"], row["escalations"]) == ("ann", "ann", 1)
+    assert row["verdict"] == "false"
+    (said,) = ask(client, "SELECT who, comment FROM alert_events WHERE event = 'judged'")
+    assert said == {"who": "eve", "comment": "batch job"}
 
 
 def test_forty_vms_of_a_hypervisor_make_one_message(client: Client, settings: StoreSettings) -> None:

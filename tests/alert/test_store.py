@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,15 +14,20 @@ import numpy as np
 import pytest
 from clickhouse_connect.driver import Client
 
+from collector.alert.conditions import learn
+from collector.alert.conditions.anomaly import Anomaly
 from collector.alert.conditions.baseline import Baseline
 from collector.alert.evaluate import cut
 from collector.alert.rules import Rule
-from collector.alert.scopes import SCOPES
+from collector.alert.scopes import MORE_VIEWS, SCOPES, ScopeView
 from collector.alert.series import Limits, expression, read
+from collector.alert.settings import AlertSettings
+from collector.alert.state import Alert, AlertStates
+from collector.alert.store import AlertStore
 from collector.store.settings import StoreSettings
 from schemas import alerts as schema
 from schemas.rollups import LEVELS
-from tests.flow_rows import BEGIN_US, HOUR_US, add, emptied, flow, store, vm
+from tests.flow_rows import BEGIN_US, HOUR_US, add, ask, emptied, flow, store, vm
 from tests.notify.support import endpoint
 
 LIMITS = Limits(60, 2**30, 1000)
@@ -43,7 +49,11 @@ def client(made: Client) -> Client:
 @pytest.mark.parametrize("level", LEVELS)
 def test_every_measure_is_a_column_of_its_view(client: Client, scope: str, level: str) -> None:
     """And every label, key and interval can be asked for: one rule per measure, in one query."""
-    view = SCOPES[scope]  # type: ignore[index]
+    for view in filter(None, (SCOPES[scope], MORE_VIEWS.get(scope))):  # type: ignore[index, call-overload]
+        columns_are_there(client, view, scope, level)
+
+
+def columns_are_there(client: Client, view: ScopeView, scope: str, level: str) -> None:
     described = {str(row[0]): str(row[1]) for row in client.query(f"DESCRIBE {view.name(level)}").result_rows}
     measures = {name for name, one in view.measures.items() if not one.own}
     for measure in measures:
@@ -52,11 +62,42 @@ def test_every_measure_is_a_column_of_its_view(client: Client, scope: str, level
         Rule(name=f"r_{measure}", scope=scope, measure=measure, above=0.5, only={})  # type: ignore[arg-type]
         for measure in measures
     ]
+    learns = {"condition": "anomaly", "measure": min(measures), "above": None, "name": "learns"}
+    rules.append(rules[0].model_copy(update=learns))
 
     (frame,) = read(client, view, level, rules, BEGIN_US, BEGIN_US + LEVELS[level] * 1_000_000, LIMITS)
 
     assert len(frame.series) == 0
-    assert set(frame.figures) >= measures
+    assert set(frame.figures) >= measures | set(view.changes)
+
+
+def test_verdicts_and_scores_are_read_as_they_were_written(client: Client) -> None:
+    rule = Rule(name="rate", scope="vm", condition="anomaly", measure="sent_bits_per_second", level="1h")
+    book, written = AlertStates(AlertSettings()), AlertStore()
+    changes, now_us = [], time.time_ns() // 1000
+    for series, verdict in ((7, "false"), (8, "true"), (9, "none"), (2**64 - 1, "true")):
+        alert = Alert(rule, series, {"vm": f"vm-{series}", "host": "h"}, BEGIN_US)
+        alert.status, alert.fired_us, alert.evidence = "firing", BEGIN_US, "higher than usual; since then"
+        changes += book.resolve(alert, now_us - 5, "ann", "", verdict)  # type: ignore[arg-type]
+    written.keep(changes, [], now_us)
+    facts = {"level": "1h", "rule": "rate", "scope": "vm", "labels": {"vm": "a"}, "measure": "m", "unit": "bit/s"}
+    figures = {"value": 5.0, "low": None, "high": None, "expected": 2.0, "expected_low": 1.0, "expected_high": 3.0}
+    score = {"time": BEGIN_US, "series": 2**64 - 1, "score": 2.0, "evidence": "higher than usual", "beyond": 1}
+    written.keep_scores([facts | figures | score])
+    written.flush(client)
+    judge = Anomaly.of(rule, AlertSettings())
+    assert isinstance(judge, Anomaly)
+
+    while not judge.prepare(client, BEGIN_US, LIMITS):
+        pass
+    expected = [(7, now_us - 5, False), (8, now_us - 5, True), (2**64 - 1, now_us - 5, True)]
+    assert sorted(judge._verdicts or []) == expected
+    (row,) = ask(client, "SELECT * FROM anomalies")
+    assert (row["rule"], row["series"], row["once_in_days"]) == ("rate", 2**64 - 1, 100)
+    former = written.find(client, changes[0].alert.alert_id, {"rate": rule})
+    assert former is not None
+    assert (former.series, former.verdict, former.evidence) == (7, "false", "higher than usual; since then")
+    assert written.find(client, "0" * 32, {"rate": rule}) is None
 
 
 def test_the_enumerations_of_the_tables_are_those_of_the_rules() -> None:
@@ -113,6 +154,27 @@ def test_a_baseline_reads_the_same_hour_of_other_days(client: Client) -> None:
     assert judge._spread.tolist() == [0]
     assert verdict.value.tolist() == [pytest.approx(5000 / 3600)]
     assert np.all(verdict.beyond)
+
+
+def test_hours_before_the_last_day_teach_the_rhythm_of_minutes(client: Client) -> None:
+    """Two hours of other days and two minutes of this one; after them nothing is left to read."""
+    hours = (-30 * 3600, -54 * 3600)
+    add(client, [flow(vm("a"), vm("b"), "source", received=at, bytes=9000) for at in (*hours, -90, -30)])
+    rule = Rule(name="rate", scope="pair", condition="anomaly", measure="bits_per_second")
+    judge = Anomaly.of(rule, AlertSettings())
+    assert isinstance(judge, Anomaly)
+    start_us = BEGIN_US // 60_000_000 * 60_000_000
+
+    for _ in range(100):
+        if judge.prepare(client, start_us, LIMITS):
+            break
+
+    memory = judge._memory
+    assert (memory.series, memory.read_us) == (1, start_us)
+    row = memory.rows[0]
+    assert row[learn.SEEN] == 2
+    assert np.isfinite(row[learn.PROFILE : learn.PROFILE + learn.BINS]).sum() >= 2
+    assert judge.prepare(client, start_us, LIMITS)
 
 
 def child(directory: Path, address: str, what: str) -> subprocess.Popen[bytes]:

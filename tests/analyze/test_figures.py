@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -420,3 +421,30 @@ def test_what_fails_again_and_again_is_tried_ever_more_rarely() -> None:
     asyncio.run(run())
     minutes = sorted({(at - BEGIN_US) // MINUTE_US for at in asked})
     assert minutes == [1, 2, 4, 8, 16, 32]
+
+
+def test_peers_are_new_until_a_window_with_them_has_closed(client: Client) -> None:
+    """VM 0 sends 90 % to one of 3 peers; then to one more, in the next minute."""
+    one, begin = VMS[0], START
+    sent = [(1, 9000), (2, 500), (3, 500)]
+    rows = [flow(one, VMS[number], "source", received=5, bytes=octets) for number, octets in sent]
+    add(client, [*rows, flow(VMS[1], one, "source", received=5)])
+    asked = "SELECT * FROM vm_peers_1m WHERE vm = 'vm-0' ORDER BY time"
+    (first,) = ask(client, asked)
+    shares = (0.9, 0.05, 0.05)
+    entropy = -sum(share * math.log(share) for share in shares) / math.log(3)
+    assert (first["peers"], first["new_peers"], first["host"]) == (3, 3, "host-0")
+    assert first["peer_entropy"] == pytest.approx(entropy, abs=1e-6)
+    for window in due_now(client):
+        store_window(client, "1m", window, 7, 1)
+    add(client, [flow(one, VMS[number], "source", received=65, bytes=100) for number in (1, 4)])
+
+    first, second = ask(client, asked)
+    assert (first["new_peers"], second["peers"], second["new_peers"]) == (3, 2, 1)
+    assert second["peer_entropy"] == pytest.approx(1)
+    for window in due_now(client, end=START + 120):
+        store_window(client, "1m", window, 8, 1)
+    known = ask(client, "SELECT link, toUnixTimestamp(min(first)) AS first FROM known_peers GROUP BY link")
+    assert sorted(row["first"] - begin for row in known) == [0, 0, 0, 0, 60]
+    for row in ask(client, "SELECT sent_share FROM vm_metrics_1m WHERE vm = 'vm-1' AND sent_bytes > 0"):
+        assert 0 < row["sent_share"] < 0.1

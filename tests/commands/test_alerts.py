@@ -14,6 +14,7 @@ import pytest
 
 from collector.__main__ import main
 from collector.commands.api_client import url_of
+from collector.terminal import UsageError
 from collector.web.settings import WebSettings
 from tests.flow_rows import BEGIN_US
 from tests.web.support import Served
@@ -97,6 +98,9 @@ def test_from_the_list_to_the_end(shell: Shell) -> None:
     assert history[3].rstrip().endswith("ann  a cable")
     assert [alert["state"] for alert in shell.json("list", "--all", "--vm", "vm3")] == ["resolved"]
     assert shell.json("list", "--vm", "vm3") == []
+    judged = shell.json("resolve", begin, "--false", "a test", "--who", "eve")
+    assert [(one["state"], one["verdict"], one["resolved_by"]) for one in judged] == [("resolved", "false", "ann")]
+    assert shell("history", begin).splitlines()[-1].rstrip().endswith("eve  a test")
 
 
 def test_silences(shell: Shell) -> None:
@@ -143,5 +147,5 @@ def test_where_the_service_is() -> None:
     assert url_of(WebSettings(host="2001:db8::1", port=1)) == "http://[2001:db8::1]:1"
     assert url_of(WebSettings(host="vmflow.example", port=1)) == "http://vmflow.example:1"
     for wrong in (WebSettings(port=0), WebSettings(enabled=False)):
-        with pytest.raises(ValueError, match="give --url"):
+        with pytest.raises(UsageError, match="give --url"):
             url_of(wrong)

@@ -114,12 +114,15 @@ GIVE_ROWS = [
 ]
 """Those of which a row is expected."""
 NEED_NOTHING = [["rules", "list"], ["rules"], ["check"], ["check", "--dump"], ["schema"]]
-NO_SETTINGS = ("agent", "demo", "replay", "decode", "init", "deploy", "passwd", "warmup")
-REFUSED = [["schema", "--apply"], ["exporters", "retire", "192.0.2.11", "--protocol", "sflow5"]]
-"""What needs the store for itself; and what no rule of this service expects."""
+NO_SETTINGS = ("agent", "demo", "replay", "decode", "mirror", "init", "deploy", "passwd", "warmup")
+REFUSED = [
+    ["schema", "--apply"], ["exporters", "retire", "192.0.2.11", "--protocol", "sflow5"],
+    ["mirror", "--interface", "mirror0"],
+]  # fmt: skip
+"""What needs the store for itself; what no rule of this service expects; an interface that is not here."""
 INCOMPLETE = {
     ("alerts",), ("query",), ("passwd",), ("decode",), ("replay",), ("rules", "test"), ("exporters", "retire"),
-    ("init",), ("deploy",),
+    ("init",), ("deploy",), ("mirror",), ("mirror", "--interface"),
 }  # fmt: skip
 """What the text only names: without its arguments it tells how it is used."""
 

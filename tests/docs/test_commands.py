@@ -32,6 +32,7 @@ ELSEWHERE = {
     "kubectl": "needs a cluster",
     "helm": "needs a cluster; tests/deploy/test_helm.py renders the chart and checks it",
     "journalctl": "needs the service as a unit of systemd",
+    "ip": "needs root and the port that docs/mirrors.md makes in Open vSwitch",
     "mkdir": "a step of docs/demo.md, whose parts tests/deploy/test_demo_cloud.py runs",
     "softflowd": "needs root and an interface with traffic; tests/listen/test_tcp.py sends what it sends",
 }

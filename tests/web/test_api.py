@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -87,10 +88,14 @@ def test_somebody_takes_an_alert_on_and_ends_it(server: Served) -> None:
     assert (again.status, again.json["detail"]) == (409, "it is acknowledged, not firing")
     assert (ended.status, ended.json["state"], ended.json["resolved_by"]) == (200, "resolved", "bob")
     assert (too_late.status, too_late.json["detail"]) == (409, "it is resolved already")
+    server.live.now_us += 1_000_000
+    judged = server.post(f"{path}/resolve", {"who": "eve", "comment": "a test", "verdict": "false"})
+    assert (judged.status, judged.json["verdict"], judged.json["resolved_by"]) == (200, "false", "bob")
     shown = server.get(path).json
-    assert shown["alert"] == ended.json
+    assert shown["alert"] == judged.json
     assert [(one["event"], one["who"], one["comment"]) for one in shown["history"]] == [
         ("firing", "", ""), ("notified", "", ""), ("acknowledged", "ann", "a cable"), ("resolved", "bob", "replaced"),
+        ("judged", "eve", "a test"),
     ]  # fmt: skip
     assert [one["event"] for one in server.get(f"{path}?limit=2&offset=1").json["history"]] == [
         "notified",
@@ -104,6 +109,32 @@ def test_somebody_takes_an_alert_on_and_ends_it(server: Served) -> None:
     (new,) = alerts(server, "vm=vm5&state=firing")
     assert new["alert_id"] != alert_id
     assert new["fingerprint"] == ended.json["fingerprint"]
+
+
+def test_what_is_unusual(server: Served) -> None:
+    now_us = time.time_ns() // 1000
+    facts = {"level": "1m", "rule": "r", "scope": "pair", "measure": "bits_per_second", "unit": "bit/s", "beyond": 1}
+    figures = {"value": 5.0, "low": None, "high": None, "expected": 2.0, "expected_low": 1.0, "expected_high": 3.0}
+    of_series = {"series": 2**64 - 1, "labels": {"src_vm": "a", "dst_vm": "b"}, "evidence": "higher than usual"}
+    for back, score in ((60, 1.0), (30, 2.0), (90_000, 3.0)):
+        row = facts | figures | of_series | {"time": now_us - back * 1_000_000, "score": score}
+        server.live.alerts._store.keep_scores([row])
+    server.close("10s", range(10, 11))
+
+    def scores(query: str) -> list[float]:
+        return [one["score"] for one in server.get(f"/api/v1/anomalies?{query}").json["anomalies"]]
+
+    assert scores("") == [2.0, 1.0]
+    assert scores("hours=48") == [2.0, 1.0, 3.0]
+    assert scores("least=1.5&vm=b&rule=r") == [2.0]
+    assert scores(f"series={2**64 - 1}") == [2.0, 1.0]
+    assert scores("series=5") == scores("rule=x") == scores("vm=c") == []
+    (one, _) = server.get("/api/v1/anomalies").json["anomalies"]
+    assert (one["series"], one["labels"]["src_vm"], one["beyond"]) == (str(2**64 - 1), "a", True)
+    assert server.get("/api/v1/anomalies?series=-1").status == 422
+    assert server.get("/api/v1/anomalies/expected?rule=vm_rate_unusual&series=5").status == 404
+    assert server.get("/api/v1/anomalies/expected?rule=pair_loss&series=5").status == 404
+    assert server.get("/api/v1/anomalies/expected?rule=pair_loss").status == 422
 
 
 def test_silences(server: Served) -> None:
@@ -268,7 +299,7 @@ def test_it_is_documented(server: Served) -> None:
         "/api/v1/alerts/{alert_id}/resolve", "/api/v1/silences", "/api/v1/silences/{silence_id}/end", "/api/v1/rules",
         "/api/v1/rules/try",
         "/api/v1/exporters/retire", "/api/v1/ask/{question}", "/api/v1/events", "/api/v1/session",
-        "/api/v1/session/end", "/api/v1/sql",
+        "/api/v1/session/end", "/api/v1/sql", "/api/v1/anomalies", "/api/v1/anomalies/expected",
     }  # fmt: skip
     for path, methods in api["paths"].items():
         for method, about in methods.items():

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from clickhouse_connect.driver import Client
@@ -20,17 +21,30 @@ from numpy.typing import NDArray
 
 from collector.alert.conditions import learn
 from collector.alert.conditions.base import Figures, Judge, Verdict, figures, labeller
-from collector.alert.conditions.memory import Memory, UnfitError
-from collector.alert.rules import Rule
+from collector.alert.conditions.memory import GROUPS, Memory, UnfitError
+from collector.alert.rules import COUNTS, Rule
 from collector.alert.series import SECOND_US, Flags, Floats, Limits, Past, WindowSeries
 from collector.alert.settings import AlertSettings
 from collector.figures import duration, figure, moment
 from collector.figures import figures as in_one_unit
+from collector.interfaces import Row
+from collector.store_reader import read_rows
 from decoders import jit
 from schemas.rollups import LEVELS
 
-PAST_WINDOWS = 1440
-"""Windows that are replayed where there is no state: a day of minutes.  Half of `learn.LEAST_SEASON` is 150."""
+PAST_WINDOWS = {"10s": 1440, "1m": 1440, "1h": 672}
+"""Windows that are replayed where there is no state: a day of minutes, 28 days of hours."""
+PROFILE_WINDOWS = 672
+"""Hours before them that the profile of a rule on minutes is taken from: 28 days."""
+HOUR = 3600
+VERDICT_DAYS = 28
+MOST_VERDICTS = 10_000
+PEERS_WINDOWS = 1440
+"""Windows of a series before its tails are lent to others."""
+PEERS_LEAST, PEERS_MOST = 20, 500
+"""Series whose median is lent."""
+BAND_SECONDS = 1800
+PEERS_DECADE = np.log(10)
 GAP_WINDOWS = 24
 """After so many windows without a value, what holds only the last ones is emptied."""
 HOLD_SECONDS = 8 * 3600
@@ -45,28 +59,56 @@ DURATIONS = ("d", "h", "min", "s")
 Z95 = 1.96
 
 
+VERDICTS_SQL = f"""
+SELECT series, toUnixTimestamp64Micro(judged) AS at_us, verdict = 'true' AS was_right
+FROM alerts FINAL
+WHERE rule = {{rule:String}} AND verdict != 'none' AND judged > now() - INTERVAL {VERDICT_DAYS} DAY
+ORDER BY at_us DESC LIMIT {MOST_VERDICTS}
+"""  # noqa: S608 - our own numbers
+
+
+class VerdictOf(NamedTuple):
+    """What a person said of an alert."""
+
+    series: int
+    at_us: int
+    right: bool
+
+
 class Anomaly(Judge):
     """The memory of a rule."""
 
-    def __init__(self, rule: Rule, most: int, learn_days: int, mask_seconds: float) -> None:
+    def __init__(
+        self, rule: Rule, most: int, learn_days: int, mask_seconds: float, scores: tuple[float, int] = (np.inf, 0)
+    ) -> None:
+        """`scores`: the least one that is stored, and how many of a window."""
         super().__init__(rule)
         self._most, self._learn_days = most, learn_days
+        self._scores_least, self._scores_most = scores
         self._memory = Memory(most, learn_days)
-        self._past = Past(rule, PAST_WINDOWS)
+        self._past = Past(rule, PAST_WINDOWS[rule.level])
+        self._hours = Past(rule, PROFILE_WINDOWS, "1h")
+        self._verdicts: list[VerdictOf] | None = None
+        """Not learned yet; None: not read from the store yet."""
         self._mask_seconds = mask_seconds
         self._path: Path | None = None
         self._seconds = LEVELS[rule.level]
         self._used = channels(rule)
         hold = int(np.clip(round(HOLD_SECONDS / self._seconds), *HOLD_WINDOWS))
         self._policy = np.array(
-            [-np.log10(rule.alerts_per_day), rule.windows_to_fire, hold, max(rule.windows_to_clear, 1)], np.float64
-        )
+            [
+                -np.log10(rule.alerts_per_day), rule.windows_to_fire, hold, max(rule.windows_to_clear, 1),
+                learn.forgets(self._seconds),
+            ],
+            np.float64,
+        )  # fmt: skip
         self._found = np.zeros((0, learn.RESULTS))
 
     @classmethod
     def of(cls, rule: Rule, settings: AlertSettings) -> Judge:
         """Return the condition of a rule."""
-        return cls(rule, settings.series, settings.anomaly.learn_days, settings.anomaly.mask_seconds)
+        own = settings.anomaly
+        return cls(rule, settings.series, own.learn_days, own.mask_seconds, (own.scores_least, own.scores_per_window))
 
     @property
     def about(self) -> str:
@@ -97,10 +139,62 @@ class Anomaly(Judge):
             return False  # uncompiled, a window of many series takes minutes
         if self._memory.read_us > start_us + GAP_WINDOWS * self._seconds * SECOND_US:
             # The clock was ahead, and is set right: nothing would be new until then.
-            self._memory, self._past.read_us = Memory(self._most, self._learn_days), 0
+            self._memory, self._verdicts = Memory(self._most, self._learn_days), None
+            self._past.read_us = self._hours.read_us = 0
+        if self._verdicts is None:
+            found = read_rows(client, VERDICTS_SQL, {"rule": self.rule.name}, limits.bounds(MOST_VERDICTS))
+            # Those before were learned with the windows that the file has.
+            verdicts = [VerdictOf(int(row["series"]), int(row["at_us"]), bool(row["was_right"])) for row in found[::-1]]
+            self._verdicts = [one for one in verdicts if one.at_us >= self._memory.read_us]
+        if not self._memory.read_us and not self._read_hours(client, start_us, limits):
+            return False
         for frame in self._past.frames(client, start_us, limits):
             self._step(frame)
         return self._past.read_us >= start_us
+
+    def _read_hours(self, client: Client, start_us: int, limits: Limits) -> bool:
+        """Learn the daily rhythm from windows of an hour, until those begin that are learned one by one."""
+        if self._seconds >= HOUR or self.rule.about.unit in COUNTS:
+            return True  # what is counted per window is more in an hour
+        hour_us = HOUR * SECOND_US
+        end_us = (start_us - PAST_WINDOWS[self.rule.level] * self._seconds * SECOND_US) // hour_us * hour_us
+        for frame in self._hours.frames(client, end_us, limits):
+            self._learn_hour(frame)
+        return self._hours.read_us >= end_us
+
+    def _learn_hour(self, frame: WindowSeries) -> None:
+        found, memory = figures(self.rule, frame), self._memory
+        some = np.flatnonzero(found.data & np.isfinite(found.value))
+        if not len(some):
+            return
+        rows, lacking = memory.find(frame.series[some], frame.end_us // SECOND_US)
+        self.left_out += lacking
+        some, rows = some[rows >= 0], rows[rows >= 0]
+        memory.last[rows] = frame.end_us // SECOND_US
+        self._set_scale(found, rows, some, HOUR / self._seconds)
+        values = self._forth(found.value[some], self._scale(rows))
+        first = frame.start_us // SECOND_US
+        places, _, kinds = learn.clock(np.array([first + 900, first + 2700]), hourly=False)
+        learn.step_profile(memory.rows, rows, values, np.ascontiguousarray(places[:, 0]), kinds)
+
+    def learn_verdict(self, series: int, at_us: int, right: bool) -> None:
+        """Take what a person said; it counts from the next window on."""
+        if self._verdicts is not None and len(self._verdicts) < MOST_VERDICTS:
+            self._verdicts.append(VerdictOf(series, at_us, right))
+
+    def _take_verdicts(self, frame: WindowSeries) -> None:
+        """Learn what people said before the end of the window, of series that are known."""
+        left = []
+        for one in self._verdicts or ():
+            row = self._memory.row_of(one.series) if one.at_us < frame.end_us else -1
+            if row < 0:
+                left.append(one)
+            elif one.right:
+                learn.take_right(self._memory.rows[row], self._memory.before(one.series))
+            else:
+                learn.take_wrong(self._memory.rows[row], max(0, frame.start_us - one.at_us) / SECOND_US)
+        if self._verdicts is not None:
+            self._verdicts = left
 
     def judge(self, frame: WindowSeries) -> Verdict:
         """Judge the window, and learn it; one that is learned already is not judged."""
@@ -108,7 +202,7 @@ class Anomaly(Judge):
         rule, out = self.rule, self._found
         scale = self._scale(rows)
         data = measured & np.isfinite(out[:, learn.SCORE])
-        data[data] = self._memory.rows[rows[data], learn.SEEN] > learn.LEAST_JUDGED
+        data[data] = learn.judged(self._memory.rows, rows[data])
         low, high, expected = (
             self._back(out[:, column], scale) for column in (learn.USUAL_LOW, learn.USUAL_HIGH, learn.EXPECTED)
         )
@@ -148,42 +242,127 @@ class Anomaly(Judge):
         measured = known >= 0
         chosen = np.flatnonzero(measured)
         rows = known[chosen]
+        self._take_verdicts(frame)
         self._note_times(frame, rows, chosen, end)
         self._set_scale(found, rows, chosen)
         scale = self._scale(known)[chosen]
         value, low, high = (self._forth(one[chosen], scale) for one in (found.value, found.low, found.high))
+        variances = np.square((high - low) / (2 * Z95))
+        self._lend(rows, value, variances, end)
         fleet, out = memory.fleet, np.empty((len(rows), learn.RESULTS))
         peaks = fleet.today(end)
         fleet.expose(end, len(rows), self._seconds)
         when = learn.clock(np.array([frame.start_us // SECOND_US + self._seconds // 2]), self.rule.level == "1h")
         learn.step(
-            memory.rows, rows, value, np.square((high - low) / (2 * Z95)), self._floors(value),
+            memory.rows, rows, value, variances, self._floors(value, found.value[chosen], scale),
             (memory.masked[rows] >= end).astype(np.uint8), *when, fleet.scores(self._used), self._used, self._policy,
-            peaks, out,
+            peaks, out, memory.keys, memory.kept, memory.kept_keys, memory.kept_at,
         )  # fmt: skip
         self._found[chosen] = out
         return found, known, measured
 
     def _note_times(self, frame: WindowSeries, rows: NDArray[np.int64], chosen: NDArray[np.int64], end: int) -> None:
-        """Mask series whose hypervisor is another one, and those that come back after a pause."""
+        """Mask series whose hypervisor or sampling rate is another one, whose exporter or service began again, and
+        those that come back after a pause."""
         memory = self._memory
         place = places(frame, self.rule.view.hosts, chosen)
         pause = end - memory.last[rows]
         moved = (memory.place[rows] != place) & (memory.place[rows] != 0)
         away = pause > GAP_WINDOWS * self._seconds
-        memory.masked[rows[moved | away]] = end + round(self._mask_seconds)
+        other = self._other_rate(frame, rows, chosen, end)
+        again = frame.figures["restarted"][chosen] > 0 if "restarted" in frame.figures else np.zeros(len(rows), bool)
+        memory.masked[rows[moved | away | other | again]] = end + round(self._mask_seconds)
         memory.place[rows], memory.last[rows] = place, end
         if away.any():
             learn.forget_recent(memory.rows, rows[away])
 
-    def _set_scale(self, found: Figures, rows: NDArray[np.int64], chosen: NDArray[np.int64]) -> None:
-        """Fix the scale of series that are new: some samples of the first window that has any.  0 is 0 on any scale."""
+    def _other_rate(
+        self, frame: WindowSeries, rows: NDArray[np.int64], chosen: NDArray[np.int64], end: int
+    ) -> NDArray[np.bool_]:
+        """Which series have another sampling rate, after one that had lasted: some change with each window."""
+        if "sampling_rate" not in frame.figures:
+            return np.zeros(len(rows), bool)
+        memory, rate = self._memory, frame.figures["sampling_rate"][chosen].astype(np.int64)
+        other = (rate != memory.rate[rows]) & (rate > 0)
+        changed = other & (memory.rate[rows] > 0)
+        steady = end - memory.rate_since[rows] > GAP_WINDOWS * self._seconds
+        memory.rate[rows[other]], memory.rate_since[rows[other]] = rate[other], end
+        return changed & steady  # type: ignore[no-any-return]
+
+    def _lend(self, rows: NDArray[np.int64], values: Floats, variances: Floats, end: int) -> None:
+        """Give new series the tails of their peers: those as far above what a sample stands for, sampled or not."""
+        memory = self._memory
+        if end // HOUR != memory.tails_of[-1]:
+            memory.tails_of[:-1], memory.tails_of[-1] = 0, end // HOUR
+            every = np.flatnonzero(memory.rows[: memory.series, learn.SEEN] >= PEERS_WINDOWS)
+            groups = self._groups(memory.rows[every, learn.MEAN], memory.rows[every, learn.USUAL_VARIANCE])
+            for group in np.unique(groups):
+                members = every[groups == group]
+                if len(members) >= PEERS_LEAST:
+                    memory.tails[group] = learn.tails_of(memory.rows, members[:PEERS_MOST])
+                    memory.tails_of[group] = len(members)
+        new = np.flatnonzero((memory.rows[rows, learn.SEEN] == 0) & np.isfinite(values))
+        if len(new):
+            groups = self._groups(values[new], variances[new])
+            known = memory.tails_of[groups] > 0
+            learn.lend(memory.rows, rows[new[known]], memory.tails[groups[known]])
+
+    def _groups(self, values: Floats, variances: Floats) -> NDArray[np.int64]:
+        """The group of peers of each series, 0 to `GROUPS` − 1."""
+        if self._linear:
+            return np.zeros(len(values), np.int64)
+        decade = np.clip(values / PEERS_DECADE, 0, GROUPS // 2 - 1).astype(np.int64)
+        return 2 * decade + (variances > 0)  # type: ignore[no-any-return]
+
+    def expected(self, series: int, now_us: int) -> list[Row]:
+        """Return what is usual of a series in the 24 h around now, half hour by half hour."""
+        known = self._memory.row_of(series)
+        if known < 0 or not learn.judged(self._memory.rows, np.array([known]))[0]:
+            return []
+        middle = now_us // SECOND_US // BAND_SECONDS * BAND_SECONDS
+        times = middle + BAND_SECONDS * np.arange(-24, 25)
+        usual = learn.usual_at(self._memory.rows[known], times, self.rule.level == "1h")
+        bands = self._back(usual, np.full(usual.shape, self._scale(np.array([known]))[0]))
+        return [
+            {"time": int(at) * SECOND_US, "expected": expected, "low": low, "high": high}
+            for at, (expected, low, high) in zip(times, bands.tolist(), strict=True)
+        ]
+
+    def rare(self, frame: WindowSeries, verdict: Verdict) -> list[Row]:
+        """Rows of `anomaly_scores` for the window that was judged last: the rarest series."""
+        scores = np.where(verdict.data, self._found[:, learn.SCORE], -np.inf)
+        chosen = np.flatnonzero(scores >= self._scores_least)
+        chosen = chosen[np.argsort(-scores[chosen], kind="stable")][: self._scores_most]
+        rows = self._memory.find(frame.series[chosen], frame.end_us // SECOND_US)[0]
+        open_ = self._memory.masked[rows] < frame.end_us // SECOND_US
+        chosen, scale = chosen[open_], self._scale(rows[open_])
+        columns = (learn.EXPECTED, learn.USUAL_LOW, learn.USUAL_HIGH)
+        usual = np.stack([self._back(self._found[chosen, column], scale) for column in columns], axis=1)
+        rule = self.rule
+        found: list[Row] = []
+        for row, expected in zip(chosen.tolist(), usual.tolist(), strict=True):
+            ends = (float(verdict.low[row]), float(verdict.high[row])) if verdict.bounded else (None, None)
+            found.append({
+                "time": frame.start_us, "level": rule.level, "rule": rule.name, "scope": rule.scope,
+                "series": int(frame.series[row]), "labels": verdict.labels(row), "measure": rule.measure,
+                "unit": rule.about.unit, "value": float(verdict.value[row]), "low": ends[0], "high": ends[1],
+                "expected": expected[0], "expected_low": expected[1], "expected_high": expected[2],
+                "score": float(scores[row]), "evidence": verdict.evidence(row), "beyond": int(verdict.beyond[row]),
+            })  # fmt: skip
+        return found
+
+    def _set_scale(
+        self, found: Figures, rows: NDArray[np.int64], chosen: NDArray[np.int64], windows: float = 1
+    ) -> None:
+        """Fix the scale of series that are new: some samples of the first window that has any.  0 is 0 on any scale.
+
+        `windows`: how many of the rule's windows that one holds."""
         new = (self._memory.rows[rows, learn.SCALE] == 0) & (found.value[chosen] > 0)
         if not new.any():
             return
         value, samples = found.value[chosen[new]], found.samples[chosen[new]]
         with np.errstate(divide="ignore", invalid="ignore"):
-            scale = SAMPLES * value / samples
+            scale = SAMPLES * value / samples * windows
         fixed = np.where(np.isfinite(scale) & (scale > 0), scale, self._unsampled)
         self._memory.rows[rows[new], learn.SCALE] = fixed
 
@@ -209,10 +388,13 @@ class Anomaly(Judge):
     def _back(self, values: Floats, scale: Floats) -> Floats:
         return values if self._linear else np.maximum(0.0, np.expm1(np.minimum(values, 80)) * scale)
 
-    def _floors(self, values: Floats) -> Floats:
+    def _floors(self, learned: Floats, values: Floats, scale: Floats) -> Floats:
+        """Least width of what is usual: a change that is not noticeable, or that the rule takes no interest in, is no
+        peak, either."""
+        least = self.rule.least_change
         if self._linear:
-            return np.maximum(1e-3 * np.abs(values), NOTICEABLE_RATIO)
-        return np.full(len(values), NOTICEABLE)
+            return np.maximum(1e-3 * np.abs(learned), max(NOTICEABLE_RATIO, least))
+        return np.maximum(NOTICEABLE, self._forth(values + least, scale) - learned)
 
     def _sentence(
         self, frame: WindowSeries, values: Floats, out: Floats, low: Floats, high: Floats

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from collector.alert.rules import Rule
 from collector.alert.series import Flags, Floats, Limits, Series, WindowSeries
 from collector.alert.settings import AlertSettings
+from collector.interfaces import Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,17 @@ class Judge(ABC):
 
     def save(self) -> None:  # noqa: B027 - as above
         """Write what is to be kept.  Blocks; raises OSError."""
+
+    def learn_verdict(self, series: int, at_us: int, right: bool) -> None:  # noqa: B027 - most conditions learn nothing
+        """Take what a person said of an alert of this series: it was right to fire, or not."""
+
+    def expected(self, series: int, now_us: int) -> list[Row]:
+        """Return what is usual of a series in the day around now: `time`, `expected`, `low`, `high`."""
+        return []
+
+    def rare(self, frame: WindowSeries, verdict: Verdict) -> list[Row]:
+        """Return rows of `anomaly_scores` for the window that was judged last."""
+        return []
 
     @abstractmethod
     def judge(self, frame: WindowSeries) -> Verdict:

@@ -34,6 +34,8 @@ CHANNELS = 2 * STREAMS + 1
 SUM = CHANNELS - 1
 SUM_SHARE = 0.25
 """Of the sum, so that it lies on the scale of the others."""
+TAILS = 0.03
+"""Share of tails in the sum."""
 LONG = 6400
 """Windows of the plain mean and standard deviation, whose distance is a part of the sum."""
 LEAST_LONG = 20
@@ -61,7 +63,9 @@ SCALE = SEEN + 10
 """Of the transform; kept here for the caller."""
 ALERTS, AGE, EPISODE, BEYOND_RUN, CLEAR_RUN, LIMIT, PEAK, BEGAN, SHIFTED = range(SEEN + 11, SEEN + 20)
 LONG_MEAN, LONG_VARIANCE = SEEN + 20, SEEN + 21
-WIDTH = SEEN + 22
+LENT = SEEN + 22
+"""1 if the thresholds are those of its peers (`lend`), as long as a stream has no own ones."""
+WIDTH = SEEN + 23
 
 # Columns of what is found out about a window.
 SCORE, CHANNEL, BEYOND, CLEAR, EXPECTED, USUAL_LOW, USUAL_HIGH, SINCE, NEW_USUAL, TOTAL, WORST, RESULTS = range(12)
@@ -70,7 +74,13 @@ LEAST = 50
 """Windows before a stream is judged."""
 LEAST_JUDGED = 120
 """Windows before a series is judged: its tails are known roughly."""
+OWN_SHARE = 0.3
+"""Weight of its own spread after `LEAST` windows, where the thresholds are those of peers: n / (n + 120)."""
+LEAST_JUDGED_LENT = LEAST + 1
+"""The same of a series that has the tails of its peers."""
 LEAST_SEASON = 300
+RHYTHM = 0.9
+"""Of the mean deviation from the mean: a season that leaves more of it is none."""
 TAIL_SHARE = 0.02
 TAIL_DECADES = 1.69897
 """−log10 of it."""
@@ -87,8 +97,11 @@ TELL_WINDOWS = 20
 """So long a new level is named as such."""
 NEVER = 1e6
 REPEATED = 0.5
-"""What each alert of a series adds to its limit, in units of the score; it is forgotten in 4,000 windows."""
-FORGET = 1 / 4000
+"""What each alert of a series adds to its limit, in units of the score; it is forgotten in `FORGET_DAYS`."""
+FORGET_DAYS = 10
+"""In which each alert of a series counts ever less."""
+WRONG = 3.0
+"""What an alert adds that a person calls wrong."""
 RARER = 1.0
 """A second alert within the hold time must be ten times rarer than the first."""
 
@@ -103,8 +116,10 @@ def observe(row, at, value, noise, extra, floor):  # type: ignore[no-untyped-def
     count = row[at + COUNT]
     if count == 0:
         row[at + LOW] = row[at + HIGH] = row[at + CENTRE] = value
-        row[at + SPREAD] = row[at + ABOVE] = row[at + BELOW] = 0
-        row[at + TAIL_ABOVE] = row[at + TAIL_BELOW] = 0.5
+        row[at + SPREAD] = 0
+        if row[LENT] == 0:
+            row[at + ABOVE] = row[at + BELOW] = 0
+            row[at + TAIL_ABOVE] = row[at + TAIL_BELOW] = 0.5
         row[at + COUNT] = 1
         return 0.0, 0.0
     centre, low, high, spread = row[at + CENTRE], row[at + LOW], row[at + HIGH], row[at + SPREAD]
@@ -127,7 +142,12 @@ def observe(row, at, value, noise, extra, floor):  # type: ignore[no-untyped-def
     row[at + SPREAD] = spread + max(1 / (count + 1), 0.002) * (min(off, most) - spread)
     if count < LEAST:
         row[at + CENTRE] = centre + (value - centre) / (count + 1)
-        row[at + ABOVE] = row[at + BELOW] = 3 * row[at + SPREAD]
+        if row[LENT] == 0:
+            row[at + ABOVE] = row[at + BELOW] = 3 * row[at + SPREAD]
+        elif count == LEAST - 1:
+            for one in range(2):
+                mixed = OWN_SHARE * 3 * row[at + SPREAD] + (1 - OWN_SHARE) * row[at + ABOVE + one]
+                row[at + ABOVE + one] = max(mixed, 1.5 * row[at + SPREAD])
         row[at + LOW], row[at + HIGH] = min(low, value), max(high, value)
         return 0.0, 0.0
     row[at + CENTRE] = centre + sign * spread * max(0.001, 1 / count)
@@ -210,8 +230,8 @@ def long_distance(row, value, variance, extra, floor):  # type: ignore[no-untype
 def gather(row, value, variance, usual, floor, evidence):  # type: ignore[no-untyped-def]
     """Fill in the evidence of each stream, positive above and negative below.
 
-    Returns the sum of all records and of the distance from the long mean: tails add less than they cost in false
-    alarms, on both labelled corpora.
+    Returns the sum of all records and of the distance from the long mean; tails have a small share of it, since they
+    cost more false alarms than they find, and records off the season count twice.
     """
     common = row[USUAL_VARIANCE]
     total = long_distance(row, value, variance, max(0.0, variance - common), floor)
@@ -230,7 +250,7 @@ def gather(row, value, variance, usual, floor, evidence):  # type: ignore[no-unt
                 floor + math.sqrt(common / width),
             )  # fmt: skip
             evidence[LEVELS + number] = tail
-            total += abs(record)
+            total += abs(record) + TAILS * abs(tail)
     before, before_variance = value, variance
     for number in range(3):
         evidence[CHANGES + number] = evidence[ROUGHNESS + number] = 0
@@ -253,14 +273,14 @@ def gather(row, value, variance, usual, floor, evidence):  # type: ignore[no-unt
             floor + math.sqrt(common / SMOOTH[number]),
         )  # fmt: skip
         evidence[CHANGES + number] = tail
-        total += abs(record)
+        total += abs(record) + TAILS * abs(tail)
         energy, square, least = row[ENERGY + number], change * change, 0.1 * floor * floor + common + 1e-18
         energy += (square * (energy + least) / (energy + least + more) - energy) / SMOOTH[number + 1] / 3
         row[ENERGY + number] = energy
         if seen > RING:
             tail, record = observe(row, (ROUGHNESS + number) * FIELDS, math.log(energy + least), 0.0, 0.0, 0.1)
             evidence[ROUGHNESS + number] = tail
-            total += abs(record)
+            total += abs(record) + TAILS * abs(tail)
     return total + gather_season(row, value, variance, usual, floor, evidence)
 
 
@@ -280,7 +300,7 @@ def gather_season(row, value, variance, usual, floor, evidence):  # type: ignore
     found += 1
     row[RESIDUALS_SEEN] = found if found < NEVER else found - RING * 10_000
     row[OFF_SEASON] += max(0.002, 1 / found) * (abs(value - usual) - row[OFF_SEASON])
-    rhythm = (0.9 - row[OFF_SEASON] / max(row[OFF_MEAN], 1e-30)) / 0.4
+    rhythm = (RHYTHM - row[OFF_SEASON] / max(row[OFF_MEAN], 1e-30)) / 0.4
     rhythm = min(1.0, max(0.0, rhythm))
     for number in range(3):
         width = SEASON_WIDTHS[number]
@@ -293,7 +313,7 @@ def gather_season(row, value, variance, usual, floor, evidence):  # type: ignore
             )  # fmt: skip
             if found >= LEAST_SEASON:
                 evidence[SEASONS + number] = tail * rhythm
-                total += abs(record) * rhythm
+                total += (2 * abs(record) + TAILS * abs(tail)) * rhythm
     return total
 
 
@@ -332,12 +352,12 @@ def count_peak(row, channel, tail, hold, peaks):  # type: ignore[no-untyped-def]
 
 
 @inline_always
-def decide(row, score, inside, base, need, hold, clear_windows, masked, found):  # type: ignore[no-untyped-def]
+def decide(row, score, inside, base, need, hold, clear_windows, forget, masked, found):  # type: ignore[no-untyped-def]
     """Hold the score against the limit of the series, which is higher where it raised alerts before.
 
     It is clear only when the level is `inside` what is usual, too: what is new about a fault is over before it is.
     """
-    row[ALERTS] *= 1 - FORGET
+    row[ALERTS] *= 1 - forget
     row[AGE] = min(row[AGE] + 1, NEVER)
     if row[EPISODE] == 0:
         limit = base + REPEATED * row[ALERTS]
@@ -406,22 +426,30 @@ def usual_range(row, channel, usual, found):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def step(state, rows, values, variances, floors, masked, places, shares, kinds, scores, used, policy, peaks, found):  # type: ignore[no-untyped-def]
+def step(  # type: ignore[no-untyped-def]
+    state, rows, values, variances, floors, masked, places, shares, kinds, scores, used, policy, peaks, found, keys,
+    kept, kept_keys, kept_at,
+):  # fmt: skip
     """Judge and learn one window; `found`, shape (series, RESULTS), is filled in.
 
     `state`: a row per series; `rows`: which one each value belongs to; `values`: transformed, NaN where there is none;
     `variances`: of their sampling; `floors`: least width of what is usual; `masked`: a known change explains what
     happens; `places`, `shares`, `kinds`: see `clock`, one for all values or one for each; `scores`, shape (CHANNELS,
     STEPS): what evidence is worth; `used`: channels that count; `policy`: limit, windows to fire, hold, windows to
-    clear; `peaks`, shape (CHANNELS, STEPS), counts.
+    clear, what of former alerts a window forgets; `peaks`, shape (CHANNELS, STEPS), counts.  `keys`: of all rows; where
+    an alert begins, `kept` gets what the streams were before, in turn (`kept_at`), and `kept_keys` of which series.
     """
     evidence = np.zeros(STREAMS)
+    before = np.empty(PEAKS, np.float32)
     for number in range(len(rows)):
         value, variance = values[number], variances[number]
         found[number, :] = np.nan
         if not (np.isfinite(value) and np.isfinite(variance)):
             continue
         row, out = state[rows[number]], found[number]
+        before[:] = row[:PEAKS]
+        idle = row[EPISODE] == 0
+        least = LEAST_JUDGED if row[LENT] == 0 else LEAST_JUDGED_LENT
         when = number if len(shares) > 1 else 0
         usual = season(row, places[when], shares[when])
         total = gather(row, value, variance, usual, floors[number], evidence)
@@ -431,7 +459,7 @@ def step(state, rows, values, variances, floors, masked, places, shares, kinds, 
         for channel in range(CHANNELS):
             tail = side_of(evidence, channel, total)
             # What a known change explains, or what is new to us, says nothing of how rare something is.
-            known = not masked[number] and row[SEEN] > LEAST_JUDGED
+            known = not masked[number] and row[SEEN] > least
             count_peak(row, channel, tail if known else 0.0, policy[2], peaks)
             # What is not counted as a peak has no known rate.
             if used[channel] and tail > PEAK_LEAST:
@@ -443,10 +471,81 @@ def step(state, rows, values, variances, floors, masked, places, shares, kinds, 
         out[SCORE], out[CHANNEL], out[TOTAL] = score, best, total
         usual_range(row, best, usual, out)
         inside = evidence[LEVELS] == 0 and evidence[LEVELS + 2] == 0
-        score = score if row[SEEN] > LEAST_JUDGED else -9.0
-        decide(row, score, inside, policy[0], policy[1], policy[2], policy[3], masked[number], out)
+        score = score if row[SEEN] > least else -9.0
+        decide(row, score, inside, policy[0], policy[1], policy[2], policy[3], policy[4], masked[number], out)
+        if idle and row[EPISODE] != 0 and len(kept_keys) > 0:
+            place = kept_at[0] % len(kept_keys)
+            kept[place, :] = before
+            kept_keys[place] = keys[rows[number]]
+            kept_at[0] += 1
         out[SINCE], out[WORST] = row[BEGAN], row[PEAK] if row[EPISODE] != 0 else score
         out[NEW_USUAL] = settle(row, evidence)
+
+
+@kernel
+def step_profile(state, rows, values, places, kinds):  # type: ignore[no-untyped-def]
+    """Put values of a longer window into the profiles: the bins `places` that it covers, in order."""
+    for number in range(len(rows)):
+        if np.isfinite(values[number]):
+            for place in places:
+                learn_season(state[rows[number]], values[number], place, kinds)
+
+
+def usual_at(row: State, at_seconds: NDArray[np.int64], hourly: bool) -> Values:
+    """Return what is expected of the value at these times, and the ends of what is usual, shape (times, 3).
+
+    By the profile, where the series has a rhythm; else it is the same at all times.
+    """
+    places, shares, _ = clock(at_seconds, hourly)
+    usual = np.array([season(row, place, share) for place, share in zip(places, shares, strict=True)], np.float64)
+    rhythm = row[RESIDUALS_SEEN] >= LEAST_SEASON and row[OFF_SEASON] < RHYTHM * row[OFF_MEAN]
+    at = (SEASONS if rhythm else LEVELS) * FIELDS
+    base = np.where(np.isnan(usual), row[MEAN], usual) if rhythm else np.zeros(len(usual))
+    centre = base + row[at + CENTRE]
+    noise = Z95 * math.sqrt(row[USUAL_VARIANCE])
+    return np.stack([centre, centre - max(row[at + BELOW], noise), centre + max(row[at + ABOVE], noise)], axis=1)
+
+
+def judged(state: State, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which of these series are judged: enough of their windows are learned."""
+    least = np.where(state[rows, LENT] == 0, LEAST_JUDGED, LEAST_JUDGED_LENT)
+    return state[rows, SEEN] > least  # type: ignore[no-any-return]
+
+
+def lend(state: State, rows: NDArray[np.int64], tails: State) -> None:
+    """Give new series the thresholds and tails of their peers, a row of `tails` for each (`tails_of`)."""
+    at = np.arange(STREAMS)[:, None] * FIELDS + np.arange(ABOVE, FIELDS)
+    state[rows[:, None], at.ravel()] = tails
+    state[rows, LENT] = 1
+
+
+def tails_of(state: State, rows: NDArray[np.int64]) -> State:
+    """Return the median thresholds and tails of these series."""
+    at = np.arange(STREAMS)[:, None] * FIELDS + np.arange(ABOVE, FIELDS)
+    return np.median(state[rows[:, None], at.ravel()], axis=0)  # type: ignore[no-any-return]
+
+
+def forgets(seconds: float) -> float:
+    """Return what of former alerts a window of so many seconds forgets."""
+    return seconds / (FORGET_DAYS * 86_400)
+
+
+def take_wrong(row: State, seconds: float) -> None:
+    """An alert of this series, some seconds ago, was wrong: what fires next must be rarer."""
+    row[ALERTS] += WRONG * math.exp(-forgets(seconds))
+    row[EPISODE] = 0
+
+
+def take_right(row: State, before: State | None) -> None:
+    """An alert of this series was right: what it was about is no usual behaviour, and may be found again at once.
+
+    `before`: its streams as they were when the alert began.
+    """
+    if before is not None:
+        row[:PEAKS] = before
+    row[ALERTS] = max(0.0, row[ALERTS] - 1)
+    row[PEAKS : PEAKS + CHANNELS] = 0
+    row[EPISODE], row[SHIFTED], row[AGE], row[PEAK] = 0, 0, NEVER, 0
 
 
 def clock(at_seconds: NDArray[np.int64], hourly: bool) -> tuple[NDArray[np.int64], Values, float]:
@@ -484,11 +583,17 @@ def forget_recent(state: State, rows: NDArray[np.int64]) -> None:
     state[rows, EPISODE] = state[rows, SHIFTED] = 0
 
 
+def nothing_kept() -> tuple[NDArray[np.uint64], State, NDArray[np.uint64], NDArray[np.int64]]:
+    """Return the last arguments of `step` where no state before an alert is to be kept."""
+    return np.zeros(0, np.uint64), np.zeros((0, PEAKS), np.float32), np.zeros(0, np.uint64), np.zeros(1, np.int64)
+
+
 def warm_up() -> None:
     """Compile the kernel, or load it compiled.  Blocks: for some seconds if nothing is cached."""
     series, windows = empty(1), np.zeros(1)
     step(
         series, np.zeros(1, np.int64), windows, windows, windows, np.zeros(1, np.uint8), np.zeros((1, 3), np.int64),
-        np.zeros(1), 2.0, np.zeros((CHANNELS, STEPS)), np.ones(CHANNELS, np.uint8), np.ones(4),
-        np.zeros((CHANNELS, STEPS), np.int64), np.zeros((1, RESULTS)),
+        np.zeros(1), 2.0, np.zeros((CHANNELS, STEPS)), np.ones(CHANNELS, np.uint8), np.ones(5),
+        np.zeros((CHANNELS, STEPS), np.int64), np.zeros((1, RESULTS)), *nothing_kept(),
     )  # fmt: skip
+    step_profile(series, np.zeros(1, np.int64), windows, np.zeros(2, np.int64), 2.0)

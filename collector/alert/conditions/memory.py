@@ -23,12 +23,16 @@ from collector.alert.series import Series
 
 Numbers = NDArray[np.int64]
 
-VERSION = 1
+VERSION = 2
 """Of columns and meaning of a row; another one is replayed."""
 KEPT_SECONDS = 7 * 86_400
 """A series that is not seen for so long gives its row to another."""
 FIRST_ROWS = 256
 HEADER_BYTES = 4096
+KEPT_ALERTS = 500
+"""Alerts of which it is known what the series was before."""
+GROUPS = 32
+"""Of peers."""
 
 
 class UnfitError(Exception):
@@ -53,6 +57,18 @@ class Memory:
         """Hash of the hypervisors; 0 before the first."""
         self.masked: Numbers = np.zeros(0, np.int64)
         """Until when a known change explains what happens, seconds since 1970."""
+        self.rate: Numbers = np.zeros(0, np.int64)
+        """Sampling rate; 0 where it is not known."""
+        self.rate_since: Numbers = np.zeros(0, np.int64)
+        """Since when, seconds since 1970."""
+        self.kept = np.zeros((KEPT_ALERTS, learn.PEAKS), np.float32)
+        """Streams of series before their last alerts began."""
+        self.kept_keys: Series = np.zeros(KEPT_ALERTS, np.uint64)
+        self.kept_at: Numbers = np.zeros(1, np.int64)
+        self.tails = np.zeros((GROUPS, learn.STREAMS * 4), np.float32)
+        """Thresholds and tails of peers, for new series."""
+        self.tails_of: Numbers = np.zeros(GROUPS + 1, np.int64)
+        """How many series each group has, 0 for none that is known; last, in which hour that was, since 1970."""
         self.read_us = 0
         """What lies before this is learned, µs since 1970."""
 
@@ -64,6 +80,18 @@ class Memory:
             self._add(fresh, now_seconds)
             rows = self._find(series)
         return rows, int(np.count_nonzero(rows < 0))
+
+    def row_of(self, series: int) -> int:
+        """Return the row of a series, −1 without one."""
+        return int(self._find(np.array([series], np.uint64))[0])
+
+    def before(self, series: int) -> learn.State | None:
+        """Return what the streams of a series were before its last alert; None where that is not known."""
+        count = int(self.kept_at[0])
+        for number in range(count - 1, max(-1, count - 1 - KEPT_ALERTS), -1):
+            if self.kept_keys[number % KEPT_ALERTS] == series:
+                return self.kept[number % KEPT_ALERTS]  # type: ignore[no-any-return]
+        return None
 
     def _find(self, series: Series) -> Numbers:
         if not self.series:
@@ -82,7 +110,9 @@ class Memory:
             self._grow(min(self._most, max(FIRST_ROWS, needed, 2 * len(self.keys))))
         new = slice(self.series, needed)
         self.keys[new], self.rows[new] = fresh, learn.empty(len(fresh))
-        self.last[new], self.place[new], self.masked[new] = now_seconds, 0, 0
+        self.last[new] = now_seconds
+        for one in (self.place, self.masked, self.rate, self.rate_since):
+            one[new] = 0
         self.series = needed
         self._order = np.argsort(self.keys[:needed], kind="stable")
 
@@ -90,14 +120,16 @@ class Memory:
         more = capacity - len(self.keys)
         self.rows = np.concatenate((self.rows, learn.empty(more)))
         self.keys = np.concatenate((self.keys, np.zeros(more, np.uint64)))
-        self.last, self.place, self.masked = (
-            np.concatenate((one, np.zeros(more, np.int64))) for one in (self.last, self.place, self.masked)
+        self.last, self.place, self.masked, self.rate, self.rate_since = (
+            np.concatenate((one, np.zeros(more, np.int64)))
+            for one in (self.last, self.place, self.masked, self.rate, self.rate_since)
         )
 
     def _drop(self, kept: NDArray[np.bool_]) -> None:
         places = np.flatnonzero(kept)
         self.keys, self.rows, self.last = self.keys[places], self.rows[places], self.last[places]
         self.place, self.masked = self.place[places], self.masked[places]
+        self.rate, self.rate_since = self.rate[places], self.rate_since[places]
         self.series = len(places)
         self._order = np.argsort(self.keys, kind="stable")
 
@@ -105,8 +137,10 @@ class Memory:
         count, fleet = self.series, self.fleet
         return {
             "keys": self.keys[:count], "last": self.last[:count], "place": self.place[:count],
-            "masked": self.masked[:count], "rows": self.rows[:count], "peaks": fleet.peaks,
-            "exposure": fleet.exposure, "day": fleet.day,
+            "masked": self.masked[:count], "rate": self.rate[:count], "rate_since": self.rate_since[:count],
+            "rows": self.rows[:count], "kept": self.kept, "kept_keys": self.kept_keys, "kept_at": self.kept_at,
+            "tails": self.tails, "tails_of": self.tails_of, "peaks": fleet.peaks, "exposure": fleet.exposure,
+            "day": fleet.day,
         }  # fmt: skip
 
     def save(self, path: Path, about: str) -> None:

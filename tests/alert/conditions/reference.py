@@ -104,7 +104,7 @@ class Reference:
                     sum(one for one, _ in reversed(last)) / width, 1.96 * math.sqrt(of_mean),
                     1.96 * math.sqrt(max(0.0, of_mean - usual / width)), floor + math.sqrt(usual / width),
                 )  # fmt: skip
-                total += abs(record)
+                total += abs(record) + 0.03 * abs(tail)
             found.append(tail)
         changes, rough = [], []
         before = (value, noise)
@@ -127,7 +127,7 @@ class Reference:
                 change, 1.96 * math.sqrt(of_change), 1.96 * math.sqrt(more), floor + math.sqrt(usual * 3 / constant)
             )
             changes.append(tail)
-            total += abs(record)
+            total += abs(record) + 0.03 * abs(tail)
             least = 0.1 * floor * floor + usual + 1e-18
             energy = self.energy[number]
             square = change * change * (energy + least) / (energy + least + more)
@@ -136,7 +136,7 @@ class Reference:
             tail = 0.0
             if self.seen > 24:
                 tail, record = self.rough[number].observe(math.log(energy + least), 0.0, 0.0, 0.1)
-                total += abs(record)
+                total += abs(record) + 0.03 * abs(tail)
             rough.append(tail)
         self.usual_noise = kept(usual + max(0.002, 1 / self.seen) * (noise - usual))
         return found + changes + rough, total

@@ -14,7 +14,7 @@ import pytest
 from collector.alert.conditions import anomaly, learn
 from collector.alert.conditions.anomaly import Anomaly, rarity, what
 from collector.alert.rules import Rule
-from collector.alert.series import WindowSeries
+from collector.alert.series import Limits, WindowSeries
 from collector.alert.settings import AlertSettings
 from collector.alert.state import Alert, AlertStates
 from collector.notify.words import WORDS
@@ -218,7 +218,7 @@ def test_a_restart_changes_no_verdict(tmp_path: Path) -> None:
         (lambda octets: octets[:-1], "it is cut off"),
         (lambda octets: octets[:-1] + bytes([octets[-1] ^ 1]), "it is damaged"),
         (lambda octets: octets + b"x", "it is damaged"),
-        (lambda octets: octets.replace(b'"version": 1', b'"version": 0'), "it is of another version of vmflow"),
+        (lambda octets: octets.replace(b'"version": 2', b'"version": 1'), "it is of another version of vmflow"),
         (lambda octets: octets.replace(b'"series": 5', b'"series": -5'), "-5 series, of at most 200000"),
         (lambda octets: octets.replace(b'"read_us": 1', b'"read_us": 2'), "it is damaged"),
         (lambda octets: b"hello\n", "it is no state of a rule"),
@@ -256,14 +256,18 @@ def test_a_clock_that_was_ahead_stops_nothing(tmp_path: Path, monkeypatch: pytes
     second = made()
     second.keep(tmp_path)
     assert second.unfit == ""
-    asked = []
-    monkeypatch.setattr("collector.alert.series.pieces", lambda *given: asked.append(given[4]) or iter(()))
+    asked: list[tuple[str, int]] = []
+    monkeypatch.setattr(anomaly, "read_rows", lambda *given: [])
+    monkeypatch.setattr("collector.alert.series.pieces", lambda *given: asked.append(given[2:5:2]) or iter(()))
 
     for judge in (first, second):
-        assert judge.prepare(None, frames[3].start_us, None)  # type: ignore[arg-type]
+        assert judge.prepare(None, frames[3].start_us, Limits(8, 2**20, 100))  # type: ignore[arg-type]
         judge.judge(frames[3])
         assert judge._memory.read_us == frames[3].end_us
-    assert asked == [frames[3].start_us - anomaly.PAST_WINDOWS * 60_000_000] * 2
+    day = frames[3].start_us - anomaly.PAST_WINDOWS["1m"] * 60_000_000
+    assert [begin for level, begin in asked if level == "1m"] == [day] * 2
+    hours = day // 3_600_000_000 * 3_600_000_000 - 28 * 86_400_000_000
+    assert [begin for level, begin in asked if level == "1h"] == [hours] * 2
 
 
 def test_the_scale_is_that_of_the_first_window_with_samples() -> None:

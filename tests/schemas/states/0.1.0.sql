@@ -337,6 +337,8 @@ CREATE TABLE IF NOT EXISTS alerts
     `acknowledged_by` String CODEC(ZSTD(1)),
     `resolved` DateTime64(6, 'UTC') CODEC(Delta, LZ4),
     `resolved_by` String CODEC(ZSTD(1)),
+    `verdict` Enum8('none' = 0, 'true' = 1, 'false' = 2) CODEC(LZ4),
+    `judged` DateTime64(6, 'UTC') CODEC(Delta, LZ4),
     `stale_since` DateTime64(6, 'UTC') CODEC(Delta, LZ4),
     `measure` LowCardinality(String) CODEC(ZSTD(1)),
     `unit` LowCardinality(String) CODEC(ZSTD(1)),
@@ -344,7 +346,7 @@ CREATE TABLE IF NOT EXISTS alerts
     `low` Nullable(Float64) CODEC(ZSTD(1)),
     `high` Nullable(Float64) CODEC(ZSTD(1)),
     `samples` Nullable(Float64) CODEC(ZSTD(1)),
-    `evidence` LowCardinality(String) CODEC(ZSTD(1)),
+    `evidence` String CODEC(ZSTD(1)),
     `threshold` Nullable(Float64) CODEC(ZSTD(1)),
     `condition` LowCardinality(String) CODEC(ZSTD(1)),
     `level` LowCardinality(String) CODEC(ZSTD(1)),
@@ -371,7 +373,7 @@ CREATE TABLE IF NOT EXISTS alert_events
     `severity` Enum8('info' = 0, 'warning' = 1, 'critical' = 2) CODEC(LZ4),
     `scope` Enum8('pair' = 0, 'vm' = 1, 'interface' = 2, 'host' = 3, 'exporter' = 4, 'service' = 5) CODEC(LZ4),
     `labels` Map(LowCardinality(String), String),
-    `event` Enum8('firing' = 0, 'resolved' = 1, 'escalated' = 2, 'acknowledged' = 3, 'stale' = 4, 'measured' = 5, 'inhibited' = 6, 'silenced' = 7, 'notified' = 8) CODEC(LZ4),
+    `event` Enum8('firing' = 0, 'resolved' = 1, 'escalated' = 2, 'acknowledged' = 3, 'stale' = 4, 'measured' = 5, 'inhibited' = 6, 'silenced' = 7, 'notified' = 8, 'judged' = 9) CODEC(LZ4),
     `who` String CODEC(ZSTD(1)),
     `comment` String CODEC(ZSTD(1)),
     `measure` LowCardinality(String) CODEC(ZSTD(1)),
@@ -380,7 +382,7 @@ CREATE TABLE IF NOT EXISTS alert_events
     `low` Nullable(Float64) CODEC(ZSTD(1)),
     `high` Nullable(Float64) CODEC(ZSTD(1)),
     `samples` Nullable(Float64) CODEC(ZSTD(1)),
-    `evidence` LowCardinality(String) CODEC(ZSTD(1)),
+    `evidence` String CODEC(ZSTD(1)),
     `threshold` Nullable(Float64) CODEC(ZSTD(1)),
     `condition` LowCardinality(String) CODEC(ZSTD(1)),
     `level` LowCardinality(String) CODEC(ZSTD(1)),
@@ -442,6 +444,32 @@ ENGINE = MergeTree
 PARTITION BY toYYYYMM(time)
 ORDER BY (time, action)
 TTL toDateTime(time) + toIntervalDay(400)
+SETTINGS index_granularity = 8192, min_rows_for_wide_part = 262144, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;
+
+CREATE TABLE IF NOT EXISTS anomaly_scores
+(
+    `time` DateTime64(6, 'UTC') CODEC(Delta, LZ4),
+    `level` LowCardinality(String) CODEC(ZSTD(1)),
+    `rule` LowCardinality(String) CODEC(ZSTD(1)),
+    `scope` Enum8('pair' = 0, 'vm' = 1, 'interface' = 2, 'host' = 3, 'exporter' = 4, 'service' = 5) CODEC(LZ4),
+    `series` UInt64 CODEC(ZSTD(1)),
+    `labels` Map(LowCardinality(String), String),
+    `measure` LowCardinality(String) CODEC(ZSTD(1)),
+    `unit` LowCardinality(String) CODEC(ZSTD(1)),
+    `value` Nullable(Float64) CODEC(ZSTD(1)),
+    `low` Nullable(Float64) CODEC(ZSTD(1)),
+    `high` Nullable(Float64) CODEC(ZSTD(1)),
+    `expected` Nullable(Float64) CODEC(ZSTD(1)),
+    `expected_low` Nullable(Float64) CODEC(ZSTD(1)),
+    `expected_high` Nullable(Float64) CODEC(ZSTD(1)),
+    `score` Float64 CODEC(ZSTD(1)),
+    `evidence` String CODEC(ZSTD(1)),
+    `beyond` UInt8 CODEC(LZ4)
+)
+ENGINE = MergeTree
+PARTITION BY toYYYYMMDD(time)
+ORDER BY (time, rule, series)
+TTL toDateTime(time) + toIntervalDay(30)
 SETTINGS index_granularity = 8192, min_rows_for_wide_part = 262144, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;
 
 CREATE TABLE IF NOT EXISTS pair_10s
@@ -1113,6 +1141,18 @@ ENGINE = MergeTree
 PARTITION BY toYYYYMM(time)
 ORDER BY (time, version)
 TTL toDateTime(time) + toIntervalDay(400)
+SETTINGS index_granularity = 8192, min_rows_for_wide_part = 262144, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;
+
+CREATE TABLE IF NOT EXISTS known_peers
+(
+    `link` UInt64 CODEC(LZ4),
+    `first` SimpleAggregateFunction(min, DateTime('UTC')) CODEC(LZ4),
+    `last` SimpleAggregateFunction(max, DateTime('UTC')) CODEC(LZ4)
+)
+ENGINE = AggregatingMergeTree
+PARTITION BY toYYYYMM(last)
+ORDER BY (link)
+TTL toDateTime(last) + toIntervalDay(28)
 SETTINGS index_granularity = 8192, min_rows_for_wide_part = 262144, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;
 
 INSERT INTO vmflow_migrations (step, name) VALUES (1, 'tables');

@@ -383,6 +383,10 @@ def test_a_window_in_which_a_stream_was_set_up_anew_tells_no_loss(client: Client
     row = only(client, FIRST.format("pair_metrics_1m"))
     assert (row["loss_evidence"], row["loss_ratio"]) == ("insufficient", None)
     assert row["packets_per_second"] == 10
+    # Of the receiver: nothing that counts the sender began again.
+    assert row["restarted"] == 1
+    vms = {one["vm"]: one["restarted"] for one in ask(client, "SELECT vm, restarted FROM vm_metrics_1m")}
+    assert vms == {"a": 0, "b": 1}
 
 
 def test_records_that_reach_over_the_ends_of_a_window_smear(client: Client) -> None:
