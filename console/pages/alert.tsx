@@ -9,7 +9,7 @@ import { go, link } from "../core/state.ts";
 import { say } from "../core/text.ts";
 import type { Page } from "../core/page.ts";
 import { Card, Link, Name, Severity, Shown } from "../parts/basics.tsx";
-import { Acts, Subject, figureOf, utcNow } from "./alerts.tsx";
+import { Acts, type Doing, Subject, figureOf, utcNow } from "./alerts.tsx";
 import { later } from "../parts/later.tsx";
 import { PairCharts } from "./pair.tsx";
 
@@ -20,13 +20,13 @@ const STEPS = { "10s": 10, "1m": 60, "1h": 3600 } as const;
 
 export function Alert({ id, news, user }: Page & { id: string }) {
   const loaded = useLoad(`alert ${id} ${news.alerts}`, (signal) => get(`/api/v1/alerts/${encodeURIComponent(id)}?limit=${MOST}`, signal));
-  const [acting, setActing] = useState<"takeOn" | "resolve" | "silence" | null>(null);
+  const [acting, setActing] = useState<Doing | null>(null);
   const alert: Row | undefined = loaded.value?.alert;
   useLayoutEffect(() => rowKeys(mayAct() ? { a: () => alert?.state === "firing" && setActing("takeOn"), s: () => alert && setActing("silence") } : {}));
   return <Shown loaded={loaded}>{(body) => <Detail alert={body.alert} history={body.history} acting={acting} setActing={setActing} user={user} />}</Shown>;
 }
 
-function Detail({ alert, history, acting, setActing, user }: { alert: Row; history: Row[]; acting: "takeOn" | "resolve" | "silence" | null; setActing: (one: "takeOn" | "resolve" | "silence" | null) => void; user: string }) {
+function Detail({ alert, history, acting, setActing, user }: { alert: Row; history: Row[]; acting: Doing | null; setActing: (one: Doing | null) => void; user: string }) {
   const utc = utcNow();
   const unit = unitOf(alert.unit);
   const lasts = alert.state !== "resolved";
@@ -36,9 +36,10 @@ function Detail({ alert, history, acting, setActing, user }: { alert: Row; histo
       <span class={`tag ${lasts && alert.state === "firing" ? "so" : ""}`}>{say(alert.state === "firing" ? "firingState" : alert.state === "acknowledged" ? "acknowledged" : "resolved")}</span>
       {alert.acknowledged_by && <span class="soft">{say("takenBy", { who: alert.acknowledged_by })}</span>}
       {alert.resolved_by && <span class="soft">{say("endedBy", { who: alert.resolved_by })}</span>}
+      {alert.verdict !== "none" && <span class="tag">{say("rightToFire")} {say(alert.verdict === "true" ? "yes" : "no")}</span>}
       {alert.held_back && <span class="tag">{say("heldBack", { who: alert.held_back_by || "?" })}</span>}
       {alert.stale_since && <span class="tag">{say("stale", { time: moment(alert.stale_since, utc) })}</span>}
-      {mayAct() && <span class="right">{alert.state === "firing" && <button class="main" onClick={() => setActing("takeOn")}>{say("takeOn")} <kbd>a</kbd></button>} {lasts && <button onClick={() => setActing("resolve")}>{say("resolve")}</button>} <button onClick={() => setActing("silence")}>{say("silence")} <kbd>s</kbd></button></span>}
+      {mayAct() && <span class="right">{alert.state === "firing" && <button class="main" onClick={() => setActing("takeOn")}>{say("takeOn")} <kbd>a</kbd></button>} {lasts ? <button onClick={() => setActing("resolve")}>{say("resolve")}</button> : <button onClick={() => setActing("judge")}>{say("judge")}</button>} <button onClick={() => setActing("silence")}>{say("silence")} <kbd>s</kbd></button></span>}
     </div>
     <div class="two">
       <Card title={<Link to={link(`/rules/${part(alert.rule)}`)}>{alert.rule}</Link>}><dl>

@@ -29,8 +29,11 @@ export function AlertLine({ alert }: { alert: Row }) {
 }
 
 /** Take on, end, silence: the dialogs for one alert or many. */
-export function Acts({ alerts, user, what, onClose }: { alerts: Row[]; user: string; what: "takeOn" | "resolve" | "silence"; onClose: () => void }) {
+export type Doing = "takeOn" | "resolve" | "judge" | "silence";
+
+export function Acts({ alerts, user, what, onClose }: { alerts: Row[]; user: string; what: Doing; onClose: () => void }) {
   const [seconds, setSeconds] = useState(3600);
+  const [verdict, setVerdict] = useState(what === "judge" ? "false" : "");
   const labels = alerts[0]!.labels as Record<string, string>;
   const run = async (by: { who: string; comment: string }) => {
     if (what === "silence") {
@@ -38,7 +41,7 @@ export function Acts({ alerts, user, what, onClose }: { alerts: Row[]; user: str
       await post("/api/v1/silences", { ...by, seconds, matchers: { rule: alerts[0]!.rule, ...Object.fromEntries(names.map((one) => [one, literal(labels[one]!)])) } });
     } else {
       const failed: string[] = [];
-      for (const alert of alerts) await post(`/api/v1/alerts/${alert.alert_id}/${what === "takeOn" ? "acknowledge" : "resolve"}`, by).catch((error) => failed.push(error.message));
+      for (const alert of alerts) await post(`/api/v1/alerts/${alert.alert_id}/${what === "takeOn" ? "acknowledge" : "resolve"}`, verdict ? { ...by, verdict } : by).catch((error) => failed.push(error.message));
       if (failed.length) { alertsChanged(); throw new Error(failed.join(" · ")); }
     }
     alertsChanged();
@@ -46,6 +49,7 @@ export function Acts({ alerts, user, what, onClose }: { alerts: Row[]; user: str
   return <Act title={`${say(what)}: ${alerts.length > 1 ? `${alerts.length} ${say("alerts")}` : alerts[0]!.rule}`} user={user} onClose={onClose} onDo={run}>
     <p class="about">{alerts.slice(0, 5).map((alert) => <span key={alert.alert_id}><Severity of={alert.severity} /> <Subject labels={alert.labels} /></span>)}{alerts.length > 5 && ` + ${alerts.length - 5}`}</p>
     {what === "silence" && <label>{say("silenceFor")}<select value={seconds} onChange={(event) => setSeconds(Number(event.currentTarget.value))}>{[[900, "15 min"], [3600, "1 h"], [14_400, "4 h"], [86_400, "24 h"], [604_800, "7 d"]].map(([value, name]) => <option key={value} value={value}>{name}</option>)}</select></label>}
+    {(what === "resolve" || what === "judge") && <label>{say("rightToFire")}<select value={verdict} onChange={(event) => setVerdict(event.currentTarget.value)}>{what === "resolve" && <option value="">–</option>}<option value="true">{say("yes")}</option><option value="false">{say("no")}</option></select></label>}
   </Act>;
 }
 

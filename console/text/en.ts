@@ -21,7 +21,7 @@ export const en = {
   asTable: "as table", asChart: "as chart", time: "time", value: "value", interval: "95 % interval", evidence: "evidence", samples: "samples",
   state: "state", rule: "rule", severity: "severity", subject: "about", since: "since", who: "who", comment: "comment",
   firingState: "firing", acknowledged: "taken on", resolved: "ended", allStates: "all", active: "active",
-  takeOn: "take on", resolve: "end", silence: "silence", cancel: "cancel", doIt: "do it", yourName: "your name", why: "why",
+  takeOn: "take on", resolve: "end", judge: "judge", rightToFire: "Right to fire?", yes: "yes", no: "no", silence: "silence", cancel: "cancel", doIt: "do it", yourName: "your name", why: "why",
   silenceFor: "hold messages back for", takeOnSelected: "take on {n} selected", selected: "selected",
   threshold: "limit", history: "What happened", limitOf: "limit {figure}", heldBack: "held back by {who}", takenBy: "taken on by {who}",
   noAlerts: "No alert. Rules look at each window some seconds after its end.", endedBy: "ended by {who}", sql: "SQL", showPair: "pair", runbook: "runbook",

@@ -22,7 +22,7 @@ export const zh: Record<Key, string> = {
   asTable: "表格", asChart: "图表", time: "时间", value: "值", interval: "95 % 区间", evidence: "依据", samples: "样本",
   state: "状态", rule: "规则", severity: "级别", subject: "对象", since: "起始", who: "谁", comment: "备注",
   firingState: "告警中", acknowledged: "已接手", resolved: "已结束", allStates: "全部", active: "未结束",
-  takeOn: "接手", resolve: "解除", silence: "静默", cancel: "取消", doIt: "确定", yourName: "你的名字", why: "原因",
+  takeOn: "接手", resolve: "解除", judge: "评判", rightToFire: "告警正确吗？", yes: "是", no: "否", silence: "静默", cancel: "取消", doIt: "确定", yourName: "你的名字", why: "原因",
   silenceFor: "暂停通知时长", takeOnSelected: "接手所选 {n} 项", selected: "已选",
   threshold: "阈值", history: "经过", limitOf: "阈值 {figure}", heldBack: "被 {who} 抑制", takenBy: "由 {who} 接手",
   noAlerts: "没有告警。规则在每个窗口结束几秒后检查。", endedBy: "由 {who} 结束", sql: "SQL", showPair: "虚拟机对", runbook: "处理手册",

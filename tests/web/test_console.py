@@ -426,6 +426,16 @@ def test_an_alert_is_seen_and_taken_on_by_keyboard_while_another_browser_looks(
         theirs.wait_for_selector("main .tag:has-text('host-0')")
         theirs.wait_for_selector("tbody tr:has-text('vm0')")
 
+        mine.click("tr.acknowledged a")
+        mine.click("button:text-is('end')")
+        mine.select_option("form select", "false")
+        mine.click("form button.main")
+        mine.wait_for_selector(".tag:has-text('Right to fire? no')")
+        mine.click("button:text-is('judge')")  # on second thoughts
+        mine.select_option("form select", "true")
+        mine.click("form button.main")
+        mine.wait_for_selector(".tag:has-text('Right to fire? yes')")
+
 
 @needs_page
 def test_a_rule_is_tried_with_another_limit(desk: tuple[Served, Any], browser: Any) -> None:
