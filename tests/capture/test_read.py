@@ -45,7 +45,8 @@ from collector.capture.read import (
 from decoders.datagrams import Datagrams
 
 PCAPS = Path(__file__).parents[2] / "fixtures" / "pcaps"
-CAPTURES = sorted(PCAPS.glob("*.pcap"))
+CAPTURES = sorted(path for path in PCAPS.glob("*.pcap") if not path.name.startswith("mirror_"))
+"""Of exports; the others hold the traffic itself."""
 ETHERNET, NULL, RAW, LOOP, SLL, SLL2, IPV4, IPV6 = 1, 0, 101, 108, 113, 276, 228, 229
 PAYLOAD = b"\x00\x0a" + bytes(range(200))
 MACS = ("52:54:00:0a:00:01", "52:54:00:0a:00:02")

@@ -26,7 +26,7 @@ SUMS = re.compile(
     r"\b(?:sum|max|avg)\w*\((?:\w+_)?(?:bytes|packets|frame_bytes|bits_per_second|\w+_estimated)\b|_bits_per_second\b"
 )
 TRAFFIC = re.compile(r"\bFROM (?:flows|pair_|vm_|host_)")
-MAY_BE_EMPTY = ("notifications.md", "Blind pairs")
+MAY_BE_EMPTY = ("notifications.md", "Blind pairs", "The rarest of the last day")
 """Statements about what this store does not have."""
 STATEMENTS = statements()
 PANELS = list(targets(SQL))

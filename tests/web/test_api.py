@@ -111,32 +111,6 @@ def test_somebody_takes_an_alert_on_and_ends_it(server: Served) -> None:
     assert new["fingerprint"] == ended.json["fingerprint"]
 
 
-def test_what_is_unusual(server: Served) -> None:
-    now_us = time.time_ns() // 1000
-    facts = {"level": "1m", "rule": "r", "scope": "pair", "measure": "bits_per_second", "unit": "bit/s", "beyond": 1}
-    figures = {"value": 5.0, "low": None, "high": None, "expected": 2.0, "expected_low": 1.0, "expected_high": 3.0}
-    of_series = {"series": 2**64 - 1, "labels": {"src_vm": "a", "dst_vm": "b"}, "evidence": "higher than usual"}
-    for back, score in ((60, 1.0), (30, 2.0), (90_000, 3.0)):
-        row = facts | figures | of_series | {"time": now_us - back * 1_000_000, "score": score}
-        server.live.alerts._store.keep_scores([row])
-    server.close("10s", range(10, 11))
-
-    def scores(query: str) -> list[float]:
-        return [one["score"] for one in server.get(f"/api/v1/anomalies?{query}").json["anomalies"]]
-
-    assert scores("") == [2.0, 1.0]
-    assert scores("hours=48") == [2.0, 1.0, 3.0]
-    assert scores("least=1.5&vm=b&rule=r") == [2.0]
-    assert scores(f"series={2**64 - 1}") == [2.0, 1.0]
-    assert scores("series=5") == scores("rule=x") == scores("vm=c") == []
-    (one, _) = server.get("/api/v1/anomalies").json["anomalies"]
-    assert (one["series"], one["labels"]["src_vm"], one["beyond"]) == (str(2**64 - 1), "a", True)
-    assert server.get("/api/v1/anomalies?series=-1").status == 422
-    assert server.get("/api/v1/anomalies/expected?rule=vm_rate_unusual&series=5").status == 404
-    assert server.get("/api/v1/anomalies/expected?rule=pair_loss&series=5").status == 404
-    assert server.get("/api/v1/anomalies/expected?rule=pair_loss").status == 422
-
-
 def test_silences(server: Served) -> None:
     body = {"matchers": {"src_vm": "web-*", "rule": "pair_loss"}, "seconds": 3600, "who": "ann", "comment": "moving"}
     made = server.post("/api/v1/silences", body)
@@ -180,6 +154,32 @@ def test_rules_and_their_state(server: Served) -> None:
     assert (loss["failed"], loss["error"]) == (None, "")
     assert rules["pair_latency"]["evaluated"] is None  # no window of 1 min was closed
     assert list(rules) == sorted(rules)
+
+
+def test_what_is_unusual(server: Served) -> None:
+    now_us = time.time_ns() // 1000
+    facts = {"level": "1m", "rule": "r", "scope": "pair", "measure": "bits_per_second", "unit": "bit/s", "beyond": 1}
+    figures = {"value": 5.0, "low": None, "high": None, "expected": 2.0, "expected_low": 1.0, "expected_high": 3.0}
+    of_series = {"series": 2**64 - 1, "labels": {"src_vm": "a", "dst_vm": "b"}, "evidence": "higher than usual"}
+    for back, score in ((60, 1.0), (30, 2.0), (90_000, 3.0)):
+        row = facts | figures | of_series | {"time": now_us - back * 1_000_000, "score": score}
+        server.live.alerts._store.keep_scores([row])
+    server.close("10s", range(10, 11))
+
+    def scores(query: str) -> list[float]:
+        return [one["score"] for one in server.get(f"/api/v1/anomalies?{query}").json["anomalies"]]
+
+    assert scores("") == [2.0, 1.0]
+    assert scores("hours=48") == [2.0, 1.0, 3.0]
+    assert scores("least=1.5&vm=b&rule=r") == [2.0]
+    assert scores(f"series={2**64 - 1}") == [2.0, 1.0]
+    assert scores("series=5") == scores("rule=x") == scores("vm=c") == []
+    (one, _) = server.get("/api/v1/anomalies").json["anomalies"]
+    assert (one["series"], one["labels"]["src_vm"], one["beyond"]) == (str(2**64 - 1), "a", True)
+    assert server.get("/api/v1/anomalies?series=-1").status == 422
+    assert server.get("/api/v1/anomalies/expected?rule=vm_rate_unusual&series=5").status == 404
+    assert server.get("/api/v1/anomalies/expected?rule=pair_loss&series=5").status == 404
+    assert server.get("/api/v1/anomalies/expected?rule=pair_loss").status == 422
 
 
 @pytest.mark.parametrize(
