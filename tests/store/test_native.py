@@ -14,6 +14,8 @@ from clickhouse_connect.driver import Client
 from bench import insert as made_up
 from collector.store.native import block, columns_of, insert
 from collector.store.settings import StoreSettings
+from schemas.alerts import ALERT_TABLES
+from schemas.anomalies import SCORES
 from schemas.column import ADDRESS, ENUM, Origin, Table
 from schemas.counters import COUNTERS
 from schemas.exporters import EXPORTERS
@@ -23,7 +25,7 @@ from schemas.tables import TABLES
 from tests.flow_rows import emptied, store
 from tests.table_rows import NOW_US, batch
 
-WRITTEN = [table for table in TABLES if not table.name.startswith("alert")]
+WRITTEN = [table for table in TABLES if table not in (*ALERT_TABLES, SCORES)]
 """Rows of alerts are few: `collector.alert.store` inserts them through the driver."""
 
 

@@ -16,13 +16,15 @@ from collector.store.errors import BrokenSegmentError, StoreError, StoreLockedEr
 from collector.store.settings import StoreSettings
 from collector.store.spool import Insert, Spool
 from collector.store.writer import Writer
+from schemas.alerts import ALERT_TABLES
+from schemas.anomalies import SCORES
 from schemas.column import Table
 from schemas.drops import DROPS
 from schemas.flows import FLOWS
 from schemas.tables import TABLES
 from tests.table_rows import batch
 
-WRITTEN = [table for table in TABLES if not table.name.startswith("alert")]
+WRITTEN = [table for table in TABLES if table not in (*ALERT_TABLES, SCORES)]
 """Rows of alerts do not go through the writer."""
 
 RUN = "0123456789abcdef" * 2
