@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from schemas.column import NAME, NAMED_UUID, UINT32, UINT64, Column, Table
+from schemas.column import NAME, NAMED_UUID, UINT8, UINT32, UINT64, Column, Table
 from schemas.descriptions import of_view
 from schemas.end_figures import KEYS, MORE, SUMMED
 from schemas.flows import LZ4, T64, ZSTD
@@ -49,6 +49,7 @@ _PAIR: tuple[tuple[pa.DataType, bool, tuple[str, ...]], ...] = (
     (UINT64, False, ("drops", "drop_hint_packets")),
     (NAME, False, ("counted_at",)),
     (FLOAT, False, ("watched_seconds",)),
+    (UINT8, False, ("restarted",)),
     (FLOAT, True, ("packets", "packets_variance", "bytes", "bytes_variance", "frame_bytes")),
     (FLOAT, False, ("sent_packets", "sent_packets_variance", "received_packets", "received_packets_variance")),
     (FLOAT, False, ("within_packets", "elsewhere_packets")),

@@ -76,7 +76,7 @@ def test_the_read_only_endpoint_answers_them(filled: Client, store_directory: Pa
 
 
 def test_figures_named_on_the_page_are_columns(filled: Client) -> None:
-    views = [f"{name}_metrics" for name in ("pair", "vm", "host", "interface", "exporter")]
+    views = ["vm_peers", *(f"{name}_metrics" for name in ("pair", "vm", "host", "interface", "exporter"))]
     columns = {row["name"] for view in views for row in ask(filled, f"DESCRIBE TABLE {view}")}
     headings = re.findall(r"^## .*", PAGE, re.MULTILINE)
     named_in_headings = {name for heading in headings for name in re.findall(r"`(\w+)`", heading)}
