@@ -127,7 +127,11 @@ def _frames(
     limits = Limits(max(query_seconds, settings.query_seconds), settings.query_bytes, settings.series)
     length = LEVEL_US[rule.level]
     start, end = -(-since_us // length) * length, until_us // length * length
+    begun = False
     for frame in pieces(client, rule.view, rule.level, rules, start, end, limits):
+        begun = begun or len(frame.series) > 0
+        if not begun:
+            continue  # the store is younger: judging nothing thousands of times takes minutes
         for judge in judges:
             while not enough() and not judge.prepare(client, frame.start_us, limits):
                 continue  # there is more to read, and time for it
