@@ -58,6 +58,9 @@ function Shell({ user }: { user: string }) {
   // One question for banner, count and overview.
   const firing = useLoad(`alerts ${news.alerts}`, (signal) =>
     get("/api/v1/alerts?state=firing&state=acknowledged&limit=500", signal).then((body) => ({ alerts: body.alerts as Row[], more: !!body.next_cursor })));
+  // Of its own: many others must not hide one.
+  const critical = useLoad(`critical ${news.alerts}`, (signal) =>
+    get("/api/v1/alerts?state=firing&severity=critical&limit=100", signal).then((body) => body.alerts as Row[]));
   const waiting = (firing.value?.alerts ?? []).filter((one) => one.state === "firing").length;
   const count = waiting ? `${waiting}${firing.value!.more ? "+" : ""}` : "";
   // Without an answer it is not known whether there is a window.
@@ -78,7 +81,7 @@ function Shell({ user }: { user: string }) {
     <div class="body">
       <Header now={now} span={query.get("from") ?? "-1h"} connected={news.connected} user={user} menu={menu}
         onMenu={() => setMenu(!menu)} onHelp={() => setPanel("help")} />
-      <Banner firing={firing.value?.alerts ?? []} user={user} />
+      <Banner critical={critical.value ?? []} user={user} />
       <main>{window.error && <p class="problem" role="alert">{say("failed")}: {window.error} <button onClick={window.again}>{say("again")}</button></p>}
         <Routed range={now} newest={newest} query={query} news={news} turn={turn} user={user} firing={firing} path={path} /></main>
       <footer>

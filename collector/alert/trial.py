@@ -15,21 +15,15 @@ from pydantic import ValidationError
 from collector.alert.backtest import BacktestResult, replay
 from collector.alert.rules import Rule
 from collector.alert.settings import AlertSettings
-from collector.interfaces import AlertServiceError, Row, Scope
+from collector.interfaces import AlertServiceError, Row
 from collector.store_errors import first_line
 from collector.store_reader import Reader
-from schemas.rollups import LEVEL_US
 
 TRIAL_SECONDS = 20.0
 """After these no further window is looked at."""
 QUERY_SECONDS = 10.0
 WAIT_SECONDS = 45.0
 """Longest wait, also for the trial of somebody else: there is one at a time."""
-SUMS: dict[Scope, str] = {
-    "pair": "pair_{}", "vm": "pair_{}", "host": "pair_{}", "interface": "interface_{}",
-    "exporter": "exporters", "service": "exporters",
-}  # fmt: skip
-"""Tables that hold a row for whatever a window of the scope shows."""
 SHOWN = 200
 """Alerts of an answer, the first ones."""
 
@@ -52,7 +46,7 @@ def read_rule(text: str) -> Rule:
     """Return the one rule of a text.  Raises ValueError that says what is wrong, and where."""
     try:
         content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ValueError(f"no TOML: {error}") from error
     rules = content.get("alerts", {}).get("rules") if isinstance(content.get("alerts"), dict) else None
     if not (isinstance(rules, list) and len(rules) == 1 and len(content) == 1):
@@ -67,18 +61,6 @@ def _mistake(found: Any) -> str:
     where = ".".join(str(part) for part in found["loc"])
     message = str(found["msg"]).removeprefix("Value error, ")
     return f"{where}: {message}" if where else message
-
-
-def first_us(client: Client, rule: Rule, since_us: int) -> int:
-    """Return the begin of the first window that may hold something from then on, 0 if there is none: looking through
-    empty ones takes as long.  Blocks; raises the driver's errors."""
-    table = SUMS[rule.scope].format(rule.level)
-    found = client.query(
-        f"SELECT toUnixTimestamp(min(time)) FROM {table} WHERE time >= toDateTime({{since:UInt32}})",  # noqa: S608 - ours
-        parameters={"since": since_us // 1_000_000},
-    ).result_rows[0][0]
-    length = LEVEL_US[rule.level]
-    return max(since_us, int(found) * 1_000_000 // length * length) if found else 0
 
 
 class Trials:
@@ -117,7 +99,6 @@ class Trials:
     def _replay(self, client: Client, rule: Rule, since_us: int, until_us: int) -> BacktestResult:
         """Blocks."""
         end = self._clock() + TRIAL_SECONDS
-        since_us = first_us(client, rule, since_us) or until_us
         (tally,) = replay(
             client, [rule], self._settings, since_us, until_us,
             query_seconds=QUERY_SECONDS, enough=lambda: self._clock() > end,

@@ -41,7 +41,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from collector.http.login import Credentials, DeniedError, Identity, Login
-from collector.http.sessions import Sessions, cookie, secret_of
+from collector.http.sessions import Sessions, cookie, secrets_of
 from collector.http.settings import AccessSettings
 from collector.interfaces import Call
 from collector.log import get_log
@@ -354,7 +354,8 @@ def _same_origin(origin: str, scheme: str, host: str) -> bool:
 
 
 def _secret(scope: Scope) -> str:
-    return secret_of(Headers(scope=scope).get("cookie", ""), tls=scope["scheme"] == "https")
+    """Return the secret of the session that counts; empty if there is none."""
+    return next(iter(secrets_of(Headers(scope=scope).get("cookie", ""), tls=scope["scheme"] == "https")), "")
 
 
 def _over_tls(scope: Scope) -> bool:
@@ -431,8 +432,12 @@ class Entrance:
         return who, cookie(self._sessions.open(who), tls=_over_tls(scope))
 
     def log_out(self, scope: Scope) -> str:
-        """End a browser's session; return a `Set-Cookie` header that forgets it."""
-        self._sessions.close(_secret(scope))
+        """End a browser's sessions; return a `Set-Cookie` header that forgets the one that counts.
+
+        Where it came by TLS and without, it has two: one that stayed would let it in again.
+        """
+        for secret in secrets_of(Headers(scope=scope).get("cookie", ""), tls=False):
+            self._sessions.close(secret)
         return cookie("", tls=_over_tls(scope))
 
     def lasting(self, scope: Scope) -> Callable[[], bool]:

@@ -73,8 +73,8 @@ def _digest(secret: str) -> bytes:
     return hashlib.sha256(secret.encode(errors="surrogateescape")).digest()
 
 
-def secret_of(cookies: str, *, tls: bool) -> str:
-    """Return the session's secret in a `Cookie` header; empty if there is none.
+def secrets_of(cookies: str, *, tls: bool) -> list[str]:
+    """Return the secrets of sessions in a `Cookie` header; the first one counts, and a log-out ends all.
 
     With TLS of our own only the cookie counts that plain HTTP cannot have set; a proxy may end the TLS, too.
 
@@ -82,7 +82,7 @@ def secret_of(cookies: str, *, tls: bool) -> str:
     """
     pairs = [part.strip().partition("=") for part in cookies.split(";")]
     names = (TLS_COOKIE,) if tls else (TLS_COOKIE, COOKIE)
-    return next((value for wanted in names for name, _, value in pairs if name == wanted), "")
+    return [value for wanted in names for name, _, value in pairs if name == wanted and value]
 
 
 def cookie(secret: str, *, tls: bool) -> str:

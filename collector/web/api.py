@@ -578,6 +578,8 @@ async def show_expected(
     service: Service, rule: Short, series: Annotated[str, Query(pattern=NUMBER, min_length=1)]
 ) -> Expected:
     """Show what is usual of a series in the day around now: a band for a chart."""
+    if int(series) >= 2**64:
+        raise HTTPException(422, "query.series: the hash of a series has 64 bits")
     found = await service.expected(rule, int(series))
     if not found:
         raise HTTPException(404, "the rule does not learn, or knows too little of this series")

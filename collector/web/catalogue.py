@@ -24,7 +24,7 @@ LARGEST_MATRIX = 60
 """Groups of a matrix, beside those that are added up as `other`."""
 
 LARGEST_PATHS = 10_000
-"""Paths of a picture."""
+"""Paths of a picture: of four layers with eight each and all others as one there are fewer."""
 
 _AT = "time = toDateTime({at:UInt32}, 'UTC')"
 _RANGE = "time >= toDateTime({from:UInt32}, 'UTC') AND time < toDateTime({until:UInt32}, 'UTC')"
@@ -196,8 +196,8 @@ _CHANGES = f"""SELECT *, count() OVER () AS every FROM (
     SELECT toUnixTimestamp(valid_to), 'gone', toString(vm), toString(host), '', if({_OWN_VM}, 'vm', 'host')
     FROM (SELECT vm, toString(host) AS host, valid_to, open, leadInFrame(toString(host)) OVER (
             PARTITION BY vm, mac ORDER BY valid_from ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS after
-        FROM inventory FINAL WHERE {_OWN_HOST})
-    WHERE valid_to {_THEN} AND NOT open AND after = ''
+        FROM inventory FINAL WHERE vm != '')
+    WHERE {_OWN_HOST} AND valid_to {_THEN} AND NOT open AND after = ''
     UNION ALL
     SELECT toUnixTimestamp(min(ends)), toString(reason), replaceRegexpOne(toString(reporter), '^::ffff:', ''),
         concat(toString(protocol), if(count() > 1, concat(' × ', toString(count())), '')), '', {_NEAR_AGENT} AS near
@@ -250,7 +250,7 @@ def _paths(*layers: str) -> Question:
 SELECT {keys}, {_TOTAL}, count() AS pairs, countIf(loss_low > 0) AS lossy, countIf({_BLIND}) AS blind
 FROM @named_pairs WHERE {where}
 GROUP BY {groups} ORDER BY bits DESC NULLS LAST LIMIT {LARGEST_PATHS}""",
-        {"at": 0, "most": 10, "vm": "", "host": "", "project": "", "network": ""},
+        {"at": 0, "most": 8, "vm": "", "host": "", "project": "", "network": ""},
     )
 
 
@@ -345,15 +345,24 @@ WHERE until >= {from:UInt32} AND t < {until:UInt32} ORDER BY t DESC LIMIT 200"""
     # Of an alert: how the pairs beside it fare in the newest window until then.  Each pair is in one group.
     "beside": Question(
         f"""SELECT beside, toUnixTimestamp(any(time)) AS t, count() AS pairs,
-    countIf(loss_ratio IS NOT NULL) AS measured, countIf(loss_low > 0) AS lossy, max(loss_low) AS worst,
-    countIf({_BLIND}) AS blind, countIf(latency_us IS NOT NULL) AS timed, countIf({_SLOW}) AS slow, {_TOTAL}
+    countIf(loss_ratio IS NOT NULL) AS measured, countIf(loss_low > {{least_ppm:UInt32}} / 1e6) AS lossy,
+    max(loss_low) AS worst, countIf({_BLIND}) AS blind, countIf(latency_us IS NOT NULL) AS timed,
+    countIf(latency_us - latency_spread_us > {{least_us:UInt32}}) AS slow, {_TOTAL}
 FROM (
     SELECT *, {_BESIDE} AS beside FROM @pairs
     WHERE time = (SELECT max(time) FROM @windows WHERE time <= toDateTime({{at:UInt32}}, 'UTC')
         AND time > toDateTime({{at:UInt32}}, 'UTC') - 7200) AND {_NAMED}
 )
 GROUP BY beside""",
-        {"at": 0, "src_vm": "", "dst_vm": "", "src_host": "", "dst_host": ""},
+        {
+            "at": 0,
+            "src_vm": "",
+            "dst_vm": "",
+            "src_host": "",
+            "dst_host": "",
+            "least_ppm": 0,
+            "least_us": SLOW_US,
+        },
     ),
     # Of an alert: what else happened around that time, what is nearest first.
     "changes": Question(

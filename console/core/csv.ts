@@ -1,8 +1,8 @@
 // Rows as a file that spreadsheets open (RFC 4180).
 import type { Row } from "./api.ts";
 
-/** A text that begins like a formula is one for a spreadsheet: names of VMs may be meant to be. */
-const FORMULA = /^[=+\-@\t\r]/;
+/** Where a spreadsheet may see a formula begin, as in `collector/lines.py`: names of VMs may be meant to be one. */
+const FORMULA = /(^|;)(\s*)(?=[=+\-@＝＋－＠])/g;
 const NUMBER = /^[+-]?\d+(\.\d+)?(e[+-]?\d+)?$/i;
 
 const flat = (value: unknown): string => typeof value === "object" && value !== null ? JSON.stringify(value) : String(value ?? "");
@@ -11,7 +11,7 @@ export function cell(value: unknown): string {
   if (value === null || value === undefined) return "";
   if (typeof value === "number") return String(value);
   const text = Array.isArray(value) ? value.map(flat).join(" ") : flat(value);
-  const safe = FORMULA.test(text) && !NUMBER.test(text) ? `'${text}` : text;
+  const safe = NUMBER.test(text) ? text : text.replace(FORMULA, "$1$2'");
   return /[",\r\n]/.test(safe) ? `"${safe.replace(/"/g, '""')}"` : safe;
 }
 

@@ -1,5 +1,5 @@
 // Who asks.  Where logins are needed, a cookie that scripts cannot read holds one.
-import { get, post } from "./api.ts";
+import { Refused, get, post } from "./api.ts";
 import { hush } from "./live.ts";
 
 export interface Session { user: string; role: string; version: string; needed: boolean }
@@ -15,8 +15,9 @@ export async function session(signal?: AbortSignal): Promise<Session> {
 }
 export const login = (name: string, password: string): Promise<Session> => post("/api/v1/session", { name, password });
 
+/** End the session.  Where that fails it lasts, and the error says why. */
 export async function logout(): Promise<void> {
+  await post("/api/v1/session/end", {}).catch((error) => { if (!(error instanceof Refused && error.status === 401)) throw error; });
   hush();
-  await post("/api/v1/session/end", {}).catch(() => undefined);
   location.assign("/");
 }

@@ -13,7 +13,7 @@ const LEAST = 2;
 export const known = (row: Row, of: Trouble): number => row[of === "loss" ? "measured" : "timed"];
 export const bad = (row: Row, of: Trouble): number => row[of === "loss" ? "lossy" : "slow"];
 
-/** A sentence: the widest group of which at least half is like the alert.  What is not measured decides nothing. */
+/** A sentence: the widest group of which at least half is beyond the limit of the alert, for certain.  What is not measured decides nothing. */
 export function verdict(found: Row[], of: Trouble): Key {
   const row = (name: Beside) => found.find((one) => one.beside === name);
   const like = (name: Beside) => {

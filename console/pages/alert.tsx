@@ -59,6 +59,9 @@ function Detail({ alert, history, acting, setActing, user }: { alert: Row; histo
   </>;
 }
 
+/** Measures that a chart shows in their own unit. */
+const CHARTS: Record<string, string> = { latency_us: "latency", loss_ratio: "loss", error_ratio: "errors", bits_per_second: "bandwidth" };
+
 /** The series of the alert from before it began until now, with the limit. */
 function Around({ alert }: { alert: Row }) {
   const level = alert.level as keyof typeof STEPS, step = STEPS[level];
@@ -67,7 +70,8 @@ function Around({ alert }: { alert: Row }) {
   const from = since - 30 * step, until = Math.min(last + 10 * step, from + 720 * step);
   const { src_vm: src, dst_vm: dst, network = "", src_host = "", dst_host = "" } = alert.labels;
   const loaded = useLoad(`around ${src} ${dst} ${from} ${until} ${level}`, (signal) => ask("pair_series", { level, from, until, src, dst, network, src_host, dst_host }, signal));
-  const only = alert.measure === "latency_us" ? "latency" : alert.measure.startsWith("loss") ? "loss" : alert.measure.startsWith("error") ? "errors" : "bandwidth";
-  return <><Shown loaded={loaded}>{({ data }) => <PairCharts data={data} range={{ from, until, level, levels: [], step, live: false }} only={[only, "bandwidth"]} limits={{ [only]: alert.threshold ?? undefined }} onRange={(first, last) => go(then(pairLink(src, dst, { network, pair: data.pair_id?.[0] }), first, last))} />}</Shown>
+  const chart = CHARTS[alert.measure], only = chart ? [...new Set([chart, "bandwidth"])] : undefined;
+  const limits = chart && alert.condition === "threshold" ? { [chart]: alert.threshold ?? undefined } : {};
+  return <><Shown loaded={loaded}>{({ data }) => <PairCharts data={data} range={{ from, until, level, levels: [], step, live: false }} only={only} limits={limits} onRange={(first, last) => go(then(pairLink(src, dst, { network, pair: data.pair_id?.[0] }), first, last))} />}</Shown>
     <p><Link to={then(pairLink(src, dst, { network, pair: loaded.value?.data.pair_id?.[0] }), from, until)}>{say("showPair")} →</Link></p></>;
 }

@@ -101,13 +101,15 @@ export function Alerts({ query, news, user, turn }: Page) {
 export function Silences({ news, user }: Page) {
   const loaded = useLoad(`silences ${news.alerts}`, (signal) => get(`/api/v1/silences?limit=${MOST}`, signal));
   const utc = utcNow();
-  const end = async (id: string) => { await post(`/api/v1/silences/${id}/end`, { who: user || kept("who", "console") }); alertsChanged(); };
+  const [ending, setEnding] = useState("");
+  const end = async (by: { who: string; comment: string }) => { await post(`/api/v1/silences/${ending}/end`, by); alertsChanged(); };
   return <>
     <h1>{say("showSilences")}</h1>
     <Card><Shown loaded={loaded}>{(body) => body.silences.length === 0 ? <Empty>{say("noSilences")}</Empty> : <div class="scroll"><table>
       <thead><tr><th>{say("matchers")}</th><th>{say("until")}</th><th>{say("who")}</th><th>{say("comment")}</th><th /></tr></thead>
       <tbody>{body.silences.map((one: Row) => <tr key={one.silence_id}><td class="wide">{Object.entries(one.matchers).map(([name, value]) => <span class="tag" key={name}>{name} = <Name>{String(value)}</Name></span>)}</td>
-        <td>{moment(one.until, utc)}</td><td><Name>{one.who}</Name></td><td class="wide">{one.comment}</td><td>{mayAct() && <button onClick={() => end(one.silence_id)}>{say("endSilence")}</button>}</td></tr>)}</tbody></table>
+        <td>{moment(one.until, utc)}</td><td><Name>{one.who}</Name></td><td class="wide">{one.comment}</td><td>{mayAct() && <button onClick={() => setEnding(one.silence_id)}>{say("endSilence")}</button>}</td></tr>)}</tbody></table>
       {body.silences.length >= MOST && <p class="soft">{say("newestOnly", { n: MOST })}</p>}</div>}</Shown></Card>
+    {ending && <Act title={say("endSilence")} user={user} onClose={() => setEnding("")} onDo={end} />}
   </>;
 }

@@ -19,7 +19,7 @@ const LAYERS: Record<string, Kind[]> = {
 };
 const BY: [string, Key][] = [["project", "byProject"], ["vm", "byVm"], ["network", "byNetwork"]];
 const WORDS: Record<Kind, Key> = { project: "project", host: "host", network: "network", vm: "vm" };
-const MOST = 10, LISTED = 50;
+const MOST = 8, LISTED = 50;
 
 export function Paths({ range, newest, query }: Page) {
   const at = newest ?? 0, level = range.level, by = LAYERS[query.get("by") ?? ""] ? query.get("by")! : "project", layers = LAYERS[by]!;

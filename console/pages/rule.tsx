@@ -54,13 +54,14 @@ function Outcome({ result, dim }: { result: Row; dim: boolean }) {
   return <Card title={say("wouldHave")} class={dim ? "dim" : ""}>
     {!result.complete && <p class="so">{say("notAllTried", { until: moment(result.until, utc) })}</p>}
     {result.windows === 0 ? <Empty>{say("noWindowTried")}</Empty> : <>
-      <p><b>{say("wouldFire", { n: count, series: result.series, day: result.per_day < 10 ? result.per_day.toFixed(1) : Math.round(result.per_day) })}</b>{" "}
+      <p><b>{say("wouldFire", { n: count, series: result.series })}</b>{" "}
+        {Date.parse(result.until) - Date.parse(result.begin) >= 86_400_000 && <b>{say("aDay", { n: `${result.refused ? "≥ " : ""}${result.per_day < 10 ? result.per_day.toFixed(1) : Math.round(result.per_day)}` })}</b>}{" "}
         <span class="soft">{result.in_words} · {say("triedWindows", { n: result.windows, from: moment(result.begin, utc), until: moment(result.until, utc) })}</span></p>
       {result.alerts.length > 0 && <div class="scroll" tabIndex={0} role="region" aria-label={say("wouldHave")}><table>
         <thead><tr><th>{say("subject")}</th><th>{say("since")}</th><th>{say("until")}</th><th class="n">{say("worstValue")}</th></tr></thead>
         <tbody>{result.alerts.map((one: Row, place: number) => <tr key={place}>
           <td class="wide"><Subject labels={one.labels} /></td><td>{moment(one.since, utc)}</td><td>{one.resolved ? moment(one.resolved, utc) : "…"}</td>
-          <td class="n">{figure({ value: one.worst, unit })}</td></tr>)}</tbody></table></div>}
+          <td class="n">{figure({ value: one.worst, unit })}{unit === "count" ? ` ${result.unit}` : ""}</td></tr>)}</tbody></table></div>}
       <Cut shown={result.alerts.length} all={result.fired} /></>}
   </Card>;
 }

@@ -1,6 +1,6 @@
 // What stands beside an alert: how other pairs fare, and what else changed around that time.
 import { type Row, ask, rows, useLoad } from "../core/api.ts";
-import { literal, moment, plain } from "../core/format.ts";
+import { clock, literal, moment, plain } from "../core/format.ts";
 import { hostLink, iso, namedLink, then, vmLink } from "../core/links.ts";
 import { kept, link } from "../core/state.ts";
 import { say } from "../core/text.ts";
@@ -11,6 +11,7 @@ import { Count } from "../parts/figures.tsx";
 import { List } from "../parts/list.tsx";
 
 const STEPS: Record<string, number> = { "10s": 60, "1m": 60, "1h": 3600 };
+const LENGTHS: Record<string, number> = { "10s": 10, "1m": 60, "1h": 3600 };
 const BEFORE = 15, AFTER = 5;
 
 const GROUPS: Record<Beside, Key> = {
@@ -34,13 +35,17 @@ export function Why({ alert }: { alert: Row }) {
     src_host: labels.src_host || labels.host || "", dst_host: labels.dst_host || labels.host || "",
   };
   const seconds = (text: string | null) => Math.floor(Date.parse(text ?? alert.since) / 1000);
-  const since = seconds(alert.since), at = Math.floor(seconds(alert.window_start) / step) * step;
+  // Of one that has ended, the last window is one in which all was well again.
+  const last = alert.state === "resolved" ? seconds(alert.fired) - (LENGTHS[alert.level] ?? 60) : seconds(alert.window_start);
+  const since = seconds(alert.since), at = Math.floor(last / step) * step;
+  const of = alert.condition === "threshold" ? troubleOf(alert.measure) : null, limit = Math.max(0, alert.threshold ?? 0);
+  const least: Record<string, number> = of === "loss" ? { least_ppm: Math.round(limit * 1e6) } : of === "latency" ? { least_us: Math.round(limit) } : {};
   const from = since - BEFORE * step, until = Math.min(Math.max(since, seconds(alert.fired)) + AFTER * step, from + 720 * step);
   const named = !!(names.src_vm || names.src_host);
   const key = `${alert.alert_id} ${JSON.stringify(names)} ${level}`;
   const changes = useLoad(`changes ${key} ${from} ${until}`, (signal) =>
     ask("changes", { level, from, until, around: since, ...names, agent: labels.agent || labels.exporter || "", id: alert.alert_id }, signal).then(rows));
-  const beside = useLoad(`beside ${key} ${at}`, (signal) => named ? ask("beside", { level, at, ...names }, signal).then(rows) : Promise.resolve([]));
+  const beside = useLoad(`beside ${key} ${at}`, (signal) => named ? ask("beside", { level, at, ...names, ...least }, signal).then(rows) : Promise.resolve([]));
   return <div class="two">
     <Changes loaded={changes} />
     {named && <Others loaded={beside} alert={alert} names={names} step={step} level={level} />}
@@ -62,7 +67,8 @@ function Changes({ loaded }: { loaded: ReturnType<typeof useLoad<Row[]>> }) {
 function Others({ loaded, alert, names, step, level }: { loaded: ReturnType<typeof useLoad<Row[]>>; alert: Row; names: Record<string, string>; step: number; level: string }) {
   // Names inside a sentence must not turn what stands around them.
   const apart = Object.fromEntries(Object.entries(names).map(([key, name]) => [key, `\u2068${name}\u2069`]));
-  const of = troubleOf(alert.measure);
+  const of = alert.condition === "threshold" ? troubleOf(alert.measure) : null;
+  const utc = kept("clock", "utc") === "utc";
   const address: Record<Beside, string> = {
     pair: namedLink(names.src_vm!, names.dst_vm!), back: namedLink(names.dst_vm!, names.src_vm!),
     from_vm: link("/pairs", { src_vm: names.src_vm! }), to_vm: link("/pairs", { dst_vm: names.dst_vm! }),
@@ -70,7 +76,7 @@ function Others({ loaded, alert, names, step, level }: { loaded: ReturnType<type
     from_host: link("/pairs", { src_host: names.src_host! }), to_host: link("/pairs", { dst_host: names.dst_host! }), rest: link("/pairs"),
   };
   const sort = of === "loss" ? "certain" : of === "latency" ? "latency" : "";
-  return <Card title={say("besideIt")}><Shown loaded={loaded}>{(found) => {
+  return <Card title={say("besideIt")} more={loaded.value?.[0] && <span class="soft">{clock(loaded.value[0].t, utc)} ({level})</span>}><Shown loaded={loaded}>{(found) => {
     if (found.length === 0) return <Empty>{say("noFigureThen")}</Empty>;
     const listed = [...found].sort((a, b) => BESIDE.indexOf(a.beside) - BESIDE.indexOf(b.beside)), t = found[0]!.t;
     const there = (name: Beside) => then(address[name] + (sort ? `${address[name].includes("?") ? "&" : "?"}sort=${sort}` : ""), t, t + step, level);

@@ -7,9 +7,9 @@ import { Acts, Subject, figureOf } from "../pages/alerts.tsx";
 import { Link, Severity } from "../parts/basics.tsx";
 
 /** The first critical alert that nobody took on. */
-export function Banner({ firing, user }: { firing: Row[]; user: string }) {
+export function Banner({ critical, user }: { critical: Row[]; user: string }) {
   const [acting, setActing] = useState<Row | null>(null);
-  const waiting = firing.filter((one) => one.severity === "critical" && one.state === "firing" && !one.held_back);
+  const waiting = critical.filter((one) => !one.held_back);
   const first = waiting[0];
   return <>
     <div role="alert" class="banners">

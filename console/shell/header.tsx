@@ -1,3 +1,4 @@
+import { useState } from "preact/hooks";
 import { clock } from "../core/format.ts";
 import type { Key } from "../text/en.ts";
 import { type Range, keep, kept, set } from "../core/state.ts";
@@ -17,6 +18,7 @@ export function move(now: Range, way: number): void {
 export function Header({ now, span, connected, user, menu, onMenu, onHelp }: {
   now: Range; span: string; connected: boolean; user: string; menu: boolean; onMenu: () => void; onHelp: () => void;
 }) {
+  const [failed, setFailed] = useState("");
   const utc = kept("clock", "utc") === "utc";
   return <header class="top">
     <button class="burger" aria-label={say("menu")} aria-expanded={menu} onClick={onMenu}>☰</button>
@@ -38,7 +40,8 @@ export function Header({ now, span, connected, user, menu, onMenu, onHelp }: {
       <button class="quiet" lang={chinese() ? "en" : "zh-Hans"} onClick={() => keep("language", chinese() ? "en" : "zh")}>{say("language")}</button>
       <button class="quiet" aria-label={say("theme")} onClick={otherTheme}>◐</button>
       <button class="quiet" aria-label={say("help")} onClick={onHelp}>?</button>
-      {user && <button class="quiet" title={say("logOut")} onClick={logout}>{user} ⏻</button>}
+      {user && <button class="quiet" title={say("logOut")} onClick={() => logout().catch((error) => setFailed(String(error.message ?? error)))}>{user} ⏻</button>}
+      {failed && <span class="problem" role="alert">{say("failed")}: {failed}</span>}
     </span>
   </header>;
 }

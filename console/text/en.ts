@@ -61,7 +61,7 @@ export const en = {
   failedAt: "failed {time}", rulesHint: "Rules are settings (alerts.rules). Open one to try it over the past; command “vmflow rules suggest” proposes limits.",
   noRuleLike: "No rule has this name.", asSettings: "As in the settings", lookBack: "over the last", tryIt: "try it", asItIs: "as it is", trying: "looking for 20 s at most …",
   tryHint: "Change it and try it: nothing is saved. Paste the lines into the settings to keep them.", tryRole: "An operator may try rules.",
-  wouldHave: "What it would have done", noWindowTried: "No window of the time looked at is stored.", wouldFire: "{n} alerts of {series} series, {day} a day.",
+  wouldHave: "What it would have done", noWindowTried: "No window of the time looked at is stored.", wouldFire: "{n} alerts of {series} series.", aDay: "{n} a day.",
   triedWindows: "{n} windows, {from} – {until}", notAllTried: "Time was up at {until}: look back less far.", worstValue: "worst",
   version: "version", runs: "runs for", queues: "Queues and losses", datagrams: "datagrams received", rows: "rows stored",
   kernelDrops: "dropped by the kernel", inboxDrops: "dropped at the inbox", rowDrops: "rows dropped", figureWindows: "windows of figures stored",

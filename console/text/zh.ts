@@ -49,7 +49,7 @@ export const zh: Record<Key, string> = {
   asOf: "截至 {time}", noVmThen: "当时资产中没有此虚拟机。", addresses: "地址", saidBy: "来源", noRule: "没有规则。", pending: "待定", looksAt: "序列", evaluated: "已评估",
   failedAt: "{time} 失败", rulesHint: "规则在设置中（alerts.rules）；打开一条即可回测，命令 vmflow rules suggest 可建议阈值。", noRuleLike: "没有此名称的规则。",
   asSettings: "设置中的写法", lookBack: "最近", tryIt: "回测", asItIs: "还原", trying: "最多查找 20 秒…", tryHint: "可修改后回测，不会保存；将这些行粘贴到设置中才生效。", tryRole: "操作员可以回测规则。",
-  wouldHave: "本来会怎样", noWindowTried: "所查时段没有存储的窗口。", wouldFire: "{series} 个序列共 {n} 次告警，每天 {day} 次。", triedWindows: "{n} 个窗口，{from} – {until}", notAllTried: "到 {until} 时间已用完：请缩短时段。", worstValue: "最差", version: "版本", runs: "已运行", queues: "队列与丢失", datagrams: "收到数据报",
+  wouldHave: "本来会怎样", noWindowTried: "所查时段没有存储的窗口。", wouldFire: "{series} 个序列共 {n} 次告警。", aDay: "每天 {n} 次。", triedWindows: "{n} 个窗口，{from} – {until}", notAllTried: "到 {until} 时间已用完：请缩短时段。", worstValue: "最差", version: "版本", runs: "已运行", queues: "队列与丢失", datagrams: "收到数据报",
   rows: "已存储行", kernelDrops: "内核丢弃", inboxDrops: "收件队列丢弃", rowDrops: "丢弃行", figureWindows: "已存储的统计窗口", requestsFailed: "本机失败请求", serviceHint: "完整信息：",
   run: "运行", saveAs: "保存名称", save: "保存", forget: "删除", rowsIn: "{n} 行，{s} 秒", sqlHint: "可查询 vmflow 的表和视图，限制同 SQL 端点；最多 10,000 行。列见 docs/columns.md。",
   noRow: "没有行。", firstRows: "前 {n} 行；CSV 含全部。", example_top: "流量最大", example_lossy: "丢包窗口", example_ports: "端口", example_drops: "丢弃", moved: "迁移",
