@@ -11,7 +11,7 @@ A peer that is no VM, as all that is outside, counts as one.
 from __future__ import annotations
 
 from schemas.column import UINT64, Column, Table
-from schemas.rollups import TIME_S
+from schemas.rollups import LEVELS, TIME_S
 from schemas.views.common import counted_pairs
 
 MOST = 2_000_000
@@ -24,7 +24,7 @@ KNOWN = Table(
     (
         Column("link", UINT64, "Hash of the names and UUIDs of both.", codec="LZ4"),
         Column(
-            "first", TIME_S, "Begin of the first window that has it.", unit="s since 1970",
+            "first", TIME_S, "Last second of the first window that has it.", unit="s since 1970",
             clickhouse_type="SimpleAggregateFunction(min, DateTime('UTC'))", codec="LZ4",
         ),
         Column(
@@ -46,8 +46,9 @@ def note_peers(level: str) -> str:
     Its parameters: `time` (s since 1970), `version` (of the rows of pairs).
     """
     new = f" AND link GLOBAL NOT IN (SELECT link FROM {KNOWN.name})" if level != "1h" else ""
+    # The last second: an hour that notes a link must not hide in which of its minutes it was new.
     return f"""INSERT INTO {KNOWN.name} (link, first, last)
-SELECT DISTINCT {LINK} AS link, time, time FROM pair_figure_rows_{level}
+SELECT DISTINCT {LINK} AS link, time + {LEVELS[level] - 1}, time FROM pair_figure_rows_{level}
 WHERE time = toDateTime({{time:UInt32}}, 'UTC') AND version = {{version:UInt64}}
     AND (src_vm != '' OR NOT ({UNKNOWN})) AND (SELECT count() FROM {KNOWN.name}) < {MOST}{new}"""
 

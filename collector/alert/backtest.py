@@ -100,9 +100,9 @@ def replay(
 
 def _together(tallies: Iterable[BacktestResult]) -> list[list[BacktestResult]]:
     """Those that read the same view."""
-    groups: dict[tuple[str, str], list[BacktestResult]] = {}
-    for tally in tallies:
-        groups.setdefault((tally.rule.view.view, tally.rule.level), []).append(tally)
+    groups: dict[tuple[str, str, str], list[BacktestResult]] = {}
+    for tally in tallies:  # scopes of one view may read other rows of it
+        groups.setdefault((tally.rule.scope, tally.rule.view.view, tally.rule.level), []).append(tally)
     return list(groups.values())
 
 

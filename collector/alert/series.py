@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -99,9 +99,13 @@ def read(
     first = np.ones(len(order), bool)
     first[1:] = (begins[1:] != begins[:-1]) | (series[1:] != series[:-1])
     table, begins = table.take(pa.array(order[first])), begins[first]
+    empty = _frame(table.slice(0, 0), view, rules, start_us, start_us + length)
     for start in range(start_us, end_us, length):
         begin, end = np.searchsorted(begins, (start, start + 1))
-        yield _frame(table.slice(int(begin), int(end - begin)), view, rules, start, start + length)
+        if begin == end:
+            yield replace(empty, start_us=start, end_us=start + length)
+        else:
+            yield _frame(table.slice(int(begin), int(end - begin)), view, rules, start, start + length)
 
 
 def pieces(

@@ -402,16 +402,19 @@ class Alerts:
     def _resolve(self, alert_id: str, who: str, comment: str, verdict: Opinion) -> tuple[bool, list[Change]]:
         states, now_us = self._evaluator.states, self._clock_us()
         alert = states.find(alert_id)
+        said = "none"
         if alert is not None:
+            said = alert.verdict
             changes = states.resolve(alert, now_us, who, comment, verdict)
+            if alert.rule.condition == "absent":
+                self._evaluator.dismiss(alert, now_us)
         elif verdict != "none" and (alert := self._former(alert_id)) is not None:
+            said = alert.verdict
             alert.judge(verdict, now_us)
             changes = [Change(alert, "judged", who, comment)]
         else:
             return False, []
-        if alert.rule.condition == "absent":
-            self._evaluator.dismiss(alert, now_us)
-        if verdict != "none":
+        if verdict not in ("none", said):  # said again, it is nothing new
             self._evaluator.learn_verdict(alert)
         return bool(changes), changes
 

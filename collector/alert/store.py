@@ -30,6 +30,8 @@ from schemas.column import TIME_US, Column, Table
 
 BACKLOG = 1000
 """Blocks of rows that wait for a store that does not accept them; more push out the oldest."""
+SCORES_BACKLOG = 20
+"""Inserts that may wait when scores come, of some thousand rows each."""
 LOAD_BOUNDS = Bounds(120, 2 * 2**30)
 """Of what is read at the start: alerts that last, and messages of the last days."""
 
@@ -75,8 +77,11 @@ class AlertStore:
         self._put(SILENCES, [row])
 
     def keep_scores(self, rows: list[Row]) -> None:
-        """Note rows of `anomaly_scores`."""
-        self._put(SCORES, rows)
+        """Note rows of `anomaly_scores`, unless much waits: then they must not push out alerts and messages."""
+        if len(self._backlog) < SCORES_BACKLOG:
+            self._put(SCORES, rows)
+        else:
+            self.dropped += len(rows)
 
     def keep_delivery(self, message: str, receiver: str, state: str, now_us: int) -> None:
         """Note that a receiver has a message, or never will."""

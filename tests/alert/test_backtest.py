@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from ipaddress import IPv6Address
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,14 @@ from collector.alert.series import query
 from collector.alert.settings import AlertSettings
 from collector.sql.engine import Engine, Query
 from collector.store.settings import StoreSettings
+from schemas.exporters import EXPORTERS
 from tests.alert.support import SECOND_US, traffic
 from tests.flow_rows import BEGIN_US, add, store, vm
+
+
+SPAN = (BEGIN_US - 3 * 3600 * SECOND_US, BEGIN_US + 400 * SECOND_US)
+SCOPES = [next(rule for rule in DEFAULTS if rule.name == name) for name in ("exporter_held", "service_queue_drops")]
+"""Both read `exporter_metrics`."""
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +57,7 @@ def vmflow(monkeypatch: pytest.MonkeyPatch, client: Client, settings: StoreSetti
 
 def test_replay_finds_each_fault(client: Client) -> None:
     """Asked for three hours more than there are windows: a day counts what was there to be looked at, 400 s."""
-    span = (BEGIN_US - 3 * 3600 * SECOND_US, BEGIN_US + 400 * SECOND_US)
-    (tally,) = replay(client, DEFAULTS[:1], AlertSettings(), *span)
+    (tally,) = replay(client, DEFAULTS[:1], AlertSettings(), *SPAN)
 
     assert tally.windows == 30
     begins = [(alert.labels["src_vm"], (alert.since_us - BEGIN_US) // (10 * SECOND_US)) for alert in tally.alerts]
@@ -59,6 +65,42 @@ def test_replay_finds_each_fault(client: Client) -> None:
     assert tally.fired == 3
     assert len(tally.series) == 2
     assert tally.per_day == pytest.approx(3 * 86_400 / 400)
+
+
+def test_rules_of_two_scopes_that_read_one_view_each_find_their_rows(client: Client) -> None:
+    """In both orders: none reads the rows of the other."""
+    begin, seconds = BEGIN_US // SECOND_US, range(0, 60, 10)
+    add(
+        client,
+        [
+            {
+                "time": (begin + second + 1) * SECOND_US,
+                "interval_us": SECOND_US,
+                "exporter": IPv6Address("::").packed,
+                "datagrams": 1,
+            }
+            for second in seconds
+        ],
+        EXPORTERS.name,
+    )
+    add(
+        client,
+        [
+            {
+                "time": (begin + 1) * SECOND_US,
+                "interval_us": SECOND_US,
+                "exporter": IPv6Address("::ffff:192.0.2.1").packed,
+                "datagrams": 1,
+                "records": 1,
+            }
+        ],
+        EXPORTERS.name,
+    )
+    alone = {rule.name: replay(client, [rule], AlertSettings(), *SPAN)[0].windows for rule in SCOPES}
+    assert len(set(alone.values())) == 2, alone
+
+    for rules in (SCOPES, SCOPES[::-1]):
+        assert {tally.rule.name: tally.windows for tally in replay(client, rules, AlertSettings(), *SPAN)} == alone
 
 
 def test_test_of_a_file(tmp_path: Path, vmflow: list[str], capsys: pytest.CaptureFixture[str]) -> None:

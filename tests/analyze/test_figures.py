@@ -445,6 +445,17 @@ def test_peers_are_new_until_a_window_with_them_has_closed(client: Client) -> No
     for window in due_now(client, end=START + 120):
         store_window(client, "1m", window, 8, 1)
     known = ask(client, "SELECT link, toUnixTimestamp(min(first)) AS first FROM known_peers GROUP BY link")
-    assert sorted(row["first"] - begin for row in known) == [0, 0, 0, 0, 60]
+    assert sorted(row["first"] - begin for row in known) == [59, 59, 59, 59, 119]
     for row in ask(client, "SELECT sent_share FROM vm_metrics_1m WHERE vm = 'vm-1' AND sent_bytes > 0"):
         assert 0 < row["sent_share"] < 0.1
+
+
+def test_an_hour_that_notes_a_link_hides_in_no_minute_that_it_is_new(client: Client) -> None:
+    """Where minutes were evaluated late, the hour is first; it begins before all of them."""
+    add(client, [flow(VMS[0], VMS[number], "source", received=5) for number in (1, 2)])
+    (hour,) = read_due(client, "1h", {"begin": START - 7200, "end": START + 7200})
+    assert hour.start <= START
+    store_window(client, "1h", hour, 7, 1)
+
+    (row,) = ask(client, "SELECT peers, new_peers FROM vm_peers_1m WHERE vm = 'vm-0'")
+    assert (row["peers"], row["new_peers"]) == (2, 2)

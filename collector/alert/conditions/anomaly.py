@@ -253,8 +253,9 @@ class Anomaly(Judge):
         peaks = fleet.today(end)
         fleet.expose(end, len(rows), self._seconds)
         when = learn.clock(np.array([frame.start_us // SECOND_US + self._seconds // 2]), self.rule.level == "1h")
+        floors = self._floors(memory.rows[rows, learn.MEAN], value, found.value[chosen], scale)
         learn.step(
-            memory.rows, rows, value, variances, self._floors(value, found.value[chosen], scale),
+            memory.rows, rows, value, variances, floors,
             (memory.masked[rows] >= end).astype(np.uint8), *when, fleet.scores(self._used), self._used, self._policy,
             peaks, out, memory.keys, memory.kept, memory.kept_keys, memory.kept_at,
         )  # fmt: skip
@@ -388,13 +389,17 @@ class Anomaly(Judge):
     def _back(self, values: Floats, scale: Floats) -> Floats:
         return values if self._linear else np.maximum(0.0, np.expm1(np.minimum(values, 80)) * scale)
 
-    def _floors(self, learned: Floats, values: Floats, scale: Floats) -> Floats:
+    def _floors(self, usual: Floats, learned: Floats, values: Floats, scale: Floats) -> Floats:
         """Least width of what is usual: a change that is not noticeable, or that the rule takes no interest in, is no
-        peak, either."""
+        peak, either.  `usual` and `learned` as `_forth` says, `values` as measured.
+
+        The change is seen from the higher one: near 0, in logarithms, the least change is as wide as any fall to it.
+        """
         least = self.rule.least_change
         if self._linear:
             return np.maximum(1e-3 * np.abs(learned), max(NOTICEABLE_RATIO, least))
-        return np.maximum(NOTICEABLE, self._forth(values + least, scale) - learned)
+        above = np.maximum(values, self._back(usual, scale))
+        return np.maximum(NOTICEABLE, self._forth(above + least, scale) - self._forth(above, scale))
 
     def _sentence(
         self, frame: WindowSeries, values: Floats, out: Floats, low: Floats, high: Floats

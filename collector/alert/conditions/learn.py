@@ -100,6 +100,8 @@ REPEATED = 0.5
 """What each alert of a series adds to its limit, in units of the score; it is forgotten in `FORGET_DAYS`."""
 FORGET_DAYS = 10
 """In which each alert of a series counts ever less."""
+MOST_ALERTS = 6.0
+"""To which verdicts add up: what is a thousand times rarer fires all the same."""
 WRONG = 3.0
 """What an alert adds that a person calls wrong."""
 RARER = 1.0
@@ -532,7 +534,7 @@ def forgets(seconds: float) -> float:
 
 def take_wrong(row: State, seconds: float) -> None:
     """An alert of this series, some seconds ago, was wrong: what fires next must be rarer."""
-    row[ALERTS] += WRONG * math.exp(-forgets(seconds))
+    row[ALERTS] = max(row[ALERTS], min(MOST_ALERTS, row[ALERTS] + WRONG * math.exp(-forgets(seconds))))
     row[EPISODE] = 0
 
 

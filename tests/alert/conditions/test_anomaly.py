@@ -157,6 +157,15 @@ def test_channels_of_a_direction() -> None:
     assert fired(made(least), windows(RATE, values)) == []
 
 
+def test_a_fall_far_beyond_the_least_change_is_found() -> None:
+    """Near 0 the least change is wide in logarithms: it is seen from what is usual."""
+    values = noisy() * 200  # 1 Gbit/s
+    values[SHORT - 120 :] = 1e3
+    rule = RATE.model_copy(update={"least_change": 1e6})
+
+    assert len(fired(made(rule), windows(RATE, values))) == 1
+
+
 def test_a_vm_that_moves_raises_no_alert() -> None:
     at = SHORT - 60
     frames = []
