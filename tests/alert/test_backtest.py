@@ -23,7 +23,6 @@ from schemas.exporters import EXPORTERS
 from tests.alert.support import SECOND_US, traffic
 from tests.flow_rows import BEGIN_US, add, store, vm
 
-
 SPAN = (BEGIN_US - 3 * 3600 * SECOND_US, BEGIN_US + 400 * SECOND_US)
 SCOPES = [next(rule for rule in DEFAULTS if rule.name == name) for name in ("exporter_held", "service_queue_drops")]
 """Both read `exporter_metrics`."""
