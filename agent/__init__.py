@@ -1,4 +1,5 @@
-"""The agent: what runs beside the collector, on hypervisors and in VMs.  The standard library is all it needs.
+"""The agent: what runs beside the collector, on hypervisors and in VMs.  The standard library is all it needs; the
+settings of an agent that runs for good need pydantic.
 
 It imports nothing of `collector`, `decoders` or `schemas`, and prints nothing: `collector/commands/agent.py` does.
 
@@ -8,4 +9,9 @@ It imports nothing of `collector`, `decoders` or `schemas`, and prints nothing: 
     sockets    UDP with the kernel's times of sending and receipt
     reflector  answers probes: whom, how often, with what
     sender     sends the probes of one session
+    windows    the book of a session that goes on for good, by windows of the clock
+    outbox     results on their way to the collector
+    settings   the settings of an agent that runs for good
+    run        that agent: sessions, reflector, results
+    text       how people write the other end, and keys
 """

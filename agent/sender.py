@@ -1,22 +1,25 @@
-"""Sends the probes of one session, and keeps its book."""
+"""Sends the probes of one session, and keeps its book: so many probes, or for good."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import secrets
 import socket
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from agent import stamp
 from agent.clock import LocalClock, to_ntp
 from agent.session import LATE_NS, Mode, Result, Session
 from agent.sockets import MOST_AT_ONCE, IcmpError, StampSocket
 from agent.stamp import Request, StampError, Tlv
+from agent.windows import Window, Windows
 
 HOPELESS = 3
 """ICMP errors without one reply after which nothing more is sent."""
@@ -52,17 +55,20 @@ def least_octets(plan: Plan) -> int:
     return stamp.base_octets(plan.key) + len(_tlvs(plan, 0, 0))
 
 
-class Sender:
-    """One session with one reflector."""
+Book = TypeVar("Book", Session, Windows)
 
-    def __init__(self, plan: Plan) -> None:
-        """Nothing is opened before `run`."""
+
+class Probes(Generic[Book]):
+    """The probes of one session with one reflector: how each is sent, and what comes back."""
+
+    def __init__(self, plan: Plan, book: Book) -> None:
+        """Nothing is opened yet."""
         self.plan = plan
-        self.session = Session(plan.reflector)
+        self.session: Book = book
         self.error = ""
         """The first ICMP error, in words."""
+        self.clock = LocalClock()
         self._ssid = secrets.randbelow(0xFFFF) + 1
-        self._clock = LocalClock()
         self._unstamped: OrderedDict[int, int] = OrderedDict()
         """Datagrams whose time of sending is not known yet -> probe."""
         self._socket: StampSocket | None = None
@@ -73,17 +79,11 @@ class Sender:
         """Whether the kernel takes times."""
         return self._socket is not None and self._socket.kernel
 
-    def result(self) -> Result:
-        """What was measured so far."""
-        now_ns = time.time_ns()
-        return self.session.result(now_ns, self._clock.error(now_ns))
-
-    async def run(self, family: int, address: tuple[Any, ...]) -> None:
-        """Send all probes and wait for their replies, 3 s at most; less if nobody can answer.
-
-        Raises UnreachableError if the system has no way there.
-        """
+    @contextlib.contextmanager
+    def open(self, family: int, address: tuple[Any, ...]) -> Iterator[StampSocket]:
+        """Open the session's socket, and read what comes.  Raises UnreachableError if the system has no way there."""
         self._socket = StampSocket(family, kernel=self.plan.kernel, errors=True)
+        self._unstamped.clear()
         loop = asyncio.get_running_loop()
         try:
             try:
@@ -93,43 +93,18 @@ class Sender:
                 raise UnreachableError(error.errno, error.strerror) from error
             loop.add_reader(self._socket.socket, self._readable)
             try:
-                await self._send_all(loop)
-                await self._wait(loop)
+                yield self._socket
             finally:
                 loop.remove_reader(self._socket.socket)
         finally:
             self._socket.close()
 
-    @property
-    def hopeless(self) -> bool:
-        """Whether nothing but errors has come."""
-        return self.session.unreachable >= HOPELESS and self.session.replies == 0
-
-    async def _send_all(self, loop: asyncio.AbstractEventLoop) -> None:
-        every = self.plan.every_s
-        start = loop.time()
-        for number in range(self.plan.count):
-            due = start + every * (number + random.uniform(0, JITTER))  # noqa: S311 - no secret
-            await asyncio.sleep(max(0.0, due - loop.time()))
-            if self.hopeless:
-                return
-            self._send()
-
-    async def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Wait until all are answered, or the last one is lost."""
-        end = loop.time() + LATE_NS / 1e9
-        while self.session.replies < self.session.next and not self.hopeless and (left := end - loop.time()) > 0:
-            self._changed.clear()
-            try:
-                await asyncio.wait_for(self._changed.wait(), left)
-            except TimeoutError:
-                return
-
-    def _send(self) -> None:
-        assert self._socket is not None  # noqa: S101 - `run` opened it
+    def send(self) -> None:
+        """Send the next probe."""
+        assert self._socket is not None  # noqa: S101 - `open` opened it
         now_ns = time.time_ns()
         number = self.session.next
-        request = Request(number, to_ntp(now_ns), self._clock.error(now_ns), self._ssid)
+        request = Request(number, to_ntp(now_ns), self.clock.error(now_ns), self._ssid)
         octets = stamp.pack_request(request, self.plan.key) + _tlvs(self.plan, number, self.plan.octets)
         try:
             datagram = self._socket.send(octets)
@@ -144,7 +119,7 @@ class Sender:
             self._take_events(1)
 
     def _readable(self) -> None:
-        assert self._socket is not None  # noqa: S101 - `run` opened it
+        assert self._socket is not None  # noqa: S101 - `open` opened it
         key = self.plan.key
         for packet in self._socket.receive():
             try:
@@ -158,7 +133,7 @@ class Sender:
         self._changed.set()
 
     def _take_events(self, most: int) -> None:
-        assert self._socket is not None  # noqa: S101 - `run` opened it
+        assert self._socket is not None  # noqa: S101 - `open` opened it
         for event in self._socket.events(most):
             if isinstance(event, IcmpError):
                 self._failed(event.code)
@@ -168,6 +143,83 @@ class Sender:
     def _failed(self, code: int) -> None:
         self.session.failed()
         self.error = self.error or os.strerror(code)
+
+
+class Sender(Probes[Session]):
+    """So many probes."""
+
+    def __init__(self, plan: Plan) -> None:
+        """Nothing is opened before `run`."""
+        super().__init__(plan, Session(plan.reflector))
+
+    def result(self) -> Result:
+        """What was measured so far."""
+        now_ns = time.time_ns()
+        return self.session.result(now_ns, self.clock.error(now_ns))
+
+    async def run(self, family: int, address: tuple[Any, ...]) -> None:
+        """Send all probes and wait for their replies, 3 s at most; less if nobody can answer.
+
+        Raises UnreachableError if the system has no way there.
+        """
+        loop = asyncio.get_running_loop()
+        with self.open(family, address):
+            await self._send_all(loop)
+            await self._wait(loop)
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether nothing but errors has come."""
+        return self.session.unreachable >= HOPELESS and self.session.replies == 0
+
+    async def _send_all(self, loop: asyncio.AbstractEventLoop) -> None:
+        every = self.plan.every_s
+        start = loop.time()
+        for number in range(self.plan.count):
+            due = start + every * (number + random.uniform(0, JITTER))  # noqa: S311 - no secret
+            await asyncio.sleep(max(0.0, due - loop.time()))
+            if self.hopeless:
+                return
+            self.send()
+
+    async def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Wait until all are answered, or the last one is lost."""
+        end = loop.time() + LATE_NS / 1e9
+        while self.session.replies < self.session.next and not self.hopeless and (left := end - loop.time()) > 0:
+            self._changed.clear()
+            try:
+                await asyncio.wait_for(self._changed.wait(), left)
+            except TimeoutError:
+                return
+
+
+class EndlessSender(Probes[Windows]):
+    """Probes for good; what they say is asked for window by window."""
+
+    def __init__(self, plan: Plan) -> None:
+        """Nothing is opened before `run`.  The plan's count does not matter."""
+        super().__init__(plan, Windows(plan.reflector))
+        self.ends: tuple[tuple[Any, ...], tuple[Any, ...]] | None = None
+        """Addresses of this end and of the other, as sockets have them, once they are known."""
+
+    def final(self) -> list[Window]:
+        """What was measured in the windows that are final by now."""
+        now_ns = time.time_ns()
+        return self.session.final(now_ns, self.clock.error(now_ns))
+
+    async def run(self, family: int, address: tuple[Any, ...]) -> None:
+        """Send until cancelled.  Raises UnreachableError if the system has no way there."""
+        loop = asyncio.get_running_loop()
+        every = self.plan.every_s
+        with self.open(family, address) as opened:
+            self.ends = opened.socket.getsockname(), opened.socket.getpeername()
+            slot = loop.time() + random.uniform(0, every)  # noqa: S311 - no secret; so that many do not start in step
+            while True:
+                await asyncio.sleep(max(0.0, slot + random.uniform(0, JITTER) * every - loop.time()))  # noqa: S311
+                self.session.begin(time.time_ns())  # what cannot be sent is counted, too
+                self.send()
+                # What was missed, while the machine slept or was too busy, is not made up for: it would be a burst.
+                slot = max(slot + every, loop.time() - every)
 
 
 def _tlvs(plan: Plan, number: int, octets: int) -> bytes:

@@ -13,6 +13,7 @@ In the order of the data:
 
 Beside it:
 
+    probe       results of agents: checked, taken once, to the store
     http        the HTTP server: which requests may come in
     sql         the SQL endpoint of the embedded store
     web         /metrics, /health and the API

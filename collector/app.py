@@ -42,6 +42,7 @@ from collector.notify.actions import threads as action_threads
 from collector.notify.launcher import Launcher
 from collector.notify.stage import NotifyStage
 from collector.notify.stage import threads as delivery_threads
+from collector.probe import intake
 from collector.process import startup
 from collector.process.compilers import Compilers
 from collector.process.confine import UNCONFINED, Confinement
@@ -66,6 +67,7 @@ from collector.web.queries import ANSWER_SECONDS, BOUNDS
 from collector.web.server import Web
 from schemas.flows import FLOWS
 from schemas.gaps import GAPS
+from schemas.probes import PROBES
 
 _log = get_log("app")
 
@@ -124,6 +126,8 @@ API = "api"
 API_THREADS = 2
 CONSOLE = "console"
 TRIAL = "trial"
+PROBE = "probe"
+PROBE_READ = "probe-read"
 LISTEN = "listen"
 RELOAD = "reload"
 KERNELS = "kernels"
@@ -173,7 +177,7 @@ class Service:
         workers = count_of(settings.decode.decode_workers)
         names = (
             STORE, LEASE, SPOOL, CANCEL, SUM, ROLLUP, ANALYZE, DOCTOR, TRAFFIC, FIGURES, ALERT, READ, LOGIN, LISTEN,
-            RELOAD, KERNELS, TRIAL,
+            RELOAD, KERNELS, TRIAL, PROBE, PROBE_READ,
         )  # fmt: skip
         single = dict.fromkeys((*stages(workers), *names), 1)
         self.bridge = Bridge(
@@ -183,7 +187,7 @@ class Service:
             | {NOTIFY: delivery_threads(settings.notify), ACTIONS: action_threads(settings.notify)},
             STOP_SECONDS,
         )
-        for stage in (QUERY, CANCEL, LEASE, KERNELS, FIGURES, TRIAL):
+        for stage in (QUERY, CANCEL, LEASE, KERNELS, FIGURES, TRIAL, PROBE_READ):
             self.bridge.abandon(stage)
         self.reloads = Reloads(self._read_again, partial(self.bridge.call, RELOAD))
         self.kernels = (compilers or Compilers()).component(partial(self.bridge.call, KERNELS))
@@ -322,6 +326,15 @@ class Service:
             clock_us=wall_clock_us,
             connections=connections.streams,
         )
+        results = intake.Intake(
+            self.metrics,
+            partial(self.bridge.call, PROBE),
+            self.writer,
+            self.inventory.name_probes,
+            Reader(partial(self.bridge.call, PROBE_READ), connect, intake.BOUNDS).rows,
+            lambda: self.writer.waiting(PROBES.name),
+            clock_us=wall_clock_us,
+        )
         self.web = Web(
             settings.web,
             self.metrics,
@@ -333,6 +346,7 @@ class Service:
             self.entrance,
             partial(self.bridge.call, API),
             self.sql,
+            results,
         )
 
     async def run(self) -> None:

@@ -7,7 +7,7 @@ In this order: what all components share, rows, windows, notifications, the aler
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar
 
@@ -72,6 +72,13 @@ class Enricher(Protocol):
 
     def name(self, decoded: Decoded, worker: int, /) -> Decoded:
         """Return the same rows with the columns that enrichment fills.  Blocks; called on that worker's thread."""
+
+
+class EndNamer(Protocol):
+    """The component that names both ends of probes by their addresses."""
+
+    def __call__(self, rows: pa.RecordBatch, /) -> pa.RecordBatch:
+        """Return rows of `probes` with the columns that enrichment fills.  Blocks; for any thread."""
 
 
 class Rollup(Protocol):
@@ -246,6 +253,28 @@ class SqlService(Protocol):
 
     def held(self, octets: int) -> AbstractAsyncContextManager[None]:
         """Hold an answer of so many octets while the block sends it, for a bounded time."""
+        ...
+
+
+class ResultsRefusedError(Exception):
+    """A batch of an agent's results is not taken, and why; `status` is the HTTP status."""
+
+    def __init__(self, status: int, message: str, retry_seconds: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_seconds = retry_seconds
+
+
+class ResultsService(Protocol):
+    """The component that takes what agents measured.  For the event loop's thread."""
+
+    def place(self) -> AbstractContextManager[None]:
+        """Hold a place for one batch while the block reads and hands it over.  Raises ResultsRefusedError if all are
+        taken."""
+        ...
+
+    async def take(self, agent: str, body: bytes, /) -> int:
+        """Take a batch; return its rows, once they are in the store's queue.  Raises ResultsRefusedError."""
         ...
 
 

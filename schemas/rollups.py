@@ -26,6 +26,7 @@ import pyarrow as pa
 from schemas.column import ADDRESS, ENUM, NAME, NAMED_UUID, UINT8, UINT32, UINT64, Column, Table, mark_of
 from schemas.counters import COUNTERS
 from schemas.flows import FLOWS, LZ4, T64
+from schemas.probes import LATENCY_FROM_PROBES
 
 LEVELS = {"10s": 10, "1m": 60, "1h": 3600}
 """Seconds of a window, by the end of the table's name; shortest first.  Each divides the next, and a day."""
@@ -466,6 +467,7 @@ FEEDS = (
     pairs_from_sums(),
     pairs_from_drops(),
     interfaces_from_counters(),
+    Feed("latency_from_probes", "probes", "latency", LATENCY_FROM_PROBES),
     *(coarser(coarse, fine) for tables in (PAIRS, INTERFACES) for fine, coarse in pairwise(tables)),
 )
-"""All materialised views that fill the rollups: what each inserted block of rows adds to which window."""
+"""All materialised views: what each inserted block of rows adds to which window of the rollups, and to `latency`."""

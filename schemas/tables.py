@@ -11,5 +11,6 @@ from schemas.flows import FLOWS
 from schemas.gaps import GAPS
 from schemas.inventory import INVENTORY
 from schemas.latency import LATENCY
+from schemas.probes import PROBES
 
-TABLES = (FLOWS, COUNTERS, DROPS, EXPORTERS, GAPS, INVENTORY, LATENCY, *ALERT_TABLES, SCORES)
+TABLES = (FLOWS, COUNTERS, DROPS, EXPORTERS, GAPS, INVENTORY, LATENCY, PROBES, *ALERT_TABLES, SCORES)

@@ -24,6 +24,7 @@ from agent.clock import percentile
 from agent.reflector import PER_SECOND, PER_SOURCE, PRIVATE, REASONS, Network, Reflector, ReflectorSocket, Rules, listen
 from agent.sender import MOST_PROBES, Plan, Sender, least_octets, resolve
 from agent.session import Result
+from agent.text import read_key
 from collector.commands.output import add_format_argument, show_items
 from collector.figures import figure, figures, number
 from collector.terminal import print_error, say, tell
@@ -94,6 +95,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     reflect.add_argument("--seconds", metavar="N", type=_number(1, 10_000_000), help="end after this time")
     _add_shared(reflect)
 
+    always = actions.add_parser("run", help="probe and answer for good, as a file says; results go to the collector")
+    always.description = (
+        "Send probes to the sessions of a settings file, answer those of others, and hand results over to the "
+        "collector, until Ctrl-C or SIGTERM."
+    )
+    always.add_argument(
+        "--config", metavar="FILE", type=Path, default=Path("/etc/vmflow/agent.toml"),
+        help="settings (default: /etc/vmflow/agent.toml)",
+    )  # fmt: skip
+    always.add_argument("--check", action="store_true", help="only say whether the settings are right")
+
 
 def _add_shared(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -110,6 +122,8 @@ def _add_shared(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Probe or reflect; the exit code is 1 if nothing could be measured."""
     command = f"agent {args.action}"
+    if args.action == "run":
+        return _run_for_good(args)
     try:
         key = None if args.key_file is None else _key(args.key_file)
     except ValueError as error:
@@ -213,6 +227,37 @@ def _reflect(args: argparse.Namespace, key: bytes | None) -> int:
         print_error("agent reflect", _why_not_bound(error))
         return EXIT_FAILED
     show_items([counts], args.format, lambda: _print_counts(counts))
+    return EXIT_DONE
+
+
+def _run_for_good(args: argparse.Namespace) -> int:
+    from agent import run as agent_run  # noqa: PLC0415 - its settings need pydantic, which the other actions do without
+    from agent.outbox import Poster  # noqa: PLC0415
+    from agent.settings import InvalidSettingsError, load  # noqa: PLC0415
+
+    try:
+        settings = load(args.config)
+        for file in (settings.reflector.key_file, *(one.key_file for one in settings.sessions)):
+            if file is not None:
+                read_key(file)
+        post = None
+        if settings.collector and settings.token_file is not None:
+            post = Poster(settings.collector, settings.token_file, settings.ca_file)
+            post.token()
+    except (InvalidSettingsError, ValueError) as error:
+        print_error("agent run", str(error))
+        return EXIT_USAGE
+    except OSError as error:
+        print_error("agent run", f"{error.filename or settings.ca_file}: {error.strerror or error}")
+        return EXIT_USAGE
+    if args.check:
+        say(f"{args.config}: right")
+        return EXIT_DONE
+    try:
+        asyncio.run(agent_run.run(settings, post, tell))
+    except agent_run.AgentError as error:
+        print_error("agent run", str(error))
+        return EXIT_FAILED
     return EXIT_DONE
 
 

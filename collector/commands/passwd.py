@@ -20,7 +20,10 @@ SHORTEST = 8
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("name", help="name of the login")
-    parser.add_argument("--role", choices=("reader", "operator"), default="reader", help="default: reader")
+    parser.add_argument(
+        "--role", choices=("reader", "operator", "agent"), default="reader",
+        help="default: reader; agents have tokens only",
+    )  # fmt: skip
     parser.add_argument(
         "--token", action="store_true", help="make a token for a program, instead of asking for a password"
     )

@@ -53,6 +53,8 @@ SCOPE_USER = "vmflow.user"
 SCOPE_ROLE = "vmflow.role"
 """Key of their role."""
 SESSION, SESSION_END, SQL = "/api/v1/session", "/api/v1/session/end", "/api/v1/sql"
+AGENT_RESULTS = "/api/v1/agent/results"
+"""What role `agent` may POST to, and no other role."""
 FOR_READERS = frozenset({SESSION, SESSION_END, SQL})
 """Paths that readers may POST to: that changes nothing of the service."""
 ASKED_BY_SCRIPT = "x-requested-with"
@@ -67,6 +69,8 @@ MONITORED = HEALTH | {"/metrics"}
 """Paths that may be requested by any host name, or by none."""
 BODY_BYTES = 64 * 1024
 """Longest body for the web server.  A silence with twenty matchers takes 8 kB."""
+RESULTS_BYTES = 1024 * 1024
+"""Longest body of an agent: an hour of ten sessions takes as much."""
 PROBLEM = "application/problem+json"
 DEFECT = "a defect of ours: the log says more"
 SHOWN = 100
@@ -196,7 +200,8 @@ class Gate:
             if who is not None:
                 scope[SCOPE_USER], scope[SCOPE_ROLE] = who.name, who.role
         if not self._only_reads and method == "POST":
-            _check_body(headers)
+            results = scope["path"] == AGENT_RESULTS and scope.get(SCOPE_ROLE) == "agent"
+            _check_body(headers, RESULTS_BYTES if results else BODY_BYTES)
 
     def _check_host(self, headers: Headers, path: str) -> str:
         """Return the requested host, empty if there is none; refuse one that is not this server's."""
@@ -252,6 +257,12 @@ class Gate:
             if error.status == 401 and not scripted:
                 header = {"WWW-Authenticate": 'Basic realm="vmflow", charset="UTF-8"'}
             raise RequestRefusedError(error.status, "login", str(error), header) from error
+        results = not self._only_reads and scope["method"] == "POST" and scope["path"] == AGENT_RESULTS
+        if (who.role == "agent") != results:
+            text = "a token of role agent is needed" if results else f"{who.name} is an agent: it may post results only"
+            raise RequestRefusedError(403, "role", text)
+        if results:
+            return who
         changes = scope["method"] == "POST" and scope["path"] not in FOR_READERS
         if not self._only_reads and who.role != "operator" and changes:
             raise RequestRefusedError(403, "role", f"{who.name} is a reader: an operator is needed to change anything")
@@ -302,7 +313,7 @@ def _check_once(headers: Headers) -> None:
         )
 
 
-def _check_body(headers: Headers) -> None:
+def _check_body(headers: Headers, most: int) -> None:
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise RequestRefusedError(415, "body", f"content type {kind[:SHOWN]!r}: application/json is expected")
@@ -310,8 +321,8 @@ def _check_body(headers: Headers) -> None:
     if "transfer-encoding" in headers or not length.isascii() or not length.isdigit():
         raise RequestRefusedError(411, "body", "a body with its length is expected")
     octets = length.lstrip("0")[:10]
-    if int(octets or "0") > BODY_BYTES:
-        raise RequestRefusedError(413, "body", f"{octets} octets: at most {BODY_BYTES} are taken")
+    if int(octets or "0") > most:
+        raise RequestRefusedError(413, "body", f"{octets} octets: at most {most} are taken")
 
 
 def _browser(headers: Headers) -> bool:
@@ -428,6 +439,8 @@ class Entrance:
     async def log_in(self, name: str, password: str, scope: Scope) -> tuple[Identity, str]:
         """Open a session for a browser: return who it is, and a `Set-Cookie` header.  Raises DeniedError."""
         who = await self._login.identify(Credentials(name, password), (scope.get("client") or ("",))[0])
+        if who.role == "agent":
+            raise DeniedError("an agent has no session: it sends its token with each batch")
         self.log_out(scope)  # the session that this browser had
         return who, cookie(self._sessions.open(who), tls=_over_tls(scope))
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, SecretStr, StringConstraints, field_valid
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.@-]{1,64}$")]
 HostName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$")]
-Role = Literal["reader", "operator"]
+Role = Literal["reader", "operator", "agent"]
 
 TOKEN_HASH = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -25,7 +25,8 @@ class LoginSettings(BaseModel, frozen=True, extra="forbid"):
 
     name: Name
     role: Role = "reader"
-    """A `reader` may query; an `operator` may also acknowledge, silence and change."""
+    """A `reader` may query; an `operator` may also acknowledge, silence and change.  An `agent` may post its results
+    and nothing else; its token's name is the agent's."""
 
 
 class UserSettings(LoginSettings, frozen=True, extra="forbid"):
@@ -33,6 +34,13 @@ class UserSettings(LoginSettings, frozen=True, extra="forbid"):
 
     password_hash: SecretStr
     """What `vmflow passwd NAME` prints: argon2id in its usual form, `$argon2id$v=19$…`."""
+
+    @field_validator("role")
+    @classmethod
+    def _check_role(cls, value: Role) -> Role:
+        if value == "agent":
+            raise ValueError("agents have tokens, no passwords: `vmflow passwd NAME --token --role agent`")
+        return value
 
     @field_validator("password_hash")
     @classmethod

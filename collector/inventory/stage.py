@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from collector.interfaces import Clock, Sink
+from collector.inventory import ends
 from collector.inventory.exporters import InBand
 from collector.inventory.history import History
 from collector.inventory.join import N_FOREIGN, N_NAMED, N_UNNAMED
@@ -160,6 +161,7 @@ class InventoryStage:
     def warm_up(self) -> None:
         """Compile the kernels, or load them.  Blocks."""
         warm_up()
+        ends.warm_up()
 
     def name(self, decoded: Decoded, worker: int = 0) -> Decoded:
         """Return the same rows, named.  Host structures among them are learnt from: they are not rows themselves.
@@ -180,6 +182,10 @@ class InventoryStage:
         )
         self._seconds.inc(time.perf_counter() - began)
         return named
+
+    def name_probes(self, rows: pa.RecordBatch, /) -> pa.RecordBatch:
+        """Return rows of `probes` with the columns that name both ends.  Blocks; for any thread."""
+        return ends.name_ends(rows, self._namers[0].snapshot, int(self._settings.grace_seconds * 1e6))
 
     def health(self) -> dict[str, dict[str, Any]]:
         """Return the state of each source, for /health."""

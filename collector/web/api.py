@@ -33,7 +33,14 @@ from starlette.types import ASGIApp
 from collector.http.gate import DEFECT, PROBLEM, SCOPE_ROLE, SCOPE_USER, SESSION, Entrance, problem
 from collector.http.login import DeniedError
 from collector.http.server import HeldResponse, LargeResponse
-from collector.interfaces import AlertService, AlertServiceError, Row, SqlService
+from collector.interfaces import (
+    AlertService,
+    AlertServiceError,
+    ResultsRefusedError,
+    ResultsService,
+    Row,
+    SqlService,
+)
 from collector.store_errors import first_line
 from collector.store_reader import Reader
 from collector.version import VERSION
@@ -385,6 +392,12 @@ class Sql(BaseModel, extra="forbid"):
     sql: Annotated[str, StringConstraints(min_length=1, max_length=50_000)] = Field(description="One SELECT.")
 
 
+class Taken(BaseModel):
+    """A batch that was taken."""
+
+    rows: int
+
+
 class Problem(BaseModel):
     """What went wrong (RFC 9457)."""
 
@@ -682,6 +695,33 @@ async def log_out(request: Request, response: Response) -> None:
     response.headers["Set-Cookie"] = entrance.log_out(request.scope)
 
 
+_REFUSED = _problems(
+    {
+        409: "The batch was taken before.",
+        413: "The batch is longer than 1 MiB.",
+        422: "The batch holds what cannot be: it must not be sent again.",
+        429: "Too many rows of this agent: Retry-After says when to come again.",
+        503: "There is no room, or the store was not asked yet what it has: Retry-After says when to come again.",
+    }
+)
+
+
+@router.post("/agent/results", tags=["agents"], status_code=202, responses=_BODY | _REFUSED)
+async def take_results(request: Request) -> Taken:
+    """Take a batch of an agent's results: `boot` and `batch`, which distinguish it from others, and `columns`."""
+    service: ResultsService | None = request.app.state.results
+    if request.scope.get(SCOPE_ROLE) != "agent":
+        raise HTTPException(403, "a token of role agent is needed: `vmflow passwd NAME --token --role agent`")
+    if service is None:
+        raise HTTPException(503, "results of agents are not taken here")
+    try:
+        with service.place():
+            return Taken(rows=await service.take(str(request.scope[SCOPE_USER]), await request.body()))
+    except ResultsRefusedError as error:
+        wait = {"Retry-After": str(error.retry_seconds)} if error.retry_seconds else None
+        raise HTTPException(error.status, str(error), wait) from error
+
+
 async def _row(reader: Reader, alert_id: str) -> Row:
     row = await queries.alert(reader, alert_id)
     if row is None:
@@ -758,10 +798,11 @@ def application(
     events: Events,
     entrance: Entrance,
     sql: SqlService | None,
+    results: ResultsService | None,
     pages: Sequence[BaseRoute],
 ) -> ASGIApp:
     """Return the API of `service` and of the store, with `pages` beside it; `console` is the reader of its questions,
-    `sql` answers those that people write."""
+    `sql` answers those that people write, `results` takes what agents measured."""
     app = Api(
         title="vmflow",
         summary="Alerts of VM-to-VM traffic: list, acknowledge, resolve, silence; rules and their state.",
@@ -773,6 +814,7 @@ def application(
     )
     app.state.service, app.state.reader = service, reader
     app.state.console, app.state.events, app.state.sql, app.state.entrance = console, events, sql, entrance
+    app.state.results = results
     app.include_router(router)
     handle(app)
     app.middleware_stack = app.build_middleware_stack()  # otherwise the first request does this

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from collector.http.gate import READS, Entrance, asks_page, problem
 from collector.http.server import CONNECTIONS, BindError, LargeResponse, bind, server
-from collector.interfaces import AlertService, Call, SqlService
+from collector.interfaces import AlertService, Call, ResultsService, SqlService
 from collector.log import get_log
 from collector.metrics import Metrics
 from collector.store_reader import Reader
@@ -114,10 +114,12 @@ class Web:
         entrance: Entrance,
         call: Call,
         sql: SqlService | None = None,
+        results: ResultsService | None = None,
         connections: int = CONNECTIONS,
     ) -> None:
         """`reader` is for the API's routes, `console` for the page's questions; `events` go to open pages.  `call` is
-        for loading the API, and for rendering metrics meanwhile: two threads.  `sql` answers people's SQL."""
+        for loading the API, and for rendering metrics meanwhile: two threads.  `sql` answers people's SQL,
+        `results` takes those of agents."""
         self._settings = settings
         self._entrance = entrance
         self._families = metrics
@@ -128,6 +130,7 @@ class Web:
         self._console = console
         self._events = events
         self._sql = sql
+        self._results = results
         self._files = Pages()
         self._call = call
         self._routes = [
@@ -187,8 +190,9 @@ class Web:
         from collector.web.api import application  # noqa: PLC0415 - slow, see the module's text
 
         return application(
-            self._service, self._reader, self._console, self._events, self._entrance, self._sql, self._routes
-        )
+            self._service, self._reader, self._console, self._events, self._entrance, self._sql, self._results,
+            self._routes,
+        )  # fmt: skip
 
     async def _home(self, request: Request) -> Response:
         return PlainTextResponse(HOME)

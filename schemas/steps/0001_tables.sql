@@ -311,6 +311,71 @@ ORDER BY (time, src_vm_uuid, dst_vm_uuid)
 TTL toDateTime(time) + toIntervalDay(90)
 SETTINGS index_granularity = 8192, min_rows_for_wide_part = 262144, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;
 
+CREATE TABLE IF NOT EXISTS probes${local}${on_cluster}
+(
+    `time` DateTime64(6, 'UTC') CODEC(Delta, LZ4),
+    `interval_us` UInt64 CODEC(T64, ZSTD(1)),
+    `session` UInt32 CODEC(LZ4),
+    `reflector` LowCardinality(String) CODEC(ZSTD(1)),
+    `src_ip` IPv6 CODEC(ZSTD(1)),
+    `dst_ip` IPv6 CODEC(ZSTD(1)),
+    `dst_port` UInt16 CODEC(LZ4),
+    `dscp` UInt8 CODEC(LZ4),
+    `octets` UInt16 CODEC(LZ4),
+    `authenticated` UInt8 CODEC(LZ4),
+    `sent` UInt32 CODEC(T64, ZSTD(1)),
+    `received` UInt32 CODEC(T64, ZSTD(1)),
+    `lost` UInt32 CODEC(T64, ZSTD(1)),
+    `late` UInt32 CODEC(T64, ZSTD(1)),
+    `lost_forward` Nullable(UInt32) CODEC(T64, ZSTD(1)),
+    `lost_reverse` Nullable(UInt32) CODEC(T64, ZSTD(1)),
+    `duplicates` UInt32 CODEC(T64, ZSTD(1)),
+    `reordered` UInt32 CODEC(T64, ZSTD(1)),
+    `unreachable` UInt32 CODEC(T64, ZSTD(1)),
+    `refused` UInt32 CODEC(T64, ZSTD(1)),
+    `round_trips` UInt32 CODEC(T64, ZSTD(1)),
+    `rtt_min_us` Nullable(Float32) CODEC(ZSTD(1)),
+    `rtt_median_us` Nullable(Float32) CODEC(ZSTD(1)),
+    `rtt_p99_us` Nullable(Float32) CODEC(ZSTD(1)),
+    `rtt_max_us` Nullable(Float32) CODEC(ZSTD(1)),
+    `jitter_us` Nullable(Float32) CODEC(ZSTD(1)),
+    `residence_us` Nullable(Float32) CODEC(ZSTD(1)),
+    `forward_us` Nullable(Float32) CODEC(ZSTD(1)),
+    `forward_error_us` Nullable(Float32) CODEC(ZSTD(1)),
+    `forward_variation_us` Nullable(Float32) CODEC(ZSTD(1)),
+    `reverse_us` Nullable(Float32) CODEC(ZSTD(1)),
+    `reverse_error_us` Nullable(Float32) CODEC(ZSTD(1)),
+    `reverse_variation_us` Nullable(Float32) CODEC(ZSTD(1)),
+    `clock_offset_us` Nullable(Float64) CODEC(ZSTD(1)),
+    `clock_error_us` Nullable(Float64) CODEC(ZSTD(1)),
+    `skew_low_ppm` Nullable(Float32) CODEC(ZSTD(1)),
+    `skew_high_ppm` Nullable(Float32) CODEC(ZSTD(1)),
+    `clocks` Enum8('unknown' = 0, 'free' = 1, 'synchronised' = 2, 'uneven' = 3) CODEC(LZ4),
+    `hops` Nullable(UInt8) CODEC(LZ4),
+    `timestamps` Enum8('user' = 0, 'kernel' = 1) CODEC(LZ4),
+    `reflector_timestamps` Enum8('unknown' = 0, 'software' = 1, 'hardware' = 2) CODEC(LZ4),
+    `reflector_mode` Enum8('unknown' = 0, 'stateful' = 1, 'stateless' = 2) CODEC(LZ4),
+    `loss_low` Nullable(Float64) CODEC(ZSTD(1)),
+    `loss_high` Nullable(Float64) CODEC(ZSTD(1)),
+    `agent` LowCardinality(String) CODEC(ZSTD(1)),
+    `boot` UInt64 CODEC(ZSTD(1)),
+    `batch` UInt32 CODEC(T64, ZSTD(1)),
+    `src_vm` LowCardinality(String) CODEC(ZSTD(1)),
+    `dst_vm` LowCardinality(String) CODEC(ZSTD(1)),
+    `src_project` LowCardinality(String) CODEC(ZSTD(1)),
+    `dst_project` LowCardinality(String) CODEC(ZSTD(1)),
+    `src_host` LowCardinality(String) CODEC(ZSTD(1)),
+    `dst_host` LowCardinality(String) CODEC(ZSTD(1)),
+    `network` LowCardinality(String) CODEC(ZSTD(1)),
+    `src_vm_uuid` UUID CODEC(ZSTD(1)),
+    `dst_vm_uuid` UUID CODEC(ZSTD(1))
+)
+ENGINE = ${replicated}MergeTree
+PARTITION BY toYYYYMMDD(time)
+ORDER BY (time, agent, session)
+TTL toDateTime(time) + toIntervalDay(90)
+SETTINGS index_granularity = 8192, min_rows_for_wide_part = 262144, non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1, materialize_ttl_recalculate_only = 1;
+
 CREATE TABLE IF NOT EXISTS alerts${local}${on_cluster}
 (
     `time` DateTime64(6, 'UTC') CODEC(Delta, LZ4),
