@@ -176,11 +176,12 @@ class Windows:
         forward = back = 0
         if answers:
             numbers = {answer.reply for answer in answers}
+            once = len(numbers) == len(answers)
             least, most = min(numbers), max(numbers)
             numbers |= {number for number in window.part.extra if least < number < most}
             unanswered = answers[-1].probe + 1 - answers[0].probe - len(answers)
             missing = most + 1 - least - len(numbers)
-            if missing <= unanswered:  # else the reflector has begun its count again
+            if once and missing <= unanswered:  # else the reflector has begun its count again
                 forward, back = unanswered - missing, missing
         following = self._open[0].part.answers(self._open[0].first) if self._open else []
         ends = [end for end in (self._before, *answers[:1], *answers[-1:], *following[:1]) if end is not None]
