@@ -18,7 +18,9 @@ def settings(tmp_path: Path, text: str) -> Path:
 
 
 def test_the_sessions_of_a_file(tmp_path: Path) -> None:
-    found = load(settings(tmp_path, f'[agent]\n{COLLECTOR}[[agent.sessions]]\nto = "hv2"\n[[agent.sessions]]\nto = "r"'))
+    found = load(
+        settings(tmp_path, f'[agent]\n{COLLECTOR}[[agent.sessions]]\nto = "hv2"\n[[agent.sessions]]\nto = "r"')
+    )
 
     assert [(one.to, one.every_ms, one.reflector) for one in found.sessions] == [
         ("hv2", 1000, "unknown"),
