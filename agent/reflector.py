@@ -17,7 +17,7 @@ from typing import Any
 from agent import stamp
 from agent.clock import SYNCHRONISED, LocalClock, to_ntp
 from agent.sockets import MOST_AT_ONCE, Datagram, Sent, StampSocket
-from agent.stamp import Knowledge, Reply, StampError
+from agent.stamp import Knowledge, Reply, Request, StampError
 
 Network = IPv4Network | IPv6Network
 PRIVATE: tuple[Network, ...] = tuple(
@@ -112,32 +112,33 @@ class Reflector:
         """Addresses and sessions that are remembered."""
         return len(self._sources), len(self._sessions)
 
-    def _refusal(self, packet: Datagram, now_s: float) -> str:
-        """Return why a packet gets no answer; empty if it may.  Nothing is kept of a session yet."""
+    def _request(self, packet: Datagram, now_s: float) -> Request:
+        """Return what a packet asks.  Raises StampError, whose text is why it gets no answer.
+
+        Tokens come last: what is forged must not take those of the address that it names.
+        """
         rules, octets, (address, port) = self._rules, packet.octets, packet.sender[:2]
         if packet.to_many:
-            return "to_many"
+            raise StampError("to_many")
         if not stamp.base_octets(rules.key) <= len(octets) <= stamp.MOST_OCTETS:
-            return "long" if len(octets) > stamp.MOST_OCTETS else "short"
+            raise StampError("long" if len(octets) > stamp.MOST_OCTETS else "short")
         if port in rules.ports or stamp.is_reply(octets, rules.key):
-            return "from_reflector"
-        bucket = self._source(address, now_s)
-        if bucket is None:
-            return "not_allowed"
-        if not bucket.take(now_s):
-            return "source_rate"
-        return "" if self._all.take(now_s) else "rate"
+            raise StampError("from_reflector")
+        if not self._allowed(address):
+            raise StampError("not_allowed")
+        request = stamp.parse_request(octets, rules.key)
+        if not self._source(address, now_s).take(now_s):
+            raise StampError("source_rate")
+        if not self._all.take(now_s):
+            raise StampError("rate")
+        return request
 
     def answer(self, packet: Datagram, now_s: float, now_ns: int) -> tuple[bytes, _Session | None, int] | None:
         """Return the reply to a packet, its session and its number, or None; count which."""
-        reason = self._refusal(packet, now_s)
-        if not reason:
-            try:
-                request = stamp.parse_request(packet.octets, self._rules.key)
-            except StampError as error:
-                reason = str(error)
-        if reason:
-            self.counts[reason] += 1
+        try:
+            request = self._request(packet, now_s)
+        except StampError as error:
+            self.counts[str(error)] += 1
             return None
         session = self._session((packet.sender[:2], packet.asked, request.ssid), now_s)
         number = request.sequence
@@ -164,13 +165,16 @@ class Reflector:
         self.counts["answered"] += 1
         return stamp.pack_reply(reply, key) + tlvs, session, number
 
-    def _source(self, address: str, now_s: float) -> TokenBucket | None:
+    def _allowed(self, address: str) -> bool:
+        if address in self._sources:
+            return True
+        plain = ip_address(address.partition("%")[0])
+        return any(plain in network for network in self._rules.allow)
+
+    def _source(self, address: str, now_s: float) -> TokenBucket:
         """Return the bucket of an address that is allowed."""
         bucket = self._sources.get(address)
         if bucket is None:
-            plain = ip_address(address.partition("%")[0])
-            if not any(plain in network for network in self._rules.allow):
-                return None
             bucket = self._sources[address] = TokenBucket(self._rules.per_source, now_s)
             if len(self._sources) > MOST_SOURCES:
                 self._sources.popitem(last=False)

@@ -96,6 +96,16 @@ def test_under_a_key_a_wrong_hmac_gets_nothing_and_leaves_nothing() -> None:
     assert stamp.parse_reply(found[0], KEY).sender_sequence == 3
 
 
+def test_forged_packets_take_no_token_of_the_address_that_they_name() -> None:
+    of = made(key=KEY, per_source=10, per_second=20)
+    for _ in range(100):
+        assert of.answer(packet(request(key=b"x" * 32)), 0.0, NOW_NS) is None
+    assert (of.counts, of.kept) == ({"hmac": 100}, (0, 0))
+
+    assert sum(of.answer(packet(request(key=KEY)), 0.0, NOW_NS) is not None for _ in range(20)) == 10
+    assert of.counts == {"hmac": 100, "answered": 10, "source_rate": 10}
+
+
 def test_a_bucket_holds_a_second_of_tokens() -> None:
     bucket = TokenBucket(10, 0.0)
     assert sum(bucket.take(0.0) for _ in range(100)) == 10
