@@ -31,7 +31,7 @@ PER_SECOND, PER_SOURCE = 5000, 200
 MOST_SOURCES = 4096
 """Addresses whose rate is watched: 1 MB.  The one that was quiet longest goes first."""
 MOST_SESSIONS = 4096
-"""Sessions that are counted: 2 MB.  Further ones are answered without state."""
+"""Sessions that are counted: 2 MB.  The one that was quiet longest makes room for another."""
 IDLE_S = 900.0
 """After this a session is forgotten (RFC 8972 leaves it to us; TWAMP's REFWAIT is 900 s, RFC 5357 section 4.2)."""
 UNSTAMPED = 256
@@ -115,7 +115,8 @@ class Reflector:
     def _request(self, packet: Datagram, now_s: float) -> Request:
         """Return what a packet asks.  Raises StampError, whose text is why it gets no answer.
 
-        Tokens come last: what is forged must not take those of the address that it names.
+        Tokens come last: what is forged must not take those of the address that it names.  Its HMAC costs a third of
+        what reading it did (2.4 µs of 7), and is over 96 octets however long the packet is.
         """
         rules, octets, (address, port) = self._rules, packet.octets, packet.sender[:2]
         if packet.to_many:
@@ -133,7 +134,7 @@ class Reflector:
             raise StampError("rate")
         return request
 
-    def answer(self, packet: Datagram, now_s: float, now_ns: int) -> tuple[bytes, _Session | None, int] | None:
+    def answer(self, packet: Datagram, now_s: float, now_ns: int) -> tuple[bytes, _Session, int] | None:
         """Return the reply to a packet, its session and its number, or None; count which."""
         try:
             request = self._request(packet, now_s)
@@ -141,10 +142,8 @@ class Reflector:
             self.counts[str(error)] += 1
             return None
         session = self._session((packet.sender[:2], packet.asked, request.ssid), now_s)
-        number = request.sequence
-        if session is not None:
-            number = session.sent % (1 << 32)
-            session.received += 1
+        number = session.sent % (1 << 32)
+        session.received += 1
         key, estimate = self._rules.key, self._clock.error(now_ns)
         base = stamp.base_octets(key)
         tlvs = packet.octets[base:]
@@ -152,16 +151,15 @@ class Reflector:
             known = Knowledge(
                 stamp.SYNC_NTP if estimate & SYNCHRONISED else stamp.SYNC_FREE,
                 stamp.SOFTWARE,
-                None if session is None else (session.received % (1 << 32), session.sent % (1 << 32)),
-                (0, 0) if session is None else session.last,
+                (session.received % (1 << 32), session.sent % (1 << 32)),
+                session.last,
             )
             tlvs = stamp.answer_tlvs(tlvs, request.sequence, number, known, key)
         reply = Reply(
             number, to_ntp(max(now_ns, packet.time_ns)), estimate, request.ssid, to_ntp(packet.time_ns),
             request.sequence, request.sent, request.error, packet.ttl,
         )  # fmt: skip
-        if session is not None:
-            session.sent += 1
+        session.sent += 1
         self.counts["answered"] += 1
         return stamp.pack_reply(reply, key) + tlvs, session, number
 
@@ -182,15 +180,13 @@ class Reflector:
             self._sources.move_to_end(address)
         return bucket
 
-    def _session(self, name: tuple[Any, ...], now_s: float) -> _Session | None:
-        """Return the session of a sender, a new one if there is room, else None."""
+    def _session(self, name: tuple[Any, ...], now_s: float) -> _Session:
+        """Return the session of a sender; a new one if there is none, or if it was idle for too long."""
         session = self._sessions.get(name)
-        if session is None:
-            while self._sessions and now_s - next(iter(self._sessions.values())).used_s > IDLE_S:
-                self._sessions.popitem(last=False)
-            if len(self._sessions) >= MOST_SESSIONS:
-                return None
+        if session is None or now_s - session.used_s > IDLE_S:
             session = self._sessions[name] = _Session(now_s)
+            if len(self._sessions) > MOST_SESSIONS:
+                self._sessions.popitem(last=False)
         session.used_s = now_s
         self._sessions.move_to_end(name)
         return session
@@ -227,11 +223,11 @@ class ReflectorSocket:
                 self._reflector.counts["answered"] -= 1
                 self._reflector.counts["unsent"] += 1
                 continue
-            if session is not None and self._socket.kernel:
+            if self._socket.kernel:
                 self._unstamped[sent] = session, number, now_ns
                 if len(self._unstamped) > UNSTAMPED:
                     self._unstamped.popitem(last=False)
-            self._take_times(1)  # now, so that the session's next reply can tell it
+            self._take_times(1)  # now, so that the session's next reply has it
             replied = True
         if not replied:
             self._take_times(MOST_AT_ONCE)

@@ -101,14 +101,15 @@ class StampSocket:
 
     def send(self, octets: bytes) -> int:
         """Send to the peer; return the datagram's number.  Raises OSError."""
-        try:
-            self.socket.send(octets)
-        except OSError:
-            self._count_again()
-            if not LINUX:
-                raise
-            # The ICMP error of one before ends the first try; it is on the error queue, too.
-            self.socket.send(octets)
+        # The ICMP error of one before ends the first try; it is on the error queue, too.
+        for last in (False, True) if LINUX else (True,):
+            try:
+                self.socket.send(octets)
+                break
+            except OSError:
+                self._count_again()
+                if last:
+                    raise
         self._number += 1
         return self._number - 1
 
