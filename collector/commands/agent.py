@@ -42,9 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Measure loss and delay between two machines: one reflects, the other sends (STAMP, RFC 8762)."
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
-    probe = actions.add_parser(
-        "probe", help="send probes to a reflector, and print how many were lost and how long they took"
-    )
+    probe = actions.add_parser("probe", help="send probes to a reflector, and print loss and delay")
     probe.description = (
         "Send STAMP probes to a reflector: `vmflow agent reflect`, a router, any TWAMP Light responder.  "
         "Ctrl-C prints what was measured so far."

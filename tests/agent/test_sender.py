@@ -175,6 +175,36 @@ def test_a_refusal_ends_it_at_once() -> None:
     assert result.sent < 20
 
 
+class Failing:
+    """A socket whose next tries to send fail."""
+
+    def __init__(self, real: socket.socket, *codes: int) -> None:
+        self._real, self._codes = real, [*codes]
+
+    def send(self, octets: bytes) -> int:
+        if self._codes:
+            raise OSError(self._codes.pop(0), "failed")
+        return self._real.send(octets)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+@pytest.mark.skipif(not LINUX, reason="ICMP errors end the next try to send on Linux")
+def test_an_icmp_error_of_before_is_tried_again_and_a_refusal_of_this_machine_is_not() -> None:
+    opened = StampSocket(socket.AF_INET, errors=True)
+    real = opened.socket
+    with contextlib.closing(real), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        peer.bind(("127.0.0.1", 0))
+        real.connect(peer.getsockname())
+        for codes, numbers in (((errno.EHOSTUNREACH,), [0]), ((errno.EPERM,), []), ((errno.ENETUNREACH,) * 2, [])):
+            opened.socket = Failing(real, *codes)  # type: ignore[assignment] # as much as is used
+            with contextlib.nullcontext() if numbers else pytest.raises(OSError, match="failed"):
+                assert [opened.send(b"x")] == numbers
+        assert opened.send(b"x") == 1
+        assert [event.number for event in opened.events() if isinstance(event, Sent)] == [0, 1]
+
+
 @pytest.mark.skipif(not LINUX, reason="kernel times are Linux's")
 def test_times_of_sending_stay_with_their_datagrams_when_some_are_refused() -> None:
     """An ICMP error ends the next try to send, which some kernels count."""
