@@ -28,6 +28,8 @@ assert.equal(lossState("blind", true), "within");
 assert.equal(lossState("spread"), "measured");
 // Names that spreadsheets would run, and what was not measured, in CSV.
 assert.equal(csv(["a", "b"], [["=1+1", null], ['x,"y"', 0]]), "a,b\r\n'=1+1,\r\n\"x,\"\"y\"\"\",0\r\n");
+// Also behind what a spreadsheet takes for the end of a cell, and in full width.
+assert.equal(csv(["a"], [["x;=1+1"], [" @y"], ["\uff1d1"]]), "a\r\nx;'=1+1\r\n '@y\r\n'\uff1d1\r\n");
 // Numbers that come as text stay numbers; what is inside stays readable.
 assert.equal(csv(["a"], [["-5"], ["+1e3"], ["-1+1"], [{ b: [1] }], [["x", { c: 2 }]], [["-2"]]]), "a\r\n-5\r\n+1e3\r\n'-1+1\r\n\"{\"\"b\"\":[1]}\"\r\n\"x {\"\"c\"\":2}\"\r\n-2\r\n");
 // The hash of a pair has more digits than a number holds.
