@@ -134,7 +134,7 @@ def parse_reply(octets: bytes, key: bytes | None = None) -> Reply:
         *fields, ttl = _SIGNED_REPLY.unpack_from(octets)
     else:
         *fields, _, ttl = _OPEN_REPLY.unpack_from(octets.ljust(OPEN_OCTETS, b"\0"))
-    return Reply(*fields, ttl or None)  # no packet arrives with 0
+    return Reply._make((*fields, ttl or None))  # no packet arrives with 0
 
 
 def is_reply(octets: bytes, key: bytes | None = None) -> bool:
