@@ -313,11 +313,8 @@ def _one_way_rows(result: Result) -> list[tuple[str, str]]:
 def _where(result: Result) -> str:
     late = f"; {result.late} came after 3 s" if result.late else ""
     if result.lost_forward is None or result.lost_reverse is None:
-        why = (
-            "numbers of replies do not add up"
-            if result.reflector == "stateful"
-            else "the reflector does not count replies"
-        )
+        counts = result.reflector == "stateful"
+        why = "numbers of replies do not add up" if counts else "the reflector does not count replies"
         return f"unknown: {why}{late}"
     rest = f", {result.lost_unresolved} unknown" if result.lost_unresolved else ""
     return f"{result.lost_forward} on the way there, {result.lost_reverse} on the way back{rest}{late}"
