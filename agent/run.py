@@ -64,7 +64,7 @@ class _Running:
 
     def rows(self) -> list[Row]:
         """Return what there is to hand over of windows that are final now."""
-        return [self._row(window) for window in self._sender.final() if window.result.sent or window.result.unreachable]
+        return [self._row(window) for window in self._sender.final() if window.result.sent + window.result.unsent]
 
     def _row(self, window: Window) -> Row:
         settings, result = self._settings, window.result
@@ -79,7 +79,7 @@ class _Running:
             "authenticated": int(self._key is not None),
             **{name: getattr(result, name) for name in (
                 "sent", "received", "lost", "late", "lost_forward", "lost_reverse", "duplicates", "reordered",
-                "unreachable",
+                "unreachable", "unsent",
             )},
             "refused": sum(result.refused.values()), "round_trips": len(times),
             **{f"rtt_{name}_us": _rounded(percentile(times, share) if times else None) for name, share in (

@@ -23,7 +23,7 @@ from pydantic_settings import (
 
 from agent import stamp
 from agent.reflector import PER_SECOND, PER_SOURCE, PRIVATE
-from agent.sender import Plan, least_octets
+from agent.sender import Plan, check_octets, least_octets
 from agent.text import target
 
 FILE = Path("/etc/vmflow/agent.toml")
@@ -82,14 +82,17 @@ class SessionSettings(BaseModel, frozen=True, extra="forbid"):
     @model_validator(mode="after")
     def _check(self) -> Self:
         target(self.to)
-        if 0 < self.octets < self.least_octets:
-            raise ValueError(f"octets = {self.octets}: such a probe has at least {self.least_octets}")
+        check_octets(self.plan(self._any_key))
         return self
+
+    @property
+    def _any_key(self) -> bytes | None:
+        return None if self.key_file is None else bytes(16)
 
     @property
     def least_octets(self) -> int:
         """Length of a probe without padding."""
-        return least_octets(self.plan(None if self.key_file is None else bytes(16)))
+        return least_octets(self.plan(self._any_key))
 
     def plan(self, key: bytes | None) -> Plan:
         """Return what is sent."""

@@ -104,11 +104,11 @@ class Windows:
             until_s = self._clock_s() + (start_ns + self._window_ns - time_ns) / 1e9
             self._open.append(_Open(start_ns, self.next, until_s, _Part("stateless")))
 
-    def sent(self, wire: int, t1_ns: int) -> int:
-        """Note a probe; returns its number."""
+    def sent(self, wire: int, t1_ns: int, error: int) -> int:
+        """Note a probe, and the Error Estimate of its time; returns its number."""
         self.begin(t1_ns)
         window = self._open[-1]
-        window.part.sent(wire, t1_ns)
+        window.part.sent(wire, t1_ns, error)
         window.last_ns = t1_ns
         self.next += 1
         return self.next - 1
@@ -122,6 +122,11 @@ class Windows:
         """Count an ICMP error, in the newest window."""
         if self._open:
             self._open[-1].part.failed()
+
+    def not_sent(self) -> None:
+        """Count a probe that this machine refused to send, in the newest window."""
+        if self._open:
+            self._open[-1].part.not_sent()
 
     def refuse(self, reason: str) -> None:
         """Count a packet that is no reply of ours, in the newest window."""
@@ -174,6 +179,7 @@ class Windows:
             return replace(result, reflector=self._mode)
         answers = window.part.answers(window.first)
         forward = back = 0
+        known = not result.lost
         if answers:
             numbers = {answer.reply for answer in answers}
             once = len(numbers) == len(answers)
@@ -181,7 +187,8 @@ class Windows:
             numbers |= {number for number in window.part.extra if least < number < most}
             unanswered = answers[-1].probe + 1 - answers[0].probe - len(answers)
             missing = most + 1 - least - len(numbers)
-            if once and missing <= unanswered:  # else the reflector has begun its count again
+            known = once and missing <= unanswered  # else the reflector has begun its count again
+            if known:
                 forward, back = unanswered - missing, missing
         following = self._open[0].part.answers(self._open[0].first) if self._open else []
         ends = [end for end in (self._before, *answers[:1], *answers[-1:], *following[:1]) if end is not None]
@@ -196,6 +203,8 @@ class Windows:
                 forward += ours
             elif missing == between:
                 back += ours
+        if not known and not forward + back:
+            return replace(result, reflector="stateful")
         return replace(
             result, reflector="stateful", lost_forward=forward, lost_reverse=back,
             lost_unresolved=result.lost - forward - back,

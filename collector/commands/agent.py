@@ -24,7 +24,7 @@ from agent.clock import percentile
 from agent.reflector import PER_SECOND, PER_SOURCE, PRIVATE, REASONS, Network, Reflector, ReflectorSocket, Rules, listen
 from agent.sender import MOST_PROBES, Plan, Sender, least_octets, resolve
 from agent.session import Result
-from agent.text import read_key
+from agent.text import read_key, target
 from collector.commands.output import add_format_argument, show_items
 from collector.figures import figure, figures, number
 from collector.terminal import print_error, say, tell
@@ -33,8 +33,6 @@ EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 DEFAULT_LISTEN = (f"0.0.0.0:{stamp.PORT}", f"[::]:{stamp.PORT}")
 SHARP_PPM = 100
 """Width of the bounds of a clock's rate that is printed for people."""
-KEY_OCTETS = range(16, 65)
-_TARGET = re.compile(r"(?:\[(?P<v6>[^]]+)\]|(?P<name>[^:]*))(?::(?P<port>\d{1,5}))?")
 _INTERVAL = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)(ms|s)")
 
 
@@ -43,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Measure loss and delay between two machines: one reflects, the other sends (STAMP, RFC 8762)."
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
-    probe = actions.add_parser("probe", help="send probes to a reflector, and say what became of them")
+    probe = actions.add_parser("probe", help="send probes to a reflector, and print loss and delay")
     probe.description = (
         "Send STAMP probes to a reflector: `vmflow agent reflect`, a router, any TWAMP Light responder.  "
         "Ctrl-C prints what was measured so far."
@@ -125,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "run":
         return _run_for_good(args)
     try:
-        key = None if args.key_file is None else _key(args.key_file)
+        key = None if args.key_file is None else read_key(args.key_file)
     except ValueError as error:
         print_error(command, str(error))
         return EXIT_USAGE
@@ -140,12 +138,12 @@ def _probe(args: argparse.Namespace, key: bytes | None) -> int:
     plan = Plan(
         args.count, args.every, args.octets, args.dscp, key, not args.plain, args.timestamps == "kernel", args.reflector
     )
-    if args.octets and args.octets < (least := least_octets(plan)):
-        print_error("agent probe", f"--octets {args.octets}: such a probe has at least {least}")
+    try:
+        sender = Sender(plan)
+    except ValueError as error:
+        print_error("agent probe", f"--octets {args.octets}: {error}")
         return EXIT_USAGE
     host, port = args.target
-    port = stamp.PORT if port is None else port
-    sender = Sender(plan)
     address: tuple[Any, ...] = (host, port)
 
     async def measure() -> None:
@@ -167,14 +165,15 @@ def _probe(args: argparse.Namespace, key: bytes | None) -> int:
     result = sender.result()
     if result.sent and not sender.hopeless:
         item = _item(host, address, plan, result)
-        show_items([item], args.format, lambda: _print(address, seconds, result))
+        show_items([item], args.format, lambda: _print(address, seconds, result, sender.refusal))
     if result.received + result.late or code == EXIT_INTERRUPTED:
         if result.lost and plan.every_s * PER_SOURCE < 1:
             tell(
                 f"note: `vmflow agent reflect` answers an address {PER_SOURCE} times a second, or as --per-source says"
             )
         return code
-    print_error("agent probe", f"no answer from {_text(address)}: {_why(sender, result, key is not None)}")
+    failure = "no answer from" if result.sent else "no probe could be sent to"
+    print_error("agent probe", f"{failure} {_text(address)}: {_why(sender, result, key is not None)}")
     return EXIT_FAILED
 
 
@@ -287,7 +286,7 @@ def _item(host: str, address: tuple[Any, ...], plan: Plan, result: Result) -> di
         name: getattr(result, name)
         for name in (
             "sent", "received", "outstanding", "lost", "late", "lost_forward", "lost_reverse", "lost_unresolved",
-            "loss", "loss_low", "loss_high", "duplicates", "reordered", "unreachable", "refused",
+            "loss", "loss_low", "loss_high", "duplicates", "reordered", "unreachable", "unsent", "refused",
         )
     }  # fmt: skip
     for name, share in (("min", 0.0), ("median", 0.5), ("p99", 0.99), ("max", 1.0)):
@@ -307,7 +306,7 @@ def _item(host: str, address: tuple[Any, ...], plan: Plan, result: Result) -> di
     }  # fmt: skip
 
 
-def _print(address: tuple[Any, ...], seconds: float, result: Result) -> None:
+def _print(address: tuple[Any, ...], seconds: float, result: Result, refusal: str) -> None:
     """Print what was measured, for people."""
     say(f"{_text(address)}: {result.sent} probes in {seconds:.1f} s", "")
     rows = [("received", f"{result.received}")]
@@ -321,6 +320,8 @@ def _print(address: tuple[Any, ...], seconds: float, result: Result) -> None:
     rows += [("duplicates", str(result.duplicates)), ("reordered", str(result.reordered))]
     if result.unreachable:
         rows.append(("unreachable", f"{result.unreachable} ICMP errors"))
+    if result.unsent:
+        rows.append(("unsent", f"{result.unsent} by this machine: {refusal.lower()}"))
     rows += [("refused", f"{count} ({reason})") for reason, count in result.refused.items()]
     if times := result.round_trips_us:
         texts, unit = figures([percentile(times, share) for share in (0, 0.5, 0.99, 1)], "µs", "")
@@ -352,10 +353,12 @@ def _one_way_rows(result: Result) -> list[tuple[str, str]]:
 
 
 def _where(result: Result) -> str:
-    if result.lost_forward is None or result.lost_reverse is None or result.lost_unresolved is None:
-        return "unknown: the reflector does not count its replies"
-    rest = f", {result.lost_unresolved} unknown" if result.lost_unresolved else ""
     late = f"; {result.late} came after 3 s" if result.late else ""
+    if result.lost_forward is None or result.lost_reverse is None:
+        counts = result.reflector == "stateful"
+        why = "numbers of replies do not add up" if counts else "the reflector does not count replies"
+        return f"unknown: {why}{late}"
+    rest = f", {result.lost_unresolved} unknown" if result.lost_unresolved else ""
     return f"{result.lost_forward} on the way there, {result.lost_reverse} on the way back{rest}{late}"
 
 
@@ -381,28 +384,11 @@ def _text(address: Sequence[Any]) -> str:
     return f"[{address[0]}]:{address[1]}" if ":" in str(address[0]) else f"{address[0]}:{address[1]}"
 
 
-def _key(file: Path) -> bytes:
-    """Return the key of a file.  Raises ValueError, which says nothing of what is in it; OSError."""
-    with file.open("rb") as opened:
-        text = opened.read(1024).strip()
+def _target(text: str) -> tuple[str, int]:
     try:
-        key = bytes.fromhex(text.decode("ascii"))
-    except ValueError:
-        key = b""
-    if len(key) not in KEY_OCTETS:
-        raise ValueError(f"{file}: a key is one line of 32 to 128 hexadecimal digits")
-    return key
-
-
-def _target(text: str) -> tuple[str, int | None]:
-    """Return host and port of `host`, `host:port`, `[::1]:port` or `::1`."""
-    if text.count(":") > 1 and not text.startswith("["):
-        return text, None
-    found = _TARGET.fullmatch(text)
-    host = found and (found["v6"] or found["name"])
-    if found is None or not host or int(found["port"] or 0) > 65_535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not HOST or HOST:PORT; IPv6 as [::1]:{stamp.PORT}")
-    return host, None if found["port"] is None else int(found["port"])
+        return target(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _network(text: str) -> Network:

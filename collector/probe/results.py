@@ -37,7 +37,8 @@ INTEGERS: dict[str, tuple[int, int]] = {
     "interval_us": (1_000_000, _HOUR_US), "session": (0, 2**32 - 1), "dst_port": (1, 65_535), "dscp": (0, 63),
     "octets": (1, 9000), "authenticated": (0, 1), "sent": (0, MOST_SENT), "received": (0, MOST_SENT),
     "lost": (0, MOST_SENT), "late": (0, MOST_SENT), "lost_forward": (0, MOST_SENT), "lost_reverse": (0, MOST_SENT),
-    "duplicates": (0, MOST_SENT), "reordered": (0, MOST_SENT), "unreachable": (0, MOST_SENT), "refused": (0, MOST_SENT),
+    "duplicates": (0, MOST_SENT), "reordered": (0, MOST_SENT), "unreachable": (0, MOST_SENT), "unsent": (0, MOST_SENT),
+    "refused": (0, MOST_SENT),
     "round_trips": (0, MOST_SENT), "hops": (0, 255),
 }  # fmt: skip
 FLOATS: dict[str, tuple[float, float]] = {
@@ -150,7 +151,7 @@ def _check(of: Mapping[str, Any], now_us: int) -> None:
     for holds, words in (
         (of["time_us"] + of["interval_us"] <= now_us + MOST_AHEAD_US, "the window ends in the future"),
         (of["sent"] == of["received"] + of["lost"], "sent is not received + lost"),
-        ((of["sent"] > 0) | (of["unreachable"] > 0), "nothing was sent"),
+        (of["sent"] + of["unsent"] > 0, "nothing was to be sent"),
         (of["late"] <= of["lost"], "more late than lost"),
         (both("lost_forward", "lost_reverse"), "one direction of loss without the other"),
         (

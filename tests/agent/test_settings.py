@@ -44,7 +44,7 @@ def test_variables_go_before_the_file(tmp_path: Path, monkeypatch: pytest.Monkey
         ('[agent]\ncollector = "https://ann:secret@h"\n', "a URL without user"),
         ('[[agent.sessions]]\nto = "hv2"\n', "need agent.collector and agent.token_file"),
         (f'[agent]\n{COLLECTOR}[[agent.sessions]]\nto = "h:99999"\n', "is not HOST or HOST:PORT"),
-        (f'[agent]\n{COLLECTOR}[[agent.sessions]]\nto = "h"\noctets = 50\n', "such a probe has at least 88"),
+        (f'[agent]\n{COLLECTOR}[[agent.sessions]]\nto = "h"\noctets = 50\n', "has 88 octets, or 92 and more"),
         (f'[agent]\n{COLLECTOR}[[agent.sessions]]\nto = "h"\nevery_ms = 1\n', "greater than or equal to 5"),
         (
             f'[agent]\n{COLLECTOR}[agent.sender]\npackets_per_second = 1\n' + '[[agent.sessions]]\nto = "h"\n' * 2,

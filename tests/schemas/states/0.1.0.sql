@@ -341,6 +341,7 @@ CREATE TABLE IF NOT EXISTS probes
     `duplicates` UInt32 CODEC(T64, ZSTD(1)),
     `reordered` UInt32 CODEC(T64, ZSTD(1)),
     `unreachable` UInt32 CODEC(T64, ZSTD(1)),
+    `unsent` UInt32 CODEC(T64, ZSTD(1)),
     `refused` UInt32 CODEC(T64, ZSTD(1)),
     `round_trips` UInt32 CODEC(T64, ZSTD(1)),
     `rtt_min_us` Nullable(Float32) CODEC(ZSTD(1)),
