@@ -83,7 +83,7 @@ VIEW_COLUMNS = {
     # Latency.
     "latency_us": "Median latency in microseconds, true within ± `latency_spread_us`; NULL: not measured.",
     "latency_spread_us": "How far off the latency may be, in microseconds.",
-    "latency_method": "How the latency is measured: `one_way`, `handshake` or `tcp_info`.",
+    "latency_method": "How the latency is measured: `one_way`, `handshake`, `tcp_info` or `probe`.",
     "latency_trip": "What the latency holds: one way, or a round trip.",
     "latency_missing": "Why there is no latency: `no_ipfix`, `sampled`, `rate_unstated` or `no_new_flow`.",
     "jitter_us": "Mean distance of the readings of latency from their median, in microseconds.",

@@ -36,7 +36,7 @@ LATENCY = Table(
             "time",
             TIME_US,
             "Begin of the window that the readings fall into, by the time of their first packet (`tcp_info`: of their "
-            "receipt); time of a probe.",
+            "receipt; `probe`: of sending).",
             unit="µs since 1970",
             codec=DELTA,
         ),
@@ -72,7 +72,10 @@ LATENCY = Table(
             unit="µs",
             codec=T64,
         ),
-        _signed_us("latency_min_us", "Least of the readings, with the same uncertainty."),
+        _signed_us(
+            "latency_min_us",
+            "Least of the readings, with the same uncertainty; of a `probe` one way, which is not known, the median.",
+        ),
         Column(
             "jitter_us",
             UINT64,
@@ -106,8 +109,12 @@ LATENCY = Table(
             nullable=True,
             codec=T64,
         ),
-        _address("src_exporter", "Exporter that saw the packets at the source."),
-        _address("dst_exporter", "Exporter that saw them at the destination; with `handshake` the same."),
+        _address("src_exporter", "Exporter that saw the packets at the source; of a `probe` the address of that end."),
+        _address(
+            "dst_exporter",
+            "Exporter that saw them at the destination; with `handshake` the same; of a `probe` the "
+            "address of that end.",
+        ),
     ),
     order_by=("time", "src_vm_uuid", "dst_vm_uuid"),
     time="time",

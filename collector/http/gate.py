@@ -15,6 +15,8 @@ Browsers get the console's files without a login, as text that is the same for e
 password, and keeps a session's cookie (`sessions`), which only the web server accepts.  Programs log in with each
 request.
 
+Agents hand over their results, and may do nothing else; nobody else may do that.
+
 Watchdogs request `MONITORED` paths by names that cannot be listed here.  For these any name is accepted, unless a
 browser asks.  Pure ASGI.
 

@@ -229,11 +229,16 @@ def _watched(level: str) -> str:
 
 
 def _latency(level: str) -> str:
-    """Return a query of each pair's best reading: one way before round trips, then that of least uncertainty."""
+    """Return a query of each pair's best reading: one way before round trips where its uncertainty is below its value,
+    then that of least uncertainty.
+
+    Probes between hypervisors have no VM at an end: they are no reading of traffic without a name.
+    """
     return f"""
     SELECT
         {KEYS},
-        argMin(tuple(method, trip, latency, spread, jitter), tuple(trip, spread)) AS best,
+        argMin(tuple(method, trip, latency, spread, jitter),
+            tuple(trip = 'round_trip' OR spread >= abs(latency), spread)) AS best,
         sum(readings) AS latency_samples
     FROM (
         SELECT
@@ -246,6 +251,7 @@ def _latency(level: str) -> str:
             sumIf(samples, jitter_us IS NOT NULL) AS jitter_readings,
             if(jitter_readings > 0, toUInt64(sum(jitter_us * samples) / greatest(jitter_readings, 1)), NULL) AS jitter
         FROM latency
+        WHERE src_vm != '' AND dst_vm != ''
         GROUP BY {KEYS}, method, trip
     )
     GROUP BY {KEYS}"""

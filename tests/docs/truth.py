@@ -85,6 +85,9 @@ def filled(directory: Path, database: str) -> Iterator[Client]:
         ends = {key: value for key, value in first.items() if key.startswith(("src_vm", "dst_vm", "network"))}
         window = {"time": first["time_received"] // 60_000_000 * 60_000_000, "interval_us": 60_000_000}
         add(client, [ends | window | {"latency_us": 900, "spread_us": 5, "samples": 3, "method": "one_way"}], "latency")
+        probe = {"sent": 10, "received": 9, "lost": 1, "lost_forward": 1, "lost_reverse": 0, "round_trips": 9}
+        probe |= {f"rtt_{name}_us": 100.0 for name in ("min", "median", "p99", "max")}
+        add(client, [window | probe | {"agent": "hv1", "src_host": "host-a", "dst_host": "host-b"}], "probes")
         report = {"time": window["time"] + 20_000_000, "interval_us": 10_000_000, "protocol": "sflow5"}
         add(
             client,

@@ -772,6 +772,20 @@ def test_latency_is_that_of_the_best_method(client: Client) -> None:
     assert only(client, "SELECT latency_us FROM pair_metrics_1h")["latency_us"] == 20_000
 
 
+def test_one_way_within_more_than_itself_says_less_than_a_round_trip(client: Client) -> None:
+    add(client, [flow(A, B, "source", received=5)])
+    blunt = latency("probe", "one_way", 900, latency_us=800)
+    nobody = latency("probe", "round_trip", 1, latency_us=5) | {"src_vm": "", "src_vm_uuid": bytes(16)}
+    add(client, [blunt, nobody], "latency")
+    assert only(client, "SELECT latency_us FROM pair_metrics")["latency_us"] == 800
+    add(client, [latency("probe", "round_trip", 950, latency_us=1500)], "latency")
+    assert only(client, "SELECT latency_us FROM pair_metrics")["latency_us"] == 800
+    add(client, [latency("tcp_info", "round_trip", 20, latency_us=1600)], "latency")
+
+    row = only(client, "SELECT latency_us, latency_method FROM pair_metrics")
+    assert (row["latency_us"], row["latency_method"]) == (1600, "tcp_info")
+
+
 def test_views_of_longer_windows_have_the_columns_of_their_query(client: Client) -> None:
     """They are made with those of the view of 10 s, since ClickHouse takes half a second to work them out."""
     longer = [view for view in VIEWS if view.name.endswith(("_metrics_1m", "_metrics_1h"))]
