@@ -93,6 +93,11 @@ def test_a_browser_logs_in_once_and_keeps_a_cookie(guarded: Served) -> None:
         .endswith("Secure")
     )
     assert guarded.get("/api/v1/alerts", **mine).status == 401
+    entered = guarded.post("/api/v1/session", {"name": "ann", "password": PASSWORD}, **asks)
+    plain = entered.headers["set-cookie"].partition(";")[0]
+    assert guarded.post("/api/v1/silences", silence, Cookie=plain).status == 201
+    # Where the browser speaks TLS, a cookie that plain HTTP may have set does not count.
+    assert guarded.post("/api/v1/silences", silence, Cookie=plain, **secure).status == 401
     # One who came with TLS and without has two cookies: the log-out ends both sessions.
     both = [
         guarded.post("/api/v1/session", {"name": "ann", "password": PASSWORD}, **asks, **way) for way in ({}, secure)
