@@ -34,6 +34,8 @@ def value(column: Column, rng: random.Random) -> Any:
         return [(f"reason_{key}", rng.randrange(2**40)) for key in range(rng.randrange(4))]
     if pa.types.is_signed_integer(kind):
         return rng.randrange(-(2**40), 2**40)
+    if pa.types.is_floating(kind):
+        return rng.randrange(2**20) / 8
     if pa.types.is_string(kind):
         return "".join(rng.choices("aé名\n'", k=rng.randrange(20)))
     return rng.randrange(2 ** (kind.bit_width - (column.name in ("src_mac", "dst_mac", "mac")) * 16))
