@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from collector.inventory.lookup import find_host, find_ip
-from collector.inventory.snapshot import Snapshot, SnapshotTables, empty
+from collector.inventory.snapshot import Snapshot, SnapshotTables
 from decoders.jit import unchecked_kernel
 from schemas.column import Origin
 from schemas.probes import PROBES
@@ -76,11 +76,6 @@ def name_ends(batch: pa.RecordBatch, snapshot: Snapshot, grace_us: int) -> pa.Re
     return pa.RecordBatch.from_arrays(
         [batch.column(name) if name in present else columns[name] for name in schema.names], schema=schema
     )
-
-
-def warm_up() -> None:
-    """Compile the kernel before it is needed.  Blocks."""
-    name_ends(PROBES.empty_row(Origin.DECODE), empty(), 0)
 
 
 def _words(addresses: pa.Array) -> NDArray[np.uint64]:

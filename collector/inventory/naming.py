@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from collector.inventory.ends import name_ends
 from collector.inventory.join import N_WORDS, Flows, Named, join, name_ports, pick
 from collector.inventory.snapshot import Snapshot, empty, require_rows, require_within
 from decoders.memory import BLOCKS
@@ -16,6 +17,7 @@ from schemas.column import ADDRESS, ENUM, NAME, TIME_US, Origin, Table
 from schemas.counters import COUNTERS
 from schemas.drops import DROPS
 from schemas.flows import FLOWS
+from schemas.probes import PROBES
 
 _SIGHTINGS = pa.array(FLOWS["sighting"].names, pa.string())
 _NUMPY = {NAME: np.int32, ENUM: np.int8, TIME_US: np.int64, ADDRESS: np.uint64}
@@ -204,7 +206,7 @@ def _joined(table: Table, batch: pa.RecordBatch, columns: dict[str, pa.Array]) -
 
 
 def warm_up() -> None:
-    """Compile the kernels of the join before they are needed: name a row of nothing in each table.
+    """Compile the kernels of naming before they are needed: name a row of nothing in each table.
 
     Blocks: half a minute where nothing is cached.
     """
@@ -212,3 +214,4 @@ def warm_up() -> None:
     namer.flows(FLOWS.empty_row(Origin.DECODE))
     namer.drops(DROPS.empty_row(Origin.DECODE))
     namer.counters(COUNTERS.empty_row(Origin.DECODE))
+    name_ends(PROBES.empty_row(Origin.DECODE), namer.snapshot, 0)

@@ -161,7 +161,6 @@ class InventoryStage:
     def warm_up(self) -> None:
         """Compile the kernels, or load them.  Blocks."""
         warm_up()
-        ends.warm_up()
 
     def name(self, decoded: Decoded, worker: int = 0) -> Decoded:
         """Return the same rows, named.  Host structures among them are learnt from: they are not rows themselves.
