@@ -184,6 +184,33 @@ def test_the_standard_library_is_all_it_needs(tmp_path: Path) -> None:
     assert done.stderr.startswith("vmflow top: needs ")
 
 
+def test_run_says_what_is_wrong_and_loads_little(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    token, file = tmp_path / "token", tmp_path / "agent.toml"
+    token.write_text("abc\n")
+    right = f'[agent]\ncollector = "http://127.0.0.1:1"\ntoken_file = "{token}"\n[agent.reflector]\nlisten = []\n'
+    for text, code, words in (
+        (None, 2, "No such file or directory"),
+        (right.replace('token"', 'none"'), 2, "No such file or directory"),
+        (right + "x = 1\n", 2, "agent.reflector.x: "),
+        (right.replace("[]", '["192.0.2.77:8620"]'), 1, "192.0.2.77:8620: Cannot assign requested address"),
+    ):
+        if text is not None:
+            file.write_text(text)
+        ended = main(["agent", "run", "--config", str(file)])
+        said = capsys.readouterr().err
+        assert (ended, said.count("\n")) == (code, 1), said
+        assert words in said
+    file.write_text(right)
+    code = (
+        "import sys; from collector.__main__ import main; "
+        "code = main(['agent', 'run', '--check', '--config', sys.argv[1]]); "
+        f"print([name for name in {[name for name in HEAVY if name != 'pydantic']} if name in sys.modules], code)"
+    )
+    command = [sys.executable, "-c", code, str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
+    assert (done.stdout, done.stderr) == (f"{file}: right\n[] 0\n", "")
+
+
 def test_what_the_documents_name_is_understood() -> None:
     lines = [line[1:] for line in documented() if line[0] == "agent" and line[1:]]
     assert len(lines) > 8

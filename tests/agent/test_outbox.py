@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from agent import outbox
-from agent.outbox import Answer, Outbox
+from agent.outbox import PATH, Answer, Outbox, Poster
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +95,7 @@ def test_a_batch_that_will_never_be_taken_is_dropped_and_the_next_one_goes() -> 
 
 def test_the_oldest_rows_are_dropped_where_there_is_no_room() -> None:
     collector = Collector(Answer(0, "away"))
-    box, said = sent(collector, numbers(1000), kept_octets=900)
+    box, said = sent(collector, numbers(1000), kept_octets=500)
 
     assert collector.rows() == list(range(900, 1000))
     assert (box.taken, box.dropped) == (100, 900)
@@ -127,3 +132,46 @@ def test_an_end_does_not_wait_for_a_collector_that_is_away() -> None:
 )
 def test_reasons_are_short_whatever_comes(body: bytes, text: str) -> None:
     assert outbox._reason(body) == text
+
+
+class _Busy(BaseHTTPRequestHandler):
+    """Says that it is busy, and what it got."""
+
+    def do_POST(self) -> None:
+        got = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        body = json.dumps({"detail": f"{self.path} {self.headers['Authorization']} {got}"}).encode()
+        self.send_response(503)
+        self.send_header("Retry-After", "7")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments: object) -> None:
+        """Nothing is logged."""
+
+
+def test_a_batch_goes_over_tls_to_those_whom_the_authority_signed(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.crt"))
+    trustme.CA().cert_pem.write_to_path(str(tmp_path / "other.crt"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    token = tmp_path / "token"
+    token.write_text("abc\n")
+    with HTTPServer(("127.0.0.1", 0), _Busy) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            url = f"https://localhost:{server.server_port}"
+            answer = Poster(f"{url}/x", token, tmp_path / "ca.crt")(b"{}")
+            stranger = Poster(url, token, tmp_path / "other.crt")(b"{}")
+            token.write_text("two words")
+            wrong = Poster(url, token, tmp_path / "ca.crt")(b"{}")
+        finally:
+            server.shutdown()
+            thread.join()
+
+    assert answer == Answer(503, f"/x{PATH} Bearer abc {{}}", 7)
+    assert stranger.status == wrong.status == 0
+    assert "CERTIFICATE_VERIFY_FAILED" in stranger.text
+    assert "one line with a token is expected" in wrong.text
