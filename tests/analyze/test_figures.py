@@ -467,23 +467,24 @@ def test_a_new_name_makes_no_peer_new(client: Client) -> None:
 
 
 def test_links_that_are_known_stay_known_when_there_is_no_room(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 3 links 2 are known, in 4 rows.  With room for 3 the third one is noted, with room for 2 the others stay."""
+    """Of 3 links 2 are known, in 4 rows.  With room for 2 these stay known, with room for 3 the third one is noted."""
     add(client, [flow(VMS[0], VMS[number], "source", received=5) for number in (1, 2)])
     (window,) = due_now(client)
     store_window(client, "1m", window, 7, 1)
+    links = [row["link"] for row in ask(client, "SELECT link FROM known_peers")]
+    client.command("TRUNCATE TABLE known_peers")
     client.command("SYSTEM STOP MERGES known_peers")
-    client.command("INSERT INTO known_peers SELECT link, first, last - 3600 FROM known_peers")
+    for before in (7200, 10_800):
+        rows = ", ".join(f"({link}, {START - before}, {START - before})" for link in links)
+        client.command(f"INSERT INTO known_peers (link, first, last) VALUES {rows}")
     add(client, [flow(VMS[0], VMS[3], "source", received=7)])
-    known = "SELECT uniqExact(link) AS links, countIf(last = toDateTime({}, 'UTC')) AS now FROM known_peers"
-
     (hour,) = read_due(client, "1h", {"begin": START - 7200, "end": START + 7200})
-    monkeypatch.setattr(peers, "MOST", 2)
-    client.command("ALTER TABLE known_peers UPDATE last = last - 86400 WHERE 1 SETTINGS mutations_sync = 1")
-    store_window(client, "1h", hour, 8, 1)
-    assert ask(client, known.format(hour.start)) == [{"links": 2, "now": 2}]
-    monkeypatch.setattr(peers, "MOST", 3)
-    store_window(client, "1h", hour, 9, 1)
-    assert ask(client, known.format(hour.start)) == [{"links": 3, "now": 5}]
+    asked = f"SELECT uniqExact(link) AS known, uniqExactIf(link, last = {hour.start}) AS fresh FROM known_peers"
+
+    for room, found in ((2, {"known": 2, "fresh": 2}), (3, {"known": 3, "fresh": 3})):
+        monkeypatch.setattr(peers, "MOST", room)
+        store_window(client, "1h", hour, 7 + room, 1)
+        assert ask(client, asked) == [found]
     client.command("SYSTEM START MERGES known_peers")
 
 
