@@ -10,8 +10,9 @@ import ctypes
 import math
 import struct
 import sys
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from operator import itemgetter
 from statistics import median
 from typing import NamedTuple
 
@@ -24,6 +25,8 @@ SYNCHRONISED, PTP = 0x8000, 0x4000
 MOST_SKEW = 500e-6
 """How much faster or slower a clock may run: the limit of the kernel's frequency correction (adjtimex)."""
 
+_Points = Sequence[tuple[int, int]]
+_time = itemgetter(0)
 _TIMEX_OCTETS = 208
 """struct timex on 64-bit Linux: maxerror, in µs, at 24 and status at 40."""
 _UNSYNCHRONISED = 0x40
@@ -69,6 +72,15 @@ def error_ns(error: int) -> int | None:
     """Return the nanoseconds of an Error Estimate; None where its multiplier is 0, which is invalid."""
     multiplier, scale = error & 0xFF, error >> 8 & 0x3F
     return None if multiplier == 0 else -(-(multiplier << scale) * SECOND_NS >> 32)
+
+
+def worse(known_ns: int | None, error: int) -> int | None:
+    """Return the greater error of a clock that follows UTC, by another Error Estimate; None if it may not follow it.
+
+    Times of PTP may be TAI.
+    """
+    found_ns = error_ns(error) if error & SYNCHRONISED and not error & PTP else None
+    return None if known_ns is None or found_ns is None else max(known_ns, found_ns)
 
 
 class LocalClock:
@@ -156,19 +168,35 @@ def one_way(exchanges: Sequence[Exchange], agreement_ns: int | None = None) -> O
     )  # fmt: skip
 
 
-def _slopes(above: Sequence[tuple[int, int]], below: Sequence[tuple[int, int]]) -> tuple[float, float]:
+def _slopes(above: _Points, below: _Points) -> tuple[float, float]:
     """Return the least and greatest slope of lines between two hulls, of which the lower one has its sign changed.
 
     A line that is too steep is above the one's later points or below the other's earlier ones.
     """
-    slowest, fastest = -math.inf, math.inf
-    for time, high in above:
-        for other, low in below:
-            if time > other:
-                fastest = min(fastest, (high + low) / (time - other))
-            elif time < other:
-                slowest = max(slowest, (-low - high) / (other - time))
-    return slowest, fastest
+    mirrored = [[(-time, value) for time, value in reversed(points)] for points in (above, below)]
+    return -_steepest(*mirrored), _steepest(above, below)
+
+
+def _steepest(above: _Points, below: _Points) -> float:
+    """Return the greatest slope of lines between two hulls."""
+    return min(_least_slope(below, bisect_left(below, time, key=_time), time, high) for time, high in above)
+
+
+def _least_slope(below: _Points, count: int, time: int, high: int) -> float:
+    """Return the least slope from the first `count` points of the lower hull to a later point; inf if there are none.
+
+    As that hull is concave, these slopes fall and then rise along it.  To look at all of them for each point of the
+    other would take hours if a reflector put every probe on both hulls.
+    """
+
+    def rises(at: int) -> bool:
+        (t0, low0), (t1, low1) = below[at : at + 2]
+        return (high + low1) * (time - t0) >= (high + low0) * (time - t1)
+
+    if not count:
+        return math.inf
+    other, low = below[bisect_left(range(count - 1), True, key=rises)]
+    return (high + low) / (time - other)
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
@@ -185,7 +213,7 @@ def _between(delays: Sequence[tuple[float, float]]) -> tuple[float, float, float
 class _Hull:
     """The lower convex hull of points (time, value): the highest convex line that is below all of them."""
 
-    def __init__(self, points: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, points: _Points) -> None:
         hull: list[tuple[int, int]] = []
         for point in sorted(points):
             if hull and hull[-1][0] == point[0]:

@@ -17,7 +17,7 @@ from typing import Any
 from agent import stamp
 from agent.clock import SYNCHRONISED, LocalClock, to_ntp
 from agent.sockets import MOST_AT_ONCE, Datagram, Sent, StampSocket
-from agent.stamp import Knowledge, Reply, StampError
+from agent.stamp import Knowledge, Reply, Request, StampError
 
 Network = IPv4Network | IPv6Network
 PRIVATE: tuple[Network, ...] = tuple(
@@ -31,7 +31,7 @@ PER_SECOND, PER_SOURCE = 5000, 200
 MOST_SOURCES = 4096
 """Addresses whose rate is watched: 1 MB.  The one that was quiet longest goes first."""
 MOST_SESSIONS = 4096
-"""Sessions that are counted: 2 MB.  Further ones are answered without state."""
+"""Sessions that are counted: 2 MB.  The one that was quiet longest makes room for another."""
 IDLE_S = 900.0
 """After this a session is forgotten (RFC 8972 leaves it to us; TWAMP's REFWAIT is 900 s, RFC 5357 section 4.2)."""
 UNSTAMPED = 256
@@ -112,38 +112,38 @@ class Reflector:
         """Addresses and sessions that are remembered."""
         return len(self._sources), len(self._sessions)
 
-    def _refusal(self, packet: Datagram, now_s: float) -> str:
-        """Return why a packet gets no answer; empty if it may.  Nothing is kept of a session yet."""
+    def _request(self, packet: Datagram, now_s: float) -> Request:
+        """Return what a packet asks.  Raises StampError, whose text is why it gets no answer.
+
+        Tokens come last: what is forged must not take those of the address that it names.  Its HMAC costs a third of
+        what reading it did (2.4 µs of 7), and is over 96 octets however long the packet is.
+        """
         rules, octets, (address, port) = self._rules, packet.octets, packet.sender[:2]
         if packet.to_many:
-            return "to_many"
+            raise StampError("to_many")
         if not stamp.base_octets(rules.key) <= len(octets) <= stamp.MOST_OCTETS:
-            return "long" if len(octets) > stamp.MOST_OCTETS else "short"
+            raise StampError("long" if len(octets) > stamp.MOST_OCTETS else "short")
         if port in rules.ports or stamp.is_reply(octets, rules.key):
-            return "from_reflector"
-        bucket = self._source(address, now_s)
-        if bucket is None:
-            return "not_allowed"
-        if not bucket.take(now_s):
-            return "source_rate"
-        return "" if self._all.take(now_s) else "rate"
+            raise StampError("from_reflector")
+        if not self._allowed(address):
+            raise StampError("not_allowed")
+        request = stamp.parse_request(octets, rules.key)
+        if not self._source(address, now_s).take(now_s):
+            raise StampError("source_rate")
+        if not self._all.take(now_s):
+            raise StampError("rate")
+        return request
 
-    def answer(self, packet: Datagram, now_s: float, now_ns: int) -> tuple[bytes, _Session | None, int] | None:
+    def answer(self, packet: Datagram, now_s: float, now_ns: int) -> tuple[bytes, _Session, int] | None:
         """Return the reply to a packet, its session and its number, or None; count which."""
-        reason = self._refusal(packet, now_s)
-        if not reason:
-            try:
-                request = stamp.parse_request(packet.octets, self._rules.key)
-            except StampError as error:
-                reason = str(error)
-        if reason:
-            self.counts[reason] += 1
+        try:
+            request = self._request(packet, now_s)
+        except StampError as error:
+            self.counts[str(error)] += 1
             return None
         session = self._session((packet.sender[:2], packet.asked, request.ssid), now_s)
-        number = request.sequence
-        if session is not None:
-            number = session.sent % (1 << 32)
-            session.received += 1
+        number = session.sent % (1 << 32)
+        session.received += 1
         key, estimate = self._rules.key, self._clock.error(now_ns)
         base = stamp.base_octets(key)
         tlvs = packet.octets[base:]
@@ -151,26 +151,28 @@ class Reflector:
             known = Knowledge(
                 stamp.SYNC_NTP if estimate & SYNCHRONISED else stamp.SYNC_FREE,
                 stamp.SOFTWARE,
-                None if session is None else (session.received % (1 << 32), session.sent % (1 << 32)),
-                (0, 0) if session is None else session.last,
+                (session.received % (1 << 32), session.sent % (1 << 32)),
+                session.last,
             )
             tlvs = stamp.answer_tlvs(tlvs, request.sequence, number, known, key)
         reply = Reply(
             number, to_ntp(max(now_ns, packet.time_ns)), estimate, request.ssid, to_ntp(packet.time_ns),
             request.sequence, request.sent, request.error, packet.ttl,
         )  # fmt: skip
-        if session is not None:
-            session.sent += 1
+        session.sent += 1
         self.counts["answered"] += 1
         return stamp.pack_reply(reply, key) + tlvs, session, number
 
-    def _source(self, address: str, now_s: float) -> TokenBucket | None:
+    def _allowed(self, address: str) -> bool:
+        if address in self._sources:
+            return True
+        plain = ip_address(address.partition("%")[0])
+        return any(plain in network for network in self._rules.allow)
+
+    def _source(self, address: str, now_s: float) -> TokenBucket:
         """Return the bucket of an address that is allowed."""
         bucket = self._sources.get(address)
         if bucket is None:
-            plain = ip_address(address.partition("%")[0])
-            if not any(plain in network for network in self._rules.allow):
-                return None
             bucket = self._sources[address] = TokenBucket(self._rules.per_source, now_s)
             if len(self._sources) > MOST_SOURCES:
                 self._sources.popitem(last=False)
@@ -178,15 +180,13 @@ class Reflector:
             self._sources.move_to_end(address)
         return bucket
 
-    def _session(self, name: tuple[Any, ...], now_s: float) -> _Session | None:
-        """Return the session of a sender, a new one if there is room, else None."""
+    def _session(self, name: tuple[Any, ...], now_s: float) -> _Session:
+        """Return the session of a sender; a new one if there is none, or if it was idle for too long."""
         session = self._sessions.get(name)
-        if session is None:
-            while self._sessions and now_s - next(iter(self._sessions.values())).used_s > IDLE_S:
-                self._sessions.popitem(last=False)
-            if len(self._sessions) >= MOST_SESSIONS:
-                return None
+        if session is None or now_s - session.used_s > IDLE_S:
             session = self._sessions[name] = _Session(now_s)
+            if len(self._sessions) > MOST_SESSIONS:
+                self._sessions.popitem(last=False)
         session.used_s = now_s
         self._sessions.move_to_end(name)
         return session
@@ -223,11 +223,11 @@ class ReflectorSocket:
                 self._reflector.counts["answered"] -= 1
                 self._reflector.counts["unsent"] += 1
                 continue
-            if session is not None and self._socket.kernel:
+            if self._socket.kernel:
                 self._unstamped[sent] = session, number, now_ns
                 if len(self._unstamped) > UNSTAMPED:
                     self._unstamped.popitem(last=False)
-            self._take_times(1)  # now, so that the session's next reply can tell it
+            self._take_times(1)  # now, so that the session's next reply has it
             replied = True
         if not replied:
             self._take_times(MOST_AT_ONCE)

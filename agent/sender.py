@@ -19,7 +19,7 @@ from agent.sockets import MOST_AT_ONCE, IcmpError, StampSocket
 from agent.stamp import Request, StampError, Tlv
 
 HOPELESS = 3
-"""ICMP errors without one reply after which nothing more is sent."""
+"""ICMP errors and refusals of this machine, without one reply, after which nothing more is sent."""
 JITTER = 0.1
 """Share of the interval by which each probe is shifted, so that probes of many do not fall in step (RFC 3432)."""
 MOST_PROBES = 100_000
@@ -49,18 +49,31 @@ class UnreachableError(OSError):
 
 def least_octets(plan: Plan) -> int:
     """Return the length of a packet without padding."""
-    return stamp.base_octets(plan.key) + len(_tlvs(plan, 0, 0))
+    return stamp.base_octets(plan.key) + len(_tlvs(plan, 0))
+
+
+def pack_probe(plan: Plan, request: Request) -> bytes:
+    """Return a probe, as long as is asked."""
+    octets = stamp.pack_request(request, plan.key) + _tlvs(plan, request.sequence)
+    if room := max(0, plan.octets - len(octets)):
+        octets += stamp.pack_tlvs([Tlv(stamp.UNRECOGNIZED, stamp.PADDING, bytes(room - stamp.TLV_OCTETS))])
+    return octets
 
 
 class Sender:
     """One session with one reflector."""
 
     def __init__(self, plan: Plan) -> None:
-        """Nothing is opened before `run`."""
+        """Nothing is opened before `run`.  Raises ValueError if no probe can have the length that is asked."""
+        least = least_octets(plan)
+        if plan.octets not in (0, least) and plan.octets < least + stamp.TLV_OCTETS:
+            raise ValueError(f"such a probe has {least} octets, or {least + stamp.TLV_OCTETS} and more")
         self.plan = plan
         self.session = Session(plan.reflector)
         self.error = ""
-        """The first ICMP error, in words."""
+        """The first ICMP error or refusal of this machine, in words."""
+        self.refusal = ""
+        """Why this machine did not send a probe, the first time, in words."""
         self._ssid = secrets.randbelow(0xFFFF) + 1
         self._clock = LocalClock()
         self._unstamped: OrderedDict[int, int] = OrderedDict()
@@ -103,7 +116,7 @@ class Sender:
     @property
     def hopeless(self) -> bool:
         """Whether nothing but errors has come."""
-        return self.session.unreachable >= HOPELESS and self.session.replies == 0
+        return self.session.unreachable + self.session.unsent >= HOPELESS and self.session.replies == 0
 
     async def _send_all(self, loop: asyncio.AbstractEventLoop) -> None:
         every = self.plan.every_s
@@ -130,13 +143,14 @@ class Sender:
         now_ns = time.time_ns()
         number = self.session.next
         request = Request(number, to_ntp(now_ns), self._clock.error(now_ns), self._ssid)
-        octets = stamp.pack_request(request, self.plan.key) + _tlvs(self.plan, number, self.plan.octets)
         try:
-            datagram = self._socket.send(octets)
+            datagram = self._socket.send(pack_probe(self.plan, request))
         except OSError as error:
-            self._failed(error.errno or 0)
+            self.session.not_sent()
+            self.refusal = self.refusal or os.strerror(error.errno or 0)
+            self.error = self.error or self.refusal
             return
-        self.session.sent(request.sent, now_ns)
+        self.session.sent(request.sent, now_ns, request.error)
         if self._socket.kernel:
             self._unstamped[datagram] = number
             if len(self._unstamped) > _UNSTAMPED:
@@ -161,30 +175,23 @@ class Sender:
         assert self._socket is not None  # noqa: S101 - `run` opened it
         for event in self._socket.events(most):
             if isinstance(event, IcmpError):
-                self._failed(event.code)
+                self.session.failed()
+                self.error = self.error or os.strerror(event.code)
             elif (number := self._unstamped.pop(event.number, None)) is not None:
                 self.session.stamped(number, event.time_ns)
 
-    def _failed(self, code: int) -> None:
-        self.session.failed()
-        self.error = self.error or os.strerror(code)
 
-
-def _tlvs(plan: Plan, number: int, octets: int) -> bytes:
-    """Return the TLVs of a probe: what is asked for, and padding up to `octets` of the whole packet."""
-    tlvs = []
-    if plan.extensions:
-        sent = ((number + 1) % (1 << 32)).to_bytes(4, "big")
-        tlvs = [
-            Tlv(stamp.UNRECOGNIZED, stamp.TIMESTAMP_INFORMATION, bytes(4)),
-            Tlv(stamp.UNRECOGNIZED, stamp.DIRECT_MEASUREMENT, sent + bytes(8)),
-            Tlv(stamp.UNRECOGNIZED, stamp.FOLLOW_UP, bytes(16)),
-        ]
-    packed = stamp.pack_tlvs(tlvs, number, plan.key)
-    room = octets - stamp.base_octets(plan.key) - len(packed)
-    if room >= 4:
-        packed += stamp.pack_tlvs([Tlv(stamp.UNRECOGNIZED, stamp.PADDING, bytes(room - 4))])
-    return packed
+def _tlvs(plan: Plan, number: int) -> bytes:
+    """Return what a probe asks for."""
+    if not plan.extensions:
+        return b""
+    sent = ((number + 1) % (1 << 32)).to_bytes(4, "big")
+    tlvs = [
+        Tlv(stamp.UNRECOGNIZED, stamp.TIMESTAMP_INFORMATION, bytes(4)),
+        Tlv(stamp.UNRECOGNIZED, stamp.DIRECT_MEASUREMENT, sent + bytes(8)),
+        Tlv(stamp.UNRECOGNIZED, stamp.FOLLOW_UP, bytes(16)),
+    ]
+    return stamp.pack_tlvs(tlvs, number, plan.key)
 
 
 async def resolve(host: str, port: int, *, passive: bool = False) -> list[tuple[int, tuple[Any, ...]]]:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from agent.clock import PTP, SYNCHRONISED, Exchange, OneWay, error_ns, from_wire, one_way, percentile
+from agent.clock import Exchange, OneWay, error_ns, from_wire, one_way, percentile, worse
 from agent.stamp import DIRECT_MEASUREMENT, FOLLOW_UP, HARDWARE, SOFTWARE, TIMESTAMP_INFORMATION, Reply, Tlv
 
 LATE_NS = 3_000_000_000
@@ -23,6 +23,8 @@ _FOLLOW_UP_NS = 1_000_000_000
 """A true time of sending is at most so much later than the one in the reply."""
 _OLD_REPLIES = 1024
 """Replies that a follow-up can still name."""
+_MOST_EXTRA = 1 << 16
+"""Further replies whose numbers are kept: 6 MB.  With more, losses have no direction."""
 _T1, _T4, _T3 = 1, 2, 4
 """Times that were taken by the kernel, or corrected afterwards."""
 _BOTH = _T1 | _T4
@@ -32,7 +34,11 @@ Mode = Literal["stateful", "stateless", "unknown"]
 
 @dataclass(frozen=True)
 class Result:
-    """What a session measured: sent = received + lost + outstanding, lost = forward + reverse + unresolved."""
+    """What a session measured: sent = received + lost + outstanding.
+
+    lost = forward + reverse + unresolved; where directions are not known forward and reverse are None, and all that was
+    lost is unresolved.
+    """
 
     sent: int
     received: int
@@ -41,7 +47,7 @@ class Result:
     late: int
     lost_forward: int | None
     lost_reverse: int | None
-    lost_unresolved: int | None
+    lost_unresolved: int
     loss_low: float | None
     """95 % interval of the ratio of lost probes (Wilson); None before any probe is settled."""
     loss_high: float | None
@@ -49,6 +55,8 @@ class Result:
     reordered: int
     unreachable: int
     """ICMP errors."""
+    unsent: int
+    """Probes that this machine refused to send; they are not in `sent`."""
     refused: dict[str, int]
     """Packets that were no reply to a probe of ours, and times that cannot be, by reason."""
     round_trips_us: Sequence[float]
@@ -58,7 +66,7 @@ class Result:
     clocks: str
     """What bounds the offset: `free` or `synchronised`; `uneven` if nothing does."""
     hops: int | None
-    """Most routers on the way there; None if the reflector does not tell."""
+    """Most routers on the way there; None if the reflector does not say."""
     kernel_times: int
     """Received probes of which the kernel took both times."""
     reflector: Mode
@@ -85,21 +93,26 @@ class Session:
         self._answers = array("q")
         """The reflector's number of the first reply to each probe, -1 before."""
         self._kernel = array("B")
-        """Which times of a probe the kernel took; T3 is that of the reflector, as a later reply told it."""
+        """Which times of a probe the kernel took; T3 is that of the reflector, as a later reply corrected it."""
         self._recent: dict[int, int] = {}
         """Newest replies: the reflector's number -> ours."""
         self._extra: set[int] = set()
         """The reflector's numbers of further replies to a probe: they came from a probe that was doubled on its way."""
+        self._extra_left_out = 0
+        """Further replies whose numbers are not kept."""
         self.replies = 0
         """Probes that got a reply, in time or late."""
         self._next_expected = 0
-        self._reordered = self._duplicates = self._unreachable = self._follow_ups = 0
+        self._reordered = self._duplicates = self._unreachable = self._unsent = self._follow_ups = 0
         self._refused: Counter[str] = Counter()
         self._least_ttl: int | None = None
         self._counts = False
-        """Whether the reflector told its counts: then it keeps state."""
+        """Whether the reflector sent its counts: then it keeps state."""
         self._method = "unknown"
-        self._error: int | None = None
+        self._here_ns: int | None = 0
+        """Greatest error of this machine's clock so far; None if it may not follow UTC."""
+        self._there_ns: int | None = 0
+        """That of the reflector's."""
 
     @property
     def next(self) -> int:
@@ -111,8 +124,14 @@ class Session:
         """ICMP errors so far."""
         return self._unreachable
 
-    def sent(self, wire: int, t1_ns: int) -> int:
-        """Note a probe; returns its number."""
+    @property
+    def unsent(self) -> int:
+        """Probes so far that this machine refused to send."""
+        return self._unsent
+
+    def sent(self, wire: int, t1_ns: int, error: int) -> int:
+        """Note a probe, and the Error Estimate of its time; returns its number."""
+        self._here_ns = worse(self._here_ns, error)
         self._wire.append(wire)
         self._t1.append(t1_ns)
         for column in (self._t2, self._t3, self._t4):
@@ -131,6 +150,10 @@ class Session:
         """Count an ICMP error."""
         self._unreachable += 1
 
+    def not_sent(self) -> None:
+        """Count a probe that this machine refused to send.  The next one has its number."""
+        self._unsent += 1
+
     def refuse(self, reason: str) -> None:
         """Count a packet that is no reply of ours."""
         self._refused[reason] += 1
@@ -144,7 +167,7 @@ class Session:
         self._learn(tlvs, reply, t4_ns)
         if self._answers[number] >= 0:
             self._duplicates += 1
-            self._extra.add(reply.sequence)
+            self._note_extra(number, reply.sequence)
             return
         self._answers[number] = reply.sequence
         self.replies += 1
@@ -158,6 +181,14 @@ class Session:
         if reply.ttl is not None:
             self._least_ttl = reply.ttl if self._least_ttl is None else min(reply.ttl, self._least_ttl)
 
+    def _note_extra(self, number: int, sequence: int) -> None:
+        if sequence == self._answers[number] or sequence in self._extra:
+            return  # doubled on the way back
+        if len(self._extra) < _MOST_EXTRA:
+            self._extra.add(sequence)
+        else:
+            self._extra_left_out += 1
+
     def _take_times(self, number: int, reply: Reply, t4_ns: int) -> None:
         self._t4[number] = t4_ns
         if error_ns(reply.error) is None:
@@ -168,7 +199,7 @@ class Session:
             self.refuse("clock")
             return
         self._t2[number], self._t3[number] = t2, t3
-        self._error = reply.error
+        self._there_ns = worse(self._there_ns, reply.error)
 
     def _learn(self, tlvs: Iterable[Tlv], reply: Reply, t4_ns: int) -> None:
         for tlv in tlvs:
@@ -190,8 +221,8 @@ class Session:
         if len(self._recent) > _OLD_REPLIES:
             del self._recent[next(iter(self._recent))]
 
-    def result(self, now_ns: int, error: int = 0) -> Result:
-        """Work out what was measured; `error` is the Error Estimate of this machine's clock."""
+    def result(self, now_ns: int, error: int) -> Result:
+        """Work out what was measured; `error` is the Error Estimate of this machine's clock by now."""
         in_time, late, lost, outstanding = [], 0, 0, 0
         for number, t1 in enumerate(self._t1):
             if self._answers[number] < 0:
@@ -210,9 +241,9 @@ class Session:
         return Result(
             sent=len(self._t1), received=len(in_time), outstanding=outstanding, lost=lost, late=late,
             lost_forward=forward, lost_reverse=reverse,
-            lost_unresolved=None if forward is None or reverse is None else lost - forward - reverse,
+            lost_unresolved=lost - (forward or 0) - (reverse or 0),
             loss_low=low, loss_high=high, duplicates=self._duplicates, reordered=self._reordered,
-            unreachable=self._unreachable, refused=dict(refused),
+            unreachable=self._unreachable, unsent=self._unsent, refused=dict(refused),
             round_trips_us=sorted((e.returned - e.sent - e.answered + e.received) / 1000 for e in exchanges),
             residence_median_us=percentile(residences, 0.5) / 1000 if residences else None,
             one_way=delays, clocks=clocks, hops=None if self._least_ttl is None else 255 - self._least_ttl,
@@ -223,7 +254,7 @@ class Session:
     def _exchanges(self, numbers: Sequence[int]) -> tuple[list[Exchange], Counter[str]]:
         """Return the times of probes that have all four, and why others have none.
 
-        Where the reflector tells its true times of sending, those of which they are not known are left out: they have
+        Where the reflector sends its true times of sending, those of which they are not known are left out: they have
         the time that its process took from reading the clock to sending, too.
         """
         found, refused = [], self._refused.copy()
@@ -239,12 +270,9 @@ class Session:
     def _one_way(self, exchanges: Sequence[Exchange], error: int) -> tuple[OneWay | None, str]:
         if not exchanges:
             return None, "free"
-        here, there = error_ns(error), error_ns(self._error or 0)
-        if (
-            here is not None and there is not None and error & (self._error or 0) & SYNCHRONISED
-            and not (self._error or 0) & PTP  # it may be TAI
-        ):  # fmt: skip
-            found = one_way(exchanges, here + there)
+        here_ns = worse(self._here_ns, error)
+        if here_ns is not None and self._there_ns is not None:
+            found = one_way(exchanges, here_ns + self._there_ns)
             if found is not None:
                 return found, "synchronised"
         found = one_way(exchanges)
@@ -254,8 +282,18 @@ class Session:
         if self._reflector != "unknown":
             return self._reflector
         numbered = any(answer not in (-1, number) for number, answer in enumerate(self._answers))
-        # A stateless one copies the number of the probe.
-        return "stateful" if self._counts or numbered else "unknown"
+        # A stateless one copies the number of the probe, or has no number at all.
+        return "stateful" if self._counts or (numbered and not self._repeats()) else "unknown"
+
+    def _repeats(self) -> bool:
+        """Return whether two probes got replies of the same number: the reflector began again, or does not count."""
+        seen: set[int] = set()
+        for answer in self._answers:
+            if answer in seen or answer in self._extra:
+                return True
+            if answer >= 0:
+                seen.add(answer)
+        return False
 
     def _directions(self, now_ns: int) -> tuple[int | None, int | None]:
         """Return how many probes were lost on the way there and back; None unless the reflector counts.
@@ -264,21 +302,20 @@ class Session:
         Of the probes up to the last that was answered, the others did not reach it.  That holds whatever the order of
         arrival.  What was lost after the last answer, or came late, has no direction.
         """
-        if self._mode() != "stateful":
+        if self._mode() != "stateful" or self._extra_left_out or self._repeats():
             return None, None
         open_from = next((n for n, t1 in enumerate(self._t1) if self._answers[n] < 0 and now_ns - t1 < LATE_NS), None)
         answers = self._answers[:open_from]
         known = {answer for answer in answers if answer >= 0}
         if not known:
-            return 0, 0
+            return None, None
         highest = max(known)
         known |= {answer for answer in self._extra if answer < highest}
         back = highest + 1 - len(known)
         last = max(number for number, answer in enumerate(answers) if answer >= 0)
         unanswered = sum(answer < 0 for answer in answers[:last])
-        if back > unanswered:
-            return 0, 0  # the reflector did not begin with us
-        return unanswered - back, back
+        # With more replies missing than probes the reflector did not begin with us.
+        return (unanswered - back, back) if back <= unanswered else (None, None)
 
 
 def wilson(hits: int, count: int, z: float = 1.959964) -> tuple[float, float]:

@@ -6,6 +6,7 @@ queue of the socket, which makes it readable: both queues are emptied at each tu
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 import sys
@@ -25,6 +26,8 @@ _MSG_ERRQUEUE = 0x2000
 _TIMESPEC = struct.Struct("@ll")
 _EXTENDED_ERROR = struct.Struct("@IBBBxII")
 """struct sock_extended_err: errno, origin, type, code, pad, info, data."""
+_NO_ICMP = (errno.EPERM, errno.ENOBUFS, errno.EAGAIN)
+"""What no ICMP error says, but this machine: its firewall, a full queue."""
 _FROM_ICMP, _FROM_TIMESTAMPING = (2, 3), 4
 _ANCILLARY_OCTETS = 512
 _READ_OCTETS = 2048
@@ -101,14 +104,15 @@ class StampSocket:
 
     def send(self, octets: bytes) -> int:
         """Send to the peer; return the datagram's number.  Raises OSError."""
-        try:
-            self.socket.send(octets)
-        except OSError:
-            self._count_again()
-            if not LINUX:
-                raise
-            # The ICMP error of one before ends the first try; it is on the error queue, too.
-            self.socket.send(octets)
+        # The ICMP error of one before ends the first try; it is on the error queue, too.
+        for last in (False, True) if LINUX else (True,):
+            try:
+                self.socket.send(octets)
+                break
+            except OSError as error:
+                self._count_again()
+                if last or error.errno in _NO_ICMP:
+                    raise
         self._number += 1
         return self._number - 1
 

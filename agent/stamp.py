@@ -29,6 +29,8 @@ _SIGNED_REQUEST = struct.Struct("!I12xQHH68x")
 _OPEN_REPLY = struct.Struct("!IQHHQIQHHB3x")
 _SIGNED_REPLY = struct.Struct("!I12xQHH4xQ8xI12xQH6xB15x")
 _TLV = struct.Struct("!BBH")
+TLV_OCTETS = _TLV.size
+"""Length of a TLV without a value."""
 
 UNRECOGNIZED, MALFORMED, INTEGRITY = 0x80, 0x40, 0x20
 """Flags of a TLV (RFC 8972 section 4)."""
@@ -72,7 +74,7 @@ class Reply(NamedTuple):
     """T1, copied."""
     sender_error: int
     ttl: int | None
-    """TTL or hop limit that the request arrived with; None in replies that have no such field."""
+    """TTL or hop limit that the request arrived with; None in replies that have no such field, or 0 there."""
 
 
 class Tlv(NamedTuple):
@@ -88,8 +90,8 @@ class Knowledge(NamedTuple):
 
     synchronised: int
     method: int
-    counts: tuple[int, int] | None
-    """Received with this request, sent before this reply; None where the reflector keeps no state."""
+    counts: tuple[int, int]
+    """Received with this request, sent before this reply."""
     last_reply: tuple[int, int] = (0, 0)
     """Sequence number and true time of sending of the reply before; zeros if not known."""
 
@@ -129,9 +131,10 @@ def parse_reply(octets: bytes, key: bytes | None = None) -> Reply:
     """Read a reflector's packet.  Raises StampError if it is too short, or its HMAC is wrong."""
     _check(octets, key, SIGNED_OCTETS if key else LEAST_REPLY_OCTETS)
     if key:
-        return Reply(*_SIGNED_REPLY.unpack_from(octets))
-    fields = _OPEN_REPLY.unpack_from(octets.ljust(OPEN_OCTETS, b"\0"))
-    return Reply._make((*fields[:8], fields[9] if len(octets) > 40 else None))
+        *fields, ttl = _SIGNED_REPLY.unpack_from(octets)
+    else:
+        *fields, _, ttl = _OPEN_REPLY.unpack_from(octets.ljust(OPEN_OCTETS, b"\0"))
+    return Reply._make((*fields, ttl or None))  # no packet arrives with 0
 
 
 def is_reply(octets: bytes, key: bytes | None = None) -> bool:
@@ -197,7 +200,7 @@ def answer_tlvs(octets: bytes, request: int, reply: int, known: Knowledge, key: 
         out[start] = 0
         if kind == TIMESTAMP_INFORMATION:
             out[value : value + 4] = bytes((known.synchronised, known.method) * 2)
-        elif kind == DIRECT_MEASUREMENT and known.counts:
+        elif kind == DIRECT_MEASUREMENT:
             out[value + 4 : value + 12] = struct.pack("!II", *known.counts)
         elif kind == FOLLOW_UP:
             method = SOFTWARE if known.last_reply[1] else 0

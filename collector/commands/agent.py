@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Measure loss and delay between two machines: one reflects, the other sends (STAMP, RFC 8762)."
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
-    probe = actions.add_parser("probe", help="send probes to a reflector, and say what became of them")
+    probe = actions.add_parser("probe", help="send probes to a reflector, and print loss and delay")
     probe.description = (
         "Send STAMP probes to a reflector: `vmflow agent reflect`, a router, any TWAMP Light responder.  "
         "Ctrl-C prints what was measured so far."
@@ -126,12 +126,13 @@ def _probe(args: argparse.Namespace, key: bytes | None) -> int:
     plan = Plan(
         args.count, args.every, args.octets, args.dscp, key, not args.plain, args.timestamps == "kernel", args.reflector
     )
-    if args.octets and args.octets < (least := least_octets(plan)):
-        print_error("agent probe", f"--octets {args.octets}: such a probe has at least {least}")
+    try:
+        sender = Sender(plan)
+    except ValueError as error:
+        print_error("agent probe", f"--octets {args.octets}: {error}")
         return EXIT_USAGE
     host, port = args.target
     port = stamp.PORT if port is None else port
-    sender = Sender(plan)
     address: tuple[Any, ...] = (host, port)
 
     async def measure() -> None:
@@ -153,14 +154,15 @@ def _probe(args: argparse.Namespace, key: bytes | None) -> int:
     result = sender.result()
     if result.sent and not sender.hopeless:
         item = _item(host, address, plan, result)
-        show_items([item], args.format, lambda: _print(address, seconds, result))
+        show_items([item], args.format, lambda: _print(address, seconds, result, sender.refusal))
     if result.received + result.late or code == EXIT_INTERRUPTED:
         if result.lost and plan.every_s * PER_SOURCE < 1:
             tell(
                 f"note: `vmflow agent reflect` answers an address {PER_SOURCE} times a second, or as --per-source says"
             )
         return code
-    print_error("agent probe", f"no answer from {_text(address)}: {_why(sender, result, key is not None)}")
+    failure = "no answer from" if result.sent else "no probe could be sent to"
+    print_error("agent probe", f"{failure} {_text(address)}: {_why(sender, result, key is not None)}")
     return EXIT_FAILED
 
 
@@ -242,7 +244,7 @@ def _item(host: str, address: tuple[Any, ...], plan: Plan, result: Result) -> di
         name: getattr(result, name)
         for name in (
             "sent", "received", "outstanding", "lost", "late", "lost_forward", "lost_reverse", "lost_unresolved",
-            "loss", "loss_low", "loss_high", "duplicates", "reordered", "unreachable", "refused",
+            "loss", "loss_low", "loss_high", "duplicates", "reordered", "unreachable", "unsent", "refused",
         )
     }  # fmt: skip
     for name, share in (("min", 0.0), ("median", 0.5), ("p99", 0.99), ("max", 1.0)):
@@ -262,7 +264,7 @@ def _item(host: str, address: tuple[Any, ...], plan: Plan, result: Result) -> di
     }  # fmt: skip
 
 
-def _print(address: tuple[Any, ...], seconds: float, result: Result) -> None:
+def _print(address: tuple[Any, ...], seconds: float, result: Result, refusal: str) -> None:
     """Print what was measured, for people."""
     say(f"{_text(address)}: {result.sent} probes in {seconds:.1f} s", "")
     rows = [("received", f"{result.received}")]
@@ -276,6 +278,8 @@ def _print(address: tuple[Any, ...], seconds: float, result: Result) -> None:
     rows += [("duplicates", str(result.duplicates)), ("reordered", str(result.reordered))]
     if result.unreachable:
         rows.append(("unreachable", f"{result.unreachable} ICMP errors"))
+    if result.unsent:
+        rows.append(("unsent", f"{result.unsent} by this machine: {refusal.lower()}"))
     rows += [("refused", f"{count} ({reason})") for reason, count in result.refused.items()]
     if times := result.round_trips_us:
         texts, unit = figures([percentile(times, share) for share in (0, 0.5, 0.99, 1)], "µs", "")
@@ -307,10 +311,12 @@ def _one_way_rows(result: Result) -> list[tuple[str, str]]:
 
 
 def _where(result: Result) -> str:
-    if result.lost_forward is None or result.lost_reverse is None or result.lost_unresolved is None:
-        return "unknown: the reflector does not count its replies"
-    rest = f", {result.lost_unresolved} unknown" if result.lost_unresolved else ""
     late = f"; {result.late} came after 3 s" if result.late else ""
+    if result.lost_forward is None or result.lost_reverse is None:
+        counts = result.reflector == "stateful"
+        why = "numbers of replies do not add up" if counts else "the reflector does not count replies"
+        return f"unknown: {why}{late}"
+    rest = f", {result.lost_unresolved} unknown" if result.lost_unresolved else ""
     return f"{result.lost_forward} on the way there, {result.lost_reverse} on the way back{rest}{late}"
 
 

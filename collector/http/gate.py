@@ -355,7 +355,7 @@ def _same_origin(origin: str, scheme: str, host: str) -> bool:
 
 def _secret(scope: Scope) -> str:
     """Return the secret of the session that counts; empty if there is none."""
-    return next(iter(secrets_of(Headers(scope=scope).get("cookie", ""), tls=scope["scheme"] == "https")), "")
+    return next(iter(secrets_of(Headers(scope=scope).get("cookie", ""), tls=_over_tls(scope))), "")
 
 
 def _over_tls(scope: Scope) -> bool:

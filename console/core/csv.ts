@@ -25,8 +25,11 @@ export function download(name: string, rows: Row[]): void {
   save(`${name}.csv`, csv(names, rows.map((row) => names.map((one) => row[one]))));
 }
 
-export function save(name: string, text: string): void {
-  const url = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+export const save = (name: string, text: string): void => keep(name, new Blob([text], { type: "text/csv" }));
+
+/** Give the browser a file to keep. */
+export function keep(name: string, content: Blob): void {
+  const url = URL.createObjectURL(content);
   const anchor = document.createElement("a");
   anchor.href = url;
   anchor.download = name;

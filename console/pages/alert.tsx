@@ -7,6 +7,7 @@ import { rowKeys } from "../core/keys.ts";
 import { mayAct } from "../core/session.ts";
 import { go, link } from "../core/state.ts";
 import { say } from "../core/text.ts";
+import type { Key } from "../text/en.ts";
 import type { Page } from "../core/page.ts";
 import { Card, Link, Name, Severity, Shown } from "../parts/basics.tsx";
 import { Acts, type Doing, Subject, figureOf, utcNow } from "./alerts.tsx";
@@ -50,7 +51,7 @@ function Detail({ alert, history, acting, setActing, user }: { alert: Row; histo
         <dt>{say("since")}</dt><dd>{moment(alert.since, utc)}</dd>
         {Object.entries(alert.labels).map(([name, value]) => <Fragment key={name}><dt>{name}</dt><dd><Name>{String(value)}</Name></dd></Fragment>)}
       </dl>{alert.summary && <p>{alert.summary}</p>}</Card>
-      <Card title={say("history")}><ol class="history">{history.map((event, place) => <li key={place}><time>{moment(event.time, utc)}</time> <b>{event.event}</b> {event.who && <Name>{event.who}</Name>} {event.value !== null && <span class="soft">{text({ value: event.value, low: event.low, high: event.high, unit })}</span>} {event.comment && <q>{event.comment}</q>}</li>)}</ol>
+      <Card title={say("history")}><ol class="history">{history.map((event, place) => <li key={place}><time>{moment(event.time, utc)}</time> <b>{say(EVENTS[event.event as keyof typeof EVENTS])}</b> {event.who && <Name>{event.who}</Name>} {event.value !== null && <span class="soft">{text({ value: event.value, low: event.low, high: event.high, unit })}</span>} {event.comment && <q>{event.comment}</q>}</li>)}</ol>
         {history.length >= MOST && <p class="soft">{say("firstOnly", { n: MOST })}</p>}</Card>
     </div>
     {alert.scope === "pair" && <Around alert={alert} />}
@@ -58,6 +59,12 @@ function Detail({ alert, history, acting, setActing, user }: { alert: Row; histo
     {acting && <Acts alerts={[alert]} user={user} what={acting} onClose={() => setActing(null)} />}
   </>;
 }
+
+/** What happens to an alert (`schemas/alerts.py`). */
+const EVENTS = {
+  firing: "fired", resolved: "resolved", escalated: "escalated", acknowledged: "acknowledged", stale: "notMeasured", measured: "measuredAgain",
+  inhibited: "inhibited", silenced: "silencedEvent", notified: "notified", judged: "judged",
+} satisfies Record<string, Key>;
 
 /** Measures that a chart shows in their own unit. */
 const CHARTS: Record<string, string> = { latency_us: "latency", loss_ratio: "loss", error_ratio: "errors", bits_per_second: "bandwidth" };

@@ -6,17 +6,13 @@ import type { Page } from "../core/page.ts";
 import { kept, link } from "../core/state.ts";
 import { say } from "../core/text.ts";
 import type { Key } from "../text/en.ts";
-import { Card, Empty, Link, Name, Shown } from "../parts/basics.tsx";
+import { Card, Empty, Link, Name, REASONS, Shown } from "../parts/basics.tsx";
 import { Bits } from "../parts/figures.tsx";
 import { List } from "../parts/list.tsx";
 
 const STATES: Record<string, [Key, Key]> = {
   both: ["seenBoth", "seenBothWhy"], one_switch: ["seenOneSwitch", "seenOneSwitchWhy"], sender: ["seenSender", "seenSenderWhy"],
   receiver: ["seenReceiver", "seenReceiverWhy"], insufficient: ["insufficient", "insufficientWhy"], nowhere: ["seenNowhere", "seenNowhereWhy"],
-};
-const REASONS: Record<string, [Key, Key]> = {
-  "": ["measured", "latencyMeasured"], no_ipfix: ["noIpfix", "noIpfixWhy"], sampled: ["sampledReason", "sampledReasonWhy"],
-  rate_unstated: ["rateUnstated", "rateUnstatedWhy"], no_new_flow: ["noNewFlow", "noNewFlowWhy"],
 };
 
 /** How much of a whole, as a bar and in words. */

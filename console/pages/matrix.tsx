@@ -1,5 +1,5 @@
 import { type Row, ask, rows, useLoad } from "../core/api.ts";
-import { clock, text } from "../core/format.ts";
+import { clock, day, text } from "../core/format.ts";
 import { namedLink, pairLink } from "../core/links.ts";
 import { none } from "../core/none.ts";
 import type { Page } from "../core/page.ts";
@@ -73,7 +73,7 @@ export function Matrix({ range, newest, query }: Page) {
       const names = [...total.keys()].sort((a, b) => a === "" ? 1 : b === "" ? -1 : a.localeCompare(b, "en", { numeric: true }));
       const cells = found.map((row: Row) => ({ row: row.r, column: row.c, shade: shade(row, colour, least, most), words: worded(row), open: () => open(row) }));
       return <div class={names.length > 24 ? "stack" : "two"}>
-        <Card><Heat title={say("matrix")} names={names} cells={cells} /></Card>
+        <Card><Heat title={say("matrix")} about={`${say((COLOURS.find(([one]) => one === colour) ?? COLOURS[0]!)[1])} · ${day(at, kept("clock", "utc") === "utc")}`} names={names} cells={cells} /></Card>
         <Card title={say("asTable")}><List name={say("matrix")} all={found.length} rows={[...found].sort((a, b) => (b.bits ?? 0) - (a.bits ?? 0)).slice(0, 200)} rowKey={(row) => `${row.r}\u0000${row.c}`} empty="" columns={[
           { title: `${say("source")} → ${say("destination")}`, wide: true, cell: (row) => <button class="plain" disabled={!row.r || !row.c} onClick={() => open(row)}>
             <bdi>{row.r || say("otherGroup")}</bdi> → <bdi>{row.c || say("otherGroup")}</bdi></button> },

@@ -1,8 +1,8 @@
 // Through what the volume flows: layers of projects, hypervisors, networks or VMs.
 import { ask, rows, useLoad } from "../core/api.ts";
-import { clock, text } from "../core/format.ts";
+import { clock } from "../core/format.ts";
 import { none } from "../core/none.ts";
-import { type PathLink, type PathNode, graph } from "../core/paths.ts";
+import { type PathLink, type PathNode, graph, volume } from "../core/paths.ts";
 import type { Page } from "../core/page.ts";
 import { go, kept, link, set } from "../core/state.ts";
 import { say } from "../core/text.ts";
@@ -35,12 +35,11 @@ export function Paths({ range, newest, query }: Page) {
       {Object.entries(only).filter(([, value]) => value).map(([key, value]) => <button key={key} class="tag" onClick={() => set({ [key]: "" })}>{say(WORDS[key as Kind])} <Name>{value}</Name> ×</button>)}
     </div>
     <Shown loaded={loaded}>{(found) => {
-      const { nodes, links } = graph(found, layers.length);
+      const { nodes, links, unmeasured } = graph(found, layers.length);
       if (links.length === 0) return <Card><Empty>{newest === 0 ? `${say("noWindow")}. ${say("noWindowWhy")}` : say("noPair")}</Empty></Card>;
       const known = new Map(nodes.map((node) => [node.id, node]));
       const ends = (one: PathLink) => [known.get(one.source)!, known.get(one.target)!] as const;
-      const figure = (one: PathLink) => text({ value: one.bits, low: Math.max(0, one.bits - one.below), high: one.bits + one.above, unit: "bit/s" });
-      const words = (one: PathLink) => `${ends(one).map((node) => `\u2068${name(node)}\u2069`).join(" → ")}: ${figure(one)} · ${say("ofPairs", { n: one.pairs })}${one.lossy ? ` · ${say("nLossy", { n: one.lossy })}` : ""}${one.blind ? ` · ${say("nBlind", { n: one.blind })}` : ""}`;
+      const words = (one: PathLink) => `${ends(one).map((node) => `\u2068${name(node)}\u2069`).join(" → ")}: ${volume(one)} · ${say("ofPairs", { n: one.pairs })}${one.lossy ? ` · ${say("nLossy", { n: one.lossy })}` : ""}${one.blind ? ` · ${say("nBlind", { n: one.blind })}` : ""}`;
       // Two hypervisors, or a VM and its own: the pairs between them.
       const open = (one: PathLink) => {
         const [source, target] = ends(one), kinds = [layers[source.layer], layers[target.layer]];
@@ -53,11 +52,12 @@ export function Paths({ range, newest, query }: Page) {
       const largest = [...links].sort((a, b) => b.bits - a.bits);
       return <>
         <Card><Sankey title={say("paths")} heads={layers.map((kind, layer) => `${say(WORDS[kind])}${layer === 0 ? ` ${say("sent")}` : layer === layers.length - 1 ? ` ${say("received")}` : ""}`)}
-          nodes={nodes} links={links} name={name} words={words} onNode={filter} onLink={open} /></Card>
+          nodes={nodes} links={links} name={name} words={words} onNode={filter} onLink={open} />
+          {unmeasured > 0 && <p class="soft">{say("pathsUnmeasured", { n: unmeasured })}</p>}</Card>
         <Card title={say("asTable")}><List name={say("paths")} all={largest.length} rows={largest.slice(0, LISTED)} rowKey={(row) => `${row.source} ${row.target}`} empty="" columns={[
           { title: `${say("source")} → ${say("destination")}`, wide: true, cell: (row) => { const [source, target] = ends(row as PathLink);
             return <button class="plain" onClick={() => open(row as PathLink)}><bdi>{name(source)}</bdi> → <bdi>{name(target)}</bdi></button>; } },
-          { title: say("bandwidth"), number: true, cell: (row) => <span data-value={String(row.bits)}>{figure(row as PathLink)}</span> },
+          { title: say("bandwidth"), number: true, cell: (row) => <span data-value={String(row.bits)}>{volume(row as PathLink)}</span> },
           { title: say("pairs"), number: true, cell: (row) => row.pairs },
           { title: say("lossyPairs"), number: true, cell: (row) => <Count n={row.lossy} kind="bad" /> },
           { title: say("blindWord"), number: true, cell: (row) => <Count n={row.blind} kind="hatched" /> },

@@ -45,8 +45,14 @@ export function Trip({ of }: { of: string | undefined }) {
   return words ? <span class="soft trip" title={say(words[1])}> {say(words[0])}</span> : null;
 }
 
+/** Why there is no latency, in a word and in a sentence. */
+export const REASONS: Record<string, [Key, Key]> = {
+  "": ["measured", "latencyMeasured"], no_ipfix: ["noIpfix", "noIpfixWhy"], sampled: ["sampledReason", "sampledReasonWhy"],
+  rate_unstated: ["rateUnstated", "rateUnstatedWhy"], no_new_flow: ["noNewFlow", "noNewFlowWhy"],
+};
+
 export function Latency({ row }: { row: Record<string, any> }) {
-  if (row.latency_us === null) return <span class="soft" title={row.latency_missing}>–</span>;
+  if (row.latency_us === null) return <span class="soft" title={row.latency_missing ? say((REASONS[row.latency_missing] ?? ["nodata", "nodata"])[1]) : ""}>–</span>;
   const spread = row.latency_spread_us ?? 0;
   return <span class={row.latency_us > 20_000 ? "so" : ""}><Fig value={row.latency_us} low={Math.max(0, row.latency_us - spread)} high={row.latency_us + spread} unit="us" /><Trip of={row.latency_trip} /></span>;
 }

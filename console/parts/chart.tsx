@@ -4,6 +4,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import uPlot from "uplot";
 import { type Figure, type State, type Unit, clock, day, plain, text, ticks } from "../core/format.ts";
 import { kept } from "../core/state.ts";
+import { head, picture } from "../core/png.ts";
 import { MARK_WORDS, type Mark } from "../core/marks.ts";
 import { spread } from "../core/series.ts";
 import { say } from "../core/text.ts";
@@ -129,10 +130,16 @@ export function Chart(props: Props) {
     return text(figure(one, place));
   };
   const nothing = series.every((one) => one.value.every((value) => value === null) && !one.state?.includes("blind") && !one.state?.includes("insufficient"));
+  const save = () => picture("vmflow", box.current!.querySelector("canvas")!, [
+    [head(), { text: props.title, color: "--text" }],
+    [{ text: `${day(props.from, utc)} ${clock(props.from, utc)} – ${day(props.until, utc)} ${clock(props.until, utc)}${utc ? " UTC" : ""}`, color: "--soft" },
+      ...series.map((one) => ({ text: one.name, color: one.color })), ...(props.limit === undefined ? [] : [{ text: `${say("threshold")} ${plain(props.limit, unit)}`, color: "--critical" }])],
+  ]);
   return <figure class="chart" aria-label={props.title}>
     <figcaption>
       <h2>{props.title}</h2>
       <span class="read">{shown >= 0 && <><time>{clock(time[shown]!, utc)}</time>{series.map((one) => <span key={one.name}><span class={`key ${one.color.slice(2)}`} aria-hidden="true" />{series.length > 1 && one.name} {worded(one, shown)}</span>)}</>}</span>
+      {!table && !nothing && time.length > 0 && <button class="quiet" onClick={save}>PNG ↓</button>}
       <button class="quiet" onClick={() => setTable(!table)} aria-pressed={table}>{say(table ? "asChart" : "asTable")}</button>
     </figcaption>
     {(time.length === 0 || (nothing && !table)) && <p class="empty">{series.some((one) => one.state?.includes("within")) ? `${say("seenOneSwitch")}: ${say("seenOneSwitchWhy")}` : say("nodata")}</p>}

@@ -1,5 +1,6 @@
 // A matrix on canvas: rows send, columns receive.  Keys move a cell, Enter opens it, and what it says is read out.
 import { useEffect, useRef, useState } from "preact/hooks";
+import { head, picture } from "../core/png.ts";
 import { say } from "../core/text.ts";
 import { hatch } from "./hatch.ts";
 
@@ -9,7 +10,7 @@ const COLOURS = { volume: "--s1", loss: "--critical", good: "--good", blind: "--
 const colour = (name: string) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const shortened = (name: string) => (name.length > 18 ? `${name.slice(0, 17)}…` : name) || say("otherGroup");
 
-export function Heat({ title, names, cells }: { title: string; names: string[]; cells: Cell[] }) {
+export function Heat({ title, about, names, cells }: { title: string; about: string; names: string[]; cells: Cell[] }) {
   const box = useRef<HTMLDivElement>(null), canvas = useRef<HTMLCanvasElement>(null);
   const [width, setWidth] = useState(600);
   const [at, setAt] = useState<[number, number] | null>(null);
@@ -75,9 +76,11 @@ export function Heat({ title, names, cells }: { title: string; names: string[]; 
     const inside = (place: number) => Math.max(0, Math.min(names.length - 1, place));
     setAt((old) => old ? [inside(old[0] + by[0]!), inside(old[1] + by[1]!)] : [0, 0]);
   };
+  const save = () => picture("vmflow", canvas.current!, [[head()], [{ text: about, color: "--soft" }]]);
   const cell = cellAt(at);
   return <figure class="heat" aria-label={title}>
     <p class="tip" role="status">{at ? <><b><bdi>{names[at[0]] || say("otherGroup")}</bdi> → <bdi>{names[at[1]] || say("otherGroup")}</bdi></b> {cell ? cell.words : say("noTraffic")}</> : <span class="soft">{say("matrixHint")}</span>}</p>
+    <p><button class="quiet" onClick={save}>PNG ↓</button></p>
     <div ref={box}>
       <canvas ref={canvas} tabIndex={0} role="img" aria-label={`${title}: ${say("matrixHint")}`} width={600} height={600} data-theme={theme}
         onMouseMove={(event) => { const place = placed(event); if (String(place) !== String(at)) setAt(place); }}

@@ -1,8 +1,7 @@
 // Flows through layers, left to right: heights are volume.  What it shows stands in a table, too.
 import { sankey, sankeyLinkHorizontal } from "d3-sankey";
 import { useEffect, useRef, useState } from "preact/hooks";
-import { plain } from "../core/format.ts";
-import type { PathLink, PathNode } from "../core/paths.ts";
+import { type PathLink, type PathNode, volume } from "../core/paths.ts";
 import { say } from "../core/text.ts";
 
 const BAR = 12, GAP = 8, LEAST_HEIGHT = 200, ROW = 26, LABEL = 22;
@@ -38,7 +37,7 @@ export function Sankey({ title, heads, nodes, links, name, words, onNode, onLink
             onMouseEnter={() => setAt(words(own))} onMouseLeave={() => setAt("")} onClick={() => onLink(own)}><title>{words(own)}</title></path>;
         })}
         {drawn.nodes.map((node) => {
-          const right = node.layer === last, said = `${name(node)} ${plain(node.bits, "bit/s")}`;
+          const right = node.layer === last, said = `${name(node)} ${volume(node)}`;
           const keys = (event: KeyboardEvent) => { if (event.key === "Enter") onNode(node); };
           return <g key={node.id} tabIndex={0} role="button" aria-label={said} onClick={() => onNode(node)} onKeyDown={keys} onMouseEnter={() => setAt(said)} onMouseLeave={() => setAt("")} onFocus={() => setAt(said)}>
             <rect x={node.x0} y={node.y0} width={BAR} height={Math.max(1, node.y1! - node.y0!)} class={node.other ? "rest" : ""} />

@@ -28,6 +28,8 @@ assert.equal(lossState("blind", true), "within");
 assert.equal(lossState("spread"), "measured");
 // Names that spreadsheets would run, and what was not measured, in CSV.
 assert.equal(csv(["a", "b"], [["=1+1", null], ['x,"y"', 0]]), "a,b\r\n'=1+1,\r\n\"x,\"\"y\"\"\",0\r\n");
+// Also behind what a spreadsheet takes for the end of a cell, and in full width.
+assert.equal(csv(["a"], [["x;=1+1"], [" @y"], ["\uff1d1"]]), "a\r\nx;'=1+1\r\n '@y\r\n'\uff1d1\r\n");
 // Numbers that come as text stay numbers; what is inside stays readable.
 assert.equal(csv(["a"], [["-5"], ["+1e3"], ["-1+1"], [{ b: [1] }], [["x", { c: 2 }]], [["-2"]]]), "a\r\n-5\r\n+1e3\r\n'-1+1\r\n\"{\"\"b\"\":[1]}\"\r\n\"x {\"\"c\"\":2}\"\r\n-2\r\n");
 // The hash of a pair has more digits than a number holds.
@@ -47,8 +49,9 @@ assert.equal(verdict([group("pair", 1, 1), group("from_vm", 1, 1), group("rest",
 assert.equal(verdict([group("to_host", 4, 3), group("rest", 10, 5)], "latency"), "whyUnknown");
 // Paths: the rest of a layer is one, an empty name is another; intervals add up in quadrature.
 const way = (n0: string, k0: number, n1: string, bits: number, low: number) => ({ n0, k0, n1, k1: 1, bits, bits_low: low, bits_high: bits, pairs: 1, lossy: 0, blind: 0 });
-const { nodes, links } = graph([way("a", 1, "h", 10, 7), way("", 0, "h", 5, 5), way("", 1, "h", 2, 2), way("a", 1, "h", 10, 6), way("b", 1, "h", 0, 0)], 2);
-assert.deepEqual(nodes.map((one) => [one.name, one.other, one.bits]), [["a", false, 20], ["h", false, 27], ["", true, 5], ["", false, 2]]);
+const { nodes, links, unmeasured } = graph([way("a", 1, "h", 10, 7), way("", 0, "h", 5, 5), way("", 1, "h", 2, 2), way("a", 1, "h", 10, 6), way("b", 1, "h", 0, 0)], 2);
+assert.deepEqual(nodes.map((one) => [one.name, one.other, one.bits, one.below]), [["a", false, 20, 5], ["h", false, 27, 5], ["", true, 5, 0], ["", false, 2, 0]]);
+assert.equal(unmeasured, 1);
 assert.deepEqual(links.map((one) => [one.bits, one.below, one.pairs]), [[20, 5, 2], [5, 0, 1], [2, 0, 1]]);
 // 10 s for minutes of one pair, never for lists of VMs; an hour for days.
 const span = (from: string, more = "") => new URLSearchParams(`from=${from}${more}`);

@@ -90,6 +90,8 @@ export const en = {
   whyFromVm: "What {src_vm} sends to others is like this, too; other VMs beside it are not: look at this VM.",
   whyToVm: "What others send to {dst_vm} is like this, too; other VMs beside it are not: look at this VM.",
   whyPair: "Of the others measured, fewer than half are like this: it is this one.", whyUnknown: "Too little is measured beside it to say where it lies.",
+  fired: "fired", escalated: "became more severe", notMeasured: "not measured any more", measuredAgain: "measured again", inhibited: "kept back: another alert explains it",
+  silencedEvent: "kept back: silence", notified: "handed over to delivery", judged: "judged", pathsUnmeasured: "{n} pairs whose volume is not known, or is 0, are not drawn.",
   paths: "Paths", byProject: "projects", byVm: "VMs", byNetwork: "networks", pathsHint: "Heights are volume. A bar filters, a band opens its pairs; red bands have pairs that lose.",
   password: "password", logIn: "log in", logOut: "log out",
 };

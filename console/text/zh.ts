@@ -65,6 +65,8 @@ export const zh: Record<Key, string> = {
   whyToHost: "发往 {dst_host} 上其他虚拟机的流量也如此：检查该主机及其上行链路。", whyLink: "同两台主机间的其他虚拟机也如此：检查两者之间的路径。",
   whyBothVms: "{src_vm} 发往其他、以及其他发往 {dst_vm} 的流量也如此；旁边的虚拟机不是。", whyFromVm: "{src_vm} 发往其他的流量也如此，旁边的虚拟机不是：检查该虚拟机。",
   whyToVm: "其他发往 {dst_vm} 的流量也如此，旁边的虚拟机不是：检查该虚拟机。", whyPair: "在已测量的其他对中，不到一半如此：问题在此对本身。", whyUnknown: "旁边的测量太少，无法判断位置。",
+  fired: "告警触发", escalated: "级别升高", notMeasured: "已无测量", measuredAgain: "恢复测量", inhibited: "被抑制：另一告警已说明原因",
+  silencedEvent: "被静默", notified: "已交付通知", judged: "已评判", pathsUnmeasured: "{n} 对流量未知或为 0，未画出。",
   paths: "流向", byProject: "项目", byVm: "虚拟机", byNetwork: "网络", pathsHint: "高度为流量；点击条形可筛选，点击流带打开其虚拟机对；红色流带中有丢包。",
   password: "密码", logIn: "登录", logOut: "退出",
 };

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import random
+import time
 from statistics import median
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent import clock
 from agent.clock import SECOND_NS, Exchange, one_way
@@ -39,14 +43,23 @@ def test_an_error_estimate_is_never_below_the_error(error_ns: int) -> None:
     estimate = clock.pack_error(error_ns, True)
     assert estimate & clock.SYNCHRONISED
     assert not clock.pack_error(error_ns, False) & clock.SYNCHRONISED
-    told = clock.error_ns(estimate)
-    assert told is not None
-    assert error_ns <= told <= error_ns * 1.01 + 1
+    read = clock.error_ns(estimate)
+    assert read is not None
+    assert error_ns <= read <= error_ns * 1.01 + 1
 
 
 def test_multiplier_zero_is_invalid() -> None:
     assert clock.error_ns(0x8D00) is None
     assert clock.error_ns(0x2001) == SECOND_NS  # 1 * 2^(32-32) s, RFC 4656 section 4.1.2
+
+
+def test_the_worse_error_holds_and_a_clock_that_may_not_follow_utc_has_none() -> None:
+    good, bad = clock.pack_error(1_000, True), clock.pack_error(5_000, True)
+    assert clock.worse(0, good) == pytest.approx(1_000, rel=0.02)
+    assert clock.worse(clock.worse(0, bad), good) == clock.worse(clock.worse(0, good), bad) == clock.error_ns(bad)
+    for error in (clock.pack_error(1_000, False), good | clock.PTP, clock.SYNCHRONISED):
+        assert clock.worse(0, error) is None
+    assert clock.worse(None, good) is None
 
 
 def test_the_kernel_is_asked_once_a_second() -> None:
@@ -153,6 +166,34 @@ def test_one_exchange_is_bounded_by_its_own_round_trip() -> None:
     assert found is not None
     assert found.forward[2] - found.forward[0] == pytest.approx(10, abs=0.1)
     assert found.offset_error_us == pytest.approx(5, abs=0.1)
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 99), st.integers(1, 40)), min_size=1, max_size=30))
+def test_slopes_are_those_of_all_pairs(probes: list[tuple[int, int, int]]) -> None:
+    """Where a line fits between two hulls."""
+    above = clock._Hull([(1000 * at, over + delay) for at, delay, over in probes]).points
+    below = clock._Hull([(1000 * at + delay, -over) for at, delay, over in probes]).points
+    pairs = [(t, high, o, -low) for t, high in above for o, low in below]
+
+    slowest, fastest = clock._slopes(above, below)
+
+    assert fastest == min(((high - low) / (t - o) for t, high, o, low in pairs if t > o), default=math.inf)
+    assert slowest == max(((low - high) / (o - t) for t, high, o, low in pairs if t < o), default=-math.inf)
+
+
+def test_a_reflector_that_puts_each_probe_on_both_hulls_costs_no_hours() -> None:
+    """Its times are a parabola's: 20,000 points on each hull, of which all pairs would take minutes."""
+    half = 10_000
+    probes = []
+    for number in range(-half, half):
+        sent = NOW + number * 100_000_000
+        probes.append(Exchange(sent, sent + number**2 + 10**9, sent + 10**9 + 10**8 - number**2, sent + 2 * 10**8))
+    began_s = time.thread_time()
+
+    found = one_way(probes)
+
+    assert time.thread_time() - began_s < 10
+    assert found is not None
 
 
 def test_percentile_is_a_value_that_was_seen() -> None:

@@ -127,7 +127,8 @@ def test_each_mistake_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["probe", "255.255.255.255"], 1, "255.255.255.255:862 cannot be reached"),
         (["probe", "127.0.0.1", "--key-file", str(wrong)], 2, "a key is one line of 32 to 128 hexadecimal digits"),
         (["probe", "127.0.0.1", "--key-file", str(tmp_path / "none")], 1, "No such file or directory"),
-        (["probe", "127.0.0.1", "--octets", "60"], 2, "--octets 60: such a probe has at least 88"),
+        (["probe", "127.0.0.1", "--octets", "60"], 2, "--octets 60: such a probe has 88 octets, or 92 and more"),
+        (["probe", "127.0.0.1", "--octets", "90"], 2, "--octets 90: such a probe has 88 octets, or 92 and more"),
         (["reflect", "--listen", f"127.0.0.1:{busy}"], 1, f"127.0.0.1:{busy} is in use by another process"),
         (["reflect", "--listen", "192.0.2.77:8620"], 1, "192.0.2.77:8620: Cannot assign requested address"),
     ]
@@ -148,7 +149,7 @@ def test_each_mistake_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[
         ["probe", "h", "--dscp", "64"], ["reflect", "--allow", "10.0.0.1/8"], ["reflect", "--per-second", "0"], [],
     ],
 )  # fmt: skip
-def test_wrong_arguments_are_told(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_arguments_end_with_the_usage_and_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match=r"^2$"):
         main(["agent", *arguments])
     assert capsys.readouterr().err.splitlines()[-1].startswith("vmflow agent")

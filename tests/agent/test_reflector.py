@@ -96,6 +96,32 @@ def test_under_a_key_a_wrong_hmac_gets_nothing_and_leaves_nothing() -> None:
     assert stamp.parse_reply(found[0], KEY).sender_sequence == 3
 
 
+def test_forged_packets_take_no_token_of_the_address_that_they_name() -> None:
+    of = made(key=KEY, per_source=10, per_second=20)
+    for _ in range(100):
+        assert of.answer(packet(request(key=b"x" * 32)), 0.0, NOW_NS) is None
+    assert (of.counts, of.kept) == ({"hmac": 100}, (0, 0))
+
+    assert sum(of.answer(packet(request(key=KEY)), 0.0, NOW_NS) is not None for _ in range(20)) == 10
+    assert of.counts == {"hmac": 100, "answered": 10, "source_rate": 10}
+
+
+def test_a_forged_packet_costs_one_short_hmac_however_long_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    signed: list[int] = []
+    sign = stamp.sign
+
+    def counting(octets: bytes, key: bytes) -> bytes:
+        signed.append(len(octets))
+        return sign(octets, key)
+
+    forged = request(key=b"x" * 32) + stamp.pack_tlvs([Tlv(0x80, 3, bytes(4)), Tlv(0x80, 99, bytes(1300))], 0, KEY)
+    monkeypatch.setattr(stamp, "sign", counting)
+
+    assert made(key=KEY).answer(packet(forged), 0.0, NOW_NS) is None
+
+    assert signed == [96]
+
+
 def test_a_bucket_holds_a_second_of_tokens() -> None:
     bucket = TokenBucket(10, 0.0)
     assert sum(bucket.take(0.0) for _ in range(100)) == 10
@@ -128,29 +154,31 @@ def test_one_address_takes_no_more_than_its_share() -> None:
     assert answered(of, request(), sender=("10.0.0.8", 1000)) is not None
 
 
-def test_with_all_room_taken_new_sessions_are_answered_without_state_and_old_ones_keep_theirs() -> None:
+def numbers(of: Reflector, *ssids: int, now_s: float = 0.0) -> list[int]:
+    """The numbers of the replies to a probe of each session."""
+    found = [of.answer(packet(request(0, ssid)), now_s, NOW_NS) for ssid in ssids]
+    return [answer[2] for answer in found if answer is not None]
+
+
+def test_with_all_room_taken_the_session_that_was_quiet_longest_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reflector, "MOST_SESSIONS", 100)
     of = made(per_second=10_000, per_source=10_000)
-    for ssid in range(reflector.MOST_SESSIONS):
-        answered(of, request(0, ssid))
-    asked = request(77, 60_000) + stamp.pack_tlvs([Tlv(0x80, stamp.DIRECT_MEASUREMENT, bytes(12))])
+    assert numbers(of, *range(100)) == [0] * 100
+    assert numbers(of, 0) == [1]
 
-    new, old = answered(of, asked), answered(of, request(5, 0))
+    assert numbers(of, 1000) == [0]  # takes the place of 1
 
-    assert new is not None
-    assert old is not None
-    assert (new.sequence, old.sequence) == (77, 1)
-    found = of.answer(packet(asked), 0.0, NOW_NS)
-    assert found is not None
-    assert found[0][44] == stamp.UNRECOGNIZED  # it has no counts
+    assert of.kept[1] == 100
+    assert numbers(of, 0, 1000, 2, 1) == [2, 1, 1, 0]
+    assert numbers(of, *range(2000, 3000)) == [0] * 1000
+    assert of.kept[1] == 100
 
-    # Those that were quiet for long make room; the one that was not stays.
-    half, later = reflector.IDLE_S / 2, reflector.IDLE_S + 1
-    assert answered(of, request(6, 0), half) is not None
-    new, old = answered(of, request(9, 60_000), later), answered(of, request(7, 0), later)
-    assert new is not None
-    assert old is not None
-    assert (new.sequence, old.sequence) == (0, 3)
-    assert of.kept[1] == 2
+
+def test_a_session_that_was_idle_too_long_begins_again() -> None:
+    of = made()
+    seen = [numbers(of, 7, now_s=now_s) for now_s in (0, reflector.IDLE_S, 2 * reflector.IDLE_S + 1)]
+    assert seen == [[0], [1], [0]]
+    assert of.kept[1] == 1
 
 
 @given(st.binary(max_size=1600), st.sampled_from([None, KEY]), st.booleans())

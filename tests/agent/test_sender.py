@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import socket
 import sys
 import time
@@ -16,7 +17,7 @@ import pytest
 from agent import stamp
 from agent.clock import to_ntp
 from agent.reflector import ReflectorSocket, Rules, listen
-from agent.sender import Plan, Sender
+from agent.sender import Plan, Sender, pack_probe
 from agent.session import Result
 from agent.sockets import Datagram, IcmpError, Sent, StampSocket
 from tests.agent.support import ERROR, Relay, reflecting
@@ -151,7 +152,7 @@ def test_a_reflector_of_twamp_light_is_measured_too() -> None:
             one.cancel()
         await asyncio.gather(running, task, return_exceptions=True)
         server.close()
-        return sender.session.result(time.time_ns() + 4_000_000_000)
+        return sender.session.result(time.time_ns() + 4_000_000_000, ERROR)
 
     result = asyncio.run(run())
 
@@ -174,6 +175,36 @@ def test_a_refusal_ends_it_at_once() -> None:
     assert result.sent < 20
 
 
+class Failing:
+    """A socket whose next tries to send fail."""
+
+    def __init__(self, real: socket.socket, *codes: int) -> None:
+        self._real, self._codes = real, [*codes]
+
+    def send(self, octets: bytes) -> int:
+        if self._codes:
+            raise OSError(self._codes.pop(0), "failed")
+        return self._real.send(octets)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+@pytest.mark.skipif(not LINUX, reason="ICMP errors end the next try to send on Linux")
+def test_an_icmp_error_of_before_is_tried_again_and_a_refusal_of_this_machine_is_not() -> None:
+    opened = StampSocket(socket.AF_INET, errors=True)
+    real = opened.socket
+    with contextlib.closing(real), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        peer.bind(("127.0.0.1", 0))
+        real.connect(peer.getsockname())
+        for codes, numbers in (((errno.EHOSTUNREACH,), [0]), ((errno.EPERM,), []), ((errno.ENETUNREACH,) * 2, [])):
+            opened.socket = Failing(real, *codes)  # type: ignore[assignment] # as much as is used
+            with contextlib.nullcontext() if numbers else pytest.raises(OSError, match="failed"):
+                assert [opened.send(b"x")] == numbers
+        assert opened.send(b"x") == 1
+        assert [event.number for event in opened.events() if isinstance(event, Sent)] == [0, 1]
+
+
 @pytest.mark.skipif(not LINUX, reason="kernel times are Linux's")
 def test_times_of_sending_stay_with_their_datagrams_when_some_are_refused() -> None:
     """An ICMP error ends the next try to send, which some kernels count."""
@@ -193,10 +224,25 @@ def test_times_of_sending_stay_with_their_datagrams_when_some_are_refused() -> N
         assert sent[number] <= stamped[number] < sent.get(number + 1, 1 << 63)
 
 
-def test_padding_makes_probes_as_long_as_asked() -> None:
-    async def run(**plan: Any) -> int:
+@pytest.mark.parametrize(("extensions", "key", "least"), [
+    (False, None, 44), (True, None, 44 + 44), (False, KEY, 112), (True, KEY, 112 + 44 + 20),
+])  # fmt: skip
+def test_a_probe_is_exactly_as_long_as_asked_or_refused(extensions: bool, key: bytes | None, least: int) -> None:
+    for octets in (0, *range(44, 1473)):
+        plan = Plan(octets=octets, key=key, extensions=extensions)
+        if octets and octets != least and octets < least + 4:  # the header of a TLV has 4
+            with pytest.raises(ValueError, match=f"such a probe has {least} octets, or {least + 4} and more"):
+                Sender(plan)
+        else:
+            packed = pack_probe(Sender(plan).plan, stamp.Request(7, to_ntp(time.time_ns()), ERROR, 1))
+            assert len(packed) == (octets or least)
+            assert stamp.parse_request(packed, key).sequence == 7
+
+
+def test_what_is_sent_is_as_long_as_asked() -> None:
+    async def run() -> int:
         server = await asyncio_dgram.bind(("127.0.0.1", 0))
-        sender = Sender(Plan(count=1, every_s=0.001, **plan))
+        sender = Sender(Plan(count=1, every_s=0.001, octets=1472, key=KEY))
         task = asyncio.create_task(sender.run(socket.AF_INET, server.sockname))
         octets, _ = await asyncio.wait_for(server.recv(), 10)
         task.cancel()
@@ -204,11 +250,37 @@ def test_padding_makes_probes_as_long_as_asked() -> None:
         server.close()
         return len(octets)
 
-    for octets in (0, 88, 92, 1000, 1472):
-        assert asyncio.run(run(octets=octets)) == (octets or 88)
-    assert asyncio.run(run(octets=44, extensions=False)) == 44
-    assert asyncio.run(run(octets=1472, key=KEY)) == 1472
-    assert asyncio.run(run(key=KEY)) == 112 + 44 + 20
+    assert asyncio.run(run()) == 1472
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.ENETUNREACH, errno.ENOBUFS])
+def test_what_this_machine_refuses_to_send_is_neither_lost_nor_unreachable(
+    code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a firewall of its own does: the third and fourth of six."""
+    tries = 0
+    send = StampSocket.send
+
+    def refusing(self: StampSocket, octets: bytes) -> int:
+        nonlocal tries
+        tries += 1
+        if tries in (3, 4):
+            raise OSError(code, "refused")
+        return send(self, octets)
+
+    monkeypatch.setattr(StampSocket, "send", refusing)
+
+    async def run() -> Sender:
+        async with reflecting() as (address, _):
+            sender = Sender(Plan(count=6, every_s=0.002))
+            await sender.run(socket.AF_INET, address)
+            return sender
+
+    sender = asyncio.run(run())
+
+    result = sender.result()
+    assert (result.sent, result.received, result.lost, result.unsent, result.unreachable) == (4, 4, 0, 2, 0)
+    assert (result.lost_forward, result.lost_reverse, sender.refusal) == (0, 0, os.strerror(code))
 
 
 @pytest.mark.skipif(not LINUX, reason="it is read by Linux's control messages")

@@ -54,7 +54,8 @@ def test_the_text_of_a_rule_is_that_rule(rule: Rule) -> None:
 
 
 @pytest.mark.parametrize(("text", "said"), [
-    ("x", "no TOML"), ("[alerts]\nrules = 3", "one [[alerts.rules]]"), ("alerts = 3", "one [[alerts.rules]]"),
+    ("x", "no TOML"), ("x = " + "[" * 3000, "no TOML"),
+    ("[alerts]\nrules = 3", "one [[alerts.rules]]"), ("alerts = 3", "one [[alerts.rules]]"),
     (rule_text(ODD) * 2, "one [[alerts.rules]]"), (rule_text(ODD) + "[store]\n", "one [[alerts.rules]]"),
     (f'{HEAD}scope = "pair"\nmeasure = "nothing"\nabove = 1', "no such measure"),
     (f'{HEAD}scope = "pair"\nmeasure = "loss_ratio"\nabove = "x"', "above: "),

@@ -19,8 +19,7 @@ def terminal() -> Iterator[Start]:
 
         def start(arguments: Sequence[str], columns: int, **variables: str) -> Terminal:
             shown = Terminal(arguments, columns, **variables)
-            ends.callback(shown.process.wait)
-            ends.callback(shown.process.kill)
+            ends.callback(shown.close)
             return shown
 
         yield start

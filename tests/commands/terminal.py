@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -63,6 +64,15 @@ class Terminal:
         reader.join()
         os.close(self._ours)
         return code
+
+    def close(self) -> None:
+        """End it if a test did not: by a signal that it obeys, for what it started must end with it."""
+        if self.process.poll() is not None:
+            return
+        patience = threading.Timer(SECONDS, self.process.kill)
+        patience.start()
+        self.end(signal.SIGTERM)
+        patience.cancel()
 
     def _drain(self) -> None:
         try:

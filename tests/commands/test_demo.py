@@ -47,12 +47,12 @@ def processes_of(directory: Path | str) -> list[str]:
 
 @contextmanager
 def started(temporary: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """Run it without a terminal, with its directory in `temporary`; killed if it takes too long."""
+    """Run it without a terminal, with its directory in `temporary`; ended if it takes too long."""
     command = [sys.executable, "-m", "collector", "demo", *arguments]
     environment = os.environ | {"TMPDIR": str(temporary), "VMFLOW_WEB__PORT": "1"}
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=ROOT, env=environment) as process:
-        patience = threading.Timer(LONG, process.kill)
+        patience = threading.Timer(LONG, process.terminate)
         patience.start()
         yield process
         patience.cancel()
@@ -67,7 +67,8 @@ def test_in_a_terminal_it_shows_the_lossy_pair_and_leaves_nothing(tmp_path: Path
     picture = shown.until(lambda lines: any(line.startswith("! critical: ") for line in lines), LONG)
     fits(picture, 80)
     text = " ".join(picture)
-    assert re.search(r"! critical: \S+@hv[56] → \S+@hv[56] loses [\d.]+ % \[[\d.]+ % – [\d.]+ %\] of its packets", text)
+    loses = r"! critical: \S+@hv[56] → \S+@hv[56] loses [\d.]+ % \[[\d.]+ % – [\d.]+ %\] of its packets"
+    assert re.search(loses, text), text
     (directory,) = tmp_path.iterdir()
     assert len(processes_of(directory)) == 2
     asked = subprocess.run(

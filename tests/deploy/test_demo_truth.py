@@ -103,7 +103,8 @@ def test_views_say_the_truth(found: dict[str, dict[str, Counter[str]]], what: st
     judged = {figure: (counts["held"], counts["all"]) for figure, counts in found[what].items()}
     print(what, judged)
 
-    assert all(judged[figure][1] >= FEW for figure in ("rate", "loss")), judged
+    assert judged["rate"][1] >= FEW, judged
+    assert judged["loss"][1] >= FEW // 2, judged
     assert all(held >= HELD * of for figure, (held, of) in judged.items() if of >= FEW), judged
 
 

@@ -71,6 +71,7 @@ def test_cookies() -> None:
     assert secrets_of("xvmflow=a; vmflow =b", tls=False) == []
     # Behind a proxy that ends TLS the browser shows the safe one, which counts before one that anybody may have set.
     assert secrets_of("vmflow=other; __Host-vmflow=s3cret", tls=False)[0] == "s3cret"
+    assert secrets_of("vmflow=other; __Host-vmflow=s3cret", tls=False) == ["s3cret", "other"]
     # Over TLS, one that plain HTTP may have set does not count.
     assert secrets_of("vmflow=s3cret", tls=True) == []
     assert secrets_of("\x00=;;=,", tls=False) == []

@@ -183,6 +183,7 @@ def test_what_is_unusual(server: Served) -> None:
     (one, _) = server.get("/api/v1/anomalies").json["anomalies"]
     assert (one["series"], one["labels"]["src_vm"], one["beyond"]) == (str(2**64 - 1), "a", True)
     assert server.get("/api/v1/anomalies?series=-1").status == 422
+    assert server.get(f"/api/v1/anomalies/expected?rule=vm_rate_unusual&series={2**64}").status == 422
     assert server.get("/api/v1/anomalies/expected?rule=vm_rate_unusual&series=5").status == 404
     assert server.get("/api/v1/anomalies/expected?rule=pair_loss&series=5").status == 404
     assert server.get("/api/v1/anomalies/expected?rule=pair_loss").status == 422

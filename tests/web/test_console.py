@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import struct
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -273,6 +274,18 @@ def values(page: Any) -> list[list[Any]]:
     return values_of(page, "main section:first-of-type")
 
 
+def picture_of(page: Any) -> None:
+    """Save the first picture of a page: as wide as what is drawn, with its words above."""
+    drawn = page.locator("canvas").first
+    with page.expect_download() as saving:
+        page.locator("button:has-text('PNG')").first.click()
+    content = Path(saving.value.path()).read_bytes()
+    assert content.startswith(b"\x89PNG")
+    width, height = struct.unpack(">II", content[16:24])
+    assert width > drawn.evaluate("one => one.width")
+    assert height > drawn.evaluate("one => one.height") + 30
+
+
 def values_of(page: Any, part: str) -> list[list[Any]]:
     found: list[list[str]] = page.eval_on_selector_all(
         f"{part} tbody tr",
@@ -349,6 +362,7 @@ def test_numbers_on_the_pages_are_those_of_sql(desk: tuple[Served, Any], browser
 
         # By keyboard from the matrix of VMs to the pair: it loses for certain.
         page.goto(f"{served.url}/matrix?{THEN}&by=vm&colour=loss&wrong=1")
+        picture_of(page)
         page.focus("canvas")
         page.keyboard.press("ArrowRight")
         page.wait_for_selector(".tip b")
@@ -359,6 +373,7 @@ def test_numbers_on_the_pages_are_those_of_sql(desk: tuple[Served, Any], browser
         assert "1 lossy" in page.inner_text(".tip")
         page.keyboard.press("Enter")
         page.wait_for_selector("h1:has-text('vm3 → vm4')")
+        picture_of(page)
 
 
 @needs_page

@@ -93,6 +93,18 @@ def test_a_browser_logs_in_once_and_keeps_a_cookie(guarded: Served) -> None:
         .endswith("Secure")
     )
     assert guarded.get("/api/v1/alerts", **mine).status == 401
+    entered = guarded.post("/api/v1/session", {"name": "ann", "password": PASSWORD}, **asks)
+    plain = entered.headers["set-cookie"].partition(";")[0]
+    assert guarded.post("/api/v1/silences", silence, Cookie=plain).status == 201
+    # Where the browser speaks TLS, a cookie that plain HTTP may have set does not count.
+    assert guarded.post("/api/v1/silences", silence, Cookie=plain, **secure).status == 401
+    # One who came with TLS and without has two cookies: the log-out ends both sessions.
+    both = [
+        guarded.post("/api/v1/session", {"name": "ann", "password": PASSWORD}, **asks, **way) for way in ({}, secure)
+    ]
+    cookies = [answer.headers["set-cookie"].partition(";")[0] for answer in both]
+    assert guarded.post("/api/v1/session/end", {}, Cookie="; ".join(cookies)).status == 204
+    assert [guarded.get("/api/v1/alerts", Cookie=one).status for one in cookies] == [401, 401]
     # What was meant as a password is not said again.
     for body in ({"name": "ann", "passwort": "hunter2"}, {"name": "ann", "password": "hunter2" * 200}, "hunter2"):
         answer = guarded.post("/api/v1/session", body, **asks)

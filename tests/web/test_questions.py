@@ -65,6 +65,9 @@ def client(store_directory: Path) -> Iterator[Client]:
                 place("peer", "host-3", 30, 60),
                 place("away", "host-8", 10, 60),
                 place("new", "host-1", 10, 60),
+                place("moved", "host-1", -900, 20, open=0),
+                place("moved", "host-7", 25, 60),
+                place("left", "host-1", -900, 20, open=0),
             ],
             "inventory",
         )
@@ -189,6 +192,10 @@ def test_beside_an_alert_stands_how_the_others_fare(client: Client) -> None:
         "to_vm": (2, 2, 1), "from_vm": (1, 0, 0), "rest": (3, 2, 0),
     }  # fmt: skip
     assert groups["to_vm"]["t"] == BEGIN
+    # One `twin` loses 30 % to `peer`, for certain above 20 % and not above 40 %; 900 and 40 µs are known.
+    for least_ppm, lossy, least_us, slow in ((200_000, 1, 30, 2), (400_000, 0, 50, 1)):
+        rows = ask(client, "beside", **names, at=BEGIN + 60, least_ppm=least_ppm, least_us=least_us)
+        assert [(row["lossy"], row["slow"]) for row in rows if row["beside"] == "to_vm"] == [(lossy, slow)]
     assert ask(client, "beside", **names, at=BEGIN - 1) == []
 
 
@@ -198,6 +205,8 @@ def test_what_else_changed_stands_with_what_is_nearest_first(client: Client) -> 
 
     assert [(row["near"], row["kind"], row["subject"], row["what"]) for row in found] == [
         ("vm", "move", "peer", "host-9 → host-3"),
+        ("host", "move", "moved", "host-1 → host-7"),
+        ("host", "gone", "left", "host-1"),
         ("host", "lost", "192.0.2.9", "ipfix × 2"),
         ("host", "appeared", "new", "host-1"),
         ("host", "rate", "192.0.2.9", "1:10 → 1:400"),
@@ -205,4 +214,4 @@ def test_what_else_changed_stands_with_what_is_nearest_first(client: Client) -> 
         ("elsewhere", "alert", "x", "pair_loss"),
     ]
     assert found[0]["t"] == BEGIN + 30
-    assert {row["every"] for row in found} == {6}
+    assert {row["every"] for row in found} == {8}
