@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from collector.capture.files import CaptureProblems, Skip, WindowSeries, read_frames
+from collector.capture.files import CaptureError, CaptureProblems, Skip, WindowSeries, read_frames
 from decoders.mirror.meter import Frames
 
 BATCH_FRAMES = 8192
@@ -39,6 +39,7 @@ def read_mirrored(path: str | Path, problems: CaptureProblems) -> Iterator[tuple
     batch: list[WindowSeries] = []
     octets = 0
     before = 1
+    broken: CaptureError | None = None
     try:
         for frame in read_frames(path, problems):
             link = frame[1]
@@ -51,9 +52,12 @@ def read_mirrored(path: str | Path, problems: CaptureProblems) -> Iterator[tuple
             before = link
             batch.append(frame)
             octets += len(frame[2])
-    finally:
-        if batch:
-            yield _frames(batch, *_LINKS[before])
+    except CaptureError as error:
+        broken = error
+    if batch:
+        yield _frames(batch, *_LINKS[before])
+    if broken is not None:
+        raise broken
 
 
 def _frames(batch: list[WindowSeries], skip: int, ethernet: bool) -> tuple[Frames, bool]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import mmap
 import select
 import socket
@@ -30,6 +31,9 @@ from decoders.mirror.meter import Frames
 SOL_PACKET = 263
 ADD_MEMBERSHIP, RX_RING, STATISTICS, VERSION, VNET_HEADER, IGNORE_OUTGOING = 1, 5, 6, 10, 15, 23
 SO_ATTACH_FILTER = 26
+GET_FLAGS, UP = 0x8913, 1
+ETHERNET, LOOPBACK = 1, 772
+"""Hardware types (ARPHRD_…) whose frames begin with an Ethernet header."""
 TPACKET_V3 = 2
 PROMISCUOUS = 1
 ALL_PROTOCOLS = 3
@@ -60,7 +64,7 @@ class Lost(NamedTuple):
     ring: int
     """The ring was full: the meter is too slow."""
     interface: int
-    """The network card or its driver dropped them."""
+    """The network card or its driver dropped them; at least so many where its counters began again."""
 
 
 @kernel
@@ -102,10 +106,11 @@ class Ring:
         self._vnet = False
         self._next = 0
         self._dropped = 0
+        self._missed = 0
 
     def __enter__(self) -> Self:
         try:
-            number = socket.if_nametoindex(self.interface)
+            self._number = socket.if_nametoindex(self.interface)
         except OSError:
             raise OSError(errno.ENODEV, "no such interface", self.interface) from None
         try:
@@ -115,7 +120,7 @@ class Ring:
                 errno.EPERM, "only root, or who has CAP_NET_RAW, may take its packets", self.interface
             ) from None
         try:
-            self._set_up(self._socket, number)
+            self._set_up(self._socket)
         except BaseException:
             self._socket.close()
             raise
@@ -128,7 +133,15 @@ class Ring:
         del self._octets, self._halves, self._words
         self._socket.close()
 
-    def _set_up(self, ring: socket.socket, number: int) -> None:
+    def _set_up(self, ring: socket.socket) -> None:
+        ring.bind((self.interface, 0))  # no packets yet
+        kind = ring.getsockname()[3]
+        if kind not in (ETHERNET, LOOPBACK):
+            raise OSError(
+                errno.EOPNOTSUPP,
+                f"its frames are not Ethernet (ARPHRD type {kind}); a tunnel's packets are at the interface below it",
+                self.interface,
+            )
         ring.setsockopt(SOL_PACKET, VERSION, TPACKET_V3)
         try:
             ring.setsockopt(SOL_PACKET, VNET_HEADER, 1)
@@ -146,9 +159,9 @@ class Ring:
         self._halves = self._octets.view(np.uint16)
         self._words = self._octets.view(np.uint32)
         self._columns = [np.zeros(MOST_FRAMES, np.int64) for _ in range(6)]
-        self._before = self._interface_losses()
+        self._before = self._counters()
         ring.bind((self.interface, ALL_PROTOCOLS))
-        ring.setsockopt(SOL_PACKET, ADD_MEMBERSHIP, struct.pack("iHH8x", number, PROMISCUOUS, 0))
+        ring.setsockopt(SOL_PACKET, ADD_MEMBERSHIP, struct.pack("iHH8x", self._number, PROMISCUOUS, 0))
 
     @staticmethod
     def _cut(ring: socket.socket) -> None:
@@ -164,8 +177,9 @@ class Ring:
         """
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
-        if not self._ready():
-            poll.poll(round(wait_seconds * 1000))
+        if not self._ready() and any(event & select.POLLERR for _, event in poll.poll(round(wait_seconds * 1000))):
+            # The interface went down.  Until the error is fetched no poll would wait again.
+            self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         for _ in range(self._blocks):
             if not self._ready():
                 return
@@ -175,6 +189,15 @@ class Ring:
             finally:
                 self._words[(block + B_STATUS) // 4] = 0
                 self._next = (self._next + 1) % self._blocks
+
+    def is_up(self) -> bool:
+        """Return whether packets may come; OSError if the interface is gone, and never will be this one again."""
+        try:
+            name = socket.if_indextoname(self._number)
+            flags = fcntl.ioctl(self._socket, GET_FLAGS, struct.pack("16sH22x", name.encode(), 0))
+        except OSError:
+            raise OSError(errno.ENODEV, "the interface is gone", self.interface) from None
+        return bool(struct.unpack_from("H", flags, 16)[0] & UP)
 
     def filled(self) -> float:
         """Return which part of the ring waits to be read."""
@@ -194,11 +217,25 @@ class Ring:
         """Return what was lost so far."""
         _packets, dropped, _freezes = struct.unpack("3I", self._socket.getsockopt(SOL_PACKET, STATISTICS, 12))
         self._dropped += dropped
-        return Lost(self._dropped, self._interface_losses() - self._before)
+        now = self._counters()
+        self._missed += sum(grown(self._before.get(name, count), count) for name, count in now.items())
+        self._before |= now
+        return Lost(self._dropped, self._missed)
 
-    def _interface_losses(self) -> int:
+    def _counters(self) -> dict[str, int]:
         folder = Path("/sys/class/net") / self.interface / "statistics"
-        return sum(int((folder / name).read_text()) for name in LOSSES if (folder / name).exists())
+        counters = {}
+        for name in LOSSES:
+            try:
+                counters[name] = int((folder / name).read_text())
+            except OSError:
+                continue  # the interface is gone
+        return counters
+
+
+def grown(before: int, now: int) -> int:
+    """Return by how much a counter has grown; one that wraps or begins again is then at least at what it says."""
+    return now - before if now >= before else now
 
 
 def warm_up() -> None:

@@ -10,7 +10,6 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from collector.capture.files import CaptureError, CaptureProblems
-from collector.commands.mirror_output import Output
 from collector.commands.output import add_format_argument
 from collector.terminal import UsageError, print_error, tell
 
@@ -34,7 +33,7 @@ LEAST_RING_MIB, MOST_RING_MIB = 2, 1024
 WAIT_SECONDS = 0.5
 FULL, HALVE_SECONDS = 0.5, 1.0
 """Part of the ring that waits when half of the connections are left out, and the least time until half of the rest."""
-TELL_SECONDS = 10.0
+REPORT_SECONDS = 10.0
 """Between two lines about packets that did not come."""
 
 
@@ -67,7 +66,8 @@ def run(args: argparse.Namespace) -> int:
     """Count files, or what comes in; the exit code is 1 if that cannot be read, 2 if the call is wrong."""
     if mistake := _mistake(args):
         raise UsageError(mistake)
-    from decoders.mirror import meter, results, state, windows  # noqa: PLC0415 - kernels, which nobody else needs
+    from collector.commands.mirror_output import Output  # noqa: PLC0415 - kernels, which nobody else needs
+    from decoders.mirror import meter, results, state, windows  # noqa: PLC0415
 
     if not meter.is_compiled():
         tell("compiling the meter, once per version: this may take a minute")
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     lost: Lost | None = None
     failures = 0
     if args.interface:
-        lost = _count_interface(args, counted)
+        lost, failures = _count_interface(args, counted)
     else:
         failures = _count_files(args.files, counted, problems)
     counted.close()
@@ -127,8 +127,11 @@ def _count_files(files: list[str], windows: Windows, problems: CaptureProblems) 
     return failures
 
 
-def _count_interface(args: argparse.Namespace, windows: Windows) -> Lost:
-    """Count what comes in until the time is over, or until Ctrl-C or SIGTERM; returns what was lost."""
+def _count_interface(args: argparse.Namespace, windows: Windows) -> tuple[Lost, int]:
+    """Count what comes in until the time is over, or until Ctrl-C or SIGTERM.
+
+    Returns what was lost, and 1 if the interface went away.
+    """
     from collector.capture.ring import Ring, warm_up  # noqa: PLC0415
 
     warm_up()
@@ -141,9 +144,18 @@ def _count_interface(args: argparse.Namespace, windows: Windows) -> Lost:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, ask_to_stop)
         now = time.monotonic()
-        end, tell_at, told = now + (args.seconds or math.inf), now + TELL_SECONDS, 0
+        end, report_at, reported = now + (args.seconds or math.inf), now + REPORT_SECONDS, 0
         halve_at = now
+        up, failures = True, 0
         while not stop and now < end:
+            try:
+                was_up, up = up, ring.is_up()
+            except OSError as error:
+                print_error("mirror", f"{args.interface}: {error.strerror}")
+                failures = 1
+                break
+            if up != was_up:
+                tell(f"{args.interface} is {'up again' if up else 'down: nothing comes until it is up'}")
             for frames in ring.read(min(WAIT_SECONDS, end - now)):
                 windows.count(frames)
                 if ring.filled() > FULL and time.monotonic() >= halve_at:
@@ -151,14 +163,14 @@ def _count_interface(args: argparse.Namespace, windows: Windows) -> Lost:
                     halve_at = time.monotonic() + HALVE_SECONDS
             windows.advance(time.time_ns())
             now = time.monotonic()
-            if now >= tell_at:
-                tell_at, lost = now + TELL_SECONDS, sum(ring.lost())
-                if lost > told and not args.quiet:
-                    tell(f"{lost - told} packets of the last {TELL_SECONDS:g} s were not received")
-                told = lost
+            if now >= report_at:
+                report_at, lost = now + REPORT_SECONDS, sum(ring.lost())
+                if lost > reported and not args.quiet:
+                    tell(f"{lost - reported} packets of the last {REPORT_SECONDS:g} s were not received")
+                reported = lost
         for frames in ring.read(WAIT_SECONDS):  # what came last is not handed over yet
             windows.count(frames)
-        return ring.lost()
+        return ring.lost(), failures
 
 
 def _summary(meter: Meter, problems: CaptureProblems, rows: int, by: str) -> None:
@@ -174,13 +186,18 @@ def _summary(meter: Meter, problems: CaptureProblems, rows: int, by: str) -> Non
         "nested too deeply": state.T_NESTED,
         "from more mirrors than are followed": state.T_SOURCES_FULL,
     }
-    told = [f"{int(totals[place])} {name}" for name, place in left_out.items() if totals[place]]
-    tell(
-        f"{int(totals[state.T_FRAMES])} frames, {int(totals[state.T_COUNTED])} packets counted, {rows} rows by {by}; "
-        f"{', '.join(told) or 'nothing left out'}" + (f"; frames skipped: {problems}" if problems.skipped else "")
-    )
+    parts = [
+        f"{int(totals[state.T_FRAMES])} frames, {int(totals[state.T_COUNTED])} packets counted, {rows} rows by {by}",
+        ", ".join(f"{int(totals[place])} {name}" for name, place in left_out.items() if totals[place])
+        or "nothing left out",
+    ]
+    if totals[state.T_EVICTED]:
+        parts.append(f"{int(totals[state.T_EVICTED])} connections forgotten, since they were idle")
+    if problems.skipped:
+        parts.append(f"frames skipped: {problems}")
+    tell("; ".join(parts))
     for mirror in results.mirrors(meter):
         tell(
             f"mirror {mirror['address']}, session {mirror['session']}: {mirror['received']} packets came, "
-            f"{mirror['lost']} were lost on the way here, {mirror['late']} came late"
+            f"{mirror['lost']} were lost on the way here, {mirror['late']} came late, {mirror['duplicates']} came twice"
         )

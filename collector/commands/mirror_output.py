@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
 
 from collector.commands.output import show_items
 from collector.figures import SECOND_US, figure
 from collector.lines import csv_lines
 from collector.terminal import data, say, table
+from decoders.mirror.results import WAYS, Row, octets
 
-Row = dict[str, Any]
-WAYS = ("to_server", "to_client")
 PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp6", 132: "sctp"}
 KEPT = ("client", "server")
 """Columns that are shown even where nothing is in them."""
@@ -53,11 +51,6 @@ def _with_time(row: Row) -> Row:
     return {"time": text} | {name: value for name, value in row.items() if name != "time_us"}
 
 
-def octets(row: Row) -> int:
-    """Return the octets of both directions."""
-    return int(row["octets_to_server"] + row["octets_to_client"])
-
-
 def largest(rows: list[Row], limit: int) -> list[Row]:
     """Return the rows with the most octets, in the order that they have; all if `limit` is 0."""
     if not 0 < limit < len(rows):
@@ -93,7 +86,8 @@ def _cells(row: Row, by: str) -> dict[str, str]:
         "lost before": _both(row, "lost_before_segments"),
         "reordered": _both(row, "reordered_segments"),
         "capture gap": _both(row, "capture_gap_octets", "bytes"),
-        "window 0": _both(row, "zero_windows"),
+        "out of window": _both(row, "out_of_window_segments"),
+        "window 0": _both(row, "zero_window_us", "us"),
         **last,
     }
 

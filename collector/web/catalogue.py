@@ -436,9 +436,28 @@ LIMIT {{limit:UInt32}} OFFSET {{offset:UInt32}}""",
     utilisation, loss_ratio, error_ratio, in_discards + out_discards AS discards, in_errors + out_errors AS errors,
     speed, speed_source, coverage, toString(counters_from) AS counters_from, count() OVER () AS every
 FROM @interfaces WHERE {_AT} AND ({{vm:String}} = '' OR vm = {{vm:String}}) AND {_UUID}
-    AND ({{host:String}} = '' OR host = {{host:String}})
-ORDER BY utilisation DESC NULLS LAST, in_bits_per_second + out_bits_per_second DESC, interface LIMIT 200""",
-        {"at": 0, "vm": "", "uuid": "", "host": ""},
+    AND ({{host:String}} = '' OR host LIKE {{host:String}})
+    AND ({{interface:String}} = '' OR interface LIKE {{interface:String}}) AND @only
+ORDER BY @order NULLS LAST, on_host, interface LIMIT {{limit:UInt32}} OFFSET {{offset:UInt32}}""",
+        {"at": 0, "vm": "", "uuid": "", "host": "", "interface": "", **_PAGE},
+        patterns=("host", "interface"),
+        sorts={
+            "used": ("utilisation IS NOT NULL DESC", "utilisation", "in_bits_per_second + out_bits_per_second"),
+            "in": "in_bits_per_second",
+            "out": "out_bits_per_second",
+            "discards": "discards",
+            "errors": "errors",
+            "interface": "interface",
+        },
+        only={"": "1", "wrong": "discards + errors > 0", "full": "utilisation > 0.8"},
+    ),
+    "interface_series": Question(
+        f"""SELECT toUnixTimestamp(time) AS t, in_bits_per_second, out_bits_per_second, utilisation, loss_ratio,
+    error_ratio, in_discards + out_discards AS discards, in_errors + out_errors AS errors, speed, speed_source,
+    coverage, toString(counters_from) AS counters_from, vm AS of_vm, toString(vm_uuid) AS uuid, network
+FROM @interfaces WHERE {_RANGE} AND host = {{host:String}} AND interface = {{interface:String}}
+ORDER BY time LIMIT {MOST_WINDOWS}""",
+        {**_RANGED, "host": "", "interface": ""},
     ),
     "places": Question(
         """SELECT toUnixTimestamp(valid_from) AS begins, toUnixTimestamp(valid_to) AS ends, open, host, network,

@@ -17,6 +17,7 @@ export const pairOf = (row: Row): string => pairLink(row.src_vm, row.dst_vm, { n
 /** Names of VMs need not be unique: the UUID says which. */
 export const vmLink = (vm: string, uuid = ""): string => link(`/vms/${part(vm)}`, { uuid });
 export const hostLink = (host: string): string => link(`/hosts/${part(host)}`);
+export const interfaceLink = (host: string, name: string): string => link(`/interfaces/${part(host)}/${part(name)}`);
 /** All pairs between VMs of two names. */
 export const namedLink = (src_vm: string, dst_vm: string): string => link("/pairs", { src_vm, dst_vm });
 /** The same page at another time. */

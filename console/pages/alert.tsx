@@ -1,11 +1,11 @@
-import { Fragment } from "preact";
+import { type ComponentType, Fragment } from "preact";
 import { useLayoutEffect, useState } from "preact/hooks";
 import { type Row, ask, get, useLoad } from "../core/api.ts";
 import { moment, text, unitOf } from "../core/format.ts";
-import { pairLink, part, then } from "../core/links.ts";
+import { interfaceLink, pairLink, part, then } from "../core/links.ts";
 import { rowKeys } from "../core/keys.ts";
 import { mayAct } from "../core/session.ts";
-import { go, link } from "../core/state.ts";
+import { type Range, go, link } from "../core/state.ts";
 import { say } from "../core/text.ts";
 import type { Key } from "../text/en.ts";
 import type { Page } from "../core/page.ts";
@@ -13,6 +13,8 @@ import { Card, Link, Name, Severity, Shown } from "../parts/basics.tsx";
 import { Acts, type Doing, Subject, figureOf, utcNow } from "./alerts.tsx";
 import { later } from "../parts/later.tsx";
 import { PairCharts } from "./pair.tsx";
+
+const InterfaceCharts = later(() => import("./more.ts").then((all) => all.InterfaceCharts as ComponentType<any>));
 
 const Why = later<{ alert: Row }>(() => import("./more.ts").then((all) => all.Why));
 
@@ -55,6 +57,7 @@ function Detail({ alert, history, acting, setActing, user }: { alert: Row; histo
         {history.length >= MOST && <p class="soft">{say("firstOnly", { n: MOST })}</p>}</Card>
     </div>
     {alert.scope === "pair" && <Around alert={alert} />}
+    {alert.scope === "interface" && <AroundInterface alert={alert} />}
     <Why alert={alert} />
     {acting && <Acts alerts={[alert]} user={user} what={acting} onClose={() => setActing(null)} />}
   </>;
@@ -69,16 +72,31 @@ const EVENTS = {
 /** Measures that a chart shows in their own unit. */
 const CHARTS: Record<string, string> = { latency_us: "latency", loss_ratio: "loss", error_ratio: "errors", bits_per_second: "bandwidth" };
 
-/** The series of the alert from before it began until now, with the limit. */
-function Around({ alert }: { alert: Row }) {
+/** From before an alert began until now. */
+function around(alert: Row): Range {
   const level = alert.level as keyof typeof STEPS, step = STEPS[level];
   const since = Math.floor(Date.parse(alert.since) / 1000 / step) * step;
   const last = Math.floor(Date.parse(alert.window_end) / 1000);
-  const from = since - 30 * step, until = Math.min(last + 10 * step, from + 720 * step);
+  const from = since - 30 * step;
+  return { from, until: Math.min(last + 10 * step, from + 720 * step), level, levels: [], step, live: false };
+}
+
+/** The series of the alert, with the limit. */
+function Around({ alert }: { alert: Row }) {
+  const range = around(alert), { level, from, until } = range;
   const { src_vm: src, dst_vm: dst, network = "", src_host = "", dst_host = "" } = alert.labels;
   const loaded = useLoad(`around ${src} ${dst} ${from} ${until} ${level}`, (signal) => ask("pair_series", { level, from, until, src, dst, network, src_host, dst_host }, signal));
   const chart = CHARTS[alert.measure], only = chart ? [...new Set([chart, "bandwidth"])] : undefined;
   const limits = chart && alert.condition === "threshold" ? { [chart]: alert.threshold ?? undefined } : {};
-  return <><Shown loaded={loaded}>{({ data }) => <PairCharts data={data} range={{ from, until, level, levels: [], step, live: false }} only={only} limits={limits} onRange={(first, last) => go(then(pairLink(src, dst, { network, pair: data.pair_id?.[0] }), first, last))} />}</Shown>
+  return <><Shown loaded={loaded}>{({ data }) => <PairCharts data={data} range={range} only={only} limits={limits} onRange={(first, last) => go(then(pairLink(src, dst, { network, pair: data.pair_id?.[0] }), first, last))} />}</Shown>
     <p><Link to={then(pairLink(src, dst, { network, pair: loaded.value?.data.pair_id?.[0] }), from, until)}>{say("showPair")} →</Link></p></>;
+}
+
+function AroundInterface({ alert }: { alert: Row }) {
+  const range = around(alert), { level, from, until } = range, { host = "", interface: name = "" } = alert.labels;
+  const loaded = useLoad(`around ${host} ${name} ${from} ${until} ${level}`, (signal) => ask("interface_series", { level, from, until, host, interface: name }, signal));
+  const page = then(interfaceLink(host, name), from, until);
+  const limits = alert.condition === "threshold" ? { [alert.measure]: alert.threshold ?? undefined } : {};
+  return <><Shown loaded={loaded}>{({ data }) => <InterfaceCharts data={data} range={range} limits={limits} onRange={(first: number, last: number) => go(then(interfaceLink(host, name), first, last))} />}</Shown>
+    <p><Link to={page}>{say("interface")} →</Link></p></>;
 }

@@ -2,6 +2,7 @@
 export { Coverage } from "./coverage.tsx";
 export { Host } from "./host.tsx";
 export { Hosts } from "./hosts.tsx";
+export { Interface, InterfaceCharts, Interfaces } from "./interfaces.tsx";
 export { Inventory } from "./inventory.tsx";
 export { Matrix } from "./matrix.tsx";
 export { Paths } from "./paths.tsx";

@@ -36,7 +36,7 @@ export function Paths({ range, newest, query }: Page) {
     </div>
     <Shown loaded={loaded}>{(found) => {
       const { nodes, links, unmeasured } = graph(found, layers.length);
-      if (links.length === 0) return <Card><Empty>{newest === 0 ? `${say("noWindow")}. ${say("noWindowWhy")}` : say("noPair")}</Empty></Card>;
+      if (links.length === 0) return <Card><Empty>{newest === 0 ? `${say("noWindow")}. ${say("noWindowWhy")}` : unmeasured ? say("pathsUnmeasured", { n: unmeasured }) : say("noPair")}</Empty></Card>;
       const known = new Map(nodes.map((node) => [node.id, node]));
       const ends = (one: PathLink) => [known.get(one.source)!, known.get(one.target)!] as const;
       const words = (one: PathLink) => `${ends(one).map((node) => `\u2068${name(node)}\u2069`).join(" → ")}: ${volume(one)} · ${say("ofPairs", { n: one.pairs })}${one.lossy ? ` · ${say("nLossy", { n: one.lossy })}` : ""}${one.blind ? ` · ${say("nBlind", { n: one.blind })}` : ""}`;

@@ -12,7 +12,7 @@ import { later } from "../parts/later.tsx";
 
 // What the overview does not need comes when it is opened; the editor of SQL by itself.
 const more = <K extends keyof typeof import("../pages/more.ts")>(name: K) => later(() => import("../pages/more.ts").then((all) => all[name] as ComponentType<any>));
-const Vms = more("Vms"), Vm = more("Vm"), Hosts = more("Hosts"), Host = more("Host"), Matrix = more("Matrix"), Paths = more("Paths");
+const Vms = more("Vms"), Vm = more("Vm"), Hosts = more("Hosts"), Host = more("Host"), Interfaces = more("Interfaces"), Interface = more("Interface"), Matrix = more("Matrix"), Paths = more("Paths");
 const Coverage = more("Coverage"), Inventory = more("Inventory"), Rules = more("Rules"), Rule = more("Rule"), Service = more("Service");
 const Explore = later(() => import("../pages/explore.tsx").then((one) => one.Explore));
 
@@ -27,6 +27,7 @@ export function Routed({ path, ...page }: Page & { path: string }) {
     case "pairs": return second && third ? <Pair key={subject} {...page} src={second} dst={third} /> : <Pairs {...page} />;
     case "vms": return second ? <Vm key={subject} {...page} vm={second} /> : <Vms {...page} />;
     case "hosts": return second ? <Host key={subject} {...page} host={second} /> : <Hosts {...page} />;
+    case "interfaces": return second && third ? <Interface key={subject} {...page} host={second} name={third} /> : <Interfaces {...page} />;
     case "matrix": return <Matrix {...page} />;
     case "paths": return <Paths {...page} />;
     case "coverage": return <Coverage {...page} />;

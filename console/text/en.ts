@@ -16,7 +16,7 @@ export const en = {
   connections: "connections", newConnections: "New connections", errors: "Failed connections", packets: "packets",
   exact: "exact", measured: "measured", insufficient: "too few samples", blindWord: "blind", nodata: "no data", quiet: "quiet, and watched",
   blindLong: "blind: seen at one end only", insufficientLong: "too few samples to say", sampleOf: "1 in {n} sampled",
-  find: "VM, with * and ?", findHost: "host", only: "only", onlyAll: "all", onlyLossy: "lossy", onlySlow: "slow", onlyBlind: "blind",
+  find: "VM, with * and ?", findHost: "host", findInterface: "interface, with * and ?", onlyFull: "above 80 %", only: "only", onlyAll: "all", onlyLossy: "lossy", onlySlow: "slow", onlyBlind: "blind",
   shown: "{from}–{to} of {n}", next: "next", previous: "back", noPair: "No pair is like that.", other: "other direction",
   asTable: "as table", asChart: "as chart", time: "time", value: "value", interval: "95 % interval", evidence: "evidence", samples: "samples",
   state: "state", rule: "rule", severity: "severity", subject: "about", since: "since", who: "who", comment: "comment",

@@ -17,7 +17,7 @@ export const zh: Record<Key, string> = {
   connections: "连接", newConnections: "新建连接", errors: "失败连接", packets: "数据包",
   exact: "精确", measured: "估计", insufficient: "样本不足", blindWord: "盲区", nodata: "无数据", quiet: "无流量，且有监测",
   blindLong: "盲区：仅一端可见", insufficientLong: "样本不足，无法判断", sampleOf: "采样 1/{n}",
-  find: "虚拟机，可用 * 和 ?", findHost: "主机", only: "仅", onlyAll: "全部", onlyLossy: "丢包", onlySlow: "慢", onlyBlind: "盲区",
+  find: "虚拟机，可用 * 和 ?", findHost: "主机", findInterface: "接口，可用 * 和 ?", onlyFull: "高于 80 %", only: "仅", onlyAll: "全部", onlyLossy: "丢包", onlySlow: "慢", onlyBlind: "盲区",
   shown: "第 {from}–{to} 项，共 {n} 项", next: "下一页", previous: "上一页", noPair: "没有符合条件的虚拟机对。", other: "反方向",
   asTable: "表格", asChart: "图表", time: "时间", value: "值", interval: "95 % 区间", evidence: "依据", samples: "样本",
   state: "状态", rule: "规则", severity: "级别", subject: "对象", since: "起始", who: "谁", comment: "备注",

@@ -25,10 +25,13 @@ from decoders.mirror.state import (
     D_FIRST,
     D_OCTETS,
     D_PACKETS,
+    NUMBERS,
     RECENT_SETS,
     RECENT_WAYS,
     S_ADDRESS_HIGH,
     S_ADDRESS_LOW,
+    S_DUPLICATES,
+    S_FIRST,
     S_IN_USE,
     S_LATE,
     S_LOST,
@@ -56,7 +59,7 @@ from decoders.mirror.state import (
     sweep,
     take_slot,
 )
-from decoders.mirror.tcp import ACK, RST, SYN, WRAP, distance, round_trip_ns, see_segment, see_talk
+from decoders.mirror.tcp import ACK, RST, SYN, WRAP, distance, end_zero_window, round_trip_ns, see_segment, see_talk
 from decoders.packet import (
     HEADER_ETHERNET,
     HEADER_IPV4,
@@ -199,6 +202,8 @@ def count_packet(octets, internet, carried, end, room, ns, m):
     flags = u16(octets, carried + 12) & 0x01FF if segment else np.int64(0)
     if slot >= 0 and flags & (SYN | ACK | RST) == SYN and is_new(m, slot, direction, u32(octets, carried + 4)):
         m.state[slot, C_IN_USE] = 2
+        for ended in range(2):
+            end_zero_window(m, slot, ended, ns)
         slot = np.int64(-1)
     if slot < 0:
         if place >= 0:
@@ -289,7 +294,7 @@ def see_mirror(m, octets, internet, end):
     """Follow the sequence numbers of the GRE header that the IP header at `internet` carries, if it has them.
 
     They count what was lost between the mirror and here.  A stream is one of a sender's address and a session (ERSPAN)
-    or key (GRE); what comes late was counted as lost before.
+    or key (GRE); what comes late was counted as lost before, what comes twice was not.
     """
     if octets[internet] >> 4 == 4:
         at = internet + np.int64(octets[internet] & 15) * 4
@@ -330,6 +335,7 @@ def count_sequence(m, high, low, session, number):
             m.sources[row, S_ADDRESS_HIGH] = high
             m.sources[row, S_ADDRESS_LOW] = low
             m.sources[row, S_SESSION] = session
+            m.sources[row, S_FIRST] = number
             m.sources[row, S_NEXT] = number
         elif (
             m.sources[row, S_ADDRESS_LOW] != low
@@ -337,18 +343,36 @@ def count_sequence(m, high, low, session, number):
             or m.sources[row, S_SESSION] != session
         ):
             continue
-        m.sources[row, S_RECEIVED] += 1
         ahead = distance(number, m.sources[row, S_NEXT])
-        if 0 <= ahead < RESTART:
-            m.sources[row, S_LOST] += ahead
-        elif -RESTART < ahead < 0:
-            if m.sources[row, S_LOST] > 0:
-                m.sources[row, S_LOST] -= 1
-                m.sources[row, S_LATE] += 1
+        if -RESTART < ahead < 0:
+            count_late(m, row, number, ahead)
             return
+        if ahead < RESTART and ahead >= 0:
+            m.sources[row, S_LOST] += ahead
+        else:
+            m.sources[row, S_FIRST] = number
+        m.sources[row, S_RECEIVED] += 1
         m.sources[row, S_NEXT] = (number + 1) & (WRAP - 1)
+        m.numbers[row, number % NUMBERS] = number + 1
         return
     m.totals[T_SOURCES_FULL] += 1
+
+
+@inline
+def count_late(m, row, number, ahead):
+    """Count a packet whose number is before what is expected: it was counted as lost, or is one that comes twice.
+
+    One older than the numbers that are remembered may be either, and takes no loss back.
+    """
+    known = ahead >= -NUMBERS and distance(number, m.sources[row, S_FIRST]) >= 0
+    if known and m.numbers[row, number % NUMBERS] == number + 1:
+        m.sources[row, S_DUPLICATES] += 1
+        return
+    m.sources[row, S_RECEIVED] += 1
+    m.sources[row, S_LATE] += 1
+    if known:
+        m.sources[row, S_LOST] -= 1
+        m.numbers[row, number % NUMBERS] = number + 1
 
 
 def count(meter: Meter, frames: Frames, ethernet: bool = True) -> None:

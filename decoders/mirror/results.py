@@ -28,7 +28,7 @@ from decoders.mirror.state import (
     C_SYN_ACKS,
     C_SYN_NS,
     C_SYNS,
-    C_TOLD,
+    C_UNANSWERED,
     D_CAPTURE_GAP,
     D_DATA_OCTETS,
     D_DATA_SEGMENTS,
@@ -39,6 +39,7 @@ from decoders.mirror.state import (
     D_LONGEST_NS,
     D_LOST_BEFORE,
     D_OCTETS,
+    D_OUT_OF_WINDOW,
     D_PACKETS,
     D_READINGS,
     D_REORDERED,
@@ -56,6 +57,7 @@ from decoders.mirror.state import (
     RESET_REFUSED,
     S_ADDRESS_HIGH,
     S_ADDRESS_LOW,
+    S_DUPLICATES,
     S_IN_USE,
     S_LATE,
     S_LOST,
@@ -71,6 +73,8 @@ from decoders.packet import TCP
 
 UNANSWERED_NS = 3_000_000_000
 """A SYN without an answer for this long has failed: Linux sends it again after 1 s."""
+PROBE_NS = 120_000_000_000
+"""A window of zero counts no longer than this after the last packet: who has data asks at least as often in Linux."""
 
 Row = dict[str, Any]
 Numbers = NDArray[np.int64]
@@ -86,11 +90,13 @@ _COUNTS = {
     "reordered_segments": D_REORDERED,
     "duplicate_packets": D_DUPLICATES,
     "capture_gap_octets": D_CAPTURE_GAP,
+    "out_of_window_segments": D_OUT_OF_WINDOW,
     "zero_windows": D_ZERO_WINDOWS,
 }
 _UNKNOWN_WITH_GAPS = (
     "retransmitted_segments", "spurious_segments", "lost_before_segments", "reordered_segments",
 )  # fmt: skip
+NEVER = np.iinfo(np.int64).max
 WAYS = ("to_server", "to_client")
 ENDS = ("server", "client")
 """At which end a round trip from the mirror was answered: data to the server measures the server's part."""
@@ -106,14 +112,16 @@ class Window(NamedTuple):
 
 
 class _Slots:
-    """The connections of a window with packets or an end, each with its directions in the order of `WAYS`."""
+    """The connections of a window with packets, an end or a window of zero; directions are in the order of `WAYS`."""
 
     def __init__(self, meter: Meter, window: Window | None) -> None:
         last_ns = int(meter.totals[T_LAST_NS])
         self.window = window or Window(0, last_ns + 1, last_ns)
         state = meter.state[: int(meter.totals[T_USED])]
-        seen = state[:, C_FIELDS + D_PACKETS] + state[:, C_FIELDS + D_FIELDS + D_PACKETS] != 0
-        slots = np.flatnonzero((state[:, C_IN_USE] != 0) & (seen | _unanswered(state, self.window.until_ns)))
+        shown = _unanswered(state, self.window.until_ns)
+        for direction in (C_FIELDS, C_FIELDS + D_FIELDS):
+            shown |= (state[:, direction + D_PACKETS] != 0) | (_zero_window_ns(state, direction, self.window) != 0)
+        slots = np.flatnonzero((state[:, C_IN_USE] != 0) & shown)
         self.slots = slots[np.argsort(meter.state[slots, C_FIRST_NS], kind="stable")]
         self.state = meter.state[self.slots]
         self.key = meter.key[self.slots]
@@ -124,9 +132,10 @@ class _Slots:
 
     def direction(self, way: int, field: int) -> Numbers:
         """Return a field of the direction to the server (0) or to the client (1)."""
-        place = C_FIELDS + D_FIELDS * (self.client ^ way) + field
-        found: Numbers = self.state[np.arange(len(self.slots)), place]
-        return found
+        return self._of(way, self.state[:, C_FIELDS + field], self.state[:, C_FIELDS + D_FIELDS + field])
+
+    def _of(self, way: int, first: Numbers, second: Numbers) -> Numbers:
+        return np.where(self.client ^ way, second, first)
 
     def addresses(self) -> tuple[list[bytes], list[bytes]]:
         """Return the addresses of clients and of servers, 16 octets each."""
@@ -142,15 +151,13 @@ class _Slots:
         second = self.key[:, 4].astype(np.int64) & 0xFFFF
         return np.where(self.client == 0, first, second), np.where(self.client == 0, second, first)
 
-    def readings(self, way: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Return the round trips of the data in a direction, and which of them there are, [n, READINGS] each."""
-        kept = np.arange(READINGS)[None, :] < self.direction(way, D_READINGS)[:, None]
-        return self._meter.readings[self.slots * R_ROWS + (self.client ^ way)], kept
+    def readings(self, way: int) -> tuple[NDArray[np.float32], Numbers]:
+        """Return the round trips of the data in a direction, [n, READINGS], and how many there were."""
+        return self._meter.readings[self.slots * R_ROWS + (self.client ^ way)], self.direction(way, D_READINGS)
 
-    def responses(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Return the response times, and which of them there are, [n, READINGS] each."""
-        kept = np.arange(READINGS)[None, :] < self.direction(0, D_RESPONSES)[:, None]
-        return self._meter.readings[self.slots * R_ROWS + R_RESPONSES], kept
+    def responses(self) -> tuple[NDArray[np.float32], Numbers]:
+        """Return the response times, [n, READINGS], and how many there were."""
+        return self._meter.readings[self.slots * R_ROWS + R_RESPONSES], self.direction(0, D_RESPONSES)
 
     def outcomes(self) -> list[str]:
         """Return how each TCP connection went; empty for others."""
@@ -164,7 +171,7 @@ class _Slots:
                 reset == RESET_BY_CLIENT,
                 reset == RESET_BY_SERVER,
                 closed,
-                self.unanswered | (state[:, C_TOLD] != 0),
+                self.unanswered | (state[:, C_UNANSWERED] != 0),
                 state[:, C_OPENED] != 0,
             ],
             ["", "refused", "reset_by_client", "reset_by_server", "closed", "unanswered", "open"],
@@ -180,29 +187,43 @@ class _Slots:
 
     def ended(self) -> NDArray[np.bool_]:
         """Return which ended in the window, so that nobody counts an end twice."""
-        at: Numbers = self.state[:, C_ENDED_NS]
+        at: Numbers = np.where(self.state[:, C_UNANSWERED] != 0, 0, self.state[:, C_ENDED_NS])
         return self.unanswered | ((at >= max(self.window.begin_ns, 1)) & (at < self.window.end_ns))
 
     def zero_window_us(self, way: int) -> Numbers:
         """Return how long there was no room."""
-        since = self.direction(way, D_ZERO_SINCE_NS)
-        open_ns = np.where(since != 0, np.maximum(self.window.until_ns - since, 0), 0)
-        return (self.direction(way, D_ZERO_NS) + open_ns) // 1000
+        first, second = (_zero_window_ns(self.state, C_FIELDS + D_FIELDS * one, self.window) for one in range(2))
+        return self._of(way, first, second) // 1000
+
+
+def _zero_window_ns(state: Numbers, direction: int, window: Window) -> Numbers:
+    """Return how long each connection had no room in the direction whose fields begin there."""
+    since = state[:, direction + D_ZERO_SINCE_NS]
+    until = np.minimum(state[:, C_LAST_NS] + PROBE_NS, window.until_ns)
+    lasting: Numbers = np.where(since != 0, np.maximum(until - since, 0), 0)
+    return state[:, direction + D_ZERO_NS] + lasting
 
 
 def _unanswered(state: Numbers, now_ns: int) -> NDArray[np.bool_]:
-    """Return of which connections it is known now, and not told yet, that the server does not answer."""
+    """Return of which connections it is known now, and was in no window before, that the server does not answer."""
     alone = (state[:, C_SYNS] != 0) & (state[:, C_SYN_ACKS] == 0) & (state[:, C_ESTABLISHED] == 0)
-    alone &= (state[:, C_RESET] == 0) & (state[:, C_TOLD] == 0)
+    alone &= (state[:, C_RESET] == 0) & (state[:, C_UNANSWERED] == 0)
     found: NDArray[np.bool_] = alone & (now_ns - state[:, C_SYN_NS] >= UNANSWERED_NS)
     return found
 
 
+def begin_window(meter: Meter, begin_ns: int) -> None:
+    """Begin a window: a window of zero that has lasted since an earlier one counts from here on."""
+    state = meter.state[: int(meter.totals[T_USED])]
+    for direction in (C_FIELDS, C_FIELDS + D_FIELDS):
+        since = state[:, direction + D_ZERO_SINCE_NS]
+        np.maximum(since, begin_ns, out=since, where=since != 0)
+
+
 def end_window(meter: Meter, window: Window) -> None:
-    """Begin the next window: counts begin at 0, and connections that have ended, or were idle for long, go."""
-    meter.state[: int(meter.totals[T_USED]), C_TOLD] |= _unanswered(
-        meter.state[: int(meter.totals[T_USED])], window.until_ns
-    )
+    """End a window: counts begin at 0 again, and connections that have ended, or were idle for long, go."""
+    state = meter.state[: int(meter.totals[T_USED])]
+    state[:, C_UNANSWERED] |= _unanswered(state, window.until_ns)
     sweep(meter, window.end_ns)
 
 
@@ -239,10 +260,10 @@ def connections(meter: Meter, window: Window | None = None) -> list[Row]:
         least = found.direction(way, D_LEAST_NS)
         columns[f"handshake_{end}_us"] = _us(handshake)
         columns[f"rtt_{end}_min_us"] = _us(least)
-        columns[f"rtt_{end}_median_us"] = _medians(*found.readings(way))
+        columns[f"rtt_{end}_median_us"] = _medians_of(*found.readings(way))
         columns[f"rtt_{end}_samples"] = found.direction(way, D_READINGS).tolist()
     columns["responses"] = found.direction(0, D_RESPONSES).tolist()
-    columns["response_median_us"] = _medians(*found.responses())
+    columns["response_median_us"] = _medians_of(*found.responses())
     columns["response_max_us"] = _us(found.direction(0, D_LONGEST_NS))
     return _rows(columns)
 
@@ -251,6 +272,7 @@ def pairs(meter: Meter, window: Window | None = None) -> list[Row]:
     """Return a row per network, client and server, most octets first: sums of their connections.
 
     Retransmission figures are those of directions without capture gaps, of which `counted_segments` says the segments.
+    In a median, the readings that are kept of a connection stand for all that it had.
     """
     found = _Slots(meter, window)
     clients, servers = found.addresses()
@@ -266,7 +288,7 @@ def pairs(meter: Meter, window: Window | None = None) -> list[Row]:
         np.add.at(total, of, np.asarray(values, np.int64))
         return total.tolist()
 
-    begins = np.full(len(numbers), np.iinfo(np.int64).max)
+    begins = np.full(len(numbers), NEVER)
     ends = np.zeros(len(numbers), np.int64)
     np.minimum.at(begins, of, found.state[:, C_FIRST_NS])
     np.maximum.at(ends, of, found.state[:, C_LAST_NS])
@@ -289,26 +311,30 @@ def pairs(meter: Meter, window: Window | None = None) -> list[Row]:
             columns[f"{count}_{name}"] = summed(values * whole if count in _UNKNOWN_WITH_GAPS else values)
         columns[f"zero_window_us_{name}"] = summed(found.zero_window_us(way))
     for way, end in enumerate(ENDS):
-        readings, kept = found.readings(way)
-        owner = np.broadcast_to(of[:, None], kept.shape)[kept]
-        median, least = _grouped(readings[kept], owner, len(numbers))
+        samples = found.direction(way, D_READINGS)
+        least = np.full(len(numbers), NEVER)
+        np.minimum.at(least, of[samples != 0], found.direction(way, D_LEAST_NS)[samples != 0])
         handshake = found.state[:, C_SERVER_NS if way == 0 else C_CLIENT_NS]
-        columns[f"handshake_{end}_median_us"] = _grouped(
-            (handshake[handshake != 0] / 1000).astype(np.float32), of[handshake != 0], len(numbers)
-        )[0]
-        columns[f"rtt_{end}_min_us"] = least
-        columns[f"rtt_{end}_median_us"] = median
-        columns[f"rtt_{end}_samples"] = summed(found.direction(way, D_READINGS))
-    readings, kept = found.responses()
-    owner = np.broadcast_to(of[:, None], kept.shape)[kept]
+        timed = handshake != 0
+        columns[f"handshake_{end}_median_us"] = _medians(
+            handshake[timed] / 1000, np.ones(int(timed.sum())), of[timed], len(numbers)
+        )
+        columns[f"rtt_{end}_min_us"] = _us(np.where(least == NEVER, 0, least))
+        columns[f"rtt_{end}_median_us"] = _medians_of(*found.readings(way), of, len(numbers))
+        columns[f"rtt_{end}_samples"] = summed(samples)
     longest = np.zeros(len(numbers), np.int64)
     np.maximum.at(longest, of, found.direction(0, D_LONGEST_NS))
     columns["responses"] = summed(found.direction(0, D_RESPONSES))
-    columns["response_median_us"] = _grouped(readings[kept], owner, len(numbers))[0]
+    columns["response_median_us"] = _medians_of(*found.responses(), of, len(numbers))
     columns["response_max_us"] = _us(longest)
     rows = _rows(columns)
-    rows.sort(key=lambda row: row["octets_to_server"] + row["octets_to_client"], reverse=True)
+    rows.sort(key=octets, reverse=True)
     return rows
+
+
+def octets(row: Row) -> int:
+    """Return the octets of both directions."""
+    return int(row["octets_to_server"] + row["octets_to_client"])
 
 
 def mirrors(meter: Meter) -> list[Row]:
@@ -320,6 +346,7 @@ def mirrors(meter: Meter) -> list[Row]:
             "received": int(row[S_RECEIVED]),
             "lost": int(row[S_LOST]),
             "late": int(row[S_LATE]),
+            "duplicates": int(row[S_DUPLICATES]),
         }
         for row in meter.sources[meter.sources[:, S_IN_USE] != 0]
     ]
@@ -357,30 +384,30 @@ def _us(ns: Numbers) -> list[float | None]:
     return [round(value / 1000, 1) if value else None for value in ns.tolist()]
 
 
-def _medians(readings: NDArray[np.float32], kept: NDArray[np.bool_]) -> list[float | None]:
-    """Return the median of each row's readings."""
-    counts = kept.sum(axis=1)
-    ordered = np.sort(np.where(kept, readings, np.inf), axis=1)
-    row = np.arange(len(counts))
-    middle = (ordered[row, np.maximum(counts - 1, 0) // 2] + ordered[row, np.minimum(counts, READINGS - 1) // 2]) / 2
-    middle = np.where(counts == READINGS, (ordered[:, READINGS // 2 - 1] + ordered[:, READINGS // 2]) / 2, middle)
-    return [round(value, 1) if n else None for value, n in zip(middle.tolist(), counts.tolist(), strict=True)]
+def _medians_of(
+    readings: NDArray[np.float32], counts: Numbers, owner: Numbers | None = None, groups: int = 0
+) -> list[float | None]:
+    """Return the median of each row's readings, or of those of each group of rows; `counts`: how many a row had."""
+    if owner is None:
+        owner, groups = np.arange(len(counts)), len(counts)
+    kept = np.arange(READINGS)[None, :] < counts[:, None]
+    owners = np.broadcast_to(owner[:, None], kept.shape)[kept]
+    weights = np.broadcast_to((np.maximum(counts, READINGS) / READINGS)[:, None], kept.shape)[kept]
+    return _medians(readings[kept], weights, owners, groups)
 
 
-def _grouped(values: NDArray[np.float32], owner: Numbers, groups: int) -> tuple[list[float | None], list[float | None]]:
-    """Return the median and the least of the values of each group."""
+def _medians(values: NDArray[Any], weights: NDArray[np.float64], owner: Numbers, groups: int) -> list[float | None]:
+    """Return the median of the values of each group: half of the weight is at it or before, and half at it or behind.
+
+    Sums are exact: weights are whole parts of READINGS, a power of two.
+    """
     order = np.lexsort((values, owner))
-    values, owner = values[order], owner[order]
-    begin = np.searchsorted(owner, np.arange(groups))
-    count = np.searchsorted(owner, np.arange(groups), side="right") - begin
-    medians: list[float | None] = []
-    least: list[float | None] = []
-    for at, n in zip(begin.tolist(), count.tolist(), strict=True):
-        if not n:
-            medians.append(None)
-            least.append(None)
-            continue
-        low, high = float(values[at + (n - 1) // 2]), float(values[at + n // 2])
-        medians.append(round((low + high) / 2, 1))
-        least.append(round(float(values[at]), 1))
-    return medians, least
+    values, owner = values[order].astype(np.float64), owner[order]
+    up_to = np.concatenate(([0.0], np.cumsum(weights[order])))
+    begin, end = (np.searchsorted(owner, np.arange(groups), side) for side in ("left", "right"))
+    half = (up_to[begin] + up_to[end]) / 2
+    last = max(len(values) - 1, 0)
+    low = np.minimum(np.searchsorted(up_to[1:], half, "left"), last)
+    high = np.minimum(np.searchsorted(up_to[1:], half, "right"), last)
+    found = (values[low] + values[high]) / 2 if len(values) else np.zeros(groups)
+    return [round(value, 1) if n else None for value, n in zip(found.tolist(), (end - begin).tolist(), strict=True)]

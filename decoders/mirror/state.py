@@ -27,7 +27,7 @@ from schemas.flows import FLOWS
     C_OPENED,  # its SYN or SYN/ACK was seen, so that the client is known
     C_SYN_NS, C_SYNS, C_SYN_ACK_NS, C_SYN_ACKS,  # time of the last one, and how many
     C_ESTABLISHED, C_RESET, C_ENDED_NS,
-    C_TOLD,  # that it was not answered is in a window already
+    C_UNANSWERED,  # that nothing answered its SYN is in a window already
     C_SERVER_NS, C_CLIENT_NS,  # the handshake's round trip between mirror and server, and mirror and client; 0: unknown
     C_MSS,  # the smaller of those announced; 0: unknown
     C_REQUEST_NS,  # last data of a request that is not answered yet; 0: none
@@ -39,17 +39,20 @@ RESET_NONE, RESET_BY_CLIENT, RESET_BY_SERVER, RESET_REFUSED = range(4)
 (
     # Counts, which begin again with each window.
     D_PACKETS, D_OCTETS, D_DATA_SEGMENTS, D_DATA_OCTETS, D_RETRANSMITTED, D_SPURIOUS, D_LOST_BEFORE, D_REORDERED,
-    D_DUPLICATES, D_CAPTURE_GAP, D_ZERO_WINDOWS, D_ZERO_NS, D_READINGS, D_LEAST_NS,
+    D_DUPLICATES, D_CAPTURE_GAP, D_OUT_OF_WINDOW, D_ZERO_WINDOWS, D_ZERO_NS, D_READINGS, D_LEAST_NS,
     D_RESPONSES, D_LONGEST_NS,  # of requests in this direction
     # State, which stays.
     D_NEXT,  # the sequence number after the highest one seen; −1: none
     D_FIRST,  # that of the SYN; −1: none
     D_ACKED,  # the highest acknowledgement sent; −1: none
+    D_SCALE,  # of its window: shift + 2; 1: its SYN has none; 0: not known
+    D_WINDOW,  # the largest one announced, in octets; 0: none
+    D_REFUSED,  # segments in a row whose numbers do not fit
     D_FIN, D_HOLES, D_ZERO_SINCE_NS,
     D_TIMED, D_TIMED_NS,  # end and time of the segment whose acknowledgement is waited for; −1: none
     D_ROUND_TRIP_NS,  # the shortest of the connection's life, of data and handshake; 0: unknown
     D_FIELDS,
-) = range(26)  # fmt: skip
+) = range(30)  # fmt: skip
 D_COUNTS = D_NEXT
 
 H_BEGIN, H_END, H_NS, H_FIELDS = range(4)
@@ -67,7 +70,15 @@ RECENT_SETS, RECENT_WAYS = 32_768, 4
 SOURCES = 1_024
 """Streams of GRE packets with sequence numbers: one per mirror and hypervisor."""
 
-S_IN_USE, S_ADDRESS_HIGH, S_ADDRESS_LOW, S_SESSION, S_NEXT, S_RECEIVED, S_LOST, S_LATE, S_FIELDS = range(9)
+NUMBERS = 1_024
+"""Sequence numbers of a stream that are remembered, to tell a late packet from a second copy."""
+
+(
+    S_IN_USE, S_ADDRESS_HIGH, S_ADDRESS_LOW, S_SESSION,
+    S_FIRST, S_NEXT,  # sequence numbers since the tunnel began, or began again
+    S_RECEIVED, S_LOST, S_LATE, S_DUPLICATES,
+    S_FIELDS,
+) = range(11)  # fmt: skip
 
 (
     T_FRAMES, T_NOT_IP, T_CUT, T_NESTED, T_COUNTED, T_DUPLICATES, T_NO_ROOM, T_SUPER, T_SOURCES_FULL,
@@ -76,14 +87,18 @@ S_IN_USE, S_ADDRESS_HIGH, S_ADDRESS_LOW, S_SESSION, S_NEXT, S_RECEIVED, S_LOST, 
     T_LAST_NS,
     T_HALVED,  # how often the connections that are counted were halved
     T_NOT_CHOSEN,  # packets of others
+    T_EVICTED,  # connections that went because they were idle
     T_FIELDS,
-) = range(15)  # fmt: skip
+) = range(16)  # fmt: skip
 
 MOST_HALVED = 10
 
 
 IDLE_NS, BRIEF_NS, ENDED_NS = 900 * 10**9, 60 * 10**9, 10 * 10**9
-"""How long after its last packet a connection stays known: of TCP; of others, and opens that failed; one that ended."""
+"""How long after its last packet a connection stays known: TCP both ways; one way, and other protocols; one that ended.
+
+With more than half of the slots in use, ENDED_NS for BRIEF_NS: who sends from made-up addresses fills them one way.
+"""
 
 
 class Meter(NamedTuple):
@@ -105,6 +120,8 @@ class Meter(NamedTuple):
     """[RECENT_SETS, RECENT_WAYS, 2]: fingerprint and time in ns."""
     sources: NDArray[np.int64]
     """[SOURCES, S_FIELDS]"""
+    numbers: NDArray[np.int64]
+    """[SOURCES, NUMBERS]: each sequence number that came, + 1, at its remainder."""
     totals: NDArray[np.int64]
     """[T_FIELDS]"""
     secret: NDArray[np.uint64]
@@ -125,6 +142,7 @@ def new_meter(slots: int, secret: int | None = None) -> Meter:
         np.arange(slots - 1, -1, -1, dtype=np.int32),
         np.zeros((RECENT_SETS, RECENT_WAYS, 2), np.uint64),
         np.zeros((SOURCES, S_FIELDS), np.int64),
+        np.zeros((SOURCES, NUMBERS), np.int64),
         np.zeros(T_FIELDS, np.int64),
         np.array([secrets.randbits(64) if secret is None else secret], np.uint64),
         new_rows(FLOWS, 1),
@@ -231,26 +249,34 @@ def find_places(m):
             m.state[slot, C_IN_USE] = 2
 
 
+@inline
+def is_one_way(m, slot):
+    """Return whether it is not known that both ends of a TCP connection take part: one is silent, or did not finish."""
+    one, other = m.state[slot, C_FIELDS + D_NEXT], m.state[slot, C_FIELDS + D_FIELDS + D_NEXT]
+    return one < 0 or other < 0 or (m.state[slot, C_SYNS] != 0 and m.state[slot, C_ESTABLISHED] == 0)
+
+
 @kernel
 def sweep(m, now_ns):
     """End a window: counts begin again.  Connections that have ended, or were idle for long, go."""
+    brief_ns = BRIEF_NS if 2 * m.totals[T_FREE] >= m.key.shape[0] else ENDED_NS
     for slot in range(m.totals[T_USED]):
         if m.state[slot, C_IN_USE] == 0:
             continue
         kept_ns = IDLE_NS
         if m.state[slot, C_ENDED_NS] != 0:
             kept_ns = ENDED_NS
-        elif m.state[slot, C_TOLD] != 0 or np.int64(m.key[slot, 4] >> np.uint64(32)) != TCP:
-            kept_ns = BRIEF_NS
+        elif np.int64(m.key[slot, 4] >> np.uint64(32)) != TCP or is_one_way(m, slot):
+            kept_ns = brief_ns
         if m.state[slot, C_IN_USE] == 2 or m.state[slot, C_LAST_NS] < now_ns - kept_ns:
+            if m.state[slot, C_IN_USE] == 1 and m.state[slot, C_ENDED_NS] == 0:
+                m.totals[T_EVICTED] += 1
             free_slot(m, slot)
             continue
         for direction in range(2):
             base = C_FIELDS + D_FIELDS * direction
             for field in range(D_COUNTS):
                 m.state[slot, base + field] = 0
-            if m.state[slot, base + D_ZERO_SINCE_NS] != 0:
-                m.state[slot, base + D_ZERO_SINCE_NS] = now_ns
     find_places(m)
 
 

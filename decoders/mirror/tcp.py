@@ -12,12 +12,17 @@ Each direction has `D_NEXT`, the end of what was seen, and holes: what is before
 
 An acknowledgement of what was never seen shows that the capture has a gap, not the network.
 
+A segment whose numbers are further than a window from what was seen is one that its receiver would not accept, and
+changes nothing: a forged one does not end a connection.  After two in a row the third is believed: then the capture
+has lost more than a window.
+
 A response time: from the last new data of a request to the first new data of the answer; an acknowledgement is none.
 
 Round trips: of one segment with new data at a time; not if any octet up to its end was sent again (Karn and Partridge
 1987).  They contain what the receiver delays its acknowledgement.
 
-Sources: RFC 9293; Jaiswal et al., Measurement and Classification of Out-of-Sequence Packets, 2007; RFC 6298 section 3.
+Sources: RFC 9293; RFC 5961; RFC 7323; RFC 6298, section 3; Jaiswal et al., Measurement and Classification of
+Out-of-Sequence Packets, 2007.
 """
 
 from __future__ import annotations
@@ -41,6 +46,7 @@ from decoders.mirror.state import (
     C_SYN_ACKS,
     C_SYN_NS,
     C_SYNS,
+    C_UNANSWERED,
     D_ACKED,
     D_CAPTURE_GAP,
     D_DATA_OCTETS,
@@ -53,14 +59,18 @@ from decoders.mirror.state import (
     D_LONGEST_NS,
     D_LOST_BEFORE,
     D_NEXT,
+    D_OUT_OF_WINDOW,
     D_READINGS,
+    D_REFUSED,
     D_REORDERED,
     D_RESPONSES,
     D_RETRANSMITTED,
     D_ROUND_TRIP_NS,
+    D_SCALE,
     D_SPURIOUS,
     D_TIMED,
     D_TIMED_NS,
+    D_WINDOW,
     D_ZERO_NS,
     D_ZERO_SINCE_NS,
     D_ZERO_WINDOWS,
@@ -80,8 +90,13 @@ from decoders.wire import u16, u32
 
 FIN, SYN, RST, ACK = 1, 2, 4, 16
 WRAP = 1 << 32
-FURTHEST = 1 << 30
-"""Octets that a window can hold (RFC 7323): what is further away is no number of this connection."""
+FURTHEST, UNSCALED = 1 << 30, 65_535
+"""Octets that a window can hold (RFC 7323), with and without a scale."""
+MOST_SCALED = 14
+MOST_REFUSED = 2
+"""Segments in a row whose numbers do not fit, until the next one is believed."""
+MSS, WINDOW_SCALE = 2, 3
+"""Options of a SYN."""
 REORDER_NS = 3_000_000
 """Where the round trip is not known (as Wireshark has it)."""
 
@@ -93,22 +108,129 @@ def distance(a, b):
 
 
 @inline
-def announced_mss(octets, at, end):
-    """Return the maximum segment size among the options `octets[at:end]`, 0 if there is none (RFC 9293, 3.7.1)."""
-    while at + 4 <= end:
+def find_option(octets, at, end, wanted, size):
+    """Return where among the options `octets[at:end]` the value of one with `size` octets is, −1: nowhere."""
+    while at + size <= end:
         kind = octets[at]
         if kind == 0:
-            return np.int64(0)
+            break
         if kind == 1:
             at += 1
             continue
-        size = np.int64(octets[at + 1])
-        if kind == 2 and size == 4:
-            return u16(octets, at + 2)
-        if size < 2:
-            return np.int64(0)
-        at += size
-    return np.int64(0)
+        length = np.int64(octets[at + 1])
+        if kind == wanted and length == size:
+            return at + 2
+        if length < 2:
+            break
+        at += length
+    return np.int64(-1)
+
+
+@inline
+def see_options(m, slot, direction, octets, at, header, end):
+    """Note what a SYN with this header announces: maximum segment size, and scale of windows."""
+    last = min(at + header, end)
+    found = find_option(octets, at + 20, last, MSS, 4)
+    if found >= 0:
+        mss = u16(octets, found)
+        if mss != 0 and (m.state[slot, C_MSS] == 0 or mss < m.state[slot, C_MSS]):
+            m.state[slot, C_MSS] = mss
+    found = find_option(octets, at + 20, last, WINDOW_SCALE, 3)
+    scale = np.int64(0)  # the capture may have cut it off
+    if found >= 0:
+        scale = min(np.int64(octets[found]), np.int64(MOST_SCALED)) + 2
+    elif at + header <= end:
+        scale = np.int64(1)
+    m.state[slot, C_FIELDS + D_FIELDS * direction + D_SCALE] = scale
+
+
+@inline_always
+def note_room(m, slot, direction, flags, window):
+    """Keep the largest window that this direction announced."""
+    place = C_FIELDS + D_FIELDS * direction + D_WINDOW
+    one = m.state[slot, C_FIELDS + D_SCALE]
+    other = m.state[slot, C_FIELDS + D_FIELDS + D_SCALE]
+    if flags & SYN == 0:  # that of a SYN is not scaled
+        if one == 0 or other == 0:
+            window = np.int64(FURTHEST)
+        elif one > 1 and other > 1:
+            window <<= (other if direction == 1 else one) - 2
+    m.state[slot, place] = max(m.state[slot, place], window)
+
+
+@inline_always
+def room_of(m, slot, direction):
+    """Return how many octets may be on the way to the sender of this direction."""
+    window = m.state[slot, C_FIELDS + D_FIELDS * direction + D_WINDOW]
+    return max(window, np.int64(UNSCALED)) if window != 0 else np.int64(FURTHEST)
+
+
+@inline_always
+def sequence_fits(m, slot, direction, begin):
+    """Return whether a sequence number is at most a window away from what this direction has sent."""
+    known = m.state[slot, C_FIELDS + D_FIELDS * direction + D_NEXT]
+    return known < 0 or abs(distance(begin, known)) <= room_of(m, slot, 1 - direction)
+
+
+@inline_always
+def acknowledgement_fits(m, slot, direction, flags, number):
+    """Return whether this may be acknowledged (RFC 5961, section 5); one more window ahead may be a capture's gap.
+
+    An answer to a SYN acknowledges that, or data that came with it (RFC 9293, 3.10.7.3).
+    """
+    other = C_FIELDS + D_FIELDS * (1 - direction)
+    known, first = m.state[slot, other + D_NEXT], m.state[slot, other + D_FIRST]
+    if known < 0:
+        return True
+    ahead = distance(number, known)
+    if flags & (SYN | RST) != 0 and first >= 0:
+        return ahead <= 0 and distance(number, first) > 0
+    room = room_of(m, slot, direction)
+    return -2 * room <= ahead <= room
+
+
+@inline
+def reset_fits(m, slot, direction, flags, begin, number):
+    """Return whether a reset is in the window of its receiver; where nothing shows that, whether it answers a SYN."""
+    other = C_FIELDS + D_FIELDS * (1 - direction)
+    acked = m.state[slot, other + D_ACKED]
+    known = m.state[slot, C_FIELDS + D_FIELDS * direction + D_NEXT]
+    if acked < 0 and known < 0:
+        answers = flags & ACK != 0 and acknowledgement_fits(m, slot, direction, flags, number)
+        return answers or m.state[slot, other + D_FIRST] < 0
+    if acked < 0:
+        return sequence_fits(m, slot, direction, begin)
+    highest = known if known >= 0 else acked
+    return distance(begin, acked) >= 0 and distance(begin, highest) <= room_of(m, slot, 1 - direction)
+
+
+@inline
+def go_on_at(m, slot, direction, number):
+    """Take a direction up again at a sequence number, after more than a window that was not seen."""
+    base = C_FIELDS + D_FIELDS * direction
+    m.state[slot, base + D_CAPTURE_GAP] += max(distance(number, m.state[slot, base + D_NEXT]), 0)
+    m.state[slot, base + D_NEXT] = number
+    m.state[slot, base + D_HOLES] = 0
+    m.state[slot, base + D_TIMED] = -1
+    m.state[slot, C_FIELDS + D_FIELDS * (1 - direction) + D_ACKED] = -1
+
+
+@inline_always
+def is_accepted(m, slot, direction, flags, begin, number):
+    """Return whether to take a segment in: its numbers fit, or those of MOST_REFUSED before it did not either."""
+    base = C_FIELDS + D_FIELDS * direction
+    sequence = sequence_fits(m, slot, direction, begin)
+    acknowledgement = flags & ACK == 0 or acknowledgement_fits(m, slot, direction, flags, number)
+    if not (sequence and acknowledgement):
+        if m.state[slot, base + D_REFUSED] < MOST_REFUSED:
+            m.state[slot, base + D_REFUSED] += 1
+            return False
+        if not sequence:
+            go_on_at(m, slot, direction, begin)
+        if not acknowledgement:
+            go_on_at(m, slot, 1 - direction, number)
+    m.state[slot, base + D_REFUSED] = 0
+    return True
 
 
 @inline
@@ -233,8 +355,6 @@ def see_sequence(m, slot, direction, begin, size, segments, flags, ns):
         time_segment(m, slot, base, size, flags, end, ns)
         return
     ahead = distance(begin, known)
-    if ahead > FURTHEST or ahead < -FURTHEST:
-        return
     if ahead > 0:
         add_hole(m, slot, direction, known, begin, ns)
     if ahead >= 0:
@@ -276,15 +396,13 @@ def see_acknowledgement(m, slot, direction, number, ns):
     base = C_FIELDS + D_FIELDS * direction
     other = C_FIELDS + D_FIELDS * (1 - direction)
     acked = m.state[slot, base + D_ACKED]
-    if acked >= 0 and (distance(number, acked) < 0 or distance(number, acked) > FURTHEST):
+    if acked >= 0 and distance(number, acked) < 0:
         return
     m.state[slot, base + D_ACKED] = number
     known = m.state[slot, other + D_NEXT]
     if known < 0:  # what it acknowledges may be older than the capture
         return
     ahead = distance(number, known)
-    if ahead > FURTHEST or ahead < -FURTHEST:
-        return
     count = m.state[slot, other + D_HOLES]
     if count != 0:
         unseen = np.int64(0)
@@ -317,12 +435,20 @@ def see_reset(m, slot, direction, ns):
             m.state[slot, C_RESET] = RESET_REFUSED
         else:
             m.state[slot, C_RESET] = RESET_BY_SERVER
+    see_end(m, slot, ns)
+
+
+@inline
+def see_end(m, slot, ns):
+    """Note that the connection has ended, and with it the windows of zero."""
     if m.state[slot, C_ENDED_NS] == 0:
         m.state[slot, C_ENDED_NS] = ns
+    for direction in range(2):
+        end_zero_window(m, slot, direction, ns)
 
 
 @inline_always
-def see_opening(m, slot, direction, flags, number, mss, ns):
+def see_opening(m, slot, direction, flags, number, ns):
     """Note SYN, SYN/ACK and the first acknowledgement of it, and the round trips between them.
 
     A SYN or SYN/ACK that was repeated gives none: which of them was answered is not known.
@@ -331,12 +457,11 @@ def see_opening(m, slot, direction, flags, number, mss, ns):
     if flags & SYN != 0:
         m.state[slot, C_OPENED] = 1
         m.state[slot, C_FIELDS + D_FIELDS * direction + D_FIRST] = number
-        if mss != 0 and (m.state[slot, C_MSS] == 0 or mss < m.state[slot, C_MSS]):
-            m.state[slot, C_MSS] = mss
         if flags & ACK == 0:
             m.state[slot, C_SYNS] += 1
             m.state[slot, C_SYN_NS] = ns
             return
+        m.state[slot, C_UNANSWERED] = 0
         m.state[slot, C_SYN_ACKS] += 1
         m.state[slot, C_SYN_ACK_NS] = ns
         took = ns - m.state[slot, C_SYN_NS]
@@ -344,6 +469,7 @@ def see_opening(m, slot, direction, flags, number, mss, ns):
             m.state[slot, C_SERVER_NS] = took
             note_least(m, slot, client, took)
     elif direction == client and flags & ACK != 0 and m.state[slot, C_ESTABLISHED] == 0:
+        m.state[slot, C_UNANSWERED] = 0
         m.state[slot, C_ESTABLISHED] = 1
         took = ns - m.state[slot, C_SYN_ACK_NS]
         if m.state[slot, C_SYN_ACKS] == 1 and took > 0:
@@ -351,17 +477,25 @@ def see_opening(m, slot, direction, flags, number, mss, ns):
             note_least(m, slot, 1 - client, took)
 
 
+@inline
+def end_zero_window(m, slot, direction, ns):
+    """Note that this direction's receiver has room again, or needs none any more."""
+    base = C_FIELDS + D_FIELDS * direction
+    since = m.state[slot, base + D_ZERO_SINCE_NS]
+    if since != 0:
+        m.state[slot, base + D_ZERO_SINCE_NS] = 0
+        m.state[slot, base + D_ZERO_NS] += max(ns - since, 0)
+
+
 @inline_always
 def see_window(m, slot, direction, window, ns):
     """Note when this direction's receiver has no room, and how long.  A window of 0 is 0 at any scale."""
     base = C_FIELDS + D_FIELDS * direction
-    since = m.state[slot, base + D_ZERO_SINCE_NS]
-    if window == 0 and since == 0:
+    if window != 0:
+        end_zero_window(m, slot, direction, ns)
+    elif m.state[slot, base + D_ZERO_SINCE_NS] == 0 and m.state[slot, C_ENDED_NS] == 0:
         m.state[slot, base + D_ZERO_SINCE_NS] = ns
         m.state[slot, base + D_ZERO_WINDOWS] += 1
-    elif window != 0 and since != 0:
-        m.state[slot, base + D_ZERO_SINCE_NS] = 0
-        m.state[slot, base + D_ZERO_NS] += max(ns - since, 0)
 
 
 @inline_always
@@ -373,14 +507,21 @@ def see_segment(m, slot, direction, octets, at, end, payload, room, ns):
     """
     flags = u16(octets, at + 12) & 0x01FF
     header = np.int64(octets[at + 12] >> 4) * 4
-    begin = u32(octets, at + 4)
+    begin, number = u32(octets, at + 4), u32(octets, at + 8)
     base = C_FIELDS + D_FIELDS * direction
     payload = max(payload, 0)
     if flags & RST != 0:
-        see_reset(m, slot, direction, ns)
+        if reset_fits(m, slot, direction, flags, begin, number):
+            see_reset(m, slot, direction, ns)
+        else:
+            m.state[slot, base + D_OUT_OF_WINDOW] += 1
         return np.int64(1)
-    mss = announced_mss(octets, at + 20, min(at + header, end)) if flags & SYN != 0 else np.int64(0)
-    see_opening(m, slot, direction, flags, begin, mss, ns)
+    if not is_accepted(m, slot, direction, flags, begin, number):
+        m.state[slot, base + D_OUT_OF_WINDOW] += 1
+        return np.int64(1)
+    if flags & SYN != 0:
+        see_options(m, slot, direction, octets, at, header, end)
+    see_opening(m, slot, direction, flags, begin, ns)
     segments = np.int64(1)
     if room == 0 and m.state[slot, C_MSS] != 0:
         room = m.state[slot, C_MSS] - (header - 20)
@@ -395,11 +536,13 @@ def see_segment(m, slot, direction, octets, at, end, payload, room, ns):
     if payload != 0 and m.state[slot, base + D_NEXT] != known:
         see_talk(m, slot, direction, ns)
     if flags & ACK != 0:
-        see_acknowledgement(m, slot, direction, u32(octets, at + 8), ns)
+        see_acknowledgement(m, slot, direction, number, ns)
+    window = u16(octets, at + 14)
+    note_room(m, slot, direction, flags, window)
     if flags & (SYN | FIN) == 0:
-        see_window(m, slot, direction, u16(octets, at + 14), ns)
+        see_window(m, slot, direction, window, ns)
     if flags & FIN != 0:
         m.state[slot, base + D_FIN] = 1
-        if m.state[slot, C_FIELDS + D_FIELDS * (1 - direction) + D_FIN] != 0 and m.state[slot, C_ENDED_NS] == 0:
-            m.state[slot, C_ENDED_NS] = ns
+        if m.state[slot, C_FIELDS + D_FIELDS * (1 - direction) + D_FIN] != 0:
+            see_end(m, slot, ns)
     return segments

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from decoders.mirror.meter import Frames, count
-from decoders.mirror.results import Window, end_window
+from decoders.mirror.results import Window, begin_window, end_window
 from decoders.mirror.state import MOST_HALVED, T_HALVED, Meter, halve
 
 SECOND_NS = 1_000_000_000
@@ -31,6 +31,7 @@ class Windows:
             if self._window is None:
                 begin = int(frames.ns.min()) // self._length_ns * self._length_ns
                 self._window = Window(begin, begin + self._length_ns, begin + self._length_ns)
+                begin_window(self._meter, begin)
             later = frames.ns >= self._window.end_ns
             if not later.any():
                 break

@@ -52,7 +52,8 @@ def play(plan: Plan, seed: int) -> Played:
     talk = Talk(client_isn=chance.randrange(2**32), server_isn=chance.randrange(2**32))
     played = Played(talk)
     truth = played.truth
-    clock = talk.open(server_us=2 * plan.far_us, client_us=2 * plan.near_us)
+    # The receiver has room for all of it: its window of 1000 is one of 512,000 octets.
+    clock = talk.open(server_us=2 * plan.far_us, client_us=2 * plan.near_us, scale=9)
     events: list[tuple[float, int, str, int, int]] = []
     """(time, order, what, segment, how many segments from the first on are acknowledged)"""
     order = 0

@@ -46,6 +46,7 @@ class Talk:
         *,
         window: int = 1000,
         mss: int = 0,
+        scale: int | None = None,
         ident: int | None = None,
     ) -> None:
         """Add a packet to the server (way 0) or to the client (1); `seq` and `ack` count from the SYNs."""
@@ -53,6 +54,7 @@ class Talk:
             self._ids[way] += 1
             ident = self._ids[way]
         option = struct.pack(">BBH", 2, 4, mss) if mss else b""
+        option += b"" if scale is None else struct.pack(">BBBB", 1, 3, 3, scale)
         segment = struct.pack(
             ">HHIIBBHHH",
             (self.client_port, SERVER_PORT)[way],
@@ -77,10 +79,17 @@ class Talk:
         kind = b"\x86\xdd" if self.v6 else b"\x08\0"
         self.frames.append((at_us, macs[1 - way] + macs[way] + kind + header + body))
 
-    def open(self, at_us: float = 0, server_us: float = 300, client_us: float = 100, mss: int = 1460) -> float:
+    def open(
+        self,
+        at_us: float = 0,
+        server_us: float = 300,
+        client_us: float = 100,
+        mss: int = 1460,
+        scale: int | None = None,
+    ) -> float:
         """Add a handshake; returns its end."""
-        self.packet(at_us, 0, "S", 0, mss=mss)
-        self.packet(at_us + server_us, 1, "SA", 0, 1, mss=mss)
+        self.packet(at_us, 0, "S", 0, mss=mss, scale=scale)
+        self.packet(at_us + server_us, 1, "SA", 0, 1, mss=mss, scale=scale)
         self.packet(at_us + server_us + client_us, 0, "A", 1, 1)
         return at_us + server_us + client_us
 

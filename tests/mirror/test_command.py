@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 
 from collector.__main__ import main
+from collector.capture import mirrored
+from collector.capture.files import CaptureProblems
 from decoders import jit
 from decoders.mirror.results import WAYS
 from tests.mirror.support import START_US, Talk, Timed, write_pcap
@@ -126,6 +128,36 @@ def test_several_files_and_a_pipe_are_one_mirror(capture: Path, capfd: CaptureFd
     assert len(done.stdout.splitlines()) == 2
 
 
+def test_a_capture_that_breaks_off_is_counted_up_to_there(capture: Path, capfd: CaptureFd) -> None:
+    """Behind its last packet is the header of one of 4 GiB."""
+    with capture.open("ab") as file:
+        file.write(b"\xff" * 16)
+    out, err = mirror(capfd, str(capture), "--format", "json", code=1)
+
+    assert [json.loads(line)["packets_to_server"] for line in out.splitlines()] == [5, 2]
+    assert "at offset" in err
+
+
+def test_a_reader_that_stops_early_gets_no_more(capture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even what was read already."""
+    monkeypatch.setattr(mirrored, "BATCH_FRAMES", 2)
+    frames = mirrored.read_mirrored(capture, CaptureProblems())
+    assert len(next(frames)[0].ns) == 2
+
+    frames.close()  # type: ignore[attr-defined] # of a generator
+
+
+def test_connections_that_were_idle_are_in_the_summary(capfd: CaptureFd, tmp_path: Path) -> None:
+    silent, late = Talk(client_port=50_000), Talk()
+    silent.packet(0, 0, "A", 1, 1)
+    late.packet(100_000_000, 0, "A", 1, 1)
+    path = write_pcap(tmp_path / "idle.pcap", [*silent.frames, *late.frames])
+
+    _, err = mirror(capfd, str(path), "--window", "10")
+
+    assert err.endswith("nothing left out; 1 connections forgotten, since they were idle\n")
+
+
 @pytest.mark.parametrize("link", [0, 1, 101, 113, 276])
 def test_link_types(link: int, capture: Path, capfd: CaptureFd, tmp_path: Path) -> None:
     before = {0: b"\x02\0\0\0", 1: None, 101: b"", 113: b"\0" * 14 + b"\x08\0", 276: b"\x08\0" + b"\0" * 18}[link]
@@ -154,7 +186,7 @@ def test_a_capture_of_exports_is_a_mirror_of_them(capfd: CaptureFd) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "told"),
+    ("arguments", "code", "message"),
     [
         (["nowhere.pcap"], 1, "nowhere.pcap: cannot open"),
         (["README.md"], 1, "README.md: at offset 0: expected a pcap or pcapng file"),
@@ -165,10 +197,10 @@ def test_a_capture_of_exports_is_a_mirror_of_them(capfd: CaptureFd) -> None:
         (["--interface", "nothing0"], 1, "nothing0: no such interface"),
     ],
 )
-def test_mistakes_are_told_in_one_line(arguments: list[str], code: int, told: str, capfd: CaptureFd) -> None:
+def test_mistakes_take_one_line(arguments: list[str], code: int, message: str, capfd: CaptureFd) -> None:
     _, err = mirror(capfd, *arguments, "--quiet", code=code)
 
-    assert told in err
+    assert message in err
     assert err.count("\n") == 1
     assert START_US % 10**7 == 0  # of the tests of windows
 

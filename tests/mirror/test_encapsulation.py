@@ -96,7 +96,9 @@ def test_the_connection_inside_is_the_same(wrap: Wrap, network: str, mirror: str
     (row,) = results.connections(meter)
 
     assert row == talk().row() | {"network": network}
-    expected = [{"address": mirror, "session": 7, "received": 5, "lost": 0, "late": 0}] if mirror else []
+    expected = (
+        [{"address": mirror, "session": 7, "received": 5, "lost": 0, "late": 0, "duplicates": 0}] if mirror else []
+    )
     assert results.mirrors(meter) == expected
 
 
@@ -123,14 +125,31 @@ def test_a_cut_header_is_counted() -> None:
 
 def test_what_a_stream_misses_was_lost_on_the_way_here() -> None:
     """Over the end of the numbers: 0 and 1 are missing, 1 comes late.  Then the tunnel begins again."""
-    numbers = [2**32 - 2, 2**32 - 1, 2, 1, 1_000_000, 1_000_001]
+    assert stream(2**32 - 2, 2**32 - 1, 2, 1, 1_000_000, 1_000_001) == (6, 1, 1, 0)
+
+
+def stream(*numbers: int) -> tuple[int, int, int, int]:
+    """How many packets of a mirror with these sequence numbers came, were lost, came late, came twice."""
     frames = [
-        (number, raw(_erspan2(raw(Ether() / IP(src="10.0.0.1", dst="10.0.0.2", id=1 + place) / ICMP()), number)))
+        (place, raw(_erspan2(raw(Ether() / IP(src="10.0.0.1", dst="10.0.0.2", id=1 + place) / ICMP()), number)))
         for place, number in enumerate(numbers)
     ]
     (mirror,) = results.mirrors(meter_of(frames))
+    assert (mirror["address"], mirror["session"]) == ("192.0.2.11", 7)
+    return mirror["received"], mirror["lost"], mirror["late"], mirror["duplicates"]
 
-    assert mirror == {"address": "192.0.2.11", "session": 7, "received": 6, "lost": 1, "late": 1}
+
+@pytest.mark.parametrize(
+    ("numbers", "counts"),
+    [
+        ((1, 2, 4, 4, 2, 1), (3, 1, 0, 3)),  # 3 stays lost, whatever comes twice
+        ((1, 2, 4, 3, 3), (4, 0, 1, 1)),
+        ((5, 7, 4), (3, 1, 1, 0)),  # 4 is from before the first one: it was not counted as lost
+        ((1, 3, 3000, 2), (4, 2997, 1, 0)),  # too long ago to know
+    ],
+)
+def test_what_comes_twice_takes_no_loss_back(numbers: tuple[int, ...], counts: tuple[int, int, int, int]) -> None:
+    assert stream(*numbers) == counts
 
 
 def test_streams_without_room_are_counted() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -19,7 +20,7 @@ from typing import Any
 import pytest
 from scapy.all import IP, TCP, UDP, Dot1Q, Ether, Raw, raw
 
-from collector.capture.ring import SNAP_BYTES, Ring
+from collector.capture.ring import SNAP_BYTES, Ring, grown
 from decoders.mirror import results
 from decoders.mirror.meter import count
 from decoders.mirror.state import T_FRAMES, T_SUPER, Meter, new_meter
@@ -28,6 +29,7 @@ from tests.service import ROOT
 
 SET_INTERFACE, SET_FLAGS = 0x400454CA, 0x8914
 TAP, NO_PROTOCOL, VNET_HEADER = 0x0002, 0x1000, 0x4000
+TUN = 0x0001
 UP = 0x1
 PLAIN = bytes(10)
 """A virtio_net_hdr that says nothing."""
@@ -36,27 +38,31 @@ PLAIN = bytes(10)
 class Tap:
     """An interface of the test's own."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: int = TAP) -> None:
         self.handle = os.open("/dev/net/tun", os.O_RDWR)
-        asked = struct.pack("16sH22x", b"vmftest%d", TAP | NO_PROTOCOL | VNET_HEADER)
+        asked = struct.pack("16sH22x", b"vmftest%d", kind | NO_PROTOCOL | VNET_HEADER)
         self.name = fcntl.ioctl(self.handle, SET_INTERFACE, asked)[:16].rstrip(b"\0").decode()
         # Without it the system would send packets of its own there.
         Path(f"/proc/sys/net/ipv6/conf/{self.name}/disable_ipv6").write_text("1")
+        self.set_flags(UP)
+
+    def set_flags(self, flags: int) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-            fcntl.ioctl(any_socket, SET_FLAGS, struct.pack("16sH22x", self.name.encode(), UP))
+            fcntl.ioctl(any_socket, SET_FLAGS, struct.pack("16sH22x", self.name.encode(), flags))
 
     def write(self, frame: bytes, header: bytes = PLAIN) -> None:
         os.write(self.handle, header + frame)
 
 
 @pytest.fixture
-def tap() -> Iterator[Tap]:
+def tap(request: pytest.FixtureRequest) -> Iterator[Tap]:
     try:
-        made = Tap()
+        made = Tap(getattr(request, "param", TAP))
     except OSError as error:
         pytest.skip(f"no tap can be made here: {error} (root and /dev/net/tun are needed)")
     yield made
-    os.close(made.handle)
+    with contextlib.suppress(OSError):  # the test may have done it
+        os.close(made.handle)
 
 
 def read(ring: Ring, meter: Meter, frames: int) -> None:
@@ -130,7 +136,7 @@ def test_merged_segments_are_counted_by_what_the_system_says(tap: Tap) -> None:
     assert meter.totals[T_SUPER] == 1
 
 
-def test_a_full_ring_is_told_as_such(tap: Tap) -> None:
+def test_a_full_ring_is_named(tap: Tap) -> None:
     """What was written and not received was dropped by the ring, and by nothing else."""
     meter = new_meter(64)
     frames = 20_000
@@ -160,6 +166,69 @@ def test_what_goes_out_counts_only_if_asked_for(tap: Tap, outgoing: bool) -> Non
         read(ring, meter, 1 + outgoing)
 
     assert {row["src_ip"] for row in results.connections(meter)} == {"10.0.0.1", *(["10.0.0.9"] if outgoing else [])}
+
+
+def test_an_interface_that_goes_down_is_waited_for_until_it_is_gone(tap: Tap) -> None:
+    """Waiting takes no CPU time: only the first wait ends at once, by the system's error."""
+    meter = new_meter(64)
+    with Ring(tap.name, 2 << 20) as ring:
+        assert ring.is_up()
+        tap.set_flags(0)
+        assert not ring.is_up()
+        list(ring.read(0.1))
+        began = time.monotonic()
+        list(ring.read(0.3))
+        assert time.monotonic() - began >= 0.25
+
+        tap.set_flags(UP)
+        assert ring.is_up()
+        tap.write(talk().frames[0][1])
+        read(ring, meter, 1)
+        assert meter.totals[T_FRAMES] == 1
+
+        os.close(tap.handle)
+        with pytest.raises(OSError, match="the interface is gone"):
+            ring.is_up()
+        assert ring.lost() == (0, 0)
+
+
+@pytest.mark.parametrize("tap", [TUN], indirect=True)
+def test_an_interface_without_ethernet_is_refused(tap: Tap) -> None:
+    with pytest.raises(OSError, match=r"its frames are not Ethernet \(ARPHRD type 65534\)"), Ring(tap.name, 2 << 20):
+        pass
+
+
+@pytest.mark.parametrize(("before", "now", "more"), [(5, 5, 0), (5, 9, 4), (2**32 - 3, 7, 7), (1000, 0, 0)])
+def test_counters_that_wrap_or_begin_again_lose_nothing_twice(before: int, now: int, more: int) -> None:
+    assert grown(before, now) == more
+
+
+def test_the_command_says_that_its_interface_is_down_and_then_gone(tap: Tap) -> None:
+    environment = os.environ | {"NUMBA_DISABLE_JIT": "1", "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "collector", "mirror", "--interface", tap.name, "-f", "json"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment
+    ) as process:
+        _until_listening(tap.name, process)
+        assert process.stderr is not None
+        assert process.stdout is not None
+        lines = []
+        tap.write(talk().frames[0][1])
+        for flags in (0, UP):
+            tap.set_flags(flags)
+            lines.append(process.stderr.readline())
+        os.close(tap.handle)
+        lines += process.stderr.readlines()
+        rows = [json.loads(line) for line in process.stdout]
+
+    assert lines[:3] == [
+        f"{tap.name} is down: nothing comes until it is up\n",
+        f"{tap.name} is up again\n",
+        f"vmflow mirror: {tap.name}: the interface is gone\n",
+    ]
+    assert "1 frames, 1 packets counted" in lines[3]
+    assert [row["packets_to_server"] for row in rows] == [1]
+    assert process.returncode == 1
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, None])

@@ -11,7 +11,7 @@ from tests.mirror.support import CLIENT, SERVER, Talk, meter_of
 
 FIGURES = (
     "retransmitted_segments", "spurious_segments", "lost_before_segments", "reordered_segments", "duplicate_packets",
-    "capture_gap_octets", "zero_windows",
+    "capture_gap_octets", "out_of_window_segments", "zero_windows",
 )  # fmt: skip
 
 
@@ -206,6 +206,153 @@ def test_windows_of_zero_are_counted_as_they_begin_and_timed() -> None:
     assert row["zero_window_us_to_client"] == 1000 + 600
 
 
+def _reset(talk: Talk, at_us: float) -> None:
+    talk.packet(at_us, 0, "R", 101)
+
+
+def _both_fins(talk: Talk, at_us: float) -> None:
+    talk.packet(at_us - 1, 1, "FA", 1, 101, window=0)
+    talk.packet(at_us, 0, "FA", 101, 2)
+    talk.packet(at_us + 10, 1, "A", 2, 102, window=0)
+
+
+def _another_connection(talk: Talk, at_us: float) -> None:
+    again = Talk(client_isn=777_777)
+    again.packet(at_us, 0, "S", 0)
+    talk.frames += again.frames
+
+
+@pytest.mark.parametrize(("end", "seconds"), [(_reset, 7), (_both_fins, 7), (_another_connection, 7), (None, 120)])
+def test_a_window_of_zero_lasts_to_the_end_of_the_connection(end: Any, seconds: int) -> None:
+    """Not to that of the capture; without an end, as long as its sender would ask again."""
+    talk = Talk()
+    now = sent(talk, talk.open() + 50, 0)
+    talk.packet(now + 400, 1, "A", 1, 101, window=0)
+    if end is not None:
+        end(talk, now + 400 + 7_000_000)
+    row = results.connections(meter_of([*talk.frames, (3_600_000_000, b"an hour later")]))[0]
+
+    assert row["zero_windows_to_client"] == 1
+    assert row["zero_window_us_to_client"] == seconds * 1_000_000
+
+
+def _far_acknowledgement(talk: Talk, at_us: float) -> None:
+    talk.packet(at_us, 1, "A", 1, 900_000_000)
+
+
+def _far_data(talk: Talk, at_us: float) -> None:
+    talk.packet(at_us, 0, "PA", 900_000_000, 1, 100)
+
+
+def _old_data(talk: Talk, at_us: float) -> None:
+    talk.packet(at_us, 0, "PA", -100_000, 1, 100)
+
+
+def _reset_ahead(talk: Talk, at_us: float) -> None:
+    talk.packet(at_us, 1, "R", 70_000)
+
+
+def _reset_behind(talk: Talk, at_us: float) -> None:
+    """The client has acknowledged more than that."""
+    talk.packet(at_us, 1, "RA", 0, 1)
+
+
+def _second_answer(talk: Talk, at_us: float) -> None:
+    talk.packet(at_us, 1, "SA", 3_000_000, 1, mss=9)
+
+
+FORGED = [_far_acknowledgement, _far_data, _old_data, _reset_ahead, _reset_behind, _second_answer]
+
+
+@pytest.mark.parametrize("forge", FORGED)
+@pytest.mark.parametrize("times", [1, 2])
+def test_what_no_receiver_would_accept_changes_nothing(forge: Any, times: int) -> None:
+    plain, forged = Talk(), Talk()
+    for talk in (plain, forged):
+        now = sent(talk, talk.open() + 50, 0, 2)
+        if talk is forged:
+            for number in range(times):
+                forge(talk, now + 20 + number)
+        now = sent(talk, now + 5000, 1, 0)
+        talk.packet(now + 400, 1, "PA", 1, 301, 1000)
+        talk.packet(now + 500, 0, "A", 301, 1001)
+    expected, row = plain.row(), forged.row()
+    assert row["out_of_window_segments_to_server"] + row["out_of_window_segments_to_client"] == times
+
+    packets = ("packets", "octets", "out_of_window")
+    assert {name: row[name] for name in row if not name.startswith(packets)} == {
+        name: expected[name] for name in row if not name.startswith(packets)
+    }
+    assert figures(expected)["lost_before_segments_to_server"] == 1
+
+
+@pytest.mark.parametrize(("seq", "ack", "flags", "outcome"), [
+    (0, 1, "RA", "refused"), (0, 70_000, "RA", "open"), (0, 0, "RA", "open"), (1, 0, "R", "open"),
+])  # fmt: skip
+def test_a_reset_refuses_an_opening_only_if_it_answers_the_syn(seq: int, ack: int, flags: str, outcome: str) -> None:
+    talk = Talk()
+    talk.packet(0, 0, "S", 0)
+    talk.packet(100, 1, flags, seq, ack)
+    row = talk.row()
+
+    assert row["outcome"] == outcome
+    assert row["out_of_window_segments_to_client"] == (outcome == "open")
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_windows_have_the_scale_of_the_handshake(cut: bool) -> None:
+    """1000 << 7 octets may be on the way, so that this gap is one of the capture; twice as many are too many.
+
+    Where the capture cut the handshake's options off, any window that TCP has may be meant.
+    """
+    found = []
+    for unseen in (120_000, 140_000):
+        talk = Talk()
+        now = sent(talk, talk.open(scale=7) + 50, 0)
+        talk.packet(now + 300, 1, "A", 1, 101)
+        talk.packet(now + 400, 1, "A", 1, 101 + unseen)
+        if cut:
+            talk.frames = [(us, frame[:54]) for us, frame in talk.frames]
+        row = talk.row()
+        found.append((row["capture_gap_octets_to_server"], row["out_of_window_segments_to_client"]))
+
+    assert found == [(120_000, 0), (140_000, 0) if cut else (0, 1)]
+
+
+def test_after_a_long_gap_of_the_capture_the_connection_goes_on() -> None:
+    """More than a window was not seen: the third segment in a row is believed, in both directions."""
+    talk = Talk()
+    now = sent(talk, talk.open() + 50, 0)
+    talk.packet(now + 400, 1, "A", 1, 101)
+    for number in range(5000, 5006):
+        now = sent(talk, now + 1000, number)
+        talk.packet(now + 400, 1, "A", 1, 1 + (number + 1) * 100)
+    now = sent(talk, now + 1000, 5005)
+    row = talk.row()
+
+    assert figures(row) == {
+        "retransmitted_segments_to_server": None, "lost_before_segments_to_server": None,
+        "reordered_segments_to_server": None, "spurious_segments_to_server": None,
+        "capture_gap_octets_to_server": (5002 - 1) * 100,
+        "out_of_window_segments_to_server": 2, "out_of_window_segments_to_client": 2,
+    }  # fmt: skip
+    assert (row["rtt_server_samples"], row["rtt_server_median_us"]) == (5, 410)
+
+
+def test_after_a_forged_burst_the_connection_goes_on() -> None:
+    talk = Talk()
+    now = sent(talk, talk.open() + 50, 0)
+    for number in range(5):
+        _far_data(talk, now + number)
+    for number in range(1, 8):
+        now = sent(talk, now + 1000, number)
+        talk.packet(now + 400, 1, "A", 1, 1 + (number + 1) * 100)
+    row = talk.row()
+
+    assert row["rtt_server_samples"] >= 4
+    assert row["out_of_window_segments_to_server"] <= 6
+
+
 def _refused(talk: Talk) -> None:
     talk.packet(0, 0, "S", 0)
     talk.packet(100, 1, "RA", 0, 1, window=0)
@@ -353,3 +500,39 @@ def test_a_response_is_data_after_data() -> None:
     row = talk.row()
 
     assert (row["responses"], row["response_median_us"], row["response_max_us"]) == (2, 800, 900)
+
+
+def test_a_pair_has_the_least_and_the_median_of_all_round_trips() -> None:
+    """A busy connection of which 128 of 801 readings are kept, the shortest not among them, and two short ones."""
+    busy, short = Talk(), [Talk(client_port=50_000), Talk(client_port=50_001)]
+    now = busy.open()
+    for number in range(801):
+        now = sent(busy, now + 1000, number) - 10
+        now += 50 if number == 700 else 900
+        busy.packet(now, 1, "A", 1, 1 + (number + 1) * 100)
+    for talk in short:
+        now = talk.open()
+        for number in range(128):
+            now = sent(talk, now + 1000, number) - 10 + 200
+            talk.packet(now, 1, "A", 1, 1 + (number + 1) * 100)
+    meter = meter_of([one for talk in (busy, *short) for one in talk.frames])
+    (pair,) = results.pairs(meter)
+
+    assert 50 not in meter.readings  # the test's own condition: it depends on the secret
+    assert pair["rtt_server_samples"] == 801 + 128 + 128
+    assert (pair["rtt_server_min_us"], pair["rtt_server_median_us"]) == (50, 900)
+
+
+def test_a_pair_has_the_median_of_all_responses() -> None:
+    """Half of 512 in one connection take 100 µs and half 300 µs; 200 in the other 50 µs."""
+    many, few = Talk(), Talk(client_port=50_000)
+    for talk, times in ((many, [100, 300] * 256), (few, [50] * 200)):
+        now = talk.open()
+        for number, took in enumerate(times):
+            talk.packet(now + 1000, 0, "PA", 1 + 10 * number, 1 + 10 * number, 10)
+            now += 1000 + took
+            talk.packet(now, 1, "PA", 1 + 10 * number, 11 + 10 * number, 10)
+    (pair,) = results.pairs(meter_of([*many.frames, *few.frames]))
+
+    assert pair["responses"] == 512 + 200
+    assert (pair["response_median_us"], pair["response_max_us"]) == (100, 300)

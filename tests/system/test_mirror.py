@@ -108,7 +108,7 @@ def test_losses_are_placed_on_their_side_of_the_mirror(router: None) -> None:
     done = json.loads(within(CLIENT, f"iperf3 -J -c 10.77.2.2 -P {STREAMS} -n {OCTETS}"))
     server.wait(30)
     time.sleep(1)
-    (near, near_told), (far, far_told) = before.stop(), behind.stop()
+    (near, near_summary), (far, far_summary) = before.stop(), behind.stop()
     found = re.search(r"^\s*(\d+)\s+\d+ DROP", within(ROUTER, "iptables -nvxL FORWARD"), re.MULTILINE)
     assert found is not None
     truth = {"dropped": int(found[1]), "retransmits": done["end"]["sum_sent"]["retransmits"]}
@@ -118,9 +118,9 @@ def test_losses_are_placed_on_their_side_of_the_mirror(router: None) -> None:
     def total(rows: list[dict[str, Any]], name: str) -> int:
         return sum(row[f"{name}_to_server"] for row in rows)
 
-    print(truth, {name: (total(near, name), total(far, name)) for name in NAMES}, near_told, far_told)
+    print(truth, {name: (total(near, name), total(far, name)) for name in NAMES}, near_summary, far_summary)
     assert len(near) == len(far) == STREAMS
-    assert all("not received: 0 packets" in told for told in (near_told, far_told))
+    assert all("not received: 0 packets" in one for one in (near_summary, far_summary))
     assert sum(row[f"capture_gap_octets_{way}"] for row in (*near, *far) for way in WAYS) == 0
     assert total(near, "lost_before_segments") == 0
     assert total(near, "retransmitted_segments") == truth["retransmits"]

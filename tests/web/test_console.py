@@ -37,7 +37,8 @@ HOSTILE = ("<img src=x onerror=alert(1)>", "\u202egnp.exe' OR 1=1 --\"%", "x" * 
 BEGIN = BEGIN_US // 1_000_000
 WAIT_MS = 30_000
 PATHS = (
-    "/", "/alerts?state=all", "/pairs", "/pairs/vm3/vm4", "/vms", "/vms/vm3", "/hosts", "/hosts/host-0", "/matrix",
+    "/", "/alerts?state=all", "/pairs", "/pairs/vm3/vm4", "/vms", "/vms/vm3", "/hosts", "/hosts/host-0", "/interfaces",
+    "/interfaces/host-0/vnet0", "/matrix",
     "/paths", "/rules/pair_loss", "/coverage", "/exporters", "/inventory", "/rules", "/service", "/explore",
 )  # fmt: skip
 needs_page = pytest.mark.skipif(not (pages.BUILT / pages.SHELL).exists(), reason="the page is not built: make page")
@@ -55,6 +56,16 @@ def named(name: str, host: str) -> dict[str, Any]:
     return {**vm("x", host), "vm": name, "uuid": str(UUID(int=abs(hash(name)) % 2**128))}
 
 
+def poll(name: str, used: int, minute: int, **more: int) -> dict[str, Any]:
+    """Counters of a port of 1 Gbit/s that sends so many hundredths of it."""
+    octets = 10**9 // 8 * 60 * used // 100
+    return {
+        "time_received": BEGIN_US + minute * 60_000_000, "source": "sflow", "host": "host-0", "if_index": 3,
+        "if_name": name, "if_speed": 10**9, "if_direction": 1, "delta_state": "ok", "interval_us": 60_000_000,
+        "in_bytes_delta": octets, "in_unicast_packets_delta": octets // 1000, "vm": "vm0",
+    } | more  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def desk(store_directory: Path) -> Iterator[tuple[Served, Any]]:
     """vm0 to vm5 in a row send 800 kbit/s each; vm3→vm4 loses 20 %; names that are an attack talk to vm0.  No window
@@ -69,6 +80,8 @@ def desk(store_directory: Path) -> Iterator[tuple[Served, Any]]:
         for number, name in enumerate(HOSTILE):
             rows += traffic(named(name, f"host-{number % 2 + 1}"), vms[0], range(100))
         add(client, rows)
+        add(client, [poll("vnet0", 60, minute) for minute in (1, 2)], "interface_counters")
+        add(client, [poll(name, 10, 2, in_discards_delta=7) for name in HOSTILE[:2]], "interface_counters")
         for window in read_due(client, "1m", {"begin": BEGIN, "end": BEGIN + 120}):
             store_window(client, "1m", window, 1, 1)
         alerts = AlertSettings(routes=(Route(receivers=("mail",)),), settle_seconds=0, group_by="none")
@@ -341,6 +354,21 @@ def test_numbers_on_the_pages_are_those_of_sql(desk: tuple[Served, Any], browser
         )
         assert {(row[0], row[1]): [None if one == "null" else float(one) for one in row[2:]] for row in rows} == wanted
         assert len(wanted) >= 3
+
+        page.goto(f"{served.url}/interfaces?{THEN}")
+        page.wait_for_selector("tbody tr")
+        wanted = truth(
+            "interface, host, vm, in_bits_per_second, out_bits_per_second, 3 AS keys",
+            f"interface_metrics_1m WHERE {at}",
+        )
+        assert {tuple(row[:3]): row[3:5] for row in values(page)} == wanted
+        assert wanted["vnet0", "host-0", "vm0"] == [close_to(0.6e9), close_to(0)]
+        page.click("button[aria-pressed=false]:has-text('only what is wrong')")
+        page.wait_for_selector("tbody tr:nth-child(3)", state="detached")
+        assert {row[0] for row in values(page)} == set(HOSTILE[:2])
+        page.goto(f"{served.url}/interfaces/host-0/vnet0?{THEN}")
+        page.wait_for_selector(".plot canvas")
+        assert "60 %" in page.inner_text("figure[aria-label=used]")
 
         page.goto(f"{served.url}/coverage?{THEN}")
         page.wait_for_selector("tbody tr")
