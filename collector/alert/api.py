@@ -82,6 +82,7 @@ class AlertApi:
         try:
             return await asyncio.wait_for(asyncio.shield(task), CHANGE_SECONDS)
         except TimeoutError as error:
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())  # nothing waits for it any more
             raise AlertServiceError(
                 f"no answer within {CHANGE_SECONDS:g} s; what was asked for may still be done"
             ) from error

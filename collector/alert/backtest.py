@@ -19,6 +19,7 @@ from collector.alert.series import Floats, Limits, WindowSeries, pieces
 from collector.alert.settings import AlertSettings
 from collector.alert.state import Alert, AlertStates
 from collector.interfaces import Scope
+from collector.store_reader import read_rows
 from schemas.rollups import LEVEL_US
 
 DAY_US = 24 * LEVEL_US["1h"]
@@ -133,7 +134,7 @@ def _frames(
     limits = Limits(max(query_seconds, settings.query_seconds), settings.query_bytes, settings.series)
     length = LEVEL_US[rule.level]
     start, end = -(-since_us // length) * length, until_us // length * length
-    start = _first_us(client, rule, start) or end
+    start = _first_us(client, rule, start, limits) or end
     for frame in pieces(client, rule.view, rule.level, rules, start, end, limits):
         for judge in judges:
             while not enough() and not judge.prepare(client, frame.start_us, limits):
@@ -143,18 +144,16 @@ def _frames(
         yield cut(frame, settings.series)[0]
 
 
-def _first_us(client: Client, rule: Rule, since_us: int) -> int:
+def _first_us(client: Client, rule: Rule, since_us: int, limits: Limits) -> int:
     """Return the begin of the first window that may hold something from then on, 0 if there is none.
 
     Empty windows take as long as others: seven days of a young store, minutes.  Blocks; raises the driver's errors.
     """
     table = SUMS[rule.scope].format(rule.level)
-    found = client.query(
-        f"SELECT toUnixTimestamp(min(time)) FROM {table} WHERE time >= toDateTime({{since:UInt32}})",  # noqa: S608 - ours
-        parameters={"since": since_us // 1_000_000},
-    ).result_rows[0][0]
+    sql = f"SELECT toUnixTimestamp(min(time)) AS first FROM {table} WHERE time >= toDateTime({{since:UInt32}})"  # noqa: S608 - ours
+    (found,) = read_rows(client, sql, {"since": since_us // 1_000_000}, limits.bounds())
     length = LEVEL_US[rule.level]
-    return max(since_us, int(found) * 1_000_000 // length * length) if found else 0
+    return max(since_us, int(found["first"]) * 1_000_000 // length * length) if found["first"] else 0
 
 
 @dataclass(frozen=True, slots=True)

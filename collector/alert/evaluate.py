@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -222,11 +223,18 @@ class Evaluator:
         """What a rule takes for usual of a series in the day around now."""
         return [row for judge in self._judges if judge.rule.name == rule for row in judge.expected(series, now_us)]
 
+    def take_counts(self) -> Iterator[tuple[str, str, str, int]]:
+        """Return what happened in the rules since the last call: name of rule, metric, its last label, times."""
+        for judge in self._judges:
+            counts, judge.counts = judge.counts, Counter()
+            for (metric, label), times in counts.items():
+                yield judge.rule.name, metric, label, times
+
     def learn_verdict(self, alert: Alert) -> None:
         """Let the rule learn what a person said of its alert."""
         for judge in self._judges:
             if judge.rule.name == alert.rule.name:
-                judge.learn_verdict(alert.series, alert.judged_us, alert.verdict == "true")
+                judge.learn_verdict(alert.series, alert.since_us, alert.judged_us, alert.verdict == "true")
 
     def dismiss(self, alert: Alert, now_us: int) -> None:
         """Do not expect the series of an absence that a person resolved; of an exporter, by no rule."""

@@ -249,7 +249,7 @@ SCOPES: Mapping[Scope, ScopeView] = {
 }
 
 MORE_VIEWS: Mapping[Scope, ScopeView] = {
-    "vm": replace(SCOPES["vm"], view="vm_peers", present="sent_bytes > 0", measures=_PEERS, changes=("sampling_rate",))
+    "vm": replace(SCOPES["vm"], view="vm_peers", present="sent_bytes > 0", measures=_PEERS)
 }
 """Views that have more measures of a scope."""
 

@@ -34,10 +34,10 @@ class AnomalySettings(BaseModel, frozen=True, extra="forbid"):
     learn_days: int = Field(default=7, ge=1, le=31)
     """Days of which it is counted how rare something is."""
     save_seconds: float = Field(default=900, ge=10, le=86_400)
-    """Time between two writes of the state, in `learned` beside the spool: 1.8 kB per series."""
+    """Time between two writes of the state, in `learned` beside the spool: 1.9 kB per series."""
     mask_seconds: float = Field(default=600, ge=0, le=86_400)
     """No alert for so long after a VM moved or came back, its sampling rate changed, or its exporter or vmflow began
-    again: the change explains what happens."""
+    again: the change explains what happens.  At most a quarter of a series' windows of a day."""
     scores_least: float = Field(default=-1, ge=-3, le=10)
     """Least score that is stored in `anomaly_scores`: −1 is what happens ten times a day among 1,000 series."""
     scores_per_window: int = Field(default=1000, ge=0, le=100_000)

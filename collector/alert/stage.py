@@ -20,6 +20,7 @@ from typing import Any, Self
 from clickhouse_connect.driver import Client
 
 from collector.alert.conditions.absent import SEED_WINDOWS
+from collector.alert.conditions.base import MASKS
 from collector.alert.evaluate import Evaluator, RuleStatus
 from collector.alert.notifications import Message, Notifier, Silence, notifications
 from collector.alert.scopes import SCOPES
@@ -28,6 +29,7 @@ from collector.alert.state import SECOND_US, Alert, Change
 from collector.alert.store import AlertStore
 from collector.interfaces import (
     AlertNotification,
+    AlertServiceError,
     Call,
     Clock,
     NotificationGroup,
@@ -146,12 +148,34 @@ class Alerts:
             "alert_series_left_out_total", "Series that a rule did not look at, at least: too many."
         )
         self._unfit = metrics.counter(
-            "anomaly_state_failures_total", "States of a rule that were not read (unfit) or written.", ("rule", "what")
+            "anomaly_state_failures_total",
+            "States of a rule that were not read (unfit) or written, begun without the rhythm of hours, or kept though "
+            "the clock was set back.",
+            ("rule", "what"),
         )
+        self._learning = {
+            "state": self._unfit,
+            "masked": metrics.counter(
+                "anomaly_masked_windows_total",
+                "Windows of series in which a known change held alerts back; too_often: no longer, the most in a day.",
+                ("rule", "why"),
+            ),
+            "verdicts": metrics.counter(
+                "anomaly_verdicts_total",
+                "Verdicts of people on alerts: learned, partly (what was before the alert is not known), or dropped.",
+                ("rule", "result"),
+            ),
+        }
+        labels = {
+            "state": ("unfit", "unwritten", "hours", "set_back"),
+            "masked": MASKS,
+            "verdicts": ("learned", "partly", "dropped"),
+        }
         for one in self._rules.values():
             if one.condition == "anomaly":
-                for failure in ("unfit", "unwritten"):
-                    self._unfit.labels(one.name, failure)
+                for metric, family in self._learning.items():
+                    for label in labels[metric]:
+                        family.labels(one.name, label)
         self._write_failures = metrics.counter("alert_write_failures_total", "Attempts to write states that failed.")
         self._rows_dropped = metrics.counter("alert_rows_dropped_total", "Rows of states that could not be written.")
 
@@ -199,7 +223,7 @@ class Alerts:
 
     async def resolve(self, alert_id: str, who: str, comment: str = "", verdict: Opinion = "none") -> bool:
         """End an alert in the name of `who`, with their verdict.  False if none with this id lasts; without a verdict,
-        else if the store does not know it."""
+        else if the store does not know it.  Raises AlertServiceError if the store does not answer."""
         return await self._apply(self._resolve, alert_id, who, comment, verdict)
 
     async def expected(self, rule: str, series: int) -> list[Row]:
@@ -372,11 +396,20 @@ class Alerts:
             self._put_off.labels(name).inc()
         self._left_out.inc(outcome.left_out)
         self._failed(outcome.failed)
+        self._note_learning()
         self._store.keep_scores(self._evaluator.scores)
         self._evaluator.scores = []
         self._unwritten(self._evaluator.save(window.end_us))
         self._seconds.labels(window.level).observe(time.monotonic() - begun)
         return not outcome.failed, outcome.changes
+
+    def _note_learning(self) -> None:
+        for name, metric, label, times in self._evaluator.take_counts():
+            self._learning[metric].labels(name, label).inc(times)
+            if label == "set_back":
+                _log.sampled("the clock was set back: what was learned is kept", rule=name)
+            elif label == "hours":
+                _log.sampled("hours cannot be read: a rule begins without the daily rhythm", key=name, rule=name)
 
     def _unwritten(self, errors: Mapping[str, OSError]) -> None:
         for name, error in errors.items():
@@ -419,13 +452,13 @@ class Alerts:
         return bool(changes), changes
 
     def _former(self, alert_id: str) -> Alert | None:
-        """An alert that has ended.  Blocks.  None if the store does not know it, or does not answer."""
+        """An alert that has ended.  Blocks.  None if the store does not know it.  Raises AlertServiceError."""
         try:
             with self._client.use() as client:
                 return self._store.find(client, alert_id, self._rules)
-        except Exception as error:  # noqa: BLE001 - whatever the store says, the stage goes on
+        except Exception as error:
             _log.sampled("a former alert was not read", key=type(error).__name__, error=first_line(error))
-            return None
+            raise AlertServiceError(f"the store does not answer: {first_line(error)}") from error
 
     def _retire(
         self, wanted: Mapping[str, str], who: str, comment: str, retired: list[dict[str, str]]

@@ -13,9 +13,9 @@ import pytest
 from clickhouse_connect.driver import Client
 
 from collector.__main__ import COMMANDS, Command, main
-from collector.alert.backtest import candidates, replay, suggest
+from collector.alert.backtest import SUMS, _first_us, candidates, replay, suggest
 from collector.alert.rules import DEFAULTS, Rule
-from collector.alert.series import query
+from collector.alert.series import Limits, query
 from collector.alert.settings import AlertSettings
 from collector.sql.engine import Engine, Query
 from collector.store.settings import StoreSettings
@@ -226,6 +226,14 @@ def test_limits_that_no_share_can_pass_are_not_tried(settings: StoreSettings) ->
 
     assert {advice.rule.name for advice in found} == {"pair_loss"}
     assert all(advice.rule.limit < 1 for advice in found)
+
+
+def test_the_first_window_is_looked_for_within_bounds(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table whose only time says how many rows an answer may have: twice 500."""
+    bound = "(SELECT toDateTime(toUInt32(getSetting('max_result_rows'))) AS time) AS bounds"
+    monkeypatch.setitem(SUMS, "pair", bound)
+
+    assert _first_us(client, DEFAULTS[0], 0, Limits(8, 2**28, 500)) == 1000 * SECOND_US
 
 
 def test_budgets_of_a_rule_that_learns_are_tried(client: Client) -> None:

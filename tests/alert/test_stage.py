@@ -564,7 +564,7 @@ def test_a_retired_exporter_is_not_missed_even_after_a_restart(client: Client, s
 
 
 def test_what_a_rule_learned_is_kept_and_learned_again_where_the_file_is_not_whole(
-    client: Client, settings: StoreSettings, tmp_path: Path
+    client: Client, settings: StoreSettings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Twelve windows: eight judged, the others after a restart with a file that is cut."""
     learn.warm_up()  # not while the stage waits
@@ -572,12 +572,14 @@ def test_what_a_rule_learned_is_kept_and_learned_again_where_the_file_is_not_who
     rule = Rule(name="rate", scope="pair", condition="anomaly", measure="bits_per_second", level="10s")
     alerts = AlertSettings(rules=(rule,), default_rules=False, settle_seconds=0, query_seconds=60)
     learned: list[tuple[int, float]] = []
+    counted: list[float | None] = []
 
     async def live(windows: range) -> tuple[float | None, float | None]:
         async with running(settings, alerts, learned=tmp_path) as found:
             await found.close("10s", windows)
             memory = found.alerts._evaluator._judges[0]._memory  # type: ignore[attr-defined]
             learned.append((memory.series, float(memory.rows[: memory.series, learn.SEEN].min())))
+            counted.append(found.count("anomaly_state_failures_total", rule="rate", what="set_back"))
             return tuple(  # type: ignore[return-value]
                 found.count("anomaly_state_failures_total", rule="rate", what=what) for what in ("unfit", "unwritten")
             )
@@ -587,4 +589,8 @@ def test_what_a_rule_learned_is_kept_and_learned_again_where_the_file_is_not_who
     assert asyncio.run(live(range(8, 10))) == (0, 0)
     file.write_bytes(file.read_bytes()[:-1])
     assert asyncio.run(live(range(10, 12))) == (1, 0)
-    assert learned == [(10, 8), (10, 10), (10, 12)]
+    # The clock is set back by some minutes, over a restart.
+    assert asyncio.run(live(range(-60, -58))) == (0, 0)
+    assert learned == [(10, 8), (10, 10), (10, 12), (10, 12)]
+    assert len([one for one in caplog.messages if one == "the clock was set back: what was learned is kept"]) == 1
+    assert counted == [0, 0, 0, 1]

@@ -90,8 +90,8 @@ def test_verdicts_and_scores_are_read_as_they_were_written(client: Client) -> No
 
     while not judge.prepare(client, BEGIN_US, LIMITS):
         pass
-    expected = [(7, now_us - 5, False), (8, now_us - 5, True), (2**64 - 1, now_us - 5, True)]
-    assert sorted(judge._verdicts or []) == expected
+    expected = [(series, now_us - 5, right, BEGIN_US) for series, right in ((7, False), (8, True), (2**64 - 1, True))]
+    assert sorted(judge._verdicts) == expected
     (row,) = ask(client, "SELECT * FROM anomalies")
     assert (row["rule"], row["series"], row["once_in_days"]) == ("rate", 2**64 - 1, 100)
     former = written.find(client, changes[0].alert.alert_id, {"rate": rule})

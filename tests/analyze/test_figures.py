@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from clickhouse_connect.driver import Client
@@ -19,6 +20,7 @@ from collector.interfaces import WindowClosed
 from collector.metrics import Metrics
 from collector.store.client import open_in_database
 from collector.store.settings import StoreSettings
+from schemas import peers
 from schemas.figures import TAKEN
 from tests.decoders.support import address
 from tests.flow_rows import BEGIN_US, add, ask, emptied, flow, store, vm
@@ -448,6 +450,57 @@ def test_peers_are_new_until_a_window_with_them_has_closed(client: Client) -> No
     assert sorted(row["first"] - begin for row in known) == [59, 59, 59, 59, 119]
     for row in ask(client, "SELECT sent_share FROM vm_metrics_1m WHERE vm = 'vm-1' AND sent_bytes > 0"):
         assert 0 < row["sent_share"] < 0.1
+
+
+def test_a_new_name_makes_no_peer_new(client: Client) -> None:
+    """Both ends are renamed in the middle of a minute; a VM without a UUID is known by its name."""
+    one, other, bare = VMS[0], VMS[1], VMS[2] | {"uuid": str(UUID(int=0))}
+    add(client, [flow(one, peer, "source", received=5) for peer in (other, bare)])
+    for window in due_now(client):
+        store_window(client, "1m", window, 7, 1)
+    new, renamed = one | {"vm": "new"}, other | {"vm": "renamed"}
+    late = [flow(new, peer, "source", received=65) for peer in (other, renamed, bare, bare | {"vm": "another"})]
+    add(client, late)
+
+    (row,) = ask(client, "SELECT peers, new_peers FROM vm_peers_1m WHERE vm = 'new'")
+    assert (row["peers"], row["new_peers"]) == (3, 1)
+
+
+def test_links_that_are_known_stay_known_when_there_is_no_room(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 3 links 2 are known, in 4 rows.  With room for 2 these stay known, with room for 3 the third one is noted."""
+    add(client, [flow(VMS[0], VMS[number], "source", received=5) for number in (1, 2)])
+    (window,) = due_now(client)
+    store_window(client, "1m", window, 7, 1)
+    links = [row["link"] for row in ask(client, "SELECT link FROM known_peers")]
+    client.command("TRUNCATE TABLE known_peers")
+    client.command("SYSTEM STOP MERGES known_peers")
+    for before in (7200, 10_800):
+        rows = ", ".join(f"({link}, {START - before}, {START - before})" for link in links)
+        client.command(f"INSERT INTO known_peers (link, first, last) VALUES {rows}")
+    add(client, [flow(VMS[0], VMS[3], "source", received=7)])
+    (hour,) = read_due(client, "1h", {"begin": START - 7200, "end": START + 7200})
+    asked = f"SELECT uniqExact(link) AS known, uniqExactIf(link, last = {hour.start}) AS fresh FROM known_peers"
+
+    for room, found in ((2, {"known": 2, "fresh": 2}), (3, {"known": 3, "fresh": 3})):
+        monkeypatch.setattr(peers, "MOST", room)
+        store_window(client, "1h", hour, 7 + room, 1)
+        assert ask(client, asked) == [found]
+    client.command("SYSTEM START MERGES known_peers")
+
+
+def test_peers_say_where_an_exporter_began_again(client: Client) -> None:
+    """As `vm_metrics` do: of the hypervisor of the VM that sends."""
+    add(client, [flow(VMS[number], VMS[2], "source", received=second) for number in (0, 1) for second in (5, 65)])
+    gap = {
+        "time": BEGIN_US + 63 * SECOND_US, "begins": BEGIN_US + 61 * SECOND_US, "ends": BEGIN_US + 63 * SECOND_US,
+        "reporter": address("192.0.2.1"), "protocol": "sflow5", "reason": "restarted",
+    }  # fmt: skip
+    add(client, [gap], "gaps")
+
+    asked = "SELECT vm, toUnixTimestamp(time) - {} AS second, restarted FROM {} WHERE {} ORDER BY vm, second"
+    found = ask(client, asked.format(START, "vm_peers_1m", 1))
+    assert found == ask(client, asked.format(START, "vm_metrics_1m", "sent_packets > 0"))
+    assert {(row["second"], row["restarted"]) for row in found} == {(0, 0), (60, 1)}
 
 
 def test_an_hour_that_notes_a_link_hides_in_no_minute_that_it_is_new(client: Client) -> None:

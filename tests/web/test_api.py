@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from collector.alert.store import AlertStore
 from schemas.text import clean
 from tests.flow_rows import BEGIN_US
 from tests.hostile.nasty import NASTY, harmless
@@ -73,7 +74,7 @@ def test_pages_hold_each_alert_once(server: Served) -> None:
     assert len(set(found)) == 2
 
 
-def test_somebody_takes_an_alert_on_and_ends_it(server: Served) -> None:
+def test_somebody_takes_an_alert_on_and_ends_it(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     alert_id = of(server, "vm4")["alert_id"]
     path = f"/api/v1/alerts/{alert_id}"
 
@@ -89,7 +90,12 @@ def test_somebody_takes_an_alert_on_and_ends_it(server: Served) -> None:
     assert (ended.status, ended.json["state"], ended.json["resolved_by"]) == (200, "resolved", "bob")
     assert (too_late.status, too_late.json["detail"]) == (409, "it is resolved already")
     server.live.now_us += 1_000_000
-    judged = server.post(f"{path}/resolve", {"who": "eve", "comment": "a test", "verdict": "false"})
+    said = {"who": "eve", "comment": "a test", "verdict": "false"}
+    with monkeypatch.context() as broken:
+        broken.setattr(AlertStore, "find", lambda *given: given[1].query("SELECT throwIf(1)"))
+        away = server.post(f"{path}/resolve", said)
+    assert (away.status, "the store does not answer" in away.json["detail"]) == (503, True)
+    judged = server.post(f"{path}/resolve", said)
     assert (judged.status, judged.json["verdict"], judged.json["resolved_by"]) == (200, "false", "bob")
     shown = server.get(path).json
     assert shown["alert"] == judged.json

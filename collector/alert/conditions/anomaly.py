@@ -20,7 +20,7 @@ from clickhouse_connect.driver import Client
 from numpy.typing import NDArray
 
 from collector.alert.conditions import learn
-from collector.alert.conditions.base import Figures, Judge, Verdict, figures, labeller
+from collector.alert.conditions.base import MASKS, Figures, Judge, Verdict, figures, labeller
 from collector.alert.conditions.memory import GROUPS, Memory, UnfitError
 from collector.alert.rules import COUNTS, Rule
 from collector.alert.series import SECOND_US, Flags, Floats, Limits, Past, WindowSeries
@@ -47,6 +47,24 @@ BAND_SECONDS = 1800
 PEERS_DECADE = np.log(10)
 GAP_WINDOWS = 24
 """After so many windows without a value, what holds only the last ones is emptied."""
+HOURS_ATTEMPTS = 3
+"""At one window of an hour; then the rule begins without the daily rhythm."""
+DAY = 86_400
+MASKED_WORDS = (
+    "",
+    "moved to another hypervisor",
+    "its exporter or vmflow began again",
+    "its sampling rate changed",
+    "it was away for long",
+)
+"""Of `MASKS`, in its order; where there are several, the first is named."""
+MASKED_SHARE = 0.25
+"""Most of its windows of a day for which a series is masked: what changes all the time explains nothing."""
+TOO_OFTEN = len(MASKS)
+PAUSE_TIMES = 2
+"""A series that comes back is masked if it was away so many times as long as it was before."""
+PAUSE_KEPT = 0.9
+"""What each return leaves of the longest pause that is known."""
 HOLD_SECONDS = 8 * 3600
 HOLD_WINDOWS = (12, 100)
 """Windows between two alerts of a series, at least and at most."""
@@ -60,7 +78,8 @@ Z95 = 1.96
 
 
 VERDICTS_SQL = f"""
-SELECT series, toUnixTimestamp64Micro(judged) AS at_us, verdict = 'true' AS was_right
+SELECT series, toUnixTimestamp64Micro(judged) AS at_us, verdict = 'true' AS was_right,
+    toUnixTimestamp64Micro(since) AS since_us
 FROM alerts FINAL
 WHERE rule = {{rule:String}} AND verdict != 'none' AND judged > now() - INTERVAL {VERDICT_DAYS} DAY
 ORDER BY at_us DESC LIMIT {MOST_VERDICTS}
@@ -73,6 +92,8 @@ class VerdictOf(NamedTuple):
     series: int
     at_us: int
     right: bool
+    since_us: int
+    """When the alert began."""
 
 
 class Anomaly(Judge):
@@ -88,8 +109,13 @@ class Anomaly(Judge):
         self._memory = Memory(most, learn_days)
         self._past = Past(rule, PAST_WINDOWS[rule.level])
         self._hours = Past(rule, PROFILE_WINDOWS, "1h")
-        self._verdicts: list[VerdictOf] | None = None
-        """Not learned yet; None: not read from the store yet."""
+        self._verdicts: list[VerdictOf] = []
+        """Not learned yet."""
+        self._verdicts_read = False
+        """Whether those in the store are among them."""
+        self._hours_skipped = False
+        self._hours_failed = (0, 0)
+        """Where reading hours failed (`read_us`), and how often there."""
         self._mask_seconds = mask_seconds
         self._path: Path | None = None
         self._seconds = LEVELS[rule.level]
@@ -103,6 +129,8 @@ class Anomaly(Judge):
             np.float64,
         )  # fmt: skip
         self._found = np.zeros((0, learn.RESULTS))
+        self._why = np.zeros(0, np.int64)
+        """By series of the window, which of `MASKS` masks it, counted from 1, or `TOO_OFTEN`; 0 for none."""
 
     @classmethod
     def of(cls, rule: Rule, settings: AlertSettings) -> Judge:
@@ -139,18 +167,39 @@ class Anomaly(Judge):
             return False  # uncompiled, a window of many series takes minutes
         if self._memory.read_us > start_us + GAP_WINDOWS * self._seconds * SECOND_US:
             # The clock was ahead, and is set right: nothing would be new until then.
-            self._memory, self._verdicts = Memory(self._most, self._learn_days), None
-            self._past.read_us = self._hours.read_us = 0
-        if self._verdicts is None:
+            self._memory.set_back(start_us)
+            self._past.read_us = start_us
+            self._verdicts = [one._replace(at_us=min(one.at_us, start_us)) for one in self._verdicts]
+            self.counts["state", "set_back"] += 1
+        if not self._verdicts_read:
             found = read_rows(client, VERDICTS_SQL, {"rule": self.rule.name}, limits.bounds(MOST_VERDICTS))
+            read = [
+                VerdictOf(int(row["series"]), int(row["at_us"]), bool(row["was_right"]), int(row["since_us"]))
+                for row in found
+            ]
             # Those before were learned with the windows that the file has.
-            verdicts = [VerdictOf(int(row["series"]), int(row["at_us"]), bool(row["was_right"])) for row in found[::-1]]
-            self._verdicts = [one for one in verdicts if one.at_us >= self._memory.read_us]
-        if not self._memory.read_us and not self._read_hours(client, start_us, limits):
+            left = {one for one in read if one.at_us >= self._memory.read_us}.union(self._verdicts)
+            self._verdicts, self._verdicts_read = sorted(left, key=lambda one: one.at_us), True
+        if not self._memory.read_us and not self._hours_read(client, start_us, limits):
             return False
         for frame in self._past.frames(client, start_us, limits):
             self._step(frame)
+        self.counts["state", "hours"] += self._hours_skipped
+        self._hours_skipped = False
         return self._past.read_us >= start_us
+
+    def _hours_read(self, client: Client, start_us: int, limits: Limits) -> bool:
+        """Return whether there is nothing more to learn of hours.  Where the store refuses them again and again, the
+        rule begins without: if it answers nothing at all, the windows to come fail, too, and hours are tried again."""
+        try:
+            return self._read_hours(client, start_us, limits)
+        except Exception:
+            before, times = self._hours_failed
+            self._hours_failed = (self._hours.read_us, times + 1 if before == self._hours.read_us else 1)
+            if self._hours_failed[1] < HOURS_ATTEMPTS:
+                raise
+            self._hours_skipped = True
+            return True
 
     def _read_hours(self, client: Client, start_us: int, limits: Limits) -> bool:
         """Learn the daily rhythm from windows of an hour, until those begin that are learned one by one."""
@@ -177,29 +226,38 @@ class Anomaly(Judge):
         places, _, kinds = learn.clock(np.array([first + 900, first + 2700]), hourly=False)
         learn.step_profile(memory.rows, rows, values, np.ascontiguousarray(places[:, 0]), kinds)
 
-    def learn_verdict(self, series: int, at_us: int, right: bool) -> None:
+    def learn_verdict(self, series: int, since_us: int, at_us: int, right: bool) -> None:
         """Take what a person said; it counts from the next window on."""
-        if self._verdicts is not None and len(self._verdicts) < MOST_VERDICTS:
-            self._verdicts.append(VerdictOf(series, at_us, right))
+        if len(self._verdicts) < MOST_VERDICTS:
+            self._verdicts.append(VerdictOf(series, at_us, right, since_us))
+        else:
+            self.counts["verdicts", "dropped"] += 1
 
     def _take_verdicts(self, frame: WindowSeries) -> None:
         """Learn what people said before the end of the window, of series that are known."""
-        left = []
-        for one in self._verdicts or ():
-            row = self._memory.row_of(one.series) if one.at_us < frame.end_us else -1
-            if row < 0:
+        memory, left = self._memory, []
+        for one in self._verdicts:
+            row = memory.row_of(one.series) if one.at_us < frame.end_us else -1
+            if row < 0 and one.at_us > frame.end_us - VERDICT_DAYS * DAY * SECOND_US:
                 left.append(one)
+            elif row < 0:
+                self.counts["verdicts", "dropped"] += 1
             elif one.right:
-                learn.take_right(self._memory.rows[row], self._memory.before(one.series))
+                later, before = memory.began_later(row, one.since_us), memory.take_before(one.series, one.since_us)
+                learn.take_right(memory.rows[row], before, later)
+                self.counts["verdicts", "learned" if before is not None else "partly"] += 1
             else:
-                learn.take_wrong(self._memory.rows[row], max(0, frame.start_us - one.at_us) / SECOND_US)
-        if self._verdicts is not None:
-            self._verdicts = left
+                seconds = max(0, frame.start_us - one.at_us) / SECOND_US
+                learn.take_wrong(memory.rows[row], seconds, memory.began_later(row, one.since_us))
+                self.counts["verdicts", "learned"] += 1
+        self._verdicts = left
 
     def judge(self, frame: WindowSeries) -> Verdict:
         """Judge the window, and learn it; one that is learned already is not judged."""
         found, rows, measured = self._step(frame)
         rule, out = self.rule, self._found
+        for number in np.unique(self._why[self._why > 0]).tolist():
+            self.counts["masked", MASKS[number - 1]] += int(np.count_nonzero(self._why == number))
         scale = self._scale(rows)
         data = measured & np.isfinite(out[:, learn.SCORE])
         data[data] = learn.judged(self._memory.rows, rows[data])
@@ -229,6 +287,7 @@ class Anomaly(Judge):
         """Learn a window.  Returns its figures, the row of each series, and which have a value to learn."""
         found, memory = figures(self.rule, frame), self._memory
         self._found = np.full((len(frame.series), learn.RESULTS), np.nan)
+        self._why = np.zeros(len(frame.series), np.int64)
         known = np.full(len(frame.series), -1, np.int64)
         end = frame.end_us // SECOND_US
         if frame.end_us <= memory.read_us:
@@ -257,14 +316,15 @@ class Anomaly(Judge):
         learn.step(
             memory.rows, rows, value, variances, floors,
             (memory.masked[rows] >= end).astype(np.uint8), *when, fleet.scores(self._used), self._used, self._policy,
-            peaks, out, memory.keys, memory.kept, memory.kept_keys, memory.kept_at,
+            peaks, out, memory.keys, memory.kept, memory.kept_keys, memory.kept_times, memory.kept_at,
+            frame.start_us // SECOND_US,
         )  # fmt: skip
         self._found[chosen] = out
         return found, known, measured
 
     def _note_times(self, frame: WindowSeries, rows: NDArray[np.int64], chosen: NDArray[np.int64], end: int) -> None:
         """Mask series whose hypervisor or sampling rate is another one, whose exporter or service began again, and
-        those that come back after a pause."""
+        those that come back after a pause that is long for them; each for a share of its windows at most."""
         memory = self._memory
         place = places(frame, self.rule.view.hosts, chosen)
         pause = end - memory.last[rows]
@@ -272,10 +332,30 @@ class Anomaly(Judge):
         away = pause > GAP_WINDOWS * self._seconds
         other = self._other_rate(frame, rows, chosen, end)
         again = frame.figures["restarted"][chosen] > 0 if "restarted" in frame.figures else np.zeros(len(rows), bool)
-        memory.masked[rows[moved | away | other | again]] = end + round(self._mask_seconds)
+        back = away & (pause > PAUSE_TIMES * memory.pause[rows])
+        memory.pause[rows[away]] = np.maximum(pause, PAUSE_KEPT * memory.pause[rows])[away]
+        why = np.select((moved, again, other, back), range(1, TOO_OFTEN), 0)
+        changed = why > 0
+        memory.masked[rows[changed]], memory.why[rows[changed]] = end + round(self._mask_seconds), why[changed]
+        self._bound_masks(rows, chosen, pause, end)
         memory.place[rows], memory.last[rows] = place, end
         if away.any():
             learn.forget_recent(memory.rows, rows[away])
+
+    def _bound_masks(
+        self, rows: NDArray[np.int64], chosen: NDArray[np.int64], pause: NDArray[np.int64], end: int
+    ) -> None:
+        """End masks of series that were masked for too much of the last day; the first one may be whole."""
+        memory, day = self._memory, MASKED_SHARE * DAY / self._seconds
+        left = np.exp(-np.maximum(pause, 0) / DAY)
+        memory.seen[rows] = memory.seen[rows] * left + 1
+        memory.hidden[rows] *= left
+        hidden = memory.masked[rows] >= end
+        whole = min(day, self._mask_seconds // self._seconds + 1)
+        over = hidden & (memory.hidden[rows] + 1 > np.maximum(whole, MASKED_SHARE * memory.seen[rows]))
+        memory.masked[rows[over]] = 0
+        memory.hidden[rows[hidden & ~over]] += 1
+        self._why[chosen] = np.where(over, TOO_OFTEN, np.where(hidden, memory.why[rows], 0))
 
     def _other_rate(
         self, frame: WindowSeries, rows: NDArray[np.int64], chosen: NDArray[np.int64], end: int
@@ -330,13 +410,12 @@ class Anomaly(Judge):
         ]
 
     def rare(self, frame: WindowSeries, verdict: Verdict) -> list[Row]:
-        """Rows of `anomaly_scores` for the window that was judged last: the rarest series."""
+        """Rows of `anomaly_scores` for the window that was judged last: the rarest series, masked ones last."""
         scores = np.where(verdict.data, self._found[:, learn.SCORE], -np.inf)
         chosen = np.flatnonzero(scores >= self._scores_least)
-        chosen = chosen[np.argsort(-scores[chosen], kind="stable")][: self._scores_most]
-        rows = self._memory.find(frame.series[chosen], frame.end_us // SECOND_US)[0]
-        open_ = self._memory.masked[rows] < frame.end_us // SECOND_US
-        chosen, scale = chosen[open_], self._scale(rows[open_])
+        masked = (self._why[chosen] > 0) & (self._why[chosen] < TOO_OFTEN)
+        chosen = chosen[np.lexsort((-scores[chosen], masked))][: self._scores_most]
+        scale = self._scale(self._memory.find(frame.series[chosen], frame.end_us // SECOND_US)[0])
         columns = (learn.EXPECTED, learn.USUAL_LOW, learn.USUAL_HIGH)
         usual = np.stack([self._back(self._found[chosen, column], scale) for column in columns], axis=1)
         rule = self.rule
@@ -404,6 +483,8 @@ class Anomaly(Judge):
     def _sentence(
         self, frame: WindowSeries, values: Floats, out: Floats, low: Floats, high: Floats
     ) -> Callable[[int], str]:
+        why = self._why
+
         def sentence(row: int) -> str:
             if not np.isfinite(out[row, learn.SCORE]):
                 return ""
@@ -418,6 +499,8 @@ class Anomaly(Judge):
             parts.append(f"usual {least} to {most} {name}".rstrip())
             parts.append(rarity(float(out[row, learn.WORST])))
             parts.append(f"since {moment(since)}")
+            if why[row]:
+                parts.append(masked(int(why[row])))
             return "; ".join(parts)
 
         return sentence
@@ -458,6 +541,11 @@ def what(channel: int, over: bool, seconds: int) -> str:
     width = int(learn.SEASON_WIDTHS[stream - learn.SEASONS] if season else learn.WIDTHS[stream])
     words = f"{side} than usual" + (" at this hour" if season else "")
     return words if width == 1 else f"{words} over {duration(width * seconds * SECOND_US, DURATIONS)}"
+
+
+def masked(why: int) -> str:
+    """Why no alert begins, in words."""
+    return "masked too often in the last day: no more" if why == TOO_OFTEN else f"masked: {MASKED_WORDS[why]}"
 
 
 def rarity(score: float) -> str:

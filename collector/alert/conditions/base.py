@@ -8,6 +8,7 @@ Only rows that are beyond, or that have a state, become objects; that is done by
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ from collector.alert.rules import Rule
 from collector.alert.series import Flags, Floats, Limits, Series, WindowSeries
 from collector.alert.settings import AlertSettings
 from collector.interfaces import Row
+
+MASKS = ("moved", "restarted", "sampling_rate", "away", "too_often")
+"""Known changes that hold alerts of condition `anomaly` back; the last one: they do no longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,8 @@ class Judge(ABC):
         """Series that there was no room for, since this was last set to 0."""
         self.unfit = ""
         """Why what a former run kept is not used."""
+        self.counts: Counter[tuple[str, str]] = Counter()
+        """What happened since this was last emptied, by metric (`collector.alert.stage`) and its last label."""
 
     @classmethod
     def of(cls, rule: Rule, settings: AlertSettings) -> Judge:
@@ -85,8 +91,11 @@ class Judge(ABC):
     def save(self) -> None:  # noqa: B027 - as above
         """Write what is to be kept.  Blocks; raises OSError."""
 
-    def learn_verdict(self, series: int, at_us: int, right: bool) -> None:  # noqa: B027 - most conditions learn nothing
-        """Take what a person said of an alert of this series: it was right to fire, or not."""
+    def learn_verdict(  # noqa: B027 - most conditions learn nothing
+        self, series: int, since_us: int, at_us: int, right: bool
+    ) -> None:
+        """Take what a person said at `at_us` of the alert of this series that began at `since_us`: it was right to
+        fire, or not."""
 
     def expected(self, series: int, now_us: int) -> list[Row]:
         """Return what is usual of a series in the day around now: `time`, `expected`, `low`, `high`."""

@@ -58,6 +58,10 @@ class Fleet:
         counts: Counts = self.peaks[day % slots]
         return counts
 
+    def set_back(self, at_seconds: int) -> None:
+        """Take this for the present day, where the clock was ahead: what was counted stays, as of the last days."""
+        self.day[0] = min(int(self.day[0]), at_seconds // DAY_SECONDS)
+
     def expose(self, at_seconds: int, series: int, seconds: int) -> None:
         """Count how much was watched in one window."""
         self.exposure[at_seconds // DAY_SECONDS % len(self.exposure)] += series / THOUSAND * seconds / DAY_SECONDS

@@ -65,7 +65,9 @@ ALERTS, AGE, EPISODE, BEYOND_RUN, CLEAR_RUN, LIMIT, PEAK, BEGAN, SHIFTED = range
 LONG_MEAN, LONG_VARIANCE = SEEN + 20, SEEN + 21
 LENT = SEEN + 22
 """1 if the thresholds are those of its peers (`lend`), as long as a stream has no own ones."""
-WIDTH = SEEN + 23
+KEPT = SEEN + 23
+"""Place of what the streams were before its last episode; see `step`."""
+WIDTH = SEEN + 24
 
 # Columns of what is found out about a window.
 SCORE, CHANNEL, BEYOND, CLEAR, EXPECTED, USUAL_LOW, USUAL_HIGH, SINCE, NEW_USUAL, TOTAL, WORST, RESULTS = range(12)
@@ -430,7 +432,7 @@ def usual_range(row, channel, usual, found):  # type: ignore[no-untyped-def]
 @kernel
 def step(  # type: ignore[no-untyped-def]
     state, rows, values, variances, floors, masked, places, shares, kinds, scores, used, policy, peaks, found, keys,
-    kept, kept_keys, kept_at,
+    kept, kept_keys, kept_times, kept_at, now,
 ):  # fmt: skip
     """Judge and learn one window; `found`, shape (series, RESULTS), is filled in.
 
@@ -439,7 +441,8 @@ def step(  # type: ignore[no-untyped-def]
     happens; `places`, `shares`, `kinds`: see `clock`, one for all values or one for each; `scores`, shape (CHANNELS,
     STEPS): what evidence is worth; `used`: channels that count; `policy`: limit, windows to fire, hold, windows to
     clear, what of former alerts a window forgets; `peaks`, shape (CHANNELS, STEPS), counts.  `keys`: of all rows; where
-    an alert begins, `kept` gets what the streams were before, in turn (`kept_at`), and `kept_keys` of which series.
+    an episode begins, `kept` gets what the streams were before, in turn (`kept_at`), `kept_keys` of which series, and
+    `kept_times` the begins of its first and its last window; `now`: begin of this one, seconds since 1970.
     """
     evidence = np.zeros(STREAMS)
     before = np.empty(PEAKS, np.float32)
@@ -479,7 +482,13 @@ def step(  # type: ignore[no-untyped-def]
             place = kept_at[0] % len(kept_keys)
             kept[place, :] = before
             kept_keys[place] = keys[rows[number]]
+            kept_times[place, 0] = now
+            row[KEPT] = place
             kept_at[0] += 1
+        if row[EPISODE] != 0 and len(kept_keys) > 0:
+            place = int(row[KEPT])
+            if kept_keys[place] == keys[rows[number]]:
+                kept_times[place, 1] = now
         out[SINCE], out[WORST] = row[BEGAN], row[PEAK] if row[EPISODE] != 0 else score
         out[NEW_USUAL] = settle(row, evidence)
 
@@ -532,20 +541,27 @@ def forgets(seconds: float) -> float:
     return seconds / (FORGET_DAYS * 86_400)
 
 
-def take_wrong(row: State, seconds: float) -> None:
-    """An alert of this series, some seconds ago, was wrong: what fires next must be rarer."""
+def take_wrong(row: State, seconds: float, later: bool = False) -> None:
+    """An alert of this series, some seconds ago, was wrong: what fires next must be rarer.
+
+    `later`: the present episode is that of a later alert, and goes on.
+    """
     row[ALERTS] = max(row[ALERTS], min(MOST_ALERTS, row[ALERTS] + WRONG * math.exp(-forgets(seconds))))
-    row[EPISODE] = 0
+    if not later:
+        row[EPISODE] = 0
 
 
-def take_right(row: State, before: State | None) -> None:
+def take_right(row: State, before: State | None, later: bool = False) -> None:
     """An alert of this series was right: what it was about is no usual behaviour, and may be found again at once.
 
-    `before`: its streams as they were when the alert began.
+    `before`: its streams as they were when the alert began; None where that is not known: they stay.  `later`: as in
+    `take_wrong`; with `before` that alert is over, too, since what was learned in it is dropped.
     """
+    row[ALERTS] = max(0.0, row[ALERTS] - 1)
     if before is not None:
         row[:PEAKS] = before
-    row[ALERTS] = max(0.0, row[ALERTS] - 1)
+    elif later:
+        return
     row[PEAKS : PEAKS + CHANNELS] = 0
     row[EPISODE], row[SHIFTED], row[AGE], row[PEAK] = 0, 0, NEVER, 0
 
@@ -585,9 +601,12 @@ def forget_recent(state: State, rows: NDArray[np.int64]) -> None:
     state[rows, EPISODE] = state[rows, SHIFTED] = 0
 
 
-def nothing_kept() -> tuple[NDArray[np.uint64], State, NDArray[np.uint64], NDArray[np.int64]]:
+def nothing_kept() -> tuple[
+    NDArray[np.uint64], State, NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64], int
+]:  # fmt: skip
     """Return the last arguments of `step` where no state before an alert is to be kept."""
-    return np.zeros(0, np.uint64), np.zeros((0, PEAKS), np.float32), np.zeros(0, np.uint64), np.zeros(1, np.int64)
+    keys, kept, times = np.zeros(0, np.uint64), np.zeros((0, PEAKS), np.float32), np.zeros((0, 2), np.int64)
+    return keys, kept, keys, times, np.zeros(1, np.int64), 0
 
 
 def warm_up() -> None:

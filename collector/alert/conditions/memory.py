@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 
 from collector.alert.conditions import learn
 from collector.alert.conditions.fleet import Fleet
-from collector.alert.series import Series
+from collector.alert.series import SECOND_US, Series
 
 Numbers = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
-VERSION = 2
+VERSION = 3
 """Of columns and meaning of a row; another one is replayed."""
 KEPT_SECONDS = 7 * 86_400
 """A series that is not seen for so long gives its row to another."""
@@ -33,6 +34,8 @@ KEPT_ALERTS = 500
 """Alerts of which it is known what the series was before."""
 GROUPS = 32
 """Of peers."""
+BY_SERIES = ("keys", "last", "place", "masked", "why", "pause", "seen", "hidden", "rate", "rate_since")
+"""Arrays with an item per series, beside `rows`."""
 
 
 class UnfitError(Exception):
@@ -57,13 +60,23 @@ class Memory:
         """Hash of the hypervisors; 0 before the first."""
         self.masked: Numbers = np.zeros(0, np.int64)
         """Until when a known change explains what happens, seconds since 1970."""
+        self.why: Numbers = np.zeros(0, np.int64)
+        """Number of the change that masked it last; 0 before the first."""
+        self.pause: Numbers = np.zeros(0, np.int64)
+        """How long it is away at times, in seconds; 0 where it never was."""
+        self.seen: Floats = np.zeros(0)
+        """Windows with a value in the last day; what is longer ago counts ever less."""
+        self.hidden: Floats = np.zeros(0)
+        """Those of them that were masked."""
         self.rate: Numbers = np.zeros(0, np.int64)
         """Sampling rate; 0 where it is not known."""
         self.rate_since: Numbers = np.zeros(0, np.int64)
         """Since when, seconds since 1970."""
         self.kept = np.zeros((KEPT_ALERTS, learn.PEAKS), np.float32)
-        """Streams of series before their last alerts began."""
+        """Streams of series before their last episodes began."""
         self.kept_keys: Series = np.zeros(KEPT_ALERTS, np.uint64)
+        self.kept_times: Numbers = np.zeros((KEPT_ALERTS, 2), np.int64)
+        """Begins of the first and the last window of each, seconds since 1970; 0 where there is none."""
         self.kept_at: Numbers = np.zeros(1, np.int64)
         self.tails = np.zeros((GROUPS, learn.STREAMS * 4), np.float32)
         """Thresholds and tails of peers, for new series."""
@@ -85,13 +98,34 @@ class Memory:
         """Return the row of a series, −1 without one."""
         return int(self._find(np.array([series], np.uint64))[0])
 
-    def before(self, series: int) -> learn.State | None:
-        """Return what the streams of a series were before its last alert; None where that is not known."""
-        count = int(self.kept_at[0])
-        for number in range(count - 1, max(-1, count - 1 - KEPT_ALERTS), -1):
-            if self.kept_keys[number % KEPT_ALERTS] == series:
-                return self.kept[number % KEPT_ALERTS]  # type: ignore[no-any-return]
-        return None
+    def take_before(self, series: int, since_us: int) -> learn.State | None:
+        """Return what the streams of a series were before the alert that began then; None where that is not known.
+
+        It is given once; what was kept of later episodes is dropped, since it holds what this one was about.
+        """
+        since, (first, last) = since_us // SECOND_US, self.kept_times.T
+        own = (self.kept_keys == np.uint64(series)) & (first > 0)
+        found = np.flatnonzero(own & (first <= since) & (since <= last))
+        if not len(found):
+            return None
+        before = self.kept[found[0]].copy()
+        self.kept_times[own & (first >= first[found[0]])] = 0
+        return before  # type: ignore[no-any-return]
+
+    def began_later(self, row: int, since_us: int) -> bool:
+        """Return whether the present episode of a series is known to have begun after that time."""
+        place = int(self.rows[row, learn.KEPT])
+        own = self.rows[row, learn.EPISODE] != 0 and self.kept_keys[place] == self.keys[row]
+        return bool(own and self.kept_times[place, 0] > since_us // SECOND_US)
+
+    def set_back(self, now_us: int) -> None:
+        """Keep what is learned where the clock was ahead and is set right: nothing in it lies in the future."""
+        now = now_us // SECOND_US
+        for times in (self.last, self.masked, self.rate_since, self.kept_times):
+            np.minimum(times, now, out=times)
+        self.tails_of[-1] = 0  # taken again
+        self.fleet.set_back(now)
+        self.read_us = now_us
 
     def _find(self, series: Series) -> Numbers:
         if not self.series:
@@ -110,37 +144,33 @@ class Memory:
             self._grow(min(self._most, max(FIRST_ROWS, needed, 2 * len(self.keys))))
         new = slice(self.series, needed)
         self.keys[new], self.rows[new] = fresh, learn.empty(len(fresh))
-        self.last[new] = now_seconds
-        for one in (self.place, self.masked, self.rate, self.rate_since):
-            one[new] = 0
+        for name in BY_SERIES[1:]:
+            getattr(self, name)[new] = now_seconds if name == "last" else 0
         self.series = needed
         self._order = np.argsort(self.keys[:needed], kind="stable")
 
     def _grow(self, capacity: int) -> None:
         more = capacity - len(self.keys)
         self.rows = np.concatenate((self.rows, learn.empty(more)))
-        self.keys = np.concatenate((self.keys, np.zeros(more, np.uint64)))
-        self.last, self.place, self.masked, self.rate, self.rate_since = (
-            np.concatenate((one, np.zeros(more, np.int64)))
-            for one in (self.last, self.place, self.masked, self.rate, self.rate_since)
-        )
+        for name in BY_SERIES:
+            former = getattr(self, name)
+            setattr(self, name, np.concatenate((former, np.zeros(more, former.dtype))))
 
     def _drop(self, kept: NDArray[np.bool_]) -> None:
         places = np.flatnonzero(kept)
-        self.keys, self.rows, self.last = self.keys[places], self.rows[places], self.last[places]
-        self.place, self.masked = self.place[places], self.masked[places]
-        self.rate, self.rate_since = self.rate[places], self.rate_since[places]
+        self.rows = self.rows[places]
+        for name in BY_SERIES:
+            setattr(self, name, getattr(self, name)[places])
         self.series = len(places)
         self._order = np.argsort(self.keys, kind="stable")
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
         count, fleet = self.series, self.fleet
         return {
-            "keys": self.keys[:count], "last": self.last[:count], "place": self.place[:count],
-            "masked": self.masked[:count], "rate": self.rate[:count], "rate_since": self.rate_since[:count],
-            "rows": self.rows[:count], "kept": self.kept, "kept_keys": self.kept_keys, "kept_at": self.kept_at,
-            "tails": self.tails, "tails_of": self.tails_of, "peaks": fleet.peaks, "exposure": fleet.exposure,
-            "day": fleet.day,
+            **{name: getattr(self, name)[:count] for name in BY_SERIES},
+            "rows": self.rows[:count], "kept": self.kept, "kept_keys": self.kept_keys, "kept_times": self.kept_times,
+            "kept_at": self.kept_at, "tails": self.tails, "tails_of": self.tails_of, "peaks": fleet.peaks,
+            "exposure": fleet.exposure, "day": fleet.day,
         }  # fmt: skip
 
     def save(self, path: Path, about: str) -> None:

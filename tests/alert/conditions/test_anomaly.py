@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from collector.alert.conditions import anomaly, learn
-from collector.alert.conditions.anomaly import Anomaly, rarity, what
+from collector.alert.conditions.anomaly import Anomaly, masked, rarity, what
 from collector.alert.rules import Rule
 from collector.alert.series import Limits, WindowSeries
 from collector.alert.settings import AlertSettings
@@ -227,7 +227,7 @@ def test_a_restart_changes_no_verdict(tmp_path: Path) -> None:
         (lambda octets: octets[:-1], "it is cut off"),
         (lambda octets: octets[:-1] + bytes([octets[-1] ^ 1]), "it is damaged"),
         (lambda octets: octets + b"x", "it is damaged"),
-        (lambda octets: octets.replace(b'"version": 2', b'"version": 1'), "it is of another version of vmflow"),
+        (lambda octets: octets.replace(b'"version": 3', b'"version": 2'), "it is of another version of vmflow"),
         (lambda octets: octets.replace(b'"series": 5', b'"series": -5'), "-5 series, of at most 200000"),
         (lambda octets: octets.replace(b'"read_us": 1', b'"read_us": 2'), "it is damaged"),
         (lambda octets: b"hello\n", "it is no state of a rule"),
@@ -255,7 +255,7 @@ def test_a_file_that_does_not_fit_is_not_used(tmp_path: Path, spoil: Callable[[b
 
 
 def test_a_clock_that_was_ahead_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was learned until then is replayed from the store, here none, and windows are judged again."""
+    """Windows are judged again, and what was learned stays: nothing of it lies in the time to come."""
     frames = many(10)
     ahead = frame(RATE, 60 * 24 * 365, {1: 1e6})
     first = made()
@@ -265,18 +265,22 @@ def test_a_clock_that_was_ahead_stops_nothing(tmp_path: Path, monkeypatch: pytes
     second = made()
     second.keep(tmp_path)
     assert second.unfit == ""
-    asked: list[tuple[str, int]] = []
+    asked: list[tuple[int, int]] = []
     monkeypatch.setattr(anomaly, "read_rows", lambda *given: [])
-    monkeypatch.setattr("collector.alert.series.pieces", lambda *given: asked.append(given[2:5:2]) or iter(()))
+    monkeypatch.setattr("collector.alert.series.pieces", lambda *given: asked.append(given[4:6]) or iter(()))
 
     for judge in (first, second):
         assert judge.prepare(None, frames[3].start_us, Limits(8, 2**20, 100))  # type: ignore[arg-type]
         judge.judge(frames[3])
-        assert judge._memory.read_us == frames[3].end_us
-    day = frames[3].start_us - anomaly.PAST_WINDOWS["1m"] * 60_000_000
-    assert [begin for level, begin in asked if level == "1m"] == [day] * 2
-    hours = day // 3_600_000_000 * 3_600_000_000 - 28 * 86_400_000_000
-    assert [begin for level, begin in asked if level == "1h"] == [hours] * 2
+        memory, now = judge._memory, frames[3].end_us // 1_000_000
+        assert memory.read_us == frames[3].end_us
+        assert judge.counts["state", "set_back"] == 1
+        assert memory.rows[: memory.series, learn.SEEN].sum() == sum(len(one.series) for one in frames[:4]) + 1
+        assert max(memory.last.max(), memory.masked.max() - 600, memory.kept_times.max()) <= now
+        assert memory.fleet.day[0] == now // 86_400
+        assert judge.prepare(None, frames[4].start_us, Limits(8, 2**20, 100))  # type: ignore[arg-type]
+        assert judge.counts["state", "set_back"] == 1
+    assert all(begin == end for begin, end in asked)  # nothing is replayed
 
 
 def test_the_scale_is_that_of_the_first_window_with_samples() -> None:
@@ -313,6 +317,7 @@ def test_rows_of_series_that_are_gone_are_given_to_others() -> None:
 def test_each_part_of_the_sentence_has_chinese_words() -> None:
     parts = {what(channel, over, 60) for channel in range(learn.SUM) for over in (True, False)}
     parts |= {rarity(1.2), rarity(-1.2), "usual 3 to 4 Mbit/s", "since 2026-11-30 14:22:00 UTC"}
+    parts |= {masked(why) for why in range(1, anomaly.TOO_OFTEN + 1)}
     patterns = WORDS["zh"].unusual
 
     for part in parts:

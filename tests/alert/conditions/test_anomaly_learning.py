@@ -23,6 +23,7 @@ RULE = Rule(
     name="rate", scope="vm", condition="anomaly", measure="sent_bits_per_second", clear_seconds=120, alerts_per_day=30
 )
 LIMITS = Limits(8, 2**20, 1000)
+SETTINGS = AlertSettings()
 QUIET = 300
 """Windows before the first fault."""
 
@@ -86,6 +87,139 @@ def test_a_known_change_explains_what_comes_with_it(
     assert len(fired(made(monkeypatch), frames(values, changes))) == count
 
 
+def said_of(since_us: int, at_us: int, right: int) -> dict[str, Any]:
+    """A row that the store has of a verdict."""
+    return {"series": 1, "since_us": since_us, "at_us": at_us, "was_right": right}
+
+
+def test_what_restarts_again_and_again_is_masked_for_a_quarter_of_its_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exporter that restarts each minute from the 300th on: the first mask is whole, later faults are found."""
+    judge, at = made(monkeypatch), 800
+    values = rate()
+    values[at : at + 4] *= 40
+    windows, book = list(frames(values, lambda number: {"restarted": float(number >= QUIET)})), AlertStates(SETTINGS)
+
+    assert fired(judge, iter(windows[: QUIET + 11]), book) == []
+    assert judge.counts == {("masked", "restarted"): 11}
+    (found,) = fired(judge, iter(windows[QUIET + 11 :]), book)
+
+    assert at <= found < at + 4
+    masked = judge.counts["masked", "restarted"]
+    assert masked + judge.counts["masked", "too_often"] > 400
+    assert 0.2 < masked / len(windows) < 0.26
+
+
+def test_each_mask_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is rare is kept though it is masked, behind all else, and says so."""
+    judge = made(monkeypatch)
+    values = rate(windows=QUIET + 3)
+    values[QUIET:] *= 40
+    *before, first, second, _ = frames(values, lambda number: {"restarted": float(number == QUIET)})
+    fired(judge, iter(before))
+    for one in (first, second):
+        verdict = judge.judge(one)
+        (row,) = judge.rare(one, verdict)
+        assert row["evidence"].endswith("; masked: its exporter or vmflow began again")
+        assert (row["beyond"], bool(verdict.beyond[0])) == (0, False)
+
+
+def test_a_vm_that_is_often_away_is_masked_only_the_first_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There for 3 minutes of each 40, after 300 in a row; in the end away for four hours."""
+    judge = made(monkeypatch)
+    there = [*range(QUIET), *(QUIET + 40 * turn + more for turn in range(1, 9) for more in range(3)), QUIET + 640]
+    values = zip(there, rate(), strict=False)
+    windows = [frame(RULE, number, {1: value}, {1: (value, value)}) for number, value in values]
+    masks = []
+    for one in windows:
+        judge.judge(one)
+        masks.append(int(judge._why[0]))
+
+    assert masks[:QUIET] == [0] * QUIET
+    assert masks[QUIET : QUIET + 3] == [4] * 3
+    assert masks[QUIET + 3 : -1] == [0] * 21
+    assert masks[-1] == 4
+
+
+def test_a_verdict_restores_what_was_before_the_alert_that_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    judge, book = made(monkeypatch, budget=300), AlertStates(SETTINGS)
+    windows, began, usual = list(frames(faulty(12.0))), [], []
+    for one in windows[: FAULTS[1] + 3]:
+        before = judge._memory.rows[: judge._memory.series, : learn.PEAKS].copy()
+        for change in step(judge, book, one):
+            if change.event == "firing":
+                began.append(change.alert.since_us)
+                usual.append(before)
+    assert [(at - NOON_US) // 60_000_000 for at in began] == list(FAULTS[:2])
+    row, after = judge._memory.rows[0], windows[FAULTS[1] + 3]
+
+    def say(since_us: int, right: bool) -> None:
+        judge.learn_verdict(1, since_us, after.start_us, right)
+        judge._take_verdicts(after)
+
+    # One of an alert that is not known changes nothing that was learned, and does not end the present one.
+    streams = row[: learn.PEAKS].copy()
+    say(began[0] - 60_000_000, right=True)
+    say(began[0], right=False)
+    assert np.array_equal(row[: learn.PEAKS], streams, equal_nan=True)
+    assert row[learn.EPISODE] == 1
+
+    say(began[0], right=True)
+    assert np.array_equal(row[: learn.PEAKS], usual[0][0], equal_nan=True)
+    assert row[learn.EPISODE] == 0
+    # What was before the second one holds the first: it is not taken back.
+    say(began[1], right=True)
+    assert np.array_equal(row[: learn.PEAKS], usual[0][0], equal_nan=True)
+    assert judge.counts == {("verdicts", "partly"): 2, ("verdicts", "learned"): 2}
+
+
+def test_no_verdict_is_lost_without_being_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that comes before the store was read counts; one too many, or of a series that is gone, is counted."""
+    at_us = NOON_US + 5_000_000
+    judge = made(monkeypatch, [said_of(NOON_US, at_us, right=0)])
+    monkeypatch.setattr(anomaly, "MOST_VERDICTS", 2)
+    judge.learn_verdict(1, NOON_US, at_us, right=False)  # the same
+    judge.learn_verdict(2, NOON_US, at_us, right=False)
+    ready(judge, 0)
+    assert len(judge._verdicts) == 2
+    judge.learn_verdict(3, NOON_US, at_us, right=False)
+    assert judge.counts["verdicts", "dropped"] == 1
+
+    windows = frames(rate(windows=2))
+    judge.judge(next(windows))
+    judge.judge(next(windows))
+    assert (judge.counts["verdicts", "learned"], len(judge._verdicts)) == (1, 1)
+    judge.judge(frame(RULE, 60 * 24 * 29, {1: 5e6}, {1: (5e6, 5e6)}))
+    assert (judge.counts["verdicts", "dropped"], judge._verdicts) == (2, [])
+
+
+def test_hours_that_cannot_be_read_stop_no_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The third time at one hour the rule begins without; not while the store answers nothing."""
+    judge, refused = made(monkeypatch), ["1h", "1m"]
+
+    def pieces(client: object, view: object, level: str, *given: object) -> Iterator[WindowSeries]:
+        if level in refused:
+            raise OSError("too much memory")
+        return iter(())
+
+    monkeypatch.setattr("collector.alert.series.pieces", pieces)
+    for _ in range(4):
+        with pytest.raises(OSError, match="too much memory"):
+            ready(judge, 0)
+    assert not judge.counts["state", "hours"]
+    refused.remove("1m")
+    ready(judge, 1)
+    assert judge.counts["state", "hours"] == 1
+
+    other = made(monkeypatch)
+    refused[:] = ["1h"]
+    monkeypatch.setattr("collector.alert.series.pieces", pieces)
+    for _ in range(2):
+        with pytest.raises(OSError, match="too much memory"):
+            ready(other, 0)
+    ready(other, 0)
+    assert other.counts["state", "hours"] == 1
+
+
 FAULTS = (QUIET, QUIET + 200, QUIET + 400)
 
 
@@ -109,7 +243,7 @@ def test_what_was_wrong_must_be_rarer_next_time_and_a_restart_knows_it(
     unsaid = fired(plain, iter(windows))
     assert len(unsaid) >= 2  # without a verdict it fires again
 
-    judge.learn_verdict(1, windows[320].start_us + 5_000_000, right=False)
+    judge.learn_verdict(1, windows[QUIET].start_us, windows[320].start_us + 5_000_000, right=False)
     assert fired(judge, iter(windows[320:])) == []
 
     # The file is older than the verdict: it comes from the store.
@@ -118,7 +252,7 @@ def test_what_was_wrong_must_be_rarer_next_time_and_a_restart_knows_it(
     ready(early, 0)
     fired(early, iter(windows[:310]))
     early.save()
-    said = [{"series": 1, "at_us": windows[320].start_us + 5_000_000, "was_right": 0}]
+    said = [said_of(windows[QUIET].start_us, windows[320].start_us + 5_000_000, right=0)]
     later = made(monkeypatch, said, 300)
     later.keep(tmp_path)
     assert later.unfit == ""
@@ -139,10 +273,10 @@ def test_what_was_right_is_not_learned_and_fires_again(monkeypatch: pytest.Monke
         for change in step(judge, book, one):
             if change.event == "firing":
                 found.append(number)
-                usual = before
+                usual, book_since = before, change.alert.since_us
         for at in FAULTS:
             if number == at + 10:
-                judge.learn_verdict(1, one.end_us + 1, right=True)
+                judge.learn_verdict(1, book_since, one.end_us + 1, right=True)
                 judge._take_verdicts(windows[number + 1])
                 assert np.array_equal(judge._memory.rows[:1, : learn.PEAKS], usual, equal_nan=True)
 
