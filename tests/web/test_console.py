@@ -562,11 +562,11 @@ def test_gaps_are_gaps_and_the_table_behind_a_chart_says_so(desk: tuple[Served, 
     served, _ = desk
     with opened(browser, served.url, f"/pairs/vm3/vm4?{THEN}&level=10s") as page:
         page.wait_for_selector(".chart canvas")
-        page.locator("figure[aria-label=Loss] button").click()
+        page.locator("figure[aria-label=Loss] button[aria-pressed]").click()
         cells = page.locator("figure[aria-label=Loss] td[data-value]")
         assert cells.count() == 10
         assert "20 % (" in cells.nth(4).inner_text()
-        page.locator("figure[aria-label=Latency] button").click()
+        page.locator("figure[aria-label=Latency] button[aria-pressed]").click()
         assert {cell.inner_text() for cell in page.locator("figure[aria-label=Latency] td[data-value]").all()} == {
             "no data"
         }
